@@ -1,0 +1,12 @@
+/** The two clocks of the daemon. Protocol and timers use the monotonic one: wall time may jump. */
+export interface Clock {
+  /** Milliseconds since an arbitrary start; never goes back. */
+  monotonicMs(): number;
+  /** Milliseconds since the Unix epoch, for people, certificates and logs. */
+  wallMs(): number;
+}
+
+export const systemClock: Clock = {
+  monotonicMs: () => performance.now(),
+  wallMs: () => Date.now(),
+};

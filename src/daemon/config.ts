@@ -1,0 +1,316 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { isIPv4 } from 'node:net';
+import { basename, join } from 'node:path';
+import { closest, distance } from 'fastest-levenshtein';
+import { parse, TomlError } from 'smol-toml';
+import { z } from 'zod';
+import { OperatorError } from './errors.ts';
+import type { Role } from './membership/types.ts';
+
+/** Where things lie on a host. One place, so that a lab, a package and a loopback demo can differ. */
+export interface Paths {
+  readonly config: string;
+  readonly services: string;
+  readonly state: string;
+  readonly run: string;
+  readonly controlSocket: string;
+  readonly haproxyFiles: string;
+  readonly haproxyRun: string;
+  readonly birdFragments: string;
+  readonly birdSocket: string;
+  readonly couchdbFiles: string;
+  readonly couchdbData: string;
+}
+
+/** The paths of one role instance. `root` is '' on a real host; the loopback demo puts everything under a directory. */
+export function pathsFor(role: Role, root = ''): Paths {
+  return {
+    config: `${root}/etc/bornemisza/${role}.toml`,
+    services: `${root}/etc/bornemisza/services.d`,
+    state: `${root}/var/lib/bornemisza/${role}`,
+    run: `${root}/run/bornemisza/${role}`,
+    controlSocket: `${root}/run/bornemisza/${role}/control.sock`,
+    haproxyFiles: `${root}/var/lib/bornemisza/haproxy/${role}`,
+    haproxyRun: `${root}/run/bornemisza-haproxy/${role}`,
+    birdFragments: `${root}/etc/bird/bornemisza.d`,
+    birdSocket: `${root}/run/bird/bird.ctl`,
+    couchdbFiles: `${root}/var/lib/bornemisza/couchdb`,
+    couchdbData: `${root}/var/lib/couchdb`,
+  };
+}
+
+/** libp2p and admission ports. They differ by role, so that both roles fit on one host. */
+export const PORTS = {
+  app: { libp2p: 4101, admission: 4102 },
+  db: { libp2p: 4103, admission: 4104 },
+} as const;
+
+const label = z
+  .string()
+  .regex(
+    /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+    'must be letters a-z, digits and hyphens, 63 at most (RFC 1123)',
+  );
+const address = z.string().refine(isIPv4, 'must be an IPv4 address, e.g. "10.0.0.11"');
+const port = z.int().min(1).max(65535);
+const network = z.string().refine((text) => {
+  const [base, bits, ...rest] = text.split('/');
+  return rest.length === 0 && isIPv4(base ?? '') && /^\d+$/.test(bits ?? '') && Number(bits) <= 32;
+}, 'must be an IPv4 network, e.g. "10.0.0.0/24"');
+/** IFNAMSIZ in linux/if.h is 16 with the closing zero. */
+const device = z.string().regex(/^[A-Za-z0-9_.-]{1,15}$/, 'must be the name of a network device');
+const absolutePath = z
+  .string()
+  .regex(/^\/[^\0\n\r"']*$/, 'must be an absolute path without quotes or newlines');
+
+const serviceName = z
+  .string()
+  .regex(
+    /^[a-z][a-z0-9-]{0,30}$/,
+    'must start with a letter and be letters a-z, digits and hyphens, 31 at most',
+  );
+const pathText = z
+  .string()
+  .regex(/^\/[A-Za-z0-9._~/-]*$/, "must start with '/' and hold only letters, digits and . _ ~ / -");
+
+const serviceSchema = z.strictObject({
+  name: serviceName,
+  port,
+  path_prefix: pathText.default('/'),
+  health_path: pathText.default('/'),
+  /** Whether this node takes itself out of the floating IP when the service is down. */
+  required: z.boolean().default(false),
+  /** False on nodes that only route to the service of others. */
+  local: z.boolean().default(true),
+});
+
+const schema = z.strictObject({
+  node: z.strictObject({ cluster: label, host: label }),
+  network: z.strictObject({
+    private_address: address,
+    private_network: network,
+    private_device: device,
+    public_device: device.optional(),
+    libp2p_port: port.optional(),
+    admission_port: port.optional(),
+  }),
+  membership: z
+    .strictObject({
+      preset: z.enum(['lan', 'wan', 'test']).default('lan'),
+      seeds: z
+        .array(z.string().regex(/^[0-9.]+(:\d+)?$/, 'must be ADDRESS or ADDRESS:PORT'))
+        .max(32)
+        .default([]),
+    })
+    .prefault({}),
+  health: z
+    .strictObject({
+      interval_ms: z.int().min(100).max(60_000).default(1000),
+      fast_interval_ms: z.int().min(50).max(60_000).default(200),
+      timeout_ms: z.int().min(50).max(60_000).default(2000),
+      rise: z.int().min(1).max(100).default(2),
+      fall: z.int().min(1).max(100).default(2),
+      damping_ms: z.int().min(0).max(600_000).default(5000),
+    })
+    .prefault({}),
+  edge: z
+    .strictObject({
+      certificate: absolutePath.optional(),
+      https_port: port.default(443),
+      http_port: port.default(80),
+      door_port: port.default(8443),
+      stats_port: port.default(8404),
+      database_port: port.default(5984),
+    })
+    .prefault({}),
+  floating: z
+    .strictObject({
+      mode: z.enum(['off', 'bgp', 'ranked']).default('off'),
+      addresses: z.array(address).max(16).default([]),
+      device: device.default('bm-float'),
+    })
+    .prefault({})
+    .refine((value) => value.mode === 'off' || value.addresses.length > 0, {
+      message: 'addresses must name at least one floating IP unless mode is "off"',
+      path: ['addresses'],
+    }),
+  couchdb: z
+    .strictObject({
+      http_port: port
+        .default(15984)
+        .refine((value) => value !== 5984, 'must not be 5984: that is the app role’s listener'),
+      door_port: port.default(6984),
+      peer_port: port.default(6985),
+      stats_port: port.default(8405),
+      distribution_port: port.default(9100),
+      n: z.int().min(1).max(5).default(3),
+      q: z.int().min(1).max(64).default(2),
+    })
+    .prefault({}),
+  log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
+});
+
+export type Service = Readonly<z.output<typeof serviceSchema>>;
+export type Config = Readonly<z.output<typeof schema>> & {
+  readonly role: Role;
+  readonly libp2pPort: number;
+  readonly admissionPort: number;
+  readonly services: readonly Service[];
+};
+
+/**
+ * Turns the text of a role's TOML file into a frozen configuration. Unknown keys are refused and the nearest known
+ * one is named.
+ *
+ * @throws OperatorError `config-invalid` with every problem in its message
+ */
+export function parseConfig(
+  text: string,
+  role: Role,
+  file: string,
+  services: readonly Service[] = [],
+): Config {
+  const value = checked(schema, parseToml(text, file), file);
+  return deepFreeze({
+    ...value,
+    role,
+    libp2pPort: value.network.libp2p_port ?? PORTS[role].libp2p,
+    admissionPort: value.network.admission_port ?? PORTS[role].admission,
+    services: [...services],
+  });
+}
+
+/** @throws OperatorError `config-invalid` */
+export function parseService(text: string, file: string): Service {
+  return deepFreeze(checked(serviceSchema, parseToml(text, file), file));
+}
+
+/**
+ * Reads and checks a role's configuration and every file in services.d.
+ *
+ * @throws OperatorError `config-missing`, `config-unreadable` or `config-invalid`
+ */
+export async function loadConfig(role: Role, paths: Paths): Promise<Config> {
+  const text = await readText(paths.config);
+  if (text === undefined) {
+    throw new OperatorError(
+      'config-missing',
+      `${paths.config} does not exist`,
+      `run \`bornemisza init --role ${role}\` on the first machine or \`bornemisza join -\` on a further one`,
+    );
+  }
+  const services = role === 'app' ? await loadServices(paths.services) : [];
+  return parseConfig(text, role, paths.config, services);
+}
+
+/** Reads every `*.toml` of the directory, sorted by name. A missing directory is an empty one. */
+export async function loadServices(directory: string): Promise<Service[]> {
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw unreadable(directory, error);
+  });
+  const services: Service[] = [];
+  for (const name of names.filter((each) => each.endsWith('.toml')).sort()) {
+    const file = join(directory, name);
+    const service = parseService((await readText(file)) ?? '', file);
+    const clash = services.find(
+      (other) => other.name === service.name || other.path_prefix === service.path_prefix,
+    );
+    if (clash !== undefined) {
+      throw invalid(file, [
+        `name "${service.name}" or path_prefix "${service.path_prefix}" is taken by another file in ${basename(directory)}`,
+      ]);
+    }
+    services.push(service);
+  }
+  return services;
+}
+
+async function readText(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw unreadable(file, error as NodeJS.ErrnoException);
+  }
+}
+
+function unreadable(file: string, error: NodeJS.ErrnoException): OperatorError {
+  return new OperatorError(
+    'config-unreadable',
+    `cannot read ${file}: ${error.code ?? error.message}`,
+    `check its owner and mode (root:bornemisza 0640): ls -l ${file}`,
+    { cause: error },
+  );
+}
+
+function parseToml(text: string, file: string): unknown {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const reason = (error.message.split('\n')[0] ?? '').replace(/^Invalid TOML document: /, '');
+    throw invalid(`${file}:${error.line}:${error.column}`, [`not valid TOML: ${reason}`], error);
+  }
+}
+
+function checked<S extends z.ZodType>(of: S, value: unknown, file: string): z.output<S> {
+  const result = of.safeParse(value);
+  if (result.success) return result.data;
+  throw invalid(
+    file,
+    result.error.issues.flatMap((issue) => describeIssue(issue, of, value)),
+  );
+}
+
+function describeIssue(issue: z.core.$ZodIssue, of: z.ZodType, value: unknown): string[] {
+  const where = issue.path.map(String).join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const known = keysAt(of, issue.path);
+    return issue.keys.map((key) => {
+      const near = known.length > 0 ? closest(key, known) : undefined;
+      const hint =
+        near !== undefined && distance(key, near) <= Math.max(2, key.length / 2)
+          ? `; did you mean "${near}"?`
+          : '';
+      return `unknown key ${JSON.stringify([...issue.path, key].map(String).join('.'))}${hint}`;
+    });
+  }
+  const missing = issue.code === 'invalid_type' && valueAt(value, issue.path) === undefined;
+  return [missing ? `${where} is missing` : `${where}: ${issue.message}`];
+}
+
+/** The keys that the schema knows at a path, to name the nearest. */
+function keysAt(of: z.ZodType, path: readonly PropertyKey[]): string[] {
+  let at: z.ZodType = of;
+  for (const key of [...path, undefined]) {
+    while (at instanceof z.ZodDefault || at instanceof z.ZodPrefault || at instanceof z.ZodOptional) {
+      at = at.unwrap() as z.ZodType;
+    }
+    if (!(at instanceof z.ZodObject)) return [];
+    if (key === undefined) return Object.keys(at.shape);
+    at = (at.shape as Record<PropertyKey, z.ZodType>)[key] ?? z.never();
+  }
+  return [];
+}
+
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
+}
+
+function invalid(file: string, problems: readonly string[], cause?: unknown): OperatorError {
+  return new OperatorError(
+    'config-invalid',
+    `${file}: ${problems.join('; ')}`,
+    'correct the file, then run `bornemisza config check`',
+    { cause },
+  );
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    Object.values(value).forEach(deepFreeze);
+  }
+  return value;
+}

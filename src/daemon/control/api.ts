@@ -1,0 +1,167 @@
+/**
+ * What the control socket speaks: HTTP over a unix socket, JSON both ways. The `bornemisza` command and other
+ * programs on the host are its clients; file permissions (root and group `bornemisza`) are its access control.
+ *
+ * | method and path | body → answer |
+ * |---|---|
+ * | GET /v1/status | → {@link StatusAnswer} |
+ * | GET /v1/members | → {@link MembersAnswer} |
+ * | GET /v1/plan | → {@link PlanAnswer} |
+ * | GET /v1/audit?node=&limit= | → {@link AuditAnswer}; newest last |
+ * | GET /v1/events?follow=1&since= | → one {@link AuditEntry} a line (application/x-ndjson) |
+ * | POST /v1/maintenance | {@link MaintenanceRequest} → {@link Done} |
+ * | POST /v1/leave | {@link LeaveRequest} → one {@link Progress} a line, the last one with `done` |
+ * | POST /v1/tokens | {@link TokenRequest} → {@link TokenAnswer} |
+ * | POST /v1/remove | {@link RemoveRequest} → {@link Done} |
+ * | POST /v1/guards/release | {} → {@link Done} |
+ * | POST /v1/reload | {} → {@link Done} |
+ *
+ * Every refusal is {@link Refusal} with status 400, 403, 404, 409 or 503.
+ */
+import type { Health, MemberState, Role } from '../membership/types.ts';
+
+export interface Refusal {
+  readonly error: { readonly code: string; readonly message: string; readonly next: string };
+}
+
+/** Whether a member gets traffic, and why: decided by the guards from state, health and maintenance. */
+export type Rotation = 'in' | 'unwatched' | 'drain' | 'out';
+
+export interface MemberRow {
+  readonly name: string;
+  readonly role: Role;
+  readonly peerId: string;
+  readonly address: string;
+  readonly state: MemberState | 'absent';
+  readonly health: Health;
+  readonly maintenance: boolean;
+  readonly restarting: boolean;
+  readonly rotation: Rotation;
+  readonly reason: string;
+  readonly version: string;
+  readonly incarnation: number;
+  readonly services: readonly { readonly name: string; readonly health: Health }[];
+  readonly tags: Readonly<Record<string, string>>;
+  readonly load: number;
+  /** Milliseconds since the state was entered, and since its newest record was accepted. */
+  readonly stateForMs: number;
+  readonly heardAgoMs: number;
+  readonly certificateNotAfter: string;
+  readonly settingsDigest: string;
+  readonly authority: boolean;
+  readonly self: boolean;
+}
+
+export interface PluginStatus {
+  readonly name: string;
+  readonly state: 'converged' | 'pending' | 'working' | 'failing' | 'stopped';
+  /** One line: what it waits for or why it fails; '' when converged. */
+  readonly detail: string;
+  readonly next: string;
+  readonly lastConvergedAgoMs: number | undefined;
+  readonly runs: number;
+  readonly changes: number;
+}
+
+export interface CheckStatus {
+  readonly name: string;
+  readonly health: Health;
+  readonly required: boolean;
+  readonly detail: string;
+  readonly sinceMs: number;
+}
+
+export interface StatusAnswer {
+  readonly version: string;
+  readonly cluster: string;
+  readonly name: string;
+  readonly role: Role;
+  readonly peerId: string;
+  readonly address: string;
+  readonly health: Health;
+  readonly maintenance: boolean;
+  readonly synced: boolean;
+  readonly phase: 'starting' | 'running' | 'leaving' | 'left' | 'stopping';
+  readonly upMs: number;
+  readonly counts: Readonly<Record<MemberState | 'absent', number>>;
+  readonly checks: readonly CheckStatus[];
+  readonly plugins: readonly PluginStatus[];
+  /** Guards that hold something now, in words. */
+  readonly held: readonly string[];
+  /** Things that an operator should know though nothing fails: one authority only, settings that differ, … */
+  readonly warnings: readonly string[];
+  readonly announcing: boolean | undefined;
+  readonly floating: readonly string[];
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface MembersAnswer {
+  readonly self: string;
+  readonly members: readonly MemberRow[];
+}
+
+export interface PlanAnswer {
+  readonly plugins: readonly {
+    readonly name: string;
+    readonly changes: readonly { readonly kind: string; readonly summary: string }[];
+    readonly error?: { readonly code: string; readonly message: string; readonly next: string };
+  }[];
+}
+
+/** One entry of the audit trail: who or what changed, why, what was done, how it ended. */
+export interface AuditEntry {
+  /** Rises by one with each entry of this node, across restarts. */
+  readonly id: number;
+  /** ISO 8601, UTC. */
+  readonly at: string;
+  readonly kind: 'member' | 'change' | 'guard' | 'health' | 'operator' | 'daemon';
+  /** One line for people. */
+  readonly summary: string;
+  /** What set it off, e.g. `db2/db: alive → dead (accused by app1/app, db1/db)`. */
+  readonly trigger: string;
+  /** Names (HOST/ROLE) that this is about, for `explain`. */
+  readonly subjects: readonly string[];
+  readonly plugin?: string;
+  readonly changes?: readonly string[];
+  readonly result: 'ok' | 'failed' | 'rolled-back' | 'held' | 'info';
+  readonly error?: { readonly code: string; readonly message: string; readonly next: string };
+  readonly durationMs?: number;
+}
+export interface AuditAnswer {
+  readonly entries: readonly AuditEntry[];
+}
+
+export interface MaintenanceRequest {
+  readonly on: boolean;
+  readonly force?: boolean;
+}
+export interface LeaveRequest {
+  readonly force?: boolean;
+}
+export interface TokenRequest {
+  readonly role: Role;
+  /** 1 minute to 24 hours. */
+  readonly ttlMs: number;
+}
+export interface TokenAnswer {
+  readonly token: string;
+  readonly role: Role;
+  readonly expiresAt: string;
+  readonly listen: string;
+}
+export interface RemoveRequest {
+  /** HOST/ROLE or a PeerId. */
+  readonly node: string;
+  /** The operator's word that the machine is gone for good: its data copies are given up. */
+  readonly dead?: boolean;
+  readonly force?: boolean;
+}
+export interface Done {
+  readonly done: true;
+  readonly message: string;
+}
+export interface Progress {
+  readonly message: string;
+  readonly done?: boolean;
+  readonly error?: { readonly code: string; readonly message: string; readonly next: string };
+}

@@ -1,0 +1,98 @@
+import type { Clock } from '../clock.ts';
+import type { Health } from '../membership/types.ts';
+import { type CheckState, type DampingOptions, initialCheckState, nextCheckState } from './damping.ts';
+import { probe, type ProbeResult, type ProbeTarget } from './probe.ts';
+
+export interface Check {
+  readonly name: string;
+  /** Whether the node as a whole is down while this check is. */
+  readonly required: boolean;
+  readonly target: ProbeTarget;
+}
+
+export interface CheckVerdict extends CheckState {
+  readonly name: string;
+  readonly required: boolean;
+  readonly detail: string;
+}
+
+export interface HealthOptions extends DampingOptions {
+  /** Time between two asks while all is as before, ms. */
+  readonly intervalMs: number;
+  /** Time between two asks while a verdict is being made, ms (HAProxy's `fastinter`). */
+  readonly fastIntervalMs: number;
+  readonly timeoutMs: number;
+}
+
+export interface HealthDependencies {
+  readonly clock: Clock;
+  readonly ask?: (target: ProbeTarget, timeoutMs: number) => Promise<ProbeResult>;
+  /** Called after a verdict changed, with the check that changed. */
+  readonly changed: (verdict: CheckVerdict, was: Health) => void;
+}
+
+/**
+ * Runs the local checks, each on its own deadline. One truth per node: {@link Checks.node} is up only while every
+ * required check is.
+ */
+export class Checks {
+  readonly #options: HealthOptions;
+  readonly #dependencies: HealthDependencies;
+  readonly #running = new Map<
+    string,
+    { check: Check; verdict: CheckVerdict; timer: NodeJS.Timeout | undefined; ended: boolean }
+  >();
+
+  constructor(options: HealthOptions, dependencies: HealthDependencies) {
+    this.#options = options;
+    this.#dependencies = dependencies;
+  }
+
+  /** Starts, keeps and ends checks so that exactly these run. A check that is unchanged keeps its verdict. */
+  set(checks: readonly Check[]): void {
+    for (const [name, running] of this.#running) {
+      const wanted = checks.find((check) => check.name === name);
+      if (wanted !== undefined && JSON.stringify(wanted) === JSON.stringify(running.check)) continue;
+      running.ended = true;
+      clearTimeout(running.timer);
+      this.#running.delete(name);
+    }
+    for (const check of checks) {
+      if (this.#running.has(check.name)) continue;
+      const state = initialCheckState(this.#dependencies.clock.monotonicMs());
+      const verdict = { ...state, name: check.name, required: check.required, detail: 'not asked yet' };
+      this.#running.set(check.name, { check, verdict, timer: undefined, ended: false });
+      void this.#ask(check.name);
+    }
+  }
+
+  get verdicts(): readonly CheckVerdict[] {
+    return [...this.#running.values()].map((each) => each.verdict);
+  }
+
+  /** Up while every required check is up. A node without required checks is up. */
+  get node(): Health {
+    return this.verdicts.every((verdict) => !verdict.required || verdict.health === 'up') ? 'up' : 'down';
+  }
+
+  close(): void {
+    this.set([]);
+  }
+
+  async #ask(name: string): Promise<void> {
+    const running = this.#running.get(name);
+    if (running === undefined || running.ended) return;
+    const { clock, ask = probe } = this.#dependencies;
+    const result = await ask(running.check.target, this.#options.timeoutMs);
+    if (running.ended) return;
+    const was = running.verdict;
+    const state = nextCheckState(was, result.passed, clock.monotonicMs(), this.#options);
+    running.verdict = { ...state, name, required: running.check.required, detail: result.detail };
+    const deciding = result.passed !== (state.health === 'up');
+    running.timer = setTimeout(
+      () => void this.#ask(name),
+      deciding ? this.#options.fastIntervalMs : this.#options.intervalMs,
+    );
+    if (state.health !== was.health) this.#dependencies.changed(running.verdict, was.health);
+  }
+}

@@ -1,0 +1,211 @@
+/** The words of the membership protocol: what is said about a member, what comes into the machine, what goes out. */
+
+/** A libp2p PeerId in its text form (base58btc of the Ed25519 public key's multihash). */
+export type PeerId = string;
+export type Role = 'app' | 'db';
+export type Health = 'up' | 'down';
+
+/** Why a process says goodbye. systemd knows which; `restart` is bounded and delays only the death verdict. */
+export type Goodbye = 'restart' | 'stop' | 'shutdown';
+
+/** What a member says about itself. One writer: its owner. Signed by the owner, checked on every path. */
+export interface NodeRecord {
+  readonly peerId: PeerId;
+  /** HOST/ROLE, unique among the living. */
+  readonly name: string;
+  readonly role: Role;
+  /** Private IPv4 address and libp2p port; both must lie in the owner's certificate and the private network. */
+  readonly address: string;
+  readonly port: number;
+  /** Rises on each start, refutation and rejoin; never regresses. */
+  readonly incarnation: number;
+  /** Rises with every change of this record inside one incarnation. */
+  readonly sequence: number;
+  /** 16 random bytes in hex, new at each start of the process: tells two holders of one key apart. */
+  readonly startId: string;
+  /** Version of the program, and the range of protocol versions that it speaks. */
+  readonly version: string;
+  readonly protocolMin: number;
+  readonly protocolMax: number;
+  /** `leaving` and `left` are final for this incarnation. */
+  readonly status: 'alive' | 'leaving' | 'left';
+  /** Set by a goodbye; bounded by the machine whatever the record says. */
+  readonly goodbye?: { readonly kind: Goodbye; readonly windowMs: number };
+  readonly health: Health;
+  readonly maintenance: boolean;
+  /** Health of each named local service, e.g. `haproxy`, `couchdb`, or a founder's own. At most 32. */
+  readonly services: readonly { readonly name: string; readonly health: Health }[];
+  /** At most 16 pairs, 64 bytes each. */
+  readonly tags: Readonly<Record<string, string>>;
+  /** One-minute load average × 100, whole. */
+  readonly load: number;
+  /** SHA-256 (hex, 16 characters) over the cluster-wide settings, so that drift between nodes shows. */
+  readonly settingsDigest: string;
+}
+
+/** A record with its proof. The payload is kept as received, so fields of later versions travel on unharmed. */
+export interface SignedRecord {
+  readonly record: NodeRecord;
+  /** The encoded record, exactly the bytes that were signed. Opaque to the machine. */
+  readonly payload: Uint8Array;
+  /** Ed25519 signature by the owner's node key over the payload with the domain prefix. */
+  readonly signature: Uint8Array;
+}
+
+/** A member's word that it could not reach another. Names the incarnation and proves nothing else. */
+export interface Accusation {
+  readonly subject: PeerId;
+  readonly incarnation: number;
+  readonly accuser: PeerId;
+}
+export interface SignedAccusation {
+  readonly accusation: Accusation;
+  readonly payload: Uint8Array;
+  readonly signature: Uint8Array;
+}
+
+export interface DigestEntry {
+  readonly peerId: PeerId;
+  readonly incarnation: number;
+  readonly sequence: number;
+  readonly state: MemberState;
+}
+
+/** What travels between members. `batch` rides on gossip or a stream, the rest on streams only. */
+export type Message =
+  | { readonly kind: 'batch'; readonly records: readonly SignedRecord[]; readonly accusations: readonly SignedAccusation[] }
+  | { readonly kind: 'ping'; readonly nonce: number }
+  | { readonly kind: 'ack'; readonly nonce: number }
+  | { readonly kind: 'pingRequest'; readonly nonce: number; readonly target: PeerId }
+  /** Answer to a pingRequest: whether the target answered the asked member in time. */
+  | { readonly kind: 'pingReport'; readonly nonce: number; readonly target: PeerId; readonly reached: boolean }
+  /** First half of a sync. `wantsReply` asks for the other side's digest difference in return. */
+  | { readonly kind: 'digest'; readonly entries: readonly DigestEntry[]; readonly wantsReply: boolean }
+  /** Second half: what the asked side knows better, and what it wants from the asker. `final` ends the exchange. */
+  | {
+      readonly kind: 'delta';
+      readonly records: readonly SignedRecord[];
+      readonly accusations: readonly SignedAccusation[];
+      readonly wants: readonly PeerId[];
+      readonly final: boolean;
+    };
+
+/** `suspect` still counts as serving; `dead` by verdict; `left` by its own word; `reaped` members are gone from the view. */
+export type MemberState = 'alive' | 'suspect' | 'dead' | 'leaving' | 'left';
+
+/** A member as the rest of the daemon sees it. */
+export interface Member {
+  readonly record: NodeRecord;
+  readonly state: MemberState;
+  /** Machine time (ms) when `state` was entered. */
+  readonly sinceMs: number;
+  /** Machine time (ms) when the newest record of this member was accepted; for the member itself: now. */
+  readonly heardMs: number;
+  /** True while a goodbye's window delays the death verdict. */
+  readonly restarting: boolean;
+  /** True for the member that is this process. */
+  readonly self: boolean;
+  /** Accusers counted against the present incarnation. */
+  readonly accusers: readonly PeerId[];
+}
+
+/** Frozen and versioned: a new object, with a higher version, for every change that anybody could notice. */
+export interface MembershipView {
+  readonly version: number;
+  readonly self: PeerId;
+  /** False from the start until the first sync with a member ended (a fresh `init` counts as synced). */
+  readonly synced: boolean;
+  /** Sorted by name. Includes self. */
+  readonly members: readonly Member[];
+}
+
+/** A timer is data: a stale one (other epoch or incarnation) falls through, so nothing needs cancelling. */
+export type Timer =
+  | { readonly kind: 'probe'; readonly epoch: number }
+  | { readonly kind: 'probeTimeout'; readonly epoch: number; readonly nonce: number }
+  | { readonly kind: 'indirectTimeout'; readonly epoch: number; readonly nonce: number }
+  | { readonly kind: 'relayTimeout'; readonly epoch: number; readonly nonce: number }
+  | { readonly kind: 'suspicion'; readonly epoch: number; readonly subject: PeerId; readonly incarnation: number }
+  | { readonly kind: 'restartWindow'; readonly epoch: number; readonly subject: PeerId; readonly incarnation: number }
+  | { readonly kind: 'flush'; readonly epoch: number }
+  | { readonly kind: 'sync'; readonly epoch: number }
+  | { readonly kind: 'links'; readonly epoch: number }
+  | { readonly kind: 'reap'; readonly epoch: number };
+
+/** The fields of the own record that the daemon may change. */
+export interface LocalFacts {
+  readonly health: Health;
+  readonly maintenance: boolean;
+  readonly services: readonly { readonly name: string; readonly health: Health }[];
+  readonly tags: Readonly<Record<string, string>>;
+  readonly load: number;
+  readonly settingsDigest: string;
+}
+
+/** One who was admitted: what its certificate says. The machine hears nobody else. */
+export interface Admitted {
+  readonly peerId: PeerId;
+  readonly name: string;
+  readonly role: Role;
+  readonly address: string;
+}
+
+export type Event =
+  /** Once, first. `roster` holds everybody admitted and not revoked, self included. */
+  | {
+      readonly kind: 'start';
+      readonly roster: readonly Admitted[];
+      readonly snapshot: Snapshot | undefined;
+      /** True only for the node that has just made the cluster: it counts as synced. */
+      readonly founder: boolean;
+    }
+  | { readonly kind: 'admitted'; readonly member: Admitted }
+  | { readonly kind: 'revoked'; readonly peer: PeerId }
+  | { readonly kind: 'connected'; readonly peer: PeerId }
+  | { readonly kind: 'disconnected'; readonly peer: PeerId }
+  | { readonly kind: 'received'; readonly from: PeerId; readonly message: Message }
+  | { readonly kind: 'timer'; readonly timer: Timer }
+  | { readonly kind: 'local'; readonly facts: LocalFacts }
+  /** The event loop was late by this much: the node's own health gets worse, its timeouts longer. */
+  | { readonly kind: 'lag'; readonly lagMs: number }
+  | { readonly kind: 'goodbye'; readonly goodbye: Goodbye }
+  /** Graceful leave: `leaving` at once; `left` when the daemon has emptied the node of duty (`departed`). */
+  | { readonly kind: 'leave' }
+  | { readonly kind: 'departed' };
+
+export type Effect =
+  | { readonly kind: 'send'; readonly to: PeerId; readonly message: Message }
+  | { readonly kind: 'publish'; readonly message: Extract<Message, { kind: 'batch' }> }
+  | { readonly kind: 'schedule'; readonly timer: Timer; readonly afterMs: number }
+  | { readonly kind: 'connect'; readonly peer: PeerId; readonly address: string; readonly port: number }
+  | { readonly kind: 'disconnect'; readonly peer: PeerId; readonly reason: string }
+  /** The view changed. `member` is the newest state, `was` the state before (undefined: new). */
+  | { readonly kind: 'changed'; readonly member: Member; readonly was: MemberState | undefined; readonly why: string }
+  /** The first sync ended. */
+  | { readonly kind: 'synced'; readonly with: PeerId }
+  /** A member was forgotten for good. */
+  | { readonly kind: 'reaped'; readonly peer: PeerId; readonly name: string }
+  /** Another process with this node's key is alive and started later or earlier; the later one must stop. */
+  | { readonly kind: 'clone'; readonly otherStartId: string; readonly mustStop: boolean }
+  /** Something an operator may want to know, e.g. a refused record. `code` is stable. */
+  | { readonly kind: 'note'; readonly code: string; readonly peer: PeerId | undefined; readonly detail: string };
+
+/** What survives a restart: every known record, the failed ones included. */
+export interface Snapshot {
+  readonly savedAtMs: number;
+  readonly incarnation: number;
+  readonly members: readonly { readonly signed: SignedRecord; readonly state: MemberState }[];
+}
+
+/** Signing is pure (Ed25519 is deterministic), so the machine asks for it directly. */
+export interface Signer {
+  record(record: NodeRecord): SignedRecord;
+  accusation(accusation: Accusation): SignedAccusation;
+}
+
+export interface Membership {
+  /** The only entry. Never throws for any event; `nowMs` is monotonic. */
+  step(event: Event, nowMs: number): Effect[];
+  readonly view: MembershipView;
+  snapshot(): Snapshot;
+}

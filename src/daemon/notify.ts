@@ -1,0 +1,55 @@
+import { spawn } from 'node:child_process';
+import systemdNotify from 'systemd-notify';
+
+/** What the service manager is told. Every call is best effort: a lost notification must not stop the daemon. */
+export interface ServiceManager {
+  ready(status: string): Promise<void>;
+  status(text: string): Promise<void>;
+  reloading(): Promise<void>;
+  stopping(status: string): Promise<void>;
+  watchdog(): Promise<void>;
+  /** Milliseconds between two watchdog signs of life that systemd asks for; undefined where it does not. */
+  readonly watchdogIntervalMs: number | undefined;
+}
+
+/**
+ * Speaks sd_notify(3). The package `systemd-notify` knows READY and STATUS only; the rest goes through the
+ * same binary. Without NOTIFY_SOCKET (started by hand) every call does nothing.
+ */
+export function serviceManager(
+  environment: NodeJS.ProcessEnv,
+  onError: (error: Error) => void,
+): ServiceManager {
+  const active = environment['NOTIFY_SOCKET'] !== undefined;
+  const watchdogMicroseconds = Number(environment['WATCHDOG_USEC'] ?? 0);
+  const guarded = async (call: () => Promise<unknown>): Promise<void> => {
+    if (!active) return;
+    try {
+      await call();
+    } catch (error) {
+      onError(error instanceof Error ? error : new Error(String(error)));
+    }
+  };
+  return {
+    ready: (status) => guarded(() => systemdNotify({ ready: true, status, pid: process.pid })),
+    status: (status) => guarded(() => systemdNotify({ status, pid: process.pid })),
+    reloading: () => guarded(() => raw(['RELOADING=1'])),
+    stopping: (status) => guarded(() => raw(['STOPPING=1', `STATUS=${status}`])),
+    watchdog: () => guarded(() => raw(['WATCHDOG=1'])),
+    // sd_watchdog_enabled(3) recommends half of the interval; a third leaves room for one lost sign.
+    watchdogIntervalMs: active && watchdogMicroseconds > 0 ? watchdogMicroseconds / 3000 : undefined,
+  };
+}
+
+function raw(assignments: readonly string[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('systemd-notify', [`--pid=${process.pid}`, ...assignments], {
+      stdio: 'ignore',
+      timeout: 5000,
+    });
+    child.once('error', reject);
+    child.once('close', (code) =>
+      code === 0 ? resolve() : reject(new Error(`systemd-notify ended with code ${code}`)),
+    );
+  });
+}

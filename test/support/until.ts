@@ -1,0 +1,25 @@
+/**
+ * Polls until the condition holds; what it returned is the result. A condition that throws counts as not yet.
+ *
+ * @throws Error after `deadlineMs`, naming what was waited for and the last error or value
+ */
+export async function until<T>(
+  condition: () => T | Promise<T>,
+  options: { readonly deadlineMs?: number; readonly everyMs?: number; readonly what?: string } = {},
+): Promise<NonNullable<T>> {
+  const { deadlineMs = 20_000, everyMs = 10, what = condition.toString().slice(0, 200) } = options;
+  const startMs = performance.now();
+  let last: unknown;
+  while (performance.now() - startMs < deadlineMs) {
+    try {
+      const value = await condition();
+      if (value !== false && value !== undefined && value !== null) return value;
+      last = value;
+    } catch (error) {
+      last = error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, everyMs));
+  }
+  const shown = last instanceof Error ? (last.stack ?? last.message) : JSON.stringify(last);
+  throw new Error(`not within ${deadlineMs} ms: ${what}; last: ${shown}`);
+}

@@ -1,0 +1,83 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import t from 'tap';
+import { Checks, type Check } from '../../../src/daemon/health/health.ts';
+import { probe } from '../../../src/daemon/health/probe.ts';
+import { systemClock } from '../../../src/daemon/clock.ts';
+import { until } from '../../support/until.ts';
+
+const options = { rise: 1, fall: 1, returnDelayMs: 0, intervalMs: 5, fastIntervalMs: 5, timeoutMs: 200 };
+
+const answering = async (status: () => number) => {
+  const server = createServer((_request, response) => response.writeHead(status()).end());
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { server, port: (server.address() as AddressInfo).port };
+};
+
+t.test('a real server is up, then down, then up again, and each change is told once', async (t) => {
+  let status = 200;
+  const { server, port } = await answering(() => status);
+  const told: string[] = [];
+  const checks = new Checks(options, {
+    clock: systemClock,
+    changed: (verdict, was) => told.push(`${was}→${verdict.health}`),
+  });
+  t.teardown(() => {
+    checks.close();
+    server.close();
+  });
+  checks.set([
+    { name: 'web', required: true, target: { kind: 'http', address: '127.0.0.1', port, path: '/' } },
+  ]);
+  t.equal(checks.node, 'down', 'down until shown to work');
+  await until(() => checks.node === 'up');
+  status = 500;
+  await until(() => checks.node === 'down');
+  t.match(checks.verdicts[0]?.detail, /^500/);
+  status = 204;
+  await until(() => checks.node === 'up');
+  t.same(told, ['down→up', 'up→down', 'down→up']);
+});
+
+t.test('a check that is not required leaves the node up', async (t) => {
+  const checks = new Checks(options, {
+    clock: systemClock,
+    ask: async (target) => ({ passed: target.port === 1, detail: '' }),
+    changed: () => undefined,
+  });
+  t.teardown(() => checks.close());
+  const check = (name: string, required: boolean, port: number): Check => ({
+    name,
+    required,
+    target: { kind: 'tcp', address: '127.0.0.1', port },
+  });
+  checks.set([check('a', true, 1), check('b', false, 2)]);
+  await until(() => checks.node === 'up');
+  checks.set([check('a', true, 1), check('b', true, 2)]);
+  t.equal(checks.node, 'down');
+  t.equal(
+    checks.verdicts.find((each) => each.name === 'a')?.health,
+    'up',
+    'an unchanged check keeps its verdict',
+  );
+});
+
+t.test('refused connections, silence and redirects are told apart', async (t) => {
+  const silent = createServer(() => undefined);
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  const { server, port } = await answering(() => 301);
+  const silentPort = (silent.address() as AddressInfo).port;
+  t.same(await probe({ kind: 'http', address: '127.0.0.1', port: silentPort, path: '/' }, 50), {
+    passed: false,
+    detail: 'no answer within 50 ms',
+  });
+  t.match(await probe({ kind: 'http', address: '127.0.0.1', port, path: '/' }, 1000), { passed: true });
+  t.match(await probe({ kind: 'tcp', address: '127.0.0.1', port }, 1000), { passed: true });
+  silent.closeAllConnections();
+  silent.close();
+  server.close();
+  t.match(await probe({ kind: 'tcp', address: '127.0.0.1', port: silentPort }, 1000), {
+    passed: false,
+    detail: 'connection refused',
+  });
+});
