@@ -1,0 +1,32 @@
+/** Makes `dist/bornemisza.mjs`: daemon and command in one file of JavaScript, with its source map. */
+import { chmod, mkdir, readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { build } from 'esbuild';
+
+const root = resolve(import.meta.dirname, '..');
+const out = join(root, 'dist');
+const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string };
+
+await mkdir(out, { recursive: true });
+const result = await build({
+  entryPoints: [join(root, 'src/bornemisza.ts')],
+  outfile: join(out, 'bornemisza.mjs'),
+  bundle: true,
+  platform: 'node',
+  target: 'node24',
+  format: 'esm',
+  sourcemap: true,
+  sourcesContent: false,
+  minifySyntax: true,
+  legalComments: 'none',
+  metafile: true,
+  define: { BORNEMISZA_VERSION: JSON.stringify(version) },
+  // Some dependencies are CommonJS and call require at run time.
+  banner: {
+    js: "#!/usr/bin/env node\nimport { createRequire as bornemiszaCreateRequire } from 'node:module';\nconst require = bornemiszaCreateRequire(import.meta.url);",
+  },
+  logLevel: 'warning',
+});
+await chmod(join(out, 'bornemisza.mjs'), 0o755);
+const bytes = Object.values(result.metafile.outputs).reduce((most, each) => Math.max(most, each.bytes), 0);
+console.log(`dist/bornemisza.mjs: ${Object.keys(result.metafile.inputs).length} modules, ${(bytes / 1e6).toFixed(1)} MB`);

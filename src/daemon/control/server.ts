@@ -1,0 +1,267 @@
+import { chmod, mkdir, rm } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { getRequestListener } from '@hono/node-server';
+import { type Context, Hono } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import { streamText } from 'hono/streaming';
+import { z } from 'zod';
+import { isAbout } from '../audit.ts';
+import { hasNextStep, OperatorError } from '../errors.ts';
+import type {
+  AuditEntry,
+  Done,
+  LeaveRequest,
+  MaintenanceRequest,
+  MembersAnswer,
+  PlanAnswer,
+  Progress,
+  RemoveRequest,
+  StatusAnswer,
+  TokenAnswer,
+  TokenRequest,
+} from './api.ts';
+
+/** What the socket can ask of the daemon. Refusals are thrown as {@link OperatorError}. */
+export interface ControlActions {
+  status(): StatusAnswer;
+  members(): MembersAnswer;
+  plan(): Promise<PlanAnswer>;
+  audit(options: { subject?: string; sinceId?: number; limit?: number }): readonly AuditEntry[];
+  follow(follower: (entry: AuditEntry) => void): () => void;
+  maintenance(request: MaintenanceRequest): Promise<Done>;
+  leave(request: LeaveRequest, progress: (step: Progress) => void): Promise<Done>;
+  token(request: TokenRequest): Promise<TokenAnswer>;
+  remove(request: RemoveRequest): Promise<Done>;
+  releaseGuards(): Promise<Done>;
+  reload(): Promise<Done>;
+}
+
+/** No request of ours needs more; a larger one is refused before it is read. */
+const MAX_BODY_BYTES = 16 * 1024;
+/** Entries that wait for one slow follower; then its stream ends, and it can go on from the last id it saw. */
+const MAX_FOLLOWER_BACKLOG = 1000;
+
+const role = z.enum(['app', 'db']);
+const requests = {
+  maintenance: z.strictObject({ on: z.boolean(), force: z.boolean().default(false) }),
+  leave: z.strictObject({ force: z.boolean().default(false) }),
+  token: z.strictObject({
+    role,
+    ttlMs: z
+      .int()
+      .min(60_000)
+      .max(24 * 3_600_000)
+      .default(3_600_000),
+  }),
+  remove: z.strictObject({
+    node: z.string().min(1).max(200),
+    dead: z.boolean().default(false),
+    force: z.boolean().default(false),
+  }),
+  nothing: z.strictObject({}),
+};
+const query = {
+  audit: z.object({
+    node: z.string().max(200).optional(),
+    since: z.coerce.number().int().min(0).optional(),
+    limit: z.coerce.number().int().min(1).max(2000).default(200),
+    follow: z.enum(['0', '1']).default('0'),
+  }),
+};
+
+/** HTTP on a unix socket. Who may connect is the business of the file's group and mode. */
+export class ControlServer {
+  readonly #path: string;
+  readonly #server: Server;
+
+  constructor(options: { path: string }, actions: ControlActions) {
+    this.#path = options.path;
+    const listener = getRequestListener(routes(actions).fetch);
+    this.#server = createServer((request, response) => void listener(request, response));
+  }
+
+  /** @throws OperatorError `already-running` when another daemon answers on the socket, `control-socket` otherwise */
+  async listen(): Promise<void> {
+    await mkdir(dirname(this.#path), { recursive: true });
+    if (await answers(this.#path)) {
+      throw new OperatorError(
+        'already-running',
+        `another daemon answers on ${this.#path}`,
+        'stop it first: systemctl stop bornemisza@ROLE',
+      );
+    }
+    // A socket that nobody answers on was left by a process that was killed.
+    await rm(this.#path, { force: true });
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', (error: NodeJS.ErrnoException) =>
+        reject(
+          new OperatorError(
+            'control-socket',
+            `cannot listen on ${this.#path}: ${error.code ?? error.message}`,
+            `check the owner and mode of ${dirname(this.#path)}`,
+            { cause: error },
+          ),
+        ),
+      );
+      this.#server.listen(this.#path, resolve);
+    });
+    await chmod(this.#path, 0o660);
+  }
+
+  async close(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    await rm(this.#path, { force: true });
+  }
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
+
+function routes(actions: ControlActions): Hono {
+  const app = new Hono();
+  app.use(
+    bodyLimit({
+      maxSize: MAX_BODY_BYTES,
+      onError: () => refuse('body-too-large', `a request body is ${MAX_BODY_BYTES} bytes at most`),
+    }),
+  );
+  app.get('/v1/status', (c) => c.json(actions.status()));
+  app.get('/v1/members', (c) => c.json(actions.members()));
+  app.get('/v1/plan', async (c) => c.json(await actions.plan()));
+  app.get('/v1/audit', (c) => {
+    const { node, limit, since } = checked(query.audit, c.req.query());
+    return c.json({ entries: actions.audit({ ...subject(node), ...sinceId(since), limit }) });
+  });
+  app.get('/v1/events', (c) => events(c, actions));
+  app.post('/v1/maintenance', async (c) =>
+    c.json(await actions.maintenance(await body(c, requests.maintenance))),
+  );
+  app.post('/v1/leave', async (c) => {
+    const request = await body(c, requests.leave);
+    return progressive(c, (progress) => actions.leave(request, progress));
+  });
+  app.post('/v1/tokens', async (c) => c.json(await actions.token(await body(c, requests.token))));
+  app.post('/v1/remove', async (c) => c.json(await actions.remove(await body(c, requests.remove))));
+  app.post('/v1/guards/release', async (c) => {
+    await body(c, requests.nothing);
+    return c.json(await actions.releaseGuards());
+  });
+  app.post('/v1/reload', async (c) => {
+    await body(c, requests.nothing);
+    return c.json(await actions.reload());
+  });
+  app.notFound((c) =>
+    c.json(
+      refusal(
+        new OperatorError('no-such-path', `nothing at ${c.req.method} ${c.req.path}`, 'see bornemisza(8)'),
+      ),
+      404,
+    ),
+  );
+  app.onError((error, c) => c.json(refusal(error), statusOf(error)));
+  return app;
+}
+
+/** Every entry once: what is asked of the past first, then what happens while the stream stands. */
+function events(c: Context, actions: ControlActions): Response {
+  const { node, limit, since, follow } = checked(query.audit, c.req.query());
+  return streamText(c, async (stream) => {
+    const waiting: AuditEntry[] = [...actions.audit({ ...subject(node), ...sinceId(since), limit })];
+    const ended = new AbortController();
+    let wake: () => void = () => undefined;
+    const stop = (): void => {
+      ended.abort();
+      wake();
+    };
+    if (follow === '0') stop();
+    stream.onAbort(stop);
+    const unfollow = actions.follow((entry) => {
+      if (node !== undefined && !isAbout(entry, node)) return;
+      waiting.push(entry);
+      if (waiting.length > MAX_FOLLOWER_BACKLOG) stop();
+      wake();
+    });
+    try {
+      for (;;) {
+        for (const entry of waiting.splice(0)) await stream.write(`${JSON.stringify(entry)}\n`);
+        if (ended.signal.aborted) return;
+        if (waiting.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+      }
+    } finally {
+      unfollow();
+    }
+  });
+}
+
+/** Long work: one line of JSON for each step, the last one with `done` or `error`. */
+function progressive(c: Context, work: (progress: (step: Progress) => void) => Promise<Done>): Response {
+  return streamText(c, async (stream) => {
+    let writing: Promise<unknown> = Promise.resolve();
+    const tell = (step: Progress): void => {
+      writing = writing.then(() => stream.write(`${JSON.stringify(step)}\n`));
+    };
+    try {
+      tell(await work(tell));
+    } catch (error) {
+      tell({ message: error instanceof Error ? error.message : String(error), ...refusal(error) });
+    }
+    await writing;
+  });
+}
+
+async function body<S extends z.ZodType>(c: Context, schema: S): Promise<z.output<S>> {
+  const text = await c.req.text();
+  try {
+    return checked(schema, text === '' ? {} : JSON.parse(text));
+  } catch (error) {
+    throw error instanceof SyntaxError ? badRequest('the body is not JSON') : error;
+  }
+}
+
+function checked<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw badRequest(
+    result.error.issues.map((issue) => `${issue.path.map(String).join('.')}: ${issue.message}`).join('; '),
+  );
+}
+
+function badRequest(reason: string): OperatorError {
+  return new OperatorError(
+    'bad-request',
+    `the request is not valid: ${reason}`,
+    'see bornemisza(8) for what each call takes',
+  );
+}
+
+function refuse(code: string, message: string): Response {
+  return Response.json(refusal(new OperatorError(code, message, 'send less')), { status: 413 });
+}
+
+function refusal(error: unknown): { error: { code: string; message: string; next: string } } {
+  if (hasNextStep(error)) return { error: { code: error.code, message: error.message, next: error.next } };
+  const message = error instanceof Error ? error.message : String(error);
+  return { error: { code: 'internal', message, next: 'look at the journal: journalctl -u bornemisza@ROLE' } };
+}
+
+function statusOf(error: unknown): 400 | 404 | 409 | 500 {
+  if (!hasNextStep(error)) return 500;
+  if (error.code === 'bad-request') return 400;
+  return error.code.endsWith('-unknown') ? 404 : 409;
+}
+
+const subject = (node: string | undefined): { subject?: string } =>
+  node === undefined ? {} : { subject: node };
+const sinceId = (since: number | undefined): { sinceId?: number } =>
+  since === undefined ? {} : { sinceId: since };

@@ -1,0 +1,223 @@
+import type { MembershipView, NodeRecord, Role } from '../daemon/membership/types.ts';
+import { type EffectiveMember, type EffectiveView, plainRotation, type Rotation } from './effective.ts';
+
+/**
+ * Guards hold configuration, never health: HAProxy's own checks go on for each server whatever is held here.
+ * They turn what the membership protocol believes into what the programs of this node are configured for.
+ */
+
+/** One admitted node, from its certificate. */
+export interface RosterMember {
+  readonly peerId: string;
+  readonly name: string;
+  readonly role: Role;
+  readonly address: string;
+  readonly admittedAtMs: number;
+}
+
+/** What survives a restart of the daemon. Times are wall-clock ms: the machine's clock starts anew with the process. */
+export interface GuardState {
+  /** Names that were alive while the set of living members did not change for {@link GuardOptions.stableAfterMs}. */
+  readonly stable: readonly string[];
+  /** The set seen last, and since when it has not changed. */
+  readonly living: readonly string[];
+  readonly livingSinceMs: number;
+  /** Roles whose landslide is held now, since when, and what had gone. */
+  readonly landslides: readonly {
+    readonly role: Role;
+    readonly sinceMs: number;
+    readonly gone: readonly string[];
+  }[];
+  /** The last rotation of each member by name: the last good configuration. */
+  readonly rotations: Readonly<Record<string, Rotation>>;
+}
+
+/** Times in ms. */
+export interface GuardOptions {
+  /** A view that stood this long is what a landslide is measured against. */
+  readonly stableAfterMs: number;
+  /** A landslide that nobody released is believed after this. */
+  readonly landslideHoldMs: number;
+}
+
+export const DEFAULT_GUARD_OPTIONS: GuardOptions = { stableAfterMs: 60_000, landslideHoldMs: 600_000 };
+
+export const EMPTY_GUARD_STATE: GuardState = {
+  stable: [],
+  living: [],
+  livingSinceMs: 0,
+  landslides: [],
+  rotations: {},
+};
+
+export interface GuardInput {
+  readonly view: MembershipView;
+  /** Admitted and not revoked, self included. */
+  readonly roster: readonly RosterMember[];
+  readonly revoked: EffectiveView['revoked'];
+  /** Machine time, for the freshness of records. */
+  readonly nowMs: number;
+  readonly wallMs: number;
+}
+
+/** The view that the roles work from, and the state to keep. Pure. */
+export function guarded(
+  input: GuardInput,
+  state: GuardState,
+  options: GuardOptions = DEFAULT_GUARD_OPTIONS,
+): { effective: EffectiveView; state: GuardState } {
+  const living = namesAlive(input.view);
+  const changed = living.join() !== state.living.join();
+  const livingSinceMs = changed ? input.wallMs : state.livingSinceMs;
+  // Before the first sync nobody knows who is alive: what this node fails to hear is no evidence of anything.
+  const { synced } = input.view;
+  const found = synced ? landslidesNow(input, state) : state.landslides;
+  const landslides = found.filter((each) => input.wallMs - each.sinceMs < options.landslideHoldMs);
+  const believed = synced && landslides.length === 0;
+  // A landslide that outlasted its hold is believed at once, or it would be found anew with the next look.
+  const stood = input.wallMs - livingSinceMs >= options.stableAfterMs || found.length > landslides.length;
+  const grown = [...new Set([...state.stable, ...living])].sort();
+  // Additions join at once, so that a young cluster is guarded too; who is gone leaves the measure after it stood.
+  const stable =
+    believed && stood ? living : synced ? grown.filter((name) => mayStay(name, input)) : state.stable;
+  const members = effectiveMembers(input, state, landslides);
+  const rotations = Object.fromEntries(members.map((member) => [member.record.name, member.rotation]));
+  return {
+    effective: {
+      self: input.view.self,
+      members,
+      synced,
+      held: heldInWords(input, landslides, members),
+      revoked: input.revoked,
+    },
+    state: { stable, living, livingSinceMs, landslides, rotations },
+  };
+}
+
+/** The operator's word: what is gone is gone. The set of now becomes the measure. */
+export function released(state: GuardState): GuardState {
+  return { ...state, landslides: [], stable: state.living };
+}
+
+function namesAlive(view: MembershipView): string[] {
+  return view.members
+    .filter((member) => member.state === 'alive' || member.state === 'suspect' || member.restarting)
+    .map((member) => member.record.name)
+    .sort();
+}
+
+/** Who left by its own word or was removed is no part of a landslide. */
+function mayStay(name: string, { view, roster }: GuardInput): boolean {
+  const member = view.members.find((each) => each.record.name === name);
+  return member?.state !== 'left' && member?.state !== 'leaving' && roster.some((each) => each.name === name);
+}
+
+function landslidesNow(input: GuardInput, state: GuardState): GuardState['landslides'] {
+  const alive = new Set(namesAlive(input.view));
+  return (['app', 'db'] as const).flatMap((role) => {
+    const before = state.stable.filter((name) => name.endsWith(`/${role}`) && mayStay(name, input));
+    const gone = before.filter((name) => !alive.has(name));
+    if (gone.length < 2 || gone.length * 2 <= before.length) return [];
+    const sinceMs = state.landslides.find((each) => each.role === role)?.sinceMs ?? input.wallMs;
+    return [{ role, sinceMs, gone }];
+  });
+}
+
+function effectiveMembers(
+  input: GuardInput,
+  state: GuardState,
+  landslides: GuardState['landslides'],
+): EffectiveMember[] {
+  const byAdmission = [...input.roster].sort(
+    (a, b) => a.admittedAtMs - b.admittedAtMs || a.peerId.localeCompare(b.peerId),
+  );
+  const ranks: Record<Role, number> = { app: 0, db: 0 };
+  return byAdmission.map((admitted) => {
+    const rank = ranks[admitted.role];
+    ranks[admitted.role] += 1;
+    const member = input.view.members.find((each) => each.record.peerId === admitted.peerId);
+    const self = admitted.peerId === input.view.self;
+    const plain =
+      member === undefined
+        ? { rotation: 'out' as const, reason: 'admitted, but its daemon was not heard yet' }
+        : plainRotation(member);
+    const held = self ? undefined : heldRotation(admitted, plain.rotation, input, state, landslides);
+    return {
+      record: member?.record ?? silentRecord(admitted),
+      state: member?.state ?? 'dead',
+      freshMs: self ? 0 : member === undefined ? Number.POSITIVE_INFINITY : input.nowMs - member.heardMs,
+      rank,
+      self,
+      ...(held ?? plain),
+    };
+  });
+}
+
+/** What a guard keeps a member at, when that is more than what it would be now. Additions are never held. */
+function heldRotation(
+  admitted: RosterMember,
+  now: Rotation,
+  { view }: GuardInput,
+  state: GuardState,
+  landslides: GuardState['landslides'],
+): { rotation: Rotation; reason: string } | undefined {
+  const before = state.rotations[admitted.name];
+  if (now === 'in') return undefined;
+  const member = view.members.find((each) => each.record.peerId === admitted.peerId);
+  const announced = member !== undefined && (member.state === 'leaving' || member.state === 'left');
+  if (!view.synced && !announced) {
+    // Without a last good configuration (a node that just joined) everybody is listed, and HAProxy's own check decides.
+    if (before === undefined) return { rotation: 'in', reason: 'not synced yet: its own check decides' };
+    if (before !== 'out')
+      return { rotation: before, reason: 'kept from before the restart until the first sync' };
+  }
+  const landslide = landslides.find((each) => each.gone.includes(admitted.name));
+  if (landslide !== undefined && before !== undefined && before !== 'out') {
+    return {
+      rotation: before === 'drain' ? 'drain' : 'in',
+      reason: 'held: more than half of its role vanished at once',
+    };
+  }
+  return undefined;
+}
+
+function heldInWords(
+  { view }: GuardInput,
+  landslides: GuardState['landslides'],
+  members: readonly EffectiveMember[],
+): string[] {
+  const words = landslides.map(
+    ({ role, gone }) =>
+      `landslide: ${gone.join(', ')} vanished without a leave, more than half of role ${role}; nobody is removed until they return, 10 minutes pass, or \`bornemisza guards release\``,
+  );
+  const kept = members
+    .filter((member) => member.reason.startsWith('kept from before'))
+    .map((member) => member.record.name);
+  if (!view.synced && kept.length > 0)
+    words.push(`not synced yet: ${kept.join(', ')} stay as before the restart`);
+  return words;
+}
+
+/** Stands in for a member that was admitted but never heard: nothing is promised for it. */
+function silentRecord(admitted: RosterMember): NodeRecord {
+  return {
+    peerId: admitted.peerId,
+    name: admitted.name,
+    role: admitted.role,
+    address: admitted.address,
+    port: 0,
+    incarnation: 0,
+    sequence: 0,
+    startId: '',
+    version: '',
+    protocolMin: 0,
+    protocolMax: 0,
+    status: 'alive',
+    health: 'down',
+    maintenance: false,
+    services: [],
+    tags: {},
+    load: 0,
+    settingsDigest: '',
+  };
+}

@@ -1,0 +1,70 @@
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import t from 'tap';
+import { forbidden, importsOf, impurities, PURE_ROOMS, ROOMS, sourceFiles } from './rules.ts';
+
+const root = resolve(import.meta.dirname, '../..');
+const files = sourceFiles(root);
+
+t.test('every import in src is one that its room allows', async (t) => {
+  const seen = files.flatMap((file) => importsOf(root, file));
+  t.ok(seen.length > 200, `${seen.length} imports were looked at`);
+  for (const room of ROOMS) {
+    t.ok(
+      files.some((file) => room.of.test(file)),
+      `some file stands in ${room.of.source}`,
+    );
+  }
+  t.same(
+    seen.flatMap((each) => forbidden(each) ?? []),
+    [],
+  );
+});
+
+t.test('pure rooms have no clock, randomness, I/O or async', async (t) => {
+  const pure = files.filter((file) => PURE_ROOMS.test(file));
+  t.ok(pure.length > 10, `${pure.length} pure files were looked at`);
+  t.same(
+    pure.flatMap((file) => impurities(file, readFileSync(join(root, file), 'utf8'))),
+    [],
+  );
+});
+
+t.test('a forbidden import is told with its reason', async (t) => {
+  const one = (file: string, text: string) => importsOf(root, file, text).map(forbidden)[0];
+  t.match(
+    one('src/daemon/membership/x.ts', "import { readFile } from 'node:fs';"),
+    /membership imports only itself/,
+  );
+  t.match(
+    one('src/daemon/membership/x.ts', "import type { A } from '../wire/record.ts';"),
+    /membership imports only itself/,
+  );
+  t.match(
+    one('src/plugins/bird/x.ts', "import '../haproxy/plan.ts';"),
+    /never the daemon, a role or another plugin/,
+  );
+  t.match(one('src/plugins/bird/x.ts', "export * from '../../daemon/log.ts';"), /never the daemon/);
+  t.match(one('src/roles/app.ts', "import { X } from '../plugins/haproxy/index.ts';"), /a role is policy/);
+  t.match(one('src/daemon/driver.ts', "const x = await import('../plugins/contract.ts');"), /sees no plugin/);
+  t.match(one('src/cli/x.ts', "import '../daemon/driver.ts';"), /through its socket/);
+  t.match(one('src/nowhere/x.ts', "import 'node:fs';"), /stands in no room/);
+  t.equal(one('src/plugins/bird/x.ts', "import '../files.ts';"), undefined);
+});
+
+t.test('an impurity is told with its reason', async (t) => {
+  const one = (text: string) => impurities('src/daemon/membership/x.ts', text);
+  for (const text of [
+    'const a = Date.now();',
+    'const a = Math.random();',
+    'const a = new Date();',
+    'setTimeout(f, 1);',
+    'const a = process.env;',
+    'async function f() {}',
+    'const f = async () => 1;',
+    'const p = new Promise(() => {});',
+  ]) {
+    t.equal(one(text).length > 0, true, text);
+  }
+  t.same(one('const a = new Date(5).toISOString(); const b = Math.max(1, 2);'), []);
+});

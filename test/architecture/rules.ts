@@ -1,0 +1,190 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { parseSync, Visitor } from 'oxc-parser';
+
+/** Who may import whom, and why not. Paths are relative to the root of the repository, with forward slashes. */
+
+/** What a room may import of the project; packages and node: modules are judged by `packages`. */
+interface Room {
+  readonly of: RegExp;
+  readonly imports: readonly RegExp[];
+  /** Undefined: any. */
+  readonly packages?: readonly RegExp[];
+  readonly reason: string;
+}
+
+const PURE =
+  'a pure room has no clock, randomness, I/O or async: the simulator and the tables of cases depend on it';
+const TYPES_AND_OWN = /^src\/daemon\/membership\//;
+
+/** The first room that matches a file is the one that rules it. */
+export const ROOMS: readonly Room[] = [
+  {
+    of: /^src\/daemon\/membership\//,
+    imports: [TYPES_AND_OWN],
+    packages: [],
+    reason: `membership imports only itself; ${PURE}`,
+  },
+  {
+    of: /^src\/daemon\/wire\//,
+    imports: [/^src\/daemon\/wire\//, TYPES_AND_OWN],
+    packages: [/^@bufbuild\/protobuf/],
+    reason: `wire imports its codec library and membership's message types only; ${PURE}`,
+  },
+  {
+    of: /^src\/roles\/index\.ts$/,
+    imports: [/^src\/roles\//, /^src\/plugins\//, /^src\/daemon\/membership\/types\.ts$/],
+    reason: 'roles/index.ts joins roles and plugins and knows nothing else of the daemon',
+  },
+  {
+    of: /^src\/roles\//,
+    imports: [/^src\/roles\//, /^src\/plugins\/\w+\/desired\.ts$/, /^src\/daemon\/membership\/types\.ts$/],
+    packages: [],
+    reason: `a role is policy: it may import the view's types and each plugin's desired type; ${PURE}`,
+  },
+  {
+    of: /^src\/plugins\/(contract|files|command)\.ts$/,
+    imports: [/^src\/plugins\/(contract|files|command)\.ts$/],
+    packages: [/^node:/],
+    reason: 'the plugin contract and its two tools stand on nothing of ours',
+  },
+  ...['haproxy', 'couchdb', 'bird'].map(
+    (name): Room => ({
+      of: new RegExp(`^src/plugins/${name}/`),
+      imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/(contract|files|command)\.ts$/],
+      reason: 'a plugin may import contract, files and command; never the daemon, a role or another plugin',
+    }),
+  ),
+  {
+    of: /^src\/daemon\/reconciler\.ts$/,
+    imports: [
+      /^src\/plugins\/contract\.ts$/,
+      /^src\/daemon\/(audit|clock|random)\.ts$/,
+      /^src\/daemon\/control\/api\.ts$/,
+    ],
+    reason: 'the reconciler sees only the contract',
+  },
+  {
+    of: /^src\/daemon\/(main|node|assembly)[\w-]*\.ts$/,
+    imports: [/^src\/(?!cli\/)/],
+    reason: 'the composition root may import anything but the command',
+  },
+  {
+    of: /^src\/daemon\//,
+    imports: [/^src\/daemon\/(?!main|node\.ts|assembly)/],
+    reason: 'the daemon sees no plugin and no role outside its composition root, and nothing imports main',
+  },
+  {
+    of: /^src\/cli\//,
+    imports: [
+      /^src\/cli\//,
+      /^src\/daemon\/(config|errors|clock)\.ts$/,
+      /^src\/daemon\/control\/api\.ts$/,
+      /^src\/daemon\/membership\/types\.ts$/,
+      /^src\/daemon\/identity\//,
+      /^src\/daemon\/transport\/admission-join\.ts$/,
+      /^src\/plugins\/bird\/base\.ts$/,
+      /^src\/plugins\/(files|command|contract)\.ts$/,
+    ],
+    reason:
+      'the command talks to the daemon through its socket; only init and join use identity, and set-up the file tools',
+  },
+  {
+    of: /^src\/bornemisza\.ts$/,
+    imports: [/^src\/cli\/main\.ts$/, /^src\/daemon\/main\.ts$/, /^src\/cli\/[\w-]+\.ts$/],
+    reason: 'the program entry only chooses between the daemon and the command',
+  },
+];
+
+export const PURE_ROOMS = /^src\/(daemon\/(membership|wire)|roles)\/(?!index\.ts$|gen\/)/;
+/** What would bring a clock, randomness or the world into a pure room. */
+const WORLDLY = new Set([
+  'process',
+  'performance',
+  'setTimeout',
+  'setInterval',
+  'setImmediate',
+  'queueMicrotask',
+  'fetch',
+  'console',
+  'crypto',
+  'globalThis',
+]);
+
+export interface ImportSeen {
+  readonly file: string;
+  /** Resolved path for our own modules, the specifier for others. */
+  readonly target: string;
+  readonly own: boolean;
+}
+
+export function sourceFiles(root: string, folder = 'src'): string[] {
+  return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts') && !name.endsWith('.d.ts'))
+    .map((name) => join(folder, name).replaceAll('\\', '/'))
+    .sort();
+}
+
+export function importsOf(
+  root: string,
+  file: string,
+  text = readFileSync(join(root, file), 'utf8'),
+): ImportSeen[] {
+  const { module } = parseSync(file, text);
+  const specifiers = [
+    ...module.staticImports.map((each) => each.moduleRequest.value),
+    ...module.staticExports.flatMap((each) =>
+      each.entries.flatMap((entry) => entry.moduleRequest?.value ?? []),
+    ),
+    ...module.dynamicImports.map((each) =>
+      text.slice(each.moduleRequest.start, each.moduleRequest.end).replaceAll(/^['"`]|['"`]$/g, ''),
+    ),
+  ];
+  return specifiers.map((specifier) => {
+    const own = specifier.startsWith('.');
+    const target = own
+      ? relative(root, resolve(root, dirname(file), specifier)).replaceAll('\\', '/')
+      : specifier;
+    return { file, target, own };
+  });
+}
+
+/** @returns why the import is forbidden, or undefined */
+export function forbidden({ file, target, own }: ImportSeen): string | undefined {
+  const room = ROOMS.find((each) => each.of.test(file));
+  if (room === undefined) return `${file} stands in no room: add it to test/architecture/rules.ts or move it`;
+  const allowed = own
+    ? room.imports.some((pattern) => pattern.test(target))
+    : (room.packages ?? [/./]).some((pattern) => pattern.test(target));
+  return allowed ? undefined : `${file} imports ${target}: ${room.reason}`;
+}
+
+/** @returns each use of the world in a pure room, with its reason */
+export function impurities(file: string, text: string): string[] {
+  const { program } = parseSync(file, text);
+  const found: string[] = [];
+  const say = (what: string): void => void found.push(`${file} uses ${what}: ${PURE}`);
+  const onFunction = (node: { async: boolean }): void => {
+    if (node.async) say('async');
+  };
+  new Visitor({
+    FunctionDeclaration: onFunction,
+    FunctionExpression: onFunction,
+    ArrowFunctionExpression: onFunction,
+    AwaitExpression: () => say('await'),
+    Identifier: (node) => {
+      if (WORLDLY.has(node.name)) say(node.name);
+    },
+    NewExpression: (node) => {
+      if (node.callee.type !== 'Identifier') return;
+      if (node.callee.name === 'Promise') say('Promise');
+      if (node.callee.name === 'Date' && node.arguments.length === 0) say('new Date()');
+    },
+    MemberExpression: (node) => {
+      if (node.object.type !== 'Identifier' || node.property.type !== 'Identifier') return;
+      const name = `${node.object.name}.${node.property.name}`;
+      if (name === 'Date.now' || name === 'Math.random') say(name);
+    },
+  }).visit(program);
+  return found;
+}

@@ -1,0 +1,209 @@
+import t from 'tap';
+import type { NewAuditEntry } from '../../../src/daemon/audit.ts';
+import { systemClock } from '../../../src/daemon/clock.ts';
+import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../../src/daemon/reconciler.ts';
+import { type PlannedChange, type Plugin, PluginError } from '../../../src/plugins/contract.ts';
+import { until } from '../../support/until.ts';
+
+const options = {
+  ...DEFAULT_RECONCILER_OPTIONS,
+  quietMs: 5,
+  maxQuietMs: 20,
+  minIntervalMs: 1,
+  resyncMs: 60_000,
+  backoffMinMs: 10,
+  backoffMaxMs: 40,
+};
+
+/** A program with one number as its whole state; each hook can be replaced. */
+class Program implements Plugin<number, number, PlannedChange & { to: number }, number> {
+  readonly name = 'program';
+  value = 0;
+  applied: number[] = [];
+  observations = 0;
+  running = 0;
+  mostAtOnce = 0;
+  closed = 0;
+  beforeApply: () => Promise<void> | void = () => undefined;
+  keeps: (value: number) => number = (value) => value;
+  changed: (what: string) => void = () => undefined;
+
+  async observe() {
+    this.observations += 1;
+    return this.value;
+  }
+  plan(desired: number, observed: number) {
+    return desired === observed ? [] : [{ kind: 'set', summary: `${observed} → ${desired}`, to: desired }];
+  }
+  async validate() {}
+  async apply(changes: readonly (PlannedChange & { to: number })[]) {
+    this.running += 1;
+    this.mostAtOnce = Math.max(this.mostAtOnce, this.running);
+    const before = this.value;
+    try {
+      await this.beforeApply();
+      for (const change of changes) {
+        this.value = this.keeps(change.to);
+        this.applied.push(change.to);
+      }
+    } finally {
+      this.running -= 1;
+    }
+    return before;
+  }
+  async verify(desired: number) {
+    if (this.value !== desired) throw refused('verify-mismatch', 'retry');
+  }
+  async rollback(before: number) {
+    this.value = before;
+  }
+  async close() {
+    this.closed += 1;
+  }
+  watch(changed: (what: string) => void) {
+    this.changed = changed;
+    return () => undefined;
+  }
+}
+const refused = (code: string, outcome: 'retry' | 'terminal') =>
+  new PluginError({ code, message: code, next: 'look', outcome, stateChanged: false });
+
+const start = (t: { teardown(fn: () => unknown): unknown }, desired: () => number | undefined, over = {}) => {
+  const program = new Program();
+  const entries: NewAuditEntry[] = [];
+  const reconciler = new Reconciler(
+    { ...options, ...over },
+    { clock: systemClock, audit: (entry) => entries.push(entry), subjectsOf: () => ['a/app'] },
+  );
+  reconciler.add(program, desired);
+  t.teardown(() => reconciler.close());
+  return { program, entries, reconciler };
+};
+
+t.test('what should be is made, once, with one audit entry that says why', async (t) => {
+  const { program, entries, reconciler } = start(t, () => 7);
+  await until(() => reconciler.converged());
+  t.same(program.applied, [7]);
+  t.match(entries, [
+    { result: 'ok', trigger: 'start', changes: ['0 → 7'], subjects: ['a/app'], plugin: 'program' },
+  ]);
+  t.equal(entries.length, 1);
+});
+
+t.test('a trigger with nothing to do writes nothing', async (t) => {
+  const { program, entries, reconciler } = start(t, () => 0);
+  await until(() => reconciler.converged());
+  reconciler.trigger('look');
+  await until(() => program.observations >= 2 && reconciler.converged());
+  t.same(program.applied, []);
+  t.same(entries, []);
+});
+
+t.test('a desired state that is not known yet leaves the program alone', async (t) => {
+  const { program, reconciler } = start(t, () => undefined);
+  await until(() => reconciler.status()[0]?.runs === 1);
+  t.equal(program.observations, 0);
+});
+
+t.test('a storm of triggers is few runs, and steady churn does not starve them', async (t) => {
+  let wanted = 0;
+  const { program, reconciler } = start(t, () => wanted);
+  await until(() => reconciler.converged());
+  const end = Date.now() + 300;
+  let triggers = 0;
+  while (Date.now() < end) {
+    wanted += 1;
+    triggers += 1;
+    reconciler.trigger(`change ${wanted}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  await until(() => program.value === wanted);
+  t.ok(program.applied.length >= 3, `applied ${program.applied.length} times while it went on`);
+  t.ok(program.applied.length < triggers / 2, `${program.applied.length} runs for ${triggers} triggers`);
+  t.equal(program.mostAtOnce, 1);
+});
+
+t.test('a change that does not hold is rolled back, told once, and tried again', async (t) => {
+  let broken = true;
+  const { program, entries, reconciler } = start(t, () => 7);
+  program.keeps = (value) => (broken ? value + 1 : value);
+  await until(() => program.applied.length >= 3);
+  t.equal(entries.filter((entry) => entry.result === 'rolled-back').length, 1);
+  t.match(entries[0]?.error, { code: 'verify-mismatch', next: 'look' });
+  broken = false;
+  await until(() => reconciler.converged());
+  t.equal(program.value, 7);
+  t.match(entries.at(-1), { result: 'ok' });
+});
+
+t.test('a terminal error stops the tries until what should be changes', async (t) => {
+  let wanted = 7;
+  const { program, reconciler } = start(t, () => wanted);
+  program.beforeApply = () => {
+    if (wanted === 7) throw refused('wrong-password', 'terminal');
+  };
+  await until(() => reconciler.status()[0]?.state === 'stopped');
+  const { observations } = program;
+  reconciler.trigger('look');
+  await until(() => (reconciler.status()[0]?.runs ?? 0) >= 3);
+  t.equal(program.observations, observations, 'not asked again');
+  wanted = 8;
+  reconciler.trigger('new password');
+  await until(() => reconciler.converged());
+  t.equal(program.value, 8);
+});
+
+t.test('the operator’s word starts a new try of the same', async (t) => {
+  let locked = true;
+  const { program, reconciler } = start(t, () => 7);
+  program.beforeApply = () => {
+    if (locked) throw refused('locked', 'terminal');
+  };
+  await until(() => reconciler.status()[0]?.state === 'stopped');
+  locked = false;
+  reconciler.retryNow('operator');
+  await until(() => reconciler.converged());
+  t.equal(program.value, 7);
+});
+
+t.test('a watch brings a look at once, and the resync brings one without', async (t) => {
+  const { program, reconciler } = start(t, () => 7, { resyncMs: 50 });
+  await until(() => reconciler.converged());
+  program.value = 1;
+  program.changed('edited by hand');
+  await until(() => program.value === 7);
+  program.value = 2;
+  await until(() => program.value === 7);
+  t.same(program.applied, [7, 7, 7]);
+});
+
+t.test('a run that hangs is aborted and reported', async (t) => {
+  const { program, entries } = start(t, () => 7, { runTimeoutMs: 30 });
+  program.observe = (...[signal]: unknown[]) =>
+    new Promise((_, reject) => {
+      const aborted = signal as AbortSignal;
+      aborted.addEventListener('abort', () => reject(aborted.reason));
+    });
+  await until(() => entries.length > 0);
+  t.match(entries[0]?.error, { code: 'plugin-timeout' });
+});
+
+t.test('plan reads only, and tells an error instead of throwing', async (t) => {
+  const { program, reconciler } = start(t, () => 7, { quietMs: 100_000, maxQuietMs: 100_000 });
+  t.match(await reconciler.plan(), [{ name: 'program', changes: [{ summary: '0 → 7' }] }]);
+  t.equal(program.value, 0);
+  program.observe = async () => {
+    throw refused('no-socket', 'retry');
+  };
+  t.match(await reconciler.plan(), [{ name: 'program', error: { code: 'no-socket' } }]);
+});
+
+t.test('close ends a run, closes the plugin, and nothing runs afterwards', async (t) => {
+  const { program, reconciler, entries } = start(t, () => 7);
+  program.beforeApply = () => new Promise((resolve) => setTimeout(resolve, 30));
+  await until(() => program.running === 1);
+  await reconciler.close();
+  t.equal(program.closed, 1);
+  t.equal(program.running, 0);
+  t.ok(entries.length <= 1);
+});
