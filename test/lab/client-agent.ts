@@ -1,0 +1,182 @@
+/** Runs on the lab's client machine and makes the requests that client.ts asks for over the IPC channel. */
+import http from 'node:http';
+import https from 'node:https';
+import { clientAddress } from './addresses.ts';
+import type { AgentCall, AgentReply, Answer, LoadOptions, LoadReport, RequestOptions } from './client.ts';
+
+/** An open loop against a dead server piles up requests until their timeout; 20,000 are 4,000/s for 5 s. */
+const inFlightLimit = 20_000;
+const loadLimitSeconds = 3600;
+
+type Carrier = { readonly localAddress: string; readonly agent: http.Agent | undefined };
+
+function perform(options: RequestOptions, carrier: Carrier): Promise<Answer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+  const startedMs = performance.now();
+  const tls = {
+    ca: options.ca,
+    rejectUnauthorized: options.ca !== undefined,
+    ...(options.servername === undefined ? {} : { servername: options.servername }),
+  };
+  const request = (options.url.startsWith('https:') ? https : http).request(options.url, {
+    method: options.method ?? 'GET',
+    headers: options.headers ?? {},
+    localAddress: carrier.localAddress,
+    agent: carrier.agent ?? false,
+    ...(options.url.startsWith('https:') ? tls : {}),
+  });
+  const timer = setTimeout(() => {
+    request.destroy(Object.assign(new Error(`no answer from ${options.url} in time`), { code: 'TIMEOUT' }));
+  }, options.timeoutMs ?? 5_000);
+  const fail = (error: Error): void => {
+    clearTimeout(timer);
+    reject(error);
+  };
+  request.on('error', fail);
+  request.on('response', (response) => {
+    const parts: Buffer[] = [];
+    response.on('data', (part: Buffer) => parts.push(part));
+    response.on('error', fail);
+    response.on('end', () => {
+      clearTimeout(timer);
+      resolve({
+        status: response.statusCode ?? 0,
+        headers: response.headers,
+        body: Buffer.concat(parts).toString(),
+        elapsedMs: performance.now() - startedMs,
+      });
+    });
+  });
+  request.end(options.body);
+  return promise;
+}
+
+/** One load under way: sends at its rate whatever the answers do, and counts. */
+class Load {
+  readonly #options: LoadOptions;
+  readonly #carriers: readonly Carrier[];
+  readonly #byStatus: Record<string, number> = {};
+  readonly #byError: Record<string, number> = {};
+  readonly #elapsedMs: number[] = [];
+  readonly #over = Promise.withResolvers<void>();
+  #requests = 0;
+  #failed = 0;
+  #inFlight = 0;
+  #sending = true;
+  #lastGoodMs = performance.now();
+  #longestGapMs = 0;
+
+  constructor(options: LoadOptions) {
+    this.#options = options;
+    const secure = options.url.startsWith('https:');
+    this.#carriers = Array.from({ length: options.sources ?? 1 }, (_, index) => ({
+      localAddress: clientAddress(index),
+      agent: secure ? new https.Agent({ keepAlive: true }) : new http.Agent({ keepAlive: true }),
+    }));
+  }
+
+  async run(): Promise<LoadReport> {
+    const startedMs = performance.now();
+    const endMs = startedMs + Math.min(this.#options.seconds ?? loadLimitSeconds, loadLimitSeconds) * 1000;
+    const tick = (): void => {
+      const nowMs = Math.min(performance.now(), endMs);
+      const due = Math.floor(((nowMs - startedMs) * this.#options.ratePerSecond) / 1000);
+      while (this.#sending && this.#requests < due) this.#send();
+      if (nowMs >= endMs) this.stop();
+    };
+    const timer = setInterval(tick, Math.max(1, Math.min(10, 1000 / this.#options.ratePerSecond)));
+    await this.#over.promise;
+    clearInterval(timer);
+    this.#gap();
+    for (const carrier of this.#carriers) carrier.agent?.destroy();
+    return this.#report();
+  }
+
+  stop(): void {
+    this.#sending = false;
+    if (this.#inFlight === 0) this.#over.resolve();
+  }
+
+  #send(): void {
+    const carrier = this.#carriers[this.#requests % this.#carriers.length];
+    this.#requests += 1;
+    if (carrier === undefined || this.#inFlight >= inFlightLimit) {
+      this.#count(this.#byError, 'CLIENT_OVERLOAD', true);
+      return;
+    }
+    this.#inFlight += 1;
+    void perform(this.#options, carrier)
+      .then(
+        (answer) => {
+          this.#elapsedMs.push(answer.elapsedMs);
+          this.#count(this.#byStatus, String(answer.status), answer.status >= 500);
+        },
+        (error: NodeJS.ErrnoException) => this.#count(this.#byError, error.code ?? error.message, true),
+      )
+      .finally(() => {
+        this.#inFlight -= 1;
+        if (!this.#sending && this.#inFlight === 0) this.#over.resolve();
+      });
+  }
+
+  #count(table: Record<string, number>, key: string, failed: boolean): void {
+    table[key] = (table[key] ?? 0) + 1;
+    if (failed) this.#failed += 1;
+    else this.#gap();
+  }
+
+  #gap(): void {
+    const nowMs = performance.now();
+    this.#longestGapMs = Math.max(this.#longestGapMs, nowMs - this.#lastGoodMs);
+    this.#lastGoodMs = nowMs;
+  }
+
+  #report(): LoadReport {
+    const sorted = Float64Array.from(this.#elapsedMs).sort();
+    const quantile = (share: number): number | null =>
+      sorted[Math.floor((sorted.length - 1) * share)] ?? null;
+    return {
+      requests: this.#requests,
+      failed: this.#failed,
+      byStatus: this.#byStatus,
+      byError: this.#byError,
+      longestGapMs: this.#longestGapMs,
+      p50Ms: quantile(0.5),
+      p99Ms: quantile(0.99),
+    };
+  }
+}
+
+const loads = new Map<number, Load>();
+
+async function runLoad(id: number, options: LoadOptions): Promise<LoadReport> {
+  const load = new Load(options);
+  loads.set(id, load);
+  return load.run().finally(() => loads.delete(id));
+}
+
+const send = (message: AgentReply): void => {
+  process.send?.(message);
+};
+const reply = (id: number, answer: Promise<Answer | LoadReport>): void => {
+  void answer.then(
+    (result) => send({ id, result }),
+    (error: NodeJS.ErrnoException) => send({ id, error: error.message, code: error.code }),
+  );
+};
+process.on('message', (call: AgentCall) => {
+  switch (call.kind) {
+    case 'request': {
+      const carrier = { localAddress: clientAddress(call.options.source ?? 0), agent: undefined };
+      reply(call.id, perform(call.options, carrier));
+      break;
+    }
+    case 'load':
+      reply(call.id, runLoad(call.id, call.options));
+      break;
+    case 'stop':
+      loads.get(call.load)?.stop();
+      break;
+  }
+});
+process.on('disconnect', () => process.exit(0));
