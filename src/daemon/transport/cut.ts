@@ -1,0 +1,14 @@
+import type { Connection, MultiaddrConnection } from '@libp2p/interface';
+
+/**
+ * Ends a connection at once. libp2p's own abort says farewell to the muxer first, throws when a close is under way, and
+ * then leaves the socket to the kernel, which keeps a dead one for a quarter of an hour.
+ */
+export function cut(connection: Connection, error: Error): void {
+  try {
+    connection.abort(error);
+  } catch {
+    const { maConn } = connection as unknown as { maConn?: MultiaddrConnection };
+    maConn?.abort(error);
+  }
+}

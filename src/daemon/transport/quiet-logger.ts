@@ -1,0 +1,12 @@
+import type { ComponentLogger, Logger } from '@libp2p/interface';
+
+/** libp2p's own logs are for its developers: what an operator needs comes from our events. Saves the formatting, too. */
+export const quietLogger: ComponentLogger = { forComponent: () => quiet };
+
+const nothing = (): void => undefined;
+const quiet: Logger = Object.assign(nothing, {
+  error: nothing,
+  trace: nothing,
+  enabled: false,
+  newScope: () => quiet,
+});

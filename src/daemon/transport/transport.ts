@@ -1,0 +1,714 @@
+import { randomBytes, type KeyObject } from 'node:crypto';
+import { createServer } from 'node:net';
+import {
+  type Connection,
+  type ConnectionGater,
+  type Libp2p,
+  type MultiaddrConnection,
+  type PeerId as Libp2pPeerId,
+  serviceCapabilities,
+  type Stream,
+} from '@libp2p/interface';
+import { noise } from '@libp2p/noise';
+import { peerIdFromString } from '@libp2p/peer-id';
+import { tcp } from '@libp2p/tcp';
+import { yamux } from '@libp2p/yamux';
+import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
+import { createLibp2p } from 'libp2p';
+import type { PeerId } from '../membership/types.ts';
+import {
+  type Answer,
+  commonProtocol,
+  decodeAnswer,
+  decodeHello,
+  encodeAnswer,
+  encodeHello,
+  type Hello,
+} from '../wire/handshake.ts';
+import {
+  MAX_CHAIN_BYTES,
+  MAX_HELLO_BYTES,
+  MAX_MESSAGE_BYTES,
+  PROTOCOL_MAX,
+  PROTOCOL_MIN,
+} from '../wire/limits.ts';
+import { cut } from './cut.ts';
+import { dialError, socketCode, TransportError } from './errors.ts';
+import { FramedStream } from './framed-stream.ts';
+import { Gossip, type GossipVerdict } from './gossip.ts';
+import { type Link, MAX_UNSENT_BYTES } from './link.ts';
+import { libp2pKey, peerIdOf } from './node-key.ts';
+import { quietLogger } from './quiet-logger.ts';
+import { decide } from './simultaneous.ts';
+import { DEFAULT_STRANGER_LIMITS, type StrangerLimits, Strangers } from './strangers.ts';
+
+/** The one stream of a link: hello, answer, confirmation, then messages in both directions. */
+export const ADMIT_PROTOCOL = '/bornemisza/admit/1';
+
+export interface TransportOptions {
+  /** Ed25519 private key; its PeerId is the node. */
+  readonly nodeKey: KeyObject;
+  /** Name of the cluster; the gossip topic. A hello for another cluster is refused. */
+  readonly cluster: string;
+  /** Private IPv4 address and port to listen on. */
+  readonly address: string;
+  readonly port: number;
+  /** Own certificate chain as the other side's gate reads it (opaque here), without the root. At most 4096 bytes. */
+  readonly chain: Uint8Array;
+  readonly timing?: Partial<TransportTiming>;
+  readonly strangers?: StrangerLimits;
+}
+
+export interface TransportTiming {
+  /** TCP, Noise and yamux of an incoming connection. 2 s: five times what a loaded 2-core machine needs, a fifth of libp2p's default, so silent sockets go soon. */
+  readonly upgradeTimeoutMs: number;
+  /** From connection to hello for one who is not in the roster. */
+  readonly strangerTimeoutMs: number;
+  /** The whole handshake with a member: long enough for one lost segment (RFC 6298: 1 s). */
+  readonly memberTimeoutMs: number;
+  /** A dial from SYN to link. Longer than memberTimeoutMs by one SYN's retransmission. */
+  readonly dialTimeoutMs: number;
+  /** How long a closing connection may flush what was sent before. */
+  readonly flushTimeoutMs: number;
+  /** How often links without gossip are given it anew. */
+  readonly gossipCheckMs: number;
+}
+
+export const DEFAULT_TIMING: TransportTiming = {
+  upgradeTimeoutMs: 2000,
+  strangerTimeoutMs: 1000,
+  memberTimeoutMs: 2000,
+  dialTimeoutMs: 4000,
+  flushTimeoutMs: 500,
+  gossipCheckMs: 5000,
+};
+
+/** What the transport tells. Called from its own turn; may call back into it. */
+export interface TransportEvents {
+  onConnected(peer: PeerId): void;
+  onDisconnected(peer: PeerId, reason: string): void;
+  onMessage(from: PeerId, bytes: Uint8Array): void;
+  onGossip(from: PeerId, bytes: Uint8Array): GossipVerdict;
+  /** `code` is stable. */
+  onNote(code: string, peer: PeerId | undefined, detail: string): void;
+}
+
+/** Who may come in. Asked at each connection; what it says now is what counts. */
+export interface Gate {
+  isMember(peer: PeerId): boolean;
+  isMemberAddress(address: string): boolean;
+  /** An unknown PeerId presents its chain. True when it is a member from now on (`isMember` says so, too). */
+  admit(peer: PeerId, chain: Uint8Array): Promise<boolean>;
+}
+
+export interface TransportCounters {
+  linksUp: number;
+  linksDown: number;
+  framesIn: number;
+  framesOut: number;
+  framesDropped: number;
+  gossipIn: number;
+  gossipOut: number;
+  connectionsRefused: number;
+  strangersRefused: number;
+  duplicates: number;
+  gossipRepaired: number;
+}
+
+export interface RequestLimits {
+  readonly timeoutMs: number;
+  readonly maxBytes: number;
+}
+export type RequestHandler = (from: PeerId, bytes: Uint8Array) => Uint8Array | Promise<Uint8Array>;
+
+/** A request is at most a whole roster. */
+const MAX_REQUEST_BYTES = 1024 * 1024;
+/** Requests of one peer that are being answered. */
+const MAX_INBOUND_REQUESTS = 4;
+/** Sockets altogether: 500 members, their restarts, and strangers up to their own bound. */
+const MAX_SOCKETS = 2048;
+/** gossip both ways, the link, requests both ways: fewer than 32, whatever a member opens. */
+const MAX_STREAMS_PER_CONNECTION = 32;
+/** What one stream may hold back unread: eight frames. */
+const MAX_UNREAD_BYTES = 8 * MAX_MESSAGE_BYTES;
+
+/** An admission that was sent and is not confirmed yet. */
+interface Accepted {
+  readonly instance: string;
+  readonly dialledBy: 'peer';
+  readonly dial: number;
+}
+
+/**
+ * Links to other members: libp2p over TCP with Noise and yamux. A link is up when each side has told the other that it
+ * admits it; only then `onConnected` fires, gossip begins and requests are answered. There is at most one link per
+ * peer, also when both dial at once. Redialling, probing and giving up are the membership machine's.
+ */
+export class Transport {
+  readonly self: PeerId;
+  readonly counters: TransportCounters = {
+    linksUp: 0,
+    linksDown: 0,
+    framesIn: 0,
+    framesOut: 0,
+    framesDropped: 0,
+    gossipIn: 0,
+    gossipOut: 0,
+    connectionsRefused: 0,
+    strangersRefused: 0,
+    duplicates: 0,
+    gossipRepaired: 0,
+  };
+  readonly #options: TransportOptions;
+  readonly #timing: TransportTiming;
+  readonly #gate: Gate;
+  readonly #events: TransportEvents;
+  readonly #instance = randomBytes(16).toString('hex');
+  readonly #strangers: Strangers;
+  readonly #gossip: Gossip;
+  readonly #requestHandlers = new Map<string, RequestHandler>();
+
+  readonly #links = new Map<PeerId, Link>();
+  readonly #accepted = new Map<PeerId, Accepted>();
+  readonly #dialling = new Map<PeerId, Promise<void>>();
+  /** Our dials per peer: how many so far, and the one whose hello is not answered. Bounded by the roster. */
+  readonly #dials = new Map<PeerId, { count: number; unanswered: number | undefined }>();
+  /** Highest dial number received from each peer's present instance. Bounded by the roster. */
+  readonly #seen = new Map<PeerId, { instance: string; dial: number }>();
+  readonly #waiting = new Map<PeerId, Set<() => void>>();
+  readonly #deadlines = new Map<string, NodeJS.Timeout>();
+  /** Ends of strangers' pending time and of their presentation, to be called once they got through. */
+  readonly #pendingEnds = new WeakMap<MultiaddrConnection, () => void>();
+  readonly #presentationEnds = new Map<PeerId, () => void>();
+
+  #libp2p: Libp2p | undefined;
+  #chain: Uint8Array;
+  #gossipCheck: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(options: TransportOptions, dependencies: { gate: Gate; events: TransportEvents }) {
+    this.#options = options;
+    this.#timing = { ...DEFAULT_TIMING, ...options.timing };
+    this.#gate = dependencies.gate;
+    this.#events = dependencies.events;
+    this.#chain = options.chain;
+    this.self = peerIdOf(options.nodeKey);
+    this.#strangers = new Strangers(options.strangers ?? DEFAULT_STRANGER_LIMITS, () => performance.now());
+    this.#gossip = new Gossip({
+      topic: `bornemisza/${options.cluster}`,
+      isLink: (connection) => this.#isLink(connection),
+      deliver: (from, bytes) => this.#onGossip(from, bytes),
+    });
+  }
+
+  /** Listens. Throws TransportError `address-in-use` or `address-not-here`; both may pass. */
+  async start(): Promise<void> {
+    const { address, port } = this.#options;
+    if (this.#chain.byteLength > MAX_CHAIN_BYTES)
+      throw new TransportError(
+        'too-large',
+        `the certificate chain has ${this.#chain.byteLength} bytes, ${MAX_CHAIN_BYTES} are allowed`,
+      );
+    await probeAddress(address, port);
+    const libp2p = await this.#create();
+    this.#libp2p = libp2p;
+    libp2p.addEventListener('connection:open', ({ detail }) => this.#onConnectionOpen(detail));
+    libp2p.addEventListener('connection:close', ({ detail }) => this.#onConnectionClose(detail));
+    await libp2p.handle(ADMIT_PROTOCOL, (stream, connection) => this.#answer(stream, connection), {
+      maxInboundStreams: 1,
+    });
+    for (const [protocol, handler] of this.#requestHandlers) await this.#register(libp2p, protocol, handler);
+    await libp2p.start();
+    this.#gossip.subscribe();
+    this.#gossipCheck = setInterval(() => this.#repairGossip(), this.#timing.gossipCheckMs).unref();
+  }
+
+  /** Hangs up everywhere; what was sent before is flushed as far as flushTimeoutMs allows. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearInterval(this.#gossipCheck);
+    for (const timer of this.#deadlines.values()) clearTimeout(timer);
+    const connections = this.#libp2p?.getConnections() ?? [];
+    await Promise.all(connections.map((connection) => this.#flushAndClose(connection)));
+    this.#links.clear();
+    await this.#libp2p?.stop();
+  }
+
+  peers(): PeerId[] {
+    return [...this.#links.keys()];
+  }
+
+  /** After a renewal: the chain that is presented from now on. */
+  setChain(chain: Uint8Array): void {
+    this.#chain = chain;
+  }
+
+  /** Resolves when a link with the peer is up, whoever dialled. Rejects with TransportError. */
+  async connect(peer: PeerId, address: string, port: number): Promise<void> {
+    if (this.#closed || this.#libp2p === undefined)
+      throw new TransportError('closed', 'the transport is not running');
+    if (!this.#gate.isMember(peer)) throw new TransportError('not-admitted', `${peer} is not a member`);
+    if (this.#links.has(peer)) return;
+    let dialling = this.#dialling.get(peer);
+    if (dialling === undefined) {
+      const target = multiaddr(`/ip4/${address}/tcp/${port}/p2p/${peer}`);
+      dialling = this.#dial(this.#libp2p, peer, target).finally(() => this.#dialling.delete(peer));
+      this.#dialling.set(peer, dialling);
+    }
+    await dialling;
+  }
+
+  /**
+   * The link is gone for both of us from this moment; what was sent before is flushed as far as that is quick, unless
+   * the peer is no member any more.
+   */
+  disconnect(peer: PeerId, reason: string): void {
+    const link = this.#links.get(peer);
+    const connections = this.#connectionsOf(peer);
+    if (link !== undefined) this.#linkDown(link, reason);
+    for (const connection of connections) {
+      if (connection === link?.connection && this.#gate.isMember(peer)) void this.#flushAndClose(connection);
+      else cut(connection, new Error(reason));
+    }
+  }
+
+  /** Puts one message on the link's stream. False when there is no link or its queue is full: the message is dropped. */
+  send(to: PeerId, bytes: Uint8Array): boolean {
+    const link = this.#links.get(to);
+    if (link === undefined || bytes.byteLength > MAX_MESSAGE_BYTES) return false;
+    if (link.frames.unsentBytes + bytes.byteLength > MAX_UNSENT_BYTES || !this.#sendFrame(link, bytes)) {
+      this.counters.framesDropped += 1;
+      return false;
+    }
+    this.counters.framesOut += 1;
+    return true;
+  }
+
+  /** Gossips one message to the whole cluster. Dear (5 ms of CPU on every node): changes only. */
+  publish(bytes: Uint8Array): void {
+    if (bytes.byteLength > MAX_MESSAGE_BYTES || this.#closed) return;
+    this.counters.gossipOut += 1;
+    this.#gossip
+      .publish(bytes)
+      .catch((error: unknown) => this.#events.onNote('publish-failed', undefined, messageOf(error)));
+  }
+
+  /** One question, one answer, on a stream of its own. Rejects with TransportError. */
+  async request(to: PeerId, protocol: string, bytes: Uint8Array, limits: RequestLimits): Promise<Uint8Array> {
+    const link = this.#links.get(to);
+    if (link === undefined) throw new TransportError('not-connected', `no link with ${to}`);
+    const signal = AbortSignal.timeout(limits.timeoutMs);
+    let stream: Stream | undefined;
+    try {
+      stream = await link.connection.newStream(protocol, { signal });
+      const frames = new FramedStream(stream, limits.maxBytes);
+      frames.send(bytes);
+      const answer = (await frames.read(signal)).slice();
+      await stream.close({ signal });
+      return answer;
+    } catch (error) {
+      const failure = dialError(error, to);
+      stream?.abort(failure);
+      throw failure;
+    }
+  }
+
+  /** Answers `protocol` for linked peers. A handler that throws ends the stream without an answer. */
+  handle(protocol: string, handler: RequestHandler): void {
+    this.#requestHandlers.set(protocol, handler);
+    if (this.#libp2p === undefined) return;
+    this.#register(this.#libp2p, protocol, handler).catch((error: unknown) =>
+      this.#events.onNote('handler-failed', undefined, messageOf(error)),
+    );
+  }
+
+  async #create(): Promise<Libp2p> {
+    const { nodeKey, address, port } = this.#options;
+    const { upgradeTimeoutMs, memberTimeoutMs } = this.#timing;
+    return createLibp2p({
+      start: false,
+      privateKey: libp2pKey(nodeKey),
+      logger: quietLogger,
+      addresses: { listen: [`/ip4/${address}/tcp/${port}`] },
+      transports: [tcp({ maxConnections: MAX_SOCKETS })],
+      connectionEncrypters: [noise()],
+      streamMuxers: [
+        yamux({
+          maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
+          maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
+          streamOptions: { maxReadBufferLength: MAX_UNREAD_BYTES },
+        }),
+      ],
+      // Probes are the machine's; a second opinion would cut links behind its back.
+      connectionMonitor: { enabled: false },
+      connectionManager: {
+        // libp2p's limits do not know members from strangers; `Strangers` does, in denyInboundConnection.
+        maxConnections: MAX_SOCKETS,
+        maxIncomingPendingConnections: MAX_SOCKETS,
+        inboundConnectionThreshold: Number.MAX_SAFE_INTEGER,
+        inboundUpgradeTimeout: upgradeTimeoutMs,
+        inboundStreamProtocolNegotiationTimeout: memberTimeoutMs,
+        outboundStreamProtocolNegotiationTimeout: memberTimeoutMs,
+        reconnectRetries: 0,
+      },
+      connectionGater: this.#gater(),
+      services: {
+        // gossipsub asks for identify; links take its place (see Gossip).
+        links: () => ({ [serviceCapabilities]: ['@libp2p/identify'] }),
+        gossip: (components) => this.#gossip.service(components),
+      },
+    });
+  }
+
+  async #register(libp2p: Libp2p, protocol: string, handler: RequestHandler): Promise<void> {
+    await libp2p.handle(protocol, (stream, connection) => this.#onRequest(handler, stream, connection), {
+      maxInboundStreams: MAX_INBOUND_REQUESTS,
+      force: true,
+    });
+  }
+
+  #gater(): ConnectionGater {
+    return {
+      denyDialPeer: () => false,
+      denyDialMultiaddr: () => false,
+      denyInboundConnection: (raw) => this.#refusesArrival(raw),
+      denyInboundEncryptedConnection: (peer, raw) => this.#refusesStranger(peer, raw),
+      denyOutboundEncryptedConnection: (peer) => !this.#gate.isMember(peer.toString()),
+    };
+  }
+
+  #refusesArrival(raw: MultiaddrConnection): boolean {
+    const address = ipOf(raw.remoteAddr);
+    if (this.#closed) return true;
+    if (address !== undefined && this.#gate.isMemberAddress(address)) return false;
+    const end = this.#strangers.arrive(address ?? '');
+    if (end === undefined) {
+      this.counters.connectionsRefused += 1;
+      return true;
+    }
+    this.#pendingEnds.set(raw, end);
+    raw.addEventListener('close', end);
+    return false;
+  }
+
+  #refusesStranger(peer: Libp2pPeerId, raw: MultiaddrConnection): boolean {
+    this.#pendingEnds.get(raw)?.();
+    if (this.#gate.isMember(peer.toString())) return false;
+    const end = this.#strangers.present();
+    if (end === undefined) {
+      this.counters.connectionsRefused += 1;
+      return true;
+    }
+    this.#presentationEnds.set(peer.toString(), end);
+    raw.addEventListener('close', end);
+    return raw.status !== 'open';
+  }
+
+  #onConnectionOpen(connection: Connection): void {
+    if (connection.direction === 'outbound') return;
+    const member = this.#gate.isMember(connection.remotePeer.toString());
+    const { memberTimeoutMs, strangerTimeoutMs } = this.#timing;
+    const timeoutMs = member ? memberTimeoutMs : strangerTimeoutMs;
+    const timer = setTimeout(() => {
+      if (!this.#isLink(connection)) cut(connection, new Error('not admitted in time'));
+    }, timeoutMs).unref();
+    this.#deadlines.set(connection.id, timer);
+    if (!member) this.#allowOneStream(connection);
+  }
+
+  /** libp2p has no hook for a stream before its protocol is known, but its connection hands on the muxer's event. */
+  #allowOneStream(connection: Connection): void {
+    const { muxer } = connection as unknown as { muxer?: EventTarget };
+    let streams = 0;
+    muxer?.addEventListener('stream', () => {
+      streams += 1;
+      if (streams > 1 && !this.#isLink(connection)) cut(connection, new Error('a stranger gets one stream'));
+    });
+  }
+
+  #onConnectionClose(connection: Connection): void {
+    clearTimeout(this.#deadlines.get(connection.id));
+    this.#deadlines.delete(connection.id);
+    const peer = connection.remotePeer.toString();
+    const link = this.#links.get(peer);
+    this.#presentationEnds.delete(peer);
+    if (link?.connection === connection) this.#linkDown(link, 'closed');
+    // libp2p remembers every PeerId that ever opened a stream; strangers make new ones for nothing.
+    if (!this.#gate.isMember(peer)) void this.#forget(connection.remotePeer);
+  }
+
+  async #forget(peer: Libp2pPeerId): Promise<void> {
+    try {
+      await this.#libp2p?.peerStore.delete(peer);
+    } catch {
+      // Nothing was remembered: fine.
+    }
+  }
+
+  async #dial(libp2p: Libp2p, peer: PeerId, target: Multiaddr): Promise<void> {
+    const signal = AbortSignal.timeout(this.#timing.dialTimeoutMs);
+    let connection: Connection | undefined;
+    try {
+      // `force`: libp2p would hand us a connection that the peer has opened and that is not admitted yet.
+      connection = await libp2p.dial(target, { signal, force: true });
+      await this.#greet(connection, peer, signal);
+    } catch (error) {
+      const failure = dialError(error, peer);
+      if (connection !== undefined) cut(connection, failure);
+      throw failure;
+    }
+  }
+
+  /** The dialling side of the handshake. */
+  async #greet(connection: Connection, peer: PeerId, signal: AbortSignal): Promise<void> {
+    const stream = await connection.newStream(ADMIT_PROTOCOL, { signal });
+    // The peer's own dial may have been quicker, as long as our hello is not out.
+    if (this.#links.has(peer) || this.#accepted.has(peer)) {
+      cut(connection, new Error('linked meanwhile'));
+      return this.#linkUp(peer, signal);
+    }
+    const frames = new FramedStream(stream, MAX_HELLO_BYTES);
+    const dials = this.#dials.get(peer) ?? { count: 0, unanswered: undefined };
+    this.#dials.set(peer, dials);
+    dials.count += 1;
+    const dial = dials.count;
+    dials.unanswered = dial;
+    let answer: Answer;
+    try {
+      frames.send(encodeHello(this.#hello(peer, dial)));
+      answer = read(decodeAnswer(await frames.read(signal)));
+    } finally {
+      dials.unanswered = undefined;
+    }
+    if (answer.verdict === 'refused')
+      throw new TransportError('not-admitted', `${peer} refuses: ${answer.reason}`);
+    if (answer.verdict === 'duplicate' || this.#links.has(peer)) {
+      this.counters.duplicates += 1;
+      cut(connection, new Error('duplicate'));
+      return this.#linkUp(peer, signal);
+    }
+    if (!this.#gate.isMember(peer))
+      throw new TransportError('not-admitted', `${peer} is not a member any more`);
+    frames.send(encodeAnswer(this.#answerOf('admitted', answer.protocol)));
+    this.#establish({ peer, connection, frames, instance: answer.instance, dialledBy: 'self', dial }, false);
+  }
+
+  #hello(peer: PeerId, dial: number): Hello {
+    const seen = this.#seen.get(peer);
+    return {
+      protocolMin: PROTOCOL_MIN,
+      protocolMax: PROTOCOL_MAX,
+      cluster: this.#options.cluster,
+      instance: this.#instance,
+      dial,
+      seenInstance: seen?.instance ?? '',
+      seen: seen?.dial ?? 0,
+      chain: this.#chain,
+    };
+  }
+
+  #answerOf(verdict: Answer['verdict'], protocol = 0, reason = ''): Answer {
+    return { verdict, protocol, instance: this.#instance, reason };
+  }
+
+  /** The other dial of two is the link: waits until it is up. */
+  async #linkUp(peer: PeerId, signal: AbortSignal): Promise<void> {
+    if (this.#links.has(peer)) return;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const waiting = this.#waiting.get(peer) ?? new Set();
+    this.#waiting.set(peer, waiting.add(resolve));
+    const onAbort = (): void =>
+      reject(new TransportError('timeout', `the other dial of ${peer} did not end`));
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      await promise;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+      waiting.delete(resolve);
+      if (waiting.size === 0) this.#waiting.delete(peer);
+    }
+  }
+
+  /** The dialled side of the handshake. Its deadline is the connection's. */
+  async #answer(stream: Stream, connection: Connection): Promise<void> {
+    const peer = connection.remotePeer.toString();
+    const frames = new FramedStream(stream, MAX_HELLO_BYTES);
+    const signal = AbortSignal.timeout(this.#timing.memberTimeoutMs);
+    let accepted: Accepted | undefined;
+    try {
+      const hello = read(decodeHello(await frames.read(signal)));
+      const refusal = await this.#refusalOf(peer, hello);
+      if (refusal !== undefined) return this.#refuse(peer, frames, refusal);
+      const decision = this.#decide(peer, hello);
+      if (decision === 'duplicate') {
+        this.counters.duplicates += 1;
+        frames.send(encodeAnswer(this.#answerOf('duplicate')));
+        return;
+      }
+      accepted = { instance: hello.instance, dialledBy: 'peer', dial: hello.dial };
+      this.#accepted.set(peer, accepted);
+      frames.send(encodeAnswer(this.#answerOf('admitted', commonProtocol(hello))));
+      const confirmation = read(decodeAnswer(await frames.read(signal)));
+      const stillWanted = confirmation.verdict === 'admitted' && this.#accepted.get(peer) === accepted;
+      if (!stillWanted || !this.#gate.isMember(peer))
+        throw new TransportError('not-admitted', 'not confirmed');
+      this.#accepted.delete(peer);
+      this.#establish({ peer, connection, frames, ...accepted }, decision === 'swap');
+    } catch (error) {
+      cut(connection, error instanceof Error ? error : new Error(String(error)));
+    } finally {
+      if (accepted !== undefined && this.#accepted.get(peer) === accepted) this.#accepted.delete(peer);
+    }
+  }
+
+  async #refusalOf(peer: PeerId, hello: Hello): Promise<string | undefined> {
+    if (hello.cluster !== this.#options.cluster) return 'another cluster';
+    if (commonProtocol(hello) === undefined)
+      return `no common protocol version: ${PROTOCOL_MIN} to ${PROTOCOL_MAX} here, ${hello.protocolMin} to ${hello.protocolMax} there`;
+    if (this.#gate.isMember(peer)) return undefined;
+    if (!(await this.#gate.admit(peer, hello.chain)) || !this.#gate.isMember(peer)) return 'not admitted';
+    return undefined;
+  }
+
+  /** The dialler reads why and hangs up; if it does not, the connection's deadline does. */
+  #refuse(peer: PeerId, frames: FramedStream, reason: string): void {
+    this.counters.strangersRefused += 1;
+    frames.send(encodeAnswer(this.#answerOf('refused', 0, reason)));
+    this.#events.onNote('refused', peer, reason);
+  }
+
+  #decide(peer: PeerId, hello: Hello): ReturnType<typeof decide> {
+    const seen = this.#seen.get(peer);
+    if (seen?.instance !== hello.instance || seen.dial < hello.dial)
+      this.#seen.set(peer, { instance: hello.instance, dial: hello.dial });
+    return decide(
+      {
+        self: this.self,
+        peer,
+        instance: this.#instance,
+        link: this.#accepted.get(peer) ?? this.#links.get(peer),
+        ownDial: this.#dials.get(peer)?.unanswered,
+      },
+      hello,
+    );
+  }
+
+  #establish(made: Omit<Link, 'sinceMs'>, quietly: boolean): void {
+    const { peer, connection, frames } = made;
+    const link: Link = { ...made, sinceMs: performance.now() };
+    const old = this.#links.get(peer);
+    if (old !== undefined) this.#linkDown(old, 'renewed', quietly);
+    if (old !== undefined) cut(old.connection, new Error('renewed'));
+    this.#links.set(peer, link);
+    clearTimeout(this.#deadlines.get(connection.id));
+    this.#presentationEnds.get(peer)?.();
+    this.counters.linksUp += 1;
+    frames.stream.addEventListener('close', () => cut(connection, new Error('the message stream ended')));
+    this.#gossip.attach(connection);
+    if (old === undefined || !quietly) this.#events.onConnected(peer);
+    for (const resolve of this.#waiting.get(peer) ?? []) resolve();
+    frames.listen(MAX_MESSAGE_BYTES, (bytes) => {
+      if (this.#links.get(peer) !== link) return;
+      this.counters.framesIn += 1;
+      this.#events.onMessage(peer, bytes);
+    });
+  }
+
+  #linkDown(link: Link, reason: string, quietly = false): void {
+    this.#links.delete(link.peer);
+    this.counters.linksDown += 1;
+    this.#gossip.detach(link.connection.remotePeer);
+    if (!quietly && !this.#closed) this.#events.onDisconnected(link.peer, reason);
+  }
+
+  #isLink(connection: Connection): boolean {
+    return this.#links.get(connection.remotePeer.toString())?.connection === connection;
+  }
+
+  #connectionsOf(peer: PeerId): Connection[] {
+    try {
+      return this.#libp2p?.getConnections(peerIdFromString(peer)) ?? [];
+    } catch {
+      return []; // Not a PeerId: nobody can be connected under it.
+    }
+  }
+
+  #sendFrame(link: Link, bytes: Uint8Array): boolean {
+    try {
+      return link.frames.send(bytes);
+    } catch {
+      return false; // The stream ended in this very moment; its close event follows.
+    }
+  }
+
+  #onGossip(from: PeerId, bytes: Uint8Array): GossipVerdict {
+    this.counters.gossipIn += 1;
+    return this.#links.has(from) ? this.#events.onGossip(from, bytes) : 'ignore';
+  }
+
+  async #onRequest(handler: RequestHandler, stream: Stream, connection: Connection): Promise<void> {
+    if (!this.#isLink(connection)) return cut(connection, new Error('a request before admission'));
+    const signal = AbortSignal.timeout(this.#timing.dialTimeoutMs);
+    try {
+      const frames = new FramedStream(stream, MAX_REQUEST_BYTES);
+      const question = (await frames.read(signal)).slice();
+      frames.send(await handler(connection.remotePeer.toString(), question));
+      await stream.close({ signal });
+    } catch (error) {
+      stream.abort(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  #repairGossip(): void {
+    const nowMs = performance.now();
+    for (const { peer, connection, sinceMs } of this.#links.values()) {
+      if (nowMs - sinceMs < this.#timing.gossipCheckMs || this.#gossip.hears(peer)) continue;
+      this.counters.gossipRepaired += 1;
+      this.#gossip.detach(connection.remotePeer);
+      this.#gossip.attach(connection);
+    }
+  }
+
+  async #flushAndClose(connection: Connection): Promise<void> {
+    try {
+      await connection.close({ signal: AbortSignal.timeout(this.#timing.flushTimeoutMs) });
+    } catch {
+      // Did not flush in time.
+    }
+    cut(connection, new Error('closed'));
+  }
+}
+
+/** libp2p loses the reason why it can't listen, so the address is tried before. */
+async function probeAddress(address: string, port: number): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const server = createServer();
+  server.once('error', reject);
+  server.listen({ host: address, port }, () => server.close(() => resolve()));
+  try {
+    await promise;
+  } catch (error) {
+    const where = `${address}:${port}`;
+    const code = socketCode(error);
+    if (code === 'EADDRINUSE')
+      throw new TransportError('address-in-use', `another program listens on ${where}`, { cause: error });
+    if (code === 'EADDRNOTAVAIL')
+      throw new TransportError('address-not-here', `no device of this host has ${address}`, { cause: error });
+    throw new TransportError('failed', `can't listen on ${where}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function ipOf(address: Multiaddr): string | undefined {
+  return address.getComponents().find(({ name }) => name === 'ip4')?.value;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function read<T>(decoded: { ok: true; value: T } | { ok: false; reason: string }): T {
+  if (!decoded.ok) throw new TransportError('not-admitted', decoded.reason);
+  return decoded.value;
+}

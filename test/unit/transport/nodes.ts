@@ -1,0 +1,118 @@
+import { generateKeyPairSync, type KeyObject } from 'node:crypto';
+import type { Test } from 'tap';
+import type { PeerId } from '../../../src/daemon/membership/types.ts';
+import type { GossipVerdict } from '../../../src/daemon/transport/gossip.ts';
+import { peerIdOf } from '../../../src/daemon/transport/node-key.ts';
+import { Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
+
+let lastHost = 0;
+
+/** A loopback address that no other test process uses. */
+export function loopback(): string {
+  lastHost += 1;
+  return `127.${64 + (process.pid % 128)}.${(process.pid >> 7) % 256}.${lastHost}`;
+}
+
+export interface TestNode {
+  readonly key: KeyObject;
+  readonly peer: PeerId;
+  readonly address: string;
+  readonly transport: Transport;
+  readonly members: Set<PeerId>;
+  readonly memberAddresses: Set<string>;
+  readonly admitted: Map<PeerId, string>;
+  readonly events: string[];
+  readonly messages: { from: PeerId; text: string }[];
+  readonly gossip: string[];
+  readonly notes: string[];
+  verdict: GossipVerdict;
+  /** Decides on a chain; by default nobody gets in. */
+  admit: (peer: PeerId, chain: string) => Promise<boolean>;
+}
+
+export const PORT = 4101;
+
+export interface NodeInit {
+  cluster?: string;
+  key?: KeyObject;
+  address?: string;
+  chain?: string;
+  timing?: Partial<TransportTiming>;
+}
+
+export function makeNode(init: NodeInit = {}): TestNode {
+  const key = init.key ?? generateKeyPairSync('ed25519').privateKey;
+  const address = init.address ?? loopback();
+  const members = new Set<PeerId>();
+  const memberAddresses = new Set<string>();
+  const text = new TextDecoder();
+  const transport: Transport = new Transport(
+    {
+      nodeKey: key,
+      cluster: init.cluster ?? 'test',
+      address,
+      port: PORT,
+      chain: new TextEncoder().encode(init.chain ?? 'chain'),
+      ...(init.timing === undefined ? {} : { timing: init.timing }),
+    },
+    {
+      gate: {
+        isMember: (peer) => members.has(peer),
+        isMemberAddress: (each) => memberAddresses.has(each),
+        admit: (peer, chain) => node.admit(peer, text.decode(chain)),
+      },
+      events: {
+        onConnected: (peer) => node.events.push(`+${peer}`),
+        onDisconnected: (peer, reason) => node.events.push(`-${peer} ${reason}`),
+        onMessage: (from, bytes) => node.messages.push({ from, text: text.decode(bytes) }),
+        onGossip: (_from, bytes) => {
+          node.gossip.push(text.decode(bytes));
+          return node.verdict;
+        },
+        onNote: (code, _peer, detail) => node.notes.push(`${code} ${detail}`),
+      },
+    },
+  );
+  const node: TestNode = {
+    key,
+    peer: peerIdOf(key),
+    address,
+    transport,
+    members,
+    memberAddresses,
+    admitted: new Map(),
+    events: [],
+    messages: [],
+    gossip: [],
+    notes: [],
+    verdict: 'accept',
+    admit: async () => false,
+  };
+  return node;
+}
+
+/** Started nodes that know each other, closed when the test ends. */
+export async function cluster(t: Test, count: number, init: NodeInit = {}): Promise<TestNode[]> {
+  const nodes = Array.from({ length: count }, () => makeNode(init));
+  for (const node of nodes) {
+    for (const other of nodes) node.members.add(other.peer);
+    t.teardown(() => node.transport.close());
+    await node.transport.start();
+  }
+  return nodes;
+}
+
+export function connect(from: TestNode, to: TestNode): Promise<void> {
+  return from.transport.connect(to.peer, to.address, PORT);
+}
+
+/** Polls until `condition` holds; the error says what was waited for. */
+export async function until(what: string, condition: () => boolean, withinMs = 5000): Promise<void> {
+  const deadline = performance.now() + withinMs;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`not in ${withinMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+export const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
