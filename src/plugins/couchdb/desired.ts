@@ -24,7 +24,9 @@ export type Claim =
   | { readonly kind: 'serving' }
   /** Its node document is gone: the program can be stopped and its data wiped. */
   | { readonly kind: 'left' }
-  /** Not running, refused, or not looked at yet. */
+  /** Not running or not readable, but its data belongs to a cluster. */
+  | { readonly kind: 'down' }
+  /** Not running, refused or not looked at yet; nothing says that it ever was in a cluster. */
   | { readonly kind: 'out' };
 
 export interface DesiredMember {
@@ -65,7 +67,9 @@ export interface CouchDbSettings {
   readonly q: number;
   /** Copies of each range. Default 3; fewer while fewer nodes are in. */
   readonly n: number;
-  /** HTTP on 127.0.0.1. Default 15984, never 5984, which is the app role's listener. */
+  /** HTTP, loopback only. Default 127.0.0.1. */
+  readonly httpAddress: string;
+  /** Default 15984, never 5984, which is the app role's listener. */
   readonly httpPort: number;
   /** Erlang distribution on the private address. Default 9100. */
   readonly distributionPort: number;
@@ -79,8 +83,10 @@ export interface CouchDbSettings {
   readonly tls: DistributionTls | undefined;
   /** `false`: no epmd; every node is found at `distributionPort`. Default true. */
   readonly epmd: boolean;
-  /** Where data lies. Default /var/lib/couchdb. */
+  /** Where data and local.ini lie, the ini file that the server itself writes. Default /var/lib/couchdb. */
   readonly dataDirectory: string;
+  /** Where Apache's package puts the release. Default /opt/couchdb. */
+  readonly releaseDirectory: string;
 }
 
 export interface CouchDbDesired {
@@ -145,6 +151,7 @@ export const settingsDefaults: Omit<
 > = {
   q: 2,
   n: 3,
+  httpAddress: '127.0.0.1',
   httpPort: 15984,
   distributionPort: 9100,
   netTicktimeS: 15,
@@ -153,6 +160,7 @@ export const settingsDefaults: Omit<
   tls: undefined,
   epmd: true,
   dataDirectory: '/var/lib/couchdb',
+  releaseDirectory: '/opt/couchdb',
 };
 
 /** The desired state from what the role knows. Throws {@link DesiredError} when a value could not stand in a file. */
@@ -193,17 +201,19 @@ function memberOf(facts: MemberFacts): DesiredMember {
 
 /** Each value is written into files that CouchDB and Erlang parse: only what cannot end a line or a term passes. */
 function checkSettings(settings: CouchDbSettings): void {
-  const rules: readonly [keyof CouchDbSettings, RegExp][] = [
-    ['cookie', /^[A-Za-z0-9]{16,255}$/],
-    ['secret', /^[0-9a-f]{16,128}$/],
-    ['adminName', /^[a-z][a-z0-9_-]{0,63}$/],
-    ['adminHash', /^-pbkdf2:sha256-[0-9a-f]{64},[0-9A-Za-z]{8,64},\d{1,7}$/],
-    ['uuid', /^[0-9a-f]{32}$/],
-    ['dataDirectory', /^\/[A-Za-z0-9._/-]{1,200}$/],
+  const path = /^\/[A-Za-z0-9._/-]{1,200}$/;
+  const rules: readonly [string, string, RegExp][] = [
+    ['cookie', settings.cookie, /^[A-Za-z0-9]{16,255}$/],
+    ['secret', settings.secret, /^[0-9a-f]{16,128}$/],
+    ['adminName', settings.adminName, /^[a-z][a-z0-9_-]{0,63}$/],
+    ['adminHash', settings.adminHash, /^-pbkdf2:sha256-[0-9a-f]{64},[0-9A-Za-z]{8,64},\d{1,7}$/],
+    ['uuid', settings.uuid, /^[0-9a-f]{32}$/],
+    ['dataDirectory', settings.dataDirectory, path],
+    ['releaseDirectory', settings.releaseDirectory, path],
+    ['httpAddress', settings.httpAddress, /^127(?:\.\d{1,3}){3}$/],
   ];
-  for (const [key, rule] of rules) {
-    if (!rule.test(String(settings[key])))
-      throw new DesiredError(`couchdb setting ${key} has a form that is not allowed`);
+  for (const [key, value, rule] of rules) {
+    if (!rule.test(value)) throw new DesiredError(`couchdb setting ${key} has a form that is not allowed`);
   }
   for (const [key, low, high] of [
     ['q', 1, 64],
@@ -232,7 +242,7 @@ export function formatClaim(claim: Claim): string {
 export function parseClaim(tag: string): Claim {
   const fresh = /^fresh:([0-9A-Za-z.+-]{1,24}):([0-9a-f]{16})$/.exec(tag);
   if (fresh !== null) return { kind: 'fresh', version: fresh[1] as string, digest: fresh[2] as string };
-  if (tag === 'proving' || tag === 'serving' || tag === 'left') return { kind: tag };
+  if (tag === 'proving' || tag === 'serving' || tag === 'left' || tag === 'down') return { kind: tag };
   return { kind: 'out' };
 }
 

@@ -1,0 +1,108 @@
+import type { PlannedChange } from '../contract.ts';
+import type { ConfigFile } from './config.ts';
+import type { Identity, Mark } from './observed.ts';
+
+/** What this node's daemon may do to its CouchDB, or, as coordinator, to the cluster. */
+export type CouchDbChange = PlannedChange &
+  (
+    | { readonly kind: 'file'; readonly file: ConfigFile }
+    | { readonly kind: 'restart' }
+    /** Writes who this node is into the data directory and beside the settings. */
+    | { readonly kind: 'marker'; readonly identity: Identity }
+    | { readonly kind: 'forget-marker' }
+    /** Blocked: `validate` throws what stands here, nothing is touched. */
+    | {
+        readonly kind: 'refuse';
+        readonly code: string;
+        readonly next: string;
+        readonly outcome: 'retry' | 'terminal';
+      }
+    | { readonly kind: 'maintenance'; readonly node: string; readonly on: boolean }
+    /** The first document of a joiner. Exactly `{"decom":true}`: see steps.ts. */
+    | { readonly kind: 'admit'; readonly node: string; readonly arbiter: string }
+    | {
+        readonly kind: 'node-document';
+        readonly node: string;
+        readonly arbiter: string;
+        readonly decom: boolean;
+        readonly mark: Mark | undefined;
+      }
+    /** `through`: the leaver itself, so that everybody learns it; the arbiter where the leaver is gone. */
+    | {
+        readonly kind: 'expel';
+        readonly node: string;
+        readonly through: string;
+        readonly witnesses: readonly string[];
+        /** Leave it alone for a while afterwards. */
+        readonly shun: boolean;
+      }
+    | { readonly kind: 'create-database'; readonly database: string }
+    | {
+        readonly kind: 'add-copies';
+        readonly database: string;
+        readonly node: string;
+        readonly ranges: readonly string[];
+        readonly arbiter: string;
+        readonly sources: readonly string[];
+        readonly members: readonly string[];
+      }
+    | {
+        readonly kind: 'remove-copies';
+        readonly database: string;
+        readonly node: string;
+        readonly arbiter: string;
+        /** Nodes that keep copies; each is proved complete against `node` first, unless `node` is gone for good. */
+        readonly stayers: readonly string[];
+        readonly gone: boolean;
+        readonly members: readonly string[];
+      }
+    /** Sets `_security` and `_revs_limit` of this node's copies to what all other copies have. */
+    | {
+        readonly kind: 'carry';
+        readonly database: string;
+        readonly node: string;
+        readonly sources: readonly string[];
+      }
+    | { readonly kind: 'sync'; readonly database: string }
+    | {
+        readonly kind: 'repair-map';
+        readonly database: string;
+        readonly arbiter: string;
+        readonly members: readonly string[];
+      }
+    | {
+        readonly kind: 'repair-node-document';
+        readonly node: string;
+        readonly arbiter: string;
+        readonly losers: readonly string[];
+      }
+  );
+
+export type ChangeOf<K extends CouchDbChange['kind']> = Extract<CouchDbChange, { readonly kind: K }>;
+
+export interface Alarm {
+  readonly code: string;
+  readonly message: string;
+  readonly next: string;
+}
+
+/** A plan is a next stretch, not the whole way: thousands of databases are worked off by looking again. */
+export const CHANGES_AT_ONCE = 64;
+
+export function maintenance(node: string, on: boolean, why: string): ChangeOf<'maintenance'> {
+  return { kind: 'maintenance', node, on, summary: `${node}: maintenance ${on ? 'on' : 'off'} (${why})` };
+}
+
+export function refuse(
+  code: string,
+  summary: string,
+  next: string,
+  outcome: 'retry' | 'terminal',
+): ChangeOf<'refuse'> {
+  return { kind: 'refuse', code, summary, next, outcome };
+}
+
+export function listed(names: readonly string[]): string {
+  const shown = names.slice(0, 10).join(', ');
+  return names.length > 10 ? `${shown} and ${names.length - 10} more` : shown;
+}

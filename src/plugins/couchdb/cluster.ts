@@ -1,0 +1,116 @@
+/** Judging the cluster as it was seen: who agrees, who decides, who may hold data. Pure. */
+import type { CouchDbDesired, DesiredMember } from './desired.ts';
+import type { Mark, NodeDocument, Server } from './observed.ts';
+import { holdersOf, idOf, revOf, type ShardMap } from './shards.ts';
+
+/** Reason why no administrative write may be made now (rule 2), or undefined when all agree. */
+export function disagreement(desired: CouchDbDesired, server: Server): string | undefined {
+  const bound = boundNodes(desired, server);
+  const missing = bound.filter((node) => !server.allNodes.includes(node));
+  if (missing.length > 0) return `not connected: ${missing.join(', ')}`;
+  const own = wordOf(server, server.nodeName);
+  if (own === undefined) return 'this node does not answer about itself';
+  for (const node of bound) {
+    const word = wordOf(server, node);
+    if (word === undefined) return `${node} does not answer`;
+    const unseen = bound.filter((other) => !word.connected.includes(other));
+    if (unseen.length > 0) return `${node} is not connected to ${unseen.join(', ')}`;
+    if (digestOf(word.documents) !== digestOf(own.documents)) return `${node} has other node documents`;
+  }
+  return undefined;
+}
+
+/**
+ * Members whose word counts: all of `cluster_nodes` but those that the operator declared gone, and a joiner whose join
+ * has never connected (nobody else can be behind its name, and its document has to be taken back).
+ */
+export function boundNodes(desired: CouchDbDesired, server: Server): string[] {
+  return server.clusterNodes.filter((node) => !isGone(desired, node) && !isGhost(desired, server, node));
+}
+
+export function isGone(desired: CouchDbDesired, node: string): boolean {
+  return memberNamed(desired, node)?.phase === 'removed';
+}
+
+/** Rule 4's time-out of a join: the document is there, the node never came, and no map names it. */
+export const GHOST_AFTER_MS = 30_000;
+
+export function isGhost(desired: CouchDbDesired, server: Server, node: string): boolean {
+  if (memberNamed(desired, node)?.phase !== 'in') return false;
+  const document = documentOf(server, node);
+  if (document === undefined || !isDecom(document) || markOf(document) !== undefined) return false;
+  if ((server.absentMs.get(node) ?? 0) < GHOST_AFTER_MS) return false;
+  for (const map of server.maps.values()) if (map.by_node[node] !== undefined) return false;
+  return true;
+}
+
+/** By address in order of admission: a later holder of the same address stands for it. */
+export function memberNamed(desired: CouchDbDesired, node: string): DesiredMember | undefined {
+  return (
+    desired.members.find((member) => member.nodeName === node && member.phase !== 'removed') ??
+    desired.members.find((member) => member.nodeName === node)
+  );
+}
+
+function wordOf(server: Server, node: string) {
+  return server.members.get(node);
+}
+
+function digestOf(documents: readonly NodeDocument[]): string {
+  return documents
+    .map((document) => `${idOf(document)} ${revOf(document)}`)
+    .sort()
+    .join('\n');
+}
+
+export function documentOf(server: Server, node: string): NodeDocument | undefined {
+  return wordOf(server, server.nodeName)?.documents.find((document) => idOf(document) === node);
+}
+
+/** CouchDB counts `true` and `"true"`. */
+export function isDecom(document: NodeDocument): boolean {
+  return document.decom === true || document.decom === 'true';
+}
+
+export function markOf(document: NodeDocument): Mark | undefined {
+  const { bornemisza: mark } = document;
+  return mark === 'filling' || mark === 'filled' || mark === 'leaving' ? mark : undefined;
+}
+
+/** Whether a node's copies are still being added: it must stay in maintenance. */
+export function isFilling(document: NodeDocument): boolean {
+  return markOf(document) === 'filling' || (isDecom(document) && markOf(document) === undefined);
+}
+
+/** Through whose documents all edits go: the first settled member; the first of all while none is settled. */
+export function arbiterOf(desired: CouchDbDesired, server: Server): string {
+  const bound = boundNodes(desired, server);
+  const settled = bound.filter((node) => {
+    const document = documentOf(server, node);
+    return document !== undefined && !isDecom(document);
+  });
+  return settled[0] ?? bound[0] ?? server.nodeName;
+}
+
+/** Whose daemon acts for the cluster: the first settled member with a living daemon, stayers before leavers. */
+export function coordinatorOf(desired: CouchDbDesired, server: Server): string | undefined {
+  const able = boundNodes(desired, server).filter((node) => {
+    const document = documentOf(server, node);
+    const member = memberNamed(desired, node);
+    return member?.alive === true && document !== undefined && !isFilling(document);
+  });
+  const stays = able.filter((node) => memberNamed(desired, node)?.phase === 'in');
+  return stays[0] ?? able[0];
+}
+
+/** Members that may hold copies for good. */
+export function stayersOf(desired: CouchDbDesired, server: Server): string[] {
+  return boundNodes(desired, server).filter((node) => memberNamed(desired, node)?.phase === 'in');
+}
+
+/** Whether some other connected node serves this range, as far as it can be seen from here. */
+export function servedElsewhere(map: ShardMap, range: string, self: string, server: Server): boolean {
+  return holdersOf(map, range).some(
+    (node) => node !== self && server.members.get(node)?.maintenance === false,
+  );
+}

@@ -1,0 +1,173 @@
+/** Reading and proving single copies (one range of one database on one node) through the proxy. */
+import { CouchDbAnswer, type CouchDbClient } from './client.ts';
+import { checkpointId, copyPath, holdersOf, idOf, rangesOf, revOf, type ShardMap } from './shards.ts';
+
+interface CopyInfo {
+  readonly uuid: string;
+  readonly update_seq: number;
+}
+
+/** The two properties of a database that CouchDB does not copy to a new copy. */
+export interface Properties {
+  readonly security: unknown;
+  readonly revsLimit: number;
+}
+
+export function pathOf(node: string, map: ShardMap, range: string): string {
+  return `_node/${node}/${copyPath(map, range)}`;
+}
+
+export async function propertiesOf(
+  client: CouchDbClient,
+  node: string,
+  map: ShardMap,
+  range: string,
+  signal: AbortSignal,
+): Promise<Properties> {
+  const path = pathOf(node, map, range);
+  const security = await client.get<unknown>(`${path}/_security`, signal);
+  const revsLimit = await client.get<number>(`${path}/_revs_limit`, signal);
+  return { security, revsLimit };
+}
+
+export function sameProperties(a: Properties, b: Properties): boolean {
+  return a.revsLimit === b.revsLimit && stable(a.security) === stable(b.security);
+}
+
+/** JSON with sorted keys: two spellings of the same object are equal. */
+function stable(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) =>
+    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
+}
+
+/**
+ * Written on the one copy, not through the database: `PUT /DB/_revs_limit` answers 500 while a holder is in
+ * maintenance, `PUT /_users/_security` 403, and both would put an old value over one that was set meanwhile.
+ */
+export async function setProperties(
+  client: CouchDbClient,
+  node: string,
+  map: ShardMap,
+  range: string,
+  wanted: Properties,
+  signal: AbortSignal,
+): Promise<void> {
+  const path = pathOf(node, map, range);
+  const present = await propertiesOf(client, node, map, range, signal);
+  if (present.revsLimit !== wanted.revsLimit)
+    await client.put(`${path}/_revs_limit`, wanted.revsLimit, signal);
+  if (stable(present.security) !== stable(wanted.security))
+    await client.put(`${path}/_security`, wanted.security, signal);
+}
+
+/** The value that all the given copies have, or undefined where they differ. */
+export async function agreedProperties(
+  client: CouchDbClient,
+  nodes: readonly string[],
+  map: ShardMap,
+  signal: AbortSignal,
+): Promise<Properties | 'none' | 'differ'> {
+  let agreed: Properties | undefined;
+  for (const range of rangesOf(map)) {
+    for (const node of holdersOf(map, range).filter((holder) => nodes.includes(holder))) {
+      const found = await propertiesOf(client, node, map, range, signal);
+      if (agreed !== undefined && !sameProperties(agreed, found)) return 'differ';
+      agreed ??= found;
+    }
+  }
+  return agreed ?? 'none';
+}
+
+/**
+ * Proves copies complete. A copy is complete when the source holds no change after the checkpoint up to where the source
+ * stood at the first look: under steady writes "nothing after the checkpoint" might never be seen, and a plain
+ * `checkpoint ≥ update_seq` waits for ever, since `_security` raises update_seq without a change.
+ */
+export class CopyProver {
+  readonly #client: CouchDbClient;
+  /** Where each source stood at the first look, by database, map revision, range and pair. */
+  readonly #goals = new Map<string, number>();
+
+  constructor(client: CouchDbClient) {
+    this.#client = client;
+  }
+
+  forget(): void {
+    this.#goals.clear();
+  }
+
+  /** Whether the copy of `range` on `target` has all that the copy on `source` had at the first look. */
+  async complete(
+    map: ShardMap,
+    range: string,
+    source: string,
+    target: string,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const sourcePath = pathOf(source, map, range);
+    const [from, to] = await Promise.all([
+      this.#client.find<CopyInfo>(sourcePath, signal),
+      this.#client.find<CopyInfo>(pathOf(target, map, range), signal),
+    ]);
+    if (from === undefined)
+      throw new CouchDbAnswer(404, `GET /${sourcePath}`, 'the source has no such copy', false);
+    if (to === undefined) return false;
+    const key = [idOf(map), revOf(map), range, from.uuid, to.uuid].join(' ');
+    const goal = this.#goals.get(key) ?? from.update_seq;
+    // Bounded by what a large cluster has in flight; dropping them only moves goals forward.
+    if (this.#goals.size > 200_000) this.#goals.clear();
+    this.#goals.set(key, goal);
+    const checkpoint = await this.#client.find<{ seq: number }>(
+      `${sourcePath}/${checkpointId(from.uuid, to.uuid)}`,
+      signal,
+    );
+    const next = await this.#client.get<{ results: readonly { seq: number }[] }>(
+      `${sourcePath}/_changes`,
+      signal,
+      {
+        since: checkpoint?.seq ?? 0,
+        limit: 1,
+      },
+    );
+    const first = next.results[0];
+    return first === undefined || first.seq > goal;
+  }
+
+  /** Whether every copy on `target` is complete from every other holder in `sources`. */
+  async databaseComplete(
+    map: ShardMap,
+    target: string,
+    sources: readonly string[],
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    for (const range of rangesOf(map)) {
+      const holders = holdersOf(map, range);
+      if (!holders.includes(target)) continue;
+      for (const source of holders.filter((holder) => holder !== target && sources.includes(holder))) {
+        if (!(await this.complete(map, range, source, target, signal))) return false;
+      }
+    }
+    return true;
+  }
+}
+
+/** Runs `work` over `items`, `width` at a time; stops taking new ones when `more` says no. Errors end it. */
+export async function bounded<T>(
+  items: Iterable<T>,
+  width: number,
+  work: (item: T) => Promise<void>,
+  more: () => boolean = () => true,
+): Promise<void> {
+  const queue = [...items];
+  const run = async (): Promise<void> => {
+    while (more()) {
+      const item = queue.shift();
+      if (item === undefined) return;
+      await work(item);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(width, queue.length) }, run));
+}

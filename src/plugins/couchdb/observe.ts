@@ -1,0 +1,323 @@
+/** Reads what is: files, CouchDB itself, and the other members through its proxy. Writes nothing. */
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readIfPresent } from '../files.ts';
+import { CouchDbAnswer, type CouchDbClient, PasswordRefused } from './client.ts';
+import { agreedProperties, bounded, CopyProver, propertiesOf, sameProperties } from './copies.ts';
+import type {
+  CopyLack,
+  Http,
+  Identity,
+  MemberWord,
+  NodeDocument,
+  Observed,
+  Proof,
+  Server,
+} from './observed.ts';
+import { servedElsewhere } from './cluster.ts';
+import { idOf, isShardMap, nodesOf, rangesOf, rangesOn, revOf, type ShardMap } from './shards.ts';
+
+export interface Places {
+  readonly configDirectory: string;
+  readonly markerFile: string;
+  readonly restartFile: string;
+}
+
+const fileNames = [
+  'bornemisza.ini',
+  'vm.args',
+  'cookie',
+  'couchdb.env',
+  'ca-cert.pem',
+  'cert.pem',
+  'key.pem',
+  'couch_dist.conf',
+] as const;
+
+/** How long one look may spend on proving copies; the rest is proved at the next. */
+const PROOF_BUDGET_MS = 5000;
+/** Databases proved at once: each takes a few small requests, and the server also serves clients. */
+const PROOF_WIDTH = 6;
+
+export function recordFile(places: Places): string {
+  return join(places.configDirectory, 'identity.json');
+}
+
+export class Observer {
+  readonly #client: CouchDbClient;
+  readonly #places: Places;
+  readonly #prover: CopyProver;
+  #maps = new Map<string, ShardMap>();
+  #mapsOf = '';
+  #mapsSeq = 0;
+  readonly #absentSince = new Map<string, number>();
+  /** Databases whose copies here are proved: name → map revision and sources. */
+  readonly #proved = new Map<string, string>();
+  #provingSinceMs: number | undefined;
+  readonly #shunned = new Map<string, number>();
+  readonly #unrepairable = new Set<string>();
+
+  constructor(client: CouchDbClient, places: Places, prover: CopyProver) {
+    this.#client = client;
+    this.#places = places;
+    this.#prover = prover;
+  }
+
+  /** A map was edited or a copy repaired: look at this database again. */
+  doubt(database: string): void {
+    this.#proved.delete(database);
+  }
+
+  /** A joiner that never connected is left alone for a while, so that it does not keep the others from their work. */
+  shun(node: string, forMs: number): void {
+    this.#shunned.set(node, performance.now() + forMs);
+  }
+
+  /** A conflict that no recipe resolves without choosing between two sets of documents. Until the map changes. */
+  giveUp(conflict: string): void {
+    this.#unrepairable.add(conflict);
+  }
+
+  #shunnedNow(): ReadonlySet<string> {
+    for (const [node, untilMs] of this.#shunned) if (untilMs < performance.now()) this.#shunned.delete(node);
+    return new Set(this.#shunned.keys());
+  }
+
+  async observe(signal: AbortSignal): Promise<Observed> {
+    const files = new Map<string, string | undefined>();
+    for (const name of fileNames)
+      files.set(name, await readIfPresent(join(this.#places.configDirectory, name)));
+    const restartPending = await exists(this.#places.restartFile);
+    return {
+      files,
+      marker: parseIdentity(await readIfPresent(this.#places.markerFile)),
+      record: parseIdentity(await readIfPresent(recordFile(this.#places))),
+      restartPending,
+      http: await this.#http(signal),
+    };
+  }
+
+  async #http(signal: AbortSignal): Promise<Http> {
+    if ((await this.#client.up(signal)) === 'down') {
+      this.#reset();
+      return { kind: 'down' };
+    }
+    try {
+      return { kind: 'up', server: await this.#server(signal) };
+    } catch (error) {
+      if (error instanceof PasswordRefused) return { kind: 'refused' };
+      if (error instanceof CouchDbAnswer) return { kind: 'failed', detail: error.message };
+      throw error;
+    }
+  }
+
+  /** After a stop nothing proved before counts: the node may have missed writes. */
+  #reset(): void {
+    this.#proved.clear();
+    this.#prover.forget();
+    this.#provingSinceMs = undefined;
+  }
+
+  async #server(signal: AbortSignal): Promise<Server> {
+    const client = this.#client;
+    const { name: self } = await client.get<{ name: string }>('_node/_local', signal);
+    const welcome = await client.get<{ version: string }>('', signal);
+    const membership = await client.get<{ all_nodes: string[]; cluster_nodes: string[] }>(
+      '_membership',
+      signal,
+    );
+    const ours = await client.get<Record<string, string>>('_node/_local/_config/bornemisza', signal);
+    const cluster = await client.get<Record<string, string>>('_node/_local/_config/cluster', signal);
+    const maintenance = await maintenanceOf(client, '_local', signal);
+    const maps = await this.#readMaps(signal);
+    const members = new Map<string, MemberWord | undefined>();
+    await bounded(membership.cluster_nodes, 4, async (node) => {
+      const reachable = membership.all_nodes.includes(node);
+      members.set(node, reachable ? await this.#member(node, signal) : undefined);
+    });
+    const absentMs = this.#absence(membership.all_nodes, membership.cluster_nodes);
+    const server: Server = {
+      nodeName: self,
+      version: welcome.version,
+      runningDigest: ours['settings'],
+      seedlist: cluster['seedlist'] ?? '',
+      maintenance,
+      allNodes: membership.all_nodes,
+      clusterNodes: [...membership.cluster_nodes].sort(),
+      members,
+      maps,
+      absentMs,
+      shunned: this.#shunnedNow(),
+      unrepairable: this.#unrepairable,
+      proof: undefined,
+    };
+    if (!maintenance || membership.cluster_nodes.length < 2) {
+      this.#reset();
+      return server;
+    }
+    return { ...server, proof: await this.#prove(self, server, signal) };
+  }
+
+  async #member(node: string, signal: AbortSignal): Promise<MemberWord | undefined> {
+    try {
+      const system = await this.#client.get<{ distribution?: Record<string, unknown> }>(
+        `_node/${node}/_system`,
+        signal,
+      );
+      const list = await this.#client.get<{ rows: readonly { doc: NodeDocument }[] }>(
+        `_node/${node}/_nodes/_all_docs`,
+        signal,
+        {
+          include_docs: true,
+          conflicts: true,
+        },
+      );
+      const maintenance = await maintenanceOf(this.#client, node, signal);
+      const { doc_count: databases } = await this.#client.get<{ doc_count: number }>(
+        `_node/${node}/_dbs`,
+        signal,
+      );
+      return {
+        connected: [node, ...Object.keys(system.distribution ?? {})].sort(),
+        documents: list.rows.map((row) => row.doc).filter((doc) => idOf(doc).includes('@')),
+        maintenance,
+        databases,
+      };
+    } catch (error) {
+      if (error instanceof CouchDbAnswer) return undefined;
+      throw error;
+    }
+  }
+
+  /** By `_changes`, not by lists: thousands of databases cost one small request while nothing changes. */
+  async #readMaps(signal: AbortSignal): Promise<ReadonlyMap<string, ShardMap>> {
+    const info = await this.#client.get<{ uuid: string; update_seq: number }>('_node/_local/_dbs', signal);
+    if (info.uuid !== this.#mapsOf || info.update_seq < this.#mapsSeq) {
+      this.#maps = new Map();
+      this.#mapsSeq = 0;
+      this.#mapsOf = info.uuid;
+    }
+    if (info.update_seq === this.#mapsSeq) return this.#maps;
+    const maps = new Map(this.#maps);
+    let since = this.#mapsSeq;
+    for (;;) {
+      const page = await this.#client.get<{
+        results: readonly { id: string; deleted?: boolean; doc?: unknown }[];
+        last_seq: number;
+      }>('_node/_local/_dbs/_changes', signal, { since, limit: 500, include_docs: true, conflicts: true });
+      for (const change of page.results) {
+        if (change.deleted === true || !isShardMap(change.doc)) maps.delete(change.id);
+        else maps.set(change.id, change.doc);
+      }
+      since = page.last_seq;
+      if (page.results.length < 500) break;
+    }
+    this.#maps = maps;
+    this.#mapsSeq = since;
+    return maps;
+  }
+
+  #absence(allNodes: readonly string[], clusterNodes: readonly string[]): Map<string, number> {
+    const nowMs = performance.now();
+    const absent = new Map<string, number>();
+    for (const node of this.#absentSince.keys()) {
+      if (allNodes.includes(node) || !clusterNodes.includes(node)) this.#absentSince.delete(node);
+    }
+    for (const node of clusterNodes.filter((name) => !allNodes.includes(name))) {
+      const sinceMs = this.#absentSince.get(node) ?? nowMs;
+      this.#absentSince.set(node, sinceMs);
+      absent.set(node, nowMs - sinceMs);
+    }
+    return absent;
+  }
+
+  async #prove(self: string, server: Server, signal: AbortSignal): Promise<Proof> {
+    const nowMs = performance.now();
+    this.#provingSinceMs ??= nowMs;
+    const live = server.allNodes.filter((node) => node !== self);
+    const mine = [...server.maps.values()].filter((map) => nodesOf(map).includes(self));
+    const unproved = mine.filter((map) => this.#proved.get(idOf(map)) !== proofKey(map, live));
+    const lacking: CopyLack[] = [];
+    let open = 0;
+    const inTime = (): boolean => performance.now() - nowMs < PROOF_BUDGET_MS;
+    await bounded(
+      unproved,
+      PROOF_WIDTH,
+      async (map) => {
+        const lack = await this.#lackOf(self, map, live, signal);
+        if (lack === undefined) this.#proved.set(idOf(map), proofKey(map, live));
+        else lacking.push(lack);
+        open += lack === undefined ? 0 : 1;
+      },
+      inTime,
+    );
+    const proved = mine.filter((map) => this.#proved.get(idOf(map)) === proofKey(map, live)).length;
+    return {
+      total: mine.length,
+      proved,
+      lacking: lacking.sort((a, b) => (a.database < b.database ? -1 : 1)).slice(0, 32),
+      alone: mine.some((map) =>
+        rangesOn(map, self).some((range) => !servedElsewhere(map, range, self, server)),
+      ),
+      waitingMs: open === 0 && proved === mine.length ? 0 : nowMs - this.#provingSinceMs,
+    };
+  }
+
+  async #lackOf(
+    self: string,
+    map: ShardMap,
+    live: readonly string[],
+    signal: AbortSignal,
+  ): Promise<CopyLack | undefined> {
+    const database = idOf(map);
+    try {
+      const incomplete = !(await this.#prover.databaseComplete(map, self, live, signal));
+      const agreed = await agreedProperties(this.#client, live, map, signal);
+      let carry = false;
+      if (agreed !== 'none' && agreed !== 'differ') {
+        for (const range of rangesOn(map, self)) {
+          carry ||= !sameProperties(agreed, await propertiesOf(this.#client, self, map, range, signal));
+        }
+      }
+      const disagree = agreed === 'differ';
+      return incomplete || carry || disagree ? { database, incomplete, carry, disagree } : undefined;
+    } catch (error) {
+      // A copy that is just being made or a database that is just being deleted: not proved, look again.
+      if (error instanceof CouchDbAnswer)
+        return { database, incomplete: true, carry: false, disagree: false };
+      throw error;
+    }
+  }
+}
+
+function proofKey(map: ShardMap, live: readonly string[]): string {
+  const sources = nodesOf(map).filter((node) => live.includes(node));
+  return `${revOf(map)} ${rangesOf(map).length} ${sources.join(',')}`;
+}
+
+async function maintenanceOf(client: CouchDbClient, node: string, signal: AbortSignal): Promise<boolean> {
+  const value = await client.find<string>(`_node/${node}/_config/couchdb/maintenance_mode`, signal);
+  return value === 'true';
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function parseIdentity(text: string | undefined): Identity | undefined {
+  if (text === undefined) return undefined;
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value !== 'object' || value === null) return undefined;
+    const { nodeName, peerId } = value as Record<string, unknown>;
+    return typeof nodeName === 'string' && typeof peerId === 'string' ? { nodeName, peerId } : undefined;
+  } catch {
+    // A file cut in half says nothing: it counts as missing, and the copies are proved again.
+    return undefined;
+  }
+}

@@ -1,0 +1,98 @@
+/** What is, as the plan reads it. */
+import type { ShardMap } from './shards.ts';
+
+export interface Identity {
+  readonly nodeName: string;
+  readonly peerId: string;
+}
+
+/** A document of `_nodes`. `decom` keeps new databases off the node; `bornemisza` is our own mark. */
+export interface NodeDocument {
+  readonly _id: string;
+  readonly _rev: string;
+  readonly _conflicts?: readonly string[];
+  readonly decom?: unknown;
+  readonly bornemisza?: unknown;
+}
+
+/**
+ * The mark in a node document, through which the coordinator and the node speak:
+ * `filling`: copies are being added, stay in maintenance; `filled`: all are in the maps, prove them and open;
+ * `leaving`: the node empties itself and may serve as long as something is only there.
+ */
+export type Mark = 'filling' | 'filled' | 'leaving';
+
+/** What one member of the CouchDB cluster says, asked through the proxy of this node. */
+export interface MemberWord {
+  /** Nodes that it is connected to, itself included. */
+  readonly connected: readonly string[];
+  readonly documents: readonly NodeDocument[];
+  readonly maintenance: boolean;
+  /** How many shard maps it has. */
+  readonly databases: number;
+}
+
+/** Why a copy of this node differs from the others. */
+export interface CopyLack {
+  readonly database: string;
+  /** Changes of other copies that are not here yet. */
+  readonly incomplete: boolean;
+  /** `_security` or `_revs_limit` of this copy must be set to what all other copies have. */
+  readonly carry: boolean;
+  /** The other copies differ among themselves. */
+  readonly disagree: boolean;
+}
+
+/** The proof of rule "start and return", as far as it has come. */
+export interface Proof {
+  readonly total: number;
+  readonly proved: number;
+  /** At most 32, the first ones by name. */
+  readonly lacking: readonly CopyLack[];
+  /** True when some range of this node has no other copy that is being served: a full restart. */
+  readonly alone: boolean;
+  /** For how long the proof has been waiting, ms. */
+  readonly waitingMs: number;
+}
+
+export interface Server {
+  /** The name that it runs under. */
+  readonly nodeName: string;
+  readonly version: string;
+  /** The digest in the settings that it runs with; undefined: it was not started with our files. */
+  readonly runningDigest: string | undefined;
+  readonly seedlist: string;
+  readonly maintenance: boolean;
+  readonly allNodes: readonly string[];
+  readonly clusterNodes: readonly string[];
+  /** By node name; undefined: did not answer. Self is included. */
+  readonly members: ReadonlyMap<string, MemberWord | undefined>;
+  /** All shard maps as this node's `_dbs` holds them, with `_conflicts`. */
+  readonly maps: ReadonlyMap<string, ShardMap>;
+  /** For how long each node of `clusterNodes` has been absent from `allNodes`, ms. */
+  readonly absentMs: ReadonlyMap<string, number>;
+  /** Joiners that did not come when they were let in, left alone for a while. */
+  readonly shunned: ReadonlySet<string>;
+  /** `DATABASE REVISION` of map conflicts that only a person can resolve. */
+  readonly unrepairable: ReadonlySet<string>;
+  /** Only while this node is in maintenance and in a cluster. */
+  readonly proof: Proof | undefined;
+}
+
+export type Http =
+  | { readonly kind: 'down' }
+  /** It runs and refuses the administrator's password. */
+  | { readonly kind: 'refused' }
+  | { readonly kind: 'failed'; readonly detail: string }
+  | { readonly kind: 'up'; readonly server: Server };
+
+export interface Observed {
+  /** Generated files as they lie there. */
+  readonly files: ReadonlyMap<string, string | undefined>;
+  /** In the data directory: goes when the data goes. */
+  readonly marker: Identity | undefined;
+  /** In the configuration directory: says that this node was in a cluster, whatever became of the data. */
+  readonly record: Identity | undefined;
+  readonly restartPending: boolean;
+  readonly http: Http;
+}

@@ -1,0 +1,372 @@
+/** The difference between the CouchDB that should be and the one that is: small steps, in the verified order. Pure. */
+import {
+  type Alarm,
+  CHANGES_AT_ONCE,
+  type ChangeOf,
+  type CouchDbChange,
+  listed,
+  maintenance,
+  refuse,
+} from './changes.ts';
+import { coordinatorOf, disagreement, documentOf, isFilling, memberNamed } from './cluster.ts';
+import { configFiles, restartDigest } from './config.ts';
+import type { CouchDbDesired } from './desired.ts';
+import type { Identity, Observed, Proof, Server } from './observed.ts';
+import { planCluster } from './plan-cluster.ts';
+
+export type Phase = 'unknown' | 'down' | 'refused' | 'fresh' | 'proving' | 'serving' | 'leaving' | 'left';
+
+/** The plan with what it says about this node. `changes` is all that can be done now; `waiting` says for what else. */
+export interface Outlook {
+  readonly phase: Phase;
+  readonly changes: readonly CouchDbChange[];
+  readonly waiting: string | undefined;
+  readonly alarms: readonly Alarm[];
+  /** Whether administrative writes are allowed: all members connected and of one mind. */
+  readonly quorate: boolean;
+}
+
+/** A node that is silent although its process is said to serve is waited for; others for as long as a link takes to heal. */
+export const ABSENT_GRACE_MS = 10_000;
+/** After a full restart with a copy that cannot be proved, serving what there is beats serving nothing. */
+export const ALONE_AFTER_MS = 10_000;
+export function outlookOf(desired: CouchDbDesired, observed: Observed, directory: string): Outlook {
+  const files = planFiles(desired, observed, directory);
+  if (files.changes.length > 0) return outlook(phaseOffline(observed), files.changes);
+  const { http } = observed;
+  if (http.kind === 'up') return outlookRunning(desired, observed, http.server, files.waiting);
+  if (http.kind === 'refused') {
+    return outlook('refused', [
+      refuse(
+        'couchdb-password-refused',
+        'CouchDB refuses the administrator’s password; it is not asked again, since five wrong ones lock the account',
+        'restart CouchDB so that it takes its settings from /var/lib/bornemisza/couchdb, or remove [admins] from its local.ini',
+        'terminal',
+      ),
+    ]);
+  }
+  if (http.kind === 'failed') {
+    return outlook('down', [
+      refuse(
+        'couchdb-answer',
+        `CouchDB answers badly: ${http.detail}`,
+        'see `journalctl -u couchdb`',
+        'retry',
+      ),
+    ]);
+  }
+  if (observed.restartPending) return { ...outlook('down', []), waiting: 'CouchDB to be restarted' };
+  return outlook('down', [
+    refuse(
+      'couchdb-down',
+      'CouchDB does not answer',
+      'see `journalctl -u couchdb`, then `systemctl start couchdb`',
+      'retry',
+    ),
+  ]);
+}
+
+/** A member that waits for its turn to restart goes on as before; one that was never in does nothing until then. */
+function outlookRunning(
+  desired: CouchDbDesired,
+  observed: Observed,
+  server: Server,
+  restart: string | undefined,
+): Outlook {
+  if (restart === undefined && !observed.restartPending) return outlookUp(desired, observed, server);
+  const waiting = restart ?? 'CouchDB to be restarted';
+  if (observed.marker === undefined) return { ...outlook('unknown', []), waiting };
+  const going = outlookUp(desired, observed, server);
+  return { ...going, waiting: going.waiting ?? waiting };
+}
+
+function planFiles(
+  desired: CouchDbDesired,
+  observed: Observed,
+  directory: string,
+): { changes: CouchDbChange[]; waiting: string | undefined } {
+  const seeds = seedsFor(desired, observed);
+  const changes: CouchDbChange[] = [];
+  for (const file of configFiles(desired, directory, seeds)) {
+    if (observed.files.get(file.name) === file.content) continue;
+    changes.push({
+      kind: 'file',
+      file,
+      summary: `${file.name}: ${observed.files.get(file.name) === undefined ? 'new' : 'changed'}`,
+    });
+  }
+  const why = restartReason(desired, observed, directory, seeds, changes.length > 0);
+  if (why === undefined || observed.restartPending) return { changes, waiting: undefined };
+  if (!desired.mayRestart) return { changes, waiting: `a restart (${why}), which waits for its turn` };
+  return {
+    changes: [...changes, { kind: 'restart', summary: `restart CouchDB: ${why}` }],
+    waiting: undefined,
+  };
+}
+
+function restartReason(
+  desired: CouchDbDesired,
+  observed: Observed,
+  directory: string,
+  seeds: readonly string[],
+  written: boolean,
+): string | undefined {
+  const { http } = observed;
+  if (http.kind === 'up') {
+    if (http.server.runningDigest !== restartDigest(desired, directory)) return 'it runs with other settings';
+    const alone = http.server.clusterNodes.length < 2;
+    return seeds.length > 0 && alone && http.server.seedlist === ''
+      ? 'its data is gone, it must ask the others first'
+      : undefined;
+  }
+  return written ? 'its settings are new' : undefined;
+}
+
+/** Only where the data is gone and this node is known to have been in: see config.ts. */
+function seedsFor(desired: CouchDbDesired, observed: Observed): string[] {
+  if (observed.record === undefined || observed.marker !== undefined) return [];
+  return desired.members
+    .filter((member) => member.phase === 'in' && member.nodeName !== desired.self.nodeName)
+    .map((member) => member.nodeName)
+    .slice(0, 2);
+}
+
+function phaseOffline(observed: Observed): Phase {
+  return observed.http.kind === 'refused' ? 'refused' : observed.http.kind === 'up' ? 'unknown' : 'down';
+}
+
+function outlookUp(desired: CouchDbDesired, observed: Observed, server: Server): Outlook {
+  const { self } = desired;
+  if (server.nodeName !== self.nodeName) {
+    return outlook('refused', [
+      refuse(
+        'couchdb-other-name',
+        `CouchDB runs as ${server.nodeName}, this node is ${self.nodeName}: shard maps hold the name, so it is fixed for the life of the data`,
+        'start it with the generated vm.args and an empty data directory',
+        'terminal',
+      ),
+    ]);
+  }
+  const { marker } = observed;
+  if (marker !== undefined && (marker.nodeName !== self.nodeName || marker.peerId !== self.peerId)) {
+    return outlook('refused', [
+      refuse(
+        'couchdb-foreign-data',
+        `the data directory belongs to ${marker.nodeName} of another node (a copied disk?)`,
+        'stop CouchDB and empty its data directory, then start it again',
+        'terminal',
+      ),
+    ]);
+  }
+  if (desired.duty === 'leave' && !server.clusterNodes.includes(self.nodeName))
+    return outlookLeft(observed, server);
+  const alone = server.clusterNodes.length < 2;
+  if (alone && marker === undefined) return outlookFresh(desired, observed, server);
+  return outlookMember(desired, observed, server);
+}
+
+/** Its node document is gone. A start with its data would put it back: wipe first. */
+function outlookLeft(observed: Observed, server: Server): Outlook {
+  const changes: CouchDbChange[] = [];
+  if (!server.maintenance) changes.push(maintenance(server.nodeName, true, 'it has left'));
+  if (observed.record !== undefined)
+    changes.push({ kind: 'forget-marker', summary: 'forget that this node was in' });
+  return { ...outlook('left', changes), waiting: 'CouchDB to be stopped and its data to be wiped' };
+}
+
+/** Running, alone, and nothing says that it was ever in a cluster. */
+function outlookFresh(desired: CouchDbDesired, observed: Observed, server: Server): Outlook {
+  const { self } = desired;
+  if (desired.duty === 'leave') return outlookLeft(observed, server);
+  if (observed.record !== undefined) return outlookEmptied(desired, server);
+  const others = desired.members.filter(
+    (member) => member.nodeName !== self.nodeName && member.phase === 'in',
+  );
+  const founded = others.some((member) => ['proving', 'serving', 'down'].includes(member.claim?.kind ?? ''));
+  if (desired.mayFound && !founded) {
+    const unheard = others.filter((member) => member.claim === undefined);
+    if (unheard.length > 0) {
+      const names = unheard.map((member) => member.name).join(', ');
+      return {
+        ...outlook('fresh', []),
+        waiting: `word from ${names}, before a new cluster is made beside one that may exist`,
+      };
+    }
+    const identity: Identity = { nodeName: self.nodeName, peerId: self.peerId };
+    return outlook('proving', [
+      { kind: 'marker', identity, summary: `${self.nodeName} makes the CouchDB cluster` },
+    ]);
+  }
+  if (server.maps.size > 0) {
+    const names = [...server.maps.keys()].sort();
+    return outlook('refused', [
+      refuse(
+        'couchdb-joiner-has-databases',
+        `this CouchDB has databases of its own, which could replace the cluster's of the same name: ${listed(names)}`,
+        'save what you need, stop CouchDB, empty its data directory and start it again',
+        'terminal',
+      ),
+    ]);
+  }
+  const changes = server.maintenance ? [] : [maintenance(self.nodeName, true, 'not in the cluster yet')];
+  return { ...outlook('fresh', changes), waiting: 'a member to take this node in' };
+}
+
+/** Data gone, name known to the others: it waits in maintenance until they are back and its copies are full again. */
+function outlookEmptied(desired: CouchDbDesired, server: Server): Outlook {
+  const changes = server.maintenance ? [] : [maintenance(desired.self.nodeName, true, 'its data is gone')];
+  return {
+    ...outlook('proving', changes),
+    waiting: 'the other members, to be filled again',
+    alarms: [
+      {
+        code: 'couchdb-data-gone',
+        message: `the data directory of ${desired.self.nodeName} is empty, although it was in the cluster`,
+        next: 'nothing, if this was meant: it is filled again from the others',
+      },
+    ],
+  };
+}
+
+function outlookMember(desired: CouchDbDesired, observed: Observed, server: Server): Outlook {
+  const own = planOwn(desired, observed, server);
+  const reason = disagreement(desired, server);
+  const leads = coordinatorOf(desired, server) === server.nodeName;
+  const cluster =
+    reason === undefined && leads
+      ? planCluster(desired, server)
+      : { changes: [], waiting: undefined, alarms: [] };
+  const waiting =
+    own.waiting ?? (reason === undefined ? cluster.waiting : `all members to agree (${reason})`);
+  const serving = !server.maintenance && !own.closing;
+  const phase = desired.duty === 'leave' ? 'leaving' : serving ? 'serving' : 'proving';
+  return {
+    phase,
+    changes: [...own.changes, ...cluster.changes].slice(0, CHANGES_AT_ONCE),
+    waiting,
+    alarms: [...own.alarms, ...cluster.alarms],
+    quorate: reason === undefined,
+  };
+}
+
+interface Own {
+  readonly changes: readonly CouchDbChange[];
+  readonly waiting: string | undefined;
+  readonly alarms: readonly Alarm[];
+  readonly closing: boolean;
+}
+
+/** What concerns this node's own maintenance and its own copies. */
+function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): Own {
+  const { nodeName, peerId } = desired.self;
+  const document = documentOf(server, nodeName);
+  const held = document === undefined || isFilling(document);
+  const none = { changes: [], waiting: undefined, alarms: [], closing: false };
+  const unmarked = observed.marker === undefined || observed.record === undefined;
+  const marker: CouchDbChange[] = unmarked
+    ? [
+        {
+          kind: 'marker',
+          identity: { nodeName, peerId },
+          summary: `${nodeName} is complete: remember who it is`,
+        },
+      ]
+    : [];
+  if (!server.maintenance) {
+    if (held)
+      return {
+        ...none,
+        changes: [maintenance(nodeName, true, 'copies are being added here')],
+        closing: true,
+      };
+    return { ...none, changes: marker };
+  }
+  if (held) return { ...none, waiting: 'the coordinator to add this node’s copies' };
+  if (desired.duty === 'leave' && !neededAlone(server))
+    return { ...none, waiting: 'the coordinator to take this node out' };
+  const blocked = absentServers(desired, server);
+  if (blocked !== undefined) return { ...none, waiting: blocked };
+  const late = lateMaps(server);
+  if (late !== undefined) return { ...none, waiting: late };
+  const verdict = judge(server.proof, server, nodeName);
+  if (verdict.open) return { ...none, changes: [...marker, maintenance(nodeName, false, verdict.why)] };
+  return { ...none, changes: verdict.changes, waiting: verdict.why, alarms: verdict.alarms };
+}
+
+/** A leaver that came back in maintenance serves again only where nobody else can. */
+function neededAlone(server: Server): boolean {
+  return server.proof?.alone === true;
+}
+
+/** Who else should be asked before this node opens: they may have what it missed. */
+function absentServers(desired: CouchDbDesired, server: Server): string | undefined {
+  for (const [node, absentMs] of server.absentMs) {
+    const member = memberNamed(desired, node);
+    if (member === undefined || member.phase === 'removed') continue;
+    if (member.alive && member.claim?.kind === 'serving') return `${node}, which serves and is not connected`;
+    if (absentMs < ABSENT_GRACE_MS) return `${node} to connect`;
+  }
+  return undefined;
+}
+
+/** A node that has just been connected knows nothing yet of databases made meanwhile: nothing to prove is no proof. */
+function lateMaps(server: Server): string | undefined {
+  for (const [node, word] of server.members) {
+    if (word !== undefined && word.databases !== server.maps.size)
+      return `the shard maps of ${node} to arrive`;
+  }
+  return undefined;
+}
+
+interface Verdict {
+  readonly open: boolean;
+  readonly why: string;
+  readonly changes: readonly CouchDbChange[];
+  readonly alarms: readonly Alarm[];
+}
+
+function judge(proof: Proof | undefined, server: Server, nodeName: string): Verdict {
+  const verdict = { open: true, why: 'nobody else holds copies', changes: [], alarms: [] };
+  if (proof === undefined) return verdict;
+  if (proof.proved === proof.total)
+    return { ...verdict, why: `all ${proof.total} databases are complete here` };
+  const alarms = proof.lacking.filter((lack) => lack.disagree).map((lack) => disagreeAlarm(lack.database));
+  if (proof.alone && proof.waitingMs > ALONE_AFTER_MS) {
+    return { ...verdict, why: 'no other node serves some of its ranges (all were restarted)', alarms };
+  }
+  const sources = server.allNodes.filter((node) => node !== nodeName);
+  const changes = proof.lacking.flatMap((lack): CouchDbChange[] => {
+    const carry: ChangeOf<'carry'> = {
+      kind: 'carry',
+      database: lack.database,
+      node: nodeName,
+      sources,
+      summary: `${lack.database}: _security and _revs_limit as the other copies have them`,
+    };
+    // Copying begins by itself at a nodeup and lasts; a nudge helps where an idle database was left behind.
+    const sync: ChangeOf<'sync'> = {
+      kind: 'sync',
+      database: lack.database,
+      summary: `${lack.database}: copy on`,
+    };
+    return [...(lack.carry ? [carry] : []), ...(lack.incomplete && proof.waitingMs > 2000 ? [sync] : [])];
+  });
+  return {
+    open: false,
+    why: `copies to be complete: ${proof.proved} of ${proof.total} databases`,
+    changes,
+    alarms,
+  };
+}
+
+function disagreeAlarm(database: string): Alarm {
+  return {
+    code: 'couchdb-security-differs',
+    message: `the copies of ${database} have different _security or _revs_limit`,
+    next: `set it again: PUT /${database}/_security`,
+  };
+}
+
+function outlook(phase: Phase, changes: readonly CouchDbChange[]): Outlook {
+  return { phase, changes, waiting: undefined, alarms: [], quorate: false };
+}

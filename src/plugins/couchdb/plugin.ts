@@ -1,0 +1,276 @@
+import { PluginError, type Plugin } from '../contract.ts';
+import type { Alarm, CouchDbChange } from './changes.ts';
+import { CouchDbAnswer, CouchDbClient, type Credentials, PasswordRefused } from './client.ts';
+import { clusterDigest, restartDigest } from './config.ts';
+import { CopyProver } from './copies.ts';
+import { type Claim, type CouchDbDesired, formatClaim } from './desired.ts';
+import { Observer, type Places } from './observe.ts';
+import type { Observed } from './observed.ts';
+import { type Outlook, outlookOf, type Phase } from './plan.ts';
+import { Steps } from './steps.ts';
+
+export interface CouchDbStatus {
+  readonly phase: Phase;
+  /** What this node waits for, one line. */
+  readonly waiting: string | undefined;
+  readonly alarms: readonly Alarm[];
+  /** False while administrative writes (databases, maps, `_security`) have to be refused, e.g. during a cut. */
+  readonly quorate: boolean;
+  readonly version: string | undefined;
+  /** For the tag `couchdb` of this node's record. */
+  readonly tag: string;
+}
+
+export interface CouchDbPluginOptions {
+  /** Asked at each request, so that rolled secrets are used at once. */
+  credentials(): Credentials;
+  /** Default http://127.0.0.1:15984. */
+  readonly baseUrl?: string;
+  /** Default /var/lib/bornemisza/couchdb. */
+  readonly configDirectory?: string;
+  /** In CouchDB's data directory, so that it goes when the data goes. */
+  readonly markerFile?: string;
+  /** A path unit restarts CouchDB and removes it. */
+  readonly restartFile?: string;
+  /** One apply begins no new step after this time. Default 15000. */
+  readonly applyBudgetMs?: number;
+  onProgress?(text: string): void;
+  onStatus?(status: CouchDbStatus): void;
+}
+
+/** Nothing to restore: node documents and maps only go forward, each step is safe to stop after. */
+export interface CouchDbCheckpoint {
+  readonly applied: readonly string[];
+}
+
+/** While something is under way, look again after this time; while settled, a small look for changes. */
+const BUSY_LOOK_MS = 1000;
+const IDLE_LOOK_MS = 5000;
+
+/** The one writer of this node's CouchDB, and of its cluster's documents while it is the coordinator. */
+export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbChange, CouchDbCheckpoint> {
+  readonly name = 'couchdb';
+  readonly #client: CouchDbClient;
+  readonly #observer: Observer;
+  readonly #options: CouchDbPluginOptions;
+  readonly #places: Places;
+  readonly #steps: Steps;
+  readonly #timers = new Set<NodeJS.Timeout>();
+  readonly #closing = new AbortController();
+  #status: CouchDbStatus = {
+    phase: 'unknown',
+    waiting: undefined,
+    alarms: [],
+    quorate: false,
+    version: undefined,
+    tag: 'out',
+  };
+  #restartWasPending = false;
+  #busy = true;
+  #seen = '';
+
+  constructor(options: CouchDbPluginOptions) {
+    this.#options = options;
+    this.#places = {
+      configDirectory: options.configDirectory ?? '/var/lib/bornemisza/couchdb',
+      markerFile: options.markerFile ?? '/var/lib/couchdb/bornemisza-identity.json',
+      restartFile: options.restartFile ?? '/run/bornemisza/db/restart-couchdb',
+    };
+    this.#client = new CouchDbClient({
+      baseUrl: options.baseUrl ?? 'http://127.0.0.1:15984',
+      credentials: () => options.credentials(),
+    });
+    this.#observer = new Observer(this.#client, this.#places, new CopyProver(this.#client));
+    this.#steps = new Steps({
+      client: this.#client,
+      observer: this.#observer,
+      places: this.#places,
+      progress: (text) => options.onProgress?.(text),
+      budgetMs: options.applyBudgetMs ?? 15_000,
+    });
+  }
+
+  status(): CouchDbStatus {
+    return this.#status;
+  }
+
+  async observe(signal: AbortSignal): Promise<Observed> {
+    const observed = await this.#observer.observe(this.#bounded(signal));
+    // A restart takes other settings over: the password that was refused may be right now.
+    if (this.#restartWasPending && !observed.restartPending) this.#client.forgetRefusal();
+    this.#restartWasPending = observed.restartPending;
+    return observed;
+  }
+
+  /** Pure in its result; what it says about this node is kept for `status`. */
+  plan(desired: CouchDbDesired, observed: Observed): CouchDbChange[] {
+    const outlook = outlookOf(desired, observed, this.#places.configDirectory);
+    this.#busy = outlook.changes.length > 0 || outlook.waiting !== undefined;
+    this.#tell(statusOf(desired, observed, outlook, this.#places.configDirectory));
+    return [...outlook.changes];
+  }
+
+  async validate(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const able = changes.some((change) => change.kind !== 'refuse');
+    const refusal = changes.find((change) => change.kind === 'refuse');
+    // What can be done is done first; a blocked state shows in the alarms meanwhile.
+    if (refusal === undefined || able) return;
+    throw new PluginError({
+      code: refusal.code,
+      message: refusal.summary,
+      next: refusal.next,
+      outcome: refusal.outcome,
+      stateChanged: false,
+    });
+  }
+
+  async apply(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<CouchDbCheckpoint> {
+    try {
+      await this.#steps.run(changes, this.#bounded(signal));
+    } catch (error) {
+      throw pluginError(error, true);
+    }
+    return { applied: changes.map((change) => change.kind) };
+  }
+
+  /**
+   * A join or leave takes many steps, each its own change: what is left to do, or to be waited for, is no failure.
+   * Only a CouchDB that has become unreachable or refused is one.
+   */
+  async verify(desired: CouchDbDesired, signal: AbortSignal): Promise<void> {
+    const observed = await this.observe(signal);
+    const changes = this.plan(desired, observed);
+    if (observed.restartPending) return;
+    await this.validate(changes, signal);
+  }
+
+  /** Each step is safe to stop after, and undoing one could remove data: the way back from a join is a leave. */
+  async rollback(_checkpoint: CouchDbCheckpoint, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+  }
+
+  watch(changed: (what: string) => void): () => void {
+    let ended = false;
+    const look = async (): Promise<void> => {
+      if (this.#busy) changed('couchdb: more to do');
+      else if (await this.#stirred()) changed('couchdb: its cluster changed');
+    };
+    let timer: NodeJS.Timeout | undefined;
+    const schedule = (): void => {
+      if (ended || this.#closing.signal.aborted) return;
+      timer = setTimeout(
+        () => {
+          if (timer !== undefined) this.#timers.delete(timer);
+          // A look that fails is the next observe's to report.
+          void look().then(schedule, schedule);
+        },
+        this.#busy ? BUSY_LOOK_MS : IDLE_LOOK_MS,
+      );
+      timer.unref();
+      this.#timers.add(timer);
+    };
+    schedule();
+    return () => {
+      ended = true;
+      if (timer === undefined) return;
+      clearTimeout(timer);
+      this.#timers.delete(timer);
+    };
+  }
+
+  /** Three small requests: whether members came or went, a map changed, or CouchDB itself was restarted. */
+  async #stirred(): Promise<boolean> {
+    const { signal } = this.#closing;
+    const up = await this.#client.up(signal);
+    const membership = up === 'down' ? 'down' : JSON.stringify(await this.#client.get('_membership', signal));
+    const maps = up === 'down' ? 'down' : JSON.stringify(await this.#client.get('_node/_local/_dbs', signal));
+    const seen = [up, membership, maps].join(' ');
+    const stirred = this.#seen !== '' && this.#seen !== seen;
+    this.#seen = seen;
+    return stirred;
+  }
+
+  #bounded(signal: AbortSignal): AbortSignal {
+    return AbortSignal.any([signal, this.#closing.signal]);
+  }
+
+  #tell(status: CouchDbStatus): void {
+    const before = JSON.stringify(this.#status);
+    this.#status = status;
+    if (JSON.stringify(status) !== before) this.#options.onStatus?.(status);
+  }
+}
+
+function statusOf(
+  desired: CouchDbDesired,
+  observed: Observed,
+  outlook: Outlook,
+  directory: string,
+): CouchDbStatus {
+  const server = observed.http.kind === 'up' ? observed.http.server : undefined;
+  const refusals = outlook.changes
+    .filter((change) => change.kind === 'refuse')
+    .map((change) => ({ code: change.code, message: change.summary, next: change.next }));
+  return {
+    phase: outlook.phase,
+    waiting: outlook.waiting,
+    alarms: [...refusals, ...outlook.alarms],
+    quorate: outlook.quorate,
+    version: server?.version,
+    tag: formatClaim(claimOf(desired, observed, outlook, directory)),
+  };
+}
+
+/** What this node may say of itself. `fresh` only when it could be taken in this moment. */
+function claimOf(desired: CouchDbDesired, observed: Observed, outlook: Outlook, directory: string): Claim {
+  const was = observed.marker !== undefined || observed.record !== undefined;
+  const server = observed.http.kind === 'up' ? observed.http.server : undefined;
+  switch (outlook.phase) {
+    case 'serving':
+    case 'left':
+    case 'proving':
+      return { kind: outlook.phase };
+    case 'leaving':
+      return { kind: 'proving' };
+    case 'fresh':
+      if (server === undefined || !server.maintenance || server.maps.size > 0) return { kind: 'out' };
+      if (server.runningDigest !== restartDigest(desired, directory)) return { kind: 'out' };
+      return { kind: 'fresh', version: server.version, digest: clusterDigest(desired.settings) };
+    case 'unknown':
+    case 'down':
+    case 'refused':
+      return { kind: was ? 'down' : 'out' };
+  }
+  return outlook.phase satisfies never;
+}
+
+function pluginError(error: unknown, stateChanged: boolean): Error {
+  if (error instanceof PluginError) return error;
+  if (error instanceof PasswordRefused) {
+    return new PluginError({
+      code: 'couchdb-password-refused',
+      message: error.message,
+      next: 'restart CouchDB so that it takes its settings from /var/lib/bornemisza/couchdb',
+      outcome: 'terminal',
+      stateChanged,
+    });
+  }
+  if (error instanceof CouchDbAnswer) {
+    return new PluginError({
+      code: error.unsure ? 'couchdb-unsure' : 'couchdb-answer',
+      message: error.message,
+      next: 'nothing: it is read again and tried again; if it stays, see `journalctl -u couchdb`',
+      outcome: 'retry',
+      stateChanged,
+      cause: error,
+    });
+  }
+  return error instanceof Error ? error : new Error(String(error));
+}

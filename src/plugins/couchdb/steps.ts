@@ -1,0 +1,391 @@
+/** Making the planned steps. Each reads again what it edits, and no answer counts as proof: the next look is. */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { replaceFile } from '../files.ts';
+import type { ChangeOf, CouchDbChange } from './changes.ts';
+import { CouchDbAnswer, type CouchDbClient } from './client.ts';
+import { isFilling } from './cluster.ts';
+import {
+  agreedProperties,
+  bounded,
+  CopyProver,
+  pathOf,
+  type Properties,
+  sameProperties,
+  setProperties,
+} from './copies.ts';
+import { type Observer, type Places, recordFile } from './observe.ts';
+import type { NodeDocument } from './observed.ts';
+import {
+  holdersOf,
+  idOf,
+  lastCopies,
+  losersOf,
+  nodesOf,
+  rangesOf,
+  rangesOn,
+  revOf,
+  type ShardMap,
+  suffixOf,
+  unionOf,
+  withHolder,
+  withoutHolder,
+} from './shards.ts';
+
+export interface StepsOptions {
+  readonly client: CouchDbClient;
+  readonly observer: Observer;
+  readonly places: Places;
+  readonly progress: (text: string) => void;
+  /** After this time no new step is begun. */
+  readonly budgetMs: number;
+}
+
+/** How long an edit may take to be seen by every member. Seen: under 1 s. */
+const SPREAD_MS = 5000;
+/** How long the proof before a removal may take inside one step; it goes on at the next look. */
+const REMOVAL_PROOF_MS = 3000;
+/** Databases worked on at once. */
+const WIDTH = 4;
+/** A joiner that did not connect is let in again after this time. */
+const SHUN_MS = 5 * 60_000;
+
+/** Someone else edited meanwhile: nothing was done, look again. */
+class Outrun extends Error {}
+
+export class Steps {
+  readonly #options: StepsOptions;
+  readonly #client: CouchDbClient;
+  readonly #prover: CopyProver;
+
+  constructor(options: StepsOptions) {
+    this.#options = options;
+    this.#client = options.client;
+    this.#prover = new CopyProver(options.client);
+  }
+
+  /** Begins steps in order until the time is over. Steps on different databases run beside one another. */
+  async run(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<void> {
+    const endMs = performance.now() + this.#options.budgetMs;
+    const inTime = (): boolean => performance.now() < endMs && !signal.aborted;
+    const wide = new Set<CouchDbChange['kind']>(['add-copies', 'remove-copies', 'carry', 'sync']);
+    await bounded(
+      changes.filter((change) => !wide.has(change.kind)),
+      1,
+      (change) => this.#step(change, signal),
+      inTime,
+    );
+    await bounded(
+      changes.filter((change) => wide.has(change.kind)),
+      WIDTH,
+      (change) => this.#step(change, signal),
+      inTime,
+    );
+  }
+
+  async #step(change: CouchDbChange, signal: AbortSignal): Promise<void> {
+    this.#options.progress(change.summary);
+    try {
+      await this.#make(change, signal);
+    } catch (error) {
+      const outrun = error instanceof Outrun || (error instanceof CouchDbAnswer && error.status === 409);
+      if (!outrun) throw error;
+      this.#options.progress(`${change.summary}: changed meanwhile, looking again`);
+    }
+  }
+
+  async #make(change: CouchDbChange, signal: AbortSignal): Promise<void> {
+    const { places } = this.#options;
+    switch (change.kind) {
+      case 'file':
+        await replaceFile(join(places.configDirectory, change.file.name), change.file.content, {
+          mode: change.file.mode,
+        });
+        return;
+      case 'restart':
+        await replaceFile(places.restartFile, 'restart\n', { mode: 0o640 });
+        return;
+      case 'marker':
+        await this.#mark(change);
+        return;
+      case 'forget-marker':
+        await rm(recordFile(places), { force: true });
+        return;
+      case 'refuse':
+        return;
+      case 'maintenance':
+        await this.#maintenance(change, signal);
+        return;
+      case 'admit':
+        // Exactly this body: the joiner has written its own first document `{}`, both are revision 1, and the higher
+        // hash wins. `{"decom":true}` wins against `{}`; with another key beside it, it may lose.
+        await this.#client.put(`_node/${change.arbiter}/_nodes/${change.node}`, { decom: true }, signal);
+        return;
+      case 'node-document':
+        await this.#nodeDocument(change, signal);
+        return;
+      case 'expel':
+        await this.#expel(change, signal);
+        return;
+      case 'create-database':
+        await this.#create(change.database, signal);
+        return;
+      case 'add-copies':
+        await this.#addCopies(change, signal);
+        return;
+      case 'remove-copies':
+        await this.#removeCopies(change, signal);
+        return;
+      case 'carry':
+        await this.#carry(change, signal);
+        return;
+      case 'sync':
+        await this.#sync(change.database, signal);
+        return;
+      case 'repair-map':
+        await this.#repairMap(change, signal);
+        return;
+      case 'repair-node-document':
+        for (const rev of change.losers) {
+          await this.#client.delete(`_node/${change.arbiter}/_nodes/${change.node}`, rev, signal);
+        }
+        return;
+    }
+  }
+
+  /** The record first: a crash between the two reads as "data gone", which waits, never as "fresh", which may join. */
+  async #mark(change: ChangeOf<'marker'>): Promise<void> {
+    const text = `${JSON.stringify(change.identity)}\n`;
+    await replaceFile(recordFile(this.#options.places), text, { mode: 0o640 });
+    await replaceFile(this.#options.places.markerFile, text, { mode: 0o640 });
+  }
+
+  async #maintenance(change: ChangeOf<'maintenance'>, signal: AbortSignal): Promise<void> {
+    if (!change.on) {
+      const document = await this.#client.find<NodeDocument>(`_node/_local/_nodes/${change.node}`, signal);
+      if (document === undefined || isFilling(document)) throw new Outrun();
+    }
+    const path = `_node/${change.node}/_config/couchdb/maintenance_mode`;
+    await this.#client.put(path, change.on ? 'true' : 'false', signal, true);
+  }
+
+  async #nodeDocument(change: ChangeOf<'node-document'>, signal: AbortSignal): Promise<void> {
+    const path = `_node/${change.arbiter}/_nodes/${change.node}`;
+    const { decom: _decom, bornemisza: _mark, ...rest } = await this.#client.get<NodeDocument>(path, signal);
+    const body = {
+      ...rest,
+      ...(change.decom ? { decom: true } : {}),
+      ...(change.mark === undefined ? {} : { bornemisza: change.mark }),
+    };
+    await this.#client.put(path, body, signal);
+  }
+
+  /** Asked on the leaver itself where it lives, since a removal elsewhere is undone by it; then read again everywhere. */
+  async #expel(change: ChangeOf<'expel'>, signal: AbortSignal): Promise<void> {
+    const path = `_node/${change.through}/_nodes/${change.node}`;
+    const document = await this.#client.find<NodeDocument>(path, signal);
+    if (document !== undefined) await this.#client.delete(path, revOf(document), signal);
+    if (change.shun) this.#options.observer.shun(change.node, SHUN_MS);
+    const left = change.witnesses.filter((node) => node !== change.node);
+    await this.#until(signal, `all members to see that ${change.node} is out`, async () => {
+      for (const node of left) {
+        const still = await this.#client.find(`_node/${node}/_nodes/${change.node}`, signal);
+        if (still !== undefined) return false;
+      }
+      return true;
+    });
+  }
+
+  /** 412: it exists. A 5xx or a timeout may have made it all the same. */
+  async #create(database: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#client.put(database, undefined, signal);
+    } catch (error) {
+      if (!(error instanceof CouchDbAnswer) || error.status !== 412) throw error;
+    }
+    await this.#client.get(database, signal);
+  }
+
+  /** Rule 4: properties read, map, written back, all copies read, once more if the source changed meanwhile, sync. */
+  async #addCopies(change: ChangeOf<'add-copies'>, signal: AbortSignal): Promise<void> {
+    const path = `_node/${change.arbiter}/_dbs/${encodeURIComponent(change.database)}`;
+    const before = await this.#client.find<ShardMap>(path, signal);
+    if (before === undefined) return;
+    const wanted = await this.#agreed(before, change.sources, signal);
+    const after = withHolder(before, change.node, change.ranges);
+    const { rev } = await this.#client.put<{ rev: string }>(path, after, signal);
+    this.#options.observer.doubt(change.database);
+    await this.#spread(change.database, rev, change.members, signal);
+    await this.#bring(after, change.node, wanted, signal);
+    const since = await this.#agreed(before, change.sources, signal);
+    if (!sameProperties(wanted, since)) await this.#bring(after, change.node, since, signal);
+    await this.#sync(change.database, signal);
+  }
+
+  async #agreed(map: ShardMap, sources: readonly string[], signal: AbortSignal): Promise<Properties> {
+    const found = await agreedProperties(this.#client, sources, map, signal);
+    if (found === 'none')
+      throw new CouchDbAnswer(0, `copies of ${idOf(map)}`, 'no source copy can be read', false);
+    // Being changed just now, or really different: either way not the moment for another copy.
+    if (found === 'differ') throw new Outrun();
+    return found;
+  }
+
+  /** A new file is made when its node learns of the map; until then its properties cannot be set. */
+  async #bring(map: ShardMap, node: string, wanted: Properties, signal: AbortSignal): Promise<void> {
+    for (const range of rangesOn(map, node)) {
+      await this.#until(signal, `the copy of ${idOf(map)} on ${node}`, async () => {
+        return (await this.#client.find(pathOf(node, map, range), signal)) !== undefined;
+      });
+      await setProperties(this.#client, node, map, range, wanted, signal);
+    }
+  }
+
+  /** Idle databases are not copied by a map's edit alone. */
+  async #sync(database: string, signal: AbortSignal): Promise<void> {
+    await this.#client.post(`${encodeURIComponent(database)}/_sync_shards`, signal);
+  }
+
+  async #carry(change: ChangeOf<'carry'>, signal: AbortSignal): Promise<void> {
+    const map = await this.#map(change.node, change.database, signal);
+    if (map === undefined) return;
+    const wanted = await this.#agreed(map, change.sources, signal);
+    await this.#bring(map, change.node, wanted, signal);
+  }
+
+  /** A copy is proved again immediately before another one goes. */
+  async #removeCopies(change: ChangeOf<'remove-copies'>, signal: AbortSignal): Promise<void> {
+    const map = await this.#map(change.arbiter, change.database, signal);
+    if (map === undefined || rangesOn(map, change.node).length === 0) return;
+    if (lastCopies([map], [change.node]).length > 0) throw new Outrun();
+    if (!change.gone && !(await this.#proveStayers(map, change, signal))) return;
+    const path = `_node/${change.arbiter}/_dbs/${encodeURIComponent(change.database)}`;
+    const { rev } = await this.#client.put<{ rev: string }>(path, withoutHolder(map, change.node), signal);
+    this.#options.observer.doubt(change.database);
+    await this.#spread(change.database, rev, change.members, signal);
+  }
+
+  async #proveStayers(
+    map: ShardMap,
+    change: ChangeOf<'remove-copies'>,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const endMs = performance.now() + REMOVAL_PROOF_MS;
+    const stayers = change.stayers.filter((node) => nodesOf(map).includes(node));
+    for (let round = 0; performance.now() < endMs; round += 1) {
+      if (await this.#allComplete(map, change.node, stayers, signal)) return true;
+      if (round === 0) await this.#sync(change.database, signal);
+      await delay(200, undefined, { signal });
+    }
+    this.#options.progress(`${change.database}: copies are not complete yet, ${change.node} keeps its own`);
+    return false;
+  }
+
+  async #allComplete(
+    map: ShardMap,
+    source: string,
+    stayers: readonly string[],
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    for (const range of rangesOn(map, source)) {
+      const keep = holdersOf(map, range).filter((holder) => stayers.includes(holder));
+      if (keep.length === 0) return false;
+      for (const target of keep) {
+        if (!(await this.#prover.complete(map, range, source, target, signal))) return false;
+      }
+    }
+    return true;
+  }
+
+  async #map(node: string, database: string, signal: AbortSignal): Promise<ShardMap | undefined> {
+    return this.#client.find<ShardMap>(`_node/${node}/_dbs/${encodeURIComponent(database)}`, signal);
+  }
+
+  async #spread(
+    database: string,
+    rev: string,
+    members: readonly string[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#until(signal, `all members to see the new map of ${database}`, async () => {
+      for (const node of members) {
+        const map = await this.#map(node, database, signal);
+        if (map === undefined || generationOf(revOf(map)) < generationOf(rev)) return false;
+      }
+      return true;
+    });
+  }
+
+  /**
+   * Recipes: (a) one database, two maps: all holders of both, copies merge; (b) two databases of one name of which one
+   * has no documents: that one's map goes. Two with documents: a person decides, see {@link Observer.giveUp}.
+   */
+  async #repairMap(change: ChangeOf<'repair-map'>, signal: AbortSignal): Promise<void> {
+    const path = `_node/${change.arbiter}/_dbs/${encodeURIComponent(change.database)}`;
+    const winner = await this.#client.find<ShardMap>(path, signal, { conflicts: true });
+    if (winner === undefined) return;
+    const losers: ShardMap[] = [];
+    for (const rev of losersOf(winner)) losers.push(await this.#client.get<ShardMap>(path, signal, { rev }));
+    const same = losers.filter((loser) => suffixOf(loser) === suffixOf(winner));
+    if (same.length > 0) {
+      await this.#merge(path, winner, same, change, signal);
+      return;
+    }
+    const won = await this.#documentsIn(winner, signal);
+    for (const loser of losers) {
+      const lost = await this.#documentsIn(loser, signal);
+      if (lost > 0 && won > 0) this.#options.observer.giveUp(`${change.database} ${revOf(winner)}`);
+      else await this.#client.delete(path, revOf(lost === 0 ? loser : winner), signal);
+      if (lost > 0 && won === 0) return;
+    }
+  }
+
+  /** The union before the deletions: a crash between them loses no holder. */
+  async #merge(
+    path: string,
+    winner: ShardMap,
+    losers: readonly ShardMap[],
+    change: ChangeOf<'repair-map'>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { _conflicts: _others, ...plain } = winner;
+    const union = unionOf(plain, losers);
+    const grown = union.changelog.length > winner.changelog.length;
+    const rev = grown ? (await this.#client.put<{ rev: string }>(path, union, signal)).rev : revOf(winner);
+    for (const loser of losers) await this.#client.delete(path, revOf(loser), signal);
+    this.#options.observer.doubt(change.database);
+    await this.#spread(change.database, rev, change.members, signal);
+    await this.#sync(change.database, signal);
+  }
+
+  /** Documents and deletions in the fullest copy of each range. A copy that was never made has none. */
+  async #documentsIn(map: ShardMap, signal: AbortSignal): Promise<number> {
+    let sum = 0;
+    for (const range of rangesOf(map)) {
+      let most = 0;
+      for (const node of holdersOf(map, range)) {
+        const info = await this.#client.find<{ doc_count: number; doc_del_count: number }>(
+          pathOf(node, map, range),
+          signal,
+        );
+        most = Math.max(most, (info?.doc_count ?? 0) + (info?.doc_del_count ?? 0));
+      }
+      sum += most;
+    }
+    return sum;
+  }
+
+  async #until(signal: AbortSignal, what: string, met: () => Promise<boolean>): Promise<void> {
+    const endMs = performance.now() + SPREAD_MS;
+    while (!(await met())) {
+      if (performance.now() > endMs)
+        throw new CouchDbAnswer(0, 'waiting for', `${what}: not within ${SPREAD_MS} ms`, true);
+      await delay(50, undefined, { signal });
+    }
+  }
+}
+
+function generationOf(rev: string): number {
+  return Number.parseInt(rev, 10);
+}
