@@ -29,8 +29,8 @@ export const DOOR_LIMITS: DoorLimits = {
 /** Addresses with a history; a private network rarely has more, and forgetting one costs nothing but a burst. */
 const ADDRESSES = 1024;
 
-interface Visitor<Connection> {
-  readonly connection: Connection;
+interface Visitor {
+  readonly name: string;
   readonly address: string;
   proved: boolean;
 }
@@ -40,10 +40,10 @@ interface Bucket {
   atMs: number;
 }
 
-export class Door<Connection> {
+export class Door {
   readonly #limits: DoorLimits;
   /** In order of arrival. */
-  readonly #visitors: Visitor<Connection>[] = [];
+  readonly #visitors: Visitor[] = [];
   readonly #byAddress = new Map<string, Bucket>();
   readonly #all: Bucket;
 
@@ -57,14 +57,15 @@ export class Door<Connection> {
   }
 
   /**
+   * @param name of the connection, unlike that of any other one that is inside
    * @param nowMs monotonic
    * @returns whether the connection may stay, and which other one has to go for it
    */
   enter(
-    connection: Connection,
+    name: string,
     address: string,
     nowMs: number,
-  ): { readonly enters: boolean; readonly evicted?: Connection } {
+  ): { readonly enters: boolean; readonly evicted?: string } {
     const { perSecondPerAddress, burstPerAddress, perSecond, burst } = this.#limits;
     const own = this.#bucketOf(address, nowMs);
     // The address pays first: one that comes too often must not use up what all share.
@@ -72,13 +73,13 @@ export class Door<Connection> {
     if (!takes(this.#all, perSecond, burst, nowMs)) return { enters: false };
     const room = this.#room(address);
     if (room === 'none') return { enters: false };
-    this.#visitors.push({ connection, address, proved: false });
+    this.#visitors.push({ name, address, proved: false });
     if (room === 'free') return { enters: true };
-    this.leave(room.connection);
-    return { enters: true, evicted: room.connection };
+    this.leave(room.name);
+    return { enters: true, evicted: room.name };
   }
 
-  #room(address: string): Visitor<Connection> | 'free' | 'none' {
+  #room(address: string): Visitor | 'free' | 'none' {
     const { connections, connectionsPerAddress } = this.#limits;
     const neighbours = this.#visitors.filter((visitor) => visitor.address === address);
     const crowd = neighbours.length >= connectionsPerAddress ? neighbours : this.#visitors;
@@ -87,13 +88,13 @@ export class Door<Connection> {
   }
 
   /** The visitor has shown that it holds a token: it is not pushed out any more. */
-  prove(connection: Connection): void {
-    const visitor = this.#visitors.find((candidate) => candidate.connection === connection);
+  prove(name: string): void {
+    const visitor = this.#visitors.find((candidate) => candidate.name === name);
     if (visitor !== undefined) visitor.proved = true;
   }
 
-  leave(connection: Connection): void {
-    const index = this.#visitors.findIndex((visitor) => visitor.connection === connection);
+  leave(name: string): void {
+    const index = this.#visitors.findIndex((visitor) => visitor.name === name);
     if (index >= 0) this.#visitors.splice(index, 1);
   }
 

@@ -1,0 +1,37 @@
+/** What an operator and a program need to know of a failure in identity or admission. */
+export interface IdentityErrorFacts {
+  /** A stable word in kebab-case, e.g. `token-expired`. */
+  readonly code: string;
+  /** One sentence that names the cause. Never holds a secret. */
+  readonly message: string;
+  /** One sentence: what the operator can do next. */
+  readonly next: string;
+  /** Whether trying again, with nothing changed, can help. Default false. */
+  readonly retry?: boolean;
+  /** Whether something on disk or at the issuer may have been changed when this was thrown. Default false. */
+  readonly stateChanged?: boolean;
+  readonly cause?: unknown;
+}
+
+/** The only error that leaves the identity room. */
+export class IdentityError extends Error {
+  readonly code: string;
+  readonly next: string;
+  readonly retry: boolean;
+  readonly stateChanged: boolean;
+
+  constructor(facts: IdentityErrorFacts) {
+    super(facts.message, facts.cause === undefined ? undefined : { cause: facts.cause });
+    this.name = 'IdentityError';
+    this.code = facts.code;
+    this.next = facts.next;
+    this.retry = facts.retry ?? false;
+    this.stateChanged = facts.stateChanged ?? false;
+  }
+}
+
+/** Hostile text for a sentence: one line, quoted, cut to 80 characters. */
+export function shown(text: string): string {
+  const whole = JSON.stringify(text.slice(0, 80));
+  return text.length > 80 ? `${whole.slice(0, -1)}…"` : whole;
+}

@@ -1,0 +1,368 @@
+import { createPrivateKey } from 'node:crypto';
+import { join } from 'node:path';
+import type { PeerId, Role } from '../membership/types.ts';
+import {
+  AUTHORITY_FILES,
+  type Authority,
+  createAuthority,
+  installAuthority,
+  loadAuthority,
+} from './authority.ts';
+import {
+  certificatesIn,
+  type NodeCertificate,
+  renewalDue,
+  rootOf,
+  type Trust,
+  trustOf,
+  verifyChain,
+} from './chain.ts';
+import { IdentityError, shown } from './errors.ts';
+import { memberName } from './names.ts';
+import { type NodeKey, nodeKeyFromPem } from './node-key.ts';
+import { openRoot } from './recovery.ts';
+import { Roster, type RosterChange } from './roster.ts';
+import { SecretsStore } from './secrets.ts';
+import { createSigningRequest } from './signing-request.ts';
+import {
+  type ClusterFile,
+  FILES,
+  readClusterFile,
+  readDecoded,
+  readStateFile,
+  type Seed,
+  writeStateFile,
+} from './state.ts';
+import { TokenStore } from './token-store.ts';
+
+/** Something a person should know about the state as it was found; the daemon starts all the same. */
+export interface IdentityWarning {
+  readonly code: string;
+  readonly message: string;
+  readonly next: string;
+}
+
+/** Who this node is and whom it believes. */
+export interface Identity {
+  readonly stateDir: string;
+  readonly cluster: string;
+  readonly role: Role;
+  readonly host: string;
+  /** HOST/ROLE. */
+  readonly name: string;
+  readonly peerId: PeerId;
+  /** Private IPv4 address in the certificate. */
+  readonly address: string;
+  readonly nodeKey: NodeKey;
+  /** The newest certificate; `acceptRenewal` replaces it. */
+  readonly certificate: NodeCertificate;
+  /** PEM files. For HAProxy: `crt` is chain + key, `ca-file` is roots. */
+  readonly tlsKeyPath: string;
+  readonly chainPath: string;
+  readonly rootsPath: string;
+  readonly chainPem: string;
+  readonly rootsPem: string;
+  tlsKeyPem(): Promise<string>;
+  readonly trust: Trust;
+  readonly roster: Roster;
+  /** Present on a node that signs. */
+  readonly authority: Authority | undefined;
+  readonly tokens: TokenStore | undefined;
+  /** Made by `init`, not by `join`. */
+  readonly founder: boolean;
+  readonly firstOfRole: boolean;
+  /** Members as they were when this node joined. */
+  readonly seeds: readonly Seed[];
+  readonly secrets: SecretsStore;
+  readonly warnings: readonly IdentityWarning[];
+}
+
+interface MutableIdentity extends Identity {
+  certificate: NodeCertificate;
+  chainPem: string;
+}
+
+/**
+ * Reads the state directory, checks all of it against itself, and repairs what can be repaired (the roster, from its
+ * previous generation).
+ *
+ * @throws IdentityError `not-initialised`, `state-unfinished`, `state-damaged`, `state-file-damaged`, `state-file-missing`, `state-permissions`
+ */
+export async function loadIdentity(stateDir: string, nowMs: number): Promise<Identity> {
+  const file = await readClusterFile(stateDir);
+  const path = (name: keyof typeof FILES) => join(stateDir, FILES[name]);
+  const nodeKey = await readDecoded(path('nodeKey'), (pem) => ownKey(pem, file));
+  const trust = await readDecoded(path('roots'), (pem) => trustOf(file.cluster, pem));
+  const certificate = await readDecoded(path('chain'), (pem) => ownCertificate(pem, trust, file));
+  await readDecoded(path('tlsKey'), (pem) => checkTlsKey(pem, certificate));
+  const roster = new Roster(trust, path('roster'));
+  const warnings = [
+    ...(await loadRoster(roster, path('roster'), certificate)),
+    ...datesOf(certificate, nowMs),
+  ];
+  const authority = await loadAuthority(stateDir, trust, file.peerId);
+  if (authority !== undefined) roster.addAuthority(authority.certificate.pem);
+  const secrets = new SecretsStore(stateDir, file.role);
+  await secrets.load();
+  const tokens = join(stateDir, FILES.authority, AUTHORITY_FILES.tokens);
+  const identity: MutableIdentity = {
+    stateDir,
+    cluster: file.cluster,
+    role: file.role,
+    host: file.host,
+    peerId: file.peerId,
+    address: file.address,
+    founder: file.founder,
+    firstOfRole: file.firstOfRole,
+    seeds: file.seeds,
+    nodeKey,
+    certificate,
+    trust,
+    roster,
+    authority,
+    secrets,
+    warnings,
+    name: memberName(file.host, file.role),
+    tlsKeyPath: path('tlsKey'),
+    chainPath: path('chain'),
+    rootsPath: path('roots'),
+    chainPem: certificate.chainPem,
+    rootsPem: trust.roots.map((root) => root.pem).join(''),
+    tlsKeyPem: () => readStateFile(path('tlsKey')),
+    tokens: authority === undefined ? undefined : new TokenStore(tokens, issuerOf(authority, trust)),
+  };
+  return identity;
+}
+
+function issuerOf(authority: Authority, trust: Trust) {
+  const { fingerprint } = rootOf(authority.certificate, trust);
+  return { peerId: authority.peerId, cluster: trust.cluster, rootFingerprint: fingerprint };
+}
+
+function ownKey(pem: string, file: ClusterFile): NodeKey {
+  const key = nodeKeyFromPem(pem);
+  if (key.peerId !== file.peerId) throw new Error('the key is of another node');
+  return key;
+}
+
+function ownCertificate(pem: string, trust: Trust, file: ClusterFile): NodeCertificate {
+  const certificate = verifyChain(pem, trust, 'any-time');
+  if (certificate.peerId !== file.peerId) throw new Error('the certificate is of another node');
+  return certificate;
+}
+
+function checkTlsKey(pem: string, { chainPem }: NodeCertificate): void {
+  const [leaf] = certificatesIn(chainPem);
+  if (leaf?.checkPrivateKey(createPrivateKey(pem)) !== true)
+    throw new Error('the key is of another certificate');
+}
+
+async function loadRoster(roster: Roster, path: string, own: NodeCertificate): Promise<IdentityWarning[]> {
+  const { usedPrevious, refused } = await roster.load();
+  const warnings: IdentityWarning[] = [];
+  if (usedPrevious) {
+    warnings.push({
+      code: 'roster-previous',
+      message: `${path} was damaged or missing; the generation before it is used.`,
+      next: 'Nothing: the other members send what is missing. Look at the disk if this repeats.',
+    });
+    await roster.save();
+  }
+  if (refused.length > 0) {
+    warnings.push({
+      code: 'roster-items-refused',
+      message: `${refused.length} entries of ${path} do not verify and were left out: ${refused[0]?.detail ?? ''}`,
+      next: 'Nothing: the other members send what is missing. Look who changed the file.',
+    });
+  }
+  return [...warnings, ...addOwn(roster, own)];
+}
+
+function addOwn(roster: Roster, own: NodeCertificate): IdentityWarning[] {
+  if (!roster.isRevoked(own.peerId)) {
+    roster.add(own);
+    return [];
+  }
+  return [
+    {
+      code: 'self-revoked',
+      message: `This node (${own.name}) was removed from the cluster ${own.cluster}.`,
+      next: 'To come back, run "bornemisza join --reset" with a fresh token.',
+    },
+  ];
+}
+
+function datesOf(own: NodeCertificate, nowMs: number): IdentityWarning[] {
+  const ends = new Date(own.notAfterMs).toISOString();
+  if (nowMs > own.notAfterMs) {
+    const next = 'Nothing: the daemon renews it at an authority; check the clock if the date looks wrong.';
+    return [{ code: 'certificate-expired', message: `The certificate of this node ended at ${ends}.`, next }];
+  }
+  if (nowMs < own.notBeforeMs) {
+    const next = 'Set the clock of this machine (timedatectl, chronyc makestep).';
+    const message = 'The certificate of this node is not valid yet: the clock of this machine is behind.';
+    return [{ code: 'certificate-not-yet-valid', message, next }];
+  }
+  return [];
+}
+
+/** HOST/ROLE, HOST where it has one role only, or a PeerId. @throws IdentityError `member-unknown`, `member-ambiguous` */
+export function findMember(roster: Roster, text: string): NodeCertificate {
+  const members = roster.members();
+  const exact = members.findLast((member) => member.peerId === text || member.name === text);
+  if (exact !== undefined) return exact;
+  const onHost = members.filter((member) => member.host === text);
+  const [only] = onHost;
+  if (only !== undefined && onHost.length === 1) return only;
+  const ambiguous = onHost.length > 1;
+  throw new IdentityError({
+    code: ambiguous ? 'member-ambiguous' : 'member-unknown',
+    message: ambiguous ? `${shown(text)} carries more than one role.` : `No member is called ${shown(text)}.`,
+    next: ambiguous
+      ? `Name one of ${onHost.map((member) => member.name).join(', ')}.`
+      : 'See "bornemisza members" for the names.',
+  });
+}
+
+/**
+ * Puts a member out for good: signs, adds, saves. Gossip, hanging up and HAProxy's list are the caller's.
+ *
+ * @throws IdentityError `not-authority`, `member-unknown`, `member-ambiguous`, `disk-full`
+ */
+export async function removeMember(
+  identity: Identity,
+  member: string,
+  reason: string,
+  nowMs: number,
+): Promise<{ readonly bytes: Uint8Array; readonly change: RosterChange; readonly peerId: PeerId }> {
+  const authority = authorityOf(identity);
+  const { peerId, name } = findMember(identity.roster, member);
+  const serials = identity.roster.serialsOf(peerId);
+  const bytes = await authority.revoke({ peerId, name, serials }, reason, Math.floor(nowMs));
+  const change = identity.roster.addRevocation(bytes);
+  await identity.roster.save();
+  return { bytes, change, peerId };
+}
+
+function authorityOf(identity: Identity): Authority {
+  if (identity.authority !== undefined) return identity.authority;
+  const authorities = identity.roster
+    .authorities()
+    .map((peerId) => identity.roster.get(peerId)?.name ?? peerId);
+  throw new IdentityError({
+    code: 'not-authority',
+    message: `This node may not sign for the cluster ${identity.cluster}.`,
+    next: `Run the command on an authority: ${authorities.join(', ') || 'none is known here'}.`,
+  });
+}
+
+/**
+ * Makes this node an authority: a further one, or the first again after all were lost.
+ *
+ * @param bundle the recovery bundle that `init` printed
+ * @returns the daemon reads it at its next start
+ * @throws IdentityError `recovery-*`, `recovery-other-cluster`, `already-authority`
+ */
+export async function becomeAuthority(
+  identity: Identity,
+  recovery: { readonly bundle: string; readonly passphrase: string },
+  nowMs: number,
+): Promise<Authority> {
+  if (identity.authority !== undefined) {
+    const next = 'Nothing is left to do.';
+    throw new IdentityError({
+      code: 'already-authority',
+      message: 'This node is an authority already.',
+      next,
+    });
+  }
+  const root = await openRoot(recovery.bundle, recovery.passphrase);
+  const [opened] = trustOf(root.cluster, root.certificatePem).roots;
+  if (!identity.trust.roots.some((known) => known.fingerprint === opened?.fingerprint)) {
+    throw new IdentityError({
+      code: 'recovery-other-cluster',
+      message: `The recovery bundle is not of this cluster's root (${identity.cluster}).`,
+      next: 'Take the bundle that "bornemisza init" printed for this cluster.',
+    });
+  }
+  const files = await createAuthority(root, identity.peerId, nowMs);
+  await installAuthority(identity.stateDir, { ...files, bundle: recovery.bundle });
+  const authority = await loadAuthority(identity.stateDir, identity.trust, identity.peerId);
+  if (authority === undefined) throw new TypeError('an authority was just installed');
+  identity.roster.addAuthority(authority.certificate.pem);
+  await identity.roster.save();
+  return authority;
+}
+
+/** Bytes for an authority: a request for the same names and the same TLS key. */
+export async function renewalRequest(identity: Identity): Promise<Uint8Array> {
+  const key = createPrivateKey(await identity.tlsKeyPem());
+  return Buffer.from(createSigningRequest(key, identity.host, identity.role));
+}
+
+/**
+ * The authority's side. An expired member may renew, a removed one may not.
+ *
+ * @param fromPeerId as proved by the connection (Noise)
+ * @returns the new chain; the roster here has it already
+ * @throws IdentityError `not-authority`, `peer-unknown`, `peer-revoked`, `renewal-early`, `request-*`
+ */
+export async function answerRenewal(
+  identity: Identity,
+  fromPeerId: PeerId,
+  request: Uint8Array,
+  nowMs: number,
+): Promise<Uint8Array> {
+  const authority = authorityOf(identity);
+  const { roster } = identity;
+  const current = roster.get(fromPeerId);
+  if (current === undefined) throw notRenewable(fromPeerId, roster.isRevoked(fromPeerId));
+  // Also bounds the serials that a revocation has to name.
+  if (!renewalDue(current, nowMs)) throw tooEarly(current);
+  const csrPem = Buffer.from(request.subarray(0, 16_384)).toString('latin1');
+  const renewed = await authority.renew(current, csrPem, nowMs);
+  roster.add(renewed);
+  await roster.save();
+  return Buffer.from(renewed.chainPem);
+}
+
+/** The node's side: checks, writes, and uses the new chain from now on. @throws IdentityError `certificate-*` */
+export async function acceptRenewal(
+  identity: Identity,
+  answer: Uint8Array,
+  nowMs: number,
+): Promise<NodeCertificate> {
+  const pem = Buffer.from(answer.subarray(0, 32_768)).toString('latin1');
+  const renewed = verifyChain(pem, identity.trust, nowMs);
+  checkTlsKey(await identity.tlsKeyPem(), renewed);
+  if (renewed.peerId !== identity.peerId || renewed.name !== identity.name) {
+    throw new IdentityError({
+      code: 'certificate-other-peer',
+      message: `The renewed certificate is of ${renewed.name}, not of ${identity.name}.`,
+      next: 'Nothing was changed; look in the journal of the authority.',
+    });
+  }
+  await writeStateFile(join(identity.stateDir, FILES.chain), renewed.chainPem);
+  identity.roster.add(renewed);
+  await identity.roster.save();
+  const own = identity as MutableIdentity;
+  own.certificate = renewed;
+  own.chainPem = renewed.chainPem;
+  return renewed;
+}
+
+function notRenewable(peerId: PeerId, revoked: boolean): IdentityError {
+  return new IdentityError({
+    code: revoked ? 'peer-revoked' : 'peer-unknown',
+    message: revoked ? `${peerId} was removed from the cluster.` : `${peerId} was never admitted.`,
+    next: 'Join that machine again: "bornemisza join --reset" with a fresh token.',
+  });
+}
+
+function tooEarly(current: NodeCertificate): IdentityError {
+  return new IdentityError({
+    code: 'renewal-early',
+    message: `The certificate of ${current.name} has more than half of its life before it.`,
+    next: 'Nothing: it renews by itself when half of its life is over.',
+  });
+}

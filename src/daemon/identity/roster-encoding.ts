@@ -1,0 +1,95 @@
+import { z } from 'zod';
+import { IdentityError } from './errors.ts';
+
+/** The parts of a roster as they travel and lie on disk: DER and signed bytes, nothing verified yet. */
+export interface RosterItems {
+  readonly cluster: string;
+  readonly authorities: readonly Uint8Array[];
+  readonly certificates: readonly { readonly leaf: Uint8Array; readonly issuer: Uint8Array }[];
+  readonly revocations: readonly {
+    readonly payload: Buffer;
+    readonly signature: Buffer;
+    readonly issuer: Uint8Array;
+  }[];
+}
+
+/** 500 certificates of 1.6 kB and 2000 revocations of 1.2 kB, in base64, with room to spare. */
+export const ROSTER_BYTES = 4 * 1024 * 1024;
+
+const der = z.base64().max(4096);
+const issuer = z.int().min(0).max(63);
+
+/** Issuers are few and repeat, so they are listed once and named by their place. */
+const Encoded = z.object({
+  version: z.literal(1),
+  cluster: z.string().regex(/^[a-z0-9-]{1,32}$/),
+  issuers: z.array(der).max(64),
+  authorities: z.array(issuer).max(64),
+  certificates: z.array(z.tuple([der, issuer])).max(1000),
+  revocations: z.array(z.tuple([der, z.base64().max(1024), issuer])).max(4000),
+});
+
+export function encodeRoster(items: RosterItems): Uint8Array {
+  const places = new Map<string, number>();
+  const place = (raw: Uint8Array) => {
+    const text = base64(raw);
+    const known = places.get(text) ?? places.size;
+    places.set(text, known);
+    return known;
+  };
+  const encoded = {
+    version: 1,
+    cluster: items.cluster,
+    authorities: items.authorities.map(place),
+    certificates: items.certificates.map((item) => [base64(item.leaf), place(item.issuer)]),
+    revocations: items.revocations.map((item) => [
+      base64(item.payload),
+      base64(item.signature),
+      place(item.issuer),
+    ]),
+  };
+  return Buffer.from(JSON.stringify({ ...encoded, issuers: [...places.keys()] }));
+}
+
+/** Bounded before parsed; no item is verified here. @throws IdentityError `roster-malformed` */
+export function decodeRoster(bytes: Uint8Array): RosterItems {
+  if (bytes.length > ROSTER_BYTES) throw malformed(`it has ${bytes.length} bytes, more than ${ROSTER_BYTES}`);
+  let encoded: z.infer<typeof Encoded>;
+  try {
+    encoded = Encoded.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+  } catch {
+    throw malformed('it cannot be read');
+  }
+  const issuers = encoded.issuers.map(fromBase64);
+  // A place that is not in the list leads to an empty certificate, which is refused like any other bad one.
+  const issuerAt = (place: number) => issuers[place] ?? Buffer.alloc(0);
+  return {
+    cluster: encoded.cluster,
+    authorities: encoded.authorities.map(issuerAt),
+    certificates: encoded.certificates.map(([leaf, place]) => ({
+      leaf: fromBase64(leaf),
+      issuer: issuerAt(place),
+    })),
+    revocations: encoded.revocations.map(([payload, signature, place]) => ({
+      payload: fromBase64(payload),
+      signature: fromBase64(signature),
+      issuer: issuerAt(place),
+    })),
+  };
+}
+
+function base64(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('base64');
+}
+
+function fromBase64(text: string): Buffer {
+  return Buffer.from(text, 'base64');
+}
+
+function malformed(why: string): IdentityError {
+  return new IdentityError({
+    code: 'roster-malformed',
+    message: `This is not a roster: ${why}.`,
+    next: 'Nothing was changed; look in the journal for the member that sent it.',
+  });
+}

@@ -1,0 +1,373 @@
+import { randomBytes } from 'node:crypto';
+import { chown, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { z } from 'zod';
+import { IdentityError } from './errors.ts';
+
+/**
+ * The state directory of a role instance, /var/lib/bornemisza/ROLE: 0700, every file 0600, every file written whole
+ * (temporary file, fsync, rename). `cluster.json` is written last and makes the state complete; until then
+ * `unfinished.json` says that what lies there is the rest of an init or join that did not end.
+ */
+export const FILES = {
+  nodeKey: 'node.key',
+  tlsKey: 'tls.key',
+  chain: 'chain.pem',
+  roots: 'roots.pem',
+  cluster: 'cluster.json',
+  roster: 'roster.json',
+  secrets: 'secrets.json',
+  authority: 'authority',
+  unfinished: 'unfinished.json',
+} as const;
+
+/** A full roster takes 4 MiB at most; every other file is far smaller. */
+export const FILE_BYTES = 6 * 1024 * 1024;
+
+/** Numeric user and group that shall own the files: the CLI runs as root, the daemon does not. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+const Seed = z.object({
+  peerId: z.string().max(64),
+  address: z.string().max(15),
+  port: z.int().min(1).max(65_535),
+});
+/** Where a member listens for libp2p. */
+export type Seed = Readonly<z.infer<typeof Seed>>;
+/** As many seeds as a joiner could ever need to find one that answers. */
+export const Seeds = z.array(Seed).max(64);
+
+const ClusterFile = z.object({
+  version: z.literal(1),
+  cluster: z.string().max(32),
+  role: z.enum(['app', 'db']),
+  host: z.string().max(63),
+  address: z.string().max(15),
+  peerId: z.string().max(64),
+  founder: z.boolean(),
+  firstOfRole: z.boolean(),
+  seeds: Seeds,
+});
+export type ClusterFile = Readonly<z.infer<typeof ClusterFile>>;
+
+const Unfinished = z.object({ version: z.literal(1), what: z.enum(['init', 'join']) });
+export type Unfinished = z.infer<typeof Unfinished>['what'];
+
+export type StateOf = 'empty' | 'unfinished' | 'complete';
+
+/** @throws IdentityError `state-damaged` when a key is there but neither the end nor the beginning of an init or join */
+export async function stateOf(stateDir: string): Promise<StateOf> {
+  if (await exists(join(stateDir, FILES.cluster))) return 'complete';
+  if (await exists(join(stateDir, FILES.unfinished))) return 'unfinished';
+  if (!(await exists(join(stateDir, FILES.nodeKey)))) return 'empty';
+  throw new IdentityError({
+    code: 'state-damaged',
+    message: `${join(stateDir, FILES.cluster)} is missing although this node has a key.`,
+    next: 'Restore the file from a backup, or set the state aside with "bornemisza join --reset" and join again.',
+  });
+}
+
+/**
+ * Opens the directory for an init or a join: makes it, sees that nobody's identity is in it, leaves the mark.
+ *
+ * @returns what an earlier run left unfinished
+ * @throws IdentityError `already-initialised` (init), `already-member` (join), `state-damaged`, `state-permissions`, `disk-full`, `state-io`
+ */
+export async function beginState(
+  stateDir: string,
+  what: Unfinished,
+  owner: Owner | undefined,
+): Promise<Unfinished | undefined> {
+  await createDirectory(stateDir, owner);
+  await checkDirectory(stateDir);
+  const state = await stateOf(stateDir);
+  if (state === 'complete') throw await alreadyInitialised(stateDir, what);
+  const mark = join(stateDir, FILES.unfinished);
+  const before = state === 'unfinished' ? await unfinishedIn(mark) : undefined;
+  await writeStateFile(mark, JSON.stringify({ version: 1, what }));
+  return before;
+}
+
+/** A mark that was cut in half still marks: what lies beside it is thrown away rather than built upon. */
+async function unfinishedIn(mark: string): Promise<Unfinished> {
+  try {
+    return Unfinished.parse(JSON.parse(await readStateFile(mark))).what;
+  } catch {
+    return 'init';
+  }
+}
+
+/** Commits: from here on the state is complete. */
+export async function finishState(stateDir: string, cluster: ClusterFile): Promise<void> {
+  await writeStateFile(join(stateDir, FILES.cluster), `${JSON.stringify(cluster, undefined, 2)}\n`);
+  await rm(join(stateDir, FILES.unfinished), { force: true });
+}
+
+async function alreadyInitialised(stateDir: string, what: Unfinished): Promise<IdentityError> {
+  const of = await readClusterFile(stateDir).then(
+    (cluster) => `${cluster.host}/${cluster.role} of the cluster ${cluster.cluster}`,
+    () => 'a member of a cluster',
+  );
+  return new IdentityError({
+    code: what === 'init' ? 'already-initialised' : 'already-member',
+    message: `This node is ${of} already (${stateDir}).`,
+    next: 'Start it with systemctl, or leave that cluster first: "bornemisza leave", then "--reset".',
+  });
+}
+
+/** @throws IdentityError `not-initialised`, `state-unfinished`, `state-damaged`, `state-file-damaged`, `state-permissions` */
+export async function readClusterFile(stateDir: string): Promise<ClusterFile> {
+  const state = await stateOf(stateDir);
+  if (state === 'empty') {
+    throw new IdentityError({
+      code: 'not-initialised',
+      message: `This node belongs to no cluster yet (${stateDir}).`,
+      next: 'Run "bornemisza init" on the first machine, "bornemisza join" on every other one.',
+    });
+  }
+  if (state === 'unfinished') {
+    throw new IdentityError({
+      code: 'state-unfinished',
+      message: `An init or join of this node did not end (${stateDir}).`,
+      next: 'Run the same "bornemisza init" or "bornemisza join" again: it goes on where it stopped.',
+    });
+  }
+  await checkDirectory(stateDir);
+  return readDecoded(join(stateDir, FILES.cluster), (text) => ClusterFile.parse(JSON.parse(text)));
+}
+
+/** Removes what an unfinished run left. The directory and the mark stay. */
+export async function clearState(stateDir: string): Promise<void> {
+  const kept: string[] = [FILES.unfinished];
+  for (const name of await readdir(stateDir)) {
+    if (!kept.includes(name) && isOurs(name))
+      await rm(join(stateDir, name), { recursive: true, force: true });
+  }
+}
+
+/** Sets the old identity aside, whole, so that this machine can join anew. @returns the directory that now holds it */
+export async function resetState(stateDir: string, nowMs: number): Promise<string> {
+  await checkDirectory(stateDir);
+  const aside = join(stateDir, `old-${new Date(nowMs).toISOString().replaceAll(':', '')}`);
+  await createDirectory(aside, await ownerOf(stateDir));
+  try {
+    for (const name of await readdir(stateDir)) {
+      if (isOurs(name)) await rename(join(stateDir, name), join(aside, name));
+    }
+  } catch (error) {
+    throw fileError(stateDir, error);
+  }
+  return aside;
+}
+
+/** Other rooms keep files in the directory too (snapshot, audit): only our own are cleared or set aside. */
+function isOurs(name: string): boolean {
+  const ours: string[] = Object.values(FILES);
+  return ours.includes(name.replace(/\.previous$/, '')) || /^\..*\.tmp$/.test(name);
+}
+
+/** Makes a directory 0700 and, for root, hands it to its owner. Leaves one that exists as it is. */
+export async function createDirectory(path: string, owner?: Owner): Promise<void> {
+  try {
+    const made = await mkdir(path, { recursive: true, mode: 0o700 });
+    if (made !== undefined && owner !== undefined && isRoot()) await chown(path, owner.uid, owner.gid);
+  } catch (error) {
+    throw fileError(path, error);
+  }
+}
+
+/** @throws IdentityError `state-permissions` when others may look into the directory or it is somebody else's */
+export async function checkDirectory(path: string): Promise<void> {
+  const facts = await stat(path).catch((error: unknown) => {
+    throw fileError(path, error);
+  });
+  if (!facts.isDirectory()) throw permissions(path, 'it is not a directory', `mv ${path} ${path}.old`);
+  if ((facts.mode & 0o077) !== 0) throw permissions(path, 'others may look into it', `chmod 0700 ${path}`);
+  if (!isRoot() && facts.uid !== process.getuid?.()) {
+    throw permissions(path, "it is another user's", `chown -R bornemisza:bornemisza ${path}`);
+  }
+}
+
+/** Reads a whole small file. @throws IdentityError `state-file-missing`, `state-file-damaged`, `state-permissions`, `state-io` */
+export async function readStateFile(path: string): Promise<string> {
+  let file: Awaited<ReturnType<typeof open>>;
+  try {
+    file = await open(path, 'r');
+  } catch (error) {
+    throw fileError(path, error);
+  }
+  try {
+    const facts = await file.stat();
+    if ((facts.mode & 0o077) !== 0) throw permissions(path, 'others may read it', `chmod 0600 ${path}`);
+    if (!facts.isFile() || facts.size > FILE_BYTES) throw damaged(path);
+    return await file.readFile('utf8');
+  } catch (error) {
+    throw error instanceof IdentityError ? error : fileError(path, error);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Reads and decodes; whatever the decoder throws becomes one sentence that names the file. */
+export async function readDecoded<T>(path: string, decode: (text: string) => T): Promise<T> {
+  const text = await readStateFile(path);
+  try {
+    return decode(text);
+  } catch {
+    // No cause: a parser's message quotes the text, and the text may be a secret.
+    throw damaged(path);
+  }
+}
+
+/**
+ * Writes a file whole or not at all: temporary file beside it, fsync, rename, fsync of the directory. 0600, and the
+ * directory's owner also where root writes.
+ *
+ * @param keepPrevious keeps the replaced generation as `FILE.previous`
+ * @throws IdentityError `disk-full` (worth retrying), `state-permissions`, `state-io`; the old file is untouched then
+ */
+export async function writeStateFile(path: string, content: string, keepPrevious = false): Promise<void> {
+  const temporary = temporaryFor(path);
+  try {
+    await writeSynced(temporary, content);
+    if (keepPrevious) await keepGeneration(path);
+    await rename(temporary, path);
+    await syncDirectory(dirname(path));
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw fileError(path, error);
+  }
+}
+
+/**
+ * Writes a file only where there is none: of two writers at once, in one process or in two, one wins.
+ *
+ * @returns false when the file was there already
+ */
+export async function writeNewStateFile(path: string, content: string): Promise<boolean> {
+  const temporary = temporaryFor(path);
+  try {
+    await writeSynced(temporary, content);
+    await link(temporary, path);
+    await syncDirectory(dirname(path));
+    return true;
+  } catch (error) {
+    if (isCode(error, 'EEXIST')) return false;
+    throw fileError(path, error);
+  } finally {
+    await rm(temporary, { force: true }).catch(() => undefined);
+  }
+}
+
+function temporaryFor(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`);
+}
+
+async function writeSynced(path: string, content: string): Promise<void> {
+  const file = await open(path, 'wx', 0o600);
+  try {
+    await file.writeFile(content);
+    const owner = await ownerOf(dirname(path));
+    if (isRoot()) await file.chown(owner.uid, owner.gid);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function keepGeneration(path: string): Promise<void> {
+  const previous = `${path}.previous`;
+  await rm(previous, { force: true });
+  await link(path, previous).catch((error: unknown) => {
+    if (!isCode(error, 'ENOENT')) throw error;
+  });
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+export async function ownerOf(path: string): Promise<Owner> {
+  const { uid, gid } = await stat(path);
+  return { uid, gid };
+}
+
+function isRoot(): boolean {
+  return process.getuid?.() === 0;
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return false;
+    throw fileError(path, error);
+  }
+}
+
+function isCode(error: unknown, ...codes: string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code));
+}
+
+export function damaged(path: string): IdentityError {
+  return new IdentityError({
+    code: 'state-file-damaged',
+    message: `${path} is damaged or cut short.`,
+    next: 'Restore it from a backup, or set the state aside with "bornemisza join --reset" and join again.',
+  });
+}
+
+function permissions(path: string, why: string, command: string): IdentityError {
+  return new IdentityError({
+    code: 'state-permissions',
+    message: `${path} cannot be trusted: ${why}.`,
+    next: `Run: ${command}`,
+  });
+}
+
+/** One sentence for what the file system said. */
+export function fileError(path: string, error: unknown): IdentityError {
+  if (error instanceof IdentityError) return error;
+  if (isCode(error, 'ENOSPC', 'EDQUOT')) {
+    const next = 'Free some space (df -h), then try again.';
+    const message = `The disk is full: ${path} could not be written.`;
+    return new IdentityError({ code: 'disk-full', message, next, retry: true, cause: error });
+  }
+  if (isCode(error, 'ENOENT')) {
+    const next =
+      'Restore it from a backup, or set the state aside with "bornemisza join --reset" and join again.';
+    return new IdentityError({
+      code: 'state-file-missing',
+      message: `${path} is missing.`,
+      next,
+      cause: error,
+    });
+  }
+  if (isCode(error, 'EACCES', 'EPERM', 'EROFS')) {
+    const next = 'Run the command as root, or look at the permissions of the directory with ls -ld.';
+    return new IdentityError({
+      code: 'state-permissions',
+      message: `${path} may not be used.`,
+      next,
+      cause: error,
+    });
+  }
+  const reason = error instanceof Error ? error.message : 'unknown reason';
+  const next = 'Look at the disk (dmesg, journalctl -k), then try again.';
+  return new IdentityError({
+    code: 'state-io',
+    message: `${path} could not be used: ${reason}.`,
+    next,
+    retry: true,
+    cause: error,
+  });
+}
