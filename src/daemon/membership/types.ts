@@ -57,7 +57,13 @@ export interface Accusation {
   readonly subject: PeerId;
   readonly incarnation: number;
   readonly accuser: PeerId;
+  /**
+   * `closed`: the connection ended and the subject's own host refused a new one, so no process listens there, and the
+   * time left for a refutation may be short. `silent` (and absent): no answer, directly or through others.
+   */
+  readonly evidence?: Evidence;
 }
+export type Evidence = 'silent' | 'closed';
 export interface SignedAccusation {
   readonly accusation: Accusation;
   readonly payload: Uint8Array;
@@ -73,14 +79,34 @@ export interface DigestEntry {
 
 /** What travels between members. `batch` rides on gossip or a stream, the rest on streams only. */
 export type Message =
-  | { readonly kind: 'batch'; readonly records: readonly SignedRecord[]; readonly accusations: readonly SignedAccusation[] }
+  | {
+      readonly kind: 'batch';
+      readonly records: readonly SignedRecord[];
+      readonly accusations: readonly SignedAccusation[];
+    }
   | { readonly kind: 'ping'; readonly nonce: number }
   | { readonly kind: 'ack'; readonly nonce: number }
   | { readonly kind: 'pingRequest'; readonly nonce: number; readonly target: PeerId }
   /** Answer to a pingRequest: whether the target answered the asked member in time. */
-  | { readonly kind: 'pingReport'; readonly nonce: number; readonly target: PeerId; readonly reached: boolean }
-  /** First half of a sync. `wantsReply` asks for the other side's digest difference in return. */
-  | { readonly kind: 'digest'; readonly entries: readonly DigestEntry[]; readonly wantsReply: boolean }
+  | {
+      readonly kind: 'pingReport';
+      readonly nonce: number;
+      readonly target: PeerId;
+      readonly reached: boolean;
+    }
+  /** "I close this link because I have too many": the end of a connection that follows is no evidence of anything. */
+  | { readonly kind: 'unlink' }
+  /**
+   * First half of a sync. `wantsReply` asks for the other side's digest difference in return. With `hash` (16 hex
+   * characters over the whole table) `entries` is empty: who holds the same table answers with an empty final delta,
+   * who does not answers with its own entries.
+   */
+  | {
+      readonly kind: 'digest';
+      readonly entries: readonly DigestEntry[];
+      readonly wantsReply: boolean;
+      readonly hash?: string;
+    }
   /** Second half: what the asked side knows better, and what it wants from the asker. `final` ends the exchange. */
   | {
       readonly kind: 'delta';
@@ -125,8 +151,18 @@ export type Timer =
   | { readonly kind: 'probeTimeout'; readonly epoch: number; readonly nonce: number }
   | { readonly kind: 'indirectTimeout'; readonly epoch: number; readonly nonce: number }
   | { readonly kind: 'relayTimeout'; readonly epoch: number; readonly nonce: number }
-  | { readonly kind: 'suspicion'; readonly epoch: number; readonly subject: PeerId; readonly incarnation: number }
-  | { readonly kind: 'restartWindow'; readonly epoch: number; readonly subject: PeerId; readonly incarnation: number }
+  | {
+      readonly kind: 'suspicion';
+      readonly epoch: number;
+      readonly subject: PeerId;
+      readonly incarnation: number;
+    }
+  | {
+      readonly kind: 'restartWindow';
+      readonly epoch: number;
+      readonly subject: PeerId;
+      readonly incarnation: number;
+    }
   | { readonly kind: 'flush'; readonly epoch: number }
   | { readonly kind: 'sync'; readonly epoch: number }
   | { readonly kind: 'links'; readonly epoch: number }
@@ -162,8 +198,24 @@ export type Event =
   | { readonly kind: 'admitted'; readonly member: Admitted }
   | { readonly kind: 'revoked'; readonly peer: PeerId }
   | { readonly kind: 'connected'; readonly peer: PeerId }
+  /** The last connection with the peer ended, whoever ended it. */
   | { readonly kind: 'disconnected'; readonly peer: PeerId }
-  | { readonly kind: 'received'; readonly from: PeerId; readonly message: Message }
+  /**
+   * A dial asked for by `connect` ended without a connection. `refused` is true only when the other host itself said
+   * so (ECONNREFUSED, or a reset during the handshake): then no process listens there. False for timeouts,
+   * unreachable networks and everything else.
+   */
+  | { readonly kind: 'dialFailed'; readonly peer: PeerId; readonly refused: boolean }
+  /**
+   * `from` is the authenticated peer at the other end of the stream; for gossip, the peer that handed it on.
+   * `via` tells a batch that gossip carries to everybody (default) from one that came on a stream to us alone.
+   */
+  | {
+      readonly kind: 'received';
+      readonly from: PeerId;
+      readonly message: Message;
+      readonly via?: 'gossip' | 'stream';
+    }
   | { readonly kind: 'timer'; readonly timer: Timer }
   | { readonly kind: 'local'; readonly facts: LocalFacts }
   /** The event loop was late by this much: the node's own health gets worse, its timeouts longer. */
@@ -180,7 +232,12 @@ export type Effect =
   | { readonly kind: 'connect'; readonly peer: PeerId; readonly address: string; readonly port: number }
   | { readonly kind: 'disconnect'; readonly peer: PeerId; readonly reason: string }
   /** The view changed. `member` is the newest state, `was` the state before (undefined: new). */
-  | { readonly kind: 'changed'; readonly member: Member; readonly was: MemberState | undefined; readonly why: string }
+  | {
+      readonly kind: 'changed';
+      readonly member: Member;
+      readonly was: MemberState | undefined;
+      readonly why: string;
+    }
   /** The first sync ended. */
   | { readonly kind: 'synced'; readonly with: PeerId }
   /** A member was forgotten for good. */
@@ -188,7 +245,12 @@ export type Effect =
   /** Another process with this node's key is alive and started later or earlier; the later one must stop. */
   | { readonly kind: 'clone'; readonly otherStartId: string; readonly mustStop: boolean }
   /** Something an operator may want to know, e.g. a refused record. `code` is stable. */
-  | { readonly kind: 'note'; readonly code: string; readonly peer: PeerId | undefined; readonly detail: string };
+  | {
+      readonly kind: 'note';
+      readonly code: string;
+      readonly peer: PeerId | undefined;
+      readonly detail: string;
+    };
 
 /** What survives a restart: every known record, the failed ones included. */
 export interface Snapshot {

@@ -1,0 +1,149 @@
+import { type Core, type Outgoing, schedulePeriodic, send } from './core.ts';
+import { limits } from './limits.ts';
+import type { Message, PeerId, SignedAccusation, SignedRecord } from './types.ts';
+
+/**
+ * What is new goes out once, on gossip, together with whatever else waits. Gossip is dear (8 ms of CPU on every node for
+ * each message), so the cluster as a whole has a budget, which each node estimates from what it hears; what finds no
+ * room rides on existing streams to a few links, and with the next message that does find room, whoever sends it.
+ */
+
+/** `delayMs` above the flush time lets somebody else be first: what arrives by gossip meanwhile is not repeated. */
+export function tellRecord(core: Core, peer: PeerId, delayMs: number): void {
+  const readyMs = core.nowMs + delayMs;
+  const waiting = core.outgoingRecords.get(peer);
+  core.outgoingRecords.set(peer, {
+    readyMs: waiting === undefined ? readyMs : Math.min(waiting.readyMs, readyMs),
+    streamed: false,
+  });
+  flushBy(core, readyMs);
+}
+
+export function tellAccusation(core: Core, signed: SignedAccusation, delayMs: number): void {
+  if (core.outgoingAccusations.size >= limits.members) return;
+  const readyMs = core.nowMs + delayMs;
+  core.outgoingAccusations.set(signed, { readyMs, streamed: false });
+  flushBy(core, readyMs);
+}
+
+/** Somebody has gossiped what we hold: everybody has it, or soon will. */
+export function wasGossiped(core: Core, peer: PeerId): void {
+  core.outgoingRecords.delete(peer);
+}
+
+export function accusationWasGossiped(core: Core, subject: PeerId, accuser: PeerId): void {
+  for (const signed of core.outgoingAccusations.keys()) {
+    const { accusation } = signed;
+    if (accusation.subject === subject && accusation.accuser === accuser)
+      core.outgoingAccusations.delete(signed);
+  }
+}
+
+/** What was to be told about a member that is forgotten, or whose accusations are void. */
+export function withdraw(core: Core, subject: PeerId): void {
+  for (const signed of core.outgoingAccusations.keys())
+    if (signed.accusation.subject === subject) core.outgoingAccusations.delete(signed);
+}
+
+function flushBy(core: Core, readyMs: number): void {
+  if (core.dueMs.flush > core.nowMs && core.dueMs.flush <= readyMs) return;
+  schedulePeriodic(core, 'flush', readyMs - core.nowMs);
+}
+
+/** A message of gossip was heard or sent: part of the estimate of the cluster's rate. */
+export function countGossip(core: Core): void {
+  core.gossipTimesMs.push(core.nowMs);
+  if (core.gossipTimesMs.length > limits.gossipTimes) core.gossipTimesMs.shift();
+}
+
+function gossipLastSecond(core: Core): number {
+  let count = 0;
+  for (let at = core.gossipTimesMs.length - 1; at >= 0; at -= 1) {
+    if (core.nowMs - (core.gossipTimesMs[at] ?? 0) >= 1000) break;
+    count += 1;
+  }
+  return count;
+}
+
+/** Life and death go first: accusations and refutations may use as much again as everything else together. */
+function hasRoom(core: Core): boolean {
+  const urgent = core.outgoingAccusations.size > 0 || core.outgoingRecords.has(core.selfId);
+  return gossipLastSecond(core) < core.preset.gossipPerSecond * (urgent ? 1.5 : 1);
+}
+
+export function flush(core: Core): void {
+  core.dueMs.flush = 0;
+  if (core.links.size === 0) {
+    // Nobody to tell. Whoever connects is greeted with our record and syncs for the rest.
+    core.outgoingRecords.clear();
+    core.outgoingAccusations.clear();
+    return;
+  }
+  const next = earliest(core);
+  if (next === undefined) return;
+  if (next > core.nowMs) return flushBy(core, next);
+  if (hasRoom(core)) publish(core);
+  else streamToSome(core);
+  const again = earliest(core);
+  if (again !== undefined) flushBy(core, Math.max(again, core.nowMs + core.preset.flushMs));
+}
+
+function earliest(core: Core): number | undefined {
+  let first: number | undefined;
+  const look = (outgoing: Outgoing): void => {
+    if (first === undefined || outgoing.readyMs < first) first = outgoing.readyMs;
+  };
+  for (const outgoing of core.outgoingRecords.values()) look(outgoing);
+  for (const outgoing of core.outgoingAccusations.values()) look(outgoing);
+  return first;
+}
+
+/** One message, with everything that waits: what is not due yet travels free. */
+function publish(core: Core): void {
+  const message = batchOf(core, () => true);
+  for (const signed of message.records) core.outgoingRecords.delete(signed.record.peerId);
+  for (const signed of message.accusations) core.outgoingAccusations.delete(signed);
+  if (message.records.length + message.accusations.length === 0) return;
+  countGossip(core);
+  core.effects.push({ kind: 'publish', message });
+}
+
+function streamToSome(core: Core): void {
+  const message = batchOf(core, (outgoing) => !outgoing.streamed && outgoing.readyMs <= core.nowMs);
+  const postpone = (outgoing: Outgoing | undefined, streamed: boolean): void => {
+    if (outgoing === undefined) return;
+    outgoing.streamed ||= streamed;
+    outgoing.readyMs = core.nowMs + core.random.between(1, 4) * core.preset.stormFlushMs;
+  };
+  for (const [, outgoing] of core.outgoingRecords)
+    if (outgoing.readyMs <= core.nowMs) postpone(outgoing, false);
+  for (const [, outgoing] of core.outgoingAccusations)
+    if (outgoing.readyMs <= core.nowMs) postpone(outgoing, false);
+  for (const signed of message.records) postpone(core.outgoingRecords.get(signed.record.peerId), true);
+  for (const signed of message.accusations) postpone(core.outgoingAccusations.get(signed), true);
+  if (message.records.length + message.accusations.length === 0) return;
+  for (const link of core.random.sample([...core.links.keys()], core.preset.fanout))
+    send(core, link, message);
+}
+
+function batchOf(core: Core, wanted: (outgoing: Outgoing) => boolean): Extract<Message, { kind: 'batch' }> {
+  const records: SignedRecord[] = [];
+  for (const [peer, outgoing] of core.outgoingRecords) {
+    if (records.length >= limits.recordsPerMessage) break;
+    const entry = core.entries.get(peer);
+    if (entry === undefined) core.outgoingRecords.delete(peer);
+    else if (wanted(outgoing)) records.push(entry.signed);
+  }
+  const accusations: SignedAccusation[] = [];
+  for (const [signed, outgoing] of core.outgoingAccusations) {
+    if (accusations.length >= limits.accusationsPerMessage) break;
+    if (wanted(outgoing)) accusations.push(signed);
+  }
+  return { kind: 'batch', records, accusations };
+}
+
+/** To every link at once, for what cannot wait for gossip's hops: leaving, and saying goodbye. */
+export function tellLinks(core: Core, signed: SignedRecord): void {
+  for (const link of core.links.keys())
+    send(core, link, { kind: 'batch', records: [signed], accusations: [] });
+}

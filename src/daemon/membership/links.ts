@@ -1,0 +1,167 @@
+import {
+  type Core,
+  connect,
+  type Dial,
+  type Entry,
+  isLiving,
+  isRestarting,
+  note,
+  schedulePeriodic,
+  selfEntry,
+  send,
+} from './core.ts';
+import { heardFrom, probe, probeDialFailed, probeNewLink } from './probing.ts';
+import { proofAgainst } from './suspicion.ts';
+import { beginSync, syncOnLink } from './sync.ts';
+import type { PeerId } from './types.ts';
+
+/**
+ * Whom to be linked with: everybody up to twelve members, above six to ten at random, so that each member is watched
+ * by six and the graph stays connected. Who is dead or was never seen is dialled for ever, but seldom.
+ */
+export function planLinks(core: Core): void {
+  const { preset } = core;
+  const living = [...core.entries.values()].filter(
+    (entry) => entry.peerId !== core.selfId && isLiving(entry),
+  );
+  if (selfEntry(core).state !== 'left') {
+    const full = living.length + 1 <= preset.fullMeshMembers;
+    dialLiving(core, living, full);
+    if (!full) closeSurplus(core);
+    dialLost(core);
+  }
+  schedulePeriodic(core, 'links', preset.linksIntervalMs * core.random.between(0.8, 1.2));
+}
+
+function dialLiving(core: Core, living: readonly Entry[], full: boolean): void {
+  const missing = living.filter((entry) => mayDial(core, entry.peerId));
+  const restarting = missing.filter((entry) => isRestarting(core, entry));
+  for (const entry of restarting) dial(core, entry.peerId, true);
+  const rest = missing.filter((entry) => !isRestarting(core, entry));
+  const wanted = full ? rest.length : core.preset.minLinks - linksThatCount(core) - dialsUnderWay(core);
+  for (const entry of core.random.sample(rest, Math.max(0, wanted))) {
+    if (full && lets(core, entry.peerId)) continue;
+    dial(core, entry.peerId, false);
+    probe(core, entry.peerId, 'dial');
+  }
+}
+
+function mayDial(core: Core, peer: PeerId): boolean {
+  if (core.links.has(peer) || core.probes.has(peer)) return false;
+  return (core.dials.get(peer)?.nextMs ?? 0) <= core.nowMs;
+}
+
+/** Two that miss each other should not both dial: the one with the larger id lets the other go first. */
+function lets(core: Core, peer: PeerId): boolean {
+  if (core.dials.has(peer) || core.selfId < peer || core.links.size === 0) return false;
+  core.dials.set(peer, { failures: 0, nextMs: core.nowMs + core.preset.linksIntervalMs });
+  return true;
+}
+
+function linksThatCount(core: Core): number {
+  let count = 0;
+  for (const link of core.links.values()) if (!link.unlinking) count += 1;
+  return count;
+}
+
+function dialsUnderWay(core: Core): number {
+  let count = 0;
+  for (const one of core.probes.values()) if (!core.links.has(one.target)) count += 1;
+  return count;
+}
+
+/** Notes the try and when the next may be; `impatient` for who has said that he is coming back. */
+function dial(core: Core, peer: PeerId, impatient: boolean): void {
+  const { redialMinMs, redialMaxMs } = core.preset;
+  const before: Dial = core.dials.get(peer) ?? { failures: 0, nextMs: 0 };
+  const exponent = impatient ? 0 : Math.min(before.failures, 20);
+  const backoffMs = Math.min(redialMaxMs, redialMinMs * 2 ** exponent);
+  core.dials.set(peer, {
+    failures: before.failures + 1,
+    nextMs: core.nowMs + backoffMs * core.random.between(0.5, 1.5),
+  });
+  if (impatient) connect(core, peer);
+}
+
+/** Dead members, and whoever is admitted but was never seen (or was forgotten): any one of them heals a partition. */
+function dialLost(core: Core): void {
+  const lost: PeerId[] = [];
+  for (const peer of core.roster.keys()) {
+    if (peer === core.selfId || !mayDial(core, peer)) continue;
+    const entry = core.entries.get(peer);
+    const gone = entry === undefined ? core.tombstones.get(peer)?.left === true : entry.state !== 'dead';
+    if (!gone) lost.push(peer);
+  }
+  for (const peer of core.random.sample(lost, core.preset.redialsPerRound)) {
+    dial(core, peer, false);
+    connect(core, peer);
+  }
+}
+
+/** One at a time is enough: what is too much does no harm for a second. */
+function closeSurplus(core: Core): void {
+  for (const link of core.links.values())
+    if (link.unlinking && core.nowMs - link.heardMs > core.preset.linksIntervalMs)
+      core.effects.push({ kind: 'disconnect', peer: link.peer, reason: 'asked to be closed' });
+  const surplus = linksThatCount(core) - core.preset.maxLinks;
+  if (surplus <= 0) return;
+  const closable = [...core.links.values()].filter((link) => !link.unlinking && !core.probes.has(link.peer));
+  for (const link of core.random.sample(closable, Math.min(surplus, 2))) {
+    link.unlinking = true;
+    send(core, link.peer, { kind: 'unlink' });
+  }
+}
+
+/** The other end has too many links. It waits for us to close, so that nothing it sent is lost. */
+export function hearUnlink(core: Core, from: PeerId): void {
+  const link = core.links.get(from);
+  if (link === undefined) return;
+  link.unlinking = true;
+  core.effects.push({ kind: 'disconnect', peer: from, reason: 'the peer has too many links' });
+}
+
+export function linkOpened(core: Core, peer: PeerId): void {
+  if (!core.roster.has(peer)) {
+    note(core, 'stranger-connected', peer, 'connected without being admitted');
+    core.effects.push({ kind: 'disconnect', peer, reason: 'not admitted' });
+    return;
+  }
+  core.dials.delete(peer);
+  core.links.set(peer, {
+    peer,
+    sinceMs: core.nowMs,
+    heardMs: core.nowMs,
+    pingDueMs: core.nowMs + core.preset.probeIntervalMs * core.random.between(0.5, 1),
+    unlinking: false,
+  });
+  send(core, peer, { kind: 'batch', records: [selfEntry(core).signed], accusations: [] });
+  meetAgain(core, peer);
+  probeNewLink(core, peer);
+  // The handshake needed the peer's living process, so it is as good as an answer.
+  heardFrom(core, peer);
+  syncOnLink(core, peer);
+}
+
+/** Whom we hold dead has to hear it, or it could not say otherwise; and what else it knows, we may not. */
+function meetAgain(core: Core, peer: PeerId): void {
+  const entry = core.entries.get(peer);
+  if (entry === undefined || entry.state === 'alive' || entry.state === 'left') return;
+  const accusations = proofAgainst(core, entry);
+  if (accusations.length > 0) send(core, peer, { kind: 'batch', records: [], accusations });
+  if (entry.state === 'dead') beginSync(core, peer);
+}
+
+export function linkClosed(core: Core, peer: PeerId): void {
+  const link = core.links.get(peer);
+  if (link === undefined) return;
+  core.links.delete(peer);
+  const entry = core.entries.get(peer);
+  if (link.unlinking || entry === undefined || !isLiving(entry) || selfEntry(core).state === 'left') return;
+  if (isRestarting(core, entry)) dial(core, peer, true);
+  else probe(core, peer, 'closed');
+}
+
+export function dialFailed(core: Core, peer: PeerId, refused: boolean): void {
+  if (!core.roster.has(peer)) return;
+  probeDialFailed(core, peer, refused);
+}

@@ -1,0 +1,53 @@
+import type { Preset } from './preset.ts';
+
+/**
+ * How far this node can trust its own clockwork, after Lifeguard (Dadgar, Phillips, Currey 2018, section IV-A): a node
+ * that was late, or missed answers that others got, gives everybody more time. 0 is well; each point stretches.
+ */
+export interface LocalHealth {
+  readonly score: number;
+  /** Multiplies own timeouts: 1 when well. */
+  readonly stretch: number;
+  /** No verdict before this time (ms). */
+  readonly holdUntilMs: number;
+  /** An answer came too late, or only others got one. */
+  missed(): void;
+  /** A probe was answered in time. */
+  answered(nowMs: number): void;
+  /** The own loop was late. Returns whether it was late enough to matter. */
+  late(lagMs: number, nowMs: number): boolean;
+}
+
+export function createLocalHealth(preset: Preset, enabled: boolean): LocalHealth {
+  let score = 0;
+  let holdUntilMs = 0;
+  let forgivenMs = 0;
+  const worsen = (points: number): void => {
+    if (enabled) score = Math.min(preset.healthScoreMax, score + points);
+  };
+  return {
+    get score() {
+      return score;
+    },
+    get stretch() {
+      return 1 + score * preset.healthStretch;
+    },
+    get holdUntilMs() {
+      return holdUntilMs;
+    },
+    missed: () => worsen(1),
+    answered(nowMs) {
+      if (score === 0 || nowMs - forgivenMs < preset.healthRecoveryMs) return;
+      score -= 1;
+      forgivenMs = nowMs;
+    },
+    late(lagMs, nowMs) {
+      if (!enabled || lagMs < preset.lagToleranceMs) return false;
+      // One point for what a busy loop does now and then, two for a stop of several tolerances.
+      worsen(lagMs < 4 * preset.lagToleranceMs ? 1 : 2);
+      forgivenMs = nowMs;
+      holdUntilMs = Math.max(holdUntilMs, nowMs + preset.verdictGraceMs);
+      return true;
+    },
+  };
+}

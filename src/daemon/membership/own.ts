@@ -1,0 +1,183 @@
+import { type Core, note, schedulePeriodic, selfEntry } from './core.ts';
+import { tellLinks, tellRecord, withdraw } from './dissemination.ts';
+import { limits, takeToken } from './limits.ts';
+import type { Goodbye, LocalFacts, NodeRecord } from './types.ts';
+import { changed, freezeRecord } from './view.ts';
+
+/** What this node says about itself: one writer, so there is never a conflict, only a later word. */
+
+type OwnChange = Partial<Pick<NodeRecord, 'incarnation' | 'status'>> & {
+  readonly goodbye?: NodeRecord['goodbye'];
+};
+
+/** Signs and takes up a new own record with the newest facts. */
+function renew(core: Core, change: OwnChange, why: string): void {
+  const entry = selfEntry(core);
+  const { goodbye: _, ...old } = entry.signed.record;
+  const { goodbye, ...rest } = change;
+  const rises = change.incarnation !== undefined && change.incarnation > old.incarnation;
+  const record: NodeRecord = {
+    ...old,
+    ...core.facts,
+    ...rest,
+    sequence: rises ? 0 : old.sequence + 1,
+    ...(goodbye === undefined ? {} : { goodbye }),
+  };
+  freezeRecord(record);
+  const was = entry.state;
+  entry.signed = core.signer.record(record);
+  if (was !== record.status) entry.sinceMs = core.nowMs;
+  entry.state = record.status;
+  core.factsSignedMs = core.nowMs;
+  core.ownWaits = false;
+  changed(core, entry, was, why);
+}
+
+/** Coalesced: a burst of two, then one a second with whatever has changed by then. Load alone is not worth a message. */
+export function takeFacts(core: Core, facts: LocalFacts): void {
+  const cleaned = boundFacts(core, facts);
+  if (cleaned === undefined) return;
+  const urgent = differs(cleaned, core.facts);
+  if (!urgent && cleaned.load === core.facts.load) return;
+  core.facts = cleaned;
+  if (urgent) core.ownWaits = true;
+  publishFacts(core);
+}
+
+/** Called for each change and, while one waits, by the flush timer. */
+export function publishFacts(core: Core): void {
+  const { preset } = core;
+  const entry = selfEntry(core);
+  if (entry.state === 'left') return;
+  if (!core.ownWaits) {
+    const loadIsOld = core.nowMs - core.factsSignedMs >= preset.loadIntervalMs;
+    if (loadIsOld && entry.signed.record.load !== core.facts.load) renew(core, keeping(core), 'load changed');
+    return;
+  }
+  if (takeToken(core.ownBucket, preset.ownBurst, 1000 / preset.ownIntervalMs, core.nowMs)) {
+    renew(core, keeping(core), 'own facts changed');
+    tellRecord(core, core.selfId, preset.flushMs);
+  } else if (core.dueMs.flush <= core.nowMs) {
+    schedulePeriodic(core, 'flush', preset.ownIntervalMs / 4);
+  }
+}
+
+/** A goodbye stays said while facts change. */
+function keeping(core: Core): OwnChange {
+  const { goodbye } = selfEntry(core).signed.record;
+  return goodbye === undefined ? {} : { goodbye };
+}
+
+function differs(one: LocalFacts, other: LocalFacts): boolean {
+  return JSON.stringify({ ...one, load: 0 }) !== JSON.stringify({ ...other, load: 0 });
+}
+
+/** The daemon is trusted, but a record that others would refuse must not be signed. */
+function boundFacts(core: Core, facts: LocalFacts): LocalFacts | undefined {
+  const tags = Object.entries(facts.tags);
+  const fits =
+    facts.services.length <= limits.services &&
+    tags.length <= limits.tags &&
+    Number.isSafeInteger(facts.load) &&
+    facts.load >= 0;
+  if (!fits) {
+    note(
+      core,
+      'local-facts-refused',
+      core.selfId,
+      'more services or tags than a record can hold, or a load out of range',
+    );
+    return undefined;
+  }
+  return { ...facts, services: facts.services.map((service) => ({ ...service })), tags: { ...facts.tags } };
+}
+
+/** The only answer to an accusation: a higher incarnation, at once. */
+export function refute(core: Core, atLeast: number, why: string): void {
+  const entry = selfEntry(core);
+  if (core.without.has('refutation') || entry.signed.record.status === 'left') return;
+  const incarnation = Math.max(entry.signed.record.incarnation, atLeast) + 1;
+  if (incarnation > limits.incarnation) return note(core, 'incarnation-exhausted', core.selfId, why);
+  renew(core, { ...keeping(core), incarnation, status: entry.signed.record.status }, why);
+  entry.accusations.clear();
+  withdraw(core, core.selfId);
+  tellRecord(core, core.selfId, 0);
+  tellLinks(core, entry.signed);
+}
+
+/** How long each goodbye delays the verdict: who stops or shuts down does not come back by itself. */
+function goodbyeWindowMs(core: Core, kind: Goodbye): number {
+  switch (kind) {
+    case 'restart':
+      return core.preset.goodbyeWindowMs;
+    case 'stop':
+    case 'shutdown':
+      return 0;
+  }
+}
+
+export function sayGoodbye(core: Core, kind: Goodbye): void {
+  const entry = selfEntry(core);
+  if (entry.state === 'left') return;
+  const windowMs = goodbyeWindowMs(core, kind);
+  renew(core, { goodbye: { kind, windowMs } }, `goodbye: ${kind}`);
+  tellRecord(core, core.selfId, 0);
+  tellLinks(core, entry.signed);
+}
+
+export function leave(core: Core, status: 'leaving' | 'left'): void {
+  const entry = selfEntry(core);
+  if (entry.state === 'left' || entry.state === status) return;
+  renew(core, { status }, status === 'leaving' ? 'asked to leave' : 'left');
+  tellRecord(core, core.selfId, 0);
+  tellLinks(core, entry.signed);
+}
+
+/**
+ * A record under our own key that this process did not sign: an earlier life whose snapshot was lost, or a second
+ * machine with a copy of the key. An earlier life is outbid once and never heard again; a living one bids back.
+ */
+export function hearOwnRecord(core: Core, record: NodeRecord): void {
+  const mine = selfEntry(core).signed.record;
+  if (record.incarnation < mine.incarnation) return;
+  if (record.startId === mine.startId) {
+    if (record.incarnation > mine.incarnation) refute(core, record.incarnation, 'own record from the future');
+    return;
+  }
+  const seen = core.otherStarts.get(record.startId);
+  if (seen === undefined) {
+    if (core.otherStarts.size >= limits.otherStarts) return;
+    // Whoever was there before our first sync started before us.
+    core.otherStarts.set(record.startId, {
+      earlier: !core.synced,
+      answeredTo: record.incarnation,
+      rounds: 0,
+    });
+    refute(core, record.incarnation, 'another start with our key');
+    return;
+  }
+  if (record.incarnation <= seen.answeredTo) return;
+  seen.answeredTo = record.incarnation;
+  seen.rounds += 1;
+  resolveClone(core, record, seen);
+}
+
+/** Clones of one snapshot, started together, each see the other after their first sync: then the ids decide. */
+const ROUNDS_BEFORE_IDS_DECIDE = 3;
+
+function resolveClone(core: Core, other: NodeRecord, seen: { earlier: boolean; rounds: number }): void {
+  const mine = selfEntry(core).signed.record;
+  const tied = seen.rounds >= ROUNDS_BEFORE_IDS_DECIDE;
+  // One higher bid may be an echo of an earlier life that another partition kept; two are somebody who answers.
+  const mustStop = tied ? mine.startId > other.startId : seen.earlier && seen.rounds >= 2;
+  if (seen.rounds === 2 || mustStop)
+    core.effects.push({ kind: 'clone', otherStartId: other.startId, mustStop });
+  if (mustStop) core.halted = true;
+  else refute(core, other.incarnation, 'a clone of this node is alive');
+}
+
+/** A peer can only say alive, leaving or left about itself; the window of its goodbye is ours to bound. */
+export function honouredWindowMs(core: Core, record: NodeRecord): number {
+  const asked = record.goodbye?.windowMs ?? 0;
+  return Math.min(Math.max(0, asked), core.preset.goodbyeWindowMaxMs);
+}

@@ -1,0 +1,221 @@
+import {
+  type Core,
+  type Entry,
+  isLiving,
+  isRestarting,
+  note,
+  schedule,
+  selfEntry,
+  send,
+  withoutRule,
+} from './core.ts';
+import { accusationWasGossiped, tellAccusation } from './dissemination.ts';
+import { limits, takeToken } from './limits.ts';
+import { refute } from './own.ts';
+import { decide } from './precedence.ts';
+import { probe } from './probing.ts';
+import { absolve, isCount, knownOf, type Way } from './records.ts';
+import type { Evidence, PeerId, SignedAccusation } from './types.ts';
+import { changed, touch } from './view.ts';
+
+/**
+ * From accusations to a verdict. Nobody announces a death: each member waits until two different members have accused
+ * the same incarnation and the accused has had its time to refute, and does not condemn whom it hears itself. One
+ * accuser is enough only for that accuser, and only where no second member is left to ask.
+ */
+
+/** This node's own word: it could not reach the subject, and nobody it asked could. */
+export function accuse(core: Core, entry: Entry, evidence: Evidence): void {
+  if (!isLiving(entry) || isRestarting(core, entry) || entry.accusations.has(core.selfId)) return;
+  const { incarnation } = entry.signed.record;
+  const accusation = { subject: entry.peerId, incarnation, accuser: core.selfId, evidence };
+  const signed = core.signer.accusation(accusation);
+  const needed = entry.accusations.size < 2;
+  if (!record(core, entry, signed)) return;
+  // Two have spoken already: a third voice would cost every node a message and decide nothing.
+  if (needed) tellAccusation(core, signed, 0);
+}
+
+/** Another's word, verified by the boundary to be signed by the accuser. */
+export function hearAccusation(core: Core, signed: SignedAccusation, way: Way): void {
+  const { accusation } = signed;
+  const { subject, accuser, incarnation } = accusation;
+  if (way === 'gossip') accusationWasGossiped(core, subject, accuser);
+  if (accuser === core.selfId || accuser === subject || !isCount(incarnation, limits.incarnation)) return;
+  if (!core.roster.has(accuser))
+    return note(core, 'accuser-not-admitted', accuser, `accuses ${subject} and is not on the roster`);
+  if (subject === core.selfId) return hearOwnAccusation(core, incarnation, accuser);
+  const entry = core.entries.get(subject);
+  if (entry === undefined || entry.accusations.has(accuser)) return;
+  if (entry.signed.record.incarnation !== incarnation) return;
+  if (entry.accusations.size >= limits.accusersPerMember || !accuserHasCredit(core, accuser)) return;
+  if (!record(core, entry, signed)) return;
+  if (way !== 'gossip')
+    tellAccusation(core, signed, core.random.between(core.preset.flushMs, 5 * core.preset.flushMs));
+  followUp(core, entry, signed);
+}
+
+function hearOwnAccusation(core: Core, incarnation: number, accuser: PeerId): void {
+  const mine = selfEntry(core).signed.record;
+  if (incarnation === mine.incarnation) refute(core, incarnation, `refuted ${accuser}`);
+}
+
+/** Who accuses everybody runs dry; the rest of what it says is not affected. */
+function accuserHasCredit(core: Core, accuser: PeerId): boolean {
+  const bucket = core.accuserBuckets.get(accuser) ?? {
+    tokens: limits.accusationBurst,
+    filledMs: core.nowMs,
+  };
+  core.accuserBuckets.set(accuser, bucket);
+  return takeToken(bucket, limits.accusationBurst, limits.accusationsPerSecond, core.nowMs);
+}
+
+/** Stores an accusation if precedence lets it count. */
+function record(core: Core, entry: Entry, signed: SignedAccusation): boolean {
+  const { accusation } = signed;
+  const outcome = decide(knownOf(core, entry), { kind: 'accusation', incarnation: accusation.incarnation });
+  if (!outcome.accepted) return false;
+  const was = entry.state;
+  if (entry.accusations.size === 0) entry.suspectedMs = core.nowMs;
+  entry.accusations.set(accusation.accuser, signed);
+  entry.state = outcome.state;
+  if (was === outcome.state) {
+    touch(core, entry);
+  } else {
+    entry.sinceMs = core.nowMs;
+    changed(core, entry, was, `accused by ${accusation.accuser}`);
+  }
+  scheduleVerdict(core, entry);
+  return true;
+}
+
+/** Let the accused know, by the shortest way, and see for ourselves. */
+function followUp(core: Core, entry: Entry, signed: SignedAccusation): void {
+  if (!core.links.has(entry.peerId)) return;
+  send(core, entry.peerId, { kind: 'batch', records: [], accusations: [signed] });
+  probe(core, entry.peerId, 'accused');
+}
+
+function scheduleVerdict(core: Core, entry: Entry): void {
+  const dueMs = Math.max(verdictDueMs(core, entry), core.nowMs);
+  const { incarnation } = entry.signed.record;
+  schedule(core, { kind: 'suspicion', epoch: 0, subject: entry.peerId, incarnation }, dueMs - core.nowMs);
+}
+
+function verdictDueMs(core: Core, entry: Entry): number {
+  const { preset, health } = core;
+  const dueMs = entry.suspectedMs + suspicionMs(core, entry) * health.stretch;
+  const window = isRestarting(core, entry) ? entry.windowEndsMs + preset.flushMs : 0;
+  return Math.max(dueMs, health.holdUntilMs, window);
+}
+
+/** After Lifeguard’s dynamic suspicion: the more and the clearer the evidence, the shorter the time to refute. */
+function suspicionMs(core: Core, entry: Entry): number {
+  const { preset } = core;
+  const needed = withoutRule(core, 'second-observer') ? 1 : 2;
+  if (entry.accusations.size < needed) return preset.fullSuspicionMs;
+  const refused = [...entry.accusations.values()].filter((one) => one.accusation.evidence === 'closed');
+  return refused.length >= 2 ? preset.closedSuspicionMs : preset.suspicionMs;
+}
+
+/** The timer: is it time, and is there still a case? */
+export function considerVerdict(core: Core, subject: PeerId, incarnation: number): void {
+  const entry = core.entries.get(subject);
+  if (entry === undefined || entry.accusations.size === 0 || !isLiving(entry)) return;
+  if (entry.signed.record.incarnation !== incarnation) return;
+  if (core.nowMs + 1 < verdictDueMs(core, entry)) return scheduleVerdict(core, entry);
+  if (hearsItself(core, entry)) return contradict(core, entry);
+  const accusers = entry.accusations.size;
+  if (accusers >= 2 || withoutRule(core, 'second-observer'))
+    return condemn(core, entry, `${accusers} accusers`);
+  if (entry.accusations.has(core.selfId) && !someoneElseAnswers(core, subject))
+    return condemn(core, entry, 'silent, and no other member answers');
+  // A second opinion is to be had: ours, or the one of those whom we ask.
+  if (!entry.accusations.has(core.selfId)) probe(core, subject, 'accused');
+  postpone(core, entry);
+}
+
+/** Heard on our own link since it was accused, and lately. */
+function hearsItself(core: Core, entry: Entry): boolean {
+  const link = core.links.get(entry.peerId);
+  if (link === undefined || link.heardMs <= entry.suspectedMs) return false;
+  return core.nowMs - link.heardMs < evidenceMs(core);
+}
+
+function evidenceMs(core: Core): number {
+  const { probeIntervalMs, probeTimeoutMs, indirectTimeoutMs } = core.preset;
+  return 1.1 * probeIntervalMs + (probeTimeoutMs + indirectTimeoutMs) * core.health.stretch;
+}
+
+function contradict(core: Core, entry: Entry): void {
+  if (entry.accusations.size === 1) return acquit(core, entry, 'answers us');
+  // Two say otherwise: it has to refute. It may not have heard them, so it is told again.
+  const accusations = [...entry.accusations.values()];
+  send(core, entry.peerId, { kind: 'batch', records: [], accusations });
+  postpone(core, entry);
+}
+
+/** The case stays open for another full time. */
+function postpone(core: Core, entry: Entry): void {
+  const { incarnation } = entry.signed.record;
+  const afterMs = core.preset.fullSuspicionMs * core.health.stretch;
+  schedule(core, { kind: 'suspicion', epoch: 0, subject: entry.peerId, incarnation }, afterMs);
+}
+
+function acquit(core: Core, entry: Entry, why: string): void {
+  const was = entry.state;
+  absolve(core, entry);
+  if (was !== 'suspect') return touch(core, entry);
+  entry.state = 'alive';
+  entry.sinceMs = core.nowMs;
+  changed(core, entry, was, why);
+}
+
+/** It answered us, or others on our behalf: our own accusation was wrong. The word is out, so it will refute anyway. */
+export function takeBackAccusation(core: Core, entry: Entry, why: string): void {
+  if (!entry.accusations.has(core.selfId) || !isLiving(entry)) return;
+  if (entry.accusations.size === 1) return acquit(core, entry, why);
+  entry.accusations.delete(core.selfId);
+  touch(core, entry);
+}
+
+/** A linked member, other than the subject, from whom we heard lately: a second witness is to be had. */
+export function someoneElseAnswers(core: Core, subject: PeerId): boolean {
+  const newestMs = core.nowMs - evidenceMs(core);
+  for (const link of core.links.values()) {
+    const entry = core.entries.get(link.peer);
+    if (link.peer !== subject && link.heardMs >= newestMs && entry !== undefined && isLiving(entry))
+      return true;
+  }
+  return false;
+}
+
+function condemn(core: Core, entry: Entry, why: string): void {
+  const { incarnation } = entry.signed.record;
+  const outcome = decide(knownOf(core, entry), { kind: 'verdict', incarnation });
+  if (!outcome.accepted) return scheduleVerdict(core, entry);
+  const was = entry.state;
+  entry.state = outcome.state;
+  entry.sinceMs = core.nowMs;
+  entry.windowEndsMs = 0;
+  core.probes.delete(entry.peerId);
+  changed(core, entry, was, why);
+  if (core.links.has(entry.peerId))
+    core.effects.push({ kind: 'disconnect', peer: entry.peerId, reason: 'declared dead' });
+}
+
+/** What we can show for holding a member dead or suspect; a verdict restored from a snapshot is accused anew by us. */
+export function proofAgainst(core: Core, entry: Entry): readonly SignedAccusation[] {
+  if (entry.accusations.size > 0) return [...entry.accusations.values()];
+  if (entry.state !== 'dead') return [];
+  const { incarnation } = entry.signed.record;
+  const accusation = {
+    subject: entry.peerId,
+    incarnation,
+    accuser: core.selfId,
+    evidence: 'silent',
+  } as const;
+  const signed = core.signer.accusation(accusation);
+  entry.accusations.set(core.selfId, signed);
+  return [signed];
+}
