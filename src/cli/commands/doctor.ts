@@ -1,0 +1,79 @@
+import type { Command } from 'commander';
+import { printJson } from '../answer.ts';
+import type { Check } from '../doctor/check.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import { type Instance, instances } from '../instances.ts';
+import type { Io } from '../io.ts';
+import { type Paint, paintFor, paintWord } from '../paint.ts';
+import { renderTable } from '../table.ts';
+import { addVerb, type CommonOptions } from '../verb.ts';
+
+export function addDoctor(program: Command, io: Io): void {
+  addVerb(program, 'doctor', {
+    summary: 'look for what is wrong on this machine',
+    description:
+      'Looks at the machine, the configuration, the identity, the programs and the daemon, and says what to do about each thing that is not right. Works before the first start and after. Exit code 1 if anything fails. As root it sees more.',
+    examples: [
+      'sudo bornemisza doctor',
+      'sudo bornemisza doctor --role db',
+      'bornemisza doctor --json | jq \'.checks[] | select(.state == "fail")\'',
+    ],
+    role: true,
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const checks = await examine(io, options);
+    if (options.json === true) printJson(io, { ok: checks.every((each) => each.state !== 'fail'), checks });
+    else io.stdout.write(renderChecks(checks, paintFor(io.stdout), io.stdout.columns));
+    const failed = checks.filter((each) => each.state === 'fail');
+    const [first] = failed;
+    if (first === undefined) return;
+    const count = failed.length === 1 ? 'one thing is' : `${failed.length} things are`;
+    throw new CliFailure(
+      EXIT.failure,
+      'doctor-found',
+      `${count} not right; first: ${first.name}: ${first.detail}`,
+      first.next,
+    );
+  });
+}
+
+async function examine(io: Io, { role, root = '' }: CommonOptions): Promise<Check[]> {
+  const [{ checkHost }, { checkRole }, { checkCluster }, { areaOf }] = await Promise.all([
+    import('../doctor/host.ts'),
+    import('../doctor/role.ts'),
+    import('../doctor/cluster.ts'),
+    import('../doctor/check.ts'),
+  ]);
+  const all = await instances(root);
+  const present = (each: Instance): boolean => each.socket !== 'absent' || each.configured === 'yes';
+  const chosen = all.filter((each) => (role === undefined ? present(each) : each.role === role));
+  const roles = chosen.map((each) => each.role);
+  // Before the first set-up: what either role would need.
+  const checks = await checkHost(io.host, root, roles.length === 0 ? ['app'] : roles);
+  if (chosen.length === 0) {
+    checks.push(
+      areaOf('node').warn(
+        'set-up',
+        'this host is not part of a cluster yet',
+        'sudo bornemisza init --role app, or sudo bornemisza join -',
+      ),
+    );
+  }
+  for (const instance of chosen) {
+    checks.push(...(await checkRole(io.host, instance.role, root)));
+    checks.push(...(await checkCluster(instance, root)));
+  }
+  return checks;
+}
+
+export function renderChecks(checks: readonly Check[], paint: Paint, columns: number): string {
+  const rows = checks.map((check) => [
+    check.area,
+    check.name,
+    paintWord(paint, check.state),
+    check.next === '' ? check.detail : `${check.detail} -- ${check.next}`,
+  ]);
+  const count = (state: Check['state']): number => checks.filter((each) => each.state === state).length;
+  const table = renderTable(['WHERE', 'WHAT', 'STATE', 'DETAIL'], rows, { columns, paint });
+  return `${table}\n${count('ok')} ok, ${count('warn')} to look at, ${count('fail')} not right\n`;
+}

@@ -1,0 +1,123 @@
+import { Argument, type Command } from 'commander';
+import type { Done, MembersAnswer, Progress } from '../../daemon/control/api.ts';
+import { printJson } from '../answer.ts';
+import { exitOfRefusal } from '../client.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import { daemonOf } from '../instances.ts';
+import type { Io } from '../io.ts';
+import { findMember } from '../members.ts';
+import { addVerb, type CommonOptions } from '../verb.ts';
+
+interface Forced extends CommonOptions {
+  readonly force?: boolean;
+}
+
+const FORCE = 'do it although a guard would refuse, e.g. because it empties a role';
+
+/** Takes this node out of traffic and back, or out of the cluster for good. */
+export function addMaintenance(program: Command, io: Io): void {
+  addVerb(program, 'maintenance', {
+    summary: 'take this node out of traffic, or put it back',
+    description:
+      'Takes this node out of traffic (on) or puts it back (off). It stays a member, keeps its data, and maintenance survives a reboot.',
+    examples: [
+      'bornemisza maintenance on',
+      'bornemisza maintenance off',
+      'bornemisza maintenance on --role db',
+    ],
+    role: true,
+    json: true,
+  })
+    .addArgument(new Argument('<state>', 'on or off').choices(['on', 'off']))
+    .option('--force', FORCE)
+    .action(async (state: 'on' | 'off', options: Forced) => {
+      const daemon = await daemonOf(options);
+      report(
+        io,
+        options,
+        await daemon.post<Done>('/v1/maintenance', { on: state === 'on', force: options.force === true }),
+      );
+    });
+}
+
+export function addLeave(program: Command, io: Io): void {
+  addVerb(program, 'leave', {
+    summary: 'leave the cluster for good, in the right order',
+    description:
+      'Empties this node of duty: traffic first, then the announcement, then its data, and says goodbye. Prints each step as it ends; it says when the machine can be deleted. With --json one object a line (ndjson).',
+    examples: ['bornemisza leave', 'bornemisza leave --role db --json'],
+    role: true,
+    json: true,
+  })
+    .option('--force', FORCE)
+    .action(async (options: Forced) => {
+      await leave(io, options);
+    });
+}
+
+async function leave(io: Io, options: Forced): Promise<void> {
+  const daemon = await daemonOf(options);
+  let done = false;
+  for await (const step of daemon.lines<Progress>('POST', '/v1/leave', { force: options.force === true })) {
+    if (step.error !== undefined) {
+      const { code, message, next } = step.error;
+      throw new CliFailure(exitOfRefusal(code), code, message, next);
+    }
+    io.stdout.write(options.json === true ? `${JSON.stringify(step)}\n` : `${step.message}\n`);
+    done = step.done === true;
+  }
+  if (done) return;
+  throw new CliFailure(
+    EXIT.failure,
+    'leave-unfinished',
+    'the daemon ended before it had left',
+    `systemctl start bornemisza@${daemon.role}, then run \`bornemisza leave\` again: it goes on where it stopped`,
+  );
+}
+
+export function addRemove(program: Command, io: Io): void {
+  addVerb(program, 'remove', {
+    summary: 'take another node out of the cluster for good',
+    description:
+      'Revokes a node: its certificate is refused everywhere within a second. With --dead you give your word that the machine will never come back: only then are its copies of the data given up. A node that still runs had better `leave`.',
+    examples: ['bornemisza remove db2/db', 'bornemisza remove db2/db --dead'],
+    role: true,
+    json: true,
+  })
+    .argument('<node>', 'HOST/ROLE, HOST where it has one role, address or PeerId')
+    .option('--dead', 'the machine is gone for good: give up its copies of the data')
+    .option('--force', FORCE)
+    .action(async (node: string, options: Forced & { dead?: boolean }) => {
+      const daemon = await daemonOf(options);
+      const { members } = await daemon.get<MembersAnswer>('/v1/members');
+      const { name } = findMember(members, node);
+      report(
+        io,
+        options,
+        await daemon.post<Done>('/v1/remove', {
+          node: name,
+          dead: options.dead === true,
+          force: options.force === true,
+        }),
+      );
+    });
+}
+
+export function addGuards(program: Command, io: Io): void {
+  const guards = addVerb(program, 'guards', { summary: 'what the guards hold', root: false });
+  addVerb(guards, 'release', {
+    summary: 'let go of what the guards hold',
+    description:
+      'Lets removals go through that a guard holds back, e.g. when more than half of a role vanished at once and you know why. `bornemisza status` shows what is held.',
+    examples: ['bornemisza guards release', 'bornemisza guards release --role app'],
+    role: true,
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    report(io, options, await (await daemonOf(options)).post<Done>('/v1/guards/release', {}));
+  });
+}
+
+function report(io: Io, options: CommonOptions, answer: Done): void {
+  if (options.json === true) printJson(io, answer);
+  else io.stdout.write(`${answer.message}\n`);
+}

@@ -1,0 +1,38 @@
+import type { Command } from 'commander';
+import type { Role } from '../../daemon/membership/types.ts';
+import type { Io } from '../io.ts';
+import { addSetupOptions, type SetupOptions } from '../setup/options.ts';
+import { addVerb, roleOption } from '../verb.ts';
+
+export interface InitOptions extends SetupOptions {
+  readonly role: Role;
+  readonly cluster?: string;
+  readonly recoveryFile?: string;
+  readonly passphraseFile?: string;
+}
+
+export function addInit(program: Command, io: Io): void {
+  const init = addVerb(program, 'init', {
+    summary: 'make a new cluster, with this machine as its first node',
+    description:
+      'Makes a new cluster on its first machine: configuration, keys, the cluster’s own CA. Finds out devices, addresses and names by itself, says what it will do, does it, and says what comes next. Takes root, while the daemon is stopped; can be run again after a half-done run.',
+    examples: [
+      'sudo bornemisza init --role app',
+      'sudo bornemisza init --role db --cluster shop --private-address 10.0.0.21',
+      'sudo bornemisza init --role app --floating-ip 203.0.113.10 --bgp-neighbor 169.254.169.254 --bgp-as 64515 --bgp-local-as 4288000123 --bgp-password-file /root/bgp --bgp-multihop 2',
+    ],
+    json: true,
+  })
+    .addOption(roleOption('what this node does: app or db').makeOptionMandatory())
+    .option('--cluster <name>', 'name of the cluster (default: from the domain of the host name)');
+  addSetupOptions(init)
+    .option(
+      '--recovery-file <file>',
+      'where to write the recovery bundle (default: on a terminal it is printed)',
+    )
+    .option('--passphrase-file <file>', 'passphrase of the recovery bundle (default: one is made)')
+    .action(async (options: InitOptions) => {
+      const { initNode } = await import('../setup/init.ts');
+      await initNode(io, options);
+    });
+}

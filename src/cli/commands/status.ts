@@ -1,0 +1,120 @@
+import type { Command } from 'commander';
+import type { StatusAnswer } from '../../daemon/control/api.ts';
+import type { Role } from '../../daemon/membership/types.ts';
+import { printJson } from '../answer.ts';
+import { ControlClient, notRunning } from '../client.ts';
+import { formatDuration } from '../duration.ts';
+import { daemonOf, type Instance, instances, whyNone } from '../instances.ts';
+import type { Io } from '../io.ts';
+import { type Paint, paintFor, paintWord } from '../paint.ts';
+import { controlSocketOf } from '../places.ts';
+import { renderFacts, renderTable, wrap } from '../table.ts';
+import { addVerb, type CommonOptions } from '../verb.ts';
+
+export function addStatus(program: Command, io: Io): void {
+  addVerb(program, 'status', {
+    summary: 'show how this node is doing',
+    description:
+      'Shows the health of this node, what its daemon keeps in order, and what is held or worth knowing. Where both roles run on this host, both are shown; with --json they then stand in "instances" (pass --role for one shape).',
+    examples: ['bornemisza status', 'bornemisza status --role db --json | jq .health'],
+    role: true,
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    if (options.role !== undefined) {
+      const answer = await (await daemonOf(options)).get<StatusAnswer>('/v1/status');
+      show(io, [answer], options.json === true);
+      return;
+    }
+    await showAll(io, options);
+  });
+}
+
+async function showAll(io: Io, { root = '', json = false }: CommonOptions): Promise<void> {
+  const all = await instances(root);
+  const running = all.filter((each) => each.socket === 'answers');
+  if (running.length === 0) throw whyNone(all);
+  const answers = await Promise.all(running.map(({ role }) => ask(role, root)));
+  show(io, answers, json);
+  const stopped = all.find((each: Instance) => each.socket === 'absent' && each.configured === 'yes');
+  if (stopped !== undefined) throw notRunning(stopped.role);
+}
+
+function ask(role: Role, root: string): Promise<StatusAnswer> {
+  return new ControlClient(controlSocketOf(role, root), role).get<StatusAnswer>('/v1/status');
+}
+
+function show(io: Io, answers: readonly StatusAnswer[], json: boolean): void {
+  if (json) {
+    printJson(io, answers.length === 1 ? answers[0] : { instances: answers });
+    return;
+  }
+  const paint = paintFor(io.stdout);
+  io.stdout.write(answers.map((answer) => renderStatus(answer, paint, io.stdout.columns)).join('\n'));
+}
+
+export function renderStatus(status: StatusAnswer, paint: Paint, columns: number): string {
+  return [
+    headline(status, paint),
+    renderFacts(facts(status, paint), paint),
+    checksTable(status, paint, columns),
+    pluginsTable(status, paint, columns),
+    ...status.held.map((text) => wrap(`${paint('yellow', 'held:')} ${text}`, columns)),
+    ...status.warnings.map((text) => wrap(`${paint('yellow', 'note:')} ${text}`, columns)),
+  ]
+    .filter((part) => part !== '')
+    .join('');
+}
+
+function headline(status: StatusAnswer, paint: Paint): string {
+  const maintenance = status.maintenance ? `, ${paint('yellow', 'in maintenance')}` : '';
+  const phase =
+    status.phase === 'running'
+      ? `running for ${formatDuration(status.upMs)}`
+      : paintWord(paint, status.phase);
+  return `${paint('bold', status.name)} of cluster ${status.cluster}: ${paintWord(paint, status.health)}${maintenance}, ${phase}\n`;
+}
+
+function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[] {
+  const counts = Object.entries(status.counts)
+    .filter(([, count]) => count > 0)
+    .map(([state, count]) => `${count} ${paintWord(paint, state)}`);
+  const members = counts.length === 0 ? 'none known' : counts.join(', ');
+  const announcing =
+    status.announcing === true ? paint('green', 'announced here') : paint('yellow', 'not announced here');
+  return [
+    [
+      'members',
+      status.synced
+        ? members
+        : `${members}; ${paint('yellow', 'not synced yet: nothing is taken out on hearsay')}`,
+    ],
+    ...(status.floating.length > 0
+      ? ([['floating', `${status.floating.join(', ')} ${announcing}`]] as const)
+      : []),
+    ['address', status.address],
+    ['peer id', status.peerId],
+    ['version', status.version],
+  ];
+}
+
+function checksTable(status: StatusAnswer, paint: Paint, columns: number): string {
+  if (status.checks.length === 0) return '';
+  const rows = status.checks.map((check) => [
+    check.required ? check.name : `${check.name} (optional)`,
+    paintWord(paint, check.health),
+    formatDuration(check.sinceMs),
+    check.detail,
+  ]);
+  return `\n${renderTable(['CHECK', 'HEALTH', 'FOR', 'DETAIL'], rows, { columns, paint })}`;
+}
+
+function pluginsTable(status: StatusAnswer, paint: Paint, columns: number): string {
+  if (status.plugins.length === 0) return '';
+  const rows = status.plugins.map((plugin) => [
+    plugin.name,
+    paintWord(paint, plugin.state),
+    plugin.lastConvergedAgoMs === undefined ? 'never' : `${formatDuration(plugin.lastConvergedAgoMs)} ago`,
+    plugin.next === '' ? plugin.detail : `${plugin.detail} -- ${plugin.next}`,
+  ]);
+  return `\n${renderTable(['KEEPS', 'STATE', 'RIGHT', 'DETAIL'], rows, { columns, paint })}`;
+}

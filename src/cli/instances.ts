@@ -1,0 +1,102 @@
+import { connect } from 'node:net';
+import { access } from 'node:fs/promises';
+import type { Role } from '../daemon/membership/types.ts';
+import { ControlClient, notPermitted, notRunning } from './client.ts';
+import { CliFailure, EXIT } from './failure.ts';
+import { configOf, controlSocketOf, ROLES } from './places.ts';
+
+const CONNECT_TIMEOUT_MS = 2000;
+
+/** One role instance as this host shows it from outside. */
+export interface Instance {
+  readonly role: Role;
+  readonly socket: 'answers' | 'absent' | 'forbidden';
+  /** Whether its configuration exists; `hidden` where this user may not look. */
+  readonly configured: 'yes' | 'no' | 'hidden';
+}
+
+export async function instances(root = ''): Promise<Instance[]> {
+  return await Promise.all(
+    ROLES.map(async (role) => ({
+      role,
+      socket: await probe(controlSocketOf(role, root)),
+      configured: await exists(configOf(role, root)),
+    })),
+  );
+}
+
+/**
+ * The daemon that a command speaks to: the one that `--role` names, else the only one that runs here.
+ *
+ * @throws CliFailure `role-ambiguous`, `daemon-not-running`, `not-permitted` or `not-initialised`
+ */
+export async function daemonOf(options: {
+  role?: Role | undefined;
+  root?: string | undefined;
+}): Promise<ControlClient> {
+  const { role, root = '' } = options;
+  const all = await instances(root);
+  const usable = all.filter(
+    (each) => each.socket === 'answers' && (role === undefined || each.role === role),
+  );
+  const [first, second] = usable;
+  if (first === undefined) throw whyNone(all.filter((each) => role === undefined || each.role === role));
+  if (second !== undefined) {
+    throw new CliFailure(
+      EXIT.usage,
+      'role-ambiguous',
+      'both roles run on this host',
+      'say which: --role app or --role db',
+    );
+  }
+  return new ControlClient(controlSocketOf(first.role, root), first.role);
+}
+
+/** Why there is no daemon to speak to, of these instances. */
+export function whyNone(candidates: readonly Instance[]): CliFailure {
+  const forbidden = candidates.find((each) => each.socket === 'forbidden');
+  if (forbidden !== undefined) {
+    return notPermitted(
+      `the control socket of bornemisza@${forbidden.role} is for root and group bornemisza`,
+    );
+  }
+  const configured = candidates.find((each) => each.configured === 'yes');
+  if (configured !== undefined) return notRunning(configured.role);
+  if (candidates.some((each) => each.configured === 'hidden')) {
+    return notPermitted(
+      'no daemon runs here, and whether one should is for root and group bornemisza to see',
+    );
+  }
+  const role = candidates.length === 1 ? candidates[0]?.role : undefined;
+  return new CliFailure(
+    EXIT.notRunning,
+    'not-initialised',
+    role === undefined ? 'this host is not part of a cluster yet' : `role ${role} is not set up on this host`,
+    `on the first machine: sudo bornemisza init --role ${role ?? 'app'}; on a further one: sudo bornemisza join -`,
+  );
+}
+
+function probe(path: string): Promise<Instance['socket']> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const settle = (result: Instance['socket']): void => {
+      socket.destroy();
+      resolve(result);
+    };
+    // A daemon that accepts late is there: the question itself has its own, longer patience.
+    socket.setTimeout(CONNECT_TIMEOUT_MS, () => settle('answers'));
+    socket.on('connect', () => settle('answers'));
+    socket.on('error', (error: NodeJS.ErrnoException) =>
+      settle(error.code === 'EACCES' || error.code === 'EPERM' ? 'forbidden' : 'absent'),
+    );
+  });
+}
+
+async function exists(path: string): Promise<Instance['configured']> {
+  try {
+    await access(path);
+    return 'yes';
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'hidden' : 'no';
+  }
+}

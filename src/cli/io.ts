@@ -1,0 +1,38 @@
+import type { NetworkInterfaceInfo } from 'node:os';
+
+/** Where text goes. `columns` is the width that tables are made for. */
+export interface Output {
+  write(text: string): void;
+  readonly colour: boolean;
+  readonly columns: number;
+}
+
+/** What a program that was run left behind. `code` is -1 when it could not be started or was killed. */
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** The machine as `init`, `join` and `doctor` find it. */
+export interface Host {
+  hostname(): string;
+  /** Addresses that are up, by device, as os.networkInterfaces() has them. */
+  interfaces(): Readonly<Record<string, readonly NetworkInterfaceInfo[] | undefined>>;
+  /** Effective user id. */
+  readonly uid: number;
+  /** Runs a program without a shell, bounded in time and output. Never throws: a missing program has code -1. */
+  run(program: string, args: readonly string[]): Promise<Ran>;
+}
+
+/** Everything that a command may touch besides files and the control socket. */
+export interface Io {
+  readonly stdout: Output;
+  readonly stderr: Output;
+  readonly stdin: AsyncIterable<Uint8Array | string>;
+  /** Whether a person is reading standard output. */
+  readonly terminal: boolean;
+  readonly host: Host;
+  /** Hands over to the daemon; given by the program's entry, so that no command imports it. */
+  startDaemon(argv: string[]): Promise<void>;
+}

@@ -1,0 +1,66 @@
+import { type Command, CommanderError } from 'commander';
+import { CliFailure, EXIT, type Told, tell } from './failure.ts';
+import type { Io } from './io.ts';
+import { paintFor } from './paint.ts';
+import { buildProgram } from './program.ts';
+
+/**
+ * Runs one command line.
+ *
+ * @param argv what follows the program's name
+ * @returns the exit code, one of EXIT
+ */
+export async function run(argv: readonly string[], io: Io): Promise<number> {
+  const program = buildProgram(io);
+  try {
+    if (argv.length === 0) {
+      program.outputHelp({ error: true });
+      return EXIT.usage;
+    }
+    await program.parseAsync([...argv], { from: 'user' });
+    return EXIT.ok;
+  } catch (error) {
+    const told = error instanceof CommanderError ? usage(error, program, argv) : tell(error);
+    if (told === undefined) return EXIT.ok;
+    print(told, argv, io);
+    return told.exit;
+  }
+}
+
+/** What commander refused, in our form; undefined when it only showed help or the version. */
+function usage(error: CommanderError, program: Command, argv: readonly string[]): Told | undefined {
+  if (error.exitCode === 0) return undefined;
+  const path = commandPath(program, argv);
+  const next = `bornemisza ${[...path, '--help'].join(' ')}`;
+  // A group without a command: its help is on the screen already.
+  if (error.code === 'commander.help') {
+    return new CliFailure(EXIT.usage, 'usage', `${path.at(-1) ?? 'it'} needs one of its commands`, next);
+  }
+  const message = error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
+  return new CliFailure(EXIT.usage, 'usage', message, next);
+}
+
+/** The command that the operator was at, for the pointer to its help. */
+function commandPath(program: Command, argv: readonly string[]): string[] {
+  const path: string[] = [];
+  let at = program;
+  for (const word of argv) {
+    const child = at.commands.find((each) => each.name() === word);
+    if (child === undefined) break;
+    path.push(word);
+    at = child;
+  }
+  return path;
+}
+
+function print(told: Told, argv: readonly string[], io: Io): void {
+  if (argv.includes('--json')) {
+    const { code, message, next } = told;
+    io.stderr.write(`${JSON.stringify({ error: { code, message, next } })}\n`);
+    return;
+  }
+  const paint = paintFor(io.stderr);
+  io.stderr.write(
+    `${paint('red', 'bornemisza:')} ${told.message}\n  ${paint('bold', 'next:')} ${told.next}\n`,
+  );
+}

@@ -1,0 +1,57 @@
+import { hostname, networkInterfaces } from 'node:os';
+import type { WriteStream } from 'node:tty';
+import type { Host, Io, Output, Ran } from './io.ts';
+
+/** Tables stay readable on the narrowest terminal that people use, and don't sprawl on the widest. */
+const MIN_COLUMNS = 60;
+const MAX_COLUMNS = 100;
+const PROGRAM_TIMEOUT_MS = 20_000;
+
+/** The real surroundings of the command. */
+export function processIo(startDaemon: Io['startDaemon']): Io {
+  for (const stream of [process.stdout, process.stderr]) {
+    // `bornemisza events | head` closes the pipe: that is the reader's right, not an error.
+    stream.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+  }
+  return {
+    stdout: output(process.stdout, process.env),
+    stderr: output(process.stderr, process.env),
+    stdin: process.stdin,
+    terminal: process.stdout.isTTY,
+    host: thisHost(),
+    startDaemon,
+  };
+}
+
+/** Colours only on a terminal, and not where https://no-color.org says no. */
+export function wantsColour(isTerminal: boolean, environment: NodeJS.ProcessEnv): boolean {
+  return isTerminal && (environment['NO_COLOR'] ?? '') === '' && environment['TERM'] !== 'dumb';
+}
+
+function output(stream: WriteStream, environment: NodeJS.ProcessEnv): Output {
+  return {
+    write: (text) => void stream.write(text),
+    colour: wantsColour(stream.isTTY, environment),
+    get columns() {
+      return stream.isTTY ? Math.min(MAX_COLUMNS, Math.max(MIN_COLUMNS, stream.columns)) : MAX_COLUMNS;
+    },
+  };
+}
+
+export function thisHost(): Host {
+  return {
+    hostname,
+    interfaces: networkInterfaces,
+    uid: process.geteuid?.() ?? -1,
+    run: runProgram,
+  };
+}
+
+async function runProgram(program: string, args: readonly string[]): Promise<Ran> {
+  const { runCommand } = await import('../plugins/command.ts');
+  try {
+    return await runCommand(program, args, { timeoutMs: PROGRAM_TIMEOUT_MS });
+  } catch (error) {
+    return { code: -1, stdout: '', stderr: error instanceof Error ? error.message : String(error) };
+  }
+}

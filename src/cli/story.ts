@@ -1,0 +1,76 @@
+import type { AuditEntry, MemberRow } from '../daemon/control/api.ts';
+import { formatDuration, formatInstant } from './duration.ts';
+import { type Paint, paintWord } from './paint.ts';
+import { renderFacts, wrap } from './table.ts';
+
+interface Telling {
+  readonly paint: Paint;
+  readonly columns: number;
+}
+
+const ROTATION_SENTENCE: Readonly<Record<MemberRow['rotation'], string>> = {
+  in: 'is in rotation',
+  unwatched: 'is in rotation, unwatched: only HAProxy’s own check decides',
+  drain: 'is draining: it finishes what it has and gets nothing new',
+  out: 'is out of rotation',
+};
+
+/** Why a node is in or out now, then what happened to it, newest last. */
+export function tellMember(member: MemberRow, entries: readonly AuditEntry[], telling: Telling): string {
+  const { paint, columns } = telling;
+  const verdict = `${member.name} ${ROTATION_SENTENCE[member.rotation]}${member.reason === '' ? '' : `: ${member.reason}`}.`;
+  return [
+    wrap(verdict, columns).replace(member.name, paint('bold', member.name)),
+    '\n',
+    tellNow(member, paint),
+    '\n',
+    tellHistory(member.name, entries, telling),
+  ].join('');
+}
+
+function tellNow(member: MemberRow, paint: Paint): string {
+  const restarting = member.restarting ? ', restarting' : '';
+  const services = member.services.map((each) => `${each.name} ${paintWord(paint, each.health)}`).join(', ');
+  const tags = Object.entries(member.tags).map(([key, value]) => `${key}=${value}`);
+  return renderFacts(
+    [
+      ['state', `${paintWord(paint, member.state)} for ${formatDuration(member.stateForMs)}${restarting}`],
+      ['heard', member.self ? 'this node itself' : `${formatDuration(member.heardAgoMs)} ago`],
+      ['health', `${paintWord(paint, member.health)}${services === '' ? '' : ` (${services})`}`],
+      ['maintenance', member.maintenance ? paint('yellow', 'on') : 'off'],
+      ['address', member.address],
+      ['peer id', member.peerId],
+      ['version', `${member.version}, incarnation ${member.incarnation}`],
+      [
+        'certificate',
+        `until ${formatInstant(member.certificateNotAfter)}${member.authority ? '; an authority' : ''}`,
+      ],
+      ...(tags.length > 0 ? ([['tags', tags.join(', ')]] as const) : []),
+    ],
+    paint,
+  );
+}
+
+/** The audit trail about one node, as sentences. */
+export function tellHistory(name: string, entries: readonly AuditEntry[], telling: Telling): string {
+  if (entries.length === 0) return `This node's audit trail says nothing about ${name}.\n`;
+  return `What happened\n${entries.map((entry) => tellEntry(entry, telling)).join('')}`;
+}
+
+/** One entry: when and what on the first line, then why, what was done and how it ended. */
+export function tellEntry(entry: AuditEntry, { paint, columns }: Telling): string {
+  const indent = ' '.repeat(6);
+  const detail = (label: string, text: string): string => wrap(`${label} ${text}`, columns, indent);
+  const took = entry.durationMs === undefined ? '' : ` (${formatDuration(entry.durationMs)})`;
+  const ended =
+    entry.result === 'info' || entry.result === 'ok' ? '' : ` [${paintWord(paint, entry.result)}]`;
+  const plugin = entry.plugin === undefined ? '' : `${entry.plugin}: `;
+  const lines = [`  ${paint('dim', formatInstant(entry.at))}  ${plugin}${entry.summary}${ended}${took}\n`];
+  if (entry.trigger !== '' && entry.trigger !== entry.summary) lines.push(detail('because', entry.trigger));
+  for (const change of entry.changes ?? []) lines.push(detail('did', change));
+  if (entry.error !== undefined) {
+    lines.push(detail('failed', `${entry.error.message} (${entry.error.code})`));
+    lines.push(detail('next', entry.error.next));
+  }
+  return lines.join('');
+}
