@@ -1,0 +1,124 @@
+import { isIPv4 } from 'node:net';
+import { CliFailure, EXIT } from '../failure.ts';
+
+/** The provider's side of BGP, as its documentation gives it. */
+export interface Upstream {
+  readonly neighbor: string;
+  readonly neighborAs: number;
+  readonly localAs: number;
+  /** TCP MD5 signature (RFC 2385). Read from a file, never from argv. */
+  readonly password: string | undefined;
+  /** Hops to the neighbour; undefined: directly connected. */
+  readonly multihop: number | undefined;
+}
+
+export interface BirdFacts {
+  readonly routerId: string;
+  readonly floatingAddresses: readonly string[];
+  readonly upstream: Upstream;
+  /** Where the daemon's fragments lie, e.g. /etc/bird/bornemisza.d */
+  readonly fragments: string;
+}
+
+export const BIRD_MARK = '# Bornemisza: first set-up of BIRD.';
+/** RFC 2385's key as Linux takes it (TCP_MD5SIG_MAXKEYLEN). */
+const MAX_PASSWORD_BYTES = 80;
+
+/**
+ * Root's bird.conf. The filter lets nothing through but the configured addresses, whatever the daemon's fragments say.
+ * BIRD's own hold time would be 240 s, and graceful restart would keep a dead edge's routes for 120 s.
+ */
+export function birdText(facts: BirdFacts): string {
+  const { upstream } = facts;
+  return `${BIRD_MARK} Yours to edit: it is written once.
+# The daemon writes ${facts.fragments} and nothing else; what is announced still passes the filter below.
+log syslog all;
+router id ${facts.routerId};
+
+protocol device {
+}
+
+${birdFilter(facts.floatingAddresses)}
+
+protocol bgp bornemisza_upstream {
+	local as ${upstream.localAs};
+	neighbor ${upstream.neighbor} as ${upstream.neighborAs};
+${upstream.multihop === undefined ? '' : `	multihop ${upstream.multihop};\n`}	hold time 9;
+	keepalive time 3;
+	graceful restart off;
+${upstream.password === undefined ? '' : `	password "${upstream.password}";\n`}	ipv4 {
+		import none;
+		export filter bornemisza_export;
+		next hop self;
+	};
+}
+
+include "${facts.fragments}/*.conf";
+`;
+}
+
+/** What a founder adds to a bird.conf of their own, which is never touched. */
+export function birdLinesToAdd(facts: Pick<BirdFacts, 'floatingAddresses' | 'fragments'>): string {
+  return `${birdFilter(facts.floatingAddresses)}
+
+include "${facts.fragments}/*.conf";
+
+# and in the bgp protocol of your provider:
+#	hold time 9;
+#	graceful restart off;
+#	ipv4 { import none; export filter bornemisza_export; next hop self; };
+`;
+}
+
+function birdFilter(addresses: readonly string[]): string {
+  return `filter bornemisza_export {
+	if net ~ [ ${addresses.map((each) => `${each}/32`).join(', ')} ] then accept;
+	reject;
+}`;
+}
+
+/**
+ * Whether a bird.conf is still as a package leaves it: it speaks to nobody and routes nothing. Comments don't count.
+ */
+export function isUntouched(birdConf: string): boolean {
+  const code = birdConf.replaceAll(/\/\*[\s\S]*?\*\//g, ' ').replaceAll(/#.*$/gm, ' ');
+  return !/\b(bgp|ospf|rip|babel|radv|rpki|bfd|mrt|perf|l3vpn|pipe|aggregator|template|filter|function|define|include|route|table)\b/.test(
+    code,
+  );
+}
+
+/**
+ * @throws CliFailure for what BIRD cannot take, or what would end a string in its configuration
+ */
+export function checkUpstream(upstream: Upstream): Upstream {
+  if (!isIPv4(upstream.neighbor))
+    throw refused(
+      `--bgp-neighbor ${JSON.stringify(upstream.neighbor)} is not an IPv4 address`,
+      'write it like 169.254.169.254',
+    );
+  for (const [flag, number] of [
+    ['--bgp-as', upstream.neighborAs],
+    ['--bgp-local-as', upstream.localAs],
+  ] as const) {
+    if (!(Number.isInteger(number) && number >= 1 && number <= 4_294_967_294))
+      throw refused(`${flag} is not an AS number`, 'take it from your provider, e.g. 64515');
+  }
+  const { multihop, password } = upstream;
+  if (multihop !== undefined && !(Number.isInteger(multihop) && multihop >= 1 && multihop <= 255))
+    throw refused('--bgp-multihop must be 1 to 255', 'take it from your provider, e.g. 2');
+  // BIRD's strings know no escapes.
+  if (
+    password !== undefined &&
+    (!/^[\x20\x21\x23-\x7e]+$/.test(password) || Buffer.byteLength(password) > MAX_PASSWORD_BYTES)
+  ) {
+    throw refused(
+      `the BGP password must be 1 to ${MAX_PASSWORD_BYTES} printable ASCII characters without "`,
+      'set another one at your provider',
+    );
+  }
+  return upstream;
+}
+
+function refused(message: string, next: string): CliFailure {
+  return new CliFailure(EXIT.usage, 'bgp-invalid', message, next);
+}

@@ -1,0 +1,156 @@
+import { chown, copyFile, readFile, rename } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Config, Paths } from '../../daemon/config.ts';
+import { readIfPresent, stageFile } from '../../plugins/files.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import type { Io } from '../io.ts';
+import {
+  BIRD_MARK,
+  birdLinesToAdd,
+  birdText,
+  checkUpstream,
+  isUntouched,
+  type Upstream,
+} from './bird-text.ts';
+import type { SetupOptions } from './options.ts';
+import { ensureDirectory, readAccounts } from './owners.ts';
+import type { Step } from './steps.ts';
+
+interface Place {
+  readonly paths: Paths;
+  readonly root: string;
+  readonly config: Config;
+  readonly routerId: string;
+}
+
+/** The first set-up of BIRD. A bird.conf that a person wrote is never touched: then the lines to add are printed. */
+export async function birdStep(io: Io, options: SetupOptions, place: Place): Promise<Step> {
+  const file = join(dirname(place.paths.birdFragments), 'bird.conf');
+  const upstream = await upstreamOf(options);
+  const present = await readIfPresent(file);
+  if (present?.startsWith(BIRD_MARK) === true) {
+    return { title: `set up ${file}`, already: 'there already: it is kept', run: async () => undefined };
+  }
+  const facts = { floatingAddresses: place.config.floating.addresses, fragments: place.paths.birdFragments };
+  if (present !== undefined && !isUntouched(present)) {
+    const ready = present.includes(`${facts.fragments}/`);
+    return {
+      title: `leave ${file} alone: it is your own`,
+      run: async () => (ready ? undefined : `Add to ${file}:\n${birdLinesToAdd(facts)}`),
+    };
+  }
+  if (upstream === undefined) {
+    return {
+      title: `leave ${file} alone: no --bgp-neighbor was given`,
+      run: async () =>
+        `Nothing is announced until ${file} holds your provider's BGP session and:\n${birdLinesToAdd(facts)}`,
+    };
+  }
+  return {
+    title: `write ${file}: BGP with ${upstream.neighbor} (AS ${upstream.neighborAs}), only ${facts.floatingAddresses.join(', ')} may be announced`,
+    run: () =>
+      write(
+        io,
+        place,
+        file,
+        birdText({ ...facts, routerId: place.routerId, upstream }),
+        present !== undefined,
+      ),
+  };
+}
+
+/** @throws CliFailure for flags that don't fit together, and see {@link checkUpstream} */
+async function upstreamOf(options: SetupOptions): Promise<Upstream | undefined> {
+  const { bgpNeighbor, bgpAs, bgpLocalAs, bgpPasswordFile, bgpMultihop } = options;
+  if (bgpNeighbor === undefined) return undefined;
+  if (bgpAs === undefined || bgpLocalAs === undefined) {
+    throw new CliFailure(
+      EXIT.usage,
+      'bgp-incomplete',
+      '--bgp-neighbor needs --bgp-as and --bgp-local-as',
+      'take both from your provider’s page on BGP',
+    );
+  }
+  return checkUpstream({
+    neighbor: bgpNeighbor,
+    neighborAs: bgpAs,
+    localAs: bgpLocalAs,
+    multihop: bgpMultihop,
+    password: bgpPasswordFile === undefined ? undefined : await secretOf(bgpPasswordFile),
+  });
+}
+
+async function secretOf(file: string): Promise<string> {
+  try {
+    return (await readFile(file, 'utf8')).replace(/\r?\n$/, '');
+  } catch (error) {
+    throw new CliFailure(
+      EXIT.failure,
+      'password-file-unreadable',
+      `cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`,
+      'correct --bgp-password-file',
+      { cause: error },
+    );
+  }
+}
+
+/** Stages, lets BIRD judge the staged file, and only then puts it in place. */
+async function write(
+  io: Io,
+  place: Place,
+  file: string,
+  text: string,
+  present: boolean,
+): Promise<string | undefined> {
+  await ensureDirectory(dirname(file), 0o750);
+  const staged = await stageFile(file, text, { mode: 0o640 });
+  // A file that root alone can read would leave BIRD, which is not root, without a configuration.
+  const group = place.root === '' ? (await readAccounts()).groups.get('bird') : undefined;
+  if (group !== undefined) await chown(staged.stagedPath, 0, group);
+  const judged = await io.host.run('bird', ['-p', '-c', staged.stagedPath]);
+  if (judged.code > 0) {
+    await staged.discard();
+    throw new CliFailure(
+      EXIT.failure,
+      'bird-config-refused',
+      `BIRD refuses the configuration: ${firstLine(judged.stderr)}`,
+      `correct what it names; ${file} is as it was`,
+    );
+  }
+  const notes: string[] = [];
+  if (present) {
+    const backup = await keep(file);
+    notes.push(`The distribution's file is kept as ${backup}.`);
+  }
+  await staged.commit();
+  if (judged.code === -1)
+    notes.push('BIRD is not installed yet: dnf install bird (EL: from EPEL) or apt-get install bird2.');
+  else if (place.root === '') notes.push(...(await reload(io)));
+  return notes.length === 0 ? undefined : notes.join('\n');
+}
+
+async function reload(io: Io): Promise<string[]> {
+  const active = await io.host.run('systemctl', ['is-active', '--quiet', 'bird.service']);
+  if (active.code !== 0) return [];
+  const configured = await io.host.run('birdc', ['configure']);
+  return configured.code === 0
+    ? []
+    : [
+        `BIRD runs but did not take it: ${firstLine(configured.stderr + configured.stdout)} -- systemctl restart bird`,
+      ];
+}
+
+/** The first backup is the original; a later one never replaces it. */
+async function keep(file: string): Promise<string> {
+  const first = `${file}.distribution`;
+  const exists = (await readIfPresent(first)) !== undefined;
+  const backup = exists ? `${file}.before-bornemisza` : first;
+  // A copy and a rename: at no moment is there no bird.conf, and no half backup.
+  await copyFile(file, `${backup}.new`);
+  await rename(`${backup}.new`, backup);
+  return backup;
+}
+
+function firstLine(text: string): string {
+  return text.trim().split('\n')[0] ?? '';
+}

@@ -1,0 +1,77 @@
+import type { Role } from '../../daemon/membership/types.ts';
+
+/** What `init` and `join` know when they write a role's first configuration. */
+export interface Settings {
+  readonly role: Role;
+  readonly cluster: string;
+  readonly host: string;
+  readonly privateAddress: string;
+  readonly privateNetwork: string;
+  readonly privateDevice: string;
+  readonly publicDevice: string | undefined;
+  /** The founder's certificate with its key in one PEM file; undefined: one signed by the cluster's CA. */
+  readonly certificate: string | undefined;
+  readonly floatingMode: 'off' | 'bgp' | 'ranked';
+  readonly floatingAddresses: readonly string[];
+  readonly couchdbCopies: number | undefined;
+  readonly couchdbRanges: number | undefined;
+}
+
+/** A role's first TOML file: what was found out, and the settings that an operator may want next, with a word on each. */
+export function configText(settings: Settings): string {
+  const { role } = settings;
+  return [
+    `# Bornemisza, role ${role} on ${settings.host}. Written once by \`bornemisza\`, yours from then on.`,
+    `# After a change: bornemisza config check && systemctl reload bornemisza@${role}`,
+    '',
+    '[node]',
+    'cluster = ' + quote(settings.cluster),
+    'host = ' + quote(settings.host),
+    '',
+    '[network]',
+    '# The cluster talks here, and here alone.',
+    'private_address = ' + quote(settings.privateAddress),
+    'private_network = ' + quote(settings.privateNetwork),
+    'private_device = ' + quote(settings.privateDevice),
+    ...(settings.publicDevice === undefined ? [] : ['public_device = ' + quote(settings.publicDevice)]),
+    '',
+    ...(role === 'app' ? appPart(settings) : databasePart(settings)),
+    '[log]',
+    '# error, warn, info or debug',
+    'level = "info"',
+    '',
+  ].join('\n');
+}
+
+function appPart(settings: Settings): string[] {
+  return [
+    '[edge]',
+    '# PEM file with certificate, chain and key. Without it the edge shows one signed by the cluster’s own CA.',
+    settings.certificate === undefined
+      ? '# certificate = "/etc/bornemisza/site.pem"'
+      : 'certificate = ' + quote(settings.certificate),
+    '',
+    '[floating]',
+    '# off, bgp (every healthy app node announces) or ranked (the first in order of admission wins). The same on all app nodes.',
+    'mode = ' + quote(settings.floatingMode),
+    `addresses = [${settings.floatingAddresses.map(quote).join(', ')}]`,
+    '',
+  ];
+}
+
+function databasePart(settings: Settings): string[] {
+  const line = (key: string, value: number | undefined, otherwise: number): string =>
+    value === undefined ? `# ${key} = ${otherwise}` : `${key} = ${value}`;
+  return [
+    '[couchdb]',
+    '# Copies of each document, and ranges of each new database. The same on all db nodes.',
+    line('n', settings.couchdbCopies, 3),
+    line('q', settings.couchdbRanges, 2),
+    '',
+  ];
+}
+
+/** A TOML basic string; JSON escapes are a subset of TOML's. */
+function quote(text: string): string {
+  return JSON.stringify(text);
+}

@@ -1,0 +1,138 @@
+import { mkdir, readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { initCluster } from '../../daemon/identity/found.ts';
+import { resetState, stateOf } from '../../daemon/identity/state.ts';
+import { replaceFile } from '../../plugins/files.ts';
+import { printJson } from '../answer.ts';
+import type { InitOptions } from '../commands/init.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import type { Io } from '../io.ts';
+import { type NodeSetup, prepare } from './node-setup.ts';
+import { runSteps, type Step } from './steps.ts';
+
+/** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
+export async function initNode(io: Io, options: InitOptions): Promise<void> {
+  const setup = await prepare(io, options, { role: options.role, cluster: options.cluster });
+  await refuseSecond(setup, options.reset === true);
+  const passphrase =
+    options.passphraseFile === undefined ? undefined : (await readSecret(options.passphraseFile)).trim();
+  const { host, cluster } = setup.config.node;
+  let made: Awaited<ReturnType<typeof initCluster>> | undefined;
+  const identity: Step = {
+    title: `make the cluster ${cluster}: its CA, and the keys of ${host}/${setup.role}`,
+    run: async () => {
+      const owner = await setup.owner();
+      made = await initCluster({
+        stateDir: setup.paths.state,
+        cluster,
+        host,
+        role: setup.role,
+        address: setup.config.network.private_address,
+        nowMs: Date.now(),
+        ...(passphrase === undefined ? {} : { passphrase }),
+        ...(owner === undefined ? {} : { owner }),
+      });
+      return undefined;
+    },
+  };
+  const json = options.json === true;
+  await runSteps(
+    io,
+    setup.facts,
+    [...setup.steps, ...resetSteps(setup, options.reset === true), identity],
+    json,
+  );
+  if (made === undefined) throw new Error('the identity step ended without a result');
+  const recovery = await handOver(io, options, setup, made);
+  if (json) {
+    const { peerId, name, rootFingerprint } = made;
+    printJson(io, { cluster, name, role: setup.role, peerId, rootFingerprint, recoveryFile: recovery });
+    return;
+  }
+  io.stdout.write(
+    [
+      '\nNext:',
+      `  systemctl enable --now bornemisza@${setup.role}`,
+      `  bornemisza doctor --role ${setup.role}`,
+      'and for each further machine, here:',
+      '  bornemisza token create --role app        (or --role db)',
+      'there:',
+      '  sudo bornemisza join -                    (paste the token, then Ctrl-D)',
+      '',
+    ].join('\n'),
+  );
+}
+
+async function refuseSecond(setup: NodeSetup, reset: boolean): Promise<void> {
+  if (reset || (await stateOf(setup.paths.state)) !== 'complete') return;
+  const { host, cluster } = setup.config.node;
+  throw new CliFailure(
+    EXIT.failure,
+    'already-initialised',
+    `this host is ${host}/${setup.role} of cluster ${cluster} already`,
+    `start it: systemctl enable --now bornemisza@${setup.role}; or begin anew, its old identity set aside: --reset`,
+  );
+}
+
+export function resetSteps(setup: NodeSetup, reset: boolean): Step[] {
+  if (!reset) return [];
+  return [
+    {
+      title: `set the identity in ${setup.paths.state} aside`,
+      run: async () =>
+        (await stateOf(setup.paths.state)) === 'empty'
+          ? 'There was none.'
+          : `It lies in ${await resetState(setup.paths.state, Date.now())}.`,
+    },
+  ];
+}
+
+/**
+ * The recovery bundle and its passphrase: printed for a person, written to a file where nobody reads along (cloud-init
+ * keeps what a command prints in a log).
+ *
+ * @returns the file, or undefined when it was printed
+ */
+async function handOver(
+  io: Io,
+  options: InitOptions,
+  setup: NodeSetup,
+  made: Awaited<ReturnType<typeof initCluster>>,
+): Promise<string | undefined> {
+  const own = options.passphraseFile !== undefined;
+  const text = [
+    `Recovery bundle of cluster ${made.cluster}, root ${made.rootFingerprint}.`,
+    'With it and its passphrase a lost authority can be replaced. Keep both, apart from each other and off this machine.',
+    '',
+    `Passphrase: ${own ? '(the one you gave)' : made.passphrase}`,
+    '',
+    made.recoveryBundle.trimEnd(),
+    '',
+  ].join('\n');
+  if (options.recoveryFile === undefined && io.terminal && options.json !== true) {
+    io.stdout.write(`\n${text}`);
+    return undefined;
+  }
+  const file = options.recoveryFile ?? `${setup.root}/root/bornemisza-recovery-${made.cluster}.txt`;
+  await mkdir(dirname(file), { recursive: true });
+  await replaceFile(file, text, { mode: 0o600 });
+  if (options.json !== true)
+    io.stdout.write(
+      `\nThe recovery bundle and its passphrase are in ${file}: take both off this machine, apart from each other.\n`,
+    );
+  return file;
+}
+
+async function readSecret(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new CliFailure(
+      EXIT.failure,
+      'passphrase-file-unreadable',
+      `cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`,
+      'correct --passphrase-file',
+      { cause: error },
+    );
+  }
+}

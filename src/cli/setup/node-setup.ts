@@ -1,0 +1,235 @@
+import { readFile, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { Config, Paths } from '../../daemon/config.ts';
+import type { Role } from '../../daemon/membership/types.ts';
+import { readIfPresent, replaceFile } from '../../plugins/files.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import { instances } from '../instances.ts';
+import type { Io } from '../io.ts';
+import { birdStep } from './bird.ts';
+import { configText } from './config-text.ts';
+import {
+  addressesOf,
+  type Address,
+  choosePrivate,
+  choosePublic,
+  defaultRouteDevice,
+  nameNode,
+} from './discover.ts';
+import type { SetupOptions } from './options.ts';
+import { ensureAccounts, ensureDirectory, type Ids, readAccounts } from './owners.ts';
+import type { Step } from './steps.ts';
+
+/** Everything about this node that `init` and `join` have in common, found out and checked before anything is written. */
+export interface NodeSetup {
+  readonly role: Role;
+  readonly root: string;
+  readonly paths: Paths;
+  /** The configuration as it is, or as it will be written. */
+  readonly config: Config;
+  readonly facts: readonly (readonly [string, string])[];
+  /** Accounts, directories, configuration, BIRD: all but the identity, which comes last because it is what counts. */
+  readonly steps: readonly Step[];
+  /** Who the state belongs to; undefined under --root, where everything is the caller's. Valid once the steps ran. */
+  owner(): Promise<Ids | undefined>;
+}
+
+interface Wanted {
+  readonly role: Role;
+  /** From the token, or from --cluster; undefined: from the host name. */
+  readonly cluster: string | undefined;
+}
+
+/** @throws CliFailure, OperatorError: nothing was changed */
+export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Promise<NodeSetup> {
+  const root = options.root ?? '';
+  const { role } = wanted;
+  if (root === '' && io.host.uid !== 0) {
+    throw new CliFailure(
+      EXIT.permission,
+      'not-root',
+      'setting up a node takes root: it writes /etc/bornemisza and makes users',
+      'run it with sudo',
+    );
+  }
+  await refuseWhileRunning(role, root);
+  const { pathsFor } = await import('../../daemon/config.ts');
+  const paths = pathsFor(role, root);
+  const addresses = addressesOf(io.host.interfaces());
+  const { text, present } = await configurationText(io, options, wanted, paths, addresses);
+  const config = await parsed(text, role, paths, present);
+  if (present) {
+    refuseContradiction(config, options, wanted, paths.config);
+    choosePrivate(addresses, {
+      address: config.network.private_address,
+      device: config.network.private_device,
+    });
+  }
+  const upstreamAddress = publicAddress(addresses, config) ?? config.network.private_address;
+  return {
+    role,
+    root,
+    paths,
+    config,
+    facts: [
+      ['node', `${config.node.host}/${role} of cluster ${config.node.cluster}`],
+      [
+        'private',
+        `${config.network.private_address} on ${config.network.private_device} (${config.network.private_network})`,
+      ],
+      ['public', config.network.public_device ?? 'no device that faces the internet'],
+      ...(config.floating.mode === 'off'
+        ? []
+        : ([['floating', `${config.floating.addresses.join(', ')} by ${config.floating.mode}`]] as const)),
+    ],
+    steps: [
+      ...(root === '' ? [accountsStep(io)] : []),
+      directoriesStep(paths, role, root),
+      configStep(paths.config, text, present, root),
+      ...(role === 'app' && config.floating.mode !== 'off'
+        ? [await birdStep(io, options, { paths, root, config, routerId: upstreamAddress })]
+        : []),
+    ],
+    owner: async () => (root === '' ? (await readAccounts()).users.get('bornemisza') : undefined),
+  };
+}
+
+async function refuseWhileRunning(role: Role, root: string): Promise<void> {
+  const running = (await instances(root)).find((each) => each.role === role && each.socket !== 'absent');
+  if (running === undefined) return;
+  throw new CliFailure(
+    EXIT.failure,
+    'daemon-running',
+    `bornemisza@${role} runs on this host: it is part of a cluster already`,
+    `look at it: bornemisza status --role ${role}; to begin anew: bornemisza leave --role ${role}, then systemctl stop bornemisza@${role}`,
+  );
+}
+
+async function configurationText(
+  io: Io,
+  options: SetupOptions,
+  wanted: Wanted,
+  paths: Paths,
+  addresses: readonly Address[],
+): Promise<{ text: string; present: boolean }> {
+  const kept = await readIfPresent(paths.config);
+  if (kept !== undefined) return { text: kept, present: true };
+  const { host, cluster } = nameNode(io.host.hostname(), { host: options.host, cluster: wanted.cluster });
+  const floating = options.floatingIp ?? [];
+  const own = addresses.filter((each) => !floating.includes(each.address));
+  const inside = choosePrivate(own, { address: options.privateAddress, device: options.privateDevice });
+  const defaultRoute = defaultRouteDevice(await readFile('/proc/net/route', 'utf8').catch(() => ''));
+  const outside = choosePublic(own, {
+    privateDevice: inside.device,
+    wish: options.publicDevice,
+    defaultRoute,
+  });
+  const text = configText({
+    role: wanted.role,
+    cluster,
+    host,
+    privateAddress: inside.address,
+    privateNetwork: inside.network,
+    privateDevice: inside.device,
+    publicDevice: outside?.device,
+    certificate: options.certificate,
+    floatingMode: options.floatingMode ?? (floating.length > 0 ? 'bgp' : 'off'),
+    floatingAddresses: floating,
+    couchdbCopies: options.couchdbN,
+    couchdbRanges: options.couchdbQ,
+  });
+  return { text, present: false };
+}
+
+/** A file that is there must be right; one that is made is checked too, so that a bad flag is told before it is written. */
+async function parsed(text: string, role: Role, paths: Paths, present: boolean): Promise<Config> {
+  const { parseConfig } = await import('../../daemon/config.ts');
+  try {
+    return parseConfig(text, role, present ? paths.config : 'the options given');
+  } catch (error) {
+    if (present) throw error;
+    throw new CliFailure(EXIT.usage, 'options-invalid', (error as Error).message, 'correct the options', {
+      cause: error,
+    });
+  }
+}
+
+/** A kept configuration wins over what could be found out, but never silently over what the operator said. */
+function refuseContradiction(config: Config, options: SetupOptions, wanted: Wanted, file: string): void {
+  const said: readonly (readonly [string, string | undefined, string])[] = [
+    ['cluster', wanted.cluster, config.node.cluster],
+    ['host', options.host, config.node.host],
+    ['private_address', options.privateAddress, config.network.private_address],
+    ['private_device', options.privateDevice, config.network.private_device],
+    ['floating mode', options.floatingMode, config.floating.mode],
+    ['floating addresses', options.floatingIp?.join(','), config.floating.addresses.join(',')],
+    ['certificate', options.certificate, config.edge.certificate ?? ''],
+  ];
+  const clash = said.find(([, wish, there]) => wish !== undefined && wish !== there);
+  if (clash === undefined) return;
+  const [key, wish, there] = clash;
+  throw new CliFailure(
+    EXIT.failure,
+    'config-differs',
+    `${file} says ${key} ${JSON.stringify(there)}, this command ${JSON.stringify(wish)}`,
+    'correct the file, or move it away to have it written anew',
+  );
+}
+
+function publicAddress(addresses: readonly Address[], config: Config): string | undefined {
+  const own = addresses.filter((each) => !config.floating.addresses.includes(each.address));
+  return own.find((each) => each.device === config.network.public_device)?.address;
+}
+
+function accountsStep(io: Io): Step {
+  return {
+    title: 'make user and directories of the package, where they are missing',
+    run: async () => {
+      await ensureAccounts(io.host);
+      return undefined;
+    },
+  };
+}
+
+/** As tmpfiles.d makes them; here for hosts without it, and under --root. */
+function directoriesStep(paths: Paths, role: Role, root: string): Step {
+  return {
+    title: `make ${paths.state}`,
+    run: async () => {
+      const accounts = root === '' ? await readAccounts() : undefined;
+      const daemon = accounts?.users.get('bornemisza');
+      const ids = (uid: number | undefined, group: string): Ids | undefined => {
+        const gid = accounts?.groups.get(group);
+        return uid === undefined || gid === undefined ? undefined : { uid, gid };
+      };
+      await ensureDirectory(dirname(paths.config), 0o750, ids(accounts && 0, 'bornemisza'));
+      await ensureDirectory(paths.services, 0o750, ids(accounts && 0, 'bornemisza'));
+      await ensureDirectory(dirname(paths.state), 0o755);
+      await ensureDirectory(paths.state, 0o700, daemon);
+      await ensureDirectory(dirname(paths.haproxyFiles), 0o755);
+      await ensureDirectory(paths.haproxyFiles, 0o2750, ids(daemon?.uid, 'bornemisza-haproxy'));
+      if (role === 'app') await ensureDirectory(paths.birdFragments, 0o2750, ids(daemon?.uid, 'bird'));
+      else await ensureDirectory(paths.couchdbFiles, 0o2750, ids(daemon?.uid, 'couchdb'));
+      return undefined;
+    },
+  };
+}
+
+function configStep(file: string, text: string, present: boolean, root: string): Step {
+  return {
+    title: `write ${file}`,
+    already: present ? 'there already: it is kept' : undefined,
+    run: async () => {
+      await replaceFile(file, text, { mode: 0o640 });
+      if (root === '') await giveToGroup(file);
+      return undefined;
+    },
+  };
+}
+
+async function giveToGroup(file: string): Promise<void> {
+  const { chown } = await import('node:fs/promises');
+  const gid = (await readAccounts()).groups.get('bornemisza');
+  const { uid } = await stat(file);
+  if (gid !== undefined) await chown(file, uid, gid);
+}

@@ -1,0 +1,61 @@
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { isIPv4 } from 'node:net';
+import { wholeNumber } from '../commands/events.ts';
+import type { CommonOptions } from '../verb.ts';
+
+/** What `init` and `join` take beside their own words. Everything here can be found out or has a default. */
+export interface SetupOptions extends CommonOptions {
+  readonly host?: string;
+  readonly privateAddress?: string;
+  readonly privateDevice?: string;
+  readonly publicDevice?: string;
+  readonly certificate?: string;
+  readonly floatingIp?: readonly string[];
+  readonly floatingMode?: 'off' | 'bgp' | 'ranked';
+  readonly bgpNeighbor?: string;
+  readonly bgpAs?: number;
+  readonly bgpLocalAs?: number;
+  readonly bgpPasswordFile?: string;
+  readonly bgpMultihop?: number;
+  readonly couchdbN?: number;
+  readonly couchdbQ?: number;
+  readonly reset?: boolean;
+}
+
+export function addSetupOptions(command: Command): Command {
+  return command
+    .option('--host <name>', 'name of this node (default: the host name, lower-cased)')
+    .option('--private-address <address>', 'address for the cluster’s own traffic, where there are several')
+    .option('--private-device <device>', 'device of that address')
+    .option('--public-device <device>', 'device that faces the internet, where there are several')
+    .option('--certificate <file>', 'role app: PEM file with certificate, chain and key for the edge')
+    .option('--floating-ip <addresses>', 'role app: floating IPs, separated by commas', addressList)
+    .addOption(
+      new Option(
+        '--floating-mode <mode>',
+        'role app: how they are announced (default: bgp with --floating-ip, else off)',
+      ).choices(['off', 'bgp', 'ranked']),
+    )
+    .option(
+      '--bgp-neighbor <address>',
+      'role app: the provider’s BGP neighbour, for the first set-up of BIRD',
+    )
+    .option('--bgp-as <number>', 'role app: the provider’s AS number', wholeNumber)
+    .option('--bgp-local-as <number>', 'role app: your AS number', wholeNumber)
+    .option('--bgp-password-file <file>', 'role app: file that holds the BGP password')
+    .option(
+      '--bgp-multihop <hops>',
+      'role app: hops to the neighbour, where it is not on the same wire',
+      wholeNumber,
+    )
+    .option('--couchdb-n <copies>', 'role db: copies of each document (default: 3)', wholeNumber)
+    .option('--couchdb-q <ranges>', 'role db: ranges of each new database (default: 2)', wholeNumber)
+    .option('--reset', 'set an identity that is here already aside, whole, and begin anew');
+}
+
+function addressList(text: string): string[] {
+  const addresses = text.split(',').map((each) => each.trim());
+  const wrong = addresses.find((each) => !isIPv4(each));
+  if (wrong !== undefined) throw new InvalidArgumentError(`${JSON.stringify(wrong)} is not an IPv4 address.`);
+  return addresses;
+}
