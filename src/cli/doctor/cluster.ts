@@ -1,0 +1,112 @@
+import type { MembersAnswer, StatusAnswer } from '../../daemon/control/api.ts';
+import type { Role } from '../../daemon/membership/types.ts';
+import { ControlClient, notRunning } from '../client.ts';
+import { tell } from '../failure.ts';
+import type { Instance } from '../instances.ts';
+import { controlSocketOf } from '../places.ts';
+import { type Area, areaOf, type Check } from './check.ts';
+
+/** What the running daemon says of itself and its peers; when it doesn't run, that. */
+export async function checkCluster(instance: Instance, root: string): Promise<Check[]> {
+  const area = areaOf(instance.role);
+  if (instance.socket === 'forbidden') {
+    return [area.fail('control socket', 'it is for root and group bornemisza', 'run doctor with sudo')];
+  }
+  if (instance.socket === 'absent') {
+    const { message, next } = notRunning(instance.role);
+    return [area.fail('daemon', message, next)];
+  }
+  const daemon = new ControlClient(controlSocketOf(instance.role, root), instance.role);
+  try {
+    const status = await daemon.get<StatusAnswer>('/v1/status');
+    const { members } = await daemon.get<MembersAnswer>('/v1/members');
+    return [
+      area.ok('control socket', `answers: ${status.name} of cluster ${status.cluster}, ${status.phase}`),
+      health(status, area),
+      peers(members, area, instance.role),
+      settings(members, area),
+      guards(status, area),
+      ...plugins(status, area),
+      ...status.warnings.map((text) => area.warn('note', text, 'bornemisza status')),
+    ];
+  } catch (error) {
+    const { message, next } = tell(error);
+    return [area.fail('control socket', message, next)];
+  }
+}
+
+function health(status: StatusAnswer, area: Area): Check {
+  const down = status.checks.filter((check) => check.health === 'down');
+  const names = down
+    .map((check) => (check.detail === '' ? check.name : `${check.name} (${check.detail})`))
+    .join(', ');
+  if (status.health === 'down')
+    return area.fail('health', `down: ${names}`, 'mend what the check names; it comes back by itself');
+  if (status.maintenance) return area.warn('health', 'up, but in maintenance', 'bornemisza maintenance off');
+  return down.length > 0
+    ? area.warn('health', `up, but ${names} is down`, 'bornemisza status')
+    : area.ok('health', 'up');
+}
+
+function peers(members: MembersAnswer['members'], area: Area, role: Role): Check {
+  const others = members.filter((each) => !each.self);
+  const lost = others.filter(
+    (each) => each.state === 'dead' || each.state === 'suspect' || each.state === 'absent',
+  );
+  if (others.length === 0)
+    return area.warn(
+      'peers',
+      'none: this node is alone',
+      'bornemisza token create --role app (or db) admits another',
+    );
+  if (lost.length === 0) return area.ok('peers', `all ${others.length} reached`);
+  const names = lost.map((each) => `${each.name} ${each.state}`).join(', ');
+  const next =
+    lost.length === others.length
+      ? `look at the private network first: ping, and journalctl -u bornemisza@${role} -p warning`
+      : `bornemisza explain ${lost[0]?.name}`;
+  return lost.length === others.length
+    ? area.fail('peers', `none of ${others.length} reached: ${names}`, next)
+    : area.warn('peers', names, next);
+}
+
+/** Cluster-wide settings stand in each node's own file: drift between them shows in the digest. */
+function settings(members: MembersAnswer['members'], area: Area): Check {
+  const mine = members.find((each) => each.self);
+  const differing = members.filter(
+    (each) =>
+      each.state === 'alive' && each.role === mine?.role && each.settingsDigest !== mine.settingsDigest,
+  );
+  if (differing.length === 0) return area.ok('settings', 'the same on all nodes of this role');
+  return area.warn(
+    'settings',
+    `cluster-wide settings differ on ${differing.map((each) => each.name).join(', ')}`,
+    'compare /etc/bornemisza/*.toml of these nodes with this one',
+  );
+}
+
+function guards(status: StatusAnswer, area: Area): Check {
+  if (status.held.length === 0) return area.ok('guards', 'nothing is held');
+  return area.warn(
+    'guards',
+    status.held.join('; '),
+    'if that is what you want gone: bornemisza guards release',
+  );
+}
+
+function plugins(status: StatusAnswer, area: Area): Check[] {
+  return status.plugins.map((plugin) => {
+    if (plugin.state === 'failing' || plugin.state === 'stopped')
+      return area.fail(
+        plugin.name,
+        `${plugin.state}: ${plugin.detail}`,
+        plugin.next === '' ? 'bornemisza events' : plugin.next,
+      );
+    if (plugin.state === 'converged') return area.ok(plugin.name, 'as it should be');
+    return area.warn(
+      plugin.name,
+      plugin.detail === '' ? plugin.state : plugin.detail,
+      plugin.next === '' ? 'bornemisza plan' : plugin.next,
+    );
+  });
+}

@@ -1,0 +1,122 @@
+import { access, readFile, stat, statfs } from 'node:fs/promises';
+import type { Host } from '../io.ts';
+import { readAccounts } from '../setup/owners.ts';
+import { areaOf, type Check } from './check.ts';
+
+const host = areaOf('host');
+/** Below this HAProxy's and our own files can no longer be replaced safely, and CouchDB's compaction stops. */
+const DISK_FAIL_BYTES = 100 * 1024 * 1024;
+const DISK_WARN_SHARE = 0.1;
+/** What is needed of Node.js: the type stripping and APIs of 24. */
+const MIN_NODE_MAJOR = 24;
+
+/** What holds for the machine, whichever roles it has. */
+export async function checkHost(of: Host, root: string, roles: readonly string[]): Promise<Check[]> {
+  const checks = [
+    runtime(),
+    await account(root),
+    await clock(of),
+    await disk(`${root}/var/lib`),
+    await haproxy(of),
+  ];
+  if (roles.includes('app')) checks.push(await bird(of));
+  if (roles.includes('db')) checks.push(await couchdb(root));
+  return checks;
+}
+
+function runtime(): Check {
+  const major = Number(process.versions.node.split('.')[0]);
+  if (major >= MIN_NODE_MAJOR) return host.ok('runtime', `Node.js ${process.versions.node}`);
+  return host.fail(
+    'runtime',
+    `Node.js ${process.versions.node} is too old`,
+    `run it with Node.js ${MIN_NODE_MAJOR}: /usr/bin/bornemisza brings its own`,
+  );
+}
+
+async function account(root: string): Promise<Check> {
+  if (root !== '') return host.ok('user', 'your own, as paths lie under --root');
+  const { users } = await readAccounts();
+  const missing = ['bornemisza', 'bornemisza-haproxy'].filter((name) => !users.has(name));
+  if (missing.length === 0) return host.ok('user', 'bornemisza and bornemisza-haproxy exist');
+  return host.warn(
+    'user',
+    `no user ${missing.join(', ')} yet`,
+    'systemd-sysusers bornemisza.conf (`bornemisza init` and `join` do it)',
+  );
+}
+
+/** A certificate's dates and an audit trail are as good as the clock. */
+async function clock(of: Host): Promise<Check> {
+  const program = process.argv[1];
+  const installedMs =
+    program === undefined ? 0 : ((await stat(program).catch(() => undefined))?.mtimeMs ?? 0);
+  if (Date.now() < installedMs) {
+    return host.fail(
+      'clock',
+      `it says ${new Date().toISOString()}, before this program was installed`,
+      'set it: timedatectl set-ntp true',
+    );
+  }
+  const said = await of.run('timedatectl', ['show', '--property=NTPSynchronized', '--value']);
+  if (said.code !== 0)
+    return host.warn('clock', 'whether it is kept by NTP could not be found out', 'look with timedatectl');
+  if (said.stdout.trim() === 'yes') return host.ok('clock', 'kept by NTP');
+  return host.warn(
+    'clock',
+    'not kept by NTP',
+    'timedatectl set-ntp true (needs chrony or systemd-timesyncd)',
+  );
+}
+
+async function disk(path: string): Promise<Check> {
+  const facts = await statfs(path).catch(() => undefined);
+  if (facts === undefined) return host.warn('disk', `${path} cannot be looked at`, `ls -ld ${path}`);
+  const freeBytes = facts.bavail * facts.bsize;
+  const share = facts.blocks === 0 ? 1 : facts.bavail / facts.blocks;
+  const detail = `${Math.round(freeBytes / 1024 / 1024)} MiB free under ${path} (${Math.round(share * 100)} %)`;
+  if (freeBytes < DISK_FAIL_BYTES)
+    return host.fail('disk', detail, `free space: du -xh ${path} | sort -h | tail`);
+  return share < DISK_WARN_SHARE
+    ? host.warn('disk', detail, `free space: du -xh ${path} | sort -h | tail`)
+    : host.ok('disk', detail);
+}
+
+async function haproxy(of: Host): Promise<Check> {
+  const said = await of.run('haproxy', ['-v']);
+  const version = /version (\S+)/.exec(said.stdout)?.[1];
+  if (said.code === 0 && version !== undefined) return host.ok('haproxy', `HAProxy ${version}`);
+  return host.fail('haproxy', 'HAProxy is not installed', 'dnf install haproxy (or apt-get install haproxy)');
+}
+
+async function bird(of: Host): Promise<Check> {
+  const said = await of.run('bird', ['--version']);
+  const version = /version (\S+)/.exec(said.stderr + said.stdout)?.[1];
+  if (said.code === 0 && version !== undefined) return host.ok('bird', `BIRD ${version}`);
+  return host.warn(
+    'bird',
+    'BIRD is not installed: no floating IP can be announced',
+    'dnf install bird (EL: from EPEL) or apt-get install bird2',
+  );
+}
+
+/** Apache's package puts a release into /opt/couchdb; its start file names the version of the release. */
+async function couchdb(root: string): Promise<Check> {
+  const release = `${root}/opt/couchdb`;
+  const started = await readFile(`${release}/releases/start_erl.data`, 'utf8').catch(() => undefined);
+  if (started !== undefined)
+    return host.ok(
+      'couchdb',
+      `CouchDB ${started.trim().split(/\s+/)[1] ?? 'of unknown version'} in ${release}`,
+    );
+  const present = await access(`${release}/bin/couchdb`).then(
+    () => true,
+    () => false,
+  );
+  if (present) return host.ok('couchdb', `CouchDB in ${release}`);
+  return host.fail(
+    'couchdb',
+    `CouchDB is not in ${release}`,
+    'install it from Apache’s repository: https://docs.couchdb.org/en/stable/install/unix.html',
+  );
+}

@@ -1,0 +1,300 @@
+import { X509Certificate } from 'node:crypto';
+import { access, readdir, readFile, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config.ts';
+import type { Role } from '../../daemon/membership/types.ts';
+import { formatDuration } from '../duration.ts';
+import { tell } from '../failure.ts';
+import type { Host } from '../io.ts';
+import { addressesOf } from '../setup/discover.ts';
+import { readAccounts } from '../setup/owners.ts';
+import { type Area, areaOf, type Check } from './check.ts';
+import { inTheWay, listeningSockets } from './sockets.ts';
+
+/** Certificates last 90 days and renew at half: less than this means that renewal has failed for weeks. */
+const CERTIFICATE_WARN_MS = 30 * 86_400_000;
+/** Whose listening sockets are no surprise on our ports. */
+const OUR_USERS = ['bornemisza', 'bornemisza-haproxy', 'couchdb', 'epmd'];
+
+interface Looking {
+  readonly role: Role;
+  readonly root: string;
+  readonly host: Host;
+  readonly paths: Paths;
+  readonly area: Area;
+}
+
+/** What can be seen of one role instance from outside, whether it runs or not. */
+export async function checkRole(of: Host, role: Role, root: string): Promise<Check[]> {
+  const looking: Looking = { role, root, host: of, paths: pathsFor(role, root), area: areaOf(role) };
+  const [config, configCheck] = await configuration(looking);
+  const checks = [configCheck, ...(await stateDirectory(looking)), ...(await units(looking, config))];
+  if (config === undefined) return checks;
+  return [
+    ...checks,
+    privateAddress(looking, config),
+    await device(looking, config),
+    await ports(looking, config),
+    await haproxyConfig(looking),
+    ...(await birdConfig(looking, config)),
+  ];
+}
+
+async function configuration({ role, paths, area }: Looking): Promise<[Config | undefined, Check]> {
+  try {
+    const config = await loadConfig(role, paths);
+    const services =
+      config.services.length === 0 ? '' : `, services ${config.services.map((each) => each.name).join(', ')}`;
+    return [config, area.ok('config', `${paths.config} is valid${services}`)];
+  } catch (error) {
+    const { message, next } = tell(error);
+    return [undefined, area.fail('config', message, next)];
+  }
+}
+
+async function stateDirectory({ paths, area, role, root }: Looking): Promise<Check[]> {
+  const facts = await stat(paths.state).catch((error: NodeJS.ErrnoException) => error);
+  if (facts instanceof Error) {
+    return [
+      facts.code === 'ENOENT'
+        ? area.fail(
+            'state',
+            `${paths.state} does not exist: this node has no identity`,
+            `sudo bornemisza init --role ${role}, or sudo bornemisza join -`,
+          )
+        : area.warn('state', `${paths.state} cannot be looked at: ${facts.code}`, 'run doctor as root'),
+    ];
+  }
+  const owner = root === '' ? (await readAccounts()).users.get('bornemisza')?.uid : undefined;
+  if ((facts.mode & 0o077) !== 0)
+    return [
+      area.fail(
+        'state',
+        `others may look into ${paths.state}: it holds this node's keys`,
+        `chmod 0700 ${paths.state}`,
+      ),
+    ];
+  if (owner !== undefined && facts.uid !== owner) {
+    return [
+      area.fail(
+        'state',
+        `${paths.state} does not belong to user bornemisza`,
+        `chown -R bornemisza:bornemisza ${paths.state}`,
+      ),
+    ];
+  }
+  return await identity(paths, area, role);
+}
+
+async function identity(paths: Paths, area: Area, role: Role): Promise<Check[]> {
+  const names = await readdir(paths.state).catch(() => undefined);
+  if (names === undefined)
+    return [
+      area.warn('state', `${paths.state} is for user bornemisza alone`, 'run doctor as root to look inside'),
+    ];
+  if (!names.includes('cluster.json')) {
+    const half = names.includes('unfinished.json');
+    return [
+      area.fail(
+        'state',
+        half ? 'an init or join did not end' : 'this node has no identity yet',
+        half
+          ? 'run the same bornemisza init or join again: it goes on where it stopped'
+          : `sudo bornemisza init --role ${role}, or sudo bornemisza join -`,
+      ),
+    ];
+  }
+  return [
+    area.ok('state', `${paths.state} is complete and closed to others`),
+    await certificate(join(paths.state, 'chain.pem'), area, role),
+  ];
+}
+
+async function certificate(file: string, area: Area, role: Role): Promise<Check> {
+  try {
+    const { validToDate } = new X509Certificate(await readFile(file));
+    const leftMs = validToDate.getTime() - Date.now();
+    const detail =
+      leftMs > 0 ? `valid for ${formatDuration(leftMs)} more` : `expired ${formatDuration(-leftMs)} ago`;
+    const next = `it renews by itself where an authority is reached; why not: journalctl -u bornemisza@${role} -p warning`;
+    if (leftMs <= 0) return area.fail('certificate', detail, next);
+    return leftMs < CERTIFICATE_WARN_MS
+      ? area.warn('certificate', detail, next)
+      : area.ok('certificate', detail);
+  } catch (error) {
+    return area.fail(
+      'certificate',
+      `${file} cannot be read: ${(error as Error).message}`,
+      'restore it from a backup, or join anew: sudo bornemisza join - --reset',
+    );
+  }
+}
+
+async function units({ role, host, root, area }: Looking, config: Config | undefined): Promise<Check[]> {
+  if (root !== '') return [area.ok('units', 'not looked at, as paths lie under --root')];
+  const wanted = [`bornemisza@${role}.service`, `bornemisza-haproxy@${role}.service`];
+  if (role === 'app' && config !== undefined && config.floating.mode !== 'off') wanted.push('bird.service');
+  if (role === 'db') wanted.push('couchdb.service');
+  const said = await host.run('systemctl', ['is-active', ...wanted]);
+  if (said.code === -1)
+    return [
+      area.warn('units', 'systemd is not here', 'the daemon can run without it: bornemisza daemon --role …'),
+    ];
+  const states = said.stdout.trim().split('\n');
+  return wanted.map((unit, at) => {
+    const state = states[at] ?? 'unknown';
+    if (state === 'active') return area.ok(unit, 'active');
+    if (state === 'activating' || state === 'reloading')
+      return area.warn(unit, state, `systemctl status ${unit}`);
+    return area.fail(
+      unit,
+      state,
+      state === 'failed'
+        ? `journalctl -u ${unit} -n 20; then systemctl restart ${unit}`
+        : `systemctl enable --now ${unit}`,
+    );
+  });
+}
+
+function privateAddress({ host, area }: Looking, config: Config): Check {
+  const { private_address: address, private_device: name, private_network: network } = config.network;
+  const here = addressesOf(host.interfaces());
+  const found = here.find(
+    (each) => each.address === address || (each.kind === 'loopback' && address.startsWith('127.')),
+  );
+  if (found === undefined) {
+    const others = here
+      .filter((each) => each.kind !== 'loopback')
+      .map((each) => `${each.address} on ${each.device}`);
+    return area.fail(
+      'address',
+      `${address} is not on this host, which has ${others.join(', ') || 'no address'}`,
+      'bring the device up, or correct private_address',
+    );
+  }
+  if (found.device !== name)
+    return area.fail('address', `${address} is on ${found.device}, not on ${name}`, 'correct private_device');
+  if (found.kind !== 'loopback' && found.network !== network) {
+    return area.warn(
+      'address',
+      `${address} lies in ${found.network}, the configuration says ${network}`,
+      'correct private_network',
+    );
+  }
+  return area.ok('address', `${address} on ${name}`);
+}
+
+async function device({ area }: Looking, config: Config): Promise<Check> {
+  const names = [
+    config.network.private_device,
+    ...(config.network.public_device === undefined ? [] : [config.network.public_device]),
+  ];
+  const down: string[] = [];
+  for (const name of names) {
+    const carrier = await readFile(`/sys/class/net/${name}/carrier`, 'utf8').catch(() => '0');
+    if (carrier.trim() !== '1') down.push(name);
+  }
+  if (down.length === 0) return area.ok('devices', `${names.join(', ')} up`);
+  return area.fail('devices', `${down.join(', ')} down or absent`, `ip link; ip link set ${down[0]} up`);
+}
+
+/** Everything that listens for this role, by the config: `*` is every address. */
+export function portsOf(config: Config): readonly (readonly [address: string, port: number])[] {
+  const inside = config.network.private_address;
+  const { edge, couchdb } = config;
+  if (config.role === 'app') {
+    return [
+      [inside, config.libp2pPort],
+      ['*', edge.https_port],
+      ['*', edge.http_port],
+      [inside, edge.door_port],
+      [inside, edge.stats_port],
+      ['127.0.0.1', edge.database_port],
+    ];
+  }
+  return [
+    [inside, config.libp2pPort],
+    [inside, couchdb.door_port],
+    [inside, couchdb.peer_port],
+    [inside, couchdb.stats_port],
+    ['127.0.0.1', couchdb.http_port],
+    [inside, couchdb.distribution_port],
+  ];
+}
+
+async function ports({ area, root, host }: Looking, config: Config): Promise<Check> {
+  const sockets = await listeningSockets();
+  const { users } = await readAccounts();
+  const ours = new Set(root === '' ? OUR_USERS.map((name) => users.get(name)?.uid) : [host.uid]);
+  const foreign = portsOf(config).flatMap(([address, port]) =>
+    inTheWay(sockets, address, port)
+      .filter((each) => !ours.has(each.uid))
+      .map((each) => `${each.address}:${port}`),
+  );
+  if (foreign.length === 0) return area.ok('ports', 'free, or held by our own programs');
+  const port = foreign[0]?.split(':')[1];
+  return area.fail(
+    'ports',
+    `taken by another program: ${[...new Set(foreign)].join(', ')}`,
+    `see whose: ss -ltnp 'sport = :${port}'; end it, or change the port in the configuration`,
+  );
+}
+
+async function haproxyConfig({ host, paths, area }: Looking): Promise<Check> {
+  const file = join(paths.haproxyFiles, 'haproxy.cfg');
+  const readable = await access(file).then(
+    () => undefined,
+    (error: NodeJS.ErrnoException) => error.code,
+  );
+  if (readable === 'ENOENT')
+    return area.warn('haproxy.cfg', `${file} is not there yet`, 'the daemon writes it at its first start');
+  if (readable !== undefined)
+    return area.warn('haproxy.cfg', `${file} cannot be read: ${readable}`, 'run doctor as root');
+  const said = await host.run('haproxy', ['-c', '-f', file]);
+  if (said.code === 0) return area.ok('haproxy.cfg', 'accepted by haproxy -c');
+  return area.fail(
+    'haproxy.cfg',
+    `refused: ${alert(said.stderr + said.stdout)}`,
+    `haproxy -c -f ${file}; the daemon writes it anew at its next look`,
+  );
+}
+
+function alert(text: string): string {
+  const line = text.split('\n').find((each) => each.includes('[ALERT]')) ?? text.trim().split('\n')[0] ?? '';
+  return line.replace(/^\[ALERT\]\s*(\(\d+\)\s*:)?\s*/, '').slice(0, 160);
+}
+
+async function birdConfig({ host, paths, area }: Looking, config: Config): Promise<Check[]> {
+  if (config.role !== 'app' || config.floating.mode === 'off') return [];
+  const file = join(dirname(paths.birdFragments), 'bird.conf');
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => error);
+  if (text instanceof Error) {
+    return [
+      text.code === 'ENOENT'
+        ? area.fail(
+            'bird.conf',
+            `${file} is not there: nothing can be announced`,
+            'write it, or run the same bornemisza init or join with --reset and --bgp-neighbor',
+          )
+        : area.warn('bird.conf', `${file} cannot be read: ${text.code}`, 'run doctor as root'),
+    ];
+  }
+  if (!text.includes(`${paths.birdFragments}/`)) {
+    return [
+      area.fail(
+        'bird.conf',
+        `${file} does not include ${paths.birdFragments}: nothing is announced`,
+        `add to it: include "${paths.birdFragments}/*.conf";`,
+      ),
+    ];
+  }
+  const said = await host.run('bird', ['-p', '-c', file]);
+  if (said.code === 0) return [area.ok('bird.conf', 'accepted by bird -p')];
+  return [
+    area.fail(
+      'bird.conf',
+      `refused: ${(said.stderr + said.stdout).trim().split('\n')[0] ?? ''}`,
+      `correct ${file}, then birdc configure`,
+    ),
+  ];
+}
