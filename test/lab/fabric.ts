@@ -16,7 +16,7 @@ export type Network = 'private' | 'public';
 export type Direction = 'in' | 'out' | 'both';
 
 /** What is wrong with one port of the fabric, that is, with one device of one host. */
-type PortFaults = {
+export type PortFaults = {
   cut: Direction | undefined;
   /** Other port → which frames between the two are lost. */
   readonly cutFrom: Map<string, Direction>;
@@ -196,39 +196,40 @@ export class Fabric {
   /** One atomic replacement of the whole rule set; one at a time, each from the state at its own start. */
   async #apply(): Promise<void> {
     const next = this.#applying.then(async () => {
-      await must(inNamespace(this.#namespace, ['nft', '-f', '-']), { stdin: this.#rules() });
+      await must(inNamespace(this.#namespace, ['nft', '-f', '-']), { stdin: faultRules(this.#ports) });
     });
     this.#applying = next.catch(() => {});
     await next;
   }
+}
 
-  #rules(): string {
-    const rules: string[] = [];
-    for (const [port, faults] of this.#ports) {
-      if (faults.cut === 'out' || faults.cut === 'both') rules.push(`iifname "${port}" drop`);
-      if (faults.cut === 'in' || faults.cut === 'both') rules.push(`oifname "${port}" drop`);
-      for (const [peer, direction] of faults.cutFrom) {
-        const [here, there] = [portNames(port), portNames(peer)];
-        if (direction !== 'in') rules.push(`iifname ${here} oifname ${there} drop`);
-        if (direction !== 'out') rules.push(`iifname ${there} oifname ${here} drop`);
-      }
-      if (faults.dropPercent > 0) {
-        const lost = `numgen random mod 1000 < ${Math.round(faults.dropPercent * 10)} drop`;
-        rules.push(`iifname "${port}" ${lost}`, `oifname "${port}" ${lost}`);
-      }
+/** The nftables file that makes these faults, and no others, true. */
+export function faultRules(ports: ReadonlyMap<string, PortFaults>): string {
+  const rules: string[] = [];
+  for (const [port, faults] of ports) {
+    if (faults.cut === 'out' || faults.cut === 'both') rules.push(`iifname "${port}" drop`);
+    if (faults.cut === 'in' || faults.cut === 'both') rules.push(`oifname "${port}" drop`);
+    for (const [peer, direction] of faults.cutFrom) {
+      const [here, there] = [portNames(port), portNames(peer)];
+      if (direction !== 'in') rules.push(`iifname ${here} oifname ${there} drop`);
+      if (direction !== 'out') rules.push(`iifname ${there} oifname ${here} drop`);
     }
-    return [
-      'table bridge faults {}',
-      'delete table bridge faults',
-      'table bridge faults {',
-      '  chain forward {',
-      '    type filter hook forward priority 0; policy accept;',
-      ...rules.map((rule) => `    ${rule}`),
-      '  }',
-      '}',
-      '',
-    ].join('\n');
+    if (faults.dropPercent > 0) {
+      const lost = `numgen random mod 1000 < ${Math.round(faults.dropPercent * 10)} drop`;
+      rules.push(`iifname "${port}" ${lost}`, `oifname "${port}" ${lost}`);
+    }
   }
+  return [
+    'table bridge faults {}',
+    'delete table bridge faults',
+    'table bridge faults {',
+    '  chain forward {',
+    '    type filter hook forward priority 0; policy accept;',
+    ...rules.map((rule) => `    ${rule}`),
+    '  }',
+    '}',
+    '',
+  ].join('\n');
 }
 
 /** A port and the name it has on the network's bridge while a delay line stands between. */

@@ -239,6 +239,7 @@ export class Lab {
       env: { PATH: process.env['PATH'], LAB_CGROUP_ROOT: join(this.#place.cgroup, '..') },
       detached: true,
     });
+    await writeFile(join(directory, 'reaper'), String(this.#reaper.pid));
     this.#reaper.unref();
     for (const end of [this.#reaper.stdin, this.#reaper.stderr])
       (end as unknown as { unref(): void }).unref();

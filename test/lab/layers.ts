@@ -74,8 +74,8 @@ const masked = [
   'sys-fs-fuse-connections.mount',
 ];
 
-/** Directories of this machine of which hosts must see nothing: enabled units, old init scripts, its own journal. */
-const hidden = ['etc/systemd/system', 'etc/init.d', 'var/log/journal'];
+/** Directories of which hosts see nothing: this machine's enabled units, old init scripts, own journal, own additions. */
+const hidden = ['etc/systemd/system', 'etc/init.d', 'var/log/journal', 'opt'];
 
 /** Fixed, so that files kept from one lab mean the same in the next. */
 const users = `u couchdb 5984 "CouchDB" /opt/couchdb -
@@ -233,12 +233,14 @@ export class Layers {
     }
   }
 
-  /** A release is mounted as it is; the stand-in, found in the tree, is started the same way. */
+  /** A release is mounted as it is. The stand-in finds its imports in the tree, so the tree comes along. */
   async #couchdb(): Promise<void> {
-    const standIn = join(repository, 'test/standin/couchdb');
-    const release =
-      this.#options.couchdb ?? ((await exists(join(standIn, 'bin/couchdb'))) ? standIn : undefined);
-    if (release === undefined) return;
+    const release = this.#options.couchdb;
+    if (release === undefined) {
+      this.binds.push({ source: repository.replace(/\/$/, ''), target: '/opt/bornemisza-tree' });
+      await symlink('/opt/bornemisza-tree/test/standin/couchdb', await this.#room('/opt/couchdb'));
+      return;
+    }
     if (!(await exists(join(release, 'bin/couchdb')))) throw new Error(`${release} has no bin/couchdb`);
     this.binds.push({ source: release, target: '/opt/couchdb' });
   }
