@@ -1,0 +1,102 @@
+/** What an instance of our HAProxy should be, by meaning. Data only; `render.ts` turns it into HAProxy's words. */
+
+/**
+ * What a peer's server is for now.
+ *
+ * `out-when-down` is for a member that membership holds dead while nobody knows about its service: it goes on
+ * serving, a second check with a shorter interval runs beside HAProxy's own, and it leaves only while that one fails.
+ */
+export type Duty = 'ready' | 'drain' | 'maint' | 'out-when-down';
+
+export interface PeerServer {
+  /** Host name; HAProxy's name of the server, and the first label of the name its certificate must carry. */
+  readonly name: string;
+  /** IPv4, in the private network. */
+  readonly address: string;
+  readonly port: number;
+  readonly duty: Duty;
+  /** Why it has this duty, for the audit trail, e.g. `left the cluster`. */
+  readonly why: string;
+}
+
+/** Servers of one kind that are reached by mutual TLS. */
+export interface PeerGroup {
+  /** The peer's certificate must hold `NAME.verifySuffix` as DNS name, e.g. `db.shop.internal`. */
+  readonly verifySuffix: string;
+  readonly servers: readonly PeerServer[];
+}
+
+/** A service behind the edge. */
+export interface EdgeService {
+  readonly name: string;
+  /** `/` or a path without a closing slash; matches itself and everything below. */
+  readonly prefix: string;
+  /** Path on the local service that answers 2xx or 3xx while it is well. */
+  readonly healthPath: string;
+  /** Port on 127.0.0.1; undefined on a node that only routes to the service of others. */
+  readonly localPort: number | undefined;
+  /** The app nodes' doors, this node's own included. */
+  readonly peers: PeerGroup;
+}
+
+/** Contents, not paths: files are written by the plugin alone. */
+export interface Certificates {
+  /** PEM of the node's certificate, its chain and its key, in this order. */
+  readonly node: string;
+  /** PEM of the cluster's root certificates. */
+  readonly ca: string;
+  /** PEM (certificate, chain, key) shown to browsers; undefined: the node's own. */
+  readonly edge: string | undefined;
+}
+
+export interface Revoked {
+  /** Serial number of the certificate, hexadecimal. */
+  readonly serialHex: string;
+  /** Where its holder lived; sessions from there are cut when the serial is added. */
+  readonly address: string | undefined;
+}
+
+interface Instance {
+  /** IPv4 of this node in the private network. */
+  readonly privateAddress: string;
+  readonly statsPort: number;
+  readonly certificates: Certificates;
+  readonly revoked: readonly Revoked[];
+}
+
+export interface AppHaproxy extends Instance {
+  readonly instance: 'app';
+  readonly edge: {
+    /** `*` or IPv4 addresses; an address may come and go (floating), so it is bound transparently. */
+    readonly addresses: readonly string[];
+    readonly httpsPort: number;
+    readonly httpPort: number;
+    /** Seconds of Strict-Transport-Security; undefined: no such header, since it can't be taken back. */
+    readonly hstsMaxAgeSeconds: number | undefined;
+  };
+  /** The door for other app nodes' edges. */
+  readonly doorPort: number;
+  readonly services: readonly EdgeService[];
+  /** Port on 127.0.0.1 where the app finds the databases. */
+  readonly databasePort: number;
+  readonly databases: PeerGroup;
+}
+
+export interface DbHaproxy extends Instance {
+  readonly instance: 'db';
+  /** The door for app nodes; falls over to peers. */
+  readonly appDoorPort: number;
+  /** The door for db nodes; local CouchDB only, so that failover can't loop. */
+  readonly peerDoorPort: number;
+  /** Port of the local CouchDB on 127.0.0.1. */
+  readonly couchdbPort: number;
+  /** The other db nodes' peer doors. */
+  readonly peers: PeerGroup;
+}
+
+export type HaproxyDesired = AppHaproxy | DbHaproxy;
+
+/** Answers 200 on the edge, with and without TLS, as long as this HAProxy lives. */
+export const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
+/** `SERVICE_HEALTH_PATH + name` on the door answers 200 while the local service is well, else 503. */
+export const SERVICE_HEALTH_PATH = '/.well-known/bornemisza/service/';

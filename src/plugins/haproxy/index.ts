@@ -1,0 +1,553 @@
+import { createHash } from 'node:crypto';
+import { readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { runCommand } from '../command.ts';
+import { type Plugin, PluginError } from '../contract.ts';
+import { fileError, readIfPresent, replaceFile, type Staged, stageFile } from '../files.ts';
+import type { HaproxyDesired } from './desired.ts';
+import { type HaproxyChange, type HaproxyObserved, planHaproxy, planRuntime, type Running } from './plan.ts';
+import {
+  CONFIG_FILE,
+  type Layout,
+  REVOKED_FILE,
+  type Rendered,
+  render,
+  STATE_FILE,
+  serversIn,
+  twinOf,
+} from './render.ts';
+import {
+  ask,
+  notRunning,
+  parseAcl,
+  parseFrontends,
+  parseInfo,
+  parseProcesses,
+  parseServersState,
+  type ServerState,
+  sessionsFrom,
+} from './runtime.ts';
+
+export interface HaproxyOptions {
+  readonly instance: 'app' | 'db';
+  /** Where the configuration lies, e.g. /var/lib/bornemisza/haproxy/app; the unit starts from haproxy.cfg there. */
+  readonly directory: string;
+  /** Where the unit makes stats.sock and master.sock, e.g. /run/bornemisza-haproxy/app. */
+  readonly runDirectory: string;
+  readonly binary?: string;
+  /** How often the running HAProxy and the files are looked at. Default 1000. */
+  readonly watchIntervalMs?: number;
+}
+
+/** What `rollback` needs: the files and the servers as they were. */
+export interface HaproxyCheckpoint {
+  readonly files: ReadonlyMap<string, string | undefined>;
+  readonly running: Running | undefined;
+}
+
+/** Former configurations that stay beside the present one, with the certificates that they name. */
+const BACKUPS = 5;
+/** `haproxy -c` takes 20 ms; a loaded machine may take long. */
+const CHECK_TIMEOUT_MS = 15_000;
+/** A reload is visible after 15–67 ms; many certificates or a loaded machine take longer. */
+const RELOAD_TIMEOUT_MS = 10_000;
+/** While a second check decides about a server, its verdict shall count soon after it falls. */
+const UNWATCHED_INTERVAL_MS = 250;
+/** A valid, empty `server-state-file`. Without a file HAProxy warns at each start. */
+const NO_STATE = '1\n';
+const FILE_MODE = 0o640;
+/** Enough for certificates of many renewals; more are somebody else's files. */
+const MAX_FILES = 1000;
+
+/** The one writer of our own HAProxy instance: its files, and over its sockets its running state. */
+export class HaproxyPlugin
+  implements Plugin<HaproxyDesired, HaproxyObserved, HaproxyChange, HaproxyCheckpoint>
+{
+  readonly name = 'haproxy';
+  readonly #options: HaproxyOptions;
+  readonly #layout: Layout;
+  readonly #master: string;
+  #staged: Staged | undefined;
+  #endWatch: (() => void) | undefined;
+
+  constructor(options: HaproxyOptions) {
+    this.#options = options;
+    this.#layout = { directory: options.directory, statsSocket: join(options.runDirectory, 'stats.sock') };
+    this.#master = join(options.runDirectory, 'master.sock');
+  }
+
+  async observe(signal: AbortSignal): Promise<HaproxyObserved> {
+    const names = await this.#ownFiles();
+    const files = new Map<string, string>();
+    for (const name of names) {
+      const text = await readIfPresent(join(this.#options.directory, name));
+      if (text !== undefined) files.set(name, sha256(text));
+    }
+    return { files, running: await this.#running(signal) };
+  }
+
+  plan(desired: HaproxyDesired, observed: HaproxyObserved): HaproxyChange[] {
+    return planHaproxy(render(desired, this.#layout), observed, sha256);
+  }
+
+  /** Writes what the new configuration names (files that nobody uses yet), then asks HAProxy about it. */
+  async validate(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<void> {
+    await this.#discardStaged();
+    const config = changes.find((change) => change.kind === 'file' && change.name === CONFIG_FILE);
+    if (config?.kind !== 'file') return;
+    for (const change of changes) {
+      if (change.kind === 'file' && change.name.endsWith('.pem'))
+        await this.#write(change.name, change.content);
+    }
+    if ((await readIfPresent(this.#path(REVOKED_FILE))) === undefined) await this.#write(REVOKED_FILE, '');
+    if ((await readIfPresent(this.#path(STATE_FILE))) === undefined) await this.#write(STATE_FILE, NO_STATE);
+    this.#staged = await stageFile(this.#path(CONFIG_FILE), config.content, {
+      mode: FILE_MODE,
+      suffix: '.cfg',
+    });
+    try {
+      await this.#check(this.#staged.stagedPath, signal);
+    } catch (error) {
+      await this.#discardStaged();
+      throw error;
+    }
+  }
+
+  async apply(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
+    const checkpoint = await this.#checkpoint(changes, signal);
+    let touched = false;
+    try {
+      for (const change of changes) {
+        await this.#make(change, signal);
+        touched = true;
+      }
+    } catch (error) {
+      const cause = error instanceof PluginError ? error : fileError(error, this.#options.directory);
+      // A file that was checked may wait for HAProxy to start; anything else goes back to what was good.
+      const waits = cause.code === 'haproxy-not-running' && checkpoint.running === undefined;
+      if (touched && !waits) await this.rollback(checkpoint, signal);
+      throw changed(cause, touched);
+    } finally {
+      await this.#discardStaged();
+    }
+    await this.#prune();
+    return checkpoint;
+  }
+
+  async verify(desired: HaproxyDesired, signal: AbortSignal): Promise<void> {
+    const left = this.plan(desired, await this.observe(signal));
+    if (left.length === 0) return;
+    throw new PluginError({
+      code: 'haproxy-not-as-planned',
+      message: `after the changes HAProxy still differs: ${left
+        .slice(0, 3)
+        .map((change) => change.summary)
+        .join('; ')}`,
+      next: `see \`journalctl -u ${this.#unit}\``,
+      outcome: 'retry',
+      stateChanged: true,
+    });
+  }
+
+  async rollback(checkpoint: HaproxyCheckpoint, signal: AbortSignal): Promise<void> {
+    for (const [name, content] of checkpoint.files) {
+      // Where nothing was before there is nothing good to go back to, and what is there passed HAProxy's own check.
+      if (content !== undefined) await this.#write(name, content);
+    }
+    const before = checkpoint.running;
+    if (before === undefined || before.structure === '') return;
+    const now = await this.#running(signal);
+    const config = (await readIfPresent(this.#path(CONFIG_FILE))) ?? '';
+    const lastGood: Rendered = {
+      files: [],
+      structure: before.structure,
+      // As they were, which may be neither what the file says nor what is wanted.
+      servers: serversIn(config).map((server) => {
+        const was = before.servers.find(
+          ({ backend, name }) => backend === server.backend && name === server.name,
+        );
+        if (was === undefined) return server;
+        return {
+          ...server,
+          address: was.address,
+          port: was.port,
+          duty: was.maint ? 'maint' : was.drain ? 'drain' : 'ready',
+        };
+      }),
+      frontends: [...before.frontends.keys()],
+      revoked: before.revoked.map((serialHex) => ({ serialHex, address: undefined })),
+    };
+    if (now === undefined) return;
+    if (now.structure !== before.structure) await this.#reload(lastGood, signal);
+    else for (const change of planRuntime(lastGood, now)) await this.#make(change, signal);
+  }
+
+  async close(): Promise<void> {
+    this.#endWatch?.();
+    await this.#discardStaged();
+  }
+
+  /** A poll, since HAProxy tells nobody: one socket and two short answers each second. */
+  watch(changed: (what: string) => void): () => void {
+    this.#endWatch?.();
+    const ended = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    let last: Sight | undefined;
+    const look = async (): Promise<void> => {
+      const sight = await this.#look(ended.signal);
+      if (ended.signal.aborted) return;
+      const difference = last === undefined ? undefined : differenceOf(last, sight);
+      last = sight;
+      const intervalMs = this.#options.watchIntervalMs ?? 1000;
+      timer = setTimeout(
+        () => void look(),
+        sight.unwatched ? Math.min(intervalMs, UNWATCHED_INTERVAL_MS) : intervalMs,
+      );
+      if (difference !== undefined) changed(difference);
+    };
+    void look();
+    this.#endWatch = () => {
+      ended.abort();
+      clearTimeout(timer);
+    };
+    return this.#endWatch;
+  }
+
+  get #unit(): string {
+    return `bornemisza-haproxy@${this.#options.instance}.service`;
+  }
+
+  #path(name: string): string {
+    return join(this.#options.directory, name);
+  }
+
+  #write(name: string, content: string): Promise<unknown> {
+    return replaceFile(this.#path(name), content, { mode: FILE_MODE });
+  }
+
+  async #ownFiles(): Promise<string[]> {
+    const names = await readdir(this.#options.directory).catch((error: unknown) => {
+      throw fileError(error, this.#path(CONFIG_FILE));
+    });
+    return names
+      .filter((name) => name === CONFIG_FILE || name === REVOKED_FILE || isCertificate(name))
+      .slice(0, MAX_FILES);
+  }
+
+  #ask(command: string, signal: AbortSignal, timeoutMs?: number): Promise<string> {
+    return ask(this.#layout.statsSocket, command, {
+      signal,
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    });
+  }
+
+  async #running(signal: AbortSignal): Promise<Running | undefined> {
+    try {
+      const info = parseInfo(await this.#ask('show info', signal), this.#options.instance);
+      const ours = info.structure !== '';
+      return {
+        version: info.version,
+        structure: info.structure,
+        servers: parseServersState(await this.#ask('show servers state', signal)),
+        frontends: parseFrontends(await this.#ask('show stat -1 1 -1', signal)),
+        revoked: ours ? parseAcl(await this.#ask(`show acl ${this.#path(REVOKED_FILE)}`, signal)) : [],
+      };
+    } catch (error) {
+      if (error instanceof PluginError && error.code === 'haproxy-not-running') return undefined;
+      throw error;
+    }
+  }
+
+  async #check(path: string, signal: AbortSignal): Promise<void> {
+    const { binary = 'haproxy' } = this.#options;
+    const options = { timeoutMs: CHECK_TIMEOUT_MS, signal, missingNext: 'install it: `dnf install haproxy`' };
+    const { code, stdout, stderr } = await runCommand(binary, ['-c', '-f', path], options);
+    if (code === 0) return;
+    const complaints = `${stdout}\n${stderr}`
+      .split('\n')
+      .flatMap((line) => /^\[ALERT\][^:]*: (?:config : )?(.*)$/.exec(line)?.[1] ?? []);
+    const said = complaints.slice(0, 2).join(' / ').replaceAll(path, CONFIG_FILE).slice(0, 400);
+    throw new PluginError({
+      code: 'haproxy-config-refused',
+      message: `HAProxy refuses the new configuration: ${said || `exit status ${code}`}`,
+      next: 'correct the setting or certificate that it names; the last good configuration keeps running',
+      outcome: 'terminal',
+      stateChanged: false,
+    });
+  }
+
+  async #checkpoint(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
+    const files = new Map<string, string | undefined>();
+    for (const change of changes) {
+      if (change.kind === 'file' && !isCertificate(change.name))
+        files.set(change.name, await readIfPresent(this.#path(change.name)));
+    }
+    return { files, running: await this.#running(signal) };
+  }
+
+  async #make(change: HaproxyChange, signal: AbortSignal): Promise<void> {
+    switch (change.kind) {
+      case 'file':
+        if (change.name === CONFIG_FILE && this.#staged !== undefined) {
+          const staged = this.#staged;
+          this.#staged = undefined;
+          return await staged.commit({ backups: BACKUPS });
+        }
+        await this.#write(change.name, change.content);
+        return;
+      case 'start':
+        if ((await this.#running(signal)) === undefined) throw notRunning(this.#layout.statsSocket);
+        return;
+      case 'reload':
+        return await this.#reload(change.rendered, signal);
+      case 'frontend-open':
+        return await this.#tell(`enable frontend ${change.frontend}`, signal);
+      case 'revoke':
+        await this.#tell(`add acl ${this.#path(REVOKED_FILE)} ${change.serialHex}`, signal);
+        if (change.address !== undefined) await this.#cut(change.address, signal);
+        return;
+      case 'unrevoke':
+        return await this.#tell(`del acl ${this.#path(REVOKED_FILE)} ${change.serialHex}`, signal);
+      case 'server-add':
+        return await this.#add(change, signal);
+      case 'server-address': {
+        const { backend, name, address, port } = change.server;
+        await this.#ask(`set server ${backend}/${name} addr ${address} port ${port}`, signal);
+        return;
+      }
+      case 'server-state':
+        await this.#tell(`set server ${change.backend}/${change.name} state ${change.admin}`, signal);
+        if (change.fresh) await this.#tell(`set server ${change.backend}/${change.name} health up`, signal);
+        return;
+      case 'server-check':
+        return await this.#tell(`enable health ${change.backend}/${change.name}`, signal);
+      case 'server-weight':
+        return await this.#tell(`set server ${change.backend}/${change.name} weight 100%`, signal);
+      case 'server-remove':
+        await this.#tell(`set server ${change.backend}/${change.name} state maint`, signal);
+        // Refused while connections are open; the watch tries again.
+        await this.#ask(`del server ${change.backend}/${change.name}`, signal);
+        return;
+    }
+  }
+
+  /** These commands say nothing when all is well. */
+  async #tell(command: string, signal: AbortSignal): Promise<void> {
+    const answer = await this.#ask(command, signal);
+    if (answer !== '') throw refusedCommand(command, answer);
+  }
+
+  async #add(change: Extract<HaproxyChange, { kind: 'server-add' }>, signal: AbortSignal): Promise<void> {
+    const { backend, name, address, port, options } = change.server;
+    const answer = await this.#ask(`add server ${backend}/${name} ${address}:${port} ${options}`, signal);
+    // E.g. a certificate that this process has not loaded. The file has the server already.
+    if (!answer.includes('New server registered')) return await this.#reload(change.rendered, signal);
+    await this.#tell(`enable health ${backend}/${name}`, signal);
+    if (change.admin !== 'maint')
+      await this.#tell(`set server ${backend}/${name} state ${change.admin}`, signal);
+  }
+
+  /**
+   * Lets the master start a new worker with the file as it is, hands it the health that the old one knew, and
+   * brings it to the wanted states.
+   */
+  async #reload(rendered: Rendered, signal: AbortSignal): Promise<void> {
+    const before = parseInfo(await this.#ask('show info', signal), this.#options.instance);
+    const reloads = await this.#reloadCount(signal);
+    const states = await this.#ask('show servers state', signal);
+    await this.#write(STATE_FILE, `${states}\n`);
+    try {
+      await ask(this.#master, 'reload', { signal });
+      await this.#awaitWorker(rendered.structure, before.pid, reloads, signal);
+    } finally {
+      // Stale states must not meet a start of next week.
+      await this.#write(STATE_FILE, NO_STATE);
+    }
+    const now = await this.#running(signal);
+    if (now === undefined) throw reloadFailed(this.#unit, 'it went away');
+    // A server that the file has is there; a further reload could only go in circles.
+    for (const change of planRuntime(rendered, now))
+      if (change.kind !== 'server-add') await this.#make(change, signal);
+  }
+
+  /** 2.6's master answers nothing to `reload`: the number of reloads and the new worker's own words tell. */
+  async #awaitWorker(structure: string, oldPid: number, reloads: number, signal: AbortSignal): Promise<void> {
+    const deadline = performance.now() + RELOAD_TIMEOUT_MS;
+    for (let pauseMs = 10; performance.now() < deadline; pauseMs = Math.min(pauseMs * 1.5, 100)) {
+      await pause(pauseMs, signal);
+      // Both sockets refuse for some milliseconds while the processes change places.
+      const processes = await ask(this.#master, 'show proc', { signal, timeoutMs: 500 }).then(
+        parseProcesses,
+        () => [],
+      );
+      const master = processes.find(({ kind }) => kind === 'master');
+      if (master !== undefined && master.reloads > reloads && (master.failed ?? 0) > 0) {
+        throw reloadFailed(this.#unit, 'the new process refused it');
+      }
+      const info = await this.#ask('show info', signal, 500).then(
+        (text) => parseInfo(text, this.#options.instance),
+        () => undefined,
+      );
+      if (info !== undefined && info.pid !== oldPid && info.structure === structure) return;
+    }
+    throw reloadFailed(this.#unit, `no new process answered within ${RELOAD_TIMEOUT_MS} ms`);
+  }
+
+  async #reloadCount(signal: AbortSignal): Promise<number> {
+    const processes = parseProcesses(await ask(this.#master, 'show proc', { signal }));
+    return processes.find(({ kind }) => kind === 'master')?.reloads ?? 0;
+  }
+
+  /** Ends the sessions from an address in the doors: of this worker and of those that older reloads left behind. */
+  async #cut(address: string, signal: AbortSignal): Promise<void> {
+    const doors = this.#options.instance === 'app' ? ['door'] : ['app_door', 'peer_door'];
+    const processes = await ask(this.#master, 'show proc', { signal }).then(parseProcesses, () => []);
+    const old = processes.filter(({ kind }) => kind === 'old-worker').map(({ pid }) => pid);
+    const each: ((command: string) => Promise<string>)[] = [
+      (command) => this.#ask(command, signal),
+      ...old.map((pid) => (command: string) => ask(this.#master, `@!${pid} ${command}`, { signal })),
+    ];
+    for (const tell of each) {
+      const sessions = sessionsFrom(await tell('show sess').catch(() => ''), address, doors);
+      for (const id of sessions) await tell(`shutdown session ${id}`).catch(() => '');
+    }
+  }
+
+  /** Certificates that neither the configuration nor one of its backups names. */
+  async #prune(): Promise<void> {
+    const ages = ['', ...Array.from({ length: BACKUPS }, (_, index) => `.${index + 1}`)];
+    const texts = await Promise.all(ages.map((age) => readIfPresent(this.#path(`${CONFIG_FILE}${age}`))));
+    for (const name of await this.#ownFiles()) {
+      if (isCertificate(name) && !texts.some((text) => text?.includes(name)))
+        await rm(this.#path(name), { force: true });
+    }
+  }
+
+  async #discardStaged(): Promise<void> {
+    const staged = this.#staged;
+    this.#staged = undefined;
+    await staged?.discard();
+  }
+
+  async #look(signal: AbortSignal): Promise<Sight> {
+    const files = await this.#fileMarks();
+    try {
+      const servers = parseServersState(await this.#ask('show servers state', signal, 1000));
+      const frontends = parseFrontends(await this.#ask('show stat -1 1 -1', signal, 1000));
+      await this.#deleteLingering(servers, signal);
+      return {
+        answers: true,
+        files,
+        servers: new Map(servers.map((server) => [`${server.backend}/${server.name}`, stateMark(server)])),
+        frontends: [...frontends].map(([name, open]) => `${name}:${open}`).join(' '),
+        unwatched: servers.some((server) => isTwin(server) && !server.maint),
+      };
+    } catch {
+      return { answers: false, files, servers: new Map(), frontends: '', unwatched: false };
+    }
+  }
+
+  async #fileMarks(): Promise<string> {
+    const marks = [CONFIG_FILE, REVOKED_FILE].map(async (name) => {
+      const facts = await stat(this.#path(name), { bigint: true }).catch(() => undefined);
+      return facts === undefined ? '-' : `${facts.ino}/${facts.size}/${facts.mtimeNs}`;
+    });
+    return (await Promise.all(marks)).join(' ');
+  }
+
+  /** Servers that are no longer in the file rest in maintenance until their last connection has gone. */
+  async #deleteLingering(servers: readonly ServerState[], signal: AbortSignal): Promise<void> {
+    const resting = servers.filter((server) => server.maint);
+    if (resting.length === 0) return;
+    const named = serversIn((await readIfPresent(this.#path(CONFIG_FILE))) ?? '');
+    if (named.length === 0) return;
+    for (const { backend, name } of resting) {
+      if (named.some((server) => server.backend === backend && server.name === name)) continue;
+      await this.#ask(`del server ${backend}/${name}`, signal, 1000);
+    }
+  }
+}
+
+interface Sight {
+  readonly answers: boolean;
+  readonly files: string;
+  readonly servers: ReadonlyMap<string, string>;
+  readonly frontends: string;
+  readonly unwatched: boolean;
+}
+
+function differenceOf(before: Sight, now: Sight): string | undefined {
+  if (before.answers !== now.answers)
+    return now.answers ? 'HAProxy answers again' : 'HAProxy does not answer';
+  if (before.files !== now.files) return 'a file of HAProxy changed';
+  if (before.frontends !== now.frontends) return 'a frontend of HAProxy changed';
+  const names = new Set([...before.servers.keys(), ...now.servers.keys()]);
+  const different = [...names].find((name) => before.servers.get(name) !== now.servers.get(name));
+  return different === undefined ? undefined : `server ${different} of HAProxy changed`;
+}
+
+/** Whether a server is up matters here only where a second check decides; HAProxy itself acts on the first. */
+function stateMark(server: ServerState): string {
+  const verdict = isTwin(server) && !server.maint ? server.up : '';
+  return [
+    server.address,
+    server.port,
+    server.maint,
+    server.drain,
+    server.checked,
+    server.fullWeight,
+    verdict,
+  ].join(' ');
+}
+
+function isTwin(server: { backend: string }): boolean {
+  return server.backend.endsWith(twinOf(''));
+}
+
+function isCertificate(name: string): boolean {
+  return /^(node|ca|edge)-[0-9a-f]{16}\.pem$/.test(name);
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+function pause(durationMs: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => {
+      clearTimeout(timer);
+      reject(new Error('the daemon is stopping'));
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', abort);
+      resolve();
+    }, durationMs);
+    signal.addEventListener('abort', abort, { once: true });
+  });
+}
+
+function changed(error: PluginError, stateChanged: boolean): PluginError {
+  if (error.stateChanged || !stateChanged) return error;
+  const { code, message, next, outcome } = error;
+  return new PluginError({ code, message, next, outcome, stateChanged, cause: error });
+}
+
+function refusedCommand(command: string, answer: string): PluginError {
+  return new PluginError({
+    code: 'haproxy-command-refused',
+    message: `HAProxy refuses \`${command}\`: ${answer.split('\n')[0]?.slice(0, 200)}`,
+    next: 'it is tried again; if it stays, see `bornemisza doctor`',
+    outcome: 'retry',
+    stateChanged: false,
+  });
+}
+
+function reloadFailed(unit: string, why: string): PluginError {
+  return new PluginError({
+    code: 'haproxy-reload-failed',
+    message: `HAProxy did not take the new configuration: ${why}; the last good one is restored`,
+    next: `the reason stands in its journal only: \`journalctl -u ${unit}\``,
+    outcome: 'retry',
+    stateChanged: true,
+  });
+}

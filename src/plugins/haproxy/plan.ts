@@ -1,0 +1,236 @@
+import type { PlannedChange } from '../contract.ts';
+import { type Rendered, twinOf, type WantedServer } from './render.ts';
+import type { ServerState } from './runtime.ts';
+
+/** What a running HAProxy says about itself. */
+export interface Running {
+  readonly version: readonly [major: number, minor: number];
+  readonly structure: string;
+  readonly servers: readonly ServerState[];
+  /** Frontend → takes connections. */
+  readonly frontends: ReadonlyMap<string, boolean>;
+  /** Serials that it refuses. */
+  readonly revoked: readonly string[];
+}
+
+export interface HaproxyObserved {
+  /** Name → SHA-256 (hex) of each file in the directory that is ours. */
+  readonly files: ReadonlyMap<string, string>;
+  /** Undefined: nobody answers at the socket. */
+  readonly running: Running | undefined;
+}
+
+/** In the order in which they are made. */
+export type HaproxyChange = PlannedChange &
+  (
+    | { readonly kind: 'file'; readonly name: string; readonly content: string }
+    /** Nobody answers: the file is there for the unit to start with. */
+    | { readonly kind: 'start' }
+    | { readonly kind: 'reload'; readonly rendered: Rendered }
+    | { readonly kind: 'frontend-open'; readonly frontend: string }
+    | { readonly kind: 'revoke'; readonly serialHex: string; readonly address: string | undefined }
+    | { readonly kind: 'unrevoke'; readonly serialHex: string }
+    | {
+        readonly kind: 'server-add';
+        readonly server: WantedServer;
+        readonly admin: Admin;
+        readonly rendered: Rendered;
+      }
+    | { readonly kind: 'server-address'; readonly server: WantedServer }
+    | {
+        readonly kind: 'server-state';
+        readonly backend: string;
+        readonly name: string;
+        readonly admin: Admin;
+        readonly fresh: boolean;
+      }
+    | { readonly kind: 'server-check'; readonly backend: string; readonly name: string }
+    | { readonly kind: 'server-weight'; readonly backend: string; readonly name: string }
+    | { readonly kind: 'server-remove'; readonly backend: string; readonly name: string }
+  );
+
+export type Admin = 'ready' | 'drain' | 'maint';
+
+/** `add server` with checks: 2.6 is the oldest version on which this was run. Others learn of new servers by a reload. */
+const ADD_SERVER_SINCE = [2, 6] as const;
+
+/** The difference between what should be and what is. Pure. */
+export function planHaproxy(
+  rendered: Rendered,
+  observed: HaproxyObserved,
+  digestOf: (text: string) => string,
+): HaproxyChange[] {
+  const files = rendered.files
+    .filter((file) => observed.files.get(file.name) !== digestOf(file.content))
+    .map((file): HaproxyChange => {
+      const verb = observed.files.has(file.name) ? 'rewritten' : 'written';
+      return { kind: 'file', name: file.name, content: file.content, summary: `${file.name}: ${verb}` };
+    });
+  const { running } = observed;
+  if (running === undefined) {
+    return [...files, { kind: 'start', summary: 'HAProxy is not running: its configuration waits for it' }];
+  }
+  const reason = reloadReason(rendered, running);
+  if (reason !== undefined) return [...files, { kind: 'reload', rendered, summary: `reload: ${reason}` }];
+  return [...files, ...planRuntime(rendered, running)];
+}
+
+function reloadReason(rendered: Rendered, running: Running): string | undefined {
+  if (running.structure === '') return 'it runs a configuration that is not ours';
+  if (running.structure !== rendered.structure) return 'the structure changed';
+  const closed = rendered.frontends.find((name) => !running.frontends.has(name));
+  if (closed !== undefined) return `frontend ${closed} was shut down`;
+  const missing = rendered.servers.filter((server) => find(running.servers, server) === undefined);
+  const fixed = missing.find((server) => !server.peer);
+  if (fixed !== undefined) return `server ${label(fixed)} is gone`;
+  const [major, minor] = running.version;
+  const canAdd =
+    major > ADD_SERVER_SINCE[0] || (major === ADD_SERVER_SINCE[0] && minor >= ADD_SERVER_SINCE[1]);
+  const first = missing[0];
+  if (first !== undefined && !canAdd)
+    return `server ${label(first)} is new, and version ${major}.${minor} adds servers by reload only`;
+  return undefined;
+}
+
+/** What the running process can be told without a reload. Additions come before removals: never empty in between. */
+export function planRuntime(rendered: Rendered, running: Running): HaproxyChange[] {
+  const changes = rendered.servers.flatMap((server) => serverChanges(server, rendered, running));
+  const rank = (change: HaproxyChange): number => {
+    if (change.kind === 'server-add') return 0;
+    return change.kind === 'server-state' && change.admin !== 'ready' ? 2 : 1;
+  };
+  return [
+    ...revocationChanges(rendered, running),
+    ...[...running.frontends]
+      .filter(([name, open]) => !open && rendered.frontends.includes(name))
+      .map(
+        ([frontend]): HaproxyChange => ({
+          kind: 'frontend-open',
+          frontend,
+          summary: `frontend ${frontend}: closed → open`,
+        }),
+      ),
+    ...changes.toSorted((a, b) => rank(a) - rank(b)),
+    ...removals(rendered, running),
+  ];
+}
+
+function revocationChanges(rendered: Rendered, running: Running): HaproxyChange[] {
+  const wanted = new Map(rendered.revoked.map((each) => [each.serialHex, each.address]));
+  const present = new Set(running.revoked);
+  return [
+    ...[...wanted]
+      .filter(([serialHex]) => !present.has(serialHex))
+      .map(([serialHex, address]): HaproxyChange => {
+        const cut = address === undefined ? '' : `, sessions from ${address} are cut`;
+        return {
+          kind: 'revoke',
+          serialHex,
+          address,
+          summary: `certificate ${serialHex}: refused from now on${cut}`,
+        };
+      }),
+    ...[...present]
+      .filter((serialHex) => !wanted.has(serialHex))
+      .map(
+        (serialHex): HaproxyChange => ({
+          kind: 'unrevoke',
+          serialHex,
+          summary: `certificate ${serialHex}: no longer refused`,
+        }),
+      ),
+  ];
+}
+
+function serverChanges(server: WantedServer, rendered: Rendered, running: Running): HaproxyChange[] {
+  const present = find(running.servers, server);
+  const admin = adminOf(server, running.servers);
+  const where = { backend: server.backend, name: server.name };
+  if (present === undefined) {
+    return [
+      {
+        kind: 'server-add',
+        server,
+        admin,
+        rendered,
+        summary: `${label(server)}: added as ${admin} (${server.why})`,
+      },
+    ];
+  }
+  const changes: HaproxyChange[] = [];
+  if (present.address !== server.address || present.port !== server.port) {
+    const summary = `${label(server)}: ${present.address}:${present.port} → ${server.address}:${server.port}`;
+    changes.push({ kind: 'server-address', server, summary });
+  }
+  const was = stateWord(present);
+  if (was !== admin) {
+    // A twin's last verdict may be old; it starts as up, and its check tells.
+    const fresh = server.backend.endsWith(twinOf('')) && admin === 'ready';
+    changes.push({
+      kind: 'server-state',
+      ...where,
+      admin,
+      fresh,
+      summary: `${label(server)}: ${was} → ${admin} (${reasonOf(server, admin)})`,
+    });
+  }
+  if (!present.checked) {
+    changes.push({
+      kind: 'server-check',
+      ...where,
+      summary: `${label(server)}: health check was switched off, on again`,
+    });
+  }
+  if (!present.fullWeight) {
+    changes.push({
+      kind: 'server-weight',
+      ...where,
+      summary: `${label(server)}: weight was changed, put back`,
+    });
+  }
+  return changes;
+}
+
+/**
+ * A dead daemon is not a dead service: a member that is dead by membership alone serves on, until the second check
+ * fails as well, and comes back when that passes.
+ */
+function adminOf(server: WantedServer, present: readonly ServerState[]): Admin {
+  if (server.duty !== 'out-when-down') return server.duty;
+  const twin = find(present, { backend: twinOf(server.backend), name: server.name });
+  return twin !== undefined && !twin.maint && !twin.up ? 'maint' : 'ready';
+}
+
+function reasonOf(server: WantedServer, admin: Admin): string {
+  if (server.duty !== 'out-when-down') return server.why;
+  return admin === 'maint' ? `${server.why}, and its check fails` : `${server.why}, but its check passes`;
+}
+
+/**
+ * A server that is no longer wanted goes to maintenance and then away. HAProxy refuses to delete it while
+ * connections are open; until then it rests in maintenance, which counts as done, and the plugin tries again.
+ */
+function removals(rendered: Rendered, running: Running): HaproxyChange[] {
+  return running.servers
+    .filter((server) => !server.maint && find(rendered.servers, server) === undefined)
+    .map(({ backend, name }) => ({
+      kind: 'server-remove',
+      backend,
+      name,
+      summary: `${backend}/${name}: removed (not a member)`,
+    }));
+}
+
+const label = ({ backend, name }: { backend: string; name: string }): string => `${backend}/${name}`;
+
+function stateWord(server: ServerState): Admin {
+  if (server.maint) return 'maint';
+  return server.drain ? 'drain' : 'ready';
+}
+
+function find<S extends { backend: string; name: string }>(
+  servers: readonly S[],
+  wanted: { backend: string; name: string },
+): S | undefined {
+  return servers.find((server) => server.name === wanted.name && server.backend === wanted.backend);
+}

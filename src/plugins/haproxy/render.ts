@@ -1,0 +1,529 @@
+import { createHash } from 'node:crypto';
+import {
+  type AppHaproxy,
+  type DbHaproxy,
+  type Duty,
+  EDGE_HEALTH_PATH,
+  type EdgeService,
+  type HaproxyDesired,
+  type PeerGroup,
+  type Revoked,
+  SERVICE_HEALTH_PATH,
+} from './desired.ts';
+import { dnsName, filePath, ipv4, pem, port, serial, token, urlPath } from './values.ts';
+
+/** Where this instance's files and sockets lie. */
+export interface Layout {
+  readonly directory: string;
+  readonly statsSocket: string;
+}
+
+/** A server line, taken apart: what can be changed at run time stands apart from what can't (`options`). */
+export interface WantedServer {
+  readonly backend: string;
+  readonly name: string;
+  readonly address: string;
+  readonly port: number;
+  /** Everything after the address on its line. */
+  readonly options: string;
+  readonly duty: Duty;
+  readonly why: string;
+  /** True for servers that come and go with the members; the others are part of the structure. */
+  readonly peer: boolean;
+}
+
+export interface RenderedFile {
+  readonly name: string;
+  readonly content: string;
+}
+
+export interface Rendered {
+  readonly files: readonly RenderedFile[];
+  /** Digest of everything that only a reload can change. HAProxy reports it back in `show info`. */
+  readonly structure: string;
+  readonly servers: readonly WantedServer[];
+  readonly frontends: readonly string[];
+  readonly revoked: readonly Revoked[];
+}
+
+export const CONFIG_FILE = 'haproxy.cfg';
+export const REVOKED_FILE = 'revoked.list';
+/** Written before a reload so that the new worker starts with the health that the old one knew. */
+export const STATE_FILE = 'servers.state';
+/** The backend of the second, faster checks of `NAME`. It never gets a request. */
+export const twinOf = (backend: string): string => `${backend}.unwatched`;
+
+/** HAProxy's name of the server on this host. No host name starts with `_`. */
+const LOCAL = '_local';
+
+/** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
+const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
+/** Nobody else watches: about as fast as a LAN's round trip and a busy peer's scheduling allow without flapping. */
+const UNWATCHED_CHECK = 'check inter 300ms fall 2 rise 2';
+
+/**
+ * Longer than a continuous `_changes` feed may idle (10 minutes), for old workers after a reload as well as for
+ * the feeds themselves.
+ */
+const FEED_TIMEOUT = '15m';
+
+/**
+ * The files of an instance. Pure; the same input gives the same bytes.
+ *
+ * @throws PluginError `haproxy-value-refused` when a value could be read as anything but itself
+ */
+export function render(desired: HaproxyDesired, layout: Layout): Rendered {
+  const files = certificateFiles(desired, layout);
+  const context: Context = {
+    ...files.paths,
+    layout,
+    revokedList: `${layout.directory}/${REVOKED_FILE}`,
+    servers: [],
+  };
+  const sections = desired.instance === 'app' ? appSections(desired, context) : dbSections(desired, context);
+  const all = [defaultsSection(), ...sections, statsSection(desired)];
+  const structure = digest(
+    globalSection(desired, layout, '-') + all.map((section) => bare(section)).join('\n'),
+  );
+  const text = [globalSection(desired, layout, structure), ...all.map((section) => full(section))].join('\n');
+  const revoked = desired.revoked.map((each) => ({ ...each, serialHex: serial(each.serialHex) }));
+  return {
+    files: [
+      ...files.files,
+      {
+        name: REVOKED_FILE,
+        content: [...new Set(revoked.map((each) => `${each.serialHex}\n`))].sort().join(''),
+      },
+      {
+        name: CONFIG_FILE,
+        content: `# Written by bornemisza, which puts it back when it is edited.\n${text}`,
+      },
+    ],
+    structure,
+    servers: context.servers,
+    frontends: all.flatMap((section) =>
+      section.head.startsWith('frontend ') ? [section.head.slice('frontend '.length)] : [],
+    ),
+    revoked,
+  };
+}
+
+interface Context {
+  readonly layout: Layout;
+  readonly node: string;
+  readonly ca: string;
+  readonly edge: string;
+  readonly revokedList: string;
+  readonly servers: WantedServer[];
+}
+
+interface Section {
+  readonly head: string;
+  readonly lines: readonly string[];
+  readonly servers?: readonly WantedServer[];
+}
+
+const full = (section: Section): string =>
+  [section.head, ...section.lines, ...(section.servers ?? []).map(serverLine)].join('\n  ').concat('\n');
+
+/** The section without what the runtime API can change. */
+const bare = (section: Section): string =>
+  full({ ...section, servers: (section.servers ?? []).filter((each) => !each.peer) });
+
+/** `disabled` also for a server that drains: after a reload there is nothing to drain, and nothing new shall come. */
+function serverLine(server: WantedServer): string {
+  const out = server.duty === 'maint' || server.duty === 'drain' ? ' disabled' : '';
+  return `server ${server.name} ${server.address}:${server.port} ${server.options}${out}`;
+}
+
+function certificateFiles(desired: HaproxyDesired, { directory }: Layout) {
+  // Named by content: a file is written once and never changes, so the last good configuration keeps its own.
+  const named = (kind: string, content: string): RenderedFile => ({
+    name: `${kind}-${digest(content)}.pem`,
+    content: pem(`${kind} certificate`, content),
+  });
+  const { certificates } = desired;
+  const node = named('node', certificates.node);
+  const ca = named('ca', certificates.ca);
+  const edge = certificates.edge === undefined ? node : named('edge', certificates.edge);
+  const path = (file: RenderedFile): string => filePath('certificate file', `${directory}/${file.name}`);
+  return {
+    files: edge === node ? [node, ca] : [node, ca, edge],
+    paths: { node: path(node), ca: path(ca), edge: path(edge) },
+  };
+}
+
+function globalSection(desired: HaproxyDesired, layout: Layout, structure: string): string {
+  return full({
+    head: 'global',
+    lines: [
+      // The only free text that `show info` gives back: tells which structure a process runs.
+      `description bornemisza-${desired.instance}-${structure}`,
+      // Not above err: HAProxy calls an empty backend an emergency, which the journal would shout to all terminals.
+      'log stdout format short daemon err err',
+      // 33 kB a connection with TLS on both sides: 270 MB at worst on a machine with 1 GB.
+      'maxconn 8000',
+      `stats socket ${filePath('stats socket', layout.statsSocket)} mode 660 level admin expose-fd listeners`,
+      'stats timeout 30s',
+      `server-state-file ${filePath('directory', layout.directory)}/${STATE_FILE}`,
+      `hard-stop-after ${FEED_TIMEOUT}`,
+      'ssl-default-bind-options ssl-min-ver TLSv1.2',
+      'ssl-default-server-options ssl-min-ver TLSv1.2',
+    ],
+  });
+}
+
+function defaultsSection(): Section {
+  return {
+    head: 'defaults bornemisza',
+    lines: [
+      'mode http',
+      'log global',
+      'option httplog',
+      'option dontlognull',
+      'option dontlog-normal',
+      'option log-separate-errors',
+      'load-server-state-from-file global',
+      // An old worker closes a kept-alive connection after one more answer, not under the client's next request.
+      'option idle-close-on-response',
+      'timeout connect 1s',
+      // Against slow senders of requests; the other timeouts start when the request is complete.
+      'timeout http-request 10s',
+      'timeout http-keep-alive 60s',
+      'timeout client 2m',
+      'timeout server 2m',
+      'timeout queue 5s',
+      'timeout tunnel 1h',
+      'timeout check 2s',
+      // Finds dead hosts under idle feeds and web sockets: 10 s + 3 × 5 s.
+      'option clitcpka',
+      'clitcpka-idle 10s',
+      'clitcpka-intvl 5s',
+      'clitcpka-cnt 3',
+      'option srvtcpka',
+      'srvtcpka-idle 10s',
+      'srvtcpka-intvl 5s',
+      'srvtcpka-cnt 3',
+      ...RETRIES,
+    ],
+  };
+}
+
+/** A request goes to another server only when it was not delivered: a replayed PUT would be a false conflict. */
+const RETRIES = ['retries 3', 'option redispatch 1', 'retry-on conn-failure empty-response'];
+/** An empty answer may come after the work was done, so only what can be done twice is sent again. */
+const IDEMPOTENT_ONLY = 'http-request disable-l7-retry unless { method GET HEAD OPTIONS }';
+
+function appSections(desired: AppHaproxy, context: Context): Section[] {
+  const services = [...desired.services].sort(
+    (a, b) => b.prefix.length - a.prefix.length || (a.name < b.name ? -1 : 1),
+  );
+  return [
+    plainFrontend(desired),
+    edgeFrontend(desired, services, context),
+    appDoor(desired, services, context),
+    databaseFrontend(desired),
+    NOTHING,
+    ...services.flatMap((service) => serviceBackends(service, context)),
+    ...databaseBackends(desired, context),
+  ];
+}
+
+function binds(addresses: readonly string[], on: number, options: string): string[] {
+  return addresses.map((address) => {
+    const end = options === '' ? '' : ` ${options}`;
+    if (address === '*') return `bind *:${port('port', on)}${end}`;
+    // A floating address need not be there yet.
+    return `bind ${ipv4('edge address', address)}:${port('port', on)} transparent${end}`;
+  });
+}
+
+function plainFrontend({ edge }: AppHaproxy): Section {
+  const target =
+    edge.httpsPort === 443
+      ? 'scheme https'
+      : `prefix https://%[req.hdr(host),field(1,:)]:${port('port', edge.httpsPort)}`;
+  return {
+    head: 'frontend plain',
+    lines: [
+      ...binds(edge.addresses, edge.httpPort, ''),
+      `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
+      // 308 keeps the method; a form that is posted here stays a post.
+      `http-request redirect ${target} code 308`,
+    ],
+  };
+}
+
+/** Headers that only the edge may set: from outside they are lies. */
+const FORWARDED = [
+  'X-Forwarded-For',
+  'X-Forwarded-Proto',
+  'X-Forwarded-Host',
+  'X-Forwarded-Port',
+  'X-Real-IP',
+  'Forwarded',
+];
+
+function edgeFrontend({ edge }: AppHaproxy, services: readonly EdgeService[], context: Context): Section {
+  return {
+    head: 'frontend edge',
+    lines: [
+      ...binds(edge.addresses, edge.httpsPort, `ssl crt ${context.edge} alpn h2,http/1.1`),
+      `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
+      'http-request return status 404 if { path_beg /.well-known/bornemisza/ }',
+      ...FORWARDED.map((header) => `http-request del-header ${header}`),
+      'http-request set-header X-Forwarded-For %[src]',
+      'http-request set-header X-Forwarded-Proto https',
+      'http-request set-header X-Forwarded-Host %[req.hdr(host)] if { req.hdr(host) -m found }',
+      ...(edge.hstsMaxAgeSeconds === undefined
+        ? []
+        : [
+            `http-response set-header Strict-Transport-Security max-age=${Math.trunc(edge.hstsMaxAgeSeconds)}`,
+          ]),
+      ...routes(services, 'svc'),
+    ],
+  };
+}
+
+/** Longest prefix first; `/api` matches itself and what is below, not `/apiary`. */
+function routes(services: readonly EdgeService[], to: 'svc' | 'local'): string[] {
+  const lines = services.map((service) => {
+    const prefix = urlPath('path prefix', service.prefix).replace(/\/+$/, '');
+    const backend = `${to}_${token('service name', service.name)}`;
+    if (prefix === '') return `default_backend ${backend}`;
+    return `use_backend ${backend} if { path ${prefix} } or { path_beg ${prefix}/ }`;
+  });
+  return lines.some((line) => line.startsWith('default_backend'))
+    ? lines
+    : [...lines, 'default_backend nothing'];
+}
+
+/** What is asked for under no service's prefix. Not 503: waiting won't help. */
+const NOTHING: Section = { head: 'backend nothing', lines: ['http-request return status 404'] };
+
+/** Mutual TLS, this role only, nobody who was revoked: per request, so that kept-alive connections end as well. */
+function door(address: string, on: number, role: string, context: Context): string[] {
+  return [
+    `bind ${ipv4('private address', address)}:${port('port', on)} ssl crt ${context.node} ca-file ${context.ca} verify required alpn h2,http/1.1`,
+    `http-request reject if { ssl_c_serial,hex -f ${context.revokedList} }`,
+    `http-request deny deny_status 403 unless { ssl_c_s_dn(OU) -m str ${role} }`,
+  ];
+}
+
+function appDoor(desired: AppHaproxy, services: readonly EdgeService[], context: Context): Section {
+  const local = services.filter((service) => service.localPort !== undefined);
+  const health = local.map(({ name }) => {
+    const [path, backend] = [`${SERVICE_HEALTH_PATH}${token('service name', name)}`, `local_${name}`];
+    return `http-request return status 200 content-type text/plain string ok if { path ${path} } { nbsrv(${backend}) gt 0 }`;
+  });
+  return {
+    head: 'frontend door',
+    lines: [
+      ...door(desired.privateAddress, desired.doorPort, 'app', context),
+      ...health,
+      `http-request return status 503 if { path_beg ${SERVICE_HEALTH_PATH} }`,
+      ...routes(local, 'local'),
+    ],
+  };
+}
+
+function serviceBackends(service: EdgeService, context: Context): Section[] {
+  const name = token('service name', service.name);
+  const check = checkOf(`${SERVICE_HEALTH_PATH}${name}`);
+  const peers = peerBackends(
+    `svc_${name}`,
+    [...check, 'balance leastconn', IDEMPOTENT_ONLY],
+    service.peers,
+    '',
+    context,
+  );
+  if (service.localPort === undefined) return peers;
+  const local = {
+    backend: `local_${name}`,
+    lines: [...checkOf(service.healthPath), IDEMPOTENT_ONLY],
+    port: service.localPort,
+  };
+  return [...peers, localBackend(local, context)];
+}
+
+function checkOf(path: string): string[] {
+  return [
+    'option httpchk',
+    `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host localhost`,
+    'http-check expect status 200-399',
+  ];
+}
+
+function localBackend(
+  of: { backend: string; lines: readonly string[]; port: number },
+  context: Context,
+): Section {
+  const server = localServer(of.backend, of.port);
+  context.servers.push(server);
+  return { head: `backend ${of.backend}`, lines: of.lines, servers: [server] };
+}
+
+function localServer(backend: string, on: number): WantedServer {
+  return {
+    backend,
+    name: LOCAL,
+    address: '127.0.0.1',
+    port: port('port', on),
+    options: WATCHED_CHECK,
+    duty: 'ready',
+    why: 'runs on this node',
+    peer: false,
+  };
+}
+
+/** A backend of peers and its twin with the faster checks. The twin's servers are enabled while they are needed. */
+function peerBackends(
+  backend: string,
+  lines: readonly string[],
+  group: PeerGroup,
+  extra: string,
+  context: Context,
+  first: readonly WantedServer[] = [],
+): Section[] {
+  const build = (into: string, check: string, dutyOf: (duty: Duty) => Duty): WantedServer[] =>
+    [...group.servers]
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+      .map((server) => ({
+        backend: into,
+        name: token('server name', server.name),
+        address: ipv4(`address of ${server.name}`, server.address),
+        port: port(`port of ${server.name}`, server.port),
+        options: [
+          `ssl verify required ca-file ${context.ca} crt ${context.node}`,
+          `verifyhost ${dnsName('certificate name', `${server.name}.${group.verifySuffix}`)}`,
+          // A dynamic server (`add server`) doesn't infer check-ssl from ssl.
+          `${check} check-ssl${extra}`,
+        ].join(' '),
+        duty: dutyOf(server.duty),
+        why: server.why,
+        peer: true,
+      }));
+  const servers = [...first, ...build(backend, WATCHED_CHECK, (duty) => duty)];
+  const twins = build(twinOf(backend), UNWATCHED_CHECK, (duty) =>
+    duty === 'out-when-down' ? 'ready' : 'maint',
+  );
+  context.servers.push(...servers, ...twins);
+  return [
+    {
+      head: `backend ${backend}`,
+      lines: [`# certificates: NAME.${dnsName('certificate suffix', group.verifySuffix)}`, ...lines],
+      servers,
+    },
+    {
+      head: `backend ${twinOf(backend)}`,
+      lines: ['no log', ...lines.filter((line) => /^(option httpchk|http-check)/.test(line))],
+      servers: twins,
+    },
+  ];
+}
+
+const FEEDS = `http-request set-timeout server ${FEED_TIMEOUT} if { path_end /_changes }`;
+
+function databaseFrontend(desired: AppHaproxy): Section {
+  return {
+    head: 'frontend databases',
+    lines: [
+      `bind 127.0.0.1:${port('port', desired.databasePort)}`,
+      `timeout client ${FEED_TIMEOUT}`,
+      'default_backend db_nodes',
+    ],
+  };
+}
+
+/** A CouchDB in maintenance answers 404 here: it finishes what it has and gets nothing new. */
+const COUCHDB_CHECK = [
+  'option httpchk',
+  'http-check disable-on-404',
+  'http-check send meth GET uri /_up ver HTTP/1.1 hdr Host localhost',
+  'http-check expect status 200',
+];
+
+function databaseBackends({ databases }: AppHaproxy, context: Context): Section[] {
+  return peerBackends(
+    'db_nodes',
+    [...COUCHDB_CHECK, 'balance leastconn', IDEMPOTENT_ONLY, FEEDS],
+    databases,
+    '',
+    context,
+  );
+}
+
+function dbSections(desired: DbHaproxy, context: Context): Section[] {
+  const lines = [...COUCHDB_CHECK, 'balance leastconn', 'option allbackups', IDEMPOTENT_ONLY, FEEDS];
+  const only = {
+    backend: 'couchdb_local',
+    lines: [...COUCHDB_CHECK, IDEMPOTENT_ONLY, FEEDS],
+    port: desired.couchdbPort,
+  };
+  return [
+    {
+      head: 'frontend app_door',
+      lines: [
+        ...door(desired.privateAddress, desired.appDoorPort, 'app', context),
+        `timeout client ${FEED_TIMEOUT}`,
+        // The asker wants to know about this node, not about its peers.
+        'use_backend couchdb_local if { path /_up }',
+        'default_backend couchdb',
+      ],
+    },
+    {
+      head: 'frontend peer_door',
+      lines: [
+        ...door(desired.privateAddress, desired.peerDoorPort, 'db', context),
+        `timeout client ${FEED_TIMEOUT}`,
+        'default_backend couchdb_local',
+      ],
+    },
+    ...peerBackends('couchdb', lines, desired.peers, ' backup', context, [
+      localServer('couchdb', desired.couchdbPort),
+    ]),
+    localBackend(only, context),
+  ];
+}
+
+function statsSection(desired: HaproxyDesired): Section {
+  return {
+    head: 'frontend stats',
+    lines: [
+      `bind ${ipv4('private address', desired.privateAddress)}:${port('port', desired.statsPort)}`,
+      'stats enable',
+      'stats uri /',
+      'stats refresh 5s',
+      'stats hide-version',
+    ],
+  };
+}
+
+function digest(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+/** The peer and local servers of a configuration that `render` wrote: what a rollback has to bring back. */
+export function serversIn(config: string): WantedServer[] {
+  const servers: WantedServer[] = [];
+  let backend: string | undefined;
+  for (const line of config.split('\n')) {
+    const head = /^(\w+)(?: (\S+))?/.exec(line);
+    if (head !== null) backend = head[1] === 'backend' ? head[2] : undefined;
+    const found = /^\s+server (\S+) (\d+\.\d+\.\d+\.\d+):(\d+) (.*?)( disabled)?$/.exec(line);
+    if (found === null || backend === undefined) continue;
+    const [, name = '', address = '', on = '', options = '', disabled] = found;
+    const duty = disabled === undefined ? 'ready' : 'maint';
+    servers.push({
+      backend,
+      name,
+      address,
+      port: Number(on),
+      options,
+      duty,
+      why: 'last good configuration',
+      peer: name !== LOCAL,
+    });
+  }
+  return servers;
+}

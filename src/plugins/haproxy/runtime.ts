@@ -1,0 +1,208 @@
+import { connect } from 'node:net';
+import { PluginError } from '../contract.ts';
+
+export interface AskOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly timeoutMs?: number;
+}
+
+/** 500 servers are 100 kB; beyond this it isn't HAProxy that answers. */
+const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
+
+/**
+ * Gives one command to a stats or master socket and returns the answer, trimmed. HAProxy closes after it.
+ *
+ * @throws PluginError `haproxy-not-running` when nobody listens, `haproxy-silent` when no answer ends in time
+ */
+export function ask(
+  socketPath: string,
+  command: string,
+  { signal, timeoutMs = 2000 }: AskOptions = {},
+): Promise<string> {
+  // One line, one command: values were checked when they were rendered, so this is a bug, not an input.
+  if (/[\n\r;]/.test(command)) throw new Error(`not a single command: ${JSON.stringify(command)}`);
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    const socket = connect(socketPath);
+    const fail = (error: unknown): void => {
+      socket.destroy();
+      reject(socketError(socketPath, error));
+    };
+    const timer = setTimeout(
+      () => fail(new Error(`no answer to \`${command}\` within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    const abort = (): void => fail(new Error('the daemon is stopping'));
+    signal?.addEventListener('abort', abort, { once: true });
+    socket.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > MAX_ANSWER_BYTES) fail(new Error(`more than ${MAX_ANSWER_BYTES} bytes`));
+      else chunks.push(chunk);
+    });
+    socket.on('error', fail);
+    socket.on('close', () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+      resolve(Buffer.concat(chunks).toString('utf8').trim());
+    });
+    // The client side is half-closed at once: the master answers a reload only then.
+    socket.end(`${command}\n`);
+    if (signal?.aborted === true) abort();
+  });
+}
+
+function socketError(path: string, error: unknown): PluginError {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code === 'ENOENT' || code === 'ECONNREFUSED') return notRunning(path, error);
+  return new PluginError({
+    code: code === 'EACCES' ? 'haproxy-socket-not-permitted' : 'haproxy-silent',
+    message: `no answer from HAProxy at ${path}: ${error instanceof Error ? error.message : String(error)}`,
+    next:
+      code === 'EACCES'
+        ? `check that the daemon is in the socket's group: ls -l ${path}`
+        : 'see `journalctl -u "bornemisza-haproxy@*"`',
+    outcome: 'retry',
+    stateChanged: false,
+    cause: error,
+  });
+}
+
+export function notRunning(path: string, cause?: unknown): PluginError {
+  return new PluginError({
+    code: 'haproxy-not-running',
+    message: `HAProxy is not running: nobody listens at ${path}`,
+    next: 'its configuration is written; start it: `systemctl start bornemisza-haproxy@ROLE`, then see its journal',
+    outcome: 'retry',
+    stateChanged: false,
+    cause,
+  });
+}
+
+/** A line of `show servers state` (version 1 of the format, 2.4 to 3.x). */
+export interface ServerState {
+  readonly backend: string;
+  readonly name: string;
+  readonly address: string;
+  readonly port: number;
+  /** SRV_ADMF_FMAINT: forced into maintenance, by the socket or by `disabled`. */
+  readonly maint: boolean;
+  /** SRV_ADMF_FDRAIN. */
+  readonly drain: boolean;
+  /** srv_op_state other than 0 (stopped). */
+  readonly up: boolean;
+  /** True unless the checks were switched off by `disable health`. */
+  readonly checked: boolean;
+  /** False when somebody has changed the weight. */
+  readonly fullWeight: boolean;
+}
+
+/**
+ * Reads `show servers state`. Columns are found by their names, as later versions add some at the end.
+ * Lines that can't be read are left out: a server that isn't there is a difference, and so gets looked at.
+ */
+export function parseServersState(text: string): ServerState[] {
+  const lines = text.split('\n').map((line) => line.trim());
+  const header = lines.find((line) => line.startsWith('# '));
+  if (header === undefined) return [];
+  const columns = header.slice(2).split(' ');
+  return lines.flatMap((line) => {
+    const cells = line.split(' ');
+    if (line.startsWith('#') || cells.length < 19) return [];
+    const cell = (name: string): string => cells[columns.indexOf(name)] ?? '';
+    const admin = Number(cell('srv_admin_state'));
+    return [
+      {
+        backend: cell('be_name'),
+        name: cell('srv_name'),
+        address: cell('srv_addr'),
+        port: Number(cell('srv_port')),
+        maint: (admin & 0x01) !== 0,
+        drain: (admin & 0x08) !== 0,
+        up: cell('srv_op_state') !== '0',
+        // CHK_ST_CONFIGURED is 2, CHK_ST_ENABLED is 4.
+        checked: (Number(cell('srv_check_state')) & 0x06) !== 0x02,
+        fullWeight: cell('srv_uweight') === cell('srv_iweight'),
+      },
+    ];
+  });
+}
+
+export interface Info {
+  readonly version: readonly [major: number, minor: number];
+  readonly pid: number;
+  /** The structure that this process runs, as `render` named it; '' when it runs another's configuration. */
+  readonly structure: string;
+}
+
+/** Reads `show info`. */
+export function parseInfo(text: string, instance: string): Info {
+  const value = (key: string): string => new RegExp(`^${key}: *(.*)$`, 'm').exec(text)?.[1]?.trim() ?? '';
+  const [, major = '0', minor = '0'] = /^(\d+)\.(\d+)/.exec(value('Version')) ?? [];
+  const description = value('description');
+  const prefix = `bornemisza-${instance}-`;
+  return {
+    version: [Number(major), Number(minor)],
+    pid: Number(value('Pid')),
+    structure: description.startsWith(prefix) ? description.slice(prefix.length) : '',
+  };
+}
+
+/** Names of frontends and whether they take connections, from `show stat` (CSV with a header line). */
+export function parseFrontends(text: string): Map<string, boolean> {
+  const [header = '', ...lines] = text.split('\n');
+  const columns = header.replace(/^# /, '').split(',');
+  const [name, kind, status] = ['pxname', 'svname', 'status'].map((column) => columns.indexOf(column));
+  const open = new Map<string, boolean>();
+  for (const line of lines) {
+    const cells = line.split(',');
+    if (cells[kind ?? -1] === 'FRONTEND') open.set(cells[name ?? -1] ?? '', cells[status ?? -1] === 'OPEN');
+  }
+  return open;
+}
+
+/** Values of a pattern file from `show acl FILE`: one `0xADDRESS VALUE` a line. */
+export function parseAcl(text: string): string[] {
+  return text.split('\n').flatMap((line) => /^0x[0-9a-f]+ (\S+)$/.exec(line.trim())?.[1] ?? []);
+}
+
+export interface Process {
+  readonly pid: number;
+  readonly kind: 'master' | 'worker' | 'old-worker';
+  /** Of the master: how often it was told to reload. */
+  readonly reloads: number;
+  /** Of the master: how many of the latest reloads failed in a row; undefined where this version doesn't say. */
+  readonly failed: number | undefined;
+}
+
+/** Reads the master's `show proc`. Version 2.4 has one more column (the relative pid) than 2.5 and later. */
+export function parseProcesses(text: string): Process[] {
+  const processes: Process[] = [];
+  let old = false;
+  let reloadsAt = 2;
+  for (const line of text.split('\n')) {
+    if (line.startsWith('#<PID>')) reloadsAt = line.includes('<relative PID>') ? 3 : 2;
+    if (line.startsWith('# ')) old = line.startsWith('# old');
+    const cells = line.trim().split(/\s+/);
+    const kind = cells[1];
+    if (!/^\d+$/.test(cells[0] ?? '') || (kind !== 'master' && kind !== 'worker')) continue;
+    const failed = /\[failed: (\d+)\]/.exec(line)?.[1];
+    processes.push({
+      pid: Number(cells[0]),
+      kind: kind === 'worker' && old ? 'old-worker' : kind,
+      reloads: Number(cells[reloadsAt]),
+      failed: failed === undefined ? undefined : Number(failed),
+    });
+  }
+  return processes;
+}
+
+/** Ids of the sessions in `show sess` that came from an address through one of the frontends. */
+export function sessionsFrom(text: string, address: string, frontends: readonly string[]): string[] {
+  return text.split('\n').flatMap((line) => {
+    const id = /^(0x[0-9a-f]+): /.exec(line)?.[1];
+    const source = / src=(\d+\.\d+\.\d+\.\d+):\d+ /.exec(line)?.[1];
+    const frontend = / fe=(\S+) /.exec(line)?.[1];
+    return id !== undefined && source === address && frontends.includes(frontend ?? '') ? [id] : [];
+  });
+}

@@ -1,0 +1,659 @@
+import { chmod, readFile, writeFile } from 'node:fs/promises';
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import { Agent, request as httpsRequest } from 'node:https';
+import { createServer as createTcpServer } from 'node:net';
+import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
+import t from 'tap';
+import { runCommand } from '../../src/plugins/command.ts';
+import type { PluginError } from '../../src/plugins/contract.ts';
+import type { AppHaproxy, EdgeService } from '../../src/plugins/haproxy/desired.ts';
+import {
+  appDesired,
+  Bed,
+  converge,
+  dbDesired,
+  freePort,
+  get,
+  type Instance,
+  type Leaf,
+  peer,
+  type Reply,
+  until,
+} from './haproxy-bed.ts';
+
+const bed = await Bed.make();
+t.teardown(() => bed.end());
+const ca = bed.pki.ca;
+const [app1, app2, app3, db1, db2] = await Promise.all([
+  bed.pki.leaf('app1', 'app'),
+  bed.pki.leaf('app2', 'app'),
+  bed.pki.leaf('app3', 'app'),
+  bed.pki.leaf('db1', 'db'),
+  bed.pki.leaf('db2', 'db'),
+]);
+
+const summaries = (changes: readonly { summary: string }[]): string[] =>
+  changes.map((change) => change.summary);
+const kinds = (changes: readonly { kind: string }[]): string[] => changes.map((change) => change.kind);
+
+async function failure(run: Promise<unknown>): Promise<PluginError> {
+  try {
+    await run;
+  } catch (error) {
+    return error as PluginError;
+  }
+  throw new Error('was expected to fail');
+}
+
+/** Writes the configuration, starts HAProxy from it and settles the rest, as a first start of a host does. */
+async function launch(name: string, desired: AppHaproxy | ReturnType<typeof dbDesired>): Promise<Instance> {
+  const instance = await bed.instance(name, desired.instance);
+  const error = await failure(converge(instance.plugin, desired));
+  if (error.code !== 'haproxy-not-running') throw error;
+  await instance.start();
+  await converge(instance.plugin, desired);
+  return instance;
+}
+
+/** A db node: a stand-in for CouchDB's HTTP, and its door. */
+async function database(
+  name: string,
+  node: Leaf,
+  n: number,
+  peers: Parameters<typeof dbDesired>[0]['peers'] = [],
+) {
+  const state = { up: true, hits: 0, feeds: 0 };
+  const http = await bed.server((request, response) => {
+    if (request.url === '/_up') return void response.writeHead(state.up ? 200 : 404).end('{}');
+    if (request.url === '/drop') {
+      state.hits += 1;
+      return void request.resume().on('end', () => request.socket.destroy());
+    }
+    if (request.url?.startsWith('/db/_changes') === true) {
+      state.feeds += 1;
+      const beat = setInterval(() => response.write('{"seq":1}\n'), 50);
+      response.on('close', () => clearInterval(beat));
+      return;
+    }
+    state.hits += 1;
+    response.end(name);
+  });
+  const desired = dbDesired({ address: bed.address(n), node, ca, couchdbPort: http.port, peers });
+  return { state, http, desired, instance: await launch(name, desired), address: bed.address(n) };
+}
+
+/** Requests one after another on a few connections until told to stop; counts what failed. */
+function load(url: string, connections = 8) {
+  const agent = new (url.startsWith('https:') ? Agent : (HttpAgent as unknown as typeof Agent))({
+    keepAlive: true,
+    maxSockets: connections,
+    ca,
+  });
+  const counts = { sent: 0, failed: 0, last: '', slowestMs: 0 };
+  const ended = new AbortController();
+  const work = Array.from({ length: connections }, async () => {
+    while (!ended.signal.aborted) {
+      counts.sent += 1;
+      const start = performance.now();
+      const reply = await get(url, { agent, ca, checkServerIdentity: () => undefined }).catch(
+        (error: unknown) => String(error),
+      );
+      counts.slowestMs = Math.max(counts.slowestMs, performance.now() - start);
+      if (typeof reply === 'string' || reply.status !== 200) {
+        counts.failed += 1;
+        counts.last = typeof reply === 'string' ? reply : `${reply.status} ${reply.body}`;
+      }
+      // 8 connections at some 100 requests a second each are enough; the machine has other tests to run.
+      await new Promise((resolve) => setTimeout(resolve, 8));
+    }
+  });
+  return {
+    counts,
+    async stop() {
+      ended.abort();
+      await Promise.all(work);
+      agent.destroy();
+      return counts;
+    },
+  };
+}
+const { Agent: HttpAgent } = await import('node:http');
+
+const one = await database('db1', db1, 1);
+const two = await database('db2', db2, 2, [peer('db1', one.address, 6985)]);
+one.desired = { ...one.desired, peers: { ...one.desired.peers, servers: [peer('db2', two.address, 6985)] } };
+await converge(one.instance.plugin, one.desired);
+
+t.test('the first start: the file is there for the unit, and nothing is reloaded after it', async (t) => {
+  const desired = appDesired({ address: bed.address(31), node: app1, ca, databasePort: await freePort() });
+  const instance = await bed.instance('first', 'app');
+  const error = await failure(converge(instance.plugin, desired));
+  t.match(error, { code: 'haproxy-not-running', outcome: 'retry', stateChanged: true });
+  await instance.start();
+  t.same(await converge(instance.plugin, desired), [], 'what HAProxy started with is what is wanted');
+  await instance.stop();
+});
+
+t.test(
+  'the edge routes by prefix through the doors of the app nodes and tells the service who asks',
+  async (t) => {
+    const seen: { url: string | undefined; forwarded: unknown; proto: unknown }[] = [];
+    const api = await bed.server((request, response) => {
+      if (request.url !== '/healthz') {
+        seen.push({
+          url: request.url,
+          forwarded: request.headers['x-forwarded-for'],
+          proto: request.headers['x-forwarded-proto'],
+        });
+      }
+      response.end(`api ${request.url}`);
+    });
+    const site = await bed.server((request, response) => response.end(`site ${request.url}`));
+    const doors = { verifySuffix: 'app.shop.internal', servers: [peer('app1', bed.address(11), 8443)] };
+    const services: EdgeService[] = [
+      { name: 'site', prefix: '/', healthPath: '/', localPort: site.port, peers: doors },
+      { name: 'api', prefix: '/api', healthPath: '/healthz', localPort: api.port, peers: doors },
+    ];
+    await launch(
+      'edge',
+      appDesired({ address: bed.address(11), node: app1, ca, databasePort: await freePort(), services }),
+    );
+    const edge = `https://${bed.address(11)}`;
+    const options = { ca, checkServerIdentity: () => undefined };
+    await until('the service answers', async () => (await get(`${edge}/api`, options)).status === 200);
+
+    t.equal(
+      (
+        await get(`${edge}/api/x`, {
+          ...options,
+          headers: { 'x-forwarded-for': '6.6.6.6', forwarded: 'for=6.6.6.6' },
+        })
+      ).body,
+      'api /api/x',
+    );
+    t.match(seen.at(-1), { url: '/api/x', forwarded: /^127\.0\.0\.1$|^127\./, proto: 'https' });
+    t.notMatch(seen.at(-1)?.forwarded, /6\.6\.6\.6/, 'what the client claims is dropped');
+    t.equal((await get(`${edge}/apiary`, options)).body, 'site /apiary', 'a prefix ends at a slash');
+    t.equal((await get(`${edge}/.well-known/bornemisza/health`, options)).status, 200);
+    t.equal(
+      (await get(`http://${bed.address(11)}/.well-known/bornemisza/health`)).status,
+      200,
+      'without TLS as well',
+    );
+    t.equal((await get(`${edge}/.well-known/bornemisza/service/api`, options)).status, 404, 'peers only');
+    const redirect = await get(`http://${bed.address(11)}/api?x=1`, { headers: { host: 'shop.example' } });
+    t.match(redirect, { status: 308, headers: { location: 'https://shop.example/api?x=1' } });
+
+    const door = (path: string, leaf: Leaf) =>
+      get(`https://${bed.address(11)}:8443${path}`, { ...options, cert: leaf.certificate, key: leaf.key });
+    t.equal((await door('/.well-known/bornemisza/service/api', app2)).status, 200);
+    t.equal((await door('/.well-known/bornemisza/service/none', app2)).status, 503);
+    t.equal((await door('/api/y', db1)).status, 403, 'a database node has no business at this door');
+    await t.rejects(get(`https://${bed.address(11)}:8443/api`, options), 'nor has one without a certificate');
+    await new Promise((resolve) => api.close(resolve).closeAllConnections());
+    await until(
+      'peers are told that the service is down',
+      async () => (await door('/.well-known/bornemisza/service/api', app2)).status === 503,
+    );
+  },
+);
+
+t.test(
+  'the database doors: role app at one, role db at the other, and /_up is always the local one',
+  async (t) => {
+    const options = { ca, checkServerIdentity: () => undefined };
+    const knock = (on: number, leaf: Leaf, path = '/db') =>
+      get(`https://${one.address}:${on}${path}`, { ...options, cert: leaf.certificate, key: leaf.key });
+    await until('the local CouchDB is up', async () => (await knock(6984, app1)).body === 'db1');
+    t.equal((await knock(6984, db2)).status, 403, 'a db certificate at the app door');
+    t.equal((await knock(6985, app1)).status, 403, 'an app certificate at the db-only door');
+    t.equal((await knock(6985, db2)).body, 'db1');
+    one.state.up = false;
+    t.teardown(() => {
+      one.state.up = true;
+    });
+    await until('requests fall over to the peer', async () => (await knock(6984, app1)).body === 'db2');
+    await until(
+      'the asker learns about this node',
+      async () => (await knock(6984, app1, '/_up')).status === 503,
+    );
+    await until(
+      'the peer door never goes on to another node',
+      async () => (await knock(6985, db2)).status === 503,
+    );
+    t.equal((await knock(6984, app1)).body, 'db2');
+  },
+);
+
+t.test('members come, drain, move and go under load, and no request fails', async (t) => {
+  const port = await freePort();
+  const base = appDesired({
+    address: bed.address(21),
+    node: app1,
+    ca,
+    databasePort: port,
+    databases: [peer('db1', one.address, 6984)],
+  });
+  const instance = await launch('changes', base);
+  await until('the databases answer', async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200);
+  const want = (...databases: ReturnType<typeof peer>[]): AppHaproxy => ({
+    ...base,
+    databases: { ...base.databases, servers: databases },
+  });
+  const [first, second] = [peer('db1', one.address, 6984), peer('db2', two.address, 6984)];
+  const running = load(`http://127.0.0.1:${port}/x`);
+  const times: number[] = [];
+  const seen = new Set<string>();
+  for (let round = 0; round < 4; round += 1) {
+    const steps = [
+      want(first, second),
+      want({ ...first, duty: 'drain' }, second),
+      want(first, { ...second, duty: 'maint' }),
+      want(first, second),
+      want(first),
+    ];
+    for (const desired of steps) {
+      const start = performance.now();
+      for (const change of await converge(instance.plugin, desired)) seen.add(change.kind);
+      times.push(performance.now() - start);
+      const both = desired.databases.servers.filter((server) => server.duty === 'ready');
+      await until('the servers are up', async () => {
+        const state = await instance.servers('db_nodes');
+        return both.every(({ name }) => state[name] === 'UP');
+      });
+      await until('db2 is deleted', async () => {
+        if (desired.databases.servers.length > 1) return true;
+        await instance.ask('del server db_nodes/db2');
+        return (await instance.servers('db_nodes'))['db2'] === undefined;
+      });
+    }
+  }
+  const counts = await running.stop();
+  t.equal(counts.failed, 0, counts.last);
+  t.ok(counts.sent > 200, `${counts.sent} requests`);
+  t.notOk(seen.has('reload'), 'not one reload');
+  t.ok(seen.has('server-add') && seen.has('server-remove') && seen.has('server-state'));
+  t.comment(
+    `20 changes, ${counts.sent} requests, median ${times.toSorted((a, b) => a - b)[10]?.toFixed(1)} ms a converge, slowest request ${counts.slowestMs.toFixed(0)} ms`,
+  );
+});
+
+t.test('a change of structure reloads once; a feed and the load outlive it', async (t) => {
+  const port = await freePort();
+  const databases = [peer('db1', one.address, 6984), peer('db2', two.address, 6984)];
+  const base = appDesired({ address: bed.address(22), node: app1, ca, databasePort: port, databases });
+  const instance = await launch('reload', base);
+  await until('the databases answer', async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200);
+  const feed = await openFeed(`http://127.0.0.1:${port}/db/_changes?feed=continuous`);
+  const running = load(`http://127.0.0.1:${port}/x`);
+  const times: number[] = [];
+  for (const seconds of [1, 2, 3]) {
+    const start = performance.now();
+    const changes = await converge(instance.plugin, {
+      ...base,
+      edge: { ...base.edge, hstsMaxAgeSeconds: seconds },
+    });
+    times.push(performance.now() - start);
+    t.same(kinds(changes), ['file', 'reload']);
+  }
+  const beats = feed.lines();
+  await until('the feed goes on', () => feed.lines() > beats + 3);
+  const counts = await running.stop();
+  t.equal(counts.failed, 0, counts.last);
+  t.notOk(feed.ended(), 'the feed was not cut');
+  feed.close();
+  t.comment(`3 reloads, ${counts.sent} requests, ${times.map((ms) => ms.toFixed(0)).join(', ')} ms each`);
+});
+
+t.test('a server that was down stays out over a reload', async (t) => {
+  const port = await freePort();
+  const dead = await freePort();
+  const databases = [peer('db1', one.address, 6984), peer('gone', bed.address(9), dead)];
+  const base = appDesired({ address: bed.address(23), node: app1, ca, databasePort: port, databases });
+  const instance = await launch('state', base);
+  await until('it is seen down', async () => (await instance.servers('db_nodes'))['gone'] === 'DOWN');
+  const changes = await converge(instance.plugin, { ...base, edge: { ...base.edge, hstsMaxAgeSeconds: 1 } });
+  t.ok(kinds(changes).includes('reload'));
+  t.equal((await instance.servers('db_nodes'))['gone'], 'DOWN', 'the new worker knows what the old one knew');
+});
+
+t.test(
+  'dead by membership alone: it serves on, goes when its own check fails too, and comes back',
+  async (t) => {
+    const port = await freePort();
+    const three = await database('db3', await bed.pki.leaf('db3', 'db'), 3);
+    const desired = (duty: 'ready' | 'out-when-down') =>
+      appDesired({
+        address: bed.address(24),
+        node: app1,
+        ca,
+        databasePort: port,
+        databases: [peer('db1', one.address, 6984), peer('db3', three.address, 6984, duty, 'dead')],
+      });
+    const instance = await launch('dead', desired('ready'));
+    await until('both serve', async () =>
+      Object.values(await instance.servers('db_nodes')).every((status) => status === 'UP'),
+    );
+
+    const marked = await converge(instance.plugin, desired('out-when-down'));
+    t.same(summaries(marked), ['haproxy.cfg: rewritten', 'db_nodes.unwatched/db3: maint → ready (dead)']);
+    await until(
+      'the second check passes',
+      async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
+    );
+    t.equal((await instance.servers('db_nodes'))['db3'], 'UP', 'a dead daemon is not a dead service');
+    t.same(await converge(instance.plugin, desired('out-when-down')), []);
+
+    let told = '';
+    const end = instance.plugin.watch((what) => {
+      told = what;
+    });
+    t.teardown(end);
+    await until(
+      'the watch has begun',
+      async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
+    );
+    await three.instance.stop('SIGINT');
+    const noticedMs = await until('the verdict of the second check is told', () => told !== '', 3000);
+    t.match(told, /db_nodes\.unwatched\/db3/);
+    t.match(summaries(await converge(instance.plugin, desired('out-when-down'))), [
+      /db_nodes\/db3: ready → maint \(dead, and its check fails\)/,
+    ]);
+    t.equal((await instance.servers('db_nodes'))['db3'], 'MAINT');
+
+    await three.instance.start();
+    await until(
+      'the second check passes again',
+      async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
+    );
+    t.match(summaries(await converge(instance.plugin, desired('out-when-down'))), [
+      /db_nodes\/db3: maint → ready \(dead, but its check passes\)/,
+    ]);
+    t.match(summaries(await converge(instance.plugin, desired('ready'))), [
+      /^haproxy.cfg/,
+      /unwatched\/db3: ready → maint/,
+    ]);
+    t.comment(`noticed ${noticedMs.toFixed(0)} ms after HAProxy's end`);
+  },
+);
+
+t.test('what is changed by hand is noticed within 2 s and put back without a reload', async (t) => {
+  const port = await freePort();
+  const databases = [peer('db1', one.address, 6984), peer('db2', two.address, 6984)];
+  const desired = appDesired({ address: bed.address(25), node: app1, ca, databasePort: port, databases });
+  const instance = await launch('hand', desired);
+  const told: string[] = [];
+  t.teardown(instance.plugin.watch((what) => told.push(what)));
+  await converge(instance.plugin, desired);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const hands: [string, () => Promise<unknown>][] = [
+    ['a server in maintenance', () => instance.ask('set server db_nodes/db1 state maint')],
+    ['a server that drains', () => instance.ask('set server db_nodes/db1 state drain')],
+    [
+      'a deleted server',
+      async () => {
+        await instance.ask('set server db_nodes/db2 state maint');
+        await until('it is deleted', async () =>
+          (await instance.ask('del server db_nodes/db2')).includes('deleted'),
+        );
+      },
+    ],
+    ['another address', () => instance.ask(`set server db_nodes/db1 addr ${bed.address(99)} port 1`)],
+    ['checks switched off', () => instance.ask('disable health db_nodes/db1')],
+    ['another weight', () => instance.ask('set server db_nodes/db1 weight 0')],
+    ['a closed frontend', () => instance.ask('disable frontend databases')],
+    [
+      'an edited file',
+      async () => writeFile(instance.config, `${await readFile(instance.config, 'utf8')}\n# mine\n`),
+    ],
+  ];
+  const times: string[] = [];
+  for (const [what, hand] of hands) {
+    const before = told.length;
+    await hand();
+    const ms = await until(`${what} is noticed`, () => told.length > before, 2000);
+    const noticed = told.length;
+    const changes = await converge(instance.plugin, desired);
+    times.push(`${what} ${ms.toFixed(0)} ms`);
+    t.ok(changes.length > 0, `${what}: ${summaries(changes).join('; ')}`);
+    t.notOk(kinds(changes).includes('reload'), `${what}: no reload`);
+    await until('the databases answer', async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200);
+    t.same(await converge(instance.plugin, desired), []);
+    // The repair is a change as well; what is told next shall be the next hand.
+    await until('the repair is noticed', () => told.length > noticed, 2000);
+  }
+  t.comment(times.join(', '));
+});
+
+t.test('HAProxy that dies is noticed; when it is back nothing is left to do', async (t) => {
+  const desired = appDesired({ address: bed.address(26), node: app1, ca, databasePort: await freePort() });
+  const instance = await launch('dies', desired);
+  const told: string[] = [];
+  t.teardown(instance.plugin.watch((what) => told.push(what)));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  await instance.stop('SIGINT');
+  await until('its end is noticed', () => told.includes('HAProxy does not answer'), 2000);
+  t.match(await failure(converge(instance.plugin, desired)), {
+    code: 'haproxy-not-running',
+    outcome: 'retry',
+  });
+  await instance.start();
+  await until('its return is noticed', () => told.includes('HAProxy answers again'), 2000);
+  t.same(await converge(instance.plugin, desired), []);
+});
+
+t.test('another configuration in our process is replaced by ours', async (t) => {
+  const desired = appDesired({ address: bed.address(27), node: app1, ca, databasePort: await freePort() });
+  const instance = await launch('foreign', desired);
+  const text = await readFile(instance.config, 'utf8');
+  await writeFile(instance.config, text.replace(/description .*/, 'description mine'));
+  await runCommand('kill', ['-USR2', String(instance.pid)], { timeoutMs: 1000 });
+  await until('it runs', async () =>
+    (await instance.ask('show info').catch(() => '')).includes('description: mine'),
+  );
+  t.match(kinds(await converge(instance.plugin, desired)), ['file', 'reload']);
+});
+
+t.test('a configuration that HAProxy refuses changes nothing', async (t) => {
+  const desired = appDesired({ address: bed.address(28), node: app1, ca, databasePort: await freePort() });
+  const instance = await launch('refused', desired);
+  const text = await readFile(instance.config, 'utf8');
+  const broken = {
+    ...desired,
+    certificates: {
+      ...desired.certificates,
+      edge: '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n',
+    },
+  };
+  const error = await failure(converge(instance.plugin, broken));
+  t.match(error, {
+    code: 'haproxy-config-refused',
+    outcome: 'terminal',
+    stateChanged: false,
+    message: /edge-/,
+  });
+  const hostile = {
+    ...desired,
+    databases: { ...desired.databases, servers: [peer('db1 check\n  server x', one.address, 6984)] },
+  };
+  t.match(await failure(converge(instance.plugin, hostile)), {
+    code: 'haproxy-value-refused',
+    stateChanged: false,
+  });
+  t.equal(await readFile(instance.config, 'utf8'), text);
+  t.equal((await get(`http://${bed.address(28)}/.well-known/bornemisza/health`)).status, 200);
+  t.same(await converge(instance.plugin, desired), [], 'the last good one is still what runs');
+});
+
+t.test('a reload that fails although the check passed is rolled back', async (t) => {
+  const desired = appDesired({ address: bed.address(29), node: app1, ca, databasePort: await freePort() });
+  const instance = await launch('rollback', desired);
+  const text = await readFile(instance.config, 'utf8');
+  const taken = createTcpServer();
+  await new Promise<void>((resolve) => taken.listen(8499, bed.address(29), resolve));
+  t.teardown(() => taken.close());
+  const error = await failure(converge(instance.plugin, { ...desired, statsPort: 8499 }));
+  t.match(error, { code: 'haproxy-reload-failed', outcome: 'retry', stateChanged: true });
+  t.equal(await readFile(instance.config, 'utf8'), text, 'the file is the last good one');
+  t.equal(
+    (await get(`http://${bed.address(29)}/.well-known/bornemisza/health`)).status,
+    200,
+    'the old worker serves on',
+  );
+  t.same(await converge(instance.plugin, desired), []);
+  await new Promise((resolve) => taken.close(resolve));
+  t.ok(
+    kinds(await converge(instance.plugin, { ...desired, statsPort: 8499 })).includes('reload'),
+    'it works once the port is free',
+  );
+});
+
+t.test('a full disk: nothing is lost, and it works once there is room', async (t) => {
+  const desired = appDesired({
+    address: bed.address(30),
+    node: app1,
+    ca,
+    databasePort: await freePort(),
+    databases: [peer('db1', one.address, 6984)],
+  });
+  const instance = await bed.instance('full', 'app');
+  await runCommand('mount', ['-t', 'tmpfs', '-o', 'size=64k,mode=0750', 'tmpfs', instance.directory], {
+    timeoutMs: 5000,
+  });
+  // Before the bed's own end, which comes in reverse order.
+  bed.onEnd(() => runCommand('umount', ['-l', instance.directory], { timeoutMs: 5000 }));
+  await failure(converge(instance.plugin, desired));
+  await instance.start();
+  t.same(await converge(instance.plugin, desired), []);
+  const text = await readFile(instance.config, 'utf8');
+  await writeFile(join(instance.directory, 'filler'), Buffer.alloc(64 * 1024)).catch(() => {});
+  const changed = { ...desired, edge: { ...desired.edge, hstsMaxAgeSeconds: 9 } };
+  const error = await failure(converge(instance.plugin, changed));
+  t.match(error, { code: 'disk-full', outcome: 'retry', next: /df -h/ });
+  t.equal(await readFile(instance.config, 'utf8'), text, 'the last good file is whole');
+  t.equal((await get(`http://${bed.address(30)}/.well-known/bornemisza/health`)).status, 200);
+  await writeFile(join(instance.directory, 'filler'), '');
+  t.ok(kinds(await converge(instance.plugin, changed)).includes('reload'));
+});
+
+t.test(
+  'a revoked certificate is refused at once, and what it has open is cut, in workers of older reloads too',
+  async (t) => {
+    const options = { ca, checkServerIdentity: () => undefined, cert: app3.certificate, key: app3.key };
+    const url = `https://${one.address}:6984/db/_changes`;
+    await until(
+      'the door is open',
+      async () => (await get(`https://${one.address}:6984/db`, options)).status === 200,
+    );
+    const feed = await openFeed(url, { ...options, localAddress: bed.address(43) });
+    // After this the feed lives in an old worker.
+    await converge(one.instance.plugin, { ...one.desired, statsPort: 8406 });
+    const second = await openFeed(url, { ...options, localAddress: bed.address(43) });
+    const other = await openFeed(url, {
+      ...options,
+      cert: app2.certificate,
+      key: app2.key,
+      localAddress: bed.address(42),
+    });
+    const start = performance.now();
+    const revoked = [{ serialHex: app3.serialHex, address: bed.address(43) }];
+    const changes = await converge(one.instance.plugin, { ...one.desired, statsPort: 8406, revoked });
+    t.notOk(kinds(changes).includes('reload'));
+    await until('both feeds are cut', () => feed.ended() && second.ended(), 1000);
+    t.comment(`cut after ${(performance.now() - start).toFixed(0)} ms`);
+    await t.rejects(get(`https://${one.address}:6984/db`, options), 'the revoked one gets no answer');
+    t.notOk(other.ended(), 'others are not touched');
+    other.close();
+    t.equal(
+      (await readFile(join(one.instance.directory, 'revoked.list'), 'utf8')).trim(),
+      app3.serialHex.toUpperCase(),
+    );
+    t.ok(kinds(await converge(one.instance.plugin, one.desired)).includes('reload'), 'and back');
+    t.equal((await get(`https://${one.address}:6984/db`, options)).status, 200);
+  },
+);
+
+t.test('a peer with the certificate of another name is not trusted', async (t) => {
+  const port = await freePort();
+  const databases = [peer('db9', one.address, 6984)];
+  const instance = await launch(
+    'impostor',
+    appDesired({ address: bed.address(32), node: app1, ca, databasePort: port, databases }),
+  );
+  await until('its check fails', async () => (await instance.servers('db_nodes'))['db9'] === 'DOWN');
+  t.equal((await get(`http://127.0.0.1:${port}/x`)).status, 503);
+});
+
+t.test('a request is sent again only when it was not delivered or can be repeated', async (t) => {
+  const port = await freePort();
+  await launch(
+    'retry',
+    appDesired({
+      address: bed.address(33),
+      node: app1,
+      ca,
+      databasePort: port,
+      databases: [peer('db2', two.address, 6984)],
+    }),
+  );
+  await until('the database answers', async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200);
+  const send = async (method: string): Promise<number> => {
+    const before = two.state.hits;
+    await get(`http://127.0.0.1:${port}/drop`, { method, ...(method === 'PUT' ? { body: '{}' } : {}) }).catch(
+      (): Reply | undefined => undefined,
+    );
+    return two.state.hits - before;
+  };
+  t.equal(await send('PUT'), 1, 'a write that may have arrived is not repeated');
+  t.ok((await send('GET')) > 1, 'a read is');
+});
+
+t.test('the edge speaks HTTP/2 to browsers', async (t) => {
+  const desired = appDesired({ address: bed.address(34), node: app1, ca, databasePort: await freePort() });
+  await launch('h2', desired);
+  const socket = connectTls({
+    host: bed.address(34),
+    port: 443,
+    ca,
+    ALPNProtocols: ['h2', 'http/1.1'],
+    checkServerIdentity: () => undefined,
+  });
+  await new Promise((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject));
+  t.equal(socket.alpnProtocol, 'h2');
+  socket.destroy();
+});
+
+t.test('a file whose group HAProxy cannot read would pass the check: all files are 0640', async (t) => {
+  const { instance } = two;
+  await chmod(instance.config, 0o600);
+  await writeFile(instance.config, '# mine\n');
+  t.same(summaries(await converge(instance.plugin, two.desired)), ['haproxy.cfg: rewritten']);
+  const { stdout } = await runCommand('stat', ['-c', '%a', instance.config], { timeoutMs: 1000 });
+  t.equal(stdout.trim(), '640');
+});
+
+interface Feed {
+  lines(): number;
+  ended(): boolean;
+  close(): void;
+}
+
+function openFeed(url: string, options: object = {}): Promise<Feed> {
+  return new Promise((resolve, reject) => {
+    let [lines, ended] = [0, false];
+    const make = url.startsWith('https:') ? httpsRequest : httpRequest;
+    const request: ClientRequest = make(url, { agent: false, ...options }, (response: IncomingMessage) => {
+      response.on('data', () => {
+        lines += 1;
+        resolve({ lines: () => lines, ended: () => ended, close: () => request.destroy() });
+      });
+      response.on('close', () => {
+        ended = true;
+      });
+      response.on('error', () => {});
+    });
+    request.on('error', reject);
+    request.end();
+  });
+}
