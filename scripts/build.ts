@@ -1,11 +1,10 @@
 /** Makes `dist/bornemisza.mjs`: daemon and command in one file of JavaScript, with its source map. */
-import { chmod, mkdir, readFile } from 'node:fs/promises';
+import { chmod, mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { build } from 'esbuild';
 
 const root = resolve(import.meta.dirname, '..');
 const out = join(root, 'dist');
-const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string };
 
 await mkdir(out, { recursive: true });
 const result = await build({
@@ -20,7 +19,6 @@ const result = await build({
   minifySyntax: true,
   legalComments: 'none',
   metafile: true,
-  define: { BORNEMISZA_VERSION: JSON.stringify(version) },
   // Some dependencies are CommonJS and call require at run time.
   banner: {
     js: "#!/usr/bin/env node\nimport { createRequire as bornemiszaCreateRequire } from 'node:module';\nconst require = bornemiszaCreateRequire(import.meta.url);",

@@ -1,6 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
+import { networkInterfaces } from 'node:os';
 
 /** How one local service is asked. Loopback and the node's own addresses only: health is about this node. */
 export type ProbeTarget =
@@ -10,6 +11,8 @@ export type ProbeTarget =
       readonly port: number;
       readonly path: string;
       readonly tls?: boolean;
+      /** Fails without asking while the address is on no device of this host. */
+      readonly onlyIfLocal?: boolean;
     }
   | { readonly kind: 'tcp'; readonly address: string; readonly port: number };
 
@@ -21,6 +24,9 @@ export interface ProbeResult {
 
 /** Asks once. Never throws. */
 export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResult> {
+  if (target.kind === 'http' && target.onlyIfLocal === true && !isLocal(target.address)) {
+    return Promise.resolve({ passed: false, detail: `${target.address} is on no device of this host` });
+  }
   const startedMs = performance.now();
   return new Promise((resolve) => {
     const end = (passed: boolean, detail: string): void => {
@@ -62,4 +68,10 @@ function reasonOf(error: NodeJS.ErrnoException): string {
   if (error.code === 'ECONNREFUSED') return 'connection refused';
   if (error.code === 'ECONNRESET') return 'connection reset';
   return error.code ?? error.message;
+}
+
+/** Whether an address is on a device of this host; all of 127/8 is, though only one of it is listed. */
+export function isLocal(address: string): boolean {
+  const devices = Object.values(networkInterfaces());
+  return address.startsWith('127.') || devices.some((list) => list?.some((each) => each.address === address));
 }

@@ -1,0 +1,84 @@
+import { open, readFile, rename } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { z } from 'zod';
+
+/** What one instance remembers of itself across restarts and reboots. */
+export interface LocalState {
+  readonly maintenance: boolean;
+  /** After a finished leave: this identity is used up, and a start with it is refused. */
+  readonly left: boolean;
+  /** Opaque to this file: the guards' own memory. */
+  readonly guards: unknown;
+}
+
+const schema = z.object({
+  maintenance: z.boolean().default(false),
+  left: z.boolean().default(false),
+  guards: z.unknown(),
+});
+export const EMPTY_LOCAL_STATE: LocalState = { maintenance: false, left: false, guards: undefined };
+
+/** One small JSON file, replaced atomically: a crash leaves the old or the new one, never half of one. */
+export class LocalStateFile {
+  readonly #path: string;
+  #state: LocalState = EMPTY_LOCAL_STATE;
+  #writing: Promise<void> = Promise.resolve();
+  #written = '';
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  get state(): LocalState {
+    return this.#state;
+  }
+
+  /**
+   * Reads the file. A missing one is a first start. A damaged one is set aside as `.damaged` and nothing is lost but
+   * what it said.
+   *
+   * @returns what an operator should know, or undefined
+   */
+  async load(): Promise<string | undefined> {
+    const text = await readFile(this.#path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (text === undefined) return undefined;
+    try {
+      this.#state = schema.parse(JSON.parse(text));
+      return undefined;
+    } catch {
+      await rename(this.#path, `${this.#path}.damaged`);
+      return `${this.#path} was damaged and is kept as ${this.#path}.damaged; maintenance and guards start anew`;
+    }
+  }
+
+  /** Keeps the change in memory at once and on disk in order; equal content is not written again. */
+  update(change: Partial<LocalState>): Promise<void> {
+    this.#state = { ...this.#state, ...change };
+    const text = `${JSON.stringify(this.#state)}\n`;
+    const write = async (): Promise<void> => {
+      if (text === this.#written) return;
+      const temporary = `${this.#path}.new`;
+      const file = await open(temporary, 'w', 0o600);
+      try {
+        await file.writeFile(text);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await rename(temporary, this.#path);
+      const directory = await open(dirname(this.#path), 'r');
+      try {
+        await directory.sync();
+      } finally {
+        await directory.close();
+      }
+      this.#written = text;
+    };
+    const result = this.#writing.then(write);
+    this.#writing = result.catch(() => undefined);
+    return result;
+  }
+}

@@ -1,0 +1,66 @@
+import type { Config } from './config.ts';
+import type { Check } from './health/health.ts';
+
+/** What our HAProxy answers 200 to on the edge while it lives. */
+const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
+
+/**
+ * The checks of one node. An app node is up while its edge answers (on the floating IP itself, where it has one), while
+ * it finds a database (once db nodes exist) and while each service of the founder’s that is `required` is well. A db
+ * node is up while its CouchDB serves and its door is open.
+ */
+export function checksFor(config: Config, roster: readonly { readonly role: string }[]): Check[] {
+  return config.role === 'app'
+    ? appChecks(
+        config,
+        roster.some((each) => each.role === 'db'),
+      )
+    : dbChecks(config);
+}
+
+function appChecks({ edge, floating, services }: Config, databasesExist: boolean): Check[] {
+  const [first] = floating.mode === 'off' ? [] : floating.addresses;
+  const edgeCheck: Check = {
+    name: 'haproxy',
+    required: true,
+    target: {
+      kind: 'http',
+      tls: true,
+      address: first ?? '127.0.0.1',
+      port: edge.https_port,
+      path: EDGE_HEALTH_PATH,
+      // Before the address is on this host, the question would travel to whoever else holds it.
+      onlyIfLocal: first !== undefined,
+    },
+  };
+  const databaseCheck: Check = {
+    name: 'database',
+    required: true,
+    target: { kind: 'http', address: '127.0.0.1', port: edge.database_port, path: '/_up' },
+  };
+  const own = services
+    .filter((service) => service.local)
+    .map(
+      (service): Check => ({
+        name: service.name,
+        required: service.required,
+        target: { kind: 'http', address: '127.0.0.1', port: service.port, path: service.health_path },
+      }),
+    );
+  return [edgeCheck, ...(databasesExist ? [databaseCheck] : []), ...own];
+}
+
+function dbChecks({ couchdb, network }: Config): Check[] {
+  return [
+    {
+      name: 'couchdb',
+      required: true,
+      target: { kind: 'http', address: '127.0.0.1', port: couchdb.http_port, path: '/_up' },
+    },
+    {
+      name: 'haproxy',
+      required: true,
+      target: { kind: 'tcp', address: network.private_address, port: couchdb.door_port },
+    },
+  ];
+}

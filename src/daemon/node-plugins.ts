@@ -1,0 +1,216 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BirdPlugin } from '../plugins/bird/index.ts';
+import type { DesiredFacts } from '../plugins/couchdb/desired.ts';
+import { CouchDbPlugin, type CouchDbStatus } from '../plugins/couchdb/plugin.ts';
+import type { Certificates } from '../plugins/haproxy/desired.ts';
+import { HaproxyPlugin } from '../plugins/haproxy/index.ts';
+import {
+  type Announcement,
+  announcementOf,
+  appDesired,
+  type AppInput,
+  type AppSituation,
+} from '../roles/app.ts';
+import { dbDesired, type DbInput } from '../roles/db.ts';
+import type { EffectiveView } from '../roles/effective.ts';
+import { PROGRAMS } from '../roles/index.ts';
+import type { Config, Paths } from './config.ts';
+import { OperatorError } from './errors.ts';
+import type { Identity } from './identity/identity.ts';
+import type { Reconciler } from './reconciler.ts';
+
+export interface NodePluginsDependencies {
+  readonly paths: Paths;
+  readonly identity: Identity;
+  readonly view: () => EffectiveView;
+  readonly situation: () => AppSituation;
+  /** The operator said leave. A stop of the daemon is none: data stays. */
+  readonly departing: () => boolean;
+  readonly onCouchDb: (status: CouchDbStatus) => void;
+  readonly onProgress: (text: string) => void;
+}
+
+/** The plugins of one role, and what each of them should make: a role's policy over the view of now. */
+export class NodePlugins {
+  readonly #dependencies: NodePluginsDependencies;
+  #config: Config;
+  #certificates: Certificates | undefined;
+
+  constructor(config: Config, dependencies: NodePluginsDependencies) {
+    this.#config = config;
+    this.#dependencies = dependencies;
+  }
+
+  /**
+   * Reads the certificates that HAProxy shows. Called at the start, after a renewal, and with each reload.
+   *
+   * @returns whether they differ from before
+   * @throws OperatorError `edge-certificate`; the former ones stay in use
+   */
+  async readCertificates(): Promise<boolean> {
+    const { identity } = this.#dependencies;
+    const key = await identity.tlsKeyPem();
+    const file = this.#config.role === 'app' ? this.#config.edge.certificate : undefined;
+    const edge = file === undefined ? undefined : await readEdgeCertificate(file);
+    const read: Certificates = { node: `${identity.chainPem.trim()}\n${key}`, ca: identity.rootsPem, edge };
+    const differs = JSON.stringify(read) !== JSON.stringify(this.#certificates);
+    this.#certificates = read;
+    return differs;
+  }
+
+  reconfigure(config: Config): void {
+    this.#config = config;
+  }
+
+  addTo(reconciler: Reconciler): void {
+    const { paths, onCouchDb, onProgress } = this.#dependencies;
+    const { role, couchdb } = this.#config;
+    const programs = PROGRAMS[role];
+    if (programs.includes('haproxy')) {
+      const haproxy = new HaproxyPlugin({
+        instance: role,
+        directory: paths.haproxyFiles,
+        runDirectory: paths.haproxyRun,
+      });
+      reconciler.add(haproxy, () => (role === 'app' ? this.#app()?.haproxy : this.#db()?.haproxy));
+    }
+    if (programs.includes('bird') && this.#config.floating.mode !== 'off') {
+      const bird = new BirdPlugin({
+        fragmentDirectory: paths.birdFragments,
+        controlSocket: paths.birdSocket,
+      });
+      reconciler.add(bird, () => this.#app()?.bird);
+    }
+    if (programs.includes('couchdb')) {
+      const plugin = new CouchDbPlugin({
+        credentials: () => this.#credentials(),
+        baseUrl: `http://127.0.0.1:${couchdb.http_port}`,
+        configDirectory: paths.couchdbFiles,
+        markerFile: join(paths.couchdbData, 'bornemisza-identity.json'),
+        restartFile: join(paths.run, 'restart-couchdb'),
+        onStatus: onCouchDb,
+        onProgress,
+      });
+      reconciler.add(plugin, () => this.#db()?.couchdb);
+    }
+  }
+
+  /** Whether this node wants to draw the floating IP; undefined where there is none. */
+  announcement(): Announcement | undefined {
+    if (this.#config.role !== 'app' || this.#config.floating.mode === 'off') return undefined;
+    return announcementOf({ view: this.#dependencies.view(), local: this.#dependencies.situation() });
+  }
+
+  #app(): ReturnType<typeof appDesired> | undefined {
+    if (this.#certificates === undefined) return undefined;
+    const { node, network, edge, floating, services } = this.#config;
+    const input: AppInput = {
+      view: this.#dependencies.view(),
+      certificates: this.#certificates,
+      local: this.#dependencies.situation(),
+      config: {
+        cluster: node.cluster,
+        privateAddress: network.private_address,
+        httpsPort: edge.https_port,
+        httpPort: edge.http_port,
+        doorPort: edge.door_port,
+        statsPort: edge.stats_port,
+        databasePort: edge.database_port,
+        dbDoorPort: this.#config.couchdb.door_port,
+        floating,
+        services: services.map((service) => ({
+          name: service.name,
+          port: service.port,
+          prefix: service.path_prefix,
+          healthPath: service.health_path,
+          local: service.local,
+        })),
+      },
+    };
+    return appDesired(input);
+  }
+
+  #db(): ReturnType<typeof dbDesired> | undefined {
+    if (this.#certificates === undefined) return undefined;
+    const { node, network, couchdb } = this.#config;
+    const input: DbInput = {
+      view: this.#dependencies.view(),
+      certificates: this.#certificates,
+      settings: this.#settings(),
+      removed: this.#removed(),
+      leaving: this.#dependencies.departing(),
+      config: {
+        cluster: node.cluster,
+        privateAddress: network.private_address,
+        doorPort: couchdb.door_port,
+        peerPort: couchdb.peer_port,
+        statsPort: couchdb.stats_port,
+        httpPort: couchdb.http_port,
+      },
+    };
+    return dbDesired(input);
+  }
+
+  #settings(): DesiredFacts['settings'] | undefined {
+    const { identity } = this.#dependencies;
+    const secrets = identity.secrets.get();
+    if (secrets?.kind !== 'db' || this.#certificates === undefined) return undefined;
+    const [leafAndChain, key] = splitKey(this.#certificates.node);
+    const { couchdb } = this.#config;
+    return {
+      cookie: secrets.cookie,
+      secret: secrets.authSecret,
+      adminName: secrets.admin.user,
+      adminHash: secrets.admin.hash,
+      uuid: secrets.clusterUuid,
+      tls: { caPem: this.#certificates.ca, certPem: leafAndChain, keyPem: key },
+      httpPort: couchdb.http_port,
+      distributionPort: couchdb.distribution_port,
+      n: couchdb.n,
+      q: couchdb.q,
+      dataDirectory: this.#dependencies.paths.couchdbData,
+    };
+  }
+
+  #credentials(): { name: string; password: string } {
+    const secrets = this.#dependencies.identity.secrets.get();
+    return secrets?.kind === 'db'
+      ? { name: secrets.admin.user, password: secrets.admin.password }
+      : { name: '', password: '' };
+  }
+
+  #removed(): DbInput['removed'] {
+    const { roster } = this.#dependencies.identity;
+    return roster.revocations().flatMap(({ peerId }) => {
+      const certificate = roster.get(peerId);
+      return certificate?.role === 'db'
+        ? [{ peerId, name: certificate.name, address: certificate.address }]
+        : [];
+    });
+  }
+}
+
+function splitKey(pem: string): [string, string] {
+  const at = pem.indexOf('-----BEGIN PRIVATE KEY-----');
+  return [pem.slice(0, at), pem.slice(at)];
+}
+
+async function readEdgeCertificate(file: string): Promise<string> {
+  const pem = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    throw new OperatorError(
+      'edge-certificate',
+      `cannot read edge.certificate ${file}: ${error.code ?? error.message}`,
+      `make it readable for the daemon: chgrp bornemisza ${file} && chmod 640 ${file}`,
+      { cause: error },
+    );
+  });
+  if (!pem.includes('-----BEGIN CERTIFICATE-----') || !/-----BEGIN (RSA |EC )?PRIVATE KEY-----/.test(pem)) {
+    throw new OperatorError(
+      'edge-certificate',
+      `edge.certificate ${file} does not hold a certificate and its private key in PEM`,
+      'put the certificate, its chain and the key into this one file, in this order',
+    );
+  }
+  return pem;
+}

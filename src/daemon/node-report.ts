@@ -1,0 +1,111 @@
+import type { EffectiveMember, EffectiveView } from '../roles/effective.ts';
+import type { MemberRow, StatusAnswer } from './control/api.ts';
+import type { NodeCertificate } from './identity/chain.ts';
+import type { Member, MembershipView, MemberState } from './membership/types.ts';
+
+/** A certificate this close to its end is worth a warning: renewal at half of its life has failed for weeks then. */
+const CERTIFICATE_WARNING_MS = 14 * 24 * 3_600_000;
+
+export interface ReportInput {
+  readonly view: MembershipView;
+  readonly effective: EffectiveView;
+  readonly certificates: readonly NodeCertificate[];
+  readonly authorities: readonly string[];
+  readonly nowMs: number;
+}
+
+/** One row for each admitted member, and for members that the view still knows. Sorted by name. */
+export function memberRows({ view, effective, certificates, authorities, nowMs }: ReportInput): MemberRow[] {
+  return effective.members
+    .map((member) =>
+      row(
+        member,
+        view.members.find((each) => each.record.peerId === member.record.peerId),
+      ),
+    )
+    .sort((a, b) => a.name.localeCompare(b.name));
+
+  function row(member: EffectiveMember, known: Member | undefined): MemberRow {
+    const { record, rotation, reason, self } = member;
+    const certificate = certificates.find((each) => each.peerId === record.peerId);
+    return {
+      name: record.name,
+      role: record.role,
+      peerId: record.peerId,
+      address: record.address,
+      state: known?.state ?? 'absent',
+      health: record.health,
+      maintenance: record.maintenance,
+      restarting: known?.restarting ?? false,
+      rotation,
+      reason,
+      version: record.version,
+      incarnation: record.incarnation,
+      services: record.services,
+      tags: record.tags,
+      load: record.load,
+      stateForMs: known === undefined ? 0 : Math.max(0, nowMs - known.sinceMs),
+      heardAgoMs: known === undefined || self ? 0 : Math.max(0, nowMs - known.heardMs),
+      certificateNotAfter: certificate === undefined ? '' : new Date(certificate.notAfterMs).toISOString(),
+      settingsDigest: record.settingsDigest,
+      authority: authorities.includes(record.peerId),
+      self,
+    };
+  }
+}
+
+export function countsOf(rows: readonly MemberRow[]): StatusAnswer['counts'] {
+  const counts: Record<MemberState | 'absent', number> = {
+    alive: 0,
+    suspect: 0,
+    dead: 0,
+    leaving: 0,
+    left: 0,
+    absent: 0,
+  };
+  for (const each of rows) counts[each.state] += 1;
+  return counts;
+}
+
+/** What an operator should know though nothing fails. */
+export function warningsOf(rows: readonly MemberRow[], wallMs: number): string[] {
+  const warnings: string[] = [];
+  const present = rows.filter((each) => each.state !== 'left');
+  const authorities = present.filter((each) => each.authority);
+  if (present.length >= 3 && authorities.length < 2) {
+    warnings.push(
+      `${authorities.map((each) => each.name).join(', ') || 'nobody'} alone can admit and revoke: keep the recovery bundle that \`init\` printed safe`,
+    );
+  }
+  for (const role of ['app', 'db'] as const) {
+    const digests = new Set(
+      present
+        .filter((each) => each.role === role && each.settingsDigest !== '')
+        .map((each) => each.settingsDigest),
+    );
+    if (digests.size > 1)
+      warnings.push(`the cluster-wide settings in /etc/bornemisza/${role}.toml differ between ${role} nodes`);
+  }
+  const versions = new Set(present.filter((each) => each.version !== '').map((each) => each.version));
+  if (versions.size > 1) warnings.push(`versions differ: ${[...versions].sort().join(', ')}`);
+  for (const each of present) {
+    const leftMs = Date.parse(each.certificateNotAfter) - wallMs;
+    if (leftMs < CERTIFICATE_WARNING_MS) {
+      warnings.push(
+        `the certificate of ${each.name} ends ${each.certificateNotAfter.slice(0, 10)}: is an authority reachable from it?`,
+      );
+    }
+  }
+  return warnings;
+}
+
+/** `app1/app: alive → dead (accused by …)`: how the audit trail and triggers name a change of membership. */
+export function changeInWords(
+  name: string,
+  was: MemberState | undefined,
+  state: MemberState,
+  why: string,
+): string {
+  const move = was === undefined ? `new, ${state}` : was === state ? state : `${was} → ${state}`;
+  return why === '' ? `${name}: ${move}` : `${name}: ${move} (${why})`;
+}

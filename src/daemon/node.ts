@@ -1,0 +1,955 @@
+import { createPrivateKey } from 'node:crypto';
+import { loadavg } from 'node:os';
+import { join } from 'node:path';
+import type { CouchDbStatus } from '../plugins/couchdb/plugin.ts';
+import type { AppSituation } from '../roles/app.ts';
+import type { EffectiveView } from '../roles/effective.ts';
+import { EMPTY_GUARD_STATE, type GuardState, guarded, released } from '../roles/guards.ts';
+import { AuditTrail, journalEntry, messageOf } from './audit.ts';
+import type { Clock } from './clock.ts';
+import { type Config, loadConfig, type Paths } from './config.ts';
+import type { AuditEntry, Done, MembersAnswer, PlanAnswer, Progress, StatusAnswer } from './control/api.ts';
+import { ControlServer } from './control/server.ts';
+import { Driver, type DriverChange } from './driver.ts';
+import { hasNextStep, OperatorError } from './errors.ts';
+import { Checks } from './health/health.ts';
+import { isLocal } from './health/probe.ts';
+import { type Identity, loadIdentity, removeMember } from './identity/identity.ts';
+import type { RosterChange } from './identity/roster.ts';
+import { LocalStateFile } from './local-state.ts';
+import type { Log } from './log.ts';
+import { createMembership } from './membership/machine.ts';
+import { presets } from './membership/preset.ts';
+import type { Goodbye, LocalFacts, NodeRecord, Role } from './membership/types.ts';
+import { checksFor } from './node-checks.ts';
+import { fetchSecrets, renewCertificate, serveExchange } from './node-exchange.ts';
+import { changeInWords, countsOf, memberRows, warningsOf } from './node-report.ts';
+import { NodePlugins } from './node-plugins.ts';
+import { driverRoster, presentedChain } from './node-roster.ts';
+import type { ServiceManager } from './notify.ts';
+import { newSeed, newStartId } from './random.ts';
+import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from './reconciler.ts';
+import { settingsDigest } from './settings.ts';
+import { AdmissionListener } from './transport/admission.ts';
+import { signWith, verifyByPeerId } from './transport/node-key.ts';
+import { Transport } from './transport/transport.ts';
+import { VERSION } from './version.ts';
+import { PROTOCOL_MAX, PROTOCOL_MIN } from './wire/limits.ts';
+import { signer } from './wire/record.ts';
+
+/** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
+const TICK_MS = 1000;
+/** The load average travels only when it moved by this much (× 100), so that a quiet cluster stays quiet. */
+const LOAD_STEP = 100;
+const RENEWAL_LOOK_MS = 3_600_000;
+/** An edge that was told to go stays up this long, so that what is under way can end. */
+const DRAIN_MS = 2000;
+/** How long a stop waits for the programs to follow before the process ends all the same. */
+const STOP_DEADLINE_MS = 5000;
+
+export interface NodeOptions {
+  readonly role: Role;
+  readonly paths: Paths;
+}
+export interface NodeDependencies {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly serviceManager: ServiceManager;
+  /** Whether our standard output is the journal. */
+  readonly journal: boolean;
+  /** Called when the node must end by itself: it was removed, or another process holds its key. */
+  readonly end: (code: number, why: string) => void;
+}
+
+/**
+ * One role instance, put together: identity, membership, health, guards, reconciler and control socket. All policy is
+ * in the rooms that it joins; what stands here is only who is told about what.
+ */
+export class Node {
+  readonly #options: NodeOptions;
+  readonly #dependencies: NodeDependencies;
+  readonly #audit: AuditTrail;
+  readonly #local: LocalStateFile;
+  readonly #startId = newStartId();
+  readonly #startedMs: number;
+  #config!: Config;
+  #identity!: Identity;
+  #transport!: Transport;
+  #driver!: Driver;
+  #checks!: Checks;
+  #reconciler!: Reconciler;
+  #control: ControlServer | undefined;
+  #admission: AdmissionListener | undefined;
+  #plugins!: NodePlugins;
+  #effective!: EffectiveView;
+  #couchdb: CouchDbStatus | undefined;
+  #phase: StatusAnswer['phase'] = 'starting';
+  #tick: NodeJS.Timeout | undefined;
+  #watchdog: NodeJS.Timeout | undefined;
+  #loadSent = 0;
+  #renewalLookedMs = Number.NEGATIVE_INFINITY;
+  #fetching = false;
+  #statusText = '';
+
+  constructor(options: NodeOptions, dependencies: NodeDependencies) {
+    const { clock, log, journal } = dependencies;
+    this.#options = options;
+    this.#dependencies = dependencies;
+    this.#startedMs = clock.monotonicMs();
+    this.#local = new LocalStateFile(join(options.paths.state, 'local.json'));
+    const onProblem = (error: Error): void =>
+      log.warn(
+        { err: error, next: `check the disk under ${options.paths.state}` },
+        'the audit trail cannot be written',
+      );
+    this.#audit = new AuditTrail(
+      { file: join(options.paths.state, 'audit.jsonl') },
+      { clock, onProblem, announce: (entry) => this.#announce(entry, journal) },
+    );
+  }
+
+  /** @throws OperatorError or IdentityError that name cause and next step */
+  async start(): Promise<void> {
+    const { role, paths } = this.#options;
+    const { clock, log, serviceManager } = this.#dependencies;
+    this.#config = await loadConfig(role, paths);
+    this.#identity = await loadIdentity(paths.state, clock.wallMs());
+    this.#checkIdentity();
+    for (const { message, code, next } of this.#identity.warnings) log.warn({ code, next }, message);
+    const damaged = await this.#local.load();
+    if (damaged !== undefined)
+      log.warn({ next: 'run `bornemisza status` and set maintenance again if it was on' }, damaged);
+    if (this.#local.state.left) throw leftAlready(role);
+    await this.#audit.load();
+    this.#control = new ControlServer({ path: paths.controlSocket }, this);
+    await this.#control.listen();
+    await this.#startMembership();
+    this.#startHealth();
+    await this.#startPlugins();
+    this.#phase = 'running';
+    this.#tick = setInterval(() => this.#look(), TICK_MS);
+    await this.#startAdmission();
+    await this.#pushStatus(true);
+    const watchdogMs = serviceManager.watchdogIntervalMs;
+    if (watchdogMs !== undefined)
+      this.#watchdog = setInterval(() => this.#feedWatchdog(watchdogMs), watchdogMs);
+    this.#audit.append({
+      kind: 'daemon',
+      summary: `started ${VERSION} as ${this.#identity.name}`,
+      trigger: '',
+      subjects: [this.#identity.name],
+      result: 'info',
+    });
+  }
+
+  /** Ends in order: word to the peers, duty off where the node goes for longer, then everything closes. */
+  async stop(goodbye: Goodbye): Promise<void> {
+    const { clock, log, serviceManager } = this.#dependencies;
+    if (this.#phase === 'running' || this.#phase === 'leaving') {
+      this.#phase = 'stopping';
+      await serviceManager.stopping(`${goodbye}: telling the others`);
+      this.#driver.goodbye(goodbye);
+      if (goodbye !== 'restart') {
+        this.#lookAgain(`${goodbye} of this node`);
+        const untilMs = clock.monotonicMs() + STOP_DEADLINE_MS;
+        while (!this.#reconciler.converged('bird') && clock.monotonicMs() < untilMs) await pause(20);
+      }
+      log.info({ goodbye }, 'the daemon ends; HAProxy, BIRD and CouchDB keep running');
+    }
+    await this.close();
+  }
+
+  /** Works after a partial start, and twice. */
+  async close(): Promise<void> {
+    clearInterval(this.#tick);
+    clearInterval(this.#watchdog);
+    this.#checks?.close();
+    await this.#admission?.close();
+    await this.#reconciler?.close();
+    await this.#driver?.close();
+    await this.#control?.close();
+    await this.#local.update({});
+    await this.#audit.close();
+  }
+
+  // --- assembly ---
+
+  #checkIdentity(): void {
+    const { node, network } = this.#config;
+    const { name, host, address, cluster } = this.#identity;
+    const file = this.#options.paths.config;
+    const differs = (what: string, has: string, says: string): OperatorError =>
+      new OperatorError(
+        'config-identity-differs',
+        `${file} says ${what} ${says}, but ${name} was admitted with ${has}`,
+        `correct ${file}, or leave the cluster and join again`,
+      );
+    if (node.host !== host) throw differs('host', host, node.host);
+    if (node.cluster !== cluster) throw differs('cluster', cluster, node.cluster);
+    if (network.private_address !== address)
+      throw differs('private_address', address, network.private_address);
+    if (!isLocal(address)) {
+      throw new OperatorError(
+        'address-not-here',
+        `the private address ${address} is on no device of this host`,
+        `bring the private network up (ip -br addr; expected on ${network.private_device}); systemd tries again by itself`,
+      );
+    }
+  }
+
+  async #startMembership(): Promise<void> {
+    const { clock, log } = this.#dependencies;
+    const key = createPrivateKey(this.#identity.nodeKey.pem);
+    const snapshotPath = join(this.#options.paths.state, 'members.snapshot');
+    const machine = createMembership({
+      self: this.#firstRecord(),
+      signer: signer(signWith(key)),
+      preset: presets[this.#config.membership.preset],
+      seed: newSeed(),
+    });
+    this.#driver = new Driver(
+      { self: this.#identity.peerId, founder: this.#identity.founder, snapshotPath },
+      {
+        machine,
+        roster: driverRoster(this.#identity, (change) => this.#rosterChanged(change)),
+        verify: verifyByPeerId(),
+        clock: { nowMs: () => clock.monotonicMs() },
+        transport: (events, gate) => {
+          this.#transport = new Transport(
+            {
+              nodeKey: key,
+              cluster: this.#identity.cluster,
+              address: this.#identity.address,
+              port: this.#config.libp2pPort,
+              chain: presentedChain(this.#identity),
+            },
+            { gate, events },
+          );
+          return this.#transport;
+        },
+        onNote: (code, peer, detail) => log.debug({ code, peer, detail }, 'membership'),
+      },
+    );
+    this.#driver.onChange((change) => this.#onChange(change));
+    await this.#driver.start();
+    serveExchange(this.#exchange());
+    this.#evaluate();
+  }
+
+  #startHealth(): void {
+    const { clock } = this.#dependencies;
+    const { health } = this.#config;
+    this.#checks = new Checks(
+      {
+        rise: health.rise,
+        fall: health.fall,
+        returnDelayMs: health.damping_ms,
+        intervalMs: health.interval_ms,
+        fastIntervalMs: health.fast_interval_ms,
+        timeoutMs: health.timeout_ms,
+      },
+      {
+        clock,
+        changed: (verdict, was) => {
+          const summary = `${verdict.name} is ${verdict.health}: ${verdict.detail}`;
+          const result = verdict.health === 'up' ? 'ok' : 'failed';
+          this.#audit.append({
+            kind: 'health',
+            summary,
+            trigger: `${verdict.streak} checks in a row, was ${was}`,
+            subjects: [this.#identity.name],
+            result,
+            ...(verdict.health === 'down' && {
+              error: {
+                code: 'check-failed',
+                message: verdict.detail,
+                next: `see what ${verdict.name} says: bornemisza doctor`,
+              },
+            }),
+          });
+          this.#shareFacts();
+          this.#lookAgain(summary);
+        },
+      },
+    );
+    this.#checks.set(checksFor(this.#config, this.#identity.roster.members()));
+    this.#shareFacts();
+  }
+
+  async #startPlugins(): Promise<void> {
+    const { clock } = this.#dependencies;
+    this.#reconciler = new Reconciler(DEFAULT_RECONCILER_OPTIONS, {
+      clock,
+      audit: (entry) => this.#audit.append(entry),
+      subjectsOf: (texts) => this.#subjectsOf(texts),
+    });
+    this.#plugins = new NodePlugins(this.#config, {
+      paths: this.#options.paths,
+      identity: this.#identity,
+      view: () => this.#effective,
+      situation: () => this.#situation(),
+      departing: () => this.#phase === 'leaving' || this.#phase === 'left',
+      onCouchDb: (status) => this.#onCouchDb(status),
+      onProgress: (text) => this.#dependencies.log.info({ plugin: 'couchdb' }, text),
+    });
+    await this.#readCertificates();
+    this.#plugins.addTo(this.#reconciler);
+  }
+
+  async #startAdmission(): Promise<void> {
+    if (this.#identity.authority === undefined) return;
+    const { clock, log } = this.#dependencies;
+    this.#admission = new AdmissionListener({
+      identity: this.#identity,
+      address: this.#identity.address,
+      port: this.#config.admissionPort,
+      privateNetwork: this.#config.network.private_network,
+      isAlive: (peer) =>
+        this.#driver.view.members.some(
+          (each) => each.record.peerId === peer && each.state !== 'dead' && each.state !== 'left',
+        ),
+      seeds: () =>
+        this.#driver.view.members.map(({ record }) => ({
+          peerId: record.peerId,
+          address: record.address,
+          port: record.port,
+        })),
+      onAdmitted: (change) => {
+        this.#rosterChanged(change);
+        for (const member of change.admitted) {
+          this.#driver.admitted(member);
+          this.#audit.append({
+            kind: 'operator',
+            summary: `${member.name} was admitted with a token`,
+            trigger: `asked from ${member.address}`,
+            subjects: [member.name],
+            result: 'ok',
+          });
+        }
+        this.#driver.rosterChanged();
+      },
+      onNote: (code, detail) =>
+        log.warn({ code, next: 'nothing, unless it repeats: then look who asks' }, `admission: ${detail}`),
+      nowMs: () => clock.wallMs(),
+    });
+    await this.#admission.refresh();
+  }
+
+  // --- what happens ---
+
+  #onChange(change: DriverChange): void {
+    const { log, end } = this.#dependencies;
+    switch (change.kind) {
+      case 'changed': {
+        const { record, state } = change.member;
+        const words = this.#named(changeInWords(record.name, change.was, state, change.why));
+        if (change.was !== state) {
+          this.#audit.append({
+            kind: 'member',
+            summary: words,
+            trigger: '',
+            subjects: [record.name],
+            result: 'info',
+          });
+        }
+        this.#lookAgain(words);
+        return;
+      }
+      case 'synced':
+        this.#audit.append({
+          kind: 'guard',
+          summary: `first sync done with ${this.#nameOf(change.with)}: removals are allowed again`,
+          trigger: 'start',
+          subjects: [],
+          result: 'info',
+        });
+        this.#lookAgain('first sync');
+        return;
+      case 'reaped':
+        this.#audit.append({
+          kind: 'member',
+          summary: `${change.name} was forgotten: dead for long`,
+          trigger: 'reap',
+          subjects: [change.name],
+          result: 'info',
+        });
+        this.#lookAgain(`${change.name} reaped`);
+        return;
+      case 'clone':
+        if (!change.mustStop) {
+          log.error(
+            { next: 'find the cloned machine and join it with a token of its own' },
+            'another process holds this node’s key; it came later and is told to stop',
+          );
+          return;
+        }
+        end(
+          1,
+          'another process with this node’s key was there first: this is a clone or an old backup -- run `bornemisza join --reset -` with a fresh token',
+        );
+        return;
+      case 'note':
+        log.debug({ code: change.code, peer: change.peer }, change.detail);
+    }
+  }
+
+  #onCouchDb(status: CouchDbStatus): void {
+    this.#couchdb = status;
+    this.#shareFacts();
+    this.#lookAgain(`CouchDB is ${status.phase}`);
+  }
+
+  #rosterChanged(change: RosterChange): void {
+    const { log, end } = this.#dependencies;
+    if (!change.changed) return;
+    this.#identity.roster
+      .save()
+      .catch((error: unknown) =>
+        log.error(
+          { err: error, next: 'free the disk: the roster is tried again with its next change' },
+          'the roster cannot be saved',
+        ),
+      );
+    for (const peer of change.revoked) {
+      const name = this.#nameOf(peer);
+      this.#audit.append({
+        kind: 'operator',
+        summary: `${name} was removed from the cluster`,
+        trigger: 'signed revocation',
+        subjects: [name],
+        result: 'ok',
+      });
+    }
+    if (change.revoked.includes(this.#identity.peerId)) {
+      end(
+        0,
+        'this node was removed from the cluster -- to come back: bornemisza join --reset - with a fresh token',
+      );
+      return;
+    }
+    this.#checks?.set(checksFor(this.#config, this.#identity.roster.members()));
+    this.#lookAgain('the roster changed');
+  }
+
+  /** Once a second: what changes with time alone. */
+  #look(): void {
+    const { clock } = this.#dependencies;
+    this.#shareFacts();
+    const before = JSON.stringify(this.#effective.members.map((each) => [each.record.name, each.rotation]));
+    const heldBefore = this.#effective.held;
+    this.#evaluate();
+    const after = JSON.stringify(this.#effective.members.map((each) => [each.record.name, each.rotation]));
+    if (before !== after) this.#reconciler.trigger('a guard let go or took hold');
+    this.#auditGuards(heldBefore);
+    void this.#pushStatus(false);
+    if (this.#identity.secrets.get() === undefined && !this.#fetching) void this.#fetchSecrets();
+    if (clock.monotonicMs() - this.#renewalLookedMs > RENEWAL_LOOK_MS) void this.#renew();
+  }
+
+  #auditGuards(before: readonly string[]): void {
+    const subjects = (words: readonly string[]): string[] => this.#subjectsOf(words);
+    const now = this.#effective.held;
+    for (const held of now.filter((each) => !before.includes(each))) {
+      this.#audit.append({
+        kind: 'guard',
+        summary: `held: ${held}`,
+        trigger: '',
+        subjects: subjects([held]),
+        result: 'held',
+      });
+    }
+    for (const gone of before.filter((each) => !now.includes(each))) {
+      this.#audit.append({
+        kind: 'guard',
+        summary: `no longer held: ${gone}`,
+        trigger: '',
+        subjects: subjects([gone]),
+        result: 'info',
+      });
+    }
+  }
+
+  async #fetchSecrets(): Promise<void> {
+    this.#fetching = true;
+    try {
+      if (await fetchSecrets(this.#exchange())) this.#lookAgain('this role’s secrets arrived');
+    } finally {
+      this.#fetching = false;
+    }
+  }
+
+  async #renew(): Promise<void> {
+    this.#renewalLookedMs = this.#dependencies.clock.monotonicMs();
+    try {
+      if (!(await renewCertificate(this.#exchange()))) return;
+    } catch (error) {
+      this.#dependencies.log.warn(
+        { err: error, next: 'it is tried again within the hour' },
+        'renewing this node’s certificate failed',
+      );
+      return;
+    }
+    this.#transport.setChain(presentedChain(this.#identity));
+    this.#driver.rosterChanged();
+    this.#audit.append({
+      kind: 'daemon',
+      summary: `the certificate was renewed until ${new Date(this.#identity.certificate.notAfterMs).toISOString().slice(0, 10)}`,
+      trigger: 'half of its life is over',
+      subjects: [this.#identity.name],
+      result: 'ok',
+    });
+    await this.#readCertificates();
+  }
+
+  #lookAgain(reason: string): void {
+    if (this.#driver === undefined) return;
+    const heldBefore = this.#effective?.held ?? [];
+    this.#evaluate();
+    this.#auditGuards(heldBefore);
+    this.#reconciler?.trigger(reason);
+  }
+
+  #evaluate(): void {
+    const { clock, log } = this.#dependencies;
+    const { roster } = this.#identity;
+    const state = (this.#local.state.guards as GuardState | undefined) ?? EMPTY_GUARD_STATE;
+    const revoked = roster
+      .revocations()
+      .flatMap(({ peerId, serials }) =>
+        serials.map((serialHex) => ({ serialHex, ...addressOf(roster.get(peerId)?.address) })),
+      );
+    const result = guarded(
+      {
+        view: this.#driver.view,
+        roster: roster.members(),
+        revoked,
+        nowMs: this.#driver.nowMs(),
+        wallMs: clock.wallMs(),
+      },
+      state,
+    );
+    this.#effective = result.effective;
+    this.#local
+      .update({ guards: result.state })
+      .catch((error: unknown) =>
+        log.warn(
+          { err: error, next: `free the disk under ${this.#options.paths.state}` },
+          'the guards’ memory cannot be saved',
+        ),
+      );
+  }
+
+  // --- this node’s own word ---
+
+  #firstRecord(): NodeRecord {
+    return {
+      peerId: this.#identity.peerId,
+      name: this.#identity.name,
+      role: this.#identity.role,
+      address: this.#identity.address,
+      port: this.#config.libp2pPort,
+      incarnation: Math.floor(this.#dependencies.clock.wallMs() / 1000),
+      sequence: 0,
+      startId: this.#startId,
+      version: VERSION,
+      protocolMin: PROTOCOL_MIN,
+      protocolMax: PROTOCOL_MAX,
+      status: 'alive',
+      ...this.#facts(),
+    };
+  }
+
+  #facts(): LocalFacts {
+    const load = Math.round((loadavg()[0] ?? 0) * 100);
+    if (Math.abs(load - this.#loadSent) >= LOAD_STEP) this.#loadSent = load;
+    return {
+      health: this.#checks?.node ?? 'down',
+      maintenance: this.#local.state.maintenance,
+      services: (this.#checks?.verdicts ?? []).map(({ name, health }) => ({ name, health })),
+      tags: this.#couchdb === undefined ? {} : { couchdb: this.#couchdb.tag },
+      load: this.#loadSent,
+      settingsDigest: settingsDigest(this.#config),
+    };
+  }
+
+  #shareFacts(): void {
+    this.#driver?.local(this.#facts());
+  }
+
+  /** What a role’s policy may know of this node besides the view. */
+  #situation(): AppSituation {
+    const edge = this.#checks.verdicts.find((each) => each.name === 'haproxy');
+    return {
+      health: this.#checks.node,
+      edgeAnswers: edge?.health === 'up',
+      maintenance: this.#local.state.maintenance,
+      // A node that goes for longer than a restart takes itself out before it ends.
+      leaving: this.#phase === 'leaving' || this.#phase === 'left' || this.#phase === 'stopping',
+    };
+  }
+
+  /** A certificate that cannot be read leaves the former one in use. */
+  async #readCertificates(): Promise<void> {
+    try {
+      if (await this.#plugins.readCertificates()) this.#lookAgain('certificates changed');
+    } catch (error) {
+      if (!hasNextStep(error)) throw error;
+      this.#dependencies.log.error({ code: error.code, next: error.next }, error.message);
+    }
+  }
+
+  #exchange() {
+    const { log, clock } = this.#dependencies;
+    return { identity: this.#identity, transport: this.#transport, log, wallMs: () => clock.wallMs() };
+  }
+
+  #nameOf(peer: string): string {
+    return (
+      this.#identity.roster.get(peer)?.name ??
+      this.#driver.view.members.find((each) => each.record.peerId === peer)?.record.name ??
+      peer
+    );
+  }
+
+  /** The machine speaks of PeerIds; people know names. */
+  #named(text: string): string {
+    return text.replaceAll(/\b12D3KooW\w{44}\b/g, (peer) => this.#nameOf(peer));
+  }
+
+  /** Members whose name, or whose host as a server name, stands in a text. */
+  #subjectsOf(texts: readonly string[]): string[] {
+    const words = new Set(
+      texts.flatMap((text) => text.split(/[^A-Za-z0-9./-]+/).flatMap((word) => [word, ...word.split('/')])),
+    );
+    return this.#identity.roster
+      .members()
+      .filter((member) => words.has(member.name) || words.has(member.host))
+      .map((member) => member.name);
+  }
+
+  // --- to the outside ---
+
+  #announce(entry: AuditEntry, journal: boolean): void {
+    const { log } = this.#dependencies;
+    if (journal) {
+      journalEntry(entry, (error) => log.warn({ err: error }, messageOf(entry)));
+    } else if (entry.result === 'failed' || entry.result === 'rolled-back' || entry.result === 'held') {
+      log.warn({ audit: entry.id }, messageOf(entry));
+    } else {
+      log.info({ audit: entry.id }, messageOf(entry));
+    }
+  }
+
+  async #pushStatus(ready: boolean): Promise<void> {
+    const { serviceManager } = this.#dependencies;
+    const counts = countsOf(this.#rows());
+    const gone = counts.dead + counts.suspect;
+    const text = `${this.#identity.name} ${this.#checks.node}${this.#local.state.maintenance ? ' (maintenance)' : ''}, ${counts.alive} alive${gone > 0 ? `, ${gone} missing` : ''}${this.#effective.synced ? '' : ', waiting for the first peer'}`;
+    if (text === this.#statusText && !ready) return;
+    this.#statusText = text;
+    await (ready ? serviceManager.ready(text) : serviceManager.status(text));
+  }
+
+  /** Fed only while the driver's loop turns: a process that hangs is ended and started again by systemd. */
+  #feedWatchdog(intervalMs: number): void {
+    if (this.#driver.nowMs() - this.#driver.lastTurnMs < intervalMs)
+      void this.#dependencies.serviceManager.watchdog();
+  }
+
+  #rows() {
+    const { roster } = this.#identity;
+    return memberRows({
+      view: this.#driver.view,
+      effective: this.#effective,
+      certificates: roster.members(),
+      authorities: roster.authorities(),
+      nowMs: this.#driver.nowMs(),
+    });
+  }
+
+  // --- the control socket asks (ControlActions) ---
+
+  status(): StatusAnswer {
+    this.#mustRun();
+    const { clock } = this.#dependencies;
+    const rows = this.#rows();
+    const nowMs = clock.monotonicMs();
+    return {
+      version: VERSION,
+      cluster: this.#identity.cluster,
+      name: this.#identity.name,
+      role: this.#identity.role,
+      peerId: this.#identity.peerId,
+      address: this.#identity.address,
+      health: this.#checks.node,
+      maintenance: this.#local.state.maintenance,
+      synced: this.#effective.synced,
+      phase: this.#phase,
+      upMs: nowMs - this.#startedMs,
+      counts: countsOf(rows),
+      checks: this.#checks.verdicts.map(({ name, health, required, detail, sinceMs }) => ({
+        name,
+        health,
+        required,
+        detail,
+        sinceMs: nowMs - sinceMs,
+      })),
+      plugins: this.#reconciler.status(),
+      held: this.#effective.held,
+      warnings: [
+        ...warningsOf(rows, clock.wallMs()),
+        ...(this.#couchdb?.alarms ?? []).map(({ message, next }) => `${message} -- ${next}`),
+      ],
+      announcing: this.#plugins.announcement()?.announce,
+      floating: this.#config.role === 'app' ? this.#config.floating.addresses : [],
+      counters: { ...this.#driver.counters, ...this.#transport.counters },
+    };
+  }
+
+  members(): MembersAnswer {
+    this.#mustRun();
+    return { self: this.#identity.name, members: this.#rows() };
+  }
+
+  async plan(): Promise<PlanAnswer> {
+    this.#mustRun();
+    const plans = await this.#reconciler.plan();
+    return {
+      plugins: plans.map(({ name, changes, error }) => ({
+        name,
+        changes: changes.map(({ kind, summary }) => ({ kind, summary })),
+        ...(error !== undefined && { error: { code: error.code, message: error.message, next: error.next } }),
+      })),
+    };
+  }
+
+  audit(options: { subject?: string; sinceId?: number; limit?: number }): readonly AuditEntry[] {
+    return this.#audit.query(options);
+  }
+
+  follow(follower: (entry: AuditEntry) => void): () => void {
+    return this.#audit.follow(follower);
+  }
+
+  async maintenance({ on, force }: { on: boolean; force?: boolean }): Promise<Done> {
+    this.#mustRun();
+    if (on && force !== true) this.#mustNotBeLast('maintenance');
+    await this.#local.update({ maintenance: on });
+    this.#operatorDid(`maintenance ${on ? 'on' : 'off'}`);
+    this.#shareFacts();
+    this.#lookAgain(`maintenance ${on ? 'on' : 'off'} by the operator`);
+    return {
+      done: true,
+      message: on
+        ? `${this.#identity.name} is out of rotation and stays so across reboots`
+        : `${this.#identity.name} goes back into rotation as soon as its checks pass`,
+    };
+  }
+
+  async leave({ force }: { force?: boolean }, progress: (step: Progress) => void): Promise<Done> {
+    this.#mustRun();
+    if (this.#phase === 'left') throw leftAlready(this.#options.role);
+    if (force !== true) this.#mustNotBeLast('leave');
+    const { name, role } = this.#identity;
+    this.#phase = 'leaving';
+    this.#operatorDid('leave');
+    this.#driver.leave();
+    this.#lookAgain('leave by the operator');
+    progress({ message: `told the others: ${name} is leaving` });
+    if (role === 'app') await this.#leaveEdge(progress);
+    else await this.#leaveData(progress);
+    this.#driver.departed();
+    this.#phase = 'left';
+    await this.#local.update({ left: true });
+    await pause(300);
+    return {
+      done: true,
+      message: `${name} has left and carries no duty any more. Next: systemctl disable --now bornemisza@${role}; then the machine can be deleted at the provider`,
+    };
+  }
+
+  async #leaveEdge(progress: (step: Progress) => void): Promise<void> {
+    await this.#settle('bird', 10_000);
+    progress({ message: 'the floating IP is withdrawn here; waiting for what is under way' });
+    await pause(DRAIN_MS);
+    progress({ message: 'drained' });
+  }
+
+  async #leaveData(progress: (step: Progress) => void): Promise<void> {
+    let told = '';
+    for (;;) {
+      const status = this.#couchdb;
+      if (status === undefined || status.phase === 'left') return;
+      const failing = this.#reconciler
+        .status()
+        .find((each) => each.name === 'couchdb' && each.state === 'stopped');
+      if (failing !== undefined) {
+        this.#phase = 'running';
+        throw new OperatorError('leave-refused', failing.detail, failing.next);
+      }
+      const words =
+        status.waiting ?? this.#reconciler.status().find((each) => each.name === 'couchdb')?.detail ?? '';
+      if (words !== told && words !== '') progress({ message: words });
+      told = words;
+      await pause(200);
+    }
+  }
+
+  async #settle(plugin: string, deadlineMs: number): Promise<void> {
+    const untilMs = this.#dependencies.clock.monotonicMs() + deadlineMs;
+    while (!this.#reconciler.converged(plugin) && this.#dependencies.clock.monotonicMs() < untilMs)
+      await pause(20);
+  }
+
+  async token({ role, ttlMs }: { role: Role; ttlMs: number }) {
+    this.#mustRun();
+    const { tokens, address, roster, peerId } = this.#identity;
+    if (tokens === undefined || this.#admission === undefined) {
+      const authorities = roster.authorities().map((each) => this.#nameOf(each));
+      throw new OperatorError(
+        'not-authority',
+        `${this.#identity.name} does not sign certificates`,
+        `run this on ${authorities.join(' or ')}`,
+      );
+    }
+    const port = this.#config.admissionPort;
+    const made = await tokens.create({
+      role,
+      ttlMs,
+      address,
+      port,
+      nowMs: this.#dependencies.clock.wallMs(),
+    });
+    await this.#admission.refresh();
+    this.#operatorDid(
+      `a token for one ${role} node was made (${Math.round(ttlMs / 60_000)} minutes, ${peerId.slice(-6)})`,
+    );
+    return {
+      token: made.token,
+      role,
+      expiresAt: new Date(made.expiresAtMs).toISOString(),
+      listen: `${address}:${port}`,
+    };
+  }
+
+  async remove({ node, force }: { node: string; dead?: boolean; force?: boolean }): Promise<Done> {
+    this.#mustRun();
+    const { clock } = this.#dependencies;
+    const row = this.#rows().find(
+      (each) => each.name === node || each.peerId === node || each.name.startsWith(`${node}/`),
+    );
+    if (row?.self === true) {
+      throw new OperatorError(
+        'remove-self',
+        'a node cannot remove itself',
+        'run `bornemisza leave` here, or `bornemisza remove` on another node',
+      );
+    }
+    if (row?.state === 'alive' && row.rotation === 'in' && force !== true) {
+      throw new OperatorError(
+        'guard-alive',
+        `${row.name} is alive and serving`,
+        `run \`bornemisza leave\` on it, or add --force to put it out now`,
+      );
+    }
+    const { change, peerId } = await removeMember(
+      this.#identity,
+      node,
+      'removed by the operator',
+      clock.wallMs(),
+    );
+    this.#rosterChanged(change);
+    this.#driver.revoked(peerId);
+    this.#driver.rosterChanged();
+    return {
+      done: true,
+      message: `${row?.name ?? node} was removed: its certificate is revoked everywhere, its connections are cut`,
+    };
+  }
+
+  async releaseGuards(): Promise<Done> {
+    this.#mustRun();
+    const held = this.#effective.held.length;
+    await this.#local.update({ guards: released(this.#local.state.guards as GuardState) });
+    this.#operatorDid('guards released');
+    this.#lookAgain('guards released by the operator');
+    this.#reconciler.retryNow('guards released by the operator');
+    return { done: true, message: held === 0 ? 'no guard held anything' : `${held} held, now released` };
+  }
+
+  /** Reads the configuration again. A bad one is refused and the old one stays. */
+  async reload(): Promise<Done> {
+    this.#mustRun();
+    const { serviceManager, log } = this.#dependencies;
+    await serviceManager.reloading();
+    try {
+      const config = await loadConfig(this.#options.role, this.#options.paths);
+      const before = this.#config;
+      const fixed = ['node', 'network', 'membership'] as const;
+      const differing = fixed.filter((key) => JSON.stringify(config[key]) !== JSON.stringify(before[key]));
+      if (differing.length > 0) {
+        throw new OperatorError(
+          'reload-needs-restart',
+          `[${differing.join('], [')}] changed`,
+          `restart the daemon: systemctl restart bornemisza@${config.role} (HAProxy, BIRD and CouchDB keep running)`,
+        );
+      }
+      this.#config = config;
+      this.#plugins.reconfigure(config);
+      await this.#readCertificates();
+      this.#checks.set(checksFor(config, this.#identity.roster.members()));
+      this.#operatorDid('the configuration was read again');
+      this.#shareFacts();
+      this.#reconciler.retryNow('reload');
+      log.info('the configuration was read again');
+      return { done: true, message: 'the configuration was read again' };
+    } finally {
+      await serviceManager.ready(this.#statusText);
+    }
+  }
+
+  #operatorDid(what: string): void {
+    this.#audit.append({
+      kind: 'operator',
+      summary: what,
+      trigger: 'operator',
+      subjects: [this.#identity.name],
+      result: 'ok',
+    });
+  }
+
+  /** The asker is refused before anything is announced; once announced, nobody holds it. */
+  #mustNotBeLast(what: string): void {
+    const { role, name } = this.#identity;
+    const others = this.#effective.members.filter(
+      (each) => !each.self && each.record.role === role && each.rotation === 'in',
+    );
+    if (others.length > 0) return;
+    throw new OperatorError(
+      'guard-last-of-role',
+      `${name} is the last ${role} node in rotation: ${what} would leave nobody`,
+      `bring another ${role} node into rotation first, or add --force`,
+    );
+  }
+
+  #mustRun(): void {
+    if (this.#phase !== 'starting') return;
+    throw new OperatorError('starting', 'the daemon is still starting', 'try again in a second');
+  }
+}
+
+function leftAlready(role: Role): OperatorError {
+  return new OperatorError(
+    'left',
+    'this node has left its cluster',
+    `to come back: bornemisza join --reset - with a fresh token; else: systemctl disable bornemisza@${role}`,
+  );
+}
+
+function addressOf(address: string | undefined): { address?: string } {
+  return address === undefined ? {} : { address };
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,182 @@
+import type { Health } from '../daemon/membership/types.ts';
+import type { BirdDesired } from '../plugins/bird/desired.ts';
+import type { AppHaproxy, Certificates, Duty, PeerGroup } from '../plugins/haproxy/desired.ts';
+import type { EffectiveMember, EffectiveView, Rotation } from './effective.ts';
+
+/** What of the configuration an app node's policy needs. */
+export interface AppRoleConfig {
+  readonly cluster: string;
+  readonly privateAddress: string;
+  readonly httpsPort: number;
+  readonly httpPort: number;
+  readonly doorPort: number;
+  readonly statsPort: number;
+  readonly databasePort: number;
+  /** The db nodes' door for app nodes. */
+  readonly dbDoorPort: number;
+  readonly floating: {
+    readonly mode: 'off' | 'bgp' | 'ranked';
+    readonly device: string;
+    readonly addresses: readonly string[];
+  };
+  readonly services: readonly {
+    readonly name: string;
+    readonly port: number;
+    readonly prefix: string;
+    readonly healthPath: string;
+    readonly local: boolean;
+  }[];
+}
+
+/** What this node knows of itself. */
+export interface AppSituation {
+  readonly health: Health;
+  /** Our HAProxy answered on the floating IP (or on loopback, where there is none). */
+  readonly edgeAnswers: boolean;
+  readonly maintenance: boolean;
+  /** Leaving, stopping or shutting down: duty ends before the process does. */
+  readonly leaving: boolean;
+}
+
+export interface AppInput {
+  readonly view: EffectiveView;
+  readonly config: AppRoleConfig;
+  readonly certificates: Certificates;
+  readonly local: AppSituation;
+}
+
+export interface Announcement {
+  readonly announce: boolean;
+  readonly why: string;
+}
+
+/** A record older than this says nothing about now: half of the time until a sync would have refreshed it. */
+export const FRESH_MS = 60_000;
+
+export function appDesired(input: AppInput): {
+  readonly haproxy: AppHaproxy;
+  readonly bird: BirdDesired | undefined;
+  readonly announcement: Announcement;
+} {
+  const announcement = announcementOf(input);
+  return { haproxy: haproxyOf(input), bird: birdOf(input, announcement), announcement };
+}
+
+/**
+ * Whether this node draws the floating IP.
+ *
+ * The last one standing keeps it though its own check fails, only when fresh records, signed by their owners, say
+ * *down* for every other candidate. Not heard is not down.
+ */
+export function announcementOf({ view, local }: Pick<AppInput, 'view' | 'local'>): Announcement {
+  if (local.leaving) return { announce: false, why: 'this node is going' };
+  if (local.maintenance) return { announce: false, why: 'maintenance' };
+  if (!local.edgeAnswers) return { announce: false, why: 'HAProxy does not answer here' };
+  if (local.health === 'up') return { announce: true, why: 'this node is up' };
+  const others = view.members.filter((member) => !member.self && member.record.role === 'app');
+  const candidates = others.filter((member) => member.state !== 'left' && !member.record.maintenance);
+  const surelyDown = (member: EffectiveMember): boolean =>
+    (member.state === 'alive' || member.state === 'suspect') &&
+    member.freshMs < FRESH_MS &&
+    member.record.health === 'down';
+  const doubtful = candidates.filter((member) => !surelyDown(member));
+  if (doubtful.length === 0) {
+    return {
+      announce: true,
+      why:
+        candidates.length === 0
+          ? 'down, but the only app node'
+          : 'down, but so says every other app node: last one standing',
+    };
+  }
+  const names = doubtful.map((member) => member.record.name).join(', ');
+  return { announce: false, why: `this node is down, and ${names} may be up` };
+}
+
+function haproxyOf({ view, config, certificates }: AppInput): AppHaproxy {
+  const apps = view.members.filter((member) => member.record.role === 'app');
+  const databases = view.members.filter((member) => member.record.role === 'db');
+  return {
+    instance: 'app',
+    privateAddress: config.privateAddress,
+    statsPort: config.statsPort,
+    certificates,
+    revoked: view.revoked.map(({ serialHex, address }) => ({ serialHex, address })),
+    edge: {
+      addresses: ['*'],
+      httpsPort: config.httpsPort,
+      httpPort: config.httpPort,
+      hstsMaxAgeSeconds: undefined,
+    },
+    doorPort: config.doorPort,
+    services: config.services.map((service) => ({
+      name: service.name,
+      prefix: service.prefix,
+      healthPath: service.healthPath,
+      localPort: service.local ? service.port : undefined,
+      peers: {
+        verifySuffix: `app.${config.cluster}.internal`,
+        servers: apps.flatMap((member) => serviceServer(member, service.name, config)),
+      },
+    })),
+    databasePort: config.databasePort,
+    databases: peerGroup(databases, 'db', config.cluster, config.dbDoorPort),
+  };
+}
+
+/** A node that never said that it carries a service is no server of it; one that is down there gets nothing new. */
+function serviceServer(
+  member: EffectiveMember,
+  service: string,
+  config: AppRoleConfig,
+): PeerGroup['servers'] {
+  const own = config.services.find((each) => each.name === service);
+  const said = member.record.services.find((each) => each.name === service);
+  if (member.self ? own?.local !== true : said === undefined) return [];
+  const server = serverOf(member, config.doorPort);
+  // The node as a whole may be down for a reason that is not this service’s (it finds no database): its own word about
+  // the service counts, and HAProxy's check beside it.
+  const serving = said?.health === 'up' && member.record.health === 'down' && !member.record.maintenance;
+  if (serving && server.duty === 'maint' && member.state !== 'left') {
+    return [{ ...server, duty: 'ready', why: `${service} is up there` }];
+  }
+  const failing = said?.health === 'down' && server.duty === 'ready';
+  return [failing ? { ...server, duty: 'out-when-down', why: `says that ${service} is down` } : server];
+}
+
+export function peerGroup(
+  members: readonly EffectiveMember[],
+  role: string,
+  cluster: string,
+  port: number,
+): PeerGroup {
+  return {
+    verifySuffix: `${role}.${cluster}.internal`,
+    servers: members.map((member) => serverOf(member, port)),
+  };
+}
+
+const DUTIES: Readonly<Record<Rotation, Duty>> = {
+  in: 'ready',
+  unwatched: 'out-when-down',
+  drain: 'drain',
+  out: 'maint',
+};
+
+function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][number] {
+  const { record, rotation, reason } = member;
+  return {
+    name: record.name.split('/')[0] ?? record.name,
+    address: record.address,
+    port,
+    duty: DUTIES[rotation],
+    why: reason,
+  };
+}
+
+function birdOf({ view, config }: AppInput, { announce, why }: Announcement): BirdDesired | undefined {
+  const { mode, device, addresses } = config.floating;
+  if (mode === 'off') return undefined;
+  const rank = view.members.find((member) => member.self)?.rank ?? 0;
+  return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, announce, why };
+}

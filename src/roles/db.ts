@@ -1,0 +1,100 @@
+import {
+  couchDbDesired,
+  type CouchDbDesired,
+  type DesiredFacts,
+  mayServe,
+  type MemberFacts,
+  type MemberPhase,
+} from '../plugins/couchdb/desired.ts';
+import type { Certificates, DbHaproxy, PeerGroup } from '../plugins/haproxy/desired.ts';
+import { peerGroup } from './app.ts';
+import type { EffectiveMember, EffectiveView } from './effective.ts';
+
+/** What of the configuration a db node's policy needs. */
+export interface DbRoleConfig {
+  readonly cluster: string;
+  readonly privateAddress: string;
+  readonly doorPort: number;
+  readonly peerPort: number;
+  readonly statsPort: number;
+  readonly httpPort: number;
+}
+
+export interface DbInput {
+  readonly view: EffectiveView;
+  readonly config: DbRoleConfig;
+  readonly certificates: Certificates;
+  /** Undefined until this role's secrets are here: a CouchDB without the cluster's cookie is none. */
+  readonly settings: DesiredFacts['settings'] | undefined;
+  /** Members that the operator removed, by their former names and addresses: their copies are given up. */
+  readonly removed: readonly { readonly peerId: string; readonly name: string; readonly address: string }[];
+  readonly leaving: boolean;
+}
+
+export function dbDesired(input: DbInput): {
+  readonly haproxy: DbHaproxy;
+  readonly couchdb: CouchDbDesired | undefined;
+} {
+  return { haproxy: haproxyOf(input), couchdb: couchDbOf(input) };
+}
+
+function haproxyOf({ view, config, certificates }: DbInput): DbHaproxy {
+  const peers = view.members.filter((member) => member.record.role === 'db' && !member.self);
+  return {
+    instance: 'db',
+    privateAddress: config.privateAddress,
+    statsPort: config.statsPort,
+    certificates,
+    revoked: view.revoked.map(({ serialHex, address }) => ({ serialHex, address })),
+    appDoorPort: config.doorPort,
+    peerDoorPort: config.peerPort,
+    couchdbPort: config.httpPort,
+    peers: servingOnly(peerGroup(peers, 'db', config.cluster, config.peerPort), peers),
+  };
+}
+
+/** A CouchDB that is not proved complete answers 200 and wrong: no failover goes there. */
+function servingOnly(group: PeerGroup, members: readonly EffectiveMember[]): PeerGroup {
+  return {
+    ...group,
+    servers: group.servers.map((server, index) => {
+      const tag = members[index]?.record.tags['couchdb'];
+      if (tag === undefined || server.duty !== 'ready' || tag.startsWith('serving')) return server;
+      return { ...server, duty: 'maint', why: `its CouchDB is not serving (${tag})` };
+    }),
+  };
+}
+
+function couchDbOf({ view, settings, removed, leaving }: DbInput): CouchDbDesired | undefined {
+  if (settings === undefined) return undefined;
+  const databases = view.members.filter((member) => member.record.role === 'db');
+  const members: MemberFacts[] = [
+    ...databases.map((member) => ({
+      peerId: member.record.peerId,
+      name: member.record.name,
+      address: member.record.address,
+      phase: phaseOf(member, leaving),
+      alive: member.self || member.state === 'alive' || member.state === 'suspect',
+      tag: member.record.tags['couchdb'],
+    })),
+    ...removed
+      .filter((gone) => !databases.some((member) => member.record.address === gone.address))
+      .map((gone) => ({ ...gone, phase: 'removed' as const, alive: false, tag: undefined })),
+  ];
+  return couchDbDesired({ selfPeerId: view.self, members, mayRestart: mayRestart(databases), settings });
+}
+
+/** Death of a member never removes data; its own word does, and the operator's. */
+function phaseOf(member: EffectiveMember, leaving: boolean): MemberPhase {
+  if (member.self) return leaving ? 'leaving' : 'in';
+  return member.state === 'leaving' || member.state === 'left' ? 'leaving' : 'in';
+}
+
+/** One node at a time: the first, in order of admission, while every other db node that lives serves. */
+function mayRestart(databases: readonly EffectiveMember[]): boolean {
+  return databases.every(
+    (member) => member.self || member.state !== 'alive' || member.record.health === 'up',
+  );
+}
+
+export { mayServe };

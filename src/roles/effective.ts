@@ -1,0 +1,69 @@
+import type { Member, MemberState, NodeRecord } from '../daemon/membership/types.ts';
+
+/**
+ * What a member is for the programs of this node.
+ *
+ * `in`: serves. `unwatched`: its daemon is dead or silent, but nobody knows about its service, so HAProxy's own check
+ * decides. `drain`: nothing new goes there. `out`: nothing goes there.
+ */
+export type Rotation = 'in' | 'unwatched' | 'drain' | 'out';
+
+export interface EffectiveMember {
+  /** Its newest record; of a member that was admitted but never heard, a stand-in that promises nothing. */
+  readonly record: NodeRecord;
+  readonly state: MemberState;
+  readonly rotation: Rotation;
+  /** Why, in a few words, for the audit trail. */
+  readonly reason: string;
+  /** Milliseconds since its newest record was accepted; 0 for self, infinite for one never heard. */
+  readonly freshMs: number;
+  /** Order of admission within its role, 0 first. Never changes while others come and go. */
+  readonly rank: number;
+  readonly self: boolean;
+}
+
+/** What the guards make of the membership view: the only input of the roles about others. */
+export interface EffectiveView {
+  readonly self: string;
+  /** Everybody admitted and not revoked, self included, in order of admission. */
+  readonly members: readonly EffectiveMember[];
+  readonly synced: boolean;
+  /** What guards hold now, for people. */
+  readonly held: readonly string[];
+  /** Certificates that no door lets in any more. */
+  readonly revoked: readonly { readonly serialHex: string; readonly address?: string }[];
+}
+
+/** What a member would be if no guard held anything. */
+export function plainRotation(member: Pick<Member, 'record' | 'state' | 'restarting'>): {
+  readonly rotation: Rotation;
+  readonly reason: string;
+} {
+  const { record, state, restarting } = member;
+  switch (state) {
+    case 'left':
+      return { rotation: 'out', reason: 'left the cluster' };
+    case 'leaving':
+      return { rotation: 'drain', reason: 'is leaving' };
+    case 'dead':
+      // A dead daemon is not a dead service.
+      return { rotation: 'unwatched', reason: 'its daemon is dead; its own check decides' };
+    case 'alive':
+    case 'suspect':
+      break;
+  }
+  if (record.maintenance) return { rotation: 'out', reason: 'is in maintenance' };
+  if (record.goodbye?.kind === 'stop' || record.goodbye?.kind === 'shutdown') {
+    return { rotation: 'drain', reason: `said goodbye: ${record.goodbye.kind}` };
+  }
+  if (record.health === 'down') return { rotation: 'out', reason: downReason(record) };
+  if (restarting) return { rotation: 'in', reason: 'its daemon restarts' };
+  return { rotation: 'in', reason: state === 'suspect' ? 'alive, though suspected' : 'alive and up' };
+}
+
+function downReason(record: NodeRecord): string {
+  const failing = record.services
+    .filter((service) => service.health === 'down')
+    .map((service) => service.name);
+  return failing.length === 0 ? 'says it is down' : `says it is down: ${failing.join(', ')}`;
+}
