@@ -121,8 +121,8 @@ export interface RequestLimits {
 }
 export type RequestHandler = (from: PeerId, bytes: Uint8Array) => Uint8Array | Promise<Uint8Array>;
 
-/** A request is at most a whole roster. */
-const MAX_REQUEST_BYTES = 1024 * 1024;
+/** A request is at most a whole roster (roster-sync.ts: 4 MiB) and a few bytes. */
+const MAX_REQUEST_BYTES = 4 * 1024 * 1024 + 128;
 /** Requests of one peer that are being answered. */
 const MAX_INBOUND_REQUESTS = 4;
 /** Sockets altogether: 500 members, their restarts, and strangers up to their own bound. */
