@@ -16,28 +16,40 @@ const runRoot = '/run/bornemisza-lab';
 
 type Known = { readonly id: string; readonly owner: number; readonly owned: boolean };
 
-/** The owner: lives as long as the lab. It tells its parent the id, then waits to be ended. */
+/** What the owner of a lab tells `up`: the lab's id, or why there is none. */
+type Outcome = { readonly id: string } | { readonly error: string };
+
+/** The owner: lives as long as the lab, in a session of its own. */
 async function keep(hosts: readonly HostSpec[], bundle: string | undefined): Promise<void> {
-  const lab = await Lab.create({ hosts, ...(bundle === undefined ? {} : { bundle }) });
-  // An idle channel would keep this process only as long as the parent; the timer keeps it for good.
-  setInterval(() => {}, 2 ** 30);
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => void lab.close().then(() => process.exit(0)));
+  const tell = (outcome: Outcome): void => {
+    process.send?.(outcome);
+  };
+  try {
+    const lab = await Lab.create({ hosts, ...(bundle === undefined ? {} : { bundle }) });
+    // The channel goes with the parent; the timer keeps this process until it is told to end.
+    setInterval(() => {}, 2 ** 30);
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.once(signal, () => void lab.close().then(() => process.exit(0)));
+    }
+    tell({ id: lab.id });
+  } catch (error) {
+    tell({ error: (error as Error).message });
+    process.disconnect();
   }
-  process.send?.(lab.id);
 }
 
 async function up(options: Readonly<Record<string, string | undefined>>): Promise<void> {
-  const keeper = spawn(process.execPath, [fileURLToPath(import.meta.url), 'keep', JSON.stringify(options)], {
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  const program = fileURLToPath(import.meta.url);
+  const keeper = spawn(process.execPath, [program, 'keep', JSON.stringify(options)], {
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     detached: true,
   });
-  const ended = Promise.withResolvers<never>();
-  keeper.once('exit', () => ended.reject(new Error('the lab did not come up')));
-  const ready = new Promise<string>((resolve) => keeper.once('message', (id) => resolve(id as string)));
-  const id = await Promise.race([ready, ended.promise]);
-  console.log(id);
-  keeper.removeAllListeners('exit');
+  const outcome = await new Promise<Outcome>((resolve) => {
+    keeper.once('message', (message) => resolve(message as Outcome));
+    keeper.once('exit', () => resolve({ error: 'the process that was to own the lab ended' }));
+  });
+  if ('error' in outcome) throw new Error(outcome.error);
+  console.log(outcome.id);
   keeper.disconnect();
   keeper.unref();
 }

@@ -1,0 +1,222 @@
+import type { AuditEntry, MemberRow, MembersAnswer, StatusAnswer } from '../../src/daemon/control/api.ts';
+import { until } from '../support/until.ts';
+import { type Host, type HostSpec, Lab, type LabOptions, type Role } from './index.ts';
+
+export type ClusterOptions = Omit<LabOptions, 'hosts'> & {
+  /** Hosts app1, app2, … and db1, db2, …; `both` hosts carry both roles and are called both1, … */
+  readonly app?: number;
+  readonly db?: number;
+  readonly both?: number;
+  /** Announce the floating IPs by BGP. Default true. */
+  readonly floating?: boolean;
+  /** Said as each stage begins, for people who wait. */
+  readonly progress?: (text: string) => void;
+};
+
+/** One role instance on one host. */
+export type Instance = { readonly host: Host; readonly role: Role; readonly name: string };
+
+export const CLUSTER_NAME = 'lab';
+/** The shipped static site, as a founder’s own service would be added. */
+const SITE = 'name = "site"\nport = 8080\npath_prefix = "/"\nhealth_path = "/"\n';
+const PAGE = (host: string): string => `<!doctype html><title>Bornemisza</title><h1>It works</h1><p>served by ${host}\n`;
+/** Six hosts start at once on two cores. */
+const START_TIMEOUT_MS = 60_000;
+
+/**
+ * A lab whose hosts run the real thing: each is set up by `bornemisza init` or `bornemisza join` as its operator would
+ * do it, and each daemon runs under its own unit.
+ */
+export class Cluster {
+  readonly lab: Lab;
+  readonly #instances: Instance[] = [];
+  readonly #options: ClusterOptions;
+
+  private constructor(lab: Lab, options: ClusterOptions) {
+    this.lab = lab;
+    this.#options = options;
+  }
+
+  /** Builds the hosts, makes the cluster on the first, joins the others, starts every daemon. */
+  static async create(options: ClusterOptions): Promise<Cluster> {
+    const { app = 0, db = 0, both = 0, progress } = options;
+    const specs = [
+      ...names('app', app).map((name) => specOf(name, ['app'])),
+      ...names('db', db).map((name) => specOf(name, ['db'])),
+      ...names('both', both).map((name) => specOf(name, ['app', 'db'])),
+    ];
+    progress?.(`starting ${specs.length} hosts, a provider’s router and a client`);
+    const cluster = new Cluster(await Lab.create({ ...options, hosts: specs }), options);
+    try {
+      const [first, ...rest] = cluster.lab.hosts.flatMap((host) => host.roles.map((role) => ({ host, role })));
+      if (first === undefined) throw new Error('a cluster has at least one host');
+      progress?.(`bornemisza init on ${first.host.name}`);
+      await cluster.#found(first.host, first.role);
+      for (const { host, role } of rest) {
+        progress?.(`bornemisza join on ${host.name}`);
+        await cluster.join(host, role);
+      }
+      return cluster;
+    } catch (error) {
+      await cluster.close();
+      throw error;
+    }
+  }
+
+  get instances(): readonly Instance[] {
+    return this.#instances;
+  }
+
+  instance(name: string): Instance {
+    const found = this.#instances.find((each) => each.name === name || each.host.name === name);
+    if (found === undefined) throw new Error(`this cluster has no ${name}`);
+    return found;
+  }
+
+  instancesOf(role: Role): Instance[] {
+    return this.#instances.filter((each) => each.role === role);
+  }
+
+  /** A new machine that asks to be let in. */
+  async addHost(name: string, role: Role): Promise<Instance> {
+    const host = await this.lab.addHost(specOf(name, [role]));
+    return this.join(host, role);
+  }
+
+  /** Admits a host with a fresh token from the first node, and starts its daemon. */
+  async join(host: Host, role: Role): Promise<Instance> {
+    const authority = this.#instances[0];
+    if (authority === undefined) throw new Error('nobody admits yet');
+    const made = await this.command(authority, ['token', 'create', '--role', role, '--json']);
+    const { token } = JSON.parse(made) as { token: string };
+    await host.must(['bornemisza', 'join', '-', ...this.#setUp(host, role)], { stdin: token, timeoutMs: START_TIMEOUT_MS });
+    return this.#begin(host, role);
+  }
+
+  /** Runs `bornemisza ARGS --role ROLE` on an instance's host; returns what it printed. */
+  async command({ host, role }: Instance, args: readonly string[]): Promise<string> {
+    const needsRole = !args.includes('--role');
+    return host.must(['bornemisza', ...args, ...(needsRole ? ['--role', role] : [])], { timeoutMs: START_TIMEOUT_MS });
+  }
+
+  async status(instance: Instance): Promise<StatusAnswer> {
+    return JSON.parse(await this.#ask(instance, '/v1/status')) as StatusAnswer;
+  }
+
+  async members(instance: Instance): Promise<readonly MemberRow[]> {
+    return (JSON.parse(await this.#ask(instance, '/v1/members')) as MembersAnswer).members;
+  }
+
+  async audit(instance: Instance, node?: string): Promise<readonly AuditEntry[]> {
+    const path = node === undefined ? '/v1/audit?limit=2000' : `/v1/audit?limit=2000&node=${encodeURIComponent(node)}`;
+    return (JSON.parse(await this.#ask(instance, path)) as { entries: AuditEntry[] }).entries;
+  }
+
+  /** HAProxy's own word on its servers: backend/server → administrative and operational state. */
+  async servers(instance: Instance): Promise<Map<string, { readonly status: string; readonly address: string }>> {
+    const text = await this.haproxy(instance, 'show stat');
+    const [header = '', ...lines] = text.split('\n');
+    const columns = header.replace(/^# /, '').split(',');
+    const at = (name: string): number => columns.indexOf(name);
+    const rows = lines.map((line) => line.split(',')).filter((cells) => cells.length > 10);
+    return new Map(
+      rows
+        .filter((cells) => !['FRONTEND', 'BACKEND'].includes(cells[at('svname')] ?? ''))
+        .map((cells) => [
+          `${cells[at('pxname')]}/${cells[at('svname')]}`,
+          { status: cells[at('status')] ?? '', address: cells[at('addr')] ?? '' },
+        ]),
+    );
+  }
+
+  /** One command to an instance's HAProxy. */
+  haproxy({ host, role }: Instance, command: string): Promise<string> {
+    return host.must(['socat', '-', `unix-connect:/run/bornemisza-haproxy/${role}/stats.sock`], { stdin: `${command}\n` });
+  }
+
+  /** CouchDB's own word on its cluster, asked on the host itself. */
+  async couchMembership({ host }: Instance): Promise<{ all_nodes: string[]; cluster_nodes: string[] }> {
+    return JSON.parse(await this.couch(host, '/_membership')) as { all_nodes: string[]; cluster_nodes: string[] };
+  }
+
+  /** One request as admin to the CouchDB of a host, over its loopback. */
+  async couch(host: Host, path: string, method = 'GET', body?: string): Promise<string> {
+    const secrets = JSON.parse(await host.readFile('/var/lib/bornemisza/db/secrets.json')) as {
+      admin: { user: string; password: string };
+    };
+    const credentials = `user = "${secrets.admin.user}:${secrets.admin.password}"\n`;
+    const data = body === undefined ? [] : ['-H', 'content-type: application/json', '--data-binary', body];
+    return host.must(
+      ['curl', '-sS', '--max-time', '10', '-K', '-', '-X', method, ...data, `http://127.0.0.1:15984${path}`],
+      { stdin: credentials, timeoutMs: 15_000 },
+    );
+  }
+
+  /** Waits until every instance sees every other alive, synced, and each plugin has nothing left to do. */
+  async settled(timeoutMs = START_TIMEOUT_MS, instances: readonly Instance[] = this.#instances): Promise<void> {
+    await until(
+      async () => {
+        for (const instance of instances) {
+          const status = await this.status(instance);
+          const wrong = [
+            ...(status.synced ? [] : ['not synced']),
+            ...(status.counts.alive === this.#instances.length ? [] : [`${status.counts.alive} alive`]),
+            ...(status.health === 'up' ? [] : status.checks.filter((each) => each.health === 'down').map((each) => `${each.name}: ${each.detail}`)),
+            ...status.plugins.filter((each) => each.state !== 'converged').map((each) => `${each.name} ${each.state}: ${each.detail}`),
+          ];
+          if (wrong.length > 0) throw new Error(`${instance.name}: ${wrong.join('; ')}`);
+        }
+        return true;
+      },
+      { deadlineMs: timeoutMs, everyMs: 100, what: 'every daemon settled' },
+    );
+  }
+
+  /** Forgets an instance that left or was removed, so that {@link settled} does not wait for it. */
+  forget(name: string): void {
+    const index = this.#instances.findIndex((each) => each.name === name);
+    if (index >= 0) this.#instances.splice(index, 1);
+  }
+
+  close(): Promise<void> {
+    return this.lab.close();
+  }
+
+  async #found(host: Host, role: Role): Promise<void> {
+    await host.must(
+      ['bornemisza', 'init', '--role', role, '--cluster', CLUSTER_NAME, '--recovery-file', '/root/recovery.txt', ...this.#setUp(host, role)],
+      { timeoutMs: START_TIMEOUT_MS },
+    );
+    await this.#begin(host, role);
+  }
+
+  #setUp(host: Host, role: Role): string[] {
+    const own = ['--host', host.name, '--private-address', host.privateAddress];
+    if (role === 'db' || this.#options.floating === false) return own;
+    return [...own, '--floating-ip', this.lab.floatingAddresses.join(','), '--floating-mode', 'bgp'];
+  }
+
+  async #begin(host: Host, role: Role): Promise<Instance> {
+    const instance = { host, role, name: `${host.name}/${role}` };
+    if (role === 'app') {
+      await host.writeFile('/etc/bornemisza/services.d/site.toml', { content: SITE, group: 'bornemisza', mode: 0o640 });
+      await host.writeFile('/srv/bornemisza/site/index.html', PAGE(host.name));
+      await host.must(['systemctl', 'enable', '--now', 'bornemisza-site.service']);
+    }
+    await host.must(['systemctl', 'enable', '--now', `bornemisza@${role}.service`], { timeoutMs: START_TIMEOUT_MS });
+    this.#instances.push(instance);
+    return instance;
+  }
+
+  #ask({ host, role }: Instance, path: string): Promise<string> {
+    return host.must(['curl', '-sS', '--max-time', '10', '--unix-socket', `/run/bornemisza/${role}/control.sock`, `http://daemon${path}`]);
+  }
+}
+
+function names(prefix: string, count: number): string[] {
+  return Array.from({ length: count }, (_, index) => `${prefix}${index + 1}`);
+}
+
+function specOf(name: string, roles: readonly Role[]): HostSpec {
+  return { name, roles };
+}
