@@ -304,7 +304,7 @@ export class Transport {
       stream = await link.connection.newStream(protocol, { signal });
       const frames = new FramedStream(stream, limits.maxBytes);
       frames.send(bytes);
-      const answer = (await frames.read(signal)).slice();
+      const answer = new Uint8Array(await frames.read(signal));
       await stream.close({ signal });
       return answer;
     } catch (error) {
@@ -653,7 +653,7 @@ export class Transport {
     const signal = AbortSignal.timeout(this.#timing.dialTimeoutMs);
     try {
       const frames = new FramedStream(stream, MAX_REQUEST_BYTES);
-      const question = (await frames.read(signal)).slice();
+      const question = new Uint8Array(await frames.read(signal));
       frames.send(await handler(connection.remotePeer.toString(), question));
       await stream.close({ signal });
     } catch (error) {

@@ -81,7 +81,7 @@ export function decodeHello(bytes: Uint8Array): Decoded<Hello> {
       dial: count(wire.dial, 'dial'),
       seenInstance: hexFromBytes(wire.seenInstance, INSTANCE_BYTES),
       seen: count(wire.seen, 'seen'),
-      chain: wire.chain.slice(),
+      chain: new Uint8Array(wire.chain),
     };
     return { ok: true, value };
   });

@@ -191,7 +191,10 @@ export function signedToWire({ payload, signature }: SignedRecord | SignedAccusa
   return create(pb.SignedSchema, { payload, signature });
 }
 
-/** The payload is copied out of the frame, so that keeping a record does not keep 64 KB alive. */
+/**
+ * The payload is copied out of the frame, so that keeping a record does not keep 64 KB alive. (Not by `slice`: a
+ * Buffer's slice is a view.)
+ */
 export function signedRecordFromWire(wire: pb.Signed | undefined): Decoded<SignedRecord> {
   if (wire?.signature.byteLength !== SIGNATURE_BYTES)
     return refused('malformed', 'a record without a signature');
@@ -199,7 +202,11 @@ export function signedRecordFromWire(wire: pb.Signed | undefined): Decoded<Signe
   if (!record.ok) return record;
   return {
     ok: true,
-    value: { record: record.value, payload: wire.payload.slice(), signature: wire.signature.slice() },
+    value: {
+      record: record.value,
+      payload: new Uint8Array(wire.payload),
+      signature: new Uint8Array(wire.signature),
+    },
   };
 }
 
@@ -210,7 +217,11 @@ export function signedAccusationFromWire(wire: pb.Signed): Decoded<SignedAccusat
   if (!accusation.ok) return accusation;
   return {
     ok: true,
-    value: { accusation: accusation.value, payload: wire.payload.slice(), signature: wire.signature.slice() },
+    value: {
+      accusation: accusation.value,
+      payload: new Uint8Array(wire.payload),
+      signature: new Uint8Array(wire.signature),
+    },
   };
 }
 
