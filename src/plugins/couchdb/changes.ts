@@ -17,7 +17,15 @@ export type CouchDbChange = PlannedChange &
         readonly next: string;
         readonly outcome: 'retry' | 'terminal';
       }
-    | { readonly kind: 'maintenance'; readonly node: string; readonly on: boolean }
+    | { readonly kind: 'maintenance'; readonly node: string }
+    /** Ends this node's own maintenance. The first `busy` of `databases` are being written to. */
+    | {
+        readonly kind: 'open';
+        readonly node: string;
+        readonly databases: readonly string[];
+        readonly busy: number;
+        readonly sources: readonly string[];
+      }
     /** The first document of a joiner. Exactly `{"decom":true}`: see steps.ts. */
     | { readonly kind: 'admit'; readonly node: string; readonly arbiter: string }
     | {
@@ -89,8 +97,9 @@ export interface Alarm {
 /** A plan is a next stretch, not the whole way: thousands of databases are worked off by looking again. */
 export const CHANGES_AT_ONCE = 64;
 
-export function maintenance(node: string, on: boolean, why: string): ChangeOf<'maintenance'> {
-  return { kind: 'maintenance', node, on, summary: `${node}: maintenance ${on ? 'on' : 'off'} (${why})` };
+/** Maintenance on. It ends by the node's own `open` only. */
+export function maintenance(node: string, why: string): ChangeOf<'maintenance'> {
+  return { kind: 'maintenance', node, summary: `${node}: maintenance on (${why})` };
 }
 
 export function refuse(

@@ -81,6 +81,9 @@ export async function agreedProperties(
   return agreed ?? 'none';
 }
 
+/** `complete`: has all up to the first look, and the source has changes since: it is being written to. */
+export type Standing = 'behind' | 'complete' | 'equal';
+
 /**
  * Proves copies complete. A copy is complete when the source holds no change after the checkpoint up to where the source
  * stood at the first look: under steady writes "nothing after the checkpoint" might never be seen, and a plain
@@ -99,14 +102,14 @@ export class CopyProver {
     this.#goals.clear();
   }
 
-  /** Whether the copy of `range` on `target` has all that the copy on `source` had at the first look. */
-  async complete(
+  /** How the copy of `range` on `target` stands to the one on `source`. */
+  async compare(
     map: ShardMap,
     range: string,
     source: string,
     target: string,
     signal: AbortSignal,
-  ): Promise<boolean> {
+  ): Promise<Standing> {
     const sourcePath = pathOf(source, map, range);
     const [from, to] = await Promise.all([
       this.#client.find<CopyInfo>(sourcePath, signal),
@@ -114,16 +117,14 @@ export class CopyProver {
     ]);
     if (from === undefined)
       throw new CouchDbAnswer(404, `GET /${sourcePath}`, 'the source has no such copy', false);
-    if (to === undefined) return false;
+    if (to === undefined) return 'behind';
     const key = [idOf(map), revOf(map), range, from.uuid, to.uuid].join(' ');
     const goal = this.#goals.get(key) ?? from.update_seq;
     // Bounded by what a large cluster has in flight; dropping them only moves goals forward.
     if (this.#goals.size > 200_000) this.#goals.clear();
     this.#goals.set(key, goal);
-    const checkpoint = await this.#client.find<{ seq: number }>(
-      `${sourcePath}/${checkpointId(from.uuid, to.uuid)}`,
-      signal,
-    );
+    const id = checkpointId(from.uuid, to.uuid);
+    const checkpoint = await this.#client.find<{ seq: number }>(`${sourcePath}/${id}`, signal);
     const next = await this.#client.get<{ results: readonly { seq: number }[] }>(
       `${sourcePath}/_changes`,
       signal,
@@ -133,24 +134,28 @@ export class CopyProver {
       },
     );
     const first = next.results[0];
-    return first === undefined || first.seq > goal;
+    if (first === undefined) return 'equal';
+    return first.seq > goal ? 'complete' : 'behind';
   }
 
-  /** Whether every copy on `target` is complete from every other holder in `sources`. */
-  async databaseComplete(
+  /** The worst standing of the copies on `target` against every other holder in `sources`. */
+  async compareDatabase(
     map: ShardMap,
     target: string,
     sources: readonly string[],
     signal: AbortSignal,
-  ): Promise<boolean> {
+  ): Promise<Standing> {
+    let worst: Standing = 'equal';
     for (const range of rangesOf(map)) {
       const holders = holdersOf(map, range);
       if (!holders.includes(target)) continue;
       for (const source of holders.filter((holder) => holder !== target && sources.includes(holder))) {
-        if (!(await this.complete(map, range, source, target, signal))) return false;
+        const standing = await this.compare(map, range, source, target, signal);
+        if (standing === 'behind') return standing;
+        if (standing === 'complete') worst = standing;
       }
     }
-    return true;
+    return worst;
   }
 }
 

@@ -53,6 +53,8 @@ export class Observer {
   readonly #absentSince = new Map<string, number>();
   /** Databases whose copies here are proved: name → map revision and sources. */
   readonly #proved = new Map<string, string>();
+  /** Databases that were being written to while they were proved. */
+  readonly #hot = new Set<string>();
   #provingSinceMs: number | undefined;
   readonly #shunned = new Map<string, number>();
   readonly #unrepairable = new Set<string>();
@@ -114,6 +116,7 @@ export class Observer {
   /** After a stop nothing proved before counts: the node may have missed writes. */
   #reset(): void {
     this.#proved.clear();
+    this.#hot.clear();
     this.#prover.forget();
     this.#provingSinceMs = undefined;
   }
@@ -255,6 +258,8 @@ export class Observer {
     return {
       total: mine.length,
       proved,
+      busyFirst: mine.map(idOf).sort((a, b) => Number(this.#hot.has(b)) - Number(this.#hot.has(a))),
+      busy: mine.filter((map) => this.#hot.has(idOf(map))).length,
       lacking: lacking.sort((a, b) => (a.database < b.database ? -1 : 1)).slice(0, 32),
       alone: mine.some((map) =>
         rangesOn(map, self).some((range) => !servedElsewhere(map, range, self, server)),
@@ -271,7 +276,9 @@ export class Observer {
   ): Promise<CopyLack | undefined> {
     const database = idOf(map);
     try {
-      const incomplete = !(await this.#prover.databaseComplete(map, self, live, signal));
+      const standing = await this.#prover.compareDatabase(map, self, live, signal);
+      const incomplete = standing === 'behind';
+      if (standing === 'complete') this.#hot.add(database);
       const agreed = await agreedProperties(this.#client, live, map, signal);
       let carry = false;
       if (agreed !== 'none' && agreed !== 'differ') {

@@ -47,6 +47,10 @@ export interface CopyLack {
 export interface Proof {
   readonly total: number;
   readonly proved: number;
+  /** All databases with copies here, those first that were being written to. */
+  readonly busyFirst: readonly string[];
+  /** How many of `busyFirst` were being written to. */
+  readonly busy: number;
   /** At most 32, the first ones by name. */
   readonly lacking: readonly CopyLack[];
   /** True when some range of this node has no other copy that is being served: a full restart. */

@@ -239,14 +239,14 @@ function beginFill(scene: Scene, target: string) {
   const decom = isDecom(documentOf(scene.server, target) as NodeDocument);
   return work([
     edit(scene, target, decom, 'filling', 'copies will be added'),
-    maintenance(target, true, 'copies will be added'),
+    maintenance(target, 'copies will be added'),
   ]);
 }
 
 function fill(scene: Scene, target: string, additions: readonly CouchDbChange[]) {
   const { server, desired } = scene;
   if (server.members.get(target)?.maintenance !== true)
-    return work([maintenance(target, true, 'copies are being added')]);
+    return work([maintenance(target, 'copies are being added')]);
   if (additions.length > 0) return work(additions);
   const decom = isDecom(documentOf(server, target) as NodeDocument);
   const why = `all its copies are in the maps, ${desired.settings.n} of each range are wanted`;
@@ -337,7 +337,7 @@ function emptyLeavers(scene: Scene) {
   }
   // From here on nothing is written to it alone: what it has is what has to be proved on the others.
   if (server.members.get(node)?.maintenance !== true)
-    return work([maintenance(node, true, 'its copies are about to go')]);
+    return work([maintenance(node, 'its copies are about to go')]);
   if (held.length > 0) return work(held.map((map) => removal(scene, map, node, stayers, false)));
   return work([
     {

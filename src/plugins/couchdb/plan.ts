@@ -168,7 +168,7 @@ function outlookUp(desired: CouchDbDesired, observed: Observed, server: Server):
 /** Its node document is gone. A start with its data would put it back: wipe first. */
 function outlookLeft(observed: Observed, server: Server): Outlook {
   const changes: CouchDbChange[] = [];
-  if (!server.maintenance) changes.push(maintenance(server.nodeName, true, 'it has left'));
+  if (!server.maintenance) changes.push(maintenance(server.nodeName, 'it has left'));
   if (observed.record !== undefined)
     changes.push({ kind: 'forget-marker', summary: 'forget that this node was in' });
   return { ...outlook('left', changes), waiting: 'CouchDB to be stopped and its data to be wiped' };
@@ -208,13 +208,13 @@ function outlookFresh(desired: CouchDbDesired, observed: Observed, server: Serve
       ),
     ]);
   }
-  const changes = server.maintenance ? [] : [maintenance(self.nodeName, true, 'not in the cluster yet')];
+  const changes = server.maintenance ? [] : [maintenance(self.nodeName, 'not in the cluster yet')];
   return { ...outlook('fresh', changes), waiting: 'a member to take this node in' };
 }
 
 /** Data gone, name known to the others: it waits in maintenance until they are back and its copies are full again. */
 function outlookEmptied(desired: CouchDbDesired, server: Server): Outlook {
-  const changes = server.maintenance ? [] : [maintenance(desired.self.nodeName, true, 'its data is gone')];
+  const changes = server.maintenance ? [] : [maintenance(desired.self.nodeName, 'its data is gone')];
   return {
     ...outlook('proving', changes),
     waiting: 'the other members, to be filled again',
@@ -276,7 +276,7 @@ function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): O
     if (held)
       return {
         ...none,
-        changes: [maintenance(nodeName, true, 'copies are being added here')],
+        changes: [maintenance(nodeName, 'copies are being added here')],
         closing: true,
       };
     return { ...none, changes: marker };
@@ -289,7 +289,7 @@ function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): O
   const late = lateMaps(server);
   if (late !== undefined) return { ...none, waiting: late };
   const verdict = judge(server.proof, server, nodeName);
-  if (verdict.open) return { ...none, changes: [...marker, maintenance(nodeName, false, verdict.why)] };
+  if (verdict.open) return { ...none, changes: [...marker, open(server, verdict.why)] };
   return { ...none, changes: verdict.changes, waiting: verdict.why, alarms: verdict.alarms };
 }
 
@@ -316,6 +316,18 @@ function lateMaps(server: Server): string | undefined {
       return `the shard maps of ${node} to arrive`;
   }
   return undefined;
+}
+
+function open(server: Server, why: string): CouchDbChange {
+  const { nodeName, proof } = server;
+  return {
+    kind: 'open',
+    node: nodeName,
+    databases: proof?.busyFirst ?? [],
+    busy: proof?.busy ?? 0,
+    sources: server.allNodes.filter((node) => node !== nodeName),
+    summary: `${nodeName}: maintenance off (${why})`,
+  };
 }
 
 interface Verdict {
