@@ -146,6 +146,7 @@ export function journalEntry(entry: AuditEntry, onError: (error: Error) => void)
     MESSAGE: messageOf(entry),
     PRIORITY:
       entry.result === 'failed' || entry.result === 'rolled-back' ? '4' : entry.result === 'held' ? '4' : '6',
+    SYSLOG_IDENTIFIER: 'bornemisza',
     BM_EVENT: entry.kind,
     BM_RESULT: entry.result,
     BM_PLUGIN: entry.plugin,

@@ -328,8 +328,12 @@ export class Node {
         }
         this.#driver.rosterChanged();
       },
-      onNote: (code, detail) =>
-        log.warn({ code, next: 'nothing, unless it repeats: then look who asks' }, `admission: ${detail}`),
+      onNote: (code, detail) => {
+        if (code === 'admission-open' || code === 'admission-closed')
+          log.info({ code }, `admission: ${detail}`);
+        else
+          log.warn({ code, next: 'nothing, unless it repeats: then look who asks' }, `admission: ${detail}`);
+      },
       nowMs: () => clock.wallMs(),
     });
     await this.#admission.refresh();

@@ -19,7 +19,8 @@ export type Instance = { readonly host: Host; readonly role: Role; readonly name
 export const CLUSTER_NAME = 'lab';
 /** The shipped static site, as a founder’s own service would be added. */
 const SITE = 'name = "site"\nport = 8080\npath_prefix = "/"\nhealth_path = "/"\n';
-const PAGE = (host: string): string => `<!doctype html><title>Bornemisza</title><h1>It works</h1><p>served by ${host}\n`;
+const PAGE = (host: string): string =>
+  `<!doctype html><title>Bornemisza</title><h1>It works</h1><p>served by ${host}\n`;
 /** Six hosts start at once on two cores. */
 const START_TIMEOUT_MS = 60_000;
 
@@ -48,7 +49,9 @@ export class Cluster {
     progress?.(`starting ${specs.length} hosts, a provider’s router and a client`);
     const cluster = new Cluster(await Lab.create({ ...options, hosts: specs }), options);
     try {
-      const [first, ...rest] = cluster.lab.hosts.flatMap((host) => host.roles.map((role) => ({ host, role })));
+      const [first, ...rest] = cluster.lab.hosts.flatMap((host) =>
+        host.roles.map((role) => ({ host, role })),
+      );
       if (first === undefined) throw new Error('a cluster has at least one host');
       progress?.(`bornemisza init on ${first.host.name}`);
       await cluster.#found(first.host, first.role);
@@ -89,14 +92,19 @@ export class Cluster {
     if (authority === undefined) throw new Error('nobody admits yet');
     const made = await this.command(authority, ['token', 'create', '--role', role, '--json']);
     const { token } = JSON.parse(made) as { token: string };
-    await host.must(['bornemisza', 'join', '-', ...this.#setUp(host, role)], { stdin: token, timeoutMs: START_TIMEOUT_MS });
+    await host.must(['bornemisza', 'join', '-', ...this.#setUp(host, role)], {
+      stdin: token,
+      timeoutMs: START_TIMEOUT_MS,
+    });
     return this.#begin(host, role);
   }
 
   /** Runs `bornemisza ARGS --role ROLE` on an instance's host; returns what it printed. */
   async command({ host, role }: Instance, args: readonly string[]): Promise<string> {
     const needsRole = !args.includes('--role');
-    return host.must(['bornemisza', ...args, ...(needsRole ? ['--role', role] : [])], { timeoutMs: START_TIMEOUT_MS });
+    return host.must(['bornemisza', ...args, ...(needsRole ? ['--role', role] : [])], {
+      timeoutMs: START_TIMEOUT_MS,
+    });
   }
 
   async status(instance: Instance): Promise<StatusAnswer> {
@@ -108,12 +116,15 @@ export class Cluster {
   }
 
   async audit(instance: Instance, node?: string): Promise<readonly AuditEntry[]> {
-    const path = node === undefined ? '/v1/audit?limit=2000' : `/v1/audit?limit=2000&node=${encodeURIComponent(node)}`;
+    const path =
+      node === undefined ? '/v1/audit?limit=2000' : `/v1/audit?limit=2000&node=${encodeURIComponent(node)}`;
     return (JSON.parse(await this.#ask(instance, path)) as { entries: AuditEntry[] }).entries;
   }
 
   /** HAProxy's own word on its servers: backend/server → administrative and operational state. */
-  async servers(instance: Instance): Promise<Map<string, { readonly status: string; readonly address: string }>> {
+  async servers(
+    instance: Instance,
+  ): Promise<Map<string, { readonly status: string; readonly address: string }>> {
     const text = await this.haproxy(instance, 'show stat');
     const [header = '', ...lines] = text.split('\n');
     const columns = header.replace(/^# /, '').split(',');
@@ -131,12 +142,17 @@ export class Cluster {
 
   /** One command to an instance's HAProxy. */
   haproxy({ host, role }: Instance, command: string): Promise<string> {
-    return host.must(['socat', '-', `unix-connect:/run/bornemisza-haproxy/${role}/stats.sock`], { stdin: `${command}\n` });
+    return host.must(['socat', '-', `unix-connect:/run/bornemisza-haproxy/${role}/stats.sock`], {
+      stdin: `${command}\n`,
+    });
   }
 
   /** CouchDB's own word on its cluster, asked on the host itself. */
   async couchMembership({ host }: Instance): Promise<{ all_nodes: string[]; cluster_nodes: string[] }> {
-    return JSON.parse(await this.couch(host, '/_membership')) as { all_nodes: string[]; cluster_nodes: string[] };
+    return JSON.parse(await this.couch(host, '/_membership')) as {
+      all_nodes: string[];
+      cluster_nodes: string[];
+    };
   }
 
   /** One request as admin to the CouchDB of a host, over its loopback. */
@@ -153,7 +169,10 @@ export class Cluster {
   }
 
   /** Waits until every instance sees every other alive, synced, and each plugin has nothing left to do. */
-  async settled(timeoutMs = START_TIMEOUT_MS, instances: readonly Instance[] = this.#instances): Promise<void> {
+  async settled(
+    timeoutMs = START_TIMEOUT_MS,
+    instances: readonly Instance[] = this.#instances,
+  ): Promise<void> {
     await until(
       async () => {
         for (const instance of instances) {
@@ -161,8 +180,14 @@ export class Cluster {
           const wrong = [
             ...(status.synced ? [] : ['not synced']),
             ...(status.counts.alive === this.#instances.length ? [] : [`${status.counts.alive} alive`]),
-            ...(status.health === 'up' ? [] : status.checks.filter((each) => each.health === 'down').map((each) => `${each.name}: ${each.detail}`)),
-            ...status.plugins.filter((each) => each.state !== 'converged').map((each) => `${each.name} ${each.state}: ${each.detail}`),
+            ...(status.health === 'up'
+              ? []
+              : status.checks
+                  .filter((each) => each.health === 'down')
+                  .map((each) => `${each.name}: ${each.detail}`)),
+            ...status.plugins
+              .filter((each) => each.state !== 'converged')
+              .map((each) => `${each.name} ${each.state}: ${each.detail}`),
           ];
           if (wrong.length > 0) throw new Error(`${instance.name}: ${wrong.join('; ')}`);
         }
@@ -184,7 +209,17 @@ export class Cluster {
 
   async #found(host: Host, role: Role): Promise<void> {
     await host.must(
-      ['bornemisza', 'init', '--role', role, '--cluster', CLUSTER_NAME, '--recovery-file', '/root/recovery.txt', ...this.#setUp(host, role)],
+      [
+        'bornemisza',
+        'init',
+        '--role',
+        role,
+        '--cluster',
+        CLUSTER_NAME,
+        '--recovery-file',
+        '/root/recovery.txt',
+        ...this.#setUp(host, role),
+      ],
       { timeoutMs: START_TIMEOUT_MS },
     );
     await this.#begin(host, role);
@@ -199,17 +234,31 @@ export class Cluster {
   async #begin(host: Host, role: Role): Promise<Instance> {
     const instance = { host, role, name: `${host.name}/${role}` };
     if (role === 'app') {
-      await host.writeFile('/etc/bornemisza/services.d/site.toml', { content: SITE, group: 'bornemisza', mode: 0o640 });
+      await host.writeFile('/etc/bornemisza/services.d/site.toml', {
+        content: SITE,
+        group: 'bornemisza',
+        mode: 0o640,
+      });
       await host.writeFile('/srv/bornemisza/site/index.html', PAGE(host.name));
       await host.must(['systemctl', 'enable', '--now', 'bornemisza-site.service']);
     }
-    await host.must(['systemctl', 'enable', '--now', `bornemisza@${role}.service`], { timeoutMs: START_TIMEOUT_MS });
+    await host.must(['systemctl', 'enable', '--now', `bornemisza@${role}.service`], {
+      timeoutMs: START_TIMEOUT_MS,
+    });
     this.#instances.push(instance);
     return instance;
   }
 
   #ask({ host, role }: Instance, path: string): Promise<string> {
-    return host.must(['curl', '-sS', '--max-time', '10', '--unix-socket', `/run/bornemisza/${role}/control.sock`, `http://daemon${path}`]);
+    return host.must([
+      'curl',
+      '-sS',
+      '--max-time',
+      '10',
+      '--unix-socket',
+      `/run/bornemisza/${role}/control.sock`,
+      `http://daemon${path}`,
+    ]);
   }
 }
 
