@@ -1,0 +1,239 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import {
+  admit,
+  type Desk,
+  JOIN_DOMAIN,
+  joinStatement,
+  type JoinRequest,
+} from '../../../src/daemon/identity/admit.ts';
+import { createNodeKey, type NodeKey } from '../../../src/daemon/identity/node-key.ts';
+import { Roster } from '../../../src/daemon/identity/roster.ts';
+import { createSigningRequest } from '../../../src/daemon/identity/signing-request.ts';
+import { TokenStore } from '../../../src/daemon/identity/token-store.ts';
+import type { Role } from '../../../src/daemon/membership/types.ts';
+import { codeOf, NOW_MS, testCluster } from './cluster.ts';
+
+const founder = createNodeKey();
+const prod = await testCluster('prod', founder.peerId);
+const exporter = Buffer.alloc(32, 7);
+
+async function desk(t: Test, isAlive = (_peer: string) => true): Promise<Desk> {
+  const directory = t.testdir();
+  const tokens = join(directory, 'tokens');
+  await mkdir(tokens);
+  const roster = new Roster(prod.trust, join(directory, 'roster.json'));
+  roster.add(await prod.node('app1', 'app', { nodeKey: founder, address: '10.0.0.1' }));
+  const issuer = { peerId: founder.peerId, cluster: 'prod', rootFingerprint: '00'.repeat(32) };
+  return {
+    authority: prod.authority,
+    roster,
+    tokens: new TokenStore(tokens, issuer),
+    privateNetwork: '10.0.0.0/16',
+    isAlive,
+  };
+}
+
+async function tokenFor(at: Desk, role: Role) {
+  const { id } = await at.tokens.create({
+    role,
+    ttlMs: 3_600_000,
+    address: '10.0.0.1',
+    port: 4102,
+    nowMs: NOW_MS,
+  });
+  return { id, role, expired: false };
+}
+
+interface Changes {
+  host?: string;
+  role?: string;
+  address?: string;
+  csrHost?: string;
+  csrRole?: string;
+}
+function requestBy(key: NodeKey, changes: Changes = {}): JoinRequest {
+  const { host = 'db1', role = 'db', address = '10.0.0.9', csrHost = host, csrRole = role } = changes;
+  const names = {
+    csr: createSigningRequest(prod.tlsKey, csrHost, csrRole as Role),
+    host,
+    role,
+    address,
+    version: '0.1.0',
+  };
+  return {
+    ...names,
+    publicKey: key.publicKey,
+    signature: key.sign(JOIN_DOMAIN, joinStatement(names, exporter)),
+  };
+}
+const from = (remoteAddress = '10.0.0.9') => ({ exporter, remoteAddress, nowMs: NOW_MS });
+
+t.test('a joiner that proves everything comes in, and the roster is on disk', async (t) => {
+  const at = await desk(t);
+  const key = createNodeKey();
+  const { certificate, firstOfRole, change } = await admit(at, requestBy(key), {
+    ...from(),
+    token: await tokenFor(at, 'db'),
+  });
+  t.match(certificate, { name: 'db1/db', peerId: key.peerId, address: '10.0.0.9', admittedAtMs: NOW_MS });
+  t.ok(firstOfRole);
+  t.strictSame(
+    change.admitted.map(({ name }) => name),
+    ['db1/db'],
+  );
+});
+
+t.test('exactly one joiner of a role is told that it is the first', async (t) => {
+  const at = await desk(t);
+  const firsts: boolean[] = [];
+  for (const host of ['db1', 'db2', 'db3']) {
+    const request = requestBy(createNodeKey(), { host, address: `10.0.0.1${host.slice(2)}` });
+    firsts.push(
+      (await admit(at, request, { ...from(request.address), token: await tokenFor(at, 'db') })).firstOfRole,
+    );
+  }
+  t.strictSame(firsts, [true, false, false]);
+});
+
+t.test(
+  'a request for what the token or the network does not give is refused, and the token is not used up',
+  async (t) => {
+    const at = await desk(t);
+    const token = await tokenFor(at, 'db');
+    const key = createNodeKey();
+    const cases: [string, Changes, string, string?][] = [
+      ['another role', { role: 'app' }, 'role-mismatch'],
+      ['no role', { role: 'root', csrRole: 'db' }, 'role-invalid'],
+      ['another role in the signing request', { csrRole: 'app' }, 'request-other-name'],
+      ['another host in the signing request', { csrHost: 'db2' }, 'request-other-name'],
+      [
+        'an address outside the private network',
+        { address: '192.0.2.1' },
+        'address-outside-network',
+        '192.0.2.1',
+      ],
+      ["another machine's address", { address: '10.0.0.8' }, 'address-not-yours'],
+      ['the address of a living member', { address: '10.0.0.1' }, 'address-taken', '10.0.0.1'],
+      ['a name with quotes', { host: 'db"1', csrHost: 'db1' }, 'host-invalid'],
+      ['a name with a newline', { host: 'db1\nOU=app', csrHost: 'db1' }, 'host-invalid'],
+      ['a name with a space', { host: 'db 1', csrHost: 'db1' }, 'host-invalid'],
+      ['no address', { address: 'localhost' }, 'address-invalid'],
+    ];
+    for (const [what, changes, code, remote] of cases) {
+      t.equal(await codeOf(() => admit(at, requestBy(key, changes), { ...from(remote), token })), code, what);
+    }
+    t.match(await at.tokens.list(NOW_MS), [{ state: 'unused' }]);
+    t.equal(at.roster.members().length, 1);
+  },
+);
+
+t.test("nobody joins with another's PeerId, words or channel", async (t) => {
+  const at = await desk(t);
+  const token = await tokenFor(at, 'db');
+  const [own, other] = [createNodeKey(), createNodeKey()];
+  const request = requestBy(own);
+  const borrowed = { ...request, publicKey: other.publicKey };
+  t.equal(await codeOf(() => admit(at, borrowed, { ...from(), token })), 'join-forged');
+  t.equal(await codeOf(() => admit(at, { ...request, host: 'db2' }, { ...from(), token })), 'join-forged');
+  t.equal(
+    await codeOf(() => admit(at, request, { ...from(), exporter: Buffer.alloc(32, 8), token })),
+    'join-forged',
+  );
+  t.equal(
+    await codeOf(() => admit(at, { ...request, publicKey: new Uint8Array(3) }, { ...from(), token })),
+    'peer-id-malformed',
+  );
+});
+
+t.test('a token that is too old admits nobody, not even again', async (t) => {
+  const at = await desk(t);
+  const token = await tokenFor(at, 'db');
+  const key = createNodeKey();
+  t.equal(
+    await codeOf(() => admit(at, requestBy(key), { ...from(), token: { ...token, expired: true } })),
+    'token-expired',
+  );
+  await admit(at, requestBy(key), { ...from(), token });
+  t.equal(
+    await codeOf(() => admit(at, requestBy(key), { ...from(), token: { ...token, expired: true } })),
+    'token-expired',
+  );
+});
+
+t.test(
+  'a repeat by the same node gets the same answer; any other node learns that the token was used',
+  async (t) => {
+    const at = await desk(t);
+    const token = await tokenFor(at, 'db');
+    const key = createNodeKey();
+    const first = await admit(at, requestBy(key), { ...from(), token });
+    const again = await admit(at, requestBy(key), { ...from(), token });
+    t.equal(again.certificate.serialHex, first.certificate.serialHex);
+    t.equal(again.firstOfRole, true);
+    t.notOk(again.change.changed);
+    t.equal(await codeOf(() => admit(at, requestBy(createNodeKey()), { ...from(), token })), 'token-used');
+    t.equal(
+      await codeOf(() => admit(at, requestBy(key, { host: 'db2' }), { ...from(), token })),
+      'token-used',
+      'nor for another name',
+    );
+  },
+);
+
+t.test('two joins with one token at once: one comes in', async (t) => {
+  const at = await desk(t);
+  const token = await tokenFor(at, 'db');
+  const joins = ['db1', 'db2'].map((host, index) => {
+    const request = requestBy(createNodeKey(), { host, address: `10.0.0.2${index}` });
+    return codeOf(() => admit(at, request, { ...from(request.address), token }));
+  });
+  t.strictSame((await Promise.all(joins)).sort(), ['nothing thrown', 'token-used']);
+  t.equal(at.roster.members().length, 2);
+});
+
+t.test('a name is refused while its holder lives, and taken over when it does not', async (t) => {
+  let alive = true;
+  const at = await desk(t, () => alive);
+  const old = createNodeKey();
+  await admit(at, requestBy(old), { ...from(), token: await tokenFor(at, 'db') });
+  const token = await tokenFor(at, 'db');
+  const fresh = createNodeKey();
+  t.equal(await codeOf(() => admit(at, requestBy(fresh), { ...from(), token })), 'name-taken');
+  alive = false;
+  const { change, firstOfRole } = await admit(at, requestBy(fresh), { ...from(), token });
+  t.strictSame(change.revoked, [old.peerId], 'the old holder is out for good');
+  t.strictSame(
+    change.admitted.map(({ peerId }) => peerId),
+    [fresh.peerId],
+  );
+  t.equal(at.roster.byName('db1/db')?.peerId, fresh.peerId);
+  t.notOk(at.roster.admits(old.peerId));
+  t.notOk(firstOfRole, 'the one that it replaces had made the secrets');
+});
+
+t.test('a removed node does not come back with its old key, whatever token it has', async (t) => {
+  const at = await desk(t);
+  const key = createNodeKey();
+  const { certificate } = await admit(at, requestBy(key), { ...from(), token: await tokenFor(at, 'db') });
+  at.roster.addRevocation(
+    await at.authority.revoke({ ...certificate, serials: [certificate.serialHex] }, 'test', NOW_MS),
+  );
+  const token = await tokenFor(at, 'db');
+  t.equal(await codeOf(() => admit(at, requestBy(key), { ...from(), token })), 'peer-revoked');
+});
+
+t.test('a known key joins under its own name only', async (t) => {
+  const at = await desk(t);
+  const key = createNodeKey();
+  const first = await admit(at, requestBy(key), { ...from(), token: await tokenFor(at, 'db') });
+  t.equal(
+    await codeOf(async () =>
+      admit(at, requestBy(key, { host: 'db2' }), { ...from(), token: await tokenFor(at, 'db') }),
+    ),
+    'peer-known',
+  );
+  const again = await admit(at, requestBy(key), { ...from(), token: await tokenFor(at, 'db') });
+  t.equal(again.certificate.admittedAtMs, first.certificate.admittedAtMs, 'and keeps its place in the order');
+});

@@ -1,0 +1,84 @@
+import { pbkdf2Sync } from 'node:crypto';
+import { readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { IdentityError } from '../../../src/daemon/identity/errors.ts';
+import {
+  answerSecretsRequest,
+  createSecrets,
+  decodeSecrets,
+  encodeSecrets,
+  rollSecrets,
+  SecretsStore,
+} from '../../../src/daemon/identity/secrets.ts';
+import { codeOf } from './cluster.ts';
+
+const own = await createSecrets();
+
+t.test('the admin hash is what CouchDB computes itself', async (t) => {
+  const [, derived, salt = '', rounds] = /^-pbkdf2:sha256-(\w+),(\w+),(\d+)$/.exec(own.admin.hash) ?? [];
+  t.equal(rounds, '600000');
+  t.equal(pbkdf2Sync(own.admin.password, salt, 600_000, 32, 'sha256').toString('hex'), derived);
+});
+
+t.test('a db node is told everything, an app node its own credentials, and never the cookie', async (t) => {
+  t.strictSame(answerSecretsRequest('db', own), own);
+  const answer = answerSecretsRequest('app', own);
+  t.strictSame(answer, { version: 1, kind: 'app', generation: 1, app: own.app });
+  const sent = Buffer.from(encodeSecrets(answer ?? own)).toString();
+  for (const secret of [own.cookie, own.authSecret, own.admin.password, own.admin.hash])
+    t.notMatch(sent, secret);
+});
+
+t.test('who has nothing says nothing', async (t) => {
+  t.equal(answerSecretsRequest('db', undefined), undefined);
+  const app = answerSecretsRequest('app', own);
+  t.equal(answerSecretsRequest('db', app), undefined, 'an app node knows nothing to tell');
+  t.equal(answerSecretsRequest('app', app), undefined);
+});
+
+t.test('rolling changes what a removed db node knew of the ways in', async (t) => {
+  const rolled = rollSecrets(own);
+  t.equal(rolled.generation, 2);
+  t.not(rolled.cookie, own.cookie);
+  t.not(rolled.authSecret, own.authSecret);
+  t.equal(rolled.admin.hash, own.admin.hash);
+});
+
+t.test('secrets survive their encoding; anything else is refused without being quoted', async (t) => {
+  t.strictSame(decodeSecrets(encodeSecrets(own)), own);
+  const bent = JSON.stringify({ ...own, cookie: `${own.cookie.slice(1)}"` });
+  for (const bad of ['', '{}', bent, JSON.stringify(own).slice(0, -2), ' '.repeat(5000), '['.repeat(4000)]) {
+    t.equal(await codeOf(() => decodeSecrets(Buffer.from(bad))), 'secrets-malformed');
+  }
+  try {
+    decodeSecrets(Buffer.from(bent));
+  } catch (error) {
+    t.ok(error instanceof IdentityError);
+    t.equal((error as Error).cause, undefined);
+    t.notMatch(String(error), own.cookie.slice(5, 20));
+  }
+});
+
+t.test('the store keeps the highest generation, 0600', async (t) => {
+  const directory = t.testdir();
+  const store = new SecretsStore(directory, 'db');
+  await store.load();
+  t.equal(store.get(), undefined);
+  t.ok(await store.put(rollSecrets(own)));
+  t.notOk(await store.put(own), 'an older one is not taken');
+  const path = join(directory, 'secrets.json');
+  t.equal((await stat(path)).mode & 0o777, 0o600);
+  const again = new SecretsStore(directory, 'db');
+  await again.load();
+  t.strictSame(again.get(), store.get());
+  await writeFile(path, (await readFile(path, 'utf8')).slice(0, 100));
+  t.equal(await codeOf(() => new SecretsStore(directory, 'db').load()), 'state-file-damaged');
+});
+
+t.test('an app node does not take the secrets of a db node, whoever sends them', async (t) => {
+  const store = new SecretsStore(t.testdir(), 'app');
+  t.equal(await codeOf(() => store.put(own)), 'secrets-other-role');
+  const answer = answerSecretsRequest('app', own);
+  t.ok(answer !== undefined && (await store.put(answer)));
+});
