@@ -109,7 +109,7 @@ function firstRecord(self: Admitted): NodeRecord {
 }
 
 export function makeDriver(
-  t: Test,
+  t: Pick<Test, 'teardown'>,
   host: TestHost,
   roster: readonly Admitted[],
   options: { founder?: boolean; timing?: Partial<DriverTiming> } = {},
