@@ -147,8 +147,12 @@ t.test(
     await db1.start('bornemisza@db.service');
     t.equal((await db1.unit('couchdb.service')).active, 'inactive', 'not before vm.args');
     const generated = '/var/lib/bornemisza/couchdb';
+    const environment = `COUCHDB_ARGS_FILE=${generated}/vm.args
+COUCHDB_INI_FILES="/opt/couchdb/etc/default.ini /var/lib/couchdb/local.ini"
+ERL_EPMD_ADDRESS=10.77.0.11
+`;
     const shared = { mode: 0o640, owner: 'bornemisza', group: 'couchdb' };
-    await db1.writeFile(`${generated}/environment`, { content: 'ERL_EPMD_ADDRESS=10.77.0.11\n', ...shared });
+    await db1.writeFile(`${generated}/couchdb.env`, { content: environment, ...shared });
     await db1.writeFile(`${generated}/cookie`, { content: 'monster', ...shared });
     await db1.writeFile(`${generated}/vm.args`, { content: '-name couchdb@10.77.0.11\n', ...shared });
     const ask = () => db1.must(['touch', '/run/bornemisza/db/restart-couchdb'], { user: 'bornemisza' });
@@ -156,7 +160,7 @@ t.test(
     const { mainPid } = await db1.waitForUnit('couchdb.service', ({ sub }) => sub === 'running');
     t.match(
       await db1.journal('couchdb.service'),
-      `${generated}/vm.args /opt/couchdb/etc/default.ini ${generated}/bornemisza.ini /var/lib/couchdb/local.ini 10.77.0.11 /var/lib/couchdb`,
+      `${generated}/vm.args /opt/couchdb/etc/default.ini /var/lib/couchdb/local.ini 10.77.0.11 /var/lib/couchdb`,
     );
     t.equal(
       await db1.must(['stat', '-c', '%U:%G %a', '/var/lib/couchdb/.erlang.cookie']),

@@ -254,7 +254,12 @@ t.test('power cut: nobody hears a goodbye', async (t) => {
   await t.rejects(app2.exec(['true']), /switched off/);
   t.strictSame((await lab.router.sessions())['app2'], 'Established', 'the provider knows nothing yet');
   t.equal(lab.router.history(floating).length, before);
+  await app2.unplug('private');
+  await app2.delay(20, 'public');
   await app2.boot();
+  t.equal((await app2.readFile('/sys/class/net/eth1/carrier')).trim(), '0', 'faults wait for the next boot');
+  t.ok(((await ping(app2, '198.51.100.1', 3)) ?? 0) >= 40, 'delay as well');
+  await app2.heal();
   await serve(app2);
   await lab.router.waitForAnnouncers(floating, both, 30_000);
 });

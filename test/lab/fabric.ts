@@ -31,6 +31,7 @@ const device: Record<Network, string> = { private: 'eth1', public: 'eth0' };
 export const networks: readonly Network[] = ['private', 'public'];
 /** The port of the fabric behind which a host's device is. */
 export const portOf = (network: Network, index: number): string => `${letter[network]}${index}`;
+const indexOf = (port: string): number => Number(port.slice(1));
 export const routerPort = 'router';
 
 /**
@@ -157,31 +158,37 @@ export class Fabric {
     const before = faults.delay;
     if (before !== undefined) {
       faults.delay = undefined;
-      await ip(this.#namespace, [`link set ${port} master ${network}`]);
+      await this.#setPort(port, `master ${network}`);
       await before.close();
     }
     if (delayMs > 0) {
       const line = new DelayLine(this.#place, this.#namespace, { network, port, delayMs });
       await line.open();
-      await ip(this.#namespace, [`link set ${port} master ${line.innerBridge}`]);
       faults.delay = line;
+      await this.#setPort(port, `master ${line.innerBridge}`);
     }
   }
 
   /** The far end of the device's cable: out means no carrier. */
   async plug(port: string, plugged: boolean): Promise<void> {
     this.#faults(port).unplugged = !plugged;
-    await ip(this.#namespace, [`link set ${port} ${plugged ? 'up' : 'down'}`]);
+    await this.#setPort(port, plugged ? 'up' : 'down');
   }
 
   /** Ends every fault of a port, also those that another port's cut from it made. */
   async heal(network: Network, port: string): Promise<void> {
     const faults = this.#faults(port);
     for (const other of this.#ports.values()) other.cutFrom.delete(port);
+    // One step at a time, so that what fails is tried again by the next heal.
     if (faults.delay !== undefined) await this.delay(network, port, 0);
     if (faults.unplugged) await this.plug(port, true);
     this.#ports.delete(port);
     await this.#apply();
+  }
+
+  /** A host that is switched off has no port; `attach` gives the next one what stands in its faults. */
+  async #setPort(port: string, setting: string): Promise<void> {
+    if (this.#connected.has(indexOf(port))) await ip(this.#namespace, [`link set ${port} ${setting}`]);
   }
 
   #faults(port: string): PortFaults {

@@ -10,7 +10,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { maximumClientAddresses, maximumHosts, privateAddress } from './addresses.ts';
@@ -127,6 +127,7 @@ export class Lab {
   /** Takes away every lab whose owner is gone, and what is left of half a teardown. Returns their ids. */
   static async sweep(): Promise<string[]> {
     const swept: string[] = [];
+    await removeDrafts();
     for (const { id, owned } of await Lab.list()) {
       if (owned) continue;
       await endLab(join(runRoot, id));
@@ -343,6 +344,19 @@ async function traces(): Promise<Set<string>> {
     if (id !== undefined) ids.push(id);
   }
   return new Set(ids);
+}
+
+/** Run directories whose maker died between making and naming them, which takes a millisecond. */
+async function removeDrafts(): Promise<void> {
+  for (const name of await readdir(runRoot).catch(() => [])) {
+    const draft = join(runRoot, name);
+    const madeMs = await stat(draft).then(
+      ({ mtimeMs }) => mtimeMs,
+      () => Number.POSITIVE_INFINITY,
+    );
+    if (name.startsWith('.draft-') && madeMs < Date.now() - 60_000)
+      await rm(draft, { recursive: true, force: true });
+  }
 }
 
 async function endLab(directory: string): Promise<void> {
