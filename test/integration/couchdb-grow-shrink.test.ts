@@ -1,0 +1,113 @@
+import t from 'tap';
+import { Checker } from './couchdb-checker.ts';
+import { Cluster, type Node } from './couchdb-cluster.ts';
+
+// A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
+t.setTimeout(400_000);
+
+const security = { admins: { names: [], roles: ['_admin'] }, members: { names: ['alice'], roles: [] } };
+
+interface MapBody {
+  readonly by_node: Record<string, string[]>;
+  readonly by_range: Record<string, string[]>;
+  readonly shard_suffix: number[];
+}
+
+async function mapOf(node: Node, database: string): Promise<MapBody> {
+  return (await node.ask('GET', `_node/_local/_dbs/${database}`)).body as MapBody;
+}
+
+/** What each single copy says of itself, read on its own node, not through the database. */
+async function copiesOf(asked: Node, database: string, path: string): Promise<Map<string, unknown[]>> {
+  const map = await mapOf(asked, database);
+  const suffix = String.fromCharCode(...map.shard_suffix);
+  const found = new Map<string, unknown[]>();
+  for (const [range, holders] of Object.entries(map.by_range)) {
+    for (const holder of holders) {
+      const copy = encodeURIComponent(`shards/${range}/${database}${suffix}`);
+      const { body } = await asked.ask('GET', `_node/${holder}/${copy}${path}`);
+      found.set(range, [
+        ...(found.get(range) ?? []),
+        path === '' ? (body as { doc_count: number }).doc_count : body,
+      ]);
+    }
+  }
+  return found;
+}
+
+async function memberNames(node: Node): Promise<unknown> {
+  return (await node.ask('GET', '_membership')).body;
+}
+
+t.test('a cluster grows from one node to three and shrinks to two while clients write', async (t) => {
+  const cluster = await Cluster.make();
+  t.teardown(() => cluster.close());
+  const first = await cluster.add();
+  await cluster.serving([first]);
+  t.same(
+    (await first.ask('GET', '_all_dbs')).body,
+    ['_global_changes', '_replicator', '_users'],
+    'a cluster of one has its system databases',
+  );
+
+  await first.ask('PUT', 'app');
+  await first.ask('PUT', 'app/_security', security);
+  await first.ask('PUT', 'app/_revs_limit', 77);
+  const before: string[] = [];
+  for (let number = 0; number < 200; number += 1) {
+    const id = `before-${number}`;
+    t.equal((await first.ask('PUT', `app/${id}`, { number })).status, 201);
+    before.push(id);
+  }
+  const checker = new Checker(cluster, 'app', before);
+  t.teardown(() => checker.stop());
+
+  const second = await cluster.add();
+  t.comment(`second serves after ${Math.round(await cluster.serving([first, second]))} ms`);
+  const third = await cluster.add();
+  t.comment(`third serves after ${Math.round(await cluster.serving([first, second, third]))} ms`);
+
+  await t.test('every range has three copies, with _security and _revs_limit kept', async (t) => {
+    for (const database of ['app', '_users', '_replicator', '_global_changes']) {
+      for (const holders of Object.values((await mapOf(second, database)).by_range))
+        t.equal(holders.length, 3, database);
+    }
+    for (const copies of (await copiesOf(third, 'app', '/_security')).values()) {
+      t.equal(copies.length, 3);
+      for (const copy of copies) t.same(copy, security);
+    }
+    for (const copies of (await copiesOf(third, 'app', '/_revs_limit')).values())
+      t.same(copies, [77, 77, 77]);
+  });
+
+  await t.test('a new database uses all three', async (t) => {
+    t.match((await third.ask('PUT', 'later')).status, 201);
+    t.equal(Object.keys((await mapOf(first, 'later')).by_node).length, 3);
+  });
+
+  await t.test('one leaves: nothing is lost, nobody names it any more', async (t) => {
+    second.phase = 'leaving';
+    const tookMs = await cluster.until('it has left', () => second.plugin.status().phase === 'left');
+    t.comment(`left after ${Math.round(tookMs)} ms`);
+    await cluster.serving([first, third]);
+    const names = [first.nodeName, third.nodeName];
+    for (const node of [first, third]) t.match(await memberNames(node), { cluster_nodes: names });
+    for (const database of ['app', 'later', '_users']) {
+      t.same(Object.keys((await mapOf(first, database)).by_node).sort(), names, database);
+    }
+    await second.stop();
+  });
+
+  const verdict = await checker.stop();
+  t.comment(JSON.stringify({ ...verdict, wrongReads: verdict.wrongReads.length }));
+  t.ok(verdict.acknowledged > before.length + 100, 'the writers wrote');
+  t.ok(verdict.reads > 100, 'the readers read');
+  t.same(verdict.wrongReads, [], 'no read was wrong');
+  for (const node of [first, third])
+    t.same(await checker.lostOn(node), [], `every acknowledged document is there through ${node.address}`);
+  await cluster.until('all copies to be equal', async () => {
+    const counts = [...(await copiesOf(first, 'app', '')).values()];
+    return counts.every((copies) => new Set(copies).size === 1);
+  });
+  t.pass('all copies of a range are equal');
+});
