@@ -9,6 +9,7 @@ export interface InitOptions extends SetupOptions {
   readonly cluster?: string;
   readonly recoveryFile?: string;
   readonly passphraseFile?: string;
+  readonly recover?: string;
 }
 
 export function addInit(program: Command, io: Io): void {
@@ -31,6 +32,10 @@ export function addInit(program: Command, io: Io): void {
       'where to write the recovery bundle (default: on a terminal it is printed)',
     )
     .option('--passphrase-file <file>', 'passphrase of the recovery bundle (default: one is made)')
+    .option(
+      '--recover <file>',
+      'found the cluster anew on the root in this recovery bundle, when every authority is lost',
+    )
     .action(async (options: InitOptions) => {
       const { initNode } = await import('../setup/init.ts');
       await initNode(io, options);

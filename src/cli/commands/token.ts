@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { TokenAnswer } from '../../daemon/control/api.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
@@ -33,7 +33,11 @@ export function addToken(program: Command, io: Io): void {
     json: true,
   })
     .addOption(roleOption('role of the node to admit').makeOptionMandatory())
-    .option('--ttl <duration>', 'how long it lives, 1m to 24h (default: 1h)', timeToLive, DEFAULT_TTL_MS)
+    .addOption(
+      new Option('--ttl <duration>', 'how long it lives, 1m to 24h')
+        .argParser(timeToLive)
+        .default(DEFAULT_TTL_MS, '1h'),
+    )
     .action(async (options: TokenOptions) => {
       const answer = await create(options);
       if (options.json === true) {

@@ -12,10 +12,9 @@ import { runSteps, type Step } from './steps.ts';
 
 /** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
 export async function initNode(io: Io, options: InitOptions): Promise<void> {
+  const secrets = await givenSecrets(options);
   const setup = await prepare(io, options, { role: options.role, cluster: options.cluster });
   await refuseSecond(setup, options.reset === true);
-  const passphrase =
-    options.passphraseFile === undefined ? undefined : (await readSecret(options.passphraseFile)).trim();
   const { host, cluster } = setup.config.node;
   let made: Awaited<ReturnType<typeof initCluster>> | undefined;
   const identity: Step = {
@@ -29,7 +28,7 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
         role: setup.role,
         address: setup.config.network.private_address,
         nowMs: Date.now(),
-        ...(passphrase === undefined ? {} : { passphrase }),
+        ...secrets,
         ...(owner === undefined ? {} : { owner }),
       });
       return undefined;
@@ -123,15 +122,37 @@ async function handOver(
   return file;
 }
 
-async function readSecret(file: string): Promise<string> {
+type Secrets = Pick<Parameters<typeof initCluster>[0], 'passphrase' | 'recovery'>;
+
+/** What the operator keeps: read from files, as argv can be seen by everybody on the host. */
+async function givenSecrets({ passphraseFile, recover }: InitOptions): Promise<Secrets> {
+  if (recover !== undefined && passphraseFile === undefined) {
+    throw new CliFailure(
+      EXIT.usage,
+      'usage',
+      '--recover needs --passphrase-file',
+      'put the passphrase of the bundle into a file that root alone can read',
+    );
+  }
+  if (passphraseFile === undefined) return {};
+  const passphrase = (await readSecret(passphraseFile, '--passphrase-file')).trim();
+  if (recover === undefined) return { passphrase };
+  const text = await readSecret(recover, '--recover');
+  // The file that `init` wrote has words for people above the bundle.
+  const bundle = text.slice(Math.max(0, text.indexOf('-----BEGIN')));
+  return { recovery: { bundle, passphrase } };
+}
+
+async function readSecret(file: string, flag: string): Promise<string> {
   try {
     return await readFile(file, 'utf8');
   } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code;
     throw new CliFailure(
       EXIT.failure,
-      'passphrase-file-unreadable',
-      `cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`,
-      'correct --passphrase-file',
+      'file-unreadable',
+      `cannot read ${file}: ${reason}`,
+      `correct ${flag}`,
       { cause: error },
     );
   }

@@ -1,0 +1,145 @@
+import type { Command } from 'commander';
+import { EXIT_MEANINGS } from './failure.ts';
+import { Verb } from './verb.ts';
+
+/** A command as the reader meets it: its words, e.g. `token create`, and the command itself. */
+export interface Leaf {
+  readonly path: string;
+  readonly command: Command;
+}
+
+/** Every command that does something, in the order of the help; groups and hidden commands are left out. */
+export function leavesOf(command: Command, path = ''): Leaf[] {
+  const children = command
+    .createHelp()
+    .visibleCommands(command)
+    .filter((each) => each.name() !== 'help');
+  if (children.length === 0) return [{ path, command }];
+  return children.flatMap((child) => leavesOf(child, path === '' ? child.name() : `${path} ${child.name()}`));
+}
+
+/** The manual page bornemisza(8) in mdoc(7), made from the command tree so that it cannot lag behind it. */
+export function manualPage(program: Command): string {
+  return [
+    '.\\" Made from the command tree by `node scripts/man.ts`. Do not edit.',
+    '.Dd November 22, 2026',
+    '.Dt BORNEMISZA 8',
+    '.Os',
+    '.Sh NAME',
+    '.Nm bornemisza',
+    '.Nd keep the programs of a small cluster configured for the cluster as it is now',
+    '.Sh SYNOPSIS',
+    '.Nm',
+    '.Ar command',
+    '.Op Ar options',
+    '.Sh DESCRIPTION',
+    ...escaped(program.description()),
+    'Each node runs one daemon for each of its roles,',
+    '.Ql app',
+    'or',
+    '.Ql db ,',
+    'started by',
+    '.Xr systemd 1',
+    'as',
+    '.Ql bornemisza@app.service',
+    'or',
+    '.Ql bornemisza@db.service .',
+    'This command sets a node up, asks its daemon over the control socket, and looks for what is wrong.',
+    '.Pp',
+    'Errors go to standard error as one sentence and the next step.',
+    'With',
+    '.Fl -json',
+    'they are one object with',
+    '.Ql error.code ,',
+    '.Ql error.message',
+    'and',
+    '.Ql error.next .',
+    'Colours are used on a terminal only, and not where',
+    '.Ev NO_COLOR',
+    'is set.',
+    '.Sh COMMANDS',
+    ...leavesOf(program).flatMap(section),
+    ...fileSection(),
+    '.Sh EXIT STATUS',
+    '.Bl -tag -width Ds',
+    ...EXIT_MEANINGS.flatMap(([code, meaning]) => [`.It ${code}`, ...escaped(`${meaning}.`)]),
+    '.El',
+    '.Sh SEE ALSO',
+    '.Xr systemctl 1 ,',
+    '.Xr journalctl 1 ,',
+    '.Xr haproxy 1 ,',
+    '.Xr bird 8',
+    '',
+  ].join('\n');
+}
+
+function section({ path, command }: Leaf): string[] {
+  const help = command.createHelp();
+  const options = help.visibleOptions(command).filter((option) => option.long !== '--help');
+  const examples = command instanceof Verb ? command.examples : [];
+  return [
+    `.Ss ${[path, ...command.registeredArguments.map((each) => (each.required ? each.name() : `[${each.name()}]`))].join(' ')}`,
+    ...escaped(command.description()),
+    ...(options.length === 0
+      ? []
+      : [
+          '.Bl -tag -width Ds',
+          ...options.flatMap((option) => [
+            `.It ${flag(option.flags)}`,
+            ...escaped(`${help.optionDescription(option)}.`),
+          ]),
+          '.El',
+        ]),
+    ...(examples.length === 0
+      ? []
+      : [
+          '.Pp',
+          'Examples:',
+          '.Bd -literal -offset indent',
+          ...examples.flatMap((line) => escaped(line)),
+          '.Ed',
+        ]),
+  ];
+}
+
+/** `-f, --follow` or `--limit <count>` in mdoc's words. */
+function flag(flags: string): string {
+  return flags
+    .split(/,\s*/)
+    .map((each) => {
+      const [name = '', ...rest] = each.split(' ');
+      const value = rest.join(' ').replaceAll(/[<>[\]]/g, '');
+      return `Fl ${name.slice(1)}${value === '' ? '' : ` Ar ${value}`}`;
+    })
+    .join(' , ');
+}
+
+function fileSection(): string[] {
+  const files: readonly (readonly [string, string])[] = [
+    ['/etc/bornemisza/ROLE.toml', 'configuration of a role instance, root:bornemisza 0640'],
+    [
+      '/etc/bornemisza/services.d/*.toml',
+      'services of your own that the edge serves: name, port, path_prefix, health_path',
+    ],
+    ['/var/lib/bornemisza/ROLE', 'identity and memory of a role instance, for user bornemisza alone'],
+    ['/run/bornemisza/ROLE/control.sock', 'control socket: HTTP with JSON, for root and group bornemisza'],
+    ['/etc/bird/bornemisza.d', 'what the daemon announces, included by /etc/bird/bird.conf'],
+  ];
+  return [
+    '.Sh FILES',
+    '.Bl -tag -width Ds',
+    ...files.flatMap(([path, what]) => [`.It Pa ${path}`, ...escaped(`${what}.`)]),
+    '.El',
+  ];
+}
+
+/** Text for roff: no line starts a macro, no backslash an escape, and hyphens stay hyphens. */
+function escaped(text: string): string[] {
+  return text.split('\n').map((line) =>
+    line
+      .replaceAll('\\', '\\e')
+      .replaceAll('-', '\\-')
+      .replaceAll('’', '\\(cq')
+      .replace(/^([.'])/, '\\&$1'),
+  );
+}
