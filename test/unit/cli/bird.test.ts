@@ -1,0 +1,147 @@
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import type { Io, Ran } from '../../../src/cli/io.ts';
+import { birdStep } from '../../../src/cli/setup/bird.ts';
+import { isUntouched } from '../../../src/cli/setup/bird-text.ts';
+import { type Config, parseConfig, pathsFor } from '../../../src/daemon/config.ts';
+import { fakeHost } from './captured-io.ts';
+import { place } from './place.ts';
+
+/** As Debian's package leaves it, in short. */
+const DISTRIBUTION =
+  'log syslog all;\n# router id 198.51.100.1;\nprotocol device {\n}\nprotocol direct {\n\tdisabled;\n\tipv4;\n}\nprotocol kernel {\n\tipv4 { export all; };\n}\nprotocol static {\n\tipv4;\n#\troute 10.0.0.0/8 unreachable;\n}\n# protocol bgp uplink1 {\n# }\n';
+const UPSTREAM = { bgpNeighbor: '169.254.169.254', bgpAs: 64515, bgpLocalAs: 4288000123, bgpMultihop: 2 };
+
+const config: Config = parseConfig(
+  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n[floating]\nmode = "bgp"\naddresses = ["203.0.113.10", "203.0.113.11"]\n',
+  'app',
+  'app.toml',
+);
+
+function stepAt(
+  root: string,
+  options: Parameters<typeof birdStep>[1],
+  bird?: (args: readonly string[]) => Partial<Ran>,
+) {
+  const host = fakeHost(bird === undefined ? {} : { programs: { bird } });
+  const quiet = { write: () => {}, colour: false, columns: 100 };
+  const io: Io = {
+    stdout: quiet,
+    stderr: quiet,
+    stdin: (async function* () {})(),
+    terminal: false,
+    host,
+    startDaemon: async () => {},
+  };
+  return birdStep(io, options, { paths: pathsFor('app', root), root, config, routerId: '203.0.113.7' });
+}
+
+t.test(
+  'the distribution’s bird.conf is backed up and replaced; the password is in no argument',
+  async (t) => {
+    const root = await place(t, { 'etc/bird/bird.conf': DISTRIBUTION, password: 's3cret!\n' });
+    const seen: string[] = [];
+    const step = await stepAt(root, { ...UPSTREAM, bgpPasswordFile: join(root, 'password') }, (args) => {
+      seen.push(...args);
+      return {};
+    });
+    const note = await step.run();
+    const file = join(root, 'etc/bird/bird.conf');
+    const conf = await readFile(file, 'utf8');
+    for (const line of [
+      'router id 203.0.113.7;',
+      'hold time 9;',
+      'graceful restart off;',
+      'multihop 2;',
+      'password "s3cret!";',
+      'neighbor 169.254.169.254 as 64515;',
+      'local as 4288000123;',
+      'net ~ [ 203.0.113.10/32, 203.0.113.11/32 ]',
+      `include "${root}/etc/bird/bornemisza.d/*.conf";`,
+    ]) {
+      t.ok(conf.includes(line), line);
+    }
+    t.equal((await stat(file)).mode & 0o777, 0o640);
+    t.equal(await readFile(`${file}.distribution`, 'utf8'), DISTRIBUTION);
+    t.match(note, 'bird.conf.distribution');
+    t.notMatch(`${step.title} ${note} ${seen.join(' ')}`, 's3cret');
+    const again = await stepAt(root, UPSTREAM);
+    t.match(again.already, 'kept', 'a second run finds it');
+  },
+);
+
+t.test(
+  'where BIRD is not installed yet its configuration is written and the missing package named',
+  async (t) => {
+    const root = await place(t);
+    const note = await (await stepAt(root, UPSTREAM)).run();
+    t.match(note, 'BIRD is not installed yet');
+    t.match(await readFile(join(root, 'etc/bird/bird.conf'), 'utf8'), 'protocol bgp bornemisza_upstream');
+  },
+);
+
+t.test('a founder’s own bird.conf is left alone and the lines to add are printed', async (t) => {
+  const own = `${DISTRIBUTION}protocol bgp mine {\n}\n`;
+  const root = await place(t, { 'etc/bird/bird.conf': own });
+  const step = await stepAt(root, UPSTREAM);
+  t.match(step.title, 'it is your own');
+  t.match(await step.run(), 'filter bornemisza_export');
+  t.equal(await readFile(join(root, 'etc/bird/bird.conf'), 'utf8'), own);
+});
+
+t.test('without a neighbour nothing is guessed about BGP', async (t) => {
+  const root = await place(t);
+  const step = await stepAt(root, {});
+  t.match(step.title, 'no --bgp-neighbor was given');
+  t.match(await step.run(), 'include');
+  t.same(await readdir(root), []);
+});
+
+t.test('a configuration that BIRD refuses leaves the old one in place', async (t) => {
+  const root = await place(t, { 'etc/bird/bird.conf': DISTRIBUTION });
+  const step = await stepAt(root, UPSTREAM, () => ({ code: 1, stderr: 'bird.conf:3 syntax error' }));
+  await t.rejects(step.run(), { code: 'bird-config-refused', message: /bird\.conf:3 syntax error/ });
+  t.equal(await readFile(join(root, 'etc/bird/bird.conf'), 'utf8'), DISTRIBUTION);
+  t.same(await readdir(join(root, 'etc/bird')), ['bird.conf']);
+});
+
+t.test('what BIRD cannot take is refused before anything is written', async (t) => {
+  for (const password of ['a"; } protocol static {', 'a\nb', '', 'x'.repeat(81), 'ü']) {
+    const root = await place(t, { secret: password });
+    await t.rejects(
+      stepAt(root, { ...UPSTREAM, bgpPasswordFile: join(root, 'secret') }),
+      { code: 'bgp-invalid', message: /password must be/ },
+      JSON.stringify(password),
+    );
+  }
+  const root = await place(t);
+  await t.rejects(stepAt(root, { bgpNeighbor: '169.254.169.254' }), { code: 'bgp-incomplete' });
+  await t.rejects(stepAt(root, { ...UPSTREAM, bgpNeighbor: 'router; }' }), { code: 'bgp-invalid' });
+  await t.rejects(stepAt(root, { ...UPSTREAM, bgpAs: 0 }), { code: 'bgp-invalid', message: /--bgp-as/ });
+  await t.rejects(stepAt(root, { ...UPSTREAM, bgpLocalAs: 4_294_967_295 }), {
+    code: 'bgp-invalid',
+    message: /--bgp-local-as/,
+  });
+  await t.rejects(stepAt(root, { ...UPSTREAM, bgpMultihop: 256 }), {
+    code: 'bgp-invalid',
+    message: /multihop/,
+  });
+  await t.rejects(stepAt(root, { ...UPSTREAM, bgpPasswordFile: join(root, 'absent') }), {
+    code: 'password-file-unreadable',
+  });
+});
+
+t.test('a bird.conf is a distribution’s as long as it speaks to nobody', async (t) => {
+  t.ok(isUntouched(DISTRIBUTION));
+  for (const own of [
+    'protocol ospf v3 {}',
+    'protocol static { ipv4; route 10.0.0.0/8 unreachable; }',
+    'include "/etc/bird/x.conf";',
+    'filter x { accept; }',
+    'template bgp x {}',
+  ]) {
+    t.notOk(isUntouched(`${DISTRIBUTION}${own}\n`), own);
+    t.ok(isUntouched(`${DISTRIBUTION}# ${own}\n`), `commented: ${own}`);
+  }
+});

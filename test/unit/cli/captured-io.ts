@@ -1,0 +1,85 @@
+import type { NetworkInterfaceInfo } from 'node:os';
+import { run } from '../../../src/cli/main.ts';
+import type { Host, Io, Ran } from '../../../src/cli/io.ts';
+import { thisHost } from '../../../src/cli/process-io.ts';
+
+export interface Result {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+export interface Surroundings {
+  readonly stdin?: string;
+  readonly terminal?: boolean;
+  readonly colour?: boolean;
+  readonly columns?: number;
+  readonly host?: Host;
+  readonly startDaemon?: Io['startDaemon'];
+  /** Called with each piece of standard output as it is written. */
+  readonly onOut?: (text: string) => void;
+}
+
+/** Runs one command line in this process and keeps what it printed. */
+export async function runCli(argv: readonly string[], given: Surroundings = {}): Promise<Result> {
+  let out = '';
+  let err = '';
+  const output = (write: (text: string) => void) => ({
+    write,
+    colour: given.colour ?? false,
+    columns: given.columns ?? 100,
+  });
+  const io: Io = {
+    stdout: output((text) => {
+      out += text;
+      given.onOut?.(text);
+    }),
+    stderr: output((text) => {
+      err += text;
+    }),
+    stdin: inputOf(given.stdin ?? ''),
+    terminal: given.terminal ?? false,
+    host: given.host ?? thisHost(),
+    startDaemon: given.startDaemon ?? (async () => {}),
+  };
+  const code = await run(argv, io);
+  return { code, out, err };
+}
+
+async function* inputOf(text: string): AsyncGenerator<string> {
+  if (text !== '') yield text;
+}
+
+const address = (text: string, netmask = '255.255.255.0'): NetworkInterfaceInfo => ({
+  address: text,
+  netmask,
+  family: 'IPv4',
+  mac: '02:00:00:00:00:01',
+  internal: text.startsWith('127.'),
+  cidr: null,
+});
+
+/** A machine with devices as given, e.g. `{ eth0: ['203.0.113.7'], eth1: ['10.0.0.11'] }`, on which no program is installed. */
+export function fakeHost(facts: {
+  readonly hostname?: string;
+  readonly devices?: Readonly<Record<string, readonly string[]>>;
+  readonly uid?: number;
+  readonly programs?: Readonly<Record<string, (args: readonly string[]) => Partial<Ran>>>;
+}): Host {
+  const devices = facts.devices ?? { eth0: ['203.0.113.7'], eth1: ['10.0.0.11'] };
+  return {
+    hostname: () => facts.hostname ?? 'app1.shop.example',
+    interfaces: () => ({
+      lo: [address('127.0.0.1', '255.0.0.0')],
+      ...Object.fromEntries(
+        Object.entries(devices).map(([name, list]) => [name, list.map((each) => address(each))]),
+      ),
+    }),
+    uid: facts.uid ?? 0,
+    run: async (program, args) => {
+      const known = facts.programs?.[program];
+      const missing = { code: -1, stdout: '', stderr: `${program} is not installed` };
+      return known === undefined ? missing : { code: 0, stdout: '', stderr: '', ...known(args) };
+    },
+  };
+}

@@ -1,0 +1,383 @@
+import t from 'tap';
+import { parseDuration } from '../../../src/cli/duration.ts';
+import type { Role } from '../../../src/daemon/membership/types.ts';
+import { runCli } from './captured-io.ts';
+import {
+  type Answer,
+  type Asked,
+  DONE_LEAVING,
+  entry,
+  FakeDaemon,
+  MEMBERS,
+  refusal,
+  status,
+  STORY,
+} from './fake-daemon.ts';
+import { place } from './place.ts';
+
+type Answers = Readonly<Record<string, Answer | ((asked: Asked) => Answer)>>;
+
+async function daemon(
+  test: { teardown(fn: () => unknown): unknown },
+  answers: Answers,
+  role: Role = 'app',
+  at?: string,
+): Promise<{ root: string; fake: FakeDaemon }> {
+  const root = at ?? (await place(test));
+  const fake = await new FakeDaemon(root, role, answers).start();
+  test.teardown(() => fake.stop());
+  return { root, fake };
+}
+
+const members: Answers = { 'GET /v1/members': { json: { self: 'app1/app', members: MEMBERS } } };
+
+t.test('status tells health, members, what is kept, what is held and what is worth knowing', async (t) => {
+  const { root } = await daemon(t, { 'GET /v1/status': { json: status() } });
+  const { code, out, err } = await runCli(['status', '--root', root]);
+  t.equal(code, 0);
+  t.equal(err, '');
+  t.match(out, 'app1/app of cluster shop: up, running for 1 h');
+  t.match(out, '4 alive, 1 dead');
+  t.match(out, '203.0.113.10 announced here');
+  t.match(out, /bird +failing +never +bird does not answer -- systemctl start bird/);
+  t.match(out, 'held: 2 removals of role db');
+  t.match(out, 'note: one authority only');
+});
+
+t.test('status --json is the daemon’s own answer', async (t) => {
+  const { root } = await daemon(t, { 'GET /v1/status': { json: status() } });
+  const { code, out } = await runCli(['status', '--json', '--root', root]);
+  t.equal(code, 0);
+  t.match(JSON.parse(out), { name: 'app1/app', plugins: [{ name: 'haproxy' }, { name: 'bird' }] });
+});
+
+t.test('status shows both roles where both run, and --role one of them', async (t) => {
+  const { root } = await daemon(t, { 'GET /v1/status': { json: status() } });
+  await daemon(
+    t,
+    { 'GET /v1/status': { json: status({ name: 'app1/db', role: 'db', phase: 'starting', synced: false }) } },
+    'db',
+    root,
+  );
+  const both = await runCli(['status', '--root', root]);
+  t.match(both.out, 'app1/app of cluster shop');
+  t.match(both.out, 'app1/db of cluster shop');
+  t.match(both.out, 'not synced yet');
+  const json = await runCli(['status', '--json', '--root', root]);
+  t.match(JSON.parse(json.out), { instances: [{ role: 'app' }, { role: 'db' }] });
+  const one = await runCli(['status', '--role', 'db', '--json', '--root', root]);
+  t.match(JSON.parse(one.out), { role: 'db' });
+});
+
+t.test('status shows the running role and says that the other one is down', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/db.toml': '' });
+  await daemon(t, { 'GET /v1/status': { json: status() } }, 'app', root);
+  const { code, out, err } = await runCli(['status', '--root', root]);
+  t.match(out, 'app1/app of cluster shop');
+  t.match(err, 'the daemon bornemisza@db is not running');
+  t.equal(code, 3);
+});
+
+t.test('a command for one daemon asks which where both run', async (t) => {
+  const { root } = await daemon(t, members);
+  const { fake } = await daemon(t, members, 'db', root);
+  const { code, err } = await runCli(['members', '--root', root]);
+  t.equal(code, 2);
+  t.match(err, 'both roles run on this host');
+  t.match(err, '--role app or --role db');
+  t.equal((await runCli(['members', '--role', 'db', '--root', root])).code, 0);
+  t.equal(fake.asked.length, 1);
+});
+
+t.test('members is a table of at most 100 columns that says who is out and why', async (t) => {
+  const { root } = await daemon(t, members);
+  for (const columns of [80, 100]) {
+    const { code, out } = await runCli(['members', '--root', root], { columns });
+    t.equal(code, 0);
+    t.match(out, /NODE +ADDRESS +STATE +HEALTH +TRAFFIC +WHY/);
+    t.match(out, /app1\/app \*/);
+    t.match(out, /db2\/db +10\.0\.0\.22 +dead 3 min +up +out +dead, and/);
+    t.ok(
+      out.split('\n').every((line) => line.length <= columns),
+      `no line is longer than ${columns}`,
+    );
+  }
+  const json = await runCli(['members', '--json', '--root', root]);
+  t.equal(JSON.parse(json.out).members.length, MEMBERS.length);
+});
+
+t.test('colours are used only where the output takes them', async (t) => {
+  const { root } = await daemon(t, members);
+  const escape = String.fromCharCode(27);
+  t.notOk((await runCli(['members', '--root', root])).out.includes(escape));
+  t.ok((await runCli(['members', '--root', root], { colour: true })).out.includes(escape));
+});
+
+t.test('explain says why a node is out, then tells its story, newest last', async (t) => {
+  const { root, fake } = await daemon(t, { ...members, 'GET /v1/audit': { json: { entries: STORY } } });
+  const { code, out } = await runCli(['explain', 'db2/db', '--root', root]);
+  t.equal(code, 0);
+  t.match(out, 'db2/db is out of rotation: dead, and HAProxy’s own check fails.');
+  t.match(out, 'couchdb down, haproxy up');
+  t.match(out, 'zone=a');
+  const order = [
+    'db2/db is dead',
+    'because accused by',
+    'took db2 out',
+    'did db_nodes/db2',
+    'failed haproxy -c refuses',
+    'next bornemisza plan',
+  ];
+  const at = order.map((text) => out.replaceAll(/\s+/g, ' ').indexOf(text));
+  t.ok(
+    at.every((each, index) => each > (at[index - 1] ?? 0)),
+    `in this order: ${at.join(', ')}`,
+  );
+  t.match(fake.asked.at(-1)?.path, 'node=db2%2Fdb');
+});
+
+t.test('explain finds a node by host, address and PeerId', async (t) => {
+  const { root } = await daemon(t, { ...members, 'GET /v1/audit': { json: { entries: [] } } });
+  for (const word of ['db2', 'DB2', '10.0.0.22', '12D3KooWdb2db']) {
+    const { code, out } = await runCli(['explain', word, '--root', root]);
+    t.equal(code, 0, word);
+    t.match(out, /^db2\/db is out/, word);
+    t.match(out, 'says nothing about db2/db');
+  }
+  const json = await runCli(['explain', 'db2', '--json', '--root', root]);
+  t.match(JSON.parse(json.out), { member: { name: 'db2/db' }, entries: [] });
+});
+
+t.test(
+  'explain names the nearest node for a slip of the fingers, and the choices for half a name',
+  async (t) => {
+    const { root } = await daemon(t, { ...members, 'GET /v1/audit': { json: { entries: [] } } });
+    const slip = await runCli(['explain', 'db3', '--root', root]);
+    t.equal(slip.code, 1);
+    t.match(slip.err, 'there is no node db3 in this cluster; did you mean db2?');
+    t.match(slip.err, 'next: bornemisza members');
+    const far = await runCli(['explain', 'something-else-entirely', '--root', root]);
+    t.notMatch(far.err, 'did you mean');
+    const half = await runCli(['explain', 'both', '--root', root]);
+    t.equal(half.code, 2);
+    t.match(half.err, 'both can be both/app or both/db');
+    const hostile = await runCli(['explain', 'a\nb "c', '--root', root]);
+    t.match(hostile.err, String.raw`there is no node "a\nb \"c"`);
+  },
+);
+
+t.test('explain still tells of a node that was removed', async (t) => {
+  const { root } = await daemon(t, {
+    ...members,
+    'GET /v1/audit': {
+      json: { entries: [entry({ id: 1, subjects: ['old/db'], summary: 'old/db was removed' })] },
+    },
+  });
+  const { code, out } = await runCli(['explain', 'old/db', '--root', root]);
+  t.equal(code, 0);
+  t.match(out, 'old/db is not a node of this cluster now');
+  t.match(out, 'old/db was removed');
+});
+
+t.test('events prints the trail, as lines for people or one object a line', async (t) => {
+  const { root, fake } = await daemon(t, { 'GET /v1/audit': { json: { entries: STORY } } });
+  const { code, out } = await runCli(['events', '--limit', '3', '--root', root]);
+  t.equal(code, 0);
+  t.match(out, 'haproxy: write haproxy.cfg [failed]');
+  t.match(fake.asked[0]?.path, 'limit=3');
+  const json = await runCli(['events', '--json', '--since', '8', '--root', root]);
+  t.same(
+    json.out
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line).id),
+    [9],
+  );
+});
+
+t.test(
+  'events --follow goes on from the last entry shown, shows none twice, and says when the daemon goes',
+  async (t) => {
+    const { root, fake } = await daemon(t, {
+      'GET /v1/audit': { json: { entries: STORY } },
+      'GET /v1/events': { lines: [STORY[2], entry({ id: 10, summary: 'db2/db is back' })] },
+    });
+    const { code, out, err } = await runCli(['events', '--follow', '--root', root]);
+    t.match(fake.asked[1]?.path, 'follow=1&since=9');
+    t.equal(out.split('write haproxy.cfg').length, 2);
+    t.match(out, 'db2/db is back');
+    t.equal(code, 3);
+    t.match(err, 'ended the stream of events');
+  },
+);
+
+t.test('maintenance, guards release and remove post what was said and print the answer', async (t) => {
+  const done: Answer = { json: { done: true, message: 'as you wish' } };
+  const { root, fake } = await daemon(t, {
+    ...members,
+    'POST /v1/maintenance': done,
+    'POST /v1/guards/release': done,
+    'POST /v1/remove': done,
+  });
+  const table: readonly (readonly [string[], string, unknown])[] = [
+    [['maintenance', 'on'], '/v1/maintenance', { on: true, force: false }],
+    [['maintenance', 'off', '--force'], '/v1/maintenance', { on: false, force: true }],
+    [['guards', 'release'], '/v1/guards/release', {}],
+    [['remove', 'db2', '--dead'], '/v1/remove', { node: 'db2/db', dead: true, force: false }],
+  ];
+  for (const [argv, path, body] of table) {
+    const { code, out } = await runCli([...argv, '--root', root]);
+    t.equal(code, 0, argv.join(' '));
+    t.equal(out, 'as you wish\n');
+    t.match(fake.asked.at(-1), { method: 'POST', path });
+    t.same(fake.asked.at(-1)?.body, body);
+  }
+  t.same(JSON.parse((await runCli(['maintenance', 'on', '--json', '--root', root])).out), {
+    done: true,
+    message: 'as you wish',
+  });
+  t.equal((await runCli(['remove', 'db3', '--root', root])).code, 1, 'an unknown node is not asked for');
+  t.not(fake.asked.at(-1)?.path, '/v1/remove');
+});
+
+t.test('leave prints each step, and fails when the daemon ends before it had left', async (t) => {
+  const { root } = await daemon(t, { 'POST /v1/leave': { lines: DONE_LEAVING } });
+  const { code, out } = await runCli(['leave', '--root', root]);
+  t.equal(code, 0);
+  t.match(out, /drained[\s\S]*withdrawn[\s\S]*can be deleted/);
+  const json = await runCli(['leave', '--json', '--root', root]);
+  t.same(JSON.parse(json.out.trim().split('\n').at(-1) ?? ''), DONE_LEAVING[2]);
+
+  const { root: halfway } = await daemon(t, { 'POST /v1/leave': { lines: DONE_LEAVING.slice(0, 1) } });
+  const cut = await runCli(['leave', '--root', halfway]);
+  t.equal(cut.code, 1);
+  t.match(cut.err, 'ended before it had left');
+});
+
+t.test('a guard that refuses gives exit code 5, over HTTP and in the midst of a stream', async (t) => {
+  const no = refusal('guard-last-of-role', 'db2/db is the last of its role', 'bornemisza leave --force');
+  const { root } = await daemon(t, {
+    'POST /v1/maintenance': { json: no, status: 409 },
+    'POST /v1/leave': { lines: [{ message: 'looking' }, { message: 'refused', ...no }] },
+  });
+  for (const argv of [['maintenance', 'on'], ['leave']]) {
+    const { code, err } = await runCli([...argv, '--root', root]);
+    t.equal(code, 5);
+    t.equal(err, 'bornemisza: db2/db is the last of its role\n  next: bornemisza leave --force\n');
+  }
+  const json = await runCli(['leave', '--json', '--root', root]);
+  t.same(JSON.parse(json.err), no);
+});
+
+t.test('token create prints the token alone on standard output', async (t) => {
+  const answer = {
+    token: 'bm1.secret.check',
+    role: 'db',
+    expiresAt: '2026-11-22T18:00:00.000Z',
+    listen: '10.0.0.11:4102',
+  };
+  const { root, fake } = await daemon(t, { 'POST /v1/tokens': { json: answer } });
+  const { code, out, err } = await runCli([
+    'token',
+    'create',
+    '--role',
+    'db',
+    '--ttl',
+    '15m',
+    '--root',
+    root,
+  ]);
+  t.equal(code, 0);
+  t.equal(out, 'bm1.secret.check\n');
+  t.match(err, 'sudo bornemisza join -');
+  t.notMatch(err, 'secret');
+  t.same(fake.asked[0]?.body, { role: 'db', ttlMs: 900_000 });
+  t.same(
+    JSON.parse((await runCli(['token', 'create', '--role', 'db', '--json', '--root', root])).out),
+    answer,
+  );
+  t.same(fake.asked[1]?.body, { role: 'db', ttlMs: 3_600_000 });
+});
+
+t.test('token create asks the other role’s daemon when the first is no authority', async (t) => {
+  const no: Answer = {
+    json: refusal('not-authority', 'this node signs nothing', 'ask an authority'),
+    status: 409,
+  };
+  const { root, fake: app } = await daemon(t, {
+    'POST /v1/tokens': { json: { token: 'bm1.x.y', role: 'db', expiresAt: '', listen: '' } },
+  });
+  const { fake: db } = await daemon(t, { 'POST /v1/tokens': no }, 'db', root);
+  t.equal((await runCli(['token', 'create', '--role', 'db', '--root', root])).code, 0);
+  t.equal(db.asked.length + app.asked.length, 2);
+  const { root: alone } = await daemon(t, { 'POST /v1/tokens': no });
+  const refused = await runCli(['token', 'create', '--role', 'db', '--root', alone]);
+  t.equal(refused.code, 1);
+  t.match(refused.err, 'this node signs nothing');
+});
+
+t.test('a time to live that makes no sense is refused before the daemon is asked', async (t) => {
+  const { root, fake } = await daemon(t, {});
+  for (const ttl of ['5', '10s', '2d', '-1h', 'soon']) {
+    const { code, err } = await runCli(['token', 'create', '--role', 'db', `--ttl=${ttl}`, '--root', root]);
+    t.equal(code, 2, ttl);
+    t.match(err, 'from 1m to 24h');
+  }
+  t.equal(fake.asked.length, 0);
+  t.equal(parseDuration('1h30m'), 5_400_000);
+});
+
+t.test('plan shows changes, and fails when a program cannot be looked at', async (t) => {
+  const { root } = await daemon(t, {
+    'GET /v1/plan': {
+      json: {
+        plugins: [
+          { name: 'haproxy', changes: [{ kind: 'server-state', summary: 'db_nodes/db2: ready → maint' }] },
+          { name: 'bird', changes: [] },
+        ],
+      },
+    },
+  });
+  const { code, out } = await runCli(['plan', '--root', root]);
+  t.equal(code, 0);
+  t.match(out, /haproxy +server-state +db_nodes\/db2: ready → maint/);
+  t.match(out, 'Nothing to change: bird.');
+
+  const { root: broken } = await daemon(t, {
+    'GET /v1/plan': {
+      json: {
+        plugins: [
+          {
+            name: 'bird',
+            changes: [],
+            error: { code: 'bird-silent', message: 'BIRD does not answer', next: 'systemctl start bird' },
+          },
+        ],
+      },
+    },
+  });
+  const failed = await runCli(['plan', '--json', '--root', broken]);
+  t.equal(failed.code, 1);
+  t.match(JSON.parse(failed.out), { plugins: [{ name: 'bird' }] });
+  t.match(JSON.parse(failed.err), { error: { code: 'bird-silent' } });
+});
+
+t.test('version tells of a daemon that still runs an older one', async (t) => {
+  const { root } = await daemon(t, { 'GET /v1/status': { json: status({ version: '0.0.9' }) } });
+  const { code, out } = await runCli(['version', '--root', root]);
+  t.equal(code, 0);
+  t.match(out, /^bornemisza \d+\.\d+\.\d+ \(Node\.js v/);
+  t.match(out, 'systemctl restart bornemisza@app');
+  t.match(JSON.parse((await runCli(['version', '--json', '--root', root])).out), {
+    daemons: { app: '0.0.9' },
+  });
+});
+
+t.test('daemon is handed over with its role', async (t) => {
+  const seen: string[][] = [];
+  const { code } = await runCli(['daemon', '--role', 'db', '--root', '/x'], {
+    startDaemon: async (argv) => void seen.push(argv),
+  });
+  t.equal(code, 0);
+  t.same(seen, [['--role', 'db', '--root', '/x']]);
+});

@@ -1,0 +1,251 @@
+import { chmod, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import t from 'tap';
+import { portsOf } from '../../../src/cli/doctor/role.ts';
+import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/cli/doctor/sockets.ts';
+import type { Check } from '../../../src/cli/doctor/check.ts';
+import { parseConfig, pathsFor } from '../../../src/daemon/config.ts';
+import { fakeHost, runCli, type Surroundings } from './captured-io.ts';
+import { FakeDaemon, MEMBERS, member, status } from './fake-daemon.ts';
+import { place } from './place.ts';
+
+const CONFIG =
+  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "lo"\n';
+const HEALTHY_HOST = {
+  devices: { lo: ['10.0.0.11'] },
+  programs: {
+    haproxy: (args: readonly string[]) => ({
+      stdout: args[0] === '-v' ? 'HAProxy version 2.6.12 2023/03/28' : '',
+    }),
+    bird: () => ({ stderr: 'BIRD version 2.0.12\n' }),
+    timedatectl: () => ({ stdout: 'yes\n' }),
+    systemctl: (args: readonly string[]) => ({
+      stdout: args
+        .slice(1)
+        .map(() => 'active\n')
+        .join(''),
+    }),
+  },
+} as const;
+
+async function doctor(
+  root: string,
+  given: Surroundings = { host: fakeHost(HEALTHY_HOST) },
+  ...more: string[]
+) {
+  const { code, out, err } = await runCli(['doctor', '--json', '--root', root, ...more], given);
+  const { checks, ok }: { checks: Check[]; ok: boolean } = JSON.parse(out);
+  const find = (name: string): Check | undefined => checks.find((each) => each.name === name);
+  return { code, err, ok, checks, find };
+}
+
+t.test(
+  'before the first set-up doctor looks at the machine, says how to begin, and fails nothing for it',
+  async (t) => {
+    const root = await place(t, { 'var/lib/x': '' });
+    const { code, find, ok } = await doctor(root);
+    t.equal(code, 0);
+    t.ok(ok);
+    t.match(find('set-up'), { state: 'warn', next: /bornemisza init/ });
+    t.match(find('haproxy'), { state: 'ok', detail: 'HAProxy 2.6.12' });
+    t.match(find('bird'), { state: 'ok', detail: 'BIRD 2.0.12' });
+    t.match(find('clock'), { state: 'ok' });
+    t.match(find('disk'), { detail: /MiB free/ });
+  },
+);
+
+t.test('missing programs are named with the package to install', async (t) => {
+  const root = await place(t, { 'var/lib/x': '' });
+  const { code, find, err } = await doctor(root, { host: fakeHost({}) }, '--role', 'db');
+  t.equal(code, 1);
+  t.match(find('haproxy'), { state: 'fail', next: /dnf install haproxy/ });
+  t.match(find('couchdb'), { state: 'fail', next: /docs\.couchdb\.org/ });
+  t.match(find('clock'), { state: 'warn' });
+  t.match(JSON.parse(err), { error: { code: 'doctor-found' } });
+  const release = await place(t, {
+    'opt/couchdb/releases/start_erl.data': '13.2.2.4 3.3.3\n',
+    'var/lib/x': '',
+  });
+  t.match((await doctor(release, { host: fakeHost({}) }, '--role', 'db')).find('couchdb'), {
+    state: 'ok',
+    detail: /CouchDB 3\.3\.3/,
+  });
+});
+
+t.test('between set-up and start doctor says that the daemon is down', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
+  const { code, find } = await doctor(root);
+  t.equal(code, 1);
+  t.match(find('config'), { state: 'ok' });
+  t.match(find('state'), { state: 'fail', next: /bornemisza init/ });
+  t.match(find('daemon'), { state: 'fail', next: 'systemctl start bornemisza@app' });
+  t.match(find('address'), { state: 'ok' });
+  t.match(find('haproxy.cfg'), { state: 'warn' });
+});
+
+t.test('the state must be complete and closed to others', async (t) => {
+  const root = await place(t, {
+    'etc/bornemisza/app.toml': CONFIG,
+    'var/lib/bornemisza/app/unfinished.json': '{}',
+  });
+  const { state } = pathsFor('app', root);
+  await chmod(state, 0o755);
+  t.match((await doctor(root)).find('state'), { state: 'fail', next: `chmod 0700 ${state}` });
+  await chmod(state, 0o700);
+  t.match((await doctor(root)).find('state'), { state: 'fail', detail: 'an init or join did not end' });
+  await writeFile(join(state, 'cluster.json'), '{}');
+  const { find } = await doctor(root);
+  t.match(find('state'), { state: 'ok' });
+  t.match(find('certificate'), { state: 'fail', detail: /chain\.pem/ });
+});
+
+t.test('a real identity has a certificate that lives long enough', async (t) => {
+  const root = await place(t);
+  const made = await runCli(['init', '--role', 'app', '--root', root, '--json'], { host: fakeHost({}) });
+  t.equal(made.code, 0, made.err);
+  const { find } = await doctor(root, { host: fakeHost({}) });
+  t.match(find('state'), { state: 'ok' });
+  t.match(find('certificate'), { state: 'ok', detail: /valid for \d+ d/ });
+});
+
+t.test(
+  'a configuration with a mistake is shown with its correction, and the rest is still looked at',
+  async (t) => {
+    const root = await place(t, { 'etc/bornemisza/app.toml': `${CONFIG}[helth]\nrise = 3\n` });
+    const { find } = await doctor(root);
+    t.match(find('config'), { state: 'fail', detail: /did you mean "health"/ });
+    t.match(find('daemon'), { state: 'fail' });
+  },
+);
+
+t.test('an address that is elsewhere and a device that is down are told', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG.replace('"lo"', '"eth9"') });
+  const moved = await doctor(root, { host: fakeHost({ devices: { eth1: ['10.0.0.99'] } }) });
+  t.match(moved.find('address'), {
+    state: 'fail',
+    detail: /10\.0\.0\.11 is not on this host, which has 10\.0\.0\.99 on eth1/,
+  });
+  t.match(moved.find('devices'), { state: 'fail', detail: /eth9 down or absent/ });
+  const other = await doctor(root, { host: fakeHost({ devices: { eth1: ['10.0.0.11'] } }) });
+  t.match(other.find('address'), { state: 'fail', next: 'correct private_device' });
+});
+
+t.test('a port that another program holds is found, by the kernel’s own table', async (t) => {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  t.match(inTheWay(await listeningSockets(), '127.0.0.1', port), [
+    { address: '127.0.0.1', port, uid: process.geteuid?.() },
+  ]);
+
+  const root = await place(t, { 'etc/bornemisza/app.toml': `${CONFIG}[edge]\ndatabase_port = ${port}\n` });
+  const stranger = await doctor(root, { host: fakeHost({ ...HEALTHY_HOST, uid: 4242 }) });
+  t.match(stranger.find('ports'), {
+    state: 'fail',
+    detail: new RegExp(`127\\.0\\.0\\.1:${port}`),
+    next: /ss -ltnp/,
+  });
+});
+
+t.test('listening sockets are read from the kernel’s text', async (t) => {
+  const text = [
+    '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode',
+    '   0: 0B00000A:1005 00000000:0000 0A 00000000:00000000 00:00000000 00000000   990        0 1 1',
+    '   1: 00000000:01BB 00000000:0000 0A 00000000:00000000 00:00000000 00000000   991        0 1 1',
+    '   2: 0100007F:9999 0100007F:0050 01 00000000:00000000 00:00000000 00000000     0        0 1 1',
+    '   3: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 33 0 1',
+    '   4: 0000000000000000FFFF00000100007F:1760 00000000000000000000000000000000:0000 0A 0:0 0:0 0 34 0 1',
+  ].join('\n');
+  const sockets = parseProcNetTcp(text);
+  t.same(sockets, [
+    { address: '10.0.0.11', port: 4101, uid: 990 },
+    { address: '0.0.0.0', port: 443, uid: 991 },
+    { address: '0.0.0.0', port: 8080, uid: 33 },
+    { address: '127.0.0.1', port: 5984, uid: 34 },
+  ]);
+  t.equal(inTheWay(sockets, '10.0.0.12', 4101).length, 0);
+  t.equal(inTheWay(sockets, '*', 4101).length, 1);
+  t.equal(inTheWay(sockets, '127.0.0.1', 443).length, 1);
+});
+
+t.test('every port of the two roles is looked at, and none twice where both run on one host', async (t) => {
+  const ports = (['app', 'db'] as const).flatMap((role) =>
+    portsOf(parseConfig(CONFIG, role, 'x')).map(([, port]) => port),
+  );
+  t.same(
+    ports.sort((a, b) => a - b),
+    [80, 443, 4101, 4103, 5984, 6984, 6985, 8404, 8405, 8443, 9100, 15984],
+  );
+});
+
+t.test('a running daemon tells of peers, drift, guards and programs that fail', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
+  const drifting = member({ name: 'app3/app', settingsDigest: 'ffff' });
+  const fake = await new FakeDaemon(root, 'app', {
+    'GET /v1/status': {
+      json: status({
+        health: 'down',
+        checks: [{ name: 'haproxy', health: 'down', required: true, detail: '503', sinceMs: 1 }],
+      }),
+    },
+    'GET /v1/members': { json: { self: 'app1/app', members: [...MEMBERS, drifting] } },
+  }).start();
+  t.teardown(() => fake.stop());
+  const { code, find } = await doctor(root);
+  t.equal(code, 1);
+  t.match(find('control socket'), { state: 'ok', detail: /app1\/app of cluster shop/ });
+  t.match(find('health'), { state: 'fail', detail: /haproxy \(503\)/ });
+  t.match(find('peers'), { state: 'warn', detail: /db2\/db dead/, next: 'bornemisza explain db2/db' });
+  t.match(find('settings'), { state: 'warn', detail: /app3\/app/ });
+  t.match(find('guards'), { state: 'warn', next: /guards release/ });
+  t.match(
+    (await doctor(root)).checks.filter((each) => each.area === 'app' && each.name === 'bird'),
+    [{ state: 'fail', next: 'systemctl start bird' }],
+  );
+});
+
+t.test('a node that reaches none of its peers fails, and looks at the network first', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
+  const [self, ...others] = MEMBERS;
+  const fake = await new FakeDaemon(root, 'app', {
+    'GET /v1/status': { json: status({ plugins: [], held: [], warnings: [] }) },
+    'GET /v1/members': {
+      json: { self: 'app1/app', members: [self, ...others.map((each) => ({ ...each, state: 'dead' }))] },
+    },
+  }).start();
+  t.teardown(() => fake.stop());
+  t.match((await doctor(root)).find('peers'), { state: 'fail', next: /private network/ });
+});
+
+t.test('people get a table and a count, and the first thing that is not right', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
+  const { code, out, err } = await runCli(['doctor', '--root', root], {
+    host: fakeHost(HEALTHY_HOST),
+    columns: 90,
+  });
+  t.equal(code, 1);
+  t.match(out, /WHERE +WHAT +STATE +DETAIL/);
+  t.match(out, /\d+ ok, \d+ to look at, \d+ not right/);
+  t.match(err, /\d+ things are not right; first: state/);
+});
+
+t.test('config check names every problem, or says that all is well', async (t) => {
+  const root = await place(t, {
+    'etc/bornemisza/app.toml': CONFIG,
+    'etc/bornemisza/services.d/shop.toml': 'name = "shop"\nport = 3000\n',
+  });
+  const good = await runCli(['config', 'check', '--root', root]);
+  t.equal(good.code, 0);
+  t.match(good.out, 'app.toml is valid, with service shop.');
+  await writeFile(join(root, 'etc/bornemisza/services.d/shop.toml'), 'name = "shop"\nprt = 3000\n');
+  const bad = await runCli(['config', 'check', '--role', 'app', '--json', '--root', root]);
+  t.equal(bad.code, 1);
+  t.match(JSON.parse(bad.out), { files: [{ valid: false, error: { code: 'config-invalid' } }] });
+  t.match(JSON.parse(bad.err).error.message, /unknown key "prt"; did you mean "port"/);
+  t.match((await runCli(['config', 'check', '--root', await place(t)])).err, 'not part of a cluster yet');
+});

@@ -1,0 +1,305 @@
+import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { pathsFor } from '../../../src/daemon/config.ts';
+import { parseConfig } from '../../../src/daemon/config.ts';
+import { peerIdOf } from '../../../src/daemon/identity/node-key.ts';
+import { stateOf } from '../../../src/daemon/identity/state.ts';
+import { createToken, formatToken } from '../../../src/daemon/identity/tokens.ts';
+import { fakeHost, runCli } from './captured-io.ts';
+import { FakeDaemon, status } from './fake-daemon.ts';
+import { place } from './place.ts';
+
+const read = (root: string, path: string): Promise<string> => readFile(join(root, path), 'utf8');
+const init = (root: string, ...more: string[]) =>
+  runCli(['init', '--role', 'app', '--root', root, ...more], { host: fakeHost({}), terminal: true });
+
+function tokenFor(role: 'app' | 'db', cluster = 'shop-example', ttlMs = 60_000): string {
+  return formatToken(
+    createToken({
+      cluster,
+      // Port 9 (discard) of this host: nobody listens.
+      issuer: { address: '127.0.0.1', port: 9, peerId: peerIdOf(new Uint8Array(32).fill(7)) },
+      rootFingerprint: 'ab'.repeat(32),
+      role,
+      expiresAtMs: Date.now() + ttlMs,
+    }),
+  );
+}
+
+/** One cluster is founded for all tests (three RSA keys take a while); each that needs one works on a copy. */
+let founded: { readonly root: string; readonly first: Awaited<ReturnType<typeof init>> };
+t.before(async () => {
+  const root = await place(t);
+  founded = { root, first: await init(root) };
+});
+
+async function foundedPlace(test: Parameters<typeof place>[0]): Promise<string> {
+  const root = await place(test);
+  await cp(founded.root, root, { recursive: true });
+  return root;
+}
+
+t.test('init finds everything out, says what it does, and says what comes next', async (t) => {
+  const { root, first } = founded;
+  const { code, out, err } = first;
+  t.equal(err, '');
+  t.equal(code, 0);
+  t.match(out, /node +app1\/app of cluster shop-example/);
+  t.match(out, /private +10\.0\.0\.11 on eth1 \(10\.0\.0\.0\/24\)/);
+  t.match(out, /public +eth0/);
+  t.match(out, 'This will:');
+  t.match(out, 'systemctl enable --now bornemisza@app');
+  t.match(out, 'bornemisza token create --role');
+  t.match(out, 'sudo bornemisza join -');
+  t.match(out, '-----BEGIN BORNEMISZA RECOVERY BUNDLE-----');
+  t.match(out, /Passphrase: [a-z0-9-]{20,}/);
+
+  const paths = pathsFor('app', root);
+  t.match(parseConfig(await readFile(paths.config, 'utf8'), 'app', 'x'), {
+    node: { cluster: 'shop-example', host: 'app1' },
+    network: {
+      private_address: '10.0.0.11',
+      private_network: '10.0.0.0/24',
+      private_device: 'eth1',
+      public_device: 'eth0',
+    },
+    floating: { mode: 'off' },
+  });
+  t.equal((await stat(paths.config)).mode & 0o777, 0o640);
+  t.equal((await stat(paths.state)).mode & 0o777, 0o700);
+  t.equal((await stat(paths.haproxyFiles)).mode & 0o7777, 0o2750);
+  t.equal(await stateOf(paths.state), 'complete');
+});
+
+t.test('a second init is refused and changes nothing', async (t) => {
+  const root = await foundedPlace(t);
+  const before = await read(root, 'var/lib/bornemisza/app/cluster.json');
+  const again = await init(root);
+  t.equal(again.code, 1);
+  t.match(again.err, 'this host is app1/app of cluster shop-example already');
+  t.match(again.err, 'systemctl enable --now bornemisza@app');
+  t.equal(await read(root, 'var/lib/bornemisza/app/cluster.json'), before);
+});
+
+t.test('--reset sets the old identity aside, whole', async (t) => {
+  const root = await foundedPlace(t);
+  const before = await read(root, 'var/lib/bornemisza/app/node.key');
+  const { code, out } = await init(root, '--reset');
+  t.equal(code, 0);
+  const old = (await readdir(pathsFor('app', root).state)).find((name) => name.startsWith('old-')) ?? '';
+  t.match(out, old);
+  t.equal(await read(root, `var/lib/bornemisza/app/${old}/node.key`), before);
+  t.not(await read(root, 'var/lib/bornemisza/app/node.key'), before);
+});
+
+t.test('init goes on after a half-done run, and keeps a configuration that is there', async (t) => {
+  const root = await foundedPlace(t);
+  const paths = pathsFor('app', root);
+  await rm(join(paths.state, 'cluster.json'));
+  await writeFile(join(paths.state, 'unfinished.json'), JSON.stringify({ version: 1, what: 'init' }));
+  const edited = `# mine\n${await readFile(paths.config, 'utf8')}`;
+  await writeFile(paths.config, edited);
+  const { code, out } = await init(root);
+  t.equal(code, 0);
+  t.match(out, 'there already: it is kept');
+  t.equal(await readFile(paths.config, 'utf8'), edited);
+  t.equal(await stateOf(paths.state), 'complete');
+});
+
+t.test('a configuration that is there is never silently contradicted, nor trusted blindly', async (t) => {
+  const root = await foundedPlace(t);
+  const paths = pathsFor('app', root);
+  const other = await init(root, '--cluster', 'else');
+  t.equal(other.code, 1);
+  t.match(other.err, /app\.toml says cluster "shop-example", this command "else"/);
+
+  const moved = await runCli(['init', '--role', 'app', '--root', root], {
+    host: fakeHost({ devices: { eth1: ['10.0.0.99'] } }),
+  });
+  t.equal(moved.code, 1);
+  t.match(moved.err, '10.0.0.11 is not on device eth1; there are 10.0.0.99 on eth1');
+
+  await writeFile(paths.config, '[nod]\n');
+  const broken = await init(root);
+  t.equal(broken.code, 1);
+  t.match(broken.err, 'unknown key "nod"; did you mean "node"?');
+});
+
+t.test('nothing is written when something cannot be found out', async (t) => {
+  const root = await place(t);
+  const table: readonly (readonly [Parameters<typeof fakeHost>[0], RegExp])[] = [
+    [{ devices: { eth0: ['203.0.113.7'] } }, /no private address/],
+    [
+      { devices: { eth1: ['10.0.0.1'], eth2: ['10.9.0.1'] } },
+      /2 private addresses: 10\.0\.0\.1 on eth1, 10\.9\.0\.1 on eth2/,
+    ],
+    [{ hostname: 'my_host.shop' }, /cannot be a host's name/],
+    [{ hostname: 'app1' }, /has no domain to name the cluster after/],
+  ];
+  for (const [facts, message] of table) {
+    const { code, err } = await runCli(['init', '--role', 'app', '--root', root], { host: fakeHost(facts) });
+    t.equal(code, 1);
+    t.match(err, message);
+  }
+  t.same(await readdir(root), []);
+});
+
+t.test('values that would break out of a file are refused', async (t) => {
+  const root = await place(t);
+  for (const [flag, value] of [
+    ['--certificate', '/etc/x"\ny.pem'],
+    ['--certificate', 'site.pem'],
+    ['--host', 'a"b'],
+    ['--cluster', 'a\nb'],
+    ['--floating-ip', '203.0.113.10; drop'],
+  ] as const) {
+    const { code, err } = await init(root, flag, value);
+    t.not(code, 0, `${flag} ${JSON.stringify(value)}`);
+    t.notMatch(err, 'unexpected');
+  }
+  t.same(await readdir(root), []);
+});
+
+t.test('setting up for real takes root', async (t) => {
+  for (const argv of [
+    ['init', '--role', 'app'],
+    ['join', tokenFor('db')],
+  ]) {
+    const { code, err } = await runCli(argv, { host: fakeHost({ uid: 1000 }) });
+    t.equal(code, 4);
+    t.match(err, 'sudo');
+  }
+});
+
+t.test('init is refused while the daemon runs', async (t) => {
+  const root = await place(t);
+  const fake = await new FakeDaemon(root, 'app', { 'GET /v1/status': { json: status() } }).start();
+  t.teardown(() => fake.stop());
+  const { code, err } = await init(root);
+  t.equal(code, 1);
+  t.match(err, 'bornemisza@app runs on this host');
+});
+
+t.test(
+  'the recovery bundle goes to a file where nobody reads along, and founds the cluster anew',
+  async (t) => {
+    const root = await place(t, { passphrase: 'correct horse battery staple\n' });
+    const secret = join(root, 'passphrase');
+    const { code, out } = await runCli(
+      ['init', '--role', 'db', '--root', root, '--json', '--passphrase-file', secret],
+      { host: fakeHost({}) },
+    );
+    t.equal(code, 0);
+    const answer = JSON.parse(out);
+    t.match(answer, {
+      cluster: 'shop-example',
+      name: 'app1/db',
+      recoveryFile: join(root, 'root/bornemisza-recovery-shop-example.txt'),
+    });
+    t.equal((await stat(answer.recoveryFile)).mode & 0o777, 0o600);
+    const kept = await readFile(answer.recoveryFile, 'utf8');
+    t.notMatch(kept, 'correct horse');
+    t.notMatch(out, 'BEGIN BORNEMISZA');
+
+    const second = await place(t);
+    const recovered = await runCli(
+      [
+        'init',
+        '--role',
+        'db',
+        '--root',
+        second,
+        '--json',
+        '--passphrase-file',
+        secret,
+        '--recover',
+        answer.recoveryFile,
+      ],
+      { host: fakeHost({}) },
+    );
+    t.equal(recovered.code, 0, recovered.err);
+    t.equal(JSON.parse(recovered.out).rootFingerprint, answer.rootFingerprint);
+
+    const alone = await runCli(['init', '--role', 'db', '--root', root, '--recover', answer.recoveryFile], {
+      host: fakeHost({}),
+    });
+    t.equal(alone.code, 2);
+    t.match(alone.err, '--recover needs --passphrase-file');
+  },
+);
+
+t.test('join reads the token from standard input, a file or the command line', async (t) => {
+  const text = tokenFor('db');
+  const root = await place(t, { token: `${text}\n` });
+  // The issuer is not there: that the join gets so far shows that the token was read.
+  const host = fakeHost({ devices: { lo: ['127.0.0.1'] }, hostname: 'db1' });
+  const options = ['--private-address', '127.0.0.1', '--root', root];
+  for (const [argv, stdin] of [
+    [['join', '-'], text],
+    [['join', '--token-file', join(root, 'token')], ''],
+    [['join', text], ''],
+  ] as const) {
+    const { code, out, err } = await runCli([...argv, ...options], { host, stdin });
+    t.equal(code, 1);
+    t.match(out, /node +db1\/db of cluster shop-example/);
+    t.match(err, /127\.0\.0\.1/);
+    t.match(err, 'next:');
+    t.notMatch(out + err, text);
+  }
+});
+
+t.test('a bad token ends in one sentence and writes nothing', async (t) => {
+  const root = await place(t);
+  const good = tokenFor('db');
+  const table: readonly (readonly [string[], string, number, RegExp])[] = [
+    [['-'], '', 2, /standard input held no token/],
+    [['-'], 'x'.repeat(9000), 2, /holds more than a token/],
+    [['-'], good.slice(0, -4), 1, /cut short or mistyped/],
+    [['hello'], '', 1, /not a join token/],
+    [[], '', 2, /no token was given/],
+    [['-', '--token-file', '/x'], good, 2, /exclude each other/],
+    [['--token-file', '/nowhere/x'], '', 1, /cannot read \/nowhere\/x: ENOENT/],
+    [['-', '--role', 'app'], good, 2, /the token admits role db, not app/],
+  ];
+  for (const [argv, stdin, exit, message] of table) {
+    const { code, err } = await runCli(['join', ...argv, '--root', root], { host: fakeHost({}), stdin });
+    t.equal(code, exit, JSON.stringify(argv));
+    t.match(err, message);
+  }
+  t.same(await readdir(root), []);
+});
+
+t.test('a token that ended is told as such, and the join can be run again with a fresh one', async (t) => {
+  const root = await place(t);
+  const host = fakeHost({ devices: {}, hostname: 'db1' });
+  const stdin = tokenFor('db', 'shop-example', -3_600_000);
+  const { code, err } = await runCli(['join', '-', '--private-address', '127.0.0.1', '--root', root], {
+    host,
+    stdin,
+  });
+  t.equal(code, 1);
+  t.match(err, 'The token ended at');
+  t.match(err, 'next: Create a fresh one');
+  t.equal(await stateOf(pathsFor('db', root).state), 'unfinished');
+});
+
+t.test('a node that is a member already is not joined again', async (t) => {
+  const root = await foundedPlace(t);
+  const { code, err } = await runCli(['join', '-', '--root', root], {
+    host: fakeHost({}),
+    stdin: tokenFor('app'),
+  });
+  t.equal(code, 1);
+  t.match(err, 'this host is app1/app of a cluster already');
+});
+
+t.test('a disk that cannot be written ends in one sentence', async (t) => {
+  const root = await place(t);
+  // A file where a directory must be: fails for root too.
+  await mkdir(join(root, 'var/lib'), { recursive: true });
+  await writeFile(join(root, 'var/lib/bornemisza'), '');
+  const { code, err } = await init(root);
+  t.equal(code, 1);
+  t.match(err, /^bornemisza: .*\n {2}next: .*\n$/);
+});
