@@ -1,0 +1,407 @@
+import { stat } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import { runCommand } from '../command.ts';
+import { type Plugin, PluginError } from '../contract.ts';
+import { readIfPresent, replaceFile, type Staged, stageFile } from '../files.ts';
+import {
+  birdNotRunning,
+  type BirdProtocol,
+  parseProtocols,
+  parseReply,
+  type ReplyLine,
+  tell,
+} from './control.ts';
+import type { BirdDesired } from './desired.ts';
+import { addAddress, addDevice, raiseDevice, readDevices, removeAddress } from './device.ts';
+import {
+  type BirdChange,
+  type BirdObserved,
+  FRAGMENT,
+  localAsIn,
+  planBird,
+  PROTOCOL,
+  type RunningBird,
+} from './plan.ts';
+
+export interface BirdOptions {
+  /** Included by root's bird.conf, e.g. /etc/bird/bornemisza.d. */
+  readonly fragmentDirectory: string;
+  /** E.g. /run/bird/bird.ctl. */
+  readonly controlSocket: string;
+  readonly binary?: string;
+  /** How often addresses and the announcement are looked at. Default 500. */
+  readonly watchIntervalMs?: number;
+}
+
+export interface BirdCheckpoint {
+  /** The file as it was; it says as well whether the addresses were announced. */
+  readonly fragment: string | undefined;
+}
+
+const CHECK_TIMEOUT_MS = 10_000;
+/** A reconfiguration waits for sessions that have to end first. */
+const CONFIGURE_TIMEOUT_MS = 5000;
+const FILE_MODE = 0o640;
+
+/** The one writer of the floating IPs: their device, their addresses, and whether BIRD tells the provider. */
+export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange, BirdCheckpoint> {
+  readonly name = 'bird';
+  readonly #options: BirdOptions;
+  #staged: Staged | undefined;
+  #endWatch: (() => void) | undefined;
+
+  constructor(options: BirdOptions) {
+    this.#options = options;
+  }
+
+  async observe(signal: AbortSignal): Promise<BirdObserved> {
+    const fragment = await readIfPresent(this.#path);
+    const [devices, protocols] = await Promise.all([readDevices(signal), this.#protocols(signal)]);
+    const localAs =
+      protocols?.find((each) => each.localAs !== undefined)?.localAs ?? localAsIn(fragment ?? '');
+    return {
+      devices,
+      fragment,
+      localAs,
+      running: protocols === undefined ? undefined : runningBird(protocols),
+    };
+  }
+
+  plan(desired: BirdDesired, observed: BirdObserved): BirdChange[] {
+    return planBird(desired, observed);
+  }
+
+  /** Proves the fragment alone; what root's bird.conf makes of it BIRD itself says before it takes it. */
+  async validate(changes: readonly BirdChange[], signal: AbortSignal): Promise<void> {
+    await this.#discardStaged();
+    const file = changes.find((change) => change.kind === 'file');
+    // Nothing but `disabled` differs: BIRD won't even read it.
+    if (
+      file?.kind !== 'file' ||
+      !changes.some((change) => change.kind === 'configure' || change.kind === 'start')
+    )
+      return;
+    // Not `.conf`: root's include must not see it yet.
+    this.#staged = await stageFile(this.#path, file.content, { mode: FILE_MODE, suffix: '.staged' });
+    try {
+      await this.#check(this.#staged.stagedPath, signal);
+    } catch (error) {
+      await this.#discardStaged();
+      throw error;
+    }
+  }
+
+  async apply(changes: readonly BirdChange[], signal: AbortSignal): Promise<BirdCheckpoint> {
+    const checkpoint = { fragment: await readIfPresent(this.#path) };
+    let touched = false;
+    try {
+      for (const change of changes) {
+        await this.#make(change, signal);
+        touched = true;
+      }
+    } catch (error) {
+      if (!(error instanceof PluginError)) throw error;
+      if (error.code === 'bird-config-refused') await this.#restore(checkpoint.fragment);
+      const { code, message, next, outcome } = error;
+      throw new PluginError({
+        code,
+        message,
+        next,
+        outcome,
+        stateChanged: touched || error.stateChanged,
+        cause: error,
+      });
+    } finally {
+      await this.#discardStaged();
+    }
+    return checkpoint;
+  }
+
+  async verify(desired: BirdDesired, signal: AbortSignal): Promise<void> {
+    const left = this.plan(desired, await this.observe(signal));
+    if (left.length === 0) return;
+    throw new PluginError({
+      code: 'bird-not-as-planned',
+      message: `after the changes BIRD still differs: ${left
+        .slice(0, 3)
+        .map((change) => change.summary)
+        .join('; ')}`,
+      next: 'see `birdc show protocols all bornemisza_floating` and `journalctl -u bird`',
+      outcome: 'retry',
+      stateChanged: true,
+    });
+  }
+
+  /** The fragment as it was, and BIRD according to it. Device and addresses stay: an address alone draws nothing. */
+  async rollback(checkpoint: BirdCheckpoint, signal: AbortSignal): Promise<void> {
+    await this.#restore(checkpoint.fragment);
+    if (checkpoint.fragment !== undefined && (await this.#protocols(signal)) !== undefined)
+      await this.#configure(undefined, signal);
+  }
+
+  async close(): Promise<void> {
+    this.#endWatch?.();
+    await this.#discardStaged();
+  }
+
+  /** An open connection to BIRD tells its end at once; addresses and what is done by hand are looked at twice a second. */
+  watch(changed: (what: string) => void): () => void {
+    this.#endWatch?.();
+    const link = new BirdLink(this.#options.controlSocket, changed);
+    let last: readonly string[] | undefined;
+    let timer: NodeJS.Timeout | undefined;
+    let ended = false;
+    const look = async (): Promise<void> => {
+      const sight = [addressesNow(), await this.#fileMark(), await link.announcing()];
+      if (ended) return;
+      const which = last === undefined ? -1 : sight.findIndex((each, index) => each !== last?.[index]);
+      if (which >= 0)
+        changed(
+          which === 2
+            ? `announcement of the floating IPs: ${last?.[2]} → ${sight[2]}`
+            : (WATCHED[which] ?? ''),
+        );
+      last = sight;
+      timer = setTimeout(() => void look(), this.#options.watchIntervalMs ?? 500);
+    };
+    void look();
+    this.#endWatch = () => {
+      ended = true;
+      clearTimeout(timer);
+      link.close();
+    };
+    return this.#endWatch;
+  }
+
+  get #path(): string {
+    return join(this.#options.fragmentDirectory, FRAGMENT);
+  }
+
+  async #fileMark(): Promise<string> {
+    const facts = await stat(this.#path, { bigint: true }).catch(() => undefined);
+    return facts === undefined ? 'no file' : `file ${facts.ino}/${facts.mtimeNs}`;
+  }
+
+  async #protocols(signal: AbortSignal): Promise<BirdProtocol[] | undefined> {
+    try {
+      const [lines = []] = await tell(this.#options.controlSocket, ['show protocols all'], { signal });
+      return parseProtocols(lines);
+    } catch (error) {
+      if (error instanceof PluginError && error.code === 'bird-not-running') return undefined;
+      throw error;
+    }
+  }
+
+  async #check(staged: string, signal: AbortSignal): Promise<void> {
+    const main = await stageFile(
+      join(this.#options.fragmentDirectory, 'check'),
+      `router id 192.0.2.1;\nprotocol device {}\ninclude "${staged}";\n`,
+      {
+        suffix: '.staged',
+      },
+    );
+    try {
+      const options = { timeoutMs: CHECK_TIMEOUT_MS, signal, missingNext: 'install it: `dnf install bird`' };
+      const { code, stderr, stdout } = await runCommand(
+        this.#options.binary ?? 'bird',
+        ['-p', '-c', main.stagedPath],
+        options,
+      );
+      if (code !== 0) throw configRefused(`${stderr}${stdout}`.trim());
+    } finally {
+      await main.discard();
+    }
+  }
+
+  async #make(change: BirdChange, signal: AbortSignal): Promise<void> {
+    switch (change.kind) {
+      case 'withdraw':
+        return await this.#switch('disable', signal);
+      case 'announce':
+        return await this.#switch('enable', signal);
+      case 'device-add':
+        return await addDevice(change.device, signal);
+      case 'device-up':
+        return await raiseDevice(change.device, signal);
+      case 'address-add':
+        return await addAddress(change.device, change.address, signal);
+      case 'address-remove':
+        return await removeAddress(change.device, change.address, signal);
+      case 'file': {
+        const staged = this.#staged;
+        this.#staged = undefined;
+        if (staged !== undefined) return await staged.commit();
+        await replaceFile(this.#path, change.content, { mode: FILE_MODE });
+        return;
+      }
+      case 'configure':
+        return await this.#configure(change.digest, signal);
+      case 'start':
+        if ((await this.#protocols(signal)) === undefined) throw birdNotRunning(this.#options.controlSocket);
+        return;
+    }
+  }
+
+  /** 0009 disabled, 0008 already disabled, 0011 enabled, 0010 already enabled; the last line is always an empty 0000. */
+  async #switch(verb: 'enable' | 'disable', signal: AbortSignal): Promise<void> {
+    const [lines = []] = await tell(this.#options.controlSocket, [`${verb} ${PROTOCOL}`], { signal });
+    const complaint = lines.find(({ code }) => code >= 8000);
+    if (complaint !== undefined) throw refusedCommand(`${verb} ${PROTOCOL}`, complaint.text);
+  }
+
+  /**
+   * Has BIRD read its files again. It takes `disabled` from there whatever was enabled by hand, which is why the
+   * file always says what should be.
+   */
+  async #configure(digest: string | undefined, signal: AbortSignal): Promise<void> {
+    const { controlSocket } = this.#options;
+    const [check = []] = await tell(controlSocket, ['configure check'], { signal });
+    refuse(check);
+    const [done = []] = await tell(controlSocket, ['configure'], { signal, timeoutMs: CONFIGURE_TIMEOUT_MS });
+    refuse(done);
+    if (digest !== undefined) await this.#awaitLoaded(digest, signal);
+  }
+
+  /** 0004 to `configure` means in progress: some protocol has to end first. */
+  async #awaitLoaded(digest: string, signal: AbortSignal): Promise<void> {
+    const deadline = performance.now() + CONFIGURE_TIMEOUT_MS;
+    while (performance.now() < deadline) {
+      if (runningBird((await this.#protocols(signal)) ?? []).loaded === digest) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    const { fragmentDirectory } = this.#options;
+    throw refusedCommand(
+      'configure',
+      `the fragment is not loaded: does bird.conf include ${fragmentDirectory}/*.conf?`,
+    );
+  }
+
+  /** Without a former fragment the new one stays: it has passed its own check and waits for a bird.conf that is right. */
+  async #restore(fragment: string | undefined): Promise<void> {
+    if (fragment !== undefined) await replaceFile(this.#path, fragment, { mode: FILE_MODE });
+  }
+
+  async #discardStaged(): Promise<void> {
+    const staged = this.#staged;
+    this.#staged = undefined;
+    await staged?.discard();
+  }
+}
+
+const WATCHED = ['an address of this host changed', 'the fragment for BIRD changed'];
+
+/** getifaddrs: one system call, no process. A device that is down doesn't appear. */
+function addressesNow(): string {
+  return Object.entries(networkInterfaces())
+    .flatMap(([device, all = []]) =>
+      all.filter(({ family }) => family === 'IPv4').map(({ address }) => `${device} ${address}`),
+    )
+    .sort()
+    .join(', ');
+}
+
+function runningBird(protocols: readonly BirdProtocol[]): RunningBird {
+  const floating = protocols.find((protocol) => protocol.name === PROTOCOL);
+  return {
+    loaded: floating === undefined ? undefined : /^bornemisza (\w+)$/.exec(floating.description)?.[1],
+    announcing: floating?.up ?? false,
+    sessions: protocols.filter(({ kind }) => kind === 'BGP').map(({ name, info }) => ({ name, state: info })),
+  };
+}
+
+/** A connection to the control socket that stays open, so that BIRD's end is known when it happens. */
+class BirdLink {
+  readonly #path: string;
+  readonly #changed: (what: string) => void;
+  #socket: Socket | undefined;
+  #closed = false;
+
+  constructor(path: string, changed: (what: string) => void) {
+    this.#path = path;
+    this.#changed = changed;
+  }
+
+  /** `up`, `down`, `not loaded`, or `BIRD is not running`. */
+  async announcing(): Promise<string> {
+    const socket = this.#socket ?? (await this.#open());
+    if (socket === undefined) return 'BIRD is not running';
+    const lines = await question(socket, `show protocols ${PROTOCOL}\n`);
+    if (lines === undefined) return 'BIRD does not answer';
+    const protocol = parseProtocols(lines).find(({ name }) => name === PROTOCOL);
+    if (protocol === undefined) return 'not loaded';
+    return protocol.up ? 'up' : 'down';
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#socket?.destroy();
+  }
+
+  async #open(): Promise<Socket | undefined> {
+    const socket = connect(this.#path);
+    socket.on('error', () => {});
+    const greeting = await question(socket, undefined);
+    if (greeting === undefined || this.#closed) {
+      socket.destroy();
+      return undefined;
+    }
+    this.#socket = socket;
+    socket.once('close', () => {
+      this.#socket = undefined;
+      if (!this.#closed) this.#changed('BIRD is not running');
+    });
+    return socket;
+  }
+}
+
+/** One answer on an open connection; undefined when it closes or says nothing for a second. */
+function question(socket: Socket, command: string | undefined): Promise<ReplyLine[] | undefined> {
+  return new Promise((resolve) => {
+    let text = '';
+    const settle = (lines: ReplyLine[] | undefined): void => {
+      clearTimeout(timer);
+      socket.off('data', take);
+      socket.off('close', gone);
+      if (lines === undefined) socket.destroy();
+      resolve(lines);
+    };
+    const take = (chunk: Buffer): void => {
+      text += chunk.toString('latin1');
+      const reply = parseReply(text);
+      if (reply !== undefined) settle(reply.lines);
+      else if (text.length > 1024 * 1024) settle(undefined);
+    };
+    const gone = (): void => settle(undefined);
+    const timer = setTimeout(gone, 1000);
+    socket.on('data', take);
+    socket.once('close', gone);
+    if (command !== undefined) socket.write(command);
+  });
+}
+
+function refuse(lines: readonly ReplyLine[]): void {
+  const complaint = lines.find(({ code }) => code >= 8000);
+  if (complaint !== undefined) throw configRefused(complaint.text);
+}
+
+function configRefused(said: string): PluginError {
+  return new PluginError({
+    code: 'bird-config-refused',
+    message: `BIRD refuses its configuration: ${said.split('\n')[0]?.slice(0, 300)}`,
+    next: 'correct the file and line that it names (`bird -p`); BIRD keeps running with what it had',
+    outcome: 'retry',
+    stateChanged: false,
+  });
+}
+
+function refusedCommand(command: string, said: string): PluginError {
+  return new PluginError({
+    code: 'bird-command-refused',
+    message: `BIRD refuses \`${command}\`: ${said.slice(0, 300)}`,
+    next: 'see `bornemisza doctor`; bird.conf must include the fragment of bornemisza',
+    outcome: 'retry',
+    stateChanged: false,
+  });
+}

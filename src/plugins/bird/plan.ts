@@ -1,0 +1,175 @@
+import { createHash } from 'node:crypto';
+import { isIPv4 } from 'node:net';
+import { type PlannedChange, PluginError } from '../contract.ts';
+import type { BirdDesired } from './desired.ts';
+
+/** The direct protocol that carries the floating IPs into BIRD. Enabled: announced; disabled: withdrawn. */
+export const PROTOCOL = 'bornemisza_floating';
+export const FRAGMENT = 'bornemisza.conf';
+
+export interface ObservedDevice {
+  readonly up: boolean;
+  /** IPv4 addresses with their prefix length, e.g. `192.0.2.7/32`. */
+  readonly addresses: readonly string[];
+}
+
+/** What a running BIRD says about itself. */
+export interface RunningBird {
+  /** Digest of the fragment that it has loaded, from the protocol's description; undefined: not loaded. */
+  readonly loaded: string | undefined;
+  readonly announcing: boolean;
+  readonly sessions: readonly { readonly name: string; readonly state: string }[];
+}
+
+export interface BirdObserved {
+  readonly devices: ReadonlyMap<string, ObservedDevice>;
+  readonly fragment: string | undefined;
+  /** AS number of this node, from BIRD's sessions or else from the fragment; undefined: not known yet. */
+  readonly localAs: number | undefined;
+  /** Undefined: nobody answers at the control socket. */
+  readonly running: RunningBird | undefined;
+}
+
+/** In the order in which they are made. */
+export type BirdChange = PlannedChange &
+  (
+    | { readonly kind: 'withdraw' }
+    | { readonly kind: 'device-add'; readonly device: string }
+    | { readonly kind: 'device-up'; readonly device: string }
+    | { readonly kind: 'address-add'; readonly device: string; readonly address: string }
+    | { readonly kind: 'address-remove'; readonly device: string; readonly address: string }
+    | { readonly kind: 'file'; readonly content: string }
+    | { readonly kind: 'configure'; readonly digest: string }
+    | { readonly kind: 'start' }
+    | { readonly kind: 'announce' }
+  );
+
+/** More would not be longer for any provider, and some refuse paths with many repetitions. */
+const MAX_PREPENDS = 8;
+
+export interface Fragment {
+  readonly content: string;
+  /** Of all but whether it is announced: only when this differs must BIRD read its configuration again. */
+  readonly digest: string;
+}
+
+/**
+ * The file that root's bird.conf includes. It can bring nothing into BIRD but the configured addresses.
+ *
+ * @throws PluginError `bird-value-refused` when a value could be read as anything but itself
+ */
+export function renderFragment(desired: BirdDesired, localAs: number | undefined): Fragment {
+  // IFNAMSIZ is 16 with the closing zero.
+  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/.test(desired.device))
+    throw refused('floating device', desired.device);
+  for (const address of desired.addresses) if (!isIPv4(address)) throw refused('floating address', address);
+  if (!Number.isInteger(desired.rank) || desired.rank < 0) throw refused('rank', String(desired.rank));
+  const networks = [...new Set(desired.addresses)].sort().map((address) => `${address}/32`);
+  const prepends =
+    desired.mode === 'ranked' && localAs !== undefined ? Math.min(desired.rank, MAX_PREPENDS) : 0;
+  const filter =
+    networks.length === 0
+      ? ['    reject;']
+      : [
+          `    if net !~ [ ${networks.join(', ')} ] then reject;`,
+          ...Array.from({ length: prepends }, () => `    bgp_path.prepend(${localAs});`),
+          '    accept;',
+        ];
+  const build = (digest: string, disabled: boolean): string =>
+    [
+      '# Written by bornemisza, which puts it back when it is edited.',
+      ...(localAs === undefined || desired.mode === 'equal' ? [] : [`# local AS ${localAs}`]),
+      `protocol direct ${PROTOCOL} {`,
+      `  description "bornemisza ${digest}";`,
+      `  disabled ${disabled ? 'yes' : 'no'};`,
+      '  ipv4 { import filter {',
+      ...filter,
+      '  }; };',
+      `  interface "${desired.device}";`,
+      '}',
+      '',
+    ].join('\n');
+  const digest = createHash('sha256').update(build('', false)).digest('hex').slice(0, 16);
+  return { content: build(digest, !desired.announce), digest };
+}
+
+/** The AS number that a fragment of ours was made with: known also while BIRD is down. */
+export function localAsIn(fragment: string): number | undefined {
+  const found = /^# local AS (\d+)$/m.exec(fragment)?.[1];
+  return found === undefined ? undefined : Number(found);
+}
+
+/**
+ * The difference between what should be and what is. Pure. A withdrawal comes first, as each millisecond costs
+ * requests; an announcement last, when everything behind it is there.
+ */
+export function planBird(desired: BirdDesired, observed: BirdObserved): BirdChange[] {
+  const fragment = renderFragment(desired, observed.localAs);
+  const { running } = observed;
+  const changes: BirdChange[] = [];
+  const why = `(${desired.why})`;
+  if (running !== undefined && running.announcing && !desired.announce) {
+    changes.push({ kind: 'withdraw', summary: `floating IPs: withdrawn ${why}` });
+  }
+  changes.push(...deviceChanges(desired, observed));
+  if (observed.fragment !== fragment.content) {
+    const verb = observed.fragment === undefined ? 'written' : 'rewritten';
+    changes.push({ kind: 'file', content: fragment.content, summary: `${FRAGMENT}: ${verb}` });
+  }
+  if (running === undefined)
+    return [...changes, { kind: 'start', summary: 'BIRD is not running: its fragment waits for it' }];
+  if (running.loaded !== fragment.digest) {
+    const reason = running.loaded === undefined ? 'the fragment is not loaded' : 'the fragment changed';
+    changes.push({
+      kind: 'configure',
+      digest: fragment.digest,
+      summary: `BIRD reads its configuration: ${reason}`,
+    });
+  }
+  if (!running.announcing && desired.announce) {
+    changes.push({ kind: 'announce', summary: `floating IPs: announced ${why}` });
+  }
+  return changes;
+}
+
+function deviceChanges(desired: BirdDesired, { devices, fragment }: BirdObserved): BirdChange[] {
+  const { device } = desired;
+  const present = devices.get(device);
+  const wanted = [...new Set(desired.addresses)].sort().map((address) => `${address}/32`);
+  const there = present?.addresses ?? [];
+  // The configuration named another device before: an address there would still be answered.
+  const former = /^ {2}interface "([^"]+)";$/m.exec(fragment ?? '')?.[1] ?? device;
+  const behind = former === device ? [] : (devices.get(former)?.addresses ?? []);
+  const takeOff = (from: string, address: string): BirdChange => ({
+    kind: 'address-remove',
+    device: from,
+    address,
+    summary: `${address}: taken off ${from}`,
+  });
+  return [
+    ...(present === undefined
+      ? [{ kind: 'device-add', device, summary: `device ${device}: made` } as const]
+      : []),
+    ...(present?.up === false
+      ? [{ kind: 'device-up', device, summary: `device ${device}: up` } as const]
+      : []),
+    ...wanted
+      .filter((address) => !there.includes(address))
+      .map(
+        (address) =>
+          ({ kind: 'address-add', device, address, summary: `${address}: put on ${device}` }) as const,
+      ),
+    ...there.filter((address) => !wanted.includes(address)).map((address) => takeOff(device, address)),
+    ...behind.filter((address) => wanted.includes(address)).map((address) => takeOff(former, address)),
+  ];
+}
+
+function refused(what: string, value: string): PluginError {
+  return new PluginError({
+    code: 'bird-value-refused',
+    message: `${what} ${JSON.stringify(value.slice(0, 80))} cannot stand in BIRD's configuration`,
+    next: 'correct it under [floating] and run `bornemisza config check`; BIRD is unchanged',
+    outcome: 'terminal',
+    stateChanged: false,
+  });
+}

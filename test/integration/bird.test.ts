@@ -1,0 +1,295 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { BirdPlugin } from '../../src/plugins/bird/index.ts';
+import type { BirdDesired } from '../../src/plugins/bird/desired.ts';
+import { tell } from '../../src/plugins/bird/control.ts';
+import { runCommand } from '../../src/plugins/command.ts';
+import type { PluginError } from '../../src/plugins/contract.ts';
+import { converge, until } from './haproxy-bed.ts';
+
+/** A node with a real BIRD and a provider with another, each in a network namespace of its own. */
+const INSIDE = 'BORNEMISZA_TEST_NAMESPACE';
+if (process.env[INSIDE] === undefined) {
+  const self = [process.execPath, ...process.execArgv, import.meta.filename];
+  t.spawn(
+    'unshare',
+    ['--net', '--kill-child', ...self],
+    { env: { ...process.env, [INSIDE]: '1' } },
+    'in a namespace of its own',
+  );
+} else {
+  t.test('a node and its provider', inside);
+}
+
+async function inside(t: Test): Promise<void> {
+  const root = await mkdtemp(join(tmpdir(), 'bm-bird-'));
+  const children: ChildProcess[] = [];
+  const fragments = join(root, 'fragments');
+  const control = join(root, 'node.ctl');
+  const plugin = new BirdPlugin({ fragmentDirectory: fragments, controlSocket: control });
+  t.teardown(async () => {
+    await plugin.close();
+    for (const child of children.toReversed()) await end(child, 'SIGKILL');
+    await rm(root, { recursive: true, force: true });
+  });
+  await mkdir(fragments);
+
+  const run = async (program: string, ...args: string[]): Promise<string> => {
+    const { code, stdout, stderr } = await runCommand(program, args, { timeoutMs: 5000 });
+    if (code !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`);
+    return stdout;
+  };
+  const start = (program: string, ...args: string[]): ChildProcess => {
+    const child = spawn(program, args, { stdio: 'ignore' });
+    children.push(child);
+    return child;
+  };
+
+  // The provider.
+  const holder = start('unshare', '--net', 'sleep', 'infinity');
+  const provider = ['-t', String(holder.pid), '-n'];
+  const [own, other] = await Promise.all([
+    run('readlink', '/proc/self/ns/net'),
+    until('the namespace is there', async () => {
+      const there = await run('readlink', `/proc/${holder.pid}/ns/net`);
+      return there !== (await run('readlink', '/proc/self/ns/net'));
+    }).then(() => run('readlink', `/proc/${holder.pid}/ns/net`)),
+  ]);
+  t.not(own, other);
+  await run('ip', 'link', 'set', 'lo', 'up');
+  await run('ip', 'link', 'add', 'pub', 'type', 'veth', 'peer', 'name', 'cust');
+  await run('ip', 'link', 'set', 'cust', 'netns', String(holder.pid));
+  await run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'pub');
+  await run('ip', 'link', 'set', 'pub', 'up');
+  for (const args of [
+    ['link', 'set', 'lo', 'up'],
+    ['addr', 'add', '10.9.0.2/24', 'dev', 'cust'],
+    ['link', 'set', 'cust', 'up'],
+  ]) {
+    await run('nsenter', ...provider, 'ip', ...args);
+  }
+  const providerConf = join(root, 'provider.conf');
+  await writeFile(
+    providerConf,
+    `router id 10.9.0.2;
+protocol device {}
+protocol direct { ipv4; interface "cust"; }
+protocol kernel { ipv4 { export where source = RTS_BGP; }; }
+protocol bgp node { local 10.9.0.2 as 64515; neighbor 10.9.0.1 as 64512; hold time 9; connect delay time 1; connect retry time 1; error wait time 1, 2; ipv4 { import all; export none; }; }
+`,
+  );
+  start('nsenter', ...provider, 'bird', '-f', '-c', providerConf, '-s', join(root, 'provider.ctl'));
+  const nodeConf = join(root, 'bird.conf');
+  const nodeText = `router id 10.9.0.1;
+protocol device {}
+filter floating { if net ~ [ 192.0.2.7/32, 192.0.2.8/32 ] then accept; reject; }
+protocol bgp provider { local 10.9.0.1 as 64512; neighbor 10.9.0.2 as 64515; hold time 9; graceful restart off; connect delay time 1; connect retry time 1; error wait time 1, 2; ipv4 { import none; export filter floating; }; }
+include "${fragments}/*.conf";
+`;
+  await writeFile(nodeConf, nodeText);
+  const startBird = () => start('bird', '-f', '-c', nodeConf, '-s', control);
+
+  const desired: BirdDesired = {
+    device: 'bm-float',
+    addresses: ['192.0.2.7', '192.0.2.8'],
+    mode: 'equal',
+    rank: 0,
+    announce: true,
+    why: 'this node is up',
+  };
+  const routes = async (): Promise<string> =>
+    run('nsenter', ...provider, 'ip', 'route', 'show', 'proto', 'bird');
+  const announced = async (...addresses: string[]): Promise<boolean> => {
+    const there = (await routes()).split('\n').flatMap((line) => line.split(' ')[0] || []);
+    return there.toSorted().join() === addresses.join();
+  };
+  const floating = async (): Promise<string[]> => {
+    const text = await run('ip', '-4', '-o', 'addr', 'show', 'dev', 'bm-float');
+    return [...text.matchAll(/inet (\S+)/g)].map(([, address = '']) => address).sort();
+  };
+  const summaries = (changes: readonly { summary: string }[]): string[] =>
+    changes.map(({ summary }) => summary);
+  const failure = async (from: Promise<unknown>): Promise<PluginError> =>
+    from.then(
+      () => Promise.reject(new Error('no error')),
+      (error: PluginError) => error,
+    );
+
+  let bird: ChildProcess;
+
+  await t.test(
+    'without BIRD: the device, the addresses and the fragment are there, and it is tried again',
+    async (t) => {
+      const error = await failure(converge(plugin, desired));
+      t.match(error, {
+        code: 'bird-not-running',
+        outcome: 'retry',
+        stateChanged: true,
+        next: /systemctl start bird/,
+      });
+      t.same(await floating(), ['192.0.2.7/32', '192.0.2.8/32']);
+      t.match(await readFile(join(fragments, 'bornemisza.conf'), 'utf8'), /disabled no;/);
+    },
+  );
+
+  await t.test('BIRD starts from the fragment and the provider learns both addresses', async (t) => {
+    bird = startBird();
+    await until('it announces', () => announced('192.0.2.7', '192.0.2.8'), 20_000);
+    t.same(await converge(plugin, desired), []);
+    const { running, localAs } = await plugin.observe(AbortSignal.timeout(5000));
+    t.match(running?.sessions, [{ name: 'provider', state: 'Established' }]);
+    t.equal(localAs, 64512);
+  });
+
+  await t.test(
+    'withdraw and announce without a reconfiguration, in milliseconds at the provider',
+    async (t) => {
+      const times: number[] = [];
+      for (let round = 0; round < 5; round += 1) {
+        const start = performance.now();
+        const out = await converge(plugin, { ...desired, announce: false, why: 'maintenance' });
+        await until('it is gone upstream', () => announced());
+        times.push(performance.now() - start);
+        t.same(summaries(out), ['floating IPs: withdrawn (maintenance)', 'bornemisza.conf: rewritten']);
+        t.same(
+          await floating(),
+          ['192.0.2.7/32', '192.0.2.8/32'],
+          'the addresses stay: this node still answers itself',
+        );
+        const back = await converge(plugin, desired);
+        await until('it is back upstream', () => announced('192.0.2.7', '192.0.2.8'));
+        t.same(summaries(back), ['bornemisza.conf: rewritten', 'floating IPs: announced (this node is up)']);
+      }
+      t.comment(
+        `plan to gone upstream, observation included: ${times.map((ms) => ms.toFixed(0)).join(', ')} ms`,
+      );
+    },
+  );
+
+  await t.test('ranked: the path gets longer by the rank, and nothing else', async (t) => {
+    const ranked: BirdDesired = { ...desired, mode: 'ranked', rank: 2 };
+    t.match(summaries(await converge(plugin, ranked)), [/rewritten/, /the fragment changed/]);
+    const path = async (): Promise<string> => {
+      const [lines = []] = await tell(join(root, 'provider.ctl'), ['show route 192.0.2.7/32 all']);
+      return lines.find(({ text }) => text.includes('as_path'))?.text.trim() ?? '';
+    };
+    await until('the provider sees it', async () => (await path()) === 'BGP.as_path: 64512 64512 64512');
+    await converge(plugin, desired);
+    await until('and sees it go', async () => (await path()) === 'BGP.as_path: 64512');
+    t.ok(await announced('192.0.2.7', '192.0.2.8'));
+  });
+
+  await t.test('what is changed by hand is noticed within 2 s and put back', async (t) => {
+    const told: string[] = [];
+    const endWatch = plugin.watch((what) => told.push(what));
+    t.teardown(endWatch);
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    const hands: [string, () => Promise<unknown>][] = [
+      ['an address taken off', () => run('ip', 'addr', 'del', '192.0.2.7/32', 'dev', 'bm-float')],
+      ['another address put on', () => run('ip', 'addr', 'add', '192.0.2.99/32', 'dev', 'bm-float')],
+      ['the device taken down', () => run('ip', 'link', 'set', 'bm-float', 'down')],
+      ['the device deleted', () => run('ip', 'link', 'del', 'bm-float')],
+      ['the protocol disabled', () => tell(control, ['disable bornemisza_floating'])],
+      ['the fragment edited', () => appendFile(join(fragments, 'bornemisza.conf'), '# mine\n')],
+      ['the fragment deleted', () => rm(join(fragments, 'bornemisza.conf'))],
+    ];
+    const times: string[] = [];
+    for (const [what, hand] of hands) {
+      const before = told.length;
+      await hand();
+      const ms = await until(`${what} is noticed`, () => told.length > before, 2000);
+      const noticed = told.length;
+      const changes = await converge(plugin, desired);
+      times.push(`${what} ${ms.toFixed(0)} ms`);
+      t.ok(changes.length > 0, `${what}: ${summaries(changes).join('; ')}`);
+      t.same(await floating(), ['192.0.2.7/32', '192.0.2.8/32']);
+      await until(`${what}: announced again`, () => announced('192.0.2.7', '192.0.2.8'));
+      t.same(await converge(plugin, desired), []);
+      await until('the repair is noticed', () => told.length > noticed, 2000);
+    }
+    t.comment(times.join(', '));
+  });
+
+  await t.test('BIRD that is killed is noticed at once; when it is back nothing is left to do', async (t) => {
+    const told: string[] = [];
+    t.teardown(plugin.watch((what) => told.push(what)));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const start = performance.now();
+    await end(bird, 'SIGKILL');
+    await until('its end is noticed', () => told.includes('BIRD is not running'), 2000);
+    t.comment(`noticed after ${(performance.now() - start).toFixed(0)} ms`);
+    t.match(await failure(converge(plugin, desired)), { code: 'bird-not-running', outcome: 'retry' });
+    t.match(await failure(converge(plugin, { ...desired, announce: false })), { code: 'bird-not-running' });
+    bird = startBird();
+    await until('it answers', () =>
+      tell(control, ['show status']).then(
+        () => true,
+        () => false,
+      ),
+    );
+    t.same(
+      await converge(plugin, { ...desired, announce: false }),
+      [],
+      'it starts withdrawn, as the file says',
+    );
+    await converge(plugin, desired);
+    await until('announced again', () => announced('192.0.2.7', '192.0.2.8'), 20_000);
+  });
+
+  await t.test(
+    'a bird.conf that is broken by hand: one sentence, the former fragment, and the announcement stays',
+    async (t) => {
+      const before = await readFile(join(fragments, 'bornemisza.conf'), 'utf8');
+      await writeFile(nodeConf, `${nodeText}\nnonsense here;\n`);
+      const error = await failure(converge(plugin, { ...desired, addresses: ['192.0.2.7'] }));
+      t.match(error, { code: 'bird-config-refused', outcome: 'retry', message: /bird\.conf:\d+/ });
+      t.equal(await readFile(join(fragments, 'bornemisza.conf'), 'utf8'), before);
+      t.ok((await announced('192.0.2.7')) || (await announced('192.0.2.7', '192.0.2.8')));
+      await writeFile(nodeConf, nodeText);
+      await converge(plugin, { ...desired, addresses: ['192.0.2.7'] });
+      await until('one address less', () => announced('192.0.2.7'));
+      await converge(plugin, desired);
+      await until('both again', () => announced('192.0.2.7', '192.0.2.8'));
+    },
+  );
+
+  await t.test('a bird.conf that does not include the fragment is named as the cause', async (t) => {
+    await writeFile(nodeConf, nodeText.replace(/include .*/, ''));
+    await tell(control, ['configure']);
+    const error = await failure(converge(plugin, desired));
+    t.match(error, { code: 'bird-command-refused', message: /does bird\.conf include/ });
+    await writeFile(nodeConf, nodeText);
+    await converge(plugin, desired);
+    await until('announced again', () => announced('192.0.2.7', '192.0.2.8'));
+  });
+
+  await t.test(
+    'a provider address that was not configured never leaves, whatever stands on the device',
+    async (t) => {
+      await run('ip', 'addr', 'add', '198.51.100.1/32', 'dev', 'bm-float');
+      await tell(control, ['configure']);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      t.ok(await announced('192.0.2.7', '192.0.2.8'));
+      t.same(summaries(await converge(plugin, desired)), ['198.51.100.1/32: taken off bm-float']);
+    },
+  );
+
+  await t.test(
+    'another device: the addresses move, and the former device answers for them no longer',
+    async (t) => {
+      await converge(plugin, { ...desired, device: 'bm-other' });
+      await until('announced from there', () => announced('192.0.2.7', '192.0.2.8'));
+      t.same(await floating(), []);
+    },
+  );
+}
+
+function end(child: ChildProcess, signal: NodeJS.Signals): Promise<unknown> {
+  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  child.kill(signal);
+  return ended;
+}
