@@ -249,6 +249,7 @@ t.test('reboot: the disk stays, everything else is new', async (t) => {
 
 t.test('power cut: nobody hears a goodbye', async (t) => {
   const before = lab.router.history(floating).length;
+  await app2.freeze();
   await app2.powerCut();
   t.equal(app2.running, false);
   await t.rejects(app2.exec(['true']), /switched off/);

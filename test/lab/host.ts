@@ -430,9 +430,10 @@ export class Host {
     });
   }
 
-  /** systemd leaves its groups behind when it goes; the next one wants an empty tree. */
+  /** systemd leaves its groups behind when it goes; the next one wants an empty tree, and one that is not frozen. */
   async #clearCgroup(): Promise<void> {
     await mkdir(this.#cgroup, { recursive: true });
+    await writeFile(`${this.#cgroup}/cgroup.freeze`, '0');
     await run(['find', this.#cgroup, '-mindepth', '1', '-depth', '-type', 'd', '-exec', 'rmdir', '{}', '+']);
   }
 
