@@ -1,0 +1,126 @@
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import t from 'tap';
+import { CouchDbAnswer, CouchDbClient, PasswordRefused } from '../../../src/plugins/couchdb/client.ts';
+
+type Answer = (request: IncomingMessage) => { status: number; body: unknown } | 'silence';
+
+async function serve(
+  answer: Answer,
+): Promise<{ server: Server; baseUrl: string; requests: IncomingMessage[] }> {
+  const requests: IncomingMessage[] = [];
+  const server = createServer((request, response) => {
+    requests.push(request);
+    const found = answer(request);
+    if (found === 'silence') return;
+    response.writeHead(found.status, { 'content-type': 'application/json' });
+    response.end(JSON.stringify(found.body));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { server, baseUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests };
+}
+
+const signal = new AbortController().signal;
+
+t.test('after one 401 nothing is asked with that password', async (t) => {
+  const { server, baseUrl, requests } = await serve((request) =>
+    request.headers.authorization === `Basic ${Buffer.from('admin:right').toString('base64')}`
+      ? { status: 200, body: { couchdb: 'Welcome' } }
+      : { status: 401, body: { error: 'unauthorized', reason: 'Name or password is incorrect.' } },
+  );
+  t.teardown(() => server.close());
+  let password = 'wrong';
+  const client = new CouchDbClient({ baseUrl, credentials: () => ({ name: 'admin', password }) });
+  for (let turn = 0; turn < 10; turn += 1) await t.rejects(client.get('', signal), PasswordRefused);
+  t.equal(requests.length, 1);
+  password = 'right';
+  t.match(await client.get('', signal), { couchdb: 'Welcome' });
+  password = 'wrong';
+  client.forgetRefusal();
+  await t.rejects(client.get('', signal), PasswordRefused);
+  t.equal(requests.length, 3, 'a restart of the server allows one more try');
+});
+
+t.test('a locked account counts as refused', async (t) => {
+  const { server, baseUrl, requests } = await serve(() => ({
+    status: 403,
+    body: {
+      error: 'forbidden',
+      reason: 'Account is temporarily locked due to multiple authentication failures',
+    },
+  }));
+  t.teardown(() => server.close());
+  const client = new CouchDbClient({ baseUrl, credentials: () => ({ name: 'admin', password: 'any' }) });
+  await t.rejects(client.get('_membership', signal), PasswordRefused);
+  await t.rejects(client.get('_membership', signal), PasswordRefused);
+  t.equal(requests.length, 1);
+});
+
+t.test('_up is asked without a password', async (t) => {
+  const { server, baseUrl, requests } = await serve(() => ({
+    status: 404,
+    body: { status: 'maintenance_mode' },
+  }));
+  t.teardown(() => server.close());
+  const client = new CouchDbClient({ baseUrl, credentials: () => ({ name: 'admin', password: 'secret' }) });
+  t.equal(await client.up(signal), 'maintenance');
+  t.equal(requests[0]?.headers.authorization, undefined);
+});
+
+t.test('nobody there: down', async (t) => {
+  const client = new CouchDbClient({
+    baseUrl: 'http://127.0.0.1:1',
+    credentials: () => ({ name: 'admin', password: 'secret' }),
+  });
+  t.equal(await client.up(signal), 'down');
+});
+
+t.test('a server that does not answer is given up in time, and the outcome is unsure', async (t) => {
+  const { server, baseUrl } = await serve(() => 'silence');
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const client = new CouchDbClient({
+    baseUrl,
+    credentials: () => ({ name: 'admin', password: 'secret' }),
+    readTimeoutMs: 50,
+    writeTimeoutMs: 50,
+  });
+  const error: unknown = await client.put('app', {}, signal).catch((caught: unknown) => caught);
+  t.match(error, { status: 0, unsure: true, reason: 'no answer in time' });
+});
+
+t.test('errors name neither password nor header', async (t) => {
+  const { server, baseUrl } = await serve(() => ({
+    status: 500,
+    body: { error: 'badmatch', reason: 'secret-free' },
+  }));
+  t.teardown(() => server.close());
+  const client = new CouchDbClient({
+    baseUrl,
+    credentials: () => ({ name: 'admin', password: 'verysecret' }),
+  });
+  const error: unknown = await client.get('app', signal).catch((caught: unknown) => caught);
+  t.ok(error instanceof CouchDbAnswer);
+  const shown = `${String(error)} ${JSON.stringify(error)} ${error instanceof Error ? error.stack : ''}`;
+  t.notMatch(shown, 'verysecret');
+  t.notMatch(shown, Buffer.from('admin:verysecret').toString('base64'));
+  t.match(shown, '500 badmatch: secret-free');
+});
+
+t.test('a transient setting says so, and its value is a JSON string', async (t) => {
+  const seen: string[] = [];
+  const { server, baseUrl } = await serve((request) => {
+    request.on('data', (chunk: Buffer) => seen.push(chunk.toString()));
+    seen.push(String(request.headers['x-couch-persist']));
+    return { status: 200, body: 'false' };
+  });
+  t.teardown(() => server.close());
+  const client = new CouchDbClient({ baseUrl, credentials: () => ({ name: 'admin', password: 'secret' }) });
+  await client.put('_node/_local/_config/couchdb/maintenance_mode', 'true', signal, true);
+  await client.put('_node/_local/_nodes/x', { decom: true }, signal);
+  t.same(seen, ['false', '"true"', 'undefined', '{"decom":true}']);
+});
