@@ -61,7 +61,8 @@ export class Sync {
 
   /** A copy changed here: the cluster's own databases go on at once, shards after the delay. */
   changed(name: string): void {
-    if (name === '_nodes') for (const node of this.#members.live()) this.push(name, node);
+    // Once the list of members follows the change: a node just removed is not told of it.
+    if (name === '_nodes') setImmediate(() => this.#pushToLive(name));
     else if (name === '_dbs') this.#pushToNext(name);
     else if (name.startsWith('shards/') && !this.#dirty.has(name)) {
       const timer = setTimeout(() => {
@@ -105,6 +106,10 @@ export class Sync {
     for (const shard of this.#catalogue.shards(db)) {
       if (shard.name === name && shard.node !== this.#distribution.self) this.push(name, shard.node);
     }
+  }
+
+  #pushToLive(name: string): void {
+    for (const node of this.#members.live()) this.push(name, node);
   }
 
   #pushToNext(name: string): void {

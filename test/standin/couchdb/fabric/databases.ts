@@ -6,10 +6,13 @@ import { ask, byRange, type Cluster, HttpError, nearest } from './ask.ts';
 import { encodeSeq } from './seq.ts';
 
 /** fabric's own limit for an answer; a file that takes longer is answered in a strange way, see createDatabase. */
-const fabricTimeoutMs = 60_000;
+const defaultTimeoutMs = 60_000;
 const missing = () => new HttpError(404, 'not_found', 'Database does not exist.');
 const exists = () =>
   new HttpError(412, 'file_exists', 'The database could not be created, the file already exists.');
+
+/** `props: false`: the map has no `props`, as those that the setup makes. */
+export type NewDatabase = { q?: number; n?: number; props?: false };
 
 export function shardsFor(cluster: Cluster, db: string): Shard[] {
   if (!cluster.catalogue.has(db)) throw missing();
@@ -30,11 +33,7 @@ export async function openDatabase(
  * @returns 201, or 202 when most members were not there
  * @throws HttpError 412 when it exists, 500 `no_nodes_in_zone`, 500 `ok` when a file took longer than fabric waits
  */
-export async function createDatabase(
-  cluster: Cluster,
-  db: string,
-  options: { q?: number; n?: number },
-): Promise<201 | 202> {
+export async function createDatabase(cluster: Cluster, db: string, options: NewDatabase): Promise<201 | 202> {
   if (cluster.catalogue.has(db)) throw exists();
   const { body, shards } = chooseShards(cluster, db, options);
   const startedAt = performance.now();
@@ -45,7 +44,8 @@ export async function createDatabase(
         .catch(() => undefined),
     ),
   );
-  const tooLate = performance.now() - startedAt > fabricTimeoutMs;
+  const tooLate =
+    performance.now() - startedAt > cluster.settings.number('fabric', 'request_timeout', defaultTimeoutMs);
   const nodes = cluster.members.list();
   const replies = await Promise.all(
     nodes.map((node) =>
@@ -58,11 +58,7 @@ export async function createDatabase(
   return written > nodes.length / 2 ? 201 : 202;
 }
 
-function chooseShards(
-  cluster: Cluster,
-  db: string,
-  options: { q?: number; n?: number },
-): { body: Body; shards: Shard[] } {
+function chooseShards(cluster: Cluster, db: string, options: NewDatabase): { body: Body; shards: Shard[] } {
   const { settings, members } = cluster;
   const nodes = members.list().filter((node) => !isDecommissioned(members.attributes(node)));
   const q = options.q ?? settings.number('cluster', 'q', 2);
@@ -71,7 +67,8 @@ function chooseShards(
   if (nodes.length === 0) throw new HttpError(500, 'error', 'no_nodes_in_zone');
   // The real one starts at a random node; [standin] rotate pins it for runs that must not differ.
   const rotate = settings.number('standin', 'rotate', Math.floor(Math.random() * nodes.length));
-  const body = newMap(nodes, q, n, suffix, rotate);
+  const { props, ...rest } = newMap(nodes, q, n, suffix, rotate);
+  const body: Body = options.props === false || props === undefined ? rest : { ...rest, props };
   return { body, shards: shardsOf(parseMap(db, body)) };
 }
 

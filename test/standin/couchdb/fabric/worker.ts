@@ -133,7 +133,10 @@ function serveDatabases({ distribution, files, catalogue }: Parts): void {
   distribution.handle('fabric.delete_map', async ({ db }: { db: string }) => {
     const lookup = catalogue.copy.get(db);
     if ('missing' in lookup) return 'not_found';
-    catalogue.copy.edit({ id: db, rev: lookup.found.rev, deleted: true, body: {} });
+    // All that is in conflict goes with it: else a losing map would come to rule.
+    for (const rev of [lookup.found.rev, ...lookup.found.conflicts]) {
+      catalogue.copy.edit({ id: db, rev, deleted: true, body: {} });
+    }
     await files.flush('_dbs');
     return 'ok';
   });

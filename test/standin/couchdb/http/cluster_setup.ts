@@ -86,8 +86,11 @@ async function setAdmin(node: Node, body: Body): Promise<void> {
 async function enableSingleNode(node: Node, body: Body): Promise<Reply> {
   await node.settings.set('cluster', 'n', '1', true);
   await setAdmin(node, body);
-  for (const db of ['_users', '_replicator'])
-    await createDatabase(node.cluster, db, {}).catch(() => undefined);
+  // With a member that is away the answer is the same, and the databases are not made.
+  const isWhole = node.members.list().every((member) => node.distribution.isConnected(member));
+  for (const db of isWhole ? ['_users', '_replicator'] : []) {
+    await createDatabase(node.cluster, db, { props: false }).catch(() => undefined);
+  }
   return ok({ ok: true }, 201);
 }
 
@@ -148,7 +151,7 @@ async function finishCluster(node: Node): Promise<Reply> {
     }
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  for (const db of ['_users', '_replicator']) await createDatabase(node.cluster, db, {});
+  for (const db of ['_users', '_replicator']) await createDatabase(node.cluster, db, { props: false });
   for (const member of node.members.live()) await spreadSettings(node, member);
   return ok({ ok: true }, 201);
 }

@@ -226,9 +226,12 @@ function rangeName(copies: Shard[]): string {
 async function syncShards(node: Node, db: string, ask: Ask): Promise<Reply> {
   if (ask.method !== 'POST') throw notAllowed('POST');
   needAdmin(ask);
-  const holders = new Set(shardsFor(node.cluster, db).map((shard) => shard.node));
-  for (const holder of holders)
-    void node.distribution.call(holder, 'sync.database', { db }).catch(() => undefined);
+  for (const copies of byRange(shardsFor(node.cluster, db))) {
+    for (const { name, node: from } of copies) {
+      const to = copies.map((copy) => copy.node).filter((peer) => peer !== from);
+      void node.distribution.call(from, 'sync.push', { name, to }).catch(() => undefined);
+    }
+  }
   return ok({ ok: true }, 202);
 }
 

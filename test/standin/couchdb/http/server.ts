@@ -25,7 +25,9 @@ export type HttpFront = { close(): Promise<void> };
 /** Puts HTTP on a node, at `[chttpd] port` and `bind_address`. @throws Error when it can't listen there */
 export async function listen(node: Node): Promise<HttpFront> {
   serveNodeRequests(node);
-  node.distribution.handle('sync.database', ({ db }: { db: string }) => node.sync.pushDatabase(db));
+  node.distribution.handle('sync.push', ({ name, to }: { name: string; to: string[] }) => {
+    for (const peer of to) node.sync.push(name, peer);
+  });
   const app = new Hono();
   app.all('*', async (c) => await answer(node, c));
   const { settings } = node;
@@ -229,10 +231,12 @@ async function dbsInfo(node: Node, ask: Ask): Promise<Reply> {
   return ok(rows);
 }
 
+/** Kinds of trouble that CouchDB logs under a number. */
+const numbered = new Set(['internal_server_error', 'unknown_error', 'invalid_ejson']);
+
 function failure(node: Node, error: unknown): Reply {
   if (error instanceof HttpError) {
-    const ref =
-      error.status === 500 && error.error === 'internal_server_error' ? { ref: refOf(error.reason) } : {};
+    const ref = numbered.has(error.error) ? { ref: refOf(error.reason) } : {};
     return ok({ error: error.error, reason: error.reason, ...ref }, error.status);
   }
   if (error instanceof NodeDown) return ok({ error: 'nodedown', reason: error.message }, 412);

@@ -1,0 +1,164 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { CertificateKind, DistCertificates } from './certificates.ts';
+
+/** How a node is to be started; what is left out is as in the recorded cluster. */
+export type StartOptions = {
+  wipe?: boolean;
+  cookie?: string;
+  /** The cookie in $HOME/.erlang.cookie, none in vm.args. */
+  cookieFile?: boolean;
+  name?: string;
+  bind?: string;
+  tls?: CertificateKind;
+  /** Names spoken to in plain although TLS is on. */
+  plainTo?: string;
+  secret?: string;
+  seedlist?: string;
+  admin?: string;
+};
+
+/** Short enough that a frozen node is missed soon, long enough for a busy machine. */
+const netTickTimeSeconds = 5;
+const startTimeoutMs = 15_000;
+const port = 5984;
+const release = process.env.LAB_COUCHDB;
+const program =
+  release === undefined
+    ? join(import.meta.dirname, '../../standin/couchdb/bin/couchdb')
+    : join(release, 'bin/couchdb');
+
+/** Fronts of one recorded cluster, node N on loopback address `base`N, where the recording has 10.77.0.N. */
+export class Fronts {
+  readonly base: string;
+  readonly #dir: string;
+  readonly #certificates: DistCertificates;
+  readonly #running = new Map<number, ChildProcess>();
+  readonly #bind = new Map<number, string>();
+
+  private constructor(base: string, dir: string, certificates: DistCertificates) {
+    this.base = base;
+    this.#dir = dir;
+    this.#certificates = certificates;
+  }
+
+  static async create(certificates: DistCertificates): Promise<Fronts> {
+    const octet = () => 1 + Math.floor(Math.random() * 253);
+    return new Fronts(
+      `127.${octet()}.${octet()}.`,
+      await mkdtemp(join(tmpdir(), 'couch-replay-')),
+      certificates,
+    );
+  }
+
+  /** The recording's addresses turned into this run's. */
+  here(text: string): string {
+    return text.replaceAll('10.77.0.', this.base);
+  }
+
+  url(node: number, path: string): string {
+    return `http://${this.#bind.get(node) ?? `${this.base}${node}`}:${port}${path}`;
+  }
+
+  /** Where requests for the node go from now on. */
+  rebind(node: number, address: string): void {
+    this.#bind.set(node, this.here(address));
+  }
+
+  async start(node: number, options: StartOptions = {}): Promise<void> {
+    if (this.#running.has(node)) await this.stop(node);
+    const dir = join(this.#dir, String(node));
+    if (options.wipe !== false) await rm(dir, { recursive: true, force: true });
+    await mkdir(dir, { recursive: true });
+    await this.#write(node, dir, options);
+    const child = spawn(program, [], {
+      env: {
+        PATH: `${dirname(process.execPath)}:${process.env.PATH}`,
+        STANDIN_NODE: process.execPath,
+        HOME: dir,
+        COUCHDB_ARGS_FILE: join(dir, 'vm.args'),
+        COUCHDB_INI_FILES: `${join(dir, 'default.ini')} ${join(dir, 'local.ini')}`,
+        ERL_EPMD_ADDRESS: `${this.base}${node}`,
+      },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    child.stdout?.resume();
+    this.#running.set(node, child);
+    await this.#untilUp(node, child);
+  }
+
+  async #untilUp(node: number, child: ChildProcess): Promise<void> {
+    const deadline = Date.now() + startTimeoutMs;
+    while (Date.now() < deadline && child.exitCode === null) {
+      const answered = await fetch(this.url(node, '/_session')).then(
+        () => true,
+        () => false,
+      );
+      if (answered) return;
+      await sleep(30);
+    }
+    throw new Error(`node ${node} did not start`);
+  }
+
+  async #write(node: number, dir: string, options: StartOptions): Promise<void> {
+    const fresh = options.wipe !== false;
+    await writeFile(join(dir, 'vm.args'), await this.#vmArgs(node, dir, options));
+    if (options.cookieFile)
+      await writeFile(join(dir, '.erlang.cookie'), 'monster', { mode: 0o400, flag: 'w' });
+    const bind = options.bind ?? `${this.base}${node}`;
+    this.#bind.set(node, bind);
+    const ini = ['[chttpd]', `port = ${port}`, `bind_address = ${bind}`];
+    ini.push('[couchdb]', `database_dir = ${join(dir, 'data')}`, `view_index_dir = ${join(dir, 'data')}`);
+    ini.push('[cluster]', 'reconnect_interval_sec = 37', '[fabric]', 'request_timeout = 3000');
+    if (options.seedlist !== undefined)
+      ini.splice(ini.indexOf('[cluster]') + 1, 0, `seedlist = ${this.here(options.seedlist)}`);
+    await writeFile(join(dir, 'default.ini'), `${ini.join('\n')}\n`);
+    if (!fresh) return;
+    const local = ['[admins]', `admin = ${options.admin ?? 'adminpw'}`];
+    if (options.secret !== undefined) local.push('[chttpd_auth]', `secret = ${options.secret}`);
+    await writeFile(join(dir, 'local.ini'), `${local.join('\n')}\n`);
+  }
+
+  async #vmArgs(node: number, dir: string, options: StartOptions): Promise<string> {
+    const address = `${this.base}${node}`;
+    const lines = [`-name ${options.name === undefined ? `couchdb@${address}` : this.here(options.name)}`];
+    if (!options.cookieFile) lines.push(`-setcookie ${options.cookie ?? 'monster'}`);
+    lines.push(`-kernel inet_dist_use_interface {${address.replaceAll('.', ',')}}`);
+    lines.push('-kernel inet_dist_listen_min 9100', '-kernel inet_dist_listen_max 9100');
+    lines.push(`-kernel net_ticktime ${netTickTimeSeconds}`);
+    if (options.tls !== undefined) {
+      const file = await this.#certificates.write(join(dir, 'tls'), options.tls, address);
+      const plain = options.plainTo === undefined ? 'false' : `'"${this.here(options.plainTo)}"'`;
+      lines.push('-proto_dist couch', `-couch_dist no_tls ${plain}`, `-ssl_dist_optfile ${file}`);
+    }
+    return `${lines.join('\n')}\n`;
+  }
+
+  async stop(node: number, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const child = this.#running.get(node);
+    if (child === undefined) return;
+    this.#running.delete(node);
+    const ended = once(child, 'exit');
+    child.kill('SIGCONT');
+    child.kill(signal);
+    await ended;
+  }
+
+  /** Silent to all others, as behind a cut cable; its kernel still acknowledges. */
+  freeze(node: number): void {
+    this.#running.get(node)?.kill('SIGSTOP');
+  }
+
+  thaw(node: number): void {
+    this.#running.get(node)?.kill('SIGCONT');
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#running.keys()].map((node) => this.stop(node, 'SIGKILL')));
+    await rm(this.#dir, { recursive: true, force: true });
+  }
+}

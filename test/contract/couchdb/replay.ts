@@ -1,0 +1,409 @@
+/* oxlint-disable no-underscore-dangle -- CouchDB's own field names */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { newMap } from '../../standin/couchdb/cluster/shard_map.ts';
+import { checkpointId } from '../../standin/couchdb/cluster/sync.ts';
+import { type Body, newRevision } from '../../standin/couchdb/store/revision.ts';
+import { difference, Names } from './compare.ts';
+import type { Fronts, StartOptions } from './fronts.ts';
+
+export type Exchange = {
+  name: string;
+  request: { node: string; method: string; path: string; headers: Record<string, string>; body: unknown };
+  response: { status: number; headers: Record<string, string>; body: unknown };
+  seconds: number;
+};
+
+type Ask = { node: number; method?: string; path: string; body?: unknown; status?: number | number[] };
+/** What happened between exchanges, beside the requests themselves. */
+export type Step =
+  | { start: number | number[]; with?: StartOptions }
+  | { stop: number | number[] }
+  | { freeze: number }
+  | { thaw: number }
+  | { rebind: number; to: string }
+  | { ask: Ask }
+  | { until: Ask & { has?: Record<string, unknown>; is?: unknown }; forMs?: number }
+  | {
+      fill: {
+        node: number;
+        db: string;
+        prefix: string;
+        digits: number;
+        from?: number;
+        count: number;
+        field: string;
+        pad?: number;
+      };
+    }
+  | { twin: { db: string; wins: number; loses: number; holders: number[]; loserHolders: number[] } }
+  | { favour: { db: string; holders: number[]; against: number; wins: boolean } }
+  | { grow: { node: number; add: number; dbs: string[] } }
+  | { waitMs: number };
+
+export type Scenario = {
+  name: string;
+  /** Exchanges by number, counted from 0: [first, last] pairs in the order of the recording. */
+  exchanges: [number, number][];
+  /** Steps before the exchange of that number. */
+  before: Record<string, Step[]>;
+  /** `[from, to]` nodes of a checkpoint whose id must be computed from this run's uuids. */
+  checkpoints?: Record<string, [number, number]>;
+};
+export type Manifest = {
+  scenarios: Scenario[];
+  /** Exchanges that are left out or may differ, each with the reason. */
+  notHeld: Record<string, string>;
+};
+export type Outcome = { number: number; name: string; difference?: string };
+
+const pollMs = 50;
+const settleMs = 6000;
+/** Requests that change nothing may be asked again until the cluster has settled. */
+const isRead = ({ method, path }: Exchange['request']) =>
+  method === 'GET' || /\/_find$|_dbs_info$/.test(path);
+
+/** Replays one scenario against running fronts and tells of each exchange how its answer differs, if it does. */
+export class Replay {
+  readonly #fronts: Fronts;
+  readonly #exchanges: Exchange[];
+  readonly #manifest: Manifest;
+  readonly #names = new Names();
+
+  constructor(fronts: Fronts, exchanges: Exchange[], manifest: Manifest) {
+    this.#fronts = fronts;
+    this.#exchanges = exchanges;
+    this.#manifest = manifest;
+  }
+
+  async run(scenario: Scenario): Promise<Outcome[]> {
+    const outcomes: Outcome[] = [];
+    for (const [first, last] of scenario.exchanges) {
+      for (let number = first; number <= last; number++) {
+        const failure = await this.#prepare(scenario.before[String(number)] ?? []);
+        if (failure !== undefined)
+          return [...outcomes, { number, name: 'what comes before', difference: failure }];
+        if (this.#manifest.notHeld[String(number)]?.startsWith('skip:')) continue;
+        outcomes.push(await this.#exchange(number, scenario.checkpoints?.[String(number)]));
+      }
+    }
+    return outcomes;
+  }
+
+  /** @returns what went wrong, after which the rest of the scenario has no ground to stand on */
+  async #prepare(steps: Step[]): Promise<string | undefined> {
+    try {
+      for (const step of steps) await this.#step(step);
+      return undefined;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  }
+
+  async #exchange(number: number, checkpoint?: [number, number]): Promise<Outcome> {
+    const { name, request, response } = this.#exchanges[number] as Exchange;
+    const node = request.node === '127.0.0.1' ? 4 : Number(request.node.split('.').at(-1));
+    const path = await this.#path(node, request, checkpoint);
+    await this.#learnFirst(node, path, request);
+    const body = this.#bodyHere(request.body);
+    const headers = this.#headersHere(request.headers);
+    const recorded = JSON.parse(this.#fronts.here(JSON.stringify(response.body ?? null))) as unknown;
+    const context = { names: this.#names, exactRevisions: !/_dbs|_users|\/solo4$/.test(path) };
+    const deadline = Date.now() + (isRead(request) ? settleMs : 0);
+    let found: string | undefined;
+    do {
+      const answer = await this.#fetch(node, request.method, path, headers, body);
+      if (answer.status === response.status) {
+        found = difference(recorded, answer.body, context);
+        this.#learnCookie(response.headers['Set-Cookie'], answer.cookie);
+      } else
+        found = `status: recorded ${response.status}, here ${answer.status} ${JSON.stringify(answer.body).slice(0, 300)}`;
+      if (found !== undefined && Date.now() < deadline) await sleep(pollMs);
+    } while (found !== undefined && Date.now() < deadline);
+    return found === undefined ? { number, name } : { number, name, difference: found };
+  }
+
+  async #path(node: number, request: Exchange['request'], checkpoint?: [number, number]): Promise<string> {
+    for (const [, db, suffix] of request.path.matchAll(/%2F([^%/]+)(\.\d{10})\b/g)) {
+      if (this.#names.here('suffix', suffix as string) === undefined)
+        await this.#learnSuffix(node, db as string, suffix as string);
+    }
+    const path = this.#fronts
+      .here(request.path)
+      .replaceAll(/\.\d{10}\b/g, (it) => this.#names.here('suffix', it) ?? it);
+    const named = path.replaceAll(/\d+-[0-9a-f]{32}/g, (it) => this.#names.here('revision', it) ?? it);
+    if (checkpoint === undefined) return named;
+    const copy = named.match(/shards%2F[^/]+/)?.[0] ?? '';
+    const uuids = await Promise.all(
+      checkpoint.map(async (it) => {
+        const answer = await this.#fetch(
+          node,
+          'GET',
+          `/_node/couchdb@${this.#fronts.base}${it}/${copy}`,
+          admin,
+          undefined,
+        );
+        return (answer.body as { uuid: string }).uuid;
+      }),
+    );
+    return named.replace(/_local\/.*$/, checkpointId(uuids[0] as string, uuids[1] as string));
+  }
+
+  async #learnSuffix(node: number, db: string, recorded: string): Promise<void> {
+    const { body } = await this.#fetch(node, 'GET', `/_node/_local/_dbs/${db}`, admin, undefined);
+    const codes = (body as { shard_suffix?: number[] }).shard_suffix;
+    if (codes !== undefined) this.#names.note('suffix', recorded, String.fromCodePoint(...codes));
+  }
+
+  /** A revision that the recording took from an unrecorded read is read here too. */
+  async #learnFirst(
+    node: number,
+    path: string,
+    { method, path: recordedPath, body }: Exchange['request'],
+  ): Promise<void> {
+    const inBody = body !== null && typeof body === 'object' ? (body as Body) : {};
+    const rev = (inBody._rev as string | undefined) ?? recordedPath.match(/[?&]rev=([^&]+)/)?.[1];
+    if ((method !== 'PUT' && method !== 'DELETE') || rev === undefined || this.#names.here('revision', rev))
+      return;
+    if (!/_dbs\/|_users\//.test(path)) return;
+    const answer = await this.#fetch(node, 'GET', path.split('?')[0] as string, admin, undefined);
+    const doc = answer.body as { _rev?: string; shard_suffix?: number[] };
+    if (doc._rev === undefined) return;
+    if (rev.split('-')[0] === doc._rev.split('-')[0]) this.#names.learn('revision', rev, doc._rev);
+    if (doc.shard_suffix !== undefined) {
+      this.#names.note(
+        'suffix',
+        String.fromCodePoint(...(inBody.shard_suffix as number[])),
+        String.fromCodePoint(...doc.shard_suffix),
+      );
+    }
+  }
+
+  #bodyHere(body: unknown): string | undefined {
+    if (body === null || body === undefined) return undefined;
+    const text = this.#fronts.here(
+      typeof body === 'string'
+        ? body
+        : JSON.stringify(typeof body === 'object' ? this.#suffixHere(body) : body),
+    );
+    const renamed = text.replaceAll(/\d+-[0-9a-f]{32}/g, (it) => this.#names.here('revision', it) ?? it);
+    return renamed.replaceAll(
+      /-pbkdf2:sha256-[0-9a-f]{64},[0-9a-f]{32},\d+/g,
+      (it) => this.#names.here('hash', it) ?? it,
+    );
+  }
+
+  #suffixHere(body: object): object {
+    if (!('shard_suffix' in body)) return body;
+    const recorded = String.fromCodePoint(...(body.shard_suffix as number[]));
+    const here = this.#names.here('suffix', recorded) ?? recorded;
+    return { ...body, shard_suffix: Array.from(here, (char) => char.codePointAt(0)) };
+  }
+
+  #headersHere(headers: Record<string, string>): Record<string, string> {
+    const out: Record<string, string> = { ...headers, Accept: 'application/json' };
+    const basic = headers.Authorization?.match(/^Basic <(.*)>$/)?.[1];
+    if (basic !== undefined) out.Authorization = `Basic ${Buffer.from(basic).toString('base64')}`;
+    const cookie = headers.Cookie;
+    if (cookie !== undefined) out.Cookie = this.#names.here('cookie', cookie) ?? cookie;
+    return out;
+  }
+
+  #learnCookie(recorded: string | undefined, here: string | undefined): void {
+    const pair = (header: string) => header.split(';')[0] as string;
+    if (recorded !== undefined && here !== undefined) this.#names.learn('cookie', pair(recorded), pair(here));
+  }
+
+  async #fetch(
+    node: number,
+    method: string,
+    path: string,
+    headers: Record<string, string>,
+    body: string | undefined,
+  ) {
+    const url = this.#fronts.url(node, path);
+    const response = await fetch(url, { method, headers, ...(body === undefined ? {} : { body }) }).catch(
+      (error: unknown) => error,
+    );
+    if (!(response instanceof Response)) return { status: 0, body: String(response), cookie: undefined };
+    const text = await response.text();
+    return {
+      status: response.status,
+      body: parse(text),
+      cookie: response.headers.get('set-cookie') ?? undefined,
+    };
+  }
+
+  async #ask({ node, method = 'GET', path, body }: Ask) {
+    const text = body === undefined ? undefined : this.#fronts.here(JSON.stringify(body));
+    return await this.#fetch(node, method, this.#fronts.here(path), admin, text);
+  }
+
+  async #step(step: Step): Promise<void> {
+    if ('start' in step) await this.#start([step.start].flat(), step.with ?? {});
+    else if ('stop' in step) await Promise.all([step.stop].flat().map((node) => this.#fronts.stop(node)));
+    else if ('freeze' in step) this.#fronts.freeze(step.freeze);
+    else if ('thaw' in step) this.#fronts.thaw(step.thaw);
+    else if ('rebind' in step) this.#fronts.rebind(step.rebind, step.to);
+    else if ('waitMs' in step) await sleep(step.waitMs);
+    else if ('ask' in step) await this.#mustAnswer(step.ask);
+    else if ('until' in step) await this.#until(step.until, step.forMs ?? 30_000);
+    else if ('fill' in step) await this.#fill(step.fill);
+    else if ('twin' in step) await this.#twin(step.twin);
+    else if ('grow' in step) await this.#grow(step.grow);
+    else await this.#favour(step.favour);
+  }
+
+  async #start(nodes: number[], options: StartOptions): Promise<void> {
+    const fixed = { ...options };
+    if (fixed.secret?.startsWith('@')) {
+      const path = '/_node/_local/_config/chttpd_auth/secret';
+      fixed.secret = (await this.#ask({ node: Number(fixed.secret.slice(1)), path })).body as string;
+    }
+    await Promise.all(nodes.map((node) => this.#fronts.start(node, fixed)));
+  }
+
+  /** Puts a node into every range of the databases' maps. */
+  async #grow({ node, add, dbs }: Extract<Step, { grow: object }>['grow']): Promise<void> {
+    const name = `couchdb@${this.#fronts.base}${add}`;
+    for (const db of dbs) {
+      const path = `/_node/_local/_dbs/${db}`;
+      const { body } = await this.#ask({ node, path });
+      const map = body as {
+        by_range: Record<string, string[]>;
+        by_node: Record<string, string[]>;
+        changelog: unknown[];
+      };
+      for (const [range, holders] of Object.entries(map.by_range)) {
+        holders.push(name);
+        map.changelog.push(['add', range, name]);
+      }
+      map.by_node[name] = Object.keys(map.by_range);
+      await this.#mustAnswer({ node, method: 'PUT', path, body: map });
+    }
+  }
+
+  async #mustAnswer(ask: Ask): Promise<void> {
+    const answer = await this.#ask(ask);
+    const wanted = [ask.status ?? [200, 201, 202]].flat();
+    if (!wanted.includes(answer.status)) {
+      throw new Error(`${ask.method ?? 'GET'} ${ask.path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    }
+  }
+
+  async #until(until: Ask & { has?: Record<string, unknown>; is?: unknown }, forMs: number): Promise<void> {
+    const deadline = Date.now() + forMs;
+    const wanted = until.is === undefined ? undefined : this.#fronts.here(JSON.stringify(until.is));
+    for (;;) {
+      const { status, body } = await this.#ask({
+        ...until,
+        path: await this.#copyPath(until.node, until.path),
+      });
+      const entries = Object.entries(until.has ?? {});
+      const fits = entries.every(
+        ([key, value]) => this.#fronts.here(JSON.stringify(value)) === JSON.stringify((body as Body)?.[key]),
+      );
+      if (
+        status === (until.status ?? 200) &&
+        fits &&
+        (wanted === undefined || wanted === JSON.stringify(body))
+      )
+        return;
+      if (Date.now() > deadline)
+        throw new Error(`${until.path} stays ${status} ${JSON.stringify(body).slice(0, 300)}`);
+      await sleep(pollMs);
+    }
+  }
+
+  /** `COPY(4,00000000-7fffffff,big)` is that copy's own path, suffix included. */
+  async #copyPath(node: number, path: string): Promise<string> {
+    const [, holder, range, db] = path.match(/^COPY\((\d+),([0-9a-f-]+),(.+)\)$/) ?? [];
+    if (db === undefined) return path;
+    const { body } = await this.#ask({ node, path: `/_node/_local/_dbs/${encodeURIComponent(db)}` });
+    const suffix = String.fromCodePoint(...((body as { shard_suffix?: number[] }).shard_suffix ?? []));
+    return `/_node/couchdb@10.77.0.${holder}/shards%2F${range}%2F${encodeURIComponent(db)}${suffix}`;
+  }
+
+  async #fill({
+    node,
+    db,
+    prefix,
+    digits,
+    from = 0,
+    count,
+    field,
+    pad,
+  }: Extract<Step, { fill: object }>['fill']): Promise<void> {
+    const docs = Array.from({ length: count }, (_, i) => ({
+      _id: `${prefix}${String(from + i).padStart(digits, '0')}`,
+      [field]: from + i,
+      ...(pad === undefined ? {} : { pad: 'x'.repeat(pad) }),
+    }));
+    for (let i = 0; i < docs.length; i += 2000) {
+      await this.#mustAnswer({
+        node,
+        method: 'POST',
+        path: `/${db}/_bulk_docs`,
+        body: { docs: docs.slice(i, i + 2000) },
+      });
+    }
+  }
+
+  /** The same database on two sides that don't know of each other, the maps' hashes such that `wins` wins. */
+  async #twin({
+    db,
+    wins,
+    loses,
+    holders,
+    loserHolders,
+  }: Extract<Step, { twin: object }>['twin']): Promise<void> {
+    const second = Math.floor(Date.now() / 1000);
+    const winner = this.#mapAt(holders, second);
+    let loser = this.#mapAt(loserHolders, second);
+    for (let i = 1; loser.hash >= winner.hash && i < 1000; i++) loser = this.#mapAt(loserHolders, second - i);
+    const path = `/_node/_local/_dbs/${db}`;
+    await this.#mustAnswer({ node: wins, method: 'PUT', path, body: winner.body });
+    await this.#mustAnswer({ node: loses, method: 'PUT', path, body: loser.body });
+  }
+
+  /** Waits for a second in which the node's new map would win (or lose) against the one that another node has. */
+  async #favour({
+    node,
+    db,
+    holders,
+    against,
+    wins,
+  }: Extract<Step, { favour: object }>['favour']): Promise<void> {
+    const other = await this.#ask({ node: against, path: `/_node/_local/_dbs/${db}` });
+    const { _rev: rev, shard_suffix: codes = [] } = other.body as { _rev?: string; shard_suffix?: number[] };
+    const hash = rev?.split('-')[1];
+    const suffix = String.fromCodePoint(...codes); // in the same second both would have the same files
+    for (;;) {
+      const now = Date.now();
+      const mine = this.#mapAt(holders, Math.floor(now / 1000));
+      const early = now % 1000 < 600; // the request still has to come in the same second
+      const fits = hash === undefined ? wins === mine.hash > '8' : wins === mine.hash > hash;
+      if (early && fits && suffix !== `.${Math.floor(now / 1000)}`) return;
+      await sleep(1000 - (now % 1000) + 5);
+    }
+  }
+
+  #mapAt(holders: number[], second: number): { body: Body; hash: string } {
+    const nodes = holders.map((it) => `couchdb@${this.#fronts.base}${it}`);
+    const body = newMap(nodes, 2, 3, `.${second}`, 0);
+    return { body, hash: newRevision(false, 0, undefined, body) };
+  }
+}
+
+const admin = {
+  Authorization: `Basic ${Buffer.from('admin:adminpw').toString('base64')}`,
+  Accept: 'application/json',
+  'Content-Type': 'application/json',
+};
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
