@@ -1,10 +1,7 @@
 import { randomBytes, type KeyObject } from 'node:crypto';
-import { createServer } from 'node:net';
 import {
   type Connection,
-  type ConnectionGater,
   type Libp2p,
-  type MultiaddrConnection,
   type PeerId as Libp2pPeerId,
   serviceCapabilities,
   type Stream,
@@ -33,14 +30,16 @@ import {
   PROTOCOL_MIN,
 } from '../wire/limits.ts';
 import { cut } from './cut.ts';
-import { dialError, socketCode, TransportError } from './errors.ts';
+import { Door, type Gate } from './door.ts';
+import { dialError, TransportError } from './errors.ts';
 import { FramedStream } from './framed-stream.ts';
 import { Gossip, type GossipVerdict } from './gossip.ts';
 import { type Link, MAX_UNSENT_BYTES } from './link.ts';
+import { probeAddress } from './listening.ts';
 import { libp2pKey, peerIdOf } from './node-key.ts';
 import { quietLogger } from './quiet-logger.ts';
 import { decide } from './simultaneous.ts';
-import { DEFAULT_STRANGER_LIMITS, type StrangerLimits, Strangers } from './strangers.ts';
+import { DEFAULT_STRANGER_LIMITS, type StrangerLimits } from './strangers.ts';
 
 /** The one stream of a link: hello, answer, confirmation, then messages in both directions. */
 export const ADMIT_PROTOCOL = '/bornemisza/admit/1';
@@ -83,6 +82,8 @@ export const DEFAULT_TIMING: TransportTiming = {
   gossipCheckMs: 5000,
 };
 
+export type { Gate } from './door.ts';
+
 /** What the transport tells. Called from its own turn; may call back into it. */
 export interface TransportEvents {
   onConnected(peer: PeerId): void;
@@ -91,14 +92,6 @@ export interface TransportEvents {
   onGossip(from: PeerId, bytes: Uint8Array): GossipVerdict;
   /** `code` is stable. */
   onNote(code: string, peer: PeerId | undefined, detail: string): void;
-}
-
-/** Who may come in. Asked at each connection; what it says now is what counts. */
-export interface Gate {
-  isMember(peer: PeerId): boolean;
-  isMemberAddress(address: string): boolean;
-  /** An unknown PeerId presents its chain. True when it is a member from now on (`isMember` says so, too). */
-  admit(peer: PeerId, chain: Uint8Array): Promise<boolean>;
 }
 
 export interface TransportCounters {
@@ -164,7 +157,7 @@ export class Transport {
   readonly #gate: Gate;
   readonly #events: TransportEvents;
   readonly #instance = randomBytes(16).toString('hex');
-  readonly #strangers: Strangers;
+  readonly #door: Door;
   readonly #gossip: Gossip;
   readonly #requestHandlers = new Map<string, RequestHandler>();
 
@@ -176,10 +169,6 @@ export class Transport {
   /** Highest dial number received from each peer's present instance. Bounded by the roster. */
   readonly #seen = new Map<PeerId, { instance: string; dial: number }>();
   readonly #waiting = new Map<PeerId, Set<() => void>>();
-  readonly #deadlines = new Map<string, NodeJS.Timeout>();
-  /** Ends of strangers' pending time and of their presentation, to be called once they got through. */
-  readonly #pendingEnds = new WeakMap<MultiaddrConnection, () => void>();
-  readonly #presentationEnds = new Map<PeerId, () => void>();
 
   #libp2p: Libp2p | undefined;
   #chain: Uint8Array;
@@ -193,7 +182,14 @@ export class Transport {
     this.#events = dependencies.events;
     this.#chain = options.chain;
     this.self = peerIdOf(options.nodeKey);
-    this.#strangers = new Strangers(options.strangers ?? DEFAULT_STRANGER_LIMITS, () => performance.now());
+    this.#door = new Door(
+      { ...this.#timing, strangers: options.strangers ?? DEFAULT_STRANGER_LIMITS },
+      {
+        gate: this.#gate,
+        isLink: (connection) => this.#isLink(connection),
+        refused: () => void (this.counters.connectionsRefused += 1),
+      },
+    );
     this.#gossip = new Gossip({
       topic: `bornemisza/${options.cluster}`,
       isLink: (connection) => this.#isLink(connection),
@@ -212,7 +208,7 @@ export class Transport {
     await probeAddress(address, port);
     const libp2p = await this.#create();
     this.#libp2p = libp2p;
-    libp2p.addEventListener('connection:open', ({ detail }) => this.#onConnectionOpen(detail));
+    libp2p.addEventListener('connection:open', ({ detail }) => this.#door.opened(detail));
     libp2p.addEventListener('connection:close', ({ detail }) => this.#onConnectionClose(detail));
     await libp2p.handle(ADMIT_PROTOCOL, (stream, connection) => this.#answer(stream, connection), {
       maxInboundStreams: 1,
@@ -228,7 +224,7 @@ export class Transport {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#gossipCheck);
-    for (const timer of this.#deadlines.values()) clearTimeout(timer);
+    this.#door.close();
     const connections = this.#libp2p?.getConnections() ?? [];
     await Promise.all(connections.map((connection) => this.#flushAndClose(connection)));
     this.#links.clear();
@@ -352,7 +348,7 @@ export class Transport {
         outboundStreamProtocolNegotiationTimeout: memberTimeoutMs,
         reconnectRetries: 0,
       },
-      connectionGater: this.#gater(),
+      connectionGater: this.#door.gater(),
       services: {
         // gossipsub asks for identify; links take its place (see Gossip).
         links: () => ({ [serviceCapabilities]: ['@libp2p/identify'] }),
@@ -368,71 +364,10 @@ export class Transport {
     });
   }
 
-  #gater(): ConnectionGater {
-    return {
-      denyDialPeer: () => false,
-      denyDialMultiaddr: () => false,
-      denyInboundConnection: (raw) => this.#refusesArrival(raw),
-      denyInboundEncryptedConnection: (peer, raw) => this.#refusesStranger(peer, raw),
-      denyOutboundEncryptedConnection: (peer) => !this.#gate.isMember(peer.toString()),
-    };
-  }
-
-  #refusesArrival(raw: MultiaddrConnection): boolean {
-    const address = ipOf(raw.remoteAddr);
-    if (this.#closed) return true;
-    if (address !== undefined && this.#gate.isMemberAddress(address)) return false;
-    const end = this.#strangers.arrive(address ?? '');
-    if (end === undefined) {
-      this.counters.connectionsRefused += 1;
-      return true;
-    }
-    this.#pendingEnds.set(raw, end);
-    raw.addEventListener('close', end);
-    return false;
-  }
-
-  #refusesStranger(peer: Libp2pPeerId, raw: MultiaddrConnection): boolean {
-    this.#pendingEnds.get(raw)?.();
-    if (this.#gate.isMember(peer.toString())) return false;
-    const end = this.#strangers.present();
-    if (end === undefined) {
-      this.counters.connectionsRefused += 1;
-      return true;
-    }
-    this.#presentationEnds.set(peer.toString(), end);
-    raw.addEventListener('close', end);
-    return raw.status !== 'open';
-  }
-
-  #onConnectionOpen(connection: Connection): void {
-    if (connection.direction === 'outbound') return;
-    const member = this.#gate.isMember(connection.remotePeer.toString());
-    const { memberTimeoutMs, strangerTimeoutMs } = this.#timing;
-    const timeoutMs = member ? memberTimeoutMs : strangerTimeoutMs;
-    const timer = setTimeout(() => {
-      if (!this.#isLink(connection)) cut(connection, new Error('not admitted in time'));
-    }, timeoutMs).unref();
-    this.#deadlines.set(connection.id, timer);
-    if (!member) this.#allowOneStream(connection);
-  }
-
-  /** libp2p has no hook for a stream before its protocol is known, but its connection hands on the muxer's event. */
-  #allowOneStream(connection: Connection): void {
-    const { muxer } = connection as unknown as { muxer?: EventTarget };
-    let streams = 0;
-    muxer?.addEventListener('stream', () => {
-      streams += 1;
-      if (streams > 1 && !this.#isLink(connection)) cut(connection, new Error('a stranger gets one stream'));
-    });
-  }
-
   #onConnectionClose(connection: Connection): void {
-    clearTimeout(this.#deadlines.get(connection.id));
-    this.#deadlines.delete(connection.id);
+    this.#door.closed(connection);
     const peer = connection.remotePeer.toString();
     const link = this.#links.get(peer);
-    this.#presentationEnds.delete(peer);
     if (link?.connection === connection) this.#linkDown(link, 'closed');
     // libp2p remembers every PeerId that ever opened a stream; strangers make new ones for nothing.
     if (!this.#gate.isMember(peer)) void this.#forget(connection.remotePeer);
@@ -602,8 +537,7 @@ export class Transport {
     if (old !== undefined) this.#linkDown(old, 'renewed', quietly);
     if (old !== undefined) cut(old.connection, new Error('renewed'));
     this.#links.set(peer, link);
-    clearTimeout(this.#deadlines.get(connection.id));
-    this.#presentationEnds.get(peer)?.();
+    this.#door.passed(connection);
     this.counters.linksUp += 1;
     frames.stream.addEventListener('close', () => cut(connection, new Error('the message stream ended')));
     this.#gossip.attach(connection);
@@ -679,29 +613,6 @@ export class Transport {
     }
     cut(connection, new Error('closed'));
   }
-}
-
-/** libp2p loses the reason why it can't listen, so the address is tried before. */
-async function probeAddress(address: string, port: number): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const server = createServer();
-  server.once('error', reject);
-  server.listen({ host: address, port }, () => server.close(() => resolve()));
-  try {
-    await promise;
-  } catch (error) {
-    const where = `${address}:${port}`;
-    const code = socketCode(error);
-    if (code === 'EADDRINUSE')
-      throw new TransportError('address-in-use', `another program listens on ${where}`, { cause: error });
-    if (code === 'EADDRNOTAVAIL')
-      throw new TransportError('address-not-here', `no device of this host has ${address}`, { cause: error });
-    throw new TransportError('failed', `can't listen on ${where}: ${messageOf(error)}`, { cause: error });
-  }
-}
-
-function ipOf(address: Multiaddr): string | undefined {
-  return address.getComponents().find(({ name }) => name === 'ip4')?.value;
 }
 
 function messageOf(error: unknown): string {

@@ -1,0 +1,135 @@
+import { generateKeyPairSync } from 'node:crypto';
+import { noise } from '@libp2p/noise';
+import { tcp } from '@libp2p/tcp';
+import { yamux } from '@libp2p/yamux';
+import { multiaddr } from '@multiformats/multiaddr';
+import { createLibp2p, type Libp2p } from 'libp2p';
+import t, { type Test } from 'tap';
+import { FramedStream, framed } from '../../../src/daemon/transport/framed-stream.ts';
+import { libp2pKey } from '../../../src/daemon/transport/node-key.ts';
+import { DEFAULT_STRANGER_LIMITS, Strangers } from '../../../src/daemon/transport/strangers.ts';
+import { ADMIT_PROTOCOL } from '../../../src/daemon/transport/transport.ts';
+import { encodeHello, type Hello } from '../../../src/daemon/wire/handshake.ts';
+import { cluster, PORT, type TestNode, until } from './nodes.ts';
+
+t.test('an address has a burst, then a rate, and only so many at once', async (t) => {
+  let nowMs = 0;
+  const limits = { ...DEFAULT_STRANGER_LIMITS, pendingPerAddress: 2, burst: 3, perSecond: 1, pending: 3 };
+  const strangers = new Strangers(limits, () => nowMs);
+  const first = strangers.arrive('10.0.0.9');
+  t.ok(first && strangers.arrive('10.0.0.9'));
+  t.notOk(strangers.arrive('10.0.0.9'), 'two at once are enough');
+  first?.();
+  first?.();
+  t.ok(strangers.arrive('10.0.0.9'), 'one has ended, and counts once');
+  t.notOk(strangers.arrive('10.0.0.9'));
+  t.ok(strangers.arrive('10.0.0.8'), 'another address has its own');
+  t.notOk(strangers.arrive('10.0.0.7'), 'but there is a bound for all');
+  nowMs = 60_000;
+  t.notOk(strangers.arrive('10.0.0.9'), 'time alone ends nothing that is pending');
+});
+
+t.test('addresses are forgotten, oldest first, so that they can’t fill the memory', async (t) => {
+  const strangers = new Strangers({ ...DEFAULT_STRANGER_LIMITS, burst: 1, perSecond: 0 }, () => 0);
+  strangers.arrive('first')?.();
+  t.notOk(strangers.arrive('first'));
+  for (let n = 0; n < 2000; n += 1) strangers.arrive(`10.${n >> 8}.${n & 255}.1`)?.();
+  t.ok(strangers.arrive('first'), 'it has been forgotten meanwhile');
+});
+
+/** A libp2p node that is nobody's member and does as it likes. */
+async function stranger(
+  t: Test,
+  victim: TestNode,
+): Promise<{ node: Libp2p; dial: () => ReturnType<Libp2p['dial']> }> {
+  const node = await createLibp2p({
+    privateKey: libp2pKey(generateKeyPairSync('ed25519').privateKey),
+    transports: [tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux()],
+    connectionMonitor: { enabled: false },
+  });
+  t.teardown(() => node.stop());
+  const target = multiaddr(`/ip4/${victim.address}/tcp/${PORT}/p2p/${victim.peer}`);
+  return { node, dial: () => node.dial(target) };
+}
+
+t.test('a stranger that says nothing is hung up on within about a second', async (t) => {
+  const [a] = (await cluster(t, 1)) as [TestNode];
+  const { dial } = await stranger(t, a);
+  const connection = await dial();
+  const startMs = performance.now();
+  await until('hung up on', () => connection.status !== 'open', 2500);
+  t.ok(performance.now() - startMs > 500, 'it had its time');
+});
+
+t.test('a stranger gets one stream', async (t) => {
+  const [a] = (await cluster(t, 1, { timing: { strangerTimeoutMs: 30_000 } })) as [TestNode];
+  const { dial } = await stranger(t, a);
+  const connection = await dial();
+  await connection.newStream(ADMIT_PROTOCOL);
+  t.equal(connection.status, 'open');
+  await connection.newStream(ADMIT_PROTOCOL).catch(() => undefined);
+  await until('the second is one too many', () => connection.status !== 'open', 3000);
+});
+
+t.test('gossip and requests before admission end the connection', async (t) => {
+  const [a] = (await cluster(t, 1, { timing: { strangerTimeoutMs: 30_000 } })) as [TestNode];
+  a.transport.handle('/bornemisza/echo/1', (_from, question) => question);
+  for (const protocol of ['/meshsub/1.2.0', '/bornemisza/echo/1']) {
+    const { dial } = await stranger(t, a);
+    const connection = await dial();
+    await connection.newStream(protocol).catch(() => undefined);
+    await until(`${protocol} hung up`, () => connection.status !== 'open', 3000);
+  }
+  t.same(a.events, []);
+});
+
+t.test('hellos that are oversized, malformed or replayed by another let nobody in', async (t) => {
+  const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
+  a.admit = async () => {
+    throw new Error('the gate itself failed');
+  };
+  const hello: Hello = {
+    protocolMin: 1,
+    protocolMax: 1,
+    cluster: 'test',
+    instance: '00'.repeat(16),
+    dial: 1,
+    seenInstance: '',
+    seen: 0,
+    chain: new TextEncoder().encode('chain'),
+  };
+  const oversized = new Uint8Array(8);
+  new DataView(oversized.buffer).setUint32(0, 1_000_000);
+  for (const bytes of [oversized, framed(new Uint8Array(100).fill(0xff)), framed(encodeHello(hello))]) {
+    const { dial } = await stranger(t, a);
+    const connection = await dial();
+    const stream = await connection.newStream(ADMIT_PROTOCOL);
+    stream.send(bytes);
+    await until('hung up', () => connection.status !== 'open', 2500);
+  }
+  t.same(a.transport.peers(), []);
+  await b.transport.connect(a.peer, a.address, PORT);
+  t.same(b.transport.peers(), [a.peer], 'members come and go all the while');
+});
+
+t.test('a version that has nothing in common is told which versions would do', async (t) => {
+  const [a] = (await cluster(t, 1)) as [TestNode];
+  const { node, dial } = await stranger(t, a);
+  a.members.add(node.peerId.toString());
+  const connection = await dial();
+  const frames = new FramedStream(await connection.newStream(ADMIT_PROTOCOL), 5000);
+  const later = {
+    protocolMin: 7,
+    protocolMax: 9,
+    cluster: 'test',
+    instance: '00'.repeat(16),
+    dial: 1,
+    seenInstance: '',
+    seen: 0,
+  };
+  frames.send(encodeHello({ ...later, chain: new Uint8Array(0) }));
+  const answer = await frames.read(AbortSignal.timeout(2000));
+  t.match(Buffer.from(answer).toString('latin1'), /1 to 1 here, 7 to 9 there/);
+});
