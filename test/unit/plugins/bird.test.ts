@@ -1,0 +1,211 @@
+import t from 'tap';
+import { parseProtocols, parseReply } from '../../../src/plugins/bird/control.ts';
+import type { BirdDesired } from '../../../src/plugins/bird/desired.ts';
+import { parseDevices } from '../../../src/plugins/bird/device.ts';
+import { type BirdObserved, localAsIn, planBird, renderFragment } from '../../../src/plugins/bird/plan.ts';
+
+const desired: BirdDesired = {
+  device: 'bm-float',
+  addresses: ['192.0.2.8', '192.0.2.7'],
+  mode: 'equal',
+  rank: 0,
+  announce: true,
+  why: 'this node is up',
+};
+const fragment = renderFragment(desired, 64512);
+
+/** All as it should be. */
+const settled: BirdObserved = {
+  devices: new Map([['bm-float', { up: true, addresses: ['192.0.2.7/32', '192.0.2.8/32'] }]]),
+  fragment: fragment.content,
+  localAs: 64512,
+  running: { loaded: fragment.digest, announcing: true, sessions: [] },
+};
+const plan = (of: Partial<BirdObserved>, changes: Partial<BirdDesired> = {}): string[] =>
+  planBird({ ...desired, ...changes }, { ...settled, ...of }).map(({ summary }) => summary);
+
+t.test('what differs, and what is done about it, in this order', async (t) => {
+  const running = settled.running!;
+  const off = renderFragment({ ...desired, announce: false }, 64512).content;
+  const device = (up: boolean, ...addresses: string[]) => new Map([['bm-float', { up, addresses }]]);
+  const cases: [string, string[], string[]][] = [
+    ['nothing', plan({}), []],
+    [
+      'withdraw: first of all, then the file',
+      plan({}, { announce: false, why: 'maintenance' }),
+      ['floating IPs: withdrawn (maintenance)', 'bornemisza.conf: rewritten'],
+    ],
+    [
+      'announce: last of all',
+      plan({ fragment: off, running: { ...running, announcing: false } }),
+      ['bornemisza.conf: rewritten', 'floating IPs: announced (this node is up)'],
+    ],
+    [
+      'disabled by hand',
+      plan({ running: { ...running, announcing: false } }),
+      ['floating IPs: announced (this node is up)'],
+    ],
+    [
+      'enabled by hand',
+      plan({ fragment: off }, { announce: false }),
+      ['floating IPs: withdrawn (this node is up)'],
+    ],
+    ['an address gone', plan({ devices: device(true, '192.0.2.8/32') }), ['192.0.2.7/32: put on bm-float']],
+    [
+      'an address too many',
+      plan({ devices: device(true, '192.0.2.7/32', '192.0.2.8/32', '10.0.0.1/24') }),
+      ['10.0.0.1/24: taken off bm-float'],
+    ],
+    [
+      'the device down',
+      plan({ devices: device(false, '192.0.2.7/32', '192.0.2.8/32') }),
+      ['device bm-float: up'],
+    ],
+    [
+      'no device',
+      plan({ devices: new Map() }),
+      ['device bm-float: made', '192.0.2.7/32: put on bm-float', '192.0.2.8/32: put on bm-float'],
+    ],
+    ['the fragment edited', plan({ fragment: 'mine' }), ['bornemisza.conf: rewritten']],
+    [
+      'the fragment not loaded',
+      plan({ running: { ...running, loaded: undefined } }),
+      ['BIRD reads its configuration: the fragment is not loaded'],
+    ],
+    [
+      'another fragment loaded',
+      plan({ running: { ...running, loaded: 'other' } }),
+      ['BIRD reads its configuration: the fragment changed'],
+    ],
+    ['BIRD is not running', plan({ running: undefined }), ['BIRD is not running: its fragment waits for it']],
+  ];
+  for (const [what, is, expected] of cases) t.same(is, expected, what);
+});
+
+t.test('a change of the announcement alone is no change of what BIRD must read', async (t) => {
+  t.equal(renderFragment({ ...desired, announce: false }, 64512).digest, fragment.digest);
+  t.not(renderFragment({ ...desired, addresses: ['192.0.2.7'] }, 64512).digest, fragment.digest);
+});
+
+t.test('the former device’s addresses are taken off when the configuration names another', async (t) => {
+  const devices = new Map([
+    ['bm-float', { up: true, addresses: ['192.0.2.7/32', '192.0.2.8/32', '10.0.0.1/24'] }],
+    ['other', { up: true, addresses: [] }],
+  ]);
+  t.same(plan({ devices }, { device: 'other' }).slice(0, 4), [
+    '192.0.2.7/32: put on other',
+    '192.0.2.8/32: put on other',
+    '192.0.2.7/32: taken off bm-float',
+    '192.0.2.8/32: taken off bm-float',
+  ]);
+});
+
+t.test('the fragment lets nothing in but the configured addresses', async (t) => {
+  t.match(fragment.content, /if net !~ \[ 192\.0\.2\.7\/32, 192\.0\.2\.8\/32 \] then reject;\n {4}accept;/);
+  t.notMatch(renderFragment({ ...desired, addresses: [] }, 1).content, /accept/);
+});
+
+t.test('ranked: the path is longer by the rank, bounded, and by the roster alone', async (t) => {
+  const prepends = (rank: number, localAs: number | undefined) =>
+    [...renderFragment({ ...desired, mode: 'ranked', rank }, localAs).content.matchAll(/prepend\(64512\)/g)]
+      .length;
+  t.same([prepends(0, 64512), prepends(2, 64512), prepends(50, 64512), prepends(2, undefined)], [0, 2, 8, 0]);
+  t.equal(
+    localAsIn(renderFragment({ ...desired, mode: 'ranked' }, 64512).content),
+    64512,
+    'known while BIRD is down',
+  );
+  t.equal(
+    renderFragment(desired, undefined).digest,
+    fragment.digest,
+    'without ranks the number does not matter',
+  );
+});
+
+t.test('hostile values are refused', async (t) => {
+  const cases: Partial<BirdDesired>[] = [
+    { device: 'x"; }' },
+    { device: '' },
+    { device: 'a-name-of-16-char' },
+    { addresses: ['192.0.2.7/0'] },
+    { addresses: ['192.0.2.7]\n'] },
+    { addresses: ['::1'] },
+    { rank: -1 },
+    { rank: 1.5 },
+  ];
+  for (const changes of cases) {
+    t.throws(
+      () => renderFragment({ ...desired, ...changes }, 1),
+      { code: 'bird-value-refused', outcome: 'terminal' },
+      JSON.stringify(changes),
+    );
+  }
+});
+
+t.test(
+  'answers: `-` goes on, a space ends, a leading space repeats the code, what follows is kept',
+  async (t) => {
+    t.equal(parseReply('0001 BIRD'), undefined, 'not a whole line');
+    t.equal(parseReply('1002-a\n b\n'), undefined, 'not at its end');
+    t.same(parseReply('1002-a\n b\n+log line\n0000 \n0001 x\n'), {
+      lines: [
+        { code: 1002, text: 'a' },
+        { code: 1002, text: 'b' },
+        { code: 0, text: '' },
+      ],
+      rest: '0001 x\n',
+    });
+  },
+);
+
+t.test('protocols, as BIRD 2.0.12 prints them', async (t) => {
+  const text = `2002-Name       Proto      Table      State  Since         Info
+1002-device1    Device     ---        up     18:05:03.133  
+1006-
+1002-provider   BGP        ---        up     2026-11-22 18:05:03  Established   
+1006-  BGP state:          Established
+     Neighbor AS:      64515
+     Local AS:         64512
+ 
+1002-bornemisza_floating Direct     ---        down   18:05:03.133  
+1006-  Description:    bornemisza abc
+   Channel ipv4
+     State:          DOWN
+0000 
+`;
+  t.same(parseProtocols(parseReply(text)?.lines ?? []), [
+    { name: 'device1', kind: 'Device', up: true, info: '', description: '', localAs: undefined },
+    { name: 'provider', kind: 'BGP', up: true, info: 'Established', description: '', localAs: 64512 },
+    {
+      name: 'bornemisza_floating',
+      kind: 'Direct',
+      up: false,
+      info: '',
+      description: 'bornemisza abc',
+      localAs: undefined,
+    },
+  ]);
+});
+
+t.test('devices, as ip prints them', async (t) => {
+  const text = JSON.stringify([
+    {
+      ifname: 'lo',
+      flags: ['LOOPBACK', 'UP'],
+      addr_info: [
+        { family: 'inet', local: '127.0.0.1', prefixlen: 8 },
+        { family: 'inet6', local: '::1', prefixlen: 128 },
+      ],
+    },
+    { ifname: 'bm-float', flags: ['BROADCAST'], addr_info: [] },
+    {},
+  ]);
+  t.same(
+    [...parseDevices(text)],
+    [
+      ['lo', { up: true, addresses: ['127.0.0.1/8'] }],
+      ['bm-float', { up: false, addresses: [] }],
+    ],
+  );
+  t.same([...parseDevices('')], []);
+});

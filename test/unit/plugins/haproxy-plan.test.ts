@@ -1,0 +1,222 @@
+import { createHash } from 'node:crypto';
+import t from 'tap';
+import type { PeerServer } from '../../../src/plugins/haproxy/desired.ts';
+import { type HaproxyObserved, planHaproxy, type Running } from '../../../src/plugins/haproxy/plan.ts';
+import { type Rendered, render } from '../../../src/plugins/haproxy/render.ts';
+import type { ServerState } from '../../../src/plugins/haproxy/runtime.ts';
+import { app, layout, peer, runningAs } from './haproxy-cases.ts';
+
+const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
+
+const rendered = (...servers: PeerServer[]): Rendered =>
+  render(app({ databases: { ...app().databases, servers } }), layout);
+
+function observed(files: Rendered, running: Running | undefined): HaproxyObserved {
+  return { files: new Map(files.files.map(({ name, content }) => [name, digest(content)])), running };
+}
+
+/** What is planned when the files are right and the process is `running`. */
+const plan = (wanted: Rendered, running: Running): string[] =>
+  planHaproxy(wanted, observed(wanted, running), digest).map(({ summary }) => summary);
+
+const change = (running: Running, name: string, changes: Partial<ServerState>): Running => ({
+  ...running,
+  servers: running.servers.map((server) =>
+    `${server.backend}/${server.name}` === name ? { ...server, ...changes } : server,
+  ),
+});
+
+t.test('as it should be: nothing to do', async (t) => {
+  const wanted = rendered(peer('db1'), peer('db2', 'maint'), peer('db3', 'drain'));
+  t.same(plan(wanted, runningAs(wanted)), []);
+});
+
+t.test('what differs, and what is done about it', async (t) => {
+  const wanted = rendered(
+    peer('db1'),
+    peer('db2', 'maint', 'left the cluster'),
+    peer('db3', 'drain', 'is leaving'),
+  );
+  const right = runningAs(wanted);
+  const cases: [string, Running, string[]][] = [
+    [
+      'put in maintenance by hand',
+      change(right, 'db_nodes/db1', { maint: true }),
+      ['db_nodes/db1: maint → ready (alive and up)'],
+    ],
+    [
+      'drained by hand',
+      change(right, 'db_nodes/db1', { drain: true }),
+      ['db_nodes/db1: drain → ready (alive and up)'],
+    ],
+    [
+      'made ready by hand',
+      change(right, 'db_nodes/db2', { maint: false }),
+      ['db_nodes/db2: ready → maint (left the cluster)'],
+    ],
+    [
+      'no longer draining',
+      change(right, 'db_nodes/db3', { drain: false }),
+      ['db_nodes/db3: ready → drain (is leaving)'],
+    ],
+    [
+      'another address',
+      change(right, 'db_nodes/db1', { address: '10.9.9.9' }),
+      ['db_nodes/db1: 10.9.9.9:6984 → 10.0.0.1:6984'],
+    ],
+    [
+      'another port',
+      change(right, 'db_nodes/db1', { port: 1 }),
+      ['db_nodes/db1: 10.0.0.1:1 → 10.0.0.1:6984'],
+    ],
+    [
+      'checks off',
+      change(right, 'db_nodes/db1', { checked: false }),
+      ['db_nodes/db1: health check was switched off, on again'],
+    ],
+    [
+      'another weight',
+      change(right, 'db_nodes/db1', { fullWeight: false }),
+      ['db_nodes/db1: weight was changed, put back'],
+    ],
+    [
+      'local server in maintenance',
+      change(right, 'local_api/_local', { maint: true }),
+      ['local_api/_local: maint → ready (runs on this node)'],
+    ],
+    ['its check fails: HAProxy’s own matter', change(right, 'db_nodes/db1', { up: false }), []],
+    [
+      'deleted',
+      { ...right, servers: right.servers.filter(({ name }) => name !== 'db1') },
+      [
+        'db_nodes/db1: added as ready (alive and up)',
+        'db_nodes.unwatched/db1: added as maint (alive and up)',
+      ],
+    ],
+    [
+      'one too many',
+      {
+        ...right,
+        servers: [...right.servers, { ...right.servers[0]!, backend: 'db_nodes', name: 'db9', maint: false }],
+      },
+      ['db_nodes/db9: removed (not a member)'],
+    ],
+    [
+      'one too many that already rests in maintenance',
+      {
+        ...right,
+        servers: [...right.servers, { ...right.servers[0]!, backend: 'db_nodes', name: 'db9', maint: true }],
+      },
+      [],
+    ],
+    [
+      'a closed frontend',
+      { ...right, frontends: new Map([...right.frontends, ['edge', false]]) },
+      ['frontend edge: closed → open'],
+    ],
+    [
+      'a frontend that was shut down',
+      { ...right, frontends: new Map([...right.frontends].filter(([name]) => name !== 'edge')) },
+      ['reload: frontend edge was shut down'],
+    ],
+    ['another structure', { ...right, structure: 'other' }, ['reload: the structure changed']],
+    ['not ours', { ...right, structure: '' }, ['reload: it runs a configuration that is not ours']],
+    [
+      'the local server is gone',
+      { ...right, servers: right.servers.filter(({ name }) => name !== '_local') },
+      ['reload: server local_api/_local is gone'],
+    ],
+    ['a serial too many', { ...right, revoked: ['AB'] }, ['certificate AB: no longer refused']],
+  ];
+  for (const [what, running, expected] of cases) t.same(plan(wanted, running), expected, what);
+});
+
+t.test('a version that was never tried with `add server` learns of a new server by a reload', async (t) => {
+  const wanted = rendered(peer('db1'), peer('db2'));
+  const before = runningAs(rendered(peer('db1')));
+  const reload = (version: [number, number]) =>
+    planHaproxy(wanted, observed(wanted, { ...before, version }), digest).map(({ kind }) => kind);
+  t.same(reload([2, 4]), ['reload']);
+  t.same(reload([2, 6]), ['server-add', 'server-add']);
+  t.same(reload([3, 0]), ['server-add', 'server-add']);
+});
+
+t.test('dead by membership alone', async (t) => {
+  const wanted = rendered(peer('db1', 'out-when-down', 'its daemon is dead'), peer('db2'));
+  const alive = runningAs(rendered(peer('db1'), peer('db2')));
+  const watched = runningAs(wanted);
+  const cases: [string, Running, string[]][] = [
+    [
+      'the second check begins, and the server stays',
+      alive,
+      ['db_nodes.unwatched/db1: maint → ready (its daemon is dead)'],
+    ],
+    ['both pass: it stays', watched, []],
+    [
+      'the first fails, the second passes: HAProxy’s own matter',
+      change(watched, 'db_nodes/db1', { up: false }),
+      [],
+    ],
+    [
+      'the second fails: out',
+      change(watched, 'db_nodes.unwatched/db1', { up: false }),
+      ['db_nodes/db1: ready → maint (its daemon is dead, and its check fails)'],
+    ],
+    [
+      'out and the second fails: stays out',
+      change(change(watched, 'db_nodes.unwatched/db1', { up: false }), 'db_nodes/db1', { maint: true }),
+      [],
+    ],
+    [
+      'out and the second passes: back',
+      change(watched, 'db_nodes/db1', { maint: true }),
+      ['db_nodes/db1: maint → ready (its daemon is dead, but its check passes)'],
+    ],
+    [
+      'an old verdict of a check that was off counts for nothing',
+      change(alive, 'db_nodes.unwatched/db1', { up: false }),
+      ['db_nodes.unwatched/db1: maint → ready (its daemon is dead)'],
+    ],
+  ];
+  for (const [what, running, expected] of cases) t.same(plan(wanted, running), expected, what);
+});
+
+t.test('additions come before removals: a backend is never empty in between', async (t) => {
+  const wanted = rendered(peer('db1', 'maint', 'out'), peer('db2'), peer('db3'));
+  const kinds = planHaproxy(
+    wanted,
+    observed(wanted, change(runningAs(rendered(peer('db1'), peer('db2', 'maint'))), 'x', {})),
+    digest,
+  )
+    .filter((each) => 'admin' in each)
+    .map((each) => `${each.kind} ${'admin' in each ? each.admin : ''}`);
+  t.same(kinds.slice(-1), ['server-state maint']);
+  t.ok(kinds.indexOf('server-add ready') < kinds.indexOf('server-state ready'));
+});
+
+t.test('files: only what differs, and the file of a HAProxy that is not running waits for it', async (t) => {
+  const wanted = rendered(peer('db1'));
+  const stale = { ...observed(wanted, runningAs(wanted)), files: new Map([['haproxy.cfg', 'other']]) };
+  t.match(
+    planHaproxy(wanted, stale, digest).map(({ summary }) => summary),
+    [/^node-.*written/, /^ca-.*written/, 'revoked.list: written', 'haproxy.cfg: rewritten'],
+  );
+  t.match(
+    planHaproxy(wanted, observed(wanted, undefined), digest).map(({ kind }) => kind),
+    ['start'],
+  );
+});
+
+t.test('a revocation is told to the process and the holder’s sessions are cut', async (t) => {
+  const revoked = [{ serialHex: 'ab12', address: '10.0.0.9' }];
+  const wanted = render(app({ revoked }), layout);
+  t.same(plan(wanted, runningAs(wanted, { revoked: [] })), [
+    'certificate AB12: refused from now on, sessions from 10.0.0.9 are cut',
+  ]);
+});
+
+t.test('no summary holds a secret', async (t) => {
+  const wanted = rendered(peer('db1'));
+  const changes = planHaproxy(wanted, { files: new Map(), running: undefined }, digest);
+  t.notMatch(changes.map(({ summary }) => summary).join(), /BEGIN/);
+});

@@ -1,0 +1,240 @@
+import t from 'tap';
+import { render, serversIn } from '../../../src/plugins/haproxy/render.ts';
+import { serial } from '../../../src/plugins/haproxy/values.ts';
+import { app, db, layout, peer } from './haproxy-cases.ts';
+
+const configOf = (desired: Parameters<typeof render>[0]): string =>
+  render(desired, layout).files.find(({ name }) => name === 'haproxy.cfg')?.content ?? '';
+
+/** The lines of one section. */
+function section(config: string, head: string): string[] {
+  const lines = config.split('\n');
+  const start = lines.indexOf(head);
+  if (start < 0) return [];
+  const end = lines.findIndex((line, index) => index > start && !line.startsWith('  '));
+  return lines.slice(start + 1, end).map((line) => line.trim());
+}
+
+t.test('the same input gives the same bytes', async (t) => {
+  t.same(render(app(), layout), render(app(), layout));
+});
+
+t.test(
+  'the edge: TLS with h2, redirect, prefixes longest first, the client’s own headers dropped',
+  async (t) => {
+    const service = app().services[0]!;
+    const site = { ...service, name: 'site', prefix: '/', localPort: 8080 };
+    const deep = { ...service, name: 'deep', prefix: '/api/v2' };
+    const config = configOf(app({ services: [site, service, deep] }));
+    const edge = section(config, 'frontend edge');
+    t.match(edge[0], /^bind \*:443 ssl crt \/var\/lib\/x\/app\/node-[0-9a-f]{16}\.pem alpn h2,http\/1\.1$/);
+    t.same(
+      edge.filter((line) => /^(use_backend|default_backend)/.test(line)),
+      [
+        'use_backend svc_deep if { path /api/v2 } or { path_beg /api/v2/ }',
+        'use_backend svc_api if { path /api } or { path_beg /api/ }',
+        'default_backend svc_site',
+      ],
+    );
+    t.ok(
+      edge.indexOf('http-request del-header X-Forwarded-For') <
+        edge.indexOf('http-request set-header X-Forwarded-For %[src]'),
+    );
+    t.notMatch(config, /Strict-Transport-Security/);
+    t.match(
+      configOf(app({ edge: { ...app().edge, hstsMaxAgeSeconds: 300 } })),
+      /Strict-Transport-Security max-age=300/,
+    );
+    t.ok(section(config, 'frontend plain').includes('http-request redirect scheme https code 308'));
+  },
+);
+
+t.test('a floating address is bound before it is there', async (t) => {
+  const edge = { ...app().edge, addresses: ['192.0.2.7'] };
+  t.match(section(configOf(app({ edge })), 'frontend edge')[0], /^bind 192\.0\.2\.7:443 transparent ssl/);
+});
+
+t.test('every door asks for a certificate, its role, and that it is not revoked', async (t) => {
+  const doors: [string, string[], string][] = [
+    ['app', section(configOf(app()), 'frontend door'), '10.0.0.11:8443'],
+    ['app', section(configOf(db()), 'frontend app_door'), '10.0.0.21:6984'],
+    ['db', section(configOf(db()), 'frontend peer_door'), '10.0.0.21:6985'],
+  ];
+  for (const [role, lines, bind] of doors) {
+    t.match(lines[0], new RegExp(`^bind ${bind} ssl crt \\S+ ca-file \\S+ verify required`), bind);
+    t.equal(lines[1], 'http-request reject if { ssl_c_serial,hex -f /var/lib/x/app/revoked.list }');
+    t.equal(lines[2], `http-request deny deny_status 403 unless { ssl_c_s_dn(OU) -m str ${role} }`);
+  }
+});
+
+t.test('every peer is reached with mutual TLS and by its own name', async (t) => {
+  for (const desired of [app(), db()]) {
+    for (const server of render(desired, layout).servers.filter((each) => each.peer)) {
+      const [role, name] = [server.name.replace(/\d/, ''), server.name];
+      t.match(
+        server.options,
+        new RegExp(
+          `ssl verify required ca-file \\S+ crt \\S+ verifyhost ${name}\\.${role}\\.shop\\.internal `,
+        ),
+      );
+    }
+  }
+});
+
+t.test(
+  'failover of a db node: the local one first, peers as backups by their local-only door, /_up never',
+  async (t) => {
+    const config = configOf(db());
+    const servers = section(config, 'backend couchdb').filter((line) => line.startsWith('server '));
+    t.match(servers, [
+      /^server _local 127\.0\.0\.1:15984 (?!.*backup)/,
+      /^server db2 10\.0\.0\.2:6985 .* backup$/,
+    ]);
+    t.ok(section(config, 'frontend app_door').includes('use_backend couchdb_local if { path /_up }'));
+    t.ok(section(config, 'frontend peer_door').includes('default_backend couchdb_local'));
+    t.equal(section(config, 'backend couchdb_local').filter((line) => line.startsWith('server ')).length, 1);
+  },
+);
+
+t.test(
+  'nothing but certificates and the doors’ own sockets is public: stats, databases and doors are private',
+  async (t) => {
+    const publicBinds = configOf(app())
+      .split('\n')
+      .filter((line) => /^\s*bind \*/.test(line));
+    t.match(publicBinds, [/\*:80$/, /\*:443 ssl/]);
+    t.ok(section(configOf(app()), 'frontend databases').includes('bind 127.0.0.1:5984'));
+    t.ok(section(configOf(app()), 'frontend stats').includes('bind 10.0.0.11:8404'));
+  },
+);
+
+t.test('each peer has a second check that is faster, and off until it is needed', async (t) => {
+  const { servers } = render(
+    app({ databases: { ...app().databases, servers: [peer('db1'), peer('db2', 'out-when-down')] } }),
+    layout,
+  );
+  const twins = servers.filter(({ backend }) => backend === 'db_nodes.unwatched');
+  t.same(
+    twins.map(({ name, duty }) => [name, duty]),
+    [
+      ['db1', 'maint'],
+      ['db2', 'ready'],
+    ],
+  );
+  t.match(twins[0]?.options, /inter 300ms/);
+  t.match(servers.find(({ backend }) => backend === 'db_nodes')?.options, /inter 1s/);
+});
+
+t.test('what the runtime API can change is not structure; everything else is', async (t) => {
+  const base = render(app(), layout).structure;
+  const withServers = (...servers: ReturnType<typeof peer>[]) =>
+    app({ databases: { ...app().databases, servers } });
+  const same: [string, Parameters<typeof render>[0]][] = [
+    ['a new member', withServers(peer('db1'), peer('db2'), peer('db3'))],
+    ['no member at all', withServers()],
+    ['a duty', withServers(peer('db1', 'maint'), peer('db2', 'drain'))],
+    ['an address', withServers({ ...peer('db1'), address: '10.0.0.99' }, peer('db2'))],
+    ['a revocation', app({ revoked: [{ serialHex: 'ab', address: undefined }] })],
+    ['a reason', withServers(peer('db1', 'ready', 'else'), peer('db2'))],
+  ];
+  for (const [what, desired] of same) t.equal(render(desired, layout).structure, base, what);
+  const other: [string, Parameters<typeof render>[0]][] = [
+    ['a certificate', app({ certificates: { ...app().certificates, ca: app().certificates.node } })],
+    ['a port', app({ doorPort: 9443 })],
+    ['a service', app({ services: [] })],
+    [
+      'whose certificates are trusted',
+      app({ databases: { ...app().databases, verifySuffix: 'db.other.internal' } }),
+    ],
+  ];
+  for (const [what, desired] of other) t.not(render(desired, layout).structure, base, what);
+});
+
+t.test('certificates are named by their content, so the last good configuration keeps its own', async (t) => {
+  const names = (desired: Parameters<typeof render>[0]) =>
+    render(desired, layout).files.map(({ name }) => name);
+  t.match(names(app()), [/^node-/, /^ca-/, 'revoked.list', 'haproxy.cfg']);
+  const edge = '-----BEGIN CERTIFICATE-----\nZWRnZQ==\n-----END CERTIFICATE-----\n';
+  const withEdge = app({ certificates: { ...app().certificates, edge } });
+  t.match(names(withEdge), [/^node-/, /^ca-/, /^edge-/, 'revoked.list', 'haproxy.cfg']);
+  t.match(section(configOf(withEdge), 'frontend edge')[0], /crt \S+\/edge-/);
+});
+
+t.test('serials are written as HAProxy gives them', async (t) => {
+  const cases: [string, string][] = [
+    ['ab12', 'AB12'],
+    ['f00d', 'F00D'],
+    ['1', '01'],
+    ['00f00d', 'F00D'],
+    ['0f', '0F'],
+    ['00', '00'],
+  ];
+  for (const [given, written] of cases) t.equal(serial(given), written, given);
+});
+
+t.test('hostile values are refused with a code, and nothing is rendered', async (t) => {
+  const name = (value: string) =>
+    app({ databases: { ...app().databases, servers: [{ ...peer('db1'), name: value }] } });
+  const service = (changes: object) => app({ services: [{ ...app().services[0]!, ...changes }] });
+  const cases: [string, Parameters<typeof render>[0]][] = [
+    ['newline in a name', name('db1\n  server evil 6.6.6.6:1')],
+    ['space in a name', name('db1 check')],
+    ['quote in a name', name('db1"')],
+    ['semicolon in a name', name('db1;shutdown')],
+    ['empty name', name('')],
+    ['a name of 64 characters', name('x'.repeat(64))],
+    ['our own server’s name', name('_local')],
+    ['address that is a name', app({ privateAddress: 'localhost' })],
+    ['address with more', app({ privateAddress: '10.0.0.1 transparent' })],
+    ['port 0', app({ doorPort: 0 })],
+    ['port with a fraction', app({ doorPort: 80.5 })],
+    ['service name with a slash', service({ name: '../x' })],
+    ['prefix with a space', service({ prefix: '/api if TRUE' })],
+    ['prefix with a brace', service({ prefix: '/api}' })],
+    ['prefix with a variable', service({ prefix: '/$HOME' })],
+    ['prefix without a slash', service({ prefix: 'api' })],
+    ['health path with a newline', service({ healthPath: '/x\nhttp-check' })],
+    ['suffix with a space', app({ databases: { ...app().databases, verifySuffix: 'db.x verify none' } })],
+    ['serial with a space', app({ revoked: [{ serialHex: 'ab cd', address: undefined }] })],
+    ['a path for a certificate', app({ certificates: { ...app().certificates, node: '/etc/shadow' } })],
+    [
+      'a certificate with a NUL',
+      app({ certificates: { ...app().certificates, node: '-----BEGIN X-----\n\0\n-----END X-----\n' } }),
+    ],
+  ];
+  for (const [what, desired] of cases) {
+    t.throws(
+      () => render(desired, layout),
+      { code: 'haproxy-value-refused', outcome: 'terminal', stateChanged: false },
+      what,
+    );
+  }
+});
+
+t.test('a refused key is not shown', async (t) => {
+  const node = '-----BEGIN PRIVATE KEY-----\nTOPSECRET\0\n-----END PRIVATE KEY-----\n';
+  t.throws(() => render(app({ certificates: { ...app().certificates, node } }), layout), {
+    message: /^(?!.*TOPSECRET)/,
+  });
+});
+
+t.test('the servers of a file that was rendered are read back as they were', async (t) => {
+  const rendered = render(
+    app({ databases: { ...app().databases, servers: [peer('db1'), peer('db2', 'maint')] } }),
+    layout,
+  );
+  const config = rendered.files.find(({ name }) => name === 'haproxy.cfg')?.content ?? '';
+  const facts = (servers: typeof rendered.servers) =>
+    servers.map(({ backend, name, address, port, options, duty, peer }) => ({
+      backend,
+      name,
+      address,
+      port,
+      options,
+      duty,
+      peer,
+    }));
+  const sorted = (servers: typeof rendered.servers) =>
+    facts(servers).toSorted((a, b) => (a.backend + a.name < b.backend + b.name ? -1 : 1));
+  t.same(sorted(serversIn(config)), sorted(rendered.servers));
+});

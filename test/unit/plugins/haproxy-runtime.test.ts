@@ -1,0 +1,114 @@
+import t from 'tap';
+import {
+  parseAcl,
+  parseFrontends,
+  parseInfo,
+  parseProcesses,
+  parseServersState,
+  sessionsFrom,
+} from '../../../src/plugins/haproxy/runtime.ts';
+
+/** Answers of HAProxy 2.6.12, but where another version is named. */
+const HEADER =
+  '# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port';
+
+t.test('states of servers', async (t) => {
+  const states = parseServersState(`1
+${HEADER}
+3 b 1 ready 10.0.0.1 2 0 1 1 1 8 2 0 6 0 0 0 - 6984 - 0 0 - - 0
+3 b 2 down 10.0.0.1 0 0 1 1 1 8 2 0 6 0 0 0 - 6984 - 0 0 - - 0
+3 b 3 disabled 10.0.0.1 0 5 1 1 1 1 0 0 14 0 0 0 - 6984 - 0 0 - - 0
+3 b 4 enabled-again 10.0.0.1 2 4 1 1 1 8 2 0 6 0 0 0 - 6984 - 0 0 - - 0
+3 b 5 draining 10.0.0.1 0 8 1 1 1 8 2 0 6 0 0 0 - 6984 - 0 0 - - 0
+3 b 6 unchecked 10.0.0.1 2 0 1 1 1 8 2 0 2 0 0 0 - 6984 - 0 0 - - 0
+3 b 7 lighter 10.0.0.1 2 0 0 1 1 8 2 0 6 0 0 0 - 6984 - 0 0 - - 0`);
+  const facts = Object.fromEntries(
+    states.map(({ name, maint, drain, up, checked, fullWeight }) => [
+      name,
+      { maint, drain, up, checked, fullWeight },
+    ]),
+  );
+  const normal = { maint: false, drain: false, up: true, checked: true, fullWeight: true };
+  t.same(facts, {
+    ready: normal,
+    down: { ...normal, up: false },
+    disabled: { ...normal, maint: true, up: false },
+    'enabled-again': normal,
+    draining: { ...normal, drain: true, up: false },
+    unchecked: { ...normal, checked: false },
+    lighter: { ...normal, fullWeight: false },
+  });
+});
+
+t.test('columns are found by name, and garbage is no server', async (t) => {
+  t.same(parseServersState(''), []);
+  t.same(parseServersState('Unknown command'), []);
+  t.same(parseServersState(`1\n${HEADER}\nshort line`), []);
+  const moved = parseServersState(
+    `1\n# srv_name be_name srv_addr srv_port srv_op_state srv_admin_state srv_check_state srv_uweight srv_iweight a b c d e f g h i j\nx b 10.0.0.1 80 2 0 6 1 1 - - - - - - - - - -`,
+  );
+  t.match(moved, [{ backend: 'b', name: 'x', address: '10.0.0.1', port: 80, up: true, maint: false }]);
+});
+
+t.test('the process says which structure it runs', async (t) => {
+  const info = 'Name: HAProxy\nVersion: 2.6.12-1+deb12u4\nPid: 13223\ndescription: bornemisza-app-abc123\n';
+  t.same(parseInfo(info, 'app'), { version: [2, 6], pid: 13223, structure: 'abc123' });
+  t.equal(parseInfo(info, 'db').structure, '', 'another instance’s is not ours');
+  t.equal(parseInfo('Version: 3.0.5\nPid: 1\n', 'app').structure, '', 'no description');
+});
+
+t.test('frontends', async (t) => {
+  const text =
+    '# pxname,svname,qcur,status,weight\nedge,FRONTEND,,OPEN,\ndoor,FRONTEND,,STOP,\nb,BACKEND,,UP,\n';
+  t.same(
+    [...parseFrontends(text)],
+    [
+      ['edge', true],
+      ['door', false],
+    ],
+  );
+});
+
+t.test('revoked serials', async (t) => {
+  t.same(parseAcl('0x55d4f0 AB12\n0x55d4f1 F00D'), ['AB12', 'F00D']);
+  t.same(parseAcl('Unknown ACL identifier. Please use #<id> or <file>.'), []);
+});
+
+t.test('processes of a master, 2.6', async (t) => {
+  const text = `#<PID>          <type>          <reloads>       <uptime>        <version>
+13220           master          3 [failed: 1]   0d00h00m03s     2.6.12
+# workers
+13252           worker          0               0d00h00m01s     2.6.12
+# old workers
+13223           worker          2               0d00h00m02s     2.6.12
+# programs
+`;
+  t.same(parseProcesses(text), [
+    { pid: 13220, kind: 'master', reloads: 3, failed: 1 },
+    { pid: 13252, kind: 'worker', reloads: 0, failed: undefined },
+    { pid: 13223, kind: 'old-worker', reloads: 2, failed: undefined },
+  ]);
+});
+
+t.test(
+  'processes of a master, 2.4 as its manual prints them: one more column, no word about failures',
+  async (t) => {
+    const text = `#<PID>          <type>          <relative PID>  <reloads>       <uptime>        <version>
+1162            master          0               5               0d00h02m07s     2.4.0
+# workers
+1271            worker          1               0               0d00h00m00s     2.4.0
+`;
+    t.same(parseProcesses(text), [
+      { pid: 1162, kind: 'master', reloads: 5, failed: undefined },
+      { pid: 1271, kind: 'worker', reloads: 0, failed: undefined },
+    ]);
+  },
+);
+
+t.test('sessions of an address in the doors, and no others', async (t) => {
+  const text = `0x7f1: proto=tcpv4 src=10.0.0.9:40000 fe=app_door be=couchdb srv=_local ts=00 age=1s
+0x7f2: proto=tcpv4 src=10.0.0.90:40000 fe=app_door be=couchdb srv=_local ts=00
+0x7f3: proto=tcpv4 src=10.0.0.9:40001 fe=stats be=<NONE> srv=<none> ts=00
+0x7f4: proto=unix_stream src=unix:1 fe=GLOBAL be=<NONE> srv=<none> ts=00`;
+  t.same(sessionsFrom(text, '10.0.0.9', ['app_door', 'peer_door']), ['0x7f1']);
+});
