@@ -41,12 +41,17 @@ export class Checker {
     };
   }
 
-  /** Acknowledged documents that a node does not have. */
+  /** Acknowledged documents that a node still does not have when the settle time is long over. */
   async lostOn(node: Node): Promise<string[]> {
-    const all = await node.ask('GET', `${this.#database}/_all_docs`);
-    const rows = (all.body as { rows?: { id: string }[] }).rows ?? [];
-    const present = new Set(rows.map((row) => row.id));
-    return [...this.#acknowledged.keys()].filter((id) => !present.has(id));
+    const endMs = performance.now() + 10_000;
+    for (;;) {
+      const all = await node.ask('GET', `${this.#database}/_all_docs`);
+      const rows = (all.body as { rows?: { id: string }[] }).rows ?? [];
+      const present = new Set(rows.map((row) => row.id));
+      const lost = [...this.#acknowledged.keys()].filter((id) => !present.has(id));
+      if (lost.length === 0 || performance.now() > endMs) return lost;
+      await delay(200);
+    }
   }
 
   #pick(turn: number): Node | undefined {

@@ -161,6 +161,7 @@ export class Cluster {
   readonly #directory: string;
   #hash = '';
   #running = true;
+  #hushed: Node | undefined;
   readonly #loops: Promise<void>[] = [];
   readonly #abort = new AbortController();
 
@@ -197,7 +198,7 @@ export class Cluster {
         address: one.address,
         phase: one.phase,
         alive: one.alive,
-        tag: one.plugin.status().tag,
+        tag: one === this.#hushed ? 'out' : one.plugin.status().tag,
       })),
       mayRestart: true,
       settings: {
@@ -211,6 +212,11 @@ export class Cluster {
         tls: node.tls,
       },
     });
+  }
+
+  /** Nobody hears what this node says of itself. */
+  hush(node: Node | undefined): void {
+    this.#hushed = node;
   }
 
   /** Nodes that a balancer would send clients to. */

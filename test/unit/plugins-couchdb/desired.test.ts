@@ -1,13 +1,7 @@
 import t from 'tap';
 import { adminHash } from '../../../src/plugins/couchdb/admin-hash.ts';
 import { clusterDigest, configFiles, restartDigest } from '../../../src/plugins/couchdb/config.ts';
-import {
-  DesiredError,
-  formatClaim,
-  mayServe,
-  nodeNameOf,
-  parseClaim,
-} from '../../../src/plugins/couchdb/desired.ts';
+import { formatClaim, mayServe, nodeNameOf, parseClaim } from '../../../src/plugins/couchdb/desired.ts';
 import { desired, directory, member, settings } from './scene.ts';
 
 const refusal = { code: 'couchdb-desired-refused' };
