@@ -100,11 +100,13 @@ export class Cluster {
   }
 
   /** Runs `bornemisza ARGS --role ROLE` on an instance's host; returns what it printed. */
-  async command({ host, role }: Instance, args: readonly string[]): Promise<string> {
+  async command(
+    { host, role }: Instance,
+    args: readonly string[],
+    timeoutMs = START_TIMEOUT_MS,
+  ): Promise<string> {
     const needsRole = !args.includes('--role');
-    return host.must(['bornemisza', ...args, ...(needsRole ? ['--role', role] : [])], {
-      timeoutMs: START_TIMEOUT_MS,
-    });
+    return host.must(['bornemisza', ...args, ...(needsRole ? ['--role', role] : [])], { timeoutMs });
   }
 
   async status(instance: Instance): Promise<StatusAnswer> {

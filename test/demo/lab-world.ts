@@ -1,0 +1,113 @@
+import { Cluster, type Instance } from '../lab/cluster.ts';
+import { parseServers, type Picture, type World } from './world.ts';
+
+/** The story’s world on lab hosts: namespaces, a real systemd in each, real HAProxy, BIRD and a provider’s router. */
+export async function labWorld(options: {
+  app: number;
+  db: number;
+  progress: (text: string) => void;
+}): Promise<World> {
+  const cluster = await Cluster.create(options);
+  const down = new Set<string>();
+  const cutOff = new Set<string>();
+  const left = new Set<string>();
+  const { lab } = cluster;
+  const [floating = ''] = lab.floatingAddresses;
+  const nameByAddress = new Map<string, string>();
+  const reachable = (instance: Instance): boolean => !down.has(instance.host.name) && instance.host.running;
+
+  const look = async (): Promise<Picture> => {
+    for (const { host } of cluster.instances) nameByAddress.set(host.privateAddress, host.name);
+    const asked = cluster.instancesOf('app').find((each) => reachable(each) && !cutOff.has(each.host.name));
+    if (asked === undefined) throw new Error('no app node runs');
+    const edges = cluster.instancesOf('app').filter(reachable);
+    const databases = cluster
+      .instancesOf('db')
+      .filter((each) => reachable(each) && !left.has(each.host.name));
+    const [members, events, routes, servers, couch] = await Promise.all([
+      cluster.members(asked),
+      cluster.audit(asked),
+      lab.router.announcers(floating),
+      Promise.all(
+        edges.map(
+          async (edge) =>
+            [edge.name, parseServers(await cluster.haproxy(edge, 'show stat').catch(() => ''))] as const,
+        ),
+      ),
+      Promise.all(databases.map(async (each) => [each.host.name, await membership(each)] as const)),
+    ]);
+    return {
+      askedName: asked.name,
+      members,
+      events,
+      announcers: routes,
+      servers: new Map(servers),
+      couch: new Map(couch),
+    };
+  };
+  const membership = async (instance: Instance) => {
+    const answer = await cluster.couchMembership(instance).catch(() => undefined);
+    if (answer?.all_nodes === undefined) return undefined;
+    const named = (nodes: readonly string[]): string[] =>
+      nodes.map((node) => nameByAddress.get(node.split('@')[1] ?? '') ?? node);
+    return { connected: named(answer.all_nodes), members: named(answer.cluster_nodes) };
+  };
+  const hosts = (role: 'app' | 'db'): string[] =>
+    cluster
+      .instancesOf(role)
+      .map((each) => each.host.name)
+      .filter((name) => !left.has(name));
+
+  return {
+    title: `${hosts('app').length} app and ${hosts('db').length} db nodes, each a machine with its own systemd; ${process.env['LAB_COUCHDB'] === undefined ? 'stand-in for CouchDB' : 'real CouchDB'}`,
+    site: `https://${floating}/`,
+    look,
+    hosts,
+    visit: async () => {
+      try {
+        const source = Math.floor(Math.random() * 60);
+        const { status, body } = await lab.client.request({
+          url: `https://${floating}/`,
+          source,
+          timeoutMs: 3000,
+        });
+        return `${status} ${/served by (\w+)/.exec(body)?.[0] ?? ''}`;
+      } catch (error) {
+        return error instanceof Error ? error.message : String(error);
+      }
+    },
+    join: async (host, role) => {
+      await cluster.addHost(host, role);
+    },
+    kill: async (host) => {
+      await lab.host(host).powerCut();
+      down.add(host);
+    },
+    revive: async (host) => {
+      await lab.host(host).boot();
+      down.delete(host);
+    },
+    cut: async (host) => {
+      await lab.host(host).cut({ device: 'private' });
+      cutOff.add(host);
+    },
+    heal: async (host) => {
+      await lab.host(host).heal();
+      cutOff.delete(host);
+    },
+    leave: async (host, progress) => {
+      const instance = cluster.instance(host);
+      const text = await cluster.command(instance, ['leave', '--json'], LEAVE_TIMEOUT_MS);
+      for (const line of text.trim().split('\n')) progress((JSON.parse(line) as { message: string }).message);
+      await instance.host.must(['systemctl', 'disable', '--now', `bornemisza@${instance.role}.service`]);
+      left.add(host);
+    },
+    rebootAll: async () => {
+      await lab.rebootAll();
+    },
+    close: () => cluster.close(),
+  };
+}
+
+/** Every copy of every database moves, at most two minutes in a lab. */
+const LEAVE_TIMEOUT_MS = 120_000;

@@ -1,0 +1,192 @@
+/**
+ * The demo: a whole cluster on one machine, live in the terminal, or `--script`: the story from the first start to the
+ * reboot of all machines, each step judged by HAProxy, the provider's router and CouchDB themselves.
+ */
+import { parseArgs } from 'node:util';
+import { until } from '../support/until.ts';
+import { labWorld } from './lab-world.ts';
+import { loopbackWorld, missingForLab } from './loopback-world.ts';
+import { draw, KEYS } from './screen.ts';
+import { STORY, type StepResult, tell } from './story.ts';
+import type { World } from './world.ts';
+
+const HELP = `npm run demo [-- OPTIONS]
+
+  --script     tell the whole story without keys and end; exit code 0 only if each step was seen
+  --json       with --script: one JSON object a line instead of the table
+  --loopback   without namespaces, systemd and BIRD, even as root
+  --app N      app nodes at the start (default 3)
+  --db N       db nodes at the start (default 3)
+
+Keys in the live view: ${KEYS}
+`;
+const { values } = parseArgs({
+  options: {
+    script: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+    loopback: { type: 'boolean', default: false },
+    app: { type: 'string', default: '3' },
+    db: { type: 'string', default: '3' },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+});
+const startedMs = performance.now();
+const seconds = (): string => ((performance.now() - startedMs) / 1000).toFixed(1).padStart(6);
+const say = (text: string): void => void process.stderr.write(`${seconds()} s  ${text}\n`);
+
+if (values.help) {
+  process.stdout.write(HELP);
+} else {
+  process.exitCode = await main();
+}
+
+async function main(): Promise<number> {
+  const sizes = { app: Number(values.app), db: Number(values.db), progress: say };
+  const missing = values.loopback ? [] : await missingForLab();
+  for (const each of missing) say(`not here: ${each}`);
+  const loopback = values.loopback || missing.length > 0;
+  if (missing.length > 0)
+    say('so this runs the loopback variant: no machines of their own, no systemd, no BIRD');
+  const world = await (loopback ? loopbackWorld(sizes) : labWorld(sizes));
+  let ending: Promise<void> | undefined;
+  const end = (): Promise<void> => (ending ??= world.close());
+  process.once('SIGINT', () => void end().finally(() => process.exit(130)));
+  process.once('SIGTERM', () => void end().finally(() => process.exit(143)));
+  try {
+    if (values.script) return await script(world);
+    await live(world);
+    return 0;
+  } finally {
+    await end();
+  }
+}
+
+async function script(world: World): Promise<number> {
+  say(world.title);
+  const results: StepResult[] = [];
+  for (const step of STORY) {
+    say(`▶ ${step.title}`);
+    const before = (await world.look().catch(() => undefined))?.events.at(-1)?.id ?? 0;
+    const result = await tell(step, world, (text) => say(`  ${text}`));
+    results.push(result);
+    const picture = await world.look().catch(() => undefined);
+    for (const entry of (picture?.events ?? []).filter((each) => each.id > before).slice(-12)) {
+      say(`  ${picture?.askedName}: ${entry.summary}`);
+    }
+    say(result.ok ? `✔ ${result.title}` : `✘ ${result.title}: ${result.failure}`);
+    if (values.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    // What follows would only fail for the same reason.
+    if (!result.ok) break;
+  }
+  const ok = results.length === STORY.length && results.every((result) => result.ok);
+  if (!values.json) process.stdout.write(table(results));
+  say(ok ? 'every step was seen' : 'not every step was seen');
+  return ok ? 0 : 1;
+}
+
+function table(results: readonly StepResult[]): string {
+  const columns = ['members', 'haproxy', 'routes', 'couchdb', 'site'] as const;
+  const head = `${'STEP'.padEnd(44)}${columns.map((name) => name.toUpperCase().padStart(9)).join('')}\n`;
+  const rows = results.map((result) => {
+    const cells = columns.map((name) => {
+      const at = result.seen[name];
+      return (at === undefined ? '–' : `${at.toFixed(1)} s`).padStart(9);
+    });
+    return `${(result.ok ? '✔ ' : '✘ ') + result.title.padEnd(42)}${cells.join('')}\n`;
+  });
+  return `\n${head}${rows.join('')}\nSeconds from the act until the program itself showed it. –: not part of the step.\n`;
+}
+
+/** Redraws twice a second, acts on keys, until q. Without a terminal it prints one picture and ends. */
+async function live(world: World): Promise<void> {
+  const { stdin, stdout } = process;
+  if (!stdin.isTTY || !stdout.isTTY) {
+    const first = STORY[0];
+    if (first !== undefined) await tell(first, world, say);
+    stdout.write(`${draw(world, await world.look(), '', { columns: 120, rows: 60 })}\n`);
+    return;
+  }
+  let note = 'starting: green when everything serves';
+  let busy = false;
+  let quit = false;
+  let nextDb = 4;
+  const act = (what: string, work: () => Promise<void>): void => {
+    if (busy) return;
+    busy = true;
+    note = `${what} …`;
+    const fromMs = performance.now();
+    work()
+      .then(
+        () => (note = `${what}: done after ${((performance.now() - fromMs) / 1000).toFixed(1)} s`),
+        (error: unknown) => (note = `${what}: ${error instanceof Error ? error.message : String(error)}`),
+      )
+      .finally(() => (busy = false));
+  };
+  const down = new Set<string>();
+  const cut = new Set<string>();
+  const toggle = (
+    set: Set<string>,
+    host: string,
+    on: () => Promise<void>,
+    off: () => Promise<void>,
+  ): Promise<void> => {
+    const work = set.has(host) ? off : on;
+    return work().then(() => void (set.has(host) ? set.delete(host) : set.add(host)));
+  };
+  const keys: Record<string, () => void> = {
+    j: () => act(`db${nextDb} joins`, () => world.join(`db${nextDb++}`, 'db')),
+    k: () =>
+      act(down.has('app2') ? 'app2 comes back' : 'app2 is killed', () =>
+        toggle(
+          down,
+          'app2',
+          () => world.kill('app2'),
+          () => world.revive('app2'),
+        ),
+      ),
+    c: () =>
+      act(cut.has('db2') ? 'the link of db2 is mended' : 'db2 is cut off', () =>
+        toggle(
+          cut,
+          'db2',
+          () => world.cut('db2'),
+          () => world.heal('db2'),
+        ),
+      ),
+    l: () => {
+      const last = world.hosts('db').at(-1) ?? '';
+      act(`${last} leaves`, () => world.leave(last, (text) => (note = text)));
+    },
+    r: () => act('all machines reboot', () => world.rebootAll()),
+    s: () =>
+      act('the story', async () => {
+        for (const step of STORY) {
+          const result = await tell(step, world, (text) => (note = text));
+          if (!result.ok) throw new Error(`${result.title}: ${result.failure}`);
+          note = `✔ ${result.title}`;
+        }
+      }),
+    q: () => (quit = true),
+    '\u0003': () => (quit = true),
+  };
+  stdin.setRawMode(true).resume().setEncoding('utf8');
+  stdin.on('data', (key: string) => keys[key]?.());
+  stdout.write('\u001B[?1049h\u001B[?25l');
+  try {
+    await until(
+      async () => {
+        const picture = await world.look().catch(() => undefined);
+        if (picture !== undefined) {
+          const text = draw(world, picture, note, { columns: stdout.columns, rows: stdout.rows });
+          stdout.write(`\u001B[H${text.replaceAll('\n', '\u001B[K\n')}\u001B[J`);
+        }
+        return quit;
+      },
+      { deadlineMs: Number.POSITIVE_INFINITY, everyMs: 500 },
+    );
+  } finally {
+    stdin.setRawMode(false).pause();
+    stdout.write('\u001B[?25h\u001B[?1049l');
+    say('taking everything away');
+  }
+}

@@ -1,0 +1,252 @@
+import { until } from '../support/until.ts';
+import type { Picture, World } from './world.ts';
+
+/** One thing that must become true, and in whose words. */
+interface Expectation {
+  readonly where: 'members' | 'haproxy' | 'routes' | 'couchdb' | 'site';
+  /** Undefined: true. Else what is still missing, for people. */
+  readonly missing: (picture: Picture) => string | undefined;
+}
+
+export interface StepResult {
+  readonly title: string;
+  readonly ok: boolean;
+  /** Seconds from the act to the first look that showed it. */
+  readonly seen: Partial<Record<Expectation['where'], number>>;
+  readonly failure: string | undefined;
+}
+
+interface Step {
+  readonly title: string;
+  readonly act: (world: World, say: (text: string) => void) => Promise<void>;
+  readonly expect: (world: World) => readonly Expectation[];
+  readonly deadlineMs: number;
+}
+
+/** A node that joins gets copies, one that was away is proved complete; two cores carry nine machines here. */
+const LONG_MS = 150_000;
+const NEW_DB = 'db4';
+
+/** The whole life of a small cluster. Each step is judged by the programs themselves, not by the daemon’s word. */
+export const STORY: readonly Step[] = [
+  {
+    title: 'three app and three db nodes serve',
+    act: async () => undefined,
+    expect: (world) => serving(world, world.hosts('app'), world.hosts('db')),
+    deadlineMs: LONG_MS,
+  },
+  {
+    title: `${NEW_DB} joins with a token`,
+    act: (world, say) => {
+      say(`bornemisza join on ${NEW_DB}: every app node must send it traffic, CouchDB must count it`);
+      return world.join(NEW_DB, 'db');
+    },
+    expect: (world) => serving(world, world.hosts('app'), world.hosts('db')),
+    deadlineMs: LONG_MS,
+  },
+  {
+    title: 'app2 is killed',
+    act: (world, say) => {
+      say('the power of app2 fails: the router must drop it, the other edges too');
+      return world.kill('app2');
+    },
+    expect: (world) => [
+      members('app2/app', 'dead'),
+      server(['app1', 'app3'], 'svc_site/app2', 'gone'),
+      announcers(world.hosts('app').filter((host) => host !== 'app2')),
+      couch(world.hosts('db'), world.hosts('db')),
+      site(world),
+    ],
+    deadlineMs: 60_000,
+  },
+  {
+    title: 'app2 comes back',
+    act: (world) => world.revive('app2'),
+    expect: (world) => serving(world, world.hosts('app'), world.hosts('db')),
+    deadlineMs: LONG_MS,
+  },
+  {
+    title: 'db2 is cut off from the private network',
+    act: (world, say) => {
+      say('nothing reaches db2: it is held for dead, gets no requests, and loses no data');
+      return world.cut('db2');
+    },
+    expect: (world) => {
+      const others = world.hosts('db').filter((host) => host !== 'db2');
+      return [
+        members('db2/db', 'dead'),
+        server(world.hosts('app'), 'db_nodes/db2', 'gone'),
+        announcers(world.hosts('app')),
+        couch(others, world.hosts('db'), others),
+        site(world),
+      ];
+    },
+    deadlineMs: 90_000,
+  },
+  {
+    title: 'the link of db2 is mended',
+    act: (world) => world.heal('db2'),
+    expect: (world) => serving(world, world.hosts('app'), world.hosts('db')),
+    deadlineMs: LONG_MS,
+  },
+  {
+    title: `${NEW_DB} leaves for good`,
+    act: (world, say) => world.leave(NEW_DB, say),
+    expect: (world) => {
+      const staying = world.hosts('db').filter((host) => host !== NEW_DB);
+      return [
+        members(`${NEW_DB}/db`, 'left'),
+        server(world.hosts('app'), `db_nodes/${NEW_DB}`, 'gone'),
+        announcers(world.hosts('app')),
+        couch(staying, staying),
+        site(world),
+      ];
+    },
+    deadlineMs: LONG_MS,
+  },
+  {
+    title: 'all machines reboot at once',
+    act: (world, say) => {
+      say('nobody is left who remembers: snapshots and certificates must do');
+      return world.rebootAll();
+    },
+    expect: (world) => serving(world, world.hosts('app'), world.hosts('db')),
+    deadlineMs: LONG_MS,
+  },
+];
+
+/** Acts, then looks until everything expected was seen, or the deadline. */
+export async function tell(step: Step, world: World, say: (text: string) => void): Promise<StepResult> {
+  const seen: Partial<Record<Expectation['where'], number>> = {};
+  const startMs = performance.now();
+  const watched: { expectation: Expectation; seconds?: number }[] = [];
+  let acting = true;
+  let actFailure: string | undefined;
+  const act = step
+    .act(world, say)
+    .catch((error: unknown) => (actFailure = error instanceof Error ? error.message : String(error)))
+    .finally(() => (acting = false));
+  try {
+    await until(
+      async () => {
+        // What a step expects can depend on what it makes (a host that joins), so it is asked anew after the act.
+        if (acting) return false;
+        if (actFailure !== undefined) return true;
+        if (watched.length === 0) watched.push(...step.expect(world).map((expectation) => ({ expectation })));
+        const picture = await world.look();
+        const missing = watched.flatMap((each) => {
+          const what = each.expectation.missing(picture);
+          if (what === undefined) each.seconds ??= (performance.now() - startMs) / 1000;
+          else delete each.seconds;
+          return what ?? [];
+        });
+        if (missing.length > 0) throw new Error(missing.join('; '));
+        return true;
+      },
+      { deadlineMs: step.deadlineMs, everyMs: 100, what: step.title },
+    );
+    await act;
+  } catch (error) {
+    return {
+      title: step.title,
+      ok: false,
+      seen,
+      failure: error instanceof Error ? firstLine(error.message) : String(error),
+    };
+  }
+  for (const { expectation, seconds } of watched) {
+    if (seconds !== undefined) seen[expectation.where] = Math.max(seen[expectation.where] ?? 0, seconds);
+  }
+  return { title: step.title, ok: actFailure === undefined, seen, failure: actFailure };
+}
+
+function firstLine(message: string): string {
+  return message.split('\n')[0] ?? message;
+}
+
+/** Everybody serves: alive and in rotation, up in every edge’s HAProxy, announced, and one CouchDB cluster. */
+function serving(world: World, apps: readonly string[], dbs: readonly string[]): Expectation[] {
+  return [
+    ...apps.map((host) => members(`${host}/app`, 'alive')),
+    ...dbs.map((host) => members(`${host}/db`, 'alive')),
+    ...dbs.map((host) => server(apps, `db_nodes/${host}`, 'up')),
+    ...apps.map((host) => server(apps, `svc_site/${host}`, 'up')),
+    announcers(apps),
+    couch(dbs, dbs),
+    site(world),
+  ];
+}
+
+function members(name: string, state: string): Expectation {
+  return {
+    where: 'members',
+    missing: (picture) => {
+      const row = picture.members.find((each) => each.name === name);
+      return row?.state === state
+        ? undefined
+        : `${picture.askedName} holds ${name} for ${row?.state ?? 'unknown'}, not ${state}`;
+    },
+  };
+}
+
+function server(edges: readonly string[], name: string, wanted: 'up' | 'gone'): Expectation {
+  return {
+    where: 'haproxy',
+    missing: (picture) => {
+      const wrong = edges.flatMap((edge) => {
+        const found = picture.servers.get(`${edge}/app`)?.find((each) => each.server === name);
+        const up = found?.status.startsWith('UP') === true;
+        const right = wanted === 'up' ? up : picture.servers.has(`${edge}/app`) && !up;
+        return right ? [] : [`${edge}: ${name} is ${found?.status ?? 'unknown'}`];
+      });
+      return wrong.length === 0 ? undefined : wrong.join(', ');
+    },
+  };
+}
+
+function announcers(hosts: readonly string[]): Expectation {
+  return {
+    where: 'routes',
+    missing: ({ announcers: now }) => {
+      if (now === undefined) return undefined;
+      const right = [...now].sort().join() === [...hosts].sort().join();
+      return right ? undefined : `the router sends to ${now.join(', ') || 'nobody'}, not ${hosts.join(', ')}`;
+    },
+  };
+}
+
+/** Each db node in `asked` must list exactly `members`, and be connected with exactly `connected`. */
+function couch(asked: readonly string[], members: readonly string[], connected = members): Expectation {
+  return {
+    where: 'couchdb',
+    missing: (picture) => {
+      const wrong = asked.flatMap((host) => {
+        const answer = picture.couch.get(host);
+        const right =
+          answer !== undefined && same(answer.members, members) && same(answer.connected, connected);
+        return right
+          ? []
+          : [
+              `${host}: ${answer === undefined ? 'no answer' : `members ${answer.members.join('+')}, connected ${answer.connected.join('+')}`}`,
+            ];
+      });
+      return wrong.length === 0 ? undefined : `_membership of ${wrong.join('; ')}`;
+    },
+  };
+}
+
+function site(world: World): Expectation {
+  let answer = 'not asked yet';
+  // A look is synchronous over a picture; the visit of the look before counts, so that looks stay one round.
+  return {
+    where: 'site',
+    missing: () => {
+      void world.visit().then((text) => (answer = text));
+      return answer.startsWith('200') ? undefined : `the site answers ${answer}`;
+    },
+  };
+}
+
+function same(a: readonly string[], b: readonly string[]): boolean {
+  return [...a].sort().join() === [...b].sort().join();
+}

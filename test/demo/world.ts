@@ -1,0 +1,61 @@
+import type { AuditEntry, MemberRow } from '../../src/daemon/control/api.ts';
+
+/** One server of one HAProxy, in HAProxy's own words. */
+export interface ServerState {
+  /** `BACKEND/SERVER`, e.g. `db_nodes/db2`. */
+  readonly server: string;
+  /** `UP`, `DOWN`, `MAINT`, `DRAIN`, … as `show stat` prints it. */
+  readonly status: string;
+}
+
+/** What one look at the cluster shows, each part asked of the program that knows. */
+export interface Picture {
+  /** By the daemon that was asked. */
+  readonly askedName: string;
+  readonly members: readonly MemberRow[];
+  /** HAProxy’s runtime state by the instance that was asked. */
+  readonly servers: ReadonlyMap<string, readonly ServerState[]>;
+  /** Hosts that the provider’s router sends the floating IP to; undefined where there is no router. */
+  readonly announcers: readonly string[] | undefined;
+  /** `_membership` by db node; undefined while its CouchDB does not answer. */
+  readonly couch: ReadonlyMap<
+    string,
+    { readonly connected: readonly string[]; readonly members: readonly string[] } | undefined
+  >;
+  readonly events: readonly AuditEntry[];
+}
+
+/** A cluster that the story can be told on. */
+export interface World {
+  readonly title: string;
+  /** How a browser or curl finds the site. */
+  readonly site: string;
+  look(): Promise<Picture>;
+  /** One request of a user’s browser; what came back, or why nothing did. */
+  visit(): Promise<string>;
+  /** Node names that run now, HOST without role, by role. */
+  hosts(role: 'app' | 'db'): readonly string[];
+  join(host: string, role: 'app' | 'db'): Promise<void>;
+  kill(host: string): Promise<void>;
+  revive(host: string): Promise<void>;
+  cut(host: string): Promise<void>;
+  heal(host: string): Promise<void>;
+  /** Resolves when the node says that its machine can be deleted. */
+  leave(host: string, progress: (text: string) => void): Promise<void>;
+  rebootAll(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** HAProxy’s `show stat` (CSV) without frontends and backends. */
+export function parseServers(csv: string): ServerState[] {
+  const [header = '', ...lines] = csv.split('\n');
+  const columns = header.replace(/^# /, '').split(',');
+  const [proxy, server, status] = ['pxname', 'svname', 'status'].map((name) => columns.indexOf(name));
+  return lines
+    .map((line) => line.split(','))
+    .filter((cells) => cells.length > 10 && !['FRONTEND', 'BACKEND'].includes(cells[server ?? 1] ?? ''))
+    .map((cells) => ({
+      server: `${cells[proxy ?? 0]}/${cells[server ?? 1]}`,
+      status: cells[status ?? 17] ?? '',
+    }));
+}
