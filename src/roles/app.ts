@@ -50,9 +50,6 @@ export interface Announcement {
   readonly why: string;
 }
 
-/** A record older than this says nothing about now: half of the time until a sync would have refreshed it. */
-export const FRESH_MS = 60_000;
-
 export function appDesired(input: AppInput): {
   readonly haproxy: AppHaproxy;
   readonly bird: BirdDesired | undefined;
@@ -65,8 +62,9 @@ export function appDesired(input: AppInput): {
 /**
  * Whether this node draws the floating IP.
  *
- * The last one standing keeps it though its own check fails, only when fresh records, signed by their owners, say
- * *down* for every other candidate. Not heard is not down.
+ * The last one standing keeps it though its own check fails, only when every other candidate says *down* itself and
+ * is still heard. Not heard is not down. Heard is who the detector, which probes each second, holds alive: the newest
+ * signed record of such a member is its word of now, however old, since an unchanged record is not sent again.
  */
 export function announcementOf({ view, local }: Pick<AppInput, 'view' | 'local'>): Announcement {
   if (local.leaving) return { announce: false, why: 'this node is going' };
@@ -76,9 +74,7 @@ export function announcementOf({ view, local }: Pick<AppInput, 'view' | 'local'>
   const others = view.members.filter((member) => !member.self && member.record.role === 'app');
   const candidates = others.filter((member) => member.state !== 'left' && !member.record.maintenance);
   const surelyDown = (member: EffectiveMember): boolean =>
-    (member.state === 'alive' || member.state === 'suspect') &&
-    member.freshMs < FRESH_MS &&
-    member.record.health === 'down';
+    view.synced && member.state === 'alive' && member.record.health === 'down';
   const doubtful = candidates.filter((member) => !surelyDown(member));
   if (doubtful.length === 0) {
     return {

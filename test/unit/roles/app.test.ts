@@ -1,0 +1,193 @@
+import t from 'tap';
+import type { AppSituation } from '../../../src/roles/app.ts';
+import { announcementOf, appDesired } from '../../../src/roles/app.ts';
+import type { EffectiveMember } from '../../../src/roles/effective.ts';
+import { appInput, type MemberCase, member, view, well } from './cases.ts';
+
+const self = member('app1/app', { self: true });
+const servers = (group: { servers: readonly { name: string; duty: string }[] } | undefined): string[] =>
+  (group?.servers ?? []).map(({ name, duty }) => `${name} ${duty}`);
+
+t.test('the databases: each db member with the duty of its rotation, at its app door', async (t) => {
+  const cases: [string, MemberCase, string][] = [
+    ['alive', {}, 'ready'],
+    ['suspect', { state: 'suspect' }, 'ready'],
+    ['restarting', { restarting: true }, 'ready'],
+    ['dead', { state: 'dead' }, 'out-when-down'],
+    ['leaving', { state: 'leaving' }, 'drain'],
+    ['left', { state: 'left' }, 'maint'],
+    ['in maintenance', { record: { maintenance: true } }, 'maint'],
+    ['down', { record: { health: 'down' } }, 'maint'],
+  ];
+  for (const [what, of, duty] of cases) {
+    const { haproxy } = appDesired(appInput([self, member('db1/db', of), member('db2/db')]));
+    t.same(servers(haproxy.databases), [`db1 ${duty}`, 'db2 ready'], what);
+  }
+  const { haproxy } = appDesired(appInput([self, member('db1/db')]));
+  t.match(haproxy.databases, {
+    verifySuffix: 'db.shop.internal',
+    servers: [{ address: '10.0.0.21', port: 6984, why: 'alive and up' }],
+  });
+});
+
+t.test('what a guard makes of a member is what counts, not its state', async (t) => {
+  const held: EffectiveMember = {
+    ...member('db1/db', { state: 'dead' }),
+    rotation: 'in',
+    reason: 'held: more than half of its role vanished at once',
+  };
+  const { haproxy } = appDesired(appInput([self, held]));
+  t.match(haproxy.databases.servers, [{ name: 'db1', duty: 'ready', why: /held/ }]);
+});
+
+t.test('a service: the doors of the app nodes that carry it, this one included', async (t) => {
+  const other = (of: MemberCase) => appDesired(appInput([self, member('app2/app', of)])).haproxy.services[0];
+  const cases: [string, MemberCase, string[]][] = [
+    ['carries it', {}, ['app1 ready', 'app2 ready']],
+    ['never said that it carries it', { record: { services: [] } }, ['app1 ready']],
+    [
+      'says that it is down there',
+      { record: { services: [{ name: 'api', health: 'down' }] } },
+      ['app1 ready', 'app2 out-when-down'],
+    ],
+    [
+      'is down for another reason, the service is up',
+      { record: { health: 'down' } },
+      ['app1 ready', 'app2 ready'],
+    ],
+    [
+      'is down with the service',
+      { record: { health: 'down', services: [{ name: 'api', health: 'down' }] } },
+      ['app1 ready', 'app2 maint'],
+    ],
+    ['in maintenance', { record: { maintenance: true } }, ['app1 ready', 'app2 maint']],
+    [
+      'in maintenance and down',
+      { record: { maintenance: true, health: 'down' } },
+      ['app1 ready', 'app2 maint'],
+    ],
+    ['leaving', { state: 'leaving' }, ['app1 ready', 'app2 drain']],
+    ['left', { state: 'left', record: { health: 'down' } }, ['app1 ready', 'app2 maint']],
+    ['dead', { state: 'dead' }, ['app1 ready', 'app2 out-when-down']],
+  ];
+  for (const [what, of, expected] of cases) t.same(servers(other(of)?.peers), expected, what);
+  t.match(other({}), {
+    name: 'api',
+    prefix: '/api',
+    healthPath: '/healthz',
+    localPort: 3000,
+    peers: { verifySuffix: 'app.shop.internal', servers: [{ port: 8443 }, {}] },
+  });
+});
+
+t.test('a node that only routes to a service is no server of it', async (t) => {
+  const services = [{ name: 'api', port: 3000, prefix: '/api', healthPath: '/', local: false }];
+  const [service] = appDesired(appInput([self, member('app2/app')], {}, { config: { services } })).haproxy
+    .services;
+  t.equal(service?.localPort, undefined);
+  t.same(servers(service?.peers), ['app2 ready']);
+});
+
+t.test('who announces the floating IP', async (t) => {
+  const down = { health: 'down' as const };
+  const saysDown = member('app2/app', { record: down });
+  const cases: [string, Partial<AppSituation>, EffectiveMember[], boolean][] = [
+    ['up', {}, [member('app2/app')], true],
+    ['up and alone', {}, [], true],
+    ['its HAProxy does not answer, though all checks pass', { edgeAnswers: false }, [], false],
+    [
+      'its HAProxy does not answer and all others are down',
+      { edgeAnswers: false, ...down },
+      [saysDown],
+      false,
+    ],
+    ['maintenance', { maintenance: true }, [saysDown], false],
+    ['leaving', { leaving: true }, [saysDown], false],
+    ['down, another is up', down, [member('app2/app')], false],
+    [
+      'down, and all others say so of themselves',
+      down,
+      [saysDown, member('app3/app', { record: down })],
+      true,
+    ],
+    ['down, one of two others is up', down, [saysDown, member('app3/app')], false],
+    ['down, the only app node', down, [member('db1/db')], true],
+    ['down, and a database is up: no candidate', down, [saysDown, member('db1/db')], true],
+    [
+      'down, the other said down but is not heard: dead',
+      down,
+      [member('app2/app', { state: 'dead', record: down })],
+      false,
+    ],
+    [
+      'down, the other said down but is not heard: suspect',
+      down,
+      [member('app2/app', { state: 'suspect', record: down })],
+      false,
+    ],
+    ['down, the other left', down, [member('app2/app', { state: 'left' })], true],
+    [
+      'down, the other is in maintenance',
+      down,
+      [member('app2/app', { record: { maintenance: true } })],
+      true,
+    ],
+  ];
+  for (const [what, local, others, expected] of cases) {
+    const { announce, why } = announcementOf({ view: view([self, ...others]), local: { ...well, ...local } });
+    t.equal(announce, expected, `${what}: ${why}`);
+  }
+});
+
+t.test(
+  'the last one standing stays for as long as the others say down, however long ago they said it',
+  async (t) => {
+    const old = { ...member('app2/app', { record: { health: 'down' } }), freshMs: 3_600_000 };
+    const local = { ...well, health: 'down' as const };
+    t.ok(announcementOf({ view: view([self, old]), local }).announce);
+    t.notOk(
+      announcementOf({ view: view([self, old], { synced: false }), local }).announce,
+      'not synced: nobody was heard yet',
+    );
+  },
+);
+
+t.test('the rank is the order of admission, and no death changes it', async (t) => {
+  const me = member('app3/app', { self: true });
+  const rank = (...others: EffectiveMember[]) =>
+    appDesired(
+      appInput(
+        [...others, me],
+        {},
+        { config: { floating: { mode: 'ranked', device: 'f', addresses: ['192.0.2.7'] } } },
+      ),
+    ).bird;
+  t.match(rank(member('app1/app'), member('app2/app')), { mode: 'ranked', rank: 2 });
+  t.match(rank(member('app1/app', { state: 'dead' }), member('app2/app', { state: 'left' })), {
+    mode: 'ranked',
+    rank: 2,
+  });
+});
+
+t.test('without floating IPs there is nothing for BIRD', async (t) => {
+  t.equal(
+    appDesired(appInput([self], {}, { config: { floating: { mode: 'off', device: 'f', addresses: [] } } }))
+      .bird,
+    undefined,
+  );
+  t.match(appDesired(appInput([self])).bird, {
+    mode: 'equal',
+    device: 'bm-float',
+    addresses: ['192.0.2.7'],
+    announce: true,
+    why: 'this node is up',
+  });
+});
+
+t.test('revoked certificates reach the doors', async (t) => {
+  const revoked = [{ serialHex: 'ab', address: '10.0.0.9' }, { serialHex: 'cd' }];
+  t.same(appDesired(appInput([self], {}, { view: { revoked } })).haproxy.revoked, [
+    { serialHex: 'ab', address: '10.0.0.9' },
+    { serialHex: 'cd', address: undefined },
+  ]);
+});

@@ -1,0 +1,83 @@
+import type { NodeRecord, Role } from '../../../src/daemon/membership/types.ts';
+import type { AppInput, AppRoleConfig, AppSituation } from '../../../src/roles/app.ts';
+import { type EffectiveMember, type EffectiveView, plainRotation } from '../../../src/roles/effective.ts';
+
+/** Members as the guard layer hands them to the roles, by what differs from a node that is alive and up. */
+export interface MemberCase {
+  readonly record?: Partial<NodeRecord>;
+  readonly state?: EffectiveMember['state'];
+  readonly restarting?: boolean;
+  readonly rank?: number;
+  readonly self?: boolean;
+}
+
+export function member(
+  name: string,
+  { record, state = 'alive', restarting = false, rank, self = false }: MemberCase = {},
+): EffectiveMember {
+  const [host = '', role = ''] = name.split('/');
+  const number = Number(host.replace(/\D/g, ''));
+  const whole: NodeRecord = {
+    peerId: `peer-${name}`,
+    name,
+    role: role as Role,
+    address: `10.0.0.${(role === 'app' ? 10 : 20) + number}`,
+    port: 4101,
+    incarnation: 1,
+    sequence: 0,
+    startId: '00',
+    version: '0.1.0',
+    protocolMin: 1,
+    protocolMax: 1,
+    status: 'alive',
+    health: 'up',
+    maintenance: false,
+    services: role === 'app' ? [{ name: 'api', health: 'up' }] : [{ name: 'couchdb', health: 'up' }],
+    tags: {},
+    load: 0,
+    settingsDigest: '',
+    ...record,
+  };
+  const plain = plainRotation({ record: whole, state, restarting });
+  return { record: whole, state, ...plain, freshMs: self ? 0 : 1000, rank: rank ?? number - 1, self };
+}
+
+export const view = (
+  members: readonly EffectiveMember[],
+  changes: Partial<EffectiveView> = {},
+): EffectiveView => ({
+  self: members.find(({ self }) => self)?.record.peerId ?? '',
+  members,
+  synced: true,
+  held: [],
+  revoked: [],
+  ...changes,
+});
+
+const config: AppRoleConfig = {
+  cluster: 'shop',
+  privateAddress: '10.0.0.11',
+  httpsPort: 443,
+  httpPort: 80,
+  doorPort: 8443,
+  statsPort: 8404,
+  databasePort: 5984,
+  dbDoorPort: 6984,
+  floating: { mode: 'bgp', device: 'bm-float', addresses: ['192.0.2.7'] },
+  services: [{ name: 'api', port: 3000, prefix: '/api', healthPath: '/healthz', local: true }],
+};
+
+export const well: AppSituation = { health: 'up', edgeAnswers: true, maintenance: false, leaving: false };
+
+export function appInput(
+  members: readonly EffectiveMember[],
+  local: Partial<AppSituation> = {},
+  changes: { config?: Partial<AppRoleConfig>; view?: Partial<EffectiveView> } = {},
+): AppInput {
+  return {
+    view: view(members, changes.view),
+    config: { ...config, ...changes.config },
+    certificates: { node: 'node', ca: 'ca', edge: undefined },
+    local: { ...well, ...local },
+  };
+}

@@ -1,0 +1,61 @@
+import t from 'tap';
+import { dbDesired } from '../../../src/roles/db.ts';
+import type { EffectiveMember } from '../../../src/roles/effective.ts';
+import { type MemberCase, member, view } from './cases.ts';
+
+const self = member('db1/db', { self: true });
+const desiredOf = (members: readonly EffectiveMember[]) =>
+  dbDesired({
+    view: view(members),
+    config: {
+      cluster: 'shop',
+      privateAddress: '10.0.0.21',
+      doorPort: 6984,
+      peerPort: 6985,
+      statsPort: 8405,
+      httpPort: 15984,
+    },
+    certificates: { node: 'node', ca: 'ca', edge: undefined },
+    settings: undefined,
+    removed: [],
+    leaving: false,
+  });
+
+t.test(
+  'failover goes to the other db nodes by their local-only door, never to oneself or an app node',
+  async (t) => {
+    const { haproxy } = desiredOf([self, member('db2/db'), member('app1/app')]);
+    t.match(haproxy, {
+      instance: 'db',
+      appDoorPort: 6984,
+      peerDoorPort: 6985,
+      couchdbPort: 15984,
+      statsPort: 8405,
+    });
+    t.match(haproxy.peers.servers, [{ name: 'db2', address: '10.0.0.22', port: 6985, duty: 'ready' }]);
+    t.equal(haproxy.peers.servers.length, 1);
+    t.equal(haproxy.peers.verifySuffix, 'db.shop.internal');
+  },
+);
+
+t.test('what each state of a peer means for failover', async (t) => {
+  const cases: [string, MemberCase, string][] = [
+    ['alive', {}, 'ready'],
+    ['serving', { record: { tags: { couchdb: 'serving' } } }, 'ready'],
+    ['its CouchDB is still copying', { record: { tags: { couchdb: 'syncing 3/4' } } }, 'maint'],
+    ['suspect', { state: 'suspect' }, 'ready'],
+    ['dead', { state: 'dead' }, 'out-when-down'],
+    ['leaving', { state: 'leaving' }, 'drain'],
+    ['left', { state: 'left' }, 'maint'],
+    ['in maintenance', { record: { maintenance: true } }, 'maint'],
+    ['down', { record: { health: 'down' } }, 'maint'],
+  ];
+  for (const [what, of, duty] of cases)
+    t.match(desiredOf([self, member('db2/db', of)]).haproxy.peers.servers, [{ duty }], what);
+});
+
+t.test('without the role’s secrets there is no CouchDB to configure, and HAProxy is', async (t) => {
+  const { couchdb, haproxy } = desiredOf([self]);
+  t.equal(couchdb, undefined);
+  t.same(haproxy.peers.servers, []);
+});
