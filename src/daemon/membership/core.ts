@@ -61,8 +61,12 @@ export interface Link {
   heardMs: number;
   /** When the link is to be pinged if nothing is heard before. */
   pingDueMs: number;
-  /** One end has asked to close it: its end is no evidence. */
+  /** Both ends have agreed to close it, or we close it ourselves. */
   unlinking: boolean;
+  /** The other end has asked to close it: its end is no evidence. */
+  mayClose: boolean;
+  /** When we asked the other end to close it; 0: never. */
+  askedMs: number;
 }
 
 export interface Probe {
@@ -102,6 +106,8 @@ export interface Dial {
 export interface Outgoing {
   readyMs: number;
   streamed: boolean;
+  /** Life and death: an accusation, a refutation, a farewell of our own. */
+  readonly urgent: boolean;
 }
 
 export interface Core {

@@ -15,6 +15,7 @@ export function tellRecord(core: Core, peer: PeerId, delayMs: number): void {
   core.outgoingRecords.set(peer, {
     readyMs: waiting === undefined ? readyMs : Math.min(waiting.readyMs, readyMs),
     streamed: false,
+    urgent: delayMs === 0,
   });
   flushBy(core, readyMs);
 }
@@ -22,7 +23,7 @@ export function tellRecord(core: Core, peer: PeerId, delayMs: number): void {
 export function tellAccusation(core: Core, signed: SignedAccusation, delayMs: number): void {
   if (core.outgoingAccusations.size >= limits.members) return;
   const readyMs = core.nowMs + delayMs;
-  core.outgoingAccusations.set(signed, { readyMs, streamed: false });
+  core.outgoingAccusations.set(signed, { readyMs, streamed: false, urgent: delayMs === 0 });
   flushBy(core, readyMs);
 }
 
@@ -65,10 +66,17 @@ function gossipLastSecond(core: Core): number {
   return count;
 }
 
-/** Life and death go first: accusations and refutations may use as much again as everything else together. */
+/**
+ * Life and death go first: accusations and refutations may use half as much again. The nearer the cluster is to its
+ * budget, the smaller the chance, since everybody who waits sees the same room and would take it at the same time.
+ */
 function hasRoom(core: Core): boolean {
-  const urgent = core.outgoingAccusations.size > 0 || core.outgoingRecords.has(core.selfId);
-  return gossipLastSecond(core) < core.preset.gossipPerSecond * (urgent ? 1.5 : 1);
+  const urgent =
+    core.outgoingRecords.get(core.selfId)?.urgent === true ||
+    [...core.outgoingAccusations.values()].some((outgoing) => outgoing.urgent);
+  const budget = core.preset.gossipPerSecond * (urgent ? 1.5 : 1);
+  const used = gossipLastSecond(core) / budget;
+  return used < 0.4 || core.random.fraction() < (1 - used) * 0.8;
 }
 
 export function flush(core: Core): void {

@@ -5,6 +5,7 @@ import {
   type Entry,
   isLiving,
   isRestarting,
+  type Link,
   note,
   schedulePeriodic,
   selfEntry,
@@ -98,24 +99,42 @@ function dialLost(core: Core): void {
   }
 }
 
-/** One at a time is enough: what is too much does no harm for a second. */
+/**
+ * Above the maximum a link is closed whatever the other end says; above the calm number only if the other end can spare
+ * it, and seldom. The other end closes, so that nothing it sent is lost; one that does not know `unlink` is cut.
+ */
 function closeSurplus(core: Core): void {
-  for (const link of core.links.values())
-    if (link.unlinking && core.nowMs - link.heardMs > core.preset.linksIntervalMs)
-      core.effects.push({ kind: 'disconnect', peer: link.peer, reason: 'asked to be closed' });
-  const surplus = linksThatCount(core) - core.preset.maxLinks;
-  if (surplus <= 0) return;
-  const closable = [...core.links.values()].filter((link) => !link.unlinking && !core.probes.has(link.peer));
-  for (const link of core.random.sample(closable, Math.min(surplus, 2))) {
-    link.unlinking = true;
+  const { maxLinks, calmLinks, linksIntervalMs } = core.preset;
+  const count = linksThatCount(core);
+  for (const link of core.links.values()) {
+    if (link.askedMs === 0 || core.nowMs - link.askedMs < 2 * linksIntervalMs) continue;
+    link.askedMs = 0;
+    if (count > maxLinks) cutLink(core, link);
+  }
+  const asked = [...core.links.values()].filter((link) => link.askedMs > 0).length;
+  const over = count - maxLinks - asked;
+  const wanted =
+    over > 0 ? Math.min(over, 2) : Number(asked === 0 && count > calmLinks && core.random.fraction() < 0.1);
+  const closable = [...core.links.values()].filter(
+    (link) => !link.unlinking && link.askedMs === 0 && !core.probes.has(link.peer),
+  );
+  for (const link of core.random.sample(closable, wanted)) {
+    link.askedMs = core.nowMs;
     send(core, link.peer, { kind: 'unlink' });
   }
 }
 
-/** The other end has too many links. It waits for us to close, so that nothing it sent is lost. */
+function cutLink(core: Core, link: Link): void {
+  link.unlinking = true;
+  core.effects.push({ kind: 'disconnect', peer: link.peer, reason: 'too many links' });
+}
+
+/** The other end has links to spare. If we have too, we close; it will only insist above its maximum. */
 export function hearUnlink(core: Core, from: PeerId): void {
   const link = core.links.get(from);
   if (link === undefined) return;
+  link.mayClose = true;
+  if (link.unlinking || linksThatCount(core) <= core.preset.minLinks) return;
   link.unlinking = true;
   core.effects.push({ kind: 'disconnect', peer: from, reason: 'the peer has too many links' });
 }
@@ -133,6 +152,8 @@ export function linkOpened(core: Core, peer: PeerId): void {
     heardMs: core.nowMs,
     pingDueMs: core.nowMs + core.preset.probeIntervalMs * core.random.between(0.5, 1),
     unlinking: false,
+    mayClose: false,
+    askedMs: 0,
   });
   send(core, peer, { kind: 'batch', records: [selfEntry(core).signed], accusations: [] });
   meetAgain(core, peer);
@@ -156,7 +177,15 @@ export function linkClosed(core: Core, peer: PeerId): void {
   if (link === undefined) return;
   core.links.delete(peer);
   const entry = core.entries.get(peer);
-  if (link.unlinking || entry === undefined || !isLiving(entry) || selfEntry(core).state === 'left') return;
+  if (
+    link.unlinking ||
+    link.mayClose ||
+    link.askedMs > 0 ||
+    entry === undefined ||
+    !isLiving(entry) ||
+    selfEntry(core).state === 'left'
+  )
+    return;
   if (isRestarting(core, entry)) dial(core, peer, true);
   else probe(core, peer, 'closed');
 }

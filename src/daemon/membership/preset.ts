@@ -38,11 +38,11 @@ export const presetFields = {
     reason: 'With the direct timeout a little over one second: a pause of one second is not even suspected.',
   },
   indirectProbes: {
-    lan: 2,
+    lan: 3,
     wan: 3,
     test: 2,
     unit: 'count',
-    reason: 'Each further relay costs four messages and helps only where two paths fail at once.',
+    reason: 'One would do in a full mesh; above it a random relay has a link to the target one time in four.',
   },
   dialTimeoutMs: {
     lan: 3000,
@@ -146,6 +146,13 @@ export const presetFields = {
     test: 10,
     unit: 'count',
     reason: 'Room above the minimum, so that one more link does not start a chain of closing and dialling.',
+  },
+  calmLinks: {
+    lan: 7,
+    wan: 7,
+    test: 7,
+    unit: 'count',
+    reason: 'What is above is given back now and then, where the other end can spare it: links cost bytes.',
   },
   linksIntervalMs: {
     lan: 1000,

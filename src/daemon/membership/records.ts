@@ -26,6 +26,11 @@ export function knownOf(core: Core, entry: Entry): Known {
 /** Takes a verified record for what it is worth. */
 export function hearRecord(core: Core, signed: SignedRecord, way: Way): void {
   const { record } = signed;
+  if (isHeld(core, record)) {
+    // The common case by far: several links bring the same record.
+    if (way === 'gossip') wasGossiped(core, record.peerId);
+    return;
+  }
   const problem = problemOf(core, record);
   if (problem !== undefined) return note(core, problem.code, record.peerId, problem.detail);
   freezeRecord(record);
@@ -39,6 +44,18 @@ export function hearRecord(core: Core, signed: SignedRecord, way: Way): void {
     return note(core, 'name-held', record.peerId, `${record.name} is held by ${holder}, which lives`);
   if (entry === undefined) introduce(core, signed, way);
   else update(core, entry, signed, way);
+}
+
+function isHeld(core: Core, record: NodeRecord): boolean {
+  const held = core.entries.get(record.peerId)?.signed.record;
+  return (
+    held !== undefined &&
+    !withoutRule(core, 'incarnation') &&
+    record.peerId !== core.selfId &&
+    held.incarnation === record.incarnation &&
+    held.sequence === record.sequence &&
+    held.startId === record.startId
+  );
 }
 
 function isNoOlder(record: NodeRecord, entry: Entry | undefined): boolean {
@@ -81,7 +98,9 @@ function update(core: Core, entry: Entry, signed: SignedRecord, way: Way): void 
 }
 
 function judge(core: Core, entry: Entry, record: NodeRecord): Outcome {
-  const claim = { kind: 'record', ...record, goodbye: record.goodbye !== undefined } as const;
+  const { incarnation, sequence, startId, status } = record;
+  const goodbye = record.goodbye !== undefined;
+  const claim = { kind: 'record', incarnation, sequence, startId, status, goodbye } as const;
   const outcome = decide(knownOf(core, entry), claim);
   if (!withoutRule(core, 'incarnation') || outcome.accepted) return outcome;
   return { accepted: true, state: record.status, window: 'keep', absolved: true };

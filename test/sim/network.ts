@@ -1,0 +1,121 @@
+import type { Seeded } from '../../src/daemon/membership/seeded.ts';
+import type { Queue } from './queue.ts';
+
+/**
+ * Links as TCP makes them: nothing is lost, everything may be late. A lost segment is sent again after 200 ms, then
+ * twice that and so on (RFC 6298, Linux' minimum), and all behind it on the same connection waits; after `abortMs`
+ * without success the connection is given up by the sender. No fast retransmission: worse than the real thing.
+ */
+export const tcp = {
+  rtoMinMs: 200,
+  rtoMaxMs: 120_000,
+  synRtoMs: 1000,
+  /** tcp_retries2 = 15: about 15 minutes. */
+  abortMs: 924_000,
+  dialTimeoutMs: 5000,
+  /** Noise and the multiplexer on both ends. */
+  handshakeMs: 10,
+} as const;
+
+/** Ethernet, IP, TCP with timestamps, Noise' tag, yamux' header, and every second segment's acknowledgement. */
+export const FRAME_OVERHEAD_BYTES = 66 + 18 + 12 + 33;
+
+export interface Faults {
+  /** Share of segments lost, 0 to 1. */
+  loss: number;
+  latencyMs: number;
+  jitterMs: number;
+  /** Whether segments can travel this way now. */
+  reaches(from: string, to: string): boolean;
+}
+
+/** One direction of one connection. */
+export interface Stream {
+  readonly from: string;
+  readonly to: string;
+  readonly waiting: { readonly bytes: number; readonly arrive: () => void }[];
+  retrying: boolean;
+  rtoMs: number;
+  failingSinceMs: number;
+  lastArrivalMs: number;
+}
+
+export interface Network {
+  readonly faults: Faults;
+  readonly bytesSent: Map<string, number>;
+  stream(from: string, to: string): Stream;
+  /** `alive` false: the stream is over, everything waiting is forgotten. `gaveUp` is called once on an abort. */
+  send(stream: Stream, bytes: number, arrive: () => void, alive: () => boolean, gaveUp: () => void): void;
+  latency(): number;
+  /** Time that `trips` segments in a row take, with their losses; `undefined`: longer than `mostMs`. */
+  tripsMs(from: string, to: string, trips: number, rtoMs: number, mostMs: number): number | undefined;
+}
+
+export function createNetwork(queue: Queue, random: Seeded): Network {
+  const bytesSent = new Map<string, number>();
+  const faults: Faults = { loss: 0, latencyMs: 0.2, jitterMs: 0.3, reaches: () => true };
+  const latency = (): number => faults.latencyMs + random.fraction() * faults.jitterMs;
+  const lost = (from: string, to: string): boolean =>
+    !faults.reaches(from, to) || (faults.loss > 0 && random.fraction() < faults.loss);
+
+  function pump(stream: Stream, alive: () => boolean, gaveUp: () => void): void {
+    for (let head = stream.waiting[0]; head !== undefined; head = stream.waiting[0]) {
+      if (!alive()) {
+        stream.waiting.length = 0;
+        return;
+      }
+      bytesSent.set(stream.from, (bytesSent.get(stream.from) ?? 0) + head.bytes);
+      if (lost(stream.from, stream.to)) return retry(stream, alive, gaveUp);
+      stream.waiting.shift();
+      stream.rtoMs = tcp.rtoMinMs;
+      stream.failingSinceMs = -1;
+      stream.lastArrivalMs = Math.max(stream.lastArrivalMs, queue.nowMs + latency());
+      queue.at(stream.lastArrivalMs, head.arrive);
+    }
+  }
+
+  function retry(stream: Stream, alive: () => boolean, gaveUp: () => void): void {
+    if (stream.failingSinceMs < 0) stream.failingSinceMs = queue.nowMs;
+    if (queue.nowMs - stream.failingSinceMs > tcp.abortMs) {
+      stream.waiting.length = 0;
+      return gaveUp();
+    }
+    stream.retrying = true;
+    queue.after(stream.rtoMs, () => {
+      stream.retrying = false;
+      pump(stream, alive, gaveUp);
+    });
+    stream.rtoMs = Math.min(stream.rtoMs * 2, tcp.rtoMaxMs);
+  }
+
+  return {
+    faults,
+    bytesSent,
+    latency,
+    stream: (from, to) => ({
+      from,
+      to,
+      waiting: [],
+      retrying: false,
+      rtoMs: tcp.rtoMinMs,
+      failingSinceMs: -1,
+      lastArrivalMs: 0,
+    }),
+    send(stream, bytes, arrive, alive, gaveUp) {
+      stream.waiting.push({ bytes: bytes + FRAME_OVERHEAD_BYTES, arrive });
+      if (!stream.retrying) pump(stream, alive, gaveUp);
+    },
+    tripsMs(from, to, trips, rtoMs, mostMs) {
+      let total = 0;
+      for (let trip = 0; trip < trips; trip += 1) {
+        let wait = rtoMs;
+        while (total <= mostMs && (lost(from, to) || lost(to, from))) {
+          total += wait;
+          wait *= 2;
+        }
+        total += 2 * latency();
+      }
+      return total <= mostMs ? total : undefined;
+    },
+  };
+}
