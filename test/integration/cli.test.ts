@@ -1,0 +1,220 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { build } from 'esbuild';
+import t from 'tap';
+import type { AuditAnswer, MembersAnswer, StatusAnswer } from '../../src/daemon/control/api.ts';
+import { runCommand } from '../../src/plugins/command.ts';
+import { until } from '../support/until.ts';
+
+/** The program itself, as processes: what an operator types, with real daemons behind it, on loopback addresses. */
+const ENTRY = resolve(import.meta.dirname, '../../src/bornemisza.ts');
+/** Bundled, as it is shipped: the start of each process is then a matter of milliseconds. */
+let program: string;
+/** Addresses of this process alone, so that the test can run twice at once. */
+const net = `127.${64 + (process.pid % 64)}.${(process.pid >> 6) & 255}`;
+const LIMIT_MS = 30_000;
+
+interface Ended {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+function start(argv: readonly string[]): ChildProcess {
+  return spawn(process.execPath, [program, ...argv], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: { PATH: process.env['PATH'] },
+  });
+}
+
+async function bornemisza(argv: readonly string[], stdin = ''): Promise<Ended> {
+  const child = start(argv);
+  const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
+  let out = '';
+  let err = '';
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => (out += text));
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (err += text));
+  child.stdin?.end(stdin);
+  const [code] = (await once(child, 'close')) as [number | null];
+  clearTimeout(timer);
+  return { code, out, err };
+}
+
+async function place(): Promise<string> {
+  const root = await mkdtemp(join(tmpdir(), 'bm-cli-'));
+  t.teardown(() => rm(root, { recursive: true, force: true }));
+  return root;
+}
+
+t.before(async () => {
+  program = join(await place(), 'bornemisza.mjs');
+  await build({
+    entryPoints: [ENTRY],
+    outfile: program,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    banner: {
+      js: "import { createRequire as requireForBundle } from 'node:module';\nconst require = requireForBundle(import.meta.url);",
+    },
+    logLevel: 'error',
+  });
+});
+
+/** Starts the daemon of a root and waits until its control socket answers. */
+async function daemon(root: string): Promise<ChildProcess> {
+  const child = start(['daemon', '--role', 'app', '--root', root]);
+  child.stdout?.resume();
+  child.stderr?.resume();
+  t.teardown(() => void child.kill('SIGKILL'));
+  await until(async () => (await bornemisza(['status', '--json', '--root', root])).code === 0, {
+    deadlineMs: LIMIT_MS,
+    everyMs: 200,
+  });
+  return child;
+}
+
+const json = async <Answer>(argv: readonly string[]): Promise<Answer> =>
+  JSON.parse((await bornemisza([...argv, '--json'])).out) as Answer;
+
+t.test('from nothing to two nodes and back, by the commands that operators type', async (t) => {
+  const [one, two] = [await place(), await place()];
+  const init = [
+    'init',
+    '--role',
+    'app',
+    '--cluster',
+    'shop',
+    '--host',
+    'app1',
+    '--private-address',
+    `${net}.1`,
+    '--root',
+    one,
+  ];
+  const made = await bornemisza(init);
+  t.equal(made.code, 0, made.err);
+  t.match(made.out, 'systemctl enable --now bornemisza@app');
+  const first = await daemon(one);
+  t.match(await bornemisza(init), { code: 1, err: /bornemisza@app runs on this host/ });
+
+  const token = await bornemisza(['token', 'create', '--role', 'app', '--root', one]);
+  t.match(token.out, /^bm1\.\S+\n$/);
+  const join2 = ['join', '-', '--host', 'app2', '--private-address', `${net}.2`, '--root', two];
+  const joined = await bornemisza(join2, token.out);
+  t.equal(joined.code, 0, joined.err);
+  t.match(await bornemisza(join2, token.out), { code: 1, err: /already/ }, 'a second join is refused');
+  const third = await place();
+  const used = await bornemisza(
+    ['join', '-', '--host', 'app3', '--private-address', `${net}.3`, '--root', third],
+    token.out,
+  );
+  t.equal(used.code, 1, 'a used token admits nobody');
+  t.match(used.err, /^bornemisza: .*\n {2}next: .*\n$/);
+
+  const second = await daemon(two);
+  await until(
+    async () =>
+      (await json<MembersAnswer>(['members', '--root', one])).members.filter((each) => each.state === 'alive')
+        .length === 2,
+    { deadlineMs: LIMIT_MS },
+  );
+  t.match((await bornemisza(['members', '--root', two])).out, /app2\/app \*/);
+  t.match((await bornemisza(['explain', 'app2', '--root', one])).out, 'app2/app');
+  t.match(await bornemisza(['explain', 'app4', '--root', one]), { code: 1, err: /did you mean app[12]/ });
+  t.match(await json<StatusAnswer>(['status', '--root', two]), {
+    cluster: 'shop',
+    name: 'app2/app',
+    counts: { alive: 2 },
+  });
+  t.equal((await bornemisza(['plan', '--root', one])).code !== 3, true);
+  t.match((await bornemisza(['doctor', '--root', two])).out, /control socket +ok/);
+
+  const following = start(['events', '--follow', '--json', '--root', one]);
+  let seen = '';
+  following.stdout?.setEncoding('utf8').on('data', (text: string) => (seen += text));
+  t.teardown(() => void following.kill('SIGKILL'));
+  await until(() => seen.includes('app1/app'), { deadlineMs: LIMIT_MS });
+
+  const left = await bornemisza(['leave', '--force', '--root', two]);
+  t.equal(left.code, 0, left.err);
+  t.match(left.out, /the machine can be deleted/);
+  await until(() => seen.includes('leaving → left'), { deadlineMs: LIMIT_MS });
+  t.match(await bornemisza(['remove', 'app2', '--root', one]), { code: 0, out: /removed/ });
+  t.match(
+    (await bornemisza(['explain', 'app2/app', '--root', one])).out,
+    'is not a node of this cluster now',
+  );
+  t.ok((await json<AuditAnswer>(['explain', 'app2/app', '--root', one])).entries.length > 0);
+
+  for (const child of [first, second]) {
+    child.kill('SIGTERM');
+    if (child.exitCode === null) await once(child, 'exit');
+  }
+  const [code] =
+    following.exitCode === null ? ((await once(following, 'exit')) as [number | null]) : [following.exitCode];
+  t.equal(code, 3, 'a follower says that the daemon went');
+  t.match(await bornemisza(['status', '--root', one]), { code: 3, err: /systemctl start bornemisza@app/ });
+});
+
+t.test('a reader that closes the pipe ends the command without a word', async (t) => {
+  const child = start(['--help']);
+  let err = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (err += text));
+  child.stdout?.destroy();
+  const [code] = (await once(child, 'close')) as [number | null];
+  t.equal(code, 0);
+  t.equal(err, '');
+});
+
+t.test('the static site is served until SIGTERM, and ends well', async (t) => {
+  const root = await place();
+  await writeFile(join(root, 'index.html'), '<h1>shop</h1>');
+  const child = start(['site', '--root', root, '--port', '0']);
+  t.teardown(() => void child.kill('SIGKILL'));
+  let out = '';
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => (out += text));
+  const url = await until(() => /http:\S+/.exec(out)?.[0], { deadlineMs: LIMIT_MS });
+  t.match(await (await fetch(url)).text(), 'shop');
+  child.kill('SIGTERM');
+  const [code] = (await once(child, 'exit')) as [number | null];
+  t.equal(code, 0);
+});
+
+t.test('the help of the daemon is the command’s', async (t) => {
+  t.match(await bornemisza(['daemon', '--help']), { code: 0, out: /Usage: bornemisza daemon/ });
+});
+
+t.test(
+  'the first set-up of BIRD is taken by BIRD itself, with the daemon’s fragment or before it',
+  async (t) => {
+    const { birdText } = await import('../../src/cli/setup/bird-text.ts');
+    const { renderFragment } = await import('../../src/plugins/bird/plan.ts');
+    const root = await place();
+    const conf = join(root, 'bird.conf');
+    const fragments = join(root, 'bornemisza.d');
+    await mkdir(fragments);
+    const upstream = {
+      neighbor: '169.254.169.254',
+      neighborAs: 64515,
+      localAs: 4288000123,
+      password: "s3cr'et; }",
+      multihop: 2,
+    };
+    const floatingAddresses = ['203.0.113.10', '203.0.113.11'];
+    await writeFile(conf, birdText({ routerId: '203.0.113.7', floatingAddresses, upstream, fragments }));
+    const judged = () => runCommand('bird', ['-p', '-c', conf], { timeoutMs: 10_000 });
+    t.match(await judged(), { code: 0, stderr: '' });
+    const fragment = renderFragment(
+      { device: 'bm-float', addresses: floatingAddresses, mode: 'ranked', rank: 1, announce: true, why: '' },
+      upstream.localAs,
+    );
+    await writeFile(join(fragments, 'bornemisza.conf'), fragment.content);
+    t.match(await judged(), { code: 0, stderr: '' });
+    t.match(await readFile(conf, 'utf8'), 'hold time 9;');
+  },
+);
