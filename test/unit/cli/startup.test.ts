@@ -1,0 +1,52 @@
+import { resolve } from 'node:path';
+import { build, type Metafile } from 'esbuild';
+import t from 'tap';
+
+/** What the daemon needs and a plain command must not wait for. */
+const HEAVY =
+  /node_modules\/(@?libp2p|@multiformats|zod|node-forge|hono|@hono|nano|pino|@bufbuild|smol-toml|sirv)\//;
+
+/** Every module that is loaded before the first line of a command runs: static imports only. */
+function loadedAtStart(inputs: Metafile['inputs'], entry: string): Set<string> {
+  const seen = new Set<string>();
+  const waiting = [entry];
+  for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) {
+    if (seen.has(at)) continue;
+    seen.add(at);
+    for (const each of inputs[at]?.imports ?? [])
+      if (each.kind !== 'dynamic-import' && each.external !== true) waiting.push(each.path);
+  }
+  return seen;
+}
+
+t.test('a plain command loads neither libp2p nor the schema library', async (t) => {
+  const root = resolve(import.meta.dirname, '../../..');
+  const { metafile } = await build({
+    absWorkingDir: root,
+    entryPoints: ['src/cli/main.ts', 'src/cli/process-io.ts'],
+    bundle: true,
+    write: false,
+    outdir: 'unused',
+    platform: 'node',
+    format: 'esm',
+    metafile: true,
+    logLevel: 'silent',
+  });
+  const loaded = [
+    ...loadedAtStart(metafile.inputs, 'src/cli/main.ts'),
+    ...loadedAtStart(metafile.inputs, 'src/cli/process-io.ts'),
+  ];
+  t.ok(loaded.includes('src/cli/commands/status.ts'), 'the walk saw the commands');
+  t.ok(
+    loaded.some((each) => each.includes('node_modules/commander/')),
+    'and packages',
+  );
+  t.same(
+    loaded.filter((each) => HEAVY.test(each)),
+    [],
+  );
+  t.ok(
+    Object.keys(metafile.inputs).some((each) => HEAVY.test(each)),
+    'though set-up does load them, when it runs',
+  );
+});
