@@ -110,6 +110,27 @@ t.test('a node cannot sign for others', async (t) => {
   );
 });
 
+t.test(
+  'a signature by any other key is no signature, however well the names and key identifiers fit',
+  async (t) => {
+    const byNode = await signedBy({}, { certificatePem: prod.authority.certificate.pem, key: prod.tlsKey });
+    t.equal(
+      await codeOf(() => verifyChain(byNode + (intermediate ?? ''), prod.trust, NOW_MS)),
+      'certificate-foreign',
+      "a node's certificate that the authority did not sign",
+    );
+    const forgedRoot = { cluster: 'prod', certificatePem: prod.root.certificatePem, key: prod.tlsKey };
+    const facts = { cluster: 'prod', peerId: createNodeKey().peerId, spkiPem: publicPem(prod.tlsKey) };
+    const own = await buildIntermediate(forgedRoot, facts, NOW_MS);
+    const pem = await signedBy({}, { certificatePem: own, key: prod.tlsKey });
+    t.equal(
+      await codeOf(() => verifyChain(pem + own, prod.trust, NOW_MS)),
+      'certificate-foreign',
+      'an authority that the root did not sign',
+    );
+  },
+);
+
 t.test('neither the root nor an authority is a node', async (t) => {
   const upper = prod.authority.certificate.pem + prod.root.certificatePem;
   t.equal(await codeOf(() => verifyChain(upper, prod.trust, NOW_MS)), 'certificate-foreign');
