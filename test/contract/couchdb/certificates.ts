@@ -67,8 +67,8 @@ export class DistCertificates {
     const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
     const pem = (key: KeyObject, type: 'spki' | 'pkcs8') => key.export({ type, format: 'pem' }) as string;
     const pair = {
-      publicKey: forge.pki.publicKeyFromPem(pem(publicKey, 'spki')) as forge.pki.rsa.PublicKey,
-      privateKey: forge.pki.privateKeyFromPem(pem(privateKey, 'pkcs8')) as forge.pki.rsa.PrivateKey,
+      publicKey: forge.pki.publicKeyFromPem(pem(publicKey, 'spki')),
+      privateKey: forge.pki.privateKeyFromPem(pem(privateKey, 'pkcs8')),
     };
     this.#pairs.set(name, pair);
     return pair;

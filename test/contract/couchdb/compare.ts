@@ -14,8 +14,8 @@
  */
 export type Context = {
   names: Names;
-  /** Whether revisions depend on nothing but the content. */
-  exactRevisions: boolean;
+  /** The document whose revisions are drawn anew, so far as the answer is about one; `any` for a list of such. */
+  drawnFor: string | undefined;
 };
 
 const hex32 = /^[0-9a-f]{32}$/;
@@ -109,8 +109,9 @@ function differentText(recorded: string, here: unknown, context: Context, at: st
   const [generation, copy] = [revision.exec(recorded)?.[1], copyName.exec(recorded)];
   const learn = (kind: string) =>
     context.names.learn(kind, recorded, here) ? undefined : differ(at, recorded, here);
-  if (generation !== undefined && !context.exactRevisions && revision.exec(here)?.[1] === generation)
-    return learn('revision');
+  if (generation !== undefined && context.drawnFor !== undefined && revision.exec(here)?.[1] === generation) {
+    return context.drawnFor === 'any' ? undefined : learn(`revision ${context.drawnFor}`);
+  }
   if (hex32.test(recorded) && hex32.test(here)) return learn('uuid');
   if (passwordHash.test(recorded) && passwordHash.test(here)) return learn('hash');
   if (copy !== null && copyName.exec(here)?.[1] === copy[1]) return undefined;

@@ -80,6 +80,7 @@ export class Fronts {
         PATH: `${dirname(process.execPath)}:${process.env.PATH}`,
         STANDIN_NODE: process.execPath,
         HOME: dir,
+        NODE_COMPILE_CACHE: join(tmpdir(), 'couch-replay-compiled'),
         COUCHDB_ARGS_FILE: join(dir, 'vm.args'),
         COUCHDB_INI_FILES: `${join(dir, 'default.ini')} ${join(dir, 'local.ini')}`,
         ERL_EPMD_ADDRESS: `${this.base}${node}`,
