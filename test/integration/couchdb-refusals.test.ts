@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
@@ -19,15 +19,9 @@ t.test('what is refused, and says what to do next', async (t) => {
     first.password = 'wrong-password';
     await cluster.until('it is refused', () => first.lastError?.code === 'couchdb-password-refused');
     t.equal(first.lastError?.outcome, 'terminal');
-    const asked = async (): Promise<number> => {
-      const log = await readFile(join(first.directory, 'couch', 'couch.log'), 'utf8');
-      return log.split('\n').filter((line) => line.includes(' 401 ')).length;
-    };
-    const before = await asked();
-    // Some ten turns of the reconciler: five wrong passwords would lock the account.
-    await delay(2000);
-    t.equal(await asked(), before, 'it is not asked again');
-    t.ok(before <= 1, `asked ${before} times`);
+    // Some ten turns of the reconciler: five wrong passwords would lock the account, for the right one too.
+    await delay(4000);
+    t.equal((await first.ask('GET', '_membership')).status, 200, 'the account is not locked');
     first.password = 'right-password';
     await cluster.serving([first]);
     t.notMatch(JSON.stringify(first.applied), 'wrong-password');
