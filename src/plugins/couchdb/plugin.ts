@@ -135,14 +135,14 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
   }
 
   /**
-   * A join or leave takes many steps, each its own change: what is left to do, or to be waited for, is no failure.
-   * Only a CouchDB that has become unreachable or refused is one.
+   * A join or leave takes many steps, each its own change, and a restart takes a while: what is left to do, or to be
+   * waited for, is no failure of what was done. Only a refusal that no waiting resolves is one.
    */
   async verify(desired: CouchDbDesired, signal: AbortSignal): Promise<void> {
-    const observed = await this.observe(signal);
-    const changes = this.plan(desired, observed);
-    if (observed.restartPending) return;
-    await this.validate(changes, signal);
+    const changes = this.plan(desired, await this.observe(signal));
+    if (changes.some((change) => change.kind === 'refuse' && change.outcome === 'terminal')) {
+      await this.validate(changes, signal);
+    }
   }
 
   /** Each step is safe to stop after, and undoing one could remove data: the way back from a join is a leave. */
