@@ -73,7 +73,7 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
     this.#options = options;
     this.#places = {
       configDirectory: options.configDirectory ?? '/var/lib/bornemisza/couchdb',
-      markerFile: options.markerFile ?? '/var/lib/couchdb/bornemisza-identity.json',
+      markerFile: options.markerFile ?? '/var/lib/couchdb/data/bornemisza-identity.json',
       restartFile: options.restartFile ?? '/run/bornemisza/db/restart-couchdb',
     };
     this.#client = new CouchDbClient({
