@@ -24,13 +24,17 @@ export type StartOptions = {
 
 /** Short enough that a frozen node is missed soon, long enough for a busy machine. */
 const netTickTimeSeconds = 5;
-const startTimeoutMs = 15_000;
+const startTimeoutMs = 30_000;
 const port = 5984;
 const release = process.env.LAB_COUCHDB;
 const program =
   release === undefined
     ? join(import.meta.dirname, '../../standin/couchdb/bin/couchdb')
     : join(release, 'bin/couchdb');
+
+/** The real release needs its own defaults first, and every node its distribution port without an epmd. */
+const releaseIni = release === undefined ? [] : [join(release, 'etc/default.ini')];
+const releaseArgs = release === undefined ? [] : ['-start_epmd false', '-erl_epmd_port 9100', '+Bd -noinput'];
 
 /** Fronts of one recorded cluster, node N on loopback address `base`N, where the recording has 10.77.0.N. */
 export class Fronts {
@@ -82,8 +86,7 @@ export class Fronts {
         HOME: dir,
         NODE_COMPILE_CACHE: join(tmpdir(), 'couch-replay-compiled'),
         COUCHDB_ARGS_FILE: join(dir, 'vm.args'),
-        COUCHDB_INI_FILES: `${join(dir, 'default.ini')} ${join(dir, 'local.ini')}`,
-        ERL_EPMD_ADDRESS: `${this.base}${node}`,
+        COUCHDB_INI_FILES: [...releaseIni, join(dir, 'default.ini'), join(dir, 'local.ini')].join(' '),
       },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
@@ -117,6 +120,13 @@ export class Fronts {
     ini.push('[cluster]', 'reconnect_interval_sec = 37', '[fabric]', 'request_timeout = 3000');
     if (options.seedlist !== undefined)
       ini.splice(ini.indexOf('[cluster]') + 1, 0, `seedlist = ${this.here(options.seedlist)}`);
+    ini.push(
+      '[log]',
+      'writer = file',
+      `file = ${join(dir, 'couch.log')}`,
+      '[smoosh]',
+      `state_dir = ${join(dir, 'data')}`,
+    );
     await writeFile(join(dir, 'default.ini'), `${ini.join('\n')}\n`);
     if (!fresh) return;
     const local = ['[admins]', `admin = ${options.admin ?? 'adminpw'}`];
@@ -131,6 +141,7 @@ export class Fronts {
     lines.push(`-kernel inet_dist_use_interface {${address.replaceAll('.', ',')}}`);
     lines.push('-kernel inet_dist_listen_min 9100', '-kernel inet_dist_listen_max 9100');
     lines.push(`-kernel net_ticktime ${netTickTimeSeconds}`);
+    lines.push(...releaseArgs);
     if (options.tls !== undefined) {
       const file = await this.#certificates.write(join(dir, 'tls'), options.tls, address);
       const plain = options.plainTo === undefined ? 'false' : `'"${this.here(options.plainTo)}"'`;

@@ -5,7 +5,7 @@ import type { Files } from '../store/files.ts';
 import type { Body } from '../store/revision.ts';
 
 /** A new member is called this long after its document was written: a membership asked at once lacks it. */
-const connectDelayMs = 25;
+const connectDelayMs = 60;
 
 /**
  * Who is in the cluster: the documents of this node's own `_nodes` database (mem3_nodes), with no check of
