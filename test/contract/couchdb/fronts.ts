@@ -154,6 +154,7 @@ export class Fronts {
     const child = this.#running.get(node);
     if (child === undefined) return;
     this.#running.delete(node);
+    if (child.exitCode !== null || child.signalCode !== null) return;
     const ended = once(child, 'exit');
     child.kill('SIGCONT');
     child.kill(signal);
