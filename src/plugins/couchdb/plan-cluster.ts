@@ -122,7 +122,7 @@ function repairMaps(scene: Scene) {
       code: 'couchdb-map-conflict',
       message: `${database} has two shard maps (edited or created on both sides of a cut)`,
       next: hopeless
-        ? `both have documents: copy the losing files beside and replicate, as docs/operators.md says, then delete the losing revision`
+        ? 'both have documents: copy the losing map and its files under another name, replicate from there, then delete the losing revision'
         : 'nothing: it is being repaired',
     });
     if (hopeless) continue;
