@@ -134,7 +134,7 @@ function makeAction(random: Seeded, nodes: number, calm: boolean): Action {
     case 'slow':
       return { atMs, kind, host, byMs: calm ? random.between(1, 10) : random.between(1, 60), forMs };
     case 'starve':
-      return { atMs, kind, host, runMs: random.between(5, 100), stopMs: random.between(100, 700), forMs };
+      return { atMs, kind, host, runMs: random.between(40, 150), stopMs: random.between(100, 700), forMs };
     case 'leave':
       return { atMs, kind, host };
     case 'change':
@@ -336,7 +336,7 @@ class Run implements Excuses {
     this.#pausedUntilMs.set(host.id, nowMs + forMs);
   }
 
-  /** A core that others hog, or a quota of CPU time that is used up again and again. */
+  /** A core that others hog, or a quota of CPU time that is used up again and again; a twentieth of it is left. */
   #starve(action: Extract<Action, { kind: 'starve' }>, untilMs: number): void {
     const cluster = this.#cluster;
     const host = cluster.host(action.host);

@@ -132,13 +132,13 @@ export function considerVerdict(core: Core, subject: PeerId, incarnation: number
     return condemn(core, entry, 'silent, and no other member answers');
   // A second opinion is to be had: ours, or the one of those whom we ask.
   if (!entry.accusations.has(core.selfId)) probe(core, subject, 'accused');
-  postpone(core, entry);
+  postpone(core, entry, core.preset.fullSuspicionMs * core.health.stretch);
 }
 
 /** Heard on our own link since it was accused, and lately. */
 function hearsItself(core: Core, entry: Entry): boolean {
   const link = core.links.get(entry.peerId);
-  if (link === undefined || link.heardMs <= entry.suspectedMs) return false;
+  if (link === undefined || link.heardMs < entry.suspectedMs) return false;
   return core.nowMs - link.heardMs < evidenceMs(core);
 }
 
@@ -152,13 +152,12 @@ function contradict(core: Core, entry: Entry): void {
   // Two say otherwise: it has to refute. It may not have heard them, so it is told again.
   const accusations = [...entry.accusations.values()];
   send(core, entry.peerId, { kind: 'batch', records: [], accusations });
-  postpone(core, entry);
+  postpone(core, entry, evidenceMs(core));
 }
 
-/** The case stays open for another full time. */
-function postpone(core: Core, entry: Entry): void {
+/** The case stays open. */
+function postpone(core: Core, entry: Entry, afterMs: number): void {
   const { incarnation } = entry.signed.record;
-  const afterMs = core.preset.fullSuspicionMs * core.health.stretch;
   schedule(core, { kind: 'suspicion', epoch: 0, subject: entry.peerId, incarnation }, afterMs);
 }
 

@@ -1,0 +1,506 @@
+import t from 'tap';
+import { presetFields, presets } from '../../../src/daemon/membership/preset.ts';
+import type { LocalFacts } from '../../../src/daemon/membership/types.ts';
+import { accusation, recordOf, Stage, signed } from './stage.ts';
+
+const { lan } = presets;
+const facts = (over: Partial<LocalFacts> = {}): LocalFacts => ({
+  health: 'up',
+  maintenance: false,
+  services: [],
+  tags: {},
+  load: 0,
+  settingsDigest: '0123456789abcdef',
+  ...over,
+});
+
+t.test('every preset carries every field, with unit and reason', async (t) => {
+  for (const [field, row] of Object.entries(presetFields)) {
+    t.ok(row.reason.length > 20, `${field} has a reason`);
+    t.equal(row.unit === 'ms', field.endsWith('Ms'), `${field} is named after its unit`);
+    for (const preset of Object.values(presets)) t.ok(preset[field as keyof typeof presetFields] > 0, field);
+  }
+  t.ok(lan.probeTimeoutMs + lan.indirectTimeoutMs > 1000, 'a pause of a second is not suspected');
+});
+
+t.test('two accusers make a verdict, after the time to refute', async (t) => {
+  const stage = new Stage();
+  stage.answering.delete('d');
+  stage.accuse(accusation('b', 'd', 1));
+  t.equal(stage.state('d'), 'suspect');
+  stage.accuse(accusation('c', 'd', 1));
+  stage.run(lan.suspicionMs - 50);
+  t.equal(stage.state('d'), 'suspect');
+  stage.run(100);
+  t.equal(stage.state('d'), 'dead');
+  t.same(stage.member('d')?.accusers, ['b', 'c']);
+  t.ok(stage.has('disconnect', 'd'));
+});
+
+t.test('two that were refused by the subject’s host make a quick verdict', async (t) => {
+  const stage = new Stage();
+  stage.answering.delete('d');
+  stage.step({ kind: 'disconnected', peer: 'd' });
+  stage.accuse(accusation('b', 'd', 1, 'closed'), accusation('c', 'd', 1, 'closed'));
+  stage.run(lan.closedSuspicionMs + 5);
+  t.equal(stage.state('d'), 'dead');
+});
+
+t.test('one accuser kills nobody who answers, however often it accuses', async (t) => {
+  const stage = new Stage();
+  for (let round = 0; round < 50; round += 1) {
+    stage.accuse(accusation('b', 'd', 1));
+    stage.run(1000);
+    t.not(stage.state('d'), 'dead');
+  }
+});
+
+t.test('who hears the accused itself does not condemn it, and tells it to refute', async (t) => {
+  const stage = new Stage();
+  stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  stage.run(10_000);
+  t.equal(stage.state('d'), 'suspect');
+  t.ok(stage.sent('d').some((message) => message.kind === 'batch' && message.accusations.length > 0));
+  stage.hear('d', recordOf('d', { incarnation: 2 }));
+  t.equal(stage.state('d'), 'alive');
+  t.same(stage.member('d')?.accusers, []);
+});
+
+t.test('accusations count only if admitted, about another, and about the present incarnation', async (t) => {
+  const stage = new Stage();
+  stage.hear('d', recordOf('d', { incarnation: 5 }));
+  stage.accuse(
+    accusation('b', 'd', 4),
+    accusation('b', 'd', 6),
+    accusation('d', 'd', 5),
+    accusation('x', 'd', 5),
+  );
+  stage.accuse(accusation('b', 'd', Number.NaN), accusation('b', 'd', -1), accusation('b', 'nobody', 5));
+  t.equal(stage.state('d'), 'alive');
+  t.ok(stage.notes().includes('accuser-not-admitted'));
+});
+
+t.test('who accuses everybody is heard no more', async (t) => {
+  const peers = Array.from({ length: 60 }, (_, index) => `p${index}`);
+  const stage = new Stage({ peers });
+  for (const peer of peers) stage.accuse(accusation('p0', peer, 1));
+  const suspects = peers.filter((peer) => stage.state(peer) === 'suspect').length;
+  t.ok(suspects > 0 && suspects <= 34, `${suspects} suspects`);
+});
+
+t.test('an accused member refutes at once with a higher incarnation, to all and to its links', async (t) => {
+  const stage = new Stage();
+  stage.accuse(accusation('b', 'a', 1));
+  t.equal(stage.self.incarnation, 2);
+  t.equal(stage.sent('b').length, 1);
+  stage.run(1);
+  t.equal(stage.published()[0]?.records[0]?.record.incarnation, 2);
+  stage.accuse(accusation('c', 'a', 1));
+  t.equal(stage.self.incarnation, 2, 'an old accusation is answered already');
+});
+
+t.test(
+  'being held dead in another’s digest is answered too, but nobody can push the incarnation up',
+  async (t) => {
+    const stage = new Stage();
+    const digest = (incarnation: number) =>
+      stage.step({
+        kind: 'received',
+        from: 'b',
+        message: {
+          kind: 'digest',
+          entries: [{ peerId: 'a', incarnation, sequence: 0, state: 'dead' }],
+          wantsReply: true,
+        },
+      });
+    digest(1);
+    t.equal(stage.self.incarnation, 2);
+    digest(2 ** 40);
+    t.equal(stage.self.incarnation, 2);
+  },
+);
+
+t.test('the dead come back with a higher incarnation only', async (t) => {
+  const stage = new Stage();
+  stage.answering.delete('d');
+  stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  stage.run(600);
+  stage.hear('d', recordOf('d', { sequence: 7 }));
+  t.equal(stage.state('d'), 'dead');
+  stage.hear('d', recordOf('d', { incarnation: 2 }));
+  t.equal(stage.state('d'), 'alive');
+});
+
+t.test(
+  'a silent link is pinged, asked about through others, and accused when nobody reaches the peer',
+  async (t) => {
+    const stage = new Stage();
+    stage.answering.delete('d');
+    stage.run(1200);
+    t.ok(stage.sent('d').some((message) => message.kind === 'ping'));
+    stage.run(lan.probeTimeoutMs);
+    t.ok(['b', 'c'].every((peer) => stage.sent(peer).some((message) => message.kind === 'pingRequest')));
+    t.equal(stage.state('d'), 'alive');
+    stage.run(lan.indirectTimeoutMs + 10);
+    t.equal(stage.state('d'), 'suspect');
+    t.equal(stage.published().at(-1)?.accusations[0]?.accusation.accuser, 'a');
+    stage.run(30_000);
+    t.not(stage.state('d'), 'dead', 'we alone accuse, and two others could be asked');
+  },
+);
+
+t.test('where no other member answers, one accuser and the full suspicion time are enough', async (t) => {
+  const stage = new Stage({ peers: ['b'] });
+  stage.answering.clear();
+  stage.run(1200 + lan.probeTimeoutMs + lan.indirectTimeoutMs);
+  t.equal(stage.state('b'), 'suspect');
+  stage.run(lan.fullSuspicionMs * 0.8);
+  t.equal(stage.state('b'), 'suspect');
+  stage.run(lan.fullSuspicionMs * 2);
+  t.equal(stage.state('b'), 'dead');
+});
+
+t.test(
+  'a closed connection is redialled and asked about at once; a refused dial is accused soon',
+  async (t) => {
+    const stage = new Stage();
+    stage.answering.delete('d');
+    stage.step({ kind: 'disconnected', peer: 'd' });
+    t.ok(stage.has('connect', 'd'));
+    t.ok(stage.sent('b').some((message) => message.kind === 'pingRequest'));
+    stage.step({ kind: 'dialFailed', peer: 'd', refused: true });
+    stage.run(2 * lan.closedSpreadMs);
+    t.equal(stage.state('d'), 'suspect');
+    t.equal(stage.published().at(-1)?.accusations[0]?.accusation.evidence, 'closed');
+  },
+);
+
+t.test('a closed connection to a member that others reach is nothing but a closed connection', async (t) => {
+  const stage = new Stage();
+  stage.step({ kind: 'disconnected', peer: 'd' });
+  stage.step({ kind: 'dialFailed', peer: 'd', refused: true });
+  stage.run(5000);
+  t.equal(stage.state('d'), 'alive');
+});
+
+t.test('the end of a link that somebody asked to close is no evidence', async (t) => {
+  const stage = new Stage();
+  stage.step({ kind: 'received', from: 'd', message: { kind: 'unlink' } });
+  const effects = stage.step({ kind: 'disconnected', peer: 'd' });
+  t.notOk(effects.some((effect) => effect.kind === 'connect'));
+});
+
+t.test('a restart delays the verdict by its window and no longer', async (t) => {
+  const stage = new Stage();
+  stage.hear('d', recordOf('d', { sequence: 1, goodbye: { kind: 'restart', windowMs: 10_000 } }));
+  t.ok(stage.member('d')?.restarting);
+  stage.answering.delete('d');
+  stage.step({ kind: 'disconnected', peer: 'd' });
+  stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  stage.run(9900);
+  t.equal(stage.state('d'), 'alive');
+  stage.run(700);
+  t.equal(stage.state('d'), 'dead');
+});
+
+t.test('a window is at most thirty seconds, whatever the record says', async (t) => {
+  const stage = new Stage();
+  stage.hear('d', recordOf('d', { sequence: 1, goodbye: { kind: 'shutdown', windowMs: 3_600_000 } }));
+  stage.answering.delete('d');
+  stage.step({ kind: 'disconnected', peer: 'd' });
+  stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  stage.run(29_000);
+  t.equal(stage.state('d'), 'alive');
+  stage.run(2000);
+  t.equal(stage.state('d'), 'dead');
+});
+
+t.test('a second window within five minutes is not granted', async (t) => {
+  const stage = new Stage();
+  stage.hear('d', recordOf('d', { sequence: 1, goodbye: { kind: 'restart', windowMs: 10_000 } }));
+  stage.hear('d', recordOf('d', { incarnation: 2 }));
+  t.notOk(stage.member('d')?.restarting);
+  stage.hear(
+    'd',
+    recordOf('d', { incarnation: 2, sequence: 1, goodbye: { kind: 'restart', windowMs: 10_000 } }),
+  );
+  t.notOk(stage.member('d')?.restarting);
+  t.ok(stage.notes().includes('goodbye-too-often'));
+  stage.run(lan.goodbyeEveryMs);
+  stage.hear(
+    'd',
+    recordOf('d', { incarnation: 3, sequence: 1, goodbye: { kind: 'restart', windowMs: 10_000 } }),
+  );
+  t.ok(stage.member('d')?.restarting);
+});
+
+t.test('the own goodbye says its kind; only a restart asks for time', async (t) => {
+  for (const [goodbye, windowMs] of [
+    ['restart', lan.goodbyeWindowMs],
+    ['stop', 0],
+    ['shutdown', 0],
+  ] as const) {
+    const stage = new Stage();
+    stage.step({ kind: 'goodbye', goodbye });
+    t.same(stage.self.goodbye, { kind: goodbye, windowMs });
+    t.ok(stage.sent('c').length > 0, 'told to every link');
+  }
+});
+
+t.test('leaving is told at once, then left, and a member that left refutes nothing', async (t) => {
+  const stage = new Stage();
+  stage.step({ kind: 'leave' });
+  t.equal(stage.state('a'), 'leaving');
+  stage.step({ kind: 'departed' });
+  t.equal(stage.state('a'), 'left');
+  const { incarnation } = stage.self;
+  stage.accuse(accusation('b', 'a', incarnation));
+  t.equal(stage.self.incarnation, incarnation);
+  t.equal(stage.sent('d').length, 2);
+});
+
+t.test('a peer that leaves is left, not dead, and its closed link means nothing', async (t) => {
+  const stage = new Stage();
+  stage.hear('d', recordOf('d', { sequence: 1, status: 'leaving' }));
+  stage.hear('d', recordOf('d', { sequence: 2, status: 'left' }));
+  stage.answering.delete('d');
+  stage.step({ kind: 'disconnected', peer: 'd' });
+  stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  stage.run(20_000);
+  t.equal(stage.state('d'), 'left');
+  t.notOk(stage.has('connect', 'd'));
+});
+
+t.test('own changes go out in a burst of two, then once a second with the newest', async (t) => {
+  const stage = new Stage();
+  for (let change = 1; change <= 40; change += 1) {
+    stage.step({ kind: 'local', facts: facts({ tags: { change: String(change) } }) });
+    stage.run(50);
+  }
+  const told = stage.published().flatMap((message) => message.records).length;
+  t.ok(told >= 2 && told <= 5, `${told} in two seconds`);
+  stage.run(2000);
+  t.equal(stage.self.tags['change'], '40');
+  t.equal(stage.published().at(-1)?.records[0]?.record.tags['change'], '40');
+});
+
+t.test('load alone is worth no message', async (t) => {
+  const stage = new Stage();
+  for (let load = 1; load < 100; load += 1) {
+    stage.step({ kind: 'local', facts: facts({ load }) });
+    stage.run(1000);
+  }
+  t.equal(stage.published().length, 0);
+  t.equal(stage.self.sequence, 0);
+  stage.run(lan.loadIntervalMs);
+  t.equal(stage.self.load, 99, 'it rides with a sync');
+});
+
+t.test('a lag of its own holds a node’s verdicts and gives every probe its time again', async (t) => {
+  const stage = new Stage();
+  stage.answering.delete('d');
+  stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  stage.step({ kind: 'lag', lagMs: 1000 });
+  stage.run(lan.suspicionMs + 20);
+  t.equal(stage.state('d'), 'suspect');
+  stage.run(2000);
+  t.equal(stage.state('d'), 'dead');
+});
+
+t.test('a process that was stopped notices by its own timers, without being told', async (t) => {
+  const stage = new Stage();
+  stage.answering.delete('d');
+  stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  stage.nowMs += 3000;
+  stage.run(1);
+  t.equal(stage.state('d'), 'suspect', 'the verdict was overdue, and waits for what the sockets hold');
+  stage.hear('d', recordOf('d', { incarnation: 2 }));
+  stage.run(5000);
+  t.not(stage.state('d'), 'dead');
+});
+
+t.test(
+  'a second holder of a living member’s name is not believed; after the first is dead it is',
+  async (t) => {
+    const stage = new Stage();
+    const twin = { peerId: 'z', name: 'host-d/app', role: 'app', address: '10.0.0.9' } as const;
+    stage.step({ kind: 'admitted', member: twin });
+    const record = recordOf('z', { name: 'host-d/app' });
+    stage.hear('b', record);
+    t.equal(stage.state('z'), 'unknown');
+    t.ok(stage.notes().includes('name-held'));
+    stage.answering.delete('d');
+    stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+    stage.run(600);
+    stage.hear('b', record);
+    t.equal(stage.state('z'), 'alive');
+    stage.hear('d', recordOf('d', { incarnation: 9 }));
+    t.equal(stage.state('d'), 'dead', 'now the name is the other’s');
+  },
+);
+
+t.test('records of strangers, under other names or out of range are refused', async (t) => {
+  const stage = new Stage();
+  stage.hear('b', recordOf('x'), recordOf('d', { incarnation: 2, name: 'host-b/app' }));
+  stage.hear('b', recordOf('d', { incarnation: 2 ** 52 }), recordOf('d', { incarnation: 2, port: 0 }));
+  t.equal(stage.state('x'), 'unknown');
+  t.equal(stage.member('d')?.record.incarnation, 1);
+  t.strictSame([...new Set(stage.notes())], ['not-admitted', 'name-differs', 'record-out-of-range']);
+});
+
+t.test(
+  'an earlier life is outbid once; a living clone that started later is answered, an earlier one ends us',
+  async (t) => {
+    const older = (incarnation: number) => recordOf('a', { incarnation, startId: 'other' });
+    const stage = new Stage();
+    stage.hear('b', older(7));
+    t.equal(stage.self.incarnation, 8);
+    t.notOk(stage.has('clone'), 'an echo is no clone');
+    for (const incarnation of [9, 11]) stage.hear('b', older(incarnation));
+    t.match(
+      stage.effects.find((effect) => effect.kind === 'clone'),
+      { otherStartId: 'other', mustStop: false },
+    );
+    const late = new Stage({ founder: false, linked: false });
+    late.step({ kind: 'connected', peer: 'b' });
+    for (const incarnation of [7, 9, 11]) late.hear('b', older(incarnation));
+    t.match(
+      late.effects.find((effect) => effect.kind === 'clone'),
+      { otherStartId: 'other', mustStop: true },
+    );
+    t.same(late.step({ kind: 'leave' }), [], 'who must stop says nothing more');
+  },
+);
+
+t.test('a restored snapshot is outbid by one, and its failed members are dialled', async (t) => {
+  const first = new Stage();
+  first.answering.delete('d');
+  first.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  first.run(600);
+  const snapshot = { ...first.machine.snapshot(), incarnation: 70 };
+  const second = new Stage({ snapshot, founder: false, linked: false });
+  t.equal(second.self.incarnation, 71);
+  t.equal(second.state('d'), 'dead');
+  second.run(120_000);
+  for (const peer of ['b', 'c', 'd']) t.ok(second.has('connect', peer), peer);
+});
+
+t.test('redials go on for ever, more and more seldom', async (t) => {
+  const stage = new Stage({ linked: false });
+  const dials = () =>
+    stage.effects.filter((effect) => effect.kind === 'connect' && effect.peer === 'b').length;
+  stage.run(60_000);
+  const first = dials();
+  stage.run(3_600_000);
+  const later = dials() - first;
+  t.ok(first >= 5, `${first} in the first minute`);
+  t.ok(later > 30 && later < 120, `${later} in the next hour`);
+});
+
+t.test('synced: a founder and a lone node at once, others after their first sync', async (t) => {
+  t.ok(new Stage().machine.view.synced);
+  t.ok(new Stage({ peers: [], founder: false }).machine.view.synced);
+  const stage = new Stage({ founder: false });
+  t.notOk(stage.machine.view.synced);
+  stage.step({
+    kind: 'received',
+    from: 'b',
+    message: {
+      kind: 'delta',
+      records: [signed(recordOf('c', { sequence: 4 }))],
+      accusations: [],
+      wants: [],
+      final: true,
+    },
+  });
+  t.ok(stage.machine.view.synced);
+  t.ok(stage.has('synced'));
+});
+
+t.test('a sync tells only what differs', async (t) => {
+  const stage = new Stage();
+  const entries = ['a', 'b', 'c', 'd'].map((peerId) => ({
+    peerId,
+    incarnation: 1,
+    sequence: 0,
+    state: 'alive' as const,
+  }));
+  const ask = (list: typeof entries) => {
+    stage.effects.length = 0;
+    stage.step({ kind: 'received', from: 'b', message: { kind: 'digest', entries: list, wantsReply: true } });
+    return stage.sent('b')[0];
+  };
+  t.match(ask(entries), { kind: 'delta', records: [], wants: [], final: true });
+  t.match(ask(entries.slice(0, 3)), {
+    kind: 'delta',
+    records: [{ record: { peerId: 'd' } }],
+    wants: [],
+    final: true,
+  });
+  const newer = entries.map((entry) => (entry.peerId === 'c' ? { ...entry, sequence: 9 } : entry));
+  t.match(ask(newer), { kind: 'delta', records: [], wants: ['c'], final: false });
+});
+
+t.test('the revoked are out of the view, cut off, and stay out until admitted anew', async (t) => {
+  const stage = new Stage();
+  stage.step({ kind: 'revoked', peer: 'd' });
+  t.equal(stage.state('d'), 'unknown');
+  t.ok(stage.has('disconnect', 'd'));
+  stage.hear('b', recordOf('d', { incarnation: 99 }));
+  t.equal(stage.state('d'), 'unknown');
+  stage.step({
+    kind: 'admitted',
+    member: { peerId: 'd', name: 'host-d/app', role: 'app', address: '10.0.0.100' },
+  });
+  stage.hear('b', recordOf('d', { incarnation: 99 }));
+  t.equal(stage.state('d'), 'alive');
+});
+
+t.test('the dead are forgotten after three days, and an old record does not bring them back', async (t) => {
+  const stage = new Stage({ peers: ['b', 'c', 'd'] });
+  stage.answering.delete('d');
+  stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+  stage.run(600);
+  stage.answering.clear();
+  stage.nowMs += lan.reapDeadMs;
+  stage.run(lan.reapIntervalMs);
+  t.equal(stage.state('d'), 'unknown');
+  t.ok(stage.has('reaped', 'd'));
+  stage.hear('b', recordOf('d', { sequence: 3 }));
+  t.equal(stage.state('d'), 'unknown');
+  stage.hear('b', recordOf('d', { incarnation: 2 }));
+  t.equal(stage.state('d'), 'alive');
+});
+
+t.test('timers of another epoch, probe or incarnation fall through', async (t) => {
+  const stage = new Stage();
+  const before = stage.machine.view.version;
+  for (const kind of ['probe', 'flush', 'sync', 'links', 'reap'] as const)
+    t.same(stage.step({ kind: 'timer', timer: { kind, epoch: 9999 } }), []);
+  for (const kind of ['probeTimeout', 'indirectTimeout', 'relayTimeout'] as const)
+    t.same(stage.step({ kind: 'timer', timer: { kind, epoch: 0, nonce: 9999 } }), []);
+  for (const kind of ['suspicion', 'restartWindow'] as const)
+    t.same(stage.step({ kind: 'timer', timer: { kind, epoch: 0, subject: 'd', incarnation: 5 } }), []);
+  t.equal(stage.machine.view.version, before);
+});
+
+t.test('views are frozen, and a new one appears for every change', async (t) => {
+  const stage = new Stage();
+  const before = stage.machine.view;
+  t.equal(stage.machine.view, before, 'the same object while nothing changes');
+  stage.hear('d', recordOf('d', { sequence: 1, tags: { rack: '2' } }));
+  const after = stage.machine.view;
+  t.ok(after.version > before.version);
+  t.equal(before.members.find((one) => one.record.peerId === 'd')?.record.tags['rack'], undefined);
+  t.throws(() => {
+    (after.members as unknown[]).push(0);
+  });
+  t.throws(() => {
+    Object.assign(after.members[0]?.record ?? {}, { port: 1 });
+  });
+});
+
+t.test('events before start are noted, a second start changes nothing', async (t) => {
+  const stage = new Stage();
+  t.same(stage.step({ kind: 'start', roster: [], snapshot: undefined, founder: true }), []);
+});
