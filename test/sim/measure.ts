@@ -134,11 +134,11 @@ export function measureCalm(
 
 const PAUSE_MEAN_MS = 600_000;
 
-/** Stops of one second, exponentially distributed with a mean of ten minutes. */
+/** Stops of one second; the time from the end of one to the next is exponential with a mean of ten minutes. */
 function pauseNowAndThen(cluster: Cluster, host: Host): void {
   cluster.queue.after(-Math.log(1 - cluster.random.fraction()) * PAUSE_MEAN_MS, () => {
     cluster.pause(host, 1000);
-    pauseNowAndThen(cluster, host);
+    cluster.queue.after(1000, () => pauseNowAndThen(cluster, host));
   });
 }
 
