@@ -1,6 +1,6 @@
 import type { AuditEntry, MemberRow, MembersAnswer, StatusAnswer } from '../../src/daemon/control/api.ts';
 import { until } from '../support/until.ts';
-import { type Host, type HostSpec, Lab, type LabOptions, type Role } from './index.ts';
+import { type Host, type HostSpec, Lab, type LabOptions, PACKAGE_IN_HOST, type Role } from './index.ts';
 
 export type ClusterOptions = Omit<LabOptions, 'hosts'> & {
   /** Hosts app1, app2, … and db1, db2, …; `both` hosts carry both roles and are called both1, … */
@@ -9,6 +9,8 @@ export type ClusterOptions = Omit<LabOptions, 'hosts'> & {
   readonly both?: number;
   /** Announce the floating IPs by BGP. Default true. */
   readonly floating?: boolean;
+  /** Installs the package, where the lab has one, on a host that has no file of the project. Default: rpm, without its requirements. */
+  readonly install?: (host: Host) => Promise<void>;
   /** Said as each stage begins, for people who wait. */
   readonly progress?: (text: string) => void;
 };
@@ -53,6 +55,7 @@ export class Cluster {
         host.roles.map((role) => ({ host, role })),
       );
       if (first === undefined) throw new Error('a cluster has at least one host');
+      for (const host of cluster.lab.hosts) await cluster.#install(host);
       progress?.(`bornemisza init on ${first.host.name}`);
       await cluster.#found(first.host, first.role);
       for (const { host, role } of rest) {
@@ -83,6 +86,7 @@ export class Cluster {
   /** A new machine that asks to be let in. */
   async addHost(name: string, role: Role): Promise<Instance> {
     const host = await this.lab.addHost(specOf(name, [role]));
+    await this.#install(host);
     return this.join(host, role);
   }
 
@@ -209,6 +213,12 @@ export class Cluster {
     return this.lab.close();
   }
 
+  async #install(host: Host): Promise<void> {
+    if (!this.lab.packaged) return;
+    this.#options.progress?.(`installing the package on ${host.name}`);
+    await (this.#options.install ?? installPackage)(host);
+  }
+
   async #found(host: Host, role: Role): Promise<void> {
     await host.must(
       [
@@ -262,6 +272,13 @@ export class Cluster {
       `http://daemon${path}`,
     ]);
   }
+}
+
+/** The programs that the package requires are this machine's own, of which no rpm database knows. */
+async function installPackage(host: Host): Promise<void> {
+  await host.must(['rpm', '--install', '--nodeps', '--nosignature', PACKAGE_IN_HOST], {
+    timeoutMs: START_TIMEOUT_MS,
+  });
 }
 
 function names(prefix: string, count: number): string[] {

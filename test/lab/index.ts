@@ -11,13 +11,13 @@
 import { randomBytes } from 'node:crypto';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { maximumClientAddresses, maximumHosts, privateAddress } from './addresses.ts';
 import { Client } from './client.ts';
 import { Fabric } from './fabric.ts';
 import { Host, type Role } from './host.ts';
-import { exists, hostFiles, Layers, repository, type HostFile } from './layers.ts';
+import { exists, hostFiles, Layers, repository, type Bind, type HostFile } from './layers.ts';
 import type { LabPlace } from './namespace.ts';
 import { run } from './process.ts';
 import { Router } from './router.ts';
@@ -59,7 +59,12 @@ export type LabOptions = {
    * the project, and the package lies in each at /root/bornemisza-node.rpm, to be installed by who wants it.
    */
   readonly package?: string;
+  /** What else of this machine is mounted read-only in every host. */
+  readonly binds?: readonly Bind[];
 };
+
+/** Where a lab's package lies in each host. */
+export const PACKAGE_IN_HOST = '/root/bornemisza-node.rpm';
 
 const runRoot = '/run/bornemisza-lab';
 const teardown = fileURLToPath(new URL('teardown.sh', import.meta.url));
@@ -101,7 +106,8 @@ export class Lab {
       couchdb: options.couchdb ?? process.env['LAB_COUCHDB'],
       bare: rpm !== undefined,
     });
-    if (rpm !== undefined) this.#layers.binds.push({ source: rpm, target: '/root/bornemisza-node.rpm' });
+    if (rpm !== undefined) this.#layers.binds.push({ source: rpm, target: PACKAGE_IN_HOST });
+    this.#layers.binds.push(...(options.binds ?? []));
   }
 
   /** Builds a lab and boots its hosts; when it returns, each host's systemd has started what it starts by itself. */
@@ -149,6 +155,11 @@ export class Lab {
 
   get hosts(): readonly Host[] {
     return this.#hosts;
+  }
+
+  /** Whether hosts come up without the project's files, and with its package at PACKAGE_IN_HOST. */
+  get packaged(): boolean {
+    return packageOf(this.#options) !== undefined;
   }
 
   /** For logs and bind mounts; gone after `close()`. */
@@ -307,7 +318,7 @@ async function allDone(actions: readonly Promise<unknown>[]): Promise<void> {
 }
 
 const packageOf = (options: LabOptions): string | undefined =>
-  options.package ?? (process.env['LAB_PACKAGE'] || undefined);
+  options.package ?? (process.env['LAB_PACKAGE'] ? resolve(process.env['LAB_PACKAGE']) : undefined);
 
 /** Says everything that is missing at once. */
 async function checkMachine(options: LabOptions): Promise<void> {
