@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BirdPlugin } from '../plugins/bird/index.ts';
 import type { DesiredFacts } from '../plugins/couchdb/desired.ts';
@@ -35,6 +35,7 @@ export interface NodePluginsDependencies {
 export class NodePlugins {
   readonly #dependencies: NodePluginsDependencies;
   #config: Config;
+  #couchDbRetired = false;
   #certificates: Certificates | undefined;
 
   constructor(config: Config, dependencies: NodePluginsDependencies) {
@@ -87,13 +88,24 @@ export class NodePlugins {
         credentials: () => this.#credentials(),
         baseUrl: `http://127.0.0.1:${couchdb.http_port}`,
         configDirectory: paths.couchdbFiles,
-        markerFile: join(paths.couchdbData, 'bornemisza-identity.json'),
+        markerFile: join(paths.couchdbData, 'data', 'bornemisza-identity.json'),
         restartFile: join(paths.run, 'restart-couchdb'),
         onStatus: onCouchDb,
         onProgress,
       });
       reconciler.add(plugin, () => this.#db()?.couchdb);
     }
+  }
+
+  /**
+   * Ends CouchDB for good after its node document is gone: a start with its data would put it back into the cluster, and
+   * until it stops the others stay connected with it. Without vm.args its unit does not start; the data stays.
+   */
+  async retireCouchDb(): Promise<void> {
+    const { paths } = this.#dependencies;
+    this.#couchDbRetired = true;
+    await rm(join(paths.couchdbFiles, 'vm.args'), { force: true });
+    await writeFile(join(paths.run, 'restart-couchdb'), 'stop: this node has left\n', { mode: 0o640 });
   }
 
   /** Whether this node wants to draw the floating IP; undefined where there is none. */
@@ -155,7 +167,7 @@ export class NodePlugins {
   #settings(): DesiredFacts['settings'] | undefined {
     const { identity } = this.#dependencies;
     const secrets = identity.secrets.get();
-    if (secrets?.kind !== 'db' || this.#certificates === undefined) return undefined;
+    if (secrets?.kind !== 'db' || this.#certificates === undefined || this.#couchDbRetired) return undefined;
     const [leafAndChain, key] = splitKey(this.#certificates.node);
     const { couchdb } = this.#config;
     return {
@@ -182,12 +194,7 @@ export class NodePlugins {
 
   #removed(): DbInput['removed'] {
     const { roster } = this.#dependencies.identity;
-    return roster.revocations().flatMap(({ peerId }) => {
-      const certificate = roster.get(peerId);
-      return certificate?.role === 'db'
-        ? [{ peerId, name: certificate.name, address: certificate.address }]
-        : [];
-    });
+    return roster.revocations().filter(({ name }) => name.endsWith('/db'));
   }
 }
 

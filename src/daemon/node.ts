@@ -12,7 +12,7 @@ import type { AuditEntry, Done, MembersAnswer, PlanAnswer, Progress, StatusAnswe
 import { ControlServer } from './control/server.ts';
 import { Driver, type DriverChange } from './driver.ts';
 import { hasNextStep, OperatorError } from './errors.ts';
-import { Checks } from './health/health.ts';
+import { type CheckVerdict, Checks } from './health/health.ts';
 import { isLocal } from './health/probe.ts';
 import { type Identity, loadIdentity, removeMember } from './identity/identity.ts';
 import type { RosterChange } from './identity/roster.ts';
@@ -42,10 +42,14 @@ const TICK_MS = 1000;
 /** The load average travels only when it moved by this much (× 100), so that a quiet cluster stays quiet. */
 const LOAD_STEP = 100;
 const RENEWAL_LOOK_MS = 3_600_000;
+/** A node that left stays to be looked at for a while before its certificate is taken back. */
+const LEFT_RETIRE_MS = 120_000;
 /** An edge that was told to go stays up this long, so that what is under way can end. */
 const DRAIN_MS = 2000;
 /** How long a stop waits for the programs to follow before the process ends all the same. */
 const STOP_DEADLINE_MS = 5000;
+/** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
+const COUCHDB_STOP_MS = 20_000;
 
 export interface NodeOptions {
   readonly role: Role;
@@ -89,6 +93,7 @@ export class Node {
   #loadSent = 0;
   #renewalLookedMs = Number.NEGATIVE_INFINITY;
   #fetching = false;
+  #retiring = false;
   #statusText = '';
 
   constructor(options: NodeOptions, dependencies: NodeDependencies) {
@@ -447,6 +452,7 @@ export class Node {
     this.#auditGuards(heldBefore);
     void this.#pushStatus(false);
     if (this.#identity.secrets.get() === undefined && !this.#fetching) void this.#fetchSecrets();
+    void this.#retireTheLeft();
     if (clock.monotonicMs() - this.#renewalLookedMs > RENEWAL_LOOK_MS) void this.#renew();
   }
 
@@ -470,6 +476,33 @@ export class Node {
         subjects: subjects([gone]),
         result: 'info',
       });
+    }
+  }
+
+  /** An authority takes back the certificates of those that left by their own word. */
+  async #retireTheLeft(): Promise<void> {
+    if (this.#identity.authority === undefined || this.#retiring) return;
+    const nowMs = this.#driver.nowMs();
+    const gone = this.#driver.view.members.find(
+      ({ state, sinceMs, self, record }) =>
+        state === 'left' &&
+        !self &&
+        nowMs - sinceMs > LEFT_RETIRE_MS &&
+        this.#identity.roster.admits(record.peerId),
+    );
+    if (gone === undefined) return;
+    this.#retiring = true;
+    const { clock, log } = this.#dependencies;
+    const { name, peerId } = gone.record;
+    try {
+      const { change } = await removeMember(this.#identity, peerId, 'left by its own word', clock.wallMs());
+      this.#rosterChanged(change);
+      this.#driver.revoked(peerId);
+      this.#driver.rosterChanged();
+    } catch (error) {
+      log.warn({ err: error, next: `run \`bornemisza remove ${name}\`` }, 'retiring a node that left failed');
+    } finally {
+      this.#retiring = false;
     }
   }
 
@@ -519,9 +552,7 @@ export class Node {
     const state = (this.#local.state.guards as GuardState | undefined) ?? EMPTY_GUARD_STATE;
     const revoked = roster
       .revocations()
-      .flatMap(({ peerId, serials }) =>
-        serials.map((serialHex) => ({ serialHex, ...addressOf(roster.get(peerId)?.address) })),
-      );
+      .flatMap(({ address, serials }) => serials.map((serialHex) => ({ serialHex, address })));
     const result = guarded(
       {
         view: this.#driver.view,
@@ -611,6 +642,7 @@ export class Node {
     return (
       this.#identity.roster.get(peer)?.name ??
       this.#driver.view.members.find((each) => each.record.peerId === peer)?.record.name ??
+      this.#identity.roster.revocations().find((each) => each.peerId === peer)?.name ??
       peer
     );
   }
@@ -781,22 +813,25 @@ export class Node {
 
   async #leaveData(progress: (step: Progress) => void): Promise<void> {
     let told = '';
-    for (;;) {
-      const status = this.#couchdb;
-      if (status === undefined || status.phase === 'left') return;
-      const failing = this.#reconciler
-        .status()
-        .find((each) => each.name === 'couchdb' && each.state === 'stopped');
-      if (failing !== undefined) {
+    while (this.#couchdb !== undefined && this.#couchdb.phase !== 'left') {
+      const plugin = this.#reconciler.status().find((each) => each.name === 'couchdb');
+      if (plugin?.state === 'stopped') {
         this.#phase = 'running';
-        throw new OperatorError('leave-refused', failing.detail, failing.next);
+        throw new OperatorError('leave-refused', plugin.detail, plugin.next);
       }
-      const words =
-        status.waiting ?? this.#reconciler.status().find((each) => each.name === 'couchdb')?.detail ?? '';
+      const words = this.#couchdb.waiting ?? plugin?.detail ?? '';
       if (words !== told && words !== '') progress({ message: words });
       told = words;
       await pause(200);
     }
+    if (this.#couchdb === undefined) return;
+    progress({ message: 'every copy is on the others; stopping CouchDB here (its data stays on the disk)' });
+    await this.#plugins.retireCouchDb();
+    const { clock } = this.#dependencies;
+    const untilMs = clock.monotonicMs() + COUCHDB_STOP_MS;
+    const check = (): CheckVerdict | undefined =>
+      this.#checks.verdicts.find((each) => each.name === 'couchdb');
+    while (check()?.detail !== 'connection refused' && clock.monotonicMs() < untilMs) await pause(100);
   }
 
   async #settle(plugin: string, deadlineMs: number): Promise<void> {
@@ -836,7 +871,7 @@ export class Node {
     };
   }
 
-  async remove({ node, force }: { node: string; dead?: boolean; force?: boolean }): Promise<Done> {
+  async remove({ node, dead, force }: { node: string; dead?: boolean; force?: boolean }): Promise<Done> {
     this.#mustRun();
     const { clock } = this.#dependencies;
     const row = this.#rows().find(
@@ -854,6 +889,13 @@ export class Node {
         'guard-alive',
         `${row.name} is alive and serving`,
         `run \`bornemisza leave\` on it, or add --force to put it out now`,
+      );
+    }
+    if (row?.role === 'db' && row.state !== 'left' && dead !== true) {
+      throw new OperatorError(
+        'guard-data',
+        `${row.name} did not leave: its copies of the data would be given up`,
+        'run `bornemisza leave` on it; if the machine is gone for good, add --dead',
       );
     }
     const { change, peerId } = await removeMember(
@@ -948,10 +990,6 @@ function leftAlready(role: Role): OperatorError {
     'this node has left its cluster',
     `to come back: bornemisza join --reset - with a fresh token; else: systemctl disable bornemisza@${role}`,
   );
-}
-
-function addressOf(address: string | undefined): { address?: string } {
-  return address === undefined ? {} : { address };
 }
 
 function pause(ms: number): Promise<void> {

@@ -65,13 +65,13 @@ export const ROOMS: readonly Room[] = [
     reason: 'the reconciler sees only the contract',
   },
   {
-    of: /^src\/daemon\/(main|node|assembly)[\w-]*\.ts$/,
+    of: /^src\/daemon\/(main|node(-[a-z]+)?)\.ts$/,
     imports: [/^src\/(?!cli\/)/],
     reason: 'the composition root may import anything but the command',
   },
   {
     of: /^src\/daemon\//,
-    imports: [/^src\/daemon\/(?!main|node\.ts|assembly)/],
+    imports: [/^src\/daemon\/(?!main|node[-.])/, /^package\.json$/],
     reason: 'the daemon sees no plugin and no role outside its composition root, and nothing imports main',
   },
   {

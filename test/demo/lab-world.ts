@@ -105,6 +105,20 @@ export async function labWorld(options: {
     rebootAll: async () => {
       await lab.rebootAll();
     },
+    diagnose: async () => {
+      const parts = await Promise.all(
+        cluster.instances.filter(reachable).map(async (instance) => {
+          const say = (work: Promise<string>): Promise<string> =>
+            work.catch((error: unknown) => String(error));
+          const status = await say(cluster.command(instance, ['status']));
+          const journal = await say(
+            instance.host.must(['journalctl', '--no-pager', '-n', '25', '-o', 'short-iso']),
+          );
+          return `===== ${instance.name}\n${status}\n${journal}`;
+        }),
+      );
+      return parts.join('\n');
+    },
     close: () => cluster.close(),
   };
 }

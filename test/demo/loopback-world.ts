@@ -189,6 +189,15 @@ export async function loopbackWorld(options: {
       await Promise.all(all.map((each) => each.stop('SIGTERM')));
       await Promise.all(all.map((each) => each.start()));
     },
+    diagnose: async () => {
+      const parts = await Promise.all(
+        [...nodes.values()].map(
+          async (each) =>
+            `===== ${each.host}\n${await each.command(['status']).catch(String)}\n${await each.lastWords()}`,
+        ),
+      );
+      return parts.join('\n');
+    },
     close,
   };
 }
@@ -236,7 +245,7 @@ class LoopbackNode {
       `run/bornemisza-haproxy/${role}`,
       `var/lib/bornemisza/haproxy/${role}`,
       'var/lib/bornemisza/couchdb',
-      'var/lib/couchdb',
+      'var/lib/couchdb/data',
       'site',
       'log',
     ]) {
@@ -414,6 +423,14 @@ class LoopbackNode {
       signal: AbortSignal.timeout(3000),
     });
     return (await response.json()) as { all_nodes: string[]; cluster_nodes: string[] };
+  }
+
+  async lastWords(): Promise<string> {
+    const logs = ['daemon', 'haproxy', 'couchdb'].map(async (name) => {
+      const text = await readFile(join(this.#root, 'log', `${name}.log`), 'utf8').catch(() => '');
+      return text.split('\n').slice(-15).join('\n');
+    });
+    return (await Promise.all(logs)).join('\n');
   }
 
   visit(): Promise<string> {

@@ -75,8 +75,10 @@ async function script(world: World): Promise<number> {
     }
     say(result.ok ? `✔ ${result.title}` : `✘ ${result.title}: ${result.failure}`);
     if (values.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    if (result.ok) continue;
+    process.stderr.write(`${await world.diagnose()}\n`);
     // What follows would only fail for the same reason.
-    if (!result.ok) break;
+    break;
   }
   const ok = results.length === STORY.length && results.every((result) => result.ok);
   if (!values.json) process.stdout.write(table(results));

@@ -43,6 +43,8 @@ export interface World {
   /** Resolves when the node says that its machine can be deleted. */
   leave(host: string, progress: (text: string) => void): Promise<void>;
   rebootAll(): Promise<void>;
+  /** What each daemon and its journal say, for a step that failed. */
+  diagnose(): Promise<string>;
   close(): Promise<void>;
 }
 

@@ -26,7 +26,7 @@ const MAX_PASSWORD_BYTES = 80;
 
 /**
  * Root's bird.conf. The filter lets nothing through but the configured addresses, whatever the daemon's fragments say.
- * BIRD's own hold time would be 240 s, and graceful restart would keep a dead edge's routes for 120 s.
+ * BIRD's own hold time would be 240 s, its wait after a lost session 60 s and more, and graceful restart would keep a dead edge's routes for 120 s.
  */
 export function birdText(facts: BirdFacts): string {
   const { upstream } = facts;
@@ -45,6 +45,9 @@ protocol bgp bornemisza_upstream {
 	neighbor ${upstream.neighbor} as ${upstream.neighborAs};
 ${upstream.multihop === undefined ? '' : `	multihop ${upstream.multihop};\n`}	hold time 9;
 	keepalive time 3;
+	connect delay time 1;
+	connect retry time 5;
+	error wait time 2, 10;
 	graceful restart off;
 ${upstream.password === undefined ? '' : `	password "${upstream.password}";\n`}	ipv4 {
 		import none;

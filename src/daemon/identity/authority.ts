@@ -80,15 +80,21 @@ export class Authority {
 
   /** @returns the signed revocation, for `Roster.addRevocation` here and everywhere */
   revoke(
-    member: { readonly peerId: PeerId; readonly name: string; readonly serials: readonly string[] },
+    member: {
+      readonly peerId: PeerId;
+      readonly name: string;
+      readonly address: string;
+      readonly serials: readonly string[];
+    },
     reason: string,
     nowMs: number,
   ): Promise<Uint8Array> {
-    const { peerId, name } = member;
+    const { peerId, name, address } = member;
     const facts = {
       cluster: this.#trust.cluster,
       peerId,
       name,
+      address,
       serials: [...member.serials],
       reason,
       revokedAtMs: nowMs,

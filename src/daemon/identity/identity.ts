@@ -236,9 +236,9 @@ export async function removeMember(
   nowMs: number,
 ): Promise<{ readonly bytes: Uint8Array; readonly change: RosterChange; readonly peerId: PeerId }> {
   const authority = authorityOf(identity);
-  const { peerId, name } = findMember(identity.roster, member);
+  const { peerId, name, address } = findMember(identity.roster, member);
   const serials = identity.roster.serialsOf(peerId);
-  const bytes = await authority.revoke({ peerId, name, serials }, reason, Math.floor(nowMs));
+  const bytes = await authority.revoke({ peerId, name, address, serials }, reason, Math.floor(nowMs));
   const change = identity.roster.addRevocation(bytes);
   await identity.roster.save();
   return { bytes, change, peerId };

@@ -11,6 +11,8 @@ export interface Revocation {
   readonly peerId: PeerId;
   /** HOST/ROLE at the time, for people. */
   readonly name: string;
+  /** Private address at the time: sessions from there are cut, and its data copies are known by it. */
+  readonly address: string;
   /** Serials, in upper-case hex, of the certificates that may still be valid. */
   readonly serials: readonly string[];
   readonly reason: string;
@@ -36,6 +38,7 @@ const Payload = z.object({
   cluster: z.string().max(32),
   peerId: z.string().max(64),
   name: z.string().regex(/^[a-z0-9-]{1,63}\/(app|db)$/),
+  address: z.ipv4(),
   serials: z.array(z.string().regex(/^[0-9A-F]{2,40}$/)).max(SERIALS),
   reason: z.string().regex(/^[\x20-\x7e]{0,200}$/),
   revokedAtMs: z.int().min(0),
@@ -100,8 +103,8 @@ export function verifySigned(
   const facts = decodePayload(payload);
   if (facts.cluster !== trust.cluster) throw malformed();
   const id = createHash('sha256').update('revocation').update(payload).digest('hex').slice(0, 16);
-  const { peerId, name, serials, reason, revokedAtMs } = facts;
-  return { peerId, name, serials, reason, revokedAtMs, by, id, payload, signature };
+  const { peerId, name, address, serials, reason, revokedAtMs } = facts;
+  return { peerId, name, address, serials, reason, revokedAtMs, by, id, payload, signature };
 }
 
 function decodePayload(payload: Buffer): z.infer<typeof Payload> {

@@ -95,6 +95,7 @@ export class Observer {
       marker: parseIdentity(await readIfPresent(this.#places.markerFile)),
       record: parseIdentity(await readIfPresent(recordFile(this.#places))),
       restartPending,
+      restartAskedAgoMs: 0,
       http: await this.#http(signal),
     };
   }

@@ -98,5 +98,7 @@ export interface Observed {
   /** In the configuration directory: says that this node was in a cluster, whatever became of the data. */
   readonly record: Identity | undefined;
   readonly restartPending: boolean;
+  /** Milliseconds since this process began or last asked for a restart. */
+  readonly restartAskedAgoMs: number;
   readonly http: Http;
 }

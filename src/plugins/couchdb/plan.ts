@@ -28,6 +28,8 @@ export interface Outlook {
 
 /** A node that is silent although its process is said to serve is waited for; others for as long as a link takes to heal. */
 export const ABSENT_GRACE_MS = 10_000;
+/** A start takes 1 s, on a busy machine with much data many; asking more often would only disturb it. */
+const START_AGAIN_MS = 30_000;
 /** After a full restart with a copy that cannot be proved, serving what there is beats serving nothing. */
 export const ALONE_AFTER_MS = 10_000;
 export function outlookOf(desired: CouchDbDesired, observed: Observed, directory: string): Outlook {
@@ -97,7 +99,8 @@ function planFiles(
   }
   const why = restartReason(desired, observed, directory, seeds, changes.length > 0);
   if (why === undefined || observed.restartPending) return { changes, waiting: undefined };
-  if (!desired.mayRestart) return { changes, waiting: `a restart (${why}), which waits for its turn` };
+  // One node at a time is for those that serve; one that does not run takes nothing from anybody by starting.
+  if (!desired.mayRestart && observed.http.kind !== 'down') return { changes, waiting: `a restart (${why}), which waits for its turn` };
   return {
     changes: [...changes, { kind: 'restart', summary: `restart CouchDB: ${why}` }],
     waiting: undefined,
@@ -119,7 +122,10 @@ function restartReason(
       ? 'its data is gone, it must ask the others first'
       : undefined;
   }
-  return written ? 'its settings are new' : undefined;
+  if (written) return 'its settings are new';
+  if (http.kind !== 'down') return undefined;
+  // Its own unit starts it again after a crash. A start that was never asked for, or got lost, is asked for here.
+  return observed.restartAskedAgoMs > START_AGAIN_MS ? 'it does not run' : undefined;
 }
 
 /** Only where the data is gone and this node is known to have been in: see config.ts. */

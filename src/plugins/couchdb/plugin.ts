@@ -66,6 +66,7 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
     tag: 'out',
   };
   #restartWasPending = false;
+  #restartAskedMs = performance.now();
   #busy = true;
   #seen = '';
 
@@ -99,7 +100,7 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
     // A restart takes other settings over: the password that was refused may be right now.
     if (this.#restartWasPending && !observed.restartPending) this.#client.forgetRefusal();
     this.#restartWasPending = observed.restartPending;
-    return observed;
+    return { ...observed, restartAskedAgoMs: performance.now() - this.#restartAskedMs };
   }
 
   /** Pure in its result; what it says about this node is kept for `status`. */
@@ -127,6 +128,7 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
 
   async apply(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<CouchDbCheckpoint> {
     try {
+      if (changes.some((change) => change.kind === 'restart')) this.#restartAskedMs = performance.now();
       await this.#steps.run(changes, this.#bounded(signal));
     } catch (error) {
       throw pluginError(error, true);

@@ -247,6 +247,7 @@ function plainFrontend({ edge }: AppHaproxy): Section {
     head: 'frontend plain',
     lines: [
       ...binds(edge.addresses, edge.httpPort, ''),
+      `http-request set-log-level silent if { path ${EDGE_HEALTH_PATH} }`,
       `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
       // 308 keeps the method; a form that is posted here stays a post.
       `http-request redirect ${target} code 308`,
@@ -269,6 +270,7 @@ function edgeFrontend({ edge }: AppHaproxy, services: readonly EdgeService[], co
     head: 'frontend edge',
     lines: [
       ...binds(edge.addresses, edge.httpsPort, `ssl crt ${context.edge} alpn h2,http/1.1`),
+      `http-request set-log-level silent if { path ${EDGE_HEALTH_PATH} }`,
       `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
       'http-request return status 404 if { path_beg /.well-known/bornemisza/ }',
       ...FORWARDED.map((header) => `http-request del-header ${header}`),
@@ -320,6 +322,7 @@ function appDoor(desired: AppHaproxy, services: readonly EdgeService[], context:
     head: 'frontend door',
     lines: [
       ...door(desired.privateAddress, desired.doorPort, 'app', context),
+      `http-request set-log-level silent if { path_beg ${SERVICE_HEALTH_PATH} }`,
       ...health,
       `http-request return status 503 if { path_beg ${SERVICE_HEALTH_PATH} }`,
       ...routes(local, 'local'),
@@ -429,11 +432,15 @@ function databaseFrontend(desired: AppHaproxy): Section {
     head: 'frontend databases',
     lines: [
       `bind 127.0.0.1:${port('port', desired.databasePort)}`,
+      QUIET_CHECKS,
       `timeout client ${FEED_TIMEOUT}`,
       'default_backend db_nodes',
     ],
   };
 }
+
+/** Peers ask several times a second; while this node is down, each answer would be a line in the journal. */
+const QUIET_CHECKS = 'http-request set-log-level silent if { path /_up }';
 
 /** A CouchDB in maintenance answers 404 here: it finishes what it has and gets nothing new. */
 const COUCHDB_CHECK = [
@@ -465,6 +472,7 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
       head: 'frontend app_door',
       lines: [
         ...door(desired.privateAddress, desired.appDoorPort, 'app', context),
+        QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
         // The asker wants to know about this node, not about its peers.
         'use_backend couchdb_local if { path /_up }',
@@ -475,6 +483,7 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
       head: 'frontend peer_door',
       lines: [
         ...door(desired.privateAddress, desired.peerDoorPort, 'db', context),
+        QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
         'default_backend couchdb_local',
       ],

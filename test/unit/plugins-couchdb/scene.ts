@@ -128,6 +128,7 @@ export function observed(facts: SceneFacts, wanted: CouchDbDesired): Observed {
     marker: 'marker' in facts ? facts.marker : identity,
     record: 'record' in facts ? facts.record : identity,
     restartPending: false,
+    restartAskedAgoMs: 0,
     http: { kind: 'up', server: server(facts, wanted) },
     ...facts.observed,
   };

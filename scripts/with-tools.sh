@@ -1,0 +1,62 @@
+#!/bin/sh
+# with-tools.sh PURPOSE COMMAND…: installs what COMMAND needs (system programs where it may, node modules, the bundle),
+# then runs it with the pinned Node.js. PURPOSE is `demo` or `test`. Needs git, Node.js 20 or later and npm.
+set -eu
+purpose=$1
+shift
+cd "$(dirname "$0")/.."
+say() { printf '%s\n' "$*" >&2; }
+
+# The sbin directories are not on every user's path, and half of the programs live there.
+PATH="$PWD/node_modules/.bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+export PATH
+
+# program:Debian package:EL package
+wanted='ip:iproute2:iproute nft:nftables:nftables nsenter:util-linux:util-linux bird:bird2:bird haproxy:haproxy:haproxy
+socat:socat:socat curl:curl:curl systemd-sysusers:systemd:systemd dbus-daemon:dbus:dbus-daemon ps:procps:procps-ng openssl:openssl:openssl'
+if [ "$purpose" = test ]; then
+  wanted="$wanted serf:serf: ping:iputils-ping:iputils arping:iputils-arping:iputils man:man-db:man-db groff:groff-base:groff-base
+rpmbuild:rpm:rpm-build dnf:dnf:dnf createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
+fi
+deb='' el='' names=''
+for each in $wanted; do
+  program=${each%%:*} rest=${each#*:}
+  command -v "$program" >/dev/null 2>&1 && continue
+  names="$names $program" deb="$deb ${rest%%:*}" el="$el ${rest#*:}"
+done
+if [ -n "$names" ] && [ "$(id -u)" = 0 ]; then
+  if command -v apt-get >/dev/null 2>&1; then
+    say "installing:$deb"
+    # What is installed for a demo must not start serving on this machine.
+    guard=/usr/sbin/policy-rc.d
+    if [ ! -e $guard ]; then
+      printf '#!/bin/sh\nexit 101\n' >$guard
+      chmod 755 $guard
+      trap 'rm -f '$guard EXIT INT TERM
+    fi
+    log=$(mktemp)
+    # shellcheck disable=SC2086
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $deb; } >"$log" 2>&1 ||
+      { tail -n 20 "$log" >&2; say "apt-get could not install:$deb"; }
+    rm -f "$log"
+  elif command -v dnf >/dev/null 2>&1; then
+    say "installing:$el"
+    # BIRD and a few others come from EPEL.
+    # shellcheck disable=SC2086
+    { dnf -y -q install epel-release || true; dnf -y -q install $el; } >&2 || say "dnf could not install:$el"
+  fi
+elif [ -n "$names" ]; then
+  say "missing programs:$names"
+  say "as root: apt-get install$deb   (or: dnf install$el)"
+fi
+
+if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+  say 'installing node modules (npm ci)'
+  npm ci --no-audit --no-fund --loglevel=error >&2
+  touch node_modules/.package-lock.json
+fi
+stale() { [ ! -e dist/bornemisza.mjs ] || [ -n "$(find src package.json scripts/build.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1)" ]; }
+if stale; then node scripts/build.ts >&2; fi
+trap - EXIT
+if [ -n "${guard:-}" ] && [ -n "${log:-}" ]; then rm -f "$guard"; fi
+exec "$@"
