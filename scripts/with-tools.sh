@@ -29,16 +29,19 @@ if [ -n "$names" ] && [ "$(id -u)" = 0 ]; then
     say "installing:$deb"
     # What is installed for a demo must not start serving on this machine.
     guard=/usr/sbin/policy-rc.d
-    if [ ! -e $guard ]; then
+    if [ -e $guard ]; then
+      guard=''
+    else
       printf '#!/bin/sh\nexit 101\n' >$guard
       chmod 755 $guard
-      trap 'rm -f '$guard EXIT INT TERM
+      trap 'rm -f "$guard"' EXIT INT TERM
     fi
     log=$(mktemp)
     # shellcheck disable=SC2086
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $deb; } >"$log" 2>&1 ||
       { tail -n 20 "$log" >&2; say "apt-get could not install:$deb"; }
-    rm -f "$log"
+    rm -f "$log" "$guard"
+    trap - EXIT INT TERM
   elif command -v dnf >/dev/null 2>&1; then
     say "installing:$el"
     # BIRD and a few others come from EPEL.
@@ -57,6 +60,4 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
 fi
 stale() { [ ! -e dist/bornemisza.mjs ] || [ -n "$(find src package.json scripts/build.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1)" ]; }
 if stale; then node scripts/build.ts >&2; fi
-trap - EXIT
-if [ -n "${guard:-}" ] && [ -n "${log:-}" ]; then rm -f "$guard"; fi
 exec "$@"
