@@ -87,7 +87,7 @@ function importedMakers(root: string, file: string, module: EcmaScriptModule): M
 function makersIn(program: Parameters<Visitor['visit']>[0]): Map<string, number> {
   const makers = new Map<string, number>();
   const learn = (name: string | undefined, params: readonly unknown[]): void => {
-    const at = params.findIndex((each) => nameOf(each as Expression) === 'code');
+    const at = params.findIndex((each) => nameOf(each) === 'code');
     if (name !== undefined && at >= 0) makers.set(name, at);
   };
   new Visitor({

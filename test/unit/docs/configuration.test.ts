@@ -1,0 +1,86 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { parseConfig, parseService } from '../../../src/daemon/config.ts';
+import { presetFields } from '../../../src/daemon/membership/preset.ts';
+
+const root = fileURLToPath(new URL('../../../', import.meta.url));
+const read = (file: string): string => readFileSync(join(root, file), 'utf8');
+
+const LEAST = `
+[node]
+cluster = "shop"
+host = "app1"
+[network]
+private_address = "10.0.0.11"
+private_network = "10.0.0.0/24"
+private_device = "eth1"
+`;
+/** Keys that have no default, and so do not show in a configuration that leaves them out. */
+const WITHOUT_DEFAULT = [
+  'network.public_device',
+  'network.libp2p_port',
+  'network.admission_port',
+  'edge.certificate',
+];
+
+/** key → the rest of its row. */
+function rowsOf(file: string): Map<string, string> {
+  const lines = read(file)
+    .split('\n')
+    .filter((line) => line.startsWith('| `'));
+  return new Map(lines.map((line) => [/`([^`]+)`/.exec(line)?.[1] ?? '', line]));
+}
+
+function keysAndValues(config: object): [string, unknown][] {
+  return Object.entries(config).flatMap(([section, value]) =>
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? Object.entries(value).map(([key, each]): [string, unknown] => [`${section}.${key}`, each])
+      : [],
+  );
+}
+
+t.test('every key of the configuration is documented, with the default that it has', async (t) => {
+  const rows = rowsOf('docs/configuration.md');
+  const found = keysAndValues(parseConfig(LEAST, 'app', 'app.toml'));
+  t.ok(found.length > 25, 'the schema was read');
+  const required = new Set(['node', 'network']);
+  for (const [key, value] of found) {
+    const row = rows.get(key);
+    t.ok(row !== undefined, `${key} has a row`);
+    if (required.has(key.split('.')[0] ?? '')) continue;
+    t.ok(
+      row?.includes(`\`${JSON.stringify(value)}\``),
+      `the row of ${key} says its default, ${JSON.stringify(value)}`,
+    );
+  }
+  t.same(
+    [...rows.keys()].filter((key) => key.includes('.')).sort(),
+    [...found.map(([key]) => key), ...WITHOUT_DEFAULT].sort(),
+    'and no key is documented that does not exist',
+  );
+});
+
+t.test('a key without a default is one that the configuration takes', async (t) => {
+  const text = `${LEAST}public_device = "eth0"\nlibp2p_port = 5101\nadmission_port = 5102\n[edge]\ncertificate = "/etc/site.pem"\n`;
+  const keys = keysAndValues(parseConfig(text, 'app', 'app.toml')).map(([key]) => key);
+  for (const key of WITHOUT_DEFAULT) t.ok(keys.includes(key), key);
+});
+
+t.test('every key of a service is documented, with the default that it has', async (t) => {
+  const rows = rowsOf('docs/services.md');
+  const service = parseService('name = "shop"\nport = 3000\n', 'shop.toml');
+  t.same([...rows.keys()].sort(), Object.keys(service).sort());
+  for (const [key, value] of Object.entries(service)) {
+    if (key === 'name' || key === 'port') continue;
+    t.ok(rows.get(key)?.includes(`\`${JSON.stringify(value)}\``), key);
+  }
+});
+
+t.test('every field of the membership presets is documented, with its three numbers', async (t) => {
+  const rows = rowsOf('docs/membership.md');
+  t.same([...rows.keys()].sort(), Object.keys(presetFields).sort());
+  for (const [field, { lan, wan, test }] of Object.entries(presetFields))
+    t.ok(rows.get(field)?.includes(`| ${lan} | ${wan} | ${test} |`), field);
+});
