@@ -88,9 +88,17 @@ function hostArchitecture(): Architecture {
 /** Seconds since 1970 of what is packaged: of the last commit, unless SOURCE_DATE_EPOCH says otherwise. */
 async function sourceDate(): Promise<number> {
   const told = process.env['SOURCE_DATE_EPOCH'];
-  const text = told ?? (await run('git', ['-C', root, 'log', '-1', '--format=%ct'])).trim();
+  const text = told ?? (await commitDate());
   if (!/^\d{1,10}$/.test(text)) throw new Error(`SOURCE_DATE_EPOCH is ${JSON.stringify(text)}, not a number`);
   return Number(text);
+}
+
+async function commitDate(): Promise<string> {
+  try {
+    return (await run('git', ['log', '-1', '--format=%ct'])).trim();
+  } catch (error) {
+    throw new Error('the date of the last commit is not known; set SOURCE_DATE_EPOCH', { cause: error });
+  }
 }
 
 async function licences(): Promise<Bundled[]> {
@@ -166,6 +174,8 @@ async function pack(stage: string, epoch: number): Promise<void> {
     '--group=0',
     '--numeric-owner',
     '--format=gnu',
+    // Whatever umask the tree was checked out under.
+    '--mode=u+rw,go+r,go-w,a+X',
   ];
   await run('tar', [...same, '-cf', `${stage}.tar`, '-C', resolve(stage, '..'), directory]);
   await rm(stage, { recursive: true });
