@@ -15,8 +15,12 @@ const FLOATING = '203.0.113.10';
 
 // Not below the tree's test directories: a package has 40 MB, and a path of its own in each host.
 const directory = await mkdtemp('/var/tmp/bornemisza-package-');
-t.teardown(() => rm(directory, { recursive: true, force: true }));
-const packages = await makeRepository(directory);
+const clean = (): Promise<void> => rm(directory, { recursive: true, force: true });
+t.teardown(clean);
+const packages = await makeRepository(directory).catch(async (error: unknown) => {
+  await clean();
+  throw error;
+});
 const { first, second } = packages;
 
 t.test('the same tree gives the same package, and rpmlint finds nothing that is not explained', async (t) => {
