@@ -8,6 +8,8 @@ const PRIORITY_BY_LEVEL: Readonly<Record<number, number>> = { 60: 2, 50: 3, 40: 
 const OWN_FIELDS = new Set(['level', 'time', 'msg', 'next', 'err']);
 /** The journal shows one line at a time; a value longer than this hides the rest. */
 const MAX_VALUE_CHARACTERS = 400;
+/** journald cuts a line at 48 KiB (LineMax=) and takes the rest for a second entry, with a `<N>` of its own. */
+const MAX_LINE_CHARACTERS = 8000;
 
 /**
  * A pino logger whose lines are made for `journalctl`: `<priority>what happened: why (next step) key=value …`.
@@ -44,8 +46,21 @@ export function formatLine(entry: Record<string, unknown>, journal: boolean): st
       `${key}=${/[\s"=]/.test(shown) ? JSON.stringify(shown) : shown}`.slice(0, MAX_VALUE_CHARACTERS),
     );
   }
-  // One event is one line: a newline inside a value must not forge a second journal entry.
-  return prefix + parts.join(' ').replaceAll(/[\n\r]+/g, '\\n');
+  return prefix + oneLine(parts.join(' ')).slice(0, MAX_LINE_CHARACTERS);
+}
+
+/**
+ * One event is one line: a newline inside a value must not forge a second journal entry. And journalctl shows `[1K blob
+ * data]` in place of a line with any other control character, which would hide the very error that carries it.
+ */
+export function oneLine(words: string): string {
+  return (
+    words
+      .replaceAll(/[\n\r]+/g, '\\n')
+      .replaceAll('\t', ' ')
+      // oxlint-disable-next-line no-control-regex -- these are the characters that must go
+      .replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '\uFFFD')
+  );
 }
 
 function text(value: unknown): string {
