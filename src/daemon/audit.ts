@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { appendFile, readFile, rename, stat } from 'node:fs/promises';
 import type { Clock } from './clock.ts';
 import type { AuditEntry } from './control/api.ts';
+import { oneLine } from './log.ts';
 
 export type NewAuditEntry = Omit<AuditEntry, 'id' | 'at'>;
 
@@ -29,6 +30,8 @@ export class AuditTrail {
   #entries: AuditEntry[] = [];
   #nextId = 1;
   #fileBytes = 0;
+  /** What ends the half line that a power cut or a full disk left, so that it costs itself alone. */
+  #lineEnd = '';
   #writing: Promise<void> = Promise.resolve();
 
   constructor(options: AuditOptions, dependencies: AuditDependencies) {
@@ -51,6 +54,7 @@ export class AuditTrail {
         if (entry === undefined) refused += 1;
         else this.#entries.push(entry);
       }
+      this.#lineEnd = text === '' || text.endsWith('\n') ? '' : '\n';
     }
     this.#entries = this.#entries.slice(-MAX_ENTRIES_IN_MEMORY);
     this.#nextId = Math.max(0, ...this.#entries.map((entry) => entry.id)) + 1;
@@ -107,10 +111,13 @@ export class AuditTrail {
       if (this.#fileBytes + line.length > MAX_FILE_BYTES) {
         await rename(file, `${file}.1`);
         this.#fileBytes = 0;
+        this.#lineEnd = '';
       }
-      await appendFile(file, line, { mode: 0o600 });
+      await appendFile(file, this.#lineEnd + line, { mode: 0o600 });
+      this.#lineEnd = '';
       this.#fileBytes += line.length;
     } catch (error) {
+      this.#lineEnd = '\n';
       this.#dependencies.onProblem(error as Error);
     }
   }
@@ -130,7 +137,8 @@ function parseEntry(line: string): AuditEntry | undefined {
       Number.isSafeInteger(value.id) &&
       typeof value.at === 'string' &&
       typeof value.summary === 'string' &&
-      Array.isArray(value.subjects);
+      Array.isArray(value.subjects) &&
+      value.subjects.every((each) => typeof each === 'string');
     return whole ? (value as AuditEntry) : undefined;
   } catch {
     return undefined;
@@ -160,7 +168,7 @@ export function journalEntry(entry: AuditEntry, onError: (error: Error) => void)
   child.stdin.end(
     Object.entries(fields)
       .filter(([, value]) => value !== undefined && value !== '')
-      .map(([key, value]) => `${key}=${(value ?? '').replaceAll(/[\n\r]+/g, ' ')}\n`)
+      .map(([key, value]) => `${key}=${oneLine(value ?? '')}\n`)
       .join(''),
   );
 }
