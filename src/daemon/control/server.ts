@@ -75,6 +75,7 @@ const query = {
 export class ControlServer {
   readonly #path: string;
   readonly #server: Server;
+  #listening = false;
 
   constructor(options: { path: string }, actions: ControlActions) {
     this.#path = options.path;
@@ -84,7 +85,7 @@ export class ControlServer {
 
   /** @throws OperatorError `already-running` when another daemon answers on the socket, `control-socket` otherwise */
   async listen(): Promise<void> {
-    await mkdir(dirname(this.#path), { recursive: true });
+    await this.#possible(() => mkdir(dirname(this.#path), { recursive: true }));
     if (await answers(this.#path)) {
       throw new OperatorError(
         'already-running',
@@ -93,27 +94,41 @@ export class ControlServer {
       );
     }
     // A socket that nobody answers on was left by a process that was killed.
-    await rm(this.#path, { force: true });
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', (error: NodeJS.ErrnoException) =>
-        reject(
-          new OperatorError(
-            'control-socket',
-            `cannot listen on ${this.#path}: ${error.code ?? error.message}`,
-            `check the owner and mode of ${dirname(this.#path)}`,
-            { cause: error },
-          ),
-        ),
-      );
-      this.#server.listen(this.#path, resolve);
+    await this.#possible(async () => {
+      await rm(this.#path, { force: true });
+      await new Promise<void>((resolve, reject) => {
+        this.#server.once('error', reject);
+        this.#server.listen(this.#path, resolve);
+      });
+      this.#listening = true;
+      await chmod(this.#path, 0o660);
     });
-    await chmod(this.#path, 0o660);
   }
 
+  /** Works after a start that was refused, too: the socket that is there then belongs to another daemon. */
   async close(): Promise<void> {
+    if (!this.#listening) return;
+    this.#listening = false;
     this.#server.closeAllConnections();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
     await rm(this.#path, { force: true });
+  }
+
+  async #possible(act: () => Promise<unknown>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      throw new OperatorError(
+        'control-socket',
+        `cannot listen on ${this.#path}: ${code ?? message}`,
+        // sun_path in unix(7) has room for 107 characters, and listen() says EINVAL beyond.
+        code === 'EINVAL'
+          ? 'choose a shorter directory: the path of a socket has 107 characters at most'
+          : `check the owner and mode of ${dirname(this.#path)}`,
+        { cause: error },
+      );
+    }
   }
 }
 
@@ -187,7 +202,8 @@ function events(c: Context, actions: ControlActions): Response {
     if (follow === '0') stop();
     stream.onAbort(stop);
     const unfollow = actions.follow((entry) => {
-      if (node !== undefined && !isAbout(entry, node)) return;
+      // A reader that stalls keeps the loop below waiting: from here on nothing more may gather for it.
+      if (ended.signal.aborted || (node !== undefined && !isAbout(entry, node))) return;
       waiting.push(entry);
       if (waiting.length > MAX_FOLLOWER_BACKLOG) stop();
       wake();
@@ -233,7 +249,7 @@ function checked<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw badRequest(
-    result.error.issues.map((issue) => `${issue.path.map(String).join('.')}: ${issue.message}`).join('; '),
+    result.error.issues.map(({ path, message }) => [...path.map(String), message].join(': ')).join('; '),
   );
 }
 
