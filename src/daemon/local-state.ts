@@ -1,6 +1,7 @@
 import { open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
+import { fileError } from './identity/state.ts';
 
 /** What one instance remembers of itself across restarts and reboots. */
 export interface LocalState {
@@ -14,7 +15,7 @@ export interface LocalState {
 const schema = z.object({
   maintenance: z.boolean().default(false),
   left: z.boolean().default(false),
-  guards: z.unknown(),
+  guards: z.unknown().optional(),
 });
 export const EMPTY_LOCAL_STATE: LocalState = { maintenance: false, left: false, guards: undefined };
 
@@ -38,15 +39,17 @@ export class LocalStateFile {
    * what it said.
    *
    * @returns what an operator should know, or undefined
+   * @throws IdentityError `state-permissions` or `state-io` when it cannot be read
    */
   async load(): Promise<string | undefined> {
     const text = await readFile(this.#path, 'utf8').catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return undefined;
-      throw error;
+      throw fileError(this.#path, error);
     });
     if (text === undefined) return undefined;
     try {
-      this.#state = schema.parse(JSON.parse(text));
+      this.#state = { ...EMPTY_LOCAL_STATE, ...schema.parse(JSON.parse(text)) };
+      this.#written = `${JSON.stringify(this.#state)}\n`;
       return undefined;
     } catch {
       await rename(this.#path, `${this.#path}.damaged`);
@@ -54,7 +57,11 @@ export class LocalStateFile {
     }
   }
 
-  /** Keeps the change in memory at once and on disk in order; equal content is not written again. */
+  /**
+   * Keeps the change in memory at once and on disk in order; equal content is not written again.
+   *
+   * @throws IdentityError `disk-full` and others of its kind; the old file is whole then, and the next update tries again
+   */
   update(change: Partial<LocalState>): Promise<void> {
     this.#state = { ...this.#state, ...change };
     const text = `${JSON.stringify(this.#state)}\n`;
@@ -77,7 +84,9 @@ export class LocalStateFile {
       }
       this.#written = text;
     };
-    const result = this.#writing.then(write);
+    const result = this.#writing.then(write).catch((error: unknown) => {
+      throw fileError(this.#path, error);
+    });
     this.#writing = result.catch(() => undefined);
     return result;
   }
