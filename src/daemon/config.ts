@@ -63,12 +63,16 @@ const absolutePath = z
   .string()
   .regex(/^\/[^\0\n\r"']*$/, 'must be an absolute path without quotes or newlines');
 
+/** Names in `status`; a service called like one would never be asked. */
+const OWN_CHECKS: ReadonlySet<string> = new Set(['haproxy', 'database']);
+
 const serviceName = z
   .string()
   .regex(
     /^[a-z][a-z0-9-]{0,30}$/,
     'must start with a letter and be letters a-z, digits and hyphens, 31 at most',
-  );
+  )
+  .refine((name) => !OWN_CHECKS.has(name), 'is the name of a check of our own: choose another');
 const pathText = z
   .string()
   .regex(/^\/[A-Za-z0-9._~/-]*$/, "must start with '/' and hold only letters, digits and . _ ~ / -");

@@ -1,0 +1,216 @@
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { loadConfig, loadServices, parseConfig, parseService, pathsFor } from '../../../src/daemon/config.ts';
+
+const NODE = '[node]\ncluster = "shop"\nhost = "app1"\n';
+const NETWORK =
+  '[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n';
+const LEAST = NODE + NETWORK;
+const SERVICE = 'name = "site"\nport = 8080\n';
+
+const parse = (text: string) => parseConfig(text, 'app', '/etc/bornemisza/app.toml');
+
+t.test('the least that a configuration must say, with every default, frozen', async (t) => {
+  const config = parse(LEAST);
+  t.match(config, {
+    role: 'app',
+    libp2pPort: 4101,
+    admissionPort: 4102,
+    membership: { preset: 'lan', seeds: [] },
+    health: { rise: 2, fall: 2 },
+    edge: { https_port: 443, http_port: 80 },
+    floating: { mode: 'off', device: 'bm-float' },
+    log: { level: 'info' },
+  });
+  t.equal(parseConfig(LEAST, 'db', 'db.toml').libp2pPort, 4103, 'both roles fit on one host');
+  t.throws(() => Object.assign(config.edge, { https_port: 1 }), TypeError);
+  t.throws(() => (config.services as unknown[]).push({}), TypeError);
+});
+
+// A line that is put in, and what is said about it.
+const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])[] = [
+  [
+    'a slip in a key',
+    `${LEAST}prvate_device = "x"\n`,
+    /unknown key "network\.prvate_device"; did you mean "private_device"\?/,
+  ],
+  ['a slip in a table', `${LEAST}[healt]\nrise = 2\n`, /unknown key "healt"; did you mean "health"\?/],
+  [
+    'a slip behind a default',
+    `${LEAST}[edge]\nhttp_prt = 80\n`,
+    /"edge\.http_prt"; did you mean "http_port"\?/,
+  ],
+  [
+    'a slip behind a condition',
+    `${LEAST}[floating]\nadresses = []\n`,
+    /"floating\.adresses"; did you mean "addresses"\?/,
+  ],
+  ['a key like no other', `${LEAST}[log]\nzzzzzzzzzz = 1\n`, /unknown key "log\.zzzzzzzzzz"$/],
+  [
+    'a key that would forge a line',
+    `${LEAST}"x\\n<0>all is well" = 1\n`,
+    /unknown key "network\.x\\n<0>all is well"$/,
+  ],
+  ['nothing', '', /node is missing; network is missing$/],
+  ['no host', `[node]\ncluster = "shop"\n${NETWORK}`, /node\.host is missing$/],
+  ['a host with a space', LEAST.replace('app1', 'app 1'), /node\.host: must be letters a-z/],
+  ['a host with a quote', LEAST.replace('"app1"', `'app"1'`), /node\.host: must be letters a-z/],
+  ['a host with a newline', LEAST.replace('app1', 'app1\\nroot'), /node\.host: must be letters a-z/],
+  ['a newline at the end', LEAST.replace('app1', 'app1\\n'), /node\.host: must be letters a-z/],
+  ['a cluster with a slash', LEAST.replace('shop', 'shop/x'), /node\.cluster: must be letters a-z/],
+  [
+    'a name for an address',
+    LEAST.replace('10.0.0.11', 'app1'),
+    /network\.private_address: must be an IPv4 address, e\.g\. "10\.0\.0\.11"/,
+  ],
+  ['an IPv6 address', LEAST.replace('10.0.0.11', 'fd00::1'), /must be an IPv4 address/],
+  [
+    'a network without bits',
+    LEAST.replace('/24', ''),
+    /private_network: must be an IPv4 network, e\.g\. "10\.0\.0\.0\/24"/,
+  ],
+  ['a network of 33 bits', LEAST.replace('/24', '/33'), /must be an IPv4 network/],
+  ['a network of two slashes', LEAST.replace('/24', '/24/8'), /must be an IPv4 network/],
+  [
+    'a device with a space',
+    LEAST.replace('eth1', 'eth 1'),
+    /private_device: must be the name of a network device/,
+  ],
+  [
+    'a device of 16 letters',
+    LEAST.replace('eth1', 'abcdefghijklmnop'),
+    /must be the name of a network device/,
+  ],
+  ['a port too high', `${LEAST}libp2p_port = 65536\n`, /network\.libp2p_port: .*65535/],
+  [
+    'a port in quotes',
+    `${LEAST}libp2p_port = "4101"\n`,
+    /network\.libp2p_port: .*expected number, received string/,
+  ],
+  ['a preset that is none', `${LEAST}[membership]\npreset = "fast"\n`, /membership\.preset: .*"lan"/],
+  [
+    'a seed with a name',
+    `${LEAST}[membership]\nseeds = ["app2:4101"]\n`,
+    /membership\.seeds\.0: must be ADDRESS or ADDRESS:PORT/,
+  ],
+  ['a check each millisecond', `${LEAST}[health]\ninterval_ms = 1\n`, /health\.interval_ms: .*100/],
+  [
+    'a certificate with a quote',
+    `${LEAST}[edge]\ncertificate = '/x"y'\n`,
+    /edge\.certificate: must be an absolute path without quotes/,
+  ],
+  [
+    'a certificate with a relative path',
+    `${LEAST}[edge]\ncertificate = "x.pem"\n`,
+    /edge\.certificate: must be an absolute path/,
+  ],
+  [
+    'floating without addresses',
+    `${LEAST}[floating]\nmode = "bgp"\n`,
+    /floating\.addresses: addresses must name at least one/,
+  ],
+  [
+    'CouchDB on the listener of role app',
+    `${LEAST}[couchdb]\nhttp_port = 5984\n`,
+    /couchdb\.http_port: must not be 5984/,
+  ],
+  ['a level that is none', `${LEAST}[log]\nlevel = "loud"\n`, /log\.level: .*"debug"/],
+  ['a value for a table', `node = 3\n${NETWORK}`, /node: .*expected object/],
+];
+
+t.test('what is refused, in one sentence that names file and key', async (t) => {
+  for (const [what, text, message] of REFUSED) {
+    t.throws(() => parse(text), { code: 'config-invalid', message, next: /bornemisza config check/ }, what);
+    t.throws(
+      () => parse(text),
+      { message: /^\/etc\/bornemisza\/app\.toml: [^\n]*$/ },
+      `${what}, on one line`,
+    );
+  }
+});
+
+t.test('what is not TOML is told with line and column', async (t) => {
+  t.throws(() => parse(`${NODE}[network\n`), {
+    code: 'config-invalid',
+    message: /^\/etc\/bornemisza\/app\.toml:4:\d+: not valid TOML: \S[^\n]*$/,
+  });
+  t.throws(() => parse(LEAST.slice(0, LEAST.length / 2)), { code: 'config-invalid' }, 'cut in half');
+  t.throws(() => parse('\u0000'), { code: 'config-invalid' });
+});
+
+t.test('every problem of a file is named at once', async (t) => {
+  t.throws(() => parse(`${NODE}[network]\nprivate_adress = "x"\n[log]\nlevel = 3\n`), {
+    message:
+      /private_address is missing; .*log\.level: .*; unknown key "network\.private_adress"|unknown key/,
+  });
+});
+
+const BAD_SERVICES: readonly (readonly [what: string, text: string, message: RegExp])[] = [
+  ['a space in the name', 'name = "my site"\nport = 80\n', /name: must start with a letter/],
+  ['a quote in the name', `name = 'a"b'\nport = 80\n`, /name: must start with a letter/],
+  ['a newline in the name', 'name = "a\\nbind *:1"\nport = 80\n', /name: must start with a letter/],
+  ['the name of our own check', 'name = "haproxy"\nport = 80\n', /name: is the name of a check of our own/],
+  [
+    'the name of our other check',
+    'name = "database"\nport = 80\n',
+    /name: is the name of a check of our own/,
+  ],
+  ['no port', 'name = "site"\n', /port is missing/],
+  ['port 0', 'name = "site"\nport = 0\n', /port: /],
+  ['a prefix without a slash', `${SERVICE}path_prefix = "shop"\n`, /path_prefix: must start with '\/'/],
+  ['a prefix with a space', `${SERVICE}path_prefix = "/a b"\n`, /path_prefix: must start with '\/'/],
+  ['a prefix with a newline', `${SERVICE}path_prefix = "/a\\nb"\n`, /path_prefix: must start with '\/'/],
+  ['a health path with a quote', `${SERVICE}health_path = '/"'\n`, /health_path: must start with '\/'/],
+  ['a slip', `${SERVICE}requierd = true\n`, /unknown key "requierd"; did you mean "required"\?/],
+];
+
+t.test('a service is refused in one sentence, too', async (t) => {
+  t.match(parseService(SERVICE, 'site.toml'), { path_prefix: '/', required: false, local: true });
+  for (const [what, text, message] of BAD_SERVICES)
+    t.throws(() => parseService(text, 'site.toml'), { code: 'config-invalid', message }, what);
+});
+
+t.test('two files that claim one name or one path', async (t) => {
+  const directory = t.testdir({
+    'a.toml': 'name = "a"\nport = 1\npath_prefix = "/a"\n',
+    'b.toml': 'name = "b"\nport = 2\npath_prefix = "/b"\n',
+    'b.toml.rpmsave': 'not looked at',
+  });
+  t.strictSame(
+    (await loadServices(directory)).map(({ name }) => name),
+    ['a', 'b'],
+  );
+  await writeFile(join(directory, 'c.toml'), 'name = "a"\nport = 3\npath_prefix = "/c"\n');
+  await t.rejects(loadServices(directory), {
+    code: 'config-invalid',
+    message: /c\.toml: name "a" or path_prefix "\/c" is taken by another file/,
+  });
+  await writeFile(join(directory, 'c.toml'), 'name = "c"\nport = 3\npath_prefix = "/b"\n');
+  await t.rejects(loadServices(directory), { message: /c\.toml: .*path_prefix "\/b" is taken/ });
+  t.strictSame(await loadServices(join(directory, 'none')), [], 'a missing directory is an empty one');
+});
+
+t.test('what lies on the disk: missing, unreadable, of the other role', async (t) => {
+  const root = t.testdir();
+  const paths = pathsFor('app', root);
+  await t.rejects(loadConfig('app', paths), {
+    code: 'config-missing',
+    message: `${paths.config} does not exist`,
+    next: /bornemisza init --role app/,
+  });
+  await mkdir(paths.services, { recursive: true });
+  await mkdir(paths.config);
+  await t.rejects(loadConfig('app', paths), {
+    code: 'config-unreadable',
+    message: `cannot read ${paths.config}: EISDIR`,
+    next: /ls -l/,
+  });
+  const db = pathsFor('db', root);
+  await writeFile(db.config, LEAST);
+  await writeFile(join(paths.services, 'x.toml'), 'broken');
+  t.strictSame((await loadConfig('db', db)).services, [], 'services are of role app alone');
+  await t.rejects(loadServices(db.config), { code: 'config-unreadable', message: /ENOTDIR/ });
+  await chmod(db.config, 0o600);
+  t.equal((await loadConfig('db', db)).node.host, 'app1');
+});
