@@ -16,6 +16,10 @@ const NEEDS_A_PERSON = new Set([
   'config-missing',
   'config-identity-differs',
   'not-initialised',
+  'state-damaged',
+  'state-file-damaged',
+  'state-file-missing',
+  'state-unfinished',
   'left',
   'usage',
 ]);

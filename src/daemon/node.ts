@@ -32,6 +32,7 @@ import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from './reconciler.ts';
 import { settingsDigest } from './settings.ts';
 import { AdmissionListener } from './transport/admission.ts';
 import { signWith, verifyByPeerId } from './transport/node-key.ts';
+import { TransportError } from './transport/errors.ts';
 import { Transport } from './transport/transport.ts';
 import { VERSION } from './version.ts';
 import { PROTOCOL_MAX, PROTOCOL_MIN } from './wire/limits.ts';
@@ -48,6 +49,11 @@ const LEFT_RETIRE_MS = 120_000;
 const DRAIN_MS = 2000;
 /** How long a stop waits for the programs to follow before the process ends all the same. */
 const STOP_DEADLINE_MS = 5000;
+/** What the driver notes that an operator should hear of, and what to do about it. All else is for debugging. */
+const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([
+  ['snapshot-unusable', 'nothing: the other members tell again who is there; look at the disk if it repeats'],
+  ['snapshot-failed', 'free the disk (df -h): it is tried again by itself'],
+]);
 /** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
 const COUCHDB_STOP_MS = 20_000;
 
@@ -64,6 +70,9 @@ export interface NodeDependencies {
   /** Called when the node must end by itself: it was removed, or another process holds its key. */
   readonly end: (code: number, why: string) => void;
 }
+
+/** Longest wait for the first verdicts at a start. They take a tenth of a second, and longer on a machine that is busy. */
+const FIRST_VERDICTS_MS = 3000;
 
 /**
  * One role instance, put together: identity, membership, health, guards, reconciler and control socket. All policy is
@@ -94,6 +103,7 @@ export class Node {
   #renewalLookedMs = Number.NEGATIVE_INFINITY;
   #fetching = false;
   #retiring = false;
+  #saveFailed = false;
   #statusText = '';
 
   constructor(options: NodeOptions, dependencies: NodeDependencies) {
@@ -104,8 +114,8 @@ export class Node {
     this.#local = new LocalStateFile(join(options.paths.state, 'local.json'));
     const onProblem = (error: Error): void =>
       log.warn(
-        { err: error, next: `check the disk under ${options.paths.state}` },
-        'the audit trail cannot be written',
+        { err: error, next: `nothing is lost but its record; check the disk: df -h ${options.paths.state}` },
+        'audit trail',
       );
     this.#audit = new AuditTrail(
       { file: join(options.paths.state, 'audit.jsonl') },
@@ -128,8 +138,10 @@ export class Node {
     await this.#audit.load();
     this.#control = new ControlServer({ path: paths.controlSocket }, this);
     await this.#control.listen();
-    await this.#startMembership();
+    // First of all: a daemon that comes back must not tell the others, BIRD and HAProxy that its node is down.
     this.#startHealth();
+    await this.#checks.decided(FIRST_VERDICTS_MS);
+    await this.#startMembership();
     await this.#startPlugins();
     this.#phase = 'running';
     this.#tick = setInterval(() => this.#look(), TICK_MS);
@@ -173,7 +185,8 @@ export class Node {
     await this.#reconciler?.close();
     await this.#driver?.close();
     await this.#control?.close();
-    await this.#local.update({});
+    // A disk that is full must not turn an orderly end into a crash.
+    await this.#local.update({}).catch((error: unknown) => this.#notSaved(error));
     await this.#audit.close();
   }
 
@@ -232,11 +245,17 @@ export class Node {
           );
           return this.#transport;
         },
-        onNote: (code, peer, detail) => log.debug({ code, peer, detail }, 'membership'),
+        onNote: (code, peer, detail) => {
+          const next = NOTES_FOR_PEOPLE.get(code);
+          if (next === undefined) log.debug({ code, peer, detail }, 'membership');
+          else log.warn({ code, next }, detail);
+        },
       },
     );
     this.#driver.onChange((change) => this.#onChange(change));
-    await this.#driver.start();
+    await this.#driver.start().catch((error: unknown) => {
+      throw listenRefused(error);
+    });
     serveExchange(this.#exchange());
     this.#evaluate();
   }
@@ -547,7 +566,7 @@ export class Node {
   }
 
   #evaluate(): void {
-    const { clock, log } = this.#dependencies;
+    const { clock } = this.#dependencies;
     const { roster } = this.#identity;
     const state = (this.#local.state.guards as GuardState | undefined) ?? EMPTY_GUARD_STATE;
     const revoked = roster
@@ -564,14 +583,18 @@ export class Node {
       state,
     );
     this.#effective = result.effective;
-    this.#local
-      .update({ guards: result.state })
-      .catch((error: unknown) =>
-        log.warn(
-          { err: error, next: `free the disk under ${this.#options.paths.state}` },
-          'the guards’ memory cannot be saved',
-        ),
-      );
+    this.#local.update({ guards: result.state }).then(
+      () => (this.#saveFailed = false),
+      (error: unknown) => this.#notSaved(error),
+    );
+  }
+
+  /** Every evaluation tries again: the first failure is told, the same one each second would be noise. */
+  #notSaved(error: unknown): void {
+    if (this.#saveFailed) return;
+    this.#saveFailed = true;
+    const next = `free the disk: df -h ${this.#options.paths.state}; it is tried again by itself`;
+    this.#dependencies.log.warn({ err: error, next }, 'maintenance and the guards’ memory cannot be saved');
   }
 
   // --- this node’s own word ---
@@ -770,7 +793,14 @@ export class Node {
   async maintenance({ on, force }: { on: boolean; force?: boolean }): Promise<Done> {
     this.#mustRun();
     if (on && force !== true) this.#mustNotBeLast('maintenance');
-    await this.#local.update({ maintenance: on });
+    const was = this.#local.state.maintenance;
+    try {
+      await this.#local.update({ maintenance: on });
+    } catch (error) {
+      // What would not outlive a reboot is not promised: the operator hears why, and nothing changed.
+      await this.#local.update({ maintenance: was }).catch(() => undefined);
+      throw error;
+    }
     this.#operatorDid(`maintenance ${on ? 'on' : 'off'}`);
     this.#shareFacts();
     this.#lookAgain(`maintenance ${on ? 'on' : 'off'} by the operator`);
@@ -982,6 +1012,16 @@ export class Node {
     if (this.#phase !== 'starting') return;
     throw new OperatorError('starting', 'the daemon is still starting', 'try again in a second');
   }
+}
+
+/** What keeps the libp2p port from being opened, with what to do about it. The unit starts the daemon again by itself. */
+function listenRefused(error: unknown): unknown {
+  if (!(error instanceof TransportError)) return error;
+  const next =
+    error.code === 'address-in-use'
+      ? 'find it with `ss -ltnp` and end it, or set network.libp2p_port; the daemon tries again by itself'
+      : 'see `ip -br addr`; the daemon tries again by itself';
+  return new OperatorError(error.code, error.message, next, { cause: error });
 }
 
 function leftAlready(role: Role): OperatorError {
