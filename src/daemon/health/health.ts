@@ -40,7 +40,13 @@ export class Checks {
   readonly #dependencies: HealthDependencies;
   readonly #running = new Map<
     string,
-    { check: Check; verdict: CheckVerdict; timer: NodeJS.Timeout | undefined; ended: boolean }
+    {
+      check: Check;
+      verdict: CheckVerdict;
+      timer: NodeJS.Timeout | undefined;
+      ended: boolean;
+      decided: PromiseWithResolvers<void>;
+    }
   >();
 
   constructor(options: HealthOptions, dependencies: HealthDependencies) {
@@ -54,6 +60,7 @@ export class Checks {
       const wanted = checks.find((check) => check.name === name);
       if (wanted !== undefined && JSON.stringify(wanted) === JSON.stringify(running.check)) continue;
       running.ended = true;
+      running.decided.resolve();
       clearTimeout(running.timer);
       this.#running.delete(name);
     }
@@ -61,7 +68,13 @@ export class Checks {
       if (this.#running.has(check.name)) continue;
       const state = initialCheckState(this.#dependencies.clock.monotonicMs());
       const verdict = { ...state, name: check.name, required: check.required, detail: 'not asked yet' };
-      this.#running.set(check.name, { check, verdict, timer: undefined, ended: false });
+      this.#running.set(check.name, {
+        check,
+        verdict,
+        timer: undefined,
+        ended: false,
+        decided: Promise.withResolvers<void>(),
+      });
       void this.#ask(check.name);
     }
   }
@@ -73,6 +86,17 @@ export class Checks {
   /** Up while every required check is up. A node without required checks is up. */
   get node(): Health {
     return this.verdicts.every((verdict) => !verdict.required || verdict.health === 'up') ? 'up' : 'down';
+  }
+
+  /**
+   * Resolves once each check has a verdict of its own and no longer the one that it started with, or after `withinMs`: until
+   * then this node knows nothing about itself, and nobody may take that for "down".
+   */
+  async decided(withinMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, withinMs);
+    await Promise.race([promise, Promise.all([...this.#running.values()].map((each) => each.decided.promise))]);
+    clearTimeout(timer);
   }
 
   close(): void {
@@ -88,6 +112,8 @@ export class Checks {
     const was = running.verdict;
     const state = nextCheckState(was, result.passed, clock.monotonicMs(), this.#options);
     running.verdict = { ...state, name, required: running.check.required, detail: result.detail };
+    // A check starts down: one failure confirms that, while a pass has to be repeated.
+    if (!result.passed || state.health === 'up') running.decided.resolve();
     const deciding = result.passed !== (state.health === 'up');
     running.timer = setTimeout(
       () => void this.#ask(name),

@@ -81,3 +81,42 @@ t.test('refused connections, silence and redirects are told apart', async (t) =>
     detail: 'connection refused',
   });
 });
+
+t.test(
+  'the first verdicts can be waited for: a failure counts at once, a pass when it rose, and nobody waits for ever',
+  async (t) => {
+    const passing = new Set([1]);
+    const asked = Promise.withResolvers<void>();
+    const checks = new Checks(
+      { ...options, rise: 2 },
+      {
+        clock: systemClock,
+        ask: async (target) => {
+          if (target.port === 3) await asked.promise;
+          return { passed: passing.has(target.port), detail: '' };
+        },
+        changed: () => undefined,
+      },
+    );
+    t.teardown(() => checks.close());
+    const check = (port: number): Check => ({
+      name: `p${port}`,
+      required: true,
+      target: { kind: 'tcp', address: '127.0.0.1', port },
+    });
+    checks.set([check(1), check(2)]);
+    await checks.decided(10_000);
+    t.same(
+      checks.verdicts.map((each) => [each.name, each.health]),
+      [
+        ['p1', 'up'],
+        ['p2', 'down'],
+      ],
+    );
+    checks.set([check(1), check(2), check(3)]);
+    const startMs = performance.now();
+    await checks.decided(50);
+    t.ok(performance.now() - startMs >= 45, 'a check that does not answer is waited for until the bound');
+    asked.resolve();
+  },
+);
