@@ -634,10 +634,20 @@ t.test('files', async (t) => {
     const off = { ...seen, http: { kind: 'down' as const } };
     const fresh = { ...off, files: new Map() };
     const noTurn = desired(1, three, { mayRestart: false });
-    t.equal(kinds(outlookOf(noTurn, fresh, directory)).at(-1), 'restart', 'it serves nobody, so it takes nothing away');
-    t.notOk(kinds(outlookOf(noTurn, off, directory)).includes('restart'), 'its unit starts it again after a crash');
+    t.equal(
+      kinds(outlookOf(noTurn, fresh, directory)).at(-1),
+      'restart',
+      'it serves nobody, so it takes nothing away',
+    );
+    t.notOk(
+      kinds(outlookOf(noTurn, off, directory)).includes('restart'),
+      'its unit starts it again after a crash',
+    );
     const long = { ...off, restartAskedAgoMs: 31_000 };
-    t.ok(kinds(outlookOf(noTurn, long, directory)).includes('restart'), 'a start that got lost is asked for again');
+    t.ok(
+      kinds(outlookOf(noTurn, long, directory)).includes('restart'),
+      'a start that got lost is asked for again',
+    );
     t.notOk(kinds(outlookOf(noTurn, { ...long, restartPending: true }, directory)).includes('restart'));
   });
 
