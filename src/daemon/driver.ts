@@ -190,8 +190,10 @@ export class Driver {
     await this.#transport.start();
     if (this.#state !== 'new') return;
     this.#state = 'running';
-    const founder = this.#options.founder && snapshot === undefined;
-    this.#queue.unshift({ kind: 'start', roster: this.#roster.members(), snapshot, founder });
+    const roster = this.#roster.members();
+    // Who has admitted others is no fresh cluster: without a snapshot it knows nothing of them, and must ask first.
+    const founder = this.#options.founder && snapshot === undefined && roster.length <= 1;
+    this.#queue.unshift({ kind: 'start', roster, snapshot, founder });
     this.#beat();
     this.#every(this.#timing.rosterSyncMs, () => this.#syncNext());
   }

@@ -59,6 +59,8 @@ interface Slot {
   reasons: string[];
   running: Promise<void> | undefined;
   failures: number;
+  /** The program was started anew behind our back, and nobody has said yet that all is well. */
+  restarted: boolean;
   lastRunMs: number;
   lastConvergedMs: number | undefined;
   /** After a terminal error: the desired state that caused it. Only another one, or the operator, starts a new try. */
@@ -89,7 +91,11 @@ export class Reconciler {
 
   /** @param desired computes what should be, anew for each run; undefined: not known yet, leave the program alone */
   add<D, O, C extends PlannedChange, K>(plugin: Plugin<D, O, C, K>, desired: () => D | undefined): void {
-    const endWatch = plugin.watch?.((what) => this.trigger(what, plugin.name));
+    const endWatch = plugin.watch?.((what, restarted = false) => {
+      const slot = this.#slots.get(plugin.name);
+      if (slot !== undefined && restarted) slot.restarted = true;
+      this.trigger(what, plugin.name);
+    });
     this.#slots.set(plugin.name, {
       plugin,
       desired,
@@ -101,6 +107,7 @@ export class Reconciler {
       reasons: [],
       running: undefined,
       failures: 0,
+      restarted: false,
       lastRunMs: Number.NEGATIVE_INFINITY,
       lastConvergedMs: undefined,
       refusedDesired: undefined,
@@ -270,8 +277,9 @@ export class Reconciler {
     changes: readonly PlannedChange[],
     durationMs: number,
   ): void {
-    const recovered = slot.failures > 0;
+    const recovered = slot.failures > 0 || slot.restarted;
     slot.failures = 0;
+    slot.restarted = false;
     slot.error = undefined;
     slot.refusedDesired = undefined;
     slot.changing = '';

@@ -21,9 +21,10 @@ export interface Plugin<Desired, Observed, Change extends PlannedChange, Checkpo
   close(): Promise<void>;
   /**
    * Optional: tells the reconciler at once that the world changed behind its back (a socket closed, an address gone),
-   * instead of at the next resync. Returns the function that ends the watch.
+   * instead of at the next resync. `restarted`: the program itself ended and was started anew, which the audit trail
+   * says even when nothing is left to do. Returns the function that ends the watch.
    */
-  watch?(changed: (what: string) => void): () => void;
+  watch?(changed: (what: string, restarted?: boolean) => void): () => void;
 }
 
 /** One planned change, as `bornemisza plan` and the audit trail print it. No secrets in either field. */

@@ -90,6 +90,19 @@ export async function readIfPresent(path: string, maxBytes = 4 * 1024 * 1024): P
   }
 }
 
+/**
+ * Like {@link readIfPresent}, for a file that only we should write: one that we may not read is somebody else's in our
+ * place. It says nothing to us, and is replaced.
+ */
+export async function readIfOurs(path: string): Promise<string | undefined> {
+  try {
+    return await readIfPresent(path);
+  } catch (error) {
+    if (error instanceof PluginError && error.code === 'file-not-permitted') return undefined;
+    throw error;
+  }
+}
+
 /** Turns what the file system said into a {@link PluginError} that names the cause and the next step. */
 export function fileError(error: unknown, path: string): PluginError {
   if (error instanceof PluginError) return error;
@@ -142,7 +155,7 @@ async function holds(path: string, content: string | Uint8Array, mode: number | 
     if (facts.size !== wanted.length || (mode !== undefined && (facts.mode & 0o7777) !== mode)) return false;
     return wanted.equals(await readFile(path));
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return false;
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'EACCES') return false;
     throw fileError(error, path);
   }
 }
@@ -182,7 +195,10 @@ async function keepBackups(path: string, count: number): Promise<void> {
     await rename(`${path}.${age - 1}`, `${path}.${age}`).catch(ignoreAbsent);
   }
   await unlink(`${path}.1`).catch(ignoreAbsent);
-  await link(path, `${path}.1`).catch(ignoreAbsent);
+  // Of a file that is not ours the kernel allows no link (protected_hardlinks), and it is no former version of ours.
+  await link(path, `${path}.1`).catch((error: unknown) => {
+    if (codeOf(error) !== 'EPERM') ignoreAbsent(error);
+  });
 }
 
 /** A rename is on disk only when the directory is. */

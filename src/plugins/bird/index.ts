@@ -4,7 +4,7 @@ import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { runCommand } from '../command.ts';
 import { type Plugin, PluginError } from '../contract.ts';
-import { readIfPresent, replaceFile, type Staged, stageFile } from '../files.ts';
+import { readIfOurs, replaceFile, type Staged, stageFile } from '../files.ts';
 import {
   birdNotRunning,
   type BirdProtocol,
@@ -57,7 +57,7 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
   }
 
   async observe(signal: AbortSignal): Promise<BirdObserved> {
-    const fragment = await readIfPresent(this.#path);
+    const fragment = await readIfOurs(this.#path);
     const [devices, protocols] = await Promise.all([readDevices(signal), this.#protocols(signal)]);
     const localAs =
       protocols?.find((each) => each.localAs !== undefined)?.localAs ?? localAsIn(fragment ?? '');
@@ -94,7 +94,7 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
   }
 
   async apply(changes: readonly BirdChange[], signal: AbortSignal): Promise<BirdCheckpoint> {
-    const checkpoint = { fragment: await readIfPresent(this.#path) };
+    const checkpoint = { fragment: await readIfOurs(this.#path) };
     let touched = false;
     try {
       for (const change of changes) {

@@ -3,7 +3,7 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runCommand } from '../command.ts';
 import { type Plugin, PluginError } from '../contract.ts';
-import { fileError, readIfPresent, replaceFile, type Staged, stageFile } from '../files.ts';
+import { fileError, readIfOurs, replaceFile, type Staged, stageFile } from '../files.ts';
 import type { HaproxyDesired } from './desired.ts';
 import { type HaproxyChange, type HaproxyObserved, planHaproxy, planRuntime, type Running } from './plan.ts';
 import {
@@ -80,7 +80,7 @@ export class HaproxyPlugin
     const names = await this.#ownFiles();
     const files = new Map<string, string>();
     for (const name of names) {
-      const text = await readIfPresent(join(this.#options.directory, name));
+      const text = await readIfOurs(join(this.#options.directory, name));
       if (text !== undefined) files.set(name, sha256(text));
     }
     return { files, running: await this.#running(signal) };
@@ -99,8 +99,8 @@ export class HaproxyPlugin
       if (change.kind === 'file' && change.name.endsWith('.pem'))
         await this.#write(change.name, change.content);
     }
-    if ((await readIfPresent(this.#path(REVOKED_FILE))) === undefined) await this.#write(REVOKED_FILE, '');
-    if ((await readIfPresent(this.#path(STATE_FILE))) === undefined) await this.#write(STATE_FILE, NO_STATE);
+    if ((await readIfOurs(this.#path(REVOKED_FILE))) === undefined) await this.#write(REVOKED_FILE, '');
+    if ((await readIfOurs(this.#path(STATE_FILE))) === undefined) await this.#write(STATE_FILE, NO_STATE);
     this.#staged = await stageFile(this.#path(CONFIG_FILE), config.content, {
       mode: FILE_MODE,
       suffix: '.cfg',
@@ -157,7 +157,7 @@ export class HaproxyPlugin
     const before = checkpoint.running;
     if (before === undefined || before.structure === '') return;
     const now = await this.#running(signal);
-    const config = (await readIfPresent(this.#path(CONFIG_FILE))) ?? '';
+    const config = (await readIfOurs(this.#path(CONFIG_FILE))) ?? '';
     const lastGood: Rendered = {
       files: [],
       structure: before.structure,
@@ -188,22 +188,24 @@ export class HaproxyPlugin
   }
 
   /** A poll, since HAProxy tells nobody: one socket and two short answers each second. */
-  watch(changed: (what: string) => void): () => void {
+  watch(changed: (what: string, restarted?: boolean) => void): () => void {
     this.#endWatch?.();
     const ended = new AbortController();
     let timer: NodeJS.Timeout | undefined;
     let last: Sight | undefined;
     const look = async (): Promise<void> => {
-      const sight = await this.#look(ended.signal);
+      const sight = await this.#look(ended.signal, last?.master ?? '');
       if (ended.signal.aborted) return;
       const difference = last === undefined ? undefined : differenceOf(last, sight);
+      const restarted = last !== undefined && last.master !== '' && sight.master !== last.master;
       last = sight;
       const intervalMs = this.#options.watchIntervalMs ?? 1000;
       timer = setTimeout(
         () => void look(),
         sight.unwatched ? Math.min(intervalMs, UNWATCHED_INTERVAL_MS) : intervalMs,
       );
-      if (difference !== undefined) changed(difference);
+      if (restarted) changed('HAProxy was started anew', true);
+      else if (difference !== undefined) changed(difference);
     };
     void look();
     this.#endWatch = () => {
@@ -280,7 +282,7 @@ export class HaproxyPlugin
     const files = new Map<string, string | undefined>();
     for (const change of changes) {
       if (change.kind === 'file' && !isCertificate(change.name))
-        files.set(change.name, await readIfPresent(this.#path(change.name)));
+        files.set(change.name, await readIfOurs(this.#path(change.name)));
     }
     return { files, running: await this.#running(signal) };
   }
@@ -416,7 +418,7 @@ export class HaproxyPlugin
   /** Certificates that neither the configuration nor one of its backups names. */
   async #prune(): Promise<void> {
     const ages = ['', ...Array.from({ length: BACKUPS }, (_, index) => `.${index + 1}`)];
-    const texts = await Promise.all(ages.map((age) => readIfPresent(this.#path(`${CONFIG_FILE}${age}`))));
+    const texts = await Promise.all(ages.map((age) => readIfOurs(this.#path(`${CONFIG_FILE}${age}`))));
     for (const name of await this.#ownFiles()) {
       if (isCertificate(name) && !texts.some((text) => text?.includes(name)))
         await rm(this.#path(name), { force: true });
@@ -429,21 +431,25 @@ export class HaproxyPlugin
     await staged?.discard();
   }
 
-  async #look(signal: AbortSignal): Promise<Sight> {
+  async #look(signal: AbortSignal, lastMaster: string): Promise<Sight> {
     const files = await this.#fileMarks();
+    // The master makes its socket once in its life: systemd may have it back before anybody missed it.
+    const facts = await stat(this.#master, { bigint: true }).catch(() => undefined);
+    const master = facts === undefined ? lastMaster : `${facts.ino}/${facts.ctimeNs}`;
     try {
       const servers = parseServersState(await this.#ask('show servers state', signal, 1000));
       const frontends = parseFrontends(await this.#ask('show stat -1 1 -1', signal, 1000));
       await this.#deleteLingering(servers, signal);
       return {
         answers: true,
+        master,
         files,
         servers: new Map(servers.map((server) => [`${server.backend}/${server.name}`, stateMark(server)])),
         frontends: [...frontends].map(([name, open]) => `${name}:${open}`).join(' '),
         unwatched: servers.some((server) => isTwin(server) && !server.maint),
       };
     } catch {
-      return { answers: false, files, servers: new Map(), frontends: '', unwatched: false };
+      return { answers: false, master, files, servers: new Map(), frontends: '', unwatched: false };
     }
   }
 
@@ -459,7 +465,7 @@ export class HaproxyPlugin
   async #deleteLingering(servers: readonly ServerState[], signal: AbortSignal): Promise<void> {
     const resting = servers.filter((server) => server.maint);
     if (resting.length === 0) return;
-    const named = serversIn((await readIfPresent(this.#path(CONFIG_FILE))) ?? '');
+    const named = serversIn((await readIfOurs(this.#path(CONFIG_FILE))) ?? '');
     if (named.length === 0) return;
     for (const { backend, name } of resting) {
       if (named.some((server) => server.backend === backend && server.name === name)) continue;
@@ -470,6 +476,8 @@ export class HaproxyPlugin
 
 interface Sight {
   readonly answers: boolean;
+  /** Which master process: its socket's identity; '' while none was seen. */
+  readonly master: string;
   readonly files: string;
   readonly servers: ReadonlyMap<string, string>;
   readonly frontends: string;
