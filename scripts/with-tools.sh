@@ -54,8 +54,10 @@ elif [ -n "$names" ]; then
 fi
 
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-  say 'installing node modules (npm ci)'
-  npm ci --no-audit --no-fund --loglevel=error >&2
+  say 'installing node modules'
+  # Exactly what the lock file says. Not `npm ci`: it refuses a lock file that lacks the optional binaries of other
+  # platforms, and some registries do not carry those.
+  npm install --no-save --no-audit --no-fund --loglevel=error >&2
   touch node_modules/.package-lock.json
 fi
 stale() { [ ! -e dist/bornemisza.mjs ] || [ -n "$(find src package.json scripts/build.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1)" ]; }
