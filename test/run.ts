@@ -24,6 +24,8 @@ function main(): number {
       return 1;
     }
   }
-  const { status } = spawnSync('tap', [`--jobs=${values.jobs}`, '--timeout=300', ...positionals], { stdio: 'inherit' });
+  const { status } = spawnSync('tap', [`--jobs=${values.jobs}`, '--timeout=300', ...positionals], {
+    stdio: 'inherit',
+  });
   return status ?? 1;
 }

@@ -16,6 +16,7 @@ const NEEDS_A_PERSON = new Set([
   'config-missing',
   'config-identity-differs',
   'not-initialised',
+  'self-revoked',
   'state-damaged',
   'state-file-damaged',
   'state-file-missing',

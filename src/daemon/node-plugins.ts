@@ -1,9 +1,10 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BirdPlugin } from '../plugins/bird/index.ts';
-import type { DesiredFacts } from '../plugins/couchdb/desired.ts';
+import { PluginError } from '../plugins/contract.ts';
+import { type CouchDbDesired, DesiredError, type DesiredFacts } from '../plugins/couchdb/desired.ts';
 import { CouchDbPlugin, type CouchDbStatus } from '../plugins/couchdb/plugin.ts';
-import type { Certificates } from '../plugins/haproxy/desired.ts';
+import type { Certificates, HaproxyDesired } from '../plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../plugins/haproxy/index.ts';
 import {
   type Announcement,
@@ -12,7 +13,7 @@ import {
   type AppInput,
   type AppSituation,
 } from '../roles/app.ts';
-import { dbDesired, type DbInput } from '../roles/db.ts';
+import { dbCouchDb, dbHaproxy, type DbInput } from '../roles/db.ts';
 import type { EffectiveView } from '../roles/effective.ts';
 import { PROGRAMS } from '../roles/index.ts';
 import type { Config, Paths } from './config.ts';
@@ -74,7 +75,7 @@ export class NodePlugins {
         directory: paths.haproxyFiles,
         runDirectory: paths.haproxyRun,
       });
-      reconciler.add(haproxy, () => (role === 'app' ? this.#app()?.haproxy : this.#db()?.haproxy));
+      reconciler.add(haproxy, () => (role === 'app' ? this.#app()?.haproxy : this.#dbHaproxy()));
     }
     if (programs.includes('bird') && this.#config.floating.mode !== 'off') {
       const bird = new BirdPlugin({
@@ -93,7 +94,7 @@ export class NodePlugins {
         onStatus: onCouchDb,
         onProgress,
       });
-      reconciler.add(plugin, () => this.#db()?.couchdb);
+      reconciler.add(plugin, () => this.#couchDb());
     }
   }
 
@@ -143,10 +144,33 @@ export class NodePlugins {
     return appDesired(input);
   }
 
-  #db(): ReturnType<typeof dbDesired> | undefined {
+  #dbHaproxy(): HaproxyDesired | undefined {
+    const input = this.#db();
+    return input === undefined ? undefined : dbHaproxy(input);
+  }
+
+  #couchDb(): CouchDbDesired | undefined {
+    const input = this.#db();
+    if (input === undefined) return undefined;
+    try {
+      return dbCouchDb(input);
+    } catch (error) {
+      if (!(error instanceof DesiredError)) throw error;
+      throw new PluginError({
+        code: error.code,
+        message: error.message,
+        next: 'correct [couchdb] in /etc/bornemisza/db.toml, then systemctl reload bornemisza@db',
+        outcome: 'terminal',
+        stateChanged: false,
+        cause: error,
+      });
+    }
+  }
+
+  #db(): DbInput | undefined {
     if (this.#certificates === undefined) return undefined;
     const { node, network, couchdb } = this.#config;
-    const input: DbInput = {
+    return {
       view: this.#dependencies.view(),
       certificates: this.#certificates,
       settings: this.#settings(),
@@ -161,7 +185,6 @@ export class NodePlugins {
         httpPort: couchdb.http_port,
       },
     };
-    return dbDesired(input);
   }
 
   #settings(): DesiredFacts['settings'] | undefined {

@@ -49,6 +49,10 @@ const LEFT_RETIRE_MS = 120_000;
 const DRAIN_MS = 2000;
 /** How long a stop waits for the programs to follow before the process ends all the same. */
 const STOP_DEADLINE_MS = 5000;
+/** The answer reaches the asker before the daemon starts again. */
+const TAKE_BACK_MS = 500;
+/** systemd.exec(5): for what only a person can mend. The unit is not started again after it. */
+const EXIT_CONFIG = 78;
 /** What the driver notes that an operator should hear of, and what to do about it. All else is for debugging. */
 const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([
   ['snapshot-unusable', 'nothing: the other members tell again who is there; look at the disk if it repeats'],
@@ -130,7 +134,11 @@ export class Node {
     this.#config = await loadConfig(role, paths);
     this.#identity = await loadIdentity(paths.state, clock.wallMs());
     this.#checkIdentity();
-    for (const { message, code, next } of this.#identity.warnings) log.warn({ code, next }, message);
+    const { warnings } = this.#identity;
+    for (const { message, code, next } of warnings) {
+      if (code === 'self-revoked') throw new OperatorError(code, message, next);
+      log.warn({ code, next }, message);
+    }
     const damaged = await this.#local.load();
     if (damaged !== undefined)
       log.warn({ next: 'run `bornemisza status` and set maintenance again if it was on' }, damaged);
@@ -209,7 +217,7 @@ export class Node {
     if (!isLocal(address)) {
       throw new OperatorError(
         'address-not-here',
-        `the private address ${address} is on no device of this host`,
+        `the private address ${address} is on no device of this host that is up`,
         `bring the private network up (ip -br addr; expected on ${network.private_device}); systemd tries again by itself`,
       );
     }
@@ -412,13 +420,21 @@ export class Node {
           return;
         }
         end(
-          1,
+          EXIT_CONFIG,
           'another process with this node’s key was there first: this is a clone or an old backup -- run `bornemisza join --reset -` with a fresh token',
         );
         return;
       case 'note':
         log.debug({ code: change.code, peer: change.peer }, change.detail);
     }
+  }
+
+  /** Somebody else's word that this node is out: duty ends before the process does, and systemd does not start it again. */
+  async #withdrawAndEnd(why: string): Promise<void> {
+    this.#phase = 'stopping';
+    this.#lookAgain(why);
+    await this.#settle('bird', STOP_DEADLINE_MS);
+    this.#dependencies.end(EXIT_CONFIG, why);
   }
 
   #onCouchDb(status: CouchDbStatus): void {
@@ -428,7 +444,7 @@ export class Node {
   }
 
   #rosterChanged(change: RosterChange): void {
-    const { log, end } = this.#dependencies;
+    const { log } = this.#dependencies;
     if (!change.changed) return;
     this.#identity.roster
       .save()
@@ -449,8 +465,7 @@ export class Node {
       });
     }
     if (change.revoked.includes(this.#identity.peerId)) {
-      end(
-        0,
+      void this.#withdrawAndEnd(
         'this node was removed from the cluster -- to come back: bornemisza join --reset - with a fresh token',
       );
       return;
@@ -835,8 +850,13 @@ export class Node {
   }
 
   async #leaveEdge(progress: (step: Progress) => void): Promise<void> {
-    await this.#settle('bird', 10_000);
-    progress({ message: 'the floating IP is withdrawn here; waiting for what is under way' });
+    if (!(await this.#settle('bird', 10_000))) {
+      throw this.#leaveRefused(
+        'BIRD does not confirm that the floating IP is withdrawn here',
+        'systemctl status bird; then leave again',
+      );
+    }
+    progress({ message: 'nothing new comes here; waiting for what is under way' });
     await pause(DRAIN_MS);
     progress({ message: 'drained' });
   }
@@ -846,8 +866,7 @@ export class Node {
     while (this.#couchdb !== undefined && this.#couchdb.phase !== 'left') {
       const plugin = this.#reconciler.status().find((each) => each.name === 'couchdb');
       if (plugin?.state === 'stopped') {
-        this.#phase = 'running';
-        throw new OperatorError('leave-refused', plugin.detail, plugin.next);
+        throw this.#leaveRefused(plugin.detail, plugin.next);
       }
       const words = this.#couchdb.waiting ?? plugin?.detail ?? '';
       if (words !== told && words !== '') progress({ message: words });
@@ -864,10 +883,30 @@ export class Node {
     while (check()?.detail !== 'connection refused' && clock.monotonicMs() < untilMs) await pause(100);
   }
 
-  async #settle(plugin: string, deadlineMs: number): Promise<void> {
+  /**
+   * A leave was announced and cannot be finished. The word is final for this incarnation, so the daemon starts again: its
+   * next one is a member like before.
+   */
+  #leaveRefused(message: string, next: string): OperatorError {
+    setTimeout(
+      () => this.#dependencies.end(1, 'the leave was refused: starting again as a member'),
+      TAKE_BACK_MS,
+    );
+    return new OperatorError(
+      'leave-refused',
+      message,
+      `${next} (the daemon starts again and stays a member)`,
+    );
+  }
+
+  /** @returns whether the plugin has nothing left to do */
+  async #settle(plugin: string, deadlineMs: number): Promise<boolean> {
     const untilMs = this.#dependencies.clock.monotonicMs() + deadlineMs;
-    while (!this.#reconciler.converged(plugin) && this.#dependencies.clock.monotonicMs() < untilMs)
+    while (!this.#reconciler.converged(plugin)) {
+      if (this.#dependencies.clock.monotonicMs() > untilMs) return false;
       await pause(20);
+    }
+    return true;
   }
 
   async token({ role, ttlMs }: { role: Role; ttlMs: number }) {
@@ -961,12 +1000,11 @@ export class Node {
     try {
       const config = await loadConfig(this.#options.role, this.#options.paths);
       const before = this.#config;
-      const fixed = ['node', 'network', 'membership'] as const;
-      const differing = fixed.filter((key) => JSON.stringify(config[key]) !== JSON.stringify(before[key]));
+      const differing = readAtStartOnly(before, config);
       if (differing.length > 0) {
         throw new OperatorError(
           'reload-needs-restart',
-          `[${differing.join('], [')}] changed`,
+          `${differing.join(', ')} changed, which is read at the start only`,
           `restart the daemon: systemctl restart bornemisza@${config.role} (HAProxy, BIRD and CouchDB keep running)`,
         );
       }
@@ -1022,6 +1060,21 @@ function listenRefused(error: unknown): unknown {
       ? 'find it with `ss -ltnp` and end it, or set network.libp2p_port; the daemon tries again by itself'
       : 'see `ip -br addr`; the daemon tries again by itself';
   return new OperatorError(error.code, error.message, next, { cause: error });
+}
+
+/** What a running daemon cannot take over: its identity, its addresses, and which programs it keeps. */
+function readAtStartOnly(before: Config, after: Config): string[] {
+  const parts = (config: Config): Record<string, unknown> => ({
+    '[node]': config.node,
+    '[network]': config.network,
+    '[membership]': config.membership,
+    '[floating] mode': config.floating.mode === 'off',
+    '[floating] device': config.floating.device,
+    '[couchdb] http_port': config.couchdb.http_port,
+    '[log]': config.log,
+  });
+  const [was, is] = [parts(before), parts(after)];
+  return Object.keys(was).filter((key) => JSON.stringify(was[key]) !== JSON.stringify(is[key]));
 }
 
 function leftAlready(role: Role): OperatorError {

@@ -60,7 +60,7 @@ interface Slot {
   running: Promise<void> | undefined;
   failures: number;
   /** The program was started anew behind our back, and nobody has said yet that all is well. */
-  restarted: boolean;
+  restarted: string | undefined;
   lastRunMs: number;
   lastConvergedMs: number | undefined;
   /** After a terminal error: the desired state that caused it. Only another one, or the operator, starts a new try. */
@@ -93,7 +93,7 @@ export class Reconciler {
   add<D, O, C extends PlannedChange, K>(plugin: Plugin<D, O, C, K>, desired: () => D | undefined): void {
     const endWatch = plugin.watch?.((what, restarted = false) => {
       const slot = this.#slots.get(plugin.name);
-      if (slot !== undefined && restarted) slot.restarted = true;
+      if (slot !== undefined && restarted) slot.restarted = what;
       this.trigger(what, plugin.name);
     });
     this.#slots.set(plugin.name, {
@@ -107,7 +107,7 @@ export class Reconciler {
       reasons: [],
       running: undefined,
       failures: 0,
-      restarted: false,
+      restarted: undefined,
       lastRunMs: Number.NEGATIVE_INFINITY,
       lastConvergedMs: undefined,
       refusedDesired: undefined,
@@ -277,9 +277,10 @@ export class Reconciler {
     changes: readonly PlannedChange[],
     durationMs: number,
   ): void {
-    const recovered = slot.failures > 0 || slot.restarted;
+    const { restarted } = slot;
+    const recovered = slot.failures > 0 || restarted !== undefined;
     slot.failures = 0;
-    slot.restarted = false;
+    slot.restarted = undefined;
     slot.error = undefined;
     slot.refusedDesired = undefined;
     slot.changing = '';
@@ -290,7 +291,9 @@ export class Reconciler {
       changes.length === 0
         ? `${slot.plugin.name} is as it should be again`
         : `${slot.plugin.name}: ${changes[0]?.summary ?? ''}${changes.length > 1 ? ` and ${changes.length - 1} more` : ''}`;
-    this.#audit(slot, reasons, changes, { summary, result: 'ok', durationMs });
+    // A run that was already under way answers for it as well.
+    const why = restarted === undefined ? reasons : [...new Set([restarted, ...reasons])];
+    this.#audit(slot, why, changes, { summary, result: 'ok', durationMs });
     // A plugin that works in steps (CouchDB) is looked at again until nothing is left to do.
     if (changes.length > 0) this.trigger('after a change', slot.plugin.name);
   }

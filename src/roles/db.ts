@@ -2,7 +2,6 @@ import {
   couchDbDesired,
   type CouchDbDesired,
   type DesiredFacts,
-  mayServe,
   type MemberFacts,
   type MemberPhase,
 } from '../plugins/couchdb/desired.ts';
@@ -31,14 +30,8 @@ export interface DbInput {
   readonly leaving: boolean;
 }
 
-export function dbDesired(input: DbInput): {
-  readonly haproxy: DbHaproxy;
-  readonly couchdb: CouchDbDesired | undefined;
-} {
-  return { haproxy: haproxyOf(input), couchdb: couchDbOf(input) };
-}
-
-function haproxyOf({ view, config, certificates }: DbInput): DbHaproxy {
+/** The doors of a db node. They stand whatever may be wrong with CouchDB’s settings. */
+export function dbHaproxy({ view, config, certificates }: DbInput): DbHaproxy {
   const peers = view.members.filter((member) => member.record.role === 'db' && !member.self);
   return {
     instance: 'db',
@@ -65,7 +58,8 @@ function servingOnly(group: PeerGroup, members: readonly EffectiveMember[]): Pee
   };
 }
 
-function couchDbOf({ view, settings, removed, leaving }: DbInput): CouchDbDesired | undefined {
+/** @throws DesiredError for a value that could not stand in CouchDB’s files */
+export function dbCouchDb({ view, settings, removed, leaving }: DbInput): CouchDbDesired | undefined {
   if (settings === undefined) return undefined;
   const databases = view.members.filter((member) => member.record.role === 'db');
   const members: MemberFacts[] = [
@@ -96,5 +90,3 @@ function mayRestart(databases: readonly EffectiveMember[]): boolean {
     (member) => member.self || member.state !== 'alive' || member.record.health === 'up',
   );
 }
-
-export { mayServe };

@@ -95,7 +95,10 @@ export class Checks {
   async decided(withinMs: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, withinMs);
-    await Promise.race([promise, Promise.all([...this.#running.values()].map((each) => each.decided.promise))]);
+    await Promise.race([
+      promise,
+      Promise.all([...this.#running.values()].map((each) => each.decided.promise)),
+    ]);
     clearTimeout(timer);
   }
 

@@ -132,12 +132,16 @@ function checkedNames(desk: Desk, request: JoinRequest, { token, remoteAddress }
     throw refused(
       'address-outside-network',
       message,
-      'Give the address of the private device with --address.',
+      'Give the address of the private device with --private-address.',
     );
   }
   if (address !== remoteAddress) {
     const message = `The joiner says ${address} but comes from ${remoteAddress}.`;
-    throw refused('address-not-yours', message, 'Give the address of the private device with --address.');
+    throw refused(
+      'address-not-yours',
+      message,
+      'Give the address of the private device with --private-address.',
+    );
   }
   return { host, role, address };
 }
@@ -209,7 +213,7 @@ function joined(first: RosterChange | undefined, second: RosterChange): RosterCh
 }
 
 const FRESH = 'Create a fresh one with "bornemisza token create" and join with that.';
-const RESET = 'Run "bornemisza join --reset", which makes a new key, with a fresh token.';
+const RESET = 'Run "bornemisza join --reset -", which makes a new key, with a fresh token.';
 
 function used(): IdentityError {
   return refused('token-used', 'The token was used by another node.', FRESH);

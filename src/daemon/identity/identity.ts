@@ -187,7 +187,7 @@ function addOwn(roster: Roster, own: NodeCertificate): IdentityWarning[] {
     {
       code: 'self-revoked',
       message: `This node (${own.name}) was removed from the cluster ${own.cluster}.`,
-      next: 'To come back, run "bornemisza join --reset" with a fresh token.',
+      next: 'To come back, run "bornemisza join --reset -" with a fresh token.',
     },
   ];
 }
@@ -355,7 +355,7 @@ function notRenewable(peerId: PeerId, revoked: boolean): IdentityError {
   return new IdentityError({
     code: revoked ? 'peer-revoked' : 'peer-unknown',
     message: revoked ? `${peerId} was removed from the cluster.` : `${peerId} was never admitted.`,
-    next: 'Join that machine again: "bornemisza join --reset" with a fresh token.',
+    next: 'Join that machine again: "bornemisza join --reset -" with a fresh token.',
   });
 }
 

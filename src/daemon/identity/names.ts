@@ -45,7 +45,7 @@ export function parseAddress(text: string): string {
   throw new IdentityError({
     code: 'address-invalid',
     message: `${shown(text)} is not an IPv4 address of a host.`,
-    next: 'Give the address of the private device, such as 10.0.0.5, with --address.',
+    next: 'Give the address of the private device, such as 10.0.0.5, with --private-address.',
   });
 }
 

@@ -47,7 +47,7 @@ export function nodeKeyFromPem(pem: string): NodeKey {
   throw new IdentityError({
     code: 'node-key-malformed',
     message: 'The node key is not an Ed25519 private key in PEM.',
-    next: 'Restore the file from a backup, or set the state aside with "bornemisza join --reset" and join again.',
+    next: 'Restore the file from a backup, or set the state aside with "bornemisza join --reset -" and join again.',
   });
 }
 

@@ -408,7 +408,7 @@ function peerRevoked(certificate: NodeCertificate): IdentityError {
   return new IdentityError({
     code: 'peer-revoked',
     message: `${certificate.name} (${certificate.peerId}) was removed from the cluster.`,
-    next: 'Its machine can come back with a new key: "bornemisza join --reset" with a fresh token.',
+    next: 'Its machine can come back with a new key: "bornemisza join --reset -" with a fresh token.',
   });
 }
 

@@ -66,7 +66,7 @@ export async function stateOf(stateDir: string): Promise<StateOf> {
   throw new IdentityError({
     code: 'state-damaged',
     message: `${join(stateDir, FILES.cluster)} is missing although this node has a key.`,
-    next: 'Restore the file from a backup, or set the state aside with "bornemisza join --reset" and join again.',
+    next: 'Restore the file from a backup, or set the state aside with "bornemisza join --reset -" and join again.',
   });
 }
 
@@ -322,7 +322,7 @@ export function damaged(path: string): IdentityError {
   return new IdentityError({
     code: 'state-file-damaged',
     message: `${path} is damaged or cut short.`,
-    next: 'Restore it from a backup, or set the state aside with "bornemisza join --reset" and join again.',
+    next: 'Restore it from a backup, or set the state aside with "bornemisza join --reset -" and join again.',
   });
 }
 
@@ -344,7 +344,7 @@ export function fileError(path: string, error: unknown): IdentityError {
   }
   if (isCode(error, 'ENOENT')) {
     const next =
-      'Restore it from a backup, or set the state aside with "bornemisza join --reset" and join again.';
+      'Restore it from a backup, or set the state aside with "bornemisza join --reset -" and join again.';
     return new IdentityError({
       code: 'state-file-missing',
       message: `${path} is missing.`,

@@ -328,6 +328,6 @@ function addressNotHere(address: string): IdentityError {
   return new IdentityError({
     code: 'address-not-here',
     message: `${address} is not an address of this host.`,
-    next: 'Give the address of the private device, as "ip -4 addr" prints it, with --address.',
+    next: 'Give the address of the private device, as "ip -4 addr" prints it, with --private-address.',
   });
 }

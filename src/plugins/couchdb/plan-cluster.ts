@@ -17,7 +17,7 @@ import {
   stayersOf,
 } from './cluster.ts';
 import { clusterDigest } from './config.ts';
-import { addressOf, type CouchDbDesired, type DesiredMember } from './desired.ts';
+import type { CouchDbDesired, DesiredMember } from './desired.ts';
 import type { Mark, NodeDocument, Server } from './observed.ts';
 import {
   idOf,
@@ -86,7 +86,7 @@ function strangers(desired: CouchDbDesired, server: Server): Alarm[] {
     .map((node) => ({
       code: 'couchdb-stranger',
       message: `${node} is in the CouchDB cluster and in no roster`,
-      next: `if it is gone for good: bornemisza remove --dead ${addressOf(node)}`,
+      next: 'bring its machine in with a token; if it is gone for good, delete its node document (docs/operations.md, “A stranger in CouchDB”)',
     }));
 }
 

@@ -100,7 +100,8 @@ function planFiles(
   const why = restartReason(desired, observed, directory, seeds, changes.length > 0);
   if (why === undefined || observed.restartPending) return { changes, waiting: undefined };
   // One node at a time is for those that serve; one that does not run takes nothing from anybody by starting.
-  if (!desired.mayRestart && observed.http.kind !== 'down') return { changes, waiting: `a restart (${why}), which waits for its turn` };
+  if (!desired.mayRestart && observed.http.kind !== 'down')
+    return { changes, waiting: `a restart (${why}), which waits for its turn` };
   return {
     changes: [...changes, { kind: 'restart', summary: `restart CouchDB: ${why}` }],
     waiting: undefined,

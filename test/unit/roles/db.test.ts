@@ -1,7 +1,9 @@
 import t from 'tap';
-import { dbDesired } from '../../../src/roles/db.ts';
+import { dbCouchDb, dbHaproxy, type DbInput } from '../../../src/roles/db.ts';
 import type { EffectiveMember } from '../../../src/roles/effective.ts';
 import { type MemberCase, member, view } from './cases.ts';
+
+const dbDesired = (input: DbInput) => ({ haproxy: dbHaproxy(input), couchdb: dbCouchDb(input) });
 
 const self = member('db1/db', { self: true });
 const desiredOf = (members: readonly EffectiveMember[]) =>
