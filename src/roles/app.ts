@@ -128,7 +128,9 @@ function serviceServer(
 ): PeerGroup['servers'] {
   const own = config.services.find((each) => each.name === service);
   const said = member.record.services.find((each) => each.name === service);
-  if (member.self ? own?.local !== true : said === undefined) return [];
+  // One that was not heard yet said nothing either way: while a guard keeps it, its check decides.
+  const kept = !Number.isFinite(member.freshMs) && member.rotation !== 'out';
+  if (member.self ? own?.local !== true : said === undefined && !kept) return [];
   const server = serverOf(member, config.doorPort);
   // The node as a whole may be down for a reason that is not this service’s (it finds no database): its own word about
   // the service counts, and HAProxy's check beside it.
