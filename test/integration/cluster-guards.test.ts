@@ -1,0 +1,259 @@
+import t from 'tap';
+import { Cluster, type Instance } from '../lab/cluster.ts';
+import { until } from '../support/until.ts';
+import {
+  allUp,
+  haproxyOf,
+  inOneLine,
+  killDaemon,
+  nextEntry,
+  PATIENCE_MS,
+  programs,
+  reviveDaemon,
+  serverIs,
+  serving,
+  trailEnd,
+} from './cluster-bed.ts';
+
+/** Each guard, shown by what HAProxy, the provider’s router and the audit trail say when it has something to hold. */
+t.setTimeout(400_000);
+
+const FLOATING = '203.0.113.10';
+const REFUSED = 5;
+
+let cluster: Cluster;
+let app1: Instance;
+let app2: Instance;
+let db1: Instance;
+let db2: Instance;
+
+t.before(async () => {
+  cluster = await Cluster.create({ app: 2, db: 2 });
+  app1 = cluster.instance('app1');
+  app2 = cluster.instance('app2');
+  db1 = cluster.instance('db1');
+  db2 = cluster.instance('db2');
+  // Checks fail again and again here; the damping of their return is a matter of other tests.
+  for (const { host, role } of cluster.instances) {
+    await host.must([
+      'sh',
+      '-c',
+      `printf '\\n[health]\\ndamping_ms = 500\\n' >>/etc/bornemisza/${role}.toml`,
+    ]);
+    await host.restart(`bornemisza@${role}.service`);
+  }
+  await allUp(cluster);
+  await announced('app1', 'app2');
+});
+t.teardown(() => cluster?.close());
+
+const announced = (...hosts: string[]): Promise<void> =>
+  cluster.lab.router.waitForAnnouncers(FLOATING, hosts, PATIENCE_MS);
+
+/** Runs `bornemisza ARGS` on an instance’s host as its operator would, whatever comes of it. */
+const operator = ({ host, role }: Instance, ...args: readonly string[]) =>
+  host.exec(['bornemisza', ...args, '--role', role], { timeoutMs: PATIENCE_MS });
+
+const sees = (
+  watcher: Instance,
+  name: string,
+  what: Partial<Awaited<ReturnType<Cluster['members']>>[number]>,
+): Promise<true> =>
+  until(
+    async () => {
+      const row = (await cluster.members(watcher)).find((each) => each.name === name);
+      const differs = Object.entries(what).filter(([key, value]) => row?.[key as 'state'] !== value);
+      if (differs.length > 0) throw new Error(JSON.stringify(row));
+      return true as const;
+    },
+    { deadlineMs: PATIENCE_MS, everyMs: 200, what: `${name} as ${JSON.stringify(what)} to ${watcher.name}` },
+  );
+
+t.test('a dead daemon is not a dead service: only a failed check beside it takes a server out', async (t) => {
+  const end = await trailEnd(cluster, app1);
+  await killDaemon(db2);
+  await sees(app1, 'db2/db', { state: 'dead' });
+  // The second, faster check is on and decides: it passes.
+  await serverIs(cluster, app1, 'db_nodes.unwatched/db2', 'UP');
+  await sees(app1, 'db2/db', { rotation: 'unwatched' });
+  await until(async () => (await cluster.status(app1)).plugins.every(({ state }) => state === 'converged'), {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 100,
+  });
+  t.equal((await serving(cluster, app1))['db_nodes/db2'], 'UP', 'its CouchDB gets requests as before');
+  t.equal((await serving(cluster, app2))['db_nodes/db2'], 'UP');
+
+  await db2.host.stop(haproxyOf(db2));
+  await serverIs(cluster, app1, 'db_nodes/db2', 'MAINT');
+  const entry = await nextEntry(cluster, app1, end, (each) =>
+    /db_nodes\/db2: ready → maint/.test(inOneLine(each)),
+  );
+  t.match(inOneLine(entry), /its daemon is dead; its own check decides, and its check fails/);
+  t.match(entry.subjects, ['db2/db'], 'so that `explain db2` finds it');
+
+  await db2.host.start(haproxyOf(db2));
+  await serverIs(cluster, app1, 'db_nodes/db2', 'UP');
+  await reviveDaemon(db2);
+  await allUp(cluster);
+});
+
+t.test('nothing before the first sync: who hears nobody after a start keeps everybody', async (t) => {
+  const before = await programs(app1);
+  const end = await trailEnd(cluster, app1);
+  await killDaemon(app1);
+  // Daemons cannot speak with it, while the doors of HAProxy stay open; and it knows no member from before.
+  await app1.host.must(['nft', '-f', '-'], {
+    stdin: `table inet deaf {
+      chain in { type filter hook input priority 0; tcp dport { 4101, 4103 } drop; tcp sport { 4101, 4103 } drop; }
+    }`,
+  });
+  await app1.host.must(['rm', '/var/lib/bornemisza/app/members.snapshot']);
+  await reviveDaemon(app1);
+  const status = await until(
+    async () => {
+      const now = await cluster.status(app1);
+      return now.phase === 'running' && now.plugins.every(({ state }) => state === 'converged')
+        ? now
+        : undefined;
+    },
+    { deadlineMs: PATIENCE_MS, everyMs: 100 },
+  );
+  t.equal(status.synced, false);
+  t.match(status.held.join(), /not synced yet: .*db1\/db/);
+  t.equal((await cluster.members(app1)).find(({ name }) => name === 'db1/db')?.state, 'absent');
+  t.strictSame(await serving(cluster, app1), {
+    'db_nodes/db1': 'UP',
+    'db_nodes/db2': 'UP',
+    'local_site/_local': 'UP',
+    'svc_site/app1': 'UP',
+    'svc_site/app2': 'UP',
+  });
+  t.equal(await programs(app1), before, 'not even a reload');
+  // Its own word is not held: it is up, and says so.
+  await announced('app1', 'app2');
+
+  await app1.host.must(['nft', 'delete', 'table', 'inet', 'deaf']);
+  await nextEntry(
+    cluster,
+    app1,
+    end,
+    ({ kind, summary }) => kind === 'guard' && summary.startsWith('first sync done'),
+  );
+  await allUp(cluster);
+  t.strictSame((await cluster.status(app1)).held, []);
+});
+
+t.test('when every db node vanishes at once', async (t) => {
+  const end = await trailEnd(cluster, app1);
+  await Promise.all([db1.host.powerCut(), db2.host.powerCut()]);
+
+  await t.test('the landslide is held, and said', async (t) => {
+    const entry = await nextEntry(
+      cluster,
+      app1,
+      end,
+      ({ kind, result }) => kind === 'guard' && result === 'held',
+    );
+    t.match(entry.summary, /landslide: db1\/db, db2\/db vanished.*bornemisza guards release/);
+    t.match(entry.subjects, ['db1/db', 'db2/db']);
+    for (const app of [app1, app2]) {
+      for (const name of ['db1', 'db2']) {
+        // HAProxy's own check goes on: configured, and down.
+        await serverIs(cluster, app, `db_nodes/${name}`, 'DOWN');
+        await sees(app, `${name}/db`, { state: 'dead', rotation: 'in' });
+      }
+      await nextEntry(cluster, app, 0, ({ summary }) => summary.startsWith('held: landslide'));
+    }
+  });
+
+  await t.test('the last one standing: all are down and say so, so all go on announcing', async (t) => {
+    await sees(app1, 'app2/app', { state: 'alive', health: 'down' });
+    await sees(app2, 'app1/app', { state: 'alive', health: 'down' });
+    await announced('app1', 'app2');
+    for (const app of [app1, app2]) {
+      const { health, announcing } = await cluster.status(app);
+      t.match({ health, announcing }, { health: 'down', announcing: true }, app.name);
+    }
+  });
+
+  await t.test('nobody announces while its HAProxy does not answer, last one standing or not', async () => {
+    await app2.host.stop(haproxyOf(app2));
+    await announced('app1');
+    await app2.host.start(haproxyOf(app2));
+    await announced('app1', 'app2');
+  });
+
+  await t.test('the operator releases it on one node', async (t) => {
+    const { code, stdout, stderr } = await operator(app1, 'guards', 'release');
+    t.equal(code, 0, stderr);
+    t.match(stdout, /1 held, now released/);
+    for (const name of ['db1', 'db2']) await serverIs(cluster, app1, `db_nodes/${name}`, 'MAINT');
+    t.strictSame((await cluster.status(app1)).held, []);
+    t.equal((await serving(cluster, app2))['db_nodes/db1'], 'DOWN', 'the other still holds');
+    t.equal((await cluster.status(app2)).held.length, 1);
+  });
+
+  await t.test('their return ends it', async (t) => {
+    const heldSince = await trailEnd(cluster, app2);
+    await Promise.all([db1.host.boot(), db2.host.boot()]);
+    await nextEntry(cluster, app2, heldSince, ({ summary }) =>
+      summary.startsWith('no longer held: landslide'),
+    );
+    for (const app of [app1, app2])
+      for (const name of ['db1', 'db2']) await serverIs(cluster, app, `db_nodes/${name}`, 'UP');
+    await allUp(cluster);
+    t.strictSame((await cluster.status(app2)).held, []);
+    await announced('app1', 'app2');
+  });
+});
+
+t.test('not heard is not down: who hears no peer and fails its own check withdraws', async (t) => {
+  await app2.host.cut({ device: 'private' });
+  await announced('app1');
+  const { health, announcing } = await cluster.status(app2);
+  t.match({ health, announcing }, { health: 'down', announcing: false });
+  t.equal((await cluster.status(app1)).health, 'up');
+  const answer = await cluster.lab.client.request({ url: `https://${FLOATING}/` });
+  t.equal(answer.status, 200);
+  await app2.host.heal();
+  await allUp(cluster);
+  await announced('app1', 'app2');
+});
+
+t.test('what would empty a role is refused at the asker without --force', async (t) => {
+  const first = await operator(app2, 'maintenance', 'on');
+  t.equal(first.code, 0, first.stderr);
+  await announced('app1');
+  await serverIs(cluster, app1, 'svc_site/app2', 'MAINT');
+  for (const args of [['maintenance', 'on'], ['leave']]) {
+    const { code, stderr } = await operator(app1, ...args);
+    t.equal(code, REFUSED, `${args.join(' ')}: ${stderr}`);
+    t.match(stderr, /app1\/app is the last app node in rotation/);
+  }
+  const { phase, maintenance } = await cluster.status(app1);
+  t.match({ phase, maintenance }, { phase: 'running', maintenance: false });
+  t.strictSame(await cluster.lab.router.announcers(FLOATING), ['app1']);
+
+  const forced = await operator(app1, 'maintenance', 'on', '--force');
+  t.equal(forced.code, 0, forced.stderr);
+  await announced();
+  t.strictSame((await cluster.status(app1)).held, [], 'once announced, it is not held');
+  t.equal((await operator(app1, 'maintenance', 'off')).code, 0);
+  await announced('app1');
+});
+
+t.test('maintenance survives a reboot', async (t) => {
+  t.equal((await cluster.status(app2)).maintenance, true, 'as the test before left it');
+  await app2.host.reboot();
+  await until(async () => (await cluster.status(app2)).health === 'up', {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
+  await sees(app1, 'app2/app', { state: 'alive', maintenance: true, rotation: 'out' });
+  await serverIs(cluster, app1, 'svc_site/app2', 'MAINT');
+  t.strictSame(await cluster.lab.router.announcers(FLOATING), ['app1']);
+  t.equal((await cluster.status(app2)).announcing, false);
+  t.equal((await operator(app2, 'maintenance', 'off')).code, 0);
+  await announced('app1', 'app2');
+  await serverIs(cluster, app1, 'svc_site/app2', 'UP');
+});
