@@ -1,0 +1,279 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { build } from 'esbuild';
+import t from 'tap';
+import { Cluster, type Instance } from '../lab/cluster.ts';
+import { until } from '../support/until.ts';
+
+/**
+ * Bad input on a whole host, under systemd. What is judged is what an operator has to go by: `bornemisza status` and
+ * `journalctl -u bornemisza@ROLE -p warning`. And what serves goes on serving.
+ */
+t.setTimeout(300_000);
+const PATIENCE_MS = 35_000;
+/** What is wrong is said within seconds. */
+const SAID_WITHIN_MS = 15_000;
+const SERVICE = '/etc/bornemisza/services.d/extra.toml';
+const extra = (port: number): string => `name = "extra"\nport = ${port}\npath_prefix = "/extra"\n`;
+
+let cluster: Cluster;
+let app: Instance;
+let db: Instance;
+
+t.before(async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'bm-bad-host-'));
+  t.teardown(() => rm(directory, { recursive: true, force: true }));
+  const bundle = join(directory, 'bornemisza.mjs');
+  await build({
+    entryPoints: [resolve(import.meta.dirname, '../../src/bornemisza.ts')],
+    outfile: bundle,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    banner: {
+      js: "import { createRequire as requireForBundle } from 'node:module';\nconst require = requireForBundle(import.meta.url);",
+    },
+    logLevel: 'error',
+  });
+  cluster = await Cluster.create({ app: 1, db: 1, bundle });
+  app = cluster.instance('app1');
+  db = cluster.instance('db1');
+  await cluster.settled(PATIENCE_MS);
+});
+t.teardown(() => cluster?.close());
+
+const unitOf = ({ role }: Instance): string => `bornemisza@${role}.service`;
+
+/** What the unit's journal has from here on, warnings and worse only. */
+async function warnings(of: Instance): Promise<() => Promise<string>> {
+  const read = (): Promise<string> =>
+    of.host.must(['journalctl', '-u', unitOf(of), '-p', 'warning', '-o', 'cat', '--no-pager']);
+  const { length } = await read();
+  return async () => (await read()).slice(length);
+}
+
+async function says(what: () => Promise<string>, said: RegExp): Promise<string> {
+  let last = '';
+  await until(
+    async () => {
+      last = await what();
+      if (said.test(last)) return true;
+      throw new Error(last);
+    },
+    { deadlineMs: SAID_WITHIN_MS, everyMs: 200, what: String(said) },
+  );
+  return last;
+}
+
+/** What `bornemisza status` says, as compact JSON: the table for people would wrap its lines. */
+const status = async (of: Instance): Promise<string> => {
+  const { stdout, code, stderr } = await of.host.exec(['bornemisza', 'status', '--role', of.role, '--json']);
+  if (code !== 0) throw new Error(stdout + stderr);
+  return JSON.stringify(JSON.parse(stdout));
+};
+
+/** Whether the edge answers, as a client sees it. */
+const serves = async (): Promise<boolean> => {
+  const asked = await app.host.exec([
+    'curl',
+    '-sk',
+    '--max-time',
+    '5',
+    '-o',
+    '/dev/null',
+    '-w',
+    '%{http_code}',
+    'https://127.0.0.1/',
+  ]);
+  return asked.stdout === '200';
+};
+const reload = (): Promise<string> => app.host.must(['systemctl', 'reload', unitOf(app)]);
+const running = (of: Instance) =>
+  of.host.waitForUnit(unitOf(of), ({ active, sub }) => active === 'active' && sub === 'running', PATIENCE_MS);
+
+t.test(
+  'an unknown key: the daemon stays down with one line, HAProxy serves on, a reload is refused',
+  async (t) => {
+    const { host } = app;
+    const before = await host.readFile('/etc/bornemisza/app.toml');
+    const heard = await warnings(app);
+    await host.must(['sed', '-i', 's/^\\[log\\]/[log]\\nlevle = "debug"/', '/etc/bornemisza/app.toml']);
+    await reload();
+    await says(heard, /app\.toml: unknown key "log\.levle"; did you mean "level"\? -- correct the file/);
+    t.match(await cluster.status(app), { phase: 'running', health: 'up' }, 'the good one goes on');
+
+    await host.exec(['systemctl', 'restart', unitOf(app)]);
+    const failed = await host.waitForUnit(unitOf(app), ({ active }) => active === 'failed', PATIENCE_MS);
+    t.match(failed, { result: 'exit-code' });
+    t.ok(await serves(), 'HAProxy serves on');
+    t.match(await host.exec(['bornemisza', 'status']), { code: 3, stderr: /bornemisza@app is not running/ });
+    t.match(await host.exec(['bornemisza', 'config', 'check']), { code: 1, stderr: /did you mean "level"/ });
+    const { restarts } = await host.unit(unitOf(app));
+    await host.must(['sh', '-c', `cat >/etc/bornemisza/app.toml`], { stdin: before });
+    t.equal((await host.unit(unitOf(app))).restarts, restarts, 'not tried again each second');
+    await host.start(unitOf(app));
+    await cluster.settled(PATIENCE_MS);
+  },
+);
+
+t.test('the libp2p port in use, and the private address gone: tried again until it is there', async (t) => {
+  const { host } = app;
+  await host.stop(unitOf(app));
+  const heard = await warnings(app);
+  const holder = [
+    'systemd-run',
+    '--unit=holder',
+    'socat',
+    `TCP-LISTEN:4101,bind=${host.privateAddress},fork,reuseaddr`,
+    '-',
+  ];
+  await host.must(holder);
+  await until(async () => (await host.must(['ss', '-ltn'])).includes(':4101'), { deadlineMs: PATIENCE_MS });
+  await host.exec(['systemctl', 'start', '--no-block', unitOf(app)]);
+  await says(heard, /another program listens on 10\.77\.0\.\d+:4101 -- find it with `ss -ltnp`/);
+  await host.must(['ip', 'addr', 'del', `${host.privateAddress}/24`, 'dev', 'eth1']);
+  await host.must(['systemctl', 'stop', 'holder']);
+  const gone = await says(
+    heard,
+    /the private address 10\.77\.0\.\d+ is on no device of this host that is up -- bring the private network up \(ip -br addr; expected on eth1\); systemd tries again/,
+  );
+  t.notMatch(gone, /report this|a bug/);
+  await host.must(['ip', 'addr', 'add', `${host.privateAddress}/24`, 'dev', 'eth1']);
+  await running(app);
+  await cluster.settled(PATIENCE_MS);
+});
+
+t.test(
+  'the private network goes down while all runs: it is said, nothing is taken out, and it comes back',
+  async (t) => {
+    const heard = await warnings(app);
+    t.teardown(() => app.host.heal('private'));
+    await app.host.unplug('private');
+    await says(() => status(app), /"dead":1,.*"database","health":"down"/);
+    t.ok(await serves(), 'the static site needs no private network');
+    await says(heard, /database is down: |db1\/db|held/);
+    await app.host.heal('private');
+    await cluster.settled(PATIENCE_MS);
+  },
+);
+
+t.test('443 in use when HAProxy starts: both journals lead there, and it heals by itself', async () => {
+  const { host } = app;
+  const heard = await warnings(app);
+  await host.stop('bornemisza-haproxy@app.service');
+  await host.must(['systemd-run', '--unit=holder443', 'socat', 'TCP-LISTEN:443,fork,reuseaddr', '-']);
+  await until(async () => (await host.must(['ss', '-ltn'])).includes(':443'), { deadlineMs: PATIENCE_MS });
+  await host.exec(['systemctl', 'start', '--no-block', 'bornemisza-haproxy@app.service']);
+  await says(() => status(app), /"haproxy","health":"down"/);
+  await says(heard, /HAProxy is not running: .* -- .*journal/);
+  await says(
+    () => host.journal('bornemisza-haproxy@app.service'),
+    /cannot bind socket \(Address already in use\) for \[0\.0\.0\.0:443\]/,
+  );
+  await host.must(['systemctl', 'stop', 'holder443']);
+  await until(serves, { deadlineMs: PATIENCE_MS });
+  await cluster.settled(PATIENCE_MS);
+});
+
+t.test(
+  'HAProxy not installed, and a certificate that it refuses: the last good configuration serves',
+  async (t) => {
+    const { host } = app;
+    const heard = await warnings(app);
+    const haproxy = (await host.must(['sh', '-c', 'readlink -f "$(command -v haproxy)"'])).trim();
+    await host.must(['mv', haproxy, `${haproxy}.away`]);
+    await host.writeFile(SERVICE, { content: extra(8081), group: 'bornemisza', mode: 0o640 });
+    await reload();
+    await says(heard, /haproxy is not installed -- /);
+    await says(() => status(app), /haproxy is not installed/);
+    t.ok(await serves());
+    await host.must(['mv', `${haproxy}.away`, haproxy]);
+    await host.must(['rm', SERVICE]);
+    await reload();
+
+    const before = await host.readFile('/etc/bornemisza/app.toml');
+    const pem =
+      '-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nbm90IG9uZQ==\n-----END PRIVATE KEY-----\n';
+    await host.writeFile('/etc/bornemisza/site.pem', { content: pem, group: 'bornemisza', mode: 0o640 });
+    await host.must([
+      'sed',
+      '-i',
+      's#^\\[edge\\]#[edge]\\ncertificate = "/etc/bornemisza/site.pem"#',
+      '/etc/bornemisza/app.toml',
+    ]);
+    await reload();
+    await says(
+      () => status(app),
+      /HAProxy refuses the new configuration: .*site|HAProxy refuses the new configuration: .*pem/i,
+    );
+    t.ok(await serves());
+    await host.must(['sh', '-c', 'cat >/etc/bornemisza/app.toml'], { stdin: before });
+    await reload();
+    await cluster.settled(PATIENCE_MS);
+  },
+);
+
+t.test(
+  'a full disk at the moment of a change: said once, the old one serves, and it is tried again',
+  async (t) => {
+    const { host } = app;
+    const heard = await warnings(app);
+    await host.writeFile(SERVICE, { content: extra(8082), group: 'bornemisza', mode: 0o640 });
+    await host.fillDisk('/var/lib');
+    await reload();
+    const said = await says(
+      heard,
+      /no space left to write \/var\/lib\/bornemisza\/haproxy\/app\/\S+ -- free space: df -h/,
+    );
+    t.notMatch(said, /a bug/);
+    await says(() => status(app), /no space left to write/);
+    t.ok(await serves());
+    const refused = await host.exec(['bornemisza', 'maintenance', 'on', '--force', '--role', 'app']);
+    t.equal(refused.code, 1);
+    t.match(
+      refused.stderr,
+      /The disk is full: \S+local\.json could not be written\.?\n {2}next: Free some space/,
+    );
+    t.equal((await cluster.status(app)).maintenance, false, 'what cannot be kept is not promised');
+    // An orderly end and a start on the full disk: HAProxy goes on, and the daemon too.
+    await host.restart(unitOf(app));
+    t.notMatch(await heard(), /a bug|unhandled/);
+    t.ok(await serves());
+    t.match(await cluster.status(app), { name: 'app1/app' });
+    t.ok((await heard()).split('\n').length < 40, await heard());
+    await host.freeDisk('/var/lib');
+    await until(
+      async () => (await host.readFile('/var/lib/bornemisza/haproxy/app/haproxy.cfg')).includes('extra'),
+      {
+        deadlineMs: PATIENCE_MS,
+        everyMs: 500,
+        what: 'the change to be made after all',
+      },
+    );
+    await host.must(['rm', SERVICE]);
+    await reload();
+    await cluster.settled(PATIENCE_MS);
+  },
+);
+
+t.test('CouchDB with another password: asked once, said in one sentence, well after a reload', async (t) => {
+  const { host } = db;
+  const heard = await warnings(db);
+  const secrets = JSON.parse(await host.readFile('/var/lib/bornemisza/db/secrets.json')) as {
+    admin: { user: string; password: string };
+  };
+  await cluster.couch(host, `/_node/_local/_config/admins/${secrets.admin.user}`, 'PUT', '"another one"');
+  await host.must(['systemctl', 'reload', unitOf(db)]);
+  await says(
+    () => status(db),
+    /CouchDB refuses the administrator’s password; it is not asked again.*remove \[admins\] from its local\.ini/,
+  );
+  await says(heard, /CouchDB refuses the administrator’s password/);
+  t.notMatch(await heard(), secrets.admin.password);
+  await host.must(['sed', '-i', '/^\\[admins\\]/,/^$/d', '/var/lib/couchdb/local.ini']);
+  await host.must(['systemctl', 'restart', 'couchdb.service']);
+  await host.must(['systemctl', 'reload', unitOf(db)]);
+  await cluster.settled(PATIENCE_MS);
+});
