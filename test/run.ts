@@ -24,7 +24,7 @@ function main(): number {
       return 1;
     }
   }
-  const { status } = spawnSync('tap', [`--jobs=${values.jobs}`, '--timeout=300', ...positionals], {
+  const { status } = spawnSync('tap', [`--jobs=${values.jobs}`, '--timeout=600', ...positionals], {
     stdio: 'inherit',
   });
   return status ?? 1;
