@@ -209,6 +209,12 @@ t.test('when every db node vanishes at once', async (t) => {
 
 t.test('not heard is not down: who hears no peer and fails its own check withdraws', async (t) => {
   await app2.host.cut({ device: 'private' });
+  // Only when it holds every peer for dead would a node that takes silence for *down* think itself the last one.
+  await sees(app2, 'app1/app', { state: 'dead' });
+  await until(async () => (await cluster.status(app2)).health === 'down', {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 100,
+  });
   await announced('app1');
   const { health, announcing } = await cluster.status(app2);
   t.match({ health, announcing }, { health: 'down', announcing: false });
