@@ -49,6 +49,8 @@ export class Node {
   password = admin.password;
   tls: DistributionTls | undefined;
   #child: ChildProcess | undefined;
+  /** Stopped on purpose, as a machine that is off: no request starts it. */
+  #off = false;
   #ended: Promise<void> = Promise.resolve();
 
   constructor(address: string, directory: string) {
@@ -79,6 +81,7 @@ export class Node {
   }
 
   async start(): Promise<void> {
+    this.#off = false;
     if (this.#child !== undefined) return;
     const config = join(this.directory, 'config');
     const home = join(this.directory, 'couch');
@@ -112,6 +115,7 @@ export class Node {
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    this.#off = true;
     const child = this.#child;
     if (child === undefined) return;
     child.kill(signal);
@@ -129,6 +133,10 @@ export class Node {
   async restartIfAsked(): Promise<void> {
     const file = join(this.directory, 'run', 'restart-couchdb');
     if (!existsSync(file)) return;
+    if (this.#off) {
+      await rm(file, { force: true });
+      return;
+    }
     await this.stop();
     await this.start();
     await rm(file, { force: true });

@@ -54,9 +54,10 @@ async function bundleIn(directory: string): Promise<string> {
 
 t.test('two labs run at once with the same addresses, and closing one leaves the other alone', async (t) => {
   const hosts = [{ name: 'app1', roles: ['app'] as const }];
+  const directory = t.testdir({ one: {}, other: {} });
   const [one, other] = await Promise.all([
-    placeholderLab(t.testdir(), hosts, { bfd: true }),
-    placeholderLab(t.testdir(), hosts),
+    placeholderLab(`${directory}/one`, hosts, { bfd: true }),
+    placeholderLab(`${directory}/other`, hosts),
   ]);
   t.teardown(() => Promise.all([one.close(), other.close()]));
   t.equal(one.host('app1').privateAddress, other.host('app1').privateAddress);
