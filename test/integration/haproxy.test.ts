@@ -439,7 +439,7 @@ t.test('HAProxy that dies is noticed; when it is back nothing is left to do', as
     outcome: 'retry',
   });
   await instance.start();
-  await until('its return is noticed', () => told.includes('HAProxy answers again'), 2000);
+  await until('its return is noticed', () => told.includes('HAProxy was started anew'), 2000);
   t.same(await converge(instance.plugin, desired), []);
 });
 
