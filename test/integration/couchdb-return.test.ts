@@ -88,6 +88,8 @@ t.test('nodes that come back', async (t) => {
   await t.test('one alone after a full stop serves what it has', async (t) => {
     await Promise.all(nodes.map((node) => node.stop()));
     for (const node of [second, third]) node.alive = false;
+    // What its plugin said last was of before the stop.
+    await cluster.until('its end is seen', () => first.plugin.status().phase !== 'serving');
     await first.start();
     await cluster.until('the first serves', () => first.plugin.status().phase === 'serving');
     t.ok((await countThrough(first, 'app')) >= known.length);
