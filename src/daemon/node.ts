@@ -705,10 +705,11 @@ export class Node {
 
   #announce(entry: AuditEntry, journal: boolean): void {
     const { log } = this.#dependencies;
-    if (journal) {
-      journalEntry(entry, (error) => log.warn({ err: error }, messageOf(entry)));
-    } else if (entry.result === 'failed' || entry.result === 'rolled-back' || entry.result === 'held') {
+    if (entry.result === 'failed' || entry.result === 'rolled-back' || entry.result === 'held') {
+      // On our own output: journald may miss the unit of a logger that has ended already, and `journalctl -u` with it.
       log.warn({ audit: entry.id }, messageOf(entry));
+    } else if (journal) {
+      journalEntry(entry, (error) => log.warn({ err: error }, messageOf(entry)));
     } else {
       log.info({ audit: entry.id }, messageOf(entry));
     }
