@@ -129,7 +129,6 @@ function refusal(status: number, body: string, role: Role): CliFailure {
 /** The code says that a guard spoke: a line of progress has no HTTP status, and 409 has other causes too. */
 export function exitOfRefusal(code: string, status?: number): Exit {
   if (code.startsWith('guard-')) return EXIT.refused;
-  if (status === 403) return EXIT.permission;
   return status === 400 ? EXIT.usage : EXIT.failure;
 }
 

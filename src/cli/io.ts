@@ -30,6 +30,14 @@ export interface Io {
   readonly stdout: Output;
   readonly stderr: Output;
   readonly stdin: AsyncIterable<Uint8Array | string>;
+  /**
+   * Opens the terminal for questions; absent where standard input is none. `line` writes the prompt to standard error and
+   * gives undefined at the end of the input; what is typed shows unless it is `hidden`.
+   */
+  readonly typed?: () => {
+    line(prompt: string, hidden: boolean): Promise<string | undefined>;
+    close(): void;
+  };
   /** Whether a person is reading standard output. */
   readonly terminal: boolean;
   readonly host: Host;

@@ -1,4 +1,6 @@
 import { hostname, networkInterfaces } from 'node:os';
+import { createInterface } from 'node:readline';
+import { Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
 import type { Host, Io, Output, Ran } from './io.ts';
 
@@ -17,9 +19,35 @@ export function processIo(startDaemon: Io['startDaemon']): Io {
     stdout: output(process.stdout, process.env),
     stderr: output(process.stderr, process.env),
     stdin: process.stdin,
+    ...(process.stdin.isTTY && { typed: openTerminal }),
     terminal: process.stdout.isTTY,
     host: thisHost(),
     startDaemon,
+  };
+}
+
+/** One reader for all questions: lines that are pasted at once would be lost between two of them. */
+function openTerminal(): ReturnType<NonNullable<Io['typed']>> {
+  let silent = false;
+  const echo = new Writable({
+    write: (chunk: Uint8Array, _encoding, done) => {
+      if (!silent) process.stderr.write(chunk);
+      done();
+    },
+  });
+  const reader = createInterface({ input: process.stdin, output: echo, terminal: true, historySize: 0 });
+  reader.on('SIGINT', () => reader.close());
+  const lines = reader[Symbol.asyncIterator]();
+  return {
+    line: async (prompt, hidden) => {
+      process.stderr.write(prompt);
+      silent = hidden;
+      const { value, done } = await lines.next();
+      if (hidden) process.stderr.write('\n');
+      silent = false;
+      return done === true ? undefined : value;
+    },
+    close: () => reader.close(),
   };
 }
 

@@ -1,3 +1,4 @@
+import { addAuthority } from './commands/authority.ts';
 import { addConfig } from './commands/config.ts';
 import { addDoctor } from './commands/doctor.ts';
 import { addGuards, addLeave, addMaintenance, addRemove } from './commands/duty.ts';
@@ -47,7 +48,7 @@ export function buildProgram(io: Io): Verb {
   );
   for (const add of [addInit, addToken, addJoin]) add(program, io);
   for (const add of [addStatus, addMembers, addEvents, addExplain]) add(program, io);
-  for (const add of [addMaintenance, addLeave, addRemove]) add(program, io);
+  for (const add of [addMaintenance, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addConfig, addPlan, addGuards]) add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);

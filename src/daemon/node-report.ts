@@ -71,12 +71,7 @@ export function countsOf(rows: readonly MemberRow[]): StatusAnswer['counts'] {
 export function warningsOf(rows: readonly MemberRow[], wallMs: number): string[] {
   const warnings: string[] = [];
   const present = rows.filter((each) => each.state !== 'left');
-  const authorities = present.filter((each) => each.authority);
-  if (present.length >= 3 && authorities.length < 2) {
-    warnings.push(
-      `${authorities.map((each) => each.name).join(', ') || 'nobody'} alone can admit and revoke: keep the recovery bundle that \`init\` printed safe`,
-    );
-  }
+  warnings.push(...authorityWarnings(present));
   for (const role of ['app', 'db'] as const) {
     const digests = new Set(
       present
@@ -97,6 +92,21 @@ export function warningsOf(rows: readonly MemberRow[], wallMs: number): string[]
     }
   }
   return warnings;
+}
+
+/** From the third node on one lost disk must not keep the others from admitting, removing and renewing. */
+function authorityWarnings(present: readonly MemberRow[]): string[] {
+  const authorities = present.filter((each) => each.authority);
+  const names = authorities.map((each) => each.name).join(', ');
+  const add = 'run `sudo bornemisza authority add` on a node, with the recovery bundle';
+  if (authorities.length > 0 && !authorities.some((each) => each.state === 'alive' || each.self))
+    return [`no authority is alive (${names}): nobody can be admitted or removed -- start it, or ${add}`];
+  if (present.length < 3 || authorities.length >= 2) return [];
+  if (authorities.length === 0)
+    return [`no node is an authority: nobody can be admitted or removed -- ${add}`];
+  return [
+    `${names} is the only authority: without it nobody can be admitted or removed -- ${add} besides it`,
+  ];
 }
 
 /** `app1/app: alive → dead (accused by …)`: how the audit trail and triggers name a change of membership. */

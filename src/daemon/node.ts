@@ -14,7 +14,7 @@ import { Driver, type DriverChange } from './driver.ts';
 import { hasNextStep, OperatorError } from './errors.ts';
 import { type CheckVerdict, Checks } from './health/health.ts';
 import { isLocal } from './health/probe.ts';
-import { type Identity, loadIdentity, removeMember } from './identity/identity.ts';
+import { adoptAuthority, type Identity, loadIdentity, removeMember } from './identity/identity.ts';
 import type { RosterChange } from './identity/roster.ts';
 import { LocalStateFile } from './local-state.ts';
 import type { Log } from './log.ts';
@@ -980,6 +980,22 @@ export class Node {
     return {
       done: true,
       message: `${row?.name ?? node} was removed: its certificate is revoked everywhere, its connections are cut`,
+    };
+  }
+
+  /** The root itself never comes here: the command opened it, and left the key of this one authority. */
+  async adoptAuthority(): Promise<Done> {
+    this.#mustRun();
+    const { name } = this.#identity;
+    const change = await adoptAuthority(this.#identity);
+    if (change === undefined) return { done: true, message: `${name} is an authority already` };
+    await this.#startAdmission();
+    this.#rosterChanged(change);
+    this.#driver.rosterChanged();
+    this.#operatorDid(`${name} was made an authority`);
+    return {
+      done: true,
+      message: `${name} is an authority: it can admit and remove nodes, and renew certificates`,
     };
   }
 

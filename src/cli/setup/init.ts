@@ -1,4 +1,4 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { initCluster } from '../../daemon/identity/found.ts';
 import { resetState, stateOf } from '../../daemon/identity/state.ts';
@@ -8,6 +8,7 @@ import type { InitOptions } from '../commands/init.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { type NodeSetup, prepare } from './node-setup.ts';
+import { readSecret } from './recovery-input.ts';
 import { runSteps, type Step } from './steps.ts';
 
 /** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
@@ -124,7 +125,6 @@ async function handOver(
 
 type Secrets = Pick<Parameters<typeof initCluster>[0], 'passphrase' | 'recovery'>;
 
-/** What the operator keeps: read from files, as argv can be seen by everybody on the host. */
 async function givenSecrets({ passphraseFile, recover }: InitOptions): Promise<Secrets> {
   if (recover !== undefined && passphraseFile === undefined) {
     throw new CliFailure(
@@ -141,19 +141,4 @@ async function givenSecrets({ passphraseFile, recover }: InitOptions): Promise<S
   // The file that `init` wrote has words for people above the bundle.
   const bundle = text.slice(Math.max(0, text.indexOf('-----BEGIN')));
   return { recovery: { bundle, passphrase } };
-}
-
-async function readSecret(file: string, flag: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    const reason = (error as NodeJS.ErrnoException).code;
-    throw new CliFailure(
-      EXIT.failure,
-      'file-unreadable',
-      `cannot read ${file}: ${reason}`,
-      `correct ${flag}`,
-      { cause: error },
-    );
-  }
 }

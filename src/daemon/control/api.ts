@@ -13,10 +13,12 @@
  * | POST /v1/leave | {@link LeaveRequest} → one {@link Progress} a line, the last one with `done` |
  * | POST /v1/tokens | {@link TokenRequest} → {@link TokenAnswer} |
  * | POST /v1/remove | {@link RemoveRequest} → {@link Done} |
+ * | POST /v1/authority/adopt | {} → {@link Done}; `bornemisza authority add` has written the key |
  * | POST /v1/guards/release | {} → {@link Done} |
  * | POST /v1/reload | {} → {@link Done} |
  *
- * Every refusal is {@link Refusal} with status 400, 403, 404, 409 or 503.
+ * Every refusal is {@link Refusal}: with status 400 for a request that makes no sense, 404 for a path or a member that is not there,
+ * 409 for what the daemon will not do now, 413 for a body above 16 KiB, 500 for a fault of its own.
  */
 import type { Health, MemberState, Role } from '../membership/types.ts';
 

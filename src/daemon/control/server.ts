@@ -34,6 +34,7 @@ export interface ControlActions {
   leave(request: LeaveRequest, progress: (step: Progress) => void): Promise<Done>;
   token(request: TokenRequest): Promise<TokenAnswer>;
   remove(request: RemoveRequest): Promise<Done>;
+  adoptAuthority(): Promise<Done>;
   releaseGuards(): Promise<Done>;
   reload(): Promise<Done>;
 }
@@ -168,6 +169,10 @@ function routes(actions: ControlActions): Hono {
   });
   app.post('/v1/tokens', async (c) => c.json(await actions.token(await body(c, requests.token))));
   app.post('/v1/remove', async (c) => c.json(await actions.remove(await body(c, requests.remove))));
+  app.post('/v1/authority/adopt', async (c) => {
+    await body(c, requests.nothing);
+    return c.json(await actions.adoptAuthority());
+  });
   app.post('/v1/guards/release', async (c) => {
     await body(c, requests.nothing);
     return c.json(await actions.releaseGuards());

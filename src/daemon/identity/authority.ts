@@ -103,27 +103,6 @@ export class Authority {
   }
 }
 
-/** Signs another authority's certificate for an admitted node that sent a request. @returns the intermediate in PEM */
-export async function issueAuthority(
-  root: Root,
-  facts: { readonly peerId: PeerId; readonly csrPem: string },
-  nowMs: number,
-): Promise<string> {
-  const request = verifySigningRequest(facts.csrPem);
-  if (request.unit !== 'authority') {
-    throw new IdentityError({
-      code: 'request-other-name',
-      message: 'The signing request is not one of an authority.',
-      next: 'Let "bornemisza authority add" make the request.',
-    });
-  }
-  return buildIntermediate(
-    root,
-    { cluster: root.cluster, peerId: facts.peerId, spkiPem: request.spkiPem },
-    nowMs,
-  );
-}
-
 /** A fresh intermediate for a node that holds the opened root in its hands: the first one, a further one, after a loss. */
 export async function createAuthority(
   root: Root,

@@ -67,6 +67,7 @@ export interface Identity {
   readonly roster: Roster;
   /** Present on a node that signs. */
   readonly authority: Authority | undefined;
+  /** Present with `authority`; {@link adoptAuthority} sets both. */
   readonly tokens: TokenStore | undefined;
   /** Made by `init`, not by `join`. */
   readonly founder: boolean;
@@ -80,6 +81,8 @@ export interface Identity {
 interface MutableIdentity extends Identity {
   certificate: NodeCertificate;
   chainPem: string;
+  authority: Authority | undefined;
+  tokens: TokenStore | undefined;
 }
 
 /**
@@ -104,7 +107,6 @@ export async function loadIdentity(stateDir: string, nowMs: number): Promise<Ide
   if (authority !== undefined) roster.addAuthority(authority.certificate.pem);
   const secrets = new SecretsStore(stateDir, file.role);
   await secrets.load();
-  const tokens = join(stateDir, FILES.authority, AUTHORITY_FILES.tokens);
   const identity: MutableIdentity = {
     stateDir,
     cluster: file.cluster,
@@ -129,14 +131,15 @@ export async function loadIdentity(stateDir: string, nowMs: number): Promise<Ide
     chainPem: certificate.chainPem,
     rootsPem: trust.roots.map((root) => root.pem).join(''),
     tlsKeyPem: () => readStateFile(path('tlsKey')),
-    tokens: authority === undefined ? undefined : new TokenStore(tokens, issuerOf(authority, trust)),
+    tokens: authority === undefined ? undefined : tokensOf(stateDir, authority, trust),
   };
   return identity;
 }
 
-function issuerOf(authority: Authority, trust: Trust) {
+function tokensOf(stateDir: string, authority: Authority, trust: Trust): TokenStore {
   const { fingerprint } = rootOf(authority.certificate, trust);
-  return { peerId: authority.peerId, cluster: trust.cluster, rootFingerprint: fingerprint };
+  const issuer = { peerId: authority.peerId, cluster: trust.cluster, rootFingerprint: fingerprint };
+  return new TokenStore(join(stateDir, FILES.authority, AUTHORITY_FILES.tokens), issuer);
 }
 
 function ownKey(pem: string, file: ClusterFile): NodeKey {
@@ -257,25 +260,27 @@ function authorityOf(identity: Identity): Authority {
 }
 
 /**
- * Makes this node an authority: a further one, or the first again after all were lost.
+ * Makes this node an authority: a further one, or the first again after all were lost. Only files are written, and none
+ * that a daemon writes too: so it may run, and need not hold the root for a moment. It takes them up by
+ * {@link adoptAuthority}, or at its next start.
  *
  * @param bundle the recovery bundle that `init` printed
- * @returns the daemon reads it at its next start
- * @throws IdentityError `recovery-*`, `recovery-other-cluster`, `already-authority`
+ * @throws IdentityError `recovery-*`, `recovery-other-cluster`, `already-authority`, `self-revoked`
  */
 export async function becomeAuthority(
   identity: Identity,
   recovery: { readonly bundle: string; readonly passphrase: string },
   nowMs: number,
-): Promise<Authority> {
+): Promise<void> {
   if (identity.authority !== undefined) {
-    const next = 'Nothing is left to do.';
     throw new IdentityError({
       code: 'already-authority',
       message: 'This node is an authority already.',
-      next,
+      next: 'Nothing is left to do.',
     });
   }
+  const removed = identity.warnings.find(({ code }) => code === 'self-revoked');
+  if (removed !== undefined) throw new IdentityError(removed);
   const root = await openRoot(recovery.bundle, recovery.passphrase);
   const [opened] = trustOf(root.cluster, root.certificatePem).roots;
   if (!identity.trust.roots.some((known) => known.fingerprint === opened?.fingerprint)) {
@@ -287,11 +292,31 @@ export async function becomeAuthority(
   }
   const files = await createAuthority(root, identity.peerId, nowMs);
   await installAuthority(identity.stateDir, { ...files, bundle: recovery.bundle });
-  const authority = await loadAuthority(identity.stateDir, identity.trust, identity.peerId);
-  if (authority === undefined) throw new TypeError('an authority was just installed');
-  identity.roster.addAuthority(authority.certificate.pem);
-  await identity.roster.save();
-  return authority;
+}
+
+/**
+ * Takes up in a running daemon what {@link becomeAuthority} wrote. Telling the others is the caller's.
+ *
+ * @returns undefined when this node was an authority already
+ * @throws IdentityError `authority-missing`, `state-file-damaged` and the like
+ */
+export async function adoptAuthority(identity: Identity): Promise<RosterChange | undefined> {
+  if (identity.authority !== undefined) return undefined;
+  const { stateDir, trust, roster } = identity;
+  const authority = await loadAuthority(stateDir, trust, identity.peerId);
+  if (authority === undefined) {
+    throw new IdentityError({
+      code: 'authority-missing',
+      message: 'This node holds no key of an authority.',
+      next: 'Run "sudo bornemisza authority add" here, with the recovery bundle.',
+    });
+  }
+  const own = identity as MutableIdentity;
+  own.tokens = tokensOf(stateDir, authority, trust);
+  own.authority = authority;
+  const change = roster.addAuthority(authority.certificate.pem);
+  await roster.save();
+  return change;
 }
 
 /** Bytes for an authority: a request for the same names and the same TLS key. */

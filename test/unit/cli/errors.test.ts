@@ -142,7 +142,6 @@ t.test('a refusal of the daemon is passed on with its own next step', async (t) 
   const root = await place(t);
   const table: readonly (readonly [number, string, number])[] = [
     [400, 'bad-request', EXIT.usage],
-    [403, 'not-yours', EXIT.permission],
     [404, 'member-unknown', EXIT.failure],
     [409, 'already', EXIT.failure],
     [409, 'guard-landslide', EXIT.refused],

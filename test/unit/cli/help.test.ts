@@ -24,6 +24,8 @@ const EXPECTED = [
   'maintenance',
   'leave',
   'remove',
+  'authority add',
+  'authority list',
   'doctor',
   'config check',
   'plan',
@@ -50,7 +52,8 @@ t.test('each command’s help has a usage line, an example of that command, and 
     t.match(out, new RegExp(`Examples:\n(.*\n)*.*bornemisza ${path}`), `an example of ${path}`);
     if (path !== 'site') t.notMatch(out, '--root');
   }
-  for (const group of ['token', 'config', 'guards']) t.equal((await runCli([group, '--help'])).code, 0);
+  for (const group of ['token', 'authority', 'config', 'guards'])
+    t.equal((await runCli([group, '--help'])).code, 0);
 });
 
 t.test('the program’s help lists every command and the exit codes', async (t) => {

@@ -1,7 +1,6 @@
-import { generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { generateKeyPairSync } from 'node:crypto';
 import t from 'tap';
-import { issueAuthority } from '../../../src/daemon/identity/authority.ts';
-import { certificatesIn, verifyAuthority, verifyChain } from '../../../src/daemon/identity/chain.ts';
+import { certificatesIn, verifyChain } from '../../../src/daemon/identity/chain.ts';
 import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
 import { createPassphrase, openRoot, sealRoot } from '../../../src/daemon/identity/recovery.ts';
 import { verifyRevocation } from '../../../src/daemon/identity/revocation.ts';
@@ -134,18 +133,6 @@ t.test('a second authority signs what the whole cluster believes', async (t) => 
   } as const;
   const issued = await second.authority.issue({ ...names, csrPem }, NOW_MS);
   t.equal(verifyChain(issued.chainPem, prod.trust, NOW_MS).issuer, peerId);
-});
-
-t.test('an admitted node can be made an authority by its request alone', async (t) => {
-  const peerId = createNodeKey().peerId;
-  const csrPem = createSigningRequest(prod.tlsKey, 'db2', 'authority');
-  const x509 = new X509Certificate(await issueAuthority(prod.root, { peerId, csrPem }, NOW_MS));
-  t.equal(verifyAuthority(x509, prod.trust, NOW_MS).peerId, peerId);
-  const node = createSigningRequest(prod.tlsKey, 'db2', 'db');
-  t.equal(
-    await codeOf(() => issueAuthority(prod.root, { peerId, csrPem: node }, NOW_MS)),
-    'request-other-name',
-  );
 });
 
 t.test('the recovery bundle gives the root back to whoever has the passphrase', async (t) => {

@@ -1,0 +1,64 @@
+import type { Command } from 'commander';
+import type { Role } from '../../daemon/membership/types.ts';
+import type { MemberRow, MembersAnswer } from '../../daemon/control/api.ts';
+import { printJson } from '../answer.ts';
+import { formatDuration } from '../duration.ts';
+import { daemonOf } from '../instances.ts';
+import type { Io } from '../io.ts';
+import { type Paint, paintFor, paintWord } from '../paint.ts';
+import { renderTable } from '../table.ts';
+import { addVerb, type CommonOptions } from '../verb.ts';
+
+export interface AuthorityOptions extends CommonOptions {
+  readonly role?: Role;
+  readonly passphraseFile?: string;
+}
+
+export function addAuthority(program: Command, io: Io): void {
+  const authority = addVerb(program, 'authority', {
+    summary: 'the nodes that may admit, remove and renew',
+    root: false,
+  });
+  addVerb(authority, 'add', {
+    summary: 'make this node an authority',
+    description:
+      'Makes this node one that may admit others, remove them and renew their certificates: a further one beside those that are there, or the first again after all were lost. Takes the recovery bundle that `bornemisza init` gave out, from a file or from standard input, and its passphrase: from --passphrase-file, else asked for on the terminal, else the line after the bundle. The daemon may run. Takes root.',
+    examples: [
+      'sudo bornemisza authority add /root/bundle.txt',
+      'sudo bornemisza authority add -',
+      'sudo bornemisza authority add /root/bundle.txt --passphrase-file /root/passphrase --role db',
+    ],
+    role: true,
+    json: true,
+  })
+    .argument('[bundle]', 'file that holds the recovery bundle, or - for standard input', '-')
+    .option('--passphrase-file <file>', 'file that holds the passphrase of the recovery bundle')
+    .action(async (bundle: string, options: AuthorityOptions) => {
+      const { addThisNode } = await import('../setup/authority.ts');
+      await addThisNode(io, bundle, options);
+    });
+  addVerb(authority, 'list', {
+    summary: 'list the authorities',
+    description:
+      'Lists the nodes that may admit, remove and renew, as this node sees them. From the third node on there should be two. The node that answers is marked with *.',
+    examples: ['bornemisza authority list', 'bornemisza authority list --json'],
+    role: true,
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const { members } = await (await daemonOf(options)).get<MembersAnswer>('/v1/members');
+    const authorities = members.filter((each) => each.authority);
+    if (options.json === true) printJson(io, { authorities });
+    else io.stdout.write(renderAuthorities(authorities, paintFor(io.stdout), io.stdout.columns));
+  });
+}
+
+function renderAuthorities(authorities: readonly MemberRow[], paint: Paint, columns: number): string {
+  if (authorities.length === 0)
+    return 'none: `sudo bornemisza authority add` makes a node one, with the recovery bundle\n';
+  const rows = authorities.map((each) => [
+    each.self ? `${each.name} *` : each.name,
+    each.address,
+    `${paintWord(paint, each.state)} ${formatDuration(each.stateForMs)}`,
+  ]);
+  return renderTable(['AUTHORITY', 'ADDRESS', 'STATE'], rows, { columns, paint });
+}

@@ -1,0 +1,129 @@
+import { readFile } from 'node:fs/promises';
+import { CliFailure, EXIT } from '../failure.ts';
+import type { Io } from '../io.ts';
+
+/** The recovery bundle in text, and what opens it. */
+export interface Recovery {
+  readonly bundle: string;
+  readonly passphrase: string;
+}
+
+/** A bundle has about 4 kB; whoever pipes a film in made a mistake. */
+const MAX_INPUT_BYTES = 65_536;
+const BEGIN = '-----BEGIN';
+const END = /-----END [A-Z ]+-----/;
+
+/**
+ * Reads the bundle from a file or, for `-`, from standard input. The passphrase comes from its own file, else from the
+ * terminal, else from beside the bundle: the line that `init` wrote above it, or the first line after it.
+ *
+ * @throws CliFailure `recovery-missing`, `passphrase-missing`, `file-unreadable`
+ */
+export async function readRecovery(io: Io, file: string, passphraseFile?: string): Promise<Recovery> {
+  const typed = file === '-' ? io.typed?.() : undefined;
+  try {
+    const text = file !== '-' ? await readSecret(file, 'the name of the bundle') : await input(io, typed);
+    const { bundle, ...around } = cut(text);
+    if (passphraseFile !== undefined) {
+      const passphrase = (await readSecret(passphraseFile, '--passphrase-file')).trim();
+      return { bundle, passphrase: passphrase === '' ? missing() : passphrase };
+    }
+    return { bundle, passphrase: (beside(around) ?? (await asked(io, file, typed))).trim() };
+  } finally {
+    typed?.close();
+  }
+}
+
+interface Cut {
+  readonly before: string;
+  readonly bundle: string;
+  readonly after: string;
+}
+
+function cut(text: string): Cut {
+  const begin = text.indexOf(BEGIN);
+  const end = END.exec(text);
+  if (begin >= 0 && end !== null && end.index > begin) {
+    const at = end.index + end[0].length;
+    return { before: text.slice(0, begin), bundle: text.slice(begin, at), after: text.slice(at) };
+  }
+  throw new CliFailure(
+    EXIT.usage,
+    'recovery-missing',
+    'no recovery bundle was given',
+    'give the file that holds it, or paste it from -----BEGIN to the end of the -----END line',
+  );
+}
+
+/** Before the bundle stands `init`'s prose, where the passphrase has its name before it; after it, the passphrase alone. */
+function beside({ before, after }: Pick<Cut, 'before' | 'after'>): string | undefined {
+  const named = /^Passphrase: ([^(\n]+)$/m.exec(before)?.[1];
+  return named ?? after.split('\n').find((line) => line.trim() !== '');
+}
+
+async function asked(io: Io, file: string, typed: Typed | undefined): Promise<string> {
+  const terminal = typed ?? io.typed?.();
+  try {
+    const text = terminal === undefined ? await piped(io, file) : await terminal.line('Passphrase: ', true);
+    const passphrase = text?.trim() ?? '';
+    return passphrase === '' ? missing() : passphrase;
+  } finally {
+    if (typed === undefined) terminal?.close();
+  }
+}
+
+type Typed = ReturnType<NonNullable<Io['typed']>>;
+
+/** Standard input that is no terminal was read whole where it held the bundle; else it holds the passphrase alone. */
+async function piped(io: Io, file: string): Promise<string | undefined> {
+  return file === '-' ? undefined : all(io);
+}
+
+async function input(io: Io, typed: Typed | undefined): Promise<string> {
+  if (typed === undefined) return all(io);
+  let text = '';
+  for (
+    let prompt = 'Paste the recovery bundle:\n';
+    !END.test(text) && text.length < MAX_INPUT_BYTES;
+    prompt = ''
+  ) {
+    const line = await typed.line(prompt, false);
+    if (line === undefined) break;
+    text += `${line}\n`;
+  }
+  return text;
+}
+
+async function all(io: Io): Promise<string> {
+  let text = '';
+  for await (const chunk of io.stdin) {
+    text += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString('utf8');
+    if (text.length > MAX_INPUT_BYTES) break;
+  }
+  return text;
+}
+
+function missing(): never {
+  throw new CliFailure(
+    EXIT.usage,
+    'passphrase-missing',
+    'no passphrase was given',
+    'give --passphrase-file, type it on a terminal, or put it on the line after the bundle',
+  );
+}
+
+/** What the operator keeps: read from files, as argv can be seen by everybody on the host. */
+export async function readSecret(file: string, flag: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code;
+    throw new CliFailure(
+      EXIT.failure,
+      'file-unreadable',
+      `cannot read ${file}: ${reason}`,
+      `correct ${flag}`,
+      { cause: error },
+    );
+  }
+}
