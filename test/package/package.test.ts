@@ -8,10 +8,17 @@ import type { Host } from '../lab/index.ts';
 import { repository as tree } from '../lab/layers.ts';
 import { until } from '../support/until.ts';
 import { dnf, labelOf, makeRepository, must, useRepository } from './repository-bed.ts';
+import { leaksOn, secretsOf } from './secret-scan.ts';
 
 const SETTLE_MS = 120_000;
 const SITE = 'https://203.0.113.10/';
 const FLOATING = '203.0.113.10';
+const ROLES = ['app', 'db'] as const;
+const APP_HOSTS = ['app1', 'app2', 'both1'];
+/** The least exposure that a unit's settings may leave, 0 to 10. */
+const EXPOSURE_LIMIT = 2.0;
+/** Longest rest that the journal is watched for. The promise is one line a minute from each daemon. */
+const REST_MS = 30_000;
 
 // Not below the tree's test directories: a package has 40 MB, and a path of its own in each host.
 const directory = await mkdtemp('/var/tmp/bornemisza-package-');
@@ -68,7 +75,7 @@ t.test('every package in the bundle is named in the header and has its licence i
 t.test('a cluster lives on the installed package', async (t) => {
   const cluster = await Cluster.create({
     app: 2,
-    db: 1,
+    both: 1,
     package: first.file,
     binds: [packages.bind],
     diskMegabytes: 1024,
@@ -77,6 +84,7 @@ t.test('a cluster lives on the installed package', async (t) => {
   t.teardown(() => cluster.close());
   const app1 = cluster.instance('app1');
   const app2 = cluster.instance('app2');
+  const hosts = cluster.lab.hosts;
   const [floating] = cluster.lab.floatingAddresses;
   t.equal(floating, FLOATING);
   await cluster.settled(SETTLE_MS);
@@ -96,6 +104,135 @@ t.test('a cluster lives on the installed package', async (t) => {
     }
   });
 
+  await t.test('the installed units have no mistake and little exposure', async (t) => {
+    const { host } = cluster.instance('both1/db');
+    const listed = await host.must([
+      'sh',
+      '-c',
+      'rpm -ql bornemisza-node | sed -n "s:^/usr/lib/systemd/system/::p"',
+    ]);
+    const units = listed
+      .split('\n')
+      .filter((name) => /^bornemisza[^/]*\.(service|path|timer|target)$/.test(name))
+      .flatMap((name) =>
+        name.includes('@.') ? ROLES.map((role) => name.replace('@.', `@${role}.`)) : [name],
+      );
+    t.ok(units.length >= 8, units.join(' '));
+    const verified = await host.exec(['systemd-analyze', 'verify', '--man=no', ...units]);
+    t.equal(verified.stdout + verified.stderr, '');
+    t.equal(verified.code, 0);
+    const daemons = units.filter((name) => /^bornemisza(-haproxy)?@/.test(name));
+    t.equal(daemons.length, 4);
+    for (const unit of daemons) {
+      const looked = await host.must([
+        'systemd-analyze',
+        'security',
+        '--offline=true',
+        '--no-pager',
+        `--threshold=${EXPOSURE_LIMIT * 10}`,
+        unit,
+      ]);
+      t.match(looked, /Overall exposure level/, unit);
+    }
+  });
+
+  await t.test('the journal says what happened, is quiet at rest, and has nothing to warn of', async (t) => {
+    const cursors = new Map<string, string>();
+    for (const { name, host, role } of cluster.instances) {
+      const unit = `bornemisza@${role}.service`;
+      const entries = await host.journalEntries(unit);
+      t.ok(
+        entries.some(
+          ({ BM_EVENT, MESSAGE, PRIORITY }) =>
+            BM_EVENT === 'daemon' && /^started .* as /.test(MESSAGE ?? '') && PRIORITY === '6',
+        ),
+        `${name}: its start, with fields`,
+      );
+      t.match(
+        (await host.unit(unit)).status,
+        new RegExp(`^${name} up.* 4 alive`),
+        'members in the status line',
+      );
+      cursors.set(name, entries.at(-1)?.['__CURSOR'] ?? '');
+    }
+    const since = performance.now();
+    const load = cluster.lab.client.startLoad({ url: SITE, ratePerSecond: 20 });
+    await until(() => performance.now() - since > REST_MS, {
+      what: 'a rest',
+      deadlineMs: 2 * REST_MS,
+      everyMs: 500,
+    });
+    t.equal((await load.stop()).failed, 0);
+    for (const { name, host, role } of cluster.instances) {
+      const unit = `bornemisza@${role}.service`;
+      const lines = await host.journalEntries(unit, `--after-cursor=${cursors.get(name)}`);
+      const said = lines.map(({ MESSAGE }) => MESSAGE);
+      t.ok(said.length <= 1, `${name} at rest: ${said.join(' | ')}`);
+    }
+  });
+
+  await t.test(
+    'a daemon that hangs is ended by the watchdog and comes back, and no request notices',
+    async (t) => {
+      const { host } = app1;
+      const unit = 'bornemisza@app.service';
+      const before = await pidsOf(cluster);
+      const daemon = await host.unit(unit);
+      const load = cluster.lab.client.startLoad({ url: SITE, ratePerSecond: 50 });
+      await host.kill(unit, 'SIGSTOP', 'main');
+      await until(
+        async () => (await cluster.members(app2)).find(({ name }) => name === 'app1/app')?.state === 'dead',
+        { what: 'the others know that it is dead', deadlineMs: 15_000, everyMs: 200 },
+      );
+      const back = await host.waitForUnit(
+        unit,
+        ({ active, mainPid }) => active === 'active' && mainPid !== daemon.mainPid,
+        60_000,
+      );
+      t.equal(back.restarts, daemon.restarts + 1);
+      await cluster.settled(SETTLE_MS);
+      const report = await load.stop();
+      t.ok(report.requests > 500, `${report.requests} requests`);
+      t.equal(report.failed, 0, JSON.stringify(report));
+      const after = await pidsOf(cluster);
+      t.equal(after.get('app1/app')?.haproxy, before.get('app1/app')?.haproxy, 'the same HAProxy');
+      t.equal(after.get('app1/app')?.bird, before.get('app1/app')?.bird, 'the same BIRD');
+      const warnings = await host.journalEntries(unit, '--priority=warning');
+      t.ok(
+        warnings.some(({ MESSAGE }) => /Watchdog timeout/.test(MESSAGE ?? '')),
+        'the journal says so at priority warning',
+      );
+    },
+  );
+
+  await t.test(
+    'no secret is in the journal, a command line, an environment, an answer or a public file',
+    async (t) => {
+      const made = await cluster.command(app1, ['token', 'create', '--role', 'app', '--json']);
+      const { token } = JSON.parse(made) as { token: string };
+      const found = await Promise.all(hosts.map((host) => secretsOf(host)));
+      const secrets = [...new Set([token, ...found.flat()])];
+      // Two keys and an authority's on the founder; a cookie, three passwords or hashes and a session secret on db.
+      t.ok(secrets.length > 100, `${secrets.length} secrets`);
+      for (const host of hosts) t.same(await leaksOn(host, secrets), [], host.name);
+
+      const { host } = app2;
+      const planted = secrets.at(-1) ?? '';
+      await host.must(['logger', `the password is ${planted}`]);
+      await host.writeFile('/srv/bornemisza/site/oops.txt', planted);
+      await host.must(['systemd-run', '--unit=lab-leak', `--setenv=PASSWORD=${planted}`, 'sleep', '60']);
+      await until(async () => (await leaksOn(host, secrets)).length >= 3, {
+        what: 'the scan sees',
+        everyMs: 200,
+      });
+      const seen = await leaksOn(host, secrets);
+      for (const place of ['journal', 'environ of sleep', '/srv/bornemisza/site/oops.txt'])
+        t.ok(seen.includes(place), place);
+      await host.must(['systemctl', 'stop', 'lab-leak.service']);
+      await host.must(['rm', '/srv/bornemisza/site/oops.txt']);
+    },
+  );
+
   await t.test('an upgrade in place costs no member, no request, no HAProxy and no BIRD', async (t) => {
     await until(
       async () => (await cluster.lab.client.request({ url: SITE, timeoutMs: 1000 })).status === 200,
@@ -108,7 +245,7 @@ t.test('a cluster lives on the installed package', async (t) => {
     await app1.host.writeFile(kept, { content: '# mine\n', mode: 0o640, group: 'bornemisza' });
 
     const load = cluster.lab.client.startLoad({ url: SITE, ratePerSecond: 50 });
-    for (const { host } of cluster.instances) {
+    for (const host of hosts) {
       await dnf(host, 'upgrade', await labelOf(second.file));
       await cluster.settled(SETTLE_MS);
     }
@@ -126,7 +263,7 @@ t.test('a cluster lives on the installed package', async (t) => {
       t.equal(now?.bird, was.bird, `${name}: the same BIRD`);
       t.not(now?.daemon, was.daemon, `${name}: another daemon`);
     }
-    for (const { host } of cluster.instances)
+    for (const host of hosts)
       t.equal((await host.must(['rpm', '-q', 'bornemisza-node'])).includes('-2.'), true);
     t.same(await identitiesOf(cluster, app1), identities, 'everybody is who they were');
     t.equal(await app1.host.readFile(kept), '# mine\n', 'an edited example is kept');
@@ -144,9 +281,9 @@ t.test('a cluster lives on the installed package', async (t) => {
 
   await t.test('removal withdraws, stops everything of ours and keeps all data', async (t) => {
     const { host } = app2;
-    await cluster.lab.router.waitForAnnouncers(FLOATING, ['app1', 'app2'], 30_000);
+    await cluster.lab.router.waitForAnnouncers(FLOATING, APP_HOSTS, 30_000);
     await dnf(host, 'remove', 'bornemisza-node');
-    await cluster.lab.router.waitForAnnouncers(FLOATING, ['app1']);
+    await cluster.lab.router.waitForAnnouncers(FLOATING, ['app1', 'both1']);
     const units = await host.must(['systemctl', 'list-units', '--plain', '--no-legend', '--state=active']);
     t.notMatch(units, /bornemisza@|bornemisza-haproxy@|bornemisza-site/);
     const left = await host.must(['ps', '-eo', 'args']);
@@ -173,12 +310,13 @@ t.test('a cluster lives on the installed package', async (t) => {
       timeoutMs: 60_000,
     });
     await cluster.settled(SETTLE_MS);
-    await cluster.lab.router.waitForAnnouncers(FLOATING, ['app1', 'app2'], 30_000);
+    await cluster.lab.router.waitForAnnouncers(FLOATING, APP_HOSTS, 30_000);
     const members = await cluster.members(app1);
     t.match(members.map(({ name, state }) => `${name} ${state}`).sort(), [
       'app1/app alive',
       'app2/app alive',
-      'db1/db alive',
+      'both1/app alive',
+      'both1/db alive',
     ]);
     t.equal(await host.must(['rpm', '-V', 'bornemisza-node']), '');
   });
