@@ -2,28 +2,17 @@
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { build } from 'esbuild';
+import { bundleOptions } from './bundle.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const out = join(root, 'dist');
 
 await mkdir(out, { recursive: true });
 const result = await build({
+  ...bundleOptions,
   entryPoints: [join(root, 'src/bornemisza.ts')],
   outfile: join(out, 'bornemisza.mjs'),
-  bundle: true,
-  platform: 'node',
-  target: 'node24',
-  format: 'esm',
-  sourcemap: true,
-  sourcesContent: false,
-  minifySyntax: true,
-  legalComments: 'none',
   metafile: true,
-  // Some dependencies are CommonJS and call require at run time.
-  banner: {
-    js: "#!/usr/bin/env node\nimport { createRequire as bornemiszaCreateRequire } from 'node:module';\nconst require = bornemiszaCreateRequire(import.meta.url);",
-  },
-  logLevel: 'warning',
 });
 await chmod(join(out, 'bornemisza.mjs'), 0o755);
 // What is inside: the package names the licence of each.

@@ -218,8 +218,3 @@ function allKnow(cluster: Cluster, facts: ReadonlyMap<PeerId, number>): boolean 
     }),
   );
 }
-
-export function percentile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((one, other) => one - other);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-}

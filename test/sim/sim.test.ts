@@ -2,16 +2,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { percentile } from '../bench/report.ts';
 import { INVARIANTS } from './invariants.ts';
-import {
-  measureCalm,
-  measureDeaths,
-  measureStorm,
-  measureTags,
-  percentile,
-  settle,
-  settled,
-} from './measure.ts';
+import { measureCalm, measureDeaths, measureStorm, measureTags, settle, settled } from './measure.ts';
 import { MUTATIONS } from './mutations.ts';
 import { makeScenario, runScenario, type Scenario } from './scenario.ts';
 import { shrink } from './shrink.ts';

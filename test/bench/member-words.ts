@@ -1,0 +1,27 @@
+/** What the benchmark and a member's process (member.ts) say to each other, a line of JSON each. */
+export type Command =
+  | { readonly kind: 'tag'; readonly value: string }
+  | { readonly kind: 'leave' | 'departed' | 'goodbye' | 'figures' | 'end' };
+
+export interface Figures {
+  readonly kind: 'figures';
+  readonly links: number;
+  /** Connections that ended without either side having wanted it. */
+  readonly linksLost: number;
+  /** Bytes in use on V8's heap after a full collection; -1 where the process may not collect. */
+  readonly heapBytes: number;
+  /** Sockets, timers, files and whatever else keeps the process busy. */
+  readonly handles: number;
+  readonly driver: Readonly<Record<string, number>>;
+  readonly transport: Readonly<Record<string, number>>;
+}
+
+export type Said =
+  | { readonly kind: 'joining' }
+  | {
+      readonly kind: 'saw';
+      readonly name: string;
+      readonly state: string;
+      readonly tag: string | undefined;
+    }
+  | Figures;

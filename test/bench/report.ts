@@ -1,0 +1,72 @@
+/**
+ * Figures in one format for all benchmarks: a line for people each, or with `--json` one object a line and nothing else.
+ * The last line says against which of the stated numbers the run fell short. A benchmark that ran to its end has exit code
+ * 0 whatever it found: it measures, tests decide.
+ */
+export type Subject = 'bornemisza' | 'serf' | 'simulator';
+type Row = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+
+export interface Times {
+  readonly p50: number;
+  readonly p99: number;
+}
+
+export interface Report {
+  /** Milliseconds, one for each sample. */
+  times(name: string, n: number, subject: Subject, metric: string, all: readonly number[]): Times;
+  value(
+    name: string,
+    n: number,
+    subject: Subject,
+    metric: string,
+    unit: string,
+    amount: number,
+    more?: Row,
+  ): void;
+  /** One of the numbers to reach; `what` is listed when it does not hold. */
+  expect(holds: boolean, what: string): void;
+  /** For people only. */
+  say(text: string): void;
+  end(): void;
+}
+
+export function createReport(bench: string, json: boolean): Report {
+  const fellShort: string[] = [];
+  const print = (row: Row): void => {
+    if (json) return console.log(JSON.stringify({ bench, ...row }));
+    const { case: name, n, subject, metric, unit, ...figures } = row;
+    const head = [String(name).padEnd(8), `n ${String(n).padStart(3)}`, String(subject).padEnd(10)];
+    const rest = Object.entries(figures).map(([key, value]) => `${key} ${String(value)}`);
+    console.log([...head, `${String(metric)} (${String(unit)})`.padEnd(26), ...rest].join('  '));
+  };
+  return {
+    times(name, n, subject, metric, all) {
+      const round = (value: number): number => Math.round(value);
+      const p50 = round(percentile(all, 0.5));
+      const p99 = round(percentile(all, 0.99));
+      const max = round(Math.max(...all));
+      print({ case: name, n, subject, metric, unit: 'ms', p50, p99, max, samples: all.length });
+      return { p50, p99 };
+    },
+    value(name, n, subject, metric, unit, amount, more = {}) {
+      print({ case: name, n, subject, metric, unit, value: Math.round(amount * 100) / 100, ...more });
+    },
+    expect(holds, what) {
+      if (!holds) fellShort.push(what);
+    },
+    say(text) {
+      if (!json) console.log(text);
+    },
+    end() {
+      const summary = { summary: true, ok: fellShort.length === 0, fell_short: fellShort };
+      if (json) return console.log(JSON.stringify({ bench, ...summary }));
+      console.log(fellShort.length === 0 ? 'all numbers reached' : `fell short: ${fellShort.join('; ')}`);
+    },
+  };
+}
+
+/** Nearest rank: of ten samples, the 99th percentile is the largest. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((one, other) => one - other);
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
+}
