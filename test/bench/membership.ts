@@ -1,6 +1,3 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import {
   type Beds,
@@ -16,7 +13,7 @@ import {
 } from './cases.ts';
 import { ourFleet } from './ours.ts';
 import { createReport } from './report.ts';
-import { createSegment } from './segment.ts';
+import { withSegment } from './segment.ts';
 import { serfFleet } from './serf.ts';
 
 /**
@@ -134,29 +131,18 @@ async function reportStorm(beds: Beds): Promise<void> {
   }
 }
 
-/** Makes the beds, and clears them whatever happens, Ctrl-C included. */
-async function withBeds(n: number, work: (beds: Beds) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), 'bornemisza-bench-'));
-  const segment = await createSegment(n);
+async function onBeds(n: number): Promise<void> {
   const flags = values['node-flags'].split(' ').filter((flag) => flag !== '');
-  const ours = await ourFleet(segment, directory, flags);
-  const serf = await serfFleet(segment, directory);
-  const clear = async (): Promise<void> => {
-    await Promise.allSettled([ours.close(), serf.close()]);
-    await segment.close();
-    await rm(directory, { recursive: true, force: true });
-  };
-  const stopped = (): void => void clear().finally(() => process.exit(130));
-  process.once('SIGINT', stopped).once('SIGTERM', stopped);
-  try {
+  await withSegment(n, async (segment, directory, closers) => {
+    const ours = await ourFleet(segment, directory, flags);
+    closers.push(ours);
+    const serf = await serfFleet(segment, directory);
+    closers.push(serf);
     await startAll(ours, n);
     await startAll(serf, n);
-    await work({ segment, ours, serf });
-  } finally {
-    process.off('SIGINT', stopped).off('SIGTERM', stopped);
-    await clear();
-  }
+    await measure({ segment, ours, serf });
+  });
 }
 
-for (const n of values.n.split(',').map(Number)) await withBeds(n, measure);
+for (const n of values.n.split(',').map(Number)) await onBeds(n);
 report.end();

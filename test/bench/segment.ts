@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { ip } from '../lab/namespace.ts';
 import { must } from '../lab/process.ts';
 
@@ -80,4 +83,30 @@ export async function createSegment(hosts: number): Promise<Segment> {
     },
     close,
   };
+}
+
+/**
+ * A segment and a directory for `work`. What it puts into `closers` is closed, and both are cleared, whatever happens,
+ * Ctrl-C included.
+ */
+export async function withSegment(
+  hosts: number,
+  work: (segment: Segment, directory: string, closers: { close(): Promise<void> }[]) => Promise<void>,
+): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'bornemisza-bench-'));
+  const segment = await createSegment(hosts);
+  const closers: { close(): Promise<void> }[] = [];
+  const clear = async (): Promise<void> => {
+    await Promise.allSettled(closers.map((each) => each.close()));
+    await segment.close();
+    await rm(directory, { recursive: true, force: true });
+  };
+  const stopped = (): void => void clear().finally(() => process.exit(130));
+  process.once('SIGINT', stopped).once('SIGTERM', stopped);
+  try {
+    await work(segment, directory, closers);
+  } finally {
+    process.off('SIGINT', stopped).off('SIGTERM', stopped);
+    await clear();
+  }
 }

@@ -4,6 +4,7 @@ import { promisify } from 'node:util';
 import t from 'tap';
 import { Decoder, encode } from '../../bench/msgpack.ts';
 import { percentile } from '../../bench/report.ts';
+import { trendOf } from '../../bench/trend.ts';
 import { nodeFlags } from '../../bench/unit-flags.ts';
 
 t.test('what is sent to serf can be read back, in whatever pieces it comes', async (t) => {
@@ -47,6 +48,14 @@ t.test('short forms that serf answers with are read', async (t) => {
 t.test('percentiles are samples, and the 99th of a few is the largest', async (t) => {
   t.equal(percentile([5, 1, 3, 2, 4], 0.5), 3);
   t.equal(percentile([5, 1, 3, 2, 4], 0.99), 5);
+});
+
+t.test('a trend is found under noise, and its upper bound is above it', async (t) => {
+  const points = Array.from({ length: 100 }, (_, x) => ({ x, y: 3 * x + 50 * Math.sin(x * 12.9898) }));
+  const { slope, upper95 } = trendOf(points);
+  t.ok(Math.abs(slope - 3) < 0.3, `${slope}`);
+  t.ok(upper95 > slope && upper95 < slope + 0.5, `${upper95}`);
+  t.equal(trendOf([1, 2, 3].map((x) => ({ x, y: 7 }))).upper95, 0);
 });
 
 t.test('members are measured with the flags of the unit', async (t) => {
