@@ -196,7 +196,7 @@ export class HaproxyPlugin
     const look = async (): Promise<void> => {
       const sight = await this.#look(ended.signal, last?.master ?? '');
       if (ended.signal.aborted) return;
-      const difference = last === undefined ? undefined : differenceOf(last, sight);
+      const difference = differenceOf(last, sight);
       const restarted = last !== undefined && last.master !== '' && sight.master !== last.master;
       last = sight;
       const intervalMs = this.#options.watchIntervalMs ?? 1000;
@@ -484,9 +484,11 @@ interface Sight {
   readonly unwatched: boolean;
 }
 
-function differenceOf(before: Sight, now: Sight): string | undefined {
-  if (before.answers !== now.answers)
+/** The first sight is compared with a HAProxy that answers: one that died before anybody looked is told as well. */
+function differenceOf(before: Sight | undefined, now: Sight): string | undefined {
+  if ((before?.answers ?? true) !== now.answers)
     return now.answers ? 'HAProxy answers again' : 'HAProxy does not answer';
+  if (before === undefined) return undefined;
   if (before.files !== now.files) return 'a file of HAProxy changed';
   if (before.frontends !== now.frontends) return 'a frontend of HAProxy changed';
   const names = new Set([...before.servers.keys(), ...now.servers.keys()]);
