@@ -14,7 +14,14 @@ import { Driver, type DriverChange } from './driver.ts';
 import { hasNextStep, OperatorError } from './errors.ts';
 import { type CheckVerdict, Checks } from './health/health.ts';
 import { isLocal } from './health/probe.ts';
-import { adoptAuthority, type Identity, loadIdentity, removeMember } from './identity/identity.ts';
+import { authorityWord } from './identity/certificates.ts';
+import {
+  adoptAuthority,
+  adoptCertificate,
+  type Identity,
+  loadIdentity,
+  removeMember,
+} from './identity/identity.ts';
 import type { RosterChange } from './identity/roster.ts';
 import { LocalStateFile } from './local-state.ts';
 import type { Log } from './log.ts';
@@ -470,8 +477,19 @@ export class Node {
       );
       return;
     }
+    if (change.renewed.some(({ peerId }) => peerId === this.#identity.peerId)) void this.#takeSignedAnew();
     this.#checks?.set(checksFor(this.#config, this.#identity.roster.members()));
     this.#lookAgain('the roster changed');
+  }
+
+  /** The authority that had signed this node's certificate was removed; another one signed it anew. */
+  async #takeSignedAnew(): Promise<void> {
+    try {
+      if (await adoptCertificate(this.#identity)) await this.#certificateChanged('its authority was removed');
+    } catch (error) {
+      const next = 'free the disk; it is tried again at the next start';
+      this.#dependencies.log.error({ err: error, next }, 'this node’s new certificate cannot be kept');
+    }
   }
 
   /** Once a second: what changes with time alone. */
@@ -560,12 +578,16 @@ export class Node {
       );
       return;
     }
+    await this.#certificateChanged('half of its life is over');
+  }
+
+  async #certificateChanged(why: string): Promise<void> {
     this.#transport.setChain(presentedChain(this.#identity));
     this.#driver.rosterChanged();
     this.#audit.append({
       kind: 'daemon',
       summary: `the certificate was renewed until ${new Date(this.#identity.certificate.notAfterMs).toISOString().slice(0, 10)}`,
-      trigger: 'half of its life is over',
+      trigger: why,
       subjects: [this.#identity.name],
       result: 'ok',
     });
@@ -592,6 +614,8 @@ export class Node {
         view: this.#driver.view,
         roster: roster.members(),
         revoked,
+        revokedAuthorities: roster.revokedAuthorities().map(authorityWord),
+        knownCertificates: roster.knownCertificates(),
         nowMs: this.#driver.nowMs(),
         wallMs: clock.wallMs(),
       },

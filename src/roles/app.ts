@@ -98,6 +98,8 @@ function haproxyOf({ view, config, certificates }: AppInput): AppHaproxy {
     statsPort: config.statsPort,
     certificates,
     revoked: view.revoked.map(({ serialHex, address }) => ({ serialHex, address })),
+    revokedAuthorities: view.revokedAuthorities,
+    knownCertificates: view.knownCertificates,
     edge: {
       addresses: ['*'],
       httpsPort: config.httpsPort,

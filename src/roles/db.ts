@@ -39,6 +39,8 @@ export function dbHaproxy({ view, config, certificates }: DbInput): DbHaproxy {
     statsPort: config.statsPort,
     certificates,
     revoked: view.revoked.map(({ serialHex, address }) => ({ serialHex, address })),
+    revokedAuthorities: view.revokedAuthorities,
+    knownCertificates: view.knownCertificates,
     appDoorPort: config.doorPort,
     peerDoorPort: config.peerPort,
     couchdbPort: config.httpPort,

@@ -32,6 +32,10 @@ export interface EffectiveView {
   readonly held: readonly string[];
   /** Certificates that no door lets in any more. */
   readonly revoked: readonly { readonly serialHex: string; readonly address?: string }[];
+  /** The word that the name of each removed authority ends in. */
+  readonly revokedAuthorities: readonly string[];
+  /** SHA-256, in hex, of members' certificates that are good although one of those authorities signed them. */
+  readonly knownCertificates: readonly string[];
 }
 
 /** What a member would be if no guard held anything. */

@@ -55,6 +55,8 @@ export interface GuardInput {
   /** Admitted and not revoked, self included. */
   readonly roster: readonly RosterMember[];
   readonly revoked: EffectiveView['revoked'];
+  readonly revokedAuthorities: EffectiveView['revokedAuthorities'];
+  readonly knownCertificates: EffectiveView['knownCertificates'];
   /** Machine time, for the freshness of records. */
   readonly nowMs: number;
   readonly wallMs: number;
@@ -89,6 +91,8 @@ export function guarded(
       synced,
       held: heldInWords(input, landslides, members),
       revoked: input.revoked,
+      revokedAuthorities: input.revokedAuthorities,
+      knownCertificates: input.knownCertificates,
     },
     state: { stable, living, livingSinceMs, landslides, rotations },
   };

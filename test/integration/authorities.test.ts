@@ -78,3 +78,61 @@ t.test(
     t.notMatch(journal, passphrase);
   },
 );
+
+/** Subject and issuer of the certificate that a node uses. */
+const certificateOf = ({ host, role }: Instance): Promise<string> =>
+  host.must(['openssl', 'x509', '-noout', '-issuer', '-in', `/var/lib/bornemisza/${role}/chain.pem`]);
+const barredAt = (instance: Instance): Promise<string> =>
+  cluster.haproxy(instance, `show acl /var/lib/bornemisza/haproxy/${instance.role}/revoked.list`);
+
+t.test('removing an authority bars what it signs, and leaves in what it had signed', async (t) => {
+  const app4 = cluster.instance('app4/app');
+  const rows = await cluster.members(app3);
+  const wordOf = (name: string): string => rows.find((each) => each.name === name)?.peerId.slice(-8) ?? '?';
+  t.match(await certificateOf(app3), `authority ${wordOf('app1/app')}`);
+  const startMs = performance.now();
+  await cluster.command(app3, ['remove', 'app1/app']);
+  await until(async () => (await barredAt(app4)).includes(` ${wordOf('app1/app')}\n`), {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 20,
+    what: 'HAProxy of app4 bars the removed authority',
+  });
+  t.comment(
+    `HAProxy of another node barred it ${(performance.now() - startMs).toFixed(0)} ms after the command began`,
+  );
+  await until(async () => (await certificateOf(app3)).includes(`authority ${wordOf('app3/app')}`), {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+    what: 'app3 uses the certificate that was signed anew',
+  });
+  await cluster.command(app3, ['remove', 'app2/app']);
+  await authoritiesAre(['app3/app'], [app3, app4]);
+  await cluster.settled(PATIENCE_MS);
+});
+
+t.test('a removed authority that still runs admits nobody whom the others know', async (t) => {
+  const app4 = cluster.instance('app4/app');
+  await app1.host.boot();
+  await app1.host.waitForUnit('bornemisza@app.service', ({ mainPid }) => mainPid !== 0, PATIENCE_MS);
+  const host = await cluster.lab.addHost({ name: 'app5', roles: ['app'] });
+  const token = await until(() => cluster.command(app1, ['token', 'create', '--role', 'app']), {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 500,
+    what: 'a token of the removed authority',
+  });
+  await host.must(['bornemisza', 'join', '-', '--host', 'app5', '--private-address', host.privateAddress], {
+    stdin: token.split('\n')[0] ?? '',
+    timeoutMs: PATIENCE_MS,
+  });
+  const refusedBefore = (await cluster.status(app3)).counters['strangersRefused'] ?? 0;
+  await host.must(['systemctl', 'enable', '--now', 'bornemisza@app.service'], { timeoutMs: PATIENCE_MS });
+  await until(async () => ((await cluster.status(app3)).counters['strangersRefused'] ?? 0) > refusedBefore, {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+    what: 'app5 shows its certificate to app3',
+  });
+  for (const each of [app3, app4]) {
+    const names = (await cluster.members(each)).map(({ name }) => name);
+    t.strictSame(names, ['app3/app', 'app4/app'], each.name);
+  }
+});

@@ -29,11 +29,16 @@ export interface Leaf {
   readonly serialHex: string;
 }
 
+/** The word that the name of the certificates’ signer ends in. */
+export const SIGNER = 'Signer01';
+
 /** A root of our own; leaves carry the role as OU and HOST.ROLE.shop.internal as DNS name, as the cluster's do. */
 export class Pki {
   readonly ca: string;
   readonly #key: forge.pki.rsa.PrivateKey;
-  readonly #subject: forge.pki.CertificateField[] = [{ name: 'commonName', value: 'test root' }];
+  readonly #subject: forge.pki.CertificateField[] = [
+    { name: 'commonName', value: `test authority ${SIGNER}` },
+  ];
   #next = 0;
 
   private constructor(ca: string, key: forge.pki.rsa.PrivateKey) {
@@ -316,6 +321,8 @@ export function appDesired(of: {
     statsPort: 8404,
     certificates: { node: of.node.pem, ca: of.ca, edge: undefined },
     revoked: of.revoked ?? [],
+    revokedAuthorities: [],
+    knownCertificates: [],
     edge: { addresses: [of.address], httpsPort: 443, httpPort: 80, hstsMaxAgeSeconds: undefined },
     doorPort: 8443,
     services: of.services ?? [],
@@ -338,6 +345,8 @@ export function dbDesired(of: {
     statsPort: 8405,
     certificates: { node: of.node.pem, ca: of.ca, edge: undefined },
     revoked: of.revoked ?? [],
+    revokedAuthorities: [],
+    knownCertificates: [],
     appDoorPort: 6984,
     peerDoorPort: 6985,
     couchdbPort: of.couchdbPort,

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
@@ -19,6 +20,7 @@ import {
   type Leaf,
   peer,
   type Reply,
+  SIGNER,
   until,
 } from './haproxy-bed.ts';
 
@@ -577,6 +579,32 @@ t.test(
     t.equal((await get(`https://${one.address}:6984/db`, options)).status, 200);
   },
 );
+
+t.test('what a removed authority signs is refused at once, and what was good before it is not', async (t) => {
+  const url = `https://${one.address}:6984/db`;
+  const as = ({ certificate, key }: typeof app2) => ({
+    ca,
+    checkServerIdentity: () => undefined,
+    cert: certificate,
+    key,
+  });
+  await converge(one.instance.plugin, one.desired);
+  t.equal((await get(url, as(app3))).status, 200);
+  const good = new X509Certificate(app2.certificate).fingerprint256.replaceAll(':', '');
+  const changes = await converge(one.instance.plugin, {
+    ...one.desired,
+    revokedAuthorities: [SIGNER],
+    knownCertificates: [good],
+  });
+  t.notOk(kinds(changes).includes('reload'), 'without a reload');
+  await t.rejects(get(url, as(app3)), 'a certificate that nobody knows');
+  t.equal((await get(url, as(app2))).status, 200, 'one that was good before');
+  // The holder of the key can write the serial of a good one, and not its bytes.
+  const twin = await bed.pki.leaf('app2', 'app', app2.serialHex);
+  await t.rejects(get(url, as(twin)), 'another one with the same names and serial');
+  await converge(one.instance.plugin, one.desired);
+  t.equal((await get(url, as(app3))).status, 200);
+});
 
 t.test('a peer with the certificate of another name is not trusted', async (t) => {
   const port = await freePort();

@@ -5,6 +5,7 @@ import type { NodeCertificate } from './chain.ts';
 import { IdentityError } from './errors.ts';
 import { inNetwork, memberName, parseAddress, parseHost, parseRole } from './names.ts';
 import { peerIdOf, verify } from './node-key.ts';
+import { putOut } from './removal.ts';
 import { MEMBERS, type Roster, type RosterChange } from './roster.ts';
 import type { Claim, ProvedToken, TokenStore } from './token-store.ts';
 
@@ -93,8 +94,9 @@ export async function admit(desk: Desk, request: JoinRequest, arrival: Arrival):
     firstOfRole,
   };
   if (!(await desk.tokens.claim(token.id, claim))) throw used();
-  const replaced = holder === undefined ? undefined : await putOut(desk, holder, nowMs);
-  const change = joined(replaced, desk.roster.add(certificate));
+  const replaced =
+    holder === undefined ? undefined : await putOut(desk.authority, desk.roster, holder, REPLACED, nowMs);
+  const change = joined(replaced?.change, desk.roster.add(certificate));
   await desk.roster.save();
   return { certificate, firstOfRole, change };
 }
@@ -193,14 +195,6 @@ function isFirst(roster: Roster, { role, peerId }: NodeCertificate): boolean {
   return !roster.members().some((member) => member.role === role && member.peerId !== peerId);
 }
 
-async function putOut(desk: Desk, holder: NodeCertificate, nowMs: number): Promise<RosterChange> {
-  const serials = desk.roster.serialsOf(holder.peerId);
-  const reason = 'another machine was admitted under the name';
-  return desk.roster.addRevocation(
-    await desk.authority.revoke({ ...holder, serials }, reason, Math.floor(nowMs)),
-  );
-}
-
 function joined(first: RosterChange | undefined, second: RosterChange): RosterChange {
   if (first === undefined) return second;
   return {
@@ -212,6 +206,7 @@ function joined(first: RosterChange | undefined, second: RosterChange): RosterCh
   };
 }
 
+const REPLACED = 'another machine was admitted under the name';
 const FRESH = 'Create a fresh one with "bornemisza token create" and join with that.';
 const RESET = 'Run "bornemisza join --reset -", which makes a new key, with a fresh token.';
 

@@ -65,11 +65,25 @@ export class Authority {
         next: 'Join with the role of the token and the name of this host.',
       });
     }
+    return this.#sign({ ...names, spkiPem: request.spkiPem }, nowMs);
+  }
+
+  async #sign(facts: Omit<NodeNames, 'cluster'> & { readonly spkiPem: string }, nowMs: number) {
     const issuer = { certificatePem: this.certificate.pem, key: this.#key };
-    const { cluster } = this.#trust;
-    const pem = await buildNodeCertificate(issuer, { ...names, cluster, spkiPem: request.spkiPem }, nowMs);
+    const pem = await buildNodeCertificate(issuer, { ...facts, cluster: this.#trust.cluster }, nowMs);
     // What leaves this house is read as every other node will read it.
     return verifyChain(pem + this.certificate.pem, this.#trust, nowMs);
+  }
+
+  /** A certificate for the same member and the same TLS key, in place of one by an authority that was removed. */
+  signAnew(current: NodeCertificate, nowMs: number): Promise<NodeCertificate> {
+    const [leaf] = certificatesIn(current.chainPem);
+    if (leaf === undefined) throw new TypeError('a verified chain has a leaf');
+    const { host, role, address, peerId, admittedAtMs } = current;
+    return this.#sign(
+      { host, role, address, peerId, admittedAtMs, spkiPem: publicPem(leaf.publicKey) },
+      nowMs,
+    );
   }
 
   /** A new certificate for the same member, expired or not. The caller has proved the PeerId, e.g. by its connection. */

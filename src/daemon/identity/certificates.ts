@@ -57,7 +57,12 @@ export function rootName(cluster: string, mark: string): string {
 
 /** Distinct for each authority, so that nobody who builds paths by name can mix them up. */
 export function authorityName(cluster: string, peerId: PeerId): string {
-  return `${cluster} authority ${peerId.slice(-8)}`;
+  return `${cluster} authority ${authorityWord(peerId)}`;
+}
+
+/** By which HAProxy knows what an authority signed: 46 bits of its key, and only the root writes such a name. */
+export function authorityWord(peerId: PeerId): string {
+  return peerId.slice(-8);
 }
 
 /** SHA-256 over the DER form, in lower-case hex. */

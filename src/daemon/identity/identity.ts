@@ -21,6 +21,7 @@ import { IdentityError, shown } from './errors.ts';
 import { memberName } from './names.ts';
 import { type NodeKey, nodeKeyFromPem } from './node-key.ts';
 import { openRoot } from './recovery.ts';
+import { putOut } from './removal.ts';
 import { Roster, type RosterChange } from './roster.ts';
 import { SecretsStore } from './secrets.ts';
 import { createSigningRequest } from './signing-request.ts';
@@ -133,6 +134,7 @@ export async function loadIdentity(stateDir: string, nowMs: number): Promise<Ide
     tlsKeyPem: () => readStateFile(path('tlsKey')),
     tokens: authority === undefined ? undefined : tokensOf(stateDir, authority, trust),
   };
+  await adoptCertificate(identity);
   return identity;
 }
 
@@ -182,8 +184,9 @@ async function loadRoster(roster: Roster, path: string, own: NodeCertificate): P
 }
 
 function addOwn(roster: Roster, own: NodeCertificate): IdentityWarning[] {
-  if (!roster.isRevoked(own.peerId)) {
-    roster.add(own);
+  const isVoid = roster.isRevoked(own.issuer);
+  if (!roster.isRevoked(own.peerId) && (!isVoid || roster.admits(own.peerId))) {
+    if (!isVoid) roster.add(own);
     return [];
   }
   return [
@@ -239,12 +242,10 @@ export async function removeMember(
   nowMs: number,
 ): Promise<{ readonly bytes: Uint8Array; readonly change: RosterChange; readonly peerId: PeerId }> {
   const authority = authorityOf(identity);
-  const { peerId, name, address } = findMember(identity.roster, member);
-  const serials = identity.roster.serialsOf(peerId);
-  const bytes = await authority.revoke({ peerId, name, address, serials }, reason, Math.floor(nowMs));
-  const change = identity.roster.addRevocation(bytes);
+  const found = findMember(identity.roster, member);
+  const { bytes, change } = await putOut(authority, identity.roster, found, reason, nowMs);
   await identity.roster.save();
-  return { bytes, change, peerId };
+  return { bytes, change, peerId: found.peerId };
 }
 
 function authorityOf(identity: Identity): Authority {
@@ -367,13 +368,31 @@ export async function acceptRenewal(
       next: 'Nothing was changed; look in the journal of the authority.',
     });
   }
-  await writeStateFile(join(identity.stateDir, FILES.chain), renewed.chainPem);
   identity.roster.add(renewed);
+  await useCertificate(identity, renewed);
+  return renewed;
+}
+
+/**
+ * Uses the certificate that the roster holds for this node, where that is another one: an authority that was removed had
+ * signed the one in use.
+ *
+ * @returns whether it is another one
+ */
+export async function adoptCertificate(identity: Identity): Promise<boolean> {
+  const held = identity.roster.get(identity.peerId);
+  if (held === undefined || held.serialHex === identity.certificate.serialHex) return false;
+  checkTlsKey(await identity.tlsKeyPem(), held);
+  await useCertificate(identity, held);
+  return true;
+}
+
+async function useCertificate(identity: Identity, certificate: NodeCertificate): Promise<void> {
+  await writeStateFile(join(identity.stateDir, FILES.chain), certificate.chainPem);
   await identity.roster.save();
   const own = identity as MutableIdentity;
-  own.certificate = renewed;
-  own.chainPem = renewed.chainPem;
-  return renewed;
+  own.certificate = certificate;
+  own.chainPem = certificate.chainPem;
 }
 
 function notRenewable(peerId: PeerId, revoked: boolean): IdentityError {

@@ -11,6 +11,7 @@ import {
   verifyChain,
   verifyLeaf,
 } from './chain.ts';
+import { fingerprintOf } from './certificates.ts';
 import { IdentityError } from './errors.ts';
 import { type Revocation, verifyRevocation, verifySigned } from './revocation.ts';
 import { decodeRoster, encodeRoster, type RosterItems } from './roster-encoding.ts';
@@ -18,8 +19,11 @@ import { damaged, readStateFile, writeStateFile } from './state.ts';
 
 /**
  * Everybody who was admitted, and everybody who was put out. Each item proves itself by its signature, so it does not
- * matter from whom it came: file, peer and joiner's answer go through the same checks. Items are only ever added; two
- * rosters with the same items are equal, in whatever order they came.
+ * matter from whom it came: file, peer and joiner's answer go through the same checks. Two rosters with the same items
+ * are equal, in whatever order they came.
+ *
+ * What an authority signed that was put out itself counts no longer, whenever it was signed: who holds its key writes
+ * any date. So it is neither taken nor kept; who put it out has signed anew what shall stand (removal.ts).
  */
 
 /** The largest cluster that the product is for. */
@@ -62,6 +66,8 @@ export class Roster {
   /** Serials by PeerId, whether revoked or not: grows by one per renewal, bounded per PeerId. */
   readonly #serials = new Map<PeerId, readonly string[]>();
   readonly #revoked = new Set<PeerId>();
+  /** Of members: the certificate by an authority that is out now. Only while this process lives: they change it at once. */
+  readonly #good = new Map<PeerId, string>();
   readonly #authorities = new Map<string, AuthorityCertificate>();
   #saving: Promise<void> = Promise.resolve();
 
@@ -94,6 +100,12 @@ export class Roster {
     return [...this.#entries.values()].map((entry) => entry.certificate).sort(byAdmission);
   }
 
+  /** Authorities that were put out: nothing that they signed counts. */
+  revokedAuthorities(): PeerId[] {
+    const peers = [...this.#authorities.values()].map((authority) => authority.peerId);
+    return [...new Set(peers)].filter((peerId) => this.#revoked.has(peerId)).sort();
+  }
+
   /** Authorities that are members. Those put out are not among them. */
   authorities(): PeerId[] {
     const peers = [...this.#authorities.values()].map((authority) => authority.peerId);
@@ -111,6 +123,16 @@ export class Roster {
     const listed = [...this.#revocations.values()].flatMap((revocation) => revocation.serials);
     const known = [...this.#revoked].flatMap((peerId) => this.#serials.get(peerId) ?? []);
     return [...new Set([...listed, ...known])].sort();
+  }
+
+  /**
+   * SHA-256, in upper-case hex, of certificates that were good when their authority was put out: of members, who show them
+   * until they have the one that was signed anew. No serials: who holds the authority's key writes any serial.
+   */
+  knownCertificates(): string[] {
+    return [...this.#good]
+      .filter(([peerId]) => this.#entries.has(peerId))
+      .map(([, fingerprint]) => fingerprint);
   }
 
   /** All serials of a PeerId that this node has seen, the newest last: what a revocation must name. */
@@ -138,6 +160,21 @@ export class Roster {
     return change;
   }
 
+  /**
+   * Takes what this node's own authority has signed at once: revocations, and certificates in place of those that the
+   * revocations make void. @throws IdentityError as {@link present} and {@link addRevocation}
+   */
+  take(revocations: readonly Uint8Array[], certificates: readonly NodeCertificate[]): RosterChange {
+    const change = newChange();
+    for (const revocation of revocations.map((bytes) => verifyRevocation(bytes, this.#trust))) {
+      this.#rememberAuthority(revocation.by, change);
+      this.#addRevocation(revocation, change);
+    }
+    for (const certificate of certificates) this.#addCertificate(certificate, change);
+    this.#dropVoid(change);
+    return change;
+  }
+
   /** Takes a certificate that this node's own authority has signed. @throws as {@link present} */
   add(certificate: NodeCertificate): RosterChange {
     return this.present(certificate.chainPem, certificate.peerId);
@@ -154,11 +191,7 @@ export class Roster {
 
   /** @throws IdentityError `revocation-malformed`, `revocation-forged`, `certificate-*` */
   addRevocation(bytes: Uint8Array): RosterChange {
-    const change = newChange();
-    const revocation = verifyRevocation(bytes, this.#trust);
-    this.#rememberAuthority(revocation.by, change);
-    this.#addRevocation(revocation, change);
-    return change;
+    return this.take([bytes], []);
   }
 
   /** Hex; equal digests mean equal rosters. */
@@ -210,6 +243,7 @@ export class Roster {
       count += 1;
       if (count % PER_TURN === 0) await setImmediate();
     }
+    this.#dropVoid(change);
     return change;
   }
 
@@ -294,10 +328,14 @@ export class Roster {
       this.#noteSerials(peerId, [certificate.serialHex]);
       throw peerRevoked(certificate);
     }
+    if (this.#revoked.has(certificate.issuer)) throw signedByRemoved(certificate.issuer);
     const before = this.#entries.get(peerId)?.certificate;
     if (before === undefined && this.#entries.size >= MEMBERS) throw full('members', MEMBERS);
     this.#noteSerials(peerId, [certificate.serialHex]);
-    if (before !== undefined && !isNewer(certificate, before)) return;
+    const stands = before !== undefined && !this.#revoked.has(before.issuer);
+    if (stands && !isNewer(certificate, before)) return;
+    const replaced = stands ? undefined : this.#entries.get(peerId);
+    if (replaced !== undefined) this.#good.set(peerId, fingerprintOf(replaced.leaf).toUpperCase());
     this.#hold(certificate);
     change.changed = true;
     (before === undefined ? change.admitted : change.renewed).push(certificate);
@@ -306,6 +344,7 @@ export class Roster {
   #addRevocation(revocation: Revocation, change: Change): void {
     const { id, peerId } = revocation;
     if (this.#revocations.has(id)) return;
+    if (this.#revoked.has(revocation.by.peerId)) throw signedByRemoved(revocation.by.peerId);
     if (this.#revocations.size >= REVOCATIONS) throw full('revocations', REVOCATIONS);
     this.#revocations.set(id, revocation);
     change.changed = true;
@@ -313,6 +352,20 @@ export class Roster {
     this.#revoked.add(peerId);
     this.#release(peerId);
     change.revoked.push(peerId);
+  }
+
+  /** Last of all, when what replaces it is there: so nobody who stays is out for a moment, and nobody out is in. */
+  #dropVoid(change: Change): void {
+    for (const [id, { by, peerId }] of this.#revocations) {
+      if (this.#revoked.has(by.peerId) && by.peerId !== peerId) this.#revocations.delete(id);
+    }
+    const stillOut = new Set([...this.#revocations.values()].map(({ peerId }) => peerId));
+    for (const peerId of this.#revoked) if (!stillOut.has(peerId)) this.#revoked.delete(peerId);
+    for (const [peerId, { certificate }] of this.#entries) {
+      if (!this.#revoked.has(certificate.issuer)) continue;
+      this.#release(peerId);
+      change.revoked.push(peerId);
+    }
   }
 
   #hold(certificate: NodeCertificate): void {
@@ -409,6 +462,14 @@ function peerRevoked(certificate: NodeCertificate): IdentityError {
     code: 'peer-revoked',
     message: `${certificate.name} (${certificate.peerId}) was removed from the cluster.`,
     next: 'Its machine can come back with a new key: "bornemisza join --reset -" with a fresh token.',
+  });
+}
+
+function signedByRemoved(authority: PeerId): IdentityError {
+  return new IdentityError({
+    code: 'authority-removed',
+    message: `It was signed by ${authority}, an authority that was removed from the cluster.`,
+    next: 'Join the node again with a fresh token of an authority that "bornemisza authority list" names.',
   });
 }
 

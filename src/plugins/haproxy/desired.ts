@@ -62,6 +62,10 @@ interface Instance {
   readonly statsPort: number;
   readonly certificates: Certificates;
   readonly revoked: readonly Revoked[];
+  /** The word that the names of removed authorities end in: nothing that they signed is let in but `knownCertificates`. */
+  readonly revokedAuthorities: readonly string[];
+  /** SHA-256, in hex, of certificates that are let in although a removed authority signed them: they were good before. */
+  readonly knownCertificates: readonly string[];
 }
 
 export interface AppHaproxy extends Instance {

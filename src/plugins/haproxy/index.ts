@@ -175,7 +175,7 @@ export class HaproxyPlugin
         };
       }),
       frontends: [...before.frontends.keys()],
-      revoked: before.revoked.map((serialHex) => ({ serialHex, address: undefined })),
+      revoked: before.revoked.map((mark) => ({ mark, address: undefined })),
     };
     if (now === undefined) return;
     if (now.structure !== before.structure) await this.#reload(lastGood, signal);
@@ -305,11 +305,11 @@ export class HaproxyPlugin
       case 'frontend-open':
         return await this.#tell(`enable frontend ${change.frontend}`, signal);
       case 'revoke':
-        await this.#tell(`add acl ${this.#path(REVOKED_FILE)} ${change.serialHex}`, signal);
+        await this.#tell(`add acl ${this.#path(REVOKED_FILE)} ${change.mark}`, signal);
         if (change.address !== undefined) await this.#cut(change.address, signal);
         return;
       case 'unrevoke':
-        return await this.#tell(`del acl ${this.#path(REVOKED_FILE)} ${change.serialHex}`, signal);
+        return await this.#tell(`del acl ${this.#path(REVOKED_FILE)} ${change.mark}`, signal);
       case 'server-add':
         return await this.#add(change, signal);
       case 'server-address': {

@@ -28,8 +28,8 @@ export type HaproxyChange = PlannedChange &
     | { readonly kind: 'start' }
     | { readonly kind: 'reload'; readonly rendered: Rendered }
     | { readonly kind: 'frontend-open'; readonly frontend: string }
-    | { readonly kind: 'revoke'; readonly serialHex: string; readonly address: string | undefined }
-    | { readonly kind: 'unrevoke'; readonly serialHex: string }
+    | { readonly kind: 'revoke'; readonly mark: string; readonly address: string | undefined }
+    | { readonly kind: 'unrevoke'; readonly mark: string }
     | {
         readonly kind: 'server-add';
         readonly server: WantedServer;
@@ -116,31 +116,37 @@ export function planRuntime(rendered: Rendered, running: Running): HaproxyChange
 }
 
 function revocationChanges(rendered: Rendered, running: Running): HaproxyChange[] {
-  const wanted = new Map(rendered.revoked.map((each) => [each.serialHex, each.address]));
+  const wanted = new Map(rendered.revoked.map((each) => [each.mark, each.address]));
   const present = new Set(running.revoked);
   return [
     ...[...wanted]
-      .filter(([serialHex]) => !present.has(serialHex))
-      .map(([serialHex, address]): HaproxyChange => {
+      .filter(([mark]) => !present.has(mark))
+      .map(([mark, address]): HaproxyChange => {
         const cut = address === undefined ? '' : `, sessions from ${address} are cut`;
         return {
           kind: 'revoke',
-          serialHex,
+          mark,
           address,
-          summary: `certificate ${serialHex}: refused from now on${cut}`,
+          summary: mark.startsWith('+')
+            ? `${certificate(mark)}: let in all the same`
+            : `${certificate(mark)}: refused from now on${cut}`,
         };
       }),
     ...[...present]
-      .filter((serialHex) => !wanted.has(serialHex))
+      .filter((mark) => !wanted.has(mark))
       .map(
-        (serialHex): HaproxyChange => ({
+        (mark): HaproxyChange => ({
           kind: 'unrevoke',
-          serialHex,
-          summary: `certificate ${serialHex}: no longer refused`,
+          mark,
+          summary: `${certificate(mark)}: no longer ${mark.startsWith('+') ? 'known' : 'refused'}`,
         }),
       ),
   ];
 }
+
+/** A line of the list is a serial, the word that an authority's name ends in, or after a plus the digest of a good certificate. */
+const certificate = (mark: string): string =>
+  /^\+?([0-9A-F]{2})+$/.test(mark) ? `certificate ${mark}` : `certificates by authority ${mark}`;
 
 function serverChanges(server: WantedServer, rendered: Rendered, running: Running): HaproxyChange[] {
   const present = find(running.servers, server);

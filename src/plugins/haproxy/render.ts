@@ -7,10 +7,9 @@ import {
   type EdgeService,
   type HaproxyDesired,
   type PeerGroup,
-  type Revoked,
   SERVICE_HEALTH_PATH,
 } from './desired.ts';
-import { dnsName, filePath, ipv4, pem, port, serial, token, urlPath } from './values.ts';
+import { dnsName, filePath, fingerprint, ipv4, pem, port, serial, token, urlPath } from './values.ts';
 
 /** Where this instance's files and sockets lie. */
 export interface Layout {
@@ -43,7 +42,8 @@ export interface Rendered {
   readonly structure: string;
   readonly servers: readonly WantedServer[];
   readonly frontends: readonly string[];
-  readonly revoked: readonly Revoked[];
+  /** The lines of the list: serials, words that names of authorities end in, and with a plus the digests of certificates that are good all the same. */
+  readonly revoked: readonly { readonly mark: string; readonly address: string | undefined }[];
 }
 
 export const CONFIG_FILE = 'haproxy.cfg';
@@ -86,13 +86,18 @@ export function render(desired: HaproxyDesired, layout: Layout): Rendered {
     globalSection(desired, layout, '-') + all.map((section) => bare(section)).join('\n'),
   );
   const text = [globalSection(desired, layout, structure), ...all.map((section) => full(section))].join('\n');
-  const revoked = desired.revoked.map((each) => ({ ...each, serialHex: serial(each.serialHex) }));
+  const revoked = [
+    ...desired.revoked.map(({ serialHex, address }) => ({ mark: serial(serialHex), address })),
+    // Good ones first: told to the process one by one, the other order would turn members away for a moment.
+    ...desired.knownCertificates.map((known) => ({ mark: `+${fingerprint(known)}`, address: undefined })),
+    ...desired.revokedAuthorities.map((word) => ({ mark: token('authority', word), address: undefined })),
+  ];
   return {
     files: [
       ...files.files,
       {
         name: REVOKED_FILE,
-        content: [...new Set(revoked.map((each) => `${each.serialHex}\n`))].sort().join(''),
+        content: [...new Set(revoked.map((each) => `${each.mark}\n`))].sort().join(''),
       },
       {
         name: CONFIG_FILE,
@@ -308,6 +313,8 @@ function door(address: string, on: number, role: string, context: Context): stri
   return [
     `bind ${ipv4('private address', address)}:${port('port', on)} ssl crt ${context.node} ca-file ${context.ca} verify required alpn h2,http/1.1`,
     `http-request reject if { ssl_c_serial,hex -f ${context.revokedList} }`,
+    // `CLUSTER authority WORD`, which is shorter than a serial: so one list, changed at runtime, holds it all.
+    `http-request reject if { ssl_c_i_dn(CN),word(3,\\ ) -f ${context.revokedList} } !{ ssl_c_der,sha2(256),hex,regsub(^,+) -f ${context.revokedList} }`,
     `http-request deny deny_status 403 unless { ssl_c_s_dn(OU) -m str ${role} }`,
   ];
 }

@@ -53,6 +53,11 @@ export function filePath(what: string, value: string): string {
   );
 }
 
+/** SHA-256 in hexadecimal, as HAProxy prints it. */
+export function fingerprint(value: string): string {
+  return matching('fingerprint', value, /^[0-9A-F]{64}$/, '64 hexadecimal digits in upper case');
+}
+
 /**
  * The form in which HAProxy's `ssl_c_serial,hex` gives a serial: upper case, whole bytes, no leading zero bytes.
  */

@@ -21,6 +21,8 @@ export const app = (changes: Partial<AppHaproxy> = {}): AppHaproxy => ({
   statsPort: 8404,
   certificates: { node: pem('bm9kZQ=='), ca: pem('Y2E='), edge: undefined },
   revoked: [],
+  revokedAuthorities: [],
+  knownCertificates: [],
   edge: { addresses: ['*'], httpsPort: 443, httpPort: 80, hstsMaxAgeSeconds: undefined },
   doorPort: 8443,
   services: [
@@ -43,6 +45,8 @@ export const db = (changes: Partial<DbHaproxy> = {}): DbHaproxy => ({
   statsPort: 8405,
   certificates: app().certificates,
   revoked: [],
+  revokedAuthorities: [],
+  knownCertificates: [],
   appDoorPort: 6984,
   peerDoorPort: 6985,
   couchdbPort: 15984,
@@ -70,7 +74,7 @@ export function runningAs(rendered: Rendered, changes: Partial<Running> = {}): R
     structure: rendered.structure,
     servers,
     frontends: new Map(rendered.frontends.map((name) => [name, true])),
-    revoked: rendered.revoked.map(({ serialHex }) => serialHex),
+    revoked: rendered.revoked.map(({ mark }) => mark),
     ...changes,
   };
 }

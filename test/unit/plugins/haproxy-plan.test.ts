@@ -215,6 +215,23 @@ t.test('a revocation is told to the process and the holder’s sessions are cut'
   ]);
 });
 
+t.test(
+  'the process learns which certificates stay good before it learns that their authority is out',
+  async (t) => {
+    const known = 'F'.repeat(64);
+    const wanted = render(app({ revokedAuthorities: ['AbCdEfGh'], knownCertificates: [known] }), layout);
+    t.same(plan(wanted, runningAs(wanted, { revoked: [] })), [
+      `certificate +${known}: let in all the same`,
+      'certificates by authority AbCdEfGh: refused from now on',
+    ]);
+    const none = render(app(), layout);
+    t.same(plan(none, runningAs(none, { revoked: ['AbCdEfGh', `+${known}`] })), [
+      'certificates by authority AbCdEfGh: no longer refused',
+      `certificate +${known}: no longer known`,
+    ]);
+  },
+);
+
 t.test('no summary holds a secret', async (t) => {
   const wanted = rendered(peer('db1'));
   const changes = planHaproxy(wanted, { files: new Map(), running: undefined }, digest);

@@ -63,7 +63,8 @@ t.test('every door asks for a certificate, its role, and that it is not revoked'
   for (const [role, lines, bind] of doors) {
     t.match(lines[0], new RegExp(`^bind ${bind} ssl crt \\S+ ca-file \\S+ verify required`), bind);
     t.equal(lines[1], 'http-request reject if { ssl_c_serial,hex -f /var/lib/x/app/revoked.list }');
-    t.equal(lines[2], `http-request deny deny_status 403 unless { ssl_c_s_dn(OU) -m str ${role} }`);
+    t.match(lines[2], /^http-request reject if \{ ssl_c_i_dn\(CN\).* !\{ ssl_c_der,sha2\(256\)/);
+    t.equal(lines[3], `http-request deny deny_status 403 unless { ssl_c_s_dn(OU) -m str ${role} }`);
   }
 });
 
@@ -135,6 +136,7 @@ t.test('what the runtime API can change is not structure; everything else is', a
     ['a duty', withServers(peer('db1', 'maint'), peer('db2', 'drain'))],
     ['an address', withServers({ ...peer('db1'), address: '10.0.0.99' }, peer('db2'))],
     ['a revocation', app({ revoked: [{ serialHex: 'ab', address: undefined }] })],
+    ['a removed authority', app({ revokedAuthorities: ['AbCdEfGh'], knownCertificates: ['A'.repeat(64)] })],
     ['a reason', withServers(peer('db1', 'ready', 'else'), peer('db2'))],
   ];
   for (const [what, desired] of same) t.equal(render(desired, layout).structure, base, what);
@@ -196,6 +198,8 @@ t.test('hostile values are refused with a code, and nothing is rendered', async 
     ['health path with a newline', service({ healthPath: '/x\nhttp-check' })],
     ['suffix with a space', app({ databases: { ...app().databases, verifySuffix: 'db.x verify none' } })],
     ['serial with a space', app({ revoked: [{ serialHex: 'ab cd', address: undefined }] })],
+    ['authority with a space', app({ revokedAuthorities: ['ab cd'] })],
+    ['fingerprint with a newline', app({ knownCertificates: [`${'A'.repeat(63)}\n`] })],
     ['a path for a certificate', app({ certificates: { ...app().certificates, node: '/etc/shadow' } })],
     [
       'a certificate with a NUL',

@@ -51,6 +51,8 @@ export const view = (
   synced: true,
   held: [],
   revoked: [],
+  revokedAuthorities: [],
+  knownCertificates: [],
   ...changes,
 });
 

@@ -47,7 +47,18 @@ function look(belief: Belief, state: GuardState, wallMs = 0) {
     const { peerId, role, address } = record;
     return { peerId, name, role, address, admittedAtMs: index };
   });
-  const result = guarded({ view: viewOf(belief), roster, revoked: [], nowMs: 1000, wallMs }, state);
+  const result = guarded(
+    {
+      view: viewOf(belief),
+      roster,
+      revoked: [],
+      revokedAuthorities: [],
+      knownCertificates: [],
+      nowMs: 1000,
+      wallMs,
+    },
+    state,
+  );
   const of = (name: string) => {
     const found = result.effective.members.find((each) => each.record.name === name);
     if (found === undefined) throw new Error(`${name} is not in the effective view`);
