@@ -110,7 +110,9 @@ export class FramedStream {
     try {
       if (this.#listener !== undefined) return this.#deliverAll(this.#listener);
       if (this.#waiting !== undefined) this.#deliverOne(this.#waiting);
-      if (this.#reader.pendingBytes > MAX_AHEAD_BYTES)
+      // A frame that is waited for may be larger than all that may come unasked.
+      const asked = this.#waiting === undefined ? 0 : HEADER_BYTES + this.#maxBytes;
+      if (this.#reader.pendingBytes > asked + MAX_AHEAD_BYTES)
         throw new TransportError('too-large', 'too much unasked');
     } catch (error) {
       this.abort(error instanceof Error ? error : new Error(String(error)));

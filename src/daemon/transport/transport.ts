@@ -9,7 +9,6 @@ import {
 import { noise } from '@libp2p/noise';
 import { peerIdFromString } from '@libp2p/peer-id';
 import { tcp } from '@libp2p/tcp';
-import { yamux } from '@libp2p/yamux';
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import type { PeerId } from '../membership/types.ts';
@@ -34,6 +33,7 @@ import { Door, type Gate } from './door.ts';
 import { dialError, TransportError } from './errors.ts';
 import { FramedStream } from './framed-stream.ts';
 import { Gossip, type GossipVerdict } from './gossip.ts';
+import { leanYamux } from './lean.ts';
 import { type Link, MAX_UNSENT_BYTES } from './link.ts';
 import { probeAddress } from './listening.ts';
 import { libp2pKey, peerIdOf } from './node-key.ts';
@@ -330,7 +330,7 @@ export class Transport {
       transports: [tcp({ maxConnections: MAX_SOCKETS })],
       connectionEncrypters: [noise()],
       streamMuxers: [
-        yamux({
+        leanYamux({
           maxInboundStreams: MAX_STREAMS_PER_CONNECTION,
           maxOutboundStreams: MAX_STREAMS_PER_CONNECTION,
           streamOptions: { maxReadBufferLength: MAX_UNREAD_BYTES },
