@@ -11,14 +11,16 @@ import {
   storm,
   tag,
 } from './cases.ts';
+import { measureDeaths, measureIdleBytes } from '../sim/measure.ts';
 import { ourFleet } from './ours.ts';
-import { createReport } from './report.ts';
+import { createReport, type Times } from './report.ts';
 import { withSegment } from './segment.ts';
 import { serfFleet } from './serf.ts';
 
 /**
  * `bench:membership`: members as processes of their own, each in a network namespace, beside Debian's Serf in the same
  * namespaces in the same run. Needs root. `--cases` picks some, so that a run on a busy machine can be taken in pieces.
+ * `--compare-sim` puts what the simulator says of as many nodes beside it.
  */
 const CASES = ['idle', 'tag', 'crash', 'silent', 'leave', 'storm'] as const;
 type Case = (typeof CASES)[number];
@@ -30,6 +32,7 @@ const { values } = parseArgs({
     cases: { type: 'string', default: CASES.join(',') },
     'idle-seconds': { type: 'string', default: '30' },
     'node-flags': { type: 'string', default: '' },
+    'compare-sim': { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 });
@@ -48,6 +51,38 @@ const LIMITS: Readonly<Record<string, { readonly p50: number; readonly p99?: num
 };
 const SILENT_RATIO = 2.5;
 
+/** Samples of the simulator cost next to nothing, so that the noise of the comparison is the real run's alone. */
+const SIMULATED_SAMPLES = 400;
+const AGREEMENT = 0.3;
+
+function compare(what: string, n: number, real: number, simulated: number): void {
+  const differs = simulated / real - 1;
+  const percent = `${differs < 0 ? '' : '+'}${(100 * differs).toFixed(0)} %`;
+  report.say(`  ${what} at n = ${n}: simulated ${percent} of real`);
+  report.expect(
+    Math.abs(differs) <= AGREEMENT,
+    `the simulator at n = ${n}: ${what} ${percent} of real, at most 30 % either way`,
+  );
+}
+
+function compareSilent(n: number, real: Times): void {
+  const simulated = report.times(
+    'silent',
+    n,
+    'simulator',
+    'known_to_all',
+    measureDeaths(n, SIMULATED_SAMPLES, 1, 'silent'),
+  );
+  compare('silent p50', n, real.p50, simulated.p50);
+  compare('silent p99', n, real.p99, simulated.p99);
+}
+
+function compareBytes(n: number, real: number): void {
+  const { total } = measureIdleBytes(n, 5, 1);
+  report.value('idle', n, 'simulator', 'bytes_per_s', 'B/s', total);
+  compare('idle bytes', n, real, total);
+}
+
 function reportTimes(name: string, n: number, all: readonly PerSubject<number>[]): void {
   const [ours, serf] = SUBJECTS.map((subject) =>
     report.times(
@@ -64,6 +99,7 @@ function reportTimes(name: string, n: number, all: readonly PerSubject<number>[]
   if (limit.p99 !== undefined)
     report.expect(ours.p99 <= limit.p99, `${name} p99 at n = ${n}: ${ours.p99} ms, at most ${limit.p99}`);
   if (name !== 'silent') return;
+  if (values['compare-sim']) compareSilent(n, ours);
   const ratio = serf.p50 / ours.p50;
   report.expect(
     ratio >= SILENT_RATIO,
@@ -111,6 +147,7 @@ async function reportIdle(beds: Beds): Promise<void> {
     report.value('idle', n, subject, 'bytes_per_s', 'B/s', bytesPerSecond);
   }
   const { cpuPercent, rssMb, bytesPerSecond } = figures.bornemisza;
+  if (values['compare-sim']) compareBytes(n, bytesPerSecond);
   report.expect(cpuPercent <= 0.8, `CPU at n = ${n}: ${cpuPercent.toFixed(2)} % of a core, at most 0.8`);
   report.expect(rssMb <= 110, `RSS at n = ${n}: ${rssMb.toFixed(0)} MB, at most 110`);
   report.expect(bytesPerSecond <= 4000, `bytes at n = ${n}: ${bytesPerSecond.toFixed(0)} B/s, at most 4000`);
