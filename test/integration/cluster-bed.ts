@@ -58,6 +58,44 @@ export async function programs({ host, role }: Instance): Promise<string> {
   return [...processes, `${beside} ${(await host.unit(beside)).mainPid}`].join('; ');
 }
 
+/** When an app node's BIRD was last started and configured, and since when each of its protocols stands. */
+export async function birdConfigured({ host, role }: Instance): Promise<string> {
+  if (role !== 'app') return '';
+  const status = await host.must(['birdc', 'show status']);
+  const protocols = await host.must(['birdc', 'show protocols']);
+  const lines = status.split('\n').filter((line) => line.startsWith('Last re'));
+  return [...lines, ...protocols.split('\n').filter((line) => / (BGP|Direct) /.test(line))].join('\n');
+}
+
+export interface ServerRecord {
+  readonly status: string;
+  /** How often its check took it down since HAProxy started. */
+  readonly downs: number;
+  /** Since its last change of state, by check or by command. */
+  readonly changedSecondsAgo: number;
+}
+
+/** HAProxy's own memory of each server that carries requests: what it was between two looks shows in it as well. */
+export async function serverRecords(
+  cluster: Cluster,
+  instance: Instance,
+): Promise<Record<string, ServerRecord>> {
+  const [header = '', ...lines] = (await cluster.haproxy(instance, 'show stat')).split('\n');
+  const columns = header.replace(/^# /, '').split(',');
+  const records: Record<string, ServerRecord> = {};
+  for (const cells of lines.map((line) => line.split(','))) {
+    const cell = (name: string): string => cells[columns.indexOf(name)] ?? '';
+    const [backend, name] = [cell('pxname'), cell('svname')];
+    if (['FRONTEND', 'BACKEND', ''].includes(name) || backend.endsWith('.unwatched')) continue;
+    records[`${backend}/${name}`] = {
+      status: cell('status').split(' ')[0] ?? '',
+      downs: Number(cell('chkdown')),
+      changedSecondsAgo: Number(cell('lastchg')),
+    };
+  }
+  return records;
+}
+
 /** Servers that carry requests and their state, whatever a check under way says; the second checks of unwatched members (`NAME.unwatched`) carry none. */
 export async function serving(cluster: Cluster, instance: Instance): Promise<Record<string, string>> {
   const servers = [...(await cluster.servers(instance))].filter(([name]) => !name.includes('.unwatched/'));
@@ -69,13 +107,13 @@ export async function serving(cluster: Cluster, instance: Instance): Promise<Rec
 }
 
 /** Waits until every server that could carry requests does, at every app node: they follow when each db node has said so. */
-export async function allUp(cluster: Cluster): Promise<void> {
-  await cluster.settled(PATIENCE_MS);
+export async function allUp(cluster: Cluster, everyMs = 100): Promise<void> {
+  await cluster.settled(PATIENCE_MS, cluster.instances, everyMs);
   for (const app of cluster.instancesOf('app')) {
     const names = Object.keys(await serving(cluster, app));
     for (const name of names) await serverIs(cluster, app, name, 'UP');
   }
-  await cluster.settled(PATIENCE_MS);
+  await cluster.settled(PATIENCE_MS, cluster.instances, everyMs);
 }
 
 /** Waits until HAProxy itself says this of one of its servers; `status` as in `show stat`, without its details. */

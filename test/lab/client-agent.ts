@@ -69,9 +69,10 @@ class Load {
   constructor(options: LoadOptions) {
     this.#options = options;
     const secure = options.url.startsWith('https:');
+    const keeping = { keepAlive: true, maxSockets: options.connectionsPerSource ?? Number.POSITIVE_INFINITY };
     this.#carriers = Array.from({ length: options.sources ?? 1 }, (_, index) => ({
       localAddress: clientAddress(index),
-      agent: secure ? new https.Agent({ keepAlive: true }) : new http.Agent({ keepAlive: true }),
+      agent: secure ? new https.Agent(keeping) : new http.Agent(keeping),
     }));
   }
 

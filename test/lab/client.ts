@@ -32,6 +32,8 @@ export type LoadOptions = Omit<RequestOptions, 'source'> & {
   readonly seconds?: number;
   /** How many of the client's addresses take turns. Default: all of them. */
   readonly sources?: number;
+  /** A request waits for one of these, and the wait counts as its own. Default: as many as there are requests under way. */
+  readonly connectionsPerSource?: number;
 };
 
 export type LoadReport = {

@@ -178,6 +178,7 @@ export class Cluster {
   async settled(
     timeoutMs = START_TIMEOUT_MS,
     instances: readonly Instance[] = this.#instances,
+    everyMs = 100,
   ): Promise<void> {
     await until(
       async () => {
@@ -199,7 +200,7 @@ export class Cluster {
         }
         return true;
       },
-      { deadlineMs: timeoutMs, everyMs: 100, what: 'every daemon settled' },
+      { deadlineMs: timeoutMs, everyMs, what: 'every daemon settled' },
     );
   }
 
