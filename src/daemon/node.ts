@@ -82,8 +82,8 @@ export interface NodeDependencies {
   readonly end: (code: number, why: string) => void;
 }
 
-/** Longest wait for the first verdicts at a start. They take a tenth of a second, and longer on a machine that is busy. */
-const FIRST_VERDICTS_MS = 3000;
+/** Longest wait for the first verdicts at a start, well below the unit's TimeoutStartSec. They take a tenth of a second where all is well. */
+const FIRST_VERDICTS_MS = 10_000;
 
 /**
  * One role instance, put together: identity, membership, health, guards, reconciler and control socket. All policy is

@@ -115,9 +115,10 @@ export class Checks {
     const was = running.verdict;
     const state = nextCheckState(was, result.passed, clock.monotonicMs(), this.#options);
     running.verdict = { ...state, name, required: running.check.required, detail: result.detail };
-    // A check starts down: one failure confirms that, while a pass has to be repeated.
-    if (!result.passed || state.health === 'up') running.decided.resolve();
-    const deciding = result.passed !== (state.health === 'up');
+    // A check starts down, which says nothing: a busy machine may let one question fail after each restart.
+    const decided = state.health === 'up' || (!result.passed && state.streak >= this.#options.fall);
+    if (decided) running.decided.resolve();
+    const deciding = !decided || result.passed !== (state.health === 'up');
     running.timer = setTimeout(
       () => void this.#ask(name),
       deciding ? this.#options.fastIntervalMs : this.#options.intervalMs,
