@@ -212,7 +212,6 @@ t.test('files that a daemon can do without are told, set aside and made anew', a
     ],
   ];
   t.teardown(mend);
-  await cp(state('roster.json'), state('roster.json.previous'));
   for (const [name] of cases) await cutInHalf(state(name));
   const running = await up();
   for (const [name, said] of cases) t.match(running.output, said, name);

@@ -226,14 +226,14 @@ export async function readDecoded<T>(path: string, decode: (text: string) => T):
  * Writes a file whole or not at all: temporary file beside it, fsync, rename, fsync of the directory. 0600, and the
  * directory's owner also where root writes.
  *
- * @param keepPrevious keeps the replaced generation as `FILE.previous`
+ * @param keepPrevious keeps the replaced generation as `FILE.previous`; the first one is written as both
  * @throws IdentityError `disk-full` (worth retrying), `state-permissions`, `state-io`; the old file is untouched then
  */
 export async function writeStateFile(path: string, content: string, keepPrevious = false): Promise<void> {
   const temporary = temporaryFor(path);
   try {
     await writeSynced(temporary, content);
-    if (keepPrevious) await keepGeneration(path);
+    if (keepPrevious && !(await keepGeneration(path))) await writeNewStateFile(`${path}.previous`, content);
     await rename(temporary, path);
     await syncDirectory(dirname(path));
   } catch (error) {
@@ -278,12 +278,17 @@ async function writeSynced(path: string, content: string): Promise<void> {
   }
 }
 
-async function keepGeneration(path: string): Promise<void> {
+/** @returns false when there was nothing to keep */
+async function keepGeneration(path: string): Promise<boolean> {
   const previous = `${path}.previous`;
   await rm(previous, { force: true });
-  await link(path, previous).catch((error: unknown) => {
-    if (!isCode(error, 'ENOENT')) throw error;
-  });
+  try {
+    await link(path, previous);
+    return true;
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return false;
+    throw error;
+  }
 }
 
 async function syncDirectory(path: string): Promise<void> {
