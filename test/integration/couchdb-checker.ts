@@ -1,6 +1,71 @@
 /** Writers and readers through the nodes in rotation, and the count of what went wrong. */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Cluster, Node } from './couchdb-cluster.ts';
+import { isDeepStrictEqual } from 'node:util';
+
+export interface Answer {
+  readonly status: number;
+  readonly body: unknown;
+}
+
+/** A CouchDB that is asked as its administrator. */
+export interface Asked {
+  readonly address: string;
+  ask(method: string, path: string, body?: unknown, timeoutMs?: number): Promise<Answer>;
+}
+
+/** Where clients are sent in this moment. */
+export interface Rotation {
+  rotation(): readonly Asked[];
+}
+
+export interface MapBody {
+  readonly _id: string;
+  readonly _rev: string;
+  readonly _conflicts?: readonly string[];
+  readonly by_node: Record<string, string[]>;
+  readonly by_range: Record<string, string[]>;
+  readonly shard_suffix: readonly number[];
+  readonly changelog: readonly (readonly string[])[];
+}
+
+/** The shard map as the asked node has it, with its conflicts. */
+export async function mapOf(asked: Asked, database: string): Promise<MapBody> {
+  return (await asked.ask('GET', `_node/_local/_dbs/${database}?conflicts=true`)).body as MapBody;
+}
+
+/** What each single copy says of itself, read on its own node, not through the database: by range. */
+export async function copiesOf(
+  asked: Asked,
+  database: string,
+  path: '' | '/_security' | '/_revs_limit',
+): Promise<Map<string, unknown[]>> {
+  const map = await mapOf(asked, database);
+  const suffix = String.fromCharCode(...map.shard_suffix);
+  const found = new Map<string, unknown[]>();
+  for (const [range, holders] of Object.entries(map.by_range)) {
+    for (const holder of holders) {
+      const copy = encodeURIComponent(`shards/${range}/${database}${suffix}`);
+      const { body } = await asked.ask('GET', `_node/${holder}/${copy}${path}`);
+      found.set(range, [
+        ...(found.get(range) ?? []),
+        path === '' ? (body as { doc_count: number }).doc_count : body,
+      ]);
+    }
+  }
+  return found;
+}
+
+/** Copies whose `_security` is another than the one that was set. */
+export async function securityDisagreements(asked: Asked, database: string, wanted: object): Promise<number> {
+  const copies = [...(await copiesOf(asked, database, '/_security')).values()].flat();
+  return copies.filter((copy) => !isDeepStrictEqual(copy, wanted)).length;
+}
+
+/** Ranges that have fewer than `copies` copies, or copies that do not hold the same number of documents. */
+export async function underReplicated(asked: Asked, database: string, copies: number): Promise<number> {
+  const counts = [...(await copiesOf(asked, database, '')).values()];
+  return counts.filter((found) => found.length < copies || new Set(found).size !== 1).length;
+}
 
 /** A document acknowledged so long ago must be seen by every read. */
 const SETTLE_MS = 1000;
@@ -14,7 +79,7 @@ export interface Verdict {
 }
 
 export class Checker {
-  readonly #cluster: Cluster;
+  readonly #cluster: Rotation;
   readonly #database: string;
   readonly #acknowledged = new Map<string, number>();
   readonly #wrong: string[] = [];
@@ -23,11 +88,15 @@ export class Checker {
   readonly #ended = new AbortController();
   readonly #loops: Promise<void>[];
 
-  constructor(cluster: Cluster, database: string, before: readonly string[]) {
+  constructor(cluster: Rotation, database: string, before: readonly string[]) {
     this.#cluster = cluster;
     this.#database = database;
     for (const id of before) this.#acknowledged.set(id, 0);
     this.#loops = [this.#write(0), this.#write(1), this.#read(), this.#count()];
+  }
+
+  get reads(): number {
+    return this.#reads;
   }
 
   async stop(): Promise<Verdict> {
@@ -42,8 +111,8 @@ export class Checker {
   }
 
   /** Acknowledged documents that a node still does not have when the settle time is long over. */
-  async lostOn(node: Node): Promise<string[]> {
-    const endMs = performance.now() + 10_000;
+  async lostOn(node: Asked, withinMs = 10_000): Promise<string[]> {
+    const endMs = performance.now() + withinMs;
     for (;;) {
       const all = await node.ask('GET', `${this.#database}/_all_docs`);
       const rows = (all.body as { rows?: { id: string }[] }).rows ?? [];
@@ -54,7 +123,7 @@ export class Checker {
     }
   }
 
-  #pick(turn: number): Node | undefined {
+  #pick(turn: number): Asked | undefined {
     const nodes = this.#cluster.rotation();
     return nodes[turn % Math.max(1, nodes.length)];
   }
@@ -109,7 +178,7 @@ export class Checker {
     return [...this.#acknowledged].filter(([, atMs]) => atMs < beforeMs).map(([id]) => id);
   }
 
-  async #attempt(node: Node | undefined, request: (node: Node) => Promise<void>): Promise<void> {
+  async #attempt(node: Asked | undefined, request: (node: Asked) => Promise<void>): Promise<void> {
     if (node === undefined) {
       this.#failed += 1;
       return;

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PluginError } from '../../src/plugins/contract.ts';
-import { adminHash } from '../../src/plugins/couchdb/admin-hash.ts';
+import { adminHash } from '../../src/daemon/identity/secrets.ts';
 import {
   couchDbDesired,
   type CouchDbDesired,
@@ -19,6 +19,7 @@ import {
   type MemberPhase,
 } from '../../src/plugins/couchdb/desired.ts';
 import { CouchDbPlugin } from '../../src/plugins/couchdb/plugin.ts';
+import type { Answer, Asked } from './couchdb-checker.ts';
 
 export const release = process.env['LAB_COUCHDB'] ?? join(import.meta.dirname, '..', 'standin', 'couchdb');
 export const real = process.env['LAB_COUCHDB'] !== undefined;
@@ -31,12 +32,7 @@ const secrets = {
   uuid: '0123456789abcdef0123456789abcdef',
 };
 
-export interface Answer {
-  readonly status: number;
-  readonly body: unknown;
-}
-
-export class Node {
+export class Node implements Asked {
   readonly address: string;
   readonly directory: string;
   readonly plugin: CouchDbPlugin;

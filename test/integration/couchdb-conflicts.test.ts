@@ -1,5 +1,6 @@
 import { crc32 } from 'node:zlib';
 import t from 'tap';
+import { type MapBody, mapOf } from './couchdb-checker.ts';
 import { Cluster, type Node } from './couchdb-cluster.ts';
 
 // A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
@@ -8,18 +9,6 @@ t.setTimeout(400_000);
 /** The revisions that lost against this one. */
 function losersOf({ _conflicts: losers }: MapBody): readonly string[] {
   return losers ?? [];
-}
-
-interface MapBody {
-  readonly _rev: string;
-  readonly _conflicts?: readonly string[];
-  readonly by_node: Record<string, string[]>;
-  readonly by_range: Record<string, string[]>;
-  readonly shard_suffix: number[];
-}
-
-async function mapOf(node: Node, database: string): Promise<MapBody> {
-  return (await node.ask('GET', `_node/_local/_dbs/${database}?conflicts=true`)).body as MapBody;
 }
 
 function only(map: MapBody, holder: string, suffix = map.shard_suffix) {
