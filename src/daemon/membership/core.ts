@@ -69,6 +69,12 @@ export interface Link {
   askedMs: number;
 }
 
+/** How long a link may be silent before it is pinged. */
+export function pingIntervalMs(core: Core): number {
+  const { probeIntervalMs, linksPerInterval } = core.preset;
+  return probeIntervalMs * Math.max(1, core.links.size / linksPerInterval);
+}
+
 export interface Probe {
   readonly nonce: number;
   readonly target: PeerId;

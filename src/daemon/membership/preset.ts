@@ -22,6 +22,14 @@ export const presetFields = {
     reason:
       'A link that was silent this long is pinged by one of its ends; half of it is the mean wait of detection.',
   },
+  linksPerInterval: {
+    lan: 6,
+    wan: 6,
+    test: 6,
+    unit: 'count',
+    reason:
+      'With more links each is pinged less often: the first two of many watchers find a silence as soon, at a flat cost.',
+  },
   probeTimeoutMs: {
     lan: 450,
     wan: 1500,

@@ -7,6 +7,7 @@ import {
   type Link,
   nextNonce,
   note,
+  pingIntervalMs,
   type Probe,
   type RelayDuty,
   schedule,
@@ -100,7 +101,7 @@ export function indirectTimedOut(core: Core, nonce: number): void {
   // Relays that stayed silent say something about us, not about the target (Lifeguard's missing nacks).
   if ([...current.relays.values()].includes(false)) core.health.missed();
   const link = core.links.get(current.target);
-  if (link !== undefined) link.pingDueMs = core.nowMs + core.preset.probeIntervalMs;
+  if (link !== undefined) link.pingDueMs = core.nowMs + pingIntervalMs(core);
   const entry = core.entries.get(current.target);
   if (entry === undefined) return;
   // Before the first sync what we know of the others is old: no ground to accuse on, unless nobody is there to ask.
@@ -125,7 +126,7 @@ export function heardFrom(core: Core, peer: PeerId): void {
   const link = core.links.get(peer);
   if (link === undefined) return;
   link.heardMs = core.nowMs;
-  link.pingDueMs = core.nowMs + core.preset.probeIntervalMs * core.random.between(0.9, 1.1);
+  link.pingDueMs = core.nowMs + pingIntervalMs(core) * core.random.between(0.9, 1.1);
   const entry = core.entries.get(peer);
   if (entry === undefined) return;
   entry.vouchedMs = core.nowMs;
@@ -165,7 +166,7 @@ function vouch(core: Core, entry: Entry, current: Probe, by: PeerId): void {
   takeBackAccusation(core, entry, `answers ${by}`);
   const link = core.links.get(current.target);
   if (link === undefined) return;
-  link.pingDueMs = core.nowMs + core.preset.probeIntervalMs;
+  link.pingDueMs = core.nowMs + pingIntervalMs(core);
   if (core.nowMs - link.heardMs < core.preset.linkSilentMs || link.unlinking) return;
   link.unlinking = true;
   note(core, 'link-silent', link.peer, `${by} reaches it, our link has been silent for long`);
@@ -219,7 +220,7 @@ export function probeLinks(core: Core): void {
     if (entry === undefined || !isLiving(entry) || core.probes.has(link.peer)) continue;
     if (link.pingDueMs <= core.nowMs) {
       probe(core, link.peer, 'period');
-      link.pingDueMs = core.nowMs + probeIntervalMs;
+      link.pingDueMs = core.nowMs + pingIntervalMs(core);
     } else {
       nextMs = Math.min(nextMs, link.pingDueMs);
     }

@@ -4,6 +4,7 @@ import {
   isLiving,
   isRestarting,
   note,
+  pingIntervalMs,
   schedule,
   selfEntry,
   send,
@@ -143,8 +144,8 @@ function hearsItself(core: Core, entry: Entry): boolean {
 }
 
 function evidenceMs(core: Core): number {
-  const { probeIntervalMs, probeTimeoutMs, indirectTimeoutMs } = core.preset;
-  return 1.1 * probeIntervalMs + (probeTimeoutMs + indirectTimeoutMs) * core.health.stretch;
+  const { probeTimeoutMs, indirectTimeoutMs } = core.preset;
+  return 1.1 * pingIntervalMs(core) + (probeTimeoutMs + indirectTimeoutMs) * core.health.stretch;
 }
 
 function contradict(core: Core, entry: Entry): void {
