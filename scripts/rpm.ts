@@ -37,8 +37,10 @@ export type PackageOptions = {
   readonly release?: string;
   /** Where the package goes. Default: build/ in the tree. */
   readonly out?: string;
-  /** False: dist/ is taken as it is. */
+  /** False: `dist` is taken as it is. */
   readonly bundle?: boolean;
+  /** Where the bundle lies. Default: dist/ in the tree. */
+  readonly dist?: string;
   /** See RPM_GPG_KEY. */
   readonly key?: string | undefined;
 };
@@ -52,6 +54,7 @@ type Runtime = { readonly version: string } & Readonly<
 /** @throws Error when a program is missing, a licence is unknown, the runtime is not the one pinned, or the size is over the limit */
 export async function buildPackage(options: PackageOptions = {}): Promise<BuiltPackage> {
   const { arch = hostArchitecture(), release = '1', out = join(root, 'build'), bundle = true } = options;
+  const dist = options.dist ?? join(root, 'dist');
   if (bundle) await run(process.execPath, [join(root, 'scripts/build.ts')]);
   await mkdir(out, { recursive: true });
   const top = await mkdtemp(join(out, '.rpm-'));
@@ -61,7 +64,7 @@ export async function buildPackage(options: PackageOptions = {}): Promise<BuiltP
     const runtime = JSON.parse(await readFile(join(root, 'rpm/runtime.json'), 'utf8')) as Runtime;
     const packages = await licences();
     const stage = join(top, `bornemisza-node-${version}`);
-    await stageFiles(stage, packages, runtime.version);
+    await stageFiles(stage, packages, runtime.version, dist);
     await stageRuntime(join(stage, 'runtime/node'), runtime, arch);
     await pack(stage, epoch);
     const include = buildFacts({ version, release, runtime: runtime.version, packages, epoch });
@@ -109,13 +112,17 @@ async function licences(): Promise<Bundled[]> {
 }
 
 /** Everything but the runtime, as the spec expects it. */
-async function stageFiles(stage: string, packages: readonly Bundled[], node: string): Promise<void> {
+async function stageFiles(
+  stage: string,
+  packages: readonly Bundled[],
+  node: string,
+  dist: string,
+): Promise<void> {
   for (const directory of ['runtime', 'dist', 'man', 'completion', 'licences', 'doc'])
     await mkdir(join(stage, directory), { recursive: true });
   const copy = (from: string, to: string): Promise<void> =>
-    cp(join(root, from), join(stage, to), { recursive: true });
-  await copy('dist/bornemisza.mjs', 'dist/bornemisza.mjs');
-  await copy('dist/bornemisza.mjs.map', 'dist/bornemisza.mjs.map');
+    cp(resolve(root, from), join(stage, to), { recursive: true });
+  for (const name of ['bornemisza.mjs', 'bornemisza.mjs.map']) await copy(join(dist, name), `dist/${name}`);
   await copy('rpm/bornemisza', 'bornemisza');
   for (const directory of ['systemd', 'rpm/firewalld', 'rpm/examples'])
     await copy(directory, basename(directory));

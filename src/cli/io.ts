@@ -21,8 +21,8 @@ export interface Host {
   interfaces(): Readonly<Record<string, readonly NetworkInterfaceInfo[] | undefined>>;
   /** Effective user id. */
   readonly uid: number;
-  /** Runs a program without a shell, bounded in time and output. Never throws: a missing program has code -1. */
-  run(program: string, args: readonly string[]): Promise<Ran>;
+  /** Runs a program without a shell, bounded in time (default 20 s) and output. Never throws: a missing program has code -1. */
+  run(program: string, args: readonly string[], timeoutMs?: number): Promise<Ran>;
 }
 
 /** Everything that a command may touch besides files and the control socket. */

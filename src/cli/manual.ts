@@ -15,7 +15,12 @@ export function leavesOf(command: Command, path = ''): Leaf[] {
     .visibleCommands(command)
     .filter((each) => each.name() !== 'help');
   if (children.length === 0) return [{ path, command }];
-  return children.flatMap((child) => leavesOf(child, path === '' ? child.name() : `${path} ${child.name()}`));
+  const below = children.flatMap((child) =>
+    leavesOf(child, path === '' ? child.name() : `${path} ${child.name()}`),
+  );
+  // A group that does something itself has examples of it.
+  const acts = path !== '' && command instanceof Verb && command.examples.length > 0;
+  return acts ? [{ path, command }, ...below] : below;
 }
 
 /** The manual page bornemisza(8) in mdoc(7), made from the command tree so that it cannot lag behind it. */

@@ -75,10 +75,14 @@ export function thisHost(): Host {
   };
 }
 
-async function runProgram(program: string, args: readonly string[]): Promise<Ran> {
+async function runProgram(
+  program: string,
+  args: readonly string[],
+  timeoutMs = PROGRAM_TIMEOUT_MS,
+): Promise<Ran> {
   const { runCommand } = await import('../plugins/command.ts');
   try {
-    return await runCommand(program, args, { timeoutMs: PROGRAM_TIMEOUT_MS });
+    return await runCommand(program, args, { timeoutMs });
   } catch (error) {
     return { code: -1, stdout: '', stderr: error instanceof Error ? error.message : String(error) };
   }

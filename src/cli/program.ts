@@ -12,6 +12,7 @@ import { addComplete, addCompletion, addDaemon, addVersion } from './commands/pr
 import { addSite } from './commands/site.ts';
 import { addStatus } from './commands/status.ts';
 import { addToken } from './commands/token.ts';
+import { addUpgrade } from './commands/upgrade.ts';
 import { EXIT_MEANINGS } from './failure.ts';
 import type { Io } from './io.ts';
 import { Verb } from './verb.ts';
@@ -29,6 +30,8 @@ export function buildProgram(io: Io): Verb {
     .helpOption('-h, --help', 'show this help')
     .helpCommand('help [command]', 'show the help of a command')
     .showSuggestionAfterError(true)
+    // Else `upgrade` would take the options of `upgrade status` for its own. Every command inherits it.
+    .enablePositionalOptions()
     .exitOverride()
     .configureHelp({ subcommandTerm: (command) => command.name() })
     .configureOutput({
@@ -48,7 +51,7 @@ export function buildProgram(io: Io): Verb {
   );
   for (const add of [addInit, addToken, addJoin]) add(program, io);
   for (const add of [addStatus, addMembers, addEvents, addExplain]) add(program, io);
-  for (const add of [addMaintenance, addLeave, addRemove, addAuthority]) add(program, io);
+  for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addConfig, addPlan, addGuards]) add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);

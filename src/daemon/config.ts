@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import { closest, distance } from 'fastest-levenshtein';
 import { parse, TomlError } from 'smol-toml';
 import { z } from 'zod';
+import { CONFIG_FORMAT } from './config-format.ts';
 import { OperatorError } from './errors.ts';
 import type { Role } from './membership/types.ts';
 
@@ -14,6 +15,9 @@ export interface Paths {
   readonly state: string;
   readonly run: string;
   readonly controlSocket: string;
+  /** See rollout-turn.ts. */
+  readonly upgradeRequest: string;
+  readonly upgradeResult: string;
   readonly haproxyFiles: string;
   readonly haproxyRun: string;
   readonly birdFragments: string;
@@ -30,6 +34,8 @@ export function pathsFor(role: Role, root = ''): Paths {
     state: `${root}/var/lib/bornemisza/${role}`,
     run: `${root}/run/bornemisza/${role}`,
     controlSocket: `${root}/run/bornemisza/${role}/control.sock`,
+    upgradeRequest: `${root}/run/bornemisza/${role}/upgrade`,
+    upgradeResult: `${root}/run/bornemisza/upgraded`,
     haproxyFiles: `${root}/var/lib/bornemisza/haproxy/${role}`,
     haproxyRun: `${root}/run/bornemisza-haproxy/${role}`,
     birdFragments: `${root}/etc/bird/bornemisza.d`,
@@ -89,6 +95,15 @@ const serviceSchema = z.strictObject({
 });
 
 const schema = z.strictObject({
+  /** See config-format.ts. A file without one is of format 0, which reads the same. */
+  format: z
+    .int()
+    .min(0)
+    .max(
+      CONFIG_FORMAT,
+      'is of a later version of the program: install that, or run `bornemisza config migrate` to put the file from before back',
+    )
+    .default(0),
   node: z.strictObject({ cluster: label, host: label }),
   network: z.strictObject({
     private_address: address,

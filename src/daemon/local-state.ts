@@ -10,14 +10,22 @@ export interface LocalState {
   readonly left: boolean;
   /** Opaque to this file: the guards' own memory. */
   readonly guards: unknown;
+  /** Opaque to this file: what this node said last about a rollout. */
+  readonly rollout: unknown;
 }
 
 const schema = z.object({
   maintenance: z.boolean().default(false),
   left: z.boolean().default(false),
   guards: z.unknown().optional(),
+  rollout: z.unknown().optional(),
 });
-export const EMPTY_LOCAL_STATE: LocalState = { maintenance: false, left: false, guards: undefined };
+export const EMPTY_LOCAL_STATE: LocalState = {
+  maintenance: false,
+  left: false,
+  guards: undefined,
+  rollout: undefined,
+};
 
 /** One small JSON file, replaced atomically: a crash leaves the old or the new one, never half of one. */
 export class LocalStateFile {

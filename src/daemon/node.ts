@@ -8,8 +8,16 @@ import { EMPTY_GUARD_STATE, type GuardState, guarded, released } from '../roles/
 import { AuditTrail, journalEntry, messageOf } from './audit.ts';
 import type { Clock } from './clock.ts';
 import { type Config, loadConfig, type Paths } from './config.ts';
-import type { AuditEntry, Done, MembersAnswer, PlanAnswer, Progress, StatusAnswer } from './control/api.ts';
-import { ControlServer } from './control/server.ts';
+import type {
+  AuditEntry,
+  Done,
+  MembersAnswer,
+  PlanAnswer,
+  Progress,
+  StatusAnswer,
+  UpgradeAnswer,
+} from './control/api.ts';
+import { ControlServer, type RolloutVerb } from './control/server.ts';
 import { Driver, type DriverChange } from './driver.ts';
 import { hasNextStep, OperatorError } from './errors.ts';
 import { type CheckVerdict, Checks } from './health/health.ts';
@@ -36,6 +44,8 @@ import { driverRoster, presentedChain } from './node-roster.ts';
 import type { ServiceManager } from './notify.ts';
 import { newSeed, newStartId } from './random.ts';
 import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from './reconciler.ts';
+import { DEFAULT_ROLLOUT_OPTIONS, type RolloutNews, RolloutRunner } from './rollout-runner.ts';
+import { UpgradeTurn } from './rollout-turn.ts';
 import { settingsDigest } from './settings.ts';
 import { AdmissionListener } from './transport/admission.ts';
 import { signWith, verifyByPeerId } from './transport/node-key.ts';
@@ -106,6 +116,7 @@ export class Node {
   #admission: AdmissionListener | undefined;
   #plugins!: NodePlugins;
   #effective!: EffectiveView;
+  #rollout!: RolloutRunner;
   #couchdb: CouchDbStatus | undefined;
   #phase: StatusAnswer['phase'] = 'starting';
   #tick: NodeJS.Timeout | undefined;
@@ -151,6 +162,7 @@ export class Node {
       log.warn({ next: 'run `bornemisza status` and set maintenance again if it was on' }, damaged);
     if (this.#local.state.left) throw leftAlready(role);
     await this.#audit.load();
+    this.#prepareRollout();
     this.#control = new ControlServer({ path: paths.controlSocket }, this);
     await this.#control.listen();
     // First of all: a daemon that comes back must not tell the others, BIRD and HAProxy that its node is down.
@@ -335,6 +347,41 @@ export class Node {
     this.#plugins.addTo(this.#reconciler);
   }
 
+  #prepareRollout(): void {
+    const { clock } = this.#dependencies;
+    const { upgradeRequest, upgradeResult } = this.#options.paths;
+    this.#rollout = new RolloutRunner(this.#identity.name, DEFAULT_ROLLOUT_OPTIONS, {
+      clock,
+      turn: new UpgradeTurn({ request: upgradeRequest, result: upgradeResult }),
+      scene: () => ({
+        rows: this.#rows(),
+        admission: this.#identity.roster.members().map(({ name }) => name),
+        synced: this.#effective.synced,
+        held: this.#effective.held,
+        settled: this.#reconciler.status().every(({ state }) => state === 'converged'),
+      }),
+      save: (word) => {
+        this.#local.update({ rollout: word }).catch((error: unknown) => this.#notSaved(error));
+        this.#shareFacts();
+      },
+      tell: (news) => this.#auditRollout(news),
+    });
+    this.#rollout.load(this.#local.state.rollout);
+  }
+
+  #auditRollout({ text, stopped }: RolloutNews): void {
+    this.#audit.append({
+      kind: 'daemon',
+      summary: text,
+      trigger: '',
+      subjects: [this.#identity.name],
+      result: stopped === undefined ? 'info' : 'failed',
+      ...(stopped !== undefined && {
+        error: { code: 'rollout-stopped', message: stopped.code, next: stopped.next },
+      }),
+    });
+  }
+
   async #startAdmission(): Promise<void> {
     if (this.#identity.authority === undefined) return;
     const { clock, log } = this.#dependencies;
@@ -505,6 +552,14 @@ export class Node {
     void this.#pushStatus(false);
     if (this.#identity.secrets.get() === undefined && !this.#fetching) void this.#fetchSecrets();
     void this.#retireTheLeft();
+    this.#rollout
+      .look()
+      .catch((error: unknown) =>
+        this.#dependencies.log.error(
+          { err: error, next: `look at the directory: ls -la ${this.#options.paths.run}` },
+          'the rollout cannot go on here',
+        ),
+      );
     if (clock.monotonicMs() - this.#renewalLookedMs > RENEWAL_LOOK_MS) void this.#renew();
   }
 
@@ -663,7 +718,10 @@ export class Node {
       health: this.#checks?.node ?? 'down',
       maintenance: this.#local.state.maintenance,
       services: (this.#checks?.verdicts ?? []).map(({ name, health }) => ({ name, health })),
-      tags: this.#couchdb === undefined ? {} : { couchdb: this.#couchdb.tag },
+      tags: {
+        ...(this.#couchdb !== undefined && { couchdb: this.#couchdb.tag }),
+        ...(this.#rollout.tag !== undefined && { rollout: this.#rollout.tag }),
+      },
       load: this.#loadSent,
       settingsDigest: settingsDigest(this.#config),
     };
@@ -1061,6 +1119,18 @@ export class Node {
     } finally {
       await serviceManager.ready(this.#statusText);
     }
+  }
+
+  upgrade(): UpgradeAnswer {
+    this.#mustRun();
+    return this.#rollout.answer();
+  }
+
+  rollout(verb: RolloutVerb): Done {
+    this.#mustRun();
+    const done = this.#rollout[verb]();
+    this.#operatorDid(`upgrade ${verb}`);
+    return done;
   }
 
   #operatorDid(what: string): void {

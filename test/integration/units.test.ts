@@ -15,6 +15,7 @@ const exposures = [
   ['bornemisza-haproxy@db.service', 1.7],
   ['bornemisza-site.service', 1.2],
   ['bornemisza-couchdb-restart.service', 1.5],
+  ['bornemisza-rollout.service', 2.0],
 ] as const;
 
 /** The tree's units, with stand-ins for what other packages bring, in a directory that systemd-analyze takes for the only one. */
@@ -25,7 +26,10 @@ async function stage(t: Test): Promise<{ readonly env: NodeJS.ProcessEnv; readon
   for (const name of await readdir(directory)) {
     if (!name.endsWith('.service')) continue;
     const text = await readFile(join(directory, name), 'utf8');
-    await writeFile(join(directory, name), text.replaceAll('/usr/libexec/bornemisza/node', '/bin/true'));
+    await writeFile(
+      join(directory, name),
+      text.replaceAll(/\/usr\/(libexec\/bornemisza\/node|bin\/bornemisza)/g, '/bin/true'),
+    );
   }
   await writeFile(join(directory, 'couchdb.service'), '[Service]\nUser=couchdb\nExecStart=/bin/true\n');
   await writeFile(join(directory, 'man'), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
@@ -43,7 +47,7 @@ async function stage(t: Test): Promise<{ readonly env: NodeJS.ProcessEnv; readon
 t.test('systemd finds nothing to say about any unit or drop-in', async (t) => {
   const { env, directory } = await stage(t);
   const units = (await readdir(directory))
-    .filter((name) => /\.(service|target|path)$/.test(name))
+    .filter((name) => /\.(service|target|path|timer)$/.test(name))
     .flatMap((name) =>
       name.includes('@.') ? ['app', 'db'].map((role) => name.replace('@.', `@${role}.`)) : [name],
     );

@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { buildPackage } from '../../scripts/rpm.ts';
+import type { UpgradeAnswer } from '../../src/daemon/control/api.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import type { Host } from '../lab/index.ts';
 import { repository as tree } from '../lab/layers.ts';
@@ -19,6 +20,8 @@ const APP_HOSTS = ['app1', 'app2', 'both1'];
 const EXPOSURE_LIMIT = 2.0;
 /** Longest rest that the journal is watched for. The promise is one line a minute from each daemon. */
 const REST_MS = 30_000;
+/** Three hosts, each with dnf's work on a busy machine. */
+const ROLLOUT_MS = 400_000;
 
 // Not below the tree's test directories: a package has 40 MB, and a path of its own in each host.
 const directory = await mkdtemp('/var/tmp/bornemisza-package-');
@@ -85,6 +88,8 @@ t.test('a cluster lives on the installed package', async (t) => {
   const app1 = cluster.instance('app1');
   const app2 = cluster.instance('app2');
   const hosts = cluster.lab.hosts;
+  const rollout = async ({ host }: Instance): Promise<UpgradeAnswer> =>
+    JSON.parse(await host.must(['bornemisza', 'upgrade', 'status', '--json'])) as UpgradeAnswer;
   const [floating] = cluster.lab.floatingAddresses;
   t.equal(floating, FLOATING);
   await cluster.settled(SETTLE_MS);
@@ -221,11 +226,13 @@ t.test('a cluster lives on the installed package', async (t) => {
       await host.must(['logger', `the password is ${planted}`]);
       await host.writeFile('/srv/bornemisza/site/oops.txt', planted);
       await host.must(['systemd-run', '--unit=lab-leak', `--setenv=PASSWORD=${planted}`, 'sleep', '60']);
-      await until(async () => (await leaksOn(host, secrets)).length >= 3, {
-        what: 'the scan sees',
-        everyMs: 200,
-      });
-      const seen = await leaksOn(host, secrets);
+      const seen = await until(
+        async () => {
+          const places = await leaksOn(host, secrets);
+          return places.length >= 3 ? places : undefined;
+        },
+        { what: 'the scan sees what was planted', everyMs: 200 },
+      );
       for (const place of ['journal', 'environ of sleep', '/srv/bornemisza/site/oops.txt'])
         t.ok(seen.includes(place), place);
       await host.must(['systemctl', 'stop', 'lab-leak.service']);
@@ -233,7 +240,7 @@ t.test('a cluster lives on the installed package', async (t) => {
     },
   );
 
-  await t.test('an upgrade in place costs no member, no request, no HAProxy and no BIRD', async (t) => {
+  await t.test('a rollout costs no member, no request, no HAProxy, no BIRD and no CouchDB', async (t) => {
     await until(
       async () => (await cluster.lab.client.request({ url: SITE, timeoutMs: 1000 })).status === 200,
       { what: 'the site answers', deadlineMs: 30_000, everyMs: 100 },
@@ -244,12 +251,18 @@ t.test('a cluster lives on the installed package', async (t) => {
     const kept = '/etc/bornemisza/services.d/shop.toml.example';
     await app1.host.writeFile(kept, { content: '# mine\n', mode: 0o640, group: 'bornemisza' });
 
+    // As a file looked before it named its format.
+    const config = '/etc/bornemisza/app.toml';
+    await app1.host.must(['sed', '-i', '/^format = /d', config]);
+    const old = await app1.host.readFile(config);
+    const dry = await app2.host.must(['bornemisza', 'upgrade', '--dry-run'], { timeoutMs: ROLLOUT_MS });
+    t.match(dry, /bornemisza-node \S+-2 is there/);
     const load = cluster.lab.client.startLoad({ url: SITE, ratePerSecond: 50 });
-    for (const host of hosts) {
-      await dnf(host, 'upgrade', await labelOf(second.file));
-      await cluster.settled(SETTLE_MS);
-    }
+    const told = await app2.host.must(['bornemisza', 'upgrade'], { timeoutMs: ROLLOUT_MS });
     const report = await load.stop();
+    t.match(told, /^in this order: both1, app2, app1\nboth1: its turn\nboth1: done/);
+    t.match(told, /app1: done.*\nfinished: \S+-2 everywhere\n$/);
+    await cluster.settled(SETTLE_MS);
     t.comment(
       `${report.requests} requests, longest gap ${Math.round(report.longestGapMs)} ms, p99 ${report.p99Ms} ms`,
     );
@@ -261,14 +274,95 @@ t.test('a cluster lives on the installed package', async (t) => {
       const now = after.get(name);
       t.equal(now?.haproxy, was.haproxy, `${name}: the same HAProxy`);
       t.equal(now?.bird, was.bird, `${name}: the same BIRD`);
+      t.equal(now?.couchdb, was.couchdb, `${name}: the same CouchDB`);
       t.not(now?.daemon, was.daemon, `${name}: another daemon`);
     }
-    for (const host of hosts)
-      t.equal((await host.must(['rpm', '-q', 'bornemisza-node'])).includes('-2.'), true);
+    t.ok((after.get('both1/db')?.couchdb ?? 0) > 1, 'CouchDB runs');
+    for (const host of hosts) t.match(await host.must(['rpm', '-q', 'bornemisza-node']), /-2\./);
+    for (const instance of cluster.instances) {
+      t.match((await cluster.status(instance)).version, /-2$/, `${instance.name} says which build it is`);
+      t.equal((await rollout(instance)).state, 'finished');
+    }
+    // Where the timer finds nothing newer, nothing begins.
+    await app1.host.exec(['systemctl', 'start', 'bornemisza-rollout.service'], { timeoutMs: ROLLOUT_MS });
+    t.equal((await app1.host.unit('bornemisza-rollout.service')).result, 'exec-condition');
+    t.equal((await rollout(app1)).state, 'finished');
     t.same(await identitiesOf(cluster, app1), identities, 'everybody is who they were');
     t.equal(await app1.host.readFile(kept), '# mine\n', 'an edited example is kept');
     t.match(await app1.host.readFile('/etc/bornemisza/services.d/site.toml'), /name = "site"/);
+    t.equal(await app1.host.readFile(`${config}.format-0`), old, 'the configuration from before is kept');
+    t.match(await app1.host.readFile(config), /^format = 1$/m, 'and the configuration was migrated');
+    t.equal((await app1.host.exec(['test', '-e', `${config}.format-1`])).code, 1);
     t.same(await deathsSince(cluster, sinceIds), [], 'nobody took a restart for a death');
+  });
+
+  await t.test(
+    'a package without a signature stops the rollout, though a repository would not mind',
+    async (t) => {
+      await packages.offer(packages.unsigned.file);
+      for (const host of hosts) await useRepository(host, false);
+      const { code, stderr } = await app1.host.exec(['bornemisza', 'upgrade'], { timeoutMs: ROLLOUT_MS });
+      t.equal(code, 1);
+      t.match(stderr, /dnf failed on both1/);
+      for (const host of hosts) {
+        t.match(await host.must(['rpm', '-q', 'bornemisza-node']), /-2\./);
+        await useRepository(host);
+      }
+      await packages.retract(packages.unsigned.file);
+    },
+  );
+
+  await t.test('a build that does not come back halts the rollout, and nobody else is touched', async (t) => {
+    await packages.offer(packages.broken.file);
+    const before = await pidsOf(cluster);
+    const load = cluster.lab.client.startLoad({ url: SITE, ratePerSecond: 50 });
+    // The last one was stopped: a new one does not begin over it, the operator's word does.
+    t.equal((await app2.host.exec(['bornemisza', 'upgrade'], { timeoutMs: ROLLOUT_MS })).code, 5);
+    const { code, stderr } = await app2.host.exec(['bornemisza', 'upgrade', 'resume'], {
+      timeoutMs: ROLLOUT_MS,
+    });
+    t.equal(code, 1);
+    t.match(stderr, /a daemon on both1 did not come back after its upgrade\n.*next:.*dnf downgrade/);
+    const report = await load.stop();
+    t.equal(report.failed, 0, JSON.stringify(report));
+    for (const instance of [app1, app2]) {
+      const { name, host } = instance;
+      t.match(await host.must(['rpm', '-q', 'bornemisza-node']), /-2\./, `${name} keeps its version`);
+      t.same((await pidsOf(cluster)).get(name), before.get(name), `${name} runs on, untouched`);
+      t.match(await rollout(instance), {
+        state: 'stopped',
+        hosts: [{ host: 'both1', step: 'working' }, {}, {}],
+      });
+      t.match(
+        await host.must(['bornemisza', 'upgrade', 'status']),
+        /is stopped: a daemon on both1 did not come back/,
+      );
+      const warned = await host.journalEntries('bornemisza@app.service', '--priority=warning');
+      t.ok(
+        warned.some(({ MESSAGE }) => /rollout: stopped, a daemon on both1/.test(MESSAGE ?? '')),
+        `${name}: the journal warns`,
+      );
+    }
+    const both1 = cluster.instance('both1/db');
+    t.match(await both1.host.must(['rpm', '-q', 'bornemisza-node']), /-4\./);
+    t.equal((await pidsOf(cluster)).get('both1/db')?.haproxy, before.get('both1/db')?.haproxy);
+    t.equal((await pidsOf(cluster)).get('both1/db')?.couchdb, before.get('both1/db')?.couchdb);
+
+    // Back to the version before: the daemons come back, and the rollout stays where it is, whoever restarts or asks.
+    await dnf(both1.host, 'downgrade', await labelOf(second.file));
+    await cluster.settled(SETTLE_MS);
+    await app1.host.restart('bornemisza@app.service');
+    await cluster.settled(SETTLE_MS);
+    const timer = await app1.host.exec(['systemctl', 'start', 'bornemisza-rollout.service'], {
+      timeoutMs: ROLLOUT_MS,
+    });
+    t.not(timer.code, 0);
+    t.match(await app1.host.journal('bornemisza-rollout.service'), /the last rollout was stopped/);
+    for (const instance of cluster.instances)
+      t.equal((await rollout(instance)).state, 'stopped', instance.name);
+    await packages.retract(packages.broken.file);
+    await app2.host.must(['bornemisza', 'upgrade', 'resume'], { timeoutMs: ROLLOUT_MS });
+    for (const host of hosts) t.match(await host.must(['rpm', '-q', 'bornemisza-node']), /-2\./);
   });
 
   await t.test('a downgrade keeps membership as well', async (t) => {
@@ -320,6 +414,36 @@ t.test('a cluster lives on the installed package', async (t) => {
     ]);
     t.equal(await host.must(['rpm', '-V', 'bornemisza-node']), '');
   });
+
+  await t.test('a node that leaves with --wipe leaves nothing of its own behind', async (t) => {
+    const { host } = app2;
+    const told = await cluster.command(app2, ['leave', '--wipe']);
+    t.match(
+      told,
+      /has left and carries no duty any more[^]*nothing of the app node is left on this machine\n$/,
+    );
+    cluster.forget('app2/app');
+    const left = await host.must([
+      'sh',
+      '-c',
+      'find /etc/bornemisza /var/lib/bornemisza /etc/bird/bornemisza.d -type f ! -path "*/services.d/*"',
+    ]);
+    t.same(
+      left.split('\n').filter((path) => path !== ''),
+      ['/var/lib/bornemisza/haproxy/app/haproxy.cfg', '/var/lib/bornemisza/haproxy/db/haproxy.cfg'],
+      'but the first configurations, as the package brings them',
+    );
+    t.equal(
+      (await host.exec(['systemctl', 'is-active', 'bornemisza@app.service'])).stdout.trim(),
+      'inactive',
+    );
+    t.equal(
+      (await host.exec(['systemctl', 'is-enabled', 'bornemisza@app.service'])).stdout.trim(),
+      'disabled',
+    );
+    await cluster.lab.router.waitForAnnouncers(FLOATING, ['app1', 'both1']);
+    t.equal(await host.must(['rpm', '-V', 'bornemisza-node']), '');
+  });
 });
 
 /** As its operator does it, and what must hold before anything is set up. */
@@ -342,7 +466,12 @@ async function installFirst(host: Host): Promise<void> {
   if (!/init|join/.test(said)) throw new Error(`${host.name}: doctor names no next step: ${said}`);
 }
 
-type Pids = { readonly daemon: number; readonly haproxy: number; readonly bird: number };
+type Pids = {
+  readonly daemon: number;
+  readonly haproxy: number;
+  readonly bird: number;
+  readonly couchdb: number;
+};
 
 async function pidsOf(cluster: Cluster): Promise<Map<string, Pids>> {
   const pids = new Map<string, Pids>();
@@ -352,6 +481,7 @@ async function pidsOf(cluster: Cluster): Promise<Map<string, Pids>> {
       daemon: await of(`bornemisza@${role}.service`),
       haproxy: await of(`bornemisza-haproxy@${role}.service`),
       bird: await of('bird.service'),
+      couchdb: await of('couchdb.service'),
     });
   }
   return pids;

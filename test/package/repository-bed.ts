@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { buildPackage, type BuiltPackage } from '../../scripts/rpm.ts';
 import type { Host } from '../lab/index.ts';
+import { repository as tree } from '../lab/layers.ts';
 
 const execute = promisify(execFile);
 const REPOSITORY_IN_HOST = '/srv/lab-repository';
@@ -28,6 +29,11 @@ export type Repository = {
   /** For LabOptions. */
   readonly bind: { readonly source: string; readonly target: string };
   readonly keyFile: string;
+  /** Release 3, not signed; and release 4, signed, whose daemon ends as soon as it starts. Not offered before `offer`. */
+  readonly unsigned: BuiltPackage;
+  readonly broken: BuiltPackage;
+  offer(file: string): Promise<void>;
+  retract(file: string): Promise<void>;
 };
 
 /** Two signed builds of the package, one release apart, in a repository that a host's dnf can install them from. */
@@ -39,23 +45,49 @@ export async function makeRepository(directory: string): Promise<Repository> {
   const second = await buildPackage({ out: packages, key: key.secret, release: '2', bundle: false });
   await makeStubs(directory, packages, await libraryNeeds(first.file));
   await must('cp', [key.public, join(packages, 'RPM-GPG-KEY-lab')]);
-  await must('createrepo_c', ['--quiet', packages]);
+  const index = (): Promise<string> => must('createrepo_c', ['--quiet', packages]);
+  await index();
+  const aside = join(directory, 'aside');
+  const unsigned = await buildPackage({ out: aside, release: '3', bundle: false });
+  const dist = await brokenBundle(directory);
+  const broken = await buildPackage({ out: aside, key: key.secret, release: '4', bundle: false, dist });
   return {
     first,
     second,
+    unsigned,
+    broken,
+    offer: async (file) => {
+      await rename(file, join(packages, basename(file)));
+      await index();
+    },
+    retract: async (file) => {
+      await rm(join(packages, basename(file)));
+      await index();
+    },
     bind: { source: packages, target: REPOSITORY_IN_HOST },
     keyFile: key.public,
   };
 }
 
+/** The program as it is, but for a daemon that ends before it has said a word. */
+async function brokenBundle(directory: string): Promise<string> {
+  const dist = join(directory, 'broken-dist');
+  await cp(join(tree, 'dist'), dist, { recursive: true });
+  const file = join(dist, 'bornemisza.mjs');
+  const text = await readFile(file, 'utf8');
+  const [first = '', ...rest] = text.split('\n');
+  await writeFile(file, [first, "if (process.argv[2] === 'daemon') process.exit(1);", ...rest].join('\n'));
+  return dist;
+}
+
 /** The stubs carry no signature; the package must, and be of the key that the repository names. */
-const repositoryFile = (): string =>
+const repositoryFile = (checked: boolean): string =>
   [
     ['stubs', 'excludepkgs=bornemisza*', 'gpgcheck=0'],
     [
       'bornemisza',
       'includepkgs=bornemisza*',
-      'gpgcheck=1',
+      `gpgcheck=${checked ? 1 : 0}`,
       `gpgkey=file://${REPOSITORY_IN_HOST}/RPM-GPG-KEY-lab`,
     ],
   ]
@@ -66,14 +98,19 @@ const repositoryFile = (): string =>
     )
     .join('\n');
 
-/** Makes the repository the only one that the host's dnf knows. */
-export async function useRepository(host: Host): Promise<void> {
-  await host.writeFile('/etc/yum.repos.d/lab.repo', repositoryFile());
+/**
+ * Makes the repository the only one that the host's dnf knows.
+ *
+ * @param checked false: set up by somebody who does not care for signatures
+ */
+export async function useRepository(host: Host, checked = true): Promise<void> {
+  await host.writeFile('/etc/yum.repos.d/lab.repo', repositoryFile(checked));
+  await host.writeFile('/etc/dnf/dnf.conf', '[main]\nplugins=0\n');
 }
 
 /** dnf in a host, as its operator calls it. Returns what it printed. */
 export function dnf(host: Host, ...args: readonly string[]): Promise<string> {
-  return host.must(['dnf', '-y', '--releasever=9', '--disableplugin=*', ...args], {
+  return host.must(['dnf', '-y', '--refresh', ...args], {
     timeoutMs: DNF_TIMEOUT_MS,
   });
 }

@@ -56,7 +56,7 @@ export async function leaksOn(host: Host, secrets: readonly string[]): Promise<s
       done
     done
     grep -lF -f $patterns /var/lib/bornemisza/*/audit.jsonl*
-    setpriv --reuid=65534 --regid=65534 --clear-groups grep -rslF -f - /etc /run /tmp /var/lib /var/log /var/tmp /srv <$patterns
+    setpriv --reuid=65534 --regid=65534 --clear-groups grep -rslF -f - /etc/bornemisza /etc/bird /run /tmp /var/lib/bornemisza /var/lib/couchdb /var/log /var/tmp /srv <$patterns
     rm $patterns`;
   const found = await host.must(['sh', '-c', script], { stdin: patterns, timeoutMs: 120_000 });
   return found.split('\n').filter((line) => line !== '');

@@ -4,7 +4,7 @@ import { printJson } from '../answer.ts';
 import { CliFailure, EXIT, tell } from '../failure.ts';
 import { instances, whyNone } from '../instances.ts';
 import type { Io } from '../io.ts';
-import { configOf } from '../places.ts';
+import { configOf, ROLES } from '../places.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
 interface Checked {
@@ -52,6 +52,38 @@ export function addConfig(program: Command, io: Io): void {
         bad.next,
       );
   });
+  addVerb(config, 'migrate', {
+    summary: 'bring the configuration files to the form of this version',
+    description:
+      'Rewrites /etc/bornemisza/ROLE.toml where this version needs another form of it, keeps the file from before beside it as ROLE.toml.format-N, and after a downgrade puts that back. The package runs it at each upgrade; run twice, it does nothing. Your comments stay.',
+    examples: ['sudo bornemisza config migrate'],
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    await migrate(io, options);
+  });
+}
+
+async function migrate(io: Io, { root = '', json = false }: CommonOptions): Promise<void> {
+  const [{ migrateConfig }, { pathsFor }] = await Promise.all([
+    import('../setup/migrate.ts'),
+    import('../../daemon/config.ts'),
+  ]);
+  const files = [];
+  for (const role of ROLES) {
+    const done = await migrateConfig(role, pathsFor(role, root));
+    if (done !== undefined) files.push(done);
+  }
+  if (json) {
+    printJson(io, { files });
+    return;
+  }
+  for (const { file, from, to, backup, changes } of files) {
+    io.stdout.write(
+      backup === ''
+        ? `${file} has format ${to}: nothing to do\n`
+        : `${file}: format ${from} → ${to}, ${changes.join(', ')}; the file from before is ${backup}\n`,
+    );
+  }
 }
 
 async function check(role: Role, root: string): Promise<Checked> {

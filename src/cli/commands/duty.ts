@@ -1,6 +1,7 @@
 import { Argument, type Command } from 'commander';
 import type { Done, MembersAnswer, Progress } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
+import type { Role } from '../../daemon/membership/types.ts';
 import { exitOfRefusal } from '../client.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { daemonOf } from '../instances.ts';
@@ -10,6 +11,10 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 
 interface Forced extends CommonOptions {
   readonly force?: boolean;
+}
+
+interface LeaveOptions extends Forced {
+  readonly wipe?: boolean;
 }
 
 const FORCE = 'do it although a guard would refuse, e.g. because it empties a role';
@@ -45,17 +50,41 @@ export function addLeave(program: Command, io: Io): void {
     summary: 'leave the cluster for good, in the right order',
     description:
       'Empties this node of duty: traffic first, then the announcement, then its data, and says goodbye. Prints each step as it ends; it says when the machine can be deleted. With --json one object a line (ndjson).',
-    examples: ['bornemisza leave', 'bornemisza leave --role db --json'],
+    examples: ['bornemisza leave', 'bornemisza leave --role db --json', 'sudo bornemisza leave --wipe'],
     role: true,
     json: true,
   })
     .option('--force', FORCE)
-    .action(async (options: Forced) => {
+    .option(
+      '--wipe',
+      'after that, remove its keys, configuration and data from this machine (as root); with --role also after an earlier leave',
+    )
+    .action(async (options: LeaveOptions) => {
       await leave(io, options);
     });
 }
 
-async function leave(io: Io, options: Forced): Promise<void> {
+async function leave(io: Io, options: LeaveOptions): Promise<void> {
+  if (options.wipe !== true) {
+    await leaveCluster(io, options);
+    return;
+  }
+  const [{ hasLeft, mayWipe, wipe }, { pathsFor }] = await Promise.all([
+    import('../setup/wipe.ts'),
+    import('../../daemon/config.ts'),
+  ]);
+  const { root = '' } = options;
+  mayWipe(io, root);
+  const say = (message: string): void =>
+    io.stdout.write(options.json === true ? `${JSON.stringify({ message })}\n` : `${message}\n`);
+  const left = options.role !== undefined && (await hasLeft(pathsFor(options.role, root)));
+  const role = left ? options.role : await leaveCluster(io, options);
+  await wipe(io, role, pathsFor(role, root), root, say);
+  say(`nothing of the ${role} node is left on this machine`);
+}
+
+/** @returns the role that has left */
+async function leaveCluster(io: Io, options: LeaveOptions): Promise<Role> {
   const daemon = await daemonOf(options);
   let done = false;
   for await (const step of daemon.lines<Progress>('POST', '/v1/leave', { force: options.force === true })) {
@@ -66,7 +95,7 @@ async function leave(io: Io, options: Forced): Promise<void> {
     io.stdout.write(options.json === true ? `${JSON.stringify(step)}\n` : `${step.message}\n`);
     done = step.done === true;
   }
-  if (done) return;
+  if (done) return daemon.role;
   throw new CliFailure(
     EXIT.failure,
     'leave-unfinished',

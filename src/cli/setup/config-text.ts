@@ -1,3 +1,4 @@
+import { migrated } from '../../daemon/config-format.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 
 /** What `init` and `join` know when they write a role's first configuration. */
@@ -20,7 +21,7 @@ export interface Settings {
 /** A role's first TOML file: what was found out, and the settings that an operator may want next, with a word on each. */
 export function configText(settings: Settings): string {
   const { role } = settings;
-  return [
+  const text = [
     `# Bornemisza, role ${role} on ${settings.host}. Written once by \`bornemisza\`, yours from then on.`,
     `# After a change: bornemisza config check && systemctl reload bornemisza@${role}`,
     '',
@@ -41,6 +42,7 @@ export function configText(settings: Settings): string {
     'level = "info"',
     '',
   ].join('\n');
+  return migrated(text).text;
 }
 
 function appPart(settings: Settings): string[] {

@@ -16,6 +16,8 @@
  * | POST /v1/authority/adopt | {} → {@link Done}; `bornemisza authority add` has written the key |
  * | POST /v1/guards/release | {} → {@link Done} |
  * | POST /v1/reload | {} → {@link Done} |
+ * | GET /v1/upgrade | → {@link UpgradeAnswer} |
+ * | POST /v1/upgrade/start, /stop, /resume | {} → {@link Done} |
  *
  * Every refusal is {@link Refusal}: with status 400 for a request that makes no sense, 404 for a path or a member that is not there,
  * 409 for what the daemon will not do now, 413 for a body above 16 KiB, 500 for a fault of its own.
@@ -131,6 +133,25 @@ export interface AuditEntry {
 }
 export interface AuditAnswer {
   readonly entries: readonly AuditEntry[];
+}
+
+/** The rollout of a newer package over the cluster, as this node knows it. */
+export interface UpgradeAnswer {
+  /** `none`: there was none yet. */
+  readonly state: 'none' | 'running' | 'finished' | 'stopped';
+  /** ISO 8601, UTC; '' when there was none. */
+  readonly startedAt: string;
+  /** Why it stopped and what to do about it; else what keeps a host from being touched now, '' when nothing does. */
+  readonly why: string;
+  readonly next: string;
+  /** In the order of their turns. */
+  readonly hosts: readonly {
+    readonly host: string;
+    readonly members: readonly { readonly name: string; readonly version: string }[];
+    readonly step: 'waiting' | 'working' | 'done' | 'failed';
+    /** Why the cluster is not to be touched because of it; '' when it is well. */
+    readonly problem: string;
+  }[];
 }
 
 export interface MaintenanceRequest {

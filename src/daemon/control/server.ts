@@ -21,6 +21,7 @@ import type {
   StatusAnswer,
   TokenAnswer,
   TokenRequest,
+  UpgradeAnswer,
 } from './api.ts';
 
 /** What the socket can ask of the daemon. Refusals are thrown as {@link OperatorError}. */
@@ -37,7 +38,11 @@ export interface ControlActions {
   adoptAuthority(): Promise<Done>;
   releaseGuards(): Promise<Done>;
   reload(): Promise<Done>;
+  upgrade(): UpgradeAnswer;
+  rollout(verb: RolloutVerb): Done;
 }
+
+export type RolloutVerb = 'start' | 'stop' | 'resume';
 
 /** No request of ours needs more; a larger one is refused before it is read. */
 const MAX_BODY_BYTES = 16 * 1024;
@@ -181,6 +186,13 @@ function routes(actions: ControlActions): Hono {
     await body(c, requests.nothing);
     return c.json(await actions.reload());
   });
+  app.get('/v1/upgrade', (c) => c.json(actions.upgrade()));
+  for (const verb of ['start', 'stop', 'resume'] as const) {
+    app.post(`/v1/upgrade/${verb}`, async (c) => {
+      await body(c, requests.nothing);
+      return c.json(actions.rollout(verb));
+    });
+  }
   app.notFound((c) =>
     c.json(
       refusal(

@@ -16,7 +16,12 @@ t.test('what was said is there after a restart, in one file that is ours alone',
   t.strictSame(await readdir(directory), ['local.json'], 'nothing is left beside it');
   const second = new LocalStateFile(path);
   t.equal(await second.load(), undefined);
-  t.strictSame(second.state, { maintenance: true, left: false, guards: { held: ['x'] } });
+  t.strictSame(second.state, {
+    maintenance: true,
+    left: false,
+    guards: { held: ['x'] },
+    rollout: undefined,
+  });
 });
 
 t.test('equal content is not written again', async (t) => {

@@ -1,0 +1,268 @@
+import type { Command } from 'commander';
+import type { Done, UpgradeAnswer } from '../../daemon/control/api.ts';
+import { printJson } from '../answer.ts';
+import { ControlClient } from '../client.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import { instances, whyNone } from '../instances.ts';
+import type { Io } from '../io.ts';
+import { paintFor } from '../paint.ts';
+import { controlSocketOf } from '../places.ts';
+import { renderTable } from '../table.ts';
+import { addVerb, type CommonOptions } from '../verb.ts';
+import { VERSION } from '../version.ts';
+
+const PACKAGE = 'bornemisza-node';
+/** Metadata of all repositories over a slow line. */
+const DNF_TIMEOUT_MS = 300_000;
+const LOOK_EVERY_MS = 1000;
+/** This host's own daemons restart in its turn; a restart takes seconds. */
+const SILENCE_MS = 120_000;
+/** For dnf-automatic: each host has every N-th hour of N hosts, and begins in the first part of it. */
+const SLOT_MS = 3_600_000;
+const SLOT_BEGIN_MS = 40 * 60_000;
+
+interface UpgradeOptions extends CommonOptions {
+  readonly dryRun?: boolean;
+  readonly scheduled?: boolean;
+}
+
+/** Rolls a newer package over the cluster; everything that is root's happens in bornemisza-upgrade.service of each host. */
+export function addUpgrade(program: Command, io: Io): void {
+  const upgrade = addVerb(program, 'upgrade', {
+    summary: 'bring every node to the newest package, one host after the other',
+    description:
+      'Begins a rollout: each host in its turn has dnf upgrade its package and restarts its daemons, when every node is healthy, and the next begins when that one is. HAProxy, BIRD and CouchDB keep running. A host that does not come back stops the rollout for all, until `resume`. Prints each step; it may be left with Ctrl-C, the rollout goes on. With --json one object a line (ndjson).',
+    examples: ['bornemisza upgrade --dry-run', 'bornemisza upgrade', 'bornemisza upgrade status'],
+    json: true,
+  });
+  upgrade
+    .option('--dry-run', 'say what would be done, and do nothing')
+    .option(
+      '--scheduled',
+      'for the timer, which has asked dnf: begin unless one runs, and do not wait for the end',
+    )
+    .action(async (options: UpgradeOptions) => {
+      await begin(io, options);
+    });
+  addVerb(upgrade, 'status', {
+    summary: 'show how far the rollout is, or why it stopped',
+    examples: ['bornemisza upgrade status', 'bornemisza upgrade status --json'],
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const answer = await (await anyDaemon(options)).get<UpgradeAnswer>('/v1/upgrade');
+    if (options.json === true) printJson(io, answer);
+    else io.stdout.write(picture(answer, io));
+  });
+  addVerb(upgrade, 'stop', {
+    summary: 'stop the rollout: a host that is at work ends its work, no other begins',
+    examples: ['bornemisza upgrade stop'],
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const done = await (await anyDaemon(options)).post<Done>('/v1/upgrade/stop', {});
+    if (options.json === true) printJson(io, done);
+    else io.stdout.write(`${done.message}\n`);
+  });
+  addVerb(upgrade, 'resume', {
+    summary: 'go on with a rollout that stopped',
+    description:
+      'Begins the stopped rollout again, from its first host: dnf has nothing to do on those that are done. Refused while a node is not healthy. Nothing else resumes a stopped rollout.',
+    examples: ['bornemisza upgrade resume'],
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const daemon = await anyDaemon(options);
+    await daemon.post<Done>('/v1/upgrade/resume', {});
+    await follow(io, options);
+  });
+  addVerb(upgrade, 'turn', {
+    summary: 'say whether this host may be disturbed now, for dnf-automatic',
+    description:
+      'Ends with 0 when this host may be upgraded now: it is its hour (each host has every N-th hour of N hosts), every node is healthy, and no rollout runs or is stopped. Else it says why not and ends with 5.',
+    examples: ['bornemisza upgrade turn && dnf -y upgrade'],
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    await turn(io, options);
+  });
+}
+
+async function begin(io: Io, options: UpgradeOptions): Promise<void> {
+  const daemon = await anyDaemon(options);
+  const before = await daemon.get<UpgradeAnswer>('/v1/upgrade');
+  if (options.scheduled === true) {
+    if (before.state !== 'running') await daemon.post<Done>('/v1/upgrade/start', {});
+    const message = before.state === 'running' ? 'a rollout runs already' : 'a rollout begins';
+    if (options.json === true) printJson(io, { done: true, message });
+    else io.stdout.write(`${message}\n`);
+    return;
+  }
+  const newer = await newerHere(io);
+  const versions = new Set(before.hosts.flatMap(({ members }) => members.map(({ version }) => version)));
+  const needed = newer !== undefined || versions.size > 1;
+  if (options.dryRun === true) {
+    if (options.json === true) printJson(io, { newer: newer ?? null, needed, ...before });
+    else io.stdout.write(`${offer(newer, versions)}\n${picture(before, io)}`);
+    return;
+  }
+  if (!needed) {
+    if (options.json === true) printJson(io, { done: true, message: offer(newer, versions) });
+    else io.stdout.write(`${offer(newer, versions)}\n`);
+    return;
+  }
+  if (before.state !== 'running') await daemon.post<Done>('/v1/upgrade/start', {});
+  await follow(io, options);
+}
+
+function offer(newer: string | undefined, versions: ReadonlySet<string>): string {
+  if (newer !== undefined) return `${PACKAGE} ${newer} is there, ${[...versions].join(' and ')} runs`;
+  return versions.size > 1
+    ? `nothing newer is there for this host, but versions differ: ${[...versions].sort().join(', ')}`
+    : `nothing to do: every node runs ${VERSION}, and the repositories have nothing newer`;
+}
+
+/** Version and release that dnf would install on this host, or undefined. */
+async function newerHere(io: Io): Promise<string | undefined> {
+  const args = [
+    '-q',
+    '--refresh',
+    'repoquery',
+    '--upgrades',
+    '--latest-limit=1',
+    '--qf',
+    '%{version}-%{release}\n',
+    PACKAGE,
+  ];
+  const { code, stdout, stderr } = await io.host.run('dnf', args, DNF_TIMEOUT_MS);
+  if (code !== 0) {
+    throw new CliFailure(
+      EXIT.failure,
+      'package-source',
+      `dnf cannot say whether there is a newer ${PACKAGE}: ${stderr.trim().split('\n').at(-1) ?? `it ended with ${code}`}`,
+      `see what dnf says: dnf --refresh repoquery --upgrades ${PACKAGE}`,
+    );
+  }
+  return stdout
+    .split('\n')
+    .map((line) => line.trim())
+    .find((line) => line !== '');
+}
+
+/** Prints what changes until the rollout ends. */
+async function follow(io: Io, options: CommonOptions): Promise<void> {
+  let last = '';
+  const said = new Set<string>();
+  let silentSinceMs: number | undefined;
+  for (;;) {
+    const answer = await ask(options);
+    if (answer === undefined) {
+      silentSinceMs ??= performance.now();
+      if (performance.now() - silentSinceMs > SILENCE_MS) throw unwatched();
+    } else {
+      silentSinceMs = undefined;
+      const text = JSON.stringify(answer);
+      if (options.json === true && text !== last) io.stdout.write(`${text}\n`);
+      last = text;
+      for (const line of options.json === true ? [] : steps(answer)) {
+        if (!said.has(line)) io.stdout.write(`${line}\n`);
+        said.add(line);
+      }
+      if (answer.state === 'stopped')
+        throw new CliFailure(
+          EXIT.failure,
+          'rollout-stopped',
+          `the rollout stopped: ${answer.why}`,
+          answer.next,
+        );
+      if (answer.state !== 'running') return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+  }
+}
+
+/** What stands now, as lines that are each worth saying once. */
+function steps({ state, why, hosts }: UpgradeAnswer): string[] {
+  const runs = (members: UpgradeAnswer['hosts'][number]['members']): string =>
+    [...new Set(members.map(({ version }) => version))].join(', ');
+  return [
+    `in this order: ${hosts.map(({ host }) => host).join(', ')}`,
+    ...hosts.flatMap(({ host, step, members }) => {
+      if (step === 'working') return [`${host}: its turn`];
+      return step === 'done' ? [`${host}: done, runs ${runs(members)}`] : [];
+    }),
+    ...(state === 'running' && why !== '' && !/at work|about to begin/.test(why) ? [`waiting: ${why}`] : []),
+    ...(state === 'finished'
+      ? [`finished: ${runs(hosts.flatMap(({ members }) => members))} everywhere`]
+      : []),
+  ];
+}
+
+/** Undefined while no daemon of this host answers. */
+async function ask(options: CommonOptions): Promise<UpgradeAnswer | undefined> {
+  try {
+    return await (await anyDaemon(options)).get<UpgradeAnswer>('/v1/upgrade');
+  } catch (error) {
+    const passing = ['daemon-not-running', 'daemon-gone', 'daemon-silent', 'starting'];
+    if (error instanceof CliFailure && passing.includes(error.code)) return undefined;
+    throw error;
+  }
+}
+
+function unwatched(): CliFailure {
+  return new CliFailure(
+    EXIT.notRunning,
+    'rollout-unwatched',
+    'no daemon of this host answers any more, so the rollout cannot be watched from here',
+    'bornemisza upgrade status on another node; here: systemctl status bornemisza@ROLE',
+  );
+}
+
+function picture(answer: UpgradeAnswer, io: Io): string {
+  const { state, startedAt, why, next, hosts } = answer;
+  const paint = paintFor(io.stdout);
+  const heads: Readonly<Record<UpgradeAnswer['state'], string>> = {
+    none: 'there was no rollout yet',
+    running: `a rollout runs since ${startedAt}`,
+    finished: `the rollout of ${startedAt} is finished`,
+    stopped: `the rollout of ${startedAt} is stopped`,
+  };
+  const rows = hosts.map(({ host, members, step, problem }) => [
+    host,
+    state === 'none' ? '' : step,
+    members.map(({ name, version }) => `${name} ${version}`).join(', '),
+    problem,
+  ]);
+  return [
+    `${paint(state === 'stopped' ? 'red' : 'bold', heads[state])}${why === '' ? '' : `: ${why}`}\n`,
+    next === '' ? '' : `  ${paint('bold', 'next:')} ${next}\n`,
+    `\n${renderTable(['HOST', 'STEP', 'RUNS', 'PROBLEM'], rows, { columns: io.stdout.columns, paint })}`,
+  ].join('');
+}
+
+async function turn(io: Io, options: CommonOptions): Promise<void> {
+  const daemon = await anyDaemon(options);
+  const { hosts, state, why } = await daemon.get<UpgradeAnswer>('/v1/upgrade');
+  const { name } = await daemon.get<{ name: string }>('/v1/status');
+  const nowMs = Date.now();
+  const at = Math.floor(nowMs / SLOT_MS) % Math.max(1, hosts.length);
+  const now = hosts[at]?.host ?? '';
+  const refused = (code: string, message: string): CliFailure =>
+    new CliFailure(
+      EXIT.refused,
+      code,
+      message,
+      'nothing: dnf-automatic asks again in an hour; bornemisza upgrade status says more',
+    );
+  if (state === 'running' || state === 'stopped') throw refused('guard-rollout', `a rollout is ${state}`);
+  if (why !== '') throw refused('guard-rollout', `not everybody is healthy: ${why}`);
+  if (now !== name.replace(/\/.*$/, '') || nowMs % SLOT_MS > SLOT_BEGIN_MS)
+    throw refused('guard-not-its-hour', `this hour is for ${now}, and only its first 40 minutes`);
+  const message = `this hour is for ${now}, and every node is healthy`;
+  if (options.json === true) printJson(io, { done: true, message });
+  else io.stdout.write(`${message}\n`);
+}
+
+/** A host's daemons agree on a rollout, so either may be asked. */
+async function anyDaemon({ root = '' }: CommonOptions): Promise<ControlClient> {
+  const all = await instances(root);
+  const found = all.find(({ socket }) => socket === 'answers');
+  if (found === undefined) throw whyNone(all);
+  return new ControlClient(controlSocketOf(found.role, root), found.role);
+}
