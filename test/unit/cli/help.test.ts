@@ -33,6 +33,7 @@ const EXPECTED = [
   'authority list',
   'doctor',
   'config check',
+  'config migrate',
   'plan',
   'guards release',
   'completion',
