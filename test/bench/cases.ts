@@ -148,9 +148,12 @@ export interface Idle {
   readonly bytesPerSecond: number;
 }
 
-/** Means over all members. */
-export async function idle(beds: Beds, seconds: number): Promise<PerSubject<Idle>> {
-  await pause(10_000);
+/**
+ * Means over all members. A process that does little takes minutes until its code is compiled, and then runs for months:
+ * what it costs at first is not what it costs.
+ */
+export async function idle(beds: Beds, warmupSeconds: number, seconds: number): Promise<PerSubject<Idle>> {
+  await pause(warmupSeconds * 1000);
   return both(beds, async (fleet) => {
     const wire = fleet.subject === 'serf' ? 'serf' : 'ours';
     const pids = [...fleet.agents.values()].map(({ pid }) => pid);

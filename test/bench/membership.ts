@@ -30,6 +30,7 @@ const { values } = parseArgs({
     n: { type: 'string', default: '3,10' },
     samples: { type: 'string', default: '10' },
     cases: { type: 'string', default: CASES.join(',') },
+    'warmup-seconds': { type: 'string', default: '120' },
     'idle-seconds': { type: 'string', default: '30' },
     'node-flags': { type: 'string', default: '' },
     'compare-sim': { type: 'boolean', default: false },
@@ -78,9 +79,9 @@ function compareSilent(n: number, real: Times): void {
 }
 
 function compareBytes(n: number, real: number): void {
-  const { total } = measureIdleBytes(n, 5, 1);
-  report.value('idle', n, 'simulator', 'bytes_per_s', 'B/s', total);
-  compare('idle bytes', n, real, total);
+  const { perSecond } = measureIdleBytes(n, 5, 1);
+  report.value('idle', n, 'simulator', 'bytes_per_s', 'B/s', perSecond);
+  compare('idle bytes', n, real, perSecond);
 }
 
 function reportTimes(name: string, n: number, all: readonly PerSubject<number>[]): void {
@@ -139,7 +140,7 @@ async function measure(beds: Beds): Promise<void> {
 
 async function reportIdle(beds: Beds): Promise<void> {
   const n = beds.segment.hosts;
-  const figures = await idle(beds, Number(values['idle-seconds']));
+  const figures = await idle(beds, Number(values['warmup-seconds']), Number(values['idle-seconds']));
   for (const subject of SUBJECTS) {
     const { cpuPercent, rssMb, bytesPerSecond } = figures[subject];
     report.value('idle', n, subject, 'cpu_percent', '%', cpuPercent);

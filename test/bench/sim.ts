@@ -9,11 +9,13 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '3' },
     samples: { type: 'string', default: '40' },
     hours: { type: 'string', default: '1' },
+    'from-seed': { type: 'string', default: '1' },
     json: { type: 'boolean', default: false },
   },
 });
 const sizes = values.n.split(',').map(Number);
-const seeds = Array.from({ length: Number(values.seeds) }, (_, index) => index + 1);
+const firstSeed = Number(values['from-seed']);
+const seeds = Array.from({ length: Number(values.seeds) }, (_, index) => firstSeed + index);
 const samples = Number(values.samples);
 const hours = Number(values.hours);
 const report = createReport('sim', values.json);
@@ -32,7 +34,7 @@ function benchTimes(n: number): void {
 
 function benchCalm(n: number): void {
   for (const trouble of ['loss10', 'pause1s'] as const) {
-    const calm = measureCalm(n, hours, 11, trouble, (hour, deaths) => {
+    const calm = measureCalm(n, hours, firstSeed + 10, trouble, (hour, deaths) => {
       if (hour % 10 === 0) report.say(`  ${trouble}: ${hour} hours, ${deaths} false deaths`);
     });
     report.value(trouble, n, 'bornemisza', 'false_positives', 'count', calm.falseDeaths, {
@@ -63,9 +65,8 @@ for (const n of sizes) {
     benchStorm(n);
   }
   const idle = measureIdleBytes(n, n > 100 ? 2 : 5, 1);
-  bytes.set(n, idle.total);
-  report.value('idle', n, 'bornemisza', 'bytes_per_s', 'B/s', idle.total, {
-    protocol_alone: Math.round(idle.protocol),
+  bytes.set(n, idle.perSecond);
+  report.value('idle', n, 'bornemisza', 'bytes_per_s', 'B/s', idle.perSecond, {
     links: Math.round(idle.links * 10) / 10,
   });
 }

@@ -36,10 +36,14 @@ export interface Host {
   /** Power and network card: a host that is down answers nothing, not even a refusal. */
   up: boolean;
   process: Process | undefined;
+  /** A second machine that was started from a copy of this one's disk: same key, same snapshot. */
+  clone: Process | undefined;
   disk: Snapshot | undefined;
   starts: number;
   /** Rate of the host's clock against true time. */
   drift: number;
+  /** How wrong its time of day is. The machine's own clock is monotonic and does not jump with it. */
+  wallErrorMs: number;
   facts: LocalFacts;
 }
 
@@ -106,6 +110,9 @@ export interface Cluster {
   readonly blocks: Set<(from: PeerId, to: PeerId) => boolean>;
   host(index: number): Host;
   start(host: Host, options?: { founder?: boolean; forget?: boolean }): Process;
+  /** Nobody dials it, since the address is the other one's; it dials everybody. */
+  startClone(host: Host): void;
+  killClone(host: Host): void;
   /** The process ends at once; its kernel says so to all peers. */
   kill(host: Host): void;
   /** Power off or cable out: nothing says anything. */
@@ -168,8 +175,23 @@ class World implements Cluster {
   start(host: Host, { founder = false, forget = false } = {}): Process {
     if (host.process?.running === true) return host.process;
     host.up = true;
-    host.starts += 1;
     if (forget) host.disk = undefined;
+    host.process = this.#spawn(host, founder);
+    return host.process;
+  }
+
+  startClone(host: Host): void {
+    if (host.process?.running !== true || host.clone?.running === true) return;
+    host.disk = host.process.membership.snapshot();
+    host.clone = this.#spawn(host, false);
+  }
+
+  killClone(host: Host): void {
+    if (host.clone?.running === true) this.#end(host.clone);
+  }
+
+  #spawn(host: Host, founder: boolean): Process {
+    host.starts += 1;
     const startId = `${host.starts.toString(16).padStart(8, '0')}${host.id.slice(-8)}`;
     const process: Process = {
       host,
@@ -193,7 +215,6 @@ class World implements Cluster {
       connections: new Map(),
       dialling: new Set(),
     };
-    host.process = process;
     const roster = this.hosts.map((one) => one.admitted);
     this.#deliver(process, { kind: 'start', roster, snapshot: host.disk, founder }, TIMER_MS);
     return process;
@@ -201,11 +222,15 @@ class World implements Cluster {
 
   kill(host: Host): void {
     const { process } = host;
-    if (process === undefined || !process.running) return;
+    if (process?.running !== true) return;
     host.disk = process.membership.snapshot();
+    this.#end(process);
+  }
+
+  #end(process: Process): void {
     process.running = false;
     for (const connections of process.connections.values())
-      for (const connection of connections) if (host.up) this.#finish(connection, process);
+      for (const connection of connections) if (process.host.up) this.#finish(connection, process);
   }
 
   cut(host: Host): void {
@@ -308,7 +333,7 @@ class World implements Cluster {
         for (const connection of process.connections.get(effect.peer) ?? []) this.#close(connection, process);
         return;
       case 'clone':
-        if (effect.mustStop) this.kill(process.host);
+        if (effect.mustStop) this.#end(process);
         return;
       case 'changed':
       case 'synced':
@@ -410,6 +435,9 @@ class World implements Cluster {
       [one, other.host.id],
       [other, one.host.id],
     ] as const) {
+      // One link per peer: another process under the same key takes the place of the first.
+      for (const old of [...(end.connections.get(peer) ?? [])])
+        if (!old.ends.every((each) => connection.ends.includes(each))) this.#close(old, end);
       const connections = end.connections.get(peer) ?? [];
       connections.push(connection);
       end.connections.set(peer, connections);
@@ -470,9 +498,11 @@ function newHost(index: number): Host {
     admitted: { peerId: id, name, role, address },
     up: true,
     process: undefined,
+    clone: undefined,
     disk: undefined,
     starts: 0,
     drift: 1,
+    wallErrorMs: 0,
     facts: {
       health: 'up',
       maintenance: false,
@@ -493,7 +523,7 @@ function firstRecord(host: Host, startId: string, nowMs: number): NodeRecord {
     role,
     address,
     port: role === 'app' ? 4101 : 4103,
-    incarnation: 1_000_000 + Math.floor(nowMs / 1000),
+    incarnation: 1_000_000 + Math.floor((nowMs + host.wallErrorMs) / 1000),
     sequence: 0,
     startId,
     version: '0.1.0',
@@ -510,7 +540,7 @@ export function sizeOf(message: Message): number {
     case 'ping':
     case 'ack':
     case 'unlink':
-      return 10;
+      return 6;
     case 'pingRequest':
     case 'pingReport':
       return 66;

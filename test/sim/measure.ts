@@ -1,10 +1,11 @@
+import { type Preset, presets } from '../../src/daemon/membership/preset.ts';
 import type { PeerId } from '../../src/daemon/membership/types.ts';
 import { type Cluster, createCluster, type Host } from './cluster.ts';
 import { disagreement } from './invariants.ts';
 
 /** Figures taken in virtual time; what test/bench/sim.ts prints and the tests hold to their limits. */
-export function settled(nodes: number, seed: number): Cluster {
-  const cluster = createCluster({ nodes, seed });
+export function settled(nodes: number, seed: number, preset: Preset = presets.lan): Cluster {
+  const cluster = createCluster({ nodes, seed, preset });
   for (let index = 0; index < nodes; index += 1)
     cluster.queue.at(index * 50, () => void cluster.start(cluster.host(index), { founder: index === 0 }));
   cluster.run(nodes * 50 + 20_000);
@@ -46,8 +47,14 @@ function untilDeadByAll(cluster: Cluster, host: Host, fault: () => void): number
 export type Death = 'silent' | 'crash';
 
 /** One death after another, each at a random moment of the probing rhythm, with a return in between. */
-export function measureDeaths(nodes: number, samples: number, seed: number, how: Death): number[] {
-  const cluster = settled(nodes, seed);
+export function measureDeaths(
+  nodes: number,
+  samples: number,
+  seed: number,
+  how: Death,
+  preset: Preset = presets.lan,
+): number[] {
+  const cluster = settled(nodes, seed, preset);
   const times: number[] = [];
   for (let sample = 0; sample < samples; sample += 1) {
     cluster.run(cluster.random.between(3000, 5000));
@@ -142,27 +149,21 @@ function pauseNowAndThen(cluster: Cluster, host: Host): void {
   });
 }
 
-/** libp2p's own traffic on an idle link, measured (9, 29 and 59 links: 253, 276, 289 bytes a second each). */
-export const BASE_BYTES_PER_LINK_AND_SECOND = 265;
-
 export interface Bytes {
-  /** The membership protocol's own, framing included. */
-  readonly protocol: number;
-  /** With what libp2p sends on each idle link. */
-  readonly total: number;
+  readonly perSecond: number;
   readonly links: number;
 }
 
-/** Bytes sent per second and node, over `minutes` of idleness. */
+/** Bytes sent per second and node, over `minutes` of idleness. libp2p says nothing of its own on an idle link. */
 export function measureIdleBytes(nodes: number, minutes: number, seed: number): Bytes {
   const cluster = settled(nodes, seed);
   cluster.run(60_000);
   const sum = (): number => [...cluster.network.bytesSent.values()].reduce((one, other) => one + other, 0);
   const before = sum();
   cluster.run(minutes * 60_000);
-  const protocol = (sum() - before) / nodes / (minutes * 60);
+  const perSecond = (sum() - before) / nodes / (minutes * 60);
   const links = cluster.running().reduce((count, process) => count + process.connections.size, 0) / nodes;
-  return { protocol, total: protocol + links * BASE_BYTES_PER_LINK_AND_SECOND, links };
+  return { perSecond, links };
 }
 
 export interface Storm {

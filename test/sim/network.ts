@@ -17,8 +17,11 @@ export const tcp = {
   handshakeMs: 10,
 } as const;
 
-/** Ethernet, IP, TCP with timestamps, Noise' tag, yamux' header, and every second segment's acknowledgement. */
-export const FRAME_OVERHEAD_BYTES = 66 + 18 + 12 + 33;
+/**
+ * Ethernet, IP and TCP with timestamps 66, Noise 18, yamux 12, the frame's length 4; and the other end's acknowledgements
+ * of 66, of which 85 % travel alone. Measured on idle members (a ping is one segment of 40 bytes).
+ */
+export const FRAME_OVERHEAD_BYTES = 66 + 18 + 12 + 4 + 56;
 
 export interface Faults {
   /** Share of segments lost, 0 to 1. */

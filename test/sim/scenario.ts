@@ -44,7 +44,10 @@ export type Action =
   | { readonly atMs: number; readonly kind: 'leave'; readonly host: number }
   | { readonly atMs: number; readonly kind: 'change'; readonly host: number }
   | { readonly atMs: number; readonly kind: 'slander'; readonly host: number; readonly subject: number }
-  | { readonly atMs: number; readonly kind: 'outage'; readonly forMs: number };
+  | { readonly atMs: number; readonly kind: 'outage'; readonly forMs: number }
+  /** The time of day jumps; a start that follows takes its incarnation from it. */
+  | { readonly atMs: number; readonly kind: 'clockJump'; readonly host: number; readonly byMs: number }
+  | { readonly atMs: number; readonly kind: 'clone'; readonly host: number; readonly forMs: number };
 
 export interface Scenario {
   readonly seed: number;
@@ -81,8 +84,40 @@ export function makeScenario(seed: number): Scenario {
   const count = 1 + Math.floor(random.fraction() * 10);
   const calm = random.fraction() < 0.4;
   const actions = Array.from({ length: count }, () => makeAction(random, nodes, calm));
+  actions.push(...rareActions(seed, nodes, calm));
   actions.sort((one, other) => one.atMs - other.atMs);
   return { seed, nodes, drifts, actions };
+}
+
+/** With a generator of their own, so that a seed keeps the rest of its scenario when something is added here. */
+function rareActions(seed: number, nodes: number, calm: boolean): Action[] {
+  const random = createSeeded(seed ^ 0x5eed);
+  const actions: Action[] = [];
+  const host = (): number => Math.floor(random.fraction() * nodes);
+  const atMs = (): number => Math.floor(random.fraction() * LENGTH_MS);
+  if (random.fraction() < 0.3) {
+    const byMs = random.pick([-3_600_000, 3_600_000]) ?? 0;
+    const jumped = host();
+    const jumpMs = atMs();
+    actions.push({ atMs: jumpMs, kind: 'clockJump', host: jumped, byMs });
+    // Alone it says nothing: the time of day is read at a start.
+    if (!calm)
+      actions.push({
+        atMs: jumpMs + 1,
+        kind: 'crash',
+        host: jumped,
+        forMs: Math.floor(random.between(100, 5000)),
+        forget: random.fraction() < 0.5,
+      });
+  }
+  if (!calm && random.fraction() < 0.2)
+    actions.push({
+      atMs: atMs(),
+      kind: 'clone',
+      host: host(),
+      forMs: Math.floor(random.between(5000, 30_000)),
+    });
+  return actions;
 }
 
 /** Calm scenarios hold only what must kill nobody; one kind of trouble at a time where two together may. */
@@ -143,6 +178,9 @@ function makeAction(random: Seeded, nodes: number, calm: boolean): Action {
       return { atMs, kind, host, subject };
     case 'outage':
       return { atMs, kind, forMs };
+    case 'clockJump':
+    case 'clone':
+      throw new TypeError(`${kind} has a generator of its own`);
   }
 }
 
@@ -215,6 +253,7 @@ class Run implements Excuses {
     cluster.network.faults.loss = 0;
     for (const host of cluster.hosts) {
       cluster.restore(host);
+      cluster.killClone(host);
       if (host.process !== undefined) host.process.slowMs = 0;
       if (!this.#left.has(host.id)) cluster.start(host);
       this.#excuse(host.id, GRACE_MS);
@@ -278,6 +317,15 @@ class Run implements Excuses {
       }
       case 'slander':
         return this.#slander(cluster.host(action.host), cluster.host(action.subject));
+      case 'clockJump':
+        cluster.host(action.host).wallErrorMs += action.byMs;
+        return;
+      case 'clone': {
+        const host = cluster.host(action.host);
+        this.#excuse(host.id, action.forMs + GRACE_MS);
+        cluster.startClone(host);
+        return cluster.queue.after(action.forMs, () => cluster.killClone(host));
+      }
       case 'outage':
         this.#excuseAll(action.forMs);
         for (const host of cluster.hosts)

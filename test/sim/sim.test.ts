@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { presets } from '../../src/daemon/membership/preset.ts';
 import { percentile } from '../bench/report.ts';
 import { INVARIANTS } from './invariants.ts';
 import { measureCalm, measureDeaths, measureStorm, measureTags, settle, settled } from './measure.ts';
@@ -128,6 +129,59 @@ t.test(
     }
   },
 );
+
+t.test('the time of day may jump by an hour before a start, with or without a disk', async (t) => {
+  for (const byMs of [-3_600_000, 3_600_000])
+    for (const forget of [false, true]) {
+      const cluster = settled(5, 3);
+      const host = cluster.host(2);
+      cluster.kill(host);
+      cluster.run(10_000);
+      host.wallErrorMs = byMs;
+      cluster.start(host, { forget });
+      settle(cluster);
+      t.equal(cluster.running().length, 5, `${byMs} ms, ${forget ? 'no disk' : 'its disk'}`);
+    }
+});
+
+t.test('of two machines with one key the later stops, and nobody dies of it', async (t) => {
+  for (let seed = 1; seed <= 8; seed += 1) {
+    const cluster = settled(3 + seed, seed);
+    const host = cluster.host(seed % 3);
+    let deaths = 0;
+    cluster.watchers.push((_process, _event, effects) => {
+      deaths += effects.filter(
+        (effect) => effect.kind === 'changed' && effect.member.state === 'dead',
+      ).length;
+    });
+    cluster.startClone(host);
+    // Mostly a second. Where each holds half of the links they hear of one another by a sync only.
+    for (let waitedMs = 0; host.clone?.running === true && waitedMs < 180_000; waitedMs += 1000)
+      cluster.run(1000);
+    t.equal(host.clone?.running, false, `seed ${seed}: the clone stopped`);
+    t.equal(host.process?.running, true, `seed ${seed}: the first runs on`);
+    t.equal(deaths, 0);
+    settle(cluster);
+  }
+});
+
+t.test('the presets wan and test hold the invariants as well, at their own pace', async (t) => {
+  for (let seed = 1; seed <= 8; seed += 1) {
+    t.same(runScenario(makeScenario(seed), { preset: presets.wan }).violations, [], `wan, seed ${seed}`);
+    // It is too fast for lost segments and pauses of a second, and for nothing else.
+    const { violations } = runScenario(makeScenario(seed), { preset: presets.test });
+    const others = violations.filter(({ invariant }) => invariant !== 'nobody-healthy-dies');
+    t.same(others, [], `test, seed ${seed}`);
+  }
+  for (const [preset, mostMs] of [
+    [presets.test, 1000],
+    [presets.wan, 10_000],
+  ] as const) {
+    const silent = percentile(measureDeaths(6, 10, 1, 'silent', preset), 0.99);
+    t.ok(silent <= mostMs, `a silent host after ${silent} ms`);
+    t.ok(percentile(measureDeaths(6, 10, 2, 'crash', preset), 0.5) <= mostMs / 2);
+  }
+});
 
 t.test(
   'a hundred members are linked by six to ten each, and each crash is still known in half a second',

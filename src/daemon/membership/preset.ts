@@ -139,7 +139,8 @@ export const presetFields = {
     wan: 12,
     test: 12,
     unit: 'count',
-    reason: 'Every link costs about 250 bytes a second in libp2p alone: beyond this a full mesh is dear.',
+    reason:
+      'Every link is one more copy of each gossip message and a handshake at each start: beyond this a full mesh is dear.',
   },
   minLinks: {
     lan: 6,
