@@ -7,6 +7,7 @@ import { addExplain } from './commands/explain.ts';
 import { addInit } from './commands/init.ts';
 import { addJoin } from './commands/join.ts';
 import { addMembers } from './commands/members.ts';
+import { addNotify } from './commands/notify.ts';
 import { addPlan } from './commands/plan.ts';
 import { addComplete, addCompletion, addDaemon, addVersion } from './commands/program-words.ts';
 import { addSite } from './commands/site.ts';
@@ -52,7 +53,7 @@ export function buildProgram(io: Io): Verb {
   for (const add of [addInit, addToken, addJoin]) add(program, io);
   for (const add of [addStatus, addMembers, addEvents, addExplain]) add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
-  for (const add of [addDoctor, addConfig, addPlan, addGuards]) add(program, io);
+  for (const add of [addDoctor, addConfig, addPlan, addGuards, addNotify]) add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);
   return program;

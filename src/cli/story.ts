@@ -31,7 +31,10 @@ export function tellMember(member: MemberRow, entries: readonly AuditEntry[], te
 function tellNow(member: MemberRow, paint: Paint): string {
   const restarting = member.restarting ? ', restarting' : '';
   const services = member.services.map((each) => `${each.name} ${paintWord(paint, each.health)}`).join(', ');
-  const tags = Object.entries(member.tags).map(([key, value]) => `${key}=${value}`);
+  // What nodes tell one another about what was told is of no use to people.
+  const tags = Object.entries(member.tags)
+    .filter(([key]) => !/^told\d?$/.test(key))
+    .map(([key, value]) => `${key}=${value}`);
   return renderFacts(
     [
       ['state', `${paintWord(paint, member.state)} for ${formatDuration(member.stateForMs)}${restarting}`],

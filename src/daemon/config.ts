@@ -69,6 +69,21 @@ const absolutePath = z
   .string()
   .regex(/^\/[^\0\n\r"']*$/, 'must be an absolute path without quotes or newlines');
 
+/**
+ * One address as it stands in an envelope, without a display name (RFC 5321 in its plain form). It may begin neither an
+ * option of a program nor a header.
+ */
+const mailAddress = z
+  .string()
+  .max(254)
+  .regex(/^[A-Za-z0-9_][\w.+-]*@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/, 'must be a plain mail address');
+/** What a URL of ours may be: the login of a mail server stands in keys of its own, where it is never shown. */
+const urlOf = (protocols: readonly string[], example: string) =>
+  z.string().refine((text) => {
+    const url = URL.parse(text);
+    return url !== null && protocols.includes(url.protocol) && url.hostname !== '' && url.password === '';
+  }, `must be a URL like "${example}", without a password in it`);
+
 /** Names in `status`; a service called like one would never be asked. */
 const OWN_CHECKS: ReadonlySet<string> = new Set(['haproxy', 'database']);
 
@@ -166,8 +181,60 @@ const schema = z.strictObject({
       q: z.int().min(1).max(64).default(2),
     })
     .prefault({}),
+  notify: z
+    .strictObject({
+      mail_to: z.array(mailAddress).max(10).default([]),
+      mail_from: mailAddress.optional(),
+      sendmail: absolutePath.optional(),
+      smtp_url: urlOf(['smtp:', 'smtps:'], 'smtp://mail.example.com:587').optional(),
+      smtp_tls: z.enum(['required', 'off']).default('required'),
+      smtp_ca_file: absolutePath.optional(),
+      smtp_user: z.string().min(1).max(254).optional(),
+      smtp_password_file: absolutePath.optional(),
+      webhook_url: urlOf(['https:', 'http:'], 'https://hooks.example.com/path').optional(),
+      command: z.array(z.string().max(1000)).max(32).default([]),
+      wait_ms: z.int().min(0).max(3_600_000).default(10_000),
+      interval_ms: z.int().min(1000).max(86_400_000).default(300_000),
+      timeout_ms: z.int().min(100).max(120_000).default(20_000),
+    })
+    .prefault({})
+    .superRefine((value, context) => {
+      for (const [path, message] of notifyProblems(value))
+        context.addIssue({ code: 'custom', path: [path], message });
+    }),
   log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
 });
+
+/** What fits the keys of `[notify]` one by one and not together. */
+function notifyProblems(value: {
+  readonly mail_to: readonly string[];
+  readonly mail_from?: string | undefined;
+  readonly sendmail?: string | undefined;
+  readonly smtp_url?: string | undefined;
+  readonly smtp_tls: 'required' | 'off';
+  readonly smtp_user?: string | undefined;
+  readonly smtp_password_file?: string | undefined;
+  readonly command: readonly string[];
+}): (readonly [key: string, problem: string])[] {
+  const { mail_to, mail_from, sendmail, smtp_url, smtp_user, smtp_password_file } = value;
+  const problems: (readonly [string, string])[] = [];
+  const mail = mail_to.length > 0;
+  if (mail && mail_from === undefined) problems.push(['mail_from', 'is needed with mail_to']);
+  if (mail && (sendmail === undefined) === (smtp_url === undefined))
+    problems.push(['mail_to', 'needs either smtp_url or sendmail to send with']);
+  if (!mail && (sendmail ?? smtp_url) !== undefined)
+    problems.push(['mail_to', 'must name who gets the mail of smtp_url or sendmail']);
+  if ((smtp_user === undefined) !== (smtp_password_file === undefined))
+    problems.push(['smtp_user', 'and smtp_password_file are given together or not at all']);
+  if (smtp_user !== undefined && value.smtp_tls === 'off')
+    problems.push(['smtp_tls', 'must be "required" where there is a password']);
+  if (value.smtp_tls === 'off' && smtp_url?.startsWith('smtps:') === true)
+    problems.push(['smtp_tls', 'must be "required" with smtps://']);
+  const [program] = value.command;
+  if (program !== undefined && !program.startsWith('/'))
+    problems.push(['command', 'must begin with the absolute path of a program; it is not given to a shell']);
+  return problems;
+}
 
 export type Service = Readonly<z.output<typeof serviceSchema>>;
 export type Config = Readonly<z.output<typeof schema>> & {

@@ -12,6 +12,8 @@ export interface LocalState {
   readonly guards: unknown;
   /** Opaque to this file: what this node said last about a rollout. */
   readonly rollout: unknown;
+  /** Opaque as well: what a person was told of. */
+  readonly notification: unknown;
 }
 
 const schema = z.object({
@@ -19,12 +21,14 @@ const schema = z.object({
   left: z.boolean().default(false),
   guards: z.unknown().optional(),
   rollout: z.unknown().optional(),
+  notification: z.unknown().optional(),
 });
 export const EMPTY_LOCAL_STATE: LocalState = {
   maintenance: false,
   left: false,
   guards: undefined,
   rollout: undefined,
+  notification: undefined,
 };
 
 /** One small JSON file, replaced atomically: a crash leaves the old or the new one, never half of one. */

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BirdPlugin } from '../plugins/bird/index.ts';
@@ -38,6 +39,7 @@ export class NodePlugins {
   #config: Config;
   #couchDbRetired = false;
   #certificates: Certificates | undefined;
+  #siteCertificateEndMs: number | undefined;
 
   constructor(config: Config, dependencies: NodePluginsDependencies) {
     this.#config = config;
@@ -58,7 +60,13 @@ export class NodePlugins {
     const read: Certificates = { node: `${identity.chainPem.trim()}\n${key}`, ca: identity.rootsPem, edge };
     const differs = JSON.stringify(read) !== JSON.stringify(this.#certificates);
     this.#certificates = read;
+    this.#siteCertificateEndMs = edge === undefined ? undefined : endOf(edge);
     return differs;
+  }
+
+  /** When the founder's own certificate for the site ends, in ms since the epoch; undefined where there is none. */
+  get siteCertificateEndMs(): number | undefined {
+    return this.#siteCertificateEndMs;
   }
 
   reconfigure(config: Config): void {
@@ -224,6 +232,15 @@ export class NodePlugins {
 function splitKey(pem: string): [string, string] {
   const at = pem.indexOf('-----BEGIN PRIVATE KEY-----');
   return [pem.slice(0, at), pem.slice(at)];
+}
+
+/** HAProxy judges the file; a certificate that only it can read is not watched. */
+function endOf(pem: string): number | undefined {
+  try {
+    return new X509Certificate(pem).validToDate.getTime();
+  } catch {
+    return undefined;
+  }
 }
 
 async function readEdgeCertificate(file: string): Promise<string> {

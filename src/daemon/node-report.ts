@@ -2,6 +2,7 @@ import type { EffectiveMember, EffectiveView } from '../roles/effective.ts';
 import type { MemberRow, StatusAnswer } from './control/api.ts';
 import type { NodeCertificate } from './identity/chain.ts';
 import type { Member, MembershipView, MemberState } from './membership/types.ts';
+import { TELLER_TAG } from './notification/policy.ts';
 
 /** A certificate this close to its end is worth a warning: renewal at half of its life has failed for weeks then. */
 const CERTIFICATE_WARNING_MS = 14 * 24 * 3_600_000;
@@ -91,6 +92,10 @@ export function warningsOf(rows: readonly MemberRow[], wallMs: number): string[]
       );
     }
   }
+  const tellers = present.filter(({ tags }) => tags[TELLER_TAG] !== undefined);
+  const [only] = tellers;
+  if (only !== undefined && tellers.length === 1 && present.length > 1)
+    warnings.push(`${only.name} alone has [notify]: nobody tells when it is the one that dies`);
   return warnings;
 }
 

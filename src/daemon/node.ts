@@ -41,6 +41,14 @@ import { fetchSecrets, renewCertificate, serveExchange } from './node-exchange.t
 import { changeInWords, countsOf, memberRows, warningsOf } from './node-report.ts';
 import { NodePlugins } from './node-plugins.ts';
 import { driverRoster, presentedChain } from './node-roster.ts';
+import {
+  type Notices,
+  NOTICE_TAG,
+  noticeTag,
+  ROLLOUT_TAG,
+  CERTIFICATE_ENDING_MS,
+} from './notification/conditions.ts';
+import { Notifier } from './notification/notifier.ts';
 import type { ServiceManager } from './notify.ts';
 import { newSeed, newStartId } from './random.ts';
 import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from './reconciler.ts';
@@ -115,6 +123,7 @@ export class Node {
   #control: ControlServer | undefined;
   #admission: AdmissionListener | undefined;
   #plugins!: NodePlugins;
+  #notifier: Notifier | undefined;
   #effective!: EffectiveView;
   #rollout!: RolloutRunner;
   #couchdb: CouchDbStatus | undefined;
@@ -170,6 +179,7 @@ export class Node {
     await this.#checks.decided(FIRST_VERDICTS_MS);
     await this.#startMembership();
     await this.#startPlugins();
+    this.#startNotifier();
     this.#phase = 'running';
     this.#tick = setInterval(() => this.#look(), TICK_MS);
     await this.#startAdmission();
@@ -208,6 +218,7 @@ export class Node {
     clearInterval(this.#tick);
     clearInterval(this.#watchdog);
     this.#checks?.close();
+    await this.#notifier?.close();
     await this.#admission?.close();
     await this.#reconciler?.close();
     await this.#driver?.close();
@@ -382,6 +393,36 @@ export class Node {
     });
   }
 
+  #startNotifier(): void {
+    const { clock, log } = this.#dependencies;
+    const { name, cluster, roster } = this.#identity;
+    this.#notifier = new Notifier(this.#config.notify, this.#local.state.notification, {
+      cluster,
+      node: name,
+      wallMs: () => clock.wallMs(),
+      upMs: () => clock.monotonicMs() - this.#startedMs,
+      view: () => this.#driver.view,
+      certificates: () => new Map(roster.members().map((each) => [each.name, each.notAfterMs])),
+      save: (state) => {
+        this.#local.update({ notification: state }).catch((error: unknown) => this.#notSaved(error));
+      },
+      told: (message, channels) =>
+        void this.#audit.append({
+          kind: 'daemon',
+          summary: `told by ${channels.join(' and ')}: ${message.subject}`,
+          trigger: message.payload.events.map((each) => each.what).join('; '),
+          subjects: this.#subjectsOf(message.payload.events.map((each) => each.subject)),
+          result: 'ok',
+        }),
+      failed: (channel, error) =>
+        log.warn(
+          { code: error.code, next: error.next },
+          `notification by ${channel.name} (${channel.target}) failed: ${error.message}`,
+        ),
+    });
+    this.#shareFacts();
+  }
+
   async #startAdmission(): Promise<void> {
     if (this.#identity.authority === undefined) return;
     const { clock, log } = this.#dependencies;
@@ -550,6 +591,7 @@ export class Node {
     if (before !== after) this.#reconciler.trigger('a guard let go or took hold');
     this.#auditGuards(heldBefore);
     void this.#pushStatus(false);
+    if (this.#phase === 'running' && this.#notifier?.tick() === true) this.#shareFacts();
     if (this.#identity.secrets.get() === undefined && !this.#fetching) void this.#fetchSecrets();
     void this.#retireTheLeft();
     this.#rollout
@@ -718,12 +760,33 @@ export class Node {
       health: this.#checks?.node ?? 'down',
       maintenance: this.#local.state.maintenance,
       services: (this.#checks?.verdicts ?? []).map(({ name, health }) => ({ name, health })),
-      tags: {
-        ...(this.#couchdb !== undefined && { couchdb: this.#couchdb.tag }),
-        ...(this.#rollout.tag !== undefined && { rollout: this.#rollout.tag }),
-      },
+      tags: this.#recordTags(),
       load: this.#loadSent,
       settingsDigest: settingsDigest(this.#config),
+    };
+  }
+
+  #recordTags(): Readonly<Record<string, string>> {
+    const notices = noticeTag(this.#notices());
+    return {
+      ...(this.#couchdb !== undefined && { couchdb: this.#couchdb.tag }),
+      ...(this.#rollout.tag !== undefined && { [ROLLOUT_TAG]: this.#rollout.tag }),
+      ...(notices !== '' && { [NOTICE_TAG]: notices }),
+      ...this.#notifier?.tags,
+    };
+  }
+
+  /** What no other node can see of this one, and a person should be told of, by whichever node tells. */
+  #notices(): Notices {
+    const { landslides } = (this.#local.state.guards as GuardState | undefined) ?? EMPTY_GUARD_STATE;
+    const running = this.#phase === 'running';
+    const endMs = this.#plugins?.siteCertificateEndMs;
+    const near = endMs !== undefined && endMs - this.#dependencies.clock.wallMs() < CERTIFICATE_ENDING_MS;
+    return {
+      landslides: landslides.map((each) => each.role),
+      lastStanding:
+        running && this.#checks.node === 'down' && this.#plugins.announcement()?.announce === true,
+      siteCertificateEndMs: near ? endMs : undefined,
     };
   }
 
@@ -855,6 +918,7 @@ export class Node {
       held: this.#effective.held,
       warnings: [
         ...warningsOf(rows, clock.wallMs()),
+        ...(this.#notifier?.warnings ?? []),
         ...(this.#couchdb?.alarms ?? []).map(({ message, next }) => `${message} -- ${next}`),
       ],
       announcing: this.#plugins.announcement()?.announce,
@@ -1091,6 +1155,37 @@ export class Node {
     return { done: true, message: held === 0 ? 'no guard held anything' : `${held} held, now released` };
   }
 
+  async testNotification(progress: (step: Progress) => void): Promise<Done> {
+    this.#mustRun();
+    let reached = 0;
+    let failed = 0;
+    for await (const { channel, failure } of this.#notifier?.test() ?? []) {
+      if (failure === undefined) reached += 1;
+      else failed += 1;
+      const words = `${channel.name} (${channel.target})`;
+      progress(
+        failure === undefined
+          ? { message: `sent by ${words}` }
+          : { message: `${words} failed: ${failure.message}`, error: failure },
+      );
+    }
+    if (reached + failed === 0) {
+      throw new OperatorError(
+        'notify-not-configured',
+        `${this.#identity.name} is told nothing in [notify], so it tells nobody`,
+        `add mail_to, webhook_url or command to ${this.#options.paths.config}, then: systemctl reload bornemisza@${this.#options.role}`,
+      );
+    }
+    if (failed > 0) {
+      throw new OperatorError(
+        'notify-test-failed',
+        `${failed} of ${reached + failed} ways to tell somebody failed`,
+        'do what is said for each, then test again',
+      );
+    }
+    return { done: true, message: 'sent by every way; see whether it arrives' };
+  }
+
   /** Reads the configuration again. A bad one is refused and the old one stays. */
   async reload(): Promise<Done> {
     this.#mustRun();
@@ -1109,6 +1204,7 @@ export class Node {
       }
       this.#config = config;
       this.#plugins.reconfigure(config);
+      this.#notifier?.reconfigure(config.notify);
       await this.#readCertificates();
       this.#checks.set(checksFor(config, this.#identity.roster.members()));
       this.#operatorDid('the configuration was read again');

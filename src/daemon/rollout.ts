@@ -88,6 +88,10 @@ export function merged(one: Rollout | undefined, other: Rollout | undefined): Ro
   return rank(one) >= rank(other) ? one : other;
 }
 
+export function isPossible(id: number, wallS: number): boolean {
+  return id <= wallS + MAX_CLOCK_AHEAD_S;
+}
+
 /** What this node may believe after hearing the others. */
 export function agreed(
   own: Rollout | undefined,
@@ -97,7 +101,7 @@ export function agreed(
   return rows
     .map(({ tags }) => parseWord(tags['rollout']))
     .filter((word) => word !== undefined)
-    .filter(({ id }) => id <= wallS + MAX_CLOCK_AHEAD_S)
+    .filter(({ id }) => isPossible(id, wallS))
     .map(({ id, state, code }) => ({ id, state, code }))
     .reduce(merged, own);
 }

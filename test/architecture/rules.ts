@@ -65,6 +65,26 @@ export const ROOMS: readonly Room[] = [
     reason: 'the reconciler sees only the contract',
   },
   {
+    of: /^src\/daemon\/notification\/(conditions|policy|message)\.ts$/,
+    imports: [
+      /^src\/daemon\/notification\/(conditions|policy|message)\.ts$/,
+      /^src\/daemon\/membership\/types\.ts$/,
+      /^src\/daemon\/rollout\.ts$/,
+    ],
+    packages: [/^node:crypto$/],
+    reason: `what is told, by whom and when is policy over the view; ${PURE}`,
+  },
+  {
+    of: /^src\/daemon\/notification\//,
+    imports: [
+      /^src\/daemon\/notification\//,
+      /^src\/daemon\/(config|errors|log)\.ts$/,
+      /^src\/daemon\/membership\/types\.ts$/,
+      /^src\/plugins\/command\.ts$/,
+    ],
+    reason: 'notification sends through the bounded subprocess and knows nothing of programs and roles',
+  },
+  {
     of: /^src\/daemon\/(main|node(-[a-z]+)?)\.ts$/,
     imports: [/^src\/(?!cli\/)/],
     reason: 'the composition root may import anything but the command',
@@ -96,7 +116,8 @@ export const ROOMS: readonly Room[] = [
   },
 ];
 
-export const PURE_ROOMS = /^src\/(daemon\/(membership|wire)|roles)\/(?!index\.ts$|gen\/)/;
+export const PURE_ROOMS =
+  /^src\/(daemon\/(membership|wire)|roles)\/(?!index\.ts$|gen\/)|^src\/daemon\/notification\/(conditions|policy|message)\.ts$/;
 /** What would bring a clock, randomness or the world into a pure room. */
 const WORLDLY = new Set([
   'process',

@@ -15,6 +15,7 @@
  * | POST /v1/remove | {@link RemoveRequest} → {@link Done} |
  * | POST /v1/authority/adopt | {} → {@link Done}; `bornemisza authority add` has written the key |
  * | POST /v1/guards/release | {} → {@link Done} |
+ * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done` |
  * | POST /v1/reload | {} → {@link Done} |
  * | GET /v1/upgrade | → {@link UpgradeAnswer} |
  * | POST /v1/upgrade/start, /stop, /resume | {} → {@link Done} |

@@ -37,6 +37,7 @@ export interface ControlActions {
   remove(request: RemoveRequest): Promise<Done>;
   adoptAuthority(): Promise<Done>;
   releaseGuards(): Promise<Done>;
+  testNotification(progress: (step: Progress) => void): Promise<Done>;
   reload(): Promise<Done>;
   upgrade(): UpgradeAnswer;
   rollout(verb: RolloutVerb): Done;
@@ -181,6 +182,10 @@ function routes(actions: ControlActions): Hono {
   app.post('/v1/guards/release', async (c) => {
     await body(c, requests.nothing);
     return c.json(await actions.releaseGuards());
+  });
+  app.post('/v1/notify/test', async (c) => {
+    await body(c, requests.nothing);
+    return progressive(c, (progress) => actions.testNotification(progress));
   });
   app.post('/v1/reload', async (c) => {
     await body(c, requests.nothing);

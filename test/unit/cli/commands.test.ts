@@ -254,6 +254,39 @@ t.test('leave prints each step, and fails when the daemon ends before it had lef
   t.match(cut.err, 'ended before it had left');
 });
 
+t.test('notify test prints how each way went, and fails when one failed', async (t) => {
+  const mail = { message: 'sent by mail (ops@example.com through localhost:25)' };
+  const hook = refusal('notify-webhook-refused', 'the webhook at https://h answers 404', 'make a new one');
+  const failed = { message: 'webhook (https://h) failed', ...hook };
+  const bad = refusal('notify-test-failed', '1 of 2 ways to tell somebody failed', 'test again');
+  const { root, fake } = await daemon(t, {
+    'POST /v1/notify/test': { lines: [mail, { done: true, message: 'sent by every way' }] },
+  });
+  const well = await runCli(['notify', 'test', '--root', root]);
+  t.equal(well.code, 0);
+  t.equal(well.out, `${mail.message}\nsent by every way\n`);
+  t.same(fake.asked[0]?.body, {});
+
+  const lines = [mail, failed, { message: 'x', ...bad }];
+  const { root: half } = await daemon(t, { 'POST /v1/notify/test': { lines } });
+  const { code, out, err } = await runCli(['notify', 'test', '--root', half]);
+  t.equal(code, 1);
+  t.equal(out, `${mail.message}\n${failed.message}\n  next: make a new one\n`);
+  t.equal(err, 'bornemisza: 1 of 2 ways to tell somebody failed\n  next: test again\n');
+  const json = await runCli(['notify', 'test', '--json', '--root', half]);
+  t.same(
+    json.out
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as unknown),
+    [mail, failed],
+  );
+  t.same(JSON.parse(json.err), bad);
+
+  const { root: cut } = await daemon(t, { 'POST /v1/notify/test': { lines: [mail] } });
+  t.match((await runCli(['notify', 'test', '--root', cut])).err, 'ended before every way was tried');
+});
+
 t.test('a guard that refuses gives exit code 5, over HTTP and in the midst of a stream', async (t) => {
   const no = refusal('guard-last-of-role', 'db2/db is the last of its role', 'bornemisza leave --force');
   const { root } = await daemon(t, {

@@ -21,6 +21,7 @@ const NEEDS_DAEMON = [
   ['remove', 'db1/db'],
   ['plan'],
   ['guards', 'release'],
+  ['notify', 'test'],
   ['token', 'create', '--role', 'db'],
 ];
 

@@ -36,6 +36,7 @@ const EXPECTED = [
   'config migrate',
   'plan',
   'guards release',
+  'notify test',
   'completion',
   'daemon',
   'site',
@@ -58,7 +59,7 @@ t.test('each command’s help has a usage line, an example of that command, and 
     t.match(out, new RegExp(`Examples:\n(.*\n)*.*bornemisza ${path}`), `an example of ${path}`);
     if (path !== 'site') t.notMatch(out, '--root');
   }
-  for (const group of ['token', 'authority', 'config', 'guards'])
+  for (const group of ['token', 'authority', 'config', 'guards', 'notify'])
     t.equal((await runCli([group, '--help'])).code, 0);
 });
 

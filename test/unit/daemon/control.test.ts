@@ -50,6 +50,10 @@ class Actions {
       remove: this.#done,
       releaseGuards: () => this.#done('release'),
       reload: () => this.#done('reload'),
+      testNotification: async (progress: (step: object) => void) => {
+        progress({ message: 'mail failed', error: { code: 'x', message: 'mail failed', next: 'mend it' } });
+        return this.#done('notify test');
+      },
       token: this.#done,
       leave: async (what: unknown, progress: (step: { message: string }) => void) => {
         progress({ message: 'first step' });
@@ -241,6 +245,17 @@ t.test('a socket that a killed daemon left behind is taken over', async (t) => {
   t.teardown(() => server.close());
   await server.listen();
   t.match(await ask(path, 'GET', '/v1/status'), { status: 200 });
+});
+
+t.test('a test of notification is a line for each way, failed ones as well, and a last one', async (t) => {
+  const { path, actions } = await listening(t);
+  const lines = (await ask(path, 'POST', '/v1/notify/test', '{}')).text.trim().split('\n');
+  t.match(
+    lines.map((line) => JSON.parse(line) as unknown),
+    [{ message: 'mail failed', error: { next: 'mend it' } }, { done: true }],
+  );
+  t.same(actions.asked, ['notify test']);
+  t.equal((await ask(path, 'POST', '/v1/notify/test', '{"to":"x"}')).status, 400);
 });
 
 t.test('a second daemon is refused, and its end leaves the first one’s socket alone', async (t) => {

@@ -9,7 +9,11 @@ t.test('what was said is there after a restart, in one file that is ours alone',
   const first = new LocalStateFile(path);
   t.equal(await first.load(), undefined, 'a missing file is a first start');
   t.strictSame(first.state, EMPTY_LOCAL_STATE);
-  const writes = [first.update({ maintenance: true }), first.update({ guards: { held: ['x'] } })];
+  const notification = { entries: [] };
+  const writes = [
+    first.update({ maintenance: true }),
+    first.update({ guards: { held: ['x'] }, notification }),
+  ];
   t.match(first.state, { maintenance: true, guards: { held: ['x'] } }, 'in memory at once');
   await Promise.all(writes);
   t.equal((await stat(path)).mode & 0o777, 0o600);
@@ -21,6 +25,7 @@ t.test('what was said is there after a restart, in one file that is ours alone',
     left: false,
     guards: { held: ['x'] },
     rollout: undefined,
+    notification,
   });
 });
 

@@ -23,6 +23,13 @@ const WITHOUT_DEFAULT = [
   'network.libp2p_port',
   'network.admission_port',
   'edge.certificate',
+  'notify.mail_from',
+  'notify.smtp_url',
+  'notify.smtp_ca_file',
+  'notify.smtp_user',
+  'notify.smtp_password_file',
+  'notify.sendmail',
+  'notify.webhook_url',
 ];
 
 /** key → the rest of its row. */
@@ -64,7 +71,12 @@ t.test('every key of the configuration is documented, with the default that it h
 
 t.test('a key without a default is one that the configuration takes', async (t) => {
   const text = `${LEAST}public_device = "eth0"\nlibp2p_port = 5101\nadmission_port = 5102\n[edge]\ncertificate = "/etc/site.pem"\n`;
-  const keys = keysAndValues(parseConfig(text, 'app', 'app.toml')).map(([key]) => key);
+  const mail = '[notify]\nmail_to = ["a@b.c"]\nmail_from = "d@e.f"\n';
+  const smtp = `${mail}smtp_url = "smtp://g"\nsmtp_ca_file = "/h"\nsmtp_user = "i"\nsmtp_password_file = "/j"\n`;
+  const others = `${mail}sendmail = "/k"\nwebhook_url = "https://l"\n`;
+  const keys = [smtp, others].flatMap((each) =>
+    keysAndValues(parseConfig(text + each, 'app', 'app.toml')).map(([key]) => key),
+  );
   for (const key of WITHOUT_DEFAULT) t.ok(keys.includes(key), key);
 });
 

@@ -1,0 +1,298 @@
+import { open } from 'node:fs/promises';
+import { rootCertificates } from 'node:tls';
+import { runCommand } from '../../plugins/command.ts';
+import type { Config } from '../config.ts';
+import { OperatorError } from '../errors.ts';
+import { oneLine } from '../log.ts';
+import type { Message } from './message.ts';
+
+export type NotifySettings = Config['notify'];
+
+/** One way by which a message reaches a person. */
+export interface Channel {
+  readonly name: 'mail' | 'webhook' | 'command';
+  /** Where it goes, for people; never a secret: a webhook's path is one. */
+  readonly target: string;
+  /**
+   * Resolves when the other side has taken the message, within the settings' timeout.
+   *
+   * @throws OperatorError or PluginError with a next step
+   */
+  send(message: Message, signal: AbortSignal): Promise<void>;
+}
+
+/** What a program or a server says of its failure, in a sentence of ours. */
+const MAX_WORDS = 300;
+/** A password with its newline; a larger file is another file. */
+const MAX_PASSWORD_BYTES = 1024;
+const MAX_CA_BYTES = 1024 * 1024;
+const MAX_OUTPUT_BYTES = 64 * 1024;
+
+/** The channels that the settings name, in order; none: this node tells nobody. */
+export function channelsOf(settings: NotifySettings): Channel[] {
+  return [mailChannel(settings), webhookChannel(settings), commandChannel(settings)].filter(
+    (channel) => channel !== undefined,
+  );
+}
+
+// --- mail ---
+
+function mailChannel(settings: NotifySettings): Channel | undefined {
+  const { mail_to: to, mail_from: from, sendmail, smtp_url: url } = settings;
+  if (to.length === 0 || from === undefined) return undefined;
+  if (sendmail !== undefined) {
+    return {
+      name: 'mail',
+      target: `${to.join(', ')} through ${sendmail}`,
+      send: (message, signal) => bySendmail(message, { from, to, program: sendmail, settings, signal }),
+    };
+  }
+  const server = URL.parse(url ?? '');
+  if (server === null) return undefined;
+  return {
+    name: 'mail',
+    target: `${to.join(', ')} through ${server.host}`,
+    send: (message, signal) => bySmtp(message, { from, to, server, settings, signal }),
+  };
+}
+
+interface Mailing {
+  readonly from: string;
+  readonly to: readonly string[];
+  readonly settings: NotifySettings;
+  readonly signal: AbortSignal;
+}
+
+/** A letter as the library takes it. Headers after RFC 3834: no out-of-office answers to it. */
+function letter({ subject, text }: Message, { from, to }: Mailing) {
+  return {
+    from: { name: 'Bornemisza', address: from },
+    to: [...to],
+    envelope: { from, to: [...to] },
+    subject,
+    text,
+    headers: { 'Auto-Submitted': 'auto-generated', 'X-Auto-Response-Suppress': 'All' },
+    // Nothing of a message is ever read from a file or fetched.
+    disableFileAccess: true,
+    disableUrlAccess: true,
+  };
+}
+
+async function bySmtp(message: Message, mailing: Mailing & { readonly server: URL }): Promise<void> {
+  const { server, settings, signal } = mailing;
+  const secure = server.protocol === 'smtps:';
+  const { timeout_ms: timeoutMs, smtp_tls: tls, smtp_user: user, smtp_ca_file: caFile } = settings;
+  const password =
+    settings.smtp_password_file === undefined ? undefined : await readPassword(settings.smtp_password_file);
+  const ca = caFile === undefined ? undefined : await readBounded(caFile, MAX_CA_BYTES);
+  // Loaded with the first mail: a daemon that starts has no use for it.
+  const { createTransport } = await import('nodemailer');
+  const transport = createTransport({
+    host: server.hostname.replace(/^\[(.*)\]$/, '$1'),
+    port: server.port === '' ? (secure ? 465 : 587) : Number(server.port),
+    secure,
+    requireTLS: !secure && tls === 'required',
+    ignoreTLS: tls === 'off',
+    ...(user !== undefined && password !== undefined && { auth: { user, pass: password } }),
+    ...(ca !== undefined && { tls: { ca: [...rootCertificates, ca] } }),
+    connectionTimeout: timeoutMs,
+    greetingTimeout: timeoutMs,
+    socketTimeout: timeoutMs,
+    dnsTimeout: timeoutMs,
+  });
+  try {
+    // The library bounds each wait by itself and not their sum: a server that sends a byte now and then must end too.
+    const data = {
+      ...letter(message, mailing),
+      signal: AbortSignal.any([signal, AbortSignal.timeout(2 * timeoutMs)]),
+    };
+    const sent = await transport.sendMail(data);
+    if (sent.rejected.length > 0) {
+      throw new OperatorError(
+        'notify-smtp-refused',
+        `the mail server ${server.host} refused ${sent.rejected.join(', ')}`,
+        'correct notify.mail_to, then: bornemisza notify test',
+      );
+    }
+  } catch (error) {
+    throw smtpFailure(error, server.host, signal.aborted);
+  } finally {
+    transport.close();
+  }
+}
+
+function smtpFailure(error: unknown, host: string, stopping: boolean): unknown {
+  if (!(error instanceof Error) || error instanceof OperatorError) return error;
+  const { code = '' } = error as NodeJS.ErrnoException;
+  const why = stopping
+    ? 'the daemon is stopping'
+    : code === 'EABORT'
+      ? 'it does not come to an end'
+      : wordsOf(error.message);
+  const failed = (code: string, message: string, next: string): OperatorError =>
+    new OperatorError(code, message, next, { cause: error });
+  if (code === 'EAUTH' || code === 'ENOAUTH') {
+    return failed(
+      'notify-smtp-login',
+      `the mail server ${host} refuses the login: ${why}`,
+      'correct notify.smtp_user and the file of notify.smtp_password_file, then: bornemisza notify test',
+    );
+  }
+  if (code === 'ETLS' || /certificate|STARTTLS|SSL|TLS/i.test(error.message)) {
+    return failed(
+      'notify-smtp-tls',
+      `no trusted TLS with the mail server ${host}: ${why}`,
+      'use the name that its certificate carries, or name its CA in notify.smtp_ca_file; a server on this host: smtp_tls = "off"',
+    );
+  }
+  if (code === 'EENVELOPE' || code === 'EMESSAGE') {
+    return failed(
+      'notify-smtp-refused',
+      `the mail server ${host} refuses the mail: ${why}`,
+      'correct notify.mail_from and notify.mail_to, or let the server relay for this host',
+    );
+  }
+  return failed(
+    'notify-smtp-unreachable',
+    `the mail server ${host} cannot be used: ${why}`,
+    'correct notify.smtp_url, or open the way to it; it is tried again by itself',
+  );
+}
+
+/** The library makes the letter; the program runs bounded, and says on its standard error why it failed. */
+async function bySendmail(message: Message, mailing: Mailing & { readonly program: string }): Promise<void> {
+  const { program, from, to, settings, signal } = mailing;
+  const { createTransport } = await import('nodemailer');
+  const { message: bytes } = await createTransport({
+    streamTransport: true,
+    buffer: true,
+    newline: 'unix',
+  }).sendMail(letter(message, mailing));
+  // Addresses cannot begin with a hyphen: the configuration refuses it.
+  const { code, stderr, stdout } = await runCommand(program, ['-i', '-f', from, ...to], {
+    timeoutMs: settings.timeout_ms,
+    maxOutputBytes: MAX_OUTPUT_BYTES,
+    input: Buffer.isBuffer(bytes) ? bytes.toString('utf8') : '',
+    signal,
+    missingNext: 'correct notify.sendmail, or use notify.smtp_url',
+  });
+  if (code === 0) return;
+  throw new OperatorError(
+    'notify-sendmail-failed',
+    `${program} ended with ${code}: ${wordsOf(stderr || stdout) || 'it does not say why'}`,
+    'a sendmail that needs rights of its own (Postfix, Exim) cannot have them under this unit: use smtp_url = "smtp://127.0.0.1:25" with smtp_tls = "off"',
+  );
+}
+
+/** @throws OperatorError `notify-file-unreadable`, `notify-password-exposed` */
+async function readPassword(file: string): Promise<string> {
+  const text = await readBounded(file, MAX_PASSWORD_BYTES, 0o007);
+  return text.replace(/\r?\n$/, '');
+}
+
+async function readBounded(file: string, maxBytes: number, forbiddenMode = 0): Promise<string> {
+  const handle = await open(file, 'r').catch((error: NodeJS.ErrnoException) => {
+    throw unreadable(file, error.code ?? error.message, error);
+  });
+  try {
+    const { mode, size } = await handle.stat();
+    if ((mode & forbiddenMode) !== 0) {
+      throw new OperatorError(
+        'notify-password-exposed',
+        `${file} holds a password and can be used by everybody on this host`,
+        `chown root:bornemisza ${file} && chmod 640 ${file}`,
+      );
+    }
+    if (size > maxBytes) throw unreadable(file, `it is larger than ${maxBytes} bytes`);
+    return await handle.readFile('utf8');
+  } finally {
+    await handle.close();
+  }
+}
+
+function unreadable(file: string, why: string, cause?: Error): OperatorError {
+  return new OperatorError(
+    'notify-file-unreadable',
+    `cannot read ${file}: ${why}`,
+    `make it readable for the daemon: chown root:bornemisza ${file} && chmod 640 ${file}`,
+    { cause },
+  );
+}
+
+// --- webhook ---
+
+function webhookChannel({ webhook_url: url, timeout_ms: timeoutMs }: NotifySettings): Channel | undefined {
+  const parsed = URL.parse(url ?? '');
+  if (parsed === null) return undefined;
+  return {
+    name: 'webhook',
+    target: parsed.origin,
+    send: (message, signal) => post(parsed, message, timeoutMs, signal),
+  };
+}
+
+async function post(url: URL, message: Message, timeoutMs: number, signal: AbortSignal): Promise<void> {
+  // Who hears only what people read takes `text`; a redirect could lead anywhere, so none is followed.
+  const answer = await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', 'user-agent': 'bornemisza' },
+    body: JSON.stringify(message.payload),
+    redirect: 'manual',
+    signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+  }).catch((error: unknown) => {
+    throw new OperatorError(
+      'notify-webhook-unreachable',
+      `the webhook at ${url.origin} cannot be reached: ${reasonOf(error)}`,
+      'correct notify.webhook_url, or open the way to it; it is tried again by itself',
+      { cause: error },
+    );
+  });
+  await answer.body?.cancel().catch(() => undefined);
+  if (answer.ok) return;
+  throw new OperatorError(
+    'notify-webhook-refused',
+    `the webhook at ${url.origin} answers ${answer.status}`,
+    'correct notify.webhook_url: the address may be used up, or want another form of message',
+  );
+}
+
+/** fetch wraps what happened in an error that says "fetch failed". */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (error.name === 'TimeoutError') return 'no answer in time';
+  const { cause } = error;
+  return wordsOf(
+    cause instanceof Error ? ((cause.message || (cause as NodeJS.ErrnoException).code) ?? '') : error.message,
+  );
+}
+
+// --- command ---
+
+function commandChannel({ command, timeout_ms: timeoutMs }: NotifySettings): Channel | undefined {
+  const [program, ...args] = command;
+  if (program === undefined) return undefined;
+  return {
+    name: 'command',
+    target: program,
+    send: async (message, signal) => {
+      const { code, stdout, stderr } = await runCommand(program, args, {
+        timeoutMs,
+        maxOutputBytes: MAX_OUTPUT_BYTES,
+        input: `${JSON.stringify(message.payload)}\n`,
+        signal,
+        missingNext: 'correct notify.command',
+      });
+      if (code === 0) return;
+      throw new OperatorError(
+        'notify-command-failed',
+        `${program} ended with ${code}: ${wordsOf(stderr || stdout) || 'it does not say why'}`,
+        `run it by hand as the daemon does: bornemisza notify test, then journalctl -u 'bornemisza@*'`,
+      );
+    },
+  };
+}
+
+/** What a stranger printed, as part of one line. */
+function wordsOf(text: string): string {
+  return oneLine(text.trim()).slice(0, MAX_WORDS);
+}

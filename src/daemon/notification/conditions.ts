@@ -1,0 +1,233 @@
+import type { Member, MembershipView } from '../membership/types.ts';
+import { hostOf, isPossible, merged, parseWord, type Rollout, stopInWords } from '../rollout.ts';
+
+/**
+ * What a person should be told of, read from the membership view alone, so that every node that is asked reads the
+ * same: what only one node can see (a guard of its own, its site's certificate) it says in its record. Pure.
+ */
+
+export type ConditionKind = 'node-dead' | 'guard-holding' | 'certificate-ending' | 'rollout-stopped';
+
+export interface Condition {
+  /** The same on every node that sees it; another one for the next time that the same thing happens. */
+  readonly key: string;
+  readonly kind: ConditionKind;
+  /** HOST/ROLE, a role, or the name of a certificate. */
+  readonly subject: string;
+  /** One sentence without its full stop. */
+  readonly what: string;
+  /** What a person can do. */
+  readonly next: string;
+  /** It was announced (a stop, a reboot, maintenance), so it is told only when it lasts. */
+  readonly announced: boolean;
+}
+
+export interface ConditionInput {
+  readonly view: MembershipView;
+  /** Members' certificates by HOST/ROLE: their end in ms since the epoch. Of members that are admitted and not revoked. */
+  readonly certificates: ReadonlyMap<string, number>;
+  readonly wallMs: number;
+  /** How long this process runs. */
+  readonly upMs: number;
+}
+
+/** Renewal at half of a certificate's life has failed for a month when a node's ends this soon; the site's is renewed by hand. */
+export const CERTIFICATE_ENDING_MS = 14 * 24 * 3_600_000;
+/** A node that starts hears its first peer within seconds; after a power failure of the whole site it takes a minute. */
+const LONELY_AFTER_MS = 120_000;
+
+/** Tags of a member's record in which it says what it alone can see. */
+export const NOTICE_TAG = 'notice';
+/** The word of a node about a rollout, see rollout.ts. */
+export const ROLLOUT_TAG = 'rollout';
+
+/** What one node says of itself in its tag, in at most 64 bytes. */
+export interface Notices {
+  /** Roles whose landslide this node holds. */
+  readonly landslides: readonly ('app' | 'db')[];
+  /** This node keeps the floating IP though it is down. */
+  readonly lastStanding: boolean;
+  /** End of the site's certificate in ms since the epoch, when it is near. */
+  readonly siteCertificateEndMs: number | undefined;
+}
+
+export function noticeTag(notices: Notices): string {
+  const { landslides, lastStanding, siteCertificateEndMs } = notices;
+  return [
+    ...landslides.map((role) => `landslide-${role}`),
+    ...(lastStanding ? ['last-standing'] : []),
+    ...(siteCertificateEndMs === undefined ? [] : [`site-${dayOf(siteCertificateEndMs)}`]),
+  ].join(' ');
+}
+
+/** Everything that holds now. Before the first sync nothing is known of others: only that this node is alone. */
+export function conditionsOf(input: ConditionInput): Condition[] {
+  const { view, upMs } = input;
+  if (!view.synced) return upMs < LONELY_AFTER_MS ? [] : lonely(view);
+  return [...deaths(input), ...guards(view), ...certificates(input), ...rollouts(input)];
+}
+
+function lonely(view: MembershipView): Condition[] {
+  const self = view.members.find((member) => member.self);
+  if (self === undefined) return [];
+  const { name } = self.record;
+  return [
+    {
+      key: `lonely ${name}`,
+      kind: 'guard-holding',
+      subject: name,
+      what: `${name} has heard no other node since its start and keeps the configuration from before`,
+      next: 'nothing while the others start; else look at its private network: bornemisza doctor',
+      announced: false,
+    },
+  ];
+}
+
+function deaths({ view, certificates: admitted }: ConditionInput): Condition[] {
+  // Its replacement may carry the name of a dead node.
+  const names = new Set(heard(view).map(({ record }) => record.name));
+  return view.members
+    .filter(({ state, record: { name } }) => state === 'dead' && admitted.has(name) && !names.has(name))
+    .map(({ record }) => {
+      const { name, incarnation, goodbye, maintenance } = record;
+      const said = goodbye === undefined ? undefined : GOODBYES[goodbye.kind];
+      return {
+        key: `dead ${name} ${incarnation}`,
+        kind: 'node-dead' as const,
+        subject: name,
+        what: `${name} is dead: ${said === undefined ? 'its daemon is not heard any more' : `it said that ${said}, and is not back`}`,
+        next: `bring its machine or its private network back; if it is gone for good: bornemisza remove ${name}${record.role === 'db' ? ' --dead' : ''}`,
+        announced: maintenance || goodbye?.kind === 'stop' || goodbye?.kind === 'shutdown',
+      };
+    });
+}
+
+const GOODBYES = {
+  restart: 'its daemon restarts',
+  stop: 'its daemon is stopped',
+  shutdown: 'its machine goes down',
+} as const;
+
+/** Those whose word of now is heard. */
+function heard(view: MembershipView): readonly Member[] {
+  return view.members.filter(({ state }) => state === 'alive' || state === 'suspect');
+}
+
+/** Names of those that say a word in their notice tag. */
+function saying(view: MembershipView, word: string): string[] {
+  return heard(view)
+    .filter(({ record }) => (record.tags[NOTICE_TAG] ?? '').split(' ').includes(word))
+    .map(({ record }) => record.name);
+}
+
+function guards(view: MembershipView): Condition[] {
+  const landslides = (['app', 'db'] as const).flatMap((role): Condition[] => {
+    const holders = saying(view, `landslide-${role}`);
+    if (holders.length === 0) return [];
+    return [
+      {
+        key: `landslide ${role}`,
+        kind: 'guard-holding',
+        subject: role,
+        what: `more than half of role ${role} vanished at once, so nobody is taken out of a configuration (held by ${holders.join(', ')})`,
+        next: 'look at the private network; when you know that they are gone: bornemisza guards release',
+        announced: false,
+      },
+    ];
+  });
+  const standing = saying(view, 'last-standing').map(
+    (name): Condition => ({
+      key: `last-standing ${name}`,
+      kind: 'guard-holding',
+      subject: name,
+      what: `${name} is down and keeps the floating IP all the same: no other app node is up`,
+      next: `see what fails there: bornemisza status on ${name}`,
+      announced: false,
+    }),
+  );
+  return [...landslides, ...standing];
+}
+
+function certificates({ view, certificates: ends, wallMs }: ConditionInput): Condition[] {
+  const nodes = heard(view).flatMap(({ record: { name } }): Condition[] => {
+    const endMs = ends.get(name);
+    if (endMs === undefined || endMs - wallMs >= CERTIFICATE_ENDING_MS) return [];
+    return [
+      {
+        key: `certificate ${name} ${endMs}`,
+        kind: 'certificate-ending',
+        subject: name,
+        what: `the certificate of ${name} ends on ${dayOf(endMs)}, and its renewal has failed so far`,
+        next: 'start an authority that it can reach: bornemisza members --json shows who is one',
+        announced: false,
+      },
+    ];
+  });
+  const words = heard(view).flatMap(({ record }) => (record.tags[NOTICE_TAG] ?? '').split(' '));
+  const days = new Set(words.filter((word) => /^site-\d{4}-\d\d-\d\d$/.test(word)));
+  const sites = [...days].map((word): Condition => {
+    const day = word.slice('site-'.length);
+    return {
+      key: `site-certificate ${day}`,
+      kind: 'certificate-ending',
+      subject: 'site',
+      what: `the certificate of the site (edge.certificate) on ${saying(view, word).join(', ')} ends on ${day}`,
+      next: 'renew it, put it into the file on each app node, then: systemctl reload bornemisza@app',
+      announced: false,
+    };
+  });
+  return [...nodes, ...sites];
+}
+
+/** What the hosts agree on, and which of them was at work: its record says so though it may be dead now. */
+function rollouts({ view, wallMs }: ConditionInput): Condition[] {
+  const said = view.members.flatMap(({ record: { name, tags } }) => {
+    const word = parseWord(tags[ROLLOUT_TAG]);
+    return word === undefined ? [] : [{ name, word }];
+  });
+  const rollout = said
+    .map(({ word: { id, state, code } }) => ({ id, state, code }))
+    .filter(({ id }) => isPossible(id, wallMs / 1000))
+    .reduce<Rollout | undefined>(merged, undefined);
+  if (rollout?.state !== 'stopped' || rollout.code === undefined) return [];
+  const steps = said.filter(({ word }) => word.id === rollout.id);
+  const atWork =
+    steps.find(({ word }) => word.step === 'failed') ?? steps.find(({ word }) => word.step === 'working');
+  const { why, next } = stopInWords(rollout.code, atWork === undefined ? undefined : hostOf(atWork.name));
+  return [
+    {
+      key: `rollout ${rollout.id}`,
+      kind: 'rollout-stopped',
+      subject: atWork?.name ?? 'rollout',
+      what: `the rollout of a new version has stopped: ${why}`,
+      next,
+      announced: false,
+    },
+  ];
+}
+
+/** How a condition ended, in one sentence. */
+export function endOf(
+  { kind, subject, what }: Pick<Condition, 'kind' | 'subject' | 'what'>,
+  view: MembershipView,
+): string {
+  switch (kind) {
+    case 'node-dead': {
+      if (heard(view).some(({ record }) => record.name === subject)) return `${subject} is back`;
+      const member = view.members.find(({ record }) => record.name === subject);
+      if (member === undefined) return `${subject} is no member any more`;
+      if (member.state === 'leaving' || member.state === 'left') return `${subject} has left the cluster`;
+      return `${subject} was back in between`;
+    }
+    case 'guard-holding':
+      return `no longer held: ${what}`;
+    case 'certificate-ending':
+      return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
+    case 'rollout-stopped':
+      return 'the rollout is no longer stopped';
+  }
+}
+
+export function dayOf(wallMs: number): string {
+  return new Date(wallMs).toISOString().slice(0, 10);
+}

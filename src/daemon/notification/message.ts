@@ -1,0 +1,123 @@
+import type { Happening, NoticeEvent } from './policy.ts';
+
+/** One message to a person, in each of the forms in which a channel wants it. Pure. */
+
+export interface Sender {
+  readonly cluster: string;
+  /** HOST/ROLE of the node that sends. */
+  readonly node: string;
+  /** It hears no other node: what it says about them is its own view only. */
+  readonly alone: boolean;
+}
+
+export interface Message {
+  /** One line of printable characters. */
+  readonly subject: string;
+  /** Plain text, lines of their own. */
+  readonly text: string;
+  /** What a program gets: the webhook's body, the command's standard input. */
+  readonly payload: Payload;
+}
+
+/** `text` is what chat servers show (Slack, Mattermost); the rest is for programs. Times are ISO 8601, UTC. */
+export interface Payload {
+  readonly text: string;
+  readonly subject: string;
+  readonly cluster: string;
+  readonly node: string;
+  readonly at: string;
+  readonly test: boolean;
+  readonly events: readonly {
+    readonly kind: NoticeEvent['kind'];
+    readonly state: Happening;
+    readonly subject: string;
+    readonly what: string;
+    readonly next: string;
+    readonly since: string;
+    readonly until: string | null;
+  }[];
+}
+
+/** A mail that nobody reads to its end says less than its first screens; all else is in `bornemisza events`. */
+const MAX_EVENTS_IN_TEXT = 30;
+const MAX_SUBJECT_CHARACTERS = 150;
+
+export function messageAbout(events: readonly NoticeEvent[], sender: Sender, nowMs: number): Message {
+  // What began stands before what is over.
+  const ordered = [...events].sort((one, other) => URGENCY[one.state] - URGENCY[other.state]);
+  const [first, ...others] = ordered;
+  const more = others.length === 0 ? '' : `, and ${others.length} more`;
+  const headline = `${first === undefined ? 'nothing' : headlineOf(first)}${more}`;
+  const shown = ordered.slice(0, MAX_EVENTS_IN_TEXT);
+  const left = ordered.length - shown.length;
+  return messageOf(
+    headline,
+    [
+      ...(sender.alone
+        ? [`${sender.node} hears no other node: it is cut off from them, or they are gone.`, '']
+        : []),
+      ...shown.flatMap(linesOf),
+      ...(left > 0 ? [`… and ${left} more: bornemisza events`] : []),
+    ],
+    { ...sender, test: false, events: ordered },
+    nowMs,
+  );
+}
+
+export function testMessage(sender: Sender, nowMs: number): Message {
+  return messageOf(
+    `test from ${sender.node}`,
+    [`This is a test, asked for on ${sender.node}. Events of cluster ${sender.cluster} come this way.`],
+    { ...sender, test: true, events: [] },
+    nowMs,
+  );
+}
+
+const URGENCY: Readonly<Record<Happening, number>> = { began: 0, passed: 1, ended: 2 };
+
+function headlineOf({ what }: NoticeEvent): string {
+  return what.split(/[:,;(]/)[0]?.trim() ?? what;
+}
+
+function linesOf({ state, what, next, sinceMs, untilMs }: NoticeEvent): string[] {
+  const since = timeOf(sinceMs);
+  const when = state === 'began' ? `since ${since}` : `${since} to ${timeOf(untilMs ?? sinceMs)}`;
+  return [`* ${what} (${when})`, ...(next === '' ? [] : [`  next: ${next}`])];
+}
+
+function messageOf(
+  headline: string,
+  lines: readonly string[],
+  about: Sender & { readonly test: boolean; readonly events: readonly NoticeEvent[] },
+  nowMs: number,
+): Message {
+  const { cluster, node, test, events } = about;
+  const subject = `[${cluster}] ${headline}`.slice(0, MAX_SUBJECT_CHARACTERS);
+  const text = `${[...lines, '', `Sent by ${node} of cluster ${cluster}.`].join('\n')}\n`;
+  return {
+    subject,
+    text,
+    payload: {
+      text: `${subject}\n${text}`,
+      subject,
+      cluster,
+      node,
+      at: new Date(nowMs).toISOString(),
+      test,
+      events: events.map(({ kind, state, subject: about, what, next, sinceMs, untilMs }) => ({
+        kind,
+        state,
+        subject: about,
+        what,
+        next,
+        since: new Date(sinceMs).toISOString(),
+        until: untilMs === undefined ? null : new Date(untilMs).toISOString(),
+      })),
+    },
+  };
+}
+
+/** `2026-11-22 20:41:05 UTC` */
+function timeOf(wallMs: number): string {
+  return `${new Date(wallMs).toISOString().slice(0, 19).replace('T', ' ')} UTC`;
+}

@@ -1,0 +1,345 @@
+import { createHash } from 'node:crypto';
+import type { Condition, ConditionKind } from './conditions.ts';
+
+/**
+ * Who tells a person of what, and when. Pure: the same function on every node, over what each sees and what the others
+ * say in their records that they have told.
+ *
+ * Each event has one teller: the first, by name, of those that can tell. The others keep the event and tell it when
+ * the teller is dead, says that it fails, or has not said "told" within a bound. So an event that lasts is told at
+ * least once while anybody is left who can, and twice only when a teller dies between sending and saying so.
+ */
+
+/** `state` of what a message says about a condition; `passed`: it began and ended before it could be told. */
+export type Happening = 'began' | 'ended' | 'passed';
+export interface NoticeEvent {
+  readonly kind: ConditionKind;
+  readonly state: Happening;
+  readonly subject: string;
+  readonly what: string;
+  readonly next: string;
+  /** Wall-clock ms. */
+  readonly sinceMs: number;
+  readonly untilMs?: number;
+  /** Of the entry that it is about. */
+  readonly key: string;
+}
+
+/** A condition that this node has seen and that is not over and done with. Times are wall-clock ms. */
+export interface Entry {
+  readonly key: string;
+  readonly kind: ConditionKind;
+  readonly subject: string;
+  readonly what: string;
+  readonly next: string;
+  readonly announced: boolean;
+  readonly sinceMs: number;
+  /** Its beginning was told: by this node, or by another that says so. */
+  readonly told: boolean;
+  /** This node told it. */
+  readonly mine: boolean;
+  readonly endedMs?: number;
+  readonly ended?: string;
+}
+
+/** What survives a restart of the daemon. */
+export interface NotificationState {
+  readonly entries: readonly Entry[];
+  /** Ends that this node has told, by their mark, and since when. */
+  readonly ends: readonly { readonly mark: string; readonly begin: string; readonly atMs: number }[];
+  /** Messages that may be sent at once, and when that was counted. */
+  readonly tokens: number;
+  readonly tokensAtMs: number;
+}
+
+export const EMPTY_NOTIFICATION_STATE: NotificationState = {
+  entries: [],
+  ends: [],
+  tokens: 0,
+  // Long ago: a first start may say all that it has to say.
+  tokensAtMs: 0,
+};
+
+/** One member as the choice of a teller sees it. */
+export interface Candidate {
+  readonly name: string;
+  readonly self: boolean;
+  /** Alive or suspect, and neither going nor restarting. */
+  readonly present: boolean;
+  readonly tags: Readonly<Record<string, string>>;
+}
+
+export interface PolicyInput {
+  readonly nowMs: number;
+  readonly members: readonly Candidate[];
+  readonly conditions: readonly Condition[];
+  /** Nothing is known of others yet: what is missing among the conditions has not ended. */
+  readonly blind: boolean;
+  /** This node’s last message reached nobody. */
+  readonly failing: boolean;
+  readonly endOf: (condition: Entry) => string;
+}
+
+export interface PolicyOptions {
+  /** A condition is told when it has held this long. */
+  readonly waitMs: number;
+  /** Messages in the long run: one in this time, after a burst of {@link BURST}. */
+  readonly intervalMs: number;
+}
+
+export interface Decision {
+  readonly state: NotificationState;
+  /** What this node says in its record: that it can tell, and what is told. */
+  readonly tags: Readonly<Record<string, string>>;
+  /** One message to send now; empty: none. */
+  readonly events: readonly NoticeEvent[];
+}
+
+/** A death, its return and one thing more go out at once, whatever came before. */
+export const BURST = 3;
+/** An announced stop or reboot is told when it lasts longer than a reboot takes. */
+export const ANNOUNCED_WAIT_MS = 300_000;
+/** Beyond its rate limit a teller has this long for sending and for its word to spread. */
+export const TAKEOVER_MS = 60_000;
+/** Gossip and the slowest sync are through by then. */
+const END_KEPT_MS = 15 * 60_000;
+/** Entries beyond it are the oldest that were told; a cluster has 500 members at most. */
+const MAX_ENTRIES = 1000;
+/** More than the tags hold, so that what was told last is always said. */
+const MAX_ENDS = 100;
+
+/** A tag holds 64 bytes. 36 bits a mark: two of a thousand share one once in 100 000 times. */
+const MARK_CHARACTERS = 6;
+const MARKS_PER_TAG = 10;
+export const TELLER_TAG = 'notify';
+const TOLD_TAGS = ['told', 'told2', 'told3'] as const;
+
+export function markOf(key: string): string {
+  return createHash('sha256').update(key).digest('base64url').slice(0, MARK_CHARACTERS);
+}
+const endMarkOf = (key: string): string => markOf(`end of ${key}`);
+
+export function decide(before: NotificationState, input: PolicyInput, options: PolicyOptions): Decision {
+  const { nowMs } = input;
+  const said = input.members
+    .filter(({ self }) => !self)
+    .map((member) => ({ member, marks: marksOf(member) }));
+  const entries = looked(before.entries, input, options)
+    .map((entry): Entry => {
+      const told = entry.told || said.some(({ marks }) => marks.has(markOf(entry.key)));
+      return told === entry.told ? entry : { ...entry, told };
+    })
+    .filter((entry) => !endIsTold(entry, said));
+  const ends = before.ends.filter(
+    ({ begin, atMs }) => nowMs - atMs < END_KEPT_MS || said.some(({ marks }) => marks.has(begin)),
+  );
+  const state: NotificationState = {
+    entries: bounded(entries),
+    ends: ends.slice(-MAX_ENDS),
+    tokens: tokensAt(before, nowMs, options),
+    tokensAtMs: nowMs,
+  };
+  return {
+    // A state that did not change but for the clock is the same one, so that it is not written each second.
+    state: sameBut(before, state) && before.tokensAtMs <= nowMs ? before : state,
+    tags: tagsOf(state, input, said),
+    events: state.tokens < 1 ? [] : eventsOf(state.entries, input, options),
+  };
+}
+
+function tokensAt(
+  { tokens, tokensAtMs }: NotificationState,
+  nowMs: number,
+  { intervalMs }: PolicyOptions,
+): number {
+  return Math.min(BURST, tokens + Math.max(0, nowMs - tokensAtMs) / intervalMs);
+}
+
+/** What to keep when a message went out. */
+export function afterTelling(
+  state: NotificationState,
+  events: readonly NoticeEvent[],
+  nowMs: number,
+  options: PolicyOptions,
+): NotificationState {
+  const told = new Map(events.map((event) => [event.key, event.state]));
+  const over = events.filter((event) => event.state === 'ended');
+  return {
+    entries: state.entries.flatMap((entry): Entry[] => {
+      const happening = told.get(entry.key);
+      if (happening === undefined) return [entry];
+      return happening === 'began' ? [{ ...entry, told: true, mine: true }] : [];
+    }),
+    ends: [
+      ...state.ends,
+      ...over.map(({ key }) => ({ mark: endMarkOf(key), begin: markOf(key), atMs: nowMs })),
+      // Others that saw it begin and end learn from both marks that there is nothing left to tell.
+      ...events
+        .filter((event) => event.state === 'passed')
+        .flatMap(({ key }) => [
+          { mark: markOf(key), begin: '', atMs: nowMs },
+          { mark: endMarkOf(key), begin: markOf(key), atMs: nowMs },
+        ]),
+    ],
+    tokens: Math.max(0, tokensAt(state, nowMs, options) - 1),
+    tokensAtMs: nowMs,
+  };
+}
+
+/** The entries after a look at what holds now. */
+function looked(
+  entries: readonly Entry[],
+  { conditions, nowMs, blind, endOf }: PolicyInput,
+  { waitMs }: PolicyOptions,
+): Entry[] {
+  const now = new Map(conditions.map((condition) => [condition.key, condition]));
+  const kept = entries.flatMap((entry): Entry[] => {
+    const condition = now.get(entry.key);
+    now.delete(entry.key);
+    // A clock that was set back must not hold anything for as long.
+    const sinceMs = Math.min(entry.sinceMs, nowMs);
+    if (condition !== undefined) {
+      const { endedMs: _endedMs, ended: _ended, ...open } = entry;
+      return [{ ...open, ...condition, sinceMs }];
+    }
+    if (blind && !entry.key.startsWith('lonely ')) return [entry];
+    if (entry.endedMs !== undefined) return [{ ...entry, sinceMs, endedMs: Math.min(entry.endedMs, nowMs) }];
+    if (!entry.told && nowMs - sinceMs < waitOf(entry, waitMs)) return [];
+    return [{ ...entry, sinceMs, endedMs: nowMs, ended: endOf(entry) }];
+  });
+  const begun = [...now.values()].map(
+    (condition): Entry => ({
+      ...condition,
+      sinceMs: nowMs,
+      told: false,
+      mine: false,
+    }),
+  );
+  return [...kept, ...begun];
+}
+
+interface Said {
+  readonly member: Candidate;
+  readonly marks: ReadonlySet<string>;
+}
+
+function endIsTold(entry: Entry, said: readonly Said[]): boolean {
+  if (entry.endedMs === undefined) return false;
+  if (said.some(({ marks }) => marks.has(endMarkOf(entry.key)))) return true;
+  // Somebody carries the mark of a beginning until its end is told; then it was told while this node was away.
+  return entry.told && !entry.mine && !said.some(({ marks }) => marks.has(markOf(entry.key)));
+}
+
+function eventsOf(
+  entries: readonly Entry[],
+  input: PolicyInput,
+  options: PolicyOptions,
+): readonly NoticeEvent[] {
+  const { nowMs } = input;
+  const due = entries.flatMap((entry) => {
+    const happening = happeningOf(entry);
+    if (happening === undefined) return [];
+    const holdBackMs = rankFor(entry, happening, input) * (options.intervalMs + TAKEOVER_MS);
+    return [{ entry, happening, inMs: dueMs(entry, happening, options) + holdBackMs - nowMs }];
+  });
+  if (!due.some(({ inMs }) => inMs <= 0)) return [];
+  // What has just begun rides along, so that many deaths in a short time are one message.
+  const rides = ({ entry, happening, inMs }: (typeof due)[number]): boolean =>
+    inMs <= 0 || (happening === 'began' && !entry.announced && inMs <= options.waitMs);
+  return due.filter(rides).map(({ entry, happening }) => eventOf(entry, happening));
+}
+
+function happeningOf(entry: Entry): Happening | undefined {
+  if (entry.endedMs === undefined) return entry.told ? undefined : 'began';
+  return entry.told ? 'ended' : 'passed';
+}
+
+/** When the first in order tells it. What ended must have ended for a while too: a return that does not last is none. */
+function dueMs(entry: Entry, happening: Happening, { waitMs }: PolicyOptions): number {
+  return happening === 'began' ? entry.sinceMs + waitOf(entry, waitMs) : (entry.endedMs ?? 0) + waitMs;
+}
+
+function waitOf({ announced }: Pick<Entry, 'announced'>, waitMs: number): number {
+  return announced ? Math.max(waitMs, ANNOUNCED_WAIT_MS) : waitMs;
+}
+
+function eventOf(entry: Entry, state: Happening): NoticeEvent {
+  const { key, kind, subject, next, sinceMs, endedMs, ended } = entry;
+  const what =
+    state === 'began' ? entry.what : state === 'ended' ? (ended ?? '') : `${entry.what}; ${ended ?? ''}`;
+  const until = endedMs === undefined ? {} : { untilMs: endedMs };
+  return { key, kind, state, subject, what, next: state === 'began' ? next : '', sinceMs, ...until };
+}
+
+/** How many come before this node: those that do not fail, for an end those that told the beginning, then by name. */
+function rankFor(entry: Entry, happening: Happening, { members, failing }: PolicyInput): number {
+  const mark = markOf(entry.key);
+  const order = members
+    .filter(({ present, self, tags }) => self || (present && tags[TELLER_TAG] !== undefined))
+    .map((member) => ({
+      member,
+      failing: member.self ? failing : member.tags[TELLER_TAG] !== 'ok',
+      stranger: happening === 'ended' && !(member.self ? entry.mine : marksOf(member).has(mark)),
+    }))
+    .sort(
+      (one, other) =>
+        Number(one.failing) - Number(other.failing) ||
+        Number(one.stranger) - Number(other.stranger) ||
+        (one.member.name < other.member.name ? -1 : 1),
+    );
+  return Math.max(
+    0,
+    order.findIndex(({ member }) => member.self),
+  );
+}
+
+function tagsOf(
+  state: NotificationState,
+  input: PolicyInput,
+  said: readonly Said[],
+): Readonly<Record<string, string>> {
+  const first = firstTeller(input);
+  const present = said.filter(({ member }) => member.present);
+  // What a teller that is gone has told is carried on by the first, so that a node that comes later knows it too.
+  const carried = ({ key, mine }: Entry): boolean =>
+    mine || (first && !present.some(({ marks }) => marks.has(markOf(key))));
+  const marks = [
+    ...state.ends.map(({ mark }) => mark).toReversed(),
+    ...state.entries
+      .filter((entry) => entry.told && carried(entry))
+      .map(({ key }) => markOf(key))
+      .toReversed(),
+  ].slice(0, TOLD_TAGS.length * MARKS_PER_TAG);
+  const parts = TOLD_TAGS.map((tag, index) => [
+    tag,
+    marks.slice(index * MARKS_PER_TAG, (index + 1) * MARKS_PER_TAG).join(''),
+  ]);
+  return Object.fromEntries([
+    [TELLER_TAG, input.failing ? 'failing' : 'ok'],
+    ...parts.filter(([, value]) => value !== ''),
+  ]) as Record<string, string>;
+}
+
+function firstTeller({ members }: PolicyInput): boolean {
+  const tellers = members.filter(
+    ({ self, present, tags }) => self || (present && tags[TELLER_TAG] !== undefined),
+  );
+  return tellers.every(({ name, self }) => self || name > (members.find((each) => each.self)?.name ?? ''));
+}
+
+function marksOf({ tags }: Candidate): ReadonlySet<string> {
+  return new Set(TOLD_TAGS.flatMap((tag) => (tags[tag] ?? '').match(/.{6}/g) ?? []));
+}
+
+function bounded(entries: readonly Entry[]): readonly Entry[] {
+  if (entries.length <= MAX_ENTRIES) return entries;
+  return [...entries.filter((entry) => !entry.told), ...entries.filter((entry) => entry.told)].slice(
+    0,
+    MAX_ENTRIES,
+  );
+}
+
+function sameBut(one: NotificationState, other: NotificationState): boolean {
+  const without = ({ entries, ends }: NotificationState): string => JSON.stringify([entries, ends]);
+  return without(one) === without(other);
+}

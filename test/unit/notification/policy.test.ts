@@ -1,0 +1,169 @@
+import t from 'tap';
+import { markOf } from '../../../src/daemon/notification/policy.ts';
+import { OPTIONS, Tellers } from './tellers.ts';
+
+const THREE = ['app1/app', 'app2/app', 'db1/db'];
+const WAIT = OPTIONS.waitMs + 2000;
+/** By then whoever holds an event back for another has told it. */
+const TAKEN_OVER = OPTIONS.intervalMs + 60_000;
+
+t.test('one node tells an event, and the others learn that it is told', async (t) => {
+  const nodes = new Tellers(THREE);
+  nodes.pass(5000);
+  nodes.begins('dead db2/db 7');
+  nodes.pass(OPTIONS.waitMs - 1000);
+  t.same(nodes.sent, [], 'not before it has held for the wait');
+  nodes.pass(2000);
+  t.same(nodes.tellings('dead db2/db 7'), ['began by app1/app']);
+  nodes.pass(3 * TAKEN_OVER);
+  t.equal(nodes.sent.length, 1);
+  t.match(nodes.tagsOf('app1/app')['told'], markOf('dead db2/db 7'));
+
+  nodes.ends('dead db2/db 7');
+  nodes.pass(WAIT);
+  t.same(nodes.tellings('dead db2/db 7'), ['began by app1/app', 'ended by app1/app']);
+  nodes.pass(3 * TAKEN_OVER);
+  t.equal(nodes.sent.length, 2, 'the return as well, once');
+  t.same(nodes.tagsOf('app1/app'), { notify: 'ok' }, 'and nothing is left to say about it');
+});
+
+t.test('what is over before the wait is told to nobody', async (t) => {
+  const nodes = new Tellers(THREE);
+  nodes.begins('dead db2/db 7');
+  nodes.pass(OPTIONS.waitMs - 1000);
+  nodes.ends('dead db2/db 7');
+  nodes.pass(TAKEN_OVER);
+  t.same(nodes.sent, []);
+});
+
+t.test('many deaths in a short time are one message', async (t) => {
+  const nodes = new Tellers(THREE);
+  for (let at = 1; at <= 9; at += 1) {
+    nodes.begins(`dead db${at}/db 7`);
+    nodes.pass(1000);
+  }
+  nodes.pass(3000);
+  t.equal(nodes.sent.length, 1);
+  t.equal(nodes.sent[0]?.events.length, 9);
+});
+
+t.test('the teller that dies with the node it should tell of is followed by the next at once', async (t) => {
+  const nodes = new Tellers(THREE);
+  nodes.pass(5000);
+  nodes.dies('app1/app');
+  nodes.begins('dead app1/app 3');
+  nodes.begins('dead db2/db 7');
+  nodes.pass(WAIT);
+  t.same(nodes.tellings('dead db2/db 7'), ['began by app2/app']);
+  t.same(nodes.tellings('dead app1/app 3'), ['began by app2/app']);
+  t.equal(nodes.sent.length, 1);
+});
+
+t.test('one that dies before it told is followed, one that dies after it told is not repeated', async (t) => {
+  const nodes = new Tellers(THREE);
+  nodes.begins('early');
+  nodes.pass(5000);
+  nodes.dies('app1/app');
+  nodes.pass(WAIT);
+  t.same(nodes.tellings('early'), ['began by app2/app']);
+  nodes.dies('app2/app');
+  nodes.pass(3 * TAKEN_OVER);
+  t.same(nodes.tellings('early'), ['began by app2/app'], 'the record of the dead still says so');
+  nodes.returns('app1/app');
+  nodes.pass(3 * TAKEN_OVER);
+  t.same(nodes.tellings('early'), ['began by app2/app'], 'nor by one that comes back');
+});
+
+t.test('a teller that reaches nobody says so, and the next tells', async (t) => {
+  const nodes = new Tellers(THREE);
+  nodes.pass(2000);
+  nodes.cannotSend('app1/app');
+  nodes.begins('dead db2/db 7');
+  nodes.pass(WAIT + 3000);
+  t.same(nodes.tellings('dead db2/db 7'), ['began by app2/app']);
+  t.equal(nodes.tagsOf('app1/app')['notify'], 'failing');
+  nodes.cannotSend('app1/app', false);
+  nodes.pass(3 * TAKEN_OVER);
+  t.equal(nodes.sent.length, 1);
+});
+
+t.test('when nobody can send, it is told as soon as one can', async (t) => {
+  const nodes = new Tellers(THREE);
+  for (const name of THREE) nodes.cannotSend(name);
+  nodes.begins('dead db2/db 7');
+  nodes.pass(10 * TAKEN_OVER);
+  t.same(nodes.sent, []);
+  for (const name of THREE) nodes.cannotSend(name, false);
+  nodes.pass(3 * TAKEN_OVER);
+  t.equal(nodes.tellings('dead db2/db 7').length, 1);
+});
+
+t.test('after three messages there is one in each interval, and it has everything', async (t) => {
+  const nodes = new Tellers(THREE);
+  for (let at = 1; at <= 20; at += 1) {
+    nodes.begins(`event ${at}`);
+    nodes.pass(20_000);
+  }
+  t.ok(nodes.sent.length >= 3 && nodes.sent.length <= 3 + 2, `${nodes.sent.length} in 400 s`);
+  nodes.pass(OPTIONS.intervalMs);
+  for (let at = 1; at <= 20; at += 1) t.same(nodes.tellings(`event ${at}`), ['began by app1/app'], `${at}`);
+  t.ok(
+    nodes.sent.every(({ by }) => by === 'app1/app'),
+    'a limit is no reason to take over',
+  );
+});
+
+t.test('an event that begins and ends while the limit holds is told as one that passed', async (t) => {
+  const nodes = new Tellers(THREE);
+  for (const key of ['one', 'two', 'three']) {
+    nodes.begins(key);
+    nodes.pass(20_000);
+  }
+  nodes.begins('short');
+  nodes.pass(30_000);
+  nodes.ends('short');
+  nodes.pass(OPTIONS.intervalMs);
+  t.same(nodes.tellings('short'), ['passed by app1/app']);
+  nodes.pass(5 * TAKEN_OVER);
+  t.same(nodes.tellings('short'), ['passed by app1/app']);
+});
+
+t.test('an announced stop is told only when it lasts', async (t) => {
+  const nodes = new Tellers(THREE);
+  nodes.begins('reboot', { announced: true });
+  nodes.begins('gone', { announced: true });
+  nodes.pass(60_000);
+  nodes.ends('reboot');
+  nodes.pass(300_000);
+  t.same(nodes.tellings('reboot'), []);
+  t.same(nodes.tellings('gone'), ['began by app1/app']);
+});
+
+t.test('an event that one node alone sees is told by it, after the others had their time', async (t) => {
+  const nodes = new Tellers(THREE);
+  nodes.begins('only here', {}, (name) => name === 'db1/db');
+  nodes.pass(2 * TAKEN_OVER + WAIT + 1000);
+  t.same(nodes.tellings('only here'), ['began by db1/db']);
+  nodes.ends('only here');
+  nodes.pass(WAIT);
+  t.same(
+    nodes.tellings('only here'),
+    ['began by db1/db', 'ended by db1/db'],
+    'its end without a wait for others',
+  );
+});
+
+t.test('an end that the teller did not live to see is told by another', async (t) => {
+  const nodes = new Tellers(THREE);
+  nodes.begins('dead db2/db 7');
+  nodes.pass(WAIT);
+  nodes.dies('app1/app');
+  nodes.pass(5000);
+  nodes.ends('dead db2/db 7');
+  nodes.pass(WAIT);
+  t.same(nodes.tellings('dead db2/db 7'), ['began by app1/app', 'ended by app2/app']);
+  nodes.pass(3_600_000);
+  nodes.returns('app1/app');
+  nodes.pass(3 * TAKEN_OVER);
+  t.equal(nodes.sent.length, 2, 'and not again by the first when it is back');
+});
