@@ -919,6 +919,7 @@ export class Node {
       warnings: [
         ...warningsOf(rows, clock.wallMs()),
         ...(this.#notifier?.warnings ?? []),
+        ...this.#rollout.warnings,
         ...(this.#couchdb?.alarms ?? []).map(({ message, next }) => `${message} -- ${next}`),
       ],
       announcing: this.#plugins.announcement()?.announce,

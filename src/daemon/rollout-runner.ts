@@ -175,6 +175,13 @@ export class RolloutRunner {
     };
   }
 
+  /** For `status`: a rollout that nobody resumes is easily forgotten. */
+  get warnings(): string[] {
+    if (this.#word?.state !== 'stopped') return [];
+    const { why, next } = this.#stopWords();
+    return [`a rollout is stopped: ${why} -- ${next}`];
+  }
+
   /** What the others say, taken up. */
   #listen(): void {
     const { rows } = this.#dependencies.scene();

@@ -117,9 +117,11 @@ export interface HostInRollout {
 
 export const hostOf = (name: string): string => name.replace(/\/.*$/, '');
 
-/** The member that acts for its host: first by name, so that both know without asking. */
+/** The member that acts for its host: first by name, so that both know without asking. One that left acts for nobody. */
 export function leads(name: string, rows: readonly MemberRow[]): boolean {
-  const names = rows.filter((each) => hostOf(each.name) === hostOf(name)).map((each) => each.name);
+  const names = rows
+    .filter((each) => each.state !== 'left' && hostOf(each.name) === hostOf(name))
+    .map((each) => each.name);
   return [...names].sort()[0] === name;
 }
 

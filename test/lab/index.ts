@@ -324,13 +324,14 @@ const packageOf = (options: LabOptions): string | undefined =>
 async function checkMachine(options: LabOptions): Promise<void> {
   const missing: string[] = [];
   if (process.getuid?.() !== 0) missing.push('root');
-  for (const program of needed) {
+  for (const program of packageOf(options) === undefined ? needed : [...needed, 'rpm']) {
     if ((await run(['sh', '-c', 'command -v "$1"', 'sh', program])).code !== 0) missing.push(program);
   }
   if (!(await exists('/usr/lib/systemd/systemd'))) missing.push('systemd');
   const bundle = options.bundle ?? join(repository, 'dist/bornemisza.mjs');
-  if (packageOf(options) === undefined && !(await exists(bundle)))
-    missing.push(`${bundle} (node scripts/build.ts)`);
+  const rpm = packageOf(options);
+  if (rpm === undefined && !(await exists(bundle))) missing.push(`${bundle} (node scripts/build.ts)`);
+  if (rpm !== undefined && !(await exists(rpm))) missing.push(`${rpm} (npm run rpm)`);
   if (missing.length > 0)
     throw new Error(`a lab needs what this machine does not have: ${missing.join(', ')}`);
   if ((options.clientAddresses ?? 0) > maximumClientAddresses) {

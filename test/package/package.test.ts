@@ -337,6 +337,10 @@ t.test('a cluster lives on the installed package', async (t) => {
         await host.must(['bornemisza', 'upgrade', 'status']),
         /is stopped: a daemon on both1 did not come back/,
       );
+      t.match(
+        (await cluster.status(instance)).warnings.join('\n'),
+        /^a rollout is stopped: a daemon on both1/m,
+      );
       const warned = await host.journalEntries('bornemisza@app.service', '--priority=warning');
       t.ok(
         warned.some(({ MESSAGE }) => /rollout: stopped, a daemon on both1/.test(MESSAGE ?? '')),

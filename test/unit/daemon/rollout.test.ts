@@ -202,6 +202,7 @@ t.test(
     t.same(cluster.asked, ['both1'], 'the others are untouched');
     for (const name of ['app1/app', 'app2/app', 'both1/app'] as const) {
       t.match(cluster.answer(name), { state: 'stopped', why: /a daemon on both1 did not come back/ });
+      t.match(cluster.runners.get(name)?.warnings, [/^a rollout is stopped: .* -- on both1: journalctl/]);
       t.match(cluster.news.filter((each) => each.name === name).at(-1)?.news.stopped, { code: 'not-back' });
     }
     // Everybody reboots, and the lost one is mended.
@@ -218,6 +219,15 @@ t.test(
     t.equal(cluster.answer().state, 'finished');
   },
 );
+
+t.test('on a host of both roles the one that stays acts when the other has left', async (t) => {
+  const cluster = new Cluster();
+  cluster.change('both1/app', { state: 'left' });
+  cluster.runners.get('app1/app')?.start();
+  await cluster.pass(60);
+  t.same(cluster.asked, ['both1', 'app2', 'app1']);
+  t.equal(cluster.answer('both1/db').state, 'finished');
+});
 
 t.test('a daemon that comes back as another process goes on where its host is', async (t) => {
   const cluster = new Cluster();
