@@ -53,6 +53,9 @@ class Actions {
       testNotification: async (progress: (step: object) => void) => {
         progress({ message: 'mail failed', error: { code: 'x', message: 'mail failed', next: 'mend it' } });
         return this.#done('notify test');
+      rollout: (verb: string) => {
+        this.asked.push(verb);
+        return { done: true, message: verb };
       },
       token: this.#done,
       leave: async (what: unknown, progress: (step: { message: string }) => void) => {
@@ -116,6 +119,9 @@ t.test('bodies that are not what a call takes', async (t) => {
     ['/v1/remove', `{"node":"${'n'.repeat(201)}"}`, /node/],
     ['/v1/guards/release', '{"x":1}', /x/],
     ['/v1/reload', '3', /not valid/],
+    // A rollout takes no words: what is installed is nobody's to say.
+    ['/v1/upgrade/start', '{"package":"x"}', /Unrecognized key/],
+    ['/v1/upgrade/resume', '{"version":"1"}', /Unrecognized key/],
   ];
   for (const [to, body, message] of bad) {
     const answer = await ask(path, 'POST', to, body);
@@ -129,7 +135,10 @@ t.test('bodies that are not what a call takes', async (t) => {
   t.strictSame(actions.asked, [], 'nothing of it reached the daemon');
   t.match(await ask(path, 'POST', '/v1/reload'), { status: 200 }, 'no body is an empty one');
   t.match(await ask(path, 'POST', '/v1/maintenance', '{"on":true}'), { status: 200 });
-  t.strictSame(actions.asked, ['reload', { on: true, force: false }]);
+  for (const verb of ['start', 'stop', 'resume'])
+    t.match(await ask(path, 'POST', `/v1/upgrade/${verb}`), { status: 200 });
+  t.match(await ask(path, 'POST', '/v1/upgrade/dnf'), { status: 404 });
+  t.strictSame(actions.asked, ['reload', { on: true, force: false }, 'start', 'stop', 'resume']);
 });
 
 t.test('questions that make no sense', async (t) => {
