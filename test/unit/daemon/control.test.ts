@@ -53,6 +53,7 @@ class Actions {
       testNotification: async (progress: (step: object) => void) => {
         progress({ message: 'mail failed', error: { code: 'x', message: 'mail failed', next: 'mend it' } });
         return this.#done('notify test');
+      },
       rollout: (verb: string) => {
         this.asked.push(verb);
         return { done: true, message: verb };
