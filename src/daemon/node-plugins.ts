@@ -95,6 +95,7 @@ export class NodePlugins {
     if (programs.includes('couchdb')) {
       const plugin = new CouchDbPlugin({
         credentials: () => this.#credentials(),
+        appUser: () => this.#appUser(),
         baseUrl: `http://127.0.0.1:${couchdb.http_port}`,
         configDirectory: paths.couchdbFiles,
         markerFile: join(paths.couchdbData, 'data', 'bornemisza-identity.json'),
@@ -221,6 +222,11 @@ export class NodePlugins {
     return secrets?.kind === 'db'
       ? { name: secrets.admin.user, password: secrets.admin.password }
       : { name: '', password: '' };
+  }
+
+  #appUser(): { name: string; password: string } | undefined {
+    const secrets = this.#dependencies.identity.secrets.get();
+    return secrets?.kind === 'db' ? { name: secrets.app.user, password: secrets.app.password } : undefined;
   }
 
   #removed(): DbInput['removed'] {

@@ -40,9 +40,12 @@ export class Node implements Asked {
   /** Summaries of all changes that were applied, newest last. */
   readonly applied: string[] = [];
   lastError: PluginError | undefined;
+  /** How often its reconciler has looked. */
+  turns = 0;
   phase: MemberPhase = 'in';
   alive = true;
   password = admin.password;
+  appPassword = 'app-password';
   tls: DistributionTls | undefined;
   #child: ChildProcess | undefined;
   /** Stopped on purpose, as a machine that is off: no request starts it. */
@@ -55,6 +58,7 @@ export class Node implements Asked {
     this.directory = directory;
     this.plugin = new CouchDbPlugin({
       credentials: () => ({ name: admin.name, password: this.password }),
+      appUser: () => ({ name: 'app', password: this.appPassword }),
       baseUrl: `http://${address}:15984`,
       configDirectory: join(directory, 'config'),
       markerFile: join(directory, 'couch', 'data', 'bornemisza-identity.json'),
@@ -253,6 +257,7 @@ export class Cluster {
           );
         node.lastError = error;
       }
+      node.turns += 1;
       // As seldom as a daemon looks while there is something to do.
       await delay(400);
     }

@@ -1,6 +1,5 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { Cluster } from './couchdb-cluster.ts';
 
@@ -15,12 +14,35 @@ t.test('what is refused, and says what to do next', async (t) => {
   await first.ask('PUT', 'app');
   await first.ask('PUT', 'app/kept', { here: true });
 
+  await t.test('the user of the app nodes is made, follows its secret and keeps its roles', async (t) => {
+    const path = '_users/org.couchdb.user:app';
+    const login = async (password: string) =>
+      (await first.ask('POST', '_session', { name: 'app', password })).status;
+    t.equal(await login('app-password'), 200);
+    const made = (await first.ask('GET', path)).body as { _rev: string; roles: string[] };
+    t.same(made.roles, ['app']);
+    t.equal((await first.ask('PUT', path, { ...made, roles: ['app', 'shop'] })).status, 201);
+    first.appPassword = 'rolled-password';
+    await cluster.until('it is written', () =>
+      first.applied.some((text) => text.includes('another password')),
+    );
+    await cluster.serving([first]);
+    t.equal(await login('rolled-password'), 200);
+    t.equal(await login('app-password'), 401);
+    const rolled = (await first.ask('GET', path)).body as { _rev: string; roles: string[] };
+    t.same(rolled.roles, ['app', 'shop']);
+    const times = first.applied.filter((text) => text.includes('user of the app nodes')).length;
+    t.equal(times, 2, 'written when it was not there and when it differed, not again');
+    t.notMatch(JSON.stringify(first.applied), 'rolled-password');
+  });
+
   await t.test('a wrong password is tried once, and the right one works at once', async (t) => {
     first.password = 'wrong-password';
     await cluster.until('it is refused', () => first.lastError?.code === 'couchdb-password-refused');
     t.equal(first.lastError?.outcome, 'terminal');
-    // Some ten turns of the reconciler: five wrong passwords would lock the account, for the right one too.
-    await delay(4000);
+    // Five wrong passwords would lock the account, for the right one too.
+    const { turns } = first;
+    await cluster.until('ten turns', () => first.turns >= turns + 10);
     t.equal((await first.ask('GET', '_membership')).status, 200, 'the account is not locked');
     first.password = 'right-password';
     await cluster.serving([first]);

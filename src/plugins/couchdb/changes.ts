@@ -45,6 +45,8 @@ export type CouchDbChange = PlannedChange &
         readonly shun: boolean;
       }
     | { readonly kind: 'create-database'; readonly database: string }
+    /** Its name and password are secrets' matter: they stand in no plan. */
+    | { readonly kind: 'app-user' }
     | {
         readonly kind: 'add-copies';
         readonly database: string;

@@ -2,6 +2,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readIfPresent } from '../files.ts';
+import type { AppUser } from './app-user.ts';
 import { CouchDbAnswer, type CouchDbClient, PasswordRefused } from './client.ts';
 import { agreedProperties, bounded, CopyProver, propertiesOf, sameProperties } from './copies.ts';
 import type {
@@ -47,6 +48,7 @@ export class Observer {
   readonly #client: CouchDbClient;
   readonly #places: Places;
   readonly #prover: CopyProver;
+  readonly #appUser: AppUser;
   #maps = new Map<string, ShardMap>();
   #mapsOf = '';
   #mapsSeq = 0;
@@ -59,10 +61,11 @@ export class Observer {
   readonly #shunned = new Map<string, number>();
   readonly #unrepairable = new Set<string>();
 
-  constructor(client: CouchDbClient, places: Places, prover: CopyProver) {
+  constructor(client: CouchDbClient, places: Places, prover: CopyProver, appUser: AppUser) {
     this.#client = client;
     this.#places = places;
     this.#prover = prover;
+    this.#appUser = appUser;
   }
 
   /** A map was edited or a copy repaired: look at this database again. */
@@ -153,6 +156,7 @@ export class Observer {
       absentMs,
       shunned: this.#shunnedNow(),
       unrepairable: this.#unrepairable,
+      appUser: !maintenance && maps.has('_users') ? await this.#appUser.state(signal) : 'unasked',
       proof: undefined,
     };
     if (!maintenance || membership.cluster_nodes.length < 2) {

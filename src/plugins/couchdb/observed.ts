@@ -1,4 +1,5 @@
 /** What is, as the plan reads it. */
+import type { AppUserState } from './app-user.ts';
 import type { ShardMap } from './shards.ts';
 
 export interface Identity {
@@ -79,6 +80,8 @@ export interface Server {
   readonly shunned: ReadonlySet<string>;
   /** `DATABASE REVISION` of map conflicts that only a person can resolve. */
   readonly unrepairable: ReadonlySet<string>;
+  /** Of the user as whom app nodes come. */
+  readonly appUser: AppUserState;
   /** Only while this node is in maintenance and in a cluster. */
   readonly proof: Proof | undefined;
 }

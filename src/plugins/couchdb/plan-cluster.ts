@@ -61,6 +61,7 @@ const stages: readonly Stage[] = [
   // Before a leaver is emptied: who replaces a node joins first and takes the copies over.
   admitJoiner,
   createSystemDatabases,
+  makeAppUser,
   emptyLeavers,
 ];
 
@@ -386,6 +387,13 @@ function createSystemDatabases(scene: Scene) {
   return work(
     missing.map((database) => ({ kind: 'create-database', database, summary: `create ${database}` })),
   );
+}
+
+function makeAppUser(scene: Scene) {
+  const { appUser } = scene.server;
+  if (appUser !== 'missing' && appUser !== 'other-password') return undefined;
+  const why = appUser === 'missing' ? 'it is not there' : 'it has another password';
+  return work([{ kind: 'app-user', summary: `the user of the app nodes: ${why}` }]);
 }
 
 /** One at a time, and only one that runs the same version with the same secrets: CouchDB itself checks nothing. */

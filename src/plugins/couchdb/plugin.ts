@@ -1,4 +1,5 @@
 import { PluginError, type Plugin } from '../contract.ts';
+import { AppUser } from './app-user.ts';
 import type { Alarm, CouchDbChange } from './changes.ts';
 import { CouchDbAnswer, CouchDbClient, type Credentials, PasswordRefused } from './client.ts';
 import { clusterDigest, restartDigest } from './config.ts';
@@ -24,6 +25,8 @@ export interface CouchDbStatus {
 export interface CouchDbPluginOptions {
   /** Asked at each request, so that rolled secrets are used at once. */
   credentials(): Credentials;
+  /** The user as whom app nodes come, made and kept in `_users`; without it nobody is. */
+  appUser?(): Credentials | undefined;
   /** Default http://127.0.0.1:15984. */
   readonly baseUrl?: string;
   /** Default /var/lib/bornemisza/couchdb. */
@@ -81,10 +84,12 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
       baseUrl: options.baseUrl ?? 'http://127.0.0.1:15984',
       credentials: () => options.credentials(),
     });
-    this.#observer = new Observer(this.#client, this.#places, new CopyProver(this.#client));
+    const appUser = new AppUser(this.#client, () => options.appUser?.());
+    this.#observer = new Observer(this.#client, this.#places, new CopyProver(this.#client), appUser);
     this.#steps = new Steps({
       client: this.#client,
       observer: this.#observer,
+      appUser,
       places: this.#places,
       progress: (text) => options.onProgress?.(text),
       budgetMs: options.applyBudgetMs ?? 15_000,

@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { replaceFile } from '../files.ts';
+import type { AppUser } from './app-user.ts';
 import type { ChangeOf, CouchDbChange } from './changes.ts';
 import { CouchDbAnswer, type CouchDbClient } from './client.ts';
 import { isFilling } from './cluster.ts';
@@ -37,6 +38,7 @@ import {
 export interface StepsOptions {
   readonly client: CouchDbClient;
   readonly observer: Observer;
+  readonly appUser: AppUser;
   readonly places: Places;
   readonly progress: (text: string) => void;
   /** After this time no new step is begun. */
@@ -136,6 +138,9 @@ export class Steps {
         return;
       case 'create-database':
         await this.#create(change.database, signal);
+        return;
+      case 'app-user':
+        await this.#options.appUser.ensure(signal);
         return;
       case 'add-copies':
         await this.#addCopies(change, signal);

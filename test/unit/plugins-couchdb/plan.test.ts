@@ -271,6 +271,31 @@ const cluster: readonly Row[] = [
     changes: ['create-database', 'create-database', 'create-database'],
   },
   {
+    when: 'the user of the app nodes is not there',
+    scene: { self: 1, members: [member(1)], server: { appUser: 'missing' } },
+    phase: 'serving',
+    changes: ['app-user'],
+  },
+  {
+    when: 'the user of the app nodes has another password',
+    scene: { self: 1, members: [member(1), member(2)], server: { appUser: 'other-password' } },
+    phase: 'serving',
+    changes: ['app-user'],
+  },
+  {
+    when: 'only the coordinator writes it',
+    scene: { self: 2, members: [member(1), member(2)], server: { appUser: 'missing' } },
+    phase: 'serving',
+    changes: [],
+  },
+  {
+    when: 'nobody writes it during a cut',
+    scene: { self: 1, members: [member(1), member(2)], connected: [1], server: { appUser: 'missing' } },
+    phase: 'serving',
+    changes: [],
+    waits: 'not connected',
+  },
+  {
     when: 'alone, and a joiner is ready: it comes in first',
     scene: { self: 1, members: [member(1), member(2, { tag: freshTag() })], cluster: [1], maps: [] },
     phase: 'serving',

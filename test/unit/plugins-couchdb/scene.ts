@@ -168,6 +168,7 @@ function server(facts: SceneFacts, wanted: CouchDbDesired): Server {
     ),
     shunned: new Set(),
     unrepairable: new Set(),
+    appUser: 'right',
     proof: facts.proof,
     ...facts.server,
   };

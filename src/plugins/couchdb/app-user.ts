@@ -1,0 +1,96 @@
+/** The user as whom app nodes come: a document in `_users`, whose password is one of the cluster's secrets. */
+import { createHash, pbkdf2, timingSafeEqual } from 'node:crypto';
+import { promisify } from 'node:util';
+import { CouchDbAnswer, type CouchDbClient, type Credentials } from './client.ts';
+import { revOf } from './shards.ts';
+
+/** `unasked`: there is no such user to be, or `_users` cannot be read in this moment. */
+export type AppUserState = 'right' | 'missing' | 'other-password' | 'unasked';
+
+/** What CouchDB made of the password, beside what others may have put there, such as roles. */
+interface UserDocument {
+  readonly _id: string;
+  readonly _rev: string;
+  readonly roles?: readonly string[];
+  readonly derived_key?: unknown;
+  readonly salt?: unknown;
+  readonly iterations?: unknown;
+  readonly pbkdf2_prf?: unknown;
+}
+
+/** Bounds what a hand-written document may cost: CouchDB's own is 600000. */
+const MOST_ROUNDS = 2_000_000;
+
+export class AppUser {
+  readonly #client: CouchDbClient;
+  readonly #credentials: () => Credentials | undefined;
+  /** Of document revision and password: PBKDF2 costs 0.2 s of a thread. */
+  readonly #judged = { key: '', state: 'unasked' as AppUserState };
+
+  constructor(client: CouchDbClient, credentials: () => Credentials | undefined) {
+    this.#client = client;
+    this.#credentials = credentials;
+  }
+
+  /** Compares hashes and tries no password: five wrong ones lock an account. */
+  async state(signal: AbortSignal): Promise<AppUserState> {
+    const credentials = this.#credentials();
+    if (credentials === undefined) return 'unasked';
+    try {
+      const document = await this.#read(credentials, signal);
+      return document === undefined ? 'missing' : await this.#judge(document, credentials);
+    } catch (error) {
+      if (error instanceof CouchDbAnswer) return 'unasked';
+      throw error;
+    }
+  }
+
+  /**
+   * Writes the password; roles that others gave stay.
+   *
+   * @throws CouchDbAnswer also when the document, read again, does not hold what was written
+   */
+  async ensure(signal: AbortSignal): Promise<void> {
+    const credentials = this.#credentials();
+    if (credentials === undefined) return;
+    const before = await this.#read(credentials, signal);
+    const body = {
+      ...(before === undefined ? {} : { _rev: revOf(before) }),
+      name: credentials.name,
+      type: 'user',
+      roles: before?.roles ?? [credentials.name],
+      password: credentials.password,
+    };
+    await this.#client.put(pathOf(credentials), body, signal);
+    const after = await this.#read(credentials, signal);
+    if (after === undefined || (await this.#judge(after, credentials)) !== 'right')
+      throw new CouchDbAnswer(0, pathOf(credentials), 'does not hold the password that was written', true);
+  }
+
+  async #read(credentials: Credentials, signal: AbortSignal): Promise<UserDocument | undefined> {
+    return await this.#client.find<UserDocument>(pathOf(credentials), signal);
+  }
+
+  async #judge(document: UserDocument, { password }: Credentials): Promise<AppUserState> {
+    const key = createHash('sha256')
+      .update(`${revOf(document)} ${password}`)
+      .digest('hex');
+    if (this.#judged.key === key) return this.#judged.state;
+    const state = (await holds(document, password)) ? 'right' : 'other-password';
+    Object.assign(this.#judged, { key, state });
+    return state;
+  }
+}
+
+function pathOf({ name }: Credentials): string {
+  return `_users/${encodeURIComponent(`org.couchdb.user:${name}`)}`;
+}
+
+async function holds(document: UserDocument, password: string): Promise<boolean> {
+  const { derived_key: derived, salt, iterations, pbkdf2_prf: digest } = document;
+  if (typeof derived !== 'string' || typeof salt !== 'string' || digest !== 'sha256') return false;
+  if (typeof iterations !== 'number' || !(iterations >= 1 && iterations <= MOST_ROUNDS)) return false;
+  const held = Buffer.from(derived, 'hex');
+  if (held.length !== 32) return false;
+  return timingSafeEqual(await promisify(pbkdf2)(password, salt, iterations, 32, 'sha256'), held);
+}
