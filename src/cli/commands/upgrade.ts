@@ -32,7 +32,7 @@ export function addUpgrade(program: Command, io: Io): void {
     summary: 'bring every node to the newest package, one host after the other',
     description:
       'Begins a rollout: each host in its turn has dnf upgrade its package and restarts its daemons, when every node is healthy, and the next begins when that one is. HAProxy, BIRD and CouchDB keep running. A host that does not come back stops the rollout for all, until `resume`. Prints each step; it may be left with Ctrl-C, the rollout goes on. With --json one object a line (ndjson).',
-    examples: ['bornemisza upgrade --dry-run', 'bornemisza upgrade', 'bornemisza upgrade status'],
+    examples: ['sudo bornemisza upgrade --dry-run', 'sudo bornemisza upgrade', 'bornemisza upgrade status'],
     json: true,
   });
   upgrade
