@@ -81,8 +81,13 @@ const mailAddress = z
 const urlOf = (protocols: readonly string[], example: string) =>
   z.string().refine((text) => {
     const url = URL.parse(text);
-    return url !== null && protocols.includes(url.protocol) && url.hostname !== '' && url.password === '';
-  }, `must be a URL like "${example}", without a password in it`);
+    return (
+      url !== null &&
+      protocols.includes(url.protocol) &&
+      url.hostname !== '' &&
+      url.username + url.password === ''
+    );
+  }, `must be a URL like "${example}", without a login in it`);
 
 /** Names in `status`; a service called like one would never be asked. */
 const OWN_CHECKS: ReadonlySet<string> = new Set(['haproxy', 'database']);

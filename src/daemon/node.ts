@@ -83,6 +83,8 @@ const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([
   ['snapshot-unusable', 'nothing: the other members tell again who is there; look at the disk if it repeats'],
   ['snapshot-failed', 'free the disk (df -h): it is tried again by itself'],
 ]);
+/** The whole of a message went to people; the trail needs to say what it was about. */
+const EVENTS_IN_TRAIL = 10;
 /** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
 const COUCHDB_STOP_MS = 20_000;
 
@@ -406,14 +408,20 @@ export class Node {
       save: (state) => {
         this.#local.update({ notification: state }).catch((error: unknown) => this.#notSaved(error));
       },
-      told: (message, channels) =>
-        void this.#audit.append({
+      told: (message, channels) => {
+        this.#shareFacts();
+        const { events } = message.payload;
+        this.#audit.append({
           kind: 'daemon',
           summary: `told by ${channels.join(' and ')}: ${message.subject}`,
-          trigger: message.payload.events.map((each) => each.what).join('; '),
-          subjects: this.#subjectsOf(message.payload.events.map((each) => each.subject)),
+          trigger: events
+            .slice(0, EVENTS_IN_TRAIL)
+            .map((each) => each.what)
+            .join('; '),
+          subjects: this.#subjectsOf(events.map((each) => each.subject)),
           result: 'ok',
-        }),
+        });
+      },
       failed: (channel, error) =>
         log.warn(
           { code: error.code, next: error.next },

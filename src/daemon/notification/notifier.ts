@@ -23,8 +23,9 @@ export interface NotifierDependencies {
   readonly upMs: () => number;
   /** Keeps the state; called with every change of it. */
   readonly save: (state: NotificationState) => void;
-  /** Told of what went out and of what failed, for the audit trail. */
+  /** What went out; {@link Notifier.tags} say so already. */
   readonly told: (message: Message, channels: readonly string[]) => void;
+  /** A way that fails in another manner than before. */
   readonly failed: (channel: Channel, error: Failure) => void;
 }
 
@@ -172,6 +173,8 @@ export class Notifier {
     }
     this.#lost = 0;
     this.#keep(afterTelling(this.#state, events, wallMs(), this.#options()));
+    // At once into the record: from here on nobody else need tell it.
+    this.#look();
     told(message, reached);
     for (const { channel, failure } of results)
       if (failure !== undefined) void this.#sendLater(channel, message);

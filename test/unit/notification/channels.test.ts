@@ -434,6 +434,7 @@ t.test('keys of [notify] that do not fit together are told with the key', async 
     ],
     [{ command: ['page'] }, /notify.command: must begin with the absolute path/],
     [{ webhook_url: 'ftp://h' }, /notify.webhook_url: must be a URL/],
+    [{ webhook_url: 'https://token@hooks.example.com/x' }, /notify.webhook_url: must be a URL/],
     [{ webhok_url: 'https://h' }, /unknown key "notify.webhok_url"; did you mean "webhook_url"/],
   ];
   for (const [lines, message] of cases)
