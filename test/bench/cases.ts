@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { setTimeout as pause } from 'node:timers/promises';
 import { poll } from '../lab/process.ts';
 import { cpuMs, type Fleet, type Known, rssMb, type State } from './agents.ts';
@@ -246,4 +247,22 @@ export function watchDeaths(fleet: Fleet): () => ReadonlySet<number> {
     fleet.watchers.delete(watch);
     return falsely;
   };
+}
+
+/** One core of the machine belongs to a busy loop. @returns how many members anybody held for dead meanwhile */
+export async function hogged(beds: Beds, seconds: number): Promise<PerSubject<number>> {
+  await calm();
+  const watches = { bornemisza: watchDeaths(beds.ours), serf: watchDeaths(beds.serf) };
+  const hog = spawn(
+    'setpriv',
+    ['--pdeathsig', 'KILL', 'taskset', '-c', '0', 'sh', '-c', 'while :; do :; done'],
+    {
+      stdio: 'ignore',
+    },
+  );
+  await pause(seconds * 1000);
+  const hogged = hog.exitCode === null;
+  hog.kill('SIGKILL');
+  if (!hogged) throw new Error('the busy loop ended by itself');
+  return { bornemisza: watches.bornemisza().size, serf: watches.serf().size };
 }

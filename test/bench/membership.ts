@@ -3,6 +3,7 @@ import {
   type Beds,
   crash,
   type Fault,
+  hogged,
   idle,
   leave,
   type PerSubject,
@@ -22,7 +23,7 @@ import { serfFleet } from './serf.ts';
  * namespaces in the same run. Needs root. `--cases` picks some, so that a run on a busy machine can be taken in pieces.
  * `--compare-sim` puts what the simulator says of as many nodes beside it.
  */
-const CASES = ['idle', 'tag', 'crash', 'silent', 'leave', 'storm'] as const;
+const CASES = ['idle', 'tag', 'crash', 'silent', 'leave', 'storm', 'hogged'] as const;
 type Case = (typeof CASES)[number];
 
 const { values } = parseArgs({
@@ -51,6 +52,7 @@ const LIMITS: Readonly<Record<string, { readonly p50: number; readonly p99?: num
   tag: { p50: 500 },
 };
 const SILENT_RATIO = 2.5;
+const HOGGED_SECONDS = 60;
 
 /** Samples of the simulator cost next to nothing, so that the noise of the comparison is the real run's alone. */
 const SIMULATED_SAMPLES = 400;
@@ -132,6 +134,7 @@ async function measure(beds: Beds): Promise<void> {
   if (chosen.has('idle')) await reportIdle(beds);
   if (chosen.has('tag')) reportTimes('tag', n, await repeat('tag', () => tag(beds)));
   if (chosen.has('storm')) await reportStorm(beds);
+  if (chosen.has('hogged')) await reportHogged(beds);
   if (chosen.has('crash')) await faults('crash', crash);
   if (chosen.has('silent')) await faults('silent', silent);
   if (chosen.has('leave')) await faults('leave', leave);
@@ -167,6 +170,16 @@ async function reportStorm(beds: Beds): Promise<void> {
     report.expect(falsePositives === 0, `storm at n = ${n}: ${falsePositives} members held for dead`);
     report.expect(convergedMs <= 3000, `storm at n = ${n}: ${convergedMs.toFixed(0)} ms, at most 3000`);
   }
+}
+
+async function reportHogged(beds: Beds): Promise<void> {
+  const n = beds.segment.hosts;
+  const deaths = await hogged(beds, HOGGED_SECONDS);
+  for (const subject of SUBJECTS)
+    report.value('hogged', n, subject, 'false_positives', 'count', deaths[subject], {
+      seconds: HOGGED_SECONDS,
+    });
+  report.expect(deaths.bornemisza === 0, `one core hogged at n = ${n}: ${deaths.bornemisza} held for dead`);
 }
 
 async function onBeds(n: number): Promise<void> {
