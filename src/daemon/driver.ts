@@ -52,7 +52,10 @@ export interface DriverOptions {
 }
 
 export interface DriverTiming {
-  /** The loop's own heartbeat: an event loop that is late by more than lagMs is told to the machine. */
+  /**
+   * The loop's own heartbeat: an event loop that is late by more than lagMs is told to the machine. Seldom, since the
+   * machine's own timers show it as well, and an idle process is paid for by its wake-ups.
+   */
   readonly beatMs: number;
   readonly lagMs: number;
   /** A roster sync with one linked peer, in turn. */
@@ -65,7 +68,7 @@ export interface DriverTiming {
 }
 
 export const DEFAULT_DRIVER_TIMING: DriverTiming = {
-  beatMs: 200,
+  beatMs: 1000,
   lagMs: 50,
   rosterSyncMs: 30_000,
   snapshotMs: 2000,

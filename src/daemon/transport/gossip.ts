@@ -117,7 +117,13 @@ export class Gossip {
       maxInboundDataLength: MAX_MESSAGE_BYTES + NONCE_BYTES,
       maxOutboundBufferSize: MAX_OUTBOUND_BYTES,
       // The colocation penalty would graylist 14 nodes on one address; the behaviour penalty, nodes that restart often.
-      scoreParams: { IPColocationFactorWeight: 0, behaviourPenaltyWeight: 0, retainScore: 1 },
+      // Nothing is scored, so nothing need decay each second.
+      scoreParams: {
+        IPColocationFactorWeight: 0,
+        behaviourPenaltyWeight: 0,
+        retainScore: 1,
+        decayInterval: 60_000,
+      },
     })({
       privateKey,
       peerId,
