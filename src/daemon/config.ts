@@ -262,13 +262,81 @@ export function parseConfig(
   services: readonly Service[] = [],
 ): Config {
   const value = checked(schema, parseToml(text, file), file);
-  return deepFreeze({
+  const config = deepFreeze({
     ...value,
     role,
     libp2pPort: value.network.libp2p_port ?? PORTS[role].libp2p,
     admissionPort: value.network.admission_port ?? PORTS[role].admission,
     services: [...services],
   });
+  const clashes = portClashes([config]);
+  if (clashes.length > 0) throw invalid(file, clashes);
+  return config;
+}
+
+/** epmd(1) is asked for by its number alone; Erlang has no key for it here. */
+const EPMD_PORT = 4369;
+
+interface Listener {
+  readonly key: string;
+  readonly on: 'all addresses' | 'the private address' | '127.0.0.1';
+  readonly port: number;
+}
+
+/**
+ * Which ports of one host's role instances meet, each in a sentence that names both keys. Two HAProxys, or two listeners of one,
+ * would even start with the same port, and the kernel would deal the connections out between them.
+ */
+export function portClashes(configs: readonly Config[]): string[] {
+  const listeners = configs.flatMap((config) =>
+    (config.role === 'app' ? appListeners(config) : dbListeners(config)).map((listener) =>
+      configs.length === 1 ? listener : { ...listener, key: `${config.role}.toml ${listener.key}` },
+    ),
+  );
+  return listeners.flatMap((one, index) =>
+    listeners
+      .slice(index + 1)
+      .filter(
+        (other) =>
+          other.port === one.port &&
+          (other.on === one.on || other.on === 'all addresses' || one.on === 'all addresses'),
+      )
+      .map((other) => `${one.key} and ${other.key} are both ${one.port}: each needs a port of its own`),
+  );
+}
+
+function appListeners({ edge, libp2pPort, admissionPort, services }: Config): Listener[] {
+  return [
+    { key: 'edge.https_port', on: 'all addresses', port: edge.https_port },
+    { key: 'edge.http_port', on: 'all addresses', port: edge.http_port },
+    { key: 'edge.door_port', on: 'the private address', port: edge.door_port },
+    { key: 'edge.stats_port', on: 'the private address', port: edge.stats_port },
+    { key: 'edge.database_port', on: '127.0.0.1', port: edge.database_port },
+    ...daemonListeners(libp2pPort, admissionPort),
+    // Two services may be one program with two paths: they are compared with our own ports only.
+    ...[...new Map(services.filter(({ local }) => local).map(({ port, name }) => [port, name]))].map(
+      ([number, name]): Listener => ({ key: `service ${name}`, on: '127.0.0.1', port: number }),
+    ),
+  ];
+}
+
+function dbListeners({ couchdb, libp2pPort, admissionPort }: Config): Listener[] {
+  return [
+    { key: 'couchdb.http_port', on: '127.0.0.1', port: couchdb.http_port },
+    { key: 'couchdb.door_port', on: 'the private address', port: couchdb.door_port },
+    { key: 'couchdb.peer_port', on: 'the private address', port: couchdb.peer_port },
+    { key: 'couchdb.stats_port', on: 'the private address', port: couchdb.stats_port },
+    { key: 'couchdb.distribution_port', on: 'the private address', port: couchdb.distribution_port },
+    { key: 'the port of epmd', on: 'the private address', port: EPMD_PORT },
+    ...daemonListeners(libp2pPort, admissionPort),
+  ];
+}
+
+function daemonListeners(libp2pPort: number, admissionPort: number): Listener[] {
+  return [
+    { key: 'network.libp2p_port', on: 'the private address', port: libp2pPort },
+    { key: 'network.admission_port', on: 'the private address', port: admissionPort },
+  ];
 }
 
 /** @throws OperatorError `config-invalid` */

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Config } from '../../daemon/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { CliFailure, EXIT, tell } from '../failure.ts';
@@ -8,6 +9,7 @@ import { configOf, ROLES } from '../places.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
 interface Checked {
+  readonly config?: Config;
   readonly file: string;
   readonly role: Role;
   readonly valid: boolean;
@@ -34,8 +36,8 @@ export function addConfig(program: Command, io: Io): void {
         ? all.filter((each) => each.configured !== 'no').map((each) => each.role)
         : [options.role];
     if (roles.length === 0) throw whyNone(all);
-    const results = await Promise.all(roles.map((role) => check(role, options.root ?? '')));
-    if (options.json === true) printJson(io, { files: results });
+    const results = await apart(await Promise.all(roles.map((role) => check(role, options.root ?? ''))));
+    if (options.json === true) printJson(io, { files: results.map(({ config: _config, ...each }) => each) });
     else
       io.stdout.write(
         results
@@ -91,12 +93,25 @@ async function check(role: Role, root: string): Promise<Checked> {
   const { loadConfig, pathsFor } = await import('../../daemon/config.ts');
   const file = configOf(role, root);
   try {
-    const { services } = await loadConfig(role, pathsFor(role, root));
-    return { file, role, valid: true, services: services.map((each) => each.name) };
+    const read = await loadConfig(role, pathsFor(role, root));
+    return { config: read, file, role, valid: true, services: read.services.map((each) => each.name) };
   } catch (error) {
     const { code, message, next } = tell(error);
     return { file, role, valid: false, services: [], error: { code, message, next } };
   }
+}
+
+/** Both roles of one host must get on with each other; either file alone may be right. */
+async function apart(all: readonly Checked[]): Promise<Checked[]> {
+  const { portClashes } = await import('../../daemon/config.ts');
+  const clashes = portClashes(all.flatMap(({ config }) => config ?? []));
+  if (clashes.length === 0) return [...all];
+  const error = {
+    code: 'config-invalid',
+    message: clashes.join('; '),
+    next: 'change one of the two, then run `bornemisza config check`',
+  };
+  return all.map((each) => (each.valid ? { ...each, valid: false, error } : each));
 }
 
 function sentence({ file, services }: Checked): string {

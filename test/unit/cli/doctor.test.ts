@@ -247,5 +247,17 @@ t.test('config check names every problem, or says that all is well', async (t) =
   t.equal(bad.code, 1);
   t.match(JSON.parse(bad.out), { files: [{ valid: false, error: { code: 'config-invalid' } }] });
   t.match(JSON.parse(bad.err).error.message, /unknown key "prt"; did you mean "port"/);
+  const both = await place(t, {
+    'etc/bornemisza/app.toml': `${CONFIG}[edge]\ndatabase_port = 15984\n`,
+    'etc/bornemisza/db.toml': CONFIG,
+  });
+  const apart = await runCli(['config', 'check', '--root', both]);
+  t.equal(apart.code, 1);
+  t.match(
+    apart.err,
+    /app\.toml edge\.database_port and db\.toml couchdb\.http_port are both 15984/,
+    'each is right, both are not',
+  );
+  t.equal((await runCli(['config', 'check', '--role', 'db', '--root', both])).code, 0);
   t.match((await runCli(['config', 'check', '--root', await place(t)])).err, 'not part of a cluster yet');
 });

@@ -1,7 +1,14 @@
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { loadConfig, loadServices, parseConfig, parseService, pathsFor } from '../../../src/daemon/config.ts';
+import {
+  loadConfig,
+  loadServices,
+  parseConfig,
+  parseService,
+  pathsFor,
+  portClashes,
+} from '../../../src/daemon/config.ts';
 
 const NODE = '[node]\ncluster = "shop"\nhost = "app1"\n';
 const NETWORK =
@@ -169,6 +176,65 @@ t.test('a service is refused in one sentence, too', async (t) => {
   t.match(parseService(SERVICE, 'site.toml'), { path_prefix: '/', required: false, local: true });
   for (const [what, text, message] of BAD_SERVICES)
     t.throws(() => parseService(text, 'site.toml'), { code: 'config-invalid', message }, what);
+});
+
+t.test('two listeners of ours on one port are refused, each named by its key', async (t) => {
+  const cases: [what: string, role: 'app' | 'db', text: string, says: RegExp | undefined][] = [
+    [
+      'both edges',
+      'app',
+      '[edge]\nhttp_port = 443\n',
+      /edge\.https_port and edge\.http_port are both 443: each/,
+    ],
+    [
+      'all addresses and the private one',
+      'app',
+      '[edge]\ndoor_port = 80\n',
+      /edge\.http_port and edge\.door_port/,
+    ],
+    [
+      'all addresses and loopback',
+      'app',
+      '[edge]\ndatabase_port = 443\n',
+      /edge\.https_port and edge\.database_port/,
+    ],
+    ['private and loopback: two addresses', 'app', '[edge]\ndatabase_port = 8443\n', undefined],
+    [
+      'the daemons’ own',
+      'app',
+      '[edge]\nstats_port = 4101\n',
+      /edge\.stats_port and network\.libp2p_port are both 4101/,
+    ],
+    ['doors of db', 'db', '[couchdb]\npeer_port = 6984\n', /couchdb\.door_port and couchdb\.peer_port/],
+    [
+      'epmd',
+      'db',
+      '[couchdb]\ndistribution_port = 4369\n',
+      /couchdb\.distribution_port and the port of epmd/,
+    ],
+    [
+      'what role db would listen on is nothing to role app',
+      'app',
+      '[couchdb]\npeer_port = 6984\n',
+      undefined,
+    ],
+  ];
+  for (const [what, role, text, says] of cases) {
+    const read = () => parseConfig(`${LEAST}${text}`, role, 'f.toml');
+    if (says === undefined) t.doesNotThrow(read, what);
+    else t.throws(read, { code: 'config-invalid', message: says, next: /bornemisza config check/ }, what);
+  }
+  const service = (name: string, port: number) =>
+    parseService(`name = "${name}"\nport = ${port}\n`, `${name}.toml`);
+  t.throws(() => parseConfig(LEAST, 'app', 'f.toml', [service('shop', 5984)]), {
+    message: /edge\.database_port and service shop are both 5984/,
+  });
+  t.doesNotThrow(() => parseConfig(LEAST, 'app', 'f.toml', [service('a', 3000), service('b', 3000)]));
+  const app = parseConfig(`${LEAST}[edge]\nstats_port = 8405\n`, 'app', 'app.toml');
+  const db = parseConfig(LEAST, 'db', 'db.toml');
+  t.strictSame(portClashes([app, db]), [
+    'app.toml edge.stats_port and db.toml couchdb.stats_port are both 8405: each needs a port of its own',
+  ]);
 });
 
 t.test('two files that claim one name or one path', async (t) => {
