@@ -174,7 +174,7 @@ export class Node {
     if (this.#local.state.left) throw leftAlready(role);
     await this.#audit.load();
     this.#prepareRollout();
-    this.#control = new ControlServer({ path: paths.controlSocket }, this);
+    this.#control = new ControlServer({ path: paths.controlSocket, role }, this);
     await this.#control.listen();
     // First of all: a daemon that comes back must not tell the others, BIRD and HAProxy that its node is down.
     this.#startHealth();

@@ -191,7 +191,7 @@ export class Instance {
   }
 
   ask(command: string): Promise<string> {
-    return ask(join(this.runDirectory, 'stats.sock'), command);
+    return ask(join(this.runDirectory, 'stats.sock'), command, { unit: 'this one' });
   }
 
   async prepare(): Promise<void> {

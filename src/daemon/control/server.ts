@@ -9,6 +9,7 @@ import { streamText } from 'hono/streaming';
 import { z } from 'zod';
 import { isAbout } from '../audit.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
+import type { Role } from '../membership/types.ts';
 import type {
   AuditEntry,
   Done,
@@ -81,12 +82,15 @@ const query = {
 /** HTTP on a unix socket. Who may connect is the business of the file's group and mode. */
 export class ControlServer {
   readonly #path: string;
+  /** Of the daemon behind the socket. */
+  readonly #unit: string;
   readonly #server: Server;
   #listening = false;
 
-  constructor(options: { path: string }, actions: ControlActions) {
+  constructor(options: { path: string; role: Role }, actions: ControlActions) {
     this.#path = options.path;
-    const listener = getRequestListener(routes(actions).fetch);
+    this.#unit = `bornemisza@${options.role}`;
+    const listener = getRequestListener(routes(actions, this.#unit).fetch);
     this.#server = createServer((request, response) => void listener(request, response));
   }
 
@@ -97,7 +101,7 @@ export class ControlServer {
       throw new OperatorError(
         'already-running',
         `another daemon answers on ${this.#path}`,
-        'stop it first: systemctl stop bornemisza@ROLE',
+        `stop it first: systemctl stop ${this.#unit}`,
       );
     }
     // A socket that nobody answers on was left by a process that was killed.
@@ -150,12 +154,12 @@ function answers(path: string): Promise<boolean> {
   });
 }
 
-function routes(actions: ControlActions): Hono {
+function routes(actions: ControlActions, unit: string): Hono {
   const app = new Hono();
   app.use(
     bodyLimit({
       maxSize: MAX_BODY_BYTES,
-      onError: () => refuse('body-too-large', `a request body is ${MAX_BODY_BYTES} bytes at most`),
+      onError: () => refuse(unit, 'body-too-large', `a request body is ${MAX_BODY_BYTES} bytes at most`),
     }),
   );
   app.get('/v1/status', (c) => c.json(actions.status()));
@@ -171,7 +175,7 @@ function routes(actions: ControlActions): Hono {
   );
   app.post('/v1/leave', async (c) => {
     const request = await body(c, requests.leave);
-    return progressive(c, (progress) => actions.leave(request, progress));
+    return progressive(c, unit, (progress) => actions.leave(request, progress));
   });
   app.post('/v1/tokens', async (c) => c.json(await actions.token(await body(c, requests.token))));
   app.post('/v1/remove', async (c) => c.json(await actions.remove(await body(c, requests.remove))));
@@ -185,7 +189,7 @@ function routes(actions: ControlActions): Hono {
   });
   app.post('/v1/notify/test', async (c) => {
     await body(c, requests.nothing);
-    return progressive(c, (progress) => actions.testNotification(progress));
+    return progressive(c, unit, (progress) => actions.testNotification(progress));
   });
   app.post('/v1/reload', async (c) => {
     await body(c, requests.nothing);
@@ -202,11 +206,12 @@ function routes(actions: ControlActions): Hono {
     c.json(
       refusal(
         new OperatorError('no-such-path', `nothing at ${c.req.method} ${c.req.path}`, 'see bornemisza(8)'),
+        unit,
       ),
       404,
     ),
   );
-  app.onError((error, c) => c.json(refusal(error), statusOf(error)));
+  app.onError((error, c) => c.json(refusal(error, unit), statusOf(error)));
   return app;
 }
 
@@ -243,7 +248,11 @@ function events(c: Context, actions: ControlActions): Response {
 }
 
 /** Long work: one line of JSON for each step, the last one with `done` or `error`. */
-function progressive(c: Context, work: (progress: (step: Progress) => void) => Promise<Done>): Response {
+function progressive(
+  c: Context,
+  unit: string,
+  work: (progress: (step: Progress) => void) => Promise<Done>,
+): Response {
   return streamText(c, async (stream) => {
     let writing: Promise<unknown> = Promise.resolve();
     const tell = (step: Progress): void => {
@@ -252,7 +261,7 @@ function progressive(c: Context, work: (progress: (step: Progress) => void) => P
     try {
       tell(await work(tell));
     } catch (error) {
-      tell({ message: error instanceof Error ? error.message : String(error), ...refusal(error) });
+      tell({ message: error instanceof Error ? error.message : String(error), ...refusal(error, unit) });
     }
     await writing;
   });
@@ -283,14 +292,14 @@ function badRequest(reason: string): OperatorError {
   );
 }
 
-function refuse(code: string, message: string): Response {
-  return Response.json(refusal(new OperatorError(code, message, 'send less')), { status: 413 });
+function refuse(unit: string, code: string, message: string): Response {
+  return Response.json(refusal(new OperatorError(code, message, 'send less'), unit), { status: 413 });
 }
 
-function refusal(error: unknown): { error: { code: string; message: string; next: string } } {
+function refusal(error: unknown, unit: string): { error: { code: string; message: string; next: string } } {
   if (hasNextStep(error)) return { error: { code: error.code, message: error.message, next: error.next } };
   const message = error instanceof Error ? error.message : String(error);
-  return { error: { code: 'internal', message, next: 'look at the journal: journalctl -u bornemisza@ROLE' } };
+  return { error: { code: 'internal', message, next: `look at the journal: journalctl -u ${unit}` } };
 }
 
 function statusOf(error: unknown): 400 | 404 | 409 | 500 {

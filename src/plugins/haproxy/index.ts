@@ -18,6 +18,7 @@ import {
 } from './render.ts';
 import {
   ask,
+  type AskOptions,
   notRunning,
   parseAcl,
   parseFrontends,
@@ -238,9 +239,14 @@ export class HaproxyPlugin
 
   #ask(command: string, signal: AbortSignal, timeoutMs?: number): Promise<string> {
     return ask(this.#layout.statsSocket, command, {
+      unit: this.#unit,
       signal,
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
     });
+  }
+
+  #askMaster(command: string, options: Omit<AskOptions, 'unit'>): Promise<string> {
+    return ask(this.#master, command, { unit: this.#unit, ...options });
   }
 
   async #running(signal: AbortSignal): Promise<Running | undefined> {
@@ -298,7 +304,8 @@ export class HaproxyPlugin
         await this.#write(change.name, change.content);
         return;
       case 'start':
-        if ((await this.#running(signal)) === undefined) throw notRunning(this.#layout.statsSocket);
+        if ((await this.#running(signal)) === undefined)
+          throw notRunning(this.#layout.statsSocket, this.#unit);
         return;
       case 'reload':
         return await this.#reload(change.rendered, signal);
@@ -359,7 +366,7 @@ export class HaproxyPlugin
     const states = await this.#ask('show servers state', signal);
     await this.#write(STATE_FILE, `${states}\n`);
     try {
-      await ask(this.#master, 'reload', { signal });
+      await this.#askMaster('reload', { signal });
       await this.#awaitWorker(rendered.structure, before.pid, reloads, signal);
     } finally {
       // Stale states must not meet a start of next week.
@@ -378,7 +385,7 @@ export class HaproxyPlugin
     for (let pauseMs = 10; performance.now() < deadline; pauseMs = Math.min(pauseMs * 1.5, 100)) {
       await pause(pauseMs, signal);
       // Both sockets refuse for some milliseconds while the processes change places.
-      const processes = await ask(this.#master, 'show proc', { signal, timeoutMs: 500 }).then(
+      const processes = await this.#askMaster('show proc', { signal, timeoutMs: 500 }).then(
         parseProcesses,
         () => [],
       );
@@ -396,18 +403,18 @@ export class HaproxyPlugin
   }
 
   async #reloadCount(signal: AbortSignal): Promise<number> {
-    const processes = parseProcesses(await ask(this.#master, 'show proc', { signal }));
+    const processes = parseProcesses(await this.#askMaster('show proc', { signal }));
     return processes.find(({ kind }) => kind === 'master')?.reloads ?? 0;
   }
 
   /** Ends the sessions from an address in the doors: of this worker and of those that older reloads left behind. */
   async #cut(address: string, signal: AbortSignal): Promise<void> {
     const doors = this.#options.instance === 'app' ? ['door'] : ['app_door', 'peer_door'];
-    const processes = await ask(this.#master, 'show proc', { signal }).then(parseProcesses, () => []);
+    const processes = await this.#askMaster('show proc', { signal }).then(parseProcesses, () => []);
     const old = processes.filter(({ kind }) => kind === 'old-worker').map(({ pid }) => pid);
     const each: ((command: string) => Promise<string>)[] = [
       (command) => this.#ask(command, signal),
-      ...old.map((pid) => (command: string) => ask(this.#master, `@!${pid} ${command}`, { signal })),
+      ...old.map((pid) => (command: string) => this.#askMaster(`@!${pid} ${command}`, { signal })),
     ];
     for (const tell of each) {
       const sessions = sessionsFrom(await tell('show sess').catch(() => ''), address, doors);

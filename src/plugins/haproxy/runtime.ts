@@ -2,6 +2,8 @@ import { connect } from 'node:net';
 import { PluginError } from '../contract.ts';
 
 export interface AskOptions {
+  /** The unit behind the socket, for whoever reads that it does not answer. */
+  readonly unit: string;
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: number;
 }
@@ -17,7 +19,7 @@ const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
 export function ask(
   socketPath: string,
   command: string,
-  { signal, timeoutMs = 2000 }: AskOptions = {},
+  { unit, signal, timeoutMs = 2000 }: AskOptions,
 ): Promise<string> {
   // One line, one command: values were checked when they were rendered, so this is a bug, not an input.
   if (/[\n\r;]/.test(command)) throw new Error(`not a single command: ${JSON.stringify(command)}`);
@@ -27,7 +29,7 @@ export function ask(
     const socket = connect(socketPath);
     const fail = (error: unknown): void => {
       socket.destroy();
-      reject(socketError(socketPath, error));
+      reject(socketError(socketPath, unit, error));
     };
     const timer = setTimeout(
       () => fail(new Error(`no answer to \`${command}\` within ${timeoutMs} ms`)),
@@ -52,27 +54,27 @@ export function ask(
   });
 }
 
-function socketError(path: string, error: unknown): PluginError {
+function socketError(path: string, unit: string, error: unknown): PluginError {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  if (code === 'ENOENT' || code === 'ECONNREFUSED') return notRunning(path, error);
+  if (code === 'ENOENT' || code === 'ECONNREFUSED') return notRunning(path, unit, error);
   return new PluginError({
     code: code === 'EACCES' ? 'haproxy-socket-not-permitted' : 'haproxy-silent',
     message: `no answer from HAProxy at ${path}: ${error instanceof Error ? error.message : String(error)}`,
     next:
       code === 'EACCES'
         ? `check that the daemon is in the socket's group: ls -l ${path}`
-        : 'see `journalctl -u "bornemisza-haproxy@*"`',
+        : `see \`journalctl -u ${unit}\``,
     outcome: 'retry',
     stateChanged: false,
     cause: error,
   });
 }
 
-export function notRunning(path: string, cause?: unknown): PluginError {
+export function notRunning(path: string, unit: string, cause?: unknown): PluginError {
   return new PluginError({
     code: 'haproxy-not-running',
     message: `HAProxy is not running: nobody listens at ${path}`,
-    next: 'its configuration is written; start it: `systemctl start bornemisza-haproxy@ROLE`, then see its journal',
+    next: `its configuration is written; start it: \`systemctl start ${unit}\`, then see \`journalctl -u ${unit}\``,
     outcome: 'retry',
     stateChanged: false,
     cause,

@@ -76,7 +76,7 @@ async function place(t: Test): Promise<string> {
 
 async function listening(t: Test, actions = new Actions()) {
   const path = join(await place(t), 'run', 'control.sock');
-  const server = new ControlServer({ path }, actions.all);
+  const server = new ControlServer({ path, role: 'app' }, actions.all);
   await server.listen();
   t.teardown(() => server.close());
   return { path, server, actions };
@@ -189,11 +189,11 @@ t.test('a refusal keeps its code; what nobody foresaw points to the journal', as
   actions.fails = new OperatorError('member-unknown', 'm', 'n');
   t.match(await post(), { status: 404 });
   actions.fails = new Error('boom');
-  t.match(await post(), { status: 500, text: /"internal".*boom.*journalctl/ });
+  t.match(await post(), { status: 500, text: /"internal".*boom.*journalctl -u bornemisza@app"/ });
   const lines = (await ask(path, 'POST', '/v1/leave', '{}')).text.trim().split('\n');
   t.match(
     lines.map((line) => JSON.parse(line) as unknown),
-    [{ message: 'first step' }, { message: 'boom', error: { code: 'internal' } }],
+    [{ message: 'first step' }, { message: 'boom', error: { code: 'internal', next: /-u bornemisza@app$/ } }],
   );
 });
 
@@ -251,7 +251,7 @@ t.test('a follower that stalls is let go, and holds a bounded number of entries'
 t.test('a socket that a killed daemon left behind is taken over', async (t) => {
   const path = join(await place(t), 'control.sock');
   await writeFile(path, '');
-  const server = new ControlServer({ path }, new Actions().all);
+  const server = new ControlServer({ path, role: 'app' }, new Actions().all);
   t.teardown(() => server.close());
   await server.listen();
   t.match(await ask(path, 'GET', '/v1/status'), { status: 200 });
@@ -270,11 +270,11 @@ t.test('a test of notification is a line for each way, failed ones as well, and 
 
 t.test('a second daemon is refused, and its end leaves the first one’s socket alone', async (t) => {
   const { path, server } = await listening(t);
-  const second = new ControlServer({ path }, new Actions().all);
+  const second = new ControlServer({ path, role: 'app' }, new Actions().all);
   await t.rejects(second.listen(), {
     code: 'already-running',
+    next: 'stop it first: systemctl stop bornemisza@app',
     message: /another daemon answers/,
-    next: /stop/,
   });
   await second.close();
   t.match(await ask(path, 'GET', '/v1/status'), { status: 200 }, 'the first one still answers');
@@ -293,7 +293,7 @@ t.test('a place where no socket can be ends in one sentence', async (t) => {
   ];
   await mkdir(join(directory, 'taken'));
   for (const path of bad) {
-    const server = new ControlServer({ path }, new Actions().all);
+    const server = new ControlServer({ path, role: 'app' }, new Actions().all);
     await t.rejects(server.listen(), {
       code: 'control-socket',
       message: /^cannot listen on [^\n]*: [A-Z_]+$/,
@@ -308,7 +308,7 @@ t.test('another program on the socket’s path is not put out', async (t) => {
   const other = createServer().listen(path);
   await once(other, 'listening');
   t.teardown(() => other.close());
-  const server = new ControlServer({ path }, new Actions().all);
+  const server = new ControlServer({ path, role: 'app' }, new Actions().all);
   await t.rejects(server.listen(), { code: 'already-running' });
   await server.close();
   await access(path);
