@@ -476,7 +476,7 @@ t.test('a configuration that HAProxy refuses changes nothing', async (t) => {
   const error = await failure(converge(instance.plugin, broken));
   t.match(error, {
     code: 'haproxy-config-refused',
-    outcome: 'terminal',
+    outcome: 'retry',
     stateChanged: false,
     message: /edge-/,
   });

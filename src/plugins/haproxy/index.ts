@@ -278,8 +278,9 @@ export class HaproxyPlugin
     throw new PluginError({
       code: 'haproxy-config-refused',
       message: `HAProxy refuses the new configuration: ${said || `exit status ${code}`}`,
-      next: 'correct the setting or certificate that it names; the last good configuration keeps running',
-      outcome: 'terminal',
+      next: `correct the setting or certificate that it names, then \`systemctl reload bornemisza@${this.#options.instance}\`; the last good configuration keeps running, and this one is tried again`,
+      // What HAProxy takes is also a matter of its version, of its libraries and of the machine's policies.
+      outcome: 'retry',
       stateChanged: false,
     });
   }
