@@ -1,5 +1,6 @@
 import { Cluster, type Instance } from '../lab/cluster.ts';
-import { parseServers, type Picture, type World } from './world.ts';
+import { parseServers } from '../support/haproxy-servers.ts';
+import type { Picture, World } from './world.ts';
 
 /** The story’s world on lab hosts: namespaces, a real systemd in each, real HAProxy, BIRD and a provider’s router. */
 export async function labWorld(options: {

@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 import type { AuditEntry, MemberRow } from '../../src/daemon/control/api.ts';
 import { until } from '../support/until.ts';
-import { parseServers, type Picture, type World } from './world.ts';
+import { parseServers } from '../support/haproxy-servers.ts';
+import type { Picture, World } from './world.ts';
 
 const repository = resolve(import.meta.dirname, '../..');
 const bundle = join(repository, 'dist/bornemisza.mjs');

@@ -47,17 +47,3 @@ export interface World {
   diagnose(): Promise<string>;
   close(): Promise<void>;
 }
-
-/** HAProxy’s `show stat` (CSV) without frontends and backends. */
-export function parseServers(csv: string): ServerState[] {
-  const [header = '', ...lines] = csv.split('\n');
-  const columns = header.replace(/^# /, '').split(',');
-  const [proxy, server, status] = ['pxname', 'svname', 'status'].map((name) => columns.indexOf(name));
-  return lines
-    .map((line) => line.split(','))
-    .filter((cells) => cells.length > 10 && !['FRONTEND', 'BACKEND'].includes(cells[server ?? 1] ?? ''))
-    .map((cells) => ({
-      server: `${cells[proxy ?? 0]}/${cells[server ?? 1]}`,
-      status: cells[status ?? 17] ?? '',
-    }));
-}

@@ -2,6 +2,7 @@ import type { AuditEntry } from '../../src/daemon/control/api.ts';
 import { parseProcesses } from '../../src/plugins/haproxy/runtime.ts';
 import type { Cluster, Instance } from '../lab/cluster.ts';
 import type { Host } from '../lab/index.ts';
+import type { ServerRecord } from '../support/haproxy-servers.ts';
 import { until } from '../support/until.ts';
 
 /** What a test waits for at most where the promise itself names no time: other labs may have the machine’s cores. */
@@ -67,44 +68,20 @@ export async function birdConfigured({ host, role }: Instance): Promise<string> 
   return [...lines, ...protocols.split('\n').filter((line) => / (BGP|Direct) /.test(line))].join('\n');
 }
 
-export interface ServerRecord {
-  readonly status: string;
-  /** How often its check took it down since HAProxy started. */
-  readonly downs: number;
-  /** Since its last change of state, by check or by command. */
-  readonly changedSecondsAgo: number;
+/** Servers that carry requests; the second checks of unwatched members (`NAME.unwatched`) carry none. */
+export async function carrying(cluster: Cluster, instance: Instance): Promise<ServerRecord[]> {
+  return (await cluster.servers(instance))
+    .filter(({ backend }) => !backend.endsWith('.unwatched'))
+    .toSorted((one, other) => one.server.localeCompare(other.server));
 }
 
-/** HAProxy's own memory of each server that carries requests: what it was between two looks shows in it as well. */
-export async function serverRecords(
-  cluster: Cluster,
-  instance: Instance,
-): Promise<Record<string, ServerRecord>> {
-  const [header = '', ...lines] = (await cluster.haproxy(instance, 'show stat')).split('\n');
-  const columns = header.replace(/^# /, '').split(',');
-  const records: Record<string, ServerRecord> = {};
-  for (const cells of lines.map((line) => line.split(','))) {
-    const cell = (name: string): string => cells[columns.indexOf(name)] ?? '';
-    const [backend, name] = [cell('pxname'), cell('svname')];
-    if (['FRONTEND', 'BACKEND', ''].includes(name) || backend.endsWith('.unwatched')) continue;
-    records[`${backend}/${name}`] = {
-      status: cell('status').split(' ')[0] ?? '',
-      downs: Number(cell('chkdown')),
-      changedSecondsAgo: Number(cell('lastchg')),
-    };
-  }
-  return records;
-}
-
-/** Servers that carry requests and their state, whatever a check under way says; the second checks of unwatched members (`NAME.unwatched`) carry none. */
+/** Their state by name, whatever a check under way says. */
 export async function serving(cluster: Cluster, instance: Instance): Promise<Record<string, string>> {
-  const servers = [...(await cluster.servers(instance))].filter(([name]) => !name.includes('.unwatched/'));
-  return Object.fromEntries(
-    servers
-      .map(([name, { status }]) => [name, status.split(' ')[0] ?? ''] as const)
-      .sort(([one], [other]) => one.localeCompare(other)),
-  );
+  const servers = await carrying(cluster, instance);
+  return Object.fromEntries(servers.map(({ server, status }) => [server, wordOf(status)]));
 }
+
+export const wordOf = (status: string): string => status.split(' ')[0] ?? '';
 
 /** Waits until every server that could carry requests does, at every app node: they follow when each db node has said so. */
 export async function allUp(cluster: Cluster, everyMs = 100): Promise<void> {
@@ -125,8 +102,8 @@ export function serverIs(
 ): Promise<true> {
   return until(
     async () => {
-      const now = (await cluster.servers(instance)).get(server)?.status;
-      if (now?.split(' ')[0] !== status) throw new Error(`${server} is ${now}`);
+      const now = (await cluster.servers(instance)).find((each) => each.server === server)?.status;
+      if (now === undefined || wordOf(now) !== status) throw new Error(`${server} is ${now}`);
       return true as const;
     },
     { deadlineMs: PATIENCE_MS, everyMs: 200, what: `${server} ${status} at ${instance.name}` },

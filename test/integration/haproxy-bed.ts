@@ -18,6 +18,7 @@ import type { Plugin, PlannedChange } from '../../src/plugins/contract.ts';
 import type { AppHaproxy, DbHaproxy, PeerServer } from '../../src/plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../src/plugins/haproxy/index.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
+import { parseServers } from '../support/haproxy-servers.ts';
 
 /** Real HAProxies, as the unit starts them, on addresses of 127/8 that belong to this process alone. */
 
@@ -223,14 +224,8 @@ export class Instance {
   }
 
   async servers(backend: string): Promise<Record<string, string>> {
-    const [header = '', ...lines] = (await this.ask(`show stat ${backend} 4 -1`)).split('\n');
-    const columns = header.replace('# ', '').split(',');
-    return Object.fromEntries(
-      lines.map((line) => {
-        const cells = line.split(',');
-        return [cells[columns.indexOf('svname')], cells[columns.indexOf('status')] ?? ''];
-      }),
-    ) as Record<string, string>;
+    const servers = parseServers(await this.ask(`show stat ${backend} 4 -1`));
+    return Object.fromEntries(servers.map(({ name, status }) => [name, status]));
   }
 }
 

@@ -1,4 +1,5 @@
 import type { AuditEntry, MemberRow, MembersAnswer, StatusAnswer } from '../../src/daemon/control/api.ts';
+import { parseServers, type ServerRecord } from '../support/haproxy-servers.ts';
 import { until } from '../support/until.ts';
 import { type Host, type HostSpec, Lab, type LabOptions, PACKAGE_IN_HOST, type Role } from './index.ts';
 
@@ -127,23 +128,9 @@ export class Cluster {
     return (JSON.parse(await this.#ask(instance, path)) as { entries: AuditEntry[] }).entries;
   }
 
-  /** HAProxy's own word on its servers: backend/server → administrative and operational state. */
-  async servers(
-    instance: Instance,
-  ): Promise<Map<string, { readonly status: string; readonly address: string }>> {
-    const text = await this.haproxy(instance, 'show stat');
-    const [header = '', ...lines] = text.split('\n');
-    const columns = header.replace(/^# /, '').split(',');
-    const at = (name: string): number => columns.indexOf(name);
-    const rows = lines.map((line) => line.split(',')).filter((cells) => cells.length > 10);
-    return new Map(
-      rows
-        .filter((cells) => !['FRONTEND', 'BACKEND'].includes(cells[at('svname')] ?? ''))
-        .map((cells) => [
-          `${cells[at('pxname')]}/${cells[at('svname')]}`,
-          { status: cells[at('status')] ?? '', address: cells[at('addr')] ?? '' },
-        ]),
-    );
+  /** HAProxy's own word on its servers. */
+  async servers(instance: Instance): Promise<ServerRecord[]> {
+    return parseServers(await this.haproxy(instance, 'show stat'));
   }
 
   /** One command to an instance's HAProxy. */
