@@ -36,7 +36,7 @@ export interface Entry {
   readonly sinceMs: number;
   /** Its beginning was told: by this node, or by another that says so. */
   readonly told: boolean;
-  /** This node told it. */
+  /** This node told it, or answers for one that did and is gone. */
   readonly mine: boolean;
   readonly endedMs?: number;
   readonly ended?: string;
@@ -112,7 +112,11 @@ const MAX_ENDS = 100;
 const MARK_CHARACTERS = 6;
 const MARKS_PER_TAG = 10;
 export const TELLER_TAG = 'notify';
-const TOLD_TAGS = ['told', 'told2', 'told3'] as const;
+/**
+ * Half of the tags that a record can hold, used as far as there is something to say: 80 events that hold at once. With more, those
+ * that find no room are told once more by the next in order.
+ */
+const TOLD_TAGS = ['told', 'told2', 'told3', 'told4', 'told5', 'told6', 'told7', 'told8'] as const;
 
 export function markOf(key: string): string {
   return createHash('sha256').update(key).digest('base64url').slice(0, MARK_CHARACTERS);
@@ -125,10 +129,7 @@ export function decide(before: NotificationState, input: PolicyInput, options: P
     .filter(({ self }) => !self)
     .map((member) => ({ member, marks: marksOf(member) }));
   const entries = looked(before.entries, input, options)
-    .map((entry): Entry => {
-      const told = entry.told || said.some(({ marks }) => marks.has(markOf(entry.key)));
-      return told === entry.told ? entry : { ...entry, told };
-    })
+    .map((entry) => heardOf(entry, said, input))
     .filter((entry) => !endIsTold(entry, said));
   const ends = before.ends.filter(
     ({ begin, atMs }) => nowMs - atMs < END_KEPT_MS || said.some(({ marks }) => marks.has(begin)),
@@ -142,7 +143,7 @@ export function decide(before: NotificationState, input: PolicyInput, options: P
   return {
     // A state that did not change but for the clock is the same one, so that it is not written each second.
     state: sameBut(before, state) && before.tokensAtMs <= nowMs ? before : state,
-    tags: tagsOf(state, input, said),
+    tags: tagsOf(state, input),
     events: state.tokens < 1 ? [] : eventsOf(state.entries, input, options),
   };
 }
@@ -223,6 +224,17 @@ interface Said {
   readonly marks: ReadonlySet<string>;
 }
 
+/** What the others say about an entry. */
+function heardOf(entry: Entry, said: readonly Said[], input: PolicyInput): Entry {
+  const tellers = said.filter(({ marks }) => marks.has(markOf(entry.key)));
+  if (!entry.told && tellers.length === 0) return entry;
+  // What a teller that is gone has told becomes the first one's: it carries the mark on for those that come later, and
+  // tells the end. Where nobody has the mark after the end, that was told as well.
+  const orphaned = !tellers.some(({ member }) => member.present);
+  const adopted = orphaned && isFirst(input) && (entry.endedMs === undefined || tellers.length > 0);
+  return { ...entry, told: true, mine: entry.mine || adopted };
+}
+
 function endIsTold(entry: Entry, said: readonly Said[]): boolean {
   if (entry.endedMs === undefined) return false;
   if (said.some(({ marks }) => marks.has(endMarkOf(entry.key)))) return true;
@@ -293,38 +305,29 @@ function rankFor(entry: Entry, happening: Happening, { members, failing }: Polic
   );
 }
 
-function tagsOf(
-  state: NotificationState,
-  input: PolicyInput,
-  said: readonly Said[],
-): Readonly<Record<string, string>> {
-  const first = firstTeller(input);
-  const present = said.filter(({ member }) => member.present);
-  // What a teller that is gone has told is carried on by the first, so that a node that comes later knows it too.
-  const carried = ({ key, mine }: Entry): boolean =>
-    mine || (first && !present.some(({ marks }) => marks.has(markOf(key))));
+function tagsOf(state: NotificationState, { failing }: PolicyInput): Readonly<Record<string, string>> {
+  const told = state.entries.filter((entry) => entry.told && entry.mine);
+  // What was told last comes first: if there is no room for all, it is what others know least about.
   const marks = [
     ...state.ends.map(({ mark }) => mark).toReversed(),
-    ...state.entries
-      .filter((entry) => entry.told && carried(entry))
-      .map(({ key }) => markOf(key))
-      .toReversed(),
-  ].slice(0, TOLD_TAGS.length * MARKS_PER_TAG);
+    ...told.map(({ key }) => markOf(key)).toReversed(),
+  ];
   const parts = TOLD_TAGS.map((tag, index) => [
     tag,
     marks.slice(index * MARKS_PER_TAG, (index + 1) * MARKS_PER_TAG).join(''),
   ]);
   return Object.fromEntries([
-    [TELLER_TAG, input.failing ? 'failing' : 'ok'],
+    [TELLER_TAG, failing ? 'failing' : 'ok'],
     ...parts.filter(([, value]) => value !== ''),
   ]) as Record<string, string>;
 }
 
-function firstTeller({ members }: PolicyInput): boolean {
-  const tellers = members.filter(
-    ({ self, present, tags }) => self || (present && tags[TELLER_TAG] !== undefined),
+/** Whether this node comes before all others that can tell. */
+function isFirst({ members }: PolicyInput): boolean {
+  const own = members.find(({ self }) => self)?.name ?? '';
+  return members.every(
+    ({ self, present, tags, name }) => self || !present || tags[TELLER_TAG] === undefined || name > own,
   );
-  return tellers.every(({ name, self }) => self || name > (members.find((each) => each.self)?.name ?? ''));
 }
 
 function marksOf({ tags }: Candidate): ReadonlySet<string> {

@@ -167,3 +167,51 @@ t.test('an end that the teller did not live to see is told by another', async (t
   nodes.pass(3 * TAKEN_OVER);
   t.equal(nodes.sent.length, 2, 'and not again by the first when it is back');
 });
+
+t.test(
+  'what a node that was removed has told is carried on, also to one that comes new and first',
+  async (t) => {
+    const nodes = new Tellers(THREE);
+    nodes.begins('dead db2/db 7');
+    nodes.pass(WAIT);
+    nodes.dies('app1/app');
+    nodes.pass(10_000);
+    nodes.remove('app1/app');
+    nodes.joins('app0/app');
+    nodes.pass(3 * TAKEN_OVER);
+    t.same(nodes.tellings('dead db2/db 7'), ['began by app1/app']);
+    nodes.ends('dead db2/db 7');
+    nodes.pass(WAIT + TAKEN_OVER);
+    t.equal(nodes.tellings('dead db2/db 7').length, 2, 'its end is told, once');
+    nodes.pass(3 * TAKEN_OVER);
+    t.equal(nodes.sent.length, 2);
+  },
+);
+
+t.test('eighty that die together are one message, repeated by nobody, and fit into tags', async (t) => {
+  const nodes = new Tellers(THREE);
+  for (let at = 0; at < 80; at += 1) nodes.begins(`dead node${at}/app 7`);
+  nodes.pass(WAIT + 5 * TAKEN_OVER);
+  t.equal(nodes.sent.length, 1);
+  const tags = Object.entries(nodes.tagsOf('app1/app'));
+  t.equal(tags.length, 9);
+  t.ok(tags.every(([, value]) => Buffer.byteLength(value) <= 64));
+});
+
+t.test('a clock that is set back by a year keeps nothing from being told', async (t) => {
+  const year = 365 * 24 * 3_600_000;
+  const nodes = new Tellers(['app1/app']);
+  nodes.begins('early');
+  nodes.pass(5000);
+  nodes.setClock(nodes.nowMs - year);
+  nodes.pass(WAIT);
+  t.same(nodes.tellings('early'), ['began by app1/app']);
+  for (const key of ['one', 'two', 'three']) {
+    nodes.begins(key);
+    nodes.pass(30_000);
+  }
+  nodes.setClock(nodes.nowMs - year);
+  nodes.begins('late');
+  nodes.pass(WAIT + OPTIONS.intervalMs);
+  t.same(nodes.tellings('late'), ['began by app1/app']);
+});

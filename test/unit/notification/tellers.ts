@@ -20,6 +20,8 @@ export interface Sent {
 
 interface Node {
   readonly name: string;
+  /** Its record is in no view any more. */
+  removed: boolean;
   state: NotificationState;
   tags: Readonly<Record<string, string>>;
   alive: boolean;
@@ -40,19 +42,36 @@ export class Tellers {
 
   constructor(names: readonly string[], delayMs: (from: string, to: string) => number = () => 200) {
     this.#delayMs = delayMs;
-    this.#nodes = names.map((name) => ({
+    this.#nodes = [];
+    for (const name of names) this.joins(name);
+  }
+
+  /** A node that knows nothing of what was. */
+  joins(name: string): void {
+    this.#nodes.push({
       name,
+      removed: false,
       state: EMPTY_NOTIFICATION_STATE,
       tags: {},
       alive: true,
       canSend: true,
       lost: 0,
       retryAtMs: 0,
-    }));
+    });
+  }
+
+  /** As by an operator: nothing of its record is left. */
+  remove(name: string): void {
+    this.dies(name);
+    this.#node(name).removed = true;
   }
 
   get nowMs(): number {
     return this.#nowMs;
+  }
+
+  setClock(nowMs: number): void {
+    this.#nowMs = nowMs;
   }
 
   begins(key: string, facts: Partial<Condition> = {}, seenBy: (name: string) => boolean = () => true): void {
@@ -111,7 +130,7 @@ export class Tellers {
       node.state,
       {
         nowMs: this.#nowMs,
-        members: this.#nodes.map((other) => this.#seen(other, node)),
+        members: this.#nodes.filter((other) => !other.removed).map((other) => this.#seen(other, node)),
         conditions: [...this.#conditions.values()]
           .filter(({ seenBy }) => seenBy(node.name))
           .map(({ condition }) => condition),
