@@ -60,6 +60,7 @@ export async function labWorld(options: {
       .filter((name) => !left.has(name));
 
   return {
+    routed: true,
     title: `${hosts('app').length} app and ${hosts('db').length} db nodes, each a machine with its own systemd; ${process.env['LAB_COUCHDB'] === undefined ? 'stand-in for CouchDB' : 'real CouchDB'}${lab.packaged ? '; installed from the package' : ''}`,
     site: `https://${floating}/`,
     look,

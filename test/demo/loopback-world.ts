@@ -169,6 +169,7 @@ export async function loopbackWorld(options: {
   };
 
   return {
+    routed: false,
     title: `${options.app} app and ${options.db} db nodes as processes on ${network}.0/24, no BIRD, no systemd`,
     site: first().site,
     look,

@@ -132,7 +132,10 @@ export async function tell(step: Step, world: World, say: (text: string) => void
         // What a step expects can depend on what it makes (a host that joins), so it is asked anew after the act.
         if (acting) return false;
         if (actFailure !== undefined) return true;
-        if (watched.length === 0) watched.push(...step.expect(world).map((expectation) => ({ expectation })));
+        if (watched.length === 0) {
+          const judged = step.expect(world).filter(({ where }) => world.routed || where !== 'routes');
+          watched.push(...judged.map((expectation) => ({ expectation })));
+        }
         const picture = await world.look();
         const missing = watched.flatMap((each) => {
           const what = each.expectation.missing(picture);
@@ -208,7 +211,7 @@ function announcers(hosts: readonly string[]): Expectation {
   return {
     where: 'routes',
     missing: ({ announcers: now }) => {
-      if (now === undefined) return undefined;
+      if (now === undefined) return 'the router does not answer';
       const right = [...now].sort().join() === [...hosts].sort().join();
       return right ? undefined : `the router sends to ${now.join(', ') || 'nobody'}, not ${hosts.join(', ')}`;
     },

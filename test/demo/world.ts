@@ -28,6 +28,8 @@ export interface Picture {
 /** A cluster that the story can be told on. */
 export interface World {
   readonly title: string;
+  /** Whether a provider’s router is part of it; where it is not, nothing is said of routes. */
+  readonly routed: boolean;
   /** How a browser or curl finds the site. */
   readonly site: string;
   look(): Promise<Picture>;

@@ -59,4 +59,10 @@ t.test('the loopback variant tells the same story without a router', { timeout: 
     steps.map((step) => step.title),
     titles,
   );
+  for (const step of steps) {
+    t.ok(step.ok, step.title);
+    for (const where of ['haproxy', 'couchdb'])
+      t.type(step.seen[where], 'number', `${step.title}: seen in ${where}`);
+    t.notOk('routes' in step.seen, 'nothing is said of routes where nobody routes');
+  }
 });
