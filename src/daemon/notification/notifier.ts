@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { z } from 'zod';
 import { hasNextStep } from '../errors.ts';
 import type { MembershipView } from '../membership/types.ts';
@@ -183,7 +184,8 @@ export class Notifier {
   /** The message reached a person already, so a channel that stays down loses it in the end: with a warning in `status`. */
   async #sendLater(channel: Channel, message: Message): Promise<void> {
     for (const delayMs of CHANNEL_RETRIES_MS) {
-      await pause(delayMs, this.#ended.signal);
+      // A daemon that stops ends the wait, and the next line the rest.
+      await pause(delayMs, undefined, { signal: this.#ended.signal }).catch(() => undefined);
       if (this.#ended.signal.aborted || !this.#channels.includes(channel)) return;
       if ((await this.#send(channel, message)) === undefined) return;
     }
@@ -246,13 +248,6 @@ function failureOf(error: unknown): Failure {
     message: error instanceof Error ? error.message : String(error),
     next: 'report this with the lines of the journal around it',
   };
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
-  });
 }
 
 const stateSchema = z.object({
