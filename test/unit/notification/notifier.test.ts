@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import t, { type Test } from 'tap';
@@ -150,6 +151,34 @@ t.test('where one way works the event is told, and the other is a warning', asyn
     ['command', 'notify-command-failed'],
   ]);
   t.match(desk.got.at(-1), { subject: '[shop] test from app1/app', test: true });
+});
+
+t.test('a way that failed once gets the same message a little later', async (t) => {
+  const desk = await new Desk().open(t);
+  const place = t.testdir();
+  const program = `${place}/page`;
+  await writeFile(
+    program,
+    `#!/bin/sh\ntest -e ${place}/second && exec cat >${place}/got\ntouch ${place}/second; exit 1\n`,
+    {
+      mode: 0o755,
+    },
+  );
+  const notifier = desk.notifier(t, `webhook_url = "http://127.0.0.1:PORT/x"\ncommand = ["${program}"]\n`);
+  desk.members = GONE;
+  await desk.pass(notifier, 12);
+  await notifier.idle();
+  t.equal(notifier.warnings.length, 1);
+  const got = await until(async () => JSON.parse(await readFile(`${place}/got`, 'utf8')) as Payload, {
+    deadlineMs: 60_000,
+    what: 'the second try',
+  });
+  t.same(got, desk.got[0]);
+  await until(async () => notifier.warnings.length === 0 || Promise.reject(new Error('not yet')), {
+    deadlineMs: 10_000,
+    what: 'no warning any more',
+  });
+  t.equal(desk.got.length, 1, 'and nobody else gets it twice');
 });
 
 t.test('without [notify] a node says nothing, and forgets when it is taken out', async (t) => {
