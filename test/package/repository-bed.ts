@@ -105,6 +105,8 @@ const repositoryFile = (checked: boolean): string =>
  */
 export async function useRepository(host: Host, checked = true): Promise<void> {
   await host.writeFile('/etc/yum.repos.d/lab.repo', repositoryFile(checked));
+  // As on EL. Debian's rpm keeps what is installed in the home of whoever asks.
+  await host.writeFile('/etc/rpm/macros', '%_dbpath /var/lib/rpm\n');
   await host.writeFile('/etc/dnf/dnf.conf', '[main]\nplugins=0\n');
 }
 
