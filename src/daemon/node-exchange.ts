@@ -21,20 +21,22 @@ export interface ExchangeDependencies {
 export function serveExchange({ identity, transport, wallMs }: ExchangeDependencies): void {
   transport.handle(SECRETS_PROTOCOL, (from) => {
     const asker = identity.roster.get(from);
-    const secrets =
-      asker === undefined ? undefined : answerSecretsRequest(asker.role, identity.secrets.get());
+    const secrets = asker === undefined ? undefined : answerSecretsRequest(asker, identity.secrets.get());
     return secrets === undefined ? new Uint8Array(0) : encodeSecrets(secrets);
   });
   transport.handle(RENEWAL_PROTOCOL, (from, request) => answerRenewal(identity, from, request, wallMs()));
 }
 
 /**
- * Asks the connected db nodes, one after the other, for what this node's role may know.
+ * Asks the connected db nodes, or those of `peers`, one after the other, for what this node's role may know.
  *
  * @returns whether something new is kept
  */
-export async function fetchSecrets({ identity, transport, log }: ExchangeDependencies): Promise<boolean> {
-  for (const peer of transport.peers()) {
+export async function fetchSecrets(
+  { identity, transport, log }: ExchangeDependencies,
+  peers = transport.peers(),
+): Promise<boolean> {
+  for (const peer of peers) {
     if (identity.roster.get(peer)?.role !== 'db') continue;
     try {
       const bytes = await transport.request(peer, SECRETS_PROTOCOL, new Uint8Array(0), LIMITS);

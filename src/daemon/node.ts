@@ -40,6 +40,9 @@ import { checksFor } from './node-checks.ts';
 import { fetchSecrets, renewCertificate, serveExchange } from './node-exchange.ts';
 import { changeInWords, countsOf, memberRows, warningsOf } from './node-report.ts';
 import { NodePlugins } from './node-plugins.ts';
+import { keepDbSecrets, SECRETS_TAG } from './node-secrets.ts';
+import { LEFT } from './identity/removal.ts';
+import { rankOf } from './identity/secrets.ts';
 import { driverRoster, presentedChain } from './node-roster.ts';
 import {
   type Notices,
@@ -576,6 +579,7 @@ export class Node {
     if (change.renewed.some(({ peerId }) => peerId === this.#identity.peerId)) void this.#takeSignedAnew();
     this.#checks?.set(checksFor(this.#config, this.#identity.roster.members()));
     this.#lookAgain('the roster changed');
+    if (this.#phase === 'running' && !this.#fetching) void this.#keepSecrets();
   }
 
   /** The authority that had signed this node's certificate was removed; another one signed it anew. */
@@ -600,7 +604,7 @@ export class Node {
     this.#auditGuards(heldBefore);
     void this.#pushStatus(false);
     if (this.#phase === 'running' && this.#notifier?.tick() === true) this.#shareFacts();
-    if (this.#identity.secrets.get() === undefined && !this.#fetching) void this.#fetchSecrets();
+    if (!this.#fetching) void this.#keepSecrets();
     void this.#retireTheLeft();
     this.#rollout
       .look()
@@ -652,7 +656,7 @@ export class Node {
     const { clock, log } = this.#dependencies;
     const { name, peerId } = gone.record;
     try {
-      const { change } = await removeMember(this.#identity, peerId, 'left by its own word', clock.wallMs());
+      const { change } = await removeMember(this.#identity, peerId, LEFT, clock.wallMs());
       this.#rosterChanged(change);
       this.#driver.revoked(peerId);
       this.#driver.rosterChanged();
@@ -663,10 +667,23 @@ export class Node {
     }
   }
 
-  async #fetchSecrets(): Promise<void> {
+  async #keepSecrets(): Promise<void> {
     this.#fetching = true;
     try {
-      if (await fetchSecrets(this.#exchange())) this.#lookAgain('this role’s secrets arrived');
+      if (this.#identity.secrets.get() === undefined) {
+        if (!(await fetchSecrets(this.#exchange()))) return;
+        this.#lookAgain('this role’s secrets arrived');
+      } else {
+        const done = await keepDbSecrets(this.#exchange(), this.#effective);
+        if (done === undefined) return;
+        const subjects = [this.#identity.name];
+        this.#audit.append({ kind: 'daemon', summary: done, trigger: '', subjects, result: 'ok' });
+        this.#lookAgain(done);
+      }
+      this.#shareFacts();
+    } catch (error) {
+      const next = 'free the disk: it is tried again by itself';
+      this.#dependencies.log.warn({ err: error, next }, 'this role’s secrets cannot be kept');
     } finally {
       this.#fetching = false;
     }
@@ -776,8 +793,10 @@ export class Node {
 
   #recordTags(): Readonly<Record<string, string>> {
     const notices = noticeTag(this.#notices());
+    const secrets = this.#identity.secrets.get();
     return {
       ...(this.#couchdb !== undefined && { couchdb: this.#couchdb.tag }),
+      ...(secrets?.kind === 'db' && { [SECRETS_TAG]: rankOf(secrets) }),
       ...(this.#rollout.tag !== undefined && { [ROLLOUT_TAG]: this.#rollout.tag }),
       ...(notices !== '' && { [NOTICE_TAG]: notices }),
       ...this.#notifier?.tags,

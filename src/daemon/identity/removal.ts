@@ -38,4 +38,6 @@ async function signedAnew(authority: Authority, roster: Roster, removed: PeerId,
   return { certificates, revocations };
 }
 
+/** Why an authority takes back the certificate of a node that left: its operator trusted it until then. */
+export const LEFT = 'left by its own word';
 const ANEW = ' (signed anew)';

@@ -1,8 +1,8 @@
-import { pbkdf2, randomBytes, randomInt } from 'node:crypto';
+import { createHash, pbkdf2, randomBytes, randomInt } from 'node:crypto';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { z } from 'zod';
-import type { Role } from '../membership/types.ts';
+import type { PeerId, Role } from '../membership/types.ts';
 import { IdentityError } from './errors.ts';
 import { FILES, readDecoded, writeStateFile } from './state.ts';
 
@@ -11,6 +11,9 @@ import { FILES, readDecoded, writeStateFile } from './state.ts';
  * the credentials of the application and nothing else: above all never the Erlang cookie, which is code execution on
  * every db node.
  */
+
+/** As many removals of db nodes as a cluster sees in its life; older ones are forgotten, and cause no roll. */
+const WITHOUT = 1000;
 
 const Credentials = z.object({
   user: z.string().regex(/^[a-z][a-z0-9-]{0,31}$/),
@@ -31,6 +34,11 @@ const DbSecrets = z.object({
   /** `[couchdb] uuid`. */
   clusterUuid: z.string().regex(/^[0-9a-f]{32}$/),
   app: Credentials,
+  /** Last 8 characters of the PeerIds of removed db nodes: made without their knowledge, and not told to them. */
+  without: z
+    .array(z.string().regex(/^[A-Za-z0-9]{8}$/))
+    .max(WITHOUT)
+    .default([]),
 });
 const AppSecrets = z.object({
   version: z.literal(1),
@@ -44,7 +52,7 @@ export type DbSecrets = Readonly<z.infer<typeof DbSecrets>>;
 export type AppSecrets = Readonly<z.infer<typeof AppSecrets>>;
 export type Secrets = DbSecrets | AppSecrets;
 
-const SECRETS_BYTES = 4096;
+const SECRETS_BYTES = 16_384;
 /** What CouchDB 3.4 and later use for their own hashes. */
 const PBKDF2_ROUNDS = 600_000;
 const pbkdf2Async = promisify(pbkdf2);
@@ -61,13 +69,40 @@ export async function createSecrets(): Promise<DbSecrets> {
     admin: { user: 'admin', password, hash: await adminHash(password, randomBytes(16).toString('hex')) },
     clusterUuid: randomBytes(16).toString('hex'),
     app: { user: 'app', password: letters(32) },
+    without: [],
   };
 }
 
-/** After the removal of a db node, which knows the old ones. */
-export function rollSecrets(own: DbSecrets): DbSecrets {
+/** After the removal of db nodes, which know the old ones. */
+export function rollSecrets(own: DbSecrets, removed: readonly PeerId[]): DbSecrets {
   const authSecret = randomBytes(32).toString('hex');
-  return { ...own, generation: own.generation + 1, cookie: letters(40), authSecret };
+  const without = [...new Set([...own.without, ...removed.map(shortOf)])].slice(-WITHOUT);
+  return { ...own, generation: own.generation + 1, cookie: letters(40), authSecret, without };
+}
+
+/** Those of the removed db nodes for whom these secrets are not new. */
+export function notRolledFor(own: DbSecrets, removed: readonly PeerId[]): PeerId[] {
+  return removed.slice(-WITHOUT).filter((peerId) => !own.without.includes(shortOf(peerId)));
+}
+
+const shortOf = (peerId: PeerId): string => peerId.slice(-8);
+
+/**
+ * What a db node says of its secrets in its record: the generation and 32 bits of a digest over 450 random ones. Of two
+ * that were made at once, on both sides of a cut, the same one wins everywhere.
+ */
+export function rankOf(secrets: DbSecrets): string {
+  const digest = createHash('sha256').update(`${secrets.cookie} ${secrets.authSecret}`).digest('hex');
+  return `${secrets.generation}-${digest.slice(0, 8)}`;
+}
+
+/** Whether one rank, as a peer wrote it, stands above another. What is no rank stands above nothing. */
+export function outranks(one: string, other: string): boolean {
+  const [mine, theirs] = [one, other].map((text) => /^(\d{1,9})-([0-9a-f]{8})$/.exec(text));
+  if (mine === null || mine === undefined) return false;
+  if (theirs === null || theirs === undefined) return true;
+  const difference = Number(mine[1]) - Number(theirs[1]);
+  return difference === 0 ? (mine[2] ?? '') > (theirs[2] ?? '') : difference > 0;
 }
 
 /** CouchDB's form of an admin's password: PBKDF2 over the salt as text, 32 bytes. */
@@ -82,13 +117,17 @@ function letters(count: number): string {
 }
 
 /**
- * What a member may know, by the role in its certificate.
+ * What a member may know, by the role in its certificate. One for whose removal the secrets were rolled gets nothing, also
+ * where its removal has not been heard of yet.
  *
  * @returns undefined when this node has nothing for it: ask another db member
  */
-export function answerSecretsRequest(requester: Role, own: Secrets | undefined): Secrets | undefined {
-  if (own?.kind !== 'db') return undefined;
-  if (requester === 'db') return own;
+export function answerSecretsRequest(
+  requester: { readonly role: Role; readonly peerId: PeerId },
+  own: Secrets | undefined,
+): Secrets | undefined {
+  if (own?.kind !== 'db' || own.without.includes(shortOf(requester.peerId))) return undefined;
+  if (requester.role === 'db') return own;
   return { version: 1, kind: 'app', generation: own.generation, app: own.app };
 }
 
@@ -108,6 +147,11 @@ export function decodeSecrets(bytes: Uint8Array): Secrets {
     message: "The role's secrets cannot be read.",
     next: 'Nothing was changed; see that both nodes run the same version of bornemisza.',
   });
+}
+
+function isNewer(candidate: Secrets, held: Secrets): boolean {
+  if (candidate.kind === 'db' && held.kind === 'db') return outranks(rankOf(candidate), rankOf(held));
+  return candidate.generation > held.generation;
 }
 
 /** The secrets of this node, on disk 0600. */
@@ -135,10 +179,10 @@ export class SecretsStore {
     return this.#held;
   }
 
-  /** Keeps the higher generation. @returns whether they are new. @throws IdentityError `secrets-other-role` */
+  /** Keeps the higher rank. @returns whether they are new. @throws IdentityError `secrets-other-role` */
   async put(secrets: Secrets): Promise<boolean> {
     this.#fitting(secrets);
-    if (this.#held !== undefined && secrets.generation <= this.#held.generation) return false;
+    if (this.#held !== undefined && !isNewer(secrets, this.#held)) return false;
     await writeStateFile(this.#path, `${JSON.stringify(secrets)}\n`);
     this.#held = secrets;
     return true;

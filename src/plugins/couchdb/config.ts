@@ -40,6 +40,11 @@ export function restartDigest(desired: CouchDbDesired, directory: string): strin
   return digestOf([ini(desired, [], ''), vmArgs(desired, directory), desired.settings.cookie]);
 }
 
+/** Tells one cookie from another and nothing about it. */
+export function cookieDigest({ cookie }: CouchDbSettings): string {
+  return digestOf(['cookie', cookie]);
+}
+
 /**
  * All files. `seeds` are node names to ask at start; only for a node that was emptied under a name known to the others,
  * since a node that was never in would join by them alone, without the document that keeps new databases off it.
@@ -93,6 +98,8 @@ function ini(desired: CouchDbDesired, seeds: readonly string[], digest: string):
     `state_dir = ${settings.dataDirectory}/data`,
     '[bornemisza]',
     `settings = ${digest}`,
+    '; Which cookie the process started with: 64 bits of a digest over more than 200 random ones.',
+    `cookie = ${cookieDigest(settings)}`,
   );
 }
 

@@ -147,6 +147,7 @@ export class Observer {
       nodeName: self,
       version: welcome.version,
       runningDigest: ours['settings'],
+      runningCookie: ours['cookie'],
       seedlist: cluster['seedlist'] ?? '',
       maintenance,
       allNodes: membership.all_nodes,

@@ -66,6 +66,8 @@ export interface Server {
   readonly version: string;
   /** The digest in the settings that it runs with; undefined: it was not started with our files. */
   readonly runningDigest: string | undefined;
+  /** The digest of the cookie that it runs with; undefined as above. */
+  readonly runningCookie: string | undefined;
   readonly seedlist: string;
   readonly maintenance: boolean;
   readonly allNodes: readonly string[];

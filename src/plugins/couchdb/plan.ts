@@ -9,7 +9,7 @@ import {
   refuse,
 } from './changes.ts';
 import { coordinatorOf, disagreement, documentOf, isFilling, memberNamed } from './cluster.ts';
-import { configFiles, restartDigest } from './config.ts';
+import { configFiles, cookieDigest, restartDigest } from './config.ts';
 import type { CouchDbDesired } from './desired.ts';
 import type { Identity, Observed, Proof, Server } from './observed.ts';
 import { planCluster } from './plan-cluster.ts';
@@ -100,12 +100,21 @@ function planFiles(
   const why = restartReason(desired, observed, directory, seeds, changes.length > 0);
   if (why === undefined || observed.restartPending) return { changes, waiting: undefined };
   // One node at a time is for those that serve; one that does not run takes nothing from anybody by starting.
-  if (!desired.mayRestart && observed.http.kind !== 'down')
+  if (!desired.mayRestart && observed.http.kind !== 'down' && !cookieRolled(desired, observed))
     return { changes, waiting: `a restart (${why}), which waits for its turn` };
   return {
     changes: [...changes, { kind: 'restart', summary: `restart CouchDB: ${why}` }],
     waiting: undefined,
   };
+}
+
+/**
+ * Another cookie is for all at once: a node that has it cannot connect to those that do not, so it would wait in maintenance
+ * for them, and they for it. It is short, and it also cuts the removed node's own connections.
+ */
+function cookieRolled({ settings }: CouchDbDesired, { http }: Observed): boolean {
+  if (http.kind !== 'up' || http.server.runningCookie === undefined) return false;
+  return http.server.runningCookie !== cookieDigest(settings);
 }
 
 function restartReason(

@@ -9,12 +9,20 @@ import {
   createSecrets,
   decodeSecrets,
   encodeSecrets,
+  notRolledFor,
+  outranks,
+  rankOf,
   rollSecrets,
   SecretsStore,
 } from '../../../src/daemon/identity/secrets.ts';
+import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
 import { codeOf } from './cluster.ts';
 
 const own = await createSecrets();
+const [db, app] = [
+  { role: 'db', peerId: createNodeKey().peerId },
+  { role: 'app', peerId: createNodeKey().peerId },
+] as const;
 
 t.test('the admin hash is what CouchDB computes itself', async (t) => {
   const [, derived, salt = '', rounds] = /^-pbkdf2:sha256-(\w+),(\w+),(\d+)$/.exec(own.admin.hash) ?? [];
@@ -23,8 +31,8 @@ t.test('the admin hash is what CouchDB computes itself', async (t) => {
 });
 
 t.test('a db node is told everything, an app node its own credentials, and never the cookie', async (t) => {
-  t.strictSame(answerSecretsRequest('db', own), own);
-  const answer = answerSecretsRequest('app', own);
+  t.strictSame(answerSecretsRequest(db, own), own);
+  const answer = answerSecretsRequest(app, own);
   t.strictSame(answer, { version: 1, kind: 'app', generation: 1, app: own.app });
   const sent = Buffer.from(encodeSecrets(answer ?? own)).toString();
   for (const secret of [own.cookie, own.authSecret, own.admin.password, own.admin.hash])
@@ -32,19 +40,26 @@ t.test('a db node is told everything, an app node its own credentials, and never
 });
 
 t.test('who has nothing says nothing', async (t) => {
-  t.equal(answerSecretsRequest('db', undefined), undefined);
-  const app = answerSecretsRequest('app', own);
-  t.equal(answerSecretsRequest('db', app), undefined, 'an app node knows nothing to tell');
-  t.equal(answerSecretsRequest('app', app), undefined);
+  t.equal(answerSecretsRequest(db, undefined), undefined);
+  const theirs = answerSecretsRequest(app, own);
+  t.equal(answerSecretsRequest(db, theirs), undefined, 'an app node knows nothing to tell');
+  t.equal(answerSecretsRequest(app, theirs), undefined);
 });
 
-t.test('rolling changes what a removed db node knew of the ways in', async (t) => {
-  const rolled = rollSecrets(own);
-  t.equal(rolled.generation, 2);
-  t.not(rolled.cookie, own.cookie);
-  t.not(rolled.authSecret, own.authSecret);
-  t.equal(rolled.admin.hash, own.admin.hash);
-});
+t.test(
+  'rolling changes what a removed db node knew of the ways in, and it is not told the new ones',
+  async (t) => {
+    t.strictSame(notRolledFor(own, [db.peerId]), [db.peerId]);
+    const rolled = rollSecrets(own, [db.peerId]);
+    t.strictSame(notRolledFor(rolled, [db.peerId, app.peerId]), [app.peerId]);
+    t.equal(answerSecretsRequest(db, rolled), undefined, 'also by a node that has not heard of its removal');
+    t.strictSame(answerSecretsRequest({ ...db, peerId: createNodeKey().peerId }, rolled), rolled);
+    t.equal(rolled.generation, 2);
+    t.not(rolled.cookie, own.cookie);
+    t.not(rolled.authSecret, own.authSecret);
+    t.equal(rolled.admin.hash, own.admin.hash);
+  },
+);
 
 t.test('secrets survive their encoding; anything else is refused without being quoted', async (t) => {
   t.strictSame(decodeSecrets(encodeSecrets(own)), own);
@@ -66,7 +81,7 @@ t.test('the store keeps the highest generation, 0600', async (t) => {
   const store = new SecretsStore(directory, 'db');
   await store.load();
   t.equal(store.get(), undefined);
-  t.ok(await store.put(rollSecrets(own)));
+  t.ok(await store.put(rollSecrets(own, [])));
   t.notOk(await store.put(own), 'an older one is not taken');
   const path = join(directory, 'secrets.json');
   t.equal((await stat(path)).mode & 0o777, 0o600);
@@ -80,7 +95,7 @@ t.test('the store keeps the highest generation, 0600', async (t) => {
 t.test('an app node does not take the secrets of a db node, whoever sends them', async (t) => {
   const store = new SecretsStore(t.testdir(), 'app');
   t.equal(await codeOf(() => store.put(own)), 'secrets-other-role');
-  const answer = answerSecretsRequest('app', own);
+  const answer = answerSecretsRequest(app, own);
   t.ok(answer !== undefined && (await store.put(answer)));
 });
 
@@ -90,4 +105,24 @@ t.test('the admin hash is the one that CouchDB made of the same password and sal
     '-pbkdf2:sha256-e615d84cd141b2ffcb2e23064049b0ed0648dec56c8721c07a21c152e2538a8a,0925b4124357de88b424b5c5ac57f46e,600000',
     'as a release of 3.5.0 kept it',
   );
+});
+
+t.test('of secrets made at once on both sides of a cut the same ones win everywhere', async (t) => {
+  const [one, other] = [rollSecrets(own, []), rollSecrets(own, [])];
+  t.not(rankOf(one), rankOf(other));
+  t.equal(outranks(rankOf(one), rankOf(other)), !outranks(rankOf(other), rankOf(one)));
+  const kept = [];
+  for (const order of [
+    [one, other],
+    [other, one],
+  ]) {
+    const store = new SecretsStore(t.testdir(), 'db');
+    for (const each of order) await store.put(each);
+    kept.push(store.get());
+  }
+  t.strictSame(kept[0], kept[1]);
+  t.ok(outranks('10-00000000', '9-ffffffff'), 'the generation is a number');
+  for (const odd of ['', 'x', '1-', '1-zzzzzzzz', '99999999999999-00000000'])
+    t.notOk(outranks(odd, rankOf(own)), `“${odd}” is no rank`);
+  t.notMatch(rankOf(own), own.cookie.slice(0, 6));
 });

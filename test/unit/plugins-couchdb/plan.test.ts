@@ -691,6 +691,14 @@ t.test('files', async (t) => {
     t.same(kinds(outlookOf(wanted, { ...stale, restartPending: true }, directory)), [], 'asked for once');
   });
 
+  t.test('another cookie is for all at once: nobody waits for its turn', async (t) => {
+    const { http } = seen;
+    if (http.kind !== 'up') throw new Error('the scene is up');
+    const server = { ...http.server, runningDigest: 'other', runningCookie: 'other' };
+    const noTurn = desired(1, three, { mayRestart: false });
+    t.same(kinds(outlookOf(noTurn, { ...seen, http: { kind: 'up', server } }, directory)), ['restart']);
+  });
+
   t.test('a node that was in and whose data is gone asks the others first', async (t) => {
     const emptied = observed(
       { self: 2, members: three, cluster: [2], maps: [], maintenance: [2], marker: undefined },

@@ -1,5 +1,10 @@
 /** Observed states of small clusters, for tables of plans. */
-import { clusterDigest, configFiles, restartDigest } from '../../../src/plugins/couchdb/config.ts';
+import {
+  clusterDigest,
+  configFiles,
+  cookieDigest,
+  restartDigest,
+} from '../../../src/plugins/couchdb/config.ts';
 import {
   couchDbDesired,
   type CouchDbDesired,
@@ -155,6 +160,7 @@ function server(facts: SceneFacts, wanted: CouchDbDesired): Server {
     nodeName: node(facts.self),
     version: '3.5.0',
     runningDigest: restartDigest(wanted, directory),
+    runningCookie: cookieDigest(wanted.settings),
     seedlist: '',
     maintenance: facts.maintenance?.includes(facts.self) === true,
     allNodes: connected.map(node),
