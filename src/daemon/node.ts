@@ -59,7 +59,7 @@ import { DEFAULT_ROLLOUT_OPTIONS, type RolloutNews, RolloutRunner } from './roll
 import { UpgradeTurn } from './rollout-turn.ts';
 import { settingsDigest } from './settings.ts';
 import { AdmissionListener } from './transport/admission.ts';
-import { signWith, verifyByPeerId } from './transport/node-key.ts';
+import { signWith, verifyByPeerId } from './identity/node-key.ts';
 import { TransportError } from './transport/errors.ts';
 import { Transport } from './transport/transport.ts';
 import { VERSION } from './version.ts';

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { TokenAnswer } from '../../daemon/control/api.ts';
+import { TOKEN_DEFAULT_MS, TOKEN_LEAST_MS, TOKEN_MOST_MS } from '../../daemon/identity/token-life.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { ControlClient } from '../client.ts';
@@ -9,10 +10,6 @@ import { instances, whyNone } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { addVerb, type CommonOptions, roleOption } from '../verb.ts';
-
-const MIN_TTL_MS = 60_000;
-const MAX_TTL_MS = 86_400_000;
-const DEFAULT_TTL_MS = 3_600_000;
 
 interface TokenOptions extends CommonOptions {
   readonly role: Role;
@@ -36,7 +33,7 @@ export function addToken(program: Command, io: Io): void {
     .addOption(
       new Option('--ttl <duration>', 'how long it lives, 1m to 24h')
         .argParser(timeToLive)
-        .default(DEFAULT_TTL_MS, '1h'),
+        .default(TOKEN_DEFAULT_MS, '1h'),
     )
     .action(async (options: TokenOptions) => {
       const answer = await create(options);
@@ -75,7 +72,7 @@ async function create({ role, ttl, root = '' }: TokenOptions): Promise<TokenAnsw
 
 function timeToLive(text: string): number {
   const ms = parseDuration(text);
-  if (ms === undefined || ms < MIN_TTL_MS || ms > MAX_TTL_MS) {
+  if (ms === undefined || ms < TOKEN_LEAST_MS || ms > TOKEN_MOST_MS) {
     throw new InvalidArgumentError('It must be a duration from 1m to 24h, e.g. 30m.');
   }
   return ms;

@@ -10,6 +10,7 @@ import { z } from 'zod';
 import { isAbout } from '../audit.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
+import { TOKEN_DEFAULT_MS, TOKEN_LEAST_MS, TOKEN_MOST_MS } from '../identity/token-life.ts';
 import type {
   AuditEntry,
   Done,
@@ -59,9 +60,9 @@ const requests = {
     role,
     ttlMs: z
       .int()
-      .min(60_000)
-      .max(24 * 3_600_000)
-      .default(3_600_000),
+      .min(TOKEN_LEAST_MS)
+      .max(TOKEN_MOST_MS)
+      .default(TOKEN_DEFAULT_MS),
   }),
   remove: z.strictObject({
     node: z.string().min(1).max(200),

@@ -10,6 +10,7 @@ import { privateKeyFromRaw, publicKeyFromRaw } from '@libp2p/crypto/keys';
 import type { Ed25519PrivateKey } from '@libp2p/interface';
 import { peerIdFromPublicKey, peerIdFromString } from '@libp2p/peer-id';
 import type { PeerId } from '../membership/types.ts';
+import type { Verify } from '../wire/record.ts';
 import { IdentityError, shown } from './errors.ts';
 
 /** What a PeerId is proved by. One per role instance; it never leaves the machine. */
@@ -30,6 +31,8 @@ export interface NodeKey {
 const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
 /** An Ed25519 PeerId has 52 characters; more is not worth decoding. */
 const PEER_ID_CHARACTERS = 64;
+/** As many as a digest has entries, and some that are gone. A KeyObject is about 1 KB. */
+const MAX_CACHED_KEYS = 1024;
 const DOMAIN = /^[a-z][a-z0-9-]{0,31}$/;
 
 export function createNodeKey(): NodeKey {
@@ -52,17 +55,34 @@ export function nodeKeyFromPem(pem: string): NodeKey {
 }
 
 function fromKeyObject(key: KeyObject): NodeKey {
-  const jwk = key.export({ format: 'jwk' });
-  const publicKey = Buffer.from(jwk.x ?? '', 'base64url');
-  const seed = Buffer.from(jwk.d ?? '', 'base64url');
+  const publicKey = rawPublic(key);
   return {
     peerId: peerIdOf(publicKey),
     publicKey,
     key,
     pem: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
-    libp2p: privateKeyFromRaw(Buffer.concat([seed, publicKey])) as Ed25519PrivateKey,
+    libp2p: libp2pKey(key),
     sign: (domain, payload) => signBytes(null, inDomain(domain, payload), key),
   };
+}
+
+function rawPublic(key: KeyObject): Buffer {
+  const { x } = (key.type === 'private' ? createPublicKey(key) : key).export({ format: 'jwk' });
+  if (x === undefined || key.asymmetricKeyType !== 'ed25519') throw new TypeError('a node key is Ed25519');
+  return Buffer.from(x, 'base64url');
+}
+
+/** The PeerId of an Ed25519 key, private or public. */
+export function peerIdOfKey(key: KeyObject): PeerId {
+  return peerIdOf(rawPublic(key));
+}
+
+/** The same key as libp2p wants it. */
+export function libp2pKey(key: KeyObject): Ed25519PrivateKey {
+  const { d } = key.export({ format: 'jwk' });
+  if (d === undefined) throw new TypeError('the node key has no private half');
+  const raw = Buffer.concat([Buffer.from(d, 'base64url'), rawPublic(key)]);
+  return privateKeyFromRaw(raw) as Ed25519PrivateKey;
 }
 
 /** The PeerId, in text, of a raw Ed25519 public key. @throws IdentityError `peer-id-malformed` */
@@ -108,6 +128,29 @@ export function verify(peerId: PeerId, domain: string, payload: Uint8Array, sign
   } catch {
     return false;
   }
+}
+
+/** For what separates its purposes itself. Deterministic (RFC 8032): a pure function of key and bytes. 0.05 ms. */
+export function signWith(key: KeyObject): (bytes: Uint8Array) => Uint8Array {
+  return (bytes) => new Uint8Array(signBytes(null, bytes, key));
+}
+
+/** Checks such signatures by the key in the PeerId itself, kept ready. Never throws; 0.1 ms. */
+export function verifyByPeerId(): Verify {
+  const keys = new Map<PeerId, KeyObject>();
+  return (author, bytes, signature) => {
+    try {
+      let key = keys.get(author);
+      if (key === undefined) {
+        key = keyObjectOf(author);
+        if (keys.size >= MAX_CACHED_KEYS) keys.clear();
+        keys.set(author, key);
+      }
+      return verifyBytes(null, bytes, key, signature);
+    } catch {
+      return false;
+    }
+  };
 }
 
 /** A signature made for one purpose must mean nothing for another. */

@@ -6,6 +6,7 @@ import type { PeerId, Role } from '../membership/types.ts';
 import { IdentityError } from './errors.ts';
 import { parseAddress, parsePort } from './names.ts';
 import { fileError, readDecoded, writeNewStateFile, writeStateFile } from './state.ts';
+import { TOKEN_LEAST_MS, TOKEN_MOST_MS } from './token-life.ts';
 import { createToken, formatToken, storedKeyBehind, storedKeyOf } from './tokens.ts';
 
 /**
@@ -17,8 +18,6 @@ import { createToken, formatToken, storedKeyBehind, storedKeyOf } from './tokens
 /** More than a founder ever adds machines at once. */
 const LIVE_TOKENS = 64;
 const MINUTE_MS = 60_000;
-export const DEFAULT_TTL_MS = 60 * MINUTE_MS;
-const MAX_TTL_MS = 7 * 24 * 60 * MINUTE_MS;
 /** For so long after its end a token is answered as expired, not as unknown. */
 const KEPT_MS = 24 * 60 * MINUTE_MS;
 /** How long the door stays open for a joiner whose answer was lost. */
@@ -92,7 +91,7 @@ export class TokenStore {
     readonly nowMs: number;
   }): Promise<{ readonly token: string; readonly id: string; readonly expiresAtMs: number }> {
     const { role, ttlMs, nowMs } = request;
-    if (!(ttlMs >= MINUTE_MS && ttlMs <= MAX_TTL_MS)) throw wrongTtl();
+    if (!(ttlMs >= TOKEN_LEAST_MS && ttlMs <= TOKEN_MOST_MS)) throw wrongTtl();
     if ((await this.#swept(nowMs)).length >= LIVE_TOKENS) throw tooMany();
     const { peerId, cluster, rootFingerprint } = this.#issuer;
     const token = createToken({
@@ -213,7 +212,7 @@ export class TokenStore {
 }
 
 function wrongTtl(): IdentityError {
-  const message = 'A token lives from one minute to seven days.';
+  const message = 'A token lives from one minute to 24 hours.';
   return new IdentityError({ code: 'token-ttl', message, next: 'Give another --ttl, such as 1h.' });
 }
 

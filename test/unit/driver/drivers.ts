@@ -13,7 +13,7 @@ import type {
   NodeRecord,
   PeerId,
 } from '../../../src/daemon/membership/types.ts';
-import { peerIdOf, signWith, verifyByPeerId } from '../../../src/daemon/transport/node-key.ts';
+import { peerIdOfKey, signWith, verifyByPeerId } from '../../../src/daemon/identity/node-key.ts';
 import { Transport } from '../../../src/daemon/transport/transport.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 import { loopback } from '../transport/nodes.ts';
@@ -81,7 +81,7 @@ export async function makeHost(t: Test, name: string, address = loopback()): Pro
   const { privateKey: key } = generateKeyPairSync('ed25519');
   const directory = await mkdtemp(join(tmpdir(), 'bornemisza-driver-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
-  const self: Admitted = { peerId: peerIdOf(key), name: `${name}/app`, role: 'app', address };
+  const self: Admitted = { peerId: peerIdOfKey(key), name: `${name}/app`, role: 'app', address };
   return { key, self, directory };
 }
 

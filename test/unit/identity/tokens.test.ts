@@ -140,7 +140,7 @@ t.test('the door is open while a token lives, and a little longer for an answer 
 
 t.test('tokens are bounded in number and in life, and forgotten a day after their end', async (t) => {
   const { tokens, directory } = await store(t);
-  for (const ttlMs of [0, 59_999, 8 * 24 * HOUR_MS, Number.NaN]) {
+  for (const ttlMs of [0, 59_999, 24 * HOUR_MS + 1, Number.NaN]) {
     t.equal(await codeOf(() => tokens.create({ ...request, ttlMs })), 'token-ttl');
   }
   for (let count = 0; count < 64; count += 1) await tokens.create(request);

@@ -2,7 +2,7 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import type { Test } from 'tap';
 import type { PeerId } from '../../../src/daemon/membership/types.ts';
 import type { GossipVerdict } from '../../../src/daemon/transport/gossip.ts';
-import { peerIdOf } from '../../../src/daemon/transport/node-key.ts';
+import { peerIdOfKey } from '../../../src/daemon/identity/node-key.ts';
 import { Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
 
 let lastHost = 0;
@@ -75,7 +75,7 @@ export function makeNode(init: NodeInit = {}): TestNode {
   );
   const node: TestNode = {
     key,
-    peer: peerIdOf(key),
+    peer: peerIdOfKey(key),
     address,
     transport,
     members,

@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import type { Accusation, Message, NodeRecord, SignedRecord } from '../../../src/daemon/membership/types.ts';
-import { peerIdOf, signWith } from '../../../src/daemon/transport/node-key.ts';
+import { peerIdOfKey, signWith } from '../../../src/daemon/identity/node-key.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 
 /** Ed25519 keys made of one repeated byte: the same in every run. RFC 8410 gives the DER prefix. */
@@ -14,7 +14,7 @@ export function fixedKey(byte: number): KeyObject {
 }
 
 export const KEYS = [fixedKey(1), fixedKey(2), fixedKey(3)] as const;
-export const PEERS = KEYS.map(peerIdOf) as [string, string, string];
+export const PEERS = KEYS.map(peerIdOfKey) as [string, string, string];
 
 export const SMALL: NodeRecord = {
   peerId: PEERS[0],

@@ -1,0 +1,4 @@
+/** How long a token may live. A machine that is not there within a day gets a fresh one; it is made in a second. */
+export const TOKEN_LEAST_MS = 60_000;
+export const TOKEN_MOST_MS = 24 * 3_600_000;
+export const TOKEN_DEFAULT_MS = 3_600_000;
