@@ -59,10 +59,19 @@ const label = z
   );
 const address = z.string().refine(isIPv4, 'must be an IPv4 address, e.g. "10.0.0.11"');
 const port = z.int().min(1).max(65535);
+const isSeed = (text: string): boolean => {
+  const [host = '', at, ...rest] = text.split(':');
+  return rest.length === 0 && isIPv4(host) && (at === undefined || port.safeParse(Number(at)).success);
+};
 const network = z.string().refine((text) => {
   const [base, bits, ...rest] = text.split('/');
   return rest.length === 0 && isIPv4(base ?? '') && /^\d+$/.test(bits ?? '') && Number(bits) <= 32;
 }, 'must be an IPv4 network, e.g. "10.0.0.0/24"');
+/** A name of a service, such as `_bornemisza._tcp.shop.internal` (RFC 2782). */
+const dnsName = z
+  .string()
+  .max(253)
+  .regex(/^[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)+$/i, 'must be a DNS name');
 /** IFNAMSIZ in linux/if.h is 16 with the closing zero. */
 const device = z.string().regex(/^[A-Za-z0-9_.-]{1,15}$/, 'must be the name of a network device');
 const absolutePath = z
@@ -137,9 +146,10 @@ const schema = z.strictObject({
     .strictObject({
       preset: z.enum(['lan', 'wan', 'test']).default('lan'),
       seeds: z
-        .array(z.string().regex(/^[0-9.]+(:\d+)?$/, 'must be ADDRESS or ADDRESS:PORT'))
+        .array(z.string().refine(isSeed, 'must be ADDRESS or ADDRESS:PORT, e.g. "10.0.0.11"'))
         .max(32)
         .default([]),
+      srv: dnsName.optional(),
     })
     .prefault({}),
   health: z

@@ -41,6 +41,7 @@ import { fetchSecrets, renewCertificate, serveExchange } from './node-exchange.t
 import { changeInWords, countsOf, memberRows, warningsOf } from './node-report.ts';
 import { NodePlugins } from './node-plugins.ts';
 import { keepDbSecrets, SECRETS_TAG } from './node-secrets.ts';
+import { SeedSearch } from './seed-search.ts';
 import { LEFT } from './identity/removal.ts';
 import { rankOf } from './identity/secrets.ts';
 import { driverRoster, presentedChain } from './node-roster.ts';
@@ -71,6 +72,7 @@ const TICK_MS = 1000;
 /** The load average travels only when it moved by this much (× 100), so that a quiet cluster stays quiet. */
 const LOAD_STEP = 100;
 const RENEWAL_LOOK_MS = 3_600_000;
+const EXPIRED_LOOK_MS = 3000;
 /** A node that left stays to be looked at for a while before its certificate is taken back. */
 const LEFT_RETIRE_MS = 120_000;
 /** An edge that was told to go stays up this long, so that what is under way can end. */
@@ -129,6 +131,7 @@ export class Node {
   #admission: AdmissionListener | undefined;
   #plugins!: NodePlugins;
   #notifier: Notifier | undefined;
+  #seeds!: SeedSearch;
   #effective!: EffectiveView;
   #rollout!: RolloutRunner;
   #couchdb: CouchDbStatus | undefined;
@@ -300,7 +303,39 @@ export class Node {
       throw listenRefused(error);
     });
     serveExchange(this.#exchange());
+    this.#seeds = this.#seedSearch();
     this.#evaluate();
+  }
+
+  #seedSearch(): SeedSearch {
+    const { clock, log } = this.#dependencies;
+    const { membership, network } = this.#config;
+    return new SeedSearch(
+      {
+        seeds: membership.seeds,
+        srv: membership.srv,
+        joined: this.#identity.seeds,
+        own: { address: this.#identity.address, port: this.#config.libp2pPort },
+        privateNetwork: network.private_network,
+      },
+      {
+        alone: () => this.#transport.peers().length === 0 && this.#identity.roster.members().length > 1,
+        find: (address, port) => this.#transport.find(address, port),
+        nowMs: () => clock.monotonicMs(),
+        found: (peer, where) => {
+          const name = this.#nameOf(peer);
+          const summary = `found ${name} at ${where}, where its record does not say that it is`;
+          this.#audit.append({
+            kind: 'daemon',
+            summary,
+            trigger: 'no member answered',
+            subjects: [name],
+            result: 'ok',
+          });
+        },
+        note: (detail) => log.debug(detail, 'looking for members'),
+      },
+    );
   }
 
   #startHealth(): void {
@@ -605,6 +640,7 @@ export class Node {
     void this.#pushStatus(false);
     if (this.#phase === 'running' && this.#notifier?.tick() === true) this.#shareFacts();
     if (!this.#fetching) void this.#keepSecrets();
+    this.#seeds.look();
     void this.#retireTheLeft();
     this.#rollout
       .look()
@@ -614,7 +650,7 @@ export class Node {
           'the rollout cannot go on here',
         ),
       );
-    if (clock.monotonicMs() - this.#renewalLookedMs > RENEWAL_LOOK_MS) void this.#renew();
+    if (clock.monotonicMs() - this.#renewalLookedMs > this.#renewalPauseMs()) void this.#renew();
   }
 
   #auditGuards(before: readonly string[]): void {
@@ -687,6 +723,12 @@ export class Node {
     } finally {
       this.#fetching = false;
     }
+  }
+
+  /** With a certificate that ended, peers' HAProxies turn this node away: whoever comes back after long asks until it has one. */
+  #renewalPauseMs(): number {
+    const ended = this.#dependencies.clock.wallMs() > this.#identity.certificate.notAfterMs;
+    return ended ? EXPIRED_LOOK_MS : RENEWAL_LOOK_MS;
   }
 
   async #renew(): Promise<void> {

@@ -58,11 +58,7 @@ const requests = {
   leave: z.strictObject({ force: z.boolean().default(false) }),
   token: z.strictObject({
     role,
-    ttlMs: z
-      .int()
-      .min(TOKEN_LEAST_MS)
-      .max(TOKEN_MOST_MS)
-      .default(TOKEN_DEFAULT_MS),
+    ttlMs: z.int().min(TOKEN_LEAST_MS).max(TOKEN_MOST_MS).default(TOKEN_DEFAULT_MS),
   }),
   remove: z.strictObject({
     node: z.string().min(1).max(200),

@@ -122,7 +122,7 @@ type Attempt = (signal: AbortSignal) => Promise<Admitted>;
 async function persist(options: JoinOptions, token: Token, attempt: Attempt): Promise<Admitted> {
   const endMs = performance.now() + (options.timeoutMs ?? JOIN_MS);
   for (let refusals = 0; ; await sleep(PAUSE_MS)) {
-    const leftMs = Math.max(1, endMs - performance.now());
+    const leftMs = Math.max(1, Math.ceil(endMs - performance.now()));
     try {
       return await attempt(AbortSignal.timeout(Math.min(ATTEMPT_MS, leftMs)));
     } catch (error) {

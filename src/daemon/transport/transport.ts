@@ -256,6 +256,31 @@ export class Transport {
   }
 
   /**
+   * Dials an address of which is not known who listens there, and links with it if that is a member. Rejects with
+   * TransportError; `not-admitted`: somebody else listens there.
+   *
+   * @returns who it is
+   */
+  async find(address: string, port: number): Promise<PeerId> {
+    if (this.#closed || this.#libp2p === undefined)
+      throw new TransportError('closed', 'the transport is not running');
+    const signal = AbortSignal.timeout(this.#timing.dialTimeoutMs);
+    let connection: Connection | undefined;
+    try {
+      connection = await this.#libp2p.dial(multiaddr(`/ip4/${address}/tcp/${port}`), { signal, force: true });
+      const peer = connection.remotePeer.toString();
+      if (peer === this.self || !this.#gate.isMember(peer))
+        throw new TransportError('not-admitted', `${peer} at ${address}:${port} is no other member`);
+      await this.#greet(connection, peer, signal);
+      return peer;
+    } catch (error) {
+      const failure = dialError(error, `${address}:${port}`);
+      if (connection !== undefined) cut(connection, failure);
+      throw failure;
+    }
+  }
+
+  /**
    * The link is gone for both of us from this moment; what was sent before is flushed as far as that is quick, unless
    * the peer is no member any more.
    */

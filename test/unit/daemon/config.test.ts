@@ -98,8 +98,8 @@ const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])
   ['a preset that is none', `${LEAST}[membership]\npreset = "fast"\n`, /membership\.preset: .*"lan"/],
   [
     'a seed with a name',
-    `${LEAST}[membership]\nseeds = ["app2:4101"]\n`,
-    /membership\.seeds\.0: must be ADDRESS or ADDRESS:PORT/,
+    `${LEAST}[membership]\nseeds = ["10.0.0.12", "app2:4101", "10.0.0.12:0", "10.0.0.1:2:3", "1.2.3.999"]\n`,
+    /membership\.seeds\.1: must be ADDRESS or ADDRESS:PORT.*seeds\.2.*seeds\.3.*seeds\.4/,
   ],
   ['a check each millisecond', `${LEAST}[health]\ninterval_ms = 1\n`, /health\.interval_ms: .*100/],
   [

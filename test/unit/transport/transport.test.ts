@@ -161,6 +161,24 @@ t.test('an impostor at the right address is not the peer', async (t) => {
   t.same(b.events, []);
 });
 
+t.test(
+  'who is found at an address alone is linked with if it is a member, and with nobody else',
+  async (t) => {
+    const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
+    t.equal(await a.transport.find(b.address, PORT), b.peer);
+    t.same(a.transport.peers(), [b.peer]);
+    await until('b has the link as well', () => b.transport.peers().includes(a.peer));
+    t.equal(await a.transport.find(b.address, PORT), b.peer, 'once more changes nothing');
+    t.equal(a.transport.peers().length, 1);
+    const [stranger] = (await cluster(t, 1)) as [TestNode];
+    await t.rejects(a.transport.find(stranger.address, PORT), /denyOutbound|no other member/);
+    await t.rejects(a.transport.find(a.address, PORT), /./, 'itself');
+    await t.rejects(a.transport.find(b.address, 9), { code: 'connection-refused' });
+    t.same(a.transport.peers(), [b.peer]);
+    t.same(stranger.events, []);
+  },
+);
+
 t.test('a question gets its answer, within its bounds', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   b.transport.handle('/bornemisza/echo/1', (from, question) => {
