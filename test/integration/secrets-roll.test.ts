@@ -34,10 +34,10 @@ const cookieInUse = ({ host }: Instance): Promise<string> => host.readFile('/var
 /** Asks the databases through the app role's listener. @returns what ends it, and gives the longest time without an answer, ms */
 function watchOutage(): () => Promise<number> {
   const ask = ['curl', '-sS', '-o', '/dev/null', '-f', '--max-time', '2', 'http://127.0.0.1:5984/_up'];
-  let ended = false;
+  const over = new AbortController();
   let longestMs = 0;
   const watching = (async () => {
-    for (let goodMs = performance.now(); !ended; ) {
+    for (let goodMs = performance.now(); !over.signal.aborted; ) {
       const { code } = await app1.host.exec(ask);
       if (code === 0) {
         longestMs = Math.max(longestMs, performance.now() - goodMs);
@@ -46,7 +46,7 @@ function watchOutage(): () => Promise<number> {
     }
   })();
   return async () => {
-    ended = true;
+    over.abort();
     await watching;
     return longestMs;
   };
