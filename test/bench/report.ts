@@ -3,7 +3,7 @@
  * The last line says against which of the stated numbers the run fell short. A benchmark that ran to its end has exit code
  * 0 whatever it found: it measures, tests decide.
  */
-export type Subject = 'bornemisza' | 'serf' | 'simulator';
+export type Subject = 'bornemisza' | 'serf' | 'simulator' | 'bare';
 type Row = Readonly<Record<string, string | number | boolean | readonly string[]>>;
 
 export interface Times {

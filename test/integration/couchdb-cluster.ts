@@ -76,6 +76,11 @@ export class Node implements Asked {
       await mkdir(join(this.directory, name), { recursive: true });
   }
 
+  /** CouchDB's own process. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   get running(): boolean {
     return this.#child !== undefined;
   }

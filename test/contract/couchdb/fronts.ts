@@ -1,9 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
+import { rmSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Apart } from './apart.ts';
 import type { CertificateKind, DistCertificates } from './certificates.ts';
 
 /** How a node is to be started; what is left out is as in the recorded cluster. */
@@ -24,8 +27,9 @@ export type StartOptions = {
 
 /** Short enough that a frozen node is missed soon, long enough for a busy machine. */
 const netTickTimeSeconds = 5;
-const startTimeoutMs = 30_000;
+const startTimeoutMs = 90_000;
 const port = 5984;
+const distributionPort = 9100;
 const release = process.env.LAB_COUCHDB;
 const program =
   release === undefined
@@ -34,19 +38,43 @@ const program =
 
 /** The real release needs its own defaults first, and every node its distribution port without an epmd. */
 const releaseIni = release === undefined ? [] : [join(release, 'etc/default.ini')];
-const releaseArgs = release === undefined ? [] : ['-start_epmd false', '-erl_epmd_port 9100', '+Bd -noinput'];
+const releaseArgs =
+  release === undefined
+    ? []
+    : [
+        '-start_epmd false',
+        `-erl_epmd_port ${distributionPort}`,
+        '-kernel prevent_overlapping_partitions false',
+        '+Bd -noinput',
+        '-os_mon start_cpu_sup false start_memsup false disk_almost_full_threshold 1.0',
+      ];
+/** Not the recorded `monster`: a release refuses to start with the cookie that everybody knows. */
+const cookie = 'throwawaycookie0123456789';
+
+/** What is still open when the process is ended from outside. */
+const open = new Set<Fronts>();
+process.once('exit', () => {
+  for (const fronts of open) fronts.abandon();
+});
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 
 /** Fronts of one recorded cluster, node N on loopback address `base`N, where the recording has 10.77.0.N. */
 export class Fronts {
   readonly base: string;
+  /** A release runs, not the stand-in. */
+  readonly real = release !== undefined;
   readonly #dir: string;
+  /** Undefined: all on loopback addresses of one machine. */
+  readonly #apart: Apart | undefined;
   readonly #certificates: DistCertificates;
   readonly #running = new Map<number, ChildProcess>();
   readonly #bind = new Map<number, string>();
 
-  private constructor(base: string, dir: string, certificates: DistCertificates) {
+  private constructor(base: string, dir: string, certificates: DistCertificates, apart?: Apart) {
     this.base = base;
     this.#dir = dir;
+    this.#apart = apart;
+    open.add(this);
     this.#certificates = certificates;
   }
 
@@ -57,6 +85,43 @@ export class Fronts {
       await mkdtemp(join(tmpdir(), 'couch-replay-')),
       certificates,
     );
+  }
+
+  /** Each in a network namespace of its own, at the recorded addresses, so that links can be cut. Needs root. */
+  static async createApart(certificates: DistCertificates): Promise<Fronts> {
+    const dir = await mkdtemp(join(tmpdir(), 'couch-replay-'));
+    const apart = await Apart.create(dir, port);
+    return new Fronts(apart.base, dir, certificates, apart);
+  }
+
+  /** The node is behind a cut cable, for the other nodes; its HTTP is still reached. */
+  async cut(node: number): Promise<void> {
+    await this.#apart?.cut(node, distributionPort);
+  }
+
+  async heal(node: number): Promise<void> {
+    await this.#apart?.heal(node);
+  }
+
+  /** One request. @throws Error when nobody answers */
+  async ask(
+    node: number,
+    method: string,
+    path: string,
+    headers: Record<string, string>,
+    body: string | undefined,
+  ): Promise<{ status: number; text: string; cookie: string | undefined }> {
+    const where =
+      this.#apart === undefined
+        ? { host: this.#bind.get(node) ?? `${this.base}${node}`, port }
+        : { socketPath: this.#apart.socket(node) };
+    const length = body === undefined ? {} : { 'Content-Length': String(Buffer.byteLength(body)) };
+    const sent = request({ ...where, method, path, headers: { ...headers, ...length }, agent: false });
+    sent.end(body);
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    let text = '';
+    for await (const chunk of response.setEncoding('utf8')) text += String(chunk);
+    return { status: response.statusCode ?? 0, text, cookie: response.headers['set-cookie']?.[0] };
   }
 
   /** The recording's addresses turned into this run's. */
@@ -79,7 +144,8 @@ export class Fronts {
     if (options.wipe !== false) await rm(dir, { recursive: true, force: true });
     await mkdir(dir, { recursive: true });
     await this.#write(node, dir, options);
-    const child = spawn(program, [], {
+    const [command, ...argv] = this.#apart?.inside(node, [program]) ?? [program];
+    const child = spawn(command as string, argv, {
       env: {
         PATH: `${dirname(process.execPath)}:${process.env.PATH}`,
         STANDIN_NODE: process.execPath,
@@ -98,21 +164,20 @@ export class Fronts {
   async #untilUp(node: number, child: ChildProcess): Promise<void> {
     const deadline = Date.now() + startTimeoutMs;
     while (Date.now() < deadline && child.exitCode === null) {
-      const answered = await fetch(this.url(node, '/_session')).then(
+      const answered = await this.ask(node, 'GET', '/_session', {}, undefined).then(
         () => true,
         () => false,
       );
       if (answered) return;
       await sleep(30);
     }
-    throw new Error(`node ${node} did not start`);
+    throw new Error(`node ${node} did not start (${child.exitCode ?? child.signalCode ?? 'running'})`);
   }
 
   async #write(node: number, dir: string, options: StartOptions): Promise<void> {
     const fresh = options.wipe !== false;
     await writeFile(join(dir, 'vm.args'), await this.#vmArgs(node, dir, options));
-    if (options.cookieFile)
-      await writeFile(join(dir, '.erlang.cookie'), 'monster', { mode: 0o400, flag: 'w' });
+    if (options.cookieFile) await writeFile(join(dir, '.erlang.cookie'), cookie, { mode: 0o400, flag: 'w' });
     const bind = options.bind ?? `${this.base}${node}`;
     this.#bind.set(node, bind);
     const ini = ['[chttpd]', `port = ${port}`, `bind_address = ${bind}`];
@@ -137,9 +202,9 @@ export class Fronts {
   async #vmArgs(node: number, dir: string, options: StartOptions): Promise<string> {
     const address = `${this.base}${node}`;
     const lines = [`-name ${options.name === undefined ? `couchdb@${address}` : this.here(options.name)}`];
-    if (!options.cookieFile) lines.push(`-setcookie ${options.cookie ?? 'monster'}`);
+    if (!options.cookieFile) lines.push(`-setcookie ${options.cookie ?? cookie}`);
     lines.push(`-kernel inet_dist_use_interface {${address.replaceAll('.', ',')}}`);
-    lines.push('-kernel inet_dist_listen_min 9100', '-kernel inet_dist_listen_max 9100');
+    lines.push(`-kernel inet_dist_listen_min ${distributionPort} inet_dist_listen_max ${distributionPort}`);
     lines.push(`-kernel net_ticktime ${netTickTimeSeconds}`);
     lines.push(...releaseArgs);
     if (options.tls !== undefined) {
@@ -170,8 +235,17 @@ export class Fronts {
     this.#running.get(node)?.kill('SIGCONT');
   }
 
+  /** At the end of the process, where nothing can be waited for. */
+  abandon(): void {
+    for (const child of this.#running.values()) child.kill('SIGKILL');
+    this.#apart?.abandon();
+    rmSync(this.#dir, { recursive: true, force: true });
+  }
+
   async close(): Promise<void> {
     await Promise.all([...this.#running.keys()].map((node) => this.stop(node, 'SIGKILL')));
+    open.delete(this);
+    await this.#apart?.close();
     await rm(this.#dir, { recursive: true, force: true });
   }
 }

@@ -5,14 +5,17 @@ import { DistCertificates } from './certificates.ts';
 import { Fronts } from './fronts.ts';
 import { type Exchange, type Manifest, type Outcome, Replay, type Scenario } from './replay.ts';
 
-/** The share of transcripts.jsonl that must be answered as recorded. */
-const wantedShare = 0.8;
-/** The long scenario beside the short ones, which mostly wait. */
-const lanes = 3;
+/** Cutting a link takes network namespaces. */
+const mayCut = process.getuid?.() === 0;
+const real = process.env.LAB_COUCHDB !== undefined;
+/** The share that must be answered as recorded. Most of the second recording is about cuts. */
+const wantedShare = { 'transcripts.jsonl': real ? 0.95 : 0.8, 'transcripts-2.jsonl': mayCut ? 0.55 : 0.1 };
+/** The long scenario beside the short ones, which mostly wait; releases weigh more. */
+const lanes = real ? 1 : 3;
 /** How many exchanges were recorded in all; of the second recording only what is replayed is kept here. */
 const recorded = { 'transcripts.jsonl': 804, 'transcripts-2.jsonl': 1037 };
-/** A minute on two free cores; the machine may be shared. */
-const timeoutMs = 400_000;
+/** A minute on two free cores, a release eight; the machine may be shared. */
+const timeoutMs = real ? 1_200_000 : 400_000;
 
 const read = async (file: string) => await readFile(join(import.meta.dirname, file), 'utf8');
 const exchangesOf = async (file: string) =>
@@ -27,7 +30,10 @@ const exchanges = {
 };
 
 async function replay(scenario: Scenario): Promise<Outcome[]> {
-  const fronts = await Fronts.create(new DistCertificates());
+  const certificates = new DistCertificates();
+  const fronts = await (scenario.apart === true
+    ? Fronts.createApart(certificates)
+    : Fronts.create(certificates));
   try {
     return await new Replay(fronts, exchanges[scenario.file], manifest).run(scenario);
   } finally {
@@ -39,22 +45,31 @@ async function replayAll(scenarios: Scenario[]): Promise<Outcome[]> {
   const waiting = [...scenarios];
   const outcomes: Outcome[] = [];
   const lane = async () => {
-    for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
-      outcomes.push(...(await replay(next)));
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      const beganMs = performance.now();
+      const its = await replay(next);
+      const held = its.filter(({ difference }) => difference === undefined).length;
+      const seconds = Math.round((performance.now() - beganMs) / 1000);
+      console.log(`# ${next.name}: ${held} of ${its.length} in ${seconds} s`);
+      outcomes.push(...its);
+    }
   };
   await Promise.all(Array.from({ length: lanes }, lane));
   return outcomes;
 }
 
 function reasonFor({ file, number }: Outcome): string | undefined {
-  return file === 'transcripts.jsonl' ? manifest.notHeld[number] : undefined;
+  const key = file === 'transcripts.jsonl' ? String(number) : `${file} ${number}`;
+  return (real ? manifest.realMayDiffer : manifest.notHeld)[key];
 }
 
 t.setTimeout(timeoutMs);
 t.test('the front answers as the recorded cluster did', { timeout: timeoutMs }, async (t) => {
   const only = process.env.REPLAY_ONLY;
   const outcomes = await replayAll(
-    manifest.scenarios.filter(({ name }) => only === undefined || name.includes(only)),
+    manifest.scenarios.filter(
+      ({ name, apart }) => (only === undefined || name.includes(only)) && (apart !== true || mayCut),
+    ),
   );
   for (const outcome of outcomes) {
     if (outcome.difference === undefined || reasonFor(outcome) !== undefined) continue;
@@ -68,12 +83,17 @@ t.test('the front answers as the recorded cluster did', { timeout: timeoutMs }, 
     console.log(
       `# ${file}: ${held} of ${recorded[file]} exchanges answered as recorded (${(share * 100).toFixed(1)} %)`,
     );
-    if (only === undefined && file === 'transcripts.jsonl')
-      t.ok(share >= wantedShare, 'enough of it is answered as recorded');
+    if (only === undefined) t.ok(share >= wantedShare[file], `enough of ${file} is answered as recorded`);
   }
-  for (const [number, reason] of Object.entries(manifest.notHeld)) {
-    console.log(`# not held: ${number} ${exchanges['transcripts.jsonl'][Number(number)]?.name}: ${reason}`);
+  for (const outcome of real ? outcomes : []) {
+    if (outcome.difference === undefined) continue;
+    const { file, number, name, difference } = outcome;
+    console.log(
+      `# otherwise: ${file} ${number} ${name}: ${difference} (${reasonFor(outcome) ?? 'not explained'})`,
+    );
   }
+  for (const [which, reason] of real ? [] : Object.entries(manifest.notHeld))
+    console.log(`# need not be held: ${which}: ${reason}`);
   for (const [part, reason] of Object.entries(manifest.notReplayed))
     console.log(`# transcripts-2.jsonl, not replayed: ${part}: ${reason}`);
 });

@@ -38,6 +38,11 @@ export type Step =
   | { twin: { db: string; wins: number; loses: number; holders: number[]; loserHolders: number[] } }
   | { favour: { db: string; holders: number[]; against: number; wins: boolean } }
   | { grow: { node: number; add: number; dbs: string[] } }
+  | { draw: { node: number; path: string; holders: Record<string, number[]> } }
+  | { cut: number }
+  | { heal: number }
+  | { early: true }
+  | { rival: { dbs: string[]; wins: number; loses: number } }
   | { waitMs: number };
 
 export type Scenario = {
@@ -48,17 +53,27 @@ export type Scenario = {
   exchanges: [number, number][];
   /** Steps before the exchange of that number. */
   before: Record<string, Step[]>;
+  /** Links are cut in it: each node has a network namespace of its own, which takes root. */
+  apart?: true;
   /** `[from, to]` nodes of a checkpoint whose id must be computed from this run's uuids. */
   checkpoints?: Record<string, [number, number]>;
 };
 export type Manifest = {
   scenarios: Scenario[];
-  /** Exchanges that are left out or may differ, each with the reason. */
+  /** Exchanges that are left out or may differ, each with the reason; those of the second recording by `FILE NUMBER`. */
   notHeld: Record<string, string>;
+  /** The same for a release, which is not pinned: what was chance in the recording is chance again. */
+  realMayDiffer: Record<string, string>;
   /** Parts of transcripts-2.jsonl that are not replayed, each with the reason. */
   notReplayed: Record<string, string>;
 };
 export type Outcome = { file: Scenario['file']; number: number; name: string; difference?: string };
+
+/** With REPLAY_TRACE set: what is being done, and since when, for a run that takes long. */
+function trace(text: string): void {
+  if (process.env.REPLAY_TRACE !== undefined)
+    console.error(`${(performance.now() / 1000).toFixed(1)} ${text.slice(0, 300)}`);
+}
 
 const pollMs = 50;
 const settleMs = 6000;
@@ -83,12 +98,8 @@ export class Replay {
     const outcomes: Outcome[] = [];
     for (const [first, last] of scenario.exchanges) {
       for (let number = first; number <= last; number++) {
-        const failure = await this.#prepare(scenario.before[String(number)] ?? []);
-        if (failure !== undefined)
-          return [
-            ...outcomes,
-            { file: scenario.file, number, name: 'what comes before', difference: failure },
-          ];
+        for (const failure of await this.#prepare(scenario.before[String(number)] ?? []))
+          outcomes.push({ file: scenario.file, number, name: 'what comes before', difference: failure });
         if (
           scenario.file === 'transcripts.jsonl' &&
           this.#manifest.notHeld[String(number)]?.startsWith('skip:')
@@ -103,25 +114,34 @@ export class Replay {
     return outcomes;
   }
 
-  /** @returns what went wrong, after which the rest of the scenario has no ground to stand on */
-  async #prepare(steps: Step[]): Promise<string | undefined> {
-    try {
-      for (const step of steps) await this.#step(step);
-      return undefined;
-    } catch (error) {
-      return (error as Error).message;
+  /** @returns what went wrong. The rest is asked all the same: each answer is compared for itself. */
+  async #prepare(steps: Step[]): Promise<string[]> {
+    const failures: string[] = [];
+    for (const step of steps) {
+      try {
+        trace(`step ${JSON.stringify(step)}`);
+        await this.#step(step);
+      } catch (error) {
+        failures.push((error as Error).message);
+      }
     }
+    return failures;
   }
 
   async #exchange(number: number, checkpoint?: [number, number]): Promise<Omit<Outcome, 'file'>> {
     const { name, request, response } = this.#exchanges[number] as Exchange;
+    trace(`${number} ${name}`);
     const node = request.node === '127.0.0.1' ? 4 : Number(request.node.split('.').at(-1));
     const path = await this.#path(node, request, checkpoint);
     await this.#learnFirst(node, path, request);
     const body = this.#bodyHere(request);
     const headers = this.#headersHere(request.headers);
     const recorded = JSON.parse(this.#fronts.here(JSON.stringify(response.body ?? null))) as unknown;
-    const context = { names: this.#names, drawnFor: drawnFor(request.path) };
+    const context = {
+      names: this.#names,
+      drawnFor: drawnFor(request.path),
+      chance: this.#fronts.real,
+    };
     const deadline = Date.now() + (isRead(request) ? settleMs : 0);
     let found: string | undefined;
     do {
@@ -133,13 +153,13 @@ export class Replay {
         found = `status: recorded ${response.status}, here ${answer.status} ${JSON.stringify(answer.body).slice(0, 300)}`;
       if (found !== undefined && Date.now() < deadline) await sleep(pollMs);
     } while (found !== undefined && Date.now() < deadline);
+    if (found !== undefined) trace(`${number} differs: ${found}`);
     return found === undefined ? { number, name } : { number, name, difference: found };
   }
 
   async #path(node: number, request: Exchange['request'], checkpoint?: [number, number]): Promise<string> {
     for (const [, db, suffix] of request.path.matchAll(/%2F([^%/]+)(\.\d{10})\b/g)) {
-      if (this.#names.here('suffix', suffix as string) === undefined)
-        await this.#learnSuffix(node, db as string, suffix as string);
+      await this.#learnSuffix(node, db as string, suffix as string);
     }
     const path = this.#fronts
       .here(request.path)
@@ -189,8 +209,9 @@ export class Replay {
     const answer = await this.#fetch(node, 'GET', path.split('?')[0] as string, admin, undefined);
     const doc = answer.body as { _rev?: string; shard_suffix?: number[] };
     if (doc._rev === undefined) return;
-    if (rev.split('-')[0] === doc._rev.split('-')[0])
-      this.#names.learn(`revision ${drawnFor(recordedPath)}`, rev, doc._rev);
+    const document = drawnFor(recordedPath);
+    if (Number.parseInt(rev, 10) + this.#names.shift(document) === Number.parseInt(doc._rev, 10))
+      this.#names.learn(`revision ${document}`, rev, doc._rev);
     if (doc.shard_suffix !== undefined) {
       this.#names.note(
         'suffix',
@@ -245,17 +266,12 @@ export class Replay {
     headers: Record<string, string>,
     body: string | undefined,
   ) {
-    const url = this.#fronts.url(node, path);
-    const response = await fetch(url, { method, headers, ...(body === undefined ? {} : { body }) }).catch(
-      (error: unknown) => error,
-    );
-    if (!(response instanceof Response)) return { status: 0, body: String(response), cookie: undefined };
-    const text = await response.text();
-    return {
-      status: response.status,
-      body: parse(text),
-      cookie: response.headers.get('set-cookie') ?? undefined,
-    };
+    try {
+      const { status, text, cookie } = await this.#fronts.ask(node, method, path, headers, body);
+      return { status, body: parse(text), cookie };
+    } catch (error) {
+      return { status: 0, body: String(error), cookie: undefined };
+    }
   }
 
   async #ask({ node, method = 'GET', path, body }: Ask) {
@@ -269,12 +285,17 @@ export class Replay {
     else if ('freeze' in step) this.#fronts.freeze(step.freeze);
     else if ('thaw' in step) this.#fronts.thaw(step.thaw);
     else if ('rebind' in step) this.#fronts.rebind(step.rebind, step.to);
+    else if ('cut' in step) await this.#fronts.cut(step.cut);
+    else if ('heal' in step) await this.#fronts.heal(step.heal);
+    else if ('early' in step) await sleep(1005 - (Date.now() % 1000));
+    else if ('rival' in step) await this.#rival(step.rival);
     else if ('waitMs' in step) await sleep(step.waitMs);
     else if ('ask' in step) await this.#mustAnswer(step.ask);
     else if ('until' in step) await this.#until(step.until, step.forMs ?? 30_000);
     else if ('fill' in step) await this.#fill(step.fill);
     else if ('twin' in step) await this.#twin(step.twin);
     else if ('grow' in step) await this.#grow(step.grow);
+    else if ('draw' in step) await this.#draw(step.draw);
     else await this.#favour(step.favour);
   }
 
@@ -305,6 +326,30 @@ export class Replay {
       map.by_node[name] = Object.keys(map.by_range);
       await this.#mustAnswer({ node, method: 'PUT', path, body: map });
     }
+  }
+
+  /**
+   * A release deals copies out from a random node on: the database is made anew until they lie where the recording has
+   * them, since what follows stops and fills these very nodes. The stand-in's are pinned, so it never is.
+   */
+  async #draw({ node, path, holders }: Extract<Step, { draw: object }>['draw']): Promise<void> {
+    const db = (path.split('?')[0] as string).slice(1);
+    const wanted = Object.entries(holders).map(([range, nodes]) => [
+      range,
+      nodes.map((it) => `couchdb@${this.#fronts.base}${it}`).toSorted(),
+    ]);
+    for (let attempt = 0; attempt < 60; attempt++) {
+      const { body } = await this.#ask({ node, path: `/_node/_local/_dbs/${db}` });
+      const byRange = (body as { by_range?: Record<string, string[]> }).by_range ?? {};
+      const found = Object.entries(byRange).map(([range, nodes]) => [range, nodes.toSorted()]);
+      if (JSON.stringify(found.toSorted()) === JSON.stringify(wanted.toSorted())) return;
+      await this.#mustAnswer({ node, method: 'DELETE', path: `/${db}`, status: [200, 202] });
+      // Another second, another suffix: the files of the one that went may still be there.
+      await sleep(1005 - (Date.now() % 1000));
+      await this.#mustAnswer({ node, method: 'PUT', path });
+      this.#names.madeAnew(`/_dbs/${db}`);
+    }
+    throw new Error(`${db} does not come to lie on ${JSON.stringify(holders)}`);
   }
 
   async #mustAnswer(ask: Ask): Promise<void> {
@@ -388,6 +433,26 @@ export class Replay {
     const path = `/_node/_local/_dbs/${db}`;
     await this.#mustAnswer({ node: wins, method: 'PUT', path, body: winner.body });
     await this.#mustAnswer({ node: loses, method: 'PUT', path, body: loser.body });
+  }
+
+  /**
+   * Databases whose maps come to have two revisions by two recorded edits, made in such a second that the recorded one wins:
+   * revisions are hashes over the map, the second of its creation included.
+   * @param wins number of the exchange whose edit has to win
+   */
+  async #rival({ dbs, wins, loses }: Extract<Step, { rival: object }>['rival']): Promise<void> {
+    const edited = (number: number, suffix: string, parent: string) => {
+      const text = this.#fronts.here(JSON.stringify(this.#exchanges[number]?.request.body));
+      const { _id: _own, _rev: _before, ...map } = JSON.parse(text) as Body;
+      return newRevision(false, 1, parent, { ...map, shard_suffix: [...Buffer.from(suffix)] });
+    };
+    for (let second = Math.floor(Date.now() / 1000); ; second--) {
+      const { body, hash } = this.#mapAt([1, 2, 3], second);
+      if (edited(wins, `.${second}`, hash) < edited(loses, `.${second}`, hash)) continue;
+      for (const db of dbs)
+        await this.#mustAnswer({ node: 1, method: 'PUT', path: `/_node/_local/_dbs/${db}`, body });
+      return;
+    }
   }
 
   /** Waits for a second in which the node's new map would win (or lose) against the one that another node has. */

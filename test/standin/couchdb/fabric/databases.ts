@@ -64,7 +64,7 @@ function chooseShards(cluster: Cluster, db: string, options: NewDatabase): { bod
   const q = options.q ?? settings.number('cluster', 'q', 2);
   const n = options.n ?? settings.number('cluster', 'n', 3);
   const suffix = `.${Math.floor(Date.now() / 1000)}`;
-  if (nodes.length === 0) throw new HttpError(500, 'error', 'no_nodes_in_zone');
+  if (nodes.length === 0) throw new HttpError(500, 'unknown_error', 'no_nodes_in_zone');
   // The real one starts at a random node; [standin] rotate pins it for runs that must not differ.
   const rotate = settings.number('standin', 'rotate', Math.floor(Math.random() * nodes.length));
   const { props, ...rest } = newMap(nodes, q, n, suffix, rotate);

@@ -203,18 +203,22 @@ function allDocsReply(copy: Copy, ask: Ask) {
   return { total_rows: total, offset: window.skip, rows: rowsReply(rows.slice(window.skip), window.keys) };
 }
 
+/** `last_seq` is the last change's, not the copy's: a `_security` that was set raises only the latter. */
 async function changesReply(copy: Copy, ask: Ask) {
   const limit = Number(ask.query.limit ?? Number.MAX_SAFE_INTEGER);
   const waitMs = ask.query.feed === 'longpoll' ? { waitMs: Number(ask.query.timeout ?? 60_000) } : {};
-  const { changes, last } = await changesOf(copy, {
-    since: ask.query.since === 'now' ? copy.seq : Number(ask.query.since ?? 0),
-    limit,
+  const since = ask.query.since === 'now' ? copy.seq : Number(ask.query.since ?? 0);
+  const descending = ask.query.descending === 'true';
+  const { changes } = await changesOf(copy, {
+    since,
+    limit: descending ? Number.MAX_SAFE_INTEGER : limit,
     docs: ask.query.include_docs === 'true',
     allLeaves: ask.query.style === 'all_docs',
     conflicts: ask.query.conflicts === 'true',
     ...waitMs,
   });
-  return { results: changes, last_seq: changes.length === limit ? (changes.at(-1)?.seq ?? last) : last };
+  const results = descending ? changes.toReversed().slice(0, limit) : changes;
+  return { results, last_seq: results.at(-1)?.seq ?? since };
 }
 
 function localDocsReply(copy: Copy, ask: Ask) {
