@@ -44,6 +44,7 @@ t.before(async () => {
   }
   await allUp(cluster);
   await announced('app1', 'app2');
+  await cluster.couch(db1.host, '/kept', 'PUT');
 });
 t.teardown(() => cluster?.close());
 
@@ -90,6 +91,23 @@ t.test('a dead daemon is not a dead service: only a failed check beside it takes
   );
   t.match(inOneLine(entry), /its daemon is dead; its own check decides, and its check fails/);
   t.match(entry.subjects, ['db2/db'], 'so that `explain db2` finds it');
+
+  await t.test('data is never given up on suspicion: CouchDB’s cluster and its maps keep it', async (t) => {
+    await sees(db1, 'db2/db', { state: 'dead' });
+    await until(async () => (await cluster.status(db1)).plugins.every(({ state }) => state === 'converged'), {
+      deadlineMs: PATIENCE_MS,
+      everyMs: 100,
+    });
+    const both = [db1, db2].map(({ host }) => `couchdb@${host.privateAddress}`);
+    t.strictSame((await cluster.couchMembership(db1)).cluster_nodes.toSorted(), both);
+    const { shards } = JSON.parse(await cluster.couch(db1.host, '/kept/_shards')) as {
+      shards: Record<string, string[]>;
+    };
+    for (const [range, holders] of Object.entries(shards)) t.strictSame(holders.toSorted(), both, range);
+    const { code, stderr } = await operator(app1, 'remove', 'db2');
+    t.equal(code, REFUSED, stderr);
+    t.match(stderr, /db2\/db did not leave: its copies of the data would be given up[\s\S]*--dead/);
+  });
 
   await db2.host.start(haproxyOf(db2));
   await serverIs(cluster, app1, 'db_nodes/db2', 'UP');
@@ -226,30 +244,39 @@ t.test('not heard is not down: who hears no peer and fails its own check withdra
   await announced('app1', 'app2');
 });
 
-t.test('what would empty a role is refused at the asker without --force', async (t) => {
-  const first = await operator(app2, 'maintenance', 'on');
-  t.equal(first.code, 0, first.stderr);
-  await announced('app1');
-  await serverIs(cluster, app1, 'svc_site/app2', 'MAINT');
-  for (const args of [['maintenance', 'on'], ['leave']]) {
-    const { code, stderr } = await operator(app1, ...args);
-    t.equal(code, REFUSED, `${args.join(' ')}: ${stderr}`);
-    t.match(stderr, /app1\/app is the last app node in rotation/);
-  }
-  const { phase, maintenance } = await cluster.status(app1);
-  t.match({ phase, maintenance }, { phase: 'running', maintenance: false });
-  t.strictSame(await cluster.lab.router.announcers(FLOATING), ['app1']);
+t.test(
+  'what would empty a role, or put out who serves, is refused at the asker without --force',
+  async (t) => {
+    const first = await operator(app2, 'maintenance', 'on');
+    t.equal(first.code, 0, first.stderr);
+    await announced('app1');
+    await serverIs(cluster, app1, 'svc_site/app2', 'MAINT');
+    for (const args of [['maintenance', 'on'], ['leave']]) {
+      const { code, stderr } = await operator(app1, ...args);
+      t.equal(code, REFUSED, `${args.join(' ')}: ${stderr}`);
+      t.match(stderr, /app1\/app is the last app node in rotation/);
+    }
+    const removal = await operator(app1, 'remove', 'db1');
+    t.equal(removal.code, REFUSED, removal.stderr);
+    t.match(removal.stderr, /db1\/db is alive and serving/);
+    const { phase, maintenance } = await cluster.status(app1);
+    t.match({ phase, maintenance }, { phase: 'running', maintenance: false });
+    t.strictSame(await cluster.lab.router.announcers(FLOATING), ['app1']);
 
-  const forced = await operator(app1, 'maintenance', 'on', '--force');
-  t.equal(forced.code, 0, forced.stderr);
-  await announced();
-  t.strictSame((await cluster.status(app1)).held, [], 'once announced, it is not held');
-  t.equal((await operator(app1, 'maintenance', 'off')).code, 0);
-  await announced('app1');
-});
+    const forced = await operator(app1, 'maintenance', 'on', '--force');
+    t.equal(forced.code, 0, forced.stderr);
+    await announced();
+    t.strictSame((await cluster.status(app1)).held, [], 'once announced, it is not held');
+    for (const app of [app1, app2]) t.equal((await operator(app, 'maintenance', 'off')).code, 0);
+    await announced('app1', 'app2');
+    await allUp(cluster);
+  },
+);
 
 t.test('maintenance survives a reboot', async (t) => {
-  t.equal((await cluster.status(app2)).maintenance, true, 'as the test before left it');
+  const said = await operator(app2, 'maintenance', 'on');
+  t.equal(said.code, 0, said.stderr);
+  await announced('app1');
   await app2.host.reboot();
   await until(async () => (await cluster.status(app2)).health === 'up', {
     deadlineMs: PATIENCE_MS,
