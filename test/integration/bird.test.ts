@@ -8,7 +8,7 @@ import type { BirdDesired } from '../../src/plugins/bird/desired.ts';
 import { tell } from '../../src/plugins/bird/control.ts';
 import { runCommand } from '../../src/plugins/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
-import { converge, until } from './haproxy-bed.ts';
+import { converge, looking, until } from './haproxy-bed.ts';
 
 /** A node with a real BIRD and a provider with another, each in a network namespace of its own. */
 const INSIDE = 'BORNEMISZA_TEST_NAMESPACE';
@@ -186,7 +186,7 @@ include "${fragments}/*.conf";
     const told: string[] = [];
     const endWatch = plugin.watch((what) => told.push(what));
     t.teardown(endWatch);
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    await looking(join(fragments, 'bornemisza.conf'), told);
     const hands: [string, () => Promise<unknown>][] = [
       ['an address taken off', () => run('ip', 'addr', 'del', '192.0.2.7/32', 'dev', 'bm-float')],
       ['another address put on', () => run('ip', 'addr', 'add', '192.0.2.99/32', 'dev', 'bm-float')],
@@ -216,7 +216,7 @@ include "${fragments}/*.conf";
   await t.test('BIRD that is killed is noticed at once; when it is back nothing is left to do', async (t) => {
     const told: string[] = [];
     t.teardown(plugin.watch((what) => told.push(what)));
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await looking(join(fragments, 'bornemisza.conf'), told);
     const start = performance.now();
     await end(bird, 'SIGKILL');
     await until('its end is noticed', () => told.includes('BIRD is not running'), 20_000);

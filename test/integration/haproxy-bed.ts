@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPair } from 'node:crypto';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, utimes } from 'node:fs/promises';
 import {
   createServer,
   type IncomingMessage,
@@ -122,6 +122,15 @@ export async function converge<D, O, C extends PlannedChange, K>(
     throw error;
   }
   return changes;
+}
+
+/** Waits until a watch has had its first look, by touching a file that it looks at: only then does it see what changes. */
+export async function looking(file: string, told: readonly string[]): Promise<void> {
+  await until('the watch looks', async () => {
+    const now = new Date();
+    await utimes(file, now, now);
+    return told.length > 0;
+  });
 }
 
 export async function until(

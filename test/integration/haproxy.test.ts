@@ -18,6 +18,7 @@ import {
   get,
   type Instance,
   type Leaf,
+  looking,
   peer,
   type Reply,
   SIGNER,
@@ -388,7 +389,7 @@ t.test('what is changed by hand is noticed and put back without a reload', async
   const told: string[] = [];
   t.teardown(instance.plugin.watch((what) => told.push(what)));
   await converge(instance.plugin, desired);
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  await looking(instance.config, told);
   const hands: [string, () => Promise<unknown>][] = [
     ['a server in maintenance', () => instance.ask('set server db_nodes/db1 state maint')],
     ['a server that drains', () => instance.ask('set server db_nodes/db1 state drain')],
