@@ -1,3 +1,5 @@
+import { loadavg } from 'node:os';
+
 /**
  * Figures in one format for all benchmarks: a line for people each, or with `--json` one object a line and nothing else.
  * The last line says against which of the stated numbers the run fell short. A benchmark that ran to its end has exit code
@@ -30,13 +32,15 @@ export interface Report {
   end(): void;
 }
 
-export function createReport(bench: string, json: boolean): Report {
+/** @param real the figures are of real processes: each row tells how busy the machine was, by its load average over a minute */
+export function createReport(bench: string, json: boolean, real = true): Report {
   const fellShort: string[] = [];
-  const print = (row: Row): void => {
+  const print = (figures: Row): void => {
+    const row = real ? { ...figures, load: Math.round((loadavg()[0] ?? 0) * 10) / 10 } : figures;
     if (json) return console.log(JSON.stringify({ bench, ...row }));
-    const { case: name, n, subject, metric, unit, ...figures } = row;
+    const { case: name, n, subject, metric, unit, ...others } = row;
     const head = [String(name).padEnd(8), `n ${String(n).padStart(3)}`, String(subject).padEnd(10)];
-    const rest = Object.entries(figures).map(([key, value]) => `${key} ${String(value)}`);
+    const rest = Object.entries(others).map(([key, value]) => `${key} ${String(value)}`);
     console.log([...head, `${String(metric)} (${String(unit)})`.padEnd(26), ...rest].join('  '));
   };
   return {

@@ -18,7 +18,7 @@ const firstSeed = Number(values['from-seed']);
 const seeds = Array.from({ length: Number(values.seeds) }, (_, index) => firstSeed + index);
 const samples = Number(values.samples);
 const hours = Number(values.hours);
-const report = createReport('sim', values.json);
+const report = createReport('sim', values.json, false);
 
 function benchTimes(n: number): void {
   const each = Math.ceil(samples / seeds.length);
