@@ -38,7 +38,11 @@ interface Sample extends Point {
 async function churn(segment: Segment, ours: OurFleet, isOver: () => boolean): Promise<number> {
   let rounds = 0;
   let change = 0;
-  const some = (): number => 1 + Math.floor(Math.random() * (n - 1));
+  /** Of the others, one that runs. */
+  const some = (): number => {
+    const running = [...ours.agents.keys()].filter((host) => host !== WATCHED);
+    return running[Math.floor(Math.random() * running.length)] ?? WATCHED;
+  };
   const changeFor = async (ms: number): Promise<void> => {
     for (let spentMs = 0; spentMs < ms; spentMs += 500) {
       change += 1;
