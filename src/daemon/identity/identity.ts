@@ -382,7 +382,9 @@ export async function acceptRenewal(
 export async function adoptCertificate(identity: Identity): Promise<boolean> {
   const held = identity.roster.get(identity.peerId);
   if (held === undefined || held.serialHex === identity.certificate.serialHex) return false;
-  checkTlsKey(await identity.tlsKeyPem(), held);
+  const key = createPrivateKey(await identity.tlsKeyPem());
+  // A state that was put together from two backups: what is in use fits its key, and stays.
+  if (certificatesIn(held.chainPem)[0]?.checkPrivateKey(key) !== true) return false;
   await useCertificate(identity, held);
   return true;
 }

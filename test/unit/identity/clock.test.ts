@@ -1,7 +1,6 @@
 import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { initCluster } from '../../../src/daemon/identity/found.ts';
 import {
   acceptRenewal,
   answerRenewal,
@@ -12,64 +11,10 @@ import {
 } from '../../../src/daemon/identity/identity.ts';
 import { verifyChain } from '../../../src/daemon/identity/chain.ts';
 import { Roster } from '../../../src/daemon/identity/roster.ts';
-import { joinCluster } from '../../../src/daemon/transport/admission-join.ts';
-import { AdmissionListener } from '../../../src/daemon/transport/admission.ts';
-import { loopback } from '../transport/nodes.ts';
 import { codeOf, DAY_MS, NOW_MS } from './cluster.ts';
+import { HOUR_MS, pairOf } from './pair.ts';
 
-const HOUR_MS = 3_600_000;
-const PORT = 4102;
-/** An authority and a member that it admitted by a real token over a real connection. */
-const home = t.testdir({ first: {}, second: {} });
-const address = loopback();
-await rm(join(home, 'first'), { recursive: true });
-await rm(join(home, 'second'), { recursive: true });
-await initCluster({
-  ...{ cluster: 'prod', host: 'app1', role: 'app', address, nowMs: NOW_MS },
-  stateDir: join(home, 'first'),
-});
-
-/** Joins `host` at an authority whose clock says `issuerMs`, from a machine whose clock says `joinerMs`. */
-async function joinAt(
-  stateDir: string,
-  host: string,
-  issuerMs: () => number,
-  joinerMs: number,
-): Promise<Identity> {
-  const first = await loadIdentity(join(home, 'first'), issuerMs());
-  const own = loopback();
-  const listener = new AdmissionListener({
-    ...{ identity: first, address, port: PORT, privateNetwork: '127.0.0.0/8', nowMs: issuerMs },
-    isAlive: () => true,
-    seeds: () => [],
-    onAdmitted: () => undefined,
-    onNote: () => undefined,
-  });
-  try {
-    if (first.tokens === undefined) throw new Error('an authority');
-    const { token } = await first.tokens.create({
-      role: 'app',
-      ttlMs: HOUR_MS / 2,
-      address,
-      port: PORT,
-      nowMs: issuerMs(),
-    });
-    await listener.refresh();
-    await joinCluster({
-      token,
-      stateDir,
-      host,
-      address: own,
-      version: '0.1.0',
-      nowMs: () => joinerMs,
-      timeoutMs: 8000,
-    });
-    return await loadIdentity(stateDir, joinerMs);
-  } finally {
-    await listener.close();
-  }
-}
-await joinAt(join(home, 'second'), 'app2', () => NOW_MS, NOW_MS);
+const { home, joinAt } = await pairOf(t);
 
 async function both(t: Test, nowMs: number): Promise<{ first: Identity; second: Identity }> {
   const directory = t.testdir({ a: {}, b: {} });
