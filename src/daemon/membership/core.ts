@@ -52,6 +52,8 @@ export interface Entry {
   goodbyeMs: number;
   /** When somebody else last reached the member for us. */
   vouchedMs: number;
+  /** The incarnation for which others were asked, at the end of its time, whether they know of a refutation. */
+  lastCalled: number;
   member: Member | undefined;
 }
 
@@ -231,6 +233,7 @@ export function newEntry(signed: SignedRecord, state: MemberState, nowMs: number
     windowEndsMs: 0,
     goodbyeMs: Number.NEGATIVE_INFINITY,
     vouchedMs: 0,
+    lastCalled: -1,
     member: undefined,
   };
 }

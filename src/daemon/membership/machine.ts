@@ -26,7 +26,7 @@ import {
 } from './probing.ts';
 import { bury, reap } from './reap.ts';
 import { hearRecord, isInRange } from './records.ts';
-import { considerVerdict, hearAccusation } from './suspicion.ts';
+import { considerVerdict, hearAccusation, showRefutation } from './suspicion.ts';
 import { hearDelta, hearDigest, syncRound } from './sync.ts';
 import type { Admitted, Event, Membership, Message, PeerId, Snapshot, Timer } from './types.ts';
 import { buildView, changed, freezeRecord, touch } from './view.ts';
@@ -175,6 +175,7 @@ function receive(core: Core, from: PeerId, message: Message, via: 'gossip' | 'st
       if (via === 'gossip') countGossip(core);
       for (const signed of message.records.slice(0, limits.members)) hearRecord(core, signed, via);
       for (const signed of message.accusations.slice(0, limits.members)) hearAccusation(core, signed, via);
+      if (via === 'stream') showRefutation(core, from, message.accusations.slice(0, limits.members));
       return;
     case 'ping':
       return send(core, from, { kind: 'ack', nonce: message.nonce });

@@ -69,12 +69,19 @@ export const presetFields = {
       'All who were linked to a crashed process know at once: spread out, so that two accuse and not all.',
   },
   suspicionMs: {
-    lan: 400,
-    wan: 2000,
-    test: 80,
+    lan: 340,
+    wan: 1600,
+    test: 68,
     unit: 'ms',
     reason:
       'What two accusers leave to the accused for its refutation: several times the spread of a gossip message.',
+  },
+  lastCallMs: {
+    lan: 60,
+    wan: 400,
+    test: 12,
+    unit: 'ms',
+    reason: 'Then some others are asked whether they know of a refutation that is stuck on its way to us.',
   },
   closedSuspicionMs: {
     lan: 80,

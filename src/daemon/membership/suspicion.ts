@@ -127,13 +127,43 @@ export function considerVerdict(core: Core, subject: PeerId, incarnation: number
   if (core.nowMs + 1 < verdictDueMs(core, entry)) return scheduleVerdict(core, entry);
   if (hearsItself(core, entry)) return contradict(core, entry);
   const accusers = entry.accusations.size;
-  if (accusers >= 2 || withoutRule(core, 'second-observer'))
+  if (accusers >= 2 || withoutRule(core, 'second-observer')) {
+    if (lastCall(core, entry)) return postpone(core, entry, core.preset.lastCallMs * core.health.stretch);
     return condemn(core, entry, `${accusers} accusers`);
+  }
   if (entry.accusations.has(core.selfId) && !someoneElseAnswers(core, subject))
     return condemn(core, entry, 'silent, and no other member answers');
   // A second opinion is to be had: ours, or the one of those whom we ask.
   if (!entry.accusations.has(core.selfId)) probe(core, subject, 'accused');
   postpone(core, entry, core.preset.fullSuspicionMs * core.health.stretch);
+}
+
+/**
+ * A refutation may be stuck behind lost segments on the way to us alone, and be known to all others: some of them are shown
+ * the case, and who knows better says so (see `showRefutation`). Where the subject's own kernel refused, nothing can be known.
+ */
+function lastCall(core: Core, entry: Entry): boolean {
+  const { incarnation } = entry.signed.record;
+  if (entry.lastCalled === incarnation || suspicionMs(core, entry) === core.preset.closedSuspicionMs)
+    return false;
+  entry.lastCalled = incarnation;
+  const others = [...core.links.keys()].filter((peer) => peer !== entry.peerId);
+  const asked = core.random.sample(others, core.preset.indirectProbes);
+  const accusations = [...entry.accusations.values()];
+  for (const peer of asked) send(core, peer, { kind: 'batch', records: [], accusations });
+  return asked.length > 0;
+}
+
+/** To one who holds an accusation against a life that is over for us: the record that ended it. */
+export function showRefutation(core: Core, to: PeerId, accusations: readonly SignedAccusation[]): void {
+  const shown = new Set<PeerId>();
+  for (const { accusation } of accusations) {
+    const entry = core.entries.get(accusation.subject);
+    if (entry === undefined || !isLiving(entry) || shown.has(entry.peerId)) continue;
+    if (entry.signed.record.incarnation <= accusation.incarnation) continue;
+    shown.add(entry.peerId);
+    send(core, to, { kind: 'batch', records: [entry.signed], accusations: [] });
+  }
 }
 
 /** Heard on our own link since it was accused, and lately. */

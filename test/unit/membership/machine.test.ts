@@ -31,10 +31,55 @@ t.test('two accusers make a verdict, after the time to refute', async (t) => {
   stage.accuse(accusation('c', 'd', 1));
   stage.run(lan.suspicionMs - 50);
   t.equal(stage.state('d'), 'suspect');
-  stage.run(100);
+  stage.run(50 + lan.lastCallMs + 5);
   t.equal(stage.state('d'), 'dead');
   t.same(stage.member('d')?.accusers, ['b', 'c']);
   t.ok(stage.has('disconnect', 'd'));
+});
+
+t.test(
+  'before a verdict others are asked, and one who knows of a refutation saves the accused',
+  async (t) => {
+    const stage = new Stage();
+    stage.answering.delete('d');
+    stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
+    stage.effects.length = 0;
+    stage.run(lan.suspicionMs + 5);
+    const shown = (to: string): number =>
+      stage.sent(to).filter((message) => message.kind === 'batch' && message.accusations.length === 2).length;
+    t.equal(shown('b'), 1);
+    t.equal(shown('c'), 1);
+    t.equal(shown('d'), 0, 'not the accused itself, that is cut off');
+    stage.step({
+      kind: 'received',
+      from: 'b',
+      message: { kind: 'batch', records: [signed(recordOf('d', { incarnation: 2 }))], accusations: [] },
+      via: 'stream',
+    });
+    t.equal(stage.state('d'), 'alive');
+    stage.run(lan.lastCallMs + 5);
+    t.equal(stage.state('d'), 'alive');
+  },
+);
+
+t.test('who shows accusations of a life that is over is shown the record that ended it, once', async (t) => {
+  const stage = new Stage();
+  stage.hear('d', recordOf('d', { incarnation: 2 }));
+  stage.effects.length = 0;
+  const accusations = [accusation('b', 'd', 1), accusation('c', 'd', 1)];
+  const batch = { kind: 'batch', records: [], accusations } as const;
+  stage.step({ kind: 'received', from: 'b', message: batch, via: 'stream' });
+  const answers = stage.sent('b').filter((message) => message.kind === 'batch');
+  t.same(
+    answers.map((message) => message.records.map(({ record }) => record.incarnation)),
+    [[2]],
+  );
+  stage.step({ kind: 'received', from: 'b', message: batch, via: 'gossip' });
+  t.equal(
+    stage.sent('b').filter((message) => message.kind === 'batch').length,
+    1,
+    'gossip is for all: no answer',
+  );
 });
 
 t.test('two that were refused by the subject’s host make a quick verdict', async (t) => {
