@@ -170,6 +170,8 @@ export class Node implements Asked {
 
 export class Cluster {
   readonly nodes: Node[] = [];
+  /** Between two looks of each reconciler. 400: as seldom as a daemon looks while there is something to do. */
+  everyMs = 400;
   readonly #base: string;
   readonly #directory: string;
   #hash = '';
@@ -263,8 +265,7 @@ export class Cluster {
         node.lastError = error;
       }
       node.turns += 1;
-      // As seldom as a daemon looks while there is something to do.
-      await delay(400);
+      await delay(this.everyMs, undefined, { signal }).catch(() => undefined);
     }
   }
 
