@@ -117,6 +117,8 @@ export class Fronts {
         : { socketPath: this.#apart.socket(node) };
     const length = body === undefined ? {} : { 'Content-Length': String(Buffer.byteLength(body)) };
     const sent = request({ ...where, method, path, headers: { ...headers, ...length }, agent: false });
+    // What a release sends behind a whole answer is no matter of the one who asked.
+    sent.on('error', () => undefined);
     sent.end(body);
     const [response] = (await once(sent, 'response')) as [IncomingMessage];
     let text = '';
