@@ -14,8 +14,8 @@ const wantedShare = { 'transcripts.jsonl': real ? 0.95 : 0.8, 'transcripts-2.jso
 const lanes = real ? 1 : 3;
 /** How many exchanges were recorded in all; of the second recording only what is replayed is kept here. */
 const recorded = { 'transcripts.jsonl': 804, 'transcripts-2.jsonl': 1037 };
-/** A minute on two free cores, a release eight; the machine may be shared. */
-const timeoutMs = real ? 1_200_000 : 400_000;
+/** A minute on two free cores, a release eight; the machine may be shared, and a scenario replayed again. */
+const timeoutMs = real ? 2_400_000 : 560_000;
 
 const read = async (file: string) => await readFile(join(import.meta.dirname, file), 'utf8');
 const exchangesOf = async (file: string) =>
@@ -41,6 +41,17 @@ async function replay(scenario: Scenario): Promise<Outcome[]> {
   }
 }
 
+/** A race is lost now and then on a busy machine: what differs twice counts. */
+async function replayAgain(scenario: Scenario, first: readonly Outcome[]): Promise<Outcome[]> {
+  for (const { number, name, difference } of first.filter(unexplained))
+    console.log(`# ${scenario.name}: replayed again for ${number} ${name}: ${difference}`);
+  const second = await replay(scenario);
+  return second.map((outcome) => {
+    const before = first.find(({ number }) => number === outcome.number);
+    return unexplained(outcome) && before?.difference === undefined ? (before ?? outcome) : outcome;
+  });
+}
+
 async function replayAll(scenarios: Scenario[]): Promise<Outcome[]> {
   const waiting = [...scenarios];
   const outcomes: Outcome[] = [];
@@ -51,7 +62,7 @@ async function replayAll(scenarios: Scenario[]): Promise<Outcome[]> {
       const held = its.filter(({ difference }) => difference === undefined).length;
       const seconds = Math.round((performance.now() - beganMs) / 1000);
       console.log(`# ${next.name}: ${held} of ${its.length} in ${seconds} s`);
-      outcomes.push(...its);
+      outcomes.push(...(its.some(unexplained) ? await replayAgain(next, its) : its));
     }
   };
   await Promise.all(Array.from({ length: lanes }, lane));
@@ -63,6 +74,10 @@ function reasonFor({ file, number }: Outcome): string | undefined {
   return (real ? manifest.realMayDiffer : manifest.notHeld)[key];
 }
 
+function unexplained(outcome: Outcome): boolean {
+  return outcome.difference !== undefined && reasonFor(outcome) === undefined;
+}
+
 t.setTimeout(timeoutMs);
 t.test('the front answers as the recorded cluster did', { timeout: timeoutMs }, async (t) => {
   const only = process.env.REPLAY_ONLY;
@@ -71,8 +86,9 @@ t.test('the front answers as the recorded cluster did', { timeout: timeoutMs }, 
       ({ name, apart }) => (only === undefined || name.includes(only)) && (apart !== true || mayCut),
     ),
   );
+  t.not(outcomes.length, 0, 'something was replayed');
   for (const outcome of outcomes) {
-    if (outcome.difference === undefined || reasonFor(outcome) !== undefined) continue;
+    if (!unexplained(outcome)) continue;
     t.fail(`${outcome.file} ${outcome.number} ${outcome.name}: ${outcome.difference}`);
   }
   for (const file of Object.keys(recorded) as (keyof typeof recorded)[]) {
