@@ -1,19 +1,13 @@
 /** Makes `dist/bornemisza.mjs`: daemon and command in one file of JavaScript, with its source map. */
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { build } from 'esbuild';
-import { bundleOptions } from './bundle.ts';
+import { bundleProduct } from './bundle.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const out = join(root, 'dist');
 
 await mkdir(out, { recursive: true });
-const result = await build({
-  ...bundleOptions,
-  entryPoints: [join(root, 'src/bornemisza.ts')],
-  outfile: join(out, 'bornemisza.mjs'),
-  metafile: true,
-});
+const result = await bundleProduct(join(out, 'bornemisza.mjs'));
 await chmod(join(out, 'bornemisza.mjs'), 0o755);
 // What is inside: the package names the licence of each.
 await writeFile(join(out, 'bornemisza.meta.json'), JSON.stringify(result.metafile));

@@ -44,3 +44,13 @@ export interface Io {
   /** Hands over to the daemon; given by the program's entry, so that no command imports it. */
   startDaemon(argv: string[]): Promise<void>;
 }
+
+/** Standard input to its end, or until it is longer than `maxCharacters`: then reading stops there, and the caller sees the length. */
+export async function readInput({ stdin }: Io, maxCharacters: number): Promise<string> {
+  let text = '';
+  for await (const chunk of stdin) {
+    text += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString('utf8');
+    if (text.length > maxCharacters) break;
+  }
+  return text;
+}

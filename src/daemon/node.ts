@@ -45,17 +45,12 @@ import { SeedSearch } from './seed-search.ts';
 import { LEFT } from './identity/removal.ts';
 import { rankOf } from './identity/secrets.ts';
 import { driverRoster, presentedChain } from './node-roster.ts';
-import {
-  type Notices,
-  NOTICE_TAG,
-  noticeTag,
-  ROLLOUT_TAG,
-  CERTIFICATE_ENDING_MS,
-} from './notification/conditions.ts';
+import { type Notices, NOTICE_TAG, noticeTag, CERTIFICATE_ENDING_MS } from './notification/conditions.ts';
 import { Notifier } from './notification/notifier.ts';
 import type { ServiceManager } from './notify.ts';
 import { newSeed, newStartId } from './random.ts';
 import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from './reconciler.ts';
+import { ROLLOUT_TAG } from './rollout.ts';
 import { DEFAULT_ROLLOUT_OPTIONS, type RolloutNews, RolloutRunner } from './rollout-runner.ts';
 import { UpgradeTurn } from './rollout-turn.ts';
 import { settingsDigest } from './settings.ts';

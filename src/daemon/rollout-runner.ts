@@ -12,6 +12,7 @@ import {
   inOrder,
   isTurn,
   leads,
+  ROLLOUT_TAG,
   type StopCode,
   stopInWords,
   STOPS,
@@ -327,7 +328,9 @@ export class RolloutRunner {
     const { rows, admission } = this.#dependencies.scene();
     const { tag } = this;
     const said = rows.map((row) =>
-      row.name === this.#name && tag !== undefined ? { ...row, tags: { ...row.tags, rollout: tag } } : row,
+      row.name === this.#name && tag !== undefined
+        ? { ...row, tags: { ...row.tags, [ROLLOUT_TAG]: tag } }
+        : row,
     );
     return inOrder(said, admission, this.#word?.id);
   }

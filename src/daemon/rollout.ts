@@ -40,6 +40,9 @@ export const STOPS = {
 } as const;
 export type StopCode = keyof typeof STOPS;
 
+/** Under this tag of its record a node says its {@link Word}. */
+export const ROLLOUT_TAG = 'rollout';
+
 /** What all nodes come to agree on. */
 export interface Rollout {
   /** Unix seconds of its beginning; a later rollout has the higher number. */
@@ -99,7 +102,7 @@ export function agreed(
   wallS: number,
 ): Rollout | undefined {
   return rows
-    .map(({ tags }) => parseWord(tags['rollout']))
+    .map(({ tags }) => parseWord(tags[ROLLOUT_TAG]))
     .filter((word) => word !== undefined)
     .filter(({ id }) => isPossible(id, wallS))
     .map(({ id, state, code }) => ({ id, state, code }))
@@ -142,7 +145,7 @@ export function inOrder(
     const members = present.filter((row) => hostOf(row.name) === host);
     const leader = members.find(({ name }) => leads(name, members));
     if (leader === undefined) return [];
-    const word = parseWord(leader.tags['rollout']);
+    const word = parseWord(leader.tags[ROLLOUT_TAG]);
     const step = word !== undefined && word.id === id ? word.step : 'waiting';
     return [{ host, members, step, problem: members.map(problemOf).find((each) => each !== undefined) }];
   });

@@ -1,8 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { build } from 'esbuild';
+import { join } from 'node:path';
 import t from 'tap';
+import { bundleProduct } from '../../scripts/bundle.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
 
@@ -27,18 +27,7 @@ t.before(async () => {
   const directory = await mkdtemp(join(tmpdir(), 'bm-bad-host-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
   const bundle = join(directory, 'bornemisza.mjs');
-  await build({
-    entryPoints: [resolve(import.meta.dirname, '../../src/bornemisza.ts')],
-    outfile: bundle,
-    bundle: true,
-    platform: 'node',
-    target: 'node24',
-    format: 'esm',
-    banner: {
-      js: "import { createRequire as requireForBundle } from 'node:module';\nconst require = requireForBundle(import.meta.url);",
-    },
-    logLevel: 'error',
-  });
+  await bundleProduct(bundle);
   cluster = await Cluster.create({ app: 1, db: 1, bundle });
   app = cluster.instance('app1');
   db = cluster.instance('db1');

@@ -3,14 +3,13 @@ import { once } from 'node:events';
 import { appendFile, cp, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { build } from 'esbuild';
+import { join } from 'node:path';
 import t from 'tap';
+import { bundleProduct } from '../../scripts/bundle.ts';
 import type { StatusAnswer } from '../../src/daemon/control/api.ts';
 import { until } from '../support/until.ts';
 
 /** What a daemon makes of bad input at its start and while it runs: one sentence, and the last good state goes on. */
-const ENTRY = resolve(import.meta.dirname, '../../src/bornemisza.ts');
 /** An address of this process alone, so that the test can run twice at once. */
 const address = `127.${128 + (process.pid % 64)}.${(process.pid >> 6) & 255}.1`;
 const LIMIT_MS = 30_000;
@@ -85,6 +84,9 @@ async function mend(): Promise<void> {
   }
 }
 
+const initialise = (): ReturnType<typeof bornemisza> =>
+  bornemisza('init', '--role', 'app', '--cluster', 'shop', '--host', 'app1', '--private-address', address);
+
 async function cutInHalf(path: string): Promise<void> {
   await truncate(path, Math.floor((await stat(path)).size / 2));
 }
@@ -95,29 +97,8 @@ t.before(async () => {
   program = join(directory, 'bornemisza.mjs');
   root = join(directory, 'root');
   good = join(directory, 'good');
-  await build({
-    entryPoints: [ENTRY],
-    outfile: program,
-    bundle: true,
-    platform: 'node',
-    target: 'node24',
-    format: 'esm',
-    banner: {
-      js: "import { createRequire as requireForBundle } from 'node:module';\nconst require = requireForBundle(import.meta.url);",
-    },
-    logLevel: 'error',
-  });
-  const made = await bornemisza(
-    'init',
-    '--role',
-    'app',
-    '--cluster',
-    'shop',
-    '--host',
-    'app1',
-    '--private-address',
-    address,
-  );
+  await bundleProduct(program);
+  const made = await initialise();
   t.equal(made.code, 0, made.output);
   // The files that a daemon makes by itself are there after its first run.
   await down(await up());
@@ -274,19 +255,6 @@ t.test('while it runs, nothing bad takes the place of what is good', async (t) =
     /another daemon answers on \S+control\.sock -- stop it first.* code=already-running\n$/,
   );
   t.match(await status(), { name: 'app1/app' }, 'the first one is still to be reached');
-  t.match(
-    await bornemisza(
-      'init',
-      '--role',
-      'app',
-      '--cluster',
-      'shop',
-      '--host',
-      'app1',
-      '--private-address',
-      address,
-    ),
-    { code: 1, output: /bornemisza@app runs on this host/ },
-  );
+  t.match(await initialise(), { code: 1, output: /bornemisza@app runs on this host/ });
   await down(running);
 });

@@ -2,15 +2,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { build } from 'esbuild';
+import { join } from 'node:path';
 import t from 'tap';
+import { bundleProduct } from '../../scripts/bundle.ts';
 import type { AuditAnswer, MembersAnswer, StatusAnswer } from '../../src/daemon/control/api.ts';
 import { runCommand } from '../../src/plugins/command.ts';
 import { until } from '../support/until.ts';
 
 /** The program itself, as processes: what an operator types, with real daemons behind it, on loopback addresses. */
-const ENTRY = resolve(import.meta.dirname, '../../src/bornemisza.ts');
 /** Bundled, as it is shipped: the start of each process is then a matter of milliseconds. */
 let program: string;
 /** Addresses of this process alone, so that the test can run twice at once. */
@@ -51,18 +50,7 @@ async function place(): Promise<string> {
 
 t.before(async () => {
   program = join(await place(), 'bornemisza.mjs');
-  await build({
-    entryPoints: [ENTRY],
-    outfile: program,
-    bundle: true,
-    platform: 'node',
-    target: 'node24',
-    format: 'esm',
-    banner: {
-      js: "import { createRequire as requireForBundle } from 'node:module';\nconst require = requireForBundle(import.meta.url);",
-    },
-    logLevel: 'error',
-  });
+  await bundleProduct(program);
 });
 
 /** Starts the daemon of a root and waits until its control socket answers. */

@@ -5,7 +5,7 @@ import { joinCluster } from '../../daemon/transport/admission-join.ts';
 import { printJson } from '../answer.ts';
 import type { JoinOptions } from '../commands/join.ts';
 import { CliFailure, EXIT } from '../failure.ts';
-import type { Io } from '../io.ts';
+import { type Io, readInput } from '../io.ts';
 import { VERSION } from '../version.ts';
 import { resetSteps } from './init.ts';
 import { prepare } from './node-setup.ts';
@@ -108,16 +108,13 @@ async function fromFile(file: string): Promise<string> {
 }
 
 async function fromInput(io: Io): Promise<string> {
-  let text = '';
-  for await (const chunk of io.stdin) {
-    text += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString('utf8');
-    if (text.length > MAX_TOKEN_BYTES)
-      throw new CliFailure(
-        EXIT.usage,
-        'token-not-a-token',
-        'standard input holds more than a token',
-        'give it the one line that `bornemisza token create` printed',
-      );
-  }
+  const text = await readInput(io, MAX_TOKEN_BYTES);
+  if (text.length > MAX_TOKEN_BYTES)
+    throw new CliFailure(
+      EXIT.usage,
+      'token-not-a-token',
+      'standard input holds more than a token',
+      'give it the one line that `bornemisza token create` printed',
+    );
   return text.trim();
 }

@@ -1,5 +1,5 @@
 import { readdir } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { CONFIG_FORMAT, formatOf, migrated } from '../../daemon/config-format.ts';
 import { loadServices, parseConfig, type Paths } from '../../daemon/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
@@ -51,7 +51,7 @@ function formatIn(text: string, file: string): number {
   }
 }
 
-const backupOf = (file: string, format: number): string => `${file}.format-${format}`;
+const backupOf = (file: string, format: number | ''): string => `${file}.format-${format}`;
 
 /** The newest file of before that this version can read. */
 async function earlier(
@@ -59,16 +59,14 @@ async function earlier(
   from: number,
 ): Promise<{ readonly text: string; readonly changes: readonly string[] }> {
   const names = await readdir(dirname(file));
+  const prefix = basename(backupOf(file, ''));
   const formats = names
-    .filter((name) => name.startsWith(`${basename(file)}.format-`))
-    .map((name) => Number(name.slice(`${basename(file)}.format-`.length)))
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => Number(name.slice(prefix.length)))
     .filter((format) => Number.isSafeInteger(format) && format <= CONFIG_FORMAT)
     .sort((one, other) => other - one);
   const [format] = formats;
-  const text =
-    format === undefined
-      ? undefined
-      : await readIfPresent(join(dirname(file), `${basename(file)}.format-${format}`));
+  const text = format === undefined ? undefined : await readIfPresent(backupOf(file, format));
   if (text === undefined) {
     throw new CliFailure(
       EXIT.failure,

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { CliFailure, EXIT } from '../failure.ts';
-import type { Io } from '../io.ts';
+import { type Io, readInput } from '../io.ts';
 
 /** The recovery bundle in text, and what opens it. */
 export interface Recovery {
@@ -76,11 +76,11 @@ type Typed = ReturnType<NonNullable<Io['typed']>>;
 
 /** Standard input that is no terminal was read whole where it held the bundle; else it holds the passphrase alone. */
 async function piped(io: Io, file: string): Promise<string | undefined> {
-  return file === '-' ? undefined : all(io);
+  return file === '-' ? undefined : readInput(io, MAX_INPUT_BYTES);
 }
 
 async function input(io: Io, typed: Typed | undefined): Promise<string> {
-  if (typed === undefined) return all(io);
+  if (typed === undefined) return readInput(io, MAX_INPUT_BYTES);
   let text = '';
   for (
     let prompt = 'Paste the recovery bundle:\n';
@@ -90,15 +90,6 @@ async function input(io: Io, typed: Typed | undefined): Promise<string> {
     const line = await typed.line(prompt, false);
     if (line === undefined) break;
     text += `${line}\n`;
-  }
-  return text;
-}
-
-async function all(io: Io): Promise<string> {
-  let text = '';
-  for await (const chunk of io.stdin) {
-    text += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString('utf8');
-    if (text.length > MAX_INPUT_BYTES) break;
   }
   return text;
 }

@@ -1,5 +1,5 @@
 import type { Member, MembershipView } from '../membership/types.ts';
-import { hostOf, isPossible, merged, parseWord, type Rollout, stopInWords } from '../rollout.ts';
+import { hostOf, isPossible, merged, parseWord, type Rollout, ROLLOUT_TAG, stopInWords } from '../rollout.ts';
 
 /**
  * What a person should be told of, read from the membership view alone, so that every node that is asked reads the
@@ -38,8 +38,6 @@ const LONELY_AFTER_MS = 120_000;
 
 /** Tags of a member's record in which it says what it alone can see. */
 export const NOTICE_TAG = 'notice';
-/** The word of a node about a rollout, see rollout.ts. */
-export const ROLLOUT_TAG = 'rollout';
 
 /** What one node says of itself in its tag, in at most 64 bytes. */
 export interface Notices {

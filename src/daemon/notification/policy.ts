@@ -26,13 +26,7 @@ export interface NoticeEvent {
 }
 
 /** A condition that this node has seen and that is not over and done with. Times are wall-clock ms. */
-export interface Entry {
-  readonly key: string;
-  readonly kind: ConditionKind;
-  readonly subject: string;
-  readonly what: string;
-  readonly next: string;
-  readonly announced: boolean;
+export interface Entry extends Condition {
   readonly sinceMs: number;
   /** Its beginning was told: by this node, or by another that says so. */
   readonly told: boolean;

@@ -1,4 +1,5 @@
 import type { Member, MembershipView, NodeRecord } from '../../../src/daemon/membership/types.ts';
+import { SMALL } from '../wire/samples.ts';
 
 /** A member that is alive and has said nothing special. */
 export function member(
@@ -8,24 +9,12 @@ export function member(
   const { record, ...rest } = facts;
   return {
     record: {
+      ...SMALL,
       peerId: `12D3KooW${name.replaceAll(/[^a-z0-9]/g, '')}`,
       name,
       role: name.endsWith('/db') ? 'db' : 'app',
       address: '10.0.0.11',
-      port: 4101,
       incarnation: 7,
-      sequence: 0,
-      startId: '00112233445566778899aabbccddeeff',
-      version: '0.1.0',
-      protocolMin: 1,
-      protocolMax: 1,
-      status: 'alive',
-      health: 'up',
-      maintenance: false,
-      services: [],
-      tags: {},
-      load: 0,
-      settingsDigest: '',
       ...record,
     },
     state: 'alive',
