@@ -8,6 +8,7 @@ import { createLog, type Log } from './log.ts';
 import type { Role } from './membership/types.ts';
 import { Node } from './node.ts';
 import { serviceManager } from './notify.ts';
+import { framesOf } from './stack.ts';
 
 /** systemd.exec(5): EX_CONFIG, for what only a person can mend. */
 const EXIT_CONFIG = 78;
@@ -75,9 +76,13 @@ async function run(role: Role, root: string, log: Log, journal: boolean): Promis
   process.on('SIGHUP', () => {
     node.reload().catch((error: unknown) => report(log, error));
   });
+  // Impossible states: systemd starts us again, and the last good configuration goes on serving meanwhile.
   process.on('unhandledRejection', (error) => {
-    // An impossible state: systemd starts us again, and the last good configuration goes on serving meanwhile.
-    log.error({ err: error, next: 'report this with the lines around it' }, 'a bug: unhandled rejection');
+    reportBug(log, 'a bug: unhandled rejection', error);
+    process.exit(1);
+  });
+  process.on('uncaughtException', (error) => {
+    reportBug(log, 'a bug: uncaught exception', error);
     process.exit(1);
   });
   try {
@@ -109,9 +114,14 @@ function argumentsOf(argv: string[]): { role: Role; root: string } {
 /** @returns the exit code */
 function report(log: Log, error: unknown): number {
   if (!hasNextStep(error)) {
-    log.error({ err: error, next: 'report this with the lines around it' }, 'the daemon failed');
+    reportBug(log, 'the daemon failed', error);
     return 1;
   }
   log.error({ code: error.code, next: error.next }, error.message);
   return NEEDS_A_PERSON.has(error.code) ? EXIT_CONFIG : 1;
+}
+
+function reportBug(log: Log, what: string, error: unknown): void {
+  log.error({ err: error, next: 'report this with the lines that follow' }, what);
+  for (const frame of framesOf(error)) log.error(frame);
 }

@@ -102,7 +102,7 @@ WantedBy=multi-user.target
 `;
 
 const wrapper = `#!/bin/sh
-exec /usr/libexec/bornemisza/node --enable-source-maps /usr/libexec/bornemisza/bornemisza.mjs "$@"
+exec /usr/libexec/bornemisza/node /usr/libexec/bornemisza/bornemisza.mjs "$@"
 `;
 
 const journal = `[Journal]
