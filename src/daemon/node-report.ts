@@ -114,6 +114,13 @@ function authorityWarnings(present: readonly MemberRow[]): string[] {
   ];
 }
 
+/** Whether the others would be left without anybody, alive and staying, who may admit, remove and renew, if this one went. */
+export function isLastAuthority(rows: readonly MemberRow[], name: string): boolean {
+  const others = rows.filter((each) => each.name !== name && each.state !== 'left');
+  const goes = rows.some((each) => each.name === name && each.authority);
+  return goes && others.length > 0 && !others.some((each) => each.authority && each.state === 'alive');
+}
+
 /** `app1/app: alive → dead (accused by …)`: how the audit trail and triggers name a change of membership. */
 export function changeInWords(
   name: string,

@@ -38,7 +38,7 @@ import { presets } from './membership/preset.ts';
 import type { Goodbye, LocalFacts, NodeRecord, Role } from './membership/types.ts';
 import { checksFor } from './node-checks.ts';
 import { fetchSecrets, renewCertificate, serveExchange } from './node-exchange.ts';
-import { changeInWords, countsOf, memberRows, warningsOf } from './node-report.ts';
+import { changeInWords, countsOf, isLastAuthority, memberRows, warningsOf } from './node-report.ts';
 import { NodePlugins } from './node-plugins.ts';
 import { keepDbSecrets, SECRETS_TAG } from './node-secrets.ts';
 import { SeedSearch } from './seed-search.ts';
@@ -1042,8 +1042,11 @@ export class Node {
   async leave({ force }: { force?: boolean }, progress: (step: Progress) => void): Promise<Done> {
     this.#mustRun();
     if (this.#phase === 'left') throw leftAlready(this.#options.role);
-    if (force !== true) this.#mustNotBeLast('leave');
     const { name, role } = this.#identity;
+    if (force !== true) {
+      this.#mustNotBeLast('leave');
+      this.#mustNotBeLastAuthority(name);
+    }
     this.#phase = 'leaving';
     this.#operatorDid('leave');
     this.#driver.leave();
@@ -1179,6 +1182,7 @@ export class Node {
         'run `bornemisza leave` on it; if the machine is gone for good, add --dead',
       );
     }
+    if (row !== undefined && force !== true) this.#mustNotBeLastAuthority(row.name);
     const { change, peerId } = await removeMember(
       this.#identity,
       node,
@@ -1315,6 +1319,15 @@ export class Node {
       'guard-last-of-role',
       `${name} is the last ${role} node in rotation: ${what} would leave nobody`,
       `bring another ${role} node into rotation first, or add --force`,
+    );
+  }
+
+  #mustNotBeLastAuthority(name: string): void {
+    if (!isLastAuthority(this.#rows(), name)) return;
+    throw new OperatorError(
+      'guard-last-authority',
+      `${name} is the last authority that is alive: without it nobody can be admitted, removed or renewed`,
+      'run `sudo bornemisza authority add` on a node that stays, with the recovery bundle, or add --force',
     );
   }
 

@@ -37,6 +37,13 @@ function authoritiesAre(names: readonly string[], at: readonly Instance[]): Prom
 const warningsAt = async (instance: Instance): Promise<string> =>
   (await cluster.status(instance)).warnings.join('\n');
 
+t.test('the last authority does not leave unasked', async (t) => {
+  const refused = await app1.host.exec(['bornemisza', 'leave']);
+  t.equal(refused.code, 5, refused.stderr);
+  t.match(refused.stderr, /app1\/app is the last authority that is alive.*\n.*authority add/s);
+  t.equal((await cluster.status(app1)).phase, 'running');
+});
+
 t.test('a running member becomes a second authority by the bundle, and everybody knows', async (t) => {
   t.match(await warningsAt(app3), 'app1/app is the only authority');
   t.match(await app3.host.exec(['bornemisza', 'token', 'create', '--role', 'app']), {
