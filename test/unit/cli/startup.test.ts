@@ -1,6 +1,9 @@
-import { resolve } from 'node:path';
+import { execFile } from 'node:child_process';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { build, type Metafile } from 'esbuild';
 import t from 'tap';
+import { bundleProduct } from '../../../scripts/bundle.ts';
 
 /** What the daemon needs and a plain command must not wait for. */
 const HEAVY =
@@ -49,4 +52,17 @@ t.test('a plain command loads neither libp2p nor the schema library', async (t) 
     Object.keys(metafile.inputs).some((each) => HEAVY.test(each)),
     'though set-up does load them, when it runs',
   );
+});
+
+t.test('nor does it wait for the built-in modules that it does not use', async (t) => {
+  const bundle = join(t.testdir(), 'bornemisza.mjs');
+  await bundleProduct(bundle);
+  const tell = 'process.on("exit", () => process.stderr.write(process.moduleLoadList.join("\\n")))';
+  const { stderr } = await promisify(execFile)(process.execPath, [
+    `--import=data:text/javascript,${tell}`,
+    bundle,
+    '--version',
+  ]);
+  t.match(stderr, 'NativeModule path', 'the list is there');
+  t.notMatch(stderr, /undici/);
 });
