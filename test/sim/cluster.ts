@@ -15,7 +15,7 @@ import type {
   Signer,
   Snapshot,
 } from '../../src/daemon/membership/types.ts';
-import { createNetwork, type Network, type Stream, tcp } from './network.ts';
+import { createNetwork, type Network, type Sender, type Stream, tcp } from './network.ts';
 import { createQueue, type Queue } from './queue.ts';
 
 /**
@@ -76,6 +76,7 @@ interface Pending {
 interface Connection {
   readonly ends: readonly [Process, Process];
   readonly streams: readonly [Stream, Stream];
+  readonly senders: readonly [Sender, Sender];
   open: boolean;
 }
 
@@ -153,7 +154,6 @@ class World implements Cluster {
   }
 
   #reaches(from: PeerId, to: PeerId): boolean {
-    if (this.#byId.get(from)?.up !== true || this.#byId.get(to)?.up !== true) return false;
     for (const blocks of this.blocks) if (blocks(from, to)) return false;
     return true;
   }
@@ -348,16 +348,11 @@ class World implements Cluster {
     if (connection === undefined) return;
     const end = connection.ends[0] === process ? 0 : 1;
     const other = connection.ends[1 - end] as Process;
-    this.network.send(
-      connection.streams[end],
-      bytes,
-      () => {
-        if (connection.open && other.running) arrive(other);
-        else if (other.host.up && !other.running) this.#reset(connection, process);
-      },
-      () => connection.open && process.running,
-      () => this.#reset(connection, process),
-    );
+    this.network.send(connection.streams[end], connection.senders[end], bytes, () => {
+      if (connection.open && other.running) arrive(other);
+      // The other host says that it knows no such connection.
+      else if (other.host.up && !other.running) this.#remove(connection, process);
+    });
   }
 
   #send(process: Process, to: PeerId, message: Message): void {
@@ -389,13 +384,13 @@ class World implements Cluster {
     const target = this.#byId.get(peer);
     if (target === undefined || process.dialling.has(peer) || process.connections.has(peer)) return;
     process.dialling.add(peer);
-    const from = process.host.id;
-    const tripMs = this.network.tripsMs(from, peer, 1, tcp.synRtoMs, tcp.dialTimeoutMs);
+    const from = process.host;
+    const tripMs = this.network.tripsMs(from, target, 1, tcp.synRtoMs, tcp.dialTimeoutMs);
     if (tripMs === undefined || !target.up || !process.host.up)
       return this.#dialEnds(process, peer, tcp.dialTimeoutMs, false);
     const listening = target.process;
     if (listening === undefined || !listening.running) return this.#dialEnds(process, peer, tripMs, true);
-    const leftMs = this.network.tripsMs(from, peer, 2, tcp.rtoMinMs, tcp.dialTimeoutMs - tripMs);
+    const leftMs = this.network.tripsMs(from, target, 2, tcp.rtoMinMs, tcp.dialTimeoutMs - tripMs);
     if (leftMs === undefined) return this.#dialEnds(process, peer, tcp.dialTimeoutMs, false);
     this.queue.after(tripMs + leftMs + tcp.handshakeMs, () =>
       this.#shakeHands(process, listening, this.queue.nowMs),
@@ -426,9 +421,14 @@ class World implements Cluster {
 
   #open(one: Process, other: Process): void {
     const { network } = this;
+    const sender = (by: Process): Sender => ({
+      alive: () => connection.open && by.running,
+      gaveUp: () => this.#remove(connection, by),
+    });
     const connection: Connection = {
       ends: [one, other],
-      streams: [network.stream(one.host.id, other.host.id), network.stream(other.host.id, one.host.id)],
+      streams: [network.stream(one.host, other.host), network.stream(other.host, one.host)],
+      senders: [sender(one), sender(other)],
       open: true,
     };
     for (const [end, peer] of [
@@ -454,21 +454,10 @@ class World implements Cluster {
   #finish(connection: Connection, by: Process): void {
     const end = connection.ends[0] === by ? 0 : 1;
     const other = connection.ends[1 - end] as Process;
-    this.network.send(
-      connection.streams[end],
-      0,
-      () => {
-        connection.open = false;
-        this.#remove(connection, other);
-      },
-      () => connection.open,
-      () => {},
-    );
-  }
-
-  /** The other host says that it knows no such connection, or the kernel gives up. */
-  #reset(connection: Connection, at: Process): void {
-    this.#remove(connection, at);
+    this.network.send(connection.streams[end], { alive: () => connection.open, gaveUp: () => {} }, 0, () => {
+      connection.open = false;
+      this.#remove(connection, other);
+    });
   }
 
   #remove(connection: Connection, at: Process): void {

@@ -101,42 +101,57 @@ function untilTagIsKnown(cluster: Cluster, host: Host, tag: string): number {
   return lastMs;
 }
 
+export const TROUBLES = ['loss10', 'pause1s'] as const;
+/** A tenth of all segments lost; whole nodes stopped for a second, each every ten minutes on average. */
+export type Trouble = (typeof TROUBLES)[number];
+
+export interface FalseDeath {
+  readonly atMs: number;
+  readonly subject: string;
+  readonly by: string;
+  readonly why: string;
+}
+
 export interface Calm {
-  readonly falseDeaths: number;
+  /** One for each member and incarnation: who held it for dead first. */
+  readonly falseDeaths: readonly FalseDeath[];
   readonly suspicions: number;
   readonly published: number;
   readonly events: number;
 }
 
-/** Nobody dies here; who says otherwise is counted, per subject and time. `progress` is told each simulated hour. */
-export function measureCalm(
-  nodes: number,
-  hours: number,
-  seed: number,
-  trouble: 'loss10' | 'pause1s' | 'none',
-  progress: (hour: number, falseDeaths: number) => void = () => {},
-): Calm {
+/** Nobody dies here; who says otherwise is noted. */
+export function measureCalm(nodes: number, hours: number, seed: number, trouble: Trouble): Calm {
   const cluster = settled(nodes, seed);
-  const deaths = new Set<string>();
+  const deaths = new Map<string, FalseDeath>();
   let suspicions = 0;
   let events = 0;
   const publishedBefore = cluster.published;
-  cluster.watchers.push((_process, _event, effects) => {
+  cluster.watchers.push((process, _event, effects) => {
     events += 1;
     for (const effect of effects) {
       if (effect.kind !== 'changed') continue;
       const { state, record } = effect.member;
-      if (state === 'dead') deaths.add(`${record.peerId} ${record.incarnation}`);
       if (state === 'suspect') suspicions += 1;
+      const key = `${record.peerId} ${record.incarnation}`;
+      if (state === 'dead' && !deaths.has(key))
+        deaths.set(key, {
+          atMs: cluster.queue.nowMs,
+          subject: record.name,
+          by: process.host.name,
+          why: effect.why,
+        });
     }
   });
   if (trouble === 'loss10') cluster.network.faults.loss = 0.1;
-  if (trouble === 'pause1s') for (const host of cluster.hosts) pauseNowAndThen(cluster, host);
-  for (let hour = 0; hour < hours; hour += 1) {
-    cluster.run(Math.min(1, hours - hour) * 3_600_000);
-    progress(hour + 1, deaths.size);
-  }
-  return { falseDeaths: deaths.size, suspicions, published: cluster.published - publishedBefore, events };
+  else for (const host of cluster.hosts) pauseNowAndThen(cluster, host);
+  cluster.run(hours * 3_600_000);
+  return {
+    falseDeaths: [...deaths.values()],
+    suspicions,
+    published: cluster.published - publishedBefore,
+    events,
+  };
 }
 
 const PAUSE_MEAN_MS = 600_000;
@@ -158,10 +173,9 @@ export interface Bytes {
 export function measureIdleBytes(nodes: number, minutes: number, seed: number): Bytes {
   const cluster = settled(nodes, seed);
   cluster.run(60_000);
-  const sum = (): number => [...cluster.network.bytesSent.values()].reduce((one, other) => one + other, 0);
-  const before = sum();
+  const before = cluster.network.bytesSent;
   cluster.run(minutes * 60_000);
-  const perSecond = (sum() - before) / nodes / (minutes * 60);
+  const perSecond = (cluster.network.bytesSent - before) / nodes / (minutes * 60);
   const links = cluster.running().reduce((count, process) => count + process.connections.size, 0) / nodes;
   return { perSecond, links };
 }

@@ -28,15 +28,35 @@ export interface Faults {
   loss: number;
   latencyMs: number;
   jitterMs: number;
-  /** Whether segments can travel this way now. */
+  /** Whether segments can travel this way now, if both ends are up. */
   reaches(from: string, to: string): boolean;
+}
+
+/** Power and network card: who is down neither sends nor hears. */
+export interface Station {
+  readonly id: string;
+  readonly up: boolean;
+}
+
+/** Who sends on a stream. */
+export interface Sender {
+  /** False: the stream is over, everything waiting is forgotten. */
+  alive(): boolean;
+  /** Called once, on an abort. */
+  gaveUp(): void;
+}
+
+interface Segment {
+  readonly bytes: number;
+  readonly arrive: () => void;
 }
 
 /** One direction of one connection. */
 export interface Stream {
-  readonly from: string;
-  readonly to: string;
-  readonly waiting: { readonly bytes: number; readonly arrive: () => void }[];
+  readonly from: Station;
+  readonly to: Station;
+  /** Empty unless the first of them is being sent again and again. */
+  readonly waiting: Segment[];
   retrying: boolean;
   rtoMs: number;
   failingSinceMs: number;
@@ -45,55 +65,66 @@ export interface Stream {
 
 export interface Network {
   readonly faults: Faults;
-  readonly bytesSent: Map<string, number>;
-  stream(from: string, to: string): Stream;
-  /** `alive` false: the stream is over, everything waiting is forgotten. `gaveUp` is called once on an abort. */
-  send(stream: Stream, bytes: number, arrive: () => void, alive: () => boolean, gaveUp: () => void): void;
+  /** By all together, what was lost included. */
+  readonly bytesSent: number;
+  stream(from: Station, to: Station): Stream;
+  send(stream: Stream, sender: Sender, bytes: number, arrive: () => void): void;
   latency(): number;
   /** Time that `trips` segments in a row take, with their losses; `undefined`: longer than `mostMs`. */
-  tripsMs(from: string, to: string, trips: number, rtoMs: number, mostMs: number): number | undefined;
+  tripsMs(from: Station, to: Station, trips: number, rtoMs: number, mostMs: number): number | undefined;
 }
 
 export function createNetwork(queue: Queue, random: Seeded): Network {
-  const bytesSent = new Map<string, number>();
+  let bytesSent = 0;
   const faults: Faults = { loss: 0, latencyMs: 0.2, jitterMs: 0.3, reaches: () => true };
   const latency = (): number => faults.latencyMs + random.fraction() * faults.jitterMs;
-  const lost = (from: string, to: string): boolean =>
-    !faults.reaches(from, to) || (faults.loss > 0 && random.fraction() < faults.loss);
+  const lost = (from: Station, to: Station): boolean =>
+    !from.up ||
+    !to.up ||
+    !faults.reaches(from.id, to.id) ||
+    (faults.loss > 0 && random.fraction() < faults.loss);
 
-  function pump(stream: Stream, alive: () => boolean, gaveUp: () => void): void {
+  /** False: the segment was lost. */
+  function transmit(stream: Stream, segment: Segment): boolean {
+    bytesSent += segment.bytes;
+    if (lost(stream.from, stream.to)) return false;
+    stream.rtoMs = tcp.rtoMinMs;
+    stream.failingSinceMs = -1;
+    stream.lastArrivalMs = Math.max(stream.lastArrivalMs, queue.nowMs + latency());
+    queue.at(stream.lastArrivalMs, segment.arrive);
+    return true;
+  }
+
+  function pump(stream: Stream, sender: Sender): void {
     for (let head = stream.waiting[0]; head !== undefined; head = stream.waiting[0]) {
-      if (!alive()) {
+      if (!sender.alive()) {
         stream.waiting.length = 0;
         return;
       }
-      bytesSent.set(stream.from, (bytesSent.get(stream.from) ?? 0) + head.bytes);
-      if (lost(stream.from, stream.to)) return retry(stream, alive, gaveUp);
+      if (!transmit(stream, head)) return retry(stream, sender);
       stream.waiting.shift();
-      stream.rtoMs = tcp.rtoMinMs;
-      stream.failingSinceMs = -1;
-      stream.lastArrivalMs = Math.max(stream.lastArrivalMs, queue.nowMs + latency());
-      queue.at(stream.lastArrivalMs, head.arrive);
     }
   }
 
-  function retry(stream: Stream, alive: () => boolean, gaveUp: () => void): void {
+  function retry(stream: Stream, sender: Sender): void {
     if (stream.failingSinceMs < 0) stream.failingSinceMs = queue.nowMs;
     if (queue.nowMs - stream.failingSinceMs > tcp.abortMs) {
       stream.waiting.length = 0;
-      return gaveUp();
+      return sender.gaveUp();
     }
     stream.retrying = true;
     queue.after(stream.rtoMs, () => {
       stream.retrying = false;
-      pump(stream, alive, gaveUp);
+      pump(stream, sender);
     });
     stream.rtoMs = Math.min(stream.rtoMs * 2, tcp.rtoMaxMs);
   }
 
   return {
     faults,
-    bytesSent,
+    get bytesSent() {
+      return bytesSent;
+    },
     latency,
     stream: (from, to) => ({
       from,
@@ -104,9 +135,14 @@ export function createNetwork(queue: Queue, random: Seeded): Network {
       failingSinceMs: -1,
       lastArrivalMs: 0,
     }),
-    send(stream, bytes, arrive, alive, gaveUp) {
-      stream.waiting.push({ bytes: bytes + FRAME_OVERHEAD_BYTES, arrive });
-      if (!stream.retrying) pump(stream, alive, gaveUp);
+    send(stream, sender, bytes, arrive) {
+      const segment = { bytes: bytes + FRAME_OVERHEAD_BYTES, arrive };
+      if (stream.retrying) {
+        stream.waiting.push(segment);
+      } else if (sender.alive() && !transmit(stream, segment)) {
+        stream.waiting.push(segment);
+        retry(stream, sender);
+      }
     },
     tripsMs(from, to, trips, rtoMs, mostMs) {
       let total = 0;

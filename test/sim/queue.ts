@@ -1,4 +1,4 @@
-/** Virtual time: a binary heap of things to do, first by time, then in the order in which they were put in. */
+/** Virtual time: a heap of things to do, first by time, then in the order in which they were put in. */
 export interface Queue {
   readonly nowMs: number;
   readonly size: number;
@@ -8,67 +8,85 @@ export interface Queue {
   runUntil(untilMs: number): void;
 }
 
-interface Item {
-  readonly timeMs: number;
-  readonly order: number;
-  readonly act: () => void;
-}
-
 export function createQueue(): Queue {
-  const heap: Item[] = [];
-  let nowMs = 0;
-  let order = 0;
-  const at = (timeMs: number, act: () => void): void => {
-    push(heap, { timeMs: Math.max(timeMs, nowMs), order, act });
-    order += 1;
-  };
-  return {
-    get nowMs() {
-      return nowMs;
-    },
-    get size() {
-      return heap.length;
-    },
-    at,
-    after: (delayMs, act) => at(nowMs + delayMs, act),
-    runUntil(untilMs) {
-      for (let next = heap[0]; next !== undefined && next.timeMs <= untilMs; next = heap[0]) {
-        pop(heap);
-        nowMs = next.timeMs;
-        next.act();
-      }
-      nowMs = Math.max(nowMs, untilMs);
-    },
-  };
+  return new VirtualTime();
 }
 
-function before(one: Item, other: Item): boolean {
-  return one.timeMs < other.timeMs || (one.timeMs === other.timeMs && one.order < other.order);
-}
+/** Every millisecond of a simulation passes here: hence plain arrays of numbers, and four children to each place. */
+class VirtualTime implements Queue {
+  nowMs = 0;
+  #order = 0;
+  readonly #times: number[] = [];
+  readonly #orders: number[] = [];
+  readonly #acts: (() => void)[] = [];
 
-function push(heap: Item[], item: Item): void {
-  let at = heap.length;
-  heap.push(item);
-  while (at > 0) {
-    const parent = (at - 1) >> 1;
-    if (!before(item, heap[parent] as Item)) break;
-    heap[at] = heap[parent] as Item;
-    at = parent;
+  get size(): number {
+    return this.#times.length;
   }
-  heap[at] = item;
-}
 
-function pop(heap: Item[]): void {
-  const last = heap.pop() as Item;
-  if (heap.length === 0) return;
-  let at = 0;
-  for (;;) {
-    let child = 2 * at + 1;
-    if (child >= heap.length) break;
-    if (child + 1 < heap.length && before(heap[child + 1] as Item, heap[child] as Item)) child += 1;
-    if (!before(heap[child] as Item, last)) break;
-    heap[at] = heap[child] as Item;
-    at = child;
+  at(timeMs: number, act: () => void): void {
+    this.#order += 1;
+    this.#rise(Math.max(timeMs, this.nowMs), this.#order, act);
   }
-  heap[at] = last;
+
+  after(delayMs: number, act: () => void): void {
+    this.at(this.nowMs + delayMs, act);
+  }
+
+  runUntil(untilMs: number): void {
+    const times = this.#times;
+    while (times.length > 0 && (times[0] as number) <= untilMs) {
+      this.nowMs = times[0] as number;
+      this.#take()();
+    }
+    this.nowMs = Math.max(this.nowMs, untilMs);
+  }
+
+  #rise(timeMs: number, order: number, act: () => void): void {
+    let at = this.#times.length;
+    while (at > 0) {
+      const parent = (at - 1) >> 2;
+      // What is put in later comes later: only an earlier time passes its parent.
+      if ((this.#times[parent] as number) <= timeMs) break;
+      this.#move(parent, at);
+      at = parent;
+    }
+    this.#put(at, timeMs, order, act);
+  }
+
+  #take(): () => void {
+    const first = this.#acts[0] as () => void;
+    const timeMs = this.#times.pop() as number;
+    const order = this.#orders.pop() as number;
+    const act = this.#acts.pop() as () => void;
+    const size = this.#times.length;
+    if (size === 0) return first;
+    let at = 0;
+    for (let child = 1; child < size; child = 4 * at + 1) {
+      const end = Math.min(child + 4, size);
+      let least = child;
+      for (let other = child + 1; other < end; other += 1)
+        if (this.#isBefore(other, this.#times[least] as number, this.#orders[least] as number)) least = other;
+      if (!this.#isBefore(least, timeMs, order)) break;
+      this.#move(least, at);
+      at = least;
+    }
+    this.#put(at, timeMs, order, act);
+    return first;
+  }
+
+  #isBefore(at: number, timeMs: number, order: number): boolean {
+    const own = this.#times[at] as number;
+    return own < timeMs || (own === timeMs && (this.#orders[at] as number) < order);
+  }
+
+  #move(from: number, to: number): void {
+    this.#put(to, this.#times[from] as number, this.#orders[from] as number, this.#acts[from] as () => void);
+  }
+
+  #put(at: number, timeMs: number, order: number, act: () => void): void {
+    this.#times[at] = timeMs;
+    this.#orders[at] = order;
+    this.#acts[at] = act;
+  }
 }

@@ -4,8 +4,9 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { presets } from '../../src/daemon/membership/preset.ts';
 import { percentile } from '../bench/report.ts';
+import { runHours, type Tally } from './hours.ts';
 import { INVARIANTS } from './invariants.ts';
-import { measureCalm, measureDeaths, measureStorm, measureTags, settle, settled } from './measure.ts';
+import { measureDeaths, measureStorm, measureTags, settle, settled } from './measure.ts';
 import { MUTATIONS } from './mutations.ts';
 import { makeScenario, runScenario, type Scenario } from './scenario.ts';
 import { shrink } from './shrink.ts';
@@ -81,11 +82,16 @@ t.test(
   },
 );
 
-t.test('neither a tenth of all segments lost nor pauses of a second kill anybody', async (t) => {
-  t.equal(measureCalm(30, 0.1, 1, 'loss10').falseDeaths, 0);
-  const paused = measureCalm(30, 0.2, 2, 'pause1s');
-  t.equal(paused.falseDeaths, 0);
-  t.ok(paused.suspicions < 30, `${paused.suspicions} suspicions`);
+t.test('many hours that were interrupted go on where they were, and find the same', async (t) => {
+  const options = { nodes: 3, trouble: 'loss10', firstSeed: 7, pieceHours: 0.05 } as const;
+  const stateFile = join(t.testdir({}), 'hours.json');
+  const done: number[] = [];
+  const progress = ({ pieces }: Tally): void => void done.push(pieces);
+  runHours({ ...options, hours: 0.1, stateFile, progress });
+  t.same(runHours({ ...options, hours: 0.2, stateFile, progress }), runHours({ ...options, hours: 0.2 }));
+  t.same(done, [1, 2, 3, 4]);
+  runHours({ ...options, firstSeed: 8, hours: 0.05, stateFile, progress });
+  t.same(done, [1, 2, 3, 4, 1], 'other seeds are not the same hours');
 });
 
 t.test('a storm of 200 changes in ten seconds converges in three, within the budget of gossip', async (t) => {

@@ -36,12 +36,12 @@ export function planLinks(core: Core): void {
 }
 
 function dialLiving(core: Core, living: readonly Entry[], full: boolean): void {
-  const missing = living.filter((entry) => mayDial(core, entry.peerId));
-  const restarting = missing.filter((entry) => isRestarting(core, entry));
-  for (const entry of restarting) dial(core, entry.peerId, true);
-  const rest = missing.filter((entry) => !isRestarting(core, entry));
-  const wanted = full ? rest.length : core.preset.minLinks - linksThatCount(core) - dialsUnderWay(core);
-  for (const entry of core.random.sample(rest, Math.max(0, wanted))) {
+  for (const entry of living)
+    if (isRestarting(core, entry) && mayDial(core, entry.peerId)) dial(core, entry.peerId, true);
+  const wanted = full ? living.length : core.preset.minLinks - linksThatCount(core) - dialsUnderWay(core);
+  if (wanted <= 0) return;
+  const missing = living.filter((entry) => !isRestarting(core, entry) && mayDial(core, entry.peerId));
+  for (const entry of core.random.sample(missing, wanted)) {
     if (full && lets(core, entry.peerId)) continue;
     dial(core, entry.peerId, false);
     probe(core, entry.peerId, 'dial');
@@ -89,10 +89,9 @@ function dial(core: Core, peer: PeerId, impatient: boolean): void {
 function dialLost(core: Core): void {
   const lost: PeerId[] = [];
   for (const peer of core.roster.keys()) {
-    if (peer === core.selfId || !mayDial(core, peer)) continue;
     const entry = core.entries.get(peer);
-    const gone = entry === undefined ? core.tombstones.get(peer)?.left === true : entry.state !== 'dead';
-    if (!gone) lost.push(peer);
+    const isLost = entry === undefined ? core.tombstones.get(peer)?.left !== true : entry.state === 'dead';
+    if (isLost && peer !== core.selfId && mayDial(core, peer)) lost.push(peer);
   }
   for (const peer of core.random.sample(lost, core.preset.redialsPerRound)) {
     dial(core, peer, false);
@@ -112,10 +111,12 @@ function closeSurplus(core: Core): void {
     link.askedMs = 0;
     if (count > maxLinks) cutLink(core, link);
   }
-  const asked = [...core.links.values()].filter((link) => link.askedMs > 0).length;
+  let asked = 0;
+  for (const link of core.links.values()) if (link.askedMs > 0) asked += 1;
   const over = count - maxLinks - asked;
   const wanted =
     over > 0 ? Math.min(over, 2) : Number(asked === 0 && count > calmLinks && core.random.fraction() < 0.1);
+  if (wanted === 0) return;
   const closable = [...core.links.values()].filter(
     (link) => !link.unlinking && link.askedMs === 0 && !core.probes.has(link.peer),
   );

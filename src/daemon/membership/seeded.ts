@@ -14,9 +14,10 @@ export interface Seeded {
 }
 
 export function createSeeded(seed: number): Seeded {
-  let state = seed >>> 0;
+  // A signed 32-bit number, which V8 keeps unboxed.
+  let state = seed | 0;
   const fraction = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0;
+    state = (state + 0x6d2b79f5) | 0;
     let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000;
