@@ -128,6 +128,10 @@ function fileSection(): string[] {
     ],
     ['/var/lib/bornemisza/ROLE', 'identity and memory of a role instance, for user bornemisza alone'],
     ['/run/bornemisza/ROLE/control.sock', 'control socket: HTTP with JSON, for root and group bornemisza'],
+    [
+      '/run/bornemisza/deadman/heartbeat',
+      'sign of life of role app, which bornemisza-deadman.service reads; see operations.md',
+    ],
     ['/etc/bird/bornemisza.d', 'what the daemon announces, included by /etc/bird/bird.conf'],
   ];
   return [

@@ -18,6 +18,8 @@ export interface Paths {
   /** See rollout-turn.ts. */
   readonly upgradeRequest: string;
   readonly upgradeResult: string;
+  /** Of role app, see heartbeat.ts. */
+  readonly heartbeat: string;
   readonly haproxyFiles: string;
   readonly haproxyRun: string;
   readonly birdFragments: string;
@@ -36,6 +38,7 @@ export function pathsFor(role: Role, root = ''): Paths {
     controlSocket: `${root}/run/bornemisza/${role}/control.sock`,
     upgradeRequest: `${root}/run/bornemisza/${role}/upgrade`,
     upgradeResult: `${root}/run/bornemisza/upgraded`,
+    heartbeat: `${root}/run/bornemisza/deadman/heartbeat`,
     haproxyFiles: `${root}/var/lib/bornemisza/haproxy/${role}`,
     haproxyRun: `${root}/run/bornemisza-haproxy/${role}`,
     birdFragments: `${root}/etc/bird/bornemisza.d`,

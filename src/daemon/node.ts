@@ -20,6 +20,7 @@ import type {
 import { ControlServer, type RolloutVerb } from './control/server.ts';
 import { Driver, type DriverChange } from './driver.ts';
 import { hasNextStep, OperatorError } from './errors.ts';
+import { Heartbeat, type Watched } from './heartbeat.ts';
 import { type CheckVerdict, Checks } from './health/health.ts';
 import { isLocal } from './health/probe.ts';
 import { authorityWord } from './identity/certificates.ts';
@@ -64,6 +65,8 @@ import { signer } from './wire/record.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
 const TICK_MS = 1000;
+/** A driver whose last turn is older does not turn; while it is well it turns each second. */
+const TURN_MS = 5000;
 /** The load average travels only when it moved by this much (× 100), so that a quiet cluster stays quiet. */
 const LOAD_STEP = 100;
 const RENEWAL_LOOK_MS = 3_600_000;
@@ -126,6 +129,7 @@ export class Node {
   #admission: AdmissionListener | undefined;
   #plugins!: NodePlugins;
   #notifier: Notifier | undefined;
+  #heartbeat: Heartbeat | undefined;
   #seeds!: SeedSearch;
   #effective!: EffectiveView;
   #rollout!: RolloutRunner;
@@ -183,6 +187,7 @@ export class Node {
     await this.#startMembership();
     await this.#startPlugins();
     this.#startNotifier();
+    this.#startHeartbeat();
     this.#phase = 'running';
     this.#tick = setInterval(() => this.#look(), TICK_MS);
     await this.#startAdmission();
@@ -210,6 +215,10 @@ export class Node {
         this.#lookAgain(`${goodbye} of this node`);
         const untilMs = clock.monotonicMs() + STOP_DEADLINE_MS;
         while (!this.#reconciler.converged('bird') && clock.monotonicMs() < untilMs) await pause(20);
+        // Withdrawn: the dead-man switch has nothing left to take off.
+        clearInterval(this.#tick);
+        if (this.#reconciler.converged('bird'))
+          await this.#heartbeat?.beat({ ...this.#watched(), addresses: [] });
       }
       log.info({ goodbye }, 'the daemon ends; HAProxy, BIRD and CouchDB keep running');
     }
@@ -464,6 +473,30 @@ export class Node {
     this.#shareFacts();
   }
 
+  #startHeartbeat(): void {
+    const { log } = this.#dependencies;
+    const { heartbeat } = this.#options.paths;
+    if (this.#config.role !== 'app') return;
+    this.#heartbeat = new Heartbeat(heartbeat, (error) =>
+      log.warn(
+        {
+          code: 'heartbeat-failed',
+          next: 'systemd-tmpfiles --create bornemisza.conf; it is tried again by itself',
+        },
+        `the dead-man switch sees no sign of life, as ${heartbeat} cannot be written: ${error.message}`,
+      ),
+    );
+  }
+
+  #watched(): Watched {
+    const { floating, edge } = this.#config;
+    return {
+      device: floating.device,
+      port: edge.http_port,
+      addresses: floating.mode === 'off' ? [] : floating.addresses,
+    };
+  }
+
   async #startAdmission(): Promise<void> {
     if (this.#identity.authority === undefined) return;
     const { clock, log } = this.#dependencies;
@@ -625,6 +658,7 @@ export class Node {
   /** Once a second: what changes with time alone. */
   #look(): void {
     const { clock } = this.#dependencies;
+    if (this.#turns(TURN_MS)) void this.#heartbeat?.beat(this.#watched());
     this.#shareFacts();
     const before = JSON.stringify(this.#effective.members.map((each) => [each.record.name, each.rotation]));
     const heldBefore = this.#effective.held;
@@ -936,8 +970,12 @@ export class Node {
 
   /** Fed only while the driver's loop turns: a process that hangs is ended and started again by systemd. */
   #feedWatchdog(intervalMs: number): void {
-    if (this.#driver.nowMs() - this.#driver.lastTurnMs < intervalMs)
-      void this.#dependencies.serviceManager.watchdog();
+    if (this.#turns(intervalMs)) void this.#dependencies.serviceManager.watchdog();
+  }
+
+  /** Whether the driver's loop turned within this time. */
+  #turns(withinMs: number): boolean {
+    return this.#driver.nowMs() - this.#driver.lastTurnMs < withinMs;
   }
 
   #rows() {

@@ -3,6 +3,7 @@ import { Cluster, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
 import {
   allUp,
+  daemonOf,
   haproxyOf,
   inOneLine,
   killDaemon,
@@ -242,6 +243,80 @@ t.test('not heard is not down: who hears no peer and fails its own check withdra
   await app2.host.heal();
   await allUp(cluster);
   await announced('app1', 'app2');
+});
+
+const SWITCH = 'bornemisza-deadman.service';
+/** Longer than the switch needs for its five questions, by half. */
+const FIVE_QUESTIONS_MS = 8000;
+const HEARTBEAT = '/run/bornemisza/deadman/heartbeat';
+
+const carriesAddress = async ({ host }: Instance): Promise<boolean> =>
+  (await host.must(['ip', '-br', 'addr', 'show', 'bm-float'])).includes(`${FLOATING}/32`);
+
+const switchSaid = async ({ host }: Instance): Promise<string> =>
+  (await host.journalEntries(SWITCH, '--priority=err', '--identifier=bornemisza-deadman'))
+    .map(({ MESSAGE }) => MESSAGE)
+    .join('\n');
+
+const lastChange = (): number => cluster.lab.router.history(FLOATING).at(-1)?.atMs ?? 0;
+
+/** How old the daemon’s last sign of life is, in seconds. */
+async function silentFor({ host }: Instance): Promise<number> {
+  const [beat, uptime] = await Promise.all([host.readFile(HEARTBEAT), host.readFile('/proc/uptime')]);
+  return Number.parseFloat(uptime) - Number.parseFloat(beat);
+}
+
+t.test('the dead-man switch takes the floating IP off where HAProxy and daemon are both dead', async (t) => {
+  for (const { host } of [app1, app2]) t.equal((await host.unit(SWITCH)).active, 'active');
+
+  await t.test('both frozen at once: gone; the daemon dead beside a living HAProxy: stays', async (t) => {
+    await killDaemon(app2);
+    const frozenMs = Date.now();
+    for (const unit of [haproxyOf(app1), daemonOf(app1)]) await app1.host.kill(unit, 'SIGSTOP');
+    await announced('app2');
+    t.comment(`frozen: withdrawn after ${((lastChange() - frozenMs) / 1000).toFixed(1)} s`);
+    t.equal(await carriesAddress(app1), false);
+    const said = new RegExp(`^${FLOATING}: taken off bm-float, as HAProxy missed .* answers in a row`);
+    t.match(await switchSaid(app1), said);
+    for (const unit of [haproxyOf(app1), daemonOf(app1)]) await app1.host.kill(unit, 'SIGCONT');
+    await until(async () => (await silentFor(app2)) > 12, { deadlineMs: PATIENCE_MS, everyMs: 200 });
+    await announced('app1', 'app2');
+    t.equal(await switchSaid(app2), '');
+  });
+
+  await t.test('HAProxy dead: a living daemon withdraws, an unreadable heartbeat keeps it', async (t) => {
+    await app2.host.must(['chmod', '000', HEARTBEAT]);
+    for (const app of [app1, app2]) await app.host.stop(haproxyOf(app));
+    const stoppedMs = performance.now();
+    const before = await switchSaid(app1);
+    await announced('app2');
+    await until(() => performance.now() - stoppedMs > FIVE_QUESTIONS_MS, { everyMs: 100 });
+    t.strictSame(await cluster.lab.router.announcers(FLOATING), ['app2']);
+    for (const app of [app1, app2]) t.equal(await carriesAddress(app), true, app.name);
+    t.equal(await switchSaid(app1), before, 'it says nothing where the daemon lives');
+    t.match(
+      await switchSaid(app2),
+      /heartbeat\S* says nothing: it cannot be read; the floating addresses stay.* -- /,
+    );
+    await app1.host.start(haproxyOf(app1));
+    await announced('app1', 'app2');
+  });
+
+  await t.test('daemon dead, then HAProxy: gone, and back with the daemon and HAProxy', async (t) => {
+    await app2.host.must(['chmod', '644', HEARTBEAT]);
+    const readableMs = Date.now();
+    await announced('app1');
+    t.comment(
+      `daemon long dead, HAProxy dead: withdrawn after ${((lastChange() - readableMs) / 1000).toFixed(1)} s`,
+    );
+    t.equal(await carriesAddress(app2), false);
+    await reviveDaemon(app2);
+    await until(() => carriesAddress(app2), { deadlineMs: PATIENCE_MS, everyMs: 100 });
+    t.strictSame(await cluster.lab.router.announcers(FLOATING), ['app1'], 'not before HAProxy answers');
+    await app2.host.start(haproxyOf(app2));
+    await announced('app1', 'app2');
+    await allUp(cluster);
+  });
 });
 
 t.test(

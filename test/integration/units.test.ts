@@ -14,6 +14,7 @@ const exposures = [
   ['bornemisza-haproxy@app.service', 1.7],
   ['bornemisza-haproxy@db.service', 1.7],
   ['bornemisza-site.service', 1.2],
+  ['bornemisza-deadman.service', 1.7],
   ['bornemisza-couchdb-restart.service', 1.5],
   ['bornemisza-rollout.service', 2.0],
 ] as const;
@@ -28,7 +29,7 @@ async function stage(t: Test): Promise<{ readonly env: NodeJS.ProcessEnv; readon
     const text = await readFile(join(directory, name), 'utf8');
     await writeFile(
       join(directory, name),
-      text.replaceAll(/\/usr\/(libexec\/bornemisza\/node|bin\/bornemisza)/g, '/bin/true'),
+      text.replaceAll(/\/usr\/(libexec\/bornemisza\/(node|deadman)|bin\/bornemisza)/g, '/bin/true'),
     );
   }
   await writeFile(join(directory, 'couchdb.service'), '[Service]\nUser=couchdb\nExecStart=/bin/true\n');

@@ -216,7 +216,7 @@ export class Layers {
     await this.#copy(join(systemd, 'haproxy-first.cfg'), '/usr/share/bornemisza/haproxy-first.cfg');
     await this.#put('/usr/bin/bornemisza', { content: wrapper, mode: 0o755 });
     const libexec = '/usr/libexec/bornemisza';
-    await mkdir(await this.#room(libexec));
+    await this.#copy(join(systemd, 'deadman'), `${libexec}/deadman`);
     this.binds.push(
       { source: join(repository, 'node_modules/node/bin/node'), target: `${libexec}/node` },
       { source: this.#options.bundle, target: `${libexec}/bornemisza.mjs` },

@@ -14,7 +14,7 @@ const DNF_TIMEOUT_MS = 180_000;
 
 /** Empty packages with the names of EL's: dnf resolves against them, the programs are this machine's. */
 const STUBS: Readonly<Record<string, { readonly version: string; readonly provides: readonly string[] }>> = {
-  bash: { version: '5.1', provides: ['/bin/sh', '/usr/bin/sh'] },
+  bash: { version: '5.1', provides: ['/bin/sh', '/usr/bin/sh', '/bin/bash'] },
   coreutils: { version: '8.32', provides: [] },
   iproute: { version: '6.2', provides: [] },
   'util-linux': { version: '2.37', provides: [] },

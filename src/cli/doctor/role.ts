@@ -133,7 +133,8 @@ async function certificate(file: string, area: Area, role: Role): Promise<Check>
 async function units({ role, host, root, area }: Looking, config: Config | undefined): Promise<Check[]> {
   if (root !== '') return [area.ok('units', 'not looked at, as paths lie under --root')];
   const wanted = [`bornemisza@${role}.service`, `bornemisza-haproxy@${role}.service`];
-  if (role === 'app' && config !== undefined && config.floating.mode !== 'off') wanted.push('bird.service');
+  if (role === 'app' && config !== undefined && config.floating.mode !== 'off')
+    wanted.push('bird.service', 'bornemisza-deadman.service');
   if (role === 'db') wanted.push('couchdb.service');
   const said = await host.run('systemctl', ['is-active', ...wanted]);
   if (said.code === -1)

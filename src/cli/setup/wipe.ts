@@ -44,7 +44,7 @@ export async function wipe(
 ): Promise<void> {
   if (root === '') {
     const units = [`bornemisza@${role}.service`, `bornemisza-haproxy@${role}.service`];
-    if (role === 'db') units.push('couchdb.service');
+    units.push(role === 'db' ? 'couchdb.service' : 'bornemisza-deadman.service');
     const { code, stderr } = await io.host.run('systemctl', ['disable', '--now', ...units], STOP_TIMEOUT_MS);
     if (code !== 0) {
       throw new CliFailure(

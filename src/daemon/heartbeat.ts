@@ -1,0 +1,65 @@
+import { chmod, mkdir, rename, writeFile } from 'node:fs/promises';
+import { uptime } from 'node:os';
+import { dirname } from 'node:path';
+
+/** What the dead-man switch (systemd/deadman) is to watch. */
+export interface Watched {
+  /** Carries the floating addresses. */
+  readonly device: string;
+  /** Where our HAProxy answers without TLS. */
+  readonly port: number;
+  /** None: there is nothing to take off. */
+  readonly addresses: readonly string[];
+}
+
+/**
+ * The daemon's sign of life: one line, UPTIME DEVICE PORT ADDRESS…, replaced whole. It holds seconds since the boot, since the
+ * wall clock may jump. Nobody but the dead-man switch reads it, and it reads nothing else.
+ */
+export class Heartbeat {
+  readonly #path: string;
+  readonly #onFailure: (error: Error) => void;
+  #next: Watched | undefined;
+  #writing: Promise<void> | undefined;
+  /** Undefined: no beat yet. */
+  #failed: boolean | undefined;
+
+  /** @param onFailure called for the first failure of a row only */
+  constructor(path: string, onFailure: (error: Error) => void) {
+    this.#path = path;
+    this.#onFailure = onFailure;
+  }
+
+  /** One beat at a time; of those that come meanwhile the last one counts. Resolves when it is written. Never throws. */
+  async beat(watched: Watched): Promise<void> {
+    this.#next = watched;
+    this.#writing ??= this.#writeAll();
+    await this.#writing;
+  }
+
+  async #writeAll(): Promise<void> {
+    for (let next = this.#next; next !== undefined; next = this.#next) {
+      this.#next = undefined;
+      await this.#write(next).then(
+        () => (this.#failed = false),
+        (error: unknown) => {
+          if (this.#failed !== true)
+            this.#onFailure(error instanceof Error ? error : new Error(String(error)));
+          this.#failed = true;
+        },
+      );
+    }
+    this.#writing = undefined;
+  }
+
+  async #write({ device, port, addresses }: Watched): Promise<void> {
+    const staged = `${this.#path}.new`;
+    // tmpfiles makes it where the daemon may not.
+    if (this.#failed !== false) await mkdir(dirname(this.#path), { recursive: true }).catch(() => undefined);
+    // In /run: there is no disk to wait for.
+    await writeFile(staged, `${[Math.floor(uptime()), device, port, ...addresses].join(' ')}\n`);
+    // The switch is another user, and the unit's umask keeps others out.
+    await chmod(staged, 0o644);
+    await rename(staged, this.#path);
+  }
+}
