@@ -23,9 +23,9 @@ import type { PeerId } from './types.ts';
  */
 export function planLinks(core: Core): void {
   const { preset } = core;
-  const living = [...core.entries.values()].filter(
-    (entry) => entry.peerId !== core.selfId && isLiving(entry),
-  );
+  const living: Entry[] = [];
+  for (const entry of core.entries.values())
+    if (entry.peerId !== core.selfId && isLiving(entry)) living.push(entry);
   if (selfEntry(core).state !== 'left') {
     const full = living.length + 1 <= preset.fullMeshMembers;
     dialLiving(core, living, full);

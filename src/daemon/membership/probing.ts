@@ -220,6 +220,8 @@ export function probeLinks(core: Core): void {
   const dueMs = core.nowMs + EARLY_SHARE * pingIntervalMs(core);
   let nextMs = core.nowMs + probeIntervalMs;
   for (const link of core.links.values()) {
+    // Neither due nor the next to be: by far the most.
+    if (link.pingDueMs > dueMs && link.pingDueMs >= nextMs) continue;
     const entry = core.entries.get(link.peer);
     if (entry === undefined || !isLiving(entry) || core.probes.has(link.peer)) continue;
     if (link.pingDueMs <= dueMs) {

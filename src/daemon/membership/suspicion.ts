@@ -203,7 +203,7 @@ function acquit(core: Core, entry: Entry, why: string): void {
 
 /** It answered us, or others on our behalf: our own accusation was wrong. The word is out, so it will refute anyway. */
 export function takeBackAccusation(core: Core, entry: Entry, why: string): void {
-  if (!entry.accusations.has(core.selfId) || !isLiving(entry)) return;
+  if (entry.accusations.size === 0 || !entry.accusations.has(core.selfId) || !isLiving(entry)) return;
   if (entry.accusations.size === 1) return acquit(core, entry, why);
   entry.accusations.delete(core.selfId);
   touch(core, entry);
