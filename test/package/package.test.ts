@@ -20,6 +20,8 @@ const APP_HOSTS = ['app1', 'app2', 'both1'];
 const EXPOSURE_LIMIT = 2.0;
 /** Longest rest that the journal is watched for. The promise is one line a minute from each daemon. */
 const REST_MS = 30_000;
+/** The shipped timer, but every few seconds in place of once a night. */
+const OFTEN = '[Timer]\nOnCalendar=\nOnCalendar=*:*:0/5\nRandomizedDelaySec=0\nAccuracySec=1s\n';
 /** Three hosts, each with dnf's work on a busy machine. */
 const ROLLOUT_MS = 400_000;
 
@@ -366,15 +368,33 @@ t.test('a cluster lives on the installed package', async (t) => {
     // Back to the version before: the daemons come back, and the rollout stays where it is, whoever restarts or asks.
     await dnf(both1.host, 'downgrade', await labelOf(second.file));
     await cluster.settled(SETTLE_MS);
-    await app1.host.restart('bornemisza@app.service');
+    await app1.host.writeFile('/etc/systemd/system/bornemisza-rollout.timer.d/often.conf', OFTEN);
+    await app1.host.must(['systemctl', 'enable', 'bornemisza-rollout.timer']);
+    await cluster.lab.rebootAll();
     await cluster.settled(SETTLE_MS);
-    const timer = await app1.host.exec(['systemctl', 'start', 'bornemisza-rollout.service'], {
-      timeoutMs: ROLLOUT_MS,
-    });
-    t.not(timer.code, 0);
-    t.match(await app1.host.journal('bornemisza-rollout.service'), /the last rollout was stopped/);
-    for (const instance of cluster.instances)
-      t.equal((await rollout(instance)).state, 'stopped', instance.name);
+    await until(
+      async () => {
+        const said = await app1.host.journalEntries('bornemisza-rollout.service', '--boot');
+        return said.filter(({ MESSAGE }) => /the last rollout was stopped/.test(MESSAGE ?? '')).length >= 2;
+      },
+      { what: 'the timer has asked twice since the boot', deadlineMs: 60_000, everyMs: 500 },
+    );
+    await app1.host.disable('bornemisza-rollout.timer');
+    await cluster.command(app1, ['maintenance', 'on']);
+    await until(
+      async () => (await cluster.members(app2)).some((each) => each.name === 'app1/app' && each.maintenance),
+      { what: 'app2 sees app1 in maintenance', deadlineMs: 15_000, everyMs: 200 },
+    );
+    const ill = await app2.host.exec(['bornemisza', 'upgrade', 'resume'], { timeoutMs: ROLLOUT_MS });
+    t.equal(ill.code, 5, 'nor can the operator resume while a node is not well');
+    t.match(ill.stderr, /app1\/app is in maintenance/);
+    await cluster.command(app1, ['maintenance', 'off']);
+    await cluster.settled(SETTLE_MS);
+    for (const instance of cluster.instances) {
+      const { host, name } = instance;
+      t.equal((await rollout(instance)).state, 'stopped', name);
+      t.match(await host.must(['rpm', '-q', 'bornemisza-node']), /-2\./, name);
+    }
     await packages.retract(packages.broken.file);
     await app2.host.must(['bornemisza', 'upgrade', 'resume'], { timeoutMs: ROLLOUT_MS });
     for (const host of hosts) t.match(await host.must(['rpm', '-q', 'bornemisza-node']), /-2\./);
