@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { PluginError } from './contract.ts';
 
 export interface CommandOptions {
-  /** The program is killed after this long. */
+  /** The program is killed after this long, with all that it has started and that stayed in its process group. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
   /** Standard output and standard error each; the program is killed beyond. Default 1 MiB. */
@@ -46,11 +46,18 @@ export function runCommand(
       env: options.env ?? { PATH: SEARCH_PATH, LC_ALL: 'C' },
       stdio: ['pipe', 'pipe', 'pipe'],
       shell: false,
+      // A process group of its own, which can be ended as a whole.
+      detached: true,
     });
     let failure: PluginError | undefined;
     const stop = (error: PluginError): void => {
       failure ??= error;
-      child.kill('SIGKILL');
+      // A number that has been reaped may be another's by now.
+      if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
+        process.kill(-child.pid, 'SIGKILL');
+      // What has left the group (Postfix's postdrop does) may hold them for ever: it is not waited for.
+      child.stdout.destroy();
+      child.stderr.destroy();
     };
     const timer = setTimeout(() => {
       stop(

@@ -1,4 +1,5 @@
-import { open } from 'node:fs/promises';
+import { open, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { rootCertificates } from 'node:tls';
 import { runCommand } from '../../plugins/command.ts';
 import type { Config } from '../config.ts';
@@ -27,6 +28,8 @@ const MAX_WORDS = 300;
 const MAX_PASSWORD_BYTES = 1024;
 const MAX_CA_BYTES = 1024 * 1024;
 const MAX_OUTPUT_BYTES = 64 * 1024;
+/** Mode bits set-uid and set-gid. */
+const SET_ID = 0o6000;
 
 /** The channels that the settings name, in order; none: this node tells nobody. */
 export function channelsOf(settings: NotifySettings): Channel[] {
@@ -162,6 +165,13 @@ function smtpFailure(error: unknown, host: string, stopping: boolean): unknown {
 /** The library makes the letter; the program runs bounded, and says on its standard error why it failed. */
 async function bySendmail(message: Message, mailing: Mailing & { readonly program: string }): Promise<void> {
   const { program, from, to, settings, signal } = mailing;
+  if (await needsRights(program)) {
+    throw new OperatorError(
+      'notify-sendmail-rights',
+      `${program} needs rights of its own, as Exim’s and Postfix’s do, and the daemon’s unit allows none`,
+      'use the mail server’s SMTP door: smtp_url = "smtp://127.0.0.1:25" and smtp_tls = "off" in place of sendmail; then: bornemisza notify test',
+    );
+  }
   const { createTransport } = await import('nodemailer');
   const { message: bytes } = await createTransport({
     streamTransport: true,
@@ -180,8 +190,26 @@ async function bySendmail(message: Message, mailing: Mailing & { readonly progra
   throw new OperatorError(
     'notify-sendmail-failed',
     `${program} ended with ${code}: ${wordsOf(stderr || stdout) || 'it does not say why'}`,
-    'a sendmail that needs rights of its own (Postfix, Exim) cannot have them under this unit: use smtp_url = "smtp://127.0.0.1:25" with smtp_tls = "off"',
+    'correct what it names (its files must be readable for user bornemisza), then: bornemisza notify test',
   );
+}
+
+/**
+ * Exim's sendmail is set-uid; Postfix's gives the letter to a postdrop that is set-gid, and that, when it may not write to its spool,
+ * tries again every ten seconds for ever, in a session of its own where our kill does not reach it.
+ */
+async function needsRights(program: string): Promise<boolean> {
+  const file = await realpath(program).catch(() => program);
+  const files = basename(file).startsWith('sendmail') ? [file, join(dirname(file), 'postdrop')] : [file];
+  const modes = await Promise.all(
+    files.map((each) =>
+      stat(each).then(
+        ({ mode }) => mode,
+        () => 0,
+      ),
+    ),
+  );
+  return modes.some((mode) => (mode & SET_ID) !== 0);
 }
 
 /** @throws OperatorError `notify-file-unreadable`, `notify-password-exposed` */

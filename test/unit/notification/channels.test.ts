@@ -1,9 +1,9 @@
 import { once } from 'node:events';
-import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, chmod, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingHttpHeaders } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { SMTPServer } from 'smtp-server';
 import t, { type Test } from 'tap';
 import { parseConfig } from '../../../src/daemon/config.ts';
@@ -295,9 +295,30 @@ t.test('mail goes through a program that speaks like sendmail', async (t) => {
   await t.rejects(send({ ...MAIL, sendmail: failing }), {
     code: 'notify-sendmail-failed',
     message: /ended with 75: the spool is not mine/,
-    next: /smtp:\/\/127.0.0.1:25/,
+    next: /readable for user bornemisza/,
   });
   await t.rejects(send({ ...MAIL, sendmail: '/nowhere/sendmail' }), { code: 'command-missing' });
+});
+
+t.test('a sendmail that needs rights of its own is refused before it is started', async (t) => {
+  const started = join(t.testdir(), 'started');
+  const exim = await script(t, `touch ${started}`);
+  await chmod(exim, 0o4755);
+  const postfix = await script(t, `touch ${started}`);
+  const bin = dirname(postfix);
+  await rename(postfix, join(bin, 'sendmail.postfix'));
+  await symlink('sendmail.postfix', join(bin, 'sendmail'));
+  await writeFile(join(bin, 'postdrop'), '', { mode: 0o755 });
+  await send({ ...MAIL, sendmail: join(bin, 'sendmail') });
+  await rm(started);
+  await chmod(join(bin, 'postdrop'), 0o2755);
+  for (const program of [exim, join(bin, 'sendmail')]) {
+    await t.rejects(send({ ...MAIL, sendmail: program }), {
+      code: 'notify-sendmail-rights',
+      next: /smtp:\/\/127.0.0.1:25/,
+    });
+  }
+  await t.rejects(access(started), { code: 'ENOENT' });
 });
 
 /** A real HTTP server that keeps what it got and answers with a status. */

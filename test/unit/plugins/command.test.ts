@@ -1,5 +1,8 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import t from 'tap';
 import { runCommand } from '../../../src/plugins/command.ts';
+import { until } from '../../support/until.ts';
 
 t.test('a program’s status and output are the result, whatever the status', async (t) => {
   const result = await runCommand('sh', ['-c', 'echo out; echo err >&2; exit 3'], { timeoutMs: 5000 });
@@ -31,6 +34,27 @@ t.test('a program that does not end is killed in time', async (t) => {
   });
   t.ok(performance.now() - start < 5000);
 });
+
+t.test(
+  'what a program has started ends with it, and what has left its group is not waited for',
+  async (t) => {
+    const place = t.testdir();
+    const script = 'sleep 60 & echo $! >"$1/stayed"; setsid sleep 60 & echo $! >"$1/gone"; wait';
+    const running = runCommand('sh', ['-c', script, 'sh', place], { timeoutMs: 1000 });
+    const start = performance.now();
+    await t.rejects(running, { code: 'command-timeout' });
+    t.ok(performance.now() - start < 30_000, 'though one of them holds its pipes');
+    const pidOf = async (name: string): Promise<number> => Number(await readFile(join(place, name), 'utf8'));
+    const gone = await pidOf('gone');
+    t.teardown(() => process.kill(gone));
+    t.ok(process.kill(gone, 0), 'it lives on: nobody outside its group can be ended');
+    const stayed = await pidOf('stayed');
+    await until(
+      async () => /^State:\tZ|^$/m.test(await readFile(`/proc/${stayed}/status`, 'utf8').catch(() => '')),
+      { what: 'the other one ends', deadlineMs: 5000, everyMs: 20 },
+    );
+  },
+);
 
 t.test('a program that prints without end is killed', async (t) => {
   await t.rejects(runCommand('yes', [], { timeoutMs: 10_000, maxOutputBytes: 10_000 }), {
