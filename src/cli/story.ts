@@ -60,17 +60,20 @@ export function tellHistory(name: string, entries: readonly AuditEntry[], tellin
   return `What happened\n${entries.map((entry) => tellEntry(entry, telling)).join('')}`;
 }
 
-/** One entry: when and what on the first line, then why, what was done and how it ended. */
+/** One entry: when and what on the first line, then why, what was done (or wanted, where it failed) and how it ended. */
 export function tellEntry(entry: AuditEntry, { paint, columns }: Telling): string {
-  const indent = ' '.repeat(6);
-  const detail = (label: string, text: string): string => wrap(`${label} ${text}`, columns, indent);
+  const detail = (label: string, text: string): string => wrap(`${label} ${text}`, columns, ' '.repeat(6));
   const took = entry.durationMs === undefined ? '' : ` (${formatDuration(entry.durationMs)})`;
-  const ended =
-    entry.result === 'info' || entry.result === 'ok' ? '' : ` [${paintWord(paint, entry.result)}]`;
-  const plugin = entry.plugin === undefined ? '' : `${entry.plugin}: `;
-  const lines = [`  ${paint('dim', formatInstant(entry.at))}  ${plugin}${entry.summary}${ended}${took}\n`];
+  const well = entry.result === 'info' || entry.result === 'ok';
+  const ended = well ? '' : ` [${paintWord(paint, entry.result)}]`;
+  const instant = formatInstant(entry.at);
+  const hanging = ' '.repeat(instant.length + 4);
+  const what = wrap(`${entry.summary}${ended}${took}`, columns, hanging).trimStart();
+  const lines = [`  ${paint('dim', instant)}  ${what}`];
   if (entry.trigger !== '' && entry.trigger !== entry.summary) lines.push(detail('because', entry.trigger));
-  for (const change of entry.changes ?? []) lines.push(detail('did', change));
+  // A single change is the summary already.
+  const changes = (entry.changes ?? []).filter((change) => !entry.summary.endsWith(`: ${change}`));
+  for (const change of changes) lines.push(detail(well ? 'did' : 'wanted', change));
   if (entry.error !== undefined) {
     lines.push(detail('failed', `${entry.error.message} (${entry.error.code})`));
     lines.push(detail('next', entry.error.next));

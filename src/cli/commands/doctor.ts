@@ -49,7 +49,7 @@ async function examine(io: Io, { role, root = '' }: CommonOptions): Promise<Chec
   const chosen = all.filter((each) => (role === undefined ? present(each) : each.role === role));
   const roles = chosen.map((each) => each.role);
   // Before the first set-up: what either role would need.
-  const checks = await checkHost(io.host, root, roles.length === 0 ? ['app'] : roles);
+  const checks = await checkHost(io.host, root, roles.length === 0 ? ['app'] : roles, roles.length > 0);
   if (chosen.length === 0) {
     checks.push(
       areaOf('node').warn(

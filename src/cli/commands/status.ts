@@ -53,13 +53,16 @@ function show(io: Io, answers: readonly StatusAnswer[], json: boolean): void {
 }
 
 export function renderStatus(status: StatusAnswer, paint: Paint, columns: number): string {
+  const words = [
+    ...status.held.map((text) => wrap(`${paint('yellow', 'held:')} ${text}`, columns)),
+    ...status.warnings.map((text) => wrap(`${paint('yellow', 'note:')} ${text}`, columns)),
+  ];
   return [
     headline(status, paint),
     renderFacts(facts(status, paint), paint),
     checksTable(status, paint, columns),
     pluginsTable(status, paint, columns),
-    ...status.held.map((text) => wrap(`${paint('yellow', 'held:')} ${text}`, columns)),
-    ...status.warnings.map((text) => wrap(`${paint('yellow', 'note:')} ${text}`, columns)),
+    ...(words.length === 0 ? [] : ['\n', ...words]),
   ]
     .filter((part) => part !== '')
     .join('');
@@ -116,5 +119,5 @@ function pluginsTable(status: StatusAnswer, paint: Paint, columns: number): stri
     plugin.lastConvergedAgoMs === undefined ? 'never' : `${formatDuration(plugin.lastConvergedAgoMs)} ago`,
     plugin.next === '' ? plugin.detail : `${plugin.detail} -- ${plugin.next}`,
   ]);
-  return `\n${renderTable(['KEEPS', 'STATE', 'RIGHT', 'DETAIL'], rows, { columns, paint })}`;
+  return `\n${renderTable(['KEEPS', 'STATE', 'LAST OK', 'DETAIL'], rows, { columns, paint })}`;
 }

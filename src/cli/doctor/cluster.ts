@@ -27,12 +27,18 @@ export async function checkCluster(instance: Instance, root: string): Promise<Ch
       settings(members, area),
       guards(status, area),
       ...plugins(status, area),
-      ...status.warnings.map((text) => area.warn('note', text, 'bornemisza status')),
+      ...status.warnings.map((text) => note(text, area)),
     ];
   } catch (error) {
     const { message, next } = tell(error);
     return [area.fail('control socket', message, next)];
   }
+}
+
+/** Most of them name their own next step, as `what -- next`. */
+function note(text: string, area: Area): Check {
+  const [what = text, ...next] = text.split(' -- ');
+  return area.warn('note', what, next.length === 0 ? 'bornemisza status' : next.join(' -- '));
 }
 
 function health(status: StatusAnswer, area: Area): Check {
@@ -59,7 +65,11 @@ function peers(members: MembersAnswer['members'], area: Area, role: Role): Check
       'none: this node is alone',
       'bornemisza token create --role app (or db) admits another',
     );
-  if (lost.length === 0) return area.ok('peers', `all ${others.length} reached`);
+  if (lost.length === 0)
+    return area.ok(
+      'peers',
+      others.length === 1 ? 'the other one is reached' : `all ${others.length} others are reached`,
+    );
   const names = lost.map((each) => `${each.name} ${each.state}`).join(', ');
   const next =
     lost.length === others.length

@@ -1,26 +1,40 @@
+import type { StatsFs } from 'node:fs';
 import { access, readFile, stat, statfs } from 'node:fs/promises';
 import type { Host } from '../io.ts';
 import { readAccounts } from '../setup/owners.ts';
 import { areaOf, type Check } from './check.ts';
+import { checkUnits, unitsOfHost } from './units.ts';
 
 const host = areaOf('host');
 /** Below this HAProxy's and our own files can no longer be replaced safely, and CouchDB's compaction stops. */
 const DISK_FAIL_BYTES = 100 * 1024 * 1024;
 const DISK_WARN_SHARE = 0.1;
+/** What CouchDB opens for a few databases with all their ranges. */
+const MIN_FREE_FILES = 1000;
 /** What is needed of Node.js: the type stripping and APIs of 24. */
 const MIN_NODE_MAJOR = 24;
 
-/** What holds for the machine, whichever roles it has. */
-export async function checkHost(of: Host, root: string, roles: readonly string[]): Promise<Check[]> {
+/**
+ * What holds for the machine, whichever roles it has.
+ *
+ * @param configured false: it has none yet, and `roles` are those that it may come to have
+ */
+export async function checkHost(
+  of: Host,
+  root: string,
+  roles: readonly string[],
+  configured: boolean,
+): Promise<Check[]> {
   const checks = [
     runtime(),
     await account(root),
     await clock(of),
-    await disk(`${root}/var/lib`),
+    ...(await disks(root, roles)),
     await haproxy(of),
   ];
   if (roles.includes('app')) checks.push(await bird(of));
   if (roles.includes('db')) checks.push(await couchdb(root));
+  if (configured && root === '') checks.push(...(await checkUnits(of, unitsOfHost())));
   return checks;
 }
 
@@ -69,17 +83,42 @@ async function clock(of: Host): Promise<Check> {
   );
 }
 
-async function disk(path: string): Promise<Check> {
+/** CouchDB's data often have a file system of their own. */
+async function disks(root: string, roles: readonly string[]): Promise<Check[]> {
+  const [ours, data] = [`${root}/var/lib`, `${root}/var/lib/couchdb/data`];
+  const device = async (path: string): Promise<number | undefined> =>
+    (await stat(path).catch(() => undefined))?.dev;
+  const own = roles.includes('db') ? await device(data) : undefined;
+  const apart = own !== undefined && own !== (await device(ours));
+  return Promise.all([disk('disk', ours), ...(apart ? [disk('data disk', data)] : [])]);
+}
+
+async function disk(name: string, path: string): Promise<Check> {
   const facts = await statfs(path).catch(() => undefined);
-  if (facts === undefined) return host.warn('disk', `${path} cannot be looked at`, `ls -ld ${path}`);
-  const freeBytes = facts.bavail * facts.bsize;
-  const share = facts.blocks === 0 ? 1 : facts.bavail / facts.blocks;
+  return facts === undefined
+    ? host.warn(name, `${path} cannot be looked at`, `ls -ld ${path}`)
+    : diskCheck(name, path, facts);
+}
+
+/** @param facts as statfs(2) gives them */
+export function diskCheck(
+  name: string,
+  path: string,
+  { bavail, blocks, bsize, files, ffree }: Pick<StatsFs, 'bavail' | 'blocks' | 'bsize' | 'files' | 'ffree'>,
+): Check {
+  // Some file systems do not count files, and say 0.
+  if (files > 0 && ffree < MIN_FREE_FILES)
+    return host.fail(
+      name,
+      `room for no more than ${ffree} files under ${path}, however much space there is`,
+      `remove what is many and small: du -x --inodes ${path} | sort -n | tail`,
+    );
+  const freeBytes = bavail * bsize;
+  const share = blocks === 0 ? 1 : bavail / blocks;
   const detail = `${Math.round(freeBytes / 1024 / 1024)} MiB free under ${path} (${Math.round(share * 100)} %)`;
-  if (freeBytes < DISK_FAIL_BYTES)
-    return host.fail('disk', detail, `free space: du -xh ${path} | sort -h | tail`);
-  return share < DISK_WARN_SHARE
-    ? host.warn('disk', detail, `free space: du -xh ${path} | sort -h | tail`)
-    : host.ok('disk', detail);
+  const next = `free space: du -xh ${path} | sort -h | tail`;
+  if (freeBytes < DISK_FAIL_BYTES) return host.fail(name, detail, next);
+  return share < DISK_WARN_SHARE ? host.warn(name, detail, next) : host.ok(name, detail);
 }
 
 async function haproxy(of: Host): Promise<Check> {

@@ -10,6 +10,7 @@ import { addressesOf } from '../setup/discover.ts';
 import { readAccounts } from '../setup/owners.ts';
 import { type Area, areaOf, type Check } from './check.ts';
 import { inTheWay, listeningSockets } from './sockets.ts';
+import { checkUnits, unitsOf } from './units.ts';
 
 /** Certificates last 90 days and renew at half: less than this means that renewal has failed for weeks. */
 const CERTIFICATE_WARN_MS = 30 * 86_400_000;
@@ -132,29 +133,7 @@ async function certificate(file: string, area: Area, role: Role): Promise<Check>
 
 async function units({ role, host, root, area }: Looking, config: Config | undefined): Promise<Check[]> {
   if (root !== '') return [area.ok('units', 'not looked at, as paths lie under --root')];
-  const wanted = [`bornemisza@${role}.service`, `bornemisza-haproxy@${role}.service`];
-  if (role === 'app' && config !== undefined && config.floating.mode !== 'off')
-    wanted.push('bird.service', 'bornemisza-deadman.service');
-  if (role === 'db') wanted.push('couchdb.service');
-  const said = await host.run('systemctl', ['is-active', ...wanted]);
-  if (said.code === -1)
-    return [
-      area.warn('units', 'systemd is not here', 'the daemon can run without it: bornemisza daemon --role …'),
-    ];
-  const states = said.stdout.trim().split('\n');
-  return wanted.map((unit, at) => {
-    const state = states[at] ?? 'unknown';
-    if (state === 'active') return area.ok(unit, 'active');
-    if (state === 'activating' || state === 'reloading')
-      return area.warn(unit, state, `systemctl status ${unit}`);
-    return area.fail(
-      unit,
-      state,
-      state === 'failed'
-        ? `journalctl -u ${unit} -n 20; then systemctl restart ${unit}`
-        : `systemctl enable --now ${unit}`,
-    );
-  });
+  return checkUnits(host, unitsOf(role, config !== undefined && config.floating.mode !== 'off'));
 }
 
 function privateAddress({ host, area }: Looking, config: Config): Check {

@@ -4,9 +4,11 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
+import type { Check } from '../../../src/cli/doctor/check.ts';
+import { diskCheck } from '../../../src/cli/doctor/host.ts';
 import { portsOf } from '../../../src/cli/doctor/role.ts';
 import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/cli/doctor/sockets.ts';
-import type { Check } from '../../../src/cli/doctor/check.ts';
+import { checkUnits, unitsOf, unitsOfHost } from '../../../src/cli/doctor/units.ts';
 import { parseConfig, pathsFor } from '../../../src/daemon/config.ts';
 import { fakeHost, runCli, type Surroundings } from './captured-io.ts';
 import { FakeDaemon, MEMBERS, member, status } from './fake-daemon.ts';
@@ -191,6 +193,7 @@ t.test('a running daemon tells of peers, drift, guards and programs that fail', 
       json: status({
         health: 'down',
         checks: [{ name: 'haproxy', health: 'down', required: true, detail: '503', sinceMs: 1 }],
+        warnings: ['one authority only: admit a third node', 'mail fails: no route -- open the way to it'],
       }),
     },
     'GET /v1/members': { json: { self: 'app1/app', members: [...MEMBERS, drifting] } },
@@ -203,6 +206,14 @@ t.test('a running daemon tells of peers, drift, guards and programs that fail', 
   t.match(find('peers'), { state: 'warn', detail: /db2\/db dead/, next: 'bornemisza explain db2/db' });
   t.match(find('settings'), { state: 'warn', detail: /app3\/app/ });
   t.match(find('guards'), { state: 'warn', next: /guards release/ });
+  t.match(
+    (await doctor(root)).checks.filter(({ name }) => name === 'note'),
+    [
+      { detail: 'one authority only: admit a third node', next: 'bornemisza status' },
+      { detail: 'mail fails: no route', next: 'open the way to it' },
+    ],
+    'a warning that names its next step keeps it',
+  );
   t.match(
     (await doctor(root)).checks.filter((each) => each.area === 'app' && each.name === 'bird'),
     [{ state: 'fail', next: 'systemctl start bird' }],
@@ -260,4 +271,148 @@ t.test('config check names every problem, or says that all is well', async (t) =
   );
   t.equal((await runCli(['config', 'check', '--role', 'db', '--root', both])).code, 0);
   t.match((await runCli(['config', 'check', '--root', await place(t)])).err, 'not part of a cluster yet');
+});
+
+/** What `systemctl show` prints of units that are as they should be, but for those given. */
+function systemd(
+  differing: Readonly<Record<string, Readonly<Record<string, string>>>>,
+  asked: string[] = [],
+): ReturnType<typeof fakeHost> {
+  return fakeHost({
+    programs: {
+      systemctl: ([verb = '', properties = '', ...units]) => {
+        asked.push(verb, ...units);
+        const names = properties.replace('--property=', '').split(',');
+        const blocks = units.map((unit) => {
+          const state: Readonly<Record<string, string>> = {
+            LoadState: 'loaded',
+            ActiveState: unit.endsWith('.target') ? 'inactive' : 'active',
+            SubState: 'running',
+            UnitFileState: 'enabled',
+            ...differing[unit],
+          };
+          return names.map((name) => `${name}=${state[name]}\n`).join('');
+        });
+        return { stdout: blocks.join('\n') };
+      },
+    },
+  });
+}
+
+t.test('every unit that a node needs is asked for, in one question', async (t) => {
+  const asked: string[] = [];
+  const host = systemd({}, asked);
+  const wanted = [...unitsOf('app', true), ...unitsOf('db', true), ...unitsOfHost()];
+  const checks = await checkUnits(host, wanted);
+  t.same(
+    checks.filter(({ state }) => state !== 'ok'),
+    [],
+  );
+  t.same(asked, [
+    'show',
+    'bornemisza@app.service',
+    'bornemisza-haproxy@app.service',
+    'bird.service',
+    'bornemisza-deadman.service',
+    'bornemisza@db.service',
+    'bornemisza-haproxy@db.service',
+    'couchdb.service',
+    'bornemisza-couchdb-restart.path',
+    'bornemisza.target',
+    'bornemisza-upgrade.path',
+  ]);
+  t.same(
+    unitsOf('app', false).map(({ unit }) => unit),
+    ['bornemisza@app', 'bornemisza-haproxy@app'],
+    'without floating addresses nothing of BIRD',
+  );
+});
+
+t.test('a unit that is not as it should be is told with what it costs and how to mend it', async (t) => {
+  const all = [...unitsOf('app', true), ...unitsOf('db', true), ...unitsOfHost()];
+  const cases: readonly (readonly [string, Readonly<Record<string, string>>, Partial<Check> & object])[] = [
+    [
+      'bornemisza-upgrade.path',
+      { LoadState: 'masked', ActiveState: 'inactive' },
+      {
+        area: 'host',
+        state: 'warn',
+        detail: 'masked: a rollout stops when it is this host’s turn',
+        next: 'systemctl unmask bornemisza-upgrade.path && systemctl start bornemisza-upgrade.path',
+      },
+    ],
+    [
+      'bornemisza-upgrade.path',
+      { ActiveState: 'failed' },
+      {
+        state: 'warn',
+        next: 'journalctl -u bornemisza-upgrade.path -n 20; then systemctl restart bornemisza-upgrade.path',
+      },
+    ],
+    [
+      'bornemisza-couchdb-restart.path',
+      { ActiveState: 'inactive' },
+      { area: 'db', state: 'warn', next: 'systemctl start bornemisza-couchdb-restart.path' },
+    ],
+    [
+      'bornemisza.target',
+      { UnitFileState: 'disabled' },
+      {
+        state: 'warn',
+        detail: 'disabled: no role starts at boot',
+        next: 'systemctl enable bornemisza.target',
+      },
+    ],
+    [
+      'bornemisza@app.service',
+      { UnitFileState: 'disabled' },
+      {
+        area: 'app',
+        state: 'warn',
+        detail: 'active, but disabled: it will not start at boot',
+        next: 'systemctl enable bornemisza@app',
+      },
+    ],
+    [
+      'bornemisza@app.service',
+      { ActiveState: 'inactive', UnitFileState: 'disabled' },
+      { state: 'fail', detail: 'inactive', next: 'systemctl enable --now bornemisza@app' },
+    ],
+    [
+      'bornemisza@db.service',
+      { ActiveState: 'activating', SubState: 'auto-restart' },
+      { state: 'fail', detail: 'ends again and again', next: 'journalctl -u bornemisza@db -p warning -n 20' },
+    ],
+    ['bornemisza@db.service', { ActiveState: 'activating', SubState: 'start' }, { state: 'warn' }],
+    [
+      'bird.service',
+      { LoadState: 'not-found', ActiveState: 'inactive' },
+      { state: 'fail', detail: 'not installed', next: 'dnf install bird' },
+    ],
+    ['couchdb.service', { ActiveState: 'inactive' }, { state: 'fail', next: 'systemctl start couchdb' }],
+  ];
+  for (const [unit, state, expected] of cases) {
+    const checks = await checkUnits(systemd({ [unit]: state }), all);
+    const wrong = checks.filter((check) => check.state !== 'ok');
+    t.match(wrong, [{ name: unit.replace('.service', ''), ...expected }], `${unit} ${JSON.stringify(state)}`);
+    t.equal(wrong.length, 1);
+  }
+  const without = await checkUnits(fakeHost({}), all);
+  t.match(without, [{ name: 'units', state: 'warn', detail: 'systemd does not answer here' }]);
+});
+
+t.test('a disk is full when it has no space, and when it takes no more files', async (t) => {
+  const disk = { bsize: 4096, blocks: 1_000_000, bavail: 500_000, files: 100_000, ffree: 50_000 };
+  const cases: readonly (readonly [Partial<typeof disk>, Check['state'], RegExp])[] = [
+    [{}, 'ok', /^1953 MiB free under \/var\/lib \(50 %\)$/],
+    [{ bavail: 90_000 }, 'warn', /\(9 %\)$/],
+    [{ bavail: 20_000 }, 'fail', /^78 MiB free/],
+    [{ ffree: 7 }, 'fail', /no more than 7 files/],
+    [{ files: 0, ffree: 0 }, 'ok', /50 %/],
+  ];
+  for (const [differing, state, detail] of cases) {
+    const check = diskCheck('disk', '/var/lib', { ...disk, ...differing });
+    t.match(check, { state, detail }, JSON.stringify(differing));
+    t.equal(check.next !== '', state !== 'ok');
+  }
 });

@@ -1,0 +1,93 @@
+import type { Role } from '../../daemon/membership/types.ts';
+import type { Host } from '../io.ts';
+import { type Area, areaOf, type Check } from './check.ts';
+
+/** One unit of this host, and what is lost without it. */
+interface Wanted {
+  readonly unit: string;
+  readonly area: Area;
+  /** Undefined: the node does no duty while it does not run. Else what will not happen. */
+  readonly lost?: string;
+  /** Nothing else brings it up after a reboot. `alone`: it matters then only. */
+  readonly boot?: 'too' | 'alone';
+  /** What brings the unit. Default: our package. */
+  readonly package?: string;
+}
+
+/** @param floating whether role app announces floating addresses */
+export function unitsOf(role: Role, floating: boolean): readonly Wanted[] {
+  const area = areaOf(role);
+  const own: Wanted[] = [
+    { unit: `bornemisza@${role}`, area, boot: 'too' },
+    { unit: `bornemisza-haproxy@${role}`, area },
+  ];
+  if (role === 'db') {
+    const lost = 'CouchDB is not restarted when a setting of it changes';
+    own.push({ unit: 'couchdb', area, package: 'couchdb' });
+    own.push({ unit: 'bornemisza-couchdb-restart.path', area, lost });
+  } else if (floating) {
+    own.push({ unit: 'bird', area, package: 'bird' }, { unit: 'bornemisza-deadman', area });
+  }
+  return own;
+}
+
+/** Of a machine that has a role, whichever. */
+export function unitsOfHost(): readonly Wanted[] {
+  const area = areaOf('host');
+  return [
+    { unit: 'bornemisza.target', area, boot: 'alone', lost: 'no role starts at boot' },
+    { unit: 'bornemisza-upgrade.path', area, lost: 'a rollout stops when it is this host’s turn' },
+  ];
+}
+
+/** What systemd says of them, asked once. */
+export async function checkUnits(host: Host, wanted: readonly Wanted[]): Promise<Check[]> {
+  const names = wanted.map(({ unit }) => fileOf(unit));
+  const asked = '--property=LoadState,ActiveState,SubState,UnitFileState';
+  const said = await host.run('systemctl', ['show', asked, ...names]);
+  const blocks = said.stdout.trim().split('\n\n');
+  if (said.code !== 0 || blocks.length !== wanted.length) {
+    const next = 'the daemon can run without it: bornemisza daemon --role …';
+    return [(wanted[0]?.area ?? areaOf('host')).warn('units', 'systemd does not answer here', next)];
+  }
+  return wanted.map((each, at) => judge(each, propertiesOf(blocks[at] ?? '')));
+}
+
+function judge(
+  { unit, area, lost, boot, package: brings }: Wanted,
+  state: ReadonlyMap<string, string>,
+): Check {
+  const wrong = (detail: string, next: string): Check =>
+    lost === undefined ? area.fail(unit, detail, next) : area.warn(unit, `${detail}: ${lost}`, next);
+  const active = state.get('ActiveState') ?? 'unknown';
+  const enabled = state.get('UnitFileState') ?? 'unknown';
+  if (state.get('LoadState') === 'masked')
+    return wrong('masked', `systemctl unmask ${unit} && systemctl start ${unit}`);
+  if (state.get('LoadState') === 'not-found')
+    return wrong('not installed', `dnf install ${brings ?? 'bornemisza-node'}`);
+  if (boot === 'alone')
+    return enabled === 'enabled' ? area.ok(unit, enabled) : wrong(enabled, `systemctl enable ${unit}`);
+  if (state.get('SubState') === 'auto-restart')
+    return wrong('ends again and again', `journalctl -u ${unit} -p warning -n 20`);
+  if (active === 'activating' || active === 'reloading')
+    return area.warn(unit, active, `systemctl status ${unit}`);
+  if (active === 'failed')
+    return wrong('failed', `journalctl -u ${unit} -n 20; then systemctl restart ${unit}`);
+  if (active !== 'active')
+    return wrong(active, `systemctl ${boot === undefined ? 'start' : 'enable --now'} ${unit}`);
+  if (boot !== undefined && enabled !== 'enabled')
+    return area.warn(unit, `active, but ${enabled}: it will not start at boot`, `systemctl enable ${unit}`);
+  return area.ok(unit, 'active');
+}
+
+/** As systemctl takes it by itself: a service, unless it says what it is. */
+const fileOf = (unit: string): string => (/\.(path|target)$/.test(unit) ? unit : `${unit}.service`);
+
+function propertiesOf(block: string): ReadonlyMap<string, string> {
+  return new Map(
+    block.split('\n').map((line) => {
+      const at = line.indexOf('=');
+      return [line.slice(0, at), line.slice(at + 1)];
+    }),
+  );
+}
