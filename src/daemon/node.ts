@@ -27,11 +27,15 @@ import { authorityWord } from './identity/certificates.ts';
 import {
   adoptAuthority,
   adoptCertificate,
+  hangOnRoot,
   type Identity,
   loadIdentity,
   removeMember,
 } from './identity/identity.ts';
 import type { RosterChange } from './identity/roster.ts';
+import { takeRootChange } from './identity/rotation.ts';
+import { rootWord } from './identity/succession.ts';
+import { newestRoot } from './identity/chain.ts';
 import { LocalStateFile } from './local-state.ts';
 import type { Log } from './log.ts';
 import { createMembership } from './membership/machine.ts';
@@ -41,6 +45,15 @@ import { checksFor } from './node-checks.ts';
 import { fetchSecrets, renewCertificate, serveExchange } from './node-exchange.ts';
 import { changeInWords, countsOf, isLastAuthority, memberRows, warningsOf } from './node-report.ts';
 import { NodePlugins } from './node-plugins.ts';
+import {
+  ERLANG_ROOTS_MS,
+  notYetUsing,
+  RIVAL_NEXT,
+  ROOT_TAG,
+  rootTag,
+  rootWarnings,
+  unaware,
+} from './node-root.ts';
 import { keepDbSecrets, SECRETS_TAG } from './node-secrets.ts';
 import { SeedSearch } from './seed-search.ts';
 import { LEFT } from './identity/removal.ts';
@@ -140,8 +153,13 @@ export class Node {
   #loadSent = 0;
   #renewalLookedMs = Number.NEGATIVE_INFINITY;
   #fetching = false;
+  /** When the programs were last told other roots, by the monotonic clock. */
+  #rootsToldMs: number;
+  /** One change of what hangs on roots after the other. */
+  #hanging: Promise<void> = Promise.resolve();
   #retiring = false;
   #saveFailed = false;
+  #rivalsTold = 0;
   #statusText = '';
 
   constructor(options: NodeOptions, dependencies: NodeDependencies) {
@@ -149,6 +167,8 @@ export class Node {
     this.#options = options;
     this.#dependencies = dependencies;
     this.#startedMs = clock.monotonicMs();
+    // What an earlier process told them is not known.
+    this.#rootsToldMs = this.#startedMs;
     this.#local = new LocalStateFile(join(options.paths.state, 'local.json'));
     const onProblem = (error: Error): void =>
       log.warn(
@@ -178,6 +198,7 @@ export class Node {
       log.warn({ next: 'run `bornemisza status` and set maintenance again if it was on' }, damaged);
     if (this.#local.state.left) throw leftAlready(role);
     await this.#audit.load();
+    await this.#takeLeftRootChange();
     this.#prepareRollout();
     this.#control = new ControlServer({ path: paths.controlSocket, role }, this);
     await this.#control.listen();
@@ -614,6 +635,7 @@ export class Node {
 
   #rosterChanged(change: RosterChange): void {
     const { log } = this.#dependencies;
+    this.#auditRivals();
     if (!change.changed) return;
     this.#identity.roster
       .save()
@@ -640,6 +662,7 @@ export class Node {
       return;
     }
     if (change.renewed.some(({ peerId }) => peerId === this.#identity.peerId)) void this.#takeSignedAnew();
+    if (change.roots) void this.#rootsChanged();
     this.#checks?.set(checksFor(this.#config, this.#identity.roster.members()));
     this.#lookAgain('the roster changed');
     if (this.#phase === 'running' && !this.#fetching) void this.#keepSecrets();
@@ -648,15 +671,108 @@ export class Node {
   /** The authority that had signed this node's certificate was removed; another one signed it anew. */
   async #takeSignedAnew(): Promise<void> {
     try {
-      if (await adoptCertificate(this.#identity)) await this.#certificateChanged('its authority was removed');
+      if (await adoptCertificate(this.#identity))
+        await this.#certificateChanged(this.#renewedWords(), 'its authority was removed');
     } catch (error) {
       const next = 'free the disk; it is tried again at the next start';
       this.#dependencies.log.error({ err: error, next }, 'this node’s new certificate cannot be kept');
     }
   }
 
+  /** A run of the command that was ended, or that found no daemon, left it here. */
+  async #takeLeftRootChange(): Promise<void> {
+    try {
+      const { roster, trust } = this.#identity;
+      const change = await takeRootChange(this.#identity);
+      const ended = change?.roots === true && roster.rootChange === undefined;
+      if (ended) await hangOnRoot(this.#identity, newestRoot(trust));
+    } catch (error) {
+      if (!hasNextStep(error)) throw error;
+      this.#dependencies.log.error({ code: error.code, next: error.next }, error.message);
+    }
+  }
+
+  /** The programs first, so that they believe in what others show; a root that ended leaves nothing of ours on it. */
+  async #rootsChanged(): Promise<void> {
+    const { trust, roster, name } = this.#identity;
+    const change = roster.rootChange;
+    const newest = rootWord(newestRoot(trust));
+    this.#audit.append({
+      kind: 'operator',
+      summary:
+        change === undefined
+          ? `the root ${newest} is the only one that counts from now on`
+          : `the root ${newest} follows ${rootWord(change.from)}, and both count`,
+      trigger: 'signed by the root',
+      subjects: [name],
+      result: 'ok',
+    });
+    if (change === undefined) await this.#hangOn();
+    await this.#readCertificates();
+    this.#rootsToldMs = this.#dependencies.clock.monotonicMs();
+    this.#shareFacts();
+    // Joiners are shown the root that their tokens name; the tokens of an ended root are void.
+    if (change === undefined) await this.#admission?.reopen();
+  }
+
+  /** Hangs what this node shows on the newest root, as soon as nobody who is here would refuse it. */
+  #followRoot(): void {
+    const { roster } = this.#identity;
+    const change = roster.rootChange;
+    if (change === undefined || this.#usesNewestRoot() || unaware(this.#rows(), change.to).length > 0) return;
+    void this.#hangOn();
+  }
+
+  #hangOn(): Promise<void> {
+    this.#hanging = this.#hanging.then(async () => {
+      try {
+        const root = newestRoot(this.#identity.trust);
+        if (!(await hangOnRoot(this.#identity, root))) return;
+        await this.#certificateChanged(
+          `the certificate hangs on the root ${rootWord(root)}`,
+          'the root is being replaced',
+        );
+        this.#shareFacts();
+      } catch (error) {
+        const next = 'free the disk; it is tried again by itself';
+        this.#dependencies.log.error(
+          { err: error, next },
+          'this node’s chain cannot be hung on the new root',
+        );
+      }
+    });
+    return this.#hanging;
+  }
+
+  #usesNewestRoot(): boolean {
+    const { roster, trust, chainPem } = this.#identity;
+    return roster.hungOn(chainPem, newestRoot(trust)) === chainPem;
+  }
+
+  #rootTag(): string | undefined {
+    const change = this.#identity.roster.rootChange;
+    if (change === undefined || this.#phase === 'starting') return undefined;
+    if (this.#usesNewestRoot()) return rootTag(change.to, true);
+    const { clock } = this.#dependencies;
+    const toldForMs = clock.monotonicMs() - this.#rootsToldMs;
+    const believe = ['haproxy', 'couchdb'].every((program) => this.#reconciler.converged(program));
+    const known = believe && (this.#identity.role === 'app' || toldForMs > ERLANG_ROOTS_MS);
+    return known ? rootTag(change.to, false) : undefined;
+  }
+
+  #auditRivals(): void {
+    const rivals = this.#identity.roster.rivals();
+    for (const message of rivals.slice(this.#rivalsTold)) {
+      const error = { code: 'succession-rival', message, next: RIVAL_NEXT };
+      const about = { trigger: 'signed by the old root', subjects: [this.#identity.name] };
+      this.#audit.append({ kind: 'guard', summary: message, ...about, result: 'failed', error });
+    }
+    this.#rivalsTold = rivals.length;
+  }
+
   /** Once a second: what changes with time alone. */
   #look(): void {
+    this.#followRoot();
     const { clock } = this.#dependencies;
     if (this.#turns(TURN_MS)) void this.#heartbeat?.beat(this.#watched());
     this.#shareFacts();
@@ -771,15 +887,20 @@ export class Node {
       );
       return;
     }
-    await this.#certificateChanged('half of its life is over');
+    await this.#certificateChanged(this.#renewedWords(), 'half of its life is over');
   }
 
-  async #certificateChanged(why: string): Promise<void> {
+  #renewedWords(): string {
+    const ends = new Date(this.#identity.certificate.notAfterMs).toISOString().slice(0, 10);
+    return `the certificate was renewed until ${ends}`;
+  }
+
+  async #certificateChanged(summary: string, why: string): Promise<void> {
     this.#transport.setChain(presentedChain(this.#identity));
     this.#driver.rosterChanged();
     this.#audit.append({
       kind: 'daemon',
-      summary: `the certificate was renewed until ${new Date(this.#identity.certificate.notAfterMs).toISOString().slice(0, 10)}`,
+      summary,
       trigger: why,
       subjects: [this.#identity.name],
       result: 'ok',
@@ -865,10 +986,12 @@ export class Node {
   #recordTags(): Readonly<Record<string, string>> {
     const notices = noticeTag(this.#notices());
     const secrets = this.#identity.secrets.get();
+    const root = this.#rootTag();
     return {
       ...(this.#couchdb !== undefined && { couchdb: this.#couchdb.tag }),
       ...(secrets?.kind === 'db' && { [SECRETS_TAG]: rankOf(secrets) }),
       ...(this.#rollout.tag !== undefined && { [ROLLOUT_TAG]: this.#rollout.tag }),
+      ...(root !== undefined && { [ROOT_TAG]: root }),
       ...(notices !== '' && { [NOTICE_TAG]: notices }),
       ...this.#notifier?.tags,
     };
@@ -907,7 +1030,8 @@ export class Node {
   /** A certificate that cannot be read leaves the former one in use. */
   async #readCertificates(): Promise<void> {
     try {
-      if (await this.#plugins.readCertificates()) this.#lookAgain('certificates changed');
+      // A roster that comes while this node starts: the plugins read them when they are there.
+      if (await this.#plugins?.readCertificates()) this.#lookAgain('certificates changed');
     } catch (error) {
       if (!hasNextStep(error)) throw error;
       this.#dependencies.log.error({ code: error.code, next: error.next }, error.message);
@@ -996,6 +1120,8 @@ export class Node {
     const { clock } = this.#dependencies;
     const rows = this.#rows();
     const nowMs = clock.monotonicMs();
+    const { roster } = this.#identity;
+    const { rootChange } = roster;
     return {
       version: VERSION,
       cluster: this.#identity.cluster,
@@ -1020,6 +1146,7 @@ export class Node {
       held: this.#effective.held,
       warnings: [
         ...warningsOf(rows, clock.wallMs()),
+        ...rootWarnings(rootChange, roster.rivals(), rows),
         ...(this.#notifier?.warnings ?? []),
         ...this.#rollout.warnings,
         ...(this.#couchdb?.alarms ?? []).map(({ message, next }) => `${message} -- ${next}`),
@@ -1027,6 +1154,9 @@ export class Node {
       announcing: this.#plugins.announcement()?.announce,
       floating: this.#config.role === 'app' ? this.#config.floating.addresses : [],
       counters: { ...this.#driver.counters, ...this.#transport.counters },
+      ...(rootChange !== undefined && {
+        rootChange: { root: rootWord(rootChange.to), notYet: notYetUsing(rows, rootChange.to) },
+      }),
     };
   }
 
@@ -1250,6 +1380,23 @@ export class Node {
       done: true,
       message: `${name} is an authority: it can admit and remove nodes, and renew certificates`,
     };
+  }
+
+  /** As with an authority’s key, the root stays in the command: what it signed lies in this node’s directory. */
+  async changeRoot(): Promise<Done> {
+    this.#mustRun();
+    const change = await takeRootChange(this.#identity);
+    if (change === undefined) return { done: true, message: 'no change of the root is waiting here' };
+    this.#rosterChanged(change);
+    this.#driver.rosterChanged();
+    const { roster, trust } = this.#identity;
+    const newest = rootWord(newestRoot(trust));
+    const message =
+      roster.rootChange === undefined
+        ? `the root ${newest} is the only one that counts from now on`
+        : `the root ${newest} follows ${rootWord(roster.rootChange.from)}, and both count`;
+    this.#operatorDid(`authority rotate-root: ${message}`);
+    return { done: true, message };
   }
 
   async releaseGuards(): Promise<Done> {

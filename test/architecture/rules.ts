@@ -107,7 +107,7 @@ export const ROOMS: readonly Room[] = [
       /^src\/plugins\/(files|command|contract)\.ts$/,
     ],
     reason:
-      'the command talks to the daemon through its socket; only init, join and authority add use identity, and set-up the file tools',
+      'the command talks to the daemon through its socket; only init, join, authority add and rotate-root use identity, and set-up the file tools',
   },
   {
     of: /^src\/bornemisza\.ts$/,

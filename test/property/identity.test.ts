@@ -3,7 +3,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import * as fc from 'fast-check';
 import t from 'tap';
-import { verifyChain } from '../../src/daemon/identity/chain.ts';
+import { buildRoot, createTlsKey } from '../../src/daemon/identity/certificates.ts';
+import { trustOf, verifyChain } from '../../src/daemon/identity/chain.ts';
 import { IdentityError } from '../../src/daemon/identity/errors.ts';
 import { inNetwork, parseAddress, parseCluster, parseHost } from '../../src/daemon/identity/names.ts';
 import {
@@ -13,11 +14,18 @@ import {
   publicKeyOf,
   verify,
 } from '../../src/daemon/identity/node-key.ts';
-import { openRoot } from '../../src/daemon/identity/recovery.ts';
+import { openRoot, type Root } from '../../src/daemon/identity/recovery.ts';
 import { verifyRevocation } from '../../src/daemon/identity/revocation.ts';
 import { Roster } from '../../src/daemon/identity/roster.ts';
-import { decodeRoster } from '../../src/daemon/identity/roster-encoding.ts';
+import { decodeRoster, encodeRoster } from '../../src/daemon/identity/roster-encoding.ts';
 import { createSecrets, decodeSecrets, encodeSecrets } from '../../src/daemon/identity/secrets.ts';
+import {
+  RootLine,
+  type SignedSuccession,
+  signEnding,
+  signSuccession,
+  verifySuccession,
+} from '../../src/daemon/identity/succession.ts';
 import { createSigningRequest, verifySigningRequest } from '../../src/daemon/identity/signing-request.ts';
 import { createToken, formatToken, parseToken } from '../../src/daemon/identity/tokens.ts';
 import {
@@ -29,6 +37,7 @@ import {
   encodeRequest,
 } from '../../src/daemon/transport/admission-frames.ts';
 import { NOW_MS, testCluster } from '../unit/identity/cluster.ts';
+import { signAs } from '../unit/identity/later-words.ts';
 
 /**
  * No input gets past a decoder as anything but its type or the coded error. Inputs are of three kinds: bytes of any
@@ -44,6 +53,14 @@ const revocation = await prod.authority.revoke({ ...gone, serials: [gone.serialH
 const roster = new Roster(prod.trust, '/nowhere');
 roster.add(member);
 roster.addRevocation(revocation);
+const [second, third] = await Promise.all(['2222', '3333'].map(anotherRoot));
+if (second === undefined || third === undefined) throw new Error('two roots');
+const follows = await signSuccession(prod.root, second, { sequence: 1, madeAtMs: NOW_MS });
+const ends = await signEnding(follows, second);
+const changedRoster = encodeRoster({
+  ...{ cluster: 'prod', successions: [ends], certificates: [], revocations: [] },
+  authorities: [],
+});
 const secrets = await createSecrets();
 const csr = createSigningRequest(prod.tlsKey, 'db1', 'db');
 const token = formatToken(
@@ -73,6 +90,13 @@ const answer = encodeAnswer({
   firstOfRole: true,
   seeds: [],
 }).subarray(4);
+
+async function anotherRoot(mark: string): Promise<Root> {
+  const key = await createTlsKey();
+  return { cluster: 'prod', key, certificatePem: await buildRoot('prod', mark, key, NOW_MS) };
+}
+/** A trust of its own each time: a change of the root changes it. */
+const oldTrust = () => trustOf('prod', prod.root.certificatePem);
 
 /** One small wound somewhere in a valid encoding. */
 function wounded(valid: Uint8Array): fc.Arbitrary<Buffer> {
@@ -120,6 +144,15 @@ const decoders: Record<string, { valid: Uint8Array; decode: (bytes: Buffer) => u
   'roster merge': {
     valid: roster.exportAll(),
     decode: (bytes) => new Roster(prod.trust, '/nowhere').merge(bytes),
+  },
+  // Whoever holds the roots' keys may sign any bytes.
+  'succession, well signed': {
+    valid: follows.payload,
+    decode: (bytes) => verifySuccession(signAs(bytes, prod.root, second), 'prod'),
+  },
+  'roster merge with another root': {
+    valid: changedRoster,
+    decode: (bytes) => new Roster(oldTrust(), '/nowhere').merge(bytes),
   },
   chain: {
     valid: Buffer.from(member.chainPem),
@@ -224,6 +257,46 @@ t.test('rosters that take the same items in any order, in any portions, are equa
     { numRuns: 40 },
   );
   t.pass('they converged');
+});
+
+t.test('no wound makes a roster believe in a root that none of its own has named', async (t) => {
+  const [before, between, after] = [[prod.root], [prod.root, second], [second]].map((roots) =>
+    roots.map(({ certificatePem }) => certificatePem).join(''),
+  );
+  await fc.assert(
+    fc.asyncProperty(inputs(changedRoster), async (bytes) => {
+      const trust = oldTrust();
+      await new Roster(trust, '/nowhere').merge(bytes).catch(() => undefined);
+      return [before, between, after].includes(trust.roots.map(({ pem }) => pem).join(''));
+    }),
+    RUNS,
+  );
+  t.pass('the old one, both, or the new one');
+});
+
+t.test('the same words of roots, in any order and portions, lead to the same belief', async (t) => {
+  const words = await Promise.all([
+    ...[follows, ends].map(async (each) => each),
+    signSuccession(second, third, { sequence: 1, madeAtMs: NOW_MS + 1 }),
+    signSuccession(prod.root, third, { sequence: 1, madeAtMs: NOW_MS }),
+    signSuccession(prod.root, third, { sequence: 2, madeAtMs: NOW_MS }),
+  ]);
+  const believed = (portions: readonly (readonly SignedSuccession[])[]): string => {
+    const trust = oldTrust();
+    const line = new RootLine(trust);
+    for (const portion of portions) line.take(portion.map((each) => verifySuccession(each, 'prod')));
+    return trust.roots.map(({ fingerprint }) => fingerprint).join();
+  };
+  const order = fc.shuffledSubarray(words, { minLength: words.length });
+  const expected = believed([words]);
+  t.equal(expected.split(',').length, 2, 'the second ended the first, and the third follows it');
+  fc.assert(
+    fc.property(order, fc.nat({ max: words.length }), (all, at) => {
+      // What was refused before it could be understood is told again at the next exchange.
+      return believed([all.slice(0, at), all.slice(at), all]) === expected;
+    }),
+    { numRuns: 60 },
+  );
 });
 
 t.test('a token reads as it was written', async (t) => {

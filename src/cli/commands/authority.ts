@@ -14,6 +14,13 @@ export interface AuthorityOptions extends CommonOptions {
   readonly passphraseFile?: string;
 }
 
+export interface RotateOptions extends AuthorityOptions {
+  readonly end?: boolean;
+  readonly again?: boolean;
+  readonly force?: boolean;
+  readonly recoveryFile?: string;
+}
+
 export function addAuthority(program: Command, io: Io): void {
   const authority = addVerb(program, 'authority', {
     summary: 'the nodes that may admit, remove and renew',
@@ -50,6 +57,35 @@ export function addAuthority(program: Command, io: Io): void {
     if (options.json === true) printJson(io, { authorities });
     else io.stdout.write(renderAuthorities(authorities, paintFor(io.stdout), io.stdout.columns));
   });
+  addRotateRoot(authority, io);
+}
+
+function addRotateRoot(authority: Command, io: Io): void {
+  addVerb(authority, 'rotate-root', {
+    summary: 'replace the root of the cluster by a new one',
+    description:
+      'Makes a new root of the cluster, on an authority, with the recovery bundle of the root that is there and its passphrase. The new bundle and its passphrase are given out first, as by `bornemisza init`: printed on a terminal, else written to a file. From then on both roots count; each member changes over by itself, and `bornemisza status` says who has not. Then --end, with the new bundle, ends the old root for good. Members that are away meanwhile follow when they come back. Takes root.',
+    examples: [
+      'sudo bornemisza authority rotate-root -',
+      'sudo bornemisza authority rotate-root old.txt --passphrase-file old.pass --recovery-file new.txt',
+      'sudo bornemisza authority rotate-root --end new.txt',
+    ],
+    role: true,
+    json: true,
+  })
+    .argument('[bundle]', 'file that holds the recovery bundle, or - for standard input', '-')
+    .option('--passphrase-file <file>', 'file that holds the passphrase of the recovery bundle')
+    .option('--recovery-file <file>', 'where to write the new bundle and its passphrase')
+    .option('--end', 'end the old root; takes the new bundle')
+    .option(
+      '--again',
+      'make another new root, where the bundle of the one begun was lost; takes the old bundle',
+    )
+    .option('--force', 'with --end: also while members that are here do not use the new root')
+    .action(async (bundle: string, options: RotateOptions) => {
+      const { rotateRoot } = await import('../setup/rotate-root.ts');
+      await rotateRoot(io, bundle, options);
+    });
 }
 
 function renderAuthorities(authorities: readonly MemberRow[], paint: Paint, columns: number): string {

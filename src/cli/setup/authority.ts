@@ -37,7 +37,7 @@ export async function addThisNode(io: Io, file: string, options: AuthorityOption
 }
 
 /** The only role instance that is set up here, running or not, or the one that --role names. */
-async function instanceOf({ role, root = '' }: AuthorityOptions): Promise<Instance & { role: Role }> {
+export async function instanceOf({ role, root = '' }: AuthorityOptions): Promise<Instance & { role: Role }> {
   const all = (await instances(root)).filter((each) => role === undefined || each.role === role);
   const [one, other] = all.filter((each) => each.configured === 'yes');
   if (one === undefined) throw whyNone(all);

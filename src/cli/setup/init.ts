@@ -1,14 +1,12 @@
-import { mkdir } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { initCluster } from '../../daemon/identity/found.ts';
 import { resetState, stateOf } from '../../daemon/identity/state.ts';
-import { replaceFile } from '../../plugins/files.ts';
 import { printJson } from '../answer.ts';
 import type { InitOptions } from '../commands/init.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { type NodeSetup, prepare } from './node-setup.ts';
 import { readSecret } from './recovery-input.ts';
+import { handOver } from './recovery-output.ts';
 import { runSteps, type Step } from './steps.ts';
 
 /** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
@@ -43,7 +41,14 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
     json,
   );
   if (made === undefined) throw new Error('the identity step ended without a result');
-  const recovery = await handOver(io, options, setup, made);
+  const handed = {
+    ...made,
+    passphrase: options.passphraseFile === undefined ? made.passphrase : '(the one you gave)',
+    file: options.recoveryFile,
+    root: setup.root,
+    json,
+  };
+  const recovery = await handOver(io, handed);
   if (json) {
     const { peerId, name, rootFingerprint } = made;
     printJson(io, { cluster, name, role: setup.role, peerId, rootFingerprint, recoveryFile: recovery });
@@ -85,42 +90,6 @@ export function resetSteps(setup: NodeSetup, reset: boolean): Step[] {
           : `It lies in ${await resetState(setup.paths.state, Date.now())}.`,
     },
   ];
-}
-
-/**
- * The recovery bundle and its passphrase: printed for a person, written to a file where nobody reads along (cloud-init
- * keeps what a command prints in a log).
- *
- * @returns the file, or undefined when it was printed
- */
-async function handOver(
-  io: Io,
-  options: InitOptions,
-  setup: NodeSetup,
-  made: Awaited<ReturnType<typeof initCluster>>,
-): Promise<string | undefined> {
-  const own = options.passphraseFile !== undefined;
-  const text = [
-    `Recovery bundle of cluster ${made.cluster}, root ${made.rootFingerprint}.`,
-    'With it and its passphrase a lost authority can be replaced. Keep both, apart from each other and off this machine.',
-    '',
-    `Passphrase: ${own ? '(the one you gave)' : made.passphrase}`,
-    '',
-    made.recoveryBundle.trimEnd(),
-    '',
-  ].join('\n');
-  if (options.recoveryFile === undefined && io.terminal && options.json !== true) {
-    io.stdout.write(`\n${text}`);
-    return undefined;
-  }
-  const file = options.recoveryFile ?? `${setup.root}/root/bornemisza-recovery-${made.cluster}.txt`;
-  await mkdir(dirname(file), { recursive: true });
-  await replaceFile(file, text, { mode: 0o600 });
-  if (options.json !== true)
-    io.stdout.write(
-      `\nThe recovery bundle and its passphrase are in ${file}: take both off this machine, apart from each other.\n`,
-    );
-  return file;
 }
 
 type Secrets = Pick<Parameters<typeof initCluster>[0], 'passphrase' | 'recovery'>;

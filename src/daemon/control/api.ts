@@ -14,6 +14,7 @@
  * | POST /v1/tokens | {@link TokenRequest} → {@link TokenAnswer} |
  * | POST /v1/remove | {@link RemoveRequest} → {@link Done} |
  * | POST /v1/authority/adopt | {} → {@link Done}; `bornemisza authority add` has written the key |
+ * | POST /v1/authority/root | {} → {@link Done}; `bornemisza authority rotate-root` has written what it signed |
  * | POST /v1/guards/release | {} → {@link Done} |
  * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done` |
  * | POST /v1/reload | {} → {@link Done} |
@@ -98,6 +99,8 @@ export interface StatusAnswer {
   readonly announcing: boolean | undefined;
   readonly floating: readonly string[];
   readonly counters: Readonly<Record<string, number>>;
+  /** While the root is being replaced: the new one, in 8 hex characters, and who is here and does not use it yet. */
+  readonly rootChange?: { readonly root: string; readonly notYet: readonly string[] } | undefined;
 }
 
 export interface MembersAnswer {

@@ -38,6 +38,7 @@ export interface ControlActions {
   token(request: TokenRequest): Promise<TokenAnswer>;
   remove(request: RemoveRequest): Promise<Done>;
   adoptAuthority(): Promise<Done>;
+  changeRoot(): Promise<Done>;
   releaseGuards(): Promise<Done>;
   testNotification(progress: (step: Progress) => void): Promise<Done>;
   reload(): Promise<Done>;
@@ -179,6 +180,10 @@ function routes(actions: ControlActions, unit: string): Hono {
   app.post('/v1/authority/adopt', async (c) => {
     await body(c, requests.nothing);
     return c.json(await actions.adoptAuthority());
+  });
+  app.post('/v1/authority/root', async (c) => {
+    await body(c, requests.nothing);
+    return c.json(await actions.changeRoot());
   });
   app.post('/v1/guards/release', async (c) => {
     await body(c, requests.nothing);

@@ -203,6 +203,7 @@ function joined(first: RosterChange | undefined, second: RosterChange): RosterCh
     revoked: [...first.revoked, ...second.revoked],
     refused: [...first.refused, ...second.refused],
     changed: first.changed || second.changed,
+    roots: first.roots || second.roots,
   };
 }
 

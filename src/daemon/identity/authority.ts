@@ -14,12 +14,12 @@ import {
   certificatesIn,
   type NodeCertificate,
   type Trust,
-  verifyAuthority,
   verifyChain,
 } from './chain.ts';
 import { IdentityError, shown } from './errors.ts';
 import type { Root } from './recovery.ts';
 import { signRevocation } from './revocation.ts';
+import type { Roster } from './roster.ts';
 import { verifySigningRequest } from './signing-request.ts';
 import { createDirectory, FILES, ownerOf, readDecoded, writeStateFile } from './state.ts';
 
@@ -28,18 +28,29 @@ export const AUTHORITY_FILES = {
   certificate: 'intermediate.pem',
   bundle: 'recovery.bundle',
   tokens: 'tokens',
+  /** A change of the root that the command signed and the daemon has not taken up yet. */
+  rootChange: 'root-change.json',
 } as const;
 
 /** The node that may sign: certificates for joiners, renewals, revocations. Holds an intermediate, never the root. */
 export class Authority {
-  readonly certificate: AuthorityCertificate;
+  #certificate: AuthorityCertificate;
   readonly #key: KeyObject;
   readonly #trust: Trust;
 
   constructor(certificate: AuthorityCertificate, key: KeyObject, trust: Trust) {
-    this.certificate = certificate;
+    this.#certificate = certificate;
     this.#key = key;
     this.#trust = trust;
+  }
+
+  get certificate(): AuthorityCertificate {
+    return this.#certificate;
+  }
+
+  /** The same key under another root. */
+  hangOn(certificate: AuthorityCertificate): void {
+    this.#certificate = certificate;
   }
 
   get peerId(): PeerId {
@@ -146,13 +157,14 @@ export async function installAuthority(
 export async function loadAuthority(
   stateDir: string,
   trust: Trust,
+  roster: Roster,
   peerId: PeerId,
 ): Promise<Authority | undefined> {
   const directory = join(stateDir, FILES.authority);
   let certificate: AuthorityCertificate;
   try {
     certificate = await readDecoded(join(directory, AUTHORITY_FILES.certificate), (pem) =>
-      authorityIn(pem, trust, peerId),
+      authorityIn(pem, roster, peerId),
     );
   } catch (error) {
     if (error instanceof IdentityError && error.code === 'state-file-missing') return undefined;
@@ -166,10 +178,10 @@ export async function loadAuthority(
   return new Authority(certificate, key, trust);
 }
 
-function authorityIn(pem: string, trust: Trust, peerId: PeerId): AuthorityCertificate {
+function authorityIn(pem: string, roster: Roster, peerId: PeerId): AuthorityCertificate {
   const [x509, ...more] = certificatesIn(pem);
   if (x509 === undefined || more.length > 0) throw new Error('one certificate belongs here');
-  const certificate = verifyAuthority(x509, trust, 'any-time');
+  const certificate = roster.authorityOf(x509.raw);
   if (certificate.peerId !== peerId) throw new Error('the certificate is of another node');
   return certificate;
 }

@@ -34,7 +34,7 @@ export interface RootCertificate {
   readonly fingerprint: string;
 }
 
-/** What a node believes in: one root, or two while the root is being replaced. */
+/** What a node believes in: one root, or two while the root is being replaced. The newest stands last. */
 export interface Trust {
   readonly cluster: string;
   readonly roots: readonly RootCertificate[];
@@ -59,7 +59,7 @@ const BLOCK = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]{1,8192}-----END CERTI
 /** @throws IdentityError `root-malformed` */
 export function trustOf(cluster: string, rootsPem: string): Trust {
   const roots = certificatesIn(rootsPem).map((x509) => verifiedRoot(parseCluster(cluster), x509));
-  if (roots.length >= 1 && roots.length <= ROOTS) return Object.freeze({ cluster, roots });
+  if (roots.length >= 1 && roots.length <= ROOTS) return { cluster, roots };
   throw refused('root-malformed', `${roots.length} root certificates were found where 1 to ${ROOTS} belong.`);
 }
 
@@ -135,10 +135,10 @@ export function verifyAuthority(x509: X509Certificate, trust: Trust, at: ValidAt
   return { peerId, x509, pem: x509.toString(), notAfterMs: x509.validToDate.getTime() };
 }
 
-/** The root that signed an authority: of two, while the root is being replaced, the one that its certificate hangs on. */
-export function rootOf(authority: AuthorityCertificate, trust: Trust): RootCertificate {
-  const root = trust.roots.find((known) => issuedBy(authority.x509, known.x509));
-  if (root === undefined) throw new TypeError('a verified authority has a root');
+/** The newest of the roots that are believed in. */
+export function newestRoot({ roots }: Trust): RootCertificate {
+  const root = roots.at(-1);
+  if (root === undefined) throw new TypeError('a trust has a root');
   return root;
 }
 
@@ -198,7 +198,7 @@ function strong(x509: X509Certificate): boolean {
   return x509.publicKey.asymmetricKeyType === 'rsa' && bits >= RSA_BITS && bits <= 4096;
 }
 
-function issuedBy(x509: X509Certificate, issuer: X509Certificate): boolean {
+export function issuedBy(x509: X509Certificate, issuer: X509Certificate): boolean {
   try {
     return x509.checkIssued(issuer) && x509.verify(issuer.publicKey);
   } catch {

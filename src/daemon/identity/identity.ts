@@ -12,7 +12,7 @@ import {
   certificatesIn,
   type NodeCertificate,
   renewalDue,
-  rootOf,
+  type RootCertificate,
   type Trust,
   trustOf,
   verifyChain,
@@ -20,7 +20,7 @@ import {
 import { IdentityError, shown } from './errors.ts';
 import { memberName } from './names.ts';
 import { type NodeKey, nodeKeyFromPem } from './node-key.ts';
-import { openRoot } from './recovery.ts';
+import { openNewestRoot } from './rotation.ts';
 import { putOut } from './removal.ts';
 import { Roster, type RosterChange } from './roster.ts';
 import { SecretsStore } from './secrets.ts';
@@ -97,14 +97,15 @@ export async function loadIdentity(stateDir: string, nowMs: number): Promise<Ide
   const path = (name: keyof typeof FILES) => join(stateDir, FILES[name]);
   const nodeKey = await readDecoded(path('nodeKey'), (pem) => ownKey(pem, file));
   const trust = await readDecoded(path('roots'), (pem) => trustOf(file.cluster, pem));
-  const certificate = await readDecoded(path('chain'), (pem) => ownCertificate(pem, trust, file));
-  await readDecoded(path('tlsKey'), (pem) => checkTlsKey(pem, certificate));
+  // First: it says which roots follow from the one that this node held when it last ran.
   const roster = new Roster(trust, path('roster'));
-  const warnings = [
-    ...(await loadRoster(roster, path('roster'), certificate)),
-    ...datesOf(certificate, nowMs),
-  ];
-  const authority = await loadAuthority(stateDir, trust, file.peerId);
+  const damages = await loadRoster(roster, path('roster'));
+  const certificate = await readDecoded(path('chain'), (pem) =>
+    ownCertificate(roster.standing(pem), trust, file),
+  );
+  await readDecoded(path('tlsKey'), (pem) => checkTlsKey(pem, certificate));
+  const warnings = [...damages, ...addOwn(roster, certificate), ...datesOf(certificate, nowMs)];
+  const authority = await loadAuthority(stateDir, trust, roster, file.peerId);
   if (authority !== undefined) roster.addAuthority(authority.certificate.pem);
   const secrets = new SecretsStore(stateDir, file.role);
   await secrets.load();
@@ -130,7 +131,9 @@ export async function loadIdentity(stateDir: string, nowMs: number): Promise<Ide
     chainPath: path('chain'),
     rootsPath: path('roots'),
     chainPem: certificate.chainPem,
-    rootsPem: trust.roots.map((root) => root.pem).join(''),
+    get rootsPem() {
+      return trust.roots.map((root) => root.pem).join('');
+    },
     tlsKeyPem: () => readStateFile(path('tlsKey')),
     tokens: authority === undefined ? undefined : tokensOf(stateDir, authority, trust),
   };
@@ -139,9 +142,20 @@ export async function loadIdentity(stateDir: string, nowMs: number): Promise<Ide
 }
 
 function tokensOf(stateDir: string, authority: Authority, trust: Trust): TokenStore {
-  const { fingerprint } = rootOf(authority.certificate, trust);
-  const issuer = { peerId: authority.peerId, cluster: trust.cluster, rootFingerprint: fingerprint };
+  const issuer = {
+    peerId: authority.peerId,
+    cluster: trust.cluster,
+    get rootFingerprint() {
+      return presentedRoot(trust).fingerprint;
+    },
+  };
   return new TokenStore(join(stateDir, FILES.authority, AUTHORITY_FILES.tokens), issuer);
+}
+
+/** What joiners are shown: while two roots count the old one, so that tokens made before stay good until it ends. */
+export function presentedRoot({ roots: [oldest] }: Trust): RootCertificate {
+  if (oldest === undefined) throw new TypeError('a trust has a root');
+  return oldest;
 }
 
 function ownKey(pem: string, file: ClusterFile): NodeKey {
@@ -162,7 +176,7 @@ function checkTlsKey(pem: string, { chainPem }: NodeCertificate): void {
     throw new Error('the key is of another certificate');
 }
 
-async function loadRoster(roster: Roster, path: string, own: NodeCertificate): Promise<IdentityWarning[]> {
+async function loadRoster(roster: Roster, path: string): Promise<IdentityWarning[]> {
   const { usedPrevious, refused } = await roster.load();
   const warnings: IdentityWarning[] = [];
   if (usedPrevious) {
@@ -180,7 +194,7 @@ async function loadRoster(roster: Roster, path: string, own: NodeCertificate): P
       next: 'Nothing: the other members send what is missing. Look who changed the file.',
     });
   }
-  return [...warnings, ...addOwn(roster, own)];
+  return warnings;
 }
 
 function addOwn(roster: Roster, own: NodeCertificate): IdentityWarning[] {
@@ -266,7 +280,7 @@ function authorityOf(identity: Identity): Authority {
  * {@link adoptAuthority}, or at its next start.
  *
  * @param bundle the recovery bundle that `init` printed
- * @throws IdentityError `recovery-*`, `recovery-other-cluster`, `already-authority`, `self-revoked`
+ * @throws IdentityError `recovery-*`, `recovery-other-cluster`, `recovery-outdated`, `already-authority`, `self-revoked`
  */
 export async function becomeAuthority(
   identity: Identity,
@@ -282,15 +296,7 @@ export async function becomeAuthority(
   }
   const removed = identity.warnings.find(({ code }) => code === 'self-revoked');
   if (removed !== undefined) throw new IdentityError(removed);
-  const root = await openRoot(recovery.bundle, recovery.passphrase);
-  const [opened] = trustOf(root.cluster, root.certificatePem).roots;
-  if (!identity.trust.roots.some((known) => known.fingerprint === opened?.fingerprint)) {
-    throw new IdentityError({
-      code: 'recovery-other-cluster',
-      message: `The recovery bundle is not of this cluster's root (${identity.cluster}).`,
-      next: 'Take the bundle that "bornemisza init" printed for this cluster.',
-    });
-  }
+  const root = await openNewestRoot(identity, recovery);
   const files = await createAuthority(root, identity.peerId, nowMs);
   await installAuthority(identity.stateDir, { ...files, bundle: recovery.bundle });
 }
@@ -304,7 +310,7 @@ export async function becomeAuthority(
 export async function adoptAuthority(identity: Identity): Promise<RosterChange | undefined> {
   if (identity.authority !== undefined) return undefined;
   const { stateDir, trust, roster } = identity;
-  const authority = await loadAuthority(stateDir, trust, identity.peerId);
+  const authority = await loadAuthority(stateDir, trust, roster, identity.peerId);
   if (authority === undefined) {
     throw new IdentityError({
       code: 'authority-missing',
@@ -318,6 +324,28 @@ export async function adoptAuthority(identity: Identity): Promise<RosterChange |
   const change = roster.addAuthority(authority.certificate.pem);
   await roster.save();
   return change;
+}
+
+/**
+ * Hangs what this node shows and signs with on a root: the certificates over its keys that authorities have signed stay,
+ * the one of the authority beside them is another one.
+ *
+ * @returns whether this node shows another chain than before
+ */
+export async function hangOnRoot(identity: Identity, root: RootCertificate): Promise<boolean> {
+  const { authority, roster } = identity;
+  const signsUnder = authority && roster.authorityUnder(root, authority.certificate.x509);
+  if (authority !== undefined && signsUnder !== undefined) {
+    await writeStateFile(
+      join(identity.stateDir, FILES.authority, AUTHORITY_FILES.certificate),
+      signsUnder.pem,
+    );
+    authority.hangOn(signsUnder);
+  }
+  const chain = roster.hungOn(identity.chainPem, root);
+  if (chain === undefined || chain === identity.chainPem) return false;
+  await useCertificate(identity, verifyChain(chain, identity.trust, 'any-time'));
+  return true;
 }
 
 /** Bytes for an authority: a request for the same names and the same TLS key. */

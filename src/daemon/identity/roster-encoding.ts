@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { IdentityError } from './errors.ts';
+import type { SignedSuccession } from './succession.ts';
 
 /** The parts of a roster as they travel and lie on disk: DER and signed bytes, nothing verified yet. */
 export interface RosterItems {
@@ -11,13 +12,15 @@ export interface RosterItems {
     readonly signature: Buffer;
     readonly issuer: Uint8Array;
   }[];
+  readonly successions: readonly SignedSuccession[];
 }
 
-/** 500 certificates of 1.6 kB and 2000 revocations of 1.2 kB, in base64, with room to spare. */
+/** 500 certificates of 1.6 kB, 2000 revocations of 1.2 kB and 40 successions of 6 kB, in base64, with room to spare. */
 export const ROSTER_BYTES = 4 * 1024 * 1024;
 
 const der = z.base64().max(4096);
 const issuer = z.int().min(0).max(63);
+const signature = z.base64().max(1024);
 
 /** Issuers are few and repeat, so they are listed once and named by their place. */
 const Encoded = z.object({
@@ -26,7 +29,12 @@ const Encoded = z.object({
   issuers: z.array(der).max(64),
   authorities: z.array(issuer).max(64),
   certificates: z.array(z.tuple([der, issuer])).max(1000),
-  revocations: z.array(z.tuple([der, z.base64().max(1024), issuer])).max(4000),
+  revocations: z.array(z.tuple([der, signature, issuer])).max(4000),
+  /** Not in rosters of 0.1.0 and before the first change of the root. */
+  successions: z
+    .array(z.tuple([z.base64().max(8192), signature, signature, signature]))
+    .max(64)
+    .default([]),
 });
 
 export function encodeRoster(items: RosterItems): Uint8Array {
@@ -47,6 +55,11 @@ export function encodeRoster(items: RosterItems): Uint8Array {
       base64(item.signature),
       place(item.issuer),
     ]),
+    ...(items.successions.length > 0 && {
+      successions: items.successions.map(({ payload, byOld, byNew, ending }) =>
+        [payload, byOld, byNew, ending].map(base64),
+      ),
+    }),
   };
   return Buffer.from(JSON.stringify({ ...encoded, issuers: [...places.keys()] }));
 }
@@ -74,6 +87,12 @@ export function decodeRoster(bytes: Uint8Array): RosterItems {
       payload: fromBase64(payload),
       signature: fromBase64(signature),
       issuer: issuerAt(place),
+    })),
+    successions: encoded.successions.map(([payload, byOld, byNew, ending]) => ({
+      payload: fromBase64(payload),
+      byOld: fromBase64(byOld),
+      byNew: fromBase64(byNew),
+      ending: fromBase64(ending),
     })),
   };
 }

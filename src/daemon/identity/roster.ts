@@ -1,11 +1,15 @@
-import { createHash } from 'node:crypto';
+import { createHash, type X509Certificate } from 'node:crypto';
+import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import type { PeerId } from '../membership/types.ts';
 import {
   type AuthorityCertificate,
   certificatesIn,
+  issuedBy,
+  newestRoot,
   type NodeCertificate,
   parsed,
+  type RootCertificate,
   type Trust,
   verifyAuthority,
   verifyChain,
@@ -15,7 +19,14 @@ import { fingerprintOf } from './certificates.ts';
 import { IdentityError } from './errors.ts';
 import { type Revocation, verifyRevocation, verifySigned } from './revocation.ts';
 import { decodeRoster, encodeRoster, type RosterItems } from './roster-encoding.ts';
-import { damaged, readStateFile, writeStateFile } from './state.ts';
+import { damaged, FILES, readStateFile, writeStateFile } from './state.ts';
+import {
+  RootLine,
+  type SignedSuccession,
+  type Succession,
+  successionId,
+  verifySuccession,
+} from './succession.ts';
 
 /**
  * Everybody who was admitted, and everybody who was put out. Each item proves itself by its signature, so it does not
@@ -24,14 +35,19 @@ import { damaged, readStateFile, writeStateFile } from './state.ts';
  *
  * What an authority signed that was put out itself counts no longer, whenever it was signed: who holds its key writes
  * any date. So it is neither taken nor kept; who put it out has signed anew what shall stand (removal.ts).
+ *
+ * Where another root follows (rotation.ts), each authority has a certificate under either, over one key: so what it signed
+ * stands under both, and only the certificate of the authority beside it is another one.
  */
 
 /** The largest cluster that the product is for. */
 export const MEMBERS = 500;
 /** Four times over all members replaced. A full roster is then still under 4 MiB. */
 export const REVOCATIONS = 2000;
-/** One authority for every sixteen members. */
+/** Under one root: one authority for every sixteen members. */
 const AUTHORITIES = 32;
+/** Rival successions that are told to people: two would do. */
+const RIVALS = 4;
 const ITEM_BYTES = 8;
 /** Verifying takes 0.3 ms each: the loop gets its turn after 5 ms. */
 const PER_TURN = 16;
@@ -46,6 +62,8 @@ export interface RosterChange {
   /** Items that were not taken, one by one; the others were. */
   readonly refused: { readonly code: string; readonly detail: string }[];
   readonly changed: boolean;
+  /** Other roots are believed in than before. */
+  readonly roots: boolean;
 }
 
 interface Entry {
@@ -69,12 +87,21 @@ export class Roster {
   /** Of members: the certificate by an authority that is out now. Only while this process lives: they change it at once. */
   readonly #good = new Map<PeerId, string>();
   readonly #authorities = new Map<string, AuthorityCertificate>();
+  readonly #line: RootLine;
+  readonly #rivals = new Set<string>();
+  /** What lies in the file of roots. */
+  #rootsKept: string;
   #saving: Promise<void> = Promise.resolve();
 
-  /** @param path where `save` writes; nothing is read here */
+  /**
+   * @param trust changed here, and only here, where another root follows
+   * @param path where `save` writes, and the roots beside it; nothing is read here
+   */
   constructor(trust: Trust, path: string) {
     this.#trust = trust;
     this.#path = path;
+    this.#line = new RootLine(trust);
+    this.#rootsKept = rootsPem(trust);
   }
 
   /** The gate. An expired certificate is enough to connect: the node comes to renew it. */
@@ -112,6 +139,26 @@ export class Roster {
     return [...new Set(peers)].filter((peerId) => this.admits(peerId)).sort();
   }
 
+  /** Of all authorities, members or not, under each root that is believed in. */
+  authorityCertificates(): AuthorityCertificate[] {
+    return [...this.#authorities.values()];
+  }
+
+  /** All changes of the root that are known, the oldest first. */
+  successions(): readonly Succession[] {
+    return this.#line.successions;
+  }
+
+  /** The change of the root that has begun and not ended. */
+  get rootChange(): Succession | undefined {
+    return this.#line.underWay;
+  }
+
+  /** What was refused because two roots claim to follow the same one, in words. */
+  rivals(): readonly string[] {
+    return [...this.#rivals];
+  }
+
   revocations(): Revocation[] {
     return [...this.#revocations.values()].sort(
       (a, b) => a.revokedAtMs - b.revokedAtMs || compare(a.id, b.id),
@@ -145,7 +192,8 @@ export class Roster {
    *
    * @throws IdentityError `certificate-other-peer`, `peer-revoked`, `roster-full`, `certificate-*`
    */
-  present(chainPem: string, fromPeerId: PeerId): RosterChange {
+  present(shownPem: string, fromPeerId: PeerId): RosterChange {
+    const chainPem = this.standing(shownPem);
     const certificate = verifyChain(chainPem, this.#trust, 'any-time');
     if (certificate.peerId !== fromPeerId) {
       throw new IdentityError({
@@ -180,6 +228,21 @@ export class Roster {
     return this.present(certificate.chainPem, certificate.peerId);
   }
 
+  /** The same chain with the certificate that its authority has under `root`; undefined where it has none. */
+  hungOn(chainPem: string, root: RootCertificate): string | undefined {
+    const [leaf, intermediate] = certificatesIn(chainPem);
+    if (leaf === undefined || intermediate === undefined) return undefined;
+    const authority = this.authorityUnder(root, intermediate);
+    return authority === undefined ? undefined : leaf.toString() + authority.pem;
+  }
+
+  /** A chain as it can be verified today, whatever root it hung on when it was made. */
+  standing(chainPem: string): string {
+    const [, intermediate] = certificatesIn(chainPem);
+    const trusted = intermediate === undefined || this.#isTrusted(intermediate);
+    return trusted ? chainPem : (this.hungOn(chainPem, newestRoot(this.#trust)) ?? chainPem);
+  }
+
   /** Makes an authority known that has signed nothing yet. @throws IdentityError `certificate-*` */
   addAuthority(certificatePem: string): RosterChange {
     const [x509] = certificatesIn(certificatePem);
@@ -199,9 +262,10 @@ export class Roster {
     return createHash('sha256').update(this.ids()).digest('hex');
   }
 
-  /** 8 bytes per item, sorted: an authority, a certificate or a revocation. */
+  /** 8 bytes per item, sorted: an authority, a certificate, a revocation or a succession. */
   ids(): Uint8Array {
-    const items = [...this.#authorities.keys(), ...this.#held, ...this.#revocations.keys()];
+    const successions = this.#line.successions.map(successionId);
+    const items = [...this.#authorities.keys(), ...this.#held, ...this.#revocations.keys(), ...successions];
     return Buffer.from(items.sort().join(''), 'hex');
   }
 
@@ -224,6 +288,9 @@ export class Roster {
       revocations: [...this.#revocations.values()]
         .filter(lacks)
         .map(({ payload, signature, by }) => ({ payload, signature, issuer: by.x509.raw })),
+      successions: this.#line.successions
+        .filter((each) => lacks({ id: successionId(each) }))
+        .map(({ signed }) => signed),
     });
   }
 
@@ -247,15 +314,16 @@ export class Roster {
     return change;
   }
 
-  /** Revocations first: so a revoked member of the same batch never shows up for a moment. */
+  /** Roots before what hangs on them; revocations before members: so none of them that is out shows up for a moment. */
   *#steps(items: RosterItems, change: Change): Generator<() => void> {
-    const { authorities, revocations, certificates } = items;
+    const { authorities, revocations, certificates, successions } = items;
+    yield () => this.#follow(successions, change);
     for (const raw of authorities) {
-      yield () => this.#rememberAuthority(this.#authorityOf(raw), change);
+      yield () => this.#rememberAuthority(this.authorityOf(raw), change);
     }
     for (const { payload, signature, issuer } of revocations) {
       yield () => {
-        const by = this.#authorityOf(issuer);
+        const by = this.authorityOf(issuer);
         this.#rememberAuthority(by, change);
         this.#addRevocation(verifySigned(payload, signature, by, this.#trust), change);
       };
@@ -263,7 +331,7 @@ export class Roster {
     for (const { leaf, issuer } of certificates) {
       yield () => {
         if (this.#held.has(idOf('certificate', leaf))) return;
-        const by = this.#authorityOf(issuer);
+        const by = this.authorityOf(issuer);
         this.#rememberAuthority(by, change);
         this.#addCertificate(verifyLeaf(parsed(leaf), by, this.#trust.cluster, 'any-time'), change);
       };
@@ -275,7 +343,12 @@ export class Roster {
     const write = async () => {
       const older = Object.fromEntries(this.#serials);
       const items = Buffer.from(this.exportAll()).toString('base64');
+      const roots = rootsPem(this.#trust);
       await writeStateFile(this.#path, JSON.stringify({ version: 1, items, serials: older }), true);
+      if (roots === this.#rootsKept) return;
+      // After the roster: a run that ends in between finds in it how the one root follows from the other.
+      await writeStateFile(join(dirname(this.#path), FILES.roots), roots);
+      this.#rootsKept = roots;
     };
     const saved = this.#saving.then(write, write);
     this.#saving = saved.catch(() => undefined);
@@ -308,16 +381,75 @@ export class Roster {
     return change.refused;
   }
 
-  #authorityOf(raw: Uint8Array): AuthorityCertificate {
-    return (
-      this.#authorities.get(idOf('authority', raw)) ?? verifyAuthority(parsed(raw), this.#trust, 'any-time')
+  /**
+   * An authority's certificate under a root that is ended stands for the one that it has now.
+   *
+   * @throws IdentityError `certificate-*`
+   */
+  authorityOf(raw: Uint8Array): AuthorityCertificate {
+    const known = this.#authorities.get(idOf('authority', raw));
+    if (known !== undefined) return known;
+    const x509 = parsed(raw);
+    const now = this.#isTrusted(x509) ? undefined : this.authorityUnder(newestRoot(this.#trust), x509);
+    return now ?? verifyAuthority(x509, this.#trust, 'any-time');
+  }
+
+  #isTrusted(authority: X509Certificate): boolean {
+    return this.#trust.roots.some((root) => issuedBy(authority, root.x509));
+  }
+
+  /** What the same authority, with the same key, has under a root. */
+  authorityUnder(root: RootCertificate, authority: X509Certificate): AuthorityCertificate | undefined {
+    return [...this.#authorities.values()].find(
+      ({ x509 }) =>
+        x509.subject === authority.subject &&
+        x509.publicKey.equals(authority.publicKey) &&
+        issuedBy(x509, root.x509),
     );
+  }
+
+  #follow(signed: readonly SignedSuccession[], change: Change): void {
+    const words: Succession[] = [];
+    for (const each of signed)
+      attempt(change, () => void words.push(verifySuccession(each, this.#trust.cluster)));
+    const before = rootsPem(this.#trust);
+    const { changed, refused } = this.#line.take(words);
+    for (const { code, message } of refused) {
+      change.refused.push({ code, detail: message });
+      if (code === 'succession-rival' && this.#rivals.size < RIVALS) this.#rivals.add(message);
+    }
+    if (changed) change.changed = true;
+    if (rootsPem(this.#trust) !== before) change.roots = true;
+  }
+
+  /** What hangs on a root that is ended is hung on the newest. What has no authority there is out. */
+  #hangAnew(change: Change): void {
+    for (const [id, { x509 }] of this.#authorities) if (!this.#isTrusted(x509)) this.#authorities.delete(id);
+    const root = newestRoot(this.#trust);
+    for (const [peerId, { leaf, issuer }] of this.#entries) {
+      const held = parsed(issuer);
+      if (this.#isTrusted(held)) continue;
+      const by = this.authorityUnder(root, held);
+      if (by === undefined) {
+        this.#release(peerId);
+        change.revoked.push(peerId);
+      } else this.#hold(verifyLeaf(parsed(leaf), by, this.#trust.cluster, 'any-time'));
+    }
+    for (const [id, revocation] of this.#revocations) {
+      if (this.#isTrusted(revocation.by.x509)) continue;
+      const by = this.authorityUnder(root, revocation.by.x509);
+      if (by === undefined) this.#revocations.delete(id);
+      else this.#revocations.set(id, { ...revocation, by });
+    }
   }
 
   #rememberAuthority(authority: AuthorityCertificate, change: Change): void {
     const id = idOf('authority', authority.x509.raw);
     if (this.#authorities.has(id)) return;
-    if (this.#authorities.size >= AUTHORITIES) throw full('authorities', AUTHORITIES);
+    const beside = [...this.#authorities.values()].filter(
+      ({ x509 }) => x509.issuer === authority.x509.issuer,
+    );
+    if (beside.length >= AUTHORITIES) throw full('authorities', AUTHORITIES);
     this.#authorities.set(id, authority);
     change.changed = true;
   }
@@ -356,6 +488,7 @@ export class Roster {
 
   /** Last of all, when what replaces it is there: so nobody who stays is out for a moment, and nobody out is in. */
   #dropVoid(change: Change): void {
+    if (change.roots) this.#hangAnew(change);
     for (const [id, { by, peerId }] of this.#revocations) {
       if (this.#revoked.has(by.peerId) && by.peerId !== peerId) this.#revocations.delete(id);
     }
@@ -395,10 +528,15 @@ export class Roster {
 
 interface Change extends RosterChange {
   changed: boolean;
+  roots: boolean;
+}
+
+function rootsPem({ roots }: Trust): string {
+  return roots.map(({ pem }) => pem).join('');
 }
 
 function newChange(): Change {
-  return { admitted: [], renewed: [], revoked: [], refused: [], changed: false };
+  return { admitted: [], renewed: [], revoked: [], refused: [], changed: false, roots: false };
 }
 
 /** One bad item must not keep the good ones out, and never throws anything but our own error past here. */

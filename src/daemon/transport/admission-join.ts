@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import type { TcpSocketConnectOpts } from 'node:net';
 import { JOIN_DOMAIN, joinStatement, type JoinRequest } from '../identity/admit.ts';
-import { createTlsKey, fingerprintOf, keyPem } from '../identity/certificates.ts';
+import { createTlsKey, fingerprintOf, keyPem, rootName } from '../identity/certificates.ts';
 import { certificatesIn, type NodeCertificate, type Trust, trustOf, verifyChain } from '../identity/chain.ts';
 import { IdentityError } from '../identity/errors.ts';
 import { writeKeys } from '../identity/found.ts';
@@ -78,7 +78,7 @@ const REFUSED_ATTEMPTS = 4;
  * so that an answer that was lost is given again.
  *
  * @throws IdentityError `token-*`, `already-member`, `host-invalid`, `address-invalid`, `role-mismatch`, `issuer-unreachable`,
- *   `issuer-other-cluster`, `issuer-other-node`, `address-not-here`, what the issuer refuses (identity/admit.ts), `state-*`, `disk-full`
+ *   `issuer-other-cluster`, `issuer-other-root`, `issuer-other-node`, `address-not-here`, what the issuer refuses (identity/admit.ts), `state-*`, `disk-full`
  */
 export async function joinCluster(options: JoinOptions): Promise<Joined> {
   const token = parseToken(options.token);
@@ -210,6 +210,8 @@ function verifyIssuer(socket: TLSSocket, token: Token, nowMs: number): void {
   const chain = peerChain(socket);
   const root = chain.find((x509) => fingerprintOf(x509.raw) === token.rootFingerprint);
   const [leaf, intermediate] = chain;
+  const named = chain.some(({ subject }) => subject.startsWith(`CN=${rootName(token.cluster, '')}`));
+  if (root === undefined && named) throw otherRoot(token);
   if (root === undefined || leaf === undefined || intermediate === undefined) throw otherCluster(token);
   const trust = trustOf(token.cluster, root.toString());
   const issuer = verifyChain(leaf.toString() + intermediate.toString(), trust, nowMs);
@@ -305,6 +307,15 @@ function otherCluster(token: Token): IdentityError {
     code: 'issuer-other-cluster',
     message: `What answers at ${where} is not of the cluster ${token.cluster} that the token is for.`,
     next: 'Create a token on an authority of the cluster that this machine shall join.',
+  });
+}
+
+function otherRoot(token: Token): IdentityError {
+  const where = `${token.issuer.address}:${token.issuer.port}`;
+  return new IdentityError({
+    code: 'issuer-other-root',
+    message: `What answers at ${where} shows another root of the cluster ${token.cluster} than the one that the token names: the root was replaced since, or this is another cluster of the same name.`,
+    next: 'Create a fresh token on an authority of the cluster that this machine shall join.',
   });
 }
 

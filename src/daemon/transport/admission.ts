@@ -1,9 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type Server as TlsServer, type TLSSocket } from 'node:tls';
 import { admit, type Admission, type Desk } from '../identity/admit.ts';
-import { rootOf } from '../identity/chain.ts';
 import { IdentityError } from '../identity/errors.ts';
-import type { Identity } from '../identity/identity.ts';
+import { type Identity, presentedRoot } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster.ts';
 import type { Seed } from '../identity/state.ts';
 import type { ProvedToken, TokenStore } from '../identity/token-store.ts';
@@ -114,6 +113,13 @@ export class AdmissionListener {
     this.#timer.unref();
   }
 
+  /** After another root: shows it to joiners. */
+  async reopen(): Promise<void> {
+    const run = this.#refreshing.then(() => this.#shut()).then(() => this.#refresh());
+    this.#refreshing = run.catch(() => undefined);
+    await run;
+  }
+
   #again(): void {
     this.refresh().catch((error: unknown) => this.#note('admission-refresh-failed', error));
   }
@@ -129,12 +135,12 @@ export class AdmissionListener {
 
   async #listen(): Promise<void> {
     const { identity, address, port } = this.#options;
-    const { authority } = identity;
-    const root = authority === undefined ? '' : rootOf(authority.certificate, identity.trust).pem;
+    const root = presentedRoot(identity.trust);
+    const chain = identity.roster.hungOn(identity.chainPem, root) ?? identity.chainPem;
     const tls = createTlsServer({
       key: await identity.tlsKeyPem(),
       // With the root, which the joiner does not have yet: it compares it with the token's fingerprint.
-      cert: identity.chainPem + root,
+      cert: chain + root.pem,
       minVersion: 'TLSv1.3',
       handshakeTimeout: this.#options.conversationMs ?? CONVERSATION_MS,
     });

@@ -31,6 +31,7 @@ const EXPECTED = [
   'remove',
   'authority add',
   'authority list',
+  'authority rotate-root',
   'doctor',
   'config check',
   'config migrate',

@@ -121,7 +121,13 @@ t.test('one bad item keeps none of the good ones out', async (t) => {
 t.test('what is no roster of this cluster changes nothing', async (t) => {
   const roster = filled();
   const digest = roster.digest();
-  const other = encodeRoster({ cluster: 'dev', authorities: [], certificates: [], revocations: [] });
+  const other = encodeRoster({
+    cluster: 'dev',
+    authorities: [],
+    certificates: [],
+    revocations: [],
+    successions: [],
+  });
   for (const bad of [
     Buffer.alloc(0),
     Buffer.from('{}'),

@@ -1,0 +1,127 @@
+import { stat } from 'node:fs/promises';
+import type { Done, StatusAnswer } from '../../daemon/control/api.ts';
+import { pathsFor } from '../../daemon/config.ts';
+import { type Identity, loadIdentity } from '../../daemon/identity/identity.ts';
+import { endRoot, isRootChangeLeft, leaveRootChange, replaceRoot } from '../../daemon/identity/rotation.ts';
+import { printJson } from '../answer.ts';
+import { ControlClient } from '../client.ts';
+import type { RotateOptions } from '../commands/authority.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import type { Io } from '../io.ts';
+import { controlSocketOf } from '../places.ts';
+import { instanceOf } from './authority.ts';
+import { readRecovery } from './recovery-input.ts';
+import { handOver } from './recovery-output.ts';
+
+/**
+ * Opens a root here, in a process that hears nobody, as `authority add` does, and leaves the daemon what the root signed.
+ * A new root is given out before anything is told: a run that ends in between has changed nothing.
+ */
+export async function rotateRoot(io: Io, file: string, options: RotateOptions): Promise<void> {
+  const { role, socket } = await instanceOf(options);
+  const { root = '', end = false, json = false } = options;
+  const daemon = socket === 'answers' ? new ControlClient(controlSocketOf(role, root), role) : undefined;
+  const identity = await loadIdentity(pathsFor(role, root).state, Date.now());
+  if (await isRootChangeLeft(identity.stateDir)) {
+    // A run that was ended before the daemon heard of it: what it gave out counts.
+    if (daemon === undefined) throw left(role);
+    report(io, await daemon.post<Done>('/v1/authority/root', {}), [], json);
+    return;
+  }
+  if (end && options.force !== true) await mustBeUsed(daemon);
+  const recovery = await readRecovery(io, file, options.passphraseFile);
+  const recoveryFile = end
+    ? await endOld(identity, recovery)
+    : await giveOut(io, identity, await replaceRoot(identity, recovery, Date.now(), options.again), options);
+  const answer: Done =
+    daemon === undefined
+      ? { done: true, message: 'the daemon takes it up at its next start, and tells the others' }
+      : await daemon.post<Done>('/v1/authority/root', {});
+  const next = end
+    ? ['keep the new bundle, and destroy the old one']
+    : [
+        'put the new bundle and its passphrase away; keep the old one until the old root has ended',
+        'bornemisza status says when all members use the new root; then:',
+        'sudo bornemisza authority rotate-root --end -        (with the new bundle)',
+      ];
+  report(io, { ...answer, ...(recoveryFile !== undefined && { recoveryFile }) }, next, json);
+}
+
+function report(
+  io: Io,
+  answer: Done & { recoveryFile?: string },
+  next: readonly string[],
+  json: boolean,
+): void {
+  if (json) printJson(io, answer);
+  else io.stdout.write([answer.message, ...next.map((line) => `  next: ${line}`), ''].join('\n'));
+}
+
+/** @returns the file that holds the new bundle, where it was not printed */
+async function giveOut(
+  io: Io,
+  identity: Identity,
+  made: Awaited<ReturnType<typeof replaceRoot>>,
+  { recoveryFile, root = '', json = false }: RotateOptions,
+): Promise<string | undefined> {
+  const { cluster, stateDir } = identity;
+  // A name of its own: beside it may lie the bundle of the old root, which is still needed.
+  const own = `${root}/root/bornemisza-recovery-${cluster}-${made.rootFingerprint.slice(0, 8)}.txt`;
+  const file = recoveryFile ?? (io.terminal && !json ? undefined : own);
+  if (file !== undefined && (await exists(file))) {
+    throw new CliFailure(
+      EXIT.failure,
+      'recovery-file-exists',
+      `${file} is there already, and may hold the bundle of the old root`,
+      'nothing was changed: give another --recovery-file',
+    );
+  }
+  const written = await handOver(io, { ...made, cluster, file, root, json });
+  await leaveRootChange(stateDir, made.change);
+  return written;
+}
+
+async function endOld(
+  identity: Identity,
+  recovery: Awaited<ReturnType<typeof readRecovery>>,
+): Promise<undefined> {
+  const change = await endRoot(identity, recovery, Date.now());
+  await leaveRootChange(identity.stateDir, change, recovery.bundle);
+}
+
+/** Who is here and does not use the new root yet would be refused by the others' HAProxy and CouchDB. */
+async function mustBeUsed(daemon: ControlClient | undefined): Promise<void> {
+  if (daemon === undefined) {
+    throw new CliFailure(
+      EXIT.notRunning,
+      'root-change-unseen',
+      'the daemon does not run, so nobody knows who uses the new root',
+      'start it, or add --force',
+    );
+  }
+  const { rootChange } = await daemon.get<StatusAnswer>('/v1/status');
+  const notYet = rootChange?.notYet ?? [];
+  if (notYet.length === 0) return;
+  throw new CliFailure(
+    EXIT.refused,
+    'guard-root-unused',
+    `the new root ${rootChange?.root ?? ''} is not used yet by ${notYet.join(', ')}`,
+    'wait until `bornemisza status` says that all use it; see there what keeps them, or add --force',
+  );
+}
+
+function left(role: string): CliFailure {
+  return new CliFailure(
+    EXIT.notRunning,
+    'root-change-left',
+    'an earlier run left a change of the root that the daemon has not taken up',
+    `start the daemon, which takes it up: systemctl start bornemisza@${role}`,
+  );
+}
+
+async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,54 @@
+import type { MemberRow } from './control/api.ts';
+import type { RootCertificate } from './identity/chain.ts';
+import { rootWord, type Succession } from './identity/succession.ts';
+
+/**
+ * How far a member is while the root is being replaced, in a tag of its record: it `knows` the new root when all of its
+ * programs believe in it, and `uses` it when it shows a chain that hangs on it. Nobody uses it before all who are here know it.
+ */
+export const ROOT_TAG = 'root';
+
+/** Erlang looks at the file of roots again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest. */
+export const ERLANG_ROOTS_MS = 130_000;
+
+export function rootTag(to: RootCertificate, uses: boolean): string {
+  return `${rootWord(to)} ${uses ? USES : KNOWS}`;
+}
+
+const KNOWS = 'knows';
+const USES = 'uses';
+
+/** Who is here and would refuse what hangs on the new root. */
+export function unaware(rows: readonly MemberRow[], to: RootCertificate): string[] {
+  return lacking(rows, [rootTag(to, false), rootTag(to, true)]);
+}
+
+/** Who is here and would be out if the old root ended now. */
+export function notYetUsing(rows: readonly MemberRow[], to: RootCertificate): string[] {
+  return lacking(rows, [rootTag(to, true)]);
+}
+
+/** Members that are away follow when they come back: the old root's word is kept for them. */
+function lacking(rows: readonly MemberRow[], tags: readonly string[]): string[] {
+  const here = rows.filter(({ state }) => state !== 'dead' && state !== 'left' && state !== 'absent');
+  return here.filter((each) => !tags.includes(each.tags[ROOT_TAG] ?? '')).map(({ name }) => name);
+}
+
+export const RIVAL_NEXT =
+  'if you did not make both, somebody has the key of the old root: see “Another root” in docs/operations.md';
+
+export function rootWarnings(
+  change: Succession | undefined,
+  rivals: readonly string[],
+  rows: readonly MemberRow[],
+): string[] {
+  const about = rivals.map((rival) => `${rival} -- ${RIVAL_NEXT}`);
+  if (change === undefined) return about;
+  const waiting = notYetUsing(rows, change.to);
+  const begun = `the root is being replaced by ${rootWord(change.to)} since ${new Date(change.madeAtMs).toISOString().slice(0, 10)}`;
+  const rest =
+    waiting.length > 0
+      ? `not used yet by ${waiting.join(', ')}`
+      : 'all who are here use it -- end the old one: `sudo bornemisza authority rotate-root --end`, with the new bundle';
+  return [...about, `${begun}: ${rest}`];
+}
