@@ -65,7 +65,7 @@ export function runCommand(
           program,
           'command-timeout',
           `did not end within ${timeoutMs} ms`,
-          'look at the load of the machine: uptime',
+          `run ${program} by hand; where it is quick then, look at the load of the machine: uptime`,
         ),
       );
     }, timeoutMs);

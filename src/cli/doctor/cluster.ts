@@ -42,6 +42,12 @@ function note(text: string, area: Area): Check {
 }
 
 function health(status: StatusAnswer, area: Area): Check {
+  if (status.phase === 'left')
+    return area.warn(
+      'health',
+      'it has left the cluster and carries no duty',
+      `delete the machine, or: sudo bornemisza leave --wipe --role ${status.role}`,
+    );
   const down = status.checks.filter((check) => check.health === 'down');
   const names = down
     .map((check) => (check.detail === '' ? check.name : `${check.name} (${check.detail})`))

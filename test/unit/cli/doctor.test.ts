@@ -220,6 +220,16 @@ t.test('a running daemon tells of peers, drift, guards and programs that fail', 
   );
 });
 
+t.test('a node that has left is not asked to mend its health', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
+  const fake = await new FakeDaemon(root, 'app', {
+    'GET /v1/status': { json: status({ phase: 'left', health: 'down' }) },
+    'GET /v1/members': { json: { self: 'app1/app', members: MEMBERS } },
+  }).start();
+  t.teardown(() => fake.stop());
+  t.match((await doctor(root)).find('health'), { state: 'warn', next: /leave --wipe --role app/ });
+});
+
 t.test('a node that reaches none of its peers fails, and looks at the network first', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
   const [self, ...others] = MEMBERS;
