@@ -10,6 +10,8 @@ export interface Figures {
   readonly linksLost: number;
   /** Bytes in use on V8's heap after a full collection; -1 where the process may not collect. */
   readonly heapBytes: number;
+  /** Of them, compiled code and its tables. */
+  readonly codeBytes: number;
   /** Sockets, timers, files and whatever else keeps the process busy. */
   readonly handles: number;
   readonly driver: Readonly<Record<string, number>>;

@@ -31,6 +31,8 @@ const SILENT_MS = 6000;
 const SLOPE_LIMIT_KB = 15;
 
 interface Sample extends Point {
+  /** Of the heap, compiled code and its tables, kB: it grows until all that is called often is compiled, and then no more. */
+  readonly codeKb: number;
   readonly handles: number;
 }
 
@@ -74,9 +76,9 @@ async function sample(ours: OurFleet, isOver: () => boolean): Promise<Sample[]> 
   const samples: Sample[] = [];
   while (!isOver()) {
     await pause(SAMPLE_MS);
-    const { heapBytes, handles } = await ours.figures(WATCHED);
+    const { heapBytes, codeBytes, handles } = await ours.figures(WATCHED);
     if (heapBytes < 0) throw new Error('the member cannot collect its garbage: start it with --expose-gc');
-    samples.push({ x: performance.now() / 60_000, y: heapBytes / 1024, handles });
+    samples.push({ x: performance.now() / 60_000, y: heapBytes / 1024, codeKb: codeBytes / 1024, handles });
   }
   return samples;
 }
@@ -93,8 +95,10 @@ await withSegment(n, async (segment, directory, closers) => {
   const [rounds, all] = await Promise.all([churn(segment, ours, isOver), sample(ours, isOver)]);
   const samples = all.filter(({ x }) => x - startMs / 60_000 >= warmupMinutes);
   const { slope, upper95 } = trendOf(samples);
+  const objects = trendOf(samples.map(({ x, y, codeKb }) => ({ x, y: y - codeKb })));
   report.value('churn', n, 'bornemisza', 'heap_slope_upper95', 'kB/min', upper95, {
     slope: Math.round(slope * 100) / 100,
+    objects_upper95: Math.round(objects.upper95 * 100) / 100,
     heap_kb: Math.round(samples.at(-1)?.y ?? Number.NaN),
     samples: samples.length,
     minutes,
