@@ -65,16 +65,20 @@ async function idlePercent(nodes: readonly Node[]): Promise<number> {
 
 async function story(cluster: Cluster, first: Node): Promise<{ seconds: number; stayers: Node[] }> {
   const beganMs = performance.now();
+  /** On the same clock as the checker's wrong reads. */
+  const say = (what: string): void =>
+    report.say(`  ${((performance.now() - beganMs) / 1000).toFixed(1)} s: ${what}`);
   const second = await cluster.add();
   await cluster.serving([first, second], servingMs);
   const seconds = (performance.now() - beganMs) / 1000;
+  say('two nodes serve');
   const third = await cluster.add();
   await cluster.serving([first, second, third], servingMs);
-  report.say('  three nodes serve');
+  say('three nodes serve');
   const back = async (what: string): Promise<void> => {
     await third.start();
     await cluster.serving([first, second, third], servingMs);
-    report.say(`  the third is back ${what}`);
+    say(`the third is back ${what}`);
   };
   await third.stop('SIGKILL');
   await cluster.until('its end is seen', () => third.plugin.status().phase !== 'serving', servingMs);
@@ -89,7 +93,7 @@ async function story(cluster: Cluster, first: Node): Promise<{ seconds: number; 
   await cluster.until('the second has left', () => second.plugin.status().phase === 'left', servingMs);
   await cluster.serving([first, third], servingMs);
   await second.stop();
-  report.say('  the second has left');
+  say('the second has left');
   return { seconds, stayers: [first, third] };
 }
 

@@ -69,6 +69,10 @@ export async function underReplicated(asked: Asked, database: string, copies: nu
 
 /** A document acknowledged so long ago must be seen by every read. */
 const SETTLE_MS = 1000;
+/** A wrong answer is asked again for so long, to say whether it was a moment's or stays. */
+const WRONG_WATCHED_MS = 3000;
+/** More are the same thing again, and each is asked 50 times a second. */
+const WRONG_WATCHED = 10;
 
 export interface Verdict {
   readonly acknowledged: number;
@@ -83,8 +87,10 @@ export class Checker {
   readonly #database: string;
   readonly #acknowledged = new Map<string, number>();
   readonly #wrong: string[] = [];
+  readonly #watches: Promise<void>[] = [];
   #failed = 0;
   #reads = 0;
+  readonly #beganMs = performance.now();
   readonly #ended = new AbortController();
   readonly #loops: Promise<void>[];
 
@@ -102,6 +108,7 @@ export class Checker {
   async stop(): Promise<Verdict> {
     this.#ended.abort();
     await Promise.all(this.#loops);
+    await Promise.all(this.#watches);
     return {
       acknowledged: this.#acknowledged.size,
       failed: this.#failed,
@@ -147,8 +154,10 @@ export class Checker {
       if (id !== undefined) {
         await this.#attempt(this.#pick(turn), async (node) => {
           const { status } = await node.ask('GET', `${this.#database}/${id}`);
-          if (status === 404) this.#wrong.push(`${id} is missing through ${node.address}`);
-          else if (status !== 200) this.#failed += 1;
+          if (status === 404) {
+            const wrong = `${id} is missing through ${node.address}`;
+            this.#note(wrong, async () => (await node.ask('GET', `${this.#database}/${id}`)).status === 200);
+          } else if (status !== 200) this.#failed += 1;
           this.#reads += 1;
         });
       }
@@ -164,13 +173,38 @@ export class Checker {
         if (status !== 200) this.#failed += 1;
         else {
           const { doc_count: found } = body as { doc_count: number };
-          if (found < least)
-            this.#wrong.push(`${found} of ${least} documents counted through ${node.address}`);
+          if (found < least) {
+            const wrong = `${found} of ${least} documents counted through ${node.address}`;
+            this.#note(wrong, async () => {
+              const again = (await node.ask('GET', this.#database)).body as { doc_count?: number };
+              return (again.doc_count ?? 0) >= least;
+            });
+          }
         }
         this.#reads += 1;
       });
       await delay(60);
     }
+  }
+
+  /** One wrong read with when it was seen; of the first ones also for how long the same question was answered so. */
+  #note(wrong: string, right: () => Promise<boolean>): void {
+    const seconds = ((performance.now() - this.#beganMs) / 1000).toFixed(1);
+    const index = this.#wrong.push(`${seconds} s: ${wrong}`) - 1;
+    if (index < WRONG_WATCHED) this.#watches.push(this.#watch(index, right));
+  }
+
+  async #watch(index: number, right: () => Promise<boolean>): Promise<void> {
+    const beganMs = performance.now();
+    let lasted = 'when it was asked last';
+    while (performance.now() - beganMs < WRONG_WATCHED_MS) {
+      if (await right().catch(() => false)) {
+        lasted = `for ${Math.round(performance.now() - beganMs)} ms`;
+        break;
+      }
+      await delay(20);
+    }
+    this.#wrong[index] += `, still so ${lasted}`;
   }
 
   #settled(): string[] {

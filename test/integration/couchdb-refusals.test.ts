@@ -27,8 +27,9 @@ t.test('what is refused, and says what to do next', async (t) => {
       first.applied.some((text) => text.includes('another password')),
     );
     await cluster.serving([first]);
+    // A release keeps users in a cache that hears of the write a moment later; a wrong guess would count for the lock.
+    await cluster.until('the old one is refused', async () => (await login('app-password')) === 401);
     t.equal(await login('rolled-password'), 200);
-    t.equal(await login('app-password'), 401);
     const rolled = (await first.ask('GET', path)).body as { _rev: string; roles: string[] };
     t.same(rolled.roles, ['app', 'shop']);
     const times = first.applied.filter((text) => text.includes('user of the app nodes')).length;
