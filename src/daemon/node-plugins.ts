@@ -14,7 +14,7 @@ import {
   type AppInput,
   type AppSituation,
 } from '../roles/app.ts';
-import { dbCouchDb, dbHaproxy, type DbInput } from '../roles/db.ts';
+import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../roles/db.ts';
 import type { EffectiveView } from '../roles/effective.ts';
 import { PROGRAMS } from '../roles/index.ts';
 import type { Config, Paths } from './config.ts';
@@ -38,6 +38,7 @@ export class NodePlugins {
   readonly #dependencies: NodePluginsDependencies;
   #config: Config;
   #couchDbRetired = false;
+  #couchDbStatus: CouchDbStatus | undefined;
   #certificates: Certificates | undefined;
   #siteCertificateEndMs: number | undefined;
 
@@ -96,11 +97,15 @@ export class NodePlugins {
       const plugin = new CouchDbPlugin({
         credentials: () => this.#credentials(),
         appUser: () => this.#appUser(),
+        unheard: () => unheardNodes(this.#dependencies.view()),
         baseUrl: `http://127.0.0.1:${couchdb.http_port}`,
         configDirectory: paths.couchdbFiles,
         markerFile: join(paths.couchdbData, 'data', 'bornemisza-identity.json'),
         restartFile: join(paths.run, 'restart-couchdb'),
-        onStatus: onCouchDb,
+        onStatus: (status) => {
+          this.#couchDbStatus = status;
+          onCouchDb(status);
+        },
         onProgress,
       });
       reconciler.add(plugin, () => this.#couchDb());
@@ -185,6 +190,7 @@ export class NodePlugins {
       settings: this.#settings(),
       removed: this.#removed(),
       leaving: this.#dependencies.departing(),
+      couchdb: this.#couchDbStatus,
       config: {
         cluster: node.cluster,
         privateAddress: network.private_address,

@@ -4,8 +4,9 @@ import {
   type DesiredFacts,
   type MemberFacts,
   type MemberPhase,
+  nodeNameOf,
 } from '../plugins/couchdb/desired.ts';
-import type { Certificates, DbHaproxy, PeerGroup } from '../plugins/haproxy/desired.ts';
+import type { Certificates, DbHaproxy, PeerGroup, Permission } from '../plugins/haproxy/desired.ts';
 import { peerGroup } from './app.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
@@ -28,10 +29,12 @@ export interface DbInput {
   /** Members that the operator removed, by their former names and addresses: their copies are given up. */
   readonly removed: readonly { readonly peerId: string; readonly name: string; readonly address: string }[];
   readonly leaving: boolean;
+  /** The CouchDB plugin's word of rule "who may edit"; undefined while it has given none since the start. */
+  readonly couchdb: { readonly disagreement: string | undefined } | undefined;
 }
 
 /** The doors of a db node. They stand whatever may be wrong with CouchDB’s settings. */
-export function dbHaproxy({ view, config, certificates }: DbInput): DbHaproxy {
+export function dbHaproxy({ view, config, certificates, couchdb }: DbInput): DbHaproxy {
   const peers = view.members.filter((member) => member.record.role === 'db' && !member.self);
   return {
     instance: 'db',
@@ -45,7 +48,24 @@ export function dbHaproxy({ view, config, certificates }: DbInput): DbHaproxy {
     peerDoorPort: config.peerPort,
     couchdbPort: config.httpPort,
     peers: servingOnly(peerGroup(peers, 'db', config.cluster, config.peerPort), peers),
+    databases: couchdb === undefined ? undefined : permissionOf(couchdb),
   };
+}
+
+/** Not held by any guard: of two sides of a cut, each that creates or deletes may cost the other its documents. */
+function permissionOf({ disagreement }: { readonly disagreement: string | undefined }): Permission {
+  return disagreement === undefined
+    ? { given: true, why: 'all db nodes are connected and agree' }
+    : { given: false, why: disagreement };
+}
+
+/** Node names of members whose daemon is silent or dead: a cut may be the reason. */
+export function unheardNodes(view: EffectiveView): string[] {
+  return view.members
+    .filter(
+      ({ self, record, state }) => record.role === 'db' && !self && (state === 'dead' || state === 'suspect'),
+    )
+    .map(({ record }) => nodeNameOf(record.address));
 }
 
 /** A CouchDB that is not proved complete answers 200 and wrong: no failover goes there. */

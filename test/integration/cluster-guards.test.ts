@@ -84,6 +84,11 @@ t.test('a dead daemon is not a dead service: only a failed check beside it takes
   });
   t.equal((await serving(cluster, app1))['db_nodes/db2'], 'UP', 'its CouchDB gets requests as before');
   t.equal((await serving(cluster, app2))['db_nodes/db2'], 'UP');
+  t.equal(
+    (await serving(cluster, db1))['permissions/databases'],
+    'no',
+    'CouchDB itself says that it is there',
+  );
 
   await db2.host.stop(haproxyOf(db2));
   await serverIs(cluster, app1, 'db_nodes/db2', 'MAINT');
@@ -115,6 +120,74 @@ t.test('a dead daemon is not a dead service: only a failed check beside it takes
   await reviveDaemon(db2);
   await allUp(cluster);
 });
+
+t.test(
+  'a db node is cut off: no database is created or deleted, on neither side, until it is back',
+  async (t) => {
+    const { admin } = JSON.parse(await db1.host.readFile('/var/lib/bornemisza/db/secrets.json')) as {
+      admin: { user: string; password: string };
+    };
+    /** As a service on an app node asks: what HAProxy makes of it, headers first. */
+    const ask = (method: string, path: string, ...more: readonly string[]): Promise<string> =>
+      app1.host.must(
+        ['curl', '-sS', '-i', '-m', '40', '-K', '-', '-X', method, ...more, `http://127.0.0.1:5984${path}`],
+        { stdin: `user = "${admin.user}:${admin.password}"\n`, timeoutMs: 45_000 },
+      );
+    t.match(await ask('PUT', '/before'), /^HTTP\S+ 20[12] /);
+    const ends = await Promise.all([db1, db2].map((each) => trailEnd(cluster, each)));
+    const cutMs = performance.now();
+    t.teardown(() => db2.host.heal());
+    await db2.host.cut({ device: 'private' });
+    // Not one that was rolled back, as when a check of the cut node changed its mind while that was made.
+    const entry = await nextEntry(
+      cluster,
+      db1,
+      ends[0] ?? 0,
+      (each) => each.result === 'ok' && /permissions\/databases: ready → maint/.test(inOneLine(each)),
+    );
+    t.comment(`refused ${Math.round(performance.now() - cutMs)} ms after the cut`);
+    t.match(
+      inOneLine(entry),
+      // A release of two nodes answers no administrator meanwhile, not even to say who is missing.
+      /creating and deleting databases is refused: (not connected: db2\/db|db2\/db does not|CouchDB answers badly)/,
+    );
+    if (process.env['LAB_COUCHDB'] === undefined)
+      t.match(entry.subjects, ['db2/db'], 'so that `explain db2` finds it');
+    await serverIs(cluster, db2, 'permissions/databases', 'MAINT');
+    // Its second check fails as well.
+    await serverIs(cluster, app1, 'db_nodes/db2', 'MAINT');
+
+    for (const [method, path] of [
+      ['PUT', '/during'],
+      ['DELETE', '/kept'],
+    ] as const) {
+      const answer = await ask(method, path);
+      t.match(answer, /^HTTP\S+ 503 [^]*retry-after: 5\r\n/, `${method} ${path}`);
+      t.match(JSON.parse(answer.slice(answer.indexOf('{'))), { error: 'service unavailable' });
+    }
+    t.match(await ask('PUT', '/kept/written', '-d', '{}'), /^HTTP\S+ 20[12] /, 'documents go on');
+    t.match(await ask('GET', '/kept/written'), /^HTTP\S+ 200 /);
+    const { warnings } = await cluster.status(db1);
+    t.match(
+      warnings.join('\n'),
+      /databases is refused here: .*db2\/db.* -- .*`bornemisza remove HOST --dead`/,
+    );
+
+    await db2.host.heal();
+    for (const [index, each] of [db1, db2].entries())
+      await nextEntry(
+        cluster,
+        each,
+        ends[index] ?? 0,
+        (one) => one.result === 'ok' && /permissions\/databases: maint → ready/.test(inOneLine(one)),
+      );
+    await allUp(cluster);
+    t.match(await ask('DELETE', '/before'), /^HTTP\S+ 20[02] /);
+    t.match(await ask('PUT', '/after'), /^HTTP\S+ 20[12] /);
+    t.match(await ask('GET', '/during'), /^HTTP\S+ 404 /, 'refused, not queued');
+    t.notMatch((await cluster.status(db1)).warnings.join(), 'is refused here');
+  },
+);
 
 t.test('nothing before the first sync: who hears nobody after a start keeps everybody', async (t) => {
   const before = await programs(app1);

@@ -342,6 +342,7 @@ export function dbDesired(of: {
   couchdbPort: number;
   peers?: readonly PeerServer[];
   revoked?: DbHaproxy['revoked'];
+  databases?: DbHaproxy['databases'];
 }): DbHaproxy {
   return {
     instance: 'db',
@@ -355,5 +356,6 @@ export function dbDesired(of: {
     peerDoorPort: 6985,
     couchdbPort: of.couchdbPort,
     peers: { verifySuffix: 'db.shop.internal', servers: of.peers ?? [] },
+    databases: of.databases ?? { given: true, why: 'all agree' },
   };
 }

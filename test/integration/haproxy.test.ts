@@ -229,6 +229,88 @@ t.test(
   },
 );
 
+t.test(
+  'creating and deleting databases is refused while not all db nodes agree, and nothing else is',
+  async (t) => {
+    const options = { ca, checkServerIdentity: () => undefined };
+    const doors: [number, Leaf][] = [
+      [6984, app1],
+      [6985, db2],
+    ];
+    const knock = (on: number, leaf: Leaf, method: string, path: string, headers = {}) =>
+      get(`https://${one.address}:${on}`, {
+        ...options,
+        cert: leaf.certificate,
+        key: leaf.key,
+        method,
+        path,
+        headers,
+      });
+    const edits: [string, string, Record<string, string>?][] = [
+      ['PUT', '/shop'],
+      ['PUT', '/shop/'],
+      ['PUT', '//shop'],
+      ['PUT', '/shop?q=8&n=3'],
+      ['PUT', '/team%2Fshop'],
+      ['PUT', '/_users'],
+      ['PUT', '/%5fusers'],
+      ['PUT', '/_sessions'],
+      ['DELETE', '/shop'],
+      ['DELETE', 'http://elsewhere.example/shop', { host: 'elsewhere.example' }],
+      ['POST', '/shop', { 'x-http-method-override': 'DELETE' }],
+    ];
+    const others: [string, string, Record<string, string>?][] = [
+      ['GET', '/shop'],
+      ['HEAD', '/shop'],
+      ['POST', '/shop'],
+      ['PUT', '/shop/doc'],
+      ['PUT', '/shop/_security'],
+      ['PUT', '/_users/org.couchdb.user:alice'],
+      ['DELETE', '/shop/doc?rev=1-a'],
+      ['DELETE', '/_session'],
+      ['POST', '/_session'],
+      ['POST', '/shop/_bulk_docs', { 'x-http-method-override': 'PUT' }],
+    ];
+    const { pid } = one.instance;
+    const before = await one.instance.ask('show info');
+    const allowed = one.desired;
+    const refused = { ...allowed, databases: { given: false, why: 'not connected: db2/db' } };
+    t.teardown(() => converge(one.instance.plugin, allowed));
+    t.match(summaries(await converge(one.instance.plugin, refused)), [
+      /haproxy.cfg: rewritten/,
+      /permissions\/databases: ready → maint \(.*not connected: db2\/db\)/,
+    ]);
+    const hits = one.state.hits;
+    for (const [on, leaf] of doors) {
+      for (const [method, path, headers] of edits) {
+        const reply = await knock(on, leaf, method, path, headers);
+        t.equal(reply.status, 503, `${on}: ${method} ${path}`);
+        t.match(reply.headers, { 'content-type': 'application/json', 'retry-after': '5' });
+        t.match(JSON.parse(reply.body), { error: 'service unavailable', reason: /connected and agree/ });
+      }
+      t.equal(one.state.hits, hits, 'none of them reached CouchDB');
+    }
+    for (const [on, leaf] of doors)
+      for (const [method, path, headers] of others)
+        t.equal((await knock(on, leaf, method, path, headers)).status, 200, `${on}: ${method} ${path}`);
+
+    await one.instance.ask('set server permissions/databases state ready');
+    t.equal((await converge(one.instance.plugin, refused)).length, 1, 'switched by hand, put back');
+    t.same(
+      await converge(one.instance.plugin, { ...refused, databases: undefined }),
+      [],
+      'not known: as it is',
+    );
+    await converge(one.instance.plugin, allowed);
+    for (const [on, leaf] of doors)
+      for (const [method, path, headers] of edits)
+        t.equal((await knock(on, leaf, method, path, headers)).status, 200, `${on}: ${method} ${path}`);
+    t.equal(one.instance.pid, pid);
+    const pidOf = (info: string) => /^Pid: (\d+)$/m.exec(info)?.[1];
+    t.equal(pidOf(await one.instance.ask('show info')), pidOf(before), 'all without a reload');
+  },
+);
+
 t.test('members come, drain, move and go under load, and no request fails', async (t) => {
   const port = await freePort();
   const base = appDesired({

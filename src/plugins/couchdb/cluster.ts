@@ -6,18 +6,26 @@ import { holdersOf, idOf, revOf, type ShardMap } from './shards.ts';
 /** Reason why no administrative write may be made now (rule 2), or undefined when all agree. */
 export function disagreement(desired: CouchDbDesired, server: Server): string | undefined {
   const bound = boundNodes(desired, server);
+  const called = (nodes: readonly string[]): string =>
+    nodes.map((node) => calledOf(desired, node)).join(', ');
   const missing = bound.filter((node) => !server.allNodes.includes(node));
-  if (missing.length > 0) return `not connected: ${missing.join(', ')}`;
+  if (missing.length > 0) return `not connected: ${called(missing)}`;
   const own = wordOf(server, server.nodeName);
   if (own === undefined) return 'this node does not answer about itself';
   for (const node of bound) {
     const word = wordOf(server, node);
-    if (word === undefined) return `${node} does not answer`;
+    if (word === undefined) return `${called([node])} does not answer`;
     const unseen = bound.filter((other) => !word.connected.includes(other));
-    if (unseen.length > 0) return `${node} is not connected to ${unseen.join(', ')}`;
-    if (digestOf(word.documents) !== digestOf(own.documents)) return `${node} has other node documents`;
+    if (unseen.length > 0) return `${called([node])} is not connected to ${called(unseen)}`;
+    if (digestOf(word.documents) !== digestOf(own.documents))
+      return `${called([node])} has other node documents`;
   }
   return undefined;
+}
+
+/** HOST/ROLE, by which people know a member; a stranger has only Erlang's name. */
+function calledOf(desired: CouchDbDesired, node: string): string {
+  return memberNamed(desired, node)?.name ?? node;
 }
 
 /**
@@ -108,7 +116,18 @@ export function stayersOf(desired: CouchDbDesired, server: Server): string[] {
   return boundNodes(desired, server).filter((node) => memberNamed(desired, node)?.phase === 'in');
 }
 
-/** Whether some other connected node serves this range, as far as it can be seen from here. */
+/**
+ * Whether some other node may be serving this range: one that is connected and was too slow to say. Whoever opens with
+ * copies that are not proved, because nobody else serves them, must know that nobody does.
+ */
+export function mayBeServedElsewhere(map: ShardMap, range: string, self: string, server: Server): boolean {
+  return holdersOf(map, range).some(
+    (node) =>
+      node !== self && server.allNodes.includes(node) && server.members.get(node)?.maintenance !== true,
+  );
+}
+
+/** Whether some other connected node surely serves this range: it says so. */
 export function servedElsewhere(map: ShardMap, range: string, self: string, server: Server): boolean {
   return holdersOf(map, range).some(
     (node) => node !== self && server.members.get(node)?.maintenance === false,

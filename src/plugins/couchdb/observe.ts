@@ -15,7 +15,7 @@ import type {
   Proof,
   Server,
 } from './observed.ts';
-import { servedElsewhere } from './cluster.ts';
+import { mayBeServedElsewhere } from './cluster.ts';
 import { idOf, isShardMap, nodesOf, rangesOf, rangesOn, revOf, type ShardMap } from './shards.ts';
 
 export interface Places {
@@ -37,6 +37,9 @@ const fileNames = [
 
 /** How long one look may spend on proving copies; the rest is proved at the next. */
 const PROOF_BUDGET_MS = 5000;
+/** A living CouchDB answers through another one's proxy in some 10 ms; this holds on a machine that is very busy. */
+const DOUBTED_MS = 1500;
+const DOUBT_EVERY_MS = 250;
 /** Databases proved at once: each takes a few small requests, and the server also serves clients. */
 const PROOF_WIDTH = 6;
 
@@ -49,6 +52,7 @@ export class Observer {
   readonly #places: Places;
   readonly #prover: CopyProver;
   readonly #appUser: AppUser;
+  readonly #unheard: () => readonly string[];
   #maps = new Map<string, ShardMap>();
   #mapsOf = '';
   #mapsSeq = 0;
@@ -61,11 +65,18 @@ export class Observer {
   readonly #shunned = new Map<string, number>();
   readonly #unrepairable = new Set<string>();
 
-  constructor(client: CouchDbClient, places: Places, prover: CopyProver, appUser: AppUser) {
+  constructor(
+    client: CouchDbClient,
+    places: Places,
+    prover: CopyProver,
+    appUser: AppUser,
+    unheard: () => readonly string[],
+  ) {
     this.#client = client;
     this.#places = places;
     this.#prover = prover;
     this.#appUser = appUser;
+    this.#unheard = unheard;
   }
 
   /** A map was edited or a copy repaired: look at this database again. */
@@ -126,22 +137,21 @@ export class Observer {
   }
 
   async #server(signal: AbortSignal): Promise<Server> {
-    const client = this.#client;
-    const { name: self } = await client.get<{ name: string }>('_node/_local', signal);
-    const welcome = await client.get<{ version: string }>('', signal);
-    const membership = await client.get<{ all_nodes: string[]; cluster_nodes: string[] }>(
-      '_membership',
+    // With two nodes a release answers no administrator during a cut: it looks his name up in `_users` first, on both.
+    const own = await this.#patiently(
+      () => this.#unheard().length > 0,
       signal,
+      (hurried) => this.#own(hurried),
     );
-    const ours = await client.get<Record<string, string>>('_node/_local/_config/bornemisza', signal);
-    const cluster = await client.get<Record<string, string>>('_node/_local/_config/cluster', signal);
-    const maintenance = await maintenanceOf(client, '_local', signal);
-    const maps = await this.#readMaps(signal);
+    if (own === undefined)
+      throw new CouchDbAnswer(0, 'asking it', 'no answer, and another db node is not heard', true);
+    const { self, welcome, membership, ours, cluster, maintenance, maps } = own;
     const members = new Map<string, MemberWord | undefined>();
     await bounded(membership.cluster_nodes, 4, async (node) => {
       const reachable = membership.all_nodes.includes(node);
       members.set(node, reachable ? await this.#member(node, signal) : undefined);
     });
+    const allSpoke = [...members.values()].every((word) => word !== undefined);
     const absentMs = this.#absence(membership.all_nodes, membership.cluster_nodes);
     const server: Server = {
       nodeName: self,
@@ -157,7 +167,8 @@ export class Observer {
       absentMs,
       shunned: this.#shunnedNow(),
       unrepairable: this.#unrepairable,
-      appUser: !maintenance && maps.has('_users') ? await this.#appUser.state(signal) : 'unasked',
+      // A document is read from several nodes: with one behind a cut, that hangs as well.
+      appUser: allSpoke && !maintenance && maps.has('_users') ? await this.#appUser.state(signal) : 'unasked',
       proof: undefined,
     };
     if (!maintenance || membership.cluster_nodes.length < 2) {
@@ -167,7 +178,57 @@ export class Observer {
     return { ...server, proof: await this.#prove(self, server, signal) };
   }
 
-  async #member(node: string, signal: AbortSignal): Promise<MemberWord | undefined> {
+  async #own(signal: AbortSignal) {
+    const client = this.#client;
+    const { name: self } = await client.get<{ name: string }>('_node/_local', signal);
+    const welcome = await client.get<{ version: string }>('', signal);
+    const membership = await client.get<{ all_nodes: string[]; cluster_nodes: string[] }>(
+      '_membership',
+      signal,
+    );
+    const ours = await client.get<Record<string, string>>('_node/_local/_config/bornemisza', signal);
+    const cluster = await client.get<Record<string, string>>('_node/_local/_config/cluster', signal);
+    const maintenance = await maintenanceOf(client, '_local', signal);
+    const maps = await this.#readMaps(signal);
+    return { self, welcome, membership, ours, cluster, maintenance, maps };
+  }
+
+  #member(node: string, signal: AbortSignal): Promise<MemberWord | undefined> {
+    return this.#patiently(
+      () => this.#unheard().includes(node),
+      signal,
+      (hurried) => this.#ask(node, hurried),
+    );
+  }
+
+  /**
+   * Behind a silent cut Erlang holds a node for connected up to 18 s, and each question hangs; the daemons know earlier.
+   *
+   * @returns undefined when there was no answer for {@link DOUBTED_MS} of doubt
+   */
+  async #patiently<T>(
+    doubtful: () => boolean,
+    signal: AbortSignal,
+    ask: (hurried: AbortSignal) => Promise<T>,
+  ): Promise<T | undefined> {
+    const patience = new AbortController();
+    let doubtedMs = 0;
+    const doubting = setInterval(() => {
+      if (doubtful()) doubtedMs += DOUBT_EVERY_MS;
+      if (doubtedMs >= DOUBTED_MS) patience.abort();
+    }, DOUBT_EVERY_MS);
+    try {
+      return await ask(AbortSignal.any([signal, patience.signal]));
+    } catch (error) {
+      signal.throwIfAborted();
+      if (patience.signal.aborted) return undefined;
+      throw error;
+    } finally {
+      clearInterval(doubting);
+    }
+  }
+
+  async #ask(node: string, signal: AbortSignal): Promise<MemberWord | undefined> {
     try {
       const system = await this.#client.get<{ distribution?: Record<string, unknown> }>(
         `_node/${node}/_system`,
@@ -268,7 +329,7 @@ export class Observer {
       busy: mine.filter((map) => this.#hot.has(idOf(map))).length,
       lacking: lacking.sort((a, b) => (a.database < b.database ? -1 : 1)).slice(0, 32),
       alone: mine.some((map) =>
-        rangesOn(map, self).some((range) => !servedElsewhere(map, range, self, server)),
+        rangesOn(map, self).some((range) => !mayBeServedElsewhere(map, range, self, server)),
       ),
       waitingMs: open === 0 && proved === mine.length ? 0 : nowMs - this.#provingSinceMs,
     };

@@ -22,8 +22,8 @@ export interface Outlook {
   readonly changes: readonly CouchDbChange[];
   readonly waiting: string | undefined;
   readonly alarms: readonly Alarm[];
-  /** Whether administrative writes are allowed: all members connected and of one mind. */
-  readonly quorate: boolean;
+  /** Why administrative writes are refused (rule 2); undefined: all members are connected and of one mind. */
+  readonly disagreement: string | undefined;
 }
 
 /** A node that is silent although its process is said to serve is waited for; others for as long as a link takes to heal. */
@@ -34,9 +34,15 @@ const START_AGAIN_MS = 30_000;
 export const ALONE_AFTER_MS = 10_000;
 export function outlookOf(desired: CouchDbDesired, observed: Observed, directory: string): Outlook {
   const files = planFiles(desired, observed, directory);
-  if (files.changes.length > 0) return outlook(phaseOffline(observed), files.changes);
   const { http } = observed;
-  if (http.kind === 'up') return outlookRunning(desired, observed, http.server, files.waiting);
+  const restarts = files.changes.some((change) => change.kind === 'restart');
+  if (files.changes.length > 0 && (restarts || http.kind !== 'up'))
+    return outlook(phaseOffline(observed), files.changes);
+  if (http.kind === 'up') {
+    const going = outlookRunning(desired, observed, http.server, files.waiting);
+    // The files first; what CouchDB reads without a restart, such as a new certificate, takes nobody out.
+    return files.changes.length > 0 ? { ...going, changes: files.changes } : going;
+  }
   if (http.kind === 'refused') {
     return outlook('refused', [
       refuse(
@@ -48,14 +54,9 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
     ]);
   }
   if (http.kind === 'failed') {
-    return outlook('down', [
-      refuse(
-        'couchdb-answer',
-        `CouchDB answers badly: ${http.detail}`,
-        'see `journalctl -u couchdb`',
-        'retry',
-      ),
-    ]);
+    const badly = `CouchDB answers badly: ${http.detail}`;
+    const refusal = refuse('couchdb-answer', badly, 'see `journalctl -u couchdb`', 'retry');
+    return { ...outlook('down', [refusal]), disagreement: badly };
   }
   if (observed.restartPending) return { ...outlook('down', []), waiting: 'CouchDB to be restarted' };
   return outlook('down', [
@@ -261,7 +262,7 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
     changes: [...own.changes, ...cluster.changes].slice(0, CHANGES_AT_ONCE),
     waiting,
     alarms: [...own.alarms, ...cluster.alarms],
-    quorate: reason === undefined,
+    disagreement: reason,
   };
 }
 
@@ -396,5 +397,6 @@ function disagreeAlarm(database: string): Alarm {
 }
 
 function outlook(phase: Phase, changes: readonly CouchDbChange[]): Outlook {
-  return { phase, changes, waiting: undefined, alarms: [], quorate: false };
+  const disagreement = `CouchDB of this node does not take part (${phase})`;
+  return { phase, changes, waiting: undefined, alarms: [], disagreement };
 }

@@ -15,8 +15,8 @@ export interface CouchDbStatus {
   /** What this node waits for, one line. */
   readonly waiting: string | undefined;
   readonly alarms: readonly Alarm[];
-  /** False while administrative writes (databases, maps, `_security`) have to be refused, e.g. during a cut. */
-  readonly quorate: boolean;
+  /** Why administrative writes (databases, maps, `_security`) are refused, e.g. during a cut; undefined: they are not. */
+  readonly disagreement: string | undefined;
   readonly version: string | undefined;
   /** For the tag `couchdb` of this node's record. */
   readonly tag: string;
@@ -27,6 +27,8 @@ export interface CouchDbPluginOptions {
   credentials(): Credentials;
   /** The user as whom app nodes come, made and kept in `_users`; without it nobody is. */
   appUser?(): Credentials | undefined;
+  /** Node names of members whose daemon is not heard: a cut may be the reason, so their CouchDB is not waited for long. */
+  unheard?(): readonly string[];
   /** Default http://127.0.0.1:15984. */
   readonly baseUrl?: string;
   /** Default /var/lib/bornemisza/couchdb. */
@@ -64,7 +66,7 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
     phase: 'unknown',
     waiting: undefined,
     alarms: [],
-    quorate: false,
+    disagreement: 'CouchDB of this node was not looked at yet',
     version: undefined,
     tag: 'out',
   };
@@ -85,7 +87,8 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
       credentials: () => options.credentials(),
     });
     const appUser = new AppUser(this.#client, () => options.appUser?.());
-    this.#observer = new Observer(this.#client, this.#places, new CopyProver(this.#client), appUser);
+    const unheard = (): readonly string[] => options.unheard?.() ?? [];
+    this.#observer = new Observer(this.#client, this.#places, new CopyProver(this.#client), appUser, unheard);
     this.#steps = new Steps({
       client: this.#client,
       observer: this.#observer,
@@ -228,11 +231,22 @@ function statusOf(
   return {
     phase: outlook.phase,
     waiting: outlook.waiting,
-    alarms: [...refusals, ...outlook.alarms],
-    quorate: outlook.quorate,
+    alarms: [...refusals, ...disagreementAlarm(outlook), ...outlook.alarms],
+    disagreement: outlook.disagreement,
     version: server?.version,
     tag: formatClaim(claimOf(desired, observed, outlook, directory)),
   };
+}
+
+function disagreementAlarm({ phase, disagreement }: Outlook): Alarm[] {
+  if (disagreement === undefined || !['proving', 'serving', 'leaving'].includes(phase)) return [];
+  return [
+    {
+      code: 'couchdb-disagreement',
+      message: `creating and deleting databases is refused here: ${disagreement}`,
+      next: 'bring that db node back, or give it up where it is gone for good: `bornemisza remove HOST --dead`',
+    },
+  ];
 }
 
 /** What this node may say of itself. `fresh` only when it could be taken in this moment. */

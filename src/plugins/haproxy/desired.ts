@@ -86,6 +86,12 @@ export interface AppHaproxy extends Instance {
   readonly databases: PeerGroup;
 }
 
+export interface Permission {
+  readonly given: boolean;
+  /** For the audit trail. */
+  readonly why: string;
+}
+
 export interface DbHaproxy extends Instance {
   readonly instance: 'db';
   /** The door for app nodes; falls over to peers. */
@@ -96,6 +102,8 @@ export interface DbHaproxy extends Instance {
   readonly couchdbPort: number;
   /** The other db nodes' peer doors. */
   readonly peers: PeerGroup;
+  /** Whether clients may create and delete databases; undefined: not known yet, so as the running HAProxy has it. */
+  readonly databases: Permission | undefined;
 }
 
 export type HaproxyDesired = AppHaproxy | DbHaproxy;

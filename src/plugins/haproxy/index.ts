@@ -8,6 +8,7 @@ import type { HaproxyDesired } from './desired.ts';
 import { type HaproxyChange, type HaproxyObserved, planHaproxy, planRuntime, type Running } from './plan.ts';
 import {
   CONFIG_FILE,
+  DATABASE_SWITCH,
   type Layout,
   REVOKED_FILE,
   type Rendered,
@@ -88,7 +89,7 @@ export class HaproxyPlugin
   }
 
   plan(desired: HaproxyDesired, observed: HaproxyObserved): HaproxyChange[] {
-    return planHaproxy(render(desired, this.#layout), observed, sha256);
+    return planHaproxy(render(decided(desired, observed), this.#layout), observed, sha256);
   }
 
   /** Writes what the new configuration names (files that nobody uses yet), then asks HAProxy about it. */
@@ -480,6 +481,15 @@ export class HaproxyPlugin
       await this.#ask(`del server ${backend}/${name}`, signal, 1000);
     }
   }
+}
+
+/** After a start of the daemon CouchDB has not been looked at yet: what stands, stands on, and nothing is changed twice. */
+function decided(desired: HaproxyDesired, { running }: HaproxyObserved): HaproxyDesired {
+  if (desired.instance === 'app' || desired.databases !== undefined) return desired;
+  const { backend, name } = DATABASE_SWITCH;
+  const present = running?.servers.find((server) => server.backend === backend && server.name === name);
+  const given = present !== undefined && !present.maint;
+  return { ...desired, databases: { given, why: 'as it was' } };
 }
 
 interface Sight {

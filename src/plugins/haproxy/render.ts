@@ -55,6 +55,11 @@ export const twinOf = (backend: string): string => `${backend}.unwatched`;
 
 /** HAProxy's name of the server on this host. No host name starts with `_`. */
 const LOCAL = '_local';
+/**
+ * A server that never gets a request. While it is ready, clients may create and delete databases: the one state that can be
+ * told to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.
+ */
+export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as const;
 
 /** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
 const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
@@ -467,6 +472,43 @@ function databaseBackends({ databases }: AppHaproxy, context: Context): Section[
   );
 }
 
+/** Seconds; a cut that heals is over for CouchDB in about as long. */
+const ASK_AGAIN_AFTER = 5;
+/** As CouchDB puts it. Between single quotes in the file, so it holds none. */
+const REFUSAL = JSON.stringify({
+  error: 'service unavailable',
+  reason:
+    'Not all db nodes are connected and agree, and of a database that is created or deleted on both sides of a cut one side loses its documents. Ask again later: `bornemisza status` on a db node says who is missing and what to do.',
+});
+
+/**
+ * Creating and deleting a database, and nothing else: CouchDB splits the path at slashes, however many, before it decodes
+ * it, takes a method from a header of a POST, and has one other thing to DELETE at the top, the session.
+ */
+const REFUSE_DATABASE_EDITS = [
+  '{ method PUT DELETE }',
+  '{ method POST } { req.hdr(X-HTTP-Method-Override) -m found }',
+].map(
+  (method) =>
+    `http-request return status 503 content-type application/json hdr Retry-After ${ASK_AGAIN_AFTER} string '${REFUSAL}' if ${method} { path_reg ^/+[^/]+/*$ } !{ path /_session } { nbsrv(${DATABASE_SWITCH.backend}) eq 0 }`,
+);
+
+function databaseSwitch({ databases, couchdbPort }: DbHaproxy, context: Context): Section {
+  const { given, why } = databases ?? { given: false, why: 'not known yet' };
+  const server: WantedServer = {
+    ...DATABASE_SWITCH,
+    address: '127.0.0.1',
+    port: port('port', couchdbPort),
+    options: 'no-check',
+    duty: given ? 'ready' : 'maint',
+    why: given ? why : `creating and deleting databases is refused: ${why}`,
+    // What comes and goes at run time, so no part of the structure.
+    peer: true,
+  };
+  context.servers.push(server);
+  return { head: `backend ${server.backend}`, lines: ['no log'], servers: [server] };
+}
+
 function dbSections(desired: DbHaproxy, context: Context): Section[] {
   const lines = [...COUCHDB_CHECK, 'balance leastconn', 'option allbackups', IDEMPOTENT_ONLY, FEEDS];
   const only = {
@@ -481,6 +523,7 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
         ...door(desired.privateAddress, desired.appDoorPort, 'app', context),
         QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
+        ...REFUSE_DATABASE_EDITS,
         // The asker wants to know about this node, not about its peers.
         'use_backend couchdb_local if { path /_up }',
         'default_backend couchdb',
@@ -492,6 +535,8 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
         ...door(desired.privateAddress, desired.peerDoorPort, 'db', context),
         QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
+        // What fails over is as old as the word of the door that it came by.
+        ...REFUSE_DATABASE_EDITS,
         'default_backend couchdb_local',
       ],
     },
@@ -499,6 +544,7 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
       localServer('couchdb', desired.couchdbPort),
     ]),
     localBackend(only, context),
+    databaseSwitch(desired, context),
   ];
 }
 

@@ -27,6 +27,8 @@ interface Row {
   /** Parts of what it waits for. */
   readonly waits?: string;
   readonly alarm?: string;
+  /** Not all agree, so clients may not create or delete databases either. */
+  readonly disagrees?: true;
 }
 
 const alone = { marker: undefined, record: undefined };
@@ -294,6 +296,7 @@ const cluster: readonly Row[] = [
     phase: 'serving',
     changes: [],
     waits: 'not connected',
+    disagrees: true,
   },
   {
     when: 'alone, and a joiner is ready: it comes in first',
@@ -361,7 +364,8 @@ const cluster: readonly Row[] = [
     },
     phase: 'serving',
     changes: [],
-    waits: `not connected: ${node(3)}`,
+    waits: 'not connected: db3/db',
+    disagrees: true,
   },
   {
     when: 'two members do not see each other',
@@ -373,7 +377,8 @@ const cluster: readonly Row[] = [
     },
     phase: 'serving',
     changes: [],
-    waits: `${node(2)} is not connected to ${node(3)}`,
+    waits: 'db2/db is not connected to db3/db',
+    disagrees: true,
   },
   {
     when: 'one member has other node documents',
@@ -385,7 +390,8 @@ const cluster: readonly Row[] = [
     },
     phase: 'serving',
     changes: [],
-    waits: `${node(3)} has other node documents`,
+    waits: 'db3/db has other node documents',
+    disagrees: true,
   },
   {
     when: 'a joiner is in: its copies',
@@ -522,6 +528,7 @@ const cluster: readonly Row[] = [
     phase: 'serving',
     changes: [],
     waits: 'not connected',
+    disagrees: true,
   },
   {
     when: 'the operator gave a node up: out of the cluster',
@@ -604,6 +611,8 @@ for (const [name, rows] of [
       const outlook = look(row.scene);
       t.same(kinds(outlook), row.changes, `${row.when}: changes`);
       t.equal(outlook.phase, row.phase, `${row.when}: phase`);
+      if (row.phase === 'serving')
+        t.equal(outlook.disagreement !== undefined, row.disagrees === true, `${row.when}: whether all agree`);
       if (row.waits !== undefined) t.match(outlook.waiting, row.waits, `${row.when}: waits`);
       if (row.alarm !== undefined)
         t.ok(
@@ -651,6 +660,7 @@ t.test('files', async (t) => {
     files.set('vm.args', 'edited by hand\n');
     const outlook = outlookOf(wanted, { ...seen, files }, directory);
     t.same(kinds(outlook), ['file'], 'an edit by hand that CouchDB does not run with is only put back');
+    t.match(outlook, { phase: 'serving', disagreement: undefined }, 'and nobody is taken out for it');
     const down = outlookOf(wanted, { ...seen, files, http: { kind: 'down' } }, directory);
     t.same(kinds(down), ['file', 'restart']);
   });

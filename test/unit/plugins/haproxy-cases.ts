@@ -51,6 +51,7 @@ export const db = (changes: Partial<DbHaproxy> = {}): DbHaproxy => ({
   peerDoorPort: 6985,
   couchdbPort: 15984,
   peers: { verifySuffix: 'db.shop.internal', servers: [{ ...peer('db2'), port: 6985 }] },
+  databases: { given: true, why: 'all db nodes are connected and agree' },
   ...changes,
 });
 

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import t from 'tap';
-import type { PeerServer } from '../../../src/plugins/haproxy/desired.ts';
+import type { DbHaproxy, PeerServer } from '../../../src/plugins/haproxy/desired.ts';
+import { HaproxyPlugin } from '../../../src/plugins/haproxy/index.ts';
 import { type HaproxyObserved, planHaproxy, type Running } from '../../../src/plugins/haproxy/plan.ts';
 import { type Rendered, render } from '../../../src/plugins/haproxy/render.ts';
 import type { ServerState } from '../../../src/plugins/haproxy/runtime.ts';
-import { app, layout, peer, runningAs } from './haproxy-cases.ts';
+import { app, db, layout, peer, runningAs } from './haproxy-cases.ts';
 
 const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
 
@@ -24,6 +25,42 @@ const change = (running: Running, name: string, changes: Partial<ServerState>): 
   servers: running.servers.map((server) =>
     `${server.backend}/${server.name}` === name ? { ...server, ...changes } : server,
   ),
+});
+
+t.test('whether clients may create and delete databases', async (t) => {
+  const plugin = new HaproxyPlugin({
+    instance: 'db',
+    directory: layout.directory,
+    runDirectory: '/run/x/app',
+  });
+  const refused = db({ databases: { given: false, why: 'not connected: db3/db' } });
+  const [asGiven, asRefused] = [db(), refused].map((desired) => render(desired, layout)) as [
+    Rendered,
+    Rendered,
+  ];
+  const summaries = (desired: DbHaproxy, is: Rendered, running = runningAs(is)): string[] =>
+    plugin.plan(desired, observed(is, running)).map(({ summary }) => summary);
+  t.same(summaries(refused, asGiven), [
+    'haproxy.cfg: rewritten',
+    'permissions/databases: ready → maint (creating and deleting databases is refused: not connected: db3/db)',
+  ]);
+  t.same(summaries(db(), asRefused), [
+    'haproxy.cfg: rewritten',
+    'permissions/databases: maint → ready (all db nodes are connected and agree)',
+  ]);
+  t.same(
+    summaries(refused, asRefused, change(runningAs(asRefused), 'permissions/databases', { maint: false })),
+    [
+      'permissions/databases: ready → maint (creating and deleting databases is refused: not connected: db3/db)',
+    ],
+    'switched on by hand',
+  );
+
+  const unknown = db({ databases: undefined });
+  t.same(summaries(unknown, asGiven), [], 'a daemon that has just started leaves it');
+  t.same(summaries(unknown, asRefused), [], 'either way');
+  const [file] = plugin.plan(unknown, { files: new Map(), running: undefined }).slice(-2);
+  t.match(file, { kind: 'file', name: 'haproxy.cfg', content: / no-check disabled\n/ });
 });
 
 t.test('as it should be: nothing to do', async (t) => {

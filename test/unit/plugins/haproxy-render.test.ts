@@ -1,5 +1,5 @@
 import t from 'tap';
-import { render, serversIn } from '../../../src/plugins/haproxy/render.ts';
+import { DATABASE_SWITCH, render, serversIn } from '../../../src/plugins/haproxy/render.ts';
 import { serial } from '../../../src/plugins/haproxy/values.ts';
 import { app, db, layout, peer } from './haproxy-cases.ts';
 
@@ -70,7 +70,10 @@ t.test('every door asks for a certificate, its role, and that it is not revoked'
 
 t.test('every peer is reached with mutual TLS and by its own name', async (t) => {
   for (const desired of [app(), db()]) {
-    for (const server of render(desired, layout).servers.filter((each) => each.peer)) {
+    const peers = render(desired, layout).servers.filter(
+      (each) => each.peer && each.backend !== DATABASE_SWITCH.backend,
+    );
+    for (const server of peers) {
       const [role, name] = [server.name.replace(/\d/, ''), server.name];
       t.match(
         server.options,
@@ -94,6 +97,36 @@ t.test(
     t.ok(section(config, 'frontend app_door').includes('use_backend couchdb_local if { path /_up }'));
     t.ok(section(config, 'frontend peer_door').includes('default_backend couchdb_local'));
     t.equal(section(config, 'backend couchdb_local').filter((line) => line.startsWith('server ')).length, 1);
+  },
+);
+
+t.test(
+  'creating and deleting databases is refused at both doors of a db node while not all agree',
+  async (t) => {
+    const refused = db({ databases: { given: false, why: 'not connected: db3/db' } });
+    const given = render(db(), layout);
+    t.equal(render(refused, layout).structure, given.structure, 'no reload');
+    t.same(section(configOf(db()), 'backend permissions'), [
+      'no log',
+      'server databases 127.0.0.1:15984 no-check',
+    ]);
+    t.same(section(configOf(refused), 'backend permissions'), [
+      'no log',
+      'server databases 127.0.0.1:15984 no-check disabled',
+    ]);
+    for (const door of ['app_door', 'peer_door']) {
+      const lines = section(configOf(db()), `frontend ${door}`);
+      const refusals = lines.filter((line) => line.startsWith('http-request return status 503 '));
+      t.equal(refusals.length, 2, door);
+      for (const line of refusals) {
+        const body: unknown = JSON.parse(/ string '([^']*)' if /.exec(line)?.[1] ?? '');
+        t.match(body, { error: 'service unavailable', reason: /bornemisza status/ });
+        t.match(line, ' content-type application/json hdr Retry-After 5 ');
+        t.match(line, '{ nbsrv(permissions) eq 0 }');
+      }
+      t.ok(lines.indexOf(refusals[1] ?? '') < lines.findIndex((line) => line.startsWith('default_backend')));
+    }
+    t.notMatch(configOf(app()), 'permissions', 'an app node only hands on');
   },
 );
 

@@ -1,12 +1,12 @@
 import t from 'tap';
-import { dbCouchDb, dbHaproxy, type DbInput } from '../../../src/roles/db.ts';
+import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../../../src/roles/db.ts';
 import type { EffectiveMember } from '../../../src/roles/effective.ts';
 import { type MemberCase, member, view } from './cases.ts';
 
 const dbDesired = (input: DbInput) => ({ haproxy: dbHaproxy(input), couchdb: dbCouchDb(input) });
 
 const self = member('db1/db', { self: true });
-const desiredOf = (members: readonly EffectiveMember[]) =>
+const desiredOf = (members: readonly EffectiveMember[], couchdb?: DbInput['couchdb']) =>
   dbDesired({
     view: view(members),
     config: {
@@ -21,6 +21,7 @@ const desiredOf = (members: readonly EffectiveMember[]) =>
     settings: undefined,
     removed: [],
     leaving: false,
+    couchdb,
   });
 
 t.test(
@@ -54,6 +55,31 @@ t.test('what each state of a peer means for failover', async (t) => {
   ];
   for (const [what, of, duty] of cases)
     t.match(desiredOf([self, member('db2/db', of)]).haproxy.peers.servers, [{ duty }], what);
+});
+
+t.test(
+  'databases are created and deleted while all members agree, and nobody decides before CouchDB was asked',
+  async (t) => {
+    const { databases } = desiredOf([self]).haproxy;
+    t.equal(databases, undefined);
+    t.match(desiredOf([self], { disagreement: undefined }).haproxy.databases, { given: true });
+    t.same(desiredOf([self], { disagreement: 'not connected: db3/db' }).haproxy.databases, {
+      given: false,
+      why: 'not connected: db3/db',
+    });
+  },
+);
+
+t.test('whose CouchDB is not waited for long: db nodes that are not heard, never oneself', async (t) => {
+  const members = [
+    member('db1/db', { self: true, state: 'suspect' }),
+    member('db2/db', { state: 'suspect' }),
+    member('db3/db', { state: 'dead' }),
+    member('db4/db'),
+    member('db5/db', { state: 'left' }),
+    member('app1/app', { state: 'dead' }),
+  ];
+  t.same(unheardNodes(view(members)), ['couchdb@10.0.0.22', 'couchdb@10.0.0.23']);
 });
 
 t.test('without the role’s secrets there is no CouchDB to configure, and HAProxy is', async (t) => {

@@ -54,6 +54,7 @@ function written(record: Partial<NodeRecord>): string {
     settings,
     removed: [],
     leaving: false,
+    couchdb: undefined,
   };
   const couchdb = dbCouchDb(db);
   if (couchdb === undefined) throw new Error('settings were given');

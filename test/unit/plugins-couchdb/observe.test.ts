@@ -1,0 +1,76 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
+import { node } from './scene.ts';
+
+/** What a CouchDB of two answers whose other node is behind a cut that Erlang has not noticed: questions to it hang. */
+async function cutCouchDb(): Promise<{ baseUrl: string; close: () => Promise<void> }> {
+  const hanging: ServerResponse[] = [];
+  const answers: Record<string, unknown> = {
+    '/_up': { status: 'ok' },
+    '/': { version: '3.5.0' },
+    '/_membership': { all_nodes: [node(1), node(2)], cluster_nodes: [node(1), node(2)] },
+    '/_node/_local': { name: node(1) },
+    '/_node/_local/_config/bornemisza': {},
+    '/_node/_local/_config/cluster': {},
+    '/_node/_local/_dbs': { uuid: 'a', update_seq: 1, doc_count: 1 },
+    '/_node/_local/_dbs/_changes': {
+      results: [
+        { id: '_users', doc: { _id: '_users', by_node: {}, by_range: {}, shard_suffix: [], changelog: [] } },
+      ],
+      last_seq: 1,
+    },
+    [`/_node/${node(1)}/_system`]: { distribution: { [node(2)]: {} } },
+    [`/_node/${node(1)}/_nodes/_all_docs`]: { rows: [] },
+    [`/_node/${node(1)}/_dbs`]: { doc_count: 1 },
+  };
+  const server = createServer(({ url = '' }, response) => {
+    const path = decodeURIComponent(url.split('?')[0] ?? '');
+    if (path.startsWith(`/_node/${node(2)}/`) || path.startsWith('/_users/')) hanging.push(response);
+    else
+      response
+        .writeHead(path in answers ? 200 : 404, { 'content-type': 'application/json' })
+        .end(JSON.stringify(answers[path] ?? {}));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    baseUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    async close(this: void) {
+      for (const response of hanging) response.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+t.test('a CouchDB whose daemon is not heard is not waited for as long as one that is', async (t) => {
+  const { baseUrl, close } = await cutCouchDb();
+  t.teardown(close);
+  const directory = await mkdtemp(join(tmpdir(), 'couchdb-observe-'));
+  t.teardown(() => rm(directory, { recursive: true, force: true }));
+  let unheard: string[] = [];
+  const plugin = new CouchDbPlugin({
+    credentials: () => ({ name: 'admin', password: 'right-password' }),
+    appUser: () => ({ name: 'app', password: 'app-password' }),
+    unheard: () => unheard,
+    baseUrl,
+    configDirectory: directory,
+    markerFile: join(directory, 'marker'),
+    restartFile: join(directory, 'restart'),
+  });
+  t.teardown(() => plugin.close());
+  const beganMs = performance.now();
+  const looking = plugin.observe(AbortSignal.timeout(20_000));
+  // The daemons notice while the question is under way.
+  unheard = [node(2)];
+  const { http } = await looking;
+  const tookMs = performance.now() - beganMs;
+  if (http.kind !== 'up') throw new Error(`it answers: ${JSON.stringify(http)}`);
+  t.equal(http.server.members.get(node(2)), undefined);
+  t.match(http.server.members.get(node(1)), { connected: [node(1), node(2)] });
+  t.equal(http.server.appUser, 'unasked', 'a document that both hold would hang as well');
+  t.ok(tookMs < 5000, `${Math.round(tookMs)} ms, where 6 s are given to those that are heard`);
+});
