@@ -3,6 +3,7 @@ import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import type { CouchDbStatus } from '../plugins/couchdb/plugin.ts';
 import type { AppSituation } from '../roles/app.ts';
+import { RESTART_TAG } from '../roles/db.ts';
 import type { EffectiveView } from '../roles/effective.ts';
 import { EMPTY_GUARD_STATE, type GuardState, guarded, released } from '../roles/guards.ts';
 import { AuditTrail, journalEntry, messageOf } from './audit.ts';
@@ -989,6 +990,7 @@ export class Node {
     const root = this.#rootTag();
     return {
       ...(this.#couchdb !== undefined && { couchdb: this.#couchdb.tag }),
+      ...(this.#couchdb?.restart !== undefined && { [RESTART_TAG]: this.#couchdb.restart }),
       ...(secrets?.kind === 'db' && { [SECRETS_TAG]: rankOf(secrets) }),
       ...(this.#rollout.tag !== undefined && { [ROLLOUT_TAG]: this.#rollout.tag }),
       ...(root !== undefined && { [ROOT_TAG]: root }),

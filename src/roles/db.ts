@@ -106,9 +106,24 @@ function phaseOf(member: EffectiveMember, leaving: boolean): MemberPhase {
   return member.state === 'leaving' || member.state === 'left' ? 'leaving' : 'in';
 }
 
-/** One node at a time: the first, in order of admission, while every other db node that lives serves. */
-function mayRestart(databases: readonly EffectiveMember[]): boolean {
-  return databases.every(
-    (member) => member.self || member.state !== 'alive' || member.record.health === 'up',
-  );
+/** Tag of a db node's record: `due` or `now`, as the CouchDB plugin's status says. */
+export const RESTART_TAG = 'couchdb-restart';
+
+/**
+ * One node at a time, in order of admission, while every other db node that lives serves. Who is in its turn comes before
+ * everybody; so one that does not come back with the new settings stops them for the others.
+ *
+ * @param databases all db nodes in order of admission
+ */
+export function mayRestart(databases: readonly Turn[]): boolean {
+  const own = databases.findIndex(({ self }) => self);
+  return databases.every(({ self, state, record }, index) => {
+    if (self || (state !== 'alive' && state !== 'suspect')) return true;
+    const word = record.tags[RESTART_TAG];
+    return record.health === 'up' && (word === undefined || (word === 'due' && index > own));
+  });
 }
+
+type Turn = Pick<EffectiveMember, 'self' | 'state'> & {
+  readonly record: Pick<EffectiveMember['record'], 'health' | 'tags'>;
+};

@@ -19,6 +19,7 @@ import {
   type MemberPhase,
 } from '../../src/plugins/couchdb/desired.ts';
 import { CouchDbPlugin } from '../../src/plugins/couchdb/plugin.ts';
+import { mayRestart, RESTART_TAG } from '../../src/roles/db.ts';
 import type { Answer, Asked } from './couchdb-checker.ts';
 
 export const release = process.env['LAB_COUCHDB'] ?? join(import.meta.dirname, '..', 'standin', 'couchdb');
@@ -172,6 +173,8 @@ export class Cluster {
   readonly nodes: Node[] = [];
   /** Between two looks of each reconciler. 400: as seldom as a daemon looks while there is something to do. */
   everyMs = 400;
+  /** Settings of all nodes that differ from the usual ones. */
+  settings: { readonly q?: number } = {};
   readonly #base: string;
   readonly #directory: string;
   #hash = '';
@@ -215,7 +218,7 @@ export class Cluster {
         alive: one.alive,
         tag: one === this.#hushed ? 'out' : one.plugin.status().tag,
       })),
-      mayRestart: true,
+      mayRestart: mayRestart(this.nodes.map((one) => this.#turnOf(one, node))),
       settings: {
         ...secrets,
         adminHash: this.#hash,
@@ -225,8 +228,22 @@ export class Cluster {
         dataDirectory: join(node.directory, 'couch'),
         releaseDirectory: release,
         tls: node.tls,
+        ...this.settings,
       },
     });
+  }
+
+  /** As a record would say it, at once. */
+  #turnOf(one: Node, asker: Node): Parameters<typeof mayRestart>[0][number] {
+    const { phase, restart } = one.plugin.status();
+    return {
+      self: one === asker,
+      state: one.phase === 'in' ? (one.alive ? 'alive' : 'dead') : 'left',
+      record: {
+        health: one.running && phase === 'serving' ? 'up' : 'down',
+        tags: restart === undefined ? {} : { [RESTART_TAG]: restart },
+      },
+    };
   }
 
   /** Nobody hears what this node says of itself. */

@@ -85,6 +85,34 @@ t.test('nodes that come back', async (t) => {
     for (const node of nodes) t.ok((await countThrough(node, 'app')) >= known.length);
   });
 
+  await t.test('a setting that reaches all together restarts them one at a time', async (t) => {
+    const restarts = () => nodes.map((node) => node.pid);
+    const before = restarts();
+    const checker = new Checker(cluster, 'app', known);
+    t.teardown(() => checker.stop());
+    let most = 0;
+    const order: Node[] = [];
+    cluster.settings = { q: 3 };
+    await cluster.until('all run with it', () => {
+      const down = nodes.filter((node) => node.plugin.status().phase !== 'serving' || !node.running);
+      most = Math.max(most, down.length);
+      order.push(...down.filter((node) => !order.includes(node)));
+      return (
+        restarts().every((pid, index) => pid !== undefined && pid !== before[index]) && down.length === 0
+      );
+    });
+    await cluster.serving(nodes);
+    const verdict = await checker.stop();
+    t.equal(most, 1, 'never two at once');
+    t.same(
+      order.map(({ address }) => address),
+      nodes.map(({ address }) => address),
+      'in order of admission',
+    );
+    t.same(verdict.wrongReads, []);
+    t.same(await checker.lostOn(third), []);
+  });
+
   await t.test('one alone after a full stop serves what it has', async (t) => {
     await Promise.all(nodes.map((node) => node.stop()));
     for (const node of [second, third]) node.alive = false;

@@ -110,6 +110,7 @@ export class Observer {
       record: parseIdentity(await readIfPresent(recordFile(this.#places))),
       restartPending,
       restartAskedAgoMs: 0,
+      restartDueForMs: 0,
       http: await this.#http(signal),
     };
   }

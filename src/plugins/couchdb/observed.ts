@@ -105,5 +105,7 @@ export interface Observed {
   readonly restartPending: boolean;
   /** Milliseconds since this process began or last asked for a restart. */
   readonly restartAskedAgoMs: number;
+  /** Milliseconds since this node said first that a restart is due; 0 where none is. */
+  readonly restartDueForMs: number;
   readonly http: Http;
 }

@@ -24,7 +24,15 @@ export interface Outlook {
   readonly alarms: readonly Alarm[];
   /** Why administrative writes are refused (rule 2); undefined: all members are connected and of one mind. */
   readonly disagreement: string | undefined;
+  readonly restart: RestartWord | undefined;
 }
+
+/** What a node says to the others of its restart for new settings, so that they take turns. */
+export type RestartWord =
+  /** It serves on, and waits until it may. */
+  | 'due'
+  /** It was asked for, and CouchDB does not serve again yet. */
+  | 'now';
 
 /** A node that is silent although its process is said to serve is waited for; others for as long as a link takes to heal. */
 export const ABSENT_GRACE_MS = 10_000;
@@ -32,16 +40,19 @@ export const ABSENT_GRACE_MS = 10_000;
 const START_AGAIN_MS = 30_000;
 /** After a full restart with a copy that cannot be proved, serving what there is beats serving nothing. */
 export const ALONE_AFTER_MS = 10_000;
+/** A restart is due for so long before it is made: settings often reach all at once, and each must have heard of the others. */
+export const RESTART_TOLD_MS = 3000;
+
 export function outlookOf(desired: CouchDbDesired, observed: Observed, directory: string): Outlook {
   const files = planFiles(desired, observed, directory);
   const { http } = observed;
-  const restarts = files.changes.some((change) => change.kind === 'restart');
-  if (files.changes.length > 0 && (restarts || http.kind !== 'up'))
-    return outlook(phaseOffline(observed), files.changes);
+  if (files.changes.length > 0 && (files.restart === 'now' || http.kind !== 'up'))
+    return { ...outlook(phaseOffline(observed), files.changes), restart: files.restart };
   if (http.kind === 'up') {
     const going = outlookRunning(desired, observed, http.server, files.waiting);
     // The files first; what CouchDB reads without a restart, such as a new certificate, takes nobody out.
-    return files.changes.length > 0 ? { ...going, changes: files.changes } : going;
+    const { restart } = files;
+    return files.changes.length > 0 ? { ...going, restart, changes: files.changes } : { ...going, restart };
   }
   if (http.kind === 'refused') {
     return outlook('refused', [
@@ -58,7 +69,8 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
     const refusal = refuse('couchdb-answer', badly, 'see `journalctl -u couchdb`', 'retry');
     return { ...outlook('down', [refusal]), disagreement: badly };
   }
-  if (observed.restartPending) return { ...outlook('down', []), waiting: 'CouchDB to be restarted' };
+  if (observed.restartPending)
+    return { ...outlook('down', []), waiting: 'CouchDB to be restarted', restart: 'now' };
   return outlook('down', [
     refuse(
       'couchdb-down',
@@ -87,7 +99,7 @@ function planFiles(
   desired: CouchDbDesired,
   observed: Observed,
   directory: string,
-): { changes: CouchDbChange[]; waiting: string | undefined } {
+): Pick<Outlook, 'changes' | 'waiting' | 'restart'> {
   const seeds = seedsFor(desired, observed);
   const changes: CouchDbChange[] = [];
   for (const file of configFiles(desired, directory, seeds)) {
@@ -99,14 +111,22 @@ function planFiles(
     });
   }
   const why = restartReason(desired, observed, directory, seeds, changes.length > 0);
-  if (why === undefined || observed.restartPending) return { changes, waiting: undefined };
-  // One node at a time is for those that serve; one that does not run takes nothing from anybody by starting.
-  if (!desired.mayRestart && observed.http.kind !== 'down' && !cookieRolled(desired, observed))
-    return { changes, waiting: `a restart (${why}), which waits for its turn` };
+  if (observed.restartPending) return { changes, waiting: undefined, restart: 'now' };
+  if (why === undefined) return { changes, waiting: undefined, restart: undefined };
+  // Whether a CouchDB that cannot be read runs with other settings is known only when they are written: now or never.
+  const told = observed.http.kind !== 'up' || observed.restartDueForMs >= RESTART_TOLD_MS;
+  if (!(desired.mayRestart && told) && !servesNobody(observed) && !cookieRolled(desired, observed))
+    return { changes, waiting: `a restart (${why}), which waits for its turn`, restart: 'due' };
   return {
     changes: [...changes, { kind: 'restart', summary: `restart CouchDB: ${why}` }],
     waiting: undefined,
+    restart: 'now',
   };
+}
+
+/** One node at a time is for those that serve; any other takes nothing from anybody by a start. */
+function servesNobody({ http }: Observed): boolean {
+  return http.kind === 'down' || (http.kind === 'up' && http.server.maintenance);
 }
 
 /**
@@ -263,6 +283,7 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
     waiting,
     alarms: [...own.alarms, ...cluster.alarms],
     disagreement: reason,
+    restart: undefined,
   };
 }
 
@@ -398,5 +419,5 @@ function disagreeAlarm(database: string): Alarm {
 
 function outlook(phase: Phase, changes: readonly CouchDbChange[]): Outlook {
   const disagreement = `CouchDB of this node does not take part (${phase})`;
-  return { phase, changes, waiting: undefined, alarms: [], disagreement };
+  return { phase, changes, waiting: undefined, alarms: [], disagreement, restart: undefined };
 }

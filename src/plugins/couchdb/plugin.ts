@@ -7,7 +7,7 @@ import { CopyProver } from './copies.ts';
 import { type Claim, type CouchDbDesired, formatClaim } from './desired.ts';
 import { Observer, type Places } from './observe.ts';
 import type { Observed } from './observed.ts';
-import { type Outlook, outlookOf, type Phase } from './plan.ts';
+import { type Outlook, outlookOf, type Phase, type RestartWord } from './plan.ts';
 import { Steps } from './steps.ts';
 
 export interface CouchDbStatus {
@@ -17,6 +17,8 @@ export interface CouchDbStatus {
   readonly alarms: readonly Alarm[];
   /** Why administrative writes (databases, maps, `_security`) are refused, e.g. during a cut; undefined: they are not. */
   readonly disagreement: string | undefined;
+  /** For the tag `couchdb-restart`. */
+  readonly restart: RestartWord | undefined;
   readonly version: string | undefined;
   /** For the tag `couchdb` of this node's record. */
   readonly tag: string;
@@ -67,11 +69,13 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
     waiting: undefined,
     alarms: [],
     disagreement: 'CouchDB of this node was not looked at yet',
+    restart: undefined,
     version: undefined,
     tag: 'out',
   };
   #restartWasPending = false;
   #restartAskedMs = performance.now();
+  #restartDueSinceMs: number | undefined;
   #busy = true;
   #seen = '';
 
@@ -108,15 +112,29 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
     // A restart takes other settings over: the password that was refused may be right now.
     if (this.#restartWasPending && !observed.restartPending) this.#client.forgetRefusal();
     this.#restartWasPending = observed.restartPending;
-    return { ...observed, restartAskedAgoMs: performance.now() - this.#restartAskedMs };
+    const nowMs = performance.now();
+    return {
+      ...observed,
+      restartAskedAgoMs: nowMs - this.#restartAskedMs,
+      restartDueForMs: nowMs - (this.#restartDueSinceMs ?? nowMs),
+    };
   }
 
   /** Pure in its result; what it says about this node is kept for `status`. */
   plan(desired: CouchDbDesired, observed: Observed): CouchDbChange[] {
     const outlook = outlookOf(desired, observed, this.#places.configDirectory);
     this.#busy = outlook.changes.length > 0 || outlook.waiting !== undefined;
-    this.#tell(statusOf(desired, observed, outlook, this.#places.configDirectory));
+    const restart = outlook.restart ?? this.#restartLeft(outlook.phase);
+    this.#restartDueSinceMs = restart === 'due' ? (this.#restartDueSinceMs ?? performance.now()) : undefined;
+    this.#tell({ ...statusOf(desired, observed, outlook, this.#places.configDirectory), restart });
     return [...outlook.changes];
+  }
+
+  /** The turn ends when CouchDB serves again, or has nothing to serve. */
+  #restartLeft(phase: Phase): RestartWord | undefined {
+    return phase === 'serving' || phase === 'fresh' || phase === 'left' || this.#status.restart !== 'now'
+      ? undefined
+      : 'now';
   }
 
   async validate(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<void> {
@@ -223,7 +241,7 @@ function statusOf(
   observed: Observed,
   outlook: Outlook,
   directory: string,
-): CouchDbStatus {
+): Omit<CouchDbStatus, 'restart'> {
   const server = observed.http.kind === 'up' ? observed.http.server : undefined;
   const refusals = outlook.changes
     .filter((change) => change.kind === 'refuse')

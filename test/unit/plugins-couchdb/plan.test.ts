@@ -693,12 +693,34 @@ t.test('files', async (t) => {
       ...seen,
       http: { kind: 'up' as const, server: { ...http.server, runningDigest: 'other' } },
     };
-    t.same(kinds(outlookOf(wanted, stale, directory)), ['restart']);
-    const waiting = outlookOf(desired(1, three, { mayRestart: false }), stale, directory);
-    t.same(kinds(waiting), []);
-    t.equal(waiting.phase, 'serving', 'and serves on until then');
-    t.match(waiting.waiting, 'waits for its turn');
-    t.same(kinds(outlookOf(wanted, { ...stale, restartPending: true }, directory)), [], 'asked for once');
+    const told = { ...stale, restartDueForMs: 3000 };
+    for (const [what, waiting] of [
+      [
+        'the others have not heard of it yet',
+        outlookOf(wanted, { ...stale, restartDueForMs: 2999 }, directory),
+      ],
+      ['not its turn', outlookOf(desired(1, three, { mayRestart: false }), told, directory)],
+    ] as const) {
+      t.same(kinds(waiting), [], what);
+      t.equal(waiting.phase, 'serving', `${what}: it serves on`);
+      t.match(waiting.waiting, 'waits for its turn', what);
+      t.equal(waiting.restart, 'due', what);
+    }
+    const turn = outlookOf(wanted, told, directory);
+    t.same(kinds(turn), ['restart']);
+    t.equal(turn.restart, 'now');
+    const asked = outlookOf(wanted, { ...told, restartPending: true }, directory);
+    t.same(kinds(asked), [], 'asked for once');
+    t.equal(asked.restart, 'now');
+    t.equal(outlookOf(wanted, seen, directory).restart, undefined, 'nothing is due');
+
+    const closed = { ...http.server, runningDigest: 'other', maintenance: true };
+    const noTurn = desired(1, three, { mayRestart: false });
+    t.same(
+      kinds(outlookOf(noTurn, { ...seen, http: { kind: 'up', server: closed } }, directory)),
+      ['restart'],
+      'in maintenance it serves nobody',
+    );
   });
 
   t.test('another cookie is for all at once: nobody waits for its turn', async (t) => {

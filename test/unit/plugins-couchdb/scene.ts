@@ -134,6 +134,7 @@ export function observed(facts: SceneFacts, wanted: CouchDbDesired): Observed {
     record: 'record' in facts ? facts.record : identity,
     restartPending: false,
     restartAskedAgoMs: 0,
+    restartDueForMs: 0,
     http: { kind: 'up', server: server(facts, wanted) },
     ...facts.observed,
   };

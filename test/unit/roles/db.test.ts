@@ -1,5 +1,5 @@
 import t from 'tap';
-import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../../../src/roles/db.ts';
+import { dbCouchDb, dbHaproxy, type DbInput, mayRestart, unheardNodes } from '../../../src/roles/db.ts';
 import type { EffectiveMember } from '../../../src/roles/effective.ts';
 import { type MemberCase, member, view } from './cases.ts';
 
@@ -80,6 +80,35 @@ t.test('whose CouchDB is not waited for long: db nodes that are not heard, never
     member('app1/app', { state: 'dead' }),
   ];
   t.same(unheardNodes(view(members)), ['couchdb@10.0.0.22', 'couchdb@10.0.0.23']);
+});
+
+t.test('whose turn it is to restart CouchDB', async (t) => {
+  const says = (word: string, more: MemberCase['record'] = {}): MemberCase => ({
+    record: { ...more, tags: { 'couchdb-restart': word } },
+  });
+  const cases: [string, MemberCase, MemberCase, boolean][] = [
+    ['all are well', {}, {}, true],
+    ['one before waits for its turn', says('due'), {}, false],
+    ['one behind waits for its turn', {}, says('due'), true],
+    ['one behind was first', {}, says('now'), false],
+    ['one before is under way', says('now'), {}, false],
+    ['one before does not come back', says('now', { health: 'down' }), {}, false],
+    ['a word of another version', {}, says('soon'), false],
+    ['one is down', {}, { record: { health: 'down' } }, false],
+    ['one is suspected and well', { state: 'suspect' }, {}, true],
+    ['one is suspected and in its turn', { ...says('now'), state: 'suspect' }, {}, false],
+    ['one died in its turn', { ...says('now'), state: 'dead' }, {}, true],
+    ['one left', {}, { ...says('due', { health: 'down' }), state: 'left' }, true],
+  ];
+  for (const [what, before, behind, may] of cases) {
+    const databases = [member('db1/db', before), member('db2/db', { self: true }), member('db3/db', behind)];
+    t.equal(mayRestart(databases), may, what);
+  }
+  const all = ['db1/db', 'db2/db', 'db3/db'];
+  const turns = all.map((own) =>
+    mayRestart(all.map((name) => member(name, { ...says('due'), self: name === own }))),
+  );
+  t.same(turns, [true, false, false], 'settings that reach all together');
 });
 
 t.test('without the role’s secrets there is no CouchDB to configure, and HAProxy is', async (t) => {
