@@ -49,6 +49,7 @@ export class Node implements Asked {
   appPassword = 'app-password';
   tls: DistributionTls | undefined;
   #child: ChildProcess | undefined;
+  #starting: Promise<void> | undefined;
   /** Stopped on purpose, as a machine that is off: no request starts it. */
   #off = false;
   #ended: Promise<void> = Promise.resolve();
@@ -86,8 +87,16 @@ export class Node implements Asked {
     return this.#child !== undefined;
   }
 
+  /** The test and the path unit may both start it at once: only one process comes of it. */
   async start(): Promise<void> {
     this.#off = false;
+    this.#starting ??= this.#launch().finally(() => {
+      this.#starting = undefined;
+    });
+    await this.#starting;
+  }
+
+  async #launch(): Promise<void> {
     if (this.#child !== undefined) return;
     const config = join(this.directory, 'config');
     const home = join(this.directory, 'couch');
@@ -122,6 +131,7 @@ export class Node implements Asked {
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     this.#off = true;
+    await this.#starting;
     const child = this.#child;
     if (child === undefined) return;
     child.kill(signal);
