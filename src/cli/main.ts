@@ -30,18 +30,28 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
 /** What commander refused, in our form; undefined when it only showed help or the version. */
 function usage(error: CommanderError, program: Command, argv: readonly string[]): Told | undefined {
   if (error.exitCode === 0) return undefined;
-  const path = commandPath(program, argv);
+  const { path, command } = commandAt(program, argv);
   const next = `bornemisza ${[...path, '--help'].join(' ')}`;
   // A group without a command: its help is on the screen already.
   if (error.code === 'commander.help') {
     return new CliFailure(EXIT.usage, 'usage', `${path.at(-1) ?? 'it'} needs one of its commands`, next);
+  }
+  if (error.code === 'commander.missingArgument') {
+    const missing = command.registeredArguments.map(
+      (each) => `${each.name()} (${each.argChoices?.join(', ') ?? each.description})`,
+    );
+    const message = `${path.join(' ')} needs its argument: ${missing.join(', ')}`;
+    return new CliFailure(EXIT.usage, 'usage', message, next);
   }
   const message = error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
   return new CliFailure(EXIT.usage, 'usage', message, next);
 }
 
 /** The command that the operator was at, for the pointer to its help. */
-function commandPath(program: Command, argv: readonly string[]): string[] {
+function commandAt(
+  program: Command,
+  argv: readonly string[],
+): { readonly path: readonly string[]; readonly command: Command } {
   const path: string[] = [];
   let at = program;
   for (const word of argv) {
@@ -50,7 +60,7 @@ function commandPath(program: Command, argv: readonly string[]): string[] {
     path.push(word);
     at = child;
   }
-  return path;
+  return { path, command: at };
 }
 
 function print(told: Told, argv: readonly string[], io: Io): void {

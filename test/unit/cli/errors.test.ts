@@ -122,7 +122,12 @@ t.test('a wrong command line is exit code 2 and points to the right help', async
     ],
     [['init'], /required option '--role <role>' not specified/, 'bornemisza init --help'],
     [['maintenance', 'maybe'], /Allowed choices are on, off/, 'bornemisza maintenance --help'],
-    [['explain'], /missing required argument 'node'/, 'bornemisza explain --help'],
+    [['explain'], /: explain needs its argument: node \(HOST\/ROLE, /, 'bornemisza explain --help'],
+    [
+      ['maintenance'],
+      /: maintenance needs its argument: state \(on, off\)\n/,
+      'bornemisza maintenance --help',
+    ],
     [['members', 'x'], /too many arguments/, 'bornemisza members --help'],
     [['token'], /token needs one of its commands/, 'bornemisza token --help'],
     [['events', '--limit', 'many'], /whole number/, 'bornemisza events --help'],
