@@ -2,9 +2,12 @@
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 
+/** Three on two cores: an integration test waits most of its time, and takes half a core (by its lab's cgroup) at the most. */
+const JOBS = '3';
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { jobs: { type: 'string', default: '2' } },
+  options: { jobs: { type: 'string', default: JOBS } },
 });
 
 const CHECKS: readonly (readonly [string, ...string[]])[] = [
