@@ -39,6 +39,7 @@ export class NodePlugins {
   #config: Config;
   #couchDbRetired = false;
   #couchDbStatus: CouchDbStatus | undefined;
+  #haproxy: HaproxyPlugin | undefined;
   #certificates: Certificates | undefined;
   #siteCertificateEndMs: number | undefined;
 
@@ -70,6 +71,11 @@ export class NodePlugins {
     return this.#siteCertificateEndMs;
   }
 
+  /** Whether a process of HAProxy is left that shows and trusts what it was started with. */
+  async hasOldHaproxies(): Promise<boolean> {
+    return (await this.#haproxy?.hasOldWorkers()) ?? false;
+  }
+
   reconfigure(config: Config): void {
     this.#config = config;
   }
@@ -84,6 +90,7 @@ export class NodePlugins {
         directory: paths.haproxyFiles,
         runDirectory: paths.haproxyRun,
       });
+      this.#haproxy = haproxy;
       reconciler.add(haproxy, () => (role === 'app' ? this.#app()?.haproxy : this.#dbHaproxy()));
     }
     if (programs.includes('bird') && this.#config.floating.mode !== 'off') {

@@ -1,15 +1,28 @@
 import type { MemberRow } from './control/api.ts';
 import type { RootCertificate } from './identity/chain.ts';
 import { rootWord, type Succession } from './identity/succession.ts';
+import type { Role } from './membership/types.ts';
 
 /**
  * How far a member is while the root is being replaced, in a tag of its record: it `knows` the new root when all of its
- * programs believe in it, and `uses` it when it shows a chain that hangs on it. Nobody uses it before all who are here know it.
+ * programs believe in it, and `uses` it when all of them show a chain that hangs on it and none shows another one. Nobody
+ * shows such a chain before all who are here know the root.
  */
 export const ROOT_TAG = 'root';
 
-/** Erlang looks at the file of roots again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest. */
-export const ERLANG_ROOTS_MS = 130_000;
+/** Erlang looks at its files again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest. */
+const ERLANG_FOLLOWS_MS = 130_000;
+/**
+ * A process of HAProxy of before a reload shows and trusts what it was started with. Where one is left this long, it carries
+ * feeds only, whose connections stand: a client that was idle has had its last answer (`timeout http-keep-alive` is 60 s).
+ */
+const HAPROXY_FOLLOWS_MS = 75_000;
+
+/** Whether the programs of a node show and trust what they were told `toldForMs` ago, and nothing of before. */
+export function programsFollow(role: Role, toldForMs: number, hasOldHaproxies: boolean): boolean {
+  if (role === 'db' && toldForMs < ERLANG_FOLLOWS_MS) return false;
+  return !hasOldHaproxies || toldForMs >= HAPROXY_FOLLOWS_MS;
+}
 
 export function rootTag(to: RootCertificate, uses: boolean): string {
   return `${rootWord(to)} ${uses ? USES : KNOWS}`;

@@ -47,8 +47,8 @@ import { fetchSecrets, renewCertificate, serveExchange } from './node-exchange.t
 import { changeInWords, countsOf, isLastAuthority, memberRows, warningsOf } from './node-report.ts';
 import { NodePlugins } from './node-plugins.ts';
 import {
-  ERLANG_ROOTS_MS,
   notYetUsing,
+  programsFollow,
   RIVAL_NEXT,
   ROOT_TAG,
   rootTag,
@@ -154,8 +154,9 @@ export class Node {
   #loadSent = 0;
   #renewalLookedMs = Number.NEGATIVE_INFINITY;
   #fetching = false;
-  /** When the programs were last told other roots, by the monotonic clock. */
-  #rootsToldMs: number;
+  /** When the programs were last told other roots or another chain, by the monotonic clock. */
+  #rootsToldMs = 0;
+  #hasOldHaproxies = true;
   /** One change of what hangs on roots after the other. */
   #hanging: Promise<void> = Promise.resolve();
   #retiring = false;
@@ -168,8 +169,6 @@ export class Node {
     this.#options = options;
     this.#dependencies = dependencies;
     this.#startedMs = clock.monotonicMs();
-    // What an earlier process told them is not known.
-    this.#rootsToldMs = this.#startedMs;
     this.#local = new LocalStateFile(join(options.paths.state, 'local.json'));
     const onProblem = (error: Error): void =>
       log.warn(
@@ -695,6 +694,7 @@ export class Node {
 
   /** The programs first, so that they believe in what others show; a root that ended leaves nothing of ours on it. */
   async #rootsChanged(): Promise<void> {
+    this.#programsTold();
     const { trust, roster, name } = this.#identity;
     const change = roster.rootChange;
     const newest = rootWord(newestRoot(trust));
@@ -710,8 +710,7 @@ export class Node {
     });
     if (change === undefined) await this.#hangOn();
     await this.#readCertificates();
-    this.#rootsToldMs = this.#dependencies.clock.monotonicMs();
-    this.#shareFacts();
+    this.#programsTold();
     // Joiners are shown the root that their tokens name; the tokens of an ended root are void.
     if (change === undefined) await this.#admission?.reopen();
   }
@@ -728,12 +727,13 @@ export class Node {
     this.#hanging = this.#hanging.then(async () => {
       try {
         const root = newestRoot(this.#identity.trust);
+        this.#programsTold();
         if (!(await hangOnRoot(this.#identity, root))) return;
         await this.#certificateChanged(
           `the certificate hangs on the root ${rootWord(root)}`,
           'the root is being replaced',
         );
-        this.#shareFacts();
+        this.#programsTold();
       } catch (error) {
         const next = 'free the disk; it is tried again by itself';
         this.#dependencies.log.error(
@@ -745,6 +745,18 @@ export class Node {
     return this.#hanging;
   }
 
+  #programsTold(): void {
+    this.#rootsToldMs = this.#dependencies.clock.monotonicMs();
+    this.#hasOldHaproxies = true;
+  }
+
+  /** While nothing changes, as if all were told just now: a change finds nobody who would follow it already. */
+  async #lookAtOldHaproxies(): Promise<void> {
+    if (this.#identity.roster.rootChange === undefined) this.#programsTold();
+    else if (this.#reconciler.converged('haproxy'))
+      this.#hasOldHaproxies = await this.#plugins.hasOldHaproxies();
+  }
+
   #usesNewestRoot(): boolean {
     const { roster, trust, chainPem } = this.#identity;
     return roster.hungOn(chainPem, newestRoot(trust)) === chainPem;
@@ -753,12 +765,13 @@ export class Node {
   #rootTag(): string | undefined {
     const change = this.#identity.roster.rootChange;
     if (change === undefined || this.#phase === 'starting') return undefined;
-    if (this.#usesNewestRoot()) return rootTag(change.to, true);
-    const { clock } = this.#dependencies;
-    const toldForMs = clock.monotonicMs() - this.#rootsToldMs;
-    const believe = ['haproxy', 'couchdb'].every((program) => this.#reconciler.converged(program));
-    const known = believe && (this.#identity.role === 'app' || toldForMs > ERLANG_ROOTS_MS);
-    return known ? rootTag(change.to, false) : undefined;
+    const uses = this.#usesNewestRoot();
+    const toldForMs = this.#dependencies.clock.monotonicMs() - this.#rootsToldMs;
+    const follow =
+      ['haproxy', 'couchdb'].every((program) => this.#reconciler.converged(program)) &&
+      programsFollow(this.#identity.role, toldForMs, this.#hasOldHaproxies);
+    // Who shows the new chain has known the root before, whatever its programs are at.
+    return follow || uses ? rootTag(change.to, follow && uses) : undefined;
   }
 
   #auditRivals(): void {
@@ -774,6 +787,7 @@ export class Node {
   /** Once a second: what changes with time alone. */
   #look(): void {
     this.#followRoot();
+    void this.#lookAtOldHaproxies();
     const { clock } = this.#dependencies;
     if (this.#turns(TURN_MS)) void this.#heartbeat?.beat(this.#watched());
     this.#shareFacts();

@@ -51,6 +51,8 @@ export interface HaproxyCheckpoint {
 const BACKUPS = 5;
 /** `haproxy -c` takes 20 ms; a loaded machine may take long. */
 const CHECK_TIMEOUT_MS = 15_000;
+/** The master answers in milliseconds, also while it reloads. */
+const OLD_WORKERS_TIMEOUT_MS = 1000;
 /** A reload is visible after 15–67 ms; many certificates or a loaded machine take longer. */
 const RELOAD_TIMEOUT_MS = 10_000;
 /** While a second check decides about a server, its verdict shall count soon after it falls. */
@@ -407,6 +409,16 @@ export class HaproxyPlugin
   async #reloadCount(signal: AbortSignal): Promise<number> {
     const processes = parseProcesses(await this.#askMaster('show proc', { signal }));
     return processes.find(({ kind }) => kind === 'master')?.reloads ?? 0;
+  }
+
+  /**
+   * Whether a process of before the last reload is left. It ends what it has with the certificates that it was started with, and
+   * opens connections to servers for that. Not known counts as yes.
+   */
+  async hasOldWorkers(): Promise<boolean> {
+    const signal = AbortSignal.timeout(OLD_WORKERS_TIMEOUT_MS);
+    const processes = await this.#askMaster('show proc', { signal }).then(parseProcesses, () => undefined);
+    return processes?.some(({ kind }) => kind === 'old-worker') ?? true;
   }
 
   /** Ends the sessions from an address in the doors: of this worker and of those that older reloads left behind. */

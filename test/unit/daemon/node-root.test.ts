@@ -3,7 +3,14 @@ import { buildRoot, createTlsKey } from '../../../src/daemon/identity/certificat
 import { trustOf } from '../../../src/daemon/identity/chain.ts';
 import type { Root } from '../../../src/daemon/identity/recovery.ts';
 import { rootWord, signSuccession, verifySuccession } from '../../../src/daemon/identity/succession.ts';
-import { notYetUsing, ROOT_TAG, rootTag, rootWarnings, unaware } from '../../../src/daemon/node-root.ts';
+import {
+  notYetUsing,
+  programsFollow,
+  ROOT_TAG,
+  rootTag,
+  rootWarnings,
+  unaware,
+} from '../../../src/daemon/node-root.ts';
 import { member } from '../cli/fake-daemon.ts';
 
 const nowMs = Date.parse('2026-06-01T00:00:00Z');
@@ -41,6 +48,14 @@ t.test(
       t.strictSame(unaware([row('app1/app', undefined, state)], change.to), ['app1/app'], state);
   },
 );
+
+t.test('programs follow when nothing of before is left that could show or trust what was', async (t) => {
+  t.equal(programsFollow('app', 0, true), false);
+  t.equal(programsFollow('app', 0, false), true);
+  t.equal(programsFollow('app', 80_000, true), true, 'what is left carries feeds only');
+  t.equal(programsFollow('db', 80_000, false), false, 'Erlang has not looked yet');
+  t.equal(programsFollow('db', 131_000, false), true);
+});
 
 t.test('status says how far it is, and that two roots claim to follow one', async (t) => {
   t.strictSame(rootWarnings(undefined, [], [row('app1/app', undefined)]), []);
