@@ -126,6 +126,9 @@ const serviceSchema = z.strictObject({
   local: z.boolean().default(true),
 });
 
+/** Of BGP's modes. */
+const FLOATING_DEVICE = 'bm-float';
+
 const schema = z.strictObject({
   /** See config-format.ts. A file without one is of format 0, which reads the same. */
   format: z
@@ -177,14 +180,18 @@ const schema = z.strictObject({
     .prefault({}),
   floating: z
     .strictObject({
-      mode: z.enum(['off', 'bgp', 'ranked']).default('off'),
+      mode: z.enum(['off', 'bgp', 'ranked', 'layer2']).default('off'),
       addresses: z.array(address).max(16).default([]),
-      device: device.default('bm-float'),
+      device: device.default(FLOATING_DEVICE),
     })
     .prefault({})
     .refine((value) => value.mode === 'off' || value.addresses.length > 0, {
       message: 'addresses must name at least one floating IP unless mode is "off"',
       path: ['addresses'],
+    })
+    .refine((value) => value.mode !== 'layer2' || value.device === FLOATING_DEVICE, {
+      message: 'is for BGP; with mode "layer2" the addresses go on network.public_device: leave it out',
+      path: ['device'],
     }),
   couchdb: z
     .strictObject({
@@ -282,9 +289,29 @@ export function parseConfig(
     admissionPort: value.network.admission_port ?? PORTS[role].admission,
     services: [...services],
   });
-  const clashes = portClashes([config]);
-  if (clashes.length > 0) throw invalid(file, clashes);
+  const problems = [...portClashes([config]), ...layer2Problems(config)];
+  if (problems.length > 0) throw invalid(file, problems);
   return config;
+}
+
+/** What the keys of `[floating]` and `[network]` do not give together for mode `layer2`. */
+function layer2Problems({ floating, network }: Config): string[] {
+  if (floating.mode !== 'layer2') return [];
+  if (network.public_device === undefined)
+    return ['network.public_device is missing: with floating.mode "layer2" the floating IPs go on it'];
+  return network.public_device === network.private_device
+    ? ['network.public_device must not be network.private_device where floating.mode is "layer2"']
+    : [];
+}
+
+/** Whether BIRD announces the floating IPs. */
+export function announces({ floating }: Config): boolean {
+  return floating.mode === 'bgp' || floating.mode === 'ranked';
+}
+
+/** The device that carries the floating IPs: one of their own, or the public one where there is no BGP. */
+export function floatingDevice({ floating, network }: Config): string {
+  return floating.mode === 'layer2' ? (network.public_device ?? '') : floating.device;
 }
 
 /** epmd(1) is asked for by its number alone; Erlang has no key for it here. */

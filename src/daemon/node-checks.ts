@@ -1,11 +1,11 @@
-import type { Config } from './config.ts';
+import { announces, type Config } from './config.ts';
 import type { Check } from './health/health.ts';
 
 /** What our HAProxy answers 200 to on the edge while it lives. */
 const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
 
 /**
- * The checks of one node. An app node is up while its edge answers (on the floating IP itself, where it has one), while
+ * The checks of one node. An app node is up while its edge answers (on the floating IP itself, where BGP draws it), while
  * it finds a database (once db nodes exist) and while each service of the founder’s that is `required` is well. A db
  * node is up while its CouchDB serves and its door is open.
  */
@@ -18,8 +18,10 @@ export function checksFor(config: Config, roster: readonly { readonly role: stri
     : dbChecks(config);
 }
 
-function appChecks({ edge, floating, services }: Config, databasesExist: boolean): Check[] {
-  const [first] = floating.mode === 'off' ? [] : floating.addresses;
+function appChecks(config: Config, databasesExist: boolean): Check[] {
+  const { edge, floating, services } = config;
+  // In mode `layer2` one node alone has them; whether the others could is asked on loopback.
+  const [first] = announces(config) ? floating.addresses : [];
   const edgeCheck: Check = {
     name: 'haproxy',
     required: true,

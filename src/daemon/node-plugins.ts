@@ -7,17 +7,12 @@ import { type CouchDbDesired, DesiredError, type DesiredFacts } from '../plugins
 import { CouchDbPlugin, type CouchDbStatus } from '../plugins/couchdb/plugin.ts';
 import type { Certificates, HaproxyDesired } from '../plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../plugins/haproxy/index.ts';
-import {
-  type Announcement,
-  announcementOf,
-  appDesired,
-  type AppInput,
-  type AppSituation,
-} from '../roles/app.ts';
+import { Layer2Plugin } from '../plugins/layer2/index.ts';
+import { type Announcement, appDesired, type AppInput, type AppSituation, drawnBy } from '../roles/app.ts';
 import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../roles/db.ts';
 import type { EffectiveView } from '../roles/effective.ts';
 import { PROGRAMS } from '../roles/index.ts';
-import type { Config, Paths } from './config.ts';
+import { announces, type Config, floatingDevice, type Paths } from './config.ts';
 import { OperatorError } from './errors.ts';
 import type { Identity } from './identity/identity.ts';
 import type { Reconciler } from './reconciler.ts';
@@ -93,12 +88,16 @@ export class NodePlugins {
       this.#haproxy = haproxy;
       reconciler.add(haproxy, () => (role === 'app' ? this.#app()?.haproxy : this.#dbHaproxy()));
     }
-    if (programs.includes('bird') && this.#config.floating.mode !== 'off') {
+    if (programs.includes('bird') && announces(this.#config)) {
       const bird = new BirdPlugin({
         fragmentDirectory: paths.birdFragments,
         controlSocket: paths.birdSocket,
       });
       reconciler.add(bird, () => this.#app()?.bird);
+    }
+    if (programs.includes('layer2') && this.#config.floating.mode === 'layer2') {
+      const layer2 = new Layer2Plugin({ device: floatingDevice(this.#config) });
+      reconciler.add(layer2, () => this.#app()?.layer2);
     }
     if (programs.includes('couchdb')) {
       const plugin = new CouchDbPlugin({
@@ -133,7 +132,8 @@ export class NodePlugins {
   /** Whether this node wants to draw the floating IP; undefined where there is none. */
   announcement(): Announcement | undefined {
     if (this.#config.role !== 'app' || this.#config.floating.mode === 'off') return undefined;
-    return announcementOf({ view: this.#dependencies.view(), local: this.#dependencies.situation() });
+    const { view, situation } = this.#dependencies;
+    return drawnBy(this.#config.floating.mode, { view: view(), local: situation() });
   }
 
   #app(): ReturnType<typeof appDesired> | undefined {
@@ -152,7 +152,7 @@ export class NodePlugins {
         statsPort: edge.stats_port,
         databasePort: edge.database_port,
         dbDoorPort: this.#config.couchdb.door_port,
-        floating,
+        floating: { ...floating, device: floatingDevice(this.#config) },
         services: services.map((service) => ({
           name: service.name,
           port: service.port,

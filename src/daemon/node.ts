@@ -6,9 +6,10 @@ import type { AppSituation } from '../roles/app.ts';
 import { RESTART_TAG } from '../roles/db.ts';
 import type { EffectiveView } from '../roles/effective.ts';
 import { EMPTY_GUARD_STATE, type GuardState, guarded, released } from '../roles/guards.ts';
+import { HOLDS, HOLDS_TAG } from '../roles/holder.ts';
 import { AuditTrail, journalEntry, messageOf } from './audit.ts';
 import type { Clock } from './clock.ts';
-import { type Config, loadConfig, type Paths } from './config.ts';
+import { announces, type Config, floatingDevice, loadConfig, type Paths } from './config.ts';
 import type {
   AuditEntry,
   Done,
@@ -149,6 +150,7 @@ export class Node {
   #rollout!: RolloutRunner;
   #couchdb: CouchDbStatus | undefined;
   #phase: StatusAnswer['phase'] = 'starting';
+  #drawing: boolean | undefined;
   #tick: NodeJS.Timeout | undefined;
   #watchdog: NodeJS.Timeout | undefined;
   #loadSent = 0;
@@ -227,19 +229,17 @@ export class Node {
 
   /** Ends in order: word to the peers, duty off where the node goes for longer, then everything closes. */
   async stop(goodbye: Goodbye): Promise<void> {
-    const { clock, log, serviceManager } = this.#dependencies;
+    const { log, serviceManager } = this.#dependencies;
     if (this.#phase === 'running' || this.#phase === 'leaving') {
       this.#phase = 'stopping';
       await serviceManager.stopping(`${goodbye}: telling the others`);
       this.#driver.goodbye(goodbye);
       if (goodbye !== 'restart') {
         this.#lookAgain(`${goodbye} of this node`);
-        const untilMs = clock.monotonicMs() + STOP_DEADLINE_MS;
-        while (!this.#reconciler.converged('bird') && clock.monotonicMs() < untilMs) await pause(20);
-        // Withdrawn: the dead-man switch has nothing left to take off.
+        const withdrawn = await this.#withdrawn(STOP_DEADLINE_MS);
         clearInterval(this.#tick);
-        if (this.#reconciler.converged('bird'))
-          await this.#heartbeat?.beat({ ...this.#watched(), addresses: [] });
+        // The dead-man switch has nothing left to take off.
+        if (withdrawn) await this.#heartbeat?.beat({ ...this.#watched(), addresses: [] });
       }
       log.info({ goodbye }, 'the daemon ends; HAProxy, BIRD and CouchDB keep running');
     }
@@ -512,7 +512,7 @@ export class Node {
   #watched(): Watched {
     const { floating, edge } = this.#config;
     return {
-      device: floating.device,
+      device: floatingDevice(this.#config),
       port: edge.http_port,
       addresses: floating.mode === 'off' ? [] : floating.addresses,
     };
@@ -623,7 +623,7 @@ export class Node {
   async #withdrawAndEnd(why: string): Promise<void> {
     this.#phase = 'stopping';
     this.#lookAgain(why);
-    await this.#settle('bird', STOP_DEADLINE_MS);
+    await this.#withdrawn(STOP_DEADLINE_MS);
     this.#dependencies.end(EXIT_CONFIG, why);
   }
 
@@ -796,6 +796,9 @@ export class Node {
     this.#evaluate();
     const after = JSON.stringify(this.#effective.members.map((each) => [each.record.name, each.rotation]));
     if (before !== after) this.#reconciler.trigger('a guard let go or took hold');
+    const drawing = this.#plugins.announcement();
+    if (drawing?.announce !== this.#drawing) this.#reconciler.trigger(`floating IPs: ${drawing?.why ?? ''}`);
+    this.#drawing = drawing?.announce;
     this.#auditGuards(heldBefore);
     void this.#pushStatus(false);
     if (this.#phase === 'running' && this.#notifier?.tick() === true) this.#shareFacts();
@@ -1009,6 +1012,7 @@ export class Node {
       ...(this.#rollout.tag !== undefined && { [ROLLOUT_TAG]: this.#rollout.tag }),
       ...(root !== undefined && { [ROOT_TAG]: root }),
       ...(notices !== '' && { [NOTICE_TAG]: notices }),
+      ...(this.#holds() && { [HOLDS_TAG]: HOLDS }),
       ...this.#notifier?.tags,
     };
   }
@@ -1040,7 +1044,15 @@ export class Node {
       maintenance: this.#local.state.maintenance,
       // A node that goes for longer than a restart takes itself out before it ends.
       leaving: this.#phase === 'leaving' || this.#phase === 'left' || this.#phase === 'stopping',
+      holds: this.#holds(),
+      upMs: this.#dependencies.clock.monotonicMs() - this.#startedMs,
     };
+  }
+
+  /** Mode `layer2`: whether the floating IPs are on this machine. */
+  #holds(): boolean {
+    const { mode, addresses } = this.#config.floating;
+    return mode === 'layer2' && addresses.some(isLocal);
   }
 
   /** A certificate that cannot be read leaves the former one in use. */
@@ -1249,10 +1261,15 @@ export class Node {
   }
 
   async #leaveEdge(progress: (step: Progress) => void): Promise<void> {
-    if (!(await this.#settle('bird', 10_000))) {
+    if (!(await this.#withdrawn(10_000))) {
+      if (announces(this.#config))
+        throw this.#leaveRefused(
+          'BIRD does not confirm that the floating IP is withdrawn here',
+          'systemctl status bird; then leave again',
+        );
       throw this.#leaveRefused(
-        'BIRD does not confirm that the floating IP is withdrawn here',
-        'systemctl status bird; then leave again',
+        `the floating IP cannot be taken off ${floatingDevice(this.#config)}`,
+        'bornemisza plan says why; then leave again',
       );
     }
     progress({ message: 'nothing new comes here; waiting for what is under way' });
@@ -1298,10 +1315,10 @@ export class Node {
     );
   }
 
-  /** @returns whether the plugin has nothing left to do */
-  async #settle(plugin: string, deadlineMs: number): Promise<boolean> {
+  /** @returns whether those that draw the floating IP have nothing left to do */
+  async #withdrawn(deadlineMs: number): Promise<boolean> {
     const untilMs = this.#dependencies.clock.monotonicMs() + deadlineMs;
-    while (!this.#reconciler.converged(plugin)) {
+    while (!this.#reconciler.converged('bird') || !this.#reconciler.converged('layer2')) {
       if (this.#dependencies.clock.monotonicMs() > untilMs) return false;
       await pause(20);
     }
@@ -1554,7 +1571,7 @@ function readAtStartOnly(before: Config, after: Config): string[] {
     '[node]': config.node,
     '[network]': config.network,
     '[membership]': config.membership,
-    '[floating] mode': config.floating.mode === 'off',
+    '[floating] mode': announces(config) || config.floating.mode,
     '[floating] device': config.floating.device,
     '[couchdb] http_port': config.couchdb.http_port,
     '[log]': config.log,

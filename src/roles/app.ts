@@ -1,7 +1,11 @@
 import type { Health } from '../daemon/membership/types.ts';
 import type { BirdDesired } from '../plugins/bird/desired.ts';
 import type { AppHaproxy, Certificates, Duty, PeerGroup } from '../plugins/haproxy/desired.ts';
+import type { Layer2Desired } from '../plugins/layer2/desired.ts';
 import type { EffectiveMember, EffectiveView, Rotation } from './effective.ts';
+import { type Holding, holdingOf } from './holder.ts';
+
+export type FloatingMode = 'off' | 'bgp' | 'ranked' | 'layer2';
 
 /** What of the configuration an app node's policy needs. */
 export interface AppRoleConfig {
@@ -15,7 +19,8 @@ export interface AppRoleConfig {
   /** The db nodes' door for app nodes. */
   readonly dbDoorPort: number;
   readonly floating: {
-    readonly mode: 'off' | 'bgp' | 'ranked';
+    readonly mode: FloatingMode;
+    /** Carries them: a device of their own, or the public one in mode `layer2`. */
     readonly device: string;
     readonly addresses: readonly string[];
   };
@@ -36,6 +41,10 @@ export interface AppSituation {
   readonly maintenance: boolean;
   /** Leaving, stopping or shutting down: duty ends before the process does. */
   readonly leaving: boolean;
+  /** The floating IPs are on this node's public device. Mode `layer2` only. */
+  readonly holds: boolean;
+  /** Since the daemon's start. */
+  readonly upMs: number;
 }
 
 export interface AppInput {
@@ -53,14 +62,26 @@ export interface Announcement {
 export function appDesired(input: AppInput): {
   readonly haproxy: AppHaproxy;
   readonly bird: BirdDesired | undefined;
+  readonly layer2: Layer2Desired | undefined;
   readonly announcement: Announcement;
 } {
-  const announcement = announcementOf(input);
-  return { haproxy: haproxyOf(input), bird: birdOf(input, announcement), announcement };
+  const announcement = drawnBy(input.config.floating.mode, input);
+  return {
+    haproxy: haproxyOf(input),
+    bird: birdOf(input, announcement),
+    layer2: layer2Of(input, announcement),
+    announcement,
+  };
+}
+
+/** Whether this node draws the floating IP, by the means of its mode. */
+export function drawnBy(mode: FloatingMode, input: Pick<AppInput, 'view' | 'local'>): Holding {
+  const own = announcementOf(input);
+  return mode === 'layer2' ? holdingOf(input, own) : { ...own, rivals: [] };
 }
 
 /**
- * Whether this node draws the floating IP.
+ * Whether this node is fit to draw the floating IP; with BGP, all that are do.
  *
  * The last one standing keeps it though its own check fails, only when every other candidate says *down* itself and
  * is still heard. Not heard is not down. Heard is who the detector, which probes each second, holds alive: the newest
@@ -176,7 +197,12 @@ function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][n
 
 function birdOf({ view, config }: AppInput, { announce, why }: Announcement): BirdDesired | undefined {
   const { mode, device, addresses } = config.floating;
-  if (mode === 'off') return undefined;
+  if (mode === 'off' || mode === 'layer2') return undefined;
   const rank = view.members.find((member) => member.self)?.rank ?? 0;
   return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, announce, why };
+}
+
+function layer2Of({ config }: AppInput, { announce, rivals, why }: Holding): Layer2Desired | undefined {
+  const { mode, device, addresses } = config.floating;
+  return mode === 'layer2' ? { device, addresses, hold: announce, rivals, why } : undefined;
 }

@@ -43,16 +43,17 @@ export const ROOMS: readonly Room[] = [
     reason: `a role is policy: it may import the view's types and each plugin's desired type; ${PURE}`,
   },
   {
-    of: /^src\/plugins\/(contract|files|command)\.ts$/,
-    imports: [/^src\/plugins\/(contract|files|command)\.ts$/],
+    of: /^src\/plugins\/(contract|files|command|ip)\.ts$/,
+    imports: [/^src\/plugins\/(contract|files|command|ip)\.ts$/],
     packages: [/^node:/],
-    reason: 'the plugin contract and its two tools stand on nothing of ours',
+    reason: 'the plugin contract and its tools stand on nothing of ours',
   },
-  ...['haproxy', 'couchdb', 'bird'].map(
+  ...['haproxy', 'couchdb', 'bird', 'layer2'].map(
     (name): Room => ({
       of: new RegExp(`^src/plugins/${name}/`),
-      imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/(contract|files|command)\.ts$/],
-      reason: 'a plugin may import contract, files and command; never the daemon, a role or another plugin',
+      imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/(contract|files|command|ip)\.ts$/],
+      reason:
+        'a plugin may import contract, files, command and ip; never the daemon, a role or another plugin',
     }),
   ),
   {

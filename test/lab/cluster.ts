@@ -8,8 +8,8 @@ export type ClusterOptions = Omit<LabOptions, 'hosts'> & {
   readonly app?: number;
   readonly db?: number;
   readonly both?: number;
-  /** Announce the floating IPs by BGP. Default true. */
-  readonly floating?: boolean;
+  /** Draw the floating IPs by BGP, by layer 2, or not at all. Default true: BGP. */
+  readonly floating?: boolean | 'layer2';
   /** Installs the package, where the lab has one, on a host that has no file of the project. Default: rpm, without its requirements. */
   readonly install?: (host: Host) => Promise<void>;
   /** Said as each stage begins, for people who wait. */
@@ -227,8 +227,10 @@ export class Cluster {
 
   #setUp(host: Host, role: Role): string[] {
     const own = ['--host', host.name, '--private-address', host.privateAddress];
-    if (role === 'db' || this.#options.floating === false) return own;
-    return [...own, '--floating-ip', this.lab.floatingAddresses.join(','), '--floating-mode', 'bgp'];
+    const { floating } = this.#options;
+    if (role === 'db' || floating === false) return own;
+    const mode = floating === 'layer2' ? 'layer2' : 'bgp';
+    return [...own, '--floating-ip', this.lab.floatingAddresses.join(','), '--floating-mode', mode];
   }
 
   async #begin(host: Host, role: Role): Promise<Instance> {

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { access, readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config.ts';
+import { announces, type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
@@ -38,6 +38,7 @@ export async function checkRole(of: Host, role: Role, root: string): Promise<Che
     await ports(looking, config),
     await haproxyConfig(looking),
     ...(await birdConfig(looking, config)),
+    ...(await layer2(looking, config)),
   ];
 }
 
@@ -133,7 +134,8 @@ async function certificate(file: string, area: Area, role: Role): Promise<Check>
 
 async function units({ role, host, root, area }: Looking, config: Config | undefined): Promise<Check[]> {
   if (root !== '') return [area.ok('units', 'not looked at, as paths lie under --root')];
-  return checkUnits(host, unitsOf(role, config !== undefined && config.floating.mode !== 'off'));
+  const mode = role === 'app' ? config?.floating.mode : undefined;
+  return checkUnits(host, unitsOf(role, mode ?? 'off'));
 }
 
 function privateAddress({ host, area }: Looking, config: Config): Check {
@@ -245,7 +247,7 @@ function alert(text: string): string {
 }
 
 async function birdConfig({ host, paths, area }: Looking, config: Config): Promise<Check[]> {
-  if (config.role !== 'app' || config.floating.mode === 'off') return [];
+  if (config.role !== 'app' || !announces(config)) return [];
   const file = join(dirname(paths.birdFragments), 'bird.conf');
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => error);
   if (text instanceof Error) {
@@ -275,6 +277,34 @@ async function birdConfig({ host, paths, area }: Looking, config: Config): Promi
       'bird.conf',
       `refused: ${(said.stderr + said.stdout).trim().split('\n')[0] ?? ''}`,
       `correct ${file}, then birdc configure`,
+    ),
+  ];
+}
+
+/** Without BGP the floating IPs are taken by ARP, which takes a program and a right that no other mode needs. */
+async function layer2({ host, root, area }: Looking, config: Config): Promise<Check[]> {
+  if (config.role !== 'app' || config.floating.mode !== 'layer2') return [];
+  const { code } = await host.run('arping', ['-V']);
+  if (code === -1)
+    return [
+      area.fail(
+        'arping',
+        'arping is not installed: no floating IP is taken',
+        'dnf install iputils (or apt-get install iputils-arping)',
+      ),
+    ];
+  if (root !== '') return [area.ok('arping', 'is there')];
+  const unit = await host.run('systemctl', [
+    'show',
+    '--property=AmbientCapabilities',
+    'bornemisza@app.service',
+  ]);
+  if (unit.stdout.includes('cap_net_raw')) return [area.ok('arping', 'is there, and the daemon may use it')];
+  return [
+    area.fail(
+      'arping',
+      'the daemon may not speak ARP (CAP_NET_RAW): no floating IP is taken',
+      'write /etc/systemd/system/bornemisza@app.service.d/layer2.conf as docs/install.md has it, systemctl daemon-reload, systemctl restart bornemisza@app',
     ),
   ];
 }

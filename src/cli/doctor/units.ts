@@ -1,3 +1,4 @@
+import type { Config } from '../../daemon/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import type { Host } from '../io.ts';
 import { type Area, areaOf, type Check } from './check.ts';
@@ -14,8 +15,8 @@ interface Wanted {
   readonly package?: string;
 }
 
-/** @param floating whether role app announces floating addresses */
-export function unitsOf(role: Role, floating: boolean): readonly Wanted[] {
+/** @param floating how role app draws its floating addresses */
+export function unitsOf(role: Role, floating: Config['floating']['mode']): readonly Wanted[] {
   const area = areaOf(role);
   const own: Wanted[] = [
     { unit: `bornemisza@${role}`, area, boot: 'too' },
@@ -25,8 +26,9 @@ export function unitsOf(role: Role, floating: boolean): readonly Wanted[] {
     const lost = 'CouchDB is not restarted when a setting of it changes';
     own.push({ unit: 'couchdb', area, package: 'couchdb' });
     own.push({ unit: 'bornemisza-couchdb-restart.path', area, lost });
-  } else if (floating) {
-    own.push({ unit: 'bird', area, package: 'bird' }, { unit: 'bornemisza-deadman', area });
+  } else if (floating !== 'off') {
+    if (floating !== 'layer2') own.push({ unit: 'bird', area, package: 'bird' });
+    own.push({ unit: 'bornemisza-deadman', area });
   }
   return own;
 }

@@ -12,7 +12,7 @@ export interface Settings {
   readonly publicDevice: string | undefined;
   /** The founder's certificate with its key in one PEM file; undefined: one signed by the cluster's CA. */
   readonly certificate: string | undefined;
-  readonly floatingMode: 'off' | 'bgp' | 'ranked';
+  readonly floatingMode: 'off' | 'bgp' | 'ranked' | 'layer2';
   readonly floatingAddresses: readonly string[];
   readonly couchdbCopies: number | undefined;
   readonly couchdbRanges: number | undefined;
@@ -61,7 +61,8 @@ function appPart(settings: Settings): string[] {
       : 'certificate = ' + quote(settings.certificate),
     '',
     '[floating]',
-    '# off, bgp (every healthy app node announces) or ranked (the first in order of admission wins). The same on all app nodes.',
+    '# off, bgp (every healthy app node announces), ranked (the first in order of admission wins), or layer2 (one node holds them on',
+    '# its public device: for providers without BGP). The same on all app nodes.',
     'mode = ' + quote(settings.floatingMode),
     `addresses = [${settings.floatingAddresses.map(quote).join(', ')}]`,
     '',

@@ -16,6 +16,7 @@ import {
   defaultRouteDevice,
   nameNode,
 } from './discover.ts';
+import { layer2Step } from './layer2.ts';
 import type { SetupOptions } from './options.ts';
 import { ensureAccounts, ensureDirectory, type Ids, readAccounts } from './owners.ts';
 import type { Step } from './steps.ts';
@@ -53,7 +54,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
     );
   }
   await refuseWhileRunning(role, root);
-  const { pathsFor } = await import('../../daemon/config.ts');
+  const { announces, pathsFor } = await import('../../daemon/config.ts');
   const paths = pathsFor(role, root);
   const addresses = addressesOf(io.host.interfaces());
   const { text, present } = await configurationText(io, options, wanted, paths, addresses);
@@ -86,9 +87,10 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
       ...(root === '' ? [accountsStep(io)] : []),
       directoriesStep(paths, role, root),
       configStep(paths.config, text, present, root),
-      ...(role === 'app' && config.floating.mode !== 'off'
+      ...(role === 'app' && announces(config)
         ? [await birdStep(io, options, { paths, root, config, routerId: upstreamAddress })]
         : []),
+      ...(role === 'app' && config.floating.mode === 'layer2' ? [await layer2Step(io, options, root)] : []),
     ],
     owner: async () => (root === '' ? (await readAccounts()).users.get('bornemisza') : undefined),
   };

@@ -11,7 +11,7 @@ export interface SetupOptions extends CommonOptions {
   readonly publicDevice?: string;
   readonly certificate?: string;
   readonly floatingIp?: readonly string[];
-  readonly floatingMode?: 'off' | 'bgp' | 'ranked';
+  readonly floatingMode?: 'off' | 'bgp' | 'ranked' | 'layer2';
   readonly bgpNeighbor?: string;
   readonly bgpAs?: number;
   readonly bgpLocalAs?: number;
@@ -33,8 +33,8 @@ export function addSetupOptions(command: Command): Command {
     .addOption(
       new Option(
         '--floating-mode <mode>',
-        'role app: how they are announced (default: bgp with --floating-ip, else off)',
-      ).choices(['off', 'bgp', 'ranked']),
+        'role app: how they are drawn; layer2 where the provider has no BGP (default: bgp with --floating-ip, else off)',
+      ).choices(['off', 'bgp', 'ranked', 'layer2']),
     )
     .option(
       '--bgp-neighbor <address>',

@@ -4,6 +4,7 @@ import type { Paths } from '../../daemon/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
+import { DROP_IN } from './layer2.ts';
 
 /** A stop drains for as long as the unit allows, 30 s. */
 const STOP_TIMEOUT_MS = 60_000;
@@ -57,6 +58,7 @@ export async function wipe(
     say(`stopped for good: ${units.join(', ')}`);
   }
   for (const path of [paths.state, ...(await ownConfig(paths))]) await remove(path, say);
+  if (role === 'app') await rm(`${root}${DROP_IN}`, { force: true });
   for (const directory of [
     paths.haproxyFiles,
     ...(role === 'app' ? [paths.birdFragments] : [paths.couchdbFiles, paths.couchdbData]),

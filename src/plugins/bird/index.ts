@@ -1,10 +1,10 @@
 import { stat } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
-import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { runCommand } from '../command.ts';
 import { type Plugin, PluginError } from '../contract.ts';
 import { readIfOurs, replaceFile, type Staged, stageFile } from '../files.ts';
+import { addressesNow, removeAddress } from '../ip.ts';
 import {
   birdNotRunning,
   type BirdProtocol,
@@ -14,7 +14,7 @@ import {
   tell,
 } from './control.ts';
 import type { BirdDesired } from './desired.ts';
-import { addAddress, addDevice, raiseDevice, readDevices, removeAddress } from './device.ts';
+import { addAddress, addDevice, raiseDevice, readDevices } from './device.ts';
 import {
   type BirdChange,
   type BirdObserved,
@@ -291,16 +291,6 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
 }
 
 const WATCHED = ['an address of this host changed', 'the fragment for BIRD changed'];
-
-/** getifaddrs: one system call, no process. A device that is down doesn't appear. */
-function addressesNow(): string {
-  return Object.entries(networkInterfaces())
-    .flatMap(([device, all = []]) =>
-      all.filter(({ family }) => family === 'IPv4').map(({ address }) => `${device} ${address}`),
-    )
-    .sort()
-    .join(', ');
-}
 
 function runningBird(protocols: readonly BirdProtocol[]): RunningBird {
   const floating = protocols.find((protocol) => protocol.name === PROTOCOL);

@@ -312,7 +312,7 @@ function systemd(
 t.test('every unit that a node needs is asked for, in one question', async (t) => {
   const asked: string[] = [];
   const host = systemd({}, asked);
-  const wanted = [...unitsOf('app', true), ...unitsOf('db', true), ...unitsOfHost()];
+  const wanted = [...unitsOf('app', 'bgp'), ...unitsOf('db', 'off'), ...unitsOfHost()];
   const checks = await checkUnits(host, wanted);
   t.same(
     checks.filter(({ state }) => state !== 'ok'),
@@ -332,14 +332,19 @@ t.test('every unit that a node needs is asked for, in one question', async (t) =
     'bornemisza-upgrade.path',
   ]);
   t.same(
-    unitsOf('app', false).map(({ unit }) => unit),
+    unitsOf('app', 'off').map(({ unit }) => unit),
     ['bornemisza@app', 'bornemisza-haproxy@app'],
     'without floating addresses nothing of BIRD',
+  );
+  t.same(
+    unitsOf('app', 'layer2').map(({ unit }) => unit),
+    ['bornemisza@app', 'bornemisza-haproxy@app', 'bornemisza-deadman'],
+    'without BGP the switch alone',
   );
 });
 
 t.test('a unit that is not as it should be is told with what it costs and how to mend it', async (t) => {
-  const all = [...unitsOf('app', true), ...unitsOf('db', true), ...unitsOfHost()];
+  const all = [...unitsOf('app', 'bgp'), ...unitsOf('db', 'off'), ...unitsOfHost()];
   const cases: readonly (readonly [string, Readonly<Record<string, string>>, Partial<Check> & object])[] = [
     [
       'bornemisza-upgrade.path',

@@ -1,6 +1,7 @@
 import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
+import { DROP_IN, DROP_IN_TEXT } from '../../../src/cli/setup/layer2.ts';
 import { pathsFor } from '../../../src/daemon/config.ts';
 import { parseConfig } from '../../../src/daemon/config.ts';
 import { peerIdOf } from '../../../src/daemon/identity/node-key.ts';
@@ -159,6 +160,33 @@ t.test('values that would break out of a file are refused', async (t) => {
     t.notMatch(err, 'unexpected');
   }
   t.same(await readdir(root), []);
+});
+
+t.test('without BGP the daemon gets its right to ARP, once, and BIRD is left alone', async (t) => {
+  const root = await place(t);
+  const layer2 = ['--floating-ip', '203.0.113.10', '--floating-mode', 'layer2'];
+  const bgp = ['--bgp-neighbor', '169.254.169.254', '--bgp-as', '64515', '--bgp-local-as', '65001'];
+  const refused = await init(root, ...layer2, ...bgp);
+  t.equal(refused.code, 2);
+  t.match(refused.err, /layer2 takes no option about BGP/);
+  t.same(await readdir(root), []);
+
+  const { code, out, err } = await init(root, ...layer2);
+  t.equal(code, 0, err);
+  t.match(out, /floating +203\.0\.113\.10 by layer2/);
+  t.match(out, /layer2\.conf: the daemon may speak ARP \(CAP_NET_RAW\)/);
+  t.notMatch(out, 'bird.conf');
+  t.equal(await readFile(`${root}${DROP_IN}`, 'utf8'), DROP_IN_TEXT);
+  const byHand = await readFile(new URL('../../../docs/install.md', import.meta.url), 'utf8');
+  const settings = DROP_IN_TEXT.replace(/^#.*\n/, '')
+    .replaceAll(/^/gm, '    ')
+    .trimEnd();
+  t.ok(byHand.includes(settings), 'the document says the same');
+  t.match(parseConfig(await read(root, 'etc/bornemisza/app.toml'), 'app', 'x'), {
+    network: { public_device: 'eth0' },
+    floating: { mode: 'layer2', addresses: ['203.0.113.10'] },
+  });
+  t.match((await init(root, '--reset', ...layer2)).out, /layer2\.conf.*\(there already\)/);
 });
 
 t.test('setting up for real takes root', async (t) => {

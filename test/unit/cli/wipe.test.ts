@@ -1,6 +1,7 @@
 import { access, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
+import { DROP_IN } from '../../../src/cli/setup/layer2.ts';
 import { wipe } from '../../../src/cli/setup/wipe.ts';
 import { pathsFor } from '../../../src/daemon/config.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
@@ -76,13 +77,15 @@ t.test(
   },
 );
 
-t.test('an app node takes what BIRD announces with it, and no data', async (t) => {
+t.test('an app node takes what BIRD announces and its right to ARP with it, and no data', async (t) => {
   const root = await machine(t);
+  await put(`${root}${DROP_IN}`);
   await leaving(t, 'app', root);
   t.equal((await runCli(['leave', '--wipe', '--root', root])).code, 0);
   const app = pathsFor('app', root);
   t.notOk(await isThere(app.state));
   t.same(await readdir(app.birdFragments), []);
+  t.notOk(await isThere(`${root}${DROP_IN}`));
   t.ok(await isThere(join(app.couchdbData, 'data/shards/00/x.couch')));
 });
 

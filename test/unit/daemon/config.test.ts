@@ -118,6 +118,21 @@ const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])
     /floating\.addresses: addresses must name at least one/,
   ],
   [
+    'layer 2 without a public device',
+    `${LEAST}[floating]\nmode = "layer2"\naddresses = ["203.0.113.10"]\n`,
+    /network\.public_device is missing: with floating\.mode "layer2"/,
+  ],
+  [
+    'layer 2 on the private device',
+    `${LEAST}public_device = "eth1"\n[floating]\nmode = "layer2"\naddresses = ["203.0.113.10"]\n`,
+    /network\.public_device must not be network\.private_device/,
+  ],
+  [
+    'layer 2 on a device for BGP',
+    `${LEAST}public_device = "eth0"\n[floating]\nmode = "layer2"\naddresses = ["203.0.113.10"]\ndevice = "float"\n`,
+    /floating\.device: is for BGP/,
+  ],
+  [
     'CouchDB on the listener of role app',
     `${LEAST}[couchdb]\nhttp_port = 5984\n`,
     /couchdb\.http_port: must not be 5984/,

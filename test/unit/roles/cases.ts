@@ -69,7 +69,14 @@ const config: AppRoleConfig = {
   services: [{ name: 'api', port: 3000, prefix: '/api', healthPath: '/healthz', local: true }],
 };
 
-export const well: AppSituation = { health: 'up', edgeAnswers: true, maintenance: false, leaving: false };
+export const well: AppSituation = {
+  health: 'up',
+  edgeAnswers: true,
+  maintenance: false,
+  leaving: false,
+  holds: false,
+  upMs: 60_000,
+};
 
 export function appInput(
   members: readonly EffectiveMember[],

@@ -1,0 +1,12 @@
+/** Whether this node holds the floating IPs on its public device, for providers without BGP. Data only. */
+export interface Layer2Desired {
+  /** The public device. */
+  readonly device: string;
+  /** IPv4 addresses, held all together. */
+  readonly addresses: readonly string[];
+  readonly hold: boolean;
+  /** Other nodes that say they hold them. When the last one lets go, the neighbours are told anew who has them. */
+  readonly rivals: readonly string[];
+  /** Why it is held or not, for the audit trail. */
+  readonly why: string;
+}

@@ -1,0 +1,176 @@
+import { runCommand } from '../command.ts';
+import { type Plugin, PluginError } from '../contract.ts';
+import { addressesNow, ip, ipFailed, removeAddress } from '../ip.ts';
+import type { Layer2Desired } from './desired.ts';
+import { labelOf, type Layer2Change, type Layer2Observed, parseAddresses, planLayer2 } from './plan.ts';
+
+export interface Layer2Options {
+  readonly device: string;
+  /** How often addresses are looked at. Default 500. */
+  readonly watchIntervalMs?: number;
+}
+
+export interface Layer2Checkpoint {
+  /** Addresses that this run took. */
+  readonly taken: readonly { readonly device: string; readonly address: string }[];
+}
+
+/** Two questions, each with a second for the answer: one lost frame must not make a second holder. */
+const PROBE = ['-D', '-f', '-c', '2', '-w', '2'];
+/** Twice, a second apart, for neighbours that miss a frame. */
+const TELL = ['-c', '2', '-w', '1'];
+const ARPING_TIMEOUT_MS = 5000;
+/** While another machine has the address: how often it is asked whether it still does. */
+const ASK_AGAIN_MS = 2000;
+
+/** The one writer of the floating IPs on the public device, where no BGP draws them. */
+export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer2Change, Layer2Checkpoint> {
+  readonly name = 'layer2';
+  readonly #options: Layer2Options;
+  #told: string | undefined;
+  #refused = false;
+  #endWatch: (() => void) | undefined;
+
+  constructor(options: Layer2Options) {
+    this.#options = options;
+  }
+
+  async observe(signal: AbortSignal): Promise<Layer2Observed> {
+    const { device } = this.#options;
+    const { stdout, complaint } = await ip(['-j', 'addr', 'show', 'dev', device], signal);
+    if (complaint !== undefined) throw ipFailed(`look at ${device}`, complaint);
+    return { addresses: parseAddresses(stdout, device), told: this.#told };
+  }
+
+  plan(desired: Layer2Desired, observed: Layer2Observed): Layer2Change[] {
+    this.#refused &&= desired.hold;
+    return planLayer2(desired, observed);
+  }
+
+  /** Nothing is taken while anybody else on the wire answers for any of the addresses. */
+  async validate(changes: readonly Layer2Change[], signal: AbortSignal): Promise<void> {
+    const takes = changes.filter((change) => change.kind === 'take');
+    this.#refused = false;
+    await Promise.all(takes.map(({ device, address }) => this.#probe(device, address, signal)));
+  }
+
+  async apply(changes: readonly Layer2Change[], signal: AbortSignal): Promise<Layer2Checkpoint> {
+    const taken: { device: string; address: string }[] = [];
+    for (const change of changes) {
+      switch (change.kind) {
+        case 'give-up':
+          this.#told = undefined;
+          await removeAddress(change.device, change.address, signal);
+          break;
+        case 'take':
+          await take(change.device, change.address, signal);
+          taken.push(change);
+          break;
+        case 'tell':
+          await Promise.all(
+            change.addresses.flatMap((address) =>
+              // Requests and answers: some neighbours heed only one of the two (RFC 5227, 3).
+              ['-U', '-A'].map((form) =>
+                arping([form, ...TELL, '-I', change.device, '-s', address, address], signal),
+              ),
+            ),
+          );
+          this.#told = change.word;
+      }
+    }
+    return { taken };
+  }
+
+  async verify(desired: Layer2Desired, signal: AbortSignal): Promise<void> {
+    const left = this.plan(desired, await this.observe(signal));
+    if (left.length === 0) return;
+    throw new PluginError({
+      code: 'layer2-not-as-planned',
+      message: `after the changes ${desired.device} still differs: ${left
+        .slice(0, 3)
+        .map((change) => change.summary)
+        .join('; ')}`,
+      next: `see \`ip addr show dev ${desired.device}\`: does another program change it?`,
+      outcome: 'retry',
+      stateChanged: true,
+    });
+  }
+
+  /** Rather no holder than two: what was taken is given back. */
+  async rollback({ taken }: Layer2Checkpoint, signal: AbortSignal): Promise<void> {
+    for (const { device, address } of taken) await removeAddress(device, `${address}/32`, signal);
+    this.#told = undefined;
+  }
+
+  async close(): Promise<void> {
+    this.#endWatch?.();
+  }
+
+  /** Looks twice a second at the addresses of this host; and asks again, each two seconds, for what another one had. */
+  watch(changed: (what: string) => void): () => void {
+    this.#endWatch?.();
+    let last = addressesNow();
+    let refusedAtMs = 0;
+    const timer = setInterval(() => {
+      const now = addressesNow();
+      if (now !== last) changed('an address of this host changed');
+      last = now;
+      if (!this.#refused) {
+        refusedAtMs = performance.now();
+      } else if (performance.now() - refusedAtMs >= ASK_AGAIN_MS) {
+        refusedAtMs = performance.now();
+        changed('the floating IP may be free');
+      }
+    }, this.#options.watchIntervalMs ?? 500);
+    this.#endWatch = () => clearInterval(timer);
+    return this.#endWatch;
+  }
+
+  async #probe(device: string, address: string, signal: AbortSignal): Promise<void> {
+    const { code, stdout } = await arping([...PROBE, '-I', device, address], signal);
+    if (code === 0) return;
+    const other = /\[([0-9A-F:]{17})\]/i.exec(stdout)?.[1];
+    if (other === undefined) throw arpingFailed(`ask on ${device} who has ${address}`, stdout);
+    this.#refused = true;
+    throw new PluginError({
+      code: 'layer2-address-taken',
+      message: `${address} is not taken on ${device}: ${other} answers for it there`,
+      next: `find that machine (\`bornemisza members\`; \`ip neigh\`): as long as it serves nothing has to be done; else take ${address} off it. It is asked again each two seconds`,
+      outcome: 'retry',
+      stateChanged: false,
+    });
+  }
+}
+
+async function take(device: string, address: string, signal: AbortSignal): Promise<void> {
+  const args = ['addr', 'replace', `${address}/32`, 'dev', device, 'label', labelOf(device)];
+  const { complaint } = await ip(args, signal);
+  if (complaint !== undefined) throw ipFailed(`put ${address} on ${device}`, complaint);
+}
+
+/** @returns code 0: nobody answered (when probing), or it was sent; 1: somebody did, or the device is down */
+async function arping(
+  args: readonly string[],
+  signal: AbortSignal,
+): Promise<{ readonly code: number; readonly stdout: string }> {
+  const { code, stdout, stderr } = await runCommand('arping', args, {
+    timeoutMs: ARPING_TIMEOUT_MS,
+    signal,
+    missingNext: 'install it: `dnf install iputils` (Debian: iputils-arping)',
+  });
+  if (code !== 0 && code !== 1) throw arpingFailed(`run arping ${args.join(' ')}`, stderr);
+  return { code, stdout };
+}
+
+function arpingFailed(what: string, said: string): PluginError {
+  const permitted = !/not permitted/.test(said);
+  return new PluginError({
+    code: permitted ? 'layer2-arp-failed' : 'layer2-arp-not-permitted',
+    message: `cannot ${what}: ${said.trim().split('\n')[0]?.slice(0, 200)}`,
+    next: permitted
+      ? 'is the device up? see `ip link` and `bornemisza doctor`'
+      : 'the daemon needs CAP_NET_RAW in this mode: /etc/systemd/system/bornemisza@app.service.d/layer2.conf, see docs/install.md',
+    outcome: 'retry',
+    stateChanged: false,
+  });
+}

@@ -1,0 +1,87 @@
+import type { PlannedChange } from '../contract.ts';
+import { parseLinks } from '../ip.ts';
+import type { Layer2Desired } from './desired.ts';
+
+export interface HeldAddress {
+  /** With its prefix length, e.g. `192.0.2.7/32`. */
+  readonly address: string;
+  /** Put there by us: it bears our label. */
+  readonly ours: boolean;
+}
+
+export interface Layer2Observed {
+  /** IPv4 addresses of the public device. */
+  readonly addresses: readonly HeldAddress[];
+  /** What the neighbours were last told by this process, see {@link wordOf}; undefined: nothing yet. */
+  readonly told: string | undefined;
+}
+
+/** In the order in which they are made. */
+export type Layer2Change = PlannedChange &
+  (
+    | { readonly kind: 'give-up'; readonly device: string; readonly address: string }
+    | { readonly kind: 'take'; readonly device: string; readonly address: string }
+    | {
+        readonly kind: 'tell';
+        readonly device: string;
+        readonly addresses: readonly string[];
+        readonly word: string;
+      }
+  );
+
+/** Marks our addresses in the kernel, so that one that left the configuration is found after a restart too. 15 characters at most. */
+export function labelOf(device: string): string {
+  return `${device.slice(0, 12)}:bm`;
+}
+
+/** Reads `ip -j addr show dev DEVICE`. */
+export function parseAddresses(json: string, device: string): HeldAddress[] {
+  return parseLinks(json)
+    .flatMap(({ addr_info = [] }) => addr_info)
+    .filter(({ family, local }) => family === 'inet' && local !== undefined)
+    .map(({ local, prefixlen, label }) => ({
+      address: `${local}/${prefixlen}`,
+      ours: label === labelOf(device),
+    }));
+}
+
+/** What the neighbours are told once. It changes with who else claims the addresses, so that the last word is the holder's. */
+export function wordOf({ addresses, rivals }: Layer2Desired): string {
+  return `${[...addresses].sort().join()} beside ${[...rivals].sort().join()}`;
+}
+
+/** The difference between what should be and what is. Pure. */
+export function planLayer2(desired: Layer2Desired, observed: Layer2Observed): Layer2Change[] {
+  const { device, hold, why } = desired;
+  const wanted = [...new Set(desired.addresses)].sort();
+  const has = (address: string): boolean =>
+    observed.addresses.some((each) => each.address.startsWith(`${address}/`));
+  const surplus = observed.addresses.filter(({ address, ours }) => {
+    const named = wanted.includes(address.replace(/\/.*/, ''));
+    return named ? !hold : ours;
+  });
+  const changes: Layer2Change[] = surplus.map(({ address }) => ({
+    kind: 'give-up',
+    device,
+    address,
+    summary: `${address}: given up on ${device} (${why})`,
+  }));
+  if (!hold) return changes;
+  for (const address of wanted.filter((each) => !has(each)))
+    changes.push({
+      kind: 'take',
+      device,
+      address,
+      summary: `${address}/32: taken on ${device} (${why})`,
+    });
+  const word = wordOf(desired);
+  if (observed.told !== word || changes.some(({ kind }) => kind === 'take'))
+    changes.push({
+      kind: 'tell',
+      device,
+      addresses: wanted,
+      word,
+      summary: `${wanted.join(', ')}: the neighbours on ${device} are told that they are here`,
+    });
+  return changes;
+}

@@ -1,0 +1,90 @@
+import type { Announcement, AppSituation } from './app.ts';
+import type { EffectiveMember, EffectiveView } from './effective.ts';
+
+/**
+ * Who holds the floating IPs on its public device, where no BGP draws them. Each node decides for itself, from its own
+ * view; nodes with the same view decide the same, and at most one of them holds.
+ */
+
+/** In the record of a node that has them on its device. */
+export const HOLDS_TAG = 'floating';
+export const HOLDS = 'held';
+
+/** A daemon that comes back finds its peers in a second or two; one that finds none by then is cut off. */
+const KEEP_UNSYNCED_MS = 10_000;
+
+export interface HolderInput {
+  readonly view: EffectiveView;
+  readonly local: AppSituation;
+}
+
+export interface Holding extends Announcement {
+  /** Names of others that say they hold. */
+  readonly rivals: readonly string[];
+  readonly why: string;
+}
+
+/** @param own whether this node would announce if there were BGP: its own fitness, and the last one standing */
+export function holdingOf({ view, local }: HolderInput, own: Announcement): Holding {
+  const others = view.members.filter((member) => !member.self);
+  const rivals = others
+    .filter((member) => member.state === 'alive' && claims(member))
+    .map(({ record }) => record.name);
+  const decided = (announce: boolean, why: string): Holding => ({ announce, rivals, why });
+  if (!own.announce) return decided(false, own.why);
+  if (!view.synced) {
+    const keep = local.holds && local.upMs < KEEP_UNSYNCED_MS;
+    return decided(keep, keep ? 'held before the start' : 'no other node was heard since the start');
+  }
+  // A suspicion takes nothing from a holder and gives nothing to another: who is cut off lets go before the rest takes.
+  const heard = view.members.filter(
+    ({ self, state }) => self || state === 'alive' || (local.holds && state === 'suspect'),
+  );
+  const counted = view.members.filter(({ self, state }) => self || state !== 'left');
+  if (2 * heard.length <= counted.length)
+    return decided(false, `hears ${heard.length} of ${counted.length} nodes, itself included: no majority`);
+  const first = others
+    .filter(isCandidate)
+    .map(standingOf)
+    .concat(standingOfSelf(view, local))
+    .sort(byStanding)[0];
+  if (first === undefined || first.self) return decided(true, local.holds ? 'it has them' : 'first in line');
+  return decided(false, `${first.name} ${first.holds ? 'has them' : 'is before this node'}`);
+}
+
+interface Standing {
+  readonly name: string;
+  readonly self: boolean;
+  readonly up: boolean;
+  readonly holds: boolean;
+  readonly rank: number;
+}
+
+/** Who is well, then who has them already (nothing moves without need), then the order of admission. */
+function byStanding(one: Standing, other: Standing): number {
+  return (
+    Number(other.up) - Number(one.up) || Number(other.holds) - Number(one.holds) || one.rank - other.rank
+  );
+}
+
+function isCandidate(member: EffectiveMember): boolean {
+  const { record, state } = member;
+  if (record.role !== 'app' || record.maintenance) return false;
+  if (record.goodbye !== undefined && record.goodbye.kind !== 'restart') return false;
+  if (record.services.some(({ name, health }) => name === 'haproxy' && health === 'down')) return false;
+  return state === 'alive' || (state === 'suspect' && claims(member));
+}
+
+function claims({ record }: EffectiveMember): boolean {
+  return record.tags[HOLDS_TAG] === HOLDS;
+}
+
+function standingOf(member: EffectiveMember): Standing {
+  const { record, rank } = member;
+  return { name: record.name, self: false, up: record.health === 'up', holds: claims(member), rank };
+}
+
+function standingOfSelf(view: EffectiveView, { health, holds }: AppSituation): Standing {
+  const self = view.members.find((member) => member.self);
+  return { name: self?.record.name ?? '', self: true, up: health === 'up', holds, rank: self?.rank ?? 0 };
+}

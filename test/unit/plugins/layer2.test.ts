@@ -1,0 +1,95 @@
+import t from 'tap';
+import type { Layer2Desired } from '../../../src/plugins/layer2/desired.ts';
+import {
+  type HeldAddress,
+  labelOf,
+  parseAddresses,
+  planLayer2,
+  wordOf,
+} from '../../../src/plugins/layer2/plan.ts';
+
+const desired: Layer2Desired = {
+  device: 'eth0',
+  addresses: ['203.0.113.11', '203.0.113.10'],
+  hold: true,
+  rivals: [],
+  why: 'first in line',
+};
+const word = wordOf(desired);
+const own: HeldAddress = { address: '198.51.100.11/24', ours: false };
+const held = (number: number): HeldAddress => ({ address: `203.0.113.${number}/32`, ours: true });
+const byHand: HeldAddress = { address: '203.0.113.10/24', ours: false };
+
+t.test('the difference between what should be held and what is', async (t) => {
+  const given = { ...desired, hold: false };
+  const rival = { ...desired, rivals: ['app3/app'] };
+  const cases: [string, Layer2Desired, readonly HeldAddress[], string | undefined, string[]][] = [
+    ['nothing is to be done', desired, [own, held(10), held(11)], word, []],
+    [
+      'nothing is held yet',
+      desired,
+      [own],
+      undefined,
+      ['take 203.0.113.10', 'take 203.0.113.11', 'tell 203.0.113.10,203.0.113.11'],
+    ],
+    [
+      'one was taken off by hand',
+      desired,
+      [own, held(10)],
+      word,
+      ['take 203.0.113.11', 'tell 203.0.113.10,203.0.113.11'],
+    ],
+    [
+      'a daemon that has just started',
+      desired,
+      [held(10), held(11)],
+      undefined,
+      ['tell 203.0.113.10,203.0.113.11'],
+    ],
+    ['another one claims it', rival, [held(10), held(11)], word, ['tell 203.0.113.10,203.0.113.11']],
+    ['and lets go', desired, [held(10), held(11)], wordOf(rival), ['tell 203.0.113.10,203.0.113.11']],
+    [
+      'it is given up',
+      given,
+      [own, held(10), held(11)],
+      word,
+      ['give-up 203.0.113.10/32', 'give-up 203.0.113.11/32'],
+    ],
+    ['one that was put there by hand goes as well', given, [own, byHand], word, ['give-up 203.0.113.10/24']],
+    ['it is on nobody’s device', given, [own], undefined, []],
+    [
+      'one of ours that is not configured any more',
+      desired,
+      [own, held(10), held(11), held(12)],
+      word,
+      ['give-up 203.0.113.12/32'],
+    ],
+    ['also where nothing is held', given, [own, held(12)], undefined, ['give-up 203.0.113.12/32']],
+  ];
+  for (const [what, wanted, addresses, told, expected] of cases) {
+    const changes = planLayer2(wanted, { addresses, told });
+    t.same(
+      changes.map(
+        (change) => `${change.kind} ${change.kind === 'tell' ? change.addresses.join() : change.address}`,
+      ),
+      expected,
+      what,
+    );
+  }
+});
+
+t.test('our label tells our addresses from others, and is never longer than the kernel takes', async (t) => {
+  t.equal(labelOf('enp1s0f0np0xyz'), 'enp1s0f0np0x:bm');
+  const json = JSON.stringify([
+    {
+      ifname: 'eth0',
+      addr_info: [
+        { family: 'inet', local: '198.51.100.11', prefixlen: 24, label: 'eth0' },
+        { family: 'inet', local: '203.0.113.10', prefixlen: 32, label: 'eth0:bm' },
+        { family: 'inet6', local: 'fe80::1', prefixlen: 64 },
+      ],
+    },
+  ]);
+  t.same(parseAddresses(json, 'eth0'), [own, held(10)]);
+  t.same(parseAddresses('', 'eth0'), []);
+});
