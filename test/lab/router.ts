@@ -173,6 +173,8 @@ template bgp host {
   passive;
   hold time 240;
   graceful restart off;
+  # Its default refuses a customer that died silently for up to a minute, which would be all that a test of a return sees.
+  error wait time 1, 5;
   ${this.#bfd ? 'bfd yes;' : ''}
   ipv4 { import filter floating; export none; };
 }
