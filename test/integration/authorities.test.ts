@@ -1,9 +1,13 @@
 import t from 'tap';
-import { Cluster, type Instance } from '../lab/cluster.ts';
+import { trustOf, verifyChain } from '../../src/daemon/identity/chain.ts';
+import { Cluster, CLUSTER_NAME, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
-import { PATIENCE_MS } from './cluster-bed.ts';
+import { daemonOf, nextEntry, PATIENCE_MS, serverIs, trailEnd } from './cluster-bed.ts';
 
-/** Further authorities by the recovery bundle, the loss of all of them, and what the removal of one leaves standing. */
+/**
+ * Further authorities by the recovery bundle, another root, the loss of all authorities, and what the removal of one leaves
+ * standing.
+ */
 t.setTimeout(400_000);
 
 const cluster = await Cluster.create({ app: 3, floating: false });
@@ -12,7 +16,8 @@ const [app1, app2, app3] = cluster.instancesOf('app');
 if (app1 === undefined || app2 === undefined || app3 === undefined) throw new Error('three hosts');
 await cluster.settled(PATIENCE_MS);
 /** As `init` wrote it on the first host, taken off that machine by its operator. */
-const bundle = await app1.host.readFile('/root/recovery.txt');
+const oldBundle = await app1.host.readFile('/root/recovery.txt');
+let bundle = oldBundle;
 
 function addAuthority({ host, role }: Instance): Promise<string> {
   return host.must(['bornemisza', 'authority', 'add', '-', '--role', role], { stdin: bundle });
@@ -37,6 +42,102 @@ function authoritiesAre(names: readonly string[], at: readonly Instance[]): Prom
 const warningsAt = async (instance: Instance): Promise<string> =>
   (await cluster.status(instance)).warnings.join('\n');
 
+/** For the daemons' units alone. */
+const DROP_IN = '/etc/systemd/system/bornemisza@app.service.d/clock.conf';
+const HOUR_MS = 3_600_000;
+const CLOCK = '/etc/bornemisza-clock';
+/** The wall clock of a host's daemon from now on, against that of this machine; what measures durations goes on. Whole at any moment. */
+const setClock = ({ host }: Instance, offsetS: number): Promise<string> =>
+  host.must([
+    'sh',
+    '-c',
+    `echo ${offsetS < 0 ? '' : '+'}${offsetS} >${CLOCK}.new && mv ${CLOCK}.new ${CLOCK}`,
+  ]);
+
+t.test('clocks that jump by an hour, one or all, forward and back, harm nobody', async (t) => {
+  const all = [app1, app2, app3];
+  const library = (await app1.host.must(['faketime', '-m', '-f', '+0', 'printenv', 'LD_PRELOAD'])).trim();
+  const environment = {
+    LD_PRELOAD: library,
+    FAKETIME_TIMESTAMP_FILE: CLOCK,
+    FAKETIME_NO_CACHE: '1',
+    FAKETIME_DONT_FAKE_MONOTONIC: '1',
+    FAKETIME_DISABLE_SHM: '1',
+  };
+  const lines = Object.entries(environment).map(([name, value]) => `Environment=${name}=${value}`);
+  for (const each of all) {
+    await setClock(each, 0);
+    await each.host.writeFile(DROP_IN, `[Service]\n${lines.join('\n')}\n`);
+    await each.host.must(['systemctl', 'daemon-reload']);
+    await each.host.restart(daemonOf(each));
+  }
+  await cluster.settled(PATIENCE_MS);
+  const pids = (): Promise<number[]> =>
+    Promise.all(all.map(async (each) => (await each.host.unit(daemonOf(each))).mainPid));
+  const before = await pids();
+  const ends = new Map<Instance, number>();
+  for (const each of all) ends.set(each, await trailEnd(cluster, each));
+
+  /** Sets clocks and waits until each of them is seen to have jumped, and members have talked for some rounds of probes. */
+  const jump = async (offsetS: number, hosts: readonly Instance[]): Promise<void> => {
+    for (const each of hosts) {
+      await setClock(each, offsetS);
+      const end = await trailEnd(cluster, each);
+      await cluster.command(each, ['guards', 'release']);
+      const { at } = await nextEntry(cluster, each, end, ({ summary }) => summary === 'guards released');
+      const off = Date.parse(at) - Date.now() - offsetS * 1000;
+      t.ok(Math.abs(off) < 60_000, `${each.name} writes ${at}`);
+    }
+    const framesOf = async (each: Instance) => (await cluster.status(each)).counters['framesIn'] ?? 0;
+    const talked = await Promise.all(all.map(framesOf));
+    await until(
+      async () => (await Promise.all(all.map(framesOf))).every((now, at) => now > (talked[at] ?? 0) + 8),
+      { deadlineMs: PATIENCE_MS, everyMs: 300, what: 'some rounds of probes' },
+    );
+    await cluster.settled(PATIENCE_MS);
+  };
+  await jump(3600, [app1]);
+  // What an authority signs and promises goes by its own clock.
+  const { expiresAt } = JSON.parse(
+    await cluster.command(app1, ['token', 'create', '--role', 'app', '--ttl', '30m', '--json']),
+  );
+  t.ok(Math.abs(Date.parse(expiresAt) - Date.now() - 1.5 * HOUR_MS) < 60_000, expiresAt);
+  await jump(-3600, [app1]);
+  await jump(3600, all);
+  await jump(-3600, all);
+  t.strictSame(await pids(), before, 'no daemon was started anew');
+
+  // One that starts while its clock is behind all that it has said before.
+  await app2.host.restart(daemonOf(app2));
+  await cluster.settled(PATIENCE_MS);
+  for (const each of all) {
+    await setClock(each, 0);
+    const entries = (await cluster.audit(each)).filter(({ id }) => id > (ends.get(each) ?? 0));
+    const members = entries.filter(({ kind }) => kind === 'member').map(({ summary }) => summary);
+    t.strictSame(
+      members.filter((summary) => /dead|left/.test(summary)),
+      [],
+      each.name,
+    );
+    const ids = entries.map(({ id }) => id);
+    t.strictSame(
+      ids,
+      ids.toSorted((a, b) => a - b),
+      'the trail is in the order of what happened',
+    );
+    t.strictSame(
+      entries.filter(({ result }) => result === 'failed'),
+      [],
+      each.name,
+    );
+    t.notMatch((await cluster.status(each)).warnings.join('\n'), 'certificate');
+    await each.host.must(['rm', DROP_IN]);
+    await each.host.must(['systemctl', 'daemon-reload']);
+    await each.host.restart(daemonOf(each));
+  }
+  await cluster.settled(PATIENCE_MS);
+});
+
 t.test('the last authority does not leave unasked', async (t) => {
   const refused = await app1.host.exec(['bornemisza', 'leave']);
   t.equal(refused.code, 5, refused.stderr);
@@ -56,6 +157,106 @@ t.test('a running member becomes a second authority by the bundle, and everybody
   t.match(await app2.host.must(['bornemisza', 'authority', 'list']), /^app2\/app \*/m);
   t.match(await cluster.command(app2, ['token', 'create', '--role', 'app', '--json']), '"token"');
 });
+
+const rotate = (args: readonly string[], stdin: string) =>
+  app1.host.exec(['bornemisza', 'authority', 'rotate-root', '-', ...args], { stdin });
+const rootsAt = async ({ host, role }: Instance): Promise<string[]> =>
+  trustOf(CLUSTER_NAME, await host.readFile(`/var/lib/bornemisza/${role}/roots.pem`)).roots.map(
+    ({ fingerprint }) => fingerprint,
+  );
+const rootsOf = (text: string): string => /, root ([0-9a-f]{64})\.$/m.exec(text)?.[1] ?? 'none';
+/** Whether what a node shows hangs on the newest root that it holds. */
+const isOnNewest = async ({ host, role }: Instance): Promise<boolean> => {
+  const directory = `/var/lib/bornemisza/${role}`;
+  const newest = trustOf(CLUSTER_NAME, await host.readFile(`${directory}/roots.pem`)).roots.at(-1)?.pem ?? '';
+  const chain = await host.readFile(`${directory}/chain.pem`);
+  return verifyChain(chain, trustOf(CLUSTER_NAME, newest), 'any-time').host === host.name;
+};
+
+t.test(
+  'the root is replaced while all goes on, and a node that was away for all of it follows',
+  async (t) => {
+    await serverIs(cluster, app1, 'svc_site/app2', 'UP');
+    await app3.host.powerOff();
+    // Out of rotation: none of the requests below is lost with it.
+    await until(
+      async () =>
+        !(await cluster.servers(app1)).some(
+          ({ server, status }) => server === 'svc_site/app3' && status.startsWith('UP'),
+        ),
+      { deadlineMs: PATIENCE_MS, everyMs: 200, what: 'app3 is out at app1' },
+    );
+    const startMs = performance.now();
+    const said = (what: string): void =>
+      t.comment(`${what} ${((performance.now() - startMs) / 1000).toFixed(1)} s after the command began`);
+    const load = cluster.lab.client.startLoad({
+      url: `https://${app1.host.publicAddress}/`,
+      ratePerSecond: 20,
+    });
+    const wrong = await rotate([], bundle.replace(/^Passphrase: .*$/m, 'Passphrase: none-of-it'));
+    t.match([wrong.code, wrong.stderr], [1, /The passphrase does not open the recovery bundle/]);
+    const begun = await rotate(['--recovery-file', '/root/new.txt'], bundle);
+    t.match([begun.code, begun.stdout, begun.stderr], [0, /follows .* and both count/, '']);
+    const newBundle = await app1.host.readFile('/root/new.txt');
+    const both = [rootsOf(oldBundle), rootsOf(newBundle)];
+    const again = await rotate([], bundle);
+    t.match([again.code, again.stderr], [1, /The root is being replaced already/]);
+    const here = [app1, app2];
+    await until(
+      async () => {
+        const { rootChange, warnings } = await cluster.status(app2);
+        if (rootChange?.notYet.length !== 0) throw new Error(warnings.join('\n'));
+        return true;
+      },
+      { deadlineMs: PATIENCE_MS, everyMs: 200, what: 'both that are here use the new root' },
+    );
+    said('all who are here used the new root');
+    for (const each of here) {
+      t.strictSame(await rootsAt(each), both, each.name);
+      t.equal(await isOnNewest(each), true);
+    }
+    const early = await rotate(['--end'], bundle);
+    t.match(
+      [early.code, early.stderr],
+      [1, /The recovery bundle is of the root/],
+      'the new bundle ends the old root',
+    );
+    const ended = await rotate(['--end'], newBundle);
+    t.match([ended.code, ended.stdout, ended.stderr], [0, /is the only one that counts/, '']);
+    await until(async () => (await rootsAt(app2)).join() === both[1], {
+      deadlineMs: PATIENCE_MS,
+      everyMs: 200,
+      what: 'app2 believes in the new root alone',
+    });
+    await serverIs(cluster, app1, 'svc_site/app2', 'UP');
+
+    // It holds the old root, in which nobody believes, and a chain that hangs on it.
+    await app3.host.boot();
+    await cluster.settled(PATIENCE_MS);
+    await until(async () => (await rootsAt(app3)).join() === both[1] && (await isOnNewest(app3)), {
+      deadlineMs: PATIENCE_MS,
+      everyMs: 200,
+      what: 'app3 hangs on the new root',
+    });
+    for (const [at, of] of [
+      [app1, 'app3'],
+      [app3, 'app1'],
+      [app3, 'app2'],
+    ] as const)
+      await serverIs(cluster, at, `svc_site/${of}`, 'UP');
+    said('the old root was ended and the third node was back');
+    const { requests, failed, byError, byStatus } = await load.stop();
+    t.ok(requests > 50);
+    t.equal(failed, 0, JSON.stringify({ requests, byError, byStatus }));
+    const downs = (await cluster.servers(app1)).filter(({ server }) => server === 'svc_site/app2');
+    t.match(downs, [{ downs: 0 }], 'HAProxy never refused the other one');
+    t.notMatch(await warningsAt(app1), 'root');
+
+    const outdated = await app3.host.exec(['bornemisza', 'authority', 'add', '-'], { stdin: bundle });
+    t.match([outdated.code, outdated.stderr], [1, /The recovery bundle is of the root/]);
+    bundle = newBundle;
+  },
+);
 
 t.test(
   'after the loss of all authorities the bundle makes one of a member that is left, and a new node joins',
