@@ -1150,6 +1150,7 @@ export class Node {
     const nowMs = clock.monotonicMs();
     const { roster } = this.#identity;
     const { rootChange } = roster;
+    const announcement = this.#plugins.announcement();
     return {
       version: VERSION,
       cluster: this.#identity.cluster,
@@ -1179,7 +1180,8 @@ export class Node {
         ...this.#rollout.warnings,
         ...(this.#couchdb?.alarms ?? []).map(({ message, next }) => `${message} -- ${next}`),
       ],
-      announcing: this.#plugins.announcement()?.announce,
+      announcing: announcement?.announce,
+      announcingWhy: announcement?.why,
       floating: this.#config.role === 'app' ? this.#config.floating.addresses : [],
       counters: { ...this.#driver.counters, ...this.#transport.counters },
       ...(rootChange !== undefined && {

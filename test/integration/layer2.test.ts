@@ -90,7 +90,11 @@ t.test('one node takes it, and the neighbours know', async (t) => {
   await heldBy('app1');
   t.equal(await request(), 200);
   t.equal(await neighbour(), 'app1');
-  for (const app of apps) t.equal((await cluster.status(app)).announcing, app.host.name === 'app1', app.name);
+  for (const app of apps) {
+    const { announcing, announcingWhy } = await cluster.status(app);
+    const [held, why] = app.host.name === 'app1' ? [true, 'it has them'] : [false, 'app1/app has them'];
+    t.match({ announcing, announcingWhy }, { announcing: held, announcingWhy: why }, app.name);
+  }
 });
 
 t.test('a restart of the holder’s daemon moves nothing', async (t) => {

@@ -82,8 +82,9 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     .filter(([, count]) => count > 0)
     .map(([state, count]) => `${count} ${paintWord(paint, state)}`);
   const members = counts.length === 0 ? 'none known' : counts.join(', ');
-  const announcing =
-    status.announcing === true ? paint('green', 'announced here') : paint('yellow', 'not announced here');
+  const announcing = `${
+    status.announcing === true ? paint('green', 'announced here') : paint('yellow', 'not announced here')
+  }: ${status.announcingWhy ?? 'floating.mode is "off"'}`;
   return [
     [
       'members',

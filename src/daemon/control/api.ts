@@ -96,7 +96,9 @@ export interface StatusAnswer {
   readonly held: readonly string[];
   /** Things that an operator should know though nothing fails: one authority only, settings that differ, … */
   readonly warnings: readonly string[];
+  /** Whether this node draws the floating IPs, and why or why not; undefined where it has none to draw. */
   readonly announcing: boolean | undefined;
+  readonly announcingWhy: string | undefined;
   readonly floating: readonly string[];
   readonly counters: Readonly<Record<string, number>>;
   /** While the root is being replaced: the new one, in 8 hex characters, and who is here and does not use it yet. */
