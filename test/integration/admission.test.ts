@@ -58,12 +58,16 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-/** Two clusters of the same name on two roots, made once: each issuer starts from a copy of one. */
-const [home, twinHome] = ['home', 'twin'].map((name) => join(base, name)) as [string, string];
-for (const stateDir of [home, twinHome]) {
+/** Two clusters of the same name on two roots, and one of another name, made once: each issuer starts from a copy of one. */
+const [home, twinHome, otherHome] = ['home', 'twin', 'other'].map((name) => join(base, name)) as [
+  string,
+  string,
+  string,
+];
+for (const stateDir of [home, twinHome, otherHome]) {
   await initCluster({
     stateDir,
-    cluster: 'prod',
+    cluster: stateDir === otherHome ? 'other' : 'prod',
     host: 'app0',
     role: 'app',
     address: '127.0.0.1',
@@ -152,10 +156,12 @@ async function channel(t: Test, port: number, localAddress = '127.0.0.66'): Prom
 }
 
 /** All that the other side says until it hangs up. */
+/** All that came until the end. A reset is one too: bytes of ours were still on their way. */
 async function heard(socket: TLSSocket): Promise<Buffer> {
   const chunks: Buffer[] = [];
   socket.on('data', (chunk: Buffer) => chunks.push(chunk));
-  if (!socket.closed) await once(socket, 'close');
+  socket.on('error', () => undefined);
+  if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
   return Buffer.concat(chunks);
 }
 
@@ -245,9 +251,16 @@ t.test(
     await moved.refresh();
     t.equal(
       await codeOf(() => at.join(foreign)),
-      'issuer-other-cluster',
-      "another cluster answers at the issuer's address",
+      'issuer-other-root',
+      "another cluster of the same name answers at the issuer's address",
     );
+    const elsewhere = await issuer(t, {}, otherHome);
+    const strange = await elsewhere.token();
+    await elsewhere.listener.close();
+    const before = new AdmissionListener({ ...quiet(at), port: elsewhere.port });
+    t.teardown(() => before.close());
+    await before.refresh();
+    t.equal(await codeOf(() => at.join(strange)), 'issuer-other-cluster');
     t.equal(at.identity.roster.members().length, 2);
   },
 );
