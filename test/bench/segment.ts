@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ip } from '../lab/namespace.ts';
@@ -24,6 +24,24 @@ export interface Segment {
   close(): Promise<void>;
 }
 
+/**
+ * The kernel keeps the neighbours of all namespaces in one table, of 1024 by default. Where each of thirty hosts speaks to all
+ * others on two devices it overflows, and drops what both subjects send.
+ *
+ * @returns what puts the limits back
+ */
+async function roomForNeighbours(hosts: number): Promise<() => Promise<void>> {
+  const needed = 2 * WIRES.length * hosts * hosts;
+  // The upper ones first: a lower one above them would be refused.
+  const files = [3, 2, 1].map((step) => `/proc/sys/net/ipv4/neigh/default/gc_thresh${step}`);
+  const before = await Promise.all(files.map((file) => readFile(file, 'utf8')));
+  for (const [at, file] of files.entries())
+    if (Number(before[at]) < needed) await writeFile(file, String(needed));
+  return async () => {
+    for (const [at, file] of [...files.entries()].reverse()) await writeFile(file, before[at] ?? '');
+  };
+}
+
 export async function createSegment(hosts: number): Promise<Segment> {
   const place = `bench-${process.pid}`;
   const middle = `${place}-switch`;
@@ -36,8 +54,10 @@ export async function createSegment(hosts: number): Promise<Segment> {
       middle,
       WIRES.map((wire) => `link set ${wire}${host} ${state}`),
     );
+  const restoreNeighbours = await roomForNeighbours(hosts);
   const close = async (): Promise<void> => {
     for (const name of all) await must(['ip', 'netns', 'del', name]).catch(() => undefined);
+    await restoreNeighbours();
   };
   try {
     await ip(

@@ -135,6 +135,9 @@ export async function serfFleet(segment: Segment, directory: string): Promise<Se
   };
 }
 
+/** A tag is set, and was not sent to anybody within five seconds, as in a storm at 30 members: it goes out later. */
+const SLOW_SPREAD = 'timeout waiting for update broadcast';
+
 /** https://github.com/hashicorp/serf, website/docs/agent/rpc: a header and a body in MessagePack each, answered in order. */
 class Rpc {
   readonly #child: ChildProcess;
@@ -185,7 +188,8 @@ class Rpc {
         continue;
       }
       const header = value as { Seq: number; Error: string };
-      if (header.Error !== '') throw new Error(`serf refuses: ${header.Error}`);
+      if (header.Error !== '' && header.Error !== SLOW_SPREAD)
+        throw new Error(`serf refuses: ${header.Error}`);
       if (this.#withBody.delete(header.Seq)) this.#header = header;
     }
   }
