@@ -194,8 +194,13 @@ function namesIn(x509: X509Certificate, cluster: string) {
 }
 
 function strong(x509: X509Certificate): boolean {
-  const bits = x509.publicKey.asymmetricKeyDetails?.modulusLength ?? 0;
-  return x509.publicKey.asymmetricKeyType === 'rsa' && bits >= RSA_BITS && bits <= 4096;
+  try {
+    const bits = x509.publicKey.asymmetricKeyDetails?.modulusLength ?? 0;
+    return x509.publicKey.asymmetricKeyType === 'rsa' && bits >= RSA_BITS && bits <= 4096;
+  } catch {
+    // The certificate was parsed, and its key is first looked at here: a kind that OpenSSL does not know.
+    return false;
+  }
 }
 
 export function issuedBy(x509: X509Certificate, issuer: X509Certificate): boolean {

@@ -188,3 +188,22 @@ t.test('what is no chain of two is refused', async (t) => {
     );
   }
 });
+
+/** The same certificate with a kind of key that OpenSSL does not know: it is parsed, and its key throws when it is looked at. */
+function ofUnknownKey(pem: string): string {
+  const der = Buffer.from(new X509Certificate(pem).raw);
+  const rsaEncryption = der.indexOf(Buffer.from('2a864886f70d010101', 'hex'));
+  der[rsaEncryption] = 0xea;
+  return `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`;
+}
+
+t.test(
+  'a key of an unknown kind is refused like any other, in a leaf, an authority and a root',
+  async (t) => {
+    const [bare = '', above = ''] = [leaf, intermediate];
+    t.throws(() => new X509Certificate(ofUnknownKey(bare)).publicKey, { code: 'ERR_OSSL_EVP_DECODE_ERROR' });
+    for (const chain of [ofUnknownKey(bare) + above, bare + ofUnknownKey(above)])
+      t.match(await codeOf(() => verifyChain(chain, prod.trust, NOW_MS)), /^certificate-/);
+    t.equal(await codeOf(() => trustOf('prod', ofUnknownKey(prod.root.certificatePem))), 'root-malformed');
+  },
+);
