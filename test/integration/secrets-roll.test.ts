@@ -32,12 +32,12 @@ const nodeOf = ({ host }: Instance): string => `couchdb@${host.privateAddress}`;
 const cookieInUse = ({ host }: Instance): Promise<string> => host.readFile('/var/lib/couchdb/.erlang.cookie');
 
 /**
- * Looks on a host itself, each hundredth of a second, as long as a shell condition holds.
+ * Looks on a host itself, each twentieth of a second, so that looking costs little, as long as a shell condition holds.
  *
  * @returns when it first did not, ms since the epoch: one clock for all hosts of a lab
  */
 async function endOf({ host }: Instance, condition: string): Promise<number> {
-  const script = `while ${condition}; do sleep 0.01; done; date +%s%3N`;
+  const script = `while ${condition}; do sleep 0.05; done; date +%s%3N`;
   return Number(await host.must(['sh', '-c', script], { timeoutMs: PATIENCE_MS }));
 }
 /** Established connections with an address at certain ports, as the kernel has them. */
