@@ -695,15 +695,11 @@ export class Node {
   /** The programs first, so that they believe in what others show; a root that ended leaves nothing of ours on it. */
   async #rootsChanged(): Promise<void> {
     this.#programsTold();
-    const { trust, roster, name } = this.#identity;
+    const { roster, name } = this.#identity;
     const change = roster.rootChange;
-    const newest = rootWord(newestRoot(trust));
     this.#audit.append({
       kind: 'operator',
-      summary:
-        change === undefined
-          ? `the root ${newest} is the only one that counts from now on`
-          : `the root ${newest} follows ${rootWord(change.from)}, and both count`,
+      summary: this.#rootsInWords(),
       trigger: 'signed by the root',
       subjects: [name],
       result: 'ok',
@@ -713,6 +709,14 @@ export class Node {
     this.#programsTold();
     // Joiners are shown the root that their tokens name; the tokens of an ended root are void.
     if (change === undefined) await this.#admission?.reopen();
+  }
+
+  #rootsInWords(): string {
+    const { trust, roster } = this.#identity;
+    const newest = rootWord(newestRoot(trust));
+    return roster.rootChange === undefined
+      ? `the root ${newest} is the only one that counts from now on`
+      : `the root ${newest} follows ${rootWord(roster.rootChange.from)}, and both count`;
   }
 
   /** Hangs what this node shows on the newest root, as soon as nobody who is here would refuse it. */
@@ -1424,12 +1428,7 @@ export class Node {
     if (change === undefined) return { done: true, message: 'no change of the root is waiting here' };
     this.#rosterChanged(change);
     this.#driver.rosterChanged();
-    const { roster, trust } = this.#identity;
-    const newest = rootWord(newestRoot(trust));
-    const message =
-      roster.rootChange === undefined
-        ? `the root ${newest} is the only one that counts from now on`
-        : `the root ${newest} follows ${rootWord(roster.rootChange.from)}, and both count`;
+    const message = this.#rootsInWords();
     this.#operatorDid(`authority rotate-root: ${message}`);
     return { done: true, message };
   }

@@ -243,27 +243,29 @@ t.test(
     t.equal(await codeOf(() => at.join(old)), 'token-expired', 'while another keeps the port open');
     at.clock.nowMs = undefined;
 
-    const twin = await issuer(t, {}, twinHome);
-    const foreign = await twin.token();
-    await twin.listener.close();
-    const moved = new AdmissionListener({ ...quiet(at), port: twin.port });
-    t.teardown(() => moved.close());
-    await moved.refresh();
     t.equal(
-      await codeOf(() => at.join(foreign)),
+      await codeOf(async () => at.join(await tokenOfAnother(t, at, twinHome))),
       'issuer-other-root',
       "another cluster of the same name answers at the issuer's address",
     );
-    const elsewhere = await issuer(t, {}, otherHome);
-    const strange = await elsewhere.token();
-    await elsewhere.listener.close();
-    const before = new AdmissionListener({ ...quiet(at), port: elsewhere.port });
-    t.teardown(() => before.close());
-    await before.refresh();
-    t.equal(await codeOf(() => at.join(strange)), 'issuer-other-cluster');
+    t.equal(
+      await codeOf(async () => at.join(await tokenOfAnother(t, at, otherHome))),
+      'issuer-other-cluster',
+    );
     t.equal(at.identity.roster.members().length, 2);
   },
 );
+
+/** A token of another cluster, at whose issuer's address `at` answers by now. */
+async function tokenOfAnother(t: Test, at: Issuer, from: string): Promise<string> {
+  const other = await issuer(t, {}, from);
+  const token = await other.token();
+  await other.listener.close();
+  const moved = new AdmissionListener({ ...quiet(at), port: other.port });
+  t.teardown(() => moved.close());
+  await moved.refresh();
+  return token;
+}
 
 function quiet(at: Issuer): AdmissionOptions {
   return {
