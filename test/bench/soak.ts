@@ -15,12 +15,14 @@ const { values } = parseArgs({
     n: { type: 'string', default: '5' },
     minutes: { type: 'string', default: '20' },
     warmup: { type: 'string', default: '10' },
+    'node-flags': { type: 'string', default: '' },
     json: { type: 'boolean', default: false },
   },
 });
 const n = Number(values.n);
 const minutes = Number(values.minutes);
 const warmupMinutes = Number(values.warmup);
+const flags = values['node-flags'].split(' ').filter((flag) => flag !== '');
 const report = createReport('soak', values.json);
 
 /** The member that is watched. */
@@ -87,7 +89,7 @@ const mostHandles = (samples: readonly Sample[]): number =>
   Math.max(...samples.map(({ handles }) => handles));
 
 await withSegment(n, async (segment, directory, closers) => {
-  const ours = await ourFleet(segment, directory, ['--expose-gc']);
+  const ours = await ourFleet(segment, directory, ['--expose-gc', ...flags]);
   closers.push(ours);
   await startAll(ours, n);
   const startMs = performance.now();

@@ -166,7 +166,9 @@ async function hungOn(root: Root): Promise<Buffer[]> {
   return (await Promise.all(made)).map((pem) => certificatesIn(pem)[0]?.raw ?? Buffer.alloc(0));
 }
 
-const trustIn = (root: Root) => trustOf('prod', root.certificatePem);
+function trustIn(root: Root) {
+  return trustOf('prod', root.certificatePem);
+}
 function roster(root = A, ...members: readonly NodeCertificate[]): Roster {
   const made = new Roster(trustIn(root), '/nowhere');
   for (const member of members) made.add(member);
