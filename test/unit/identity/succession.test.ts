@@ -66,6 +66,46 @@ function after(held: readonly Root[], ...words: readonly SignedSuccession[]): st
   return [believed(trust), ...refused].join(' ');
 }
 
+// With members, authorities and revocations
+
+const secondKey = createNodeKey();
+const db1 = await prod.node('db1', 'db', { nodeKey: firstKey });
+const db2 = await prod.node('db2', 'db', { nodeKey: secondKey });
+const gone = await prod.node('app9', 'app');
+const second = await furtherAuthority(A, prod.trust, secondKey.peerId);
+const authorities = [prod.authority.certificate, second.authority.certificate];
+const underB = await hungOn(B);
+
+/** Certificates of both authorities under another root, over the keys that they have. */
+async function hungOn(root: Root): Promise<Buffer[]> {
+  const made = authorities.map(({ peerId, x509 }) =>
+    buildIntermediate(root, { cluster: 'prod', peerId, spkiPem: publicPem(x509.publicKey) }, NOW_MS),
+  );
+  return (await Promise.all(made)).map((pem) => certificatesIn(pem)[0]?.raw ?? Buffer.alloc(0));
+}
+
+const trustIn = (root: Root) => trustOf('prod', root.certificatePem);
+function roster(root = A, ...members: readonly NodeCertificate[]): Roster {
+  const made = new Roster(trustIn(root), '/nowhere');
+  for (const member of members) made.add(member);
+  return made;
+}
+const changeOf = (signed: SignedSuccession, under: readonly Buffer[] = underB) =>
+  encodeRoster({
+    cluster: 'prod',
+    successions: [signed],
+    authorities: under,
+    certificates: [],
+    revocations: [],
+  });
+
+async function before(): Promise<Roster> {
+  const made = roster(A, db1, db2, gone);
+  for (const { pem } of authorities) made.addAuthority(pem);
+  made.addRevocation(await prod.authority.revoke({ ...gone, serials: [gone.serialHex] }, 'sold', NOW_MS));
+  return made;
+}
+
 t.test(
   'another root is followed by the word of the one that is held, and both count until it ends',
   async (t) => {
@@ -147,48 +187,6 @@ t.test('fields of a later version are carried on under the old signatures', asyn
   t.match(other.successions()[0]?.signed.payload.toString(), '"reason":"of a later version"');
   t.equal(other.digest(), held.digest());
 });
-
-// With members, authorities and revocations
-
-const secondKey = createNodeKey();
-const db1 = await prod.node('db1', 'db', { nodeKey: firstKey });
-const db2 = await prod.node('db2', 'db', { nodeKey: secondKey });
-const gone = await prod.node('app9', 'app');
-const second = await furtherAuthority(A, prod.trust, secondKey.peerId);
-const authorities = [prod.authority.certificate, second.authority.certificate];
-const underB = await hungOn(B);
-
-/** Certificates of both authorities under another root, over the keys that they have. */
-async function hungOn(root: Root): Promise<Buffer[]> {
-  const made = authorities.map(({ peerId, x509 }) =>
-    buildIntermediate(root, { cluster: 'prod', peerId, spkiPem: publicPem(x509.publicKey) }, NOW_MS),
-  );
-  return (await Promise.all(made)).map((pem) => certificatesIn(pem)[0]?.raw ?? Buffer.alloc(0));
-}
-
-function trustIn(root: Root) {
-  return trustOf('prod', root.certificatePem);
-}
-function roster(root = A, ...members: readonly NodeCertificate[]): Roster {
-  const made = new Roster(trustIn(root), '/nowhere');
-  for (const member of members) made.add(member);
-  return made;
-}
-const changeOf = (signed: SignedSuccession, under: readonly Buffer[] = underB) =>
-  encodeRoster({
-    cluster: 'prod',
-    successions: [signed],
-    authorities: under,
-    certificates: [],
-    revocations: [],
-  });
-
-async function before(): Promise<Roster> {
-  const made = roster(A, db1, db2, gone);
-  for (const { pem } of authorities) made.addAuthority(pem);
-  made.addRevocation(await prod.authority.revoke({ ...gone, serials: [gone.serialHex] }, 'sold', NOW_MS));
-  return made;
-}
 
 t.test(
   'members, authorities and revocations stand under the new root, none of them signed anew',
