@@ -6,7 +6,7 @@ import { hasNextStep, OperatorError } from './errors.ts';
 import { ownUnit, reasonToEnd } from './goodbye.ts';
 import { createLog, type Log } from './log.ts';
 import type { Role } from './membership/types.ts';
-import { Node } from './node.ts';
+import { Node } from './node/node.ts';
 import { serviceManager } from './notify.ts';
 import { framesOf } from './stack.ts';
 

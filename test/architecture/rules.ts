@@ -86,13 +86,13 @@ export const ROOMS: readonly Room[] = [
     reason: 'notification sends through the bounded subprocess and knows nothing of programs and roles',
   },
   {
-    of: /^src\/daemon\/(main|node(-[a-z]+)?)\.ts$/,
+    of: /^src\/daemon\/main\.ts$|^src\/daemon\/node\//,
     imports: [/^src\/(?!cli\/)/],
     reason: 'the composition root may import anything but the command',
   },
   {
     of: /^src\/daemon\//,
-    imports: [/^src\/daemon\/(?!main|node[-.])/, /^package\.json$/],
+    imports: [/^src\/daemon\/(?!main|node\/)/, /^package\.json$/],
     reason: 'the daemon sees no plugin and no role outside its composition root, and nothing imports main',
   },
   {

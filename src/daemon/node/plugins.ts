@@ -1,21 +1,21 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { BirdPlugin } from '../plugins/bird/index.ts';
-import { PluginError } from '../plugins/contract.ts';
-import { type CouchDbDesired, DesiredError, type DesiredFacts } from '../plugins/couchdb/desired.ts';
-import { CouchDbPlugin, type CouchDbStatus } from '../plugins/couchdb/plugin.ts';
-import type { Certificates, HaproxyDesired } from '../plugins/haproxy/desired.ts';
-import { HaproxyPlugin } from '../plugins/haproxy/index.ts';
-import { Layer2Plugin } from '../plugins/layer2/index.ts';
-import { type Announcement, appDesired, type AppInput, type AppSituation, drawnBy } from '../roles/app.ts';
-import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../roles/db.ts';
-import type { EffectiveView } from '../roles/effective.ts';
-import { PROGRAMS } from '../roles/index.ts';
-import { announces, type Config, floatingDevice, type Paths } from './config.ts';
-import { OperatorError } from './errors.ts';
-import type { Identity } from './identity/identity.ts';
-import type { Reconciler } from './reconciler.ts';
+import { BirdPlugin } from '../../plugins/bird/index.ts';
+import { PluginError } from '../../plugins/contract.ts';
+import { type CouchDbDesired, DesiredError, type DesiredFacts } from '../../plugins/couchdb/desired.ts';
+import { CouchDbPlugin, type CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import type { Certificates, HaproxyDesired } from '../../plugins/haproxy/desired.ts';
+import { HaproxyPlugin } from '../../plugins/haproxy/index.ts';
+import { Layer2Plugin } from '../../plugins/layer2/index.ts';
+import { type Announcement, appDesired, type AppInput, type AppSituation, drawnBy } from '../../roles/app.ts';
+import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../../roles/db.ts';
+import type { EffectiveView } from '../../roles/effective.ts';
+import { PROGRAMS } from '../../roles/index.ts';
+import { announces, type Config, floatingDevice, type Paths } from '../config.ts';
+import { OperatorError } from '../errors.ts';
+import type { Identity } from '../identity/identity.ts';
+import type { Reconciler } from '../reconciler.ts';
 
 export interface NodePluginsDependencies {
   readonly paths: Paths;

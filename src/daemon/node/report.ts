@@ -1,8 +1,8 @@
-import type { EffectiveMember, EffectiveView } from '../roles/effective.ts';
-import type { MemberRow, StatusAnswer } from './control/api.ts';
-import type { NodeCertificate } from './identity/chain.ts';
-import type { Member, MembershipView, MemberState } from './membership/types.ts';
-import { TELLER_TAG } from './notification/policy.ts';
+import type { EffectiveMember, EffectiveView } from '../../roles/effective.ts';
+import type { MemberRow, StatusAnswer } from '../control/api.ts';
+import type { NodeCertificate } from '../identity/chain.ts';
+import type { Member, MembershipView, MemberState } from '../membership/types.ts';
+import { TELLER_TAG } from '../notification/policy.ts';
 
 /** A certificate this close to its end is worth a warning: renewal at half of its life has failed for weeks then. */
 const CERTIFICATE_WARNING_MS = 14 * 24 * 3_600_000;

@@ -1,9 +1,9 @@
-import type { EffectiveView } from '../roles/effective.ts';
-import { type ExchangeDependencies, fetchSecrets } from './node-exchange.ts';
-import { LEFT } from './identity/removal.ts';
-import type { Roster } from './identity/roster.ts';
-import { notRolledFor, outranks, rankOf, rollSecrets } from './identity/secrets.ts';
-import type { PeerId } from './membership/types.ts';
+import type { EffectiveView } from '../../roles/effective.ts';
+import { type ExchangeDependencies, fetchSecrets } from './exchange.ts';
+import { LEFT } from '../identity/removal.ts';
+import type { Roster } from '../identity/roster.ts';
+import { notRolledFor, outranks, rankOf, rollSecrets } from '../identity/secrets.ts';
+import type { PeerId } from '../membership/types.ts';
 
 /** Under this tag a db node says in its record which secrets it has. */
 export const SECRETS_TAG = 'secrets';

@@ -1,15 +1,15 @@
 import { createPrivateKey } from 'node:crypto';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
-import type { CouchDbStatus } from '../plugins/couchdb/plugin.ts';
-import type { AppSituation } from '../roles/app.ts';
-import { RESTART_TAG } from '../roles/db.ts';
-import type { EffectiveView } from '../roles/effective.ts';
-import { EMPTY_GUARD_STATE, type GuardState, guarded, released } from '../roles/guards.ts';
-import { HOLDS, HOLDS_TAG } from '../roles/holder.ts';
-import { AuditTrail, journalEntry, messageOf } from './audit.ts';
-import type { Clock } from './clock.ts';
-import { announces, type Config, floatingDevice, loadConfig, type Paths } from './config.ts';
+import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import type { AppSituation } from '../../roles/app.ts';
+import { RESTART_TAG } from '../../roles/db.ts';
+import type { EffectiveView } from '../../roles/effective.ts';
+import { EMPTY_GUARD_STATE, type GuardState, guarded, released } from '../../roles/guards.ts';
+import { HOLDS, HOLDS_TAG } from '../../roles/holder.ts';
+import { AuditTrail, journalEntry, messageOf } from '../audit.ts';
+import type { Clock } from '../clock.ts';
+import { announces, type Config, floatingDevice, loadConfig, type Paths } from '../config.ts';
 import type {
   AuditEntry,
   Done,
@@ -18,14 +18,14 @@ import type {
   Progress,
   StatusAnswer,
   UpgradeAnswer,
-} from './control/api.ts';
-import { ControlServer, type RolloutVerb } from './control/server.ts';
-import { Driver, type DriverChange } from './driver.ts';
-import { hasNextStep, OperatorError } from './errors.ts';
-import { Heartbeat, type Watched } from './heartbeat.ts';
-import { type CheckVerdict, Checks } from './health/health.ts';
-import { isLocal } from './health/probe.ts';
-import { authorityWord } from './identity/certificates.ts';
+} from '../control/api.ts';
+import { ControlServer, type RolloutVerb } from '../control/server.ts';
+import { Driver, type DriverChange } from '../driver.ts';
+import { hasNextStep, OperatorError } from '../errors.ts';
+import { Heartbeat, type Watched } from '../heartbeat.ts';
+import { type CheckVerdict, Checks } from '../health/health.ts';
+import { isLocal } from '../health/probe.ts';
+import { authorityWord } from '../identity/certificates.ts';
 import {
   adoptAuthority,
   adoptCertificate,
@@ -33,50 +33,42 @@ import {
   type Identity,
   loadIdentity,
   removeMember,
-} from './identity/identity.ts';
-import type { RosterChange } from './identity/roster.ts';
-import { takeRootChange } from './identity/rotation.ts';
-import { rootWord } from './identity/succession.ts';
-import { newestRoot } from './identity/chain.ts';
-import { LocalStateFile } from './local-state.ts';
-import type { Log } from './log.ts';
-import { createMembership } from './membership/machine.ts';
-import { presets } from './membership/preset.ts';
-import type { Goodbye, LocalFacts, NodeRecord, Role } from './membership/types.ts';
-import { checksFor } from './node-checks.ts';
-import { fetchSecrets, renewCertificate, serveExchange } from './node-exchange.ts';
-import { changeInWords, countsOf, isLastAuthority, memberRows, warningsOf } from './node-report.ts';
-import { NodePlugins } from './node-plugins.ts';
-import {
-  notYetUsing,
-  programsFollow,
-  RIVAL_NEXT,
-  ROOT_TAG,
-  rootTag,
-  rootWarnings,
-  unaware,
-} from './node-root.ts';
-import { keepDbSecrets, SECRETS_TAG } from './node-secrets.ts';
-import { SeedSearch } from './seed-search.ts';
-import { LEFT } from './identity/removal.ts';
-import { rankOf } from './identity/secrets.ts';
-import { driverRoster, presentedChain } from './node-roster.ts';
-import { type Notices, NOTICE_TAG, noticeTag, CERTIFICATE_ENDING_MS } from './notification/conditions.ts';
-import { Notifier } from './notification/notifier.ts';
-import type { ServiceManager } from './notify.ts';
-import { newSeed, newStartId } from './random.ts';
-import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from './reconciler.ts';
-import { ROLLOUT_TAG } from './rollout.ts';
-import { DEFAULT_ROLLOUT_OPTIONS, type RolloutNews, RolloutRunner } from './rollout-runner.ts';
-import { UpgradeTurn } from './rollout-turn.ts';
-import { settingsDigest } from './settings.ts';
-import { AdmissionListener } from './transport/admission.ts';
-import { signWith, verifyByPeerId } from './identity/node-key.ts';
-import { TransportError } from './transport/errors.ts';
-import { Transport } from './transport/transport.ts';
-import { VERSION } from './version.ts';
-import { PROTOCOL_MAX, PROTOCOL_MIN } from './wire/limits.ts';
-import { signer } from './wire/record.ts';
+} from '../identity/identity.ts';
+import type { RosterChange } from '../identity/roster.ts';
+import { takeRootChange } from '../identity/rotation.ts';
+import { rootWord } from '../identity/succession.ts';
+import { newestRoot } from '../identity/chain.ts';
+import { LocalStateFile } from '../local-state.ts';
+import type { Log } from '../log.ts';
+import { createMembership } from '../membership/machine.ts';
+import { presets } from '../membership/preset.ts';
+import type { Goodbye, LocalFacts, NodeRecord, Role } from '../membership/types.ts';
+import { checksFor } from './checks.ts';
+import { fetchSecrets, renewCertificate, serveExchange } from './exchange.ts';
+import { changeInWords, countsOf, isLastAuthority, memberRows, warningsOf } from './report.ts';
+import { NodePlugins } from './plugins.ts';
+import { notYetUsing, programsFollow, RIVAL_NEXT, ROOT_TAG, rootTag, rootWarnings, unaware } from './root.ts';
+import { keepDbSecrets, SECRETS_TAG } from './secrets.ts';
+import { SeedSearch } from '../seed-search.ts';
+import { LEFT } from '../identity/removal.ts';
+import { rankOf } from '../identity/secrets.ts';
+import { driverRoster, presentedChain } from './roster.ts';
+import { type Notices, NOTICE_TAG, noticeTag, CERTIFICATE_ENDING_MS } from '../notification/conditions.ts';
+import { Notifier } from '../notification/notifier.ts';
+import type { ServiceManager } from '../notify.ts';
+import { newSeed, newStartId } from '../random.ts';
+import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../reconciler.ts';
+import { ROLLOUT_TAG } from '../rollout.ts';
+import { DEFAULT_ROLLOUT_OPTIONS, type RolloutNews, RolloutRunner } from '../rollout-runner.ts';
+import { UpgradeTurn } from '../rollout-turn.ts';
+import { settingsDigest } from '../settings.ts';
+import { AdmissionListener } from '../transport/admission.ts';
+import { signWith, verifyByPeerId } from '../identity/node-key.ts';
+import { TransportError } from '../transport/errors.ts';
+import { Transport } from '../transport/transport.ts';
+import { VERSION } from '../version.ts';
+import { PROTOCOL_MAX, PROTOCOL_MIN } from '../wire/limits.ts';
+import { signer } from '../wire/record.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
 const TICK_MS = 1000;

@@ -1,9 +1,9 @@
-import type { Log } from './log.ts';
-import { answerRenewal, acceptRenewal, type Identity, renewalRequest } from './identity/identity.ts';
-import { renewalDue } from './identity/chain.ts';
-import { answerSecretsRequest, decodeSecrets, encodeSecrets } from './identity/secrets.ts';
-import type { PeerId } from './membership/types.ts';
-import type { Transport } from './transport/transport.ts';
+import type { Log } from '../log.ts';
+import { answerRenewal, acceptRenewal, type Identity, renewalRequest } from '../identity/identity.ts';
+import { renewalDue } from '../identity/chain.ts';
+import { answerSecretsRequest, decodeSecrets, encodeSecrets } from '../identity/secrets.ts';
+import type { PeerId } from '../membership/types.ts';
+import type { Transport } from '../transport/transport.ts';
 
 /** What daemons ask of one another besides membership. Each is one request and one bounded answer. */
 const SECRETS_PROTOCOL = '/bornemisza/secrets/1';

@@ -1,5 +1,5 @@
-import { announces, type Config } from './config.ts';
-import type { Check } from './health/health.ts';
+import { announces, type Config } from '../config.ts';
+import type { Check } from '../health/health.ts';
 
 /** What our HAProxy answers 200 to on the edge while it lives. */
 const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
