@@ -1,7 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import t from 'tap';
-import { forbidden, importsOf, impurities, PURE_ROOMS, ROOMS, sourceFiles } from './rules.ts';
+import {
+  awaitsAfterTests,
+  forbidden,
+  importsOf,
+  impurities,
+  PURE_ROOMS,
+  ROOMS,
+  sourceFiles,
+} from './rules.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const files = sourceFiles(root);
@@ -68,4 +76,38 @@ t.test('an impurity is told with its reason', async (t) => {
     t.equal(one(text).length > 0, true, text);
   }
   t.same(one('const a = new Date(5).toISOString(); const b = Math.max(1, 2);'), []);
+});
+
+t.test('no test file waits at its top level after a test was registered', async (t) => {
+  const tests = sourceFiles(root, 'test').filter((file) => file.endsWith('.test.ts'));
+  t.ok(tests.length > 100, `${tests.length} test files were looked at`);
+  t.same(
+    tests.flatMap((file) => awaitsAfterTests(file, readFileSync(join(root, file), 'utf8'))),
+    [],
+  );
+});
+
+t.test('a top-level await after a test is told with its reason', async (t) => {
+  const at = (text: string) => awaitsAfterTests('x.test.ts', `import t from 'tap';\n${text}`).length;
+  for (const text of [
+    "t.test('a', async () => {});\nconst b = await c();",
+    'for (const each of cases) t.test(each, async () => {});\nawait c();',
+    'cases.forEach((each) => t.test(each, async () => {}));\nawait c();',
+    't.before(f);\nfor await (const each of c()) f(each);',
+    't.test.skip(1);\nawait using b = c();',
+    'registerIn(t);\nif (b) await c();',
+  ]) {
+    t.equal(at(text), 1, text);
+  }
+  for (const text of [
+    "const b = await c();\nt.test('a', async () => {});",
+    "t.setTimeout(5);\nt.teardown(() => b());\nconst d = join(t.testdir(), 'd');\nawait c();",
+    "t.test('a', async () => {\n  await c();\n});",
+    "const check = async (t: Test) => t.test('a', async () => {});\nawait c();",
+  ]) {
+    t.equal(at(text), 0, text);
+  }
+  t.match(awaitsAfterTests('x.test.ts', "import t from 'tap';\nt.test('a', f);\n\nawait c();"), [
+    /^x\.test\.ts:4 awaits at the top level .* does not exist yet/,
+  ]);
 });

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { parseSync, Visitor } from 'oxc-parser';
 
-/** Who may import whom, and why not. Paths are relative to the root of the repository, with forward slashes. */
+/** Who may import whom and what a test file may not do, and why not. Paths are relative to the root of the repository, with forward slashes. */
 
 /** What a room may import of the project; packages and node: modules are judged by `packages`. */
 interface Room {
@@ -209,4 +209,73 @@ export function impurities(file: string, text: string): string[] {
     },
   }).visit(program);
   return found;
+}
+
+/** Calls of tap's root that start nothing: they prepare, or say what happens when all is over. */
+const STARTS_NOTHING = new Set(['after', 'fixture', 'setTimeout', 'teardown', 'testdir']);
+
+interface WithParameters {
+  readonly params: readonly { readonly type: string; readonly name?: unknown }[];
+}
+
+/**
+ * Each top-level `await` of a test file that comes after a test has been registered, with the reason why it may not. A
+ * statement counts as registering when it uses anything else of tap's root, or hands the root to another function.
+ */
+export function awaitsAfterTests(file: string, text: string): string[] {
+  const { program } = parseSync(file, text);
+  const root = program.body
+    .flatMap((each) =>
+      each.type === 'ImportDeclaration' && each.source.value === 'tap' ? each.specifiers : [],
+    )
+    .find((each) => each.type === 'ImportDefaultSpecifier')?.local.name;
+  if (root === undefined) return [];
+  let functions = 0;
+  /** How many of the functions around have a parameter of the root's name: there it is a test's own. */
+  let hidden = 0;
+  let firstAt = Number.POSITIVE_INFINITY;
+  const awaits: number[] = [];
+  const hides = ({ params }: WithParameters): number =>
+    params.some((each) => each.type === 'Identifier' && each.name === root) ? 1 : 0;
+  const enter = (node: WithParameters): void => {
+    functions += 1;
+    hidden += hides(node);
+  };
+  const leave = (node: WithParameters): void => {
+    functions -= 1;
+    hidden -= hides(node);
+  };
+  const isRoot = (node: { type: string; name?: unknown }): boolean =>
+    hidden === 0 && node.type === 'Identifier' && node.name === root;
+  const waits = ({ start }: { start: number }): void => {
+    if (functions === 0) awaits.push(start);
+  };
+  new Visitor({
+    FunctionDeclaration: enter,
+    'FunctionDeclaration:exit': leave,
+    FunctionExpression: enter,
+    'FunctionExpression:exit': leave,
+    ArrowFunctionExpression: enter,
+    'ArrowFunctionExpression:exit': leave,
+    AwaitExpression: waits,
+    ForOfStatement: (node) => {
+      if (node.await) waits(node);
+    },
+    VariableDeclaration: (node) => {
+      if (node.kind === 'await using') waits(node);
+    },
+    MemberExpression: ({ object, property, start }) => {
+      const known = property.type === 'Identifier' && STARTS_NOTHING.has(property.name);
+      if (isRoot(object) && !known) firstAt = Math.min(firstAt, start);
+    },
+    CallExpression: (node) => {
+      if (node.arguments.some(isRoot)) firstAt = Math.min(firstAt, node.start);
+    },
+  }).visit(program);
+  return awaits
+    .filter((at) => at > firstAt)
+    .map(
+      (at) =>
+        `${file}:${text.slice(0, at).split('\n').length} awaits at the top level after a test was registered: while it waits, tap runs that test, and whatever the module declares further down does not exist yet. Move it above the first test, or into the test`,
+    );
 }
