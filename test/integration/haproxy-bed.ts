@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPair } from 'node:crypto';
-import { mkdir, mkdtemp, rm, utimes } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, utimes } from 'node:fs/promises';
 import {
   createServer,
   type IncomingMessage,
@@ -230,6 +230,14 @@ export class Instance {
     const ended = new Promise((resolve) => child.once('exit', resolve));
     child.kill(signal);
     await ended;
+  }
+
+  /** As when its machine stands still until the promise is settled: connections come in, and nothing in it moves. */
+  async standStill(until: Promise<unknown>): Promise<void> {
+    const children = await readFile(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8');
+    const workers = children.trim().split(' ').map(Number);
+    for (const pid of workers) process.kill(pid, 'SIGSTOP');
+    await until.finally(() => workers.forEach((pid) => process.kill(pid, 'SIGCONT')));
   }
 
   async servers(backend: string): Promise<Record<string, string>> {

@@ -237,7 +237,7 @@ t.test(
       [6984, app1],
       [6985, db2],
     ];
-    const knock = (on: number, leaf: Leaf, method: string, path: string, headers = {}) =>
+    const knock = (on: number, leaf: Leaf, method = 'GET', path = '/x', headers = {}) =>
       get(`https://${one.address}:${on}`, {
         ...options,
         cert: leaf.certificate,
@@ -271,6 +271,10 @@ t.test(
       ['POST', '/_session'],
       ['POST', '/shop/_bulk_docs', { 'x-http-method-override': 'PUT' }],
     ];
+    await until(
+      'its CouchDB is seen up at both doors',
+      async () => (await knock(6984, app1)).body === 'db1' && (await knock(6985, db2)).status === 200,
+    );
     const { pid } = one.instance;
     const before = await one.instance.ask('show info');
     const allowed = one.desired;
@@ -439,6 +443,14 @@ t.test(
       'the watch has begun',
       async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
     );
+    const twin = async () => (await instance.servers('db_nodes.unwatched'))['db3'] ?? '';
+    const failing = () => until('two checks in a row fail', async () => (await twin()) === 'UP 1/3');
+    await three.instance.standStill(failing());
+    let verdict = '';
+    await until('one verdict or the other', async () => /^(UP|DOWN)$/.test((verdict = await twin())));
+    t.equal(verdict, 'UP', 'a peer that stands still for a second is not taken out');
+    t.equal(told, '');
+
     await three.instance.stop('SIGINT');
     const noticedMs = await until('the verdict of the second check is told', () => told !== '', 20_000);
     t.match(told, /db_nodes\.unwatched\/db3/);

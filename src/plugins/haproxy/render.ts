@@ -63,8 +63,12 @@ export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as 
 
 /** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
 const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
-/** Nobody else watches: about as fast as a LAN's round trip and a busy peer's scheduling allow without flapping. */
-const UNWATCHED_CHECK = 'check inter 300ms fall 2 rise 2';
+/**
+ * Nobody else watches: a service that is gone is out after three refusals, 0.9 s. A check waits for its TLS handshake as long
+ * as `inter` says, so that one who does not answer fails every 600 ms: by the third, a peer that stood still for a second,
+ * which kills nobody in the membership either, answers again.
+ */
+const UNWATCHED_CHECK = 'check inter 300ms fall 3 rise 2';
 
 /**
  * Longer than a continuous `_changes` feed may idle (10 minutes), for old workers after a reload as well as for
