@@ -111,7 +111,7 @@ t.test('on a terminal the passphrase is asked for and does not show', async (t) 
   let shown = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (shown += text));
   const seen = (words: string) =>
-    until(() => shown.includes(words), { deadlineMs: 20_000, what: `“${words}” on the terminal` });
+    until(() => shown.includes(words), { deadlineMs: 60_000, what: `“${words}” on the terminal` });
   await seen('Paste the recovery bundle');
   child.stdin.write(bundle);
   await seen('Passphrase: ');

@@ -60,7 +60,7 @@ t.test('a seed without a port is tried at both default ports; one’s own addres
   });
   at(0);
   at(5000);
-  await until(() => world.failed === 3, { deadlineMs: 5000, what: 'three dials' });
+  await until(() => world.failed === 3, { what: 'three dials' });
   t.strictSame(world.dialled, ['10.0.0.12:4101', '10.0.0.12:4103', '10.0.0.14:4103']);
 });
 
@@ -68,11 +68,11 @@ t.test('a round that finds nobody is followed by another, and not at once', asyn
   const { world, at } = search({ seeds: ['10.0.0.13:5000'] });
   at(0);
   at(5000);
-  await until(() => world.failed === 1, { deadlineMs: 5000, what: 'a dial' });
+  await until(() => world.failed === 1, { what: 'a dial' });
   for (const nowMs of [5100, 10_000, 19_900]) at(nowMs);
   t.equal(world.dialled.length, 1);
   at(20_000);
-  await until(() => world.failed === 2, { deadlineMs: 5000, what: 'a second dial' });
+  await until(() => world.failed === 2, { what: 'a second dial' });
 });
 
 t.test('who is found is told, and the rest is left alone', async (t) => {
@@ -80,7 +80,7 @@ t.test('who is found is told, and the rest is left alone', async (t) => {
   const { world, at } = search({ seeds: many }, { '10.0.0.101:5000': 'db1' });
   at(0);
   at(5000);
-  await until(() => world.found.length === 1, { deadlineMs: 5000, what: 'somebody found' });
+  await until(() => world.found.length === 1, { what: 'somebody found' });
   t.strictSame(world.found, ['db1 10.0.0.101:5000']);
   t.ok(world.dialled.length <= 8, 'one handful at a time');
 });

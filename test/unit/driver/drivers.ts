@@ -16,7 +16,7 @@ import type {
 import { peerIdOfKey, signWith, verifyByPeerId } from '../../../src/daemon/identity/node-key.ts';
 import { Transport } from '../../../src/daemon/transport/transport.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
-import { loopback } from '../transport/nodes.ts';
+import { loopback, PATIENT } from '../transport/nodes.ts';
 
 /** Roster that believes: what identity does with certificates, done with names. Digest, export and import are real. */
 export class PlainRoster implements Roster {
@@ -140,7 +140,7 @@ export function makeDriver(
       transport: (events, gate) => {
         const chain = new TextEncoder().encode(JSON.stringify(self));
         transport = new Transport(
-          { nodeKey: key, cluster: 'test', address: self.address, port: PORT, chain },
+          { nodeKey: key, cluster: 'test', address: self.address, port: PORT, chain, timing: PATIENT },
           { gate, events },
         );
         return transport;

@@ -17,7 +17,7 @@ import { driverRoster, presentedChain } from '../../../src/daemon/node/roster.ts
 import { Transport } from '../../../src/daemon/transport/transport.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 import { testCluster } from '../identity/cluster.ts';
-import { loopback, PORT, until } from '../transport/nodes.ts';
+import { loopback, PATIENT, PORT, until } from '../transport/nodes.ts';
 
 const prod = await testCluster();
 
@@ -69,7 +69,7 @@ function makeNode(t: Test, key: NodeKey, own: NodeCertificate, roster: Roster, d
       transport: (events, gate) => {
         const chain = presentedChain(identity);
         transport = new Transport(
-          { nodeKey: key.key, cluster: 'prod', address, port: PORT, chain },
+          { nodeKey: key.key, cluster: 'prod', address, port: PORT, chain, timing: PATIENT },
           { gate, events },
         );
         return transport;

@@ -3,6 +3,7 @@ import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { mock } from 'node:test';
 import t from 'tap';
 import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
 import { node } from './scene.ts';
@@ -62,15 +63,16 @@ t.test('a CouchDB whose daemon is not heard is not waited for as long as one tha
     restartFile: join(directory, 'restart'),
   });
   t.teardown(() => plugin.close());
-  const beganMs = performance.now();
-  const looking = plugin.observe(AbortSignal.timeout(20_000));
+  // No question ends by its own time, which is longer: only doubt ends it here.
+  const { signal } = new AbortController();
+  mock.method(AbortSignal, 'timeout', () => signal);
+  t.teardown(() => mock.restoreAll());
+  const looking = plugin.observe(signal);
   // The daemons notice while the question is under way.
   unheard = [node(2)];
   const { http } = await looking;
-  const tookMs = performance.now() - beganMs;
   if (http.kind !== 'up') throw new Error(`it answers: ${JSON.stringify(http)}`);
   t.equal(http.server.members.get(node(2)), undefined);
   t.match(http.server.members.get(node(1)), { connected: [node(1), node(2)] });
   t.equal(http.server.appUser, 'unasked', 'a document that both hold would hang as well');
-  t.ok(tookMs < 5000, `${Math.round(tookMs)} ms, where 6 s are given to those that are heard`);
 });

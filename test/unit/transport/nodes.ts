@@ -3,7 +3,8 @@ import type { Test } from 'tap';
 import type { PeerId } from '../../../src/daemon/membership/types.ts';
 import type { GossipVerdict } from '../../../src/daemon/transport/gossip.ts';
 import { peerIdOfKey } from '../../../src/daemon/identity/node-key.ts';
-import { Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
+import { DEFAULT_TIMING, Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
+import { until as poll } from '../../support/until.ts';
 
 let lastHost = 0;
 
@@ -32,6 +33,19 @@ export interface TestNode {
 
 export const PORT = 4101;
 
+/**
+ * Ten minutes for each deadline, longer than any test waits for anything: no link fails because the machine is busy, and
+ * what ends a connection is never a time that a test did not ask for.
+ */
+export const PATIENT: TransportTiming = {
+  ...DEFAULT_TIMING,
+  upgradeTimeoutMs: 600_000,
+  strangerTimeoutMs: 600_000,
+  memberTimeoutMs: 600_000,
+  dialTimeoutMs: 600_000,
+  flushTimeoutMs: 600_000,
+};
+
 export interface NodeInit {
   cluster?: string;
   key?: KeyObject;
@@ -53,7 +67,7 @@ export function makeNode(init: NodeInit = {}): TestNode {
       address,
       port: PORT,
       chain: new TextEncoder().encode(init.chain ?? 'chain'),
-      ...(init.timing === undefined ? {} : { timing: init.timing }),
+      timing: { ...PATIENT, ...init.timing },
     },
     {
       gate: {
@@ -106,13 +120,13 @@ export function connect(from: TestNode, to: TestNode): Promise<void> {
   return from.transport.connect(to.peer, to.address, PORT);
 }
 
-/** Polls until `condition` holds; the error says what was waited for. */
-export async function until(what: string, condition: () => boolean, withinMs = 15_000): Promise<void> {
-  const deadline = performance.now() + withinMs;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`not in ${withinMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+/** Polls until `condition` holds; the error says what was waited for. A condition that throws counts as not yet. */
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  deadlineMs = 60_000,
+): Promise<void> {
+  await poll(condition, { what, deadlineMs, everyMs: 5 });
 }
 
 export const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);

@@ -8,7 +8,7 @@ import t, { type Test } from 'tap';
 import { FramedStream, framed } from '../../../src/daemon/transport/framed-stream.ts';
 import { libp2pKey } from '../../../src/daemon/identity/node-key.ts';
 import { DEFAULT_STRANGER_LIMITS, Strangers } from '../../../src/daemon/transport/strangers.ts';
-import { ADMIT_PROTOCOL } from '../../../src/daemon/transport/transport.ts';
+import { ADMIT_PROTOCOL, DEFAULT_TIMING } from '../../../src/daemon/transport/transport.ts';
 import { encodeHello, type Hello } from '../../../src/daemon/wire/handshake.ts';
 import { cluster, PORT, type TestNode, until } from './nodes.ts';
 
@@ -55,32 +55,36 @@ async function stranger(
 }
 
 t.test('a stranger that says nothing is hung up on within about a second', async (t) => {
-  const [a] = (await cluster(t, 1)) as [TestNode];
+  const { strangerTimeoutMs } = DEFAULT_TIMING;
+  t.equal(strangerTimeoutMs, 1000);
+  const [a] = (await cluster(t, 1, { timing: { strangerTimeoutMs } })) as [TestNode];
   const { dial } = await stranger(t, a);
-  const connection = await dial();
   const startMs = performance.now();
-  await until('hung up on', () => connection.status !== 'open', 10_000);
-  t.ok(performance.now() - startMs > 500, 'it had its time');
+  // Where this process stands still for a second it is hung up on before it knows that it is through.
+  const connection = await dial().catch(() => undefined);
+  await until('hung up on', () => connection?.status !== 'open');
+  // A timer may be a millisecond early.
+  t.ok(performance.now() - startMs > strangerTimeoutMs - 2, 'it had its time');
 });
 
 t.test('a stranger gets one stream', async (t) => {
-  const [a] = (await cluster(t, 1, { timing: { strangerTimeoutMs: 30_000 } })) as [TestNode];
+  const [a] = (await cluster(t, 1)) as [TestNode];
   const { dial } = await stranger(t, a);
   const connection = await dial();
   await connection.newStream(ADMIT_PROTOCOL);
   t.equal(connection.status, 'open');
   await connection.newStream(ADMIT_PROTOCOL).catch(() => undefined);
-  await until('the second is one too many', () => connection.status !== 'open', 10_000);
+  await until('the second is one too many', () => connection.status !== 'open');
 });
 
 t.test('gossip and requests before admission end the connection', async (t) => {
-  const [a] = (await cluster(t, 1, { timing: { strangerTimeoutMs: 30_000 } })) as [TestNode];
+  const [a] = (await cluster(t, 1)) as [TestNode];
   a.transport.handle('/bornemisza/echo/1', (_from, question) => question);
   for (const protocol of ['/meshsub/1.2.0', '/bornemisza/echo/1']) {
     const { dial } = await stranger(t, a);
     const connection = await dial();
     await connection.newStream(protocol).catch(() => undefined);
-    await until(`${protocol} hung up`, () => connection.status !== 'open', 10_000);
+    await until(`${protocol} hung up`, () => connection.status !== 'open');
   }
   t.same(a.events, []);
 });
@@ -107,7 +111,7 @@ t.test('hellos that are oversized, malformed or replayed by another let nobody i
     const connection = await dial();
     const stream = await connection.newStream(ADMIT_PROTOCOL);
     stream.send(bytes);
-    await until('hung up', () => connection.status !== 'open', 10_000);
+    await until('hung up', () => connection.status !== 'open');
   }
   t.same(a.transport.peers(), []);
   await b.transport.connect(a.peer, a.address, PORT);
@@ -130,6 +134,6 @@ t.test('a version that has nothing in common is told which versions would do', a
     seen: 0,
   };
   frames.send(encodeHello({ ...later, chain: new Uint8Array(0) }));
-  const answer = await frames.read(AbortSignal.timeout(2000));
+  const answer = await frames.read(AbortSignal.timeout(60_000));
   t.match(Buffer.from(answer).toString('latin1'), /1 to 1 here, 7 to 9 there/);
 });

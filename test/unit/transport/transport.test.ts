@@ -1,6 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { connect as openSocket, createServer, type Socket } from 'node:net';
 import t from 'tap';
+import { DEFAULT_TIMING } from '../../../src/daemon/transport/transport.ts';
 import { bytes, cluster, connect, loopback, makeNode, PORT, type TestNode, until } from './nodes.ts';
 
 t.test('a link carries messages both ways, and both sides are told once', async (t) => {
@@ -132,7 +133,7 @@ t.test('nodes of another cluster are refused and told so', async (t) => {
 });
 
 t.test('a dial says whether the host itself refused', async (t) => {
-  const [a] = (await cluster(t, 1, { timing: { dialTimeoutMs: 700 } })) as [TestNode];
+  const [a] = (await cluster(t, 1)) as [TestNode];
   const absent = makeNode();
   a.members.add(absent.peer);
   await t.rejects(connect(a, absent), { code: 'connection-refused' });
@@ -145,8 +146,9 @@ t.test('a dial says whether the host itself refused', async (t) => {
     for (const socket of sockets) socket.destroy();
     server.close();
   });
-  a.members.add(silent.peer);
-  await t.rejects(connect(a, silent), { code: 'timeout' });
+  const [hasty] = (await cluster(t, 1, { timing: { dialTimeoutMs: 700 } })) as [TestNode];
+  hasty.members.add(silent.peer);
+  await t.rejects(connect(hasty, silent), { code: 'timeout' });
 
   const stranger = makeNode();
   await t.rejects(connect(a, stranger), { code: 'not-admitted' }, 'who is not a member is not dialled');
@@ -190,7 +192,7 @@ t.test('a question gets its answer, within its bounds', async (t) => {
   b.transport.handle('/bornemisza/broken/1', () => {
     throw new Error('broken');
   });
-  const limits = { timeoutMs: 2000, maxBytes: 1000 };
+  const limits = { timeoutMs: 60_000, maxBytes: 1000 };
   await t.rejects(a.transport.request(b.peer, '/bornemisza/echo/1', bytes('x'), limits), {
     code: 'not-connected',
   });
@@ -256,10 +258,7 @@ t.test('two hundred silent sockets keep no member out', async (t) => {
   }
   await until('the sockets are there', () => sockets.every((socket) => !socket.connecting));
   a.memberAddresses.add('127.0.0.1');
-  const startMs = performance.now();
   await connect(b, a);
-  const tookMs = performance.now() - startMs;
-  t.comment(`linked in ${Math.round(tookMs)} ms`);
   t.ok(
     sockets.some((socket) => !(socket.closed || socket.destroyed)),
     'linked while silent sockets stand',
@@ -268,24 +267,23 @@ t.test('two hundred silent sockets keep no member out', async (t) => {
     a.transport.counters.connectionsRefused >= 100,
     `${a.transport.counters.connectionsRefused} were refused at once`,
   );
-  await until(
-    'the rest is gone in time',
-    () => sockets.every((socket) => socket.closed || socket.destroyed),
-    20_000,
-  );
-  t.same(a.transport.peers(), [b.peer]);
+  await until('a has the link as well', () => a.transport.peers().includes(b.peer));
 });
 
-t.test('slow bytes and garbage are cut in time and cost no member its link', async (t) => {
-  const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
-  await connect(b, a);
-  const dripping = openSocket({ host: a.address, port: PORT });
-  const garbage = openSocket({ host: a.address, port: PORT });
-  for (const socket of [dripping, garbage]) socket.on('error', () => undefined).resume();
+t.test('silence, slow bytes and garbage are cut in time and cost no member its link', async (t) => {
+  const { upgradeTimeoutMs } = DEFAULT_TIMING;
+  const [a, b] = (await cluster(t, 2, { timing: { upgradeTimeoutMs } })) as [TestNode, TestNode];
+  // A member that is too slow for it tries again.
+  await until('linked', () => connect(b, a).then(() => true));
+  const [dripping, garbage, ...silent] = Array.from({ length: 6 }, () =>
+    openSocket({ host: a.address, port: PORT }),
+  ) as [Socket, Socket, ...Socket[]];
+  for (const socket of [dripping, garbage, ...silent]) socket.on('error', () => undefined).resume();
   garbage.write(Buffer.alloc(100_000, 0xa5));
   const drip = setInterval(() => dripping.write('\x13'), 50);
   t.teardown(() => clearInterval(drip));
-  await until('both are cut', () => dripping.closed && garbage.closed, 20_000);
+  await until('a has the link as well', () => a.transport.peers().includes(b.peer));
+  await until('all are cut', () => [dripping, garbage, ...silent].every(({ closed }) => closed));
   t.same(a.transport.peers(), [b.peer]);
   a.transport.send(b.peer, bytes('still here'));
   await until('the link works', () => b.messages.length === 1);
