@@ -1,7 +1,7 @@
 import type { Rule } from '../../src/daemon/membership/machine.ts';
 import { type Preset, presets } from '../../src/daemon/membership/preset.ts';
 import { createSeeded, type Seeded } from '../../src/daemon/membership/seeded.ts';
-import type { PeerId } from '../../src/daemon/membership/types.ts';
+import type { Evidence, PeerId } from '../../src/daemon/membership/types.ts';
 import { type Cluster, createCluster, type Host } from './cluster.ts';
 import { disagreement, type Excuses, type Violation, watchInvariants } from './invariants.ts';
 
@@ -43,7 +43,14 @@ export type Action =
     }
   | { readonly atMs: number; readonly kind: 'leave'; readonly host: number }
   | { readonly atMs: number; readonly kind: 'change'; readonly host: number }
-  | { readonly atMs: number; readonly kind: 'slander'; readonly host: number; readonly subject: number }
+  | {
+      readonly atMs: number;
+      readonly kind: 'slander';
+      readonly host: number;
+      readonly subject: number;
+      /** What it claims to have seen. Default: closed. */
+      readonly evidence?: Evidence;
+    }
   | { readonly atMs: number; readonly kind: 'outage'; readonly forMs: number }
   /** The time of day jumps; a start that follows takes its incarnation from it. */
   | { readonly atMs: number; readonly kind: 'clockJump'; readonly host: number; readonly byMs: number }
@@ -316,7 +323,7 @@ class Run implements Excuses {
         return cluster.tell(host, { kind: 'local', facts: host.facts });
       }
       case 'slander':
-        return this.#slander(cluster.host(action.host), cluster.host(action.subject));
+        return this.#slander(cluster.host(action.host), cluster.host(action.subject), action.evidence);
       case 'clockJump':
         cluster.host(action.host).wallErrorMs += action.byMs;
         return;
@@ -358,7 +365,8 @@ class Run implements Excuses {
     const inside = new Set(action.hosts.map((index) => cluster.host(index).id));
     const blocks = (from: PeerId, to: PeerId): boolean =>
       inside.has(from) !== inside.has(to) && (!action.oneWay || inside.has(from));
-    this.#excuseAll(action.forMs);
+    // A shorter one is over before two accusers could condemn anybody.
+    if (action.forMs >= presets.lan.suspicionMs) this.#excuseAll(action.forMs);
     cluster.blocks.add(blocks);
     cluster.queue.after(action.forMs, () => cluster.blocks.delete(blocks));
   }
@@ -420,12 +428,12 @@ class Run implements Excuses {
   }
 
   /** A member with a valid key lies: it accuses another to everybody, at the right incarnation. */
-  #slander(host: Host, subject: Host): void {
+  #slander(host: Host, subject: Host, evidence: Evidence = 'closed'): void {
     const incarnation = subject.process?.membership.view.members.find((member) => member.self)?.record
       .incarnation;
     if (incarnation === undefined) return;
     const nothing = new Uint8Array(0);
-    const accusation = { subject: subject.id, incarnation, accuser: host.id, evidence: 'closed' } as const;
+    const accusation = { subject: subject.id, incarnation, accuser: host.id, evidence };
     const message = {
       kind: 'batch',
       records: [],

@@ -20,7 +20,7 @@ import type {
 } from './types.ts';
 
 /** The rules that a test may take out, to see that an invariant of the simulator then fails. Nobody else sets them. */
-export type Rule = 'incarnation' | 'second-observer' | 'refutation' | 'local-health';
+export type Rule = 'incarnation' | 'second-observer' | 'refutation' | 'local-health' | 'last-call';
 
 export interface MembershipOptions {
   /** First record of this process. `incarnation` should be unix seconds, so that it rises without a snapshot too. */

@@ -143,6 +143,7 @@ export function considerVerdict(core: Core, subject: PeerId, incarnation: number
  * the case, and who knows better says so (see `showRefutation`). Where the subject's own kernel refused, nothing can be known.
  */
 function lastCall(core: Core, entry: Entry): boolean {
+  if (withoutRule(core, 'last-call')) return false;
   const { incarnation } = entry.signed.record;
   if (entry.lastCalled === incarnation || suspicionMs(core, entry) === core.preset.closedSuspicionMs)
     return false;
