@@ -30,6 +30,8 @@ export async function removeAddress(device: string, address: string, signal: Abo
 export interface IpLink {
   readonly ifname?: string;
   readonly flags?: readonly string[];
+  /** With `-d`, and not of every device. */
+  readonly linkinfo?: { readonly info_kind?: string };
   readonly addr_info?: readonly {
     readonly family?: string;
     readonly local?: string;

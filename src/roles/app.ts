@@ -1,5 +1,5 @@
 import type { Health } from '../daemon/membership/types.ts';
-import type { BirdDesired } from '../plugins/bird/desired.ts';
+import type { BirdDesired, BirdRetired } from '../plugins/bird/desired.ts';
 import type { AppHaproxy, Certificates, Duty, PeerGroup } from '../plugins/haproxy/desired.ts';
 import type { Layer2Desired } from '../plugins/layer2/desired.ts';
 import type { EffectiveMember, EffectiveView, Rotation } from './effective.ts';
@@ -61,8 +61,8 @@ export interface Announcement {
 
 export function appDesired(input: AppInput): {
   readonly haproxy: AppHaproxy;
-  readonly bird: BirdDesired | undefined;
-  readonly layer2: Layer2Desired | undefined;
+  readonly bird: BirdDesired | BirdRetired;
+  readonly layer2: Layer2Desired;
   readonly announcement: Announcement;
 } {
   const announcement = drawnBy(input.config.floating.mode, input);
@@ -195,14 +195,20 @@ function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][n
   };
 }
 
-function birdOf({ view, config }: AppInput, { announce, why }: Announcement): BirdDesired | undefined {
+function birdOf({ view, config }: AppInput, { announce, why }: Announcement): BirdDesired | BirdRetired {
   const { mode, device, addresses } = config.floating;
-  if (mode === 'off' || mode === 'layer2') return undefined;
+  if (mode === 'off' || mode === 'layer2') return { retired: true, why: modeWord(mode) };
   const rank = view.members.find((member) => member.self)?.rank ?? 0;
   return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, announce, why };
 }
 
-function layer2Of({ config }: AppInput, { announce, rivals, why }: Holding): Layer2Desired | undefined {
+function layer2Of({ config }: AppInput, { announce, rivals, why }: Holding): Layer2Desired {
   const { mode, device, addresses } = config.floating;
-  return mode === 'layer2' ? { device, addresses, hold: announce, rivals, why } : undefined;
+  return mode === 'layer2'
+    ? { device, addresses, hold: announce, rivals, why }
+    : { device: '', addresses: [], hold: false, rivals: [], why: modeWord(mode) };
+}
+
+function modeWord(mode: FloatingMode): string {
+  return `floating.mode is "${mode}"`;
 }

@@ -285,6 +285,22 @@ include "${fragments}/*.conf";
       t.same(await floating(), []);
     },
   );
+
+  await t.test('another mode: nothing of it stays, at the provider, in BIRD, on this host', async (t) => {
+    const retired = { retired: true, why: 'floating.mode is "off"' } as const;
+    t.ok(await plugin.leftBehind());
+    await writeFile(nodeConf, `${nodeText}\nnonsense here;\n`);
+    t.match(await failure(converge(plugin, retired)), { code: 'bird-config-refused', stateChanged: true });
+    t.ok(await plugin.leftBehind(), 'as long as BIRD has it, it is tried again');
+    await until('it is withdrawn all the same', () => announced());
+    await writeFile(nodeConf, nodeText);
+    t.match(summaries(await converge(plugin, retired)).at(-1), /removed/);
+    t.notOk(await plugin.leftBehind());
+    t.notMatch(await run('ip', '-br', 'link'), /bm-other/);
+    const [protocols = []] = await tell(control, ['show protocols']);
+    t.notMatch(protocols.map(({ text }) => text).join('\n'), /bornemisza_floating/);
+    t.same(await converge(plugin, retired), []);
+  });
 }
 
 function end(child: ChildProcess, signal: NodeJS.Signals): Promise<unknown> {

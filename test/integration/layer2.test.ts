@@ -194,8 +194,35 @@ t.test('a dead daemon serves on with it; with its HAProxy dead too, the switch l
   t.strictSame(await holders(), ['app2']);
 });
 
+t.test('another mode takes away what the former one left, and nobody loses the address by it', async (t) => {
+  const app1 = cluster.instance('app1');
+  await mode(app1, 'bgp');
+  t.match(await devices(app1), /bm-float .* 203\.0\.113\.10\/32/);
+  await mode(app1, 'layer2');
+  t.notMatch(await devices(app1), /bm-float/);
+  t.notMatch(await app1.host.must(['birdc', 'show protocols']), /bornemisza_floating/);
+  t.equal(await app1.host.must(['ls', '/etc/bird/bornemisza.d']), '');
+  t.strictSame(await holders(), ['app2'], 'what BGP’s device had was not held');
+
+  const app2 = cluster.instance('app2');
+  await mode(app2, 'off');
+  await heldBy('app1');
+  await mode(app2, 'layer2');
+  t.strictSame(await holders(), ['app1']);
+});
+
+/** Sets `floating.mode`, with a restart of the daemon alone. */
+async function mode(instance: Instance, word: string): Promise<void> {
+  const { host } = instance;
+  await host.must(['sed', '-i', `s/^mode = ".*"/mode = "${word}"/`, '/etc/bornemisza/app.toml']);
+  await host.restart(daemonOf(instance));
+  await cluster.settled(PATIENCE_MS);
+}
+
+const devices = ({ host }: Instance): Promise<string> => host.must(['ip', '-br', 'addr']);
+
 t.test('a stop gives it up', async (t) => {
-  await cluster.instance('app2').host.stop(daemonOf(cluster.instance('app2')));
-  const { most } = await heldBy('app1');
+  await cluster.instance('app1').host.stop(daemonOf(cluster.instance('app1')));
+  const { most } = await heldBy('app2');
   t.equal(most, 1);
 });

@@ -70,6 +70,12 @@ function reasonOf(error: NodeJS.ErrnoException): string {
   return error.code ?? error.message;
 }
 
+/** Whether an address is on one of these devices. One with a label stands under that in place of its device's name. */
+export function isOn(names: readonly string[], address: string): boolean {
+  const devices = networkInterfaces();
+  return names.some((name) => devices[name]?.some((each) => each.address === address));
+}
+
 /** Whether an address is on a device of this host; all of 127/8 is, though only one of it is listed. */
 export function isLocal(address: string): boolean {
   const devices = Object.values(networkInterfaces());

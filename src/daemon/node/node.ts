@@ -2,6 +2,7 @@ import { createPrivateKey } from 'node:crypto';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import { labelOf } from '../../plugins/layer2/plan.ts';
 import type { AppSituation } from '../../roles/app.ts';
 import { RESTART_TAG } from '../../roles/db.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
@@ -24,7 +25,7 @@ import { Driver, type DriverChange } from '../driver.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import { Heartbeat, type Watched } from '../heartbeat.ts';
 import { type CheckVerdict, Checks } from '../health/health.ts';
-import { isLocal } from '../health/probe.ts';
+import { isLocal, isOn } from '../health/probe.ts';
 import { authorityWord } from '../identity/certificates.ts';
 import {
   adoptAuthority,
@@ -412,7 +413,7 @@ export class Node {
       onProgress: (text) => this.#dependencies.log.info({ plugin: 'couchdb' }, text),
     });
     await this.#readCertificates();
-    this.#plugins.addTo(this.#reconciler);
+    await this.#plugins.addTo(this.#reconciler);
   }
 
   #prepareRollout(): void {
@@ -1045,10 +1046,11 @@ export class Node {
     };
   }
 
-  /** Mode `layer2`: whether the floating IPs are on this machine. */
+  /** Mode `layer2`: whether the floating IPs are on the public device. Another one may have them from a former mode. */
   #holds(): boolean {
     const { mode, addresses } = this.#config.floating;
-    return mode === 'layer2' && addresses.some(isLocal);
+    const device = floatingDevice(this.#config);
+    return mode === 'layer2' && addresses.some((each) => isOn([device, labelOf(device)], each));
   }
 
   /** A certificate that cannot be read leaves the former one in use. */

@@ -75,7 +75,8 @@ export class NodePlugins {
     this.#config = config;
   }
 
-  addTo(reconciler: Reconciler): void {
+  /** Besides the programs of the mode of now those of a former one, where it left something. */
+  async addTo(reconciler: Reconciler): Promise<void> {
     const { paths, onCouchDb, onProgress } = this.#dependencies;
     const { role, couchdb } = this.#config;
     const programs = PROGRAMS[role];
@@ -88,16 +89,18 @@ export class NodePlugins {
       this.#haproxy = haproxy;
       reconciler.add(haproxy, () => (role === 'app' ? this.#app()?.haproxy : this.#dbHaproxy()));
     }
-    if (programs.includes('bird') && announces(this.#config)) {
+    if (programs.includes('bird')) {
       const bird = new BirdPlugin({
         fragmentDirectory: paths.birdFragments,
         controlSocket: paths.birdSocket,
       });
-      reconciler.add(bird, () => this.#app()?.bird);
+      if (announces(this.#config) || (await mayBe(bird.leftBehind())))
+        reconciler.add(bird, () => this.#app()?.bird);
     }
-    if (programs.includes('layer2') && this.#config.floating.mode === 'layer2') {
-      const layer2 = new Layer2Plugin({ device: floatingDevice(this.#config) });
-      reconciler.add(layer2, () => this.#app()?.layer2);
+    if (programs.includes('layer2')) {
+      const layer2 = new Layer2Plugin();
+      if (this.#config.floating.mode === 'layer2' || (await mayBe(layer2.leftBehind())))
+        reconciler.add(layer2, () => this.#app()?.layer2);
     }
     if (programs.includes('couchdb')) {
       const plugin = new CouchDbPlugin({
@@ -246,6 +249,11 @@ export class NodePlugins {
     const { roster } = this.#dependencies.identity;
     return roster.revocations().filter(({ name }) => name.endsWith('/db'));
   }
+}
+
+/** What keeps us from looking is told by the plugin's own look. */
+function mayBe(leftBehind: Promise<boolean>): Promise<boolean> {
+  return leftBehind.catch(() => true);
 }
 
 function splitKey(pem: string): [string, string] {

@@ -12,3 +12,10 @@ export interface BirdDesired {
   /** Why it is announced or not, for the audit trail. */
   readonly why: string;
 }
+
+/** BIRD draws nothing here by us: our fragment, the device that it names and their addresses go. */
+export interface BirdRetired {
+  readonly retired: true;
+  /** For the audit trail. */
+  readonly why: string;
+}

@@ -3,19 +3,20 @@ import type { ObservedDevice } from './plan.ts';
 
 /** Reads all devices of this host and their IPv4 addresses. */
 export async function readDevices(signal: AbortSignal): Promise<Map<string, ObservedDevice>> {
-  const { stdout, complaint } = await ip(['-j', 'addr', 'show'], signal);
+  const { stdout, complaint } = await ip(['-j', '-d', 'addr', 'show'], signal);
   if (complaint !== undefined) throw ipFailed('list the devices', complaint);
   return parseDevices(stdout);
 }
 
-/** Reads `ip -j addr show`. */
+/** Reads `ip -j -d addr show`. */
 export function parseDevices(json: string): Map<string, ObservedDevice> {
   return new Map(
-    parseLinks(json).flatMap(({ ifname, flags = [], addr_info = [] }) => {
+    parseLinks(json).flatMap(({ ifname, flags = [], addr_info = [], linkinfo }) => {
       const addresses = addr_info
         .filter(({ family, local }) => family === 'inet' && local !== undefined)
         .map(({ local, prefixlen }) => `${local}/${prefixlen}`);
-      return ifname === undefined ? [] : [[ifname, { up: flags.includes('UP'), addresses }] as const];
+      const facts = { up: flags.includes('UP'), kind: linkinfo?.info_kind, addresses };
+      return ifname === undefined ? [] : [[ifname, facts] as const];
     }),
   );
 }
@@ -28,6 +29,12 @@ export async function addDevice(device: string, signal: AbortSignal): Promise<vo
     if (other.complaint !== undefined) throw ipFailed(`add device ${device}`, made.complaint);
   }
   await raiseDevice(device, signal);
+}
+
+/** With all its addresses. */
+export async function removeDevice(device: string, signal: AbortSignal): Promise<void> {
+  const { complaint } = await ip(['link', 'del', 'dev', device], signal);
+  if (complaint !== undefined) throw ipFailed(`remove device ${device}`, complaint);
 }
 
 export async function raiseDevice(device: string, signal: AbortSignal): Promise<void> {

@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { runCommand } from '../command.ts';
@@ -13,8 +13,8 @@ import {
   type ReplyLine,
   tell,
 } from './control.ts';
-import type { BirdDesired } from './desired.ts';
-import { addAddress, addDevice, raiseDevice, readDevices } from './device.ts';
+import type { BirdDesired, BirdRetired } from './desired.ts';
+import { addAddress, addDevice, raiseDevice, readDevices, removeDevice } from './device.ts';
 import {
   type BirdChange,
   type BirdObserved,
@@ -46,7 +46,9 @@ const CONFIGURE_TIMEOUT_MS = 5000;
 const FILE_MODE = 0o640;
 
 /** The one writer of the floating IPs: their device, their addresses, and whether BIRD tells the provider. */
-export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange, BirdCheckpoint> {
+export class BirdPlugin
+  implements Plugin<BirdDesired | BirdRetired, BirdObserved, BirdChange, BirdCheckpoint>
+{
   readonly name = 'bird';
   readonly #options: BirdOptions;
   #staged: Staged | undefined;
@@ -54,6 +56,11 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
 
   constructor(options: BirdOptions) {
     this.#options = options;
+  }
+
+  /** Whether a fragment of ours is there: BIRD was used once. */
+  async leftBehind(): Promise<boolean> {
+    return (await readIfOurs(this.#path)) !== undefined;
   }
 
   async observe(signal: AbortSignal): Promise<BirdObserved> {
@@ -69,7 +76,7 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
     };
   }
 
-  plan(desired: BirdDesired, observed: BirdObserved): BirdChange[] {
+  plan(desired: BirdDesired | BirdRetired, observed: BirdObserved): BirdChange[] {
     return planBird(desired, observed);
   }
 
@@ -119,7 +126,7 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
     return checkpoint;
   }
 
-  async verify(desired: BirdDesired, signal: AbortSignal): Promise<void> {
+  async verify(desired: BirdDesired | BirdRetired, signal: AbortSignal): Promise<void> {
     const left = this.plan(desired, await this.observe(signal));
     if (left.length === 0) return;
     throw new PluginError({
@@ -134,11 +141,11 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
     });
   }
 
-  /** The fragment as it was, and BIRD according to it. Device and addresses stay: an address alone draws nothing. */
+  /** The fragment as it was, and BIRD according to it. Device and addresses stay as they are: an address alone draws nothing. */
   async rollback(checkpoint: BirdCheckpoint, signal: AbortSignal): Promise<void> {
     await this.#restore(checkpoint.fragment);
     if (checkpoint.fragment !== undefined && (await this.#protocols(signal)) !== undefined)
-      await this.#configure(undefined, signal);
+      await this.#configure(signal);
   }
 
   async close(): Promise<void> {
@@ -225,6 +232,8 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
         return await addDevice(change.device, signal);
       case 'device-up':
         return await raiseDevice(change.device, signal);
+      case 'device-remove':
+        return await removeDevice(change.device, signal);
       case 'address-add':
         return await addAddress(change.device, change.address, signal);
       case 'address-remove':
@@ -236,8 +245,11 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
         await replaceFile(this.#path, change.content, { mode: FILE_MODE });
         return;
       }
+      case 'file-remove':
+        return await rm(this.#path, { force: true });
       case 'configure':
-        return await this.#configure(change.digest, signal);
+        await this.#configure(signal);
+        return await this.#awaitLoaded(change.digest, signal);
       case 'start':
         if ((await this.#protocols(signal)) === undefined) throw birdNotRunning(this.#options.controlSocket);
         return;
@@ -255,17 +267,16 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
    * Has BIRD read its files again. It takes `disabled` from there whatever was enabled by hand, which is why the
    * file always says what should be.
    */
-  async #configure(digest: string | undefined, signal: AbortSignal): Promise<void> {
+  async #configure(signal: AbortSignal): Promise<void> {
     const { controlSocket } = this.#options;
     const [check = []] = await tell(controlSocket, ['configure check'], { signal });
     refuse(check);
     const [done = []] = await tell(controlSocket, ['configure'], { signal, timeoutMs: CONFIGURE_TIMEOUT_MS });
     refuse(done);
-    if (digest !== undefined) await this.#awaitLoaded(digest, signal);
   }
 
   /** 0004 to `configure` means in progress: some protocol has to end first. */
-  async #awaitLoaded(digest: string, signal: AbortSignal): Promise<void> {
+  async #awaitLoaded(digest: string | undefined, signal: AbortSignal): Promise<void> {
     const deadline = performance.now() + CONFIGURE_TIMEOUT_MS;
     while (performance.now() < deadline) {
       if (runningBird((await this.#protocols(signal)) ?? []).loaded === digest) return;
@@ -274,7 +285,9 @@ export class BirdPlugin implements Plugin<BirdDesired, BirdObserved, BirdChange,
     const { fragmentDirectory } = this.#options;
     throw refusedCommand(
       'configure',
-      `the fragment is not loaded: does bird.conf include ${fragmentDirectory}/*.conf?`,
+      digest === undefined
+        ? 'the former fragment is still loaded'
+        : `the fragment is not loaded: does bird.conf include ${fragmentDirectory}/*.conf?`,
     );
   }
 

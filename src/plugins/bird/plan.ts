@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { isIPv4 } from 'node:net';
 import { type PlannedChange, PluginError } from '../contract.ts';
-import type { BirdDesired } from './desired.ts';
+import type { BirdDesired, BirdRetired } from './desired.ts';
 
 /** The direct protocol that carries the floating IPs into BIRD. Enabled: announced; disabled: withdrawn. */
 export const PROTOCOL = 'bornemisza_floating';
@@ -9,6 +9,8 @@ export const FRAGMENT = 'bornemisza.conf';
 
 export interface ObservedDevice {
   readonly up: boolean;
+  /** E.g. `dummy`; undefined: the kernel does not say. */
+  readonly kind: string | undefined;
   /** IPv4 addresses with their prefix length, e.g. `192.0.2.7/32`. */
   readonly addresses: readonly string[];
 }
@@ -36,10 +38,13 @@ export type BirdChange = PlannedChange &
     | { readonly kind: 'withdraw' }
     | { readonly kind: 'device-add'; readonly device: string }
     | { readonly kind: 'device-up'; readonly device: string }
+    | { readonly kind: 'device-remove'; readonly device: string }
     | { readonly kind: 'address-add'; readonly device: string; readonly address: string }
     | { readonly kind: 'address-remove'; readonly device: string; readonly address: string }
     | { readonly kind: 'file'; readonly content: string }
-    | { readonly kind: 'configure'; readonly digest: string }
+    | { readonly kind: 'file-remove' }
+    /** `digest`: of the fragment that it should have afterwards; undefined: of none. */
+    | { readonly kind: 'configure'; readonly digest: string | undefined }
     | { readonly kind: 'start' }
     | { readonly kind: 'announce' }
   );
@@ -103,7 +108,8 @@ export function localAsIn(fragment: string): number | undefined {
  * The difference between what should be and what is. Pure. A withdrawal comes first, as each millisecond costs
  * requests; an announcement last, when everything behind it is there.
  */
-export function planBird(desired: BirdDesired, observed: BirdObserved): BirdChange[] {
+export function planBird(desired: BirdDesired | BirdRetired, observed: BirdObserved): BirdChange[] {
+  if ('retired' in desired) return planRetirement(desired, observed);
   const fragment = renderFragment(desired, observed.localAs);
   const { running } = observed;
   const changes: BirdChange[] = [];
@@ -138,14 +144,8 @@ function deviceChanges(desired: BirdDesired, { devices, fragment }: BirdObserved
   const wanted = [...new Set(desired.addresses)].sort().map((address) => `${address}/32`);
   const there = present?.addresses ?? [];
   // The configuration named another device before: an address there would still be answered.
-  const former = /^ {2}interface "([^"]+)";$/m.exec(fragment ?? '')?.[1] ?? device;
+  const former = deviceIn(fragment ?? '') ?? device;
   const behind = former === device ? [] : (devices.get(former)?.addresses ?? []);
-  const takeOff = (from: string, address: string): BirdChange => ({
-    kind: 'address-remove',
-    device: from,
-    address,
-    summary: `${address}: taken off ${from}`,
-  });
   return [
     ...(present === undefined
       ? [{ kind: 'device-add', device, summary: `device ${device}: made` } as const]
@@ -162,6 +162,50 @@ function deviceChanges(desired: BirdDesired, { devices, fragment }: BirdObserved
     ...there.filter((address) => !wanted.includes(address)).map((address) => takeOff(device, address)),
     ...behind.filter((address) => wanted.includes(address)).map((address) => takeOff(former, address)),
   ];
+}
+
+function takeOff(device: string, address: string): BirdChange {
+  return { kind: 'address-remove', device, address, summary: `${address}: taken off ${device}` };
+}
+
+/** What stands in for our fragment until BIRD has forgotten it: as long as the file is there, there is something left to do. */
+const EMPTY_FRAGMENT = '# Written by bornemisza, which is about to remove it.\n';
+/** The kinds that we make. Another one is the founder's, and stays without the addresses. */
+const OWN_KINDS: readonly (string | undefined)[] = ['dummy', 'ifb'];
+
+/** From what this fragment of ours made back to nothing; the file goes last, so that each step is done again until all are. */
+function planRetirement({ why }: BirdRetired, { fragment, devices, running }: BirdObserved): BirdChange[] {
+  if (fragment === undefined) return [];
+  const changes: BirdChange[] = [];
+  if (running?.announcing === true)
+    changes.push({ kind: 'withdraw', summary: `floating IPs: withdrawn (${why})` });
+  const device = deviceIn(fragment) ?? '';
+  const there = devices.get(device);
+  if (there !== undefined && OWN_KINDS.includes(there.kind))
+    changes.push({ kind: 'device-remove', device, summary: `device ${device}: removed (${why})` });
+  else
+    changes.push(
+      ...(there?.addresses ?? [])
+        .filter((address) => addressesIn(fragment).includes(address))
+        .map((address) => takeOff(device, address)),
+    );
+  if (running?.loaded !== undefined) {
+    changes.push({ kind: 'file', content: EMPTY_FRAGMENT, summary: `${FRAGMENT}: emptied` });
+    changes.push({
+      kind: 'configure',
+      digest: undefined,
+      summary: 'BIRD reads its configuration: without the fragment',
+    });
+  }
+  return [...changes, { kind: 'file-remove', summary: `${FRAGMENT}: removed` }];
+}
+
+function deviceIn(fragment: string): string | undefined {
+  return /^ {2}interface "([^"]+)";$/m.exec(fragment)?.[1];
+}
+
+function addressesIn(fragment: string): readonly string[] {
+  return /^ {4}if net !~ \[ (.+) \] then reject;$/m.exec(fragment)?.[1]?.split(', ') ?? [];
 }
 
 function refused(what: string, value: string): PluginError {

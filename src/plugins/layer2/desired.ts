@@ -1,8 +1,8 @@
 /** Whether this node holds the floating IPs on its public device, for providers without BGP. Data only. */
 export interface Layer2Desired {
-  /** The public device. */
+  /** The public device; empty where no address is to be held. */
   readonly device: string;
-  /** IPv4 addresses, held all together. */
+  /** IPv4 addresses, held all together. None in any other mode: what is left of ours is given up. */
   readonly addresses: readonly string[];
   readonly hold: boolean;
   /** Other nodes that say they hold them. When the last one lets go, the neighbours are told anew who has them. */

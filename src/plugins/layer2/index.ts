@@ -5,7 +5,6 @@ import type { Layer2Desired } from './desired.ts';
 import { labelOf, type Layer2Change, type Layer2Observed, parseAddresses, planLayer2 } from './plan.ts';
 
 export interface Layer2Options {
-  readonly device: string;
   /** How often addresses are looked at. Default 500. */
   readonly watchIntervalMs?: number;
 }
@@ -20,6 +19,7 @@ const PROBE = ['-D', '-f', '-c', '2', '-w', '2'];
 /** Twice, a second apart, for neighbours that miss a frame. */
 const TELL = ['-c', '2', '-w', '1'];
 const ARPING_TIMEOUT_MS = 5000;
+const LOOK_TIMEOUT_MS = 5000;
 /** While another machine has the address: how often it is asked whether it still does. */
 const ASK_AGAIN_MS = 2000;
 
@@ -31,15 +31,20 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
   #refused = false;
   #endWatch: (() => void) | undefined;
 
-  constructor(options: Layer2Options) {
+  constructor(options: Layer2Options = {}) {
     this.#options = options;
   }
 
+  /** Whether an address of ours is on a device of this host. */
+  async leftBehind(): Promise<boolean> {
+    const { addresses } = await this.observe(AbortSignal.timeout(LOOK_TIMEOUT_MS));
+    return addresses.some(({ ours }) => ours);
+  }
+
   async observe(signal: AbortSignal): Promise<Layer2Observed> {
-    const { device } = this.#options;
-    const { stdout, complaint } = await ip(['-j', 'addr', 'show', 'dev', device], signal);
-    if (complaint !== undefined) throw ipFailed(`look at ${device}`, complaint);
-    return { addresses: parseAddresses(stdout, device), told: this.#told };
+    const { stdout, complaint } = await ip(['-j', 'addr', 'show'], signal);
+    if (complaint !== undefined) throw ipFailed('list the addresses', complaint);
+    return { addresses: parseAddresses(stdout), told: this.#told };
   }
 
   plan(desired: Layer2Desired, observed: Layer2Observed): Layer2Change[] {
@@ -83,14 +88,15 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
 
   async verify(desired: Layer2Desired, signal: AbortSignal): Promise<void> {
     const left = this.plan(desired, await this.observe(signal));
-    if (left.length === 0) return;
+    const [first] = left;
+    if (first === undefined) return;
     throw new PluginError({
       code: 'layer2-not-as-planned',
-      message: `after the changes ${desired.device} still differs: ${left
+      message: `after the changes ${first.device} still differs: ${left
         .slice(0, 3)
         .map((change) => change.summary)
         .join('; ')}`,
-      next: `see \`ip addr show dev ${desired.device}\`: does another program change it?`,
+      next: `see \`ip addr show dev ${first.device}\`: does another program change it?`,
       outcome: 'retry',
       stateChanged: true,
     });

@@ -3,6 +3,7 @@ import { parseLinks } from '../ip.ts';
 import type { Layer2Desired } from './desired.ts';
 
 export interface HeldAddress {
+  readonly device: string;
   /** With its prefix length, e.g. `192.0.2.7/32`. */
   readonly address: string;
   /** Put there by us: it bears our label. */
@@ -10,7 +11,7 @@ export interface HeldAddress {
 }
 
 export interface Layer2Observed {
-  /** IPv4 addresses of the public device. */
+  /** IPv4 addresses of this host's devices. */
   readonly addresses: readonly HeldAddress[];
   /** What the neighbours were last told by this process, see {@link wordOf}; undefined: nothing yet. */
   readonly told: string | undefined;
@@ -34,15 +35,17 @@ export function labelOf(device: string): string {
   return `${device.slice(0, 12)}:bm`;
 }
 
-/** Reads `ip -j addr show dev DEVICE`. */
-export function parseAddresses(json: string, device: string): HeldAddress[] {
-  return parseLinks(json)
-    .flatMap(({ addr_info = [] }) => addr_info)
-    .filter(({ family, local }) => family === 'inet' && local !== undefined)
-    .map(({ local, prefixlen, label }) => ({
-      address: `${local}/${prefixlen}`,
-      ours: label === labelOf(device),
-    }));
+/** Reads `ip -j addr show`. */
+export function parseAddresses(json: string): HeldAddress[] {
+  return parseLinks(json).flatMap(({ ifname: device = '', addr_info = [] }) =>
+    addr_info
+      .filter(({ family, local }) => family === 'inet' && local !== undefined)
+      .map(({ local, prefixlen, label }) => ({
+        device,
+        address: `${local}/${prefixlen}`,
+        ours: label === labelOf(device),
+      })),
+  );
 }
 
 /** What the neighbours are told once. It changes with who else claims the addresses, so that the last word is the holder's. */
@@ -55,16 +58,17 @@ export function planLayer2(desired: Layer2Desired, observed: Layer2Observed): La
   const { device, hold, why } = desired;
   const wanted = [...new Set(desired.addresses)].sort();
   const has = (address: string): boolean =>
-    observed.addresses.some((each) => each.address.startsWith(`${address}/`));
-  const surplus = observed.addresses.filter(({ address, ours }) => {
-    const named = wanted.includes(address.replace(/\/.*/, ''));
-    return named ? !hold : ours;
+    observed.addresses.some((each) => each.device === device && each.address.startsWith(`${address}/`));
+  // The configuration named another device before, or no such mode: only the label tells ours there.
+  const surplus = observed.addresses.filter((each) => {
+    const named = each.device === device && wanted.includes(each.address.replace(/\/.*/, ''));
+    return named ? !hold : each.ours;
   });
-  const changes: Layer2Change[] = surplus.map(({ address }) => ({
+  const changes: Layer2Change[] = surplus.map((each) => ({
     kind: 'give-up',
-    device,
-    address,
-    summary: `${address}: given up on ${device} (${why})`,
+    device: each.device,
+    address: each.address,
+    summary: `${each.address}: given up on ${each.device} (${why})`,
   }));
   if (!hold) return changes;
   for (const address of wanted.filter((each) => !has(each)))

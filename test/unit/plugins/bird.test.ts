@@ -16,7 +16,7 @@ const fragment = renderFragment(desired, 64512);
 
 /** All as it should be. */
 const settled: BirdObserved = {
-  devices: new Map([['bm-float', { up: true, addresses: ['192.0.2.7/32', '192.0.2.8/32'] }]]),
+  devices: new Map([['bm-float', { up: true, kind: 'dummy', addresses: ['192.0.2.7/32', '192.0.2.8/32'] }]]),
   fragment: fragment.content,
   localAs: 64512,
   running: { loaded: fragment.digest, announcing: true, sessions: [] },
@@ -27,7 +27,8 @@ const plan = (of: Partial<BirdObserved>, changes: Partial<BirdDesired> = {}): st
 t.test('what differs, and what is done about it, in this order', async (t) => {
   const running = settled.running!;
   const off = renderFragment({ ...desired, announce: false }, 64512).content;
-  const device = (up: boolean, ...addresses: string[]) => new Map([['bm-float', { up, addresses }]]);
+  const device = (up: boolean, ...addresses: string[]) =>
+    new Map([['bm-float', { up, kind: 'dummy', addresses }]]);
   const cases: [string, string[], string[]][] = [
     ['nothing', plan({}), []],
     [
@@ -89,8 +90,8 @@ t.test('a change of the announcement alone is no change of what BIRD must read',
 
 t.test('the former device’s addresses are taken off when the configuration names another', async (t) => {
   const devices = new Map([
-    ['bm-float', { up: true, addresses: ['192.0.2.7/32', '192.0.2.8/32', '10.0.0.1/24'] }],
-    ['other', { up: true, addresses: [] }],
+    ['bm-float', { up: true, kind: 'dummy', addresses: ['192.0.2.7/32', '192.0.2.8/32', '10.0.0.1/24'] }],
+    ['other', { up: true, kind: 'dummy', addresses: [] }],
   ]);
   t.same(plan({ devices }, { device: 'other' }).slice(0, 4), [
     '192.0.2.7/32: put on other',
@@ -98,6 +99,43 @@ t.test('the former device’s addresses are taken off when the configuration nam
     '192.0.2.7/32: taken off bm-float',
     '192.0.2.8/32: taken off bm-float',
   ]);
+});
+
+t.test('another mode takes away what this one made, the file last', async (t) => {
+  const retire = (of: Partial<BirdObserved>): string[] =>
+    planBird({ retired: true, why: 'floating.mode is "off"' }, { ...settled, ...of }).map(
+      ({ summary }) => summary,
+    );
+  const all = retire({});
+  t.same(all, [
+    'floating IPs: withdrawn (floating.mode is "off")',
+    'device bm-float: removed (floating.mode is "off")',
+    'bornemisza.conf: emptied',
+    'BIRD reads its configuration: without the fragment',
+    'bornemisza.conf: removed',
+  ]);
+  const devices = new Map([
+    ['bm-float', { up: true, kind: 'bridge', addresses: ['192.0.2.7/32', '10.0.0.1/24'] }],
+  ]);
+  const cases: [string, string[], string[]][] = [
+    ['nothing of ours is there', retire({ fragment: undefined }), []],
+    ['BIRD is not running', retire({ running: undefined }), [all[1]!, all[4]!]],
+    [
+      'a crash in the middle: BIRD still has it',
+      retire({
+        fragment: '# emptied',
+        devices: new Map(),
+        running: { ...settled.running!, announcing: false },
+      }),
+      all.slice(2),
+    ],
+    [
+      'a device that the founder made stays, with what is not ours',
+      retire({ devices, running: undefined }),
+      ['192.0.2.7/32: taken off bm-float', all[4]!],
+    ],
+  ];
+  for (const [what, is, expected] of cases) t.same(is, expected, what);
 });
 
 t.test('the fragment lets nothing in but the configured addresses', async (t) => {
@@ -197,14 +235,14 @@ t.test('devices, as ip prints them', async (t) => {
         { family: 'inet6', local: '::1', prefixlen: 128 },
       ],
     },
-    { ifname: 'bm-float', flags: ['BROADCAST'], addr_info: [] },
+    { ifname: 'bm-float', flags: ['BROADCAST'], linkinfo: { info_kind: 'ifb' }, addr_info: [] },
     {},
   ]);
   t.same(
     [...parseDevices(text)],
     [
-      ['lo', { up: true, addresses: ['127.0.0.1/8'] }],
-      ['bm-float', { up: false, addresses: [] }],
+      ['lo', { up: true, kind: undefined, addresses: ['127.0.0.1/8'] }],
+      ['bm-float', { up: false, kind: 'ifb', addresses: [] }],
     ],
   );
   t.same([...parseDevices('')], []);

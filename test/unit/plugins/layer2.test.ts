@@ -16,12 +16,17 @@ const desired: Layer2Desired = {
   why: 'first in line',
 };
 const word = wordOf(desired);
-const own: HeldAddress = { address: '198.51.100.11/24', ours: false };
-const held = (number: number): HeldAddress => ({ address: `203.0.113.${number}/32`, ours: true });
-const byHand: HeldAddress = { address: '203.0.113.10/24', ours: false };
+const own: HeldAddress = { device: 'eth0', address: '198.51.100.11/24', ours: false };
+const held = (number: number, device = 'eth0'): HeldAddress => ({
+  device,
+  address: `203.0.113.${number}/32`,
+  ours: true,
+});
+const byHand: HeldAddress = { device: 'eth0', address: '203.0.113.10/24', ours: false };
 
 t.test('the difference between what should be held and what is', async (t) => {
   const given = { ...desired, hold: false };
+  const otherMode = { ...given, device: '', addresses: [], why: 'floating.mode is "bgp"' };
   const rival = { ...desired, rivals: ['app3/app'] };
   const cases: [string, Layer2Desired, readonly HeldAddress[], string | undefined, string[]][] = [
     ['nothing is to be done', desired, [own, held(10), held(11)], word, []],
@@ -65,12 +70,28 @@ t.test('the difference between what should be held and what is', async (t) => {
       ['give-up 203.0.113.12/32'],
     ],
     ['also where nothing is held', given, [own, held(12)], undefined, ['give-up 203.0.113.12/32']],
+    [
+      'one of ours on the device of a former configuration',
+      desired,
+      [own, held(10), held(11), held(10, 'eth1')],
+      word,
+      ['give-up 203.0.113.10/32 on eth1'],
+    ],
+    [
+      'what the founder put on another device is none of ours',
+      given,
+      [{ ...byHand, device: 'bm-float' }],
+      undefined,
+      [],
+    ],
+    ['in another mode ours go', otherMode, [own, held(10), byHand], undefined, ['give-up 203.0.113.10/32']],
   ];
   for (const [what, wanted, addresses, told, expected] of cases) {
     const changes = planLayer2(wanted, { addresses, told });
     t.same(
       changes.map(
-        (change) => `${change.kind} ${change.kind === 'tell' ? change.addresses.join() : change.address}`,
+        (change) =>
+          `${change.kind} ${change.kind === 'tell' ? change.addresses.join() : change.address}${change.device === 'eth0' ? '' : ` on ${change.device}`}`,
       ),
       expected,
       what,
@@ -90,6 +111,6 @@ t.test('our label tells our addresses from others, and is never longer than the 
       ],
     },
   ]);
-  t.same(parseAddresses(json, 'eth0'), [own, held(10)]);
-  t.same(parseAddresses('', 'eth0'), []);
+  t.same(parseAddresses(json), [own, held(10)]);
+  t.same(parseAddresses(''), []);
 });

@@ -1,6 +1,6 @@
 import t from 'tap';
 import type { AppSituation } from '../../../src/roles/app.ts';
-import { announcementOf, appDesired } from '../../../src/roles/app.ts';
+import { announcementOf, appDesired, type FloatingMode } from '../../../src/roles/app.ts';
 import type { EffectiveMember } from '../../../src/roles/effective.ts';
 import { appInput, type MemberCase, member, view, well } from './cases.ts';
 
@@ -169,12 +169,16 @@ t.test('the rank is the order of admission, and no death changes it', async (t) 
   });
 });
 
-t.test('without floating IPs there is nothing for BIRD', async (t) => {
-  t.equal(
-    appDesired(appInput([self], {}, { config: { floating: { mode: 'off', device: 'f', addresses: [] } } }))
-      .bird,
-    undefined,
-  );
+t.test('each mode has its program, and of the others nothing is to stay', async (t) => {
+  const inMode = (mode: FloatingMode) =>
+    appDesired(
+      appInput([self], {}, { config: { floating: { mode, device: 'f', addresses: ['192.0.2.7'] } } }),
+    );
+  for (const mode of ['off', 'layer2'] as const)
+    t.same(inMode(mode).bird, { retired: true, why: `floating.mode is "${mode}"` });
+  for (const mode of ['off', 'bgp', 'ranked'] as const)
+    t.match(inMode(mode).layer2, { addresses: [], hold: false, why: `floating.mode is "${mode}"` });
+  t.match(inMode('layer2').layer2, { device: 'f', addresses: ['192.0.2.7'] });
   t.match(appDesired(appInput([self])).bird, {
     mode: 'equal',
     device: 'bm-float',
