@@ -1,4 +1,4 @@
-import { chmod, mkdir, rename, writeFile } from 'node:fs/promises';
+import { access, chmod, mkdir, rename, writeFile } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { dirname } from 'node:path';
 
@@ -8,7 +8,7 @@ export interface Watched {
   readonly device: string;
   /** Where our HAProxy answers without TLS. */
   readonly port: number;
-  /** None: there is nothing to take off. */
+  /** None: there is nothing to take off, and no sign of life is needed. */
   readonly addresses: readonly string[];
 }
 
@@ -21,6 +21,8 @@ export class Heartbeat {
   readonly #onFailure: (error: Error) => void;
   #next: Watched | undefined;
   #writing: Promise<void> | undefined;
+  /** The switch has nothing to watch, and was told so where a former beat said otherwise. */
+  #idle = false;
   /** Undefined: no beat yet. */
   #failed: boolean | undefined;
 
@@ -52,7 +54,14 @@ export class Heartbeat {
     this.#writing = undefined;
   }
 
-  async #write({ device, port, addresses }: Watched): Promise<void> {
+  async #write(watched: Watched): Promise<void> {
+    const idle = watched.addresses.length === 0;
+    const told = idle && (this.#idle || (await isMissing(this.#path)));
+    if (!told) await this.#replace(watched);
+    this.#idle = idle;
+  }
+
+  async #replace({ device, port, addresses }: Watched): Promise<void> {
     const staged = `${this.#path}.new`;
     // tmpfiles makes it where the daemon may not.
     if (this.#failed !== false) await mkdir(dirname(this.#path), { recursive: true }).catch(() => undefined);
@@ -62,4 +71,11 @@ export class Heartbeat {
     await chmod(staged, 0o644);
     await rename(staged, this.#path);
   }
+}
+
+function isMissing(path: string): Promise<boolean> {
+  return access(path).then(
+    () => false,
+    (error: NodeJS.ErrnoException) => error.code === 'ENOENT',
+  );
 }

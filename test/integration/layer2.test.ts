@@ -207,6 +207,7 @@ t.test('another mode takes away what the former one left, and nobody loses the a
   const app2 = cluster.instance('app2');
   await mode(app2, 'off');
   await heldBy('app1');
+  t.match(await app2.host.readFile('/run/bornemisza/deadman/heartbeat'), /^\d+ bm-float 80\n$/);
   await mode(app2, 'layer2');
   t.strictSame(await holders(), ['app1']);
 });

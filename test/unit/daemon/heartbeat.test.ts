@@ -27,6 +27,26 @@ t.test(
   },
 );
 
+t.test('where nothing is watched there is no beat; what was watched before is taken back once', async (t) => {
+  const path = join(t.testdir(), 'heartbeat');
+  const nothing = { ...watched, addresses: [] };
+  const beats = async (): Promise<Heartbeat> => {
+    const heartbeat = new Heartbeat(path, (error) => t.fail(error.message));
+    for (let each = 0; each < 3; each += 1) await heartbeat.beat(nothing);
+    return heartbeat;
+  };
+  await beats();
+  await t.rejects(stat(path), { code: 'ENOENT' });
+  await writeFile(path, '17 bm-float 80 203.0.113.10\n');
+  const heartbeat = await beats();
+  t.match(await readFile(path, 'utf8'), /^\d+ bm-float 80\n$/);
+  await rm(path);
+  await heartbeat.beat(nothing);
+  await t.rejects(stat(path), { code: 'ENOENT' });
+  await heartbeat.beat(watched);
+  t.match(await readFile(path, 'utf8'), '203.0.113.10');
+});
+
 t.test('a directory that cannot be written is told once, and used again when it can', async (t) => {
   const place = t.testdir();
   const path = join(place, 'deadman/heartbeat');
