@@ -8,13 +8,14 @@ const TIMEOUT_MS = 1000;
 
 /**
  * Why this process was asked to end: systemd knows. A job of type `restart` for our unit is an upgrade or a restart,
- * a manager that is stopping is a shutdown of the machine, anything else is a stop. Without systemd: a stop.
+ * a manager that is stopping is a shutdown of the machine, anything else is a stop. Without systemd, or without its answer
+ * within `timeoutMs`: a stop.
  */
-export async function reasonToEnd(unit: string | undefined): Promise<Goodbye> {
+export async function reasonToEnd(unit: string | undefined, timeoutMs = TIMEOUT_MS): Promise<Goodbye> {
   if (unit === undefined) return 'stop';
   const ask = async (args: string[]): Promise<string> => {
     // is-system-running ends with a code that is not 0 for `stopping`, and prints the word all the same.
-    const answer = await execute('systemctl', args, { timeout: TIMEOUT_MS }).catch(
+    const answer = await execute('systemctl', args, { timeout: timeoutMs }).catch(
       (error: { stdout?: string }) => error,
     );
     return answer.stdout ?? '';

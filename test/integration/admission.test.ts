@@ -19,6 +19,7 @@ import type { Role } from '../../src/daemon/membership/types.ts';
 import { AdmissionListener, type AdmissionOptions } from '../../src/daemon/transport/admission.ts';
 import { encodeHello, EXPORTER_BYTES, EXPORTER_LABEL } from '../../src/daemon/transport/admission-frames.ts';
 import { joinCluster, type JoinOptions } from '../../src/daemon/transport/admission-join.ts';
+import { freePort } from '../support/free-port.ts';
 import { codeOf } from '../unit/identity/cluster.ts';
 
 const HOUR_MS = 3_600_000;
@@ -48,15 +49,6 @@ async function prepared(stateDir: string): Promise<void> {
 
 let issuers = 0;
 let joiners = 0;
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
 
 /** Two clusters of the same name on two roots, and one of another name, made once: each issuer starts from a copy of one. */
 const [home, twinHome, otherHome] = ['home', 'twin', 'other'].map((name) => join(base, name)) as [

@@ -1,6 +1,7 @@
 import { createPrivateKey } from 'node:crypto';
 import { createInterface } from 'node:readline';
 import type { Admitted, Goodbye } from '../../src/daemon/membership/types.ts';
+import { DEFAULT_TIMING } from '../../src/daemon/transport/transport.ts';
 import { makeDriver } from '../unit/driver/drivers.ts';
 
 /**
@@ -23,7 +24,10 @@ export type Command = 'leave' | 'departed' | 'close' | `goodbye ${Goodbye}`;
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const init = JSON.parse((await lines.next()).value as string) as NodeInit;
 const host = { key: createPrivateKey(init.keyPem), self: init.self, directory: init.directory };
-const node = makeDriver({ teardown: () => undefined }, host, init.roster, { founder: init.founder });
+const node = makeDriver({ teardown: () => undefined }, host, init.roster, {
+  founder: init.founder,
+  links: DEFAULT_TIMING,
+});
 
 function print(): void {
   const { view } = node.driver;

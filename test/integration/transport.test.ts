@@ -69,7 +69,7 @@ async function threeProcesses(t: Test): Promise<Cluster> {
     return node;
   };
   const nodes = hosts.map((host, index) => start(host, index === 0)) as Cluster['nodes'];
-  await until('all see all', () => allAlive(nodes), 20_000);
+  await until('all see all', () => allAlive(nodes));
   return { hosts, roster, nodes, start };
 }
 
@@ -108,7 +108,7 @@ t.test('three members in processes of their own', async (t) => {
   t.pass('who is killed is known to all');
   await c.ended();
   c = start(hosts[2] as TestHost);
-  await until('alive again', () => allAlive([a, b, c]), 20_000);
+  await until('alive again', () => allAlive([a, b, c]));
   t.ok((a.seen.members[c.name]?.incarnation ?? 0) > before, 'it comes back with a higher incarnation');
 
   b.say('goodbye restart');
@@ -116,7 +116,7 @@ t.test('three members in processes of their own', async (t) => {
   b.say('close');
   await b.ended();
   const again = start(hosts[1] as TestHost);
-  await until('it is back', () => allAlive([a, again, c]), 20_000);
+  await until('it is back', () => allAlive([a, again, c]));
   t.notOk(a.everSaid.has(`${b.name} dead`), 'a restart is no death');
 
   a.everSaid.clear();

@@ -38,8 +38,13 @@ t.test('what systemd says makes a restart, a shutdown or a stop', async (t) => {
     await writeFile(join(directory, 'systemctl'), script);
     await chmod(join(directory, 'systemctl'), 0o755);
     process.env['PATH'] = `${directory}:${path}`;
-    t.equal(await reasonToEnd(unit), reason, `${running} / ${jobs}`);
+    t.equal(await reasonToEnd(unit, 60_000), reason, `${running} / ${jobs}`);
   }
+  const directory = t.testdir();
+  await writeFile(join(directory, 'systemctl'), '#!/bin/sh\nexec /bin/sleep 3600\n');
+  await chmod(join(directory, 'systemctl'), 0o755);
+  process.env['PATH'] = directory;
+  t.equal(await reasonToEnd(unit, 100), 'stop', 'a systemd that hangs is not waited for');
   process.env['PATH'] = t.testdir();
   t.equal(await reasonToEnd(unit), 'stop', 'without systemd it is a stop');
   t.equal(await reasonToEnd(undefined), 'stop', 'started by hand it is a stop');

@@ -14,7 +14,7 @@ import type {
   PeerId,
 } from '../../../src/daemon/membership/types.ts';
 import { peerIdOfKey, signWith, verifyByPeerId } from '../../../src/daemon/identity/node-key.ts';
-import { Transport } from '../../../src/daemon/transport/transport.ts';
+import { Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 import { loopback, PATIENT } from '../transport/nodes.ts';
 
@@ -112,9 +112,10 @@ export function makeDriver(
   t: Pick<Test, 'teardown'>,
   host: TestHost,
   roster: readonly Admitted[],
-  options: { founder?: boolean; timing?: Partial<DriverTiming> } = {},
+  options: { founder?: boolean; timing?: Partial<DriverTiming>; links?: TransportTiming } = {},
 ): TestDriver {
   const { key, self, directory } = host;
+  const { links = PATIENT } = options;
   const plain = new PlainRoster();
   for (const member of roster) plain.known.set(member.peerId, member);
   const changes: DriverChange[] = [];
@@ -140,7 +141,7 @@ export function makeDriver(
       transport: (events, gate) => {
         const chain = new TextEncoder().encode(JSON.stringify(self));
         transport = new Transport(
-          { nodeKey: key, cluster: 'test', address: self.address, port: PORT, chain, timing: PATIENT },
+          { nodeKey: key, cluster: 'test', address: self.address, port: PORT, chain, timing: links },
           { gate, events },
         );
         return transport;

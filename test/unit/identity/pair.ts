@@ -32,6 +32,8 @@ export async function pairOf(t: Pick<Test, 'testdir'>) {
     if (first.tokens === undefined) throw new Error('an authority');
     const listener = new AdmissionListener({
       ...{ identity: first, address, port: PORT, privateNetwork: '127.0.0.0/8', nowMs: issuerMs },
+      // A handshake and a signature on however busy a machine.
+      conversationMs: 60_000,
       isAlive: () => true,
       seeds: () => [],
       onAdmitted: () => undefined,
@@ -41,7 +43,13 @@ export async function pairOf(t: Pick<Test, 'testdir'>) {
     try {
       const { token } = await first.tokens.create({ ...request, nowMs: issuerMs() });
       await listener.refresh();
-      const joiner = { host, address: loopback(), version: '0.1.0', nowMs: () => joinerMs, timeoutMs: 8000 };
+      const joiner = {
+        host,
+        address: loopback(),
+        version: '0.1.0',
+        nowMs: () => joinerMs,
+        timeoutMs: 60_000,
+      };
       await joinCluster({ ...joiner, token, stateDir: joinerDir });
       return await loadIdentity(joinerDir, joinerMs);
     } finally {

@@ -217,6 +217,7 @@ t.test('a token of before works while both roots count, and then fails with the 
   const request = { role: 'app', ttlMs: HOUR_MS, address, port: 4102, nowMs: NOW_MS } as const;
   const listener = new AdmissionListener({
     ...{ identity: first, address, port: 4102, privateNetwork: '127.0.0.0/8', nowMs: () => NOW_MS },
+    conversationMs: 60_000,
     isAlive: () => true,
     seeds: () => [],
     onAdmitted: () => undefined,
@@ -227,7 +228,7 @@ t.test('a token of before works while both roots count, and then fails with the 
   const joinAs = async (host: string, token: string): Promise<Identity> => {
     const stateDir = join(first.stateDir, '..', host);
     await listener.refresh();
-    const own = { host, address: loopback(), version: '0.1.0', nowMs: () => NOW_MS, timeoutMs: 8000 };
+    const own = { host, address: loopback(), version: '0.1.0', nowMs: () => NOW_MS, timeoutMs: 60_000 };
     await joinCluster({ ...own, token, stateDir });
     return loadIdentity(stateDir, NOW_MS);
   };

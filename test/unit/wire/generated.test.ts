@@ -12,7 +12,7 @@ t.test('the generated code is what the schema generates', async (t) => {
   const out = await mkdtemp(join(tmpdir(), 'bornemisza-wire-'));
   t.teardown(() => rm(out, { recursive: true, force: true }));
   const buf = fileURLToPath(new URL('../../../node_modules/.bin/buf', import.meta.url));
-  await promisify(execFile)(buf, ['generate', '--output', out], { cwd: WIRE, timeout: 60_000 });
+  await promisify(execFile)(buf, ['generate', '--output', out], { cwd: WIRE, timeout: 300_000 });
   for (const file of ['membership_pb.js', 'membership_pb.d.ts']) {
     const fresh = await readFile(join(out, 'gen', file), 'utf8');
     t.equal(
