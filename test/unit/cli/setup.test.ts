@@ -15,7 +15,7 @@ const read = (root: string, path: string): Promise<string> => readFile(join(root
 const init = (root: string, ...more: string[]) =>
   runCli(['init', '--role', 'app', '--root', root, ...more], { host: fakeHost({}), terminal: true });
 
-function tokenFor(role: 'app' | 'db', cluster = 'shop-example', ttlMs = 60_000): string {
+function tokenFor(role: 'app' | 'db', cluster = 'shop-example', ttlMs = 3_600_000): string {
   return formatToken(
     createToken({
       cluster,

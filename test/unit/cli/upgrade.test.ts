@@ -1,3 +1,4 @@
+import { mock } from 'node:test';
 import t, { type Test } from 'tap';
 import type { UpgradeAnswer } from '../../../src/daemon/control/api.ts';
 import { fakeHost, runCli } from './captured-io.ts';
@@ -141,8 +142,18 @@ t.test('status, stop and resume ask the daemon', async (t) => {
 t.test('a host may be disturbed in its own hour alone, and only while all is well', async (t) => {
   const hosts = (host: string) => ({ hosts: [{ host, members: [], step: 'waiting' as const, problem: '' }] });
   const ours = await scene(t, [rollout('none', [], hosts('app1'))]);
-  const minute = new Date().getUTCMinutes();
-  t.equal((await ours.run('turn')).code, minute < 40 ? 0 : 5);
+  t.teardown(() => mock.timers.reset());
+  mock.timers.enable({ apis: ['Date'] });
+  for (const [time, code] of [
+    ['08:00:00.000', 0],
+    ['08:40:00.000', 0],
+    ['08:40:00.001', 5],
+    ['08:59:59.999', 5],
+    ['09:00:00.000', 0],
+  ] as const) {
+    mock.timers.setTime(Date.parse(`2027-01-15T${time}Z`));
+    t.equal((await ours.run('turn')).code, code, time);
+  }
   const others = await scene(t, [rollout('none', [], hosts('db1'))]);
   t.match(await others.run('turn'), { code: 5, err: /this hour is for db1/ });
   const unwell = await scene(t, [rollout('none', [], { ...hosts('app1'), why: 'db1/db is down' })]);
