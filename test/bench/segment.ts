@@ -1,7 +1,6 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { ip } from '../lab/namespace.ts';
+import { readFile, writeFile } from 'node:fs/promises';
+import { ip, namespaceOf as nameIn } from '../lab/namespace.ts';
+import { type ClaimedPlace, claimPlace, sweepPlaces } from '../lab/place.ts';
 import { must } from '../lab/process.ts';
 
 /**
@@ -14,6 +13,8 @@ const NETWORKS: Readonly<Record<Wire, string>> = { ours: '10.90', serf: '10.91' 
 
 export interface Segment {
   readonly hosts: number;
+  /** For files; gone after `close()`. */
+  readonly directory: string;
   namespaceOf(host: number): string;
   addressOf(host: number, wire: Wire): string;
   /** The cable is out on both devices: nothing is said to anybody. */
@@ -27,25 +28,23 @@ export interface Segment {
 /**
  * The kernel keeps the neighbours of all namespaces in one table, of 1024 by default. Where each of thirty hosts speaks to all
  * others on two devices it overflows, and drops what both subjects send.
- *
- * @returns what puts the limits back
  */
-async function roomForNeighbours(hosts: number): Promise<() => Promise<void>> {
+async function makeRoomForNeighbours(place: ClaimedPlace, hosts: number): Promise<void> {
   const needed = 2 * WIRES.length * hosts * hosts;
   // The upper ones first: a lower one above them would be refused.
-  const files = [3, 2, 1].map((step) => `/proc/sys/net/ipv4/neigh/default/gc_thresh${step}`);
-  const before = await Promise.all(files.map((file) => readFile(file, 'utf8')));
-  for (const [at, file] of files.entries())
-    if (Number(before[at]) < needed) await writeFile(file, String(needed));
-  return async () => {
-    for (const [at, file] of [...files.entries()].reverse()) await writeFile(file, before[at] ?? '');
-  };
+  for (const step of [3, 2, 1]) {
+    const file = `/proc/sys/net/ipv4/neigh/default/gc_thresh${step}`;
+    if (Number(await readFile(file, 'utf8')) >= needed) continue;
+    await place.putBackAtEnd(file);
+    await writeFile(file, String(needed));
+  }
 }
 
 export async function createSegment(hosts: number): Promise<Segment> {
-  const place = `bench-${process.pid}`;
-  const middle = `${place}-switch`;
-  const namespaceOf = (host: number): string => `${place}-${host}`;
+  await sweepPlaces();
+  const place = await claimPlace();
+  const middle = nameIn(place, 'switch');
+  const namespaceOf = (host: number): string => nameIn(place, String(host));
   const addressOf = (host: number, wire: Wire): string =>
     `${NETWORKS[wire]}.${Math.floor(host / 200)}.${(host % 200) + 1}`;
   const all = [middle, ...Array.from({ length: hosts }, (_, host) => namespaceOf(host))];
@@ -54,12 +53,8 @@ export async function createSegment(hosts: number): Promise<Segment> {
       middle,
       WIRES.map((wire) => `link set ${wire}${host} ${state}`),
     );
-  const restoreNeighbours = await roomForNeighbours(hosts);
-  const close = async (): Promise<void> => {
-    for (const name of all) await must(['ip', 'netns', 'del', name]).catch(() => undefined);
-    await restoreNeighbours();
-  };
   try {
+    await makeRoomForNeighbours(place, hosts);
     await ip(
       undefined,
       all.map((name) => `netns add ${name}`),
@@ -85,11 +80,12 @@ export async function createSegment(hosts: number): Promise<Segment> {
       ]);
     }
   } catch (error) {
-    await close();
+    await place.close();
     throw error;
   }
   return {
     hosts,
+    directory: place.directory,
     namespaceOf,
     addressOf,
     cut: (host) => setCables(host, 'down'),
@@ -101,32 +97,21 @@ export async function createSegment(hosts: number): Promise<Segment> {
       if (device === undefined) throw new Error(`no device ${wire} in ${namespaceOf(host)}`);
       return device.stats64.tx.bytes;
     },
-    close,
+    close: () => place.close(),
   };
 }
 
-/**
- * A segment and a directory for `work`. What it puts into `closers` is closed, and both are cleared, whatever happens,
- * Ctrl-C included.
- */
+/** A segment and its directory for `work`. What it puts into `closers` is closed first; all is cleared, however this process ends. */
 export async function withSegment(
   hosts: number,
   work: (segment: Segment, directory: string, closers: { close(): Promise<void> }[]) => Promise<void>,
 ): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), 'bornemisza-bench-'));
   const segment = await createSegment(hosts);
   const closers: { close(): Promise<void> }[] = [];
-  const clear = async (): Promise<void> => {
+  try {
+    await work(segment, segment.directory, closers);
+  } finally {
     await Promise.allSettled(closers.map((each) => each.close()));
     await segment.close();
-    await rm(directory, { recursive: true, force: true });
-  };
-  const stopped = (): void => void clear().finally(() => process.exit(130));
-  process.once('SIGINT', stopped).once('SIGTERM', stopped);
-  try {
-    await work(segment, directory, closers);
-  } finally {
-    process.off('SIGINT', stopped).off('SIGTERM', stopped);
-    await clear();
   }
 }

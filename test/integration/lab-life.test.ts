@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { Lab, poll, type Host } from '../lab/index.ts';
@@ -89,6 +90,33 @@ t.test('a lab ends with its owner, even a killed one', async (t) => {
   await poll('the lab to be gone', async () => ((await left(id))['files'] === 0 ? true : undefined));
   t.strictSame(await left(id), nothing);
 });
+
+t.test(
+  'a benchmark ends with its process: nothing of it stays, and the machine is set as before',
+  async (t) => {
+    const limit = '/proc/sys/net/ipv4/neigh/default/gc_thresh3';
+    const before = await readFile(limit, 'utf8');
+    // With so many hosts the table of neighbours is made larger, by default.
+    const code = `import { withSegment } from '${new URL('../bench/segment.ts', import.meta.url).href}';
+    await withSegment(17, async ({ directory }) => {
+      console.log(directory);
+      setTimeout(() => { throw new Error('nobody catches this') }, 10);
+      await new Promise((resolve) => setTimeout(resolve, 2 ** 30));
+    });`;
+    const owner = spawn(process.execPath, ['--input-type=module', '-e', code], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const [[directory], [status]] = (await Promise.all([
+      once(createInterface(owner.stdout), 'line'),
+      once(owner, 'exit'),
+    ])) as [[string], [number | null]];
+    t.equal(status, 1);
+    const id = basename(directory);
+    await poll('it to be gone', async () => ((await left(id))['files'] === 0 ? true : undefined));
+    t.strictSame(await left(id), nothing);
+    t.equal(await readFile(limit, 'utf8'), before);
+  },
+);
 
 t.test('what even its reaper could not clear is swept, and a living lab is not', async (t) => {
   const bundle = await bundleIn(t.testdir());

@@ -8,17 +8,14 @@
  * Two labs may run at once, with the same addresses inside. A lab ends with `close()` or with the process that made it,
  * however that ends; what even that could not clear is swept by the next `Lab.create`.
  */
-import { randomBytes } from 'node:crypto';
-import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { maximumClientAddresses, maximumHosts, privateAddress } from './addresses.ts';
 import { Client } from './client.ts';
 import { Fabric } from './fabric.ts';
 import { Host, type Role } from './host.ts';
 import { exists, hostFiles, Layers, repository, type Bind, type HostFile } from './layers.ts';
-import type { LabPlace } from './namespace.ts';
+import { type ClaimedPlace, claimPlace, listPlaces, sweepPlaces } from './place.ts';
 import { run } from './process.ts';
 import { Router } from './router.ts';
 
@@ -66,8 +63,6 @@ export type LabOptions = {
 /** Where a lab's package lies in each host. */
 export const PACKAGE_IN_HOST = '/root/bornemisza-node.rpm';
 
-const runRoot = '/run/bornemisza-lab';
-const teardown = fileURLToPath(new URL('teardown.sh', import.meta.url));
 const needed = [
   'ip',
   'nft',
@@ -85,15 +80,14 @@ export class Lab {
   readonly id: string;
   readonly router: Router;
   readonly client: Client;
-  readonly #place: LabPlace;
+  readonly #place: ClaimedPlace;
   readonly #options: LabOptions;
   readonly #fabric: Fabric;
   readonly #layers: Layers;
   readonly #hosts: Host[] = [];
   readonly #specs: HostSpec[] = [];
-  #reaper: ChildProcess | undefined;
 
-  private constructor(place: LabPlace, options: LabOptions) {
+  private constructor(place: ClaimedPlace, options: LabOptions) {
     this.id = place.id;
     this.#place = place;
     this.#options = options;
@@ -113,14 +107,8 @@ export class Lab {
   /** Builds a lab and boots its hosts; when it returns, each host's systemd has started what it starts by itself. */
   static async create(options: LabOptions): Promise<Lab> {
     await checkMachine(options);
-    await Lab.sweep();
-    const id = randomBytes(3).toString('hex');
-    const place: LabPlace = {
-      id,
-      directory: join(runRoot, id),
-      cgroup: join(await cgroupRoot(), `lab-${id}`),
-    };
-    const lab = new Lab(place, options);
+    await sweepPlaces();
+    const lab = new Lab(await claimPlace(), options);
     try {
       await lab.#build();
     } catch (error) {
@@ -130,28 +118,8 @@ export class Lab {
     return lab;
   }
 
-  /** Takes away every lab whose owner is gone, and what is left of half a teardown. Returns their ids. */
-  static async sweep(): Promise<string[]> {
-    const swept: string[] = [];
-    await removeDrafts();
-    for (const { id, owned } of await Lab.list()) {
-      if (owned) continue;
-      await endLab(join(runRoot, id));
-      swept.push(id);
-    }
-    return swept;
-  }
-
-  /** The labs of this machine; `owned` says whether the process that made it still lives. */
-  static async list(): Promise<{ readonly id: string; readonly owner: number; readonly owned: boolean }[]> {
-    const labs = [];
-    for (const id of await traces()) {
-      const [pid = '0', startTime = ''] = (await readText(join(runRoot, id, 'owner'))).split(' ');
-      const owned = startTime !== '' && (await startTimeOf(Number(pid))) === startTime;
-      labs.push({ id, owner: Number(pid), owned });
-    }
-    return labs;
-  }
+  static readonly sweep = sweepPlaces;
+  static readonly list = listPlaces;
 
   get hosts(): readonly Host[] {
     return this.#hosts;
@@ -202,19 +170,7 @@ export class Lab {
 
   /** Takes everything away. Throws with what could not be removed. */
   async close(): Promise<void> {
-    const reaper = this.#reaper;
-    if (reaper === undefined) return;
-    this.#reaper = undefined;
-    const ended = Promise.withResolvers<void>();
-    let complaint = '';
-    reaper.stderr?.on('data', (part: Buffer) => (complaint += part.toString()));
-    reaper.on('close', (code) => {
-      if (code === 0) ended.resolve();
-      else ended.reject(new Error(`lab ${this.id}: ${complaint.trim()}`));
-    });
-    reaper.ref();
-    reaper.stdin?.end();
-    await ended.promise;
+    await this.#place.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -222,8 +178,6 @@ export class Lab {
   }
 
   async #build(): Promise<void> {
-    await this.#claim();
-    await mkdir(this.#place.cgroup);
     for (const name of ['base', 'hosts', 'router']) await mkdir(join(this.#place.directory, name));
     for (const spec of this.#options.hosts) this.#addHost(spec);
     await allDone([this.#layers.create(), this.#fabric.create(this.#options.clientAddresses ?? 64)]);
@@ -237,24 +191,6 @@ export class Lab {
         await host.boot();
       }),
     ]);
-  }
-
-  /** From here on the lab is swept when its owner dies. The directory appears with its owner's name in it, or not at all. */
-  async #claim(): Promise<void> {
-    const { directory } = this.#place;
-    const draft = join(runRoot, `.draft-${this.id}`);
-    await mkdir(draft, { recursive: true });
-    await writeFile(join(draft, 'owner'), `${process.pid} ${await startTimeOf(process.pid)}`);
-    await rename(draft, directory);
-    this.#reaper = spawn('/bin/sh', [teardown, directory, '--when-owner-ends'], {
-      stdio: ['pipe', 'ignore', 'pipe'],
-      env: { PATH: process.env['PATH'], LAB_CGROUP_ROOT: join(this.#place.cgroup, '..') },
-      detached: true,
-    });
-    await writeFile(join(directory, 'reaper'), String(this.#reaper.pid));
-    this.#reaper.unref();
-    for (const end of [this.#reaper.stdin, this.#reaper.stderr])
-      (end as unknown as { unref(): void }).unref();
   }
 
   #addHost(spec: HostSpec): Host {
@@ -337,50 +273,4 @@ async function checkMachine(options: LabOptions): Promise<void> {
   if ((options.clientAddresses ?? 0) > maximumClientAddresses) {
     throw new Error(`a client has at most ${maximumClientAddresses} addresses`);
   }
-}
-
-/** Where the version 2 tree is mounted: alone, or beside version 1 hierarchies. */
-async function cgroupRoot(): Promise<string> {
-  const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
-  const mount = mounts.find((line) => / - cgroup2 /.test(line))?.split(' ')[4];
-  if (mount === undefined) throw new Error('a lab needs a mounted cgroup version 2 tree');
-  return mount;
-}
-
-/** Ids of all labs of which there is anything left: a run directory, which comes first, or a cgroup or namespace without. */
-async function traces(): Promise<Set<string>> {
-  const names = async (directory: string): Promise<string[]> => readdir(directory).catch(() => []);
-  const ids = (await names(runRoot)).filter((name) => /^[0-9a-f]{6}$/.test(name));
-  for (const name of [...(await names(await cgroupRoot())), ...(await names('/run/netns'))]) {
-    const id = /^lab-([0-9a-f]{6})(-|$)/.exec(name)?.[1];
-    if (id !== undefined) ids.push(id);
-  }
-  return new Set(ids);
-}
-
-/** Run directories whose maker died between making and naming them, which takes a millisecond. */
-async function removeDrafts(): Promise<void> {
-  for (const name of await readdir(runRoot).catch(() => [])) {
-    const draft = join(runRoot, name);
-    const madeMs = await stat(draft).then(
-      ({ mtimeMs }) => mtimeMs,
-      () => Number.POSITIVE_INFINITY,
-    );
-    if (name.startsWith('.draft-') && madeMs < Date.now() - 60_000)
-      await rm(draft, { recursive: true, force: true });
-  }
-}
-
-async function endLab(directory: string): Promise<void> {
-  const cgroup = await cgroupRoot();
-  const result = await run(['env', `LAB_CGROUP_ROOT=${cgroup}`, 'sh', teardown, directory]);
-  if (result.code !== 0) throw new Error(`lab in ${directory}: ${result.stderr.trim()}`);
-}
-
-const readText = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');
-
-/** Field 22 of /proc/PID/stat (proc(5)): tells a process from a later one with its number. Empty when there is none. */
-async function startTimeOf(pid: number): Promise<string> {
-  const text = await readText(`/proc/${pid}/stat`);
-  return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Takes a lab away: processes, network namespaces, mounts, cgroups, files. Arguments: LAB_DIRECTORY [--when-owner-ends]
+# Takes a lab away: processes, network namespaces, mounts, settings of the machine, cgroups, files. Arguments: LAB_DIRECTORY [--when-owner-ends]
 # The one way a lab ends: Lab.close() and the owner's death both close the pipe that is standard input here, and a sweep
 # runs it directly. It may run twice at once or after half a teardown. The last line says what could not be removed.
 trap '' INT TERM HUP
@@ -26,6 +26,9 @@ done
 for mounted in "$directory"/hosts/*/disk "$directory/base"; do
   mountpoint -q "$mounted" && umount -l "$mounted"
 done
+if [ -f "$directory/put-back" ]; then
+  while read -r file value; do echo "$value" >"$file"; done <"$directory/put-back"
+fi
 [ -d "$directory" ] && rm -rf --one-file-system "$directory"
 rm -f "${directory%/*}/.$id.lock"
 
