@@ -228,7 +228,8 @@ class LoopbackNode {
     this.address = address;
     this.#root = root;
     // All nodes share one loopback, so what binds 127.0.0.1 or every address needs a port of its own per node.
-    const base = 20_000 + (process.pid % 200) * 100 + number * 5;
+    // Below 32768, where the kernel begins to take ports for connections.
+    const base = 10_000 + (process.pid % 200) * 100 + number * 5;
     this.#ports = { https: base, http: base + 1, database: base + 2, site: base + 3, couchdb: base + 4 };
   }
 

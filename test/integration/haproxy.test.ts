@@ -14,7 +14,6 @@ import {
   Bed,
   converge,
   dbDesired,
-  freePort,
   get,
   type Instance,
   type Leaf,
@@ -24,6 +23,7 @@ import {
   SIGNER,
   until,
 } from './haproxy-bed.ts';
+import { freePort } from '../support/free-port.ts';
 
 const bed = await Bed.make();
 t.teardown(() => bed.end());
