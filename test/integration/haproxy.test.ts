@@ -83,7 +83,10 @@ async function database(
     response.end(name);
   });
   const desired = dbDesired({ address: bed.address(n), node, ca, couchdbPort: http.port, peers });
-  return { state, http, desired, instance: await launch(name, desired), address: bed.address(n) };
+  const instance = await launch(name, desired);
+  // Its daemon's sign of life.
+  instance.plugin.watch(() => undefined);
+  return { state, http, desired, instance, address: bed.address(n) };
 }
 
 /** Requests one after another on a few connections until told to stop; counts what failed. */
@@ -314,6 +317,50 @@ t.test(
     t.equal(pidOf(await one.instance.ask('show info')), pidOf(before), 'all without a reload');
   },
 );
+
+t.test('a db node whose daemon is silent creates and deletes no database', async (t) => {
+  const silent = await database('silent', await bed.pki.leaf('db4', 'db'), 4);
+  const { instance, desired } = silent;
+  t.teardown(() => instance.stop());
+  const knock = (method: string, path: string): Promise<Reply> =>
+    get(`https://${silent.address}:6984${path}`, {
+      ca,
+      checkServerIdentity: () => undefined,
+      cert: app1.certificate,
+      key: app1.key,
+      method,
+    });
+  const given = async (): Promise<boolean> => (await knock('PUT', '/shop')).status === 200;
+  await until('CouchDB is up, and the daemon speaks', given);
+  instance.plugin.watch(() => undefined)();
+  await until('what was under way has ended', async () => {
+    await instance.ask('clear table permissions');
+    return !(await given());
+  });
+  const refused = await knock('PUT', '/shop');
+  t.match(refused, { status: 503, headers: { 'retry-after': '5' } });
+  t.match(JSON.parse(refused.body), { reason: /silent for 30 s.*systemctl start bornemisza@db/ });
+  t.equal((await knock('DELETE', '/shop')).status, 503);
+
+  const moved = { ...desired, couchdbPort: (await bed.server((_, response) => response.end('db4'))).port };
+  t.match(kinds(await converge(instance.plugin, moved)), ['file', 'reload']);
+  t.ok(await given(), 'a daemon that reloads it lives');
+
+  // As the file has it, but for how long it waits.
+  await instance.stop();
+  const config = await readFile(instance.config, 'utf8');
+  t.match(config, ' expire 30s\n');
+  await writeFile(instance.config, config.replace(' expire 30s\n', ' expire 3s\n'));
+  await instance.start();
+  const end = instance.plugin.watch(() => undefined);
+  await until('the daemon speaks', given);
+  const spokeMs = performance.now();
+  await until('it speaks again and again', async () => (await given()) && performance.now() - spokeMs > 4000);
+  end();
+  // Asking does not prolong it.
+  await until('it is forgotten', async () => !(await given()));
+  t.equal((await knock('PUT', '/shop/doc')).status, 200, 'documents go on');
+});
 
 t.test('members come, drain, move and go under load, and no request fails', async (t) => {
   const port = await freePort();

@@ -16,6 +16,7 @@ import {
   STATE_FILE,
   serversIn,
   twinOf,
+  VOUCH,
 } from './render.ts';
 import {
   ask,
@@ -191,7 +192,7 @@ export class HaproxyPlugin
     await this.#discardStaged();
   }
 
-  /** A poll, since HAProxy tells nobody: one socket and two short answers each second. */
+  /** A poll, since HAProxy tells nobody: two short answers each second. On a db node it is the daemon's sign of life as well. */
   watch(changed: (what: string, restarted?: boolean) => void): () => void {
     this.#endWatch?.();
     const ended = new AbortController();
@@ -376,6 +377,7 @@ export class HaproxyPlugin
       // Stale states must not meet a start of next week.
       await this.#write(STATE_FILE, NO_STATE);
     }
+    await this.#vouch(signal);
     const now = await this.#running(signal);
     if (now === undefined) throw reloadFailed(this.#unit, 'it went away');
     // A server that the file has is there; a further reload could only go in circles.
@@ -460,6 +462,7 @@ export class HaproxyPlugin
     try {
       const servers = parseServersState(await this.#ask('show servers state', signal, 1000));
       const frontends = parseFrontends(await this.#ask('show stat -1 1 -1', signal, 1000));
+      await this.#vouch(signal);
       await this.#deleteLingering(servers, signal);
       return {
         answers: true,
@@ -472,6 +475,11 @@ export class HaproxyPlugin
     } catch {
       return { answers: false, master, files, servers: new Map(), frontends: '', unwatched: false };
     }
+  }
+
+  /** Whatever it answers: a process of before the first reload knows no such table. */
+  async #vouch(signal: AbortSignal): Promise<void> {
+    if (this.#options.instance === 'db') await this.#ask(VOUCH, signal, 1000);
   }
 
   async #fileMarks(): Promise<string> {

@@ -60,6 +60,13 @@ const LOCAL = '_local';
  * told to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.
  */
 export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as const;
+/**
+ * Tells the process that a daemon stands behind the switch. HAProxy forgets it by itself, since a daemon that does not run
+ * notices no cut, and what it said last may be long untrue.
+ */
+export const VOUCH = `set table ${DATABASE_SWITCH.backend} key ${DATABASE_SWITCH.name}`;
+/** Longer than systemd needs for a daemon that hangs: `WatchdogSec` is 20 s, and a start takes some more under load. */
+const VOUCHED_SECONDS = 30;
 
 /** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
 const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
@@ -479,23 +486,37 @@ function databaseBackends({ databases }: AppHaproxy, context: Context): Section[
 /** Seconds; a cut that heals is over for CouchDB in about as long. */
 const ASK_AGAIN_AFTER = 5;
 /** As CouchDB puts it. Between single quotes in the file, so it holds none. */
-const REFUSAL = JSON.stringify({
-  error: 'service unavailable',
-  reason:
-    'Not all db nodes are connected and agree, and of a database that is created or deleted on both sides of a cut one side loses its documents. Ask again later: `bornemisza status` on a db node says who is missing and what to do.',
-});
+const refusal = (reason: string): string => JSON.stringify({ error: 'service unavailable', reason });
+const DISAGREEMENT = refusal(
+  'Not all db nodes are connected and agree, and of a database that is created or deleted on both sides of a cut one side loses its documents. Ask again later: `bornemisza status` on a db node says who is missing and what to do.',
+);
+const silence = (address: string): string =>
+  refusal(
+    `The daemon of the db node ${address} has been silent for ${VOUCHED_SECONDS} s, so nobody there would notice that it is cut off, and of a database that is created or deleted on both sides of a cut one side loses its documents. Ask again, as another db node may answer, and start it there: \`systemctl start bornemisza@db\`.`,
+  );
 
 /**
  * Creating and deleting a database, and nothing else: CouchDB splits the path at slashes, however many, before it decodes
  * it, takes a method from a header of a POST, and has one other thing to DELETE at the top, the session.
  */
-const REFUSE_DATABASE_EDITS = [
+const DATABASE_EDITS = [
   '{ method PUT DELETE }',
   '{ method POST } { req.hdr(X-HTTP-Method-Override) -m found }',
-].map(
-  (method) =>
-    `http-request return status 503 content-type application/json hdr Retry-After ${ASK_AGAIN_AFTER} string '${REFUSAL}' if ${method} { path_reg ^/+[^/]+/*$ } !{ path /_session } { nbsrv(${DATABASE_SWITCH.backend}) eq 0 }`,
-);
+].map((method) => `${method} { path_reg ^/+[^/]+/*$ } !{ path /_session }`);
+
+function refuseDatabaseEdits({ privateAddress }: DbHaproxy): string[] {
+  const { backend, name } = DATABASE_SWITCH;
+  const reasons = [
+    [`!{ str(${name}),in_table(${backend}) }`, silence(ipv4('private address', privateAddress))],
+    [`{ nbsrv(${backend}) eq 0 }`, DISAGREEMENT],
+  ];
+  return reasons.flatMap(([condition, body]) =>
+    DATABASE_EDITS.map(
+      (edit) =>
+        `http-request return status 503 content-type application/json hdr Retry-After ${ASK_AGAIN_AFTER} string '${body}' if ${edit} ${condition}`,
+    ),
+  );
+}
 
 function databaseSwitch({ databases, couchdbPort }: DbHaproxy, context: Context): Section {
   const { given, why } = databases ?? { given: false, why: 'not known yet' };
@@ -510,7 +531,8 @@ function databaseSwitch({ databases, couchdbPort }: DbHaproxy, context: Context)
     peer: true,
   };
   context.servers.push(server);
-  return { head: `backend ${server.backend}`, lines: ['no log'], servers: [server] };
+  const vouched = `stick-table type string size 1 expire ${VOUCHED_SECONDS}s`;
+  return { head: `backend ${server.backend}`, lines: ['no log', vouched], servers: [server] };
 }
 
 function dbSections(desired: DbHaproxy, context: Context): Section[] {
@@ -527,7 +549,7 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
         ...door(desired.privateAddress, desired.appDoorPort, 'app', context),
         QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
-        ...REFUSE_DATABASE_EDITS,
+        ...refuseDatabaseEdits(desired),
         // The asker wants to know about this node, not about its peers.
         'use_backend couchdb_local if { path /_up }',
         'default_backend couchdb',
@@ -540,7 +562,7 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
         QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
         // What fails over is as old as the word of the door that it came by.
-        ...REFUSE_DATABASE_EDITS,
+        ...refuseDatabaseEdits(desired),
         'default_backend couchdb_local',
       ],
     },
