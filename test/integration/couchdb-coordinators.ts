@@ -126,6 +126,17 @@ class BareNode implements Asked {
       );
     return answer.body;
   }
+
+  /** In its first moments a release answers 500 here. */
+  async takesUser(name: string): Promise<void> {
+    const path = `_users/org.couchdb.user:${name}`;
+    const taken = async (): Promise<true> => {
+      const { status, body } = await this.ask('PUT', path, user(name));
+      if (status >= 300) throw new Error(`${status} ${JSON.stringify(body)}`);
+      return true;
+    };
+    await until(taken, { what: `${path} on ${this.address}`, everyMs: 200 });
+  }
 }
 
 /** A cluster of one with a database that is in use, and a node beside it. */
@@ -151,14 +162,7 @@ class Bench {
     await fronts.start(1);
     for (const database of ['_users', '_replicator', 'app']) await first.must('PUT', database);
     await first.must('PUT', 'app/_security', wantedSecurity);
-    // In its first moments a release answers 500 here.
-    await until(
-      async () => (await first.ask('PUT', '_users/org.couchdb.user:alice', user('alice'))).status < 300,
-      {
-        what: '_users to take a document',
-        everyMs: 200,
-      },
-    );
+    await first.takesUser('alice');
     for (let from = 0; from < count; from += 2000) {
       const docs = Array.from({ length: 2000 }, (_, i) => ({
         _id: `before-${from + i}`,
@@ -286,13 +290,7 @@ async function swap(bench: Bench): Promise<void> {
 async function joinWithUsers(bench: Bench): Promise<void> {
   const { first, second } = bench;
   await second.must('PUT', '_users');
-  await until(
-    async () => (await second.ask('PUT', '_users/org.couchdb.user:bob', user('bob'))).status < 300,
-    {
-      what: '_users to take a document',
-      everyMs: 200,
-    },
-  );
+  await second.takesUser('bob');
   await bench.join();
   bench.inRotation.add(second);
   await until(async () => revOf(await mapOf(first, '_users')) === revOf(await mapOf(second, '_users')), {
