@@ -94,14 +94,15 @@ export class CouchDbClient {
     return (await this.#ask({ method: 'DELETE', path, qs: { rev } }, signal)) as T;
   }
 
-  /** `/_up` needs no password, so it may always be asked. */
-  async up(signal: AbortSignal): Promise<'ok' | 'maintenance' | 'seeding' | 'down'> {
+  /** `/_up` needs no password, so it may always be asked. `down`: nobody listens; `silent`: somebody does, and did not answer. */
+  async up(signal: AbortSignal): Promise<'ok' | 'maintenance' | 'seeding' | 'silent' | 'down'> {
     try {
       await this.#ask({ path: '_up', anonymous: true }, signal);
       return 'ok';
     } catch (error) {
       if (!(error instanceof CouchDbAnswer)) throw error;
-      if (error.status === 0) return 'down';
+      // nano hands on the text only.
+      if (error.status === 0) return error.reason.includes('ECONNREFUSED') ? 'down' : 'silent';
       if (error.status === 404) return error.reason.includes('seeding') ? 'seeding' : 'maintenance';
       return 'ok';
     }

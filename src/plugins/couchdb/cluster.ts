@@ -24,7 +24,7 @@ export function disagreement(desired: CouchDbDesired, server: Server): string | 
 }
 
 /** HOST/ROLE, by which people know a member; a stranger has only Erlang's name. */
-function calledOf(desired: CouchDbDesired, node: string): string {
+export function calledOf(desired: CouchDbDesired, node: string): string {
   return memberNamed(desired, node)?.name ?? node;
 }
 

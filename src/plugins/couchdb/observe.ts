@@ -111,20 +111,25 @@ export class Observer {
       restartPending,
       restartAskedAgoMs: 0,
       restartDueForMs: 0,
-      http: await this.#http(signal),
+      http: await this.#http(restartPending, signal),
     };
   }
 
-  async #http(signal: AbortSignal): Promise<Http> {
-    if ((await this.#client.up(signal)) === 'down') {
+  async #http(stopping: boolean, signal: AbortSignal): Promise<Http> {
+    const up = await this.#client.up(signal);
+    if (up === 'down' || up === 'silent') {
       this.#reset();
-      return { kind: 'down' };
+      // One that is slow, or ended a connection, runs: it is not started again for that.
+      if (up === 'down' || stopping) return { kind: 'down' };
+      return { kind: 'failed', detail: '/_up was not answered', unheard: [] };
     }
     try {
-      return { kind: 'up', server: await this.#server(signal) };
+      const server = await this.#server(signal);
+      if (server !== undefined) return { kind: 'up', server };
+      return { kind: 'failed', detail: 'no answer in time', unheard: this.#unheard() };
     } catch (error) {
       if (error instanceof PasswordRefused) return { kind: 'refused' };
-      if (error instanceof CouchDbAnswer) return { kind: 'failed', detail: error.message };
+      if (error instanceof CouchDbAnswer) return { kind: 'failed', detail: error.message, unheard: [] };
       throw error;
     }
   }
@@ -137,15 +142,15 @@ export class Observer {
     this.#provingSinceMs = undefined;
   }
 
-  async #server(signal: AbortSignal): Promise<Server> {
+  /** @returns undefined when it does not answer while another db node is not heard */
+  async #server(signal: AbortSignal): Promise<Server | undefined> {
     // With two nodes a release answers no administrator during a cut: it looks his name up in `_users` first, on both.
     const own = await this.#patiently(
       () => this.#unheard().length > 0,
       signal,
       (hurried) => this.#own(hurried),
     );
-    if (own === undefined)
-      throw new CouchDbAnswer(0, 'asking it', 'no answer, and another db node is not heard', true);
+    if (own === undefined) return undefined;
     const { self, welcome, membership, ours, cluster, maintenance, maps } = own;
     const members = new Map<string, MemberWord | undefined>();
     await bounded(membership.cluster_nodes, 4, async (node) => {

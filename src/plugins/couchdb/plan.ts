@@ -8,10 +8,10 @@ import {
   maintenance,
   refuse,
 } from './changes.ts';
-import { coordinatorOf, disagreement, documentOf, isFilling, memberNamed } from './cluster.ts';
+import { calledOf, coordinatorOf, disagreement, documentOf, isFilling, memberNamed } from './cluster.ts';
 import { configFiles, cookieDigest, restartDigest } from './config.ts';
 import type { CouchDbDesired } from './desired.ts';
-import type { Identity, Observed, Proof, Server } from './observed.ts';
+import type { Http, Identity, Observed, Proof, Server } from './observed.ts';
 import { planCluster } from './plan-cluster.ts';
 
 export type Phase = 'unknown' | 'down' | 'refused' | 'fresh' | 'proving' | 'serving' | 'leaving' | 'left';
@@ -64,11 +64,7 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
       ),
     ]);
   }
-  if (http.kind === 'failed') {
-    const badly = `CouchDB answers badly: ${http.detail}`;
-    const refusal = refuse('couchdb-answer', badly, 'see `journalctl -u couchdb`', 'retry');
-    return { ...outlook('down', [refusal]), disagreement: badly };
-  }
+  if (http.kind === 'failed') return outlookFailed(desired, http);
   if (observed.restartPending)
     return { ...outlook('down', []), waiting: 'CouchDB to be restarted', restart: 'now' };
   return outlook('down', [
@@ -79,6 +75,21 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
       'retry',
     ),
   ]);
+}
+
+function outlookFailed(
+  desired: CouchDbDesired,
+  { detail, unheard }: Extract<Http, { kind: 'failed' }>,
+): Outlook {
+  const missing = unheard.map((node) => calledOf(desired, node)).join(', ');
+  const [badly, next] =
+    missing === ''
+      ? [`CouchDB answers badly: ${detail}`, 'see `journalctl -u couchdb`']
+      : [
+          `CouchDB does not answer, and ${missing} is not heard`,
+          'wait: it asks that node as well, and notices within 18 s that it is gone; if it stays, see `journalctl -u couchdb`',
+        ];
+  return { ...outlook('down', [refuse('couchdb-answer', badly, next, 'retry')]), disagreement: badly };
 }
 
 /** A member that waits for its turn to restart goes on as before; one that was never in does nothing until then. */
@@ -297,9 +308,12 @@ interface Own {
 /** What concerns this node's own maintenance and its own copies. */
 function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): Own {
   const { nodeName, peerId } = desired.self;
+  const none = { changes: [], waiting: undefined, alarms: [], closing: false };
+  // Behind a cut even its own documents may not be read in time: not known is not gone, and it serves on.
+  if (server.clusterNodes.includes(nodeName) && server.members.get(nodeName) === undefined)
+    return { ...none, waiting: 'CouchDB to answer about this node' };
   const document = documentOf(server, nodeName);
   const held = document === undefined || isFilling(document);
-  const none = { changes: [], waiting: undefined, alarms: [], closing: false };
   const unmarked = observed.marker === undefined || observed.record === undefined;
   const marker: CouchDbChange[] = unmarked
     ? [

@@ -217,9 +217,9 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
   async #stirred(): Promise<boolean> {
     const { signal } = this.#closing;
     const up = await this.#client.up(signal);
-    const membership = up === 'down' ? 'down' : JSON.stringify(await this.#client.get('_membership', signal));
-    const maps = up === 'down' ? 'down' : JSON.stringify(await this.#client.get('_node/_local/_dbs', signal));
-    const seen = [up, membership, maps].join(' ');
+    const of = async (path: string): Promise<string> =>
+      up === 'down' || up === 'silent' ? '' : JSON.stringify(await this.#client.get(path, signal));
+    const seen = [up, await of('_membership'), await of('_node/_local/_dbs')].join(' ');
     const stirred = this.#seen !== '' && this.#seen !== seen;
     this.#seen = seen;
     return stirred;

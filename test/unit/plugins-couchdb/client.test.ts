@@ -69,12 +69,25 @@ t.test('_up is asked without a password', async (t) => {
   t.equal(requests[0]?.headers.authorization, undefined);
 });
 
-t.test('nobody there: down', async (t) => {
-  const client = new CouchDbClient({
-    baseUrl: 'http://127.0.0.1:1',
-    credentials: () => ({ name: 'admin', password: 'secret' }),
+t.test('nobody there: down; somebody who does not answer: silent', async (t) => {
+  const listening = await serve(() => 'silence');
+  const ask = ({ baseUrl }: { readonly baseUrl: string }) =>
+    new CouchDbClient({
+      baseUrl,
+      credentials: () => ({ name: 'admin', password: 'secret' }),
+      readTimeoutMs: 50,
+    }).up(signal);
+  t.equal(await ask(listening), 'silent');
+  listening.server.closeAllConnections();
+  await new Promise((resolve) => listening.server.close(resolve));
+  t.equal(await ask(listening), 'down');
+
+  const resetting = await serve((request) => {
+    request.socket.resetAndDestroy();
+    return 'silence';
   });
-  t.equal(await client.up(signal), 'down');
+  t.teardown(() => resetting.server.close());
+  t.equal(await ask(resetting), 'silent', 'a connection that is cut says nothing');
 });
 
 t.test('a server that does not answer is given up in time, and the outcome is unsure', async (t) => {

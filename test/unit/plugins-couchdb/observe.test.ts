@@ -4,12 +4,17 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { mock } from 'node:test';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
 import { node } from './scene.ts';
 
-/** What a CouchDB of two answers whose other node is behind a cut that Erlang has not noticed: questions to it hang. */
-async function cutCouchDb(): Promise<{ baseUrl: string; close: () => Promise<void> }> {
+/**
+ * What a CouchDB of two answers whose other node is behind a cut that Erlang has not noticed: questions to it hang, and with
+ * `admins` those of an administrator, whom it looks up in `_users`, on both.
+ */
+async function cutCouchDb(
+  admins: 'answered' | 'hanging',
+): Promise<{ baseUrl: string; close: () => Promise<void> }> {
   const hanging: ServerResponse[] = [];
   const answers: Record<string, unknown> = {
     '/_up': { status: 'ok' },
@@ -29,9 +34,11 @@ async function cutCouchDb(): Promise<{ baseUrl: string; close: () => Promise<voi
     [`/_node/${node(1)}/_nodes/_all_docs`]: { rows: [] },
     [`/_node/${node(1)}/_dbs`]: { doc_count: 1 },
   };
-  const server = createServer(({ url = '' }, response) => {
+  const server = createServer(({ url = '', headers }, response) => {
     const path = decodeURIComponent(url.split('?')[0] ?? '');
-    if (path.startsWith(`/_node/${node(2)}/`) || path.startsWith('/_users/')) hanging.push(response);
+    const asAdmin = admins === 'hanging' && headers.authorization !== undefined;
+    if (asAdmin || path.startsWith(`/_node/${node(2)}/`) || path.startsWith('/_users/'))
+      hanging.push(response);
     else
       response
         .writeHead(path in answers ? 200 : 404, { 'content-type': 'application/json' })
@@ -47,8 +54,9 @@ async function cutCouchDb(): Promise<{ baseUrl: string; close: () => Promise<voi
   };
 }
 
-t.test('a CouchDB whose daemon is not heard is not waited for as long as one that is', async (t) => {
-  const { baseUrl, close } = await cutCouchDb();
+/** A plugin whose look is under way when the daemons notice that one of them is silent. */
+async function lookIntoCut(t: Test, admins: 'answered' | 'hanging') {
+  const { baseUrl, close } = await cutCouchDb(admins);
   t.teardown(close);
   const directory = await mkdtemp(join(tmpdir(), 'couchdb-observe-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
@@ -71,8 +79,17 @@ t.test('a CouchDB whose daemon is not heard is not waited for as long as one tha
   // The daemons notice while the question is under way.
   unheard = [node(2)];
   const { http } = await looking;
+  return http;
+}
+
+t.test('a CouchDB whose daemon is not heard is not waited for as long as one that is', async (t) => {
+  const http = await lookIntoCut(t, 'answered');
   if (http.kind !== 'up') throw new Error(`it answers: ${JSON.stringify(http)}`);
   t.equal(http.server.members.get(node(2)), undefined);
   t.match(http.server.members.get(node(1)), { connected: [node(1), node(2)] });
   t.equal(http.server.appUser, 'unasked', 'a document that both hold would hang as well');
+});
+
+t.test('a CouchDB of two that answers no administrator is said to wait for the other', async (t) => {
+  t.match(await lookIntoCut(t, 'hanging'), { kind: 'failed', unheard: [node(2)] });
 });

@@ -239,6 +239,27 @@ const own: readonly Row[] = [
     waits: 'shard maps',
   },
   {
+    when: 'it does not answer about itself, as when a cut begins while it is asked: it serves on',
+    scene: { self: 1, members: two, words: { 1: undefined } },
+    phase: 'serving',
+    changes: [],
+    waits: 'about this node',
+    disagrees: true,
+  },
+  {
+    when: 'no node document is its own any more',
+    scene: { self: 1, members: three, cluster: [2, 3] },
+    phase: 'proving',
+    changes: ['maintenance'],
+  },
+  {
+    when: 'it does not answer about itself and is in maintenance: it does not open',
+    scene: { self: 1, members: two, maintenance: [1], words: { 1: undefined }, proof: proof() },
+    phase: 'proving',
+    changes: [],
+    waits: 'about this node',
+  },
+  {
     when: 'its copies are still being added',
     scene: { self: 2, members: two, maintenance: [2], documents: { 2: { decom: true } }, proof: proof() },
     phase: 'proving',
@@ -749,6 +770,15 @@ t.test('files', async (t) => {
     t.match(outlookOf(wanted, { ...seen, http: { kind: 'down' } }, directory).changes, [
       { kind: 'refuse', code: 'couchdb-down', outcome: 'retry' },
     ]);
+  });
+
+  t.test('a CouchDB that answers no administrator behind a cut names whom it waits for', async (t) => {
+    const failed = { kind: 'failed' as const, detail: 'GET /: 500 badmatch', unheard: [] };
+    const badly = outlookOf(wanted, { ...seen, http: failed }, directory);
+    t.match(badly, { disagreement: 'CouchDB answers badly: GET /: 500 badmatch' });
+    const cut = outlookOf(wanted, { ...seen, http: { ...failed, unheard: [node(2)] } }, directory);
+    t.match(cut, { disagreement: 'CouchDB does not answer, and db2/db is not heard' });
+    t.match(cut.changes, [{ kind: 'refuse', code: 'couchdb-answer', outcome: 'retry', next: /18 s/ }]);
   });
 
   t.test('equal desired state, equal bytes', async (t) => {
