@@ -61,7 +61,7 @@ async function examine(io: Io, { role, root = '' }: CommonOptions): Promise<Chec
   }
   for (const instance of chosen) {
     checks.push(...(await checkRole(io.host, instance.role, root)));
-    checks.push(...(await checkCluster(instance, root)));
+    checks.push(...(await checkCluster(io.host, instance, root)));
   }
   return checks;
 }

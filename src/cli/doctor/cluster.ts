@@ -3,11 +3,13 @@ import type { Role } from '../../daemon/membership/types.ts';
 import { ControlClient, notRunning } from '../client.ts';
 import { tell } from '../failure.ts';
 import type { Instance } from '../instances.ts';
+import type { Host } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { type Area, areaOf, type Check } from './check.ts';
+import { fullPackets } from './path.ts';
 
 /** What the running daemon says of itself and its peers; when it doesn't run, that. */
-export async function checkCluster(instance: Instance, root: string): Promise<Check[]> {
+export async function checkCluster(of: Host, instance: Instance, root: string): Promise<Check[]> {
   const area = areaOf(instance.role);
   if (instance.socket === 'forbidden') {
     return [area.fail('control socket', 'it is for root and group bornemisza', 'run doctor with sudo')];
@@ -24,6 +26,7 @@ export async function checkCluster(instance: Instance, root: string): Promise<Ch
       area.ok('control socket', `answers: ${status.name} of cluster ${status.cluster}, ${status.phase}`),
       health(status, area),
       peers(members, area, instance.role),
+      ...(await fullPackets(of, members, area)),
       settings(members, area),
       guards(status, area),
       ...plugins(status, area),

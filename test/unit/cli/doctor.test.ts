@@ -10,6 +10,7 @@ import { portsOf } from '../../../src/cli/doctor/role.ts';
 import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/cli/doctor/sockets.ts';
 import { checkUnits, unitsOf, unitsOfHost } from '../../../src/cli/doctor/units.ts';
 import { parseConfig, pathsFor } from '../../../src/daemon/config.ts';
+import type { Ran } from '../../../src/cli/io.ts';
 import { fakeHost, runCli, type Surroundings } from './captured-io.ts';
 import { FakeDaemon, MEMBERS, member, status } from './fake-daemon.ts';
 import { place } from './place.ts';
@@ -219,6 +220,41 @@ t.test('a running daemon tells of peers, drift, guards and programs that fail', 
     [{ state: 'fail', next: 'systemctl start bird' }],
   );
 });
+
+t.test(
+  'a network that silently carries less than the device sends is found, with the number to set',
+  async (t) => {
+    const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
+    const fake = await new FakeDaemon(root, 'app', {
+      'GET /v1/status': { json: status() },
+      'GET /v1/members': { json: { self: 'app1/app', members: MEMBERS } },
+    }).start();
+    t.teardown(() => fake.stop());
+    const asked = new Set<string>();
+    const packets = async (ping: (bytes: number, address: string) => Partial<Ran>) => {
+      const programs = {
+        ...HEALTHY_HOST.programs,
+        ping: (args: readonly string[]) => {
+          const address = args.at(-1) ?? '';
+          asked.add(address);
+          return ping(Number(args[args.indexOf('-s') + 1]) + 28, address);
+        },
+      };
+      return (await doctor(root, { host: fakeHost({ ...HEALTHY_HOST, programs }) })).find('packets');
+    };
+    const silence = { code: 1, stdout: '2 packets transmitted, 0 received' };
+    t.match(await packets((bytes, address) => (bytes > 1450 && address === '10.0.0.12' ? silence : {})), {
+      state: 'warn',
+      detail: /up to \d+ bytes, of which those above 1450 never arrive at app2\/app:/,
+      next: /ip link set dev lo mtu 1450/,
+    });
+    t.same([...asked].sort(), ['10.0.0.12', '10.0.0.31'], 'each living machine once, and not this one');
+    const told = { code: 1, stderr: 'ping: local error: message too long, mtu=1450' };
+    t.match(await packets((bytes) => (bytes > 1450 ? told : {})), { state: 'ok', detail: /they arrive/ });
+    t.match(await packets(() => silence), { state: 'ok', detail: /not found out/ });
+    t.match((await doctor(root)).find('packets'), { state: 'ok', detail: /not found out/ });
+  },
+);
 
 t.test('a node that has left is not asked to mend its health', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
