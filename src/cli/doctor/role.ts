@@ -7,6 +7,7 @@ import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
 import type { Host } from '../io.ts';
 import { addressesOf } from '../setup/discover.ts';
+import { DROP_IN } from '../setup/layer2.ts';
 import { readAccounts } from '../setup/owners.ts';
 import { type Area, areaOf, type Check } from './check.ts';
 import { inTheWay, listeningSockets } from './sockets.ts';
@@ -281,9 +282,27 @@ async function birdConfig({ host, paths, area }: Looking, config: Config): Promi
   ];
 }
 
+/** A former mode's drop-in is root's, so that the daemon cannot take it away. */
+async function unneededRight(root: string, area: Area): Promise<Check[]> {
+  const file = `${root}${DROP_IN}`;
+  const missing = await access(file).then(
+    () => false,
+    () => true,
+  );
+  if (missing) return [];
+  return [
+    area.warn(
+      'arping',
+      `${file} lets the daemon speak ARP (CAP_NET_RAW), which only floating.mode "layer2" needs`,
+      `rm ${file}; systemctl daemon-reload; systemctl restart bornemisza@app`,
+    ),
+  ];
+}
+
 /** Without BGP the floating IPs are taken by ARP, which takes a program and a right that no other mode needs. */
 async function layer2({ host, root, area }: Looking, config: Config): Promise<Check[]> {
-  if (config.role !== 'app' || config.floating.mode !== 'layer2') return [];
+  if (config.role !== 'app') return [];
+  if (config.floating.mode !== 'layer2') return await unneededRight(root, area);
   const { code } = await host.run('arping', ['-V']);
   if (code === -1)
     return [

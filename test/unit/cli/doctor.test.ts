@@ -1,14 +1,15 @@
-import { chmod, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import t from 'tap';
 import type { Check } from '../../../src/cli/doctor/check.ts';
 import { diskCheck } from '../../../src/cli/doctor/host.ts';
 import { portsOf } from '../../../src/cli/doctor/role.ts';
 import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/cli/doctor/sockets.ts';
 import { checkUnits, unitsOf, unitsOfHost } from '../../../src/cli/doctor/units.ts';
+import { DROP_IN, DROP_IN_TEXT } from '../../../src/cli/setup/layer2.ts';
 import { parseConfig, pathsFor } from '../../../src/daemon/config.ts';
 import type { Ran } from '../../../src/cli/io.ts';
 import { fakeHost, runCli, type Surroundings } from './captured-io.ts';
@@ -255,6 +256,18 @@ t.test(
     t.match((await doctor(root)).find('packets'), { state: 'ok', detail: /not found out/ });
   },
 );
+
+t.test('a right that only a former mode of the floating IPs needed is told', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
+  t.equal((await doctor(root)).find('arping'), undefined);
+  const file = join(root, DROP_IN);
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, DROP_IN_TEXT);
+  t.match((await doctor(root)).find('arping'), {
+    state: 'warn',
+    next: `rm ${file}; systemctl daemon-reload`,
+  });
+});
 
 t.test('a node that has left is not asked to mend its health', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
