@@ -1,7 +1,6 @@
 import t from 'tap';
 import { hardwareAddress } from '../lab/addresses.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
-import { portOf } from '../lab/fabric.ts';
 import { must } from '../lab/process.ts';
 import { until } from '../support/until.ts';
 import {
@@ -144,26 +143,6 @@ t.test('a minority gives it up before the others take it', async (t) => {
   await allUp(cluster);
   t.strictSame(await holders(), ['app1']);
 });
-
-t.test(
-  'doctor sees that full packets vanish on the private network, and how large they may be',
-  async (t) => {
-    const [app1, app2] = [cluster.instance('app1'), cluster.instance('app2')];
-    const packets = async () => {
-      const { stdout } = await app1.host.exec(['bornemisza', 'doctor', '--json']);
-      const { checks } = JSON.parse(stdout) as { checks: { name: string }[] };
-      return checks.find(({ name }) => name === 'packets');
-    };
-    const setPort = (mtu: number): Promise<string> => {
-      const port = portOf('private', apps.indexOf(app2));
-      return must(['ip', '-n', `lab-${cluster.lab.id}-fabric`, 'link', 'set', port, 'mtu', String(mtu)]);
-    };
-    t.match(await packets(), { state: 'ok', detail: 'eth1 sends 1500 bytes, and they arrive' });
-    await setPort(1450);
-    t.match(await packets(), { state: 'warn', detail: /those above 1450 never arrive at app2\/app/ });
-    await setPort(1500);
-  },
-);
 
 t.test('maintenance hands it over, and the neighbours are told without being asked', async (t) => {
   t.equal(await neighbour(), 'app1');

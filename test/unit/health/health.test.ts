@@ -2,7 +2,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import t from 'tap';
 import { Checks, type Check } from '../../../src/daemon/health/health.ts';
-import { probe } from '../../../src/daemon/health/probe.ts';
+import { isLocal, isOn, probe } from '../../../src/daemon/health/probe.ts';
 import { systemClock } from '../../../src/daemon/clock.ts';
 import { until } from '../../support/until.ts';
 
@@ -123,5 +123,15 @@ t.test(
     await checks.decided(50);
     t.ok(performance.now() - startMs >= 45, 'a check that does not answer is waited for until the bound');
     asked.resolve();
+  },
+);
+
+t.test(
+  'an address that is on another device is on this host, and not on the one that is asked for',
+  async (t) => {
+    t.ok(isLocal('127.0.0.1'));
+    t.ok(isOn(['eth0', 'lo'], '127.0.0.1'));
+    t.notOk(isOn(['eth0', 'eth0:bm'], '127.0.0.1'));
+    t.notOk(isOn(['lo'], '192.0.2.1'));
   },
 );
