@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { appendFile, readFile, rename, stat } from 'node:fs/promises';
 import type { Clock } from './clock.ts';
 import type { AuditEntry } from './control/api.ts';
-import { oneLine } from './log.ts';
+import { type Log, oneLine } from './log.ts';
 
 export type NewAuditEntry = Omit<AuditEntry, 'id' | 'at'>;
 
@@ -149,7 +149,7 @@ function parseEntry(line: string): AuditEntry | undefined {
  * Hands an entry to journald with structured fields, so that `journalctl BM_EVENT=change` finds it. Standard output
  * carries priority and message only (sd-daemon(3)); logger(1) keeps the unit and takes the fields on standard input.
  */
-export function journalEntry(entry: AuditEntry, onError: (error: Error) => void): void {
+function journalEntry(entry: AuditEntry, onError: (error: Error) => void): void {
   const fields: Record<string, string | undefined> = {
     MESSAGE: messageOf(entry),
     PRIORITY:
@@ -171,6 +171,18 @@ export function journalEntry(entry: AuditEntry, onError: (error: Error) => void)
       .map(([key, value]) => `${key}=${oneLine(value ?? '')}\n`)
       .join(''),
   );
+}
+
+/** Tells an entry in the journal, where this process has one, or in the log. */
+export function announceEntry(entry: AuditEntry, log: Log, journal: boolean): void {
+  if (entry.result === 'failed' || entry.result === 'rolled-back' || entry.result === 'held') {
+    // On our own output: journald may miss the unit of a logger that has ended already, and `journalctl -u` with it.
+    log.warn({ audit: entry.id }, messageOf(entry));
+  } else if (journal) {
+    journalEntry(entry, (error) => log.warn({ err: error }, messageOf(entry)));
+  } else {
+    log.info({ audit: entry.id }, messageOf(entry));
+  }
 }
 
 /** What happened, why, and what next, in one line. */

@@ -7,7 +7,7 @@ import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { streamText } from 'hono/streaming';
 import { z } from 'zod';
-import { isAbout } from '../audit.ts';
+import { type AuditTrail, isAbout } from '../audit.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
 import { TOKEN_DEFAULT_MS, TOKEN_LEAST_MS, TOKEN_MOST_MS } from '../identity/token-life.ts';
@@ -26,13 +26,11 @@ import type {
   UpgradeAnswer,
 } from './api.ts';
 
-/** What the socket can ask of the daemon. Refusals are thrown as {@link OperatorError}. */
+/** What the socket can ask of a daemon that runs. Refusals are thrown as {@link OperatorError}. */
 export interface ControlActions {
   status(): StatusAnswer;
   members(): MembersAnswer;
   plan(): Promise<PlanAnswer>;
-  audit(options: { subject?: string; sinceId?: number; limit?: number }): readonly AuditEntry[];
-  follow(follower: (entry: AuditEntry) => void): () => void;
   maintenance(request: MaintenanceRequest): Promise<Done>;
   leave(request: LeaveRequest, progress: (step: Progress) => void): Promise<Done>;
   token(request: TokenRequest): Promise<TokenAnswer>;
@@ -44,6 +42,13 @@ export interface ControlActions {
   reload(): Promise<Done>;
   upgrade(): UpgradeAnswer;
   rollout(verb: RolloutVerb): Done;
+}
+
+export interface ControlDependencies {
+  /** Told from the first moment on. */
+  readonly trail: Pick<AuditTrail, 'query' | 'follow'>;
+  /** @throws OperatorError while the daemon starts */
+  readonly actions: () => ControlActions;
 }
 
 export type RolloutVerb = 'start' | 'stop' | 'resume';
@@ -85,10 +90,10 @@ export class ControlServer {
   readonly #server: Server;
   #listening = false;
 
-  constructor(options: { path: string; role: Role }, actions: ControlActions) {
+  constructor(options: { path: string; role: Role }, dependencies: ControlDependencies) {
     this.#path = options.path;
     this.#unit = `bornemisza@${options.role}`;
-    const listener = getRequestListener(routes(actions, this.#unit).fetch);
+    const listener = getRequestListener(routes(dependencies, this.#unit).fetch);
     this.#server = createServer((request, response) => void listener(request, response));
   }
 
@@ -152,7 +157,7 @@ function answers(path: string): Promise<boolean> {
   });
 }
 
-function routes(actions: ControlActions, unit: string): Hono {
+function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
   const app = new Hono();
   app.use(
     bodyLimit({
@@ -160,48 +165,55 @@ function routes(actions: ControlActions, unit: string): Hono {
       onError: () => refuse(unit, 'body-too-large', `a request body is ${MAX_BODY_BYTES} bytes at most`),
     }),
   );
-  app.get('/v1/status', (c) => c.json(actions.status()));
-  app.get('/v1/members', (c) => c.json(actions.members()));
-  app.get('/v1/plan', async (c) => c.json(await actions.plan()));
+  app.get('/v1/status', (c) => c.json(actions().status()));
+  app.get('/v1/members', (c) => c.json(actions().members()));
+  app.get('/v1/plan', async (c) => c.json(await actions().plan()));
   app.get('/v1/audit', (c) => {
     const { node, limit, since } = checked(query.audit, c.req.query());
-    return c.json({ entries: actions.audit({ ...subject(node), ...sinceId(since), limit }) });
+    return c.json({ entries: trail.query({ ...subject(node), ...sinceId(since), limit }) });
   });
-  app.get('/v1/events', (c) => events(c, actions));
-  app.post('/v1/maintenance', async (c) =>
-    c.json(await actions.maintenance(await body(c, requests.maintenance))),
-  );
+  app.get('/v1/events', (c) => events(c, trail));
+  app.post('/v1/maintenance', async (c) => {
+    const request = await body(c, requests.maintenance);
+    return c.json(await actions().maintenance(request));
+  });
   app.post('/v1/leave', async (c) => {
     const request = await body(c, requests.leave);
-    return progressive(c, unit, (progress) => actions.leave(request, progress));
+    return progressive(c, unit, (progress) => actions().leave(request, progress));
   });
-  app.post('/v1/tokens', async (c) => c.json(await actions.token(await body(c, requests.token))));
-  app.post('/v1/remove', async (c) => c.json(await actions.remove(await body(c, requests.remove))));
+  app.post('/v1/tokens', async (c) => {
+    const request = await body(c, requests.token);
+    return c.json(await actions().token(request));
+  });
+  app.post('/v1/remove', async (c) => {
+    const request = await body(c, requests.remove);
+    return c.json(await actions().remove(request));
+  });
   app.post('/v1/authority/adopt', async (c) => {
     await body(c, requests.nothing);
-    return c.json(await actions.adoptAuthority());
+    return c.json(await actions().adoptAuthority());
   });
   app.post('/v1/authority/root', async (c) => {
     await body(c, requests.nothing);
-    return c.json(await actions.changeRoot());
+    return c.json(await actions().changeRoot());
   });
   app.post('/v1/guards/release', async (c) => {
     await body(c, requests.nothing);
-    return c.json(await actions.releaseGuards());
+    return c.json(await actions().releaseGuards());
   });
   app.post('/v1/notify/test', async (c) => {
     await body(c, requests.nothing);
-    return progressive(c, unit, (progress) => actions.testNotification(progress));
+    return progressive(c, unit, (progress) => actions().testNotification(progress));
   });
   app.post('/v1/reload', async (c) => {
     await body(c, requests.nothing);
-    return c.json(await actions.reload());
+    return c.json(await actions().reload());
   });
-  app.get('/v1/upgrade', (c) => c.json(actions.upgrade()));
+  app.get('/v1/upgrade', (c) => c.json(actions().upgrade()));
   for (const verb of ['start', 'stop', 'resume'] as const) {
     app.post(`/v1/upgrade/${verb}`, async (c) => {
       await body(c, requests.nothing);
-      return c.json(actions.rollout(verb));
+      return c.json(actions().rollout(verb));
     });
   }
   app.notFound((c) =>
@@ -218,10 +230,10 @@ function routes(actions: ControlActions, unit: string): Hono {
 }
 
 /** Every entry once: what is asked of the past first, then what happens while the stream stands. */
-function events(c: Context, actions: ControlActions): Response {
+function events(c: Context, trail: ControlDependencies['trail']): Response {
   const { node, limit, since, follow } = checked(query.audit, c.req.query());
   return streamText(c, async (stream) => {
-    const waiting: AuditEntry[] = [...actions.audit({ ...subject(node), ...sinceId(since), limit })];
+    const waiting: AuditEntry[] = [...trail.query({ ...subject(node), ...sinceId(since), limit })];
     const ended = new AbortController();
     let wake: () => void = () => undefined;
     const stop = (): void => {
@@ -230,7 +242,7 @@ function events(c: Context, actions: ControlActions): Response {
     };
     if (follow === '0') stop();
     stream.onAbort(stop);
-    const unfollow = actions.follow((entry) => {
+    const unfollow = trail.follow((entry) => {
       // A reader that stalls keeps the loop below waiting: from here on nothing more may gather for it.
       if (ended.signal.aborted || (node !== undefined && !isAbout(entry, node))) return;
       waiting.push(entry);

@@ -1,8 +1,20 @@
 import { announces, type Config } from '../config.ts';
-import type { Check } from '../health/health.ts';
+import type { Check, HealthOptions } from '../health/health.ts';
 
 /** What our HAProxy answers 200 to on the edge while it lives. */
 const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
+
+/** How often they are asked, and how many answers make a verdict. */
+export function healthOptions({ health }: Config): HealthOptions {
+  return {
+    rise: health.rise,
+    fall: health.fall,
+    returnDelayMs: health.damping_ms,
+    intervalMs: health.interval_ms,
+    fastIntervalMs: health.fast_interval_ms,
+    timeoutMs: health.timeout_ms,
+  };
+}
 
 /**
  * The checks of one node. An app node is up while its edge answers (on the floating IP itself, where BGP draws it), while

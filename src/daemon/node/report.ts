@@ -114,20 +114,12 @@ function authorityWarnings(present: readonly MemberRow[]): string[] {
   ];
 }
 
-/** Whether the others would be left without anybody, alive and staying, who may admit, remove and renew, if this one went. */
-export function isLastAuthority(rows: readonly MemberRow[], name: string): boolean {
-  const others = rows.filter((each) => each.name !== name && each.state !== 'left');
-  const goes = rows.some((each) => each.name === name && each.authority);
-  return goes && others.length > 0 && !others.some((each) => each.authority && each.state === 'alive');
-}
-
-/** `app1/app: alive → dead (accused by …)`: how the audit trail and triggers name a change of membership. */
-export function changeInWords(
-  name: string,
-  was: MemberState | undefined,
-  state: MemberState,
-  why: string,
+/** This node and its cluster in one line, as `systemctl status` shows it. */
+export function statusText(
+  { name, health, maintenance, synced }: Pick<StatusAnswer, 'name' | 'health' | 'maintenance' | 'synced'>,
+  rows: readonly MemberRow[],
 ): string {
-  const move = was === undefined ? `new, ${state}` : was === state ? state : `${was} → ${state}`;
-  return why === '' ? `${name}: ${move}` : `${name}: ${move} (${why})`;
+  const { alive, dead, suspect } = countsOf(rows);
+  const gone = dead + suspect;
+  return `${name} ${health}${maintenance ? ' (maintenance)' : ''}, ${alive} alive${gone > 0 ? `, ${gone} missing` : ''}${synced ? '' : ', waiting for the first peer'}`;
 }

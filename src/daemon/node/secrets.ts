@@ -1,8 +1,10 @@
 import type { EffectiveView } from '../../roles/effective.ts';
+import type { AuditTrail } from '../audit.ts';
 import { type ExchangeDependencies, fetchSecrets } from './exchange.ts';
 import { LEFT } from '../identity/removal.ts';
 import type { Roster } from '../identity/roster.ts';
 import { notRolledFor, outranks, rankOf, rollSecrets } from '../identity/secrets.ts';
+import type { Log } from '../log.ts';
 import type { PeerId } from '../membership/types.ts';
 
 /** Under this tag a db node says in its record which secrets it has. */
@@ -31,6 +33,57 @@ export async function keepDbSecrets(
   if (removed.length === 0 || !view.synced || firstDatabase(view) !== identity.peerId) return undefined;
   await identity.secrets.put(rollSecrets(own, removed));
   return 'made the Erlang cookie and CouchDB’s secret anew, since a db node was removed';
+}
+
+export interface SecretsKeeperDependencies {
+  readonly exchange: () => ExchangeDependencies;
+  readonly view: () => EffectiveView;
+  readonly log: Log;
+  readonly audit: Pick<AuditTrail, 'append'>;
+  readonly lookAgain: (reason: string) => void;
+  /** This node has others than it says in its record. */
+  readonly share: () => void;
+}
+
+/** Sees to it that this node has its role's secrets, and those of now. */
+export class SecretsKeeper {
+  readonly #dependencies: SecretsKeeperDependencies;
+  #looking = false;
+
+  constructor(dependencies: SecretsKeeperDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  /** Does nothing while another look is under way. Never throws. */
+  async look(): Promise<void> {
+    if (this.#looking) return;
+    this.#looking = true;
+    const { log, share } = this.#dependencies;
+    try {
+      if (await this.#keep()) share();
+    } catch (error) {
+      const next = 'free the disk: it is tried again by itself';
+      log.warn({ err: error, next }, 'this role’s secrets cannot be kept');
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  /** @returns whether they are others than before */
+  async #keep(): Promise<boolean> {
+    const { exchange, view, audit, lookAgain } = this.#dependencies;
+    const { identity } = exchange();
+    if (identity.secrets.get() === undefined) {
+      if (!(await fetchSecrets(exchange()))) return false;
+      lookAgain('this role’s secrets arrived');
+      return true;
+    }
+    const done = await keepDbSecrets(exchange(), view());
+    if (done === undefined) return false;
+    audit.append({ kind: 'daemon', summary: done, trigger: '', subjects: [identity.name], result: 'ok' });
+    lookAgain(done);
+    return true;
+  }
 }
 
 /** Who has newer secrets than these, the newest first. */

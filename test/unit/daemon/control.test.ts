@@ -6,7 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { AuditEntry } from '../../../src/daemon/control/api.ts';
-import { type ControlActions, ControlServer } from '../../../src/daemon/control/server.ts';
+import {
+  type ControlActions,
+  type ControlDependencies,
+  ControlServer,
+} from '../../../src/daemon/control/server.ts';
 import { OperatorError } from '../../../src/daemon/errors.ts';
 import { until } from '../../support/until.ts';
 
@@ -33,19 +37,28 @@ class Actions {
     return { done: true as const, message: 'done' };
   };
 
-  get all(): ControlActions {
+  get all(): ControlDependencies {
+    return { trail: this.#trail, actions: () => this.#actions };
+  }
+
+  get #trail(): ControlDependencies['trail'] {
+    return {
+      query: (options) => {
+        this.asked.push(options);
+        return this.past;
+      },
+      follow: (follower) => {
+        this.followers.add(follower);
+        return () => this.followers.delete(follower);
+      },
+    };
+  }
+
+  get #actions(): ControlActions {
     return {
       status: () => ({ version: '1' }),
       members: () => ({ self: 'a/app', members: [] }),
       plan: async () => ({ plugins: [] }),
-      audit: (options: object) => {
-        this.asked.push(options);
-        return this.past;
-      },
-      follow: (follower: (entry: AuditEntry) => void) => {
-        this.followers.add(follower);
-        return () => void this.followers.delete(follower);
-      },
       maintenance: this.#done,
       remove: this.#done,
       releaseGuards: () => this.#done('release'),

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { isLastAuthority, warningsOf } from '../../../src/daemon/node/report.ts';
+import { statusText, warningsOf } from '../../../src/daemon/node/report.ts';
 import { member } from '../cli/fake-daemon.ts';
 
 t.test('status warns where one node alone tells people, since nobody tells of its own death', async (t) => {
@@ -17,25 +17,18 @@ t.test('status warns where one node alone tells people, since nobody tells of it
   t.same(about({ notify: 'ok' }), [], 'a cluster of one has nobody else');
 });
 
-t.test('the last authority is the last one alive that stays, where others are left to miss it', async (t) => {
-  const row = (name: string, facts: Partial<Parameters<typeof member>[0]>) => member({ ...facts, name });
-  const first = row('app1/app', { authority: true });
-  const plain = row('app2/app', { authority: false });
-  const second = (state: 'alive' | 'suspect' | 'leaving' | 'dead' | 'left') =>
-    row('app3/app', { authority: true, state });
-  t.equal(isLastAuthority([first, plain], 'app1/app'), true);
-  t.equal(isLastAuthority([first, plain], 'app2/app'), false, 'who is none may go');
-  t.equal(isLastAuthority([first], 'app1/app'), false, 'a cluster of one');
-  t.equal(isLastAuthority([first, row('app2/app', { authority: false, state: 'left' })], 'app1/app'), false);
-  t.equal(isLastAuthority([first, plain, second('alive')], 'app1/app'), false);
-  for (const state of ['suspect', 'leaving', 'dead', 'left'] as const)
-    t.equal(isLastAuthority([first, plain, second(state)], 'app1/app'), true, `the other one is ${state}`);
-  // Asked at one that is going itself: who would be left is neither.
+t.test('systemd’s line says what is amiss, and nothing of what is well', async (t) => {
+  const self = { name: 'app1/app', health: 'up', maintenance: false, synced: true } as const;
+  const rows = [member({ name: 'app1/app', self: true }), member({ name: 'app2/app' })];
+  t.equal(statusText(self, rows), 'app1/app up, 2 alive');
+  const gone = [member({ name: 'db1/db', state: 'dead' }), member({ name: 'db2/db', state: 'suspect' })];
   t.equal(
-    isLastAuthority(
-      [row('app1/app', { authority: true, state: 'leaving' }), plain, second('alive')],
-      'app3/app',
-    ),
-    true,
+    statusText({ ...self, maintenance: true }, [...rows, ...gone]),
+    'app1/app up (maintenance), 2 alive, 2 missing',
+  );
+  const left = member({ name: 'db3/db', state: 'left' });
+  t.equal(
+    statusText({ ...self, health: 'down', synced: false }, [...rows, left]),
+    'app1/app down, 2 alive, waiting for the first peer',
   );
 });

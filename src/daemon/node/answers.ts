@@ -1,0 +1,108 @@
+import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import type { Clock } from '../clock.ts';
+import type { Config } from '../config.ts';
+import type { MembersAnswer, PlanAnswer, StatusAnswer } from '../control/api.ts';
+import type { Driver } from '../driver.ts';
+import type { Checks } from '../health/health.ts';
+import type { Identity } from '../identity/identity.ts';
+import { rootWord } from '../identity/succession.ts';
+import type { LocalStateFile } from '../local-state.ts';
+import type { Notifier } from '../notification/notifier.ts';
+import type { Reconciler } from '../reconciler.ts';
+import type { RolloutRunner } from '../rollout-runner.ts';
+import type { Transport } from '../transport/transport.ts';
+import { VERSION } from '../version.ts';
+import type { GuardedView } from './guarded-view.ts';
+import type { NodePlugins } from './plugins.ts';
+import { countsOf, warningsOf } from './report.ts';
+import { notYetUsing, rootWarnings } from './root.ts';
+
+export interface AnswersDependencies {
+  readonly clock: Clock;
+  readonly startedMs: number;
+  readonly config: () => Config;
+  readonly phase: () => StatusAnswer['phase'];
+  readonly local: Pick<LocalStateFile, 'state'>;
+  readonly checks: Pick<Checks, 'node' | 'verdicts'>;
+  readonly driver: Pick<Driver, 'counters'>;
+  readonly transport: Pick<Transport, 'counters'>;
+  readonly guards: Pick<GuardedView, 'now' | 'rows'>;
+  readonly reconciler: Pick<Reconciler, 'status' | 'plan'>;
+  readonly plugins: Pick<NodePlugins, 'announcement'>;
+  readonly notifier: Pick<Notifier, 'warnings'>;
+  readonly rollout: Pick<RolloutRunner, 'warnings'>;
+  readonly couchdb: () => CouchDbStatus | undefined;
+}
+
+/** What an operator may ask at any time: how this node is, whom it sees, what it would do. Changes nothing. */
+export class Answers {
+  readonly #identity: Identity;
+  readonly #dependencies: AnswersDependencies;
+
+  constructor(identity: Identity, dependencies: AnswersDependencies) {
+    this.#identity = identity;
+    this.#dependencies = dependencies;
+  }
+
+  status(): StatusAnswer {
+    const { clock, startedMs, config, phase, local, checks, driver, transport } = this.#dependencies;
+    const { guards, reconciler, plugins, notifier, rollout, couchdb } = this.#dependencies;
+    const { cluster, name, role, peerId, address, roster } = this.#identity;
+    const rows = guards.rows();
+    const nowMs = clock.monotonicMs();
+    const { rootChange } = roster;
+    const announcement = plugins.announcement();
+    return {
+      version: VERSION,
+      cluster,
+      name,
+      role,
+      peerId,
+      address,
+      health: checks.node,
+      maintenance: local.state.maintenance,
+      synced: guards.now.synced,
+      phase: phase(),
+      upMs: nowMs - startedMs,
+      counts: countsOf(rows),
+      checks: checks.verdicts.map((each) => ({
+        name: each.name,
+        health: each.health,
+        required: each.required,
+        detail: each.detail,
+        sinceMs: nowMs - each.sinceMs,
+      })),
+      plugins: reconciler.status(),
+      held: guards.now.held,
+      warnings: [
+        ...warningsOf(rows, clock.wallMs()),
+        ...rootWarnings(rootChange, roster.rivals(), rows),
+        ...notifier.warnings,
+        ...rollout.warnings,
+        ...(couchdb()?.alarms ?? []).map(({ message, next }) => `${message} -- ${next}`),
+      ],
+      announcing: announcement?.announce,
+      announcingWhy: announcement?.why,
+      floating: config().role === 'app' ? config().floating.addresses : [],
+      counters: { ...driver.counters, ...transport.counters },
+      ...(rootChange !== undefined && {
+        rootChange: { root: rootWord(rootChange.to), notYet: notYetUsing(rows, rootChange.to) },
+      }),
+    };
+  }
+
+  members(): MembersAnswer {
+    return { self: this.#identity.name, members: this.#dependencies.guards.rows() };
+  }
+
+  async plan(): Promise<PlanAnswer> {
+    const plans = await this.#dependencies.reconciler.plan();
+    return {
+      plugins: plans.map(({ name, changes, error }) => ({
+        name,
+        changes: changes.map(({ kind, summary }) => ({ kind, summary })),
+        ...(error !== undefined && { error: { code: error.code, message: error.message, next: error.next } }),
+      })),
+    };
+  }
+}

@@ -1,0 +1,60 @@
+import { released } from '../../roles/guards.ts';
+import type { Done } from '../control/api.ts';
+import type { Identity } from '../identity/identity.ts';
+import type { LocalStateFile } from '../local-state.ts';
+import { guardMemory, type GuardedView } from './guarded-view.ts';
+import { mustNotBeLast } from './operator-guards.ts';
+
+export interface DutyDependencies {
+  readonly local: Pick<LocalStateFile, 'state' | 'update'>;
+  readonly guards: Pick<GuardedView, 'now'>;
+  readonly operatorDid: (what: string) => void;
+  /** This node says something else of itself than before. */
+  readonly share: () => void;
+  readonly lookAgain: (reason: string) => void;
+  readonly retryNow: (reason: string) => void;
+}
+
+/** What an operator says of this node's part in the traffic, and of what guards hold back. */
+export class Duty {
+  readonly #identity: Pick<Identity, 'name' | 'role'>;
+  readonly #dependencies: DutyDependencies;
+
+  constructor(identity: Pick<Identity, 'name' | 'role'>, dependencies: DutyDependencies) {
+    this.#identity = identity;
+    this.#dependencies = dependencies;
+  }
+
+  /** @throws OperatorError `guard-last-of-role`; IdentityError `disk-full` and the like, and nothing changed then */
+  async maintenance({ on, force }: { readonly on: boolean; readonly force?: boolean }): Promise<Done> {
+    const { local, guards, operatorDid, share, lookAgain } = this.#dependencies;
+    if (on && force !== true) mustNotBeLast(this.#identity, guards.now, 'maintenance');
+    const was = local.state.maintenance;
+    try {
+      await local.update({ maintenance: on });
+    } catch (error) {
+      // What would not outlive a reboot is not promised: the operator hears why, and nothing changed.
+      await local.update({ maintenance: was }).catch(() => undefined);
+      throw error;
+    }
+    operatorDid(`maintenance ${on ? 'on' : 'off'}`);
+    share();
+    lookAgain(`maintenance ${on ? 'on' : 'off'} by the operator`);
+    return {
+      done: true,
+      message: on
+        ? `${this.#identity.name} is out of rotation and stays so across reboots`
+        : `${this.#identity.name} goes back into rotation as soon as its checks pass`,
+    };
+  }
+
+  async releaseGuards(): Promise<Done> {
+    const { local, guards, operatorDid, lookAgain, retryNow } = this.#dependencies;
+    const held = guards.now.held.length;
+    await local.update({ guards: released(guardMemory(local.state)) });
+    operatorDid('guards released');
+    lookAgain('guards released by the operator');
+    retryNow('guards released by the operator');
+    return { done: true, message: held === 0 ? 'no guard held anything' : `${held} held, now released` };
+  }
+}

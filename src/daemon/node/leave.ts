@@ -1,0 +1,158 @@
+import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import type { Clock } from '../clock.ts';
+import { announces, type Config, floatingDevice } from '../config.ts';
+import type { Done, Progress, StatusAnswer } from '../control/api.ts';
+import type { Driver } from '../driver.ts';
+import { OperatorError } from '../errors.ts';
+import type { Checks } from '../health/health.ts';
+import type { Identity } from '../identity/identity.ts';
+import type { Role } from '../membership/types.ts';
+import type { Reconciler } from '../reconciler.ts';
+import type { GuardedView } from './guarded-view.ts';
+import { mustNotBeLast, mustNotBeLastAuthority } from './operator-guards.ts';
+import type { NodePlugins } from './plugins.ts';
+
+/** How long the floating IP may take to go. */
+const WITHDRAW_DEADLINE_MS = 10_000;
+/** An edge that was told to go stays up this long, so that what is under way can end. */
+const DRAIN_MS = 2000;
+/** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
+const COUCHDB_STOP_MS = 20_000;
+/** The answer reaches the asker before the daemon starts again. */
+const TAKE_BACK_MS = 500;
+/** The others hear the last word before the asker may end the daemon. */
+const DEPARTED_MS = 300;
+
+export interface LeaveDependencies {
+  readonly clock: Clock;
+  readonly config: () => Config;
+  readonly driver: Pick<Driver, 'leave' | 'departed'>;
+  readonly guards: Pick<GuardedView, 'now' | 'rows'>;
+  readonly checks: Pick<Checks, 'verdicts'>;
+  readonly reconciler: Pick<Reconciler, 'converged' | 'status'>;
+  readonly plugins: Pick<NodePlugins, 'retireCouchDb'>;
+  /** Of role db, once it was looked at. */
+  readonly couchdb: () => CouchDbStatus | undefined;
+  readonly phase: () => StatusAnswer['phase'];
+  readonly enter: (phase: 'leaving' | 'left') => void;
+  /** Keeps for good that this identity is used up. */
+  readonly rememberLeft: () => Promise<void>;
+  readonly operatorDid: (what: string) => void;
+  readonly lookAgain: (reason: string) => void;
+  readonly end: (code: number, why: string) => void;
+}
+
+/** `bornemisza leave`: gives up this node's duty in order, then its membership, for good. */
+export class Leave {
+  readonly #identity: Pick<Identity, 'name' | 'role'>;
+  readonly #dependencies: LeaveDependencies;
+
+  constructor(identity: Pick<Identity, 'name' | 'role'>, dependencies: LeaveDependencies) {
+    this.#identity = identity;
+    this.#dependencies = dependencies;
+  }
+
+  /** @throws OperatorError `left`, `guard-last-of-role`, `guard-last-authority`; and `leave-refused`, which takes it back */
+  async run({ force }: { readonly force?: boolean }, progress: (step: Progress) => void): Promise<Done> {
+    const { driver, guards, phase, enter, rememberLeft, operatorDid, lookAgain } = this.#dependencies;
+    const { name, role } = this.#identity;
+    if (phase() === 'left') throw leftAlready(role);
+    if (force !== true) {
+      mustNotBeLast(this.#identity, guards.now, 'leave');
+      mustNotBeLastAuthority(guards.rows(), name);
+    }
+    enter('leaving');
+    operatorDid('leave');
+    driver.leave();
+    lookAgain('leave by the operator');
+    progress({ message: `told the others: ${name} is leaving` });
+    if (role === 'app') await this.#leaveEdge(progress);
+    else await this.#leaveData(progress);
+    driver.departed();
+    enter('left');
+    await rememberLeft();
+    await pause(DEPARTED_MS);
+    return {
+      done: true,
+      message: `${name} has left and carries no duty any more. Next: systemctl disable --now bornemisza@${role}; then the machine can be deleted at the provider`,
+    };
+  }
+
+  async #leaveEdge(progress: (step: Progress) => void): Promise<void> {
+    const { reconciler, clock, config } = this.#dependencies;
+    if (!(await withdrawn(reconciler, clock, WITHDRAW_DEADLINE_MS))) {
+      if (announces(config()))
+        throw this.#refused(
+          'BIRD does not confirm that the floating IP is withdrawn here',
+          'systemctl status bird; then leave again',
+        );
+      throw this.#refused(
+        `the floating IP cannot be taken off ${floatingDevice(config())}`,
+        'bornemisza plan says why; then leave again',
+      );
+    }
+    progress({ message: 'nothing new comes here; waiting for what is under way' });
+    await pause(DRAIN_MS);
+    progress({ message: 'drained' });
+  }
+
+  async #leaveData(progress: (step: Progress) => void): Promise<void> {
+    const { reconciler, couchdb, plugins, checks, clock } = this.#dependencies;
+    let told = '';
+    for (let status = couchdb(); status !== undefined && status.phase !== 'left'; status = couchdb()) {
+      const plugin = reconciler.status().find((each) => each.name === 'couchdb');
+      if (plugin?.state === 'stopped') throw this.#refused(plugin.detail, plugin.next);
+      const words = status.waiting ?? plugin?.detail ?? '';
+      if (words !== told && words !== '') progress({ message: words });
+      told = words;
+      await pause(200);
+    }
+    if (couchdb() === undefined) return;
+    progress({ message: 'every copy is on the others; stopping CouchDB here (its data stays on the disk)' });
+    await plugins.retireCouchDb();
+    const untilMs = clock.monotonicMs() + COUCHDB_STOP_MS;
+    const stopped = (): boolean =>
+      checks.verdicts.find((each) => each.name === 'couchdb')?.detail === 'connection refused';
+    while (!stopped() && clock.monotonicMs() < untilMs) await pause(100);
+  }
+
+  /**
+   * A leave was announced and cannot be finished. The word is final for this incarnation, so the daemon starts again: its
+   * next one is a member like before.
+   */
+  #refused(message: string, next: string): OperatorError {
+    const { end } = this.#dependencies;
+    setTimeout(() => end(1, 'the leave was refused: starting again as a member'), TAKE_BACK_MS);
+    return new OperatorError(
+      'leave-refused',
+      message,
+      `${next} (the daemon starts again and stays a member)`,
+    );
+  }
+}
+
+/** @returns whether those that draw the floating IP have nothing left to do, after `deadlineMs` at the latest */
+export async function withdrawn(
+  reconciler: Pick<Reconciler, 'converged'>,
+  clock: Clock,
+  deadlineMs: number,
+): Promise<boolean> {
+  const untilMs = clock.monotonicMs() + deadlineMs;
+  while (!reconciler.converged('bird') || !reconciler.converged('layer2')) {
+    if (clock.monotonicMs() > untilMs) return false;
+    await pause(20);
+  }
+  return true;
+}
+
+export function leftAlready(role: Role): OperatorError {
+  return new OperatorError(
+    'left',
+    'this node has left its cluster',
+    `to come back: bornemisza join --reset - with a fresh token; else: systemctl disable bornemisza@${role}`,
+  );
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

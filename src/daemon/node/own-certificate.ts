@@ -1,0 +1,91 @@
+import type { AuditTrail } from '../audit.ts';
+import type { Clock } from '../clock.ts';
+import { hasNextStep } from '../errors.ts';
+import { adoptCertificate, type Identity } from '../identity/identity.ts';
+import type { Log } from '../log.ts';
+import { type ExchangeDependencies, renewCertificate } from './exchange.ts';
+
+const RENEWAL_LOOK_MS = 3_600_000;
+/** With a certificate that ended, peers' HAProxies turn this node away: whoever comes back after long asks until it has one. */
+const EXPIRED_LOOK_MS = 3000;
+
+export interface OwnCertificateDependencies {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly audit: Pick<AuditTrail, 'append'>;
+  readonly exchange: () => ExchangeDependencies;
+  /** Shows peers the chain of now. */
+  readonly show: () => void;
+  /** Has the programs’ certificates read anew, once there are programs. @returns whether they differ from before */
+  readonly read: () => Promise<boolean> | undefined;
+  readonly lookAgain: (reason: string) => void;
+}
+
+/** Keeps the certificate that this node shows: renewed in time, signed anew when need be, and the same in all programs. */
+export class OwnCertificate {
+  readonly #identity: Identity;
+  readonly #dependencies: OwnCertificateDependencies;
+  #lookedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(identity: Identity, dependencies: OwnCertificateDependencies) {
+    this.#identity = identity;
+    this.#dependencies = dependencies;
+  }
+
+  /** Once a second; asks for a renewal when it is time to. */
+  look(): void {
+    const { clock } = this.#dependencies;
+    const ended = clock.wallMs() > this.#identity.certificate.notAfterMs;
+    if (clock.monotonicMs() - this.#lookedMs > (ended ? EXPIRED_LOOK_MS : RENEWAL_LOOK_MS))
+      void this.#renew();
+  }
+
+  /** The authority that had signed it was removed; another one signed it anew. */
+  async takeSignedAnew(): Promise<void> {
+    try {
+      if (await adoptCertificate(this.#identity))
+        await this.changed(this.#renewedWords(), 'its authority was removed');
+    } catch (error) {
+      const next = 'free the disk; it is tried again at the next start';
+      this.#dependencies.log.error({ err: error, next }, 'this node’s new certificate cannot be kept');
+    }
+  }
+
+  async changed(summary: string, why: string): Promise<void> {
+    const { show, audit } = this.#dependencies;
+    show();
+    audit.append({ kind: 'daemon', summary, trigger: why, subjects: [this.#identity.name], result: 'ok' });
+    await this.read();
+  }
+
+  /** Gives the programs what is on the disk. A certificate that cannot be read leaves the former one in use. */
+  async read(): Promise<void> {
+    const { read, lookAgain, log } = this.#dependencies;
+    try {
+      if (await read()) lookAgain('certificates changed');
+    } catch (error) {
+      if (!hasNextStep(error)) throw error;
+      log.error({ code: error.code, next: error.next }, error.message);
+    }
+  }
+
+  async #renew(): Promise<void> {
+    const { clock, exchange, log } = this.#dependencies;
+    this.#lookedMs = clock.monotonicMs();
+    try {
+      if (!(await renewCertificate(exchange()))) return;
+    } catch (error) {
+      log.warn(
+        { err: error, next: 'it is tried again within the hour' },
+        'renewing this node’s certificate failed',
+      );
+      return;
+    }
+    await this.changed(this.#renewedWords(), 'half of its life is over');
+  }
+
+  #renewedWords(): string {
+    const ends = new Date(this.#identity.certificate.notAfterMs).toISOString().slice(0, 10);
+    return `the certificate was renewed until ${ends}`;
+  }
+}

@@ -1,0 +1,72 @@
+import { announces, type Config } from '../config.ts';
+import { OperatorError } from '../errors.ts';
+import { isLocal } from '../health/probe.ts';
+import type { Identity } from '../identity/identity.ts';
+import { TransportError } from '../transport/errors.ts';
+
+/** What is refused when a node starts, and when it is told to read its configuration again. */
+
+/**
+ * A configuration must be of the machine and the cluster that this node was admitted for.
+ *
+ * @param file where the configuration stands
+ * @throws OperatorError `config-identity-differs`, `address-not-here`
+ */
+export function mustBeOfThisNode(
+  { node, network }: Config,
+  { name, host, address, cluster }: Identity,
+  file: string,
+): void {
+  const differs = (what: string, has: string, says: string): OperatorError =>
+    new OperatorError(
+      'config-identity-differs',
+      `${file} says ${what} ${says}, but ${name} was admitted with ${has}`,
+      `correct ${file}, or leave the cluster and join again`,
+    );
+  if (node.host !== host) throw differs('host', host, node.host);
+  if (node.cluster !== cluster) throw differs('cluster', cluster, node.cluster);
+  if (network.private_address !== address) throw differs('private_address', address, network.private_address);
+  if (!isLocal(address)) {
+    throw new OperatorError(
+      'address-not-here',
+      `the private address ${address} is on no device of this host that is up`,
+      `bring the private network up (ip -br addr; expected on ${network.private_device}); systemd tries again by itself`,
+    );
+  }
+}
+
+/** What keeps the libp2p port from being opened, with what to do about it. The unit starts the daemon again by itself. */
+export function listenRefused(error: unknown): unknown {
+  if (!(error instanceof TransportError)) return error;
+  const next =
+    error.code === 'address-in-use'
+      ? 'find it with `ss -ltnp` and end it, or set network.libp2p_port; the daemon tries again by itself'
+      : 'see `ip -br addr`; the daemon tries again by itself';
+  return new OperatorError(error.code, error.message, next, { cause: error });
+}
+
+/** @throws OperatorError `reload-needs-restart`, naming what changed that is read at the start only */
+export function mustBeReloadable(before: Config, after: Config): void {
+  const differing = readAtStartOnly(before, after);
+  if (differing.length === 0) return;
+  throw new OperatorError(
+    'reload-needs-restart',
+    `${differing.join(', ')} changed, which is read at the start only`,
+    `restart the daemon: systemctl restart bornemisza@${after.role} (HAProxy, BIRD and CouchDB keep running)`,
+  );
+}
+
+/** What a running daemon cannot take over: its identity, its addresses, and which programs it keeps. */
+function readAtStartOnly(before: Config, after: Config): string[] {
+  const parts = (config: Config): Record<string, unknown> => ({
+    '[node]': config.node,
+    '[network]': config.network,
+    '[membership]': config.membership,
+    '[floating] mode': announces(config) || config.floating.mode,
+    '[floating] device': config.floating.device,
+    '[couchdb] http_port': config.couchdb.http_port,
+    '[log]': config.log,
+  });
+  const [was, is] = [parts(before), parts(after)];
+  return Object.keys(was).filter((key) => JSON.stringify(was[key]) !== JSON.stringify(is[key]));
+}
