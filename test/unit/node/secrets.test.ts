@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap';
 import type { ExchangeDependencies } from '../../../src/daemon/node/exchange.ts';
-import { keepDbSecrets, SECRETS_TAG } from '../../../src/daemon/node/secrets.ts';
+import { keepDbSecrets, SecretsKeeper, SECRETS_TAG } from '../../../src/daemon/node/secrets.ts';
 import type { NodeCertificate } from '../../../src/daemon/identity/chain.ts';
 import { LEFT, putOut } from '../../../src/daemon/identity/removal.ts';
 import { Roster } from '../../../src/daemon/identity/roster.ts';
@@ -135,4 +135,37 @@ t.test('a node that has not heard the others since its start rolls nothing', asy
   await world.remove(2, 'sold', [0, 1]);
   world.synced = false;
   t.equal(await world.look(0), undefined);
+});
+
+t.test('a keeper looks once at a time, and tells of what it took', async (t) => {
+  const [own] = certificates;
+  const store = new SecretsStore(`${t.testdir({ db1: {} })}/db1`, 'db');
+  const asked = Promise.withResolvers<Uint8Array>();
+  const did: string[] = [];
+  const exchange = {
+    identity: { ...own, roster: new World(t).nodes[0]?.roster, secrets: store },
+    transport: {
+      peers: () => [certificates[1]?.peerId],
+      request: () => {
+        did.push('asked');
+        return asked.promise;
+      },
+    },
+    log: { debug: () => undefined },
+  } as unknown as ExchangeDependencies;
+  const keeper = new SecretsKeeper({
+    exchange: () => exchange,
+    view: () => view([]),
+    log: exchange.log,
+    audit: { append: (entry) => (did.push(entry.summary), { ...entry, id: 1, at: '' }) },
+    lookAgain: (reason) => did.push(reason),
+    share: () => did.push('shared'),
+  });
+  const looks = [keeper.look(), keeper.look()];
+  asked.resolve(encodeSecrets(first));
+  await Promise.all(looks);
+  t.strictSame(did, ['asked', 'this role’s secrets arrived', 'shared']);
+  await keeper.look();
+  t.equal(did.length, 3, 'nothing to do, nothing to tell');
+  t.strictSame(store.get(), first);
 });

@@ -1,0 +1,127 @@
+import t from 'tap';
+import { parseConfig } from '../../../src/daemon/config.ts';
+import type { StatusAnswer } from '../../../src/daemon/control/api.ts';
+import { Leave, type LeaveDependencies } from '../../../src/daemon/node/leave.ts';
+import type { CouchDbStatus } from '../../../src/plugins/couchdb/plugin.ts';
+import { until } from '../../support/until.ts';
+import { member as row } from '../cli/fake-daemon.ts';
+import { member, view } from '../roles/cases.ts';
+
+const config = parseConfig(
+  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n',
+  'app',
+  'app.toml',
+);
+
+/** A node that is told to leave, and in order what came of it. */
+function leaving(name: 'app1/app' | 'db1/db', changes: Partial<LeaveDependencies> = {}) {
+  const role = name === 'db1/db' ? 'db' : 'app';
+  const second = name.replace('1', '2');
+  const did: string[] = [];
+  let phase: StatusAnswer['phase'] = 'running';
+  let nowMs = 0;
+  const leave = new Leave(
+    { name, role },
+    {
+      // Each look at the clock finds it three seconds later.
+      clock: { wallMs: () => 0, monotonicMs: () => (nowMs += 3000) },
+      config: () => config,
+      driver: { leave: () => did.push('word: leaving'), departed: () => did.push('word: left') },
+      guards: {
+        now: view([member(name, { self: true }), member(second)]),
+        rows: () => [row({ name, self: true }), row({ name: second })],
+      },
+      checks: { verdicts: [] },
+      reconciler: { converged: () => true, status: () => [] },
+      plugins: { retireCouchDb: async () => void did.push('CouchDB is retired') },
+      couchdb: () => undefined,
+      phase: () => phase,
+      enter: (next) => {
+        phase = next;
+        did.push(next);
+      },
+      rememberLeft: async () => void did.push('kept'),
+      operatorDid: (what) => did.push(`audit: ${what}`),
+      lookAgain: (reason) => did.push(`look: ${reason}`),
+      end: (code) => did.push(`ended with ${code}`),
+      ...changes,
+    },
+  );
+  return { leave, did, told: ({ message }: { message: string }) => void did.push(`told: ${message}`) };
+}
+
+const announced = ['leaving', 'audit: leave', 'word: leaving', 'look: leave by the operator'];
+
+t.test('a db node says that it left, and keeps it, only when its data is on the others', async (t) => {
+  const phases: Partial<CouchDbStatus>[] = [
+    { phase: 'draining' as CouchDbStatus['phase'], waiting: 'copies of 3 shards' },
+    { phase: 'draining' as CouchDbStatus['phase'], waiting: 'copies of 3 shards' },
+    { phase: 'left' },
+  ];
+  let asked = 0;
+  const { leave, did, told } = leaving('db1/db', {
+    couchdb: () => phases[Math.min(asked++, phases.length - 1)] as CouchDbStatus,
+  });
+  t.match(await leave.run({}, told), { message: /^db1\/db has left and carries no duty any more/ });
+  t.strictSame(did, [
+    ...announced,
+    'told: told the others: db1/db is leaving',
+    'told: copies of 3 shards',
+    'told: every copy is on the others; stopping CouchDB here (its data stays on the disk)',
+    'CouchDB is retired',
+    'word: left',
+    'left',
+    'kept',
+  ]);
+  await t.rejects(leave.run({ force: true }, told), { code: 'left' }, 'once is for good');
+});
+
+t.test(
+  'a leave that cannot be finished is taken back: the daemon starts again, and has not left',
+  async (t) => {
+    const refused = async (
+      name: 'app1/app' | 'db1/db',
+      message: RegExp,
+      changes: Partial<LeaveDependencies>,
+    ) => {
+      const { leave, did, told } = leaving(name, changes);
+      await t.rejects(leave.run({}, told), {
+        code: 'leave-refused',
+        message,
+        next: /starts again and stays a member/,
+      });
+      t.strictSame(did, [...announced, `told: told the others: ${name} is leaving`]);
+      await until(() => did.includes('ended with 1'), { what: 'the daemon ends' });
+      for (const word of ['word: left', 'left', 'kept']) t.notOk(did.includes(word), word);
+    };
+    const stopped = { name: 'couchdb', state: 'stopped', detail: 'too few nodes', next: 'add one' } as const;
+    await refused('db1/db', /^too few nodes$/, {
+      couchdb: () => ({ phase: 'draining' }) as unknown as CouchDbStatus,
+      reconciler: {
+        converged: () => true,
+        status: () => [{ ...stopped, lastConvergedAgoMs: undefined, runs: 1, changes: 0 }],
+      },
+    });
+    for (const program of ['bird', 'layer2'])
+      await refused('app1/app', /^the floating IP cannot be taken off /, {
+        reconciler: { converged: (asked) => asked !== program, status: () => [] },
+      });
+  },
+);
+
+t.test('the last of a role and the last authority announce nothing unless forced', async (t) => {
+  const alone = view([member('db1/db', { self: true })]);
+  const last = leaving('db1/db', { guards: { now: alone, rows: () => [] } });
+  await t.rejects(last.leave.run({}, last.told), { code: 'guard-last-of-role' });
+  t.strictSame(last.did, []);
+  await last.leave.run({ force: true }, last.told);
+  t.ok(last.did.includes('kept'));
+  const authority = leaving('db1/db', {
+    guards: {
+      now: view([member('db1/db', { self: true }), member('db2/db')]),
+      rows: () => [row({ name: 'db1/db', self: true, authority: true }), row({ name: 'db2/db' })],
+    },
+  });
+  await t.rejects(authority.leave.run({}, authority.told), { code: 'guard-last-authority' });
+  t.strictSame(authority.did, []);
+});
