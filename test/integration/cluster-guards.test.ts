@@ -151,7 +151,7 @@ t.test(
       // With two nodes CouchDB answers no administrator until it notices the cut itself.
       /creating and deleting databases is refused: (not connected: db2\/db|db2\/db does not|CouchDB does not answer, and db2\/db is not heard)/,
     );
-    t.match(entry.subjects, ['db2/db'], 'so that `explain db2` finds it');
+    t.ok(entry.subjects.includes('db2/db'), 'so that `explain db2` finds it');
     await serverIs(cluster, db2, 'permissions/databases', 'MAINT');
     // Its second check fails as well.
     await serverIs(cluster, app1, 'db_nodes/db2', 'MAINT');
