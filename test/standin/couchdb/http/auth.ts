@@ -45,6 +45,10 @@ export async function hashAdmins(settings: Settings): Promise<void> {
   }
 }
 
+function rolesOf(doc: Body | undefined): string[] {
+  return (doc?.roles ?? []) as string[];
+}
+
 export class Auth {
   readonly #settings: Settings;
   readonly #userDoc: (name: string) => Promise<Body | undefined>;
@@ -138,25 +142,26 @@ export class Auth {
     return { name, roles: credentials.roles, by: 'cookie' };
   }
 
+  /** An administrator is looked up in `_users` as well, at each request: so with a copy behind a cut it takes until that is noticed. */
   async #credentials(name: string): Promise<Credentials | undefined> {
+    const doc = await this.#userDoc(name);
     const admin = this.#settings.get('admins', name)?.match(/^-pbkdf2(?::(\w+))?-([0-9a-f]+),([^,]+),(\d+)$/);
     if (admin !== null && admin !== undefined) {
       const [, digest = 'sha1', key, salt, iterations] = admin;
       return {
         name,
-        roles: ['_admin'],
+        roles: ['_admin', ...rolesOf(doc)],
         key: key as string,
         salt: salt as string,
         iterations: Number(iterations),
         digest,
       };
     }
-    const doc = await this.#userDoc(name);
     if (doc === undefined || typeof doc.derived_key !== 'string') return undefined;
-    const { derived_key: key, salt, iterations, pbkdf2_prf: digest = 'sha1', roles } = doc;
+    const { derived_key: key, salt, iterations, pbkdf2_prf: digest = 'sha1' } = doc;
     return {
       name,
-      roles: (roles ?? []) as string[],
+      roles: rolesOf(doc),
       key,
       salt: salt as string,
       iterations: iterations as number,
