@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
 import type { Picture, World } from './world.ts';
@@ -46,8 +47,15 @@ export async function labWorld(options: {
       couch: new Map(couch),
     };
   };
+  const asking = new Map<string, ReturnType<typeof cluster.couchMembership>>();
+  /** One question at a time to each: behind a cut CouchDB answers no administrator for seconds, and the rest of a look does not wait for it. */
+  const ask = (instance: Instance) => {
+    const under = asking.get(instance.name) ?? cluster.couchMembership(instance);
+    asking.set(instance.name, under);
+    return under.finally(() => asking.delete(instance.name));
+  };
   const membership = async (instance: Instance) => {
-    const answer = await cluster.couchMembership(instance).catch(() => undefined);
+    const answer = await Promise.race([ask(instance).catch(() => undefined), pause(COUCHDB_PATIENCE_MS)]);
     if (answer?.all_nodes === undefined) return undefined;
     const named = (nodes: readonly string[]): string[] =>
       nodes.map((node) => nameByAddress.get(node.split('@')[1] ?? '') ?? node);
@@ -125,5 +133,6 @@ export async function labWorld(options: {
   };
 }
 
+const COUCHDB_PATIENCE_MS = 1000;
 /** Every copy of every database moves, at most two minutes in a lab. */
 const LEAVE_TIMEOUT_MS = 120_000;
