@@ -80,7 +80,7 @@ async function runProgram(
   args: readonly string[],
   timeoutMs = PROGRAM_TIMEOUT_MS,
 ): Promise<Ran> {
-  const { runCommand } = await import('../plugins/command.ts');
+  const { runCommand } = await import('../host/command.ts');
   try {
     return await runCommand(program, args, { timeoutMs });
   } catch (error) {

@@ -1,14 +1,14 @@
 import { readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { systemClock } from './clock.ts';
-import { loadConfig, pathsFor } from './config.ts';
+import { loadConfig, pathsFor } from './config/config.ts';
 import { hasNextStep, OperatorError } from './errors.ts';
-import { ownUnit, reasonToEnd } from './goodbye.ts';
-import { createLog, type Log } from './log.ts';
+import { ownUnit, reasonToEnd } from './process/goodbye.ts';
+import { createLog, type Log } from './process/log.ts';
 import type { Role } from './membership/types.ts';
 import { Node } from './node/node.ts';
-import { serviceManager } from './notify.ts';
-import { framesOf } from './stack.ts';
+import { serviceManager } from './process/systemd.ts';
+import { framesOf } from './process/stack.ts';
 
 /** systemd.exec(5): EX_CONFIG, for what only a person can mend. */
 const EXIT_CONFIG = 78;

@@ -54,11 +54,14 @@ t.test('a forbidden import is told with its reason', async (t) => {
   );
   t.match(one('src/plugins/bird/x.ts', "export * from '../../daemon/log.ts';"), /never the daemon/);
   t.match(one('src/roles/app.ts', "import { X } from '../plugins/haproxy/index.ts';"), /a role is policy/);
-  t.match(one('src/daemon/driver.ts', "const x = await import('../plugins/contract.ts');"), /sees no plugin/);
-  t.match(one('src/daemon/driver.ts', "import './node/roster.ts';"), /outside its composition root/);
+  t.match(
+    one('src/daemon/driver/driver.ts', "const x = await import('../../plugins/contract.ts');"),
+    /sees no plugin/,
+  );
+  t.match(one('src/daemon/driver/driver.ts', "import '../node/roster.ts';"), /outside its composition root/);
   t.match(one('src/cli/x.ts', "import '../daemon/driver.ts';"), /through its socket/);
   t.match(one('src/nowhere/x.ts', "import 'node:fs';"), /stands in no room/);
-  t.equal(one('src/plugins/bird/x.ts', "import '../files.ts';"), undefined);
+  t.equal(one('src/plugins/bird/x.ts', "import '../../host/files.ts';"), undefined);
 });
 
 t.test('an impurity is told with its reason', async (t) => {

@@ -43,24 +43,31 @@ export const ROOMS: readonly Room[] = [
     reason: `a role is policy: it may import the view's types and each plugin's desired type; ${PURE}`,
   },
   {
-    of: /^src\/plugins\/(contract|files|command|ip)\.ts$/,
-    imports: [/^src\/plugins\/(contract|files|command|ip)\.ts$/],
+    of: /^src\/host\//,
+    imports: [/^src\/host\//, /^src\/plugins\/contract\.ts$/],
     packages: [/^node:/],
-    reason: 'the plugin contract and its tools stand on nothing of ours',
+    reason: 'host touches the machine (files, commands, addresses) and imports only the error of the contract',
+  },
+  {
+    of: /^src\/plugins\/contract\.ts$/,
+    imports: [],
+    packages: [/^node:/],
+    reason: 'the plugin contract imports nothing of ours',
   },
   ...['haproxy', 'couchdb', 'bird', 'layer2'].map(
     (name): Room => ({
       of: new RegExp(`^src/plugins/${name}/`),
-      imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/(contract|files|command|ip)\.ts$/],
-      reason:
-        'a plugin may import contract, files, command and ip; never the daemon, a role or another plugin',
+      imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/contract\.ts$/, /^src\/host\//],
+      reason: 'a plugin may import the contract and src/host; never the daemon, a role or another plugin',
     }),
   ),
   {
-    of: /^src\/daemon\/reconciler\.ts$/,
+    of: /^src\/daemon\/reconciler\//,
     imports: [
       /^src\/plugins\/contract\.ts$/,
-      /^src\/daemon\/(audit|clock|random)\.ts$/,
+      /^src\/daemon\/reconciler\//,
+      /^src\/daemon\/(clock|random)\.ts$/,
+      /^src\/daemon\/process\/log\.ts$/,
       /^src\/daemon\/control\/api\.ts$/,
     ],
     reason: 'the reconciler sees only the contract',
@@ -70,7 +77,7 @@ export const ROOMS: readonly Room[] = [
     imports: [
       /^src\/daemon\/notification\/(conditions|policy|message)\.ts$/,
       /^src\/daemon\/membership\/types\.ts$/,
-      /^src\/daemon\/rollout\.ts$/,
+      /^src\/daemon\/rollout\/policy\.ts$/,
     ],
     packages: [/^node:crypto$/],
     reason: `what is told, by whom and when is policy over the view; ${PURE}`,
@@ -79,9 +86,9 @@ export const ROOMS: readonly Room[] = [
     of: /^src\/daemon\/notification\//,
     imports: [
       /^src\/daemon\/notification\//,
-      /^src\/daemon\/(config|errors|log)\.ts$/,
+      /^src\/daemon\/(config\/config|errors|process\/log)\.ts$/,
       /^src\/daemon\/membership\/types\.ts$/,
-      /^src\/plugins\/command\.ts$/,
+      /^src\/host\/command\.ts$/,
     ],
     reason: 'notification sends through the bounded subprocess and knows nothing of programs and roles',
   },
@@ -92,20 +99,20 @@ export const ROOMS: readonly Room[] = [
   },
   {
     of: /^src\/daemon\//,
-    imports: [/^src\/daemon\/(?!main|node\/)/, /^package\.json$/],
+    imports: [/^src\/daemon\/(?!main|node\/)/, /^src\/host\//, /^package\.json$/],
     reason: 'the daemon sees no plugin and no role outside its composition root, and nothing imports main',
   },
   {
     of: /^src\/cli\//,
     imports: [
       /^src\/cli\//,
-      /^src\/daemon\/(config(-format)?|errors|clock|version)\.ts$/,
+      /^src\/daemon\/(config\/(config|format)|errors|clock|version)\.ts$/,
       /^src\/daemon\/control\/api\.ts$/,
       /^src\/daemon\/membership\/types\.ts$/,
       /^src\/daemon\/identity\//,
-      /^src\/daemon\/transport\/admission-join\.ts$/,
       /^src\/plugins\/bird\/base\.ts$/,
-      /^src\/plugins\/(files|command|contract)\.ts$/,
+      /^src\/plugins\/contract\.ts$/,
+      /^src\/host\//,
     ],
     reason:
       'the command talks to the daemon through its socket; only init, join, authority add and rotate-root use identity, and set-up the file tools',

@@ -1,14 +1,14 @@
 import { createPrivateKey } from 'node:crypto';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { Driver } from '../../src/daemon/driver.ts';
+import { Driver } from '../../src/daemon/driver/driver.ts';
 import { loadIdentity } from '../../src/daemon/identity/identity.ts';
 import { createMembership } from '../../src/daemon/membership/machine.ts';
 import { presets } from '../../src/daemon/membership/preset.ts';
 import type { Effect, Event, LocalFacts, Membership, NodeRecord } from '../../src/daemon/membership/types.ts';
 import { driverRoster, presentedChain } from '../../src/daemon/node/roster.ts';
 import { newSeed, newStartId } from '../../src/daemon/random.ts';
-import { signWith, verifyByPeerId } from '../../src/daemon/identity/node-key.ts';
+import { signWith, verifyByPeerId } from '../../src/daemon/identity/keys/node-key.ts';
 import { Transport } from '../../src/daemon/transport/transport.ts';
 import { VERSION } from '../../src/daemon/version.ts';
 import { PROTOCOL_MAX, PROTOCOL_MIN } from '../../src/daemon/wire/limits.ts';

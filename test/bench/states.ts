@@ -1,12 +1,12 @@
 import { createPrivateKey } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createTlsKey, keyPem } from '../../src/daemon/identity/certificates.ts';
-import { initCluster, writeKeys } from '../../src/daemon/identity/found.ts';
+import { createTlsKey, keyPem } from '../../src/daemon/identity/keys/certificates.ts';
+import { initCluster, writeKeys } from '../../src/daemon/identity/root/init-cluster.ts';
 import { loadIdentity } from '../../src/daemon/identity/identity.ts';
-import { createNodeKey } from '../../src/daemon/identity/node-key.ts';
-import { Roster } from '../../src/daemon/identity/roster.ts';
-import { createSigningRequest } from '../../src/daemon/identity/signing-request.ts';
+import { createNodeKey } from '../../src/daemon/identity/keys/node-key.ts';
+import { Roster } from '../../src/daemon/identity/roster/roster.ts';
+import { createSigningRequest } from '../../src/daemon/identity/keys/signing-request.ts';
 import { FILES, finishState, writeStateFile } from '../../src/daemon/identity/state.ts';
 
 const CLUSTER = 'bench';

@@ -8,17 +8,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
-import { createTlsKey, keyPem } from '../../src/daemon/identity/certificates.ts';
-import { initCluster, writeKeys } from '../../src/daemon/identity/found.ts';
+import { createTlsKey, keyPem } from '../../src/daemon/identity/keys/certificates.ts';
+import { initCluster, writeKeys } from '../../src/daemon/identity/root/init-cluster.ts';
 import { type Identity, loadIdentity, removeMember } from '../../src/daemon/identity/identity.ts';
-import { createNodeKey } from '../../src/daemon/identity/node-key.ts';
-import type { RosterChange } from '../../src/daemon/identity/roster.ts';
+import { createNodeKey } from '../../src/daemon/identity/keys/node-key.ts';
+import type { RosterChange } from '../../src/daemon/identity/roster/roster.ts';
 import { beginState, resetState, stateOf } from '../../src/daemon/identity/state.ts';
-import { parseToken, proofOf } from '../../src/daemon/identity/tokens.ts';
+import { parseToken, proofOf } from '../../src/daemon/identity/admission/tokens.ts';
 import type { Role } from '../../src/daemon/membership/types.ts';
-import { AdmissionListener, type AdmissionOptions } from '../../src/daemon/transport/admission.ts';
-import { encodeHello, EXPORTER_BYTES, EXPORTER_LABEL } from '../../src/daemon/transport/admission-frames.ts';
-import { joinCluster, type JoinOptions } from '../../src/daemon/transport/admission-join.ts';
+import { AdmissionListener, type AdmissionOptions } from '../../src/daemon/identity/admission/listener.ts';
+import { encodeHello, EXPORTER_BYTES, EXPORTER_LABEL } from '../../src/daemon/identity/admission/frames.ts';
+import { joinCluster, type JoinOptions } from '../../src/daemon/identity/admission/join.ts';
 import { freePort } from '../support/free-port.ts';
 import { codeOf } from '../unit/identity/cluster.ts';
 
@@ -539,7 +539,7 @@ t.test('a disk that is full ends an init in one sentence, and the next one succe
   const mount = join(base, 'small');
   await mkdir(mount);
   const script = `
-    import { initCluster } from ${JSON.stringify(new URL('../../src/daemon/identity/found.ts', import.meta.url).pathname)};
+    import { initCluster } from ${JSON.stringify(new URL('../../src/daemon/identity/root/init-cluster.ts', import.meta.url).pathname)};
     const request = { stateDir: ${JSON.stringify(mount)} + '/db', cluster: 'prod', host: 'db1', role: 'db', address: '10.0.0.1', nowMs: Date.now() };
     const end = await initCluster(request).then(() => 'done', (error) => error.code + ' ' + error.retry);
     console.log(end);`;
@@ -555,7 +555,7 @@ t.test('a joiner killed in the middle joins again with the same token', async (t
   const token = await at.token();
   const stateDir = join(base, 'killed');
   const script = `
-    import { joinCluster } from ${JSON.stringify(new URL('../../src/daemon/transport/admission-join.ts', import.meta.url).pathname)};
+    import { joinCluster } from ${JSON.stringify(new URL('../../src/daemon/identity/admission/join.ts', import.meta.url).pathname)};
     await joinCluster({ token: process.argv[2], stateDir: ${JSON.stringify(stateDir)}, host: 'db1', address: '127.0.0.6', version: '0.1.0', nowMs: () => Date.now() });`;
   const file = join(base, 'join.ts');
   await writeFile(file, script);

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { trustOf, verifyChain } from '../../src/daemon/identity/chain.ts';
+import { trustOf, verifyChain } from '../../src/daemon/identity/keys/chain.ts';
 import { Cluster, CLUSTER_NAME, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
 import { daemonOf, nextEntry, PATIENCE_MS, serverIs, trailEnd } from './cluster-bed.ts';

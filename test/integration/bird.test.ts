@@ -6,7 +6,7 @@ import t, { type Test } from 'tap';
 import { BirdPlugin } from '../../src/plugins/bird/index.ts';
 import type { BirdDesired } from '../../src/plugins/bird/desired.ts';
 import { tell } from '../../src/plugins/bird/control.ts';
-import { runCommand } from '../../src/plugins/command.ts';
+import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import { converge, looking, until } from './haproxy-bed.ts';
 

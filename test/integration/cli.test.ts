@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { bundleProduct } from '../../scripts/bundle.ts';
 import type { AuditAnswer, MembersAnswer, StatusAnswer } from '../../src/daemon/control/api.ts';
-import { runCommand } from '../../src/plugins/command.ts';
+import { runCommand } from '../../src/host/command.ts';
 import { until } from '../support/until.ts';
 
 /** The program itself, as processes: what an operator types, with real daemons behind it, on loopback addresses. */

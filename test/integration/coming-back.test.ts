@@ -1,9 +1,9 @@
 import { createPrivateKey } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import t from 'tap';
-import { buildNodeCertificate, publicPem } from '../../src/daemon/identity/certificates.ts';
-import { trustOf, verifyChain } from '../../src/daemon/identity/chain.ts';
-import { Roster } from '../../src/daemon/identity/roster.ts';
+import { buildNodeCertificate, publicPem } from '../../src/daemon/identity/keys/certificates.ts';
+import { trustOf, verifyChain } from '../../src/daemon/identity/keys/chain.ts';
+import { Roster } from '../../src/daemon/identity/roster/roster.ts';
 import { Cluster, CLUSTER_NAME, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
 import { nextEntry, PATIENCE_MS, serverIs, trailEnd } from './cluster-bed.ts';

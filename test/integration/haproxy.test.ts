@@ -6,7 +6,7 @@ import { createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import t from 'tap';
-import { runCommand } from '../../src/plugins/command.ts';
+import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import type { AppHaproxy, EdgeService } from '../../src/plugins/haproxy/desired.ts';
 import {

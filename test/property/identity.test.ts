@@ -3,8 +3,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import * as fc from 'fast-check';
 import t from 'tap';
-import { buildRoot, createTlsKey } from '../../src/daemon/identity/certificates.ts';
-import { trustOf, verifyChain } from '../../src/daemon/identity/chain.ts';
+import { buildRoot, createTlsKey } from '../../src/daemon/identity/keys/certificates.ts';
+import { trustOf, verifyChain } from '../../src/daemon/identity/keys/chain.ts';
 import { IdentityError } from '../../src/daemon/identity/errors.ts';
 import { inNetwork, parseAddress, parseCluster, parseHost } from '../../src/daemon/identity/names.ts';
 import {
@@ -13,11 +13,11 @@ import {
   peerIdOf,
   publicKeyOf,
   verify,
-} from '../../src/daemon/identity/node-key.ts';
-import { openRoot, type Root } from '../../src/daemon/identity/recovery.ts';
-import { verifyRevocation } from '../../src/daemon/identity/revocation.ts';
-import { Roster } from '../../src/daemon/identity/roster.ts';
-import { decodeRoster, encodeRoster } from '../../src/daemon/identity/roster-encoding.ts';
+} from '../../src/daemon/identity/keys/node-key.ts';
+import { openRoot, type Root } from '../../src/daemon/identity/root/recovery.ts';
+import { verifyRevocation } from '../../src/daemon/identity/roster/revocation.ts';
+import { Roster } from '../../src/daemon/identity/roster/roster.ts';
+import { decodeRoster, encodeRoster } from '../../src/daemon/identity/roster/roster-encoding.ts';
 import { createSecrets, decodeSecrets, encodeSecrets } from '../../src/daemon/identity/secrets.ts';
 import {
   RootLine,
@@ -25,9 +25,12 @@ import {
   signEnding,
   signSuccession,
   verifySuccession,
-} from '../../src/daemon/identity/succession.ts';
-import { createSigningRequest, verifySigningRequest } from '../../src/daemon/identity/signing-request.ts';
-import { createToken, formatToken, parseToken } from '../../src/daemon/identity/tokens.ts';
+} from '../../src/daemon/identity/root/succession.ts';
+import {
+  createSigningRequest,
+  verifySigningRequest,
+} from '../../src/daemon/identity/keys/signing-request.ts';
+import { createToken, formatToken, parseToken } from '../../src/daemon/identity/admission/tokens.ts';
 import {
   decodeAnswer,
   decodeHello,
@@ -35,7 +38,7 @@ import {
   decodeRequest,
   encodeAnswer,
   encodeRequest,
-} from '../../src/daemon/transport/admission-frames.ts';
+} from '../../src/daemon/identity/admission/frames.ts';
 import { codeOf, NOW_MS, testCluster } from '../unit/identity/cluster.ts';
 import { signAs } from '../unit/identity/later-words.ts';
 

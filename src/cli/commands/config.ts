@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Config } from '../../daemon/config.ts';
+import type { Config } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { CliFailure, EXIT, tell } from '../failure.ts';
@@ -68,7 +68,7 @@ export function addConfig(program: Command, io: Io): void {
 async function migrate(io: Io, { root = '', json = false }: CommonOptions): Promise<void> {
   const [{ migrateConfig }, { pathsFor }] = await Promise.all([
     import('../setup/migrate.ts'),
-    import('../../daemon/config.ts'),
+    import('../../daemon/config/config.ts'),
   ]);
   const files = [];
   for (const role of ROLES) {
@@ -90,7 +90,7 @@ async function migrate(io: Io, { root = '', json = false }: CommonOptions): Prom
 
 async function check(role: Role, root: string): Promise<Checked> {
   // Loaded here alone: the schema library costs as much as all the rest of a command.
-  const { loadConfig, pathsFor } = await import('../../daemon/config.ts');
+  const { loadConfig, pathsFor } = await import('../../daemon/config/config.ts');
   const file = configOf(role, root);
   try {
     const read = await loadConfig(role, pathsFor(role, root));
@@ -103,7 +103,7 @@ async function check(role: Role, root: string): Promise<Checked> {
 
 /** Both roles of one host must get on with each other; either file alone may be right. */
 async function apart(all: readonly Checked[]): Promise<Checked[]> {
-  const { portClashes } = await import('../../daemon/config.ts');
+  const { portClashes } = await import('../../daemon/config/config.ts');
   const clashes = portClashes(all.flatMap(({ config }) => config ?? []));
   if (clashes.length === 0) return [...all];
   const error = {

@@ -71,7 +71,7 @@ async function leave(io: Io, options: LeaveOptions): Promise<void> {
   }
   const [{ hasLeft, mayWipe, wipe }, { pathsFor }] = await Promise.all([
     import('../setup/wipe.ts'),
-    import('../../daemon/config.ts'),
+    import('../../daemon/config/config.ts'),
   ]);
   const { root = '' } = options;
   mayWipe(io, root);

@@ -1,6 +1,10 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { TokenAnswer } from '../../daemon/control/api.ts';
-import { TOKEN_DEFAULT_MS, TOKEN_LEAST_MS, TOKEN_MOST_MS } from '../../daemon/identity/token-life.ts';
+import {
+  TOKEN_DEFAULT_MS,
+  TOKEN_LEAST_MS,
+  TOKEN_MOST_MS,
+} from '../../daemon/identity/admission/token-life.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { ControlClient } from '../client.ts';

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { access, readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { announces, type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config.ts';
+import { announces, type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';

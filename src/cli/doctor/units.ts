@@ -1,4 +1,4 @@
-import type { Config } from '../../daemon/config.ts';
+import type { Config } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import type { Host } from '../io.ts';
 import { type Area, areaOf, type Check } from './check.ts';

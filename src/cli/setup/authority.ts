@@ -1,4 +1,4 @@
-import { pathsFor } from '../../daemon/config.ts';
+import { pathsFor } from '../../daemon/config/config.ts';
 import { becomeAuthority, loadIdentity } from '../../daemon/identity/identity.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import type { Done } from '../../daemon/control/api.ts';

@@ -1,7 +1,7 @@
 import { chown, copyFile, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Config, Paths } from '../../daemon/config.ts';
-import { readIfPresent, stageFile } from '../../plugins/files.ts';
+import type { Config, Paths } from '../../daemon/config/config.ts';
+import { readIfPresent, stageFile } from '../../host/files.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import {

@@ -1,4 +1,4 @@
-import { migrated } from '../../daemon/config-format.ts';
+import { migrated } from '../../daemon/config/format.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 
 /** What `init` and `join` know when they write a role's first configuration. */

@@ -1,4 +1,4 @@
-import { initCluster } from '../../daemon/identity/found.ts';
+import { initCluster } from '../../daemon/identity/root/init-cluster.ts';
 import { resetState, stateOf } from '../../daemon/identity/state.ts';
 import { printJson } from '../answer.ts';
 import type { InitOptions } from '../commands/init.ts';

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { stateOf } from '../../daemon/identity/state.ts';
-import { parseToken } from '../../daemon/identity/tokens.ts';
-import { joinCluster } from '../../daemon/transport/admission-join.ts';
+import { parseToken } from '../../daemon/identity/admission/tokens.ts';
+import { joinCluster } from '../../daemon/identity/admission/join.ts';
 import { printJson } from '../answer.ts';
 import type { JoinOptions } from '../commands/join.ts';
 import { CliFailure, EXIT } from '../failure.ts';

@@ -1,5 +1,5 @@
 import { dirname } from 'node:path';
-import { readIfPresent, replaceFile } from '../../plugins/files.ts';
+import { readIfPresent, replaceFile } from '../../host/files.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import type { SetupOptions } from './options.ts';

@@ -1,9 +1,9 @@
 import { readdir } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
-import { CONFIG_FORMAT, formatOf, migrated } from '../../daemon/config-format.ts';
-import { loadServices, parseConfig, type Paths } from '../../daemon/config.ts';
+import { CONFIG_FORMAT, formatOf, migrated } from '../../daemon/config/format.ts';
+import { loadServices, parseConfig, type Paths } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
-import { readIfPresent, replaceFile } from '../../plugins/files.ts';
+import { readIfPresent, replaceFile } from '../../host/files.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 
 export interface Migrated {

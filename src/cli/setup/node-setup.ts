@@ -1,8 +1,8 @@
 import { readFile, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { Config, Paths } from '../../daemon/config.ts';
+import type { Config, Paths } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
-import { readIfPresent, replaceFile } from '../../plugins/files.ts';
+import { readIfPresent, replaceFile } from '../../host/files.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { instances } from '../instances.ts';
 import type { Io } from '../io.ts';
@@ -54,7 +54,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
     );
   }
   await refuseWhileRunning(role, root);
-  const { announces, pathsFor } = await import('../../daemon/config.ts');
+  const { announces, pathsFor } = await import('../../daemon/config/config.ts');
   const paths = pathsFor(role, root);
   const addresses = addressesOf(io.host.interfaces());
   const { text, present } = await configurationText(io, options, wanted, paths, addresses);
@@ -145,7 +145,7 @@ async function configurationText(
 
 /** A file that is there must be right; one that is made is checked too, so that a bad flag is told before it is written. */
 async function parsed(text: string, role: Role, paths: Paths, present: boolean): Promise<Config> {
-  const { parseConfig } = await import('../../daemon/config.ts');
+  const { parseConfig } = await import('../../daemon/config/config.ts');
   try {
     return parseConfig(text, role, present ? paths.config : 'the options given');
   } catch (error) {

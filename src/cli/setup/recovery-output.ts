@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { replaceFile } from '../../plugins/files.ts';
+import { replaceFile } from '../../host/files.ts';
 import type { Io } from '../io.ts';
 
 export interface HandedOver {

@@ -1,8 +1,13 @@
 import { stat } from 'node:fs/promises';
 import type { Done, StatusAnswer } from '../../daemon/control/api.ts';
-import { pathsFor } from '../../daemon/config.ts';
+import { pathsFor } from '../../daemon/config/config.ts';
 import { type Identity, loadIdentity } from '../../daemon/identity/identity.ts';
-import { endRoot, isRootChangeLeft, leaveRootChange, replaceRoot } from '../../daemon/identity/rotation.ts';
+import {
+  endRoot,
+  isRootChangeLeft,
+  leaveRootChange,
+  replaceRoot,
+} from '../../daemon/identity/root/rotation.ts';
 import { printJson } from '../answer.ts';
 import { ControlClient } from '../client.ts';
 import type { RotateOptions } from '../commands/authority.ts';

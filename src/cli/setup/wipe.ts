@@ -1,6 +1,6 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Paths } from '../../daemon/config.ts';
+import type { Paths } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';

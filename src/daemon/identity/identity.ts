@@ -7,7 +7,7 @@ import {
   createAuthority,
   installAuthority,
   loadAuthority,
-} from './authority.ts';
+} from './root/authority.ts';
 import {
   certificatesIn,
   type NodeCertificate,
@@ -16,15 +16,15 @@ import {
   type Trust,
   trustOf,
   verifyChain,
-} from './chain.ts';
+} from './keys/chain.ts';
 import { IdentityError, shown } from './errors.ts';
 import { memberName } from './names.ts';
-import { type NodeKey, nodeKeyFromPem } from './node-key.ts';
-import { openNewestRoot } from './rotation.ts';
-import { putOut } from './removal.ts';
-import { Roster, type RosterChange } from './roster.ts';
+import { type NodeKey, nodeKeyFromPem } from './keys/node-key.ts';
+import { openNewestRoot } from './root/rotation.ts';
+import { putOut } from './roster/removal.ts';
+import { Roster, type RosterChange } from './roster/roster.ts';
 import { SecretsStore } from './secrets.ts';
-import { createSigningRequest } from './signing-request.ts';
+import { createSigningRequest } from './keys/signing-request.ts';
 import {
   type ClusterFile,
   FILES,
@@ -34,7 +34,7 @@ import {
   type Seed,
   writeStateFile,
 } from './state.ts';
-import { TokenStore } from './token-store.ts';
+import { TokenStore } from './admission/token-store.ts';
 
 /** Something a person should know about the state as it was found; the daemon starts all the same. */
 export interface IdentityWarning {

@@ -1,4 +1,4 @@
-import { announces, type Config } from '../config.ts';
+import { announces, type Config } from '../config/config.ts';
 import type { Check, HealthOptions } from '../health/health.ts';
 
 /** What our HAProxy answers 200 to on the edge while it lives. */

@@ -1,6 +1,6 @@
-import type { Log } from '../log.ts';
+import type { Log } from '../process/log.ts';
 import { answerRenewal, acceptRenewal, type Identity, renewalRequest } from '../identity/identity.ts';
-import { renewalDue } from '../identity/chain.ts';
+import { renewalDue } from '../identity/keys/chain.ts';
 import { answerSecretsRequest, decodeSecrets, encodeSecrets } from '../identity/secrets.ts';
 import type { PeerId } from '../membership/types.ts';
 import type { Transport } from '../transport/transport.ts';

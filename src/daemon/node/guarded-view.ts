@@ -1,10 +1,10 @@
 import type { EffectiveView } from '../../roles/effective.ts';
 import { EMPTY_GUARD_STATE, guarded, type GuardState } from '../../roles/guards.ts';
-import type { AuditTrail } from '../audit.ts';
+import type { AuditTrail } from '../reconciler/audit.ts';
 import type { MemberRow } from '../control/api.ts';
-import type { Driver } from '../driver.ts';
-import { authorityWord } from '../identity/certificates.ts';
-import type { Roster } from '../identity/roster.ts';
+import type { Driver } from '../driver/driver.ts';
+import { authorityWord } from '../identity/keys/certificates.ts';
+import type { Roster } from '../identity/roster/roster.ts';
 import type { LocalState } from '../local-state.ts';
 import type { Names } from './names.ts';
 import { memberRows } from './report.ts';

@@ -1,13 +1,13 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Clock } from '../clock.ts';
-import { announces, type Config, floatingDevice } from '../config.ts';
+import { announces, type Config, floatingDevice } from '../config/config.ts';
 import type { Done, Progress, StatusAnswer } from '../control/api.ts';
-import type { Driver } from '../driver.ts';
+import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { Role } from '../membership/types.ts';
-import type { Reconciler } from '../reconciler.ts';
+import type { Reconciler } from '../reconciler/reconciler.ts';
 import type { GuardedView } from './guarded-view.ts';
 import { mustNotBeLast, mustNotBeLastAuthority } from './operator-guards.ts';
 import type { NodePlugins } from './plugins.ts';

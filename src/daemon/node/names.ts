@@ -1,4 +1,4 @@
-import type { Roster } from '../identity/roster.ts';
+import type { Roster } from '../identity/roster/roster.ts';
 import type { MembershipView } from '../membership/types.ts';
 
 /** The machine speaks of PeerIds, programs speak of hosts; people know names (HOST/ROLE). */

@@ -1,25 +1,25 @@
 import { join } from 'node:path';
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
-import { announceEntry, AuditTrail } from '../audit.ts';
+import { announceEntry, AuditTrail } from '../reconciler/audit.ts';
 import type { Clock } from '../clock.ts';
-import { type Config, loadConfig, type Paths } from '../config.ts';
+import { type Config, loadConfig, type Paths } from '../config/config.ts';
 import type { Done, StatusAnswer } from '../control/api.ts';
 import { type ControlActions, ControlServer } from '../control/server.ts';
-import type { Driver, DriverChange } from '../driver.ts';
+import type { Driver, DriverChange } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import { Checks } from '../health/health.ts';
 import { type Identity, loadIdentity } from '../identity/identity.ts';
-import type { RosterChange } from '../identity/roster.ts';
+import type { RosterChange } from '../identity/roster/roster.ts';
 import { type LocalState, LocalStateFile } from '../local-state.ts';
-import type { Log } from '../log.ts';
+import type { Log } from '../process/log.ts';
 import type { Goodbye, Role } from '../membership/types.ts';
 import { Notifier } from '../notification/notifier.ts';
-import type { ServiceManager } from '../notify.ts';
+import type { ServiceManager } from '../process/systemd.ts';
 import { newStartId } from '../random.ts';
-import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../reconciler.ts';
-import { DEFAULT_ROLLOUT_OPTIONS, RolloutRunner } from '../rollout-runner.ts';
-import { UpgradeTurn } from '../rollout-turn.ts';
-import type { SeedSearch } from '../seed-search.ts';
+import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../reconciler/reconciler.ts';
+import { DEFAULT_ROLLOUT_OPTIONS, RolloutRunner } from '../rollout/runner.ts';
+import { UpgradeTurn } from '../rollout/turn.ts';
+import type { SeedSearch } from '../driver/seed-search.ts';
 import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import { Answers } from './answers.ts';
@@ -49,7 +49,7 @@ import {
   toldEntry,
   verdictEntry,
 } from './trail.ts';
-import { OwnWord } from './word.ts';
+import { OwnWord } from './self-report.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
 const TICK_MS = 1000;

@@ -1,8 +1,8 @@
-import type { AuditTrail } from '../audit.ts';
+import type { AuditTrail } from '../reconciler/audit.ts';
 import type { Clock } from '../clock.ts';
 import { hasNextStep } from '../errors.ts';
 import { adoptCertificate, type Identity } from '../identity/identity.ts';
-import type { Log } from '../log.ts';
+import type { Log } from '../process/log.ts';
 import { type ExchangeDependencies, renewCertificate } from './exchange.ts';
 
 const RENEWAL_LOOK_MS = 3_600_000;

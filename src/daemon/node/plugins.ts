@@ -12,10 +12,10 @@ import { type Announcement, appDesired, type AppInput, type AppSituation, drawnB
 import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../../roles/db.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
 import { PROGRAMS } from '../../roles/index.ts';
-import { announces, type Config, floatingDevice, type Paths } from '../config.ts';
+import { announces, type Config, floatingDevice, type Paths } from '../config/config.ts';
 import { OperatorError } from '../errors.ts';
 import type { Identity } from '../identity/identity.ts';
-import type { Reconciler } from '../reconciler.ts';
+import type { Reconciler } from '../reconciler/reconciler.ts';
 
 export interface NodePluginsDependencies {
   readonly paths: Paths;

@@ -1,15 +1,15 @@
-import type { AuditTrail } from '../audit.ts';
+import type { AuditTrail } from '../reconciler/audit.ts';
 import type { Clock } from '../clock.ts';
-import type { Config } from '../config.ts';
+import type { Config } from '../config/config.ts';
 import type { Done, MemberRow, RemoveRequest, TokenAnswer, TokenRequest } from '../control/api.ts';
-import type { Driver } from '../driver.ts';
+import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import { adoptAuthority, type Identity, removeMember } from '../identity/identity.ts';
-import { LEFT } from '../identity/removal.ts';
-import type { RosterChange } from '../identity/roster.ts';
-import type { Log } from '../log.ts';
+import { LEFT } from '../identity/roster/removal.ts';
+import type { RosterChange } from '../identity/roster/roster.ts';
+import type { Log } from '../process/log.ts';
 import type { PeerId } from '../membership/types.ts';
-import { AdmissionListener } from '../transport/admission.ts';
+import { AdmissionListener } from '../identity/admission/listener.ts';
 import type { Names } from './names.ts';
 import { mustBeRemovable } from './operator-guards.ts';
 

@@ -1,6 +1,6 @@
 import type { EffectiveMember, EffectiveView } from '../../roles/effective.ts';
 import type { MemberRow, StatusAnswer } from '../control/api.ts';
-import type { NodeCertificate } from '../identity/chain.ts';
+import type { NodeCertificate } from '../identity/keys/chain.ts';
 import type { Member, MembershipView, MemberState } from '../membership/types.ts';
 import { TELLER_TAG } from '../notification/policy.ts';
 

@@ -1,13 +1,13 @@
-import type { AuditTrail } from '../audit.ts';
+import type { AuditTrail } from '../reconciler/audit.ts';
 import type { Clock } from '../clock.ts';
 import type { Done, MemberRow } from '../control/api.ts';
 import { hasNextStep } from '../errors.ts';
-import { newestRoot } from '../identity/chain.ts';
+import { newestRoot } from '../identity/keys/chain.ts';
 import { hangOnRoot, type Identity } from '../identity/identity.ts';
-import type { RosterChange } from '../identity/roster.ts';
-import { takeRootChange } from '../identity/rotation.ts';
-import { rootWord } from '../identity/succession.ts';
-import type { Log } from '../log.ts';
+import type { RosterChange } from '../identity/roster/roster.ts';
+import { takeRootChange } from '../identity/root/rotation.ts';
+import { rootWord } from '../identity/root/succession.ts';
+import type { Log } from '../process/log.ts';
 import { programsFollow, RIVAL_NEXT, rootTag, unaware } from './root.ts';
 
 export interface RootFollowerDependencies {

@@ -1,6 +1,6 @@
 import type { MemberRow } from '../control/api.ts';
-import type { RootCertificate } from '../identity/chain.ts';
-import { rootWord, type Succession } from '../identity/succession.ts';
+import type { RootCertificate } from '../identity/keys/chain.ts';
+import { rootWord, type Succession } from '../identity/root/succession.ts';
 import type { Role } from '../membership/types.ts';
 
 /**

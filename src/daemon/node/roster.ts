@@ -1,8 +1,8 @@
 import { X509Certificate } from 'node:crypto';
-import type { Roster as DriverRoster } from '../driver.ts';
-import { certificatesIn } from '../identity/chain.ts';
+import type { Roster as DriverRoster } from '../driver/driver.ts';
+import { certificatesIn } from '../identity/keys/chain.ts';
 import type { Identity } from '../identity/identity.ts';
-import type { RosterChange } from '../identity/roster.ts';
+import type { RosterChange } from '../identity/roster/roster.ts';
 
 /** What this node shows to peers that do not know it yet: its chain without the root. */
 export function presentedChain(identity: Identity): Uint8Array {

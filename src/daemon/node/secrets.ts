@@ -1,10 +1,10 @@
 import type { EffectiveView } from '../../roles/effective.ts';
-import type { AuditTrail } from '../audit.ts';
+import type { AuditTrail } from '../reconciler/audit.ts';
 import { type ExchangeDependencies, fetchSecrets } from './exchange.ts';
-import { LEFT } from '../identity/removal.ts';
-import type { Roster } from '../identity/roster.ts';
+import { LEFT } from '../identity/roster/removal.ts';
+import type { Roster } from '../identity/roster/roster.ts';
 import { notRolledFor, outranks, rankOf, rollSecrets } from '../identity/secrets.ts';
-import type { Log } from '../log.ts';
+import type { Log } from '../process/log.ts';
 import type { PeerId } from '../membership/types.ts';
 
 /** Under this tag a db node says in its record which secrets it has. */

@@ -1,4 +1,4 @@
-import { announces, type Config } from '../config.ts';
+import { announces, type Config } from '../config/config.ts';
 import { OperatorError } from '../errors.ts';
 import { isLocal } from '../health/probe.ts';
 import type { Identity } from '../identity/identity.ts';

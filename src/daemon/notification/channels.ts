@@ -1,10 +1,10 @@
 import { open, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { rootCertificates } from 'node:tls';
-import { runCommand } from '../../plugins/command.ts';
-import type { Config } from '../config.ts';
+import { runCommand } from '../../host/command.ts';
+import type { Config } from '../config/config.ts';
 import { OperatorError } from '../errors.ts';
-import { oneLine } from '../log.ts';
+import { oneLine } from '../process/log.ts';
 import type { Message } from './message.ts';
 
 export type NotifySettings = Config['notify'];

@@ -1,5 +1,13 @@
 import type { Member, MembershipView } from '../membership/types.ts';
-import { hostOf, isPossible, merged, parseWord, type Rollout, ROLLOUT_TAG, stopInWords } from '../rollout.ts';
+import {
+  hostOf,
+  isPossible,
+  merged,
+  parseWord,
+  type Rollout,
+  ROLLOUT_TAG,
+  stopInWords,
+} from '../rollout/policy.ts';
 
 /**
  * What a person should be told of, read from the membership view alone, so that every node that is asked reads the

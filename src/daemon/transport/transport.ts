@@ -36,7 +36,7 @@ import { Gossip, type GossipVerdict } from './gossip.ts';
 import { leanYamux } from './lean.ts';
 import { type Link, MAX_UNSENT_BYTES } from './link.ts';
 import { probeAddress } from './listening.ts';
-import { libp2pKey, peerIdOfKey } from '../identity/node-key.ts';
+import { libp2pKey, peerIdOfKey } from '../identity/keys/node-key.ts';
 import { quietLogger } from './quiet-logger.ts';
 import { decide } from './simultaneous.ts';
 import { DEFAULT_STRANGER_LIMITS, type StrangerLimits } from './strangers.ts';

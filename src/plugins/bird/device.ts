@@ -1,4 +1,4 @@
-import { ip, ipFailed, parseLinks } from '../ip.ts';
+import { ip, ipFailed, parseLinks } from '../../host/ip.ts';
 import type { ObservedDevice } from './plan.ts';
 
 /** Reads all devices of this host and their IPv4 addresses. */

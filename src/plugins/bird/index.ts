@@ -1,10 +1,10 @@
 import { rm, stat } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { runCommand } from '../command.ts';
+import { runCommand } from '../../host/command.ts';
 import { type Plugin, PluginError } from '../contract.ts';
-import { readIfOurs, replaceFile, type Staged, stageFile } from '../files.ts';
-import { addressesNow, removeAddress } from '../ip.ts';
+import { readIfOurs, replaceFile, type Staged, stageFile } from '../../host/files.ts';
+import { addressesNow, removeAddress } from '../../host/ip.ts';
 import {
   birdNotRunning,
   type BirdProtocol,

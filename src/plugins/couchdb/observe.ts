@@ -1,7 +1,7 @@
 /** Reads what is: files, CouchDB itself, and the other members through its proxy. Writes nothing. */
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readIfPresent } from '../files.ts';
+import { readIfPresent } from '../../host/files.ts';
 import type { AppUser } from './app-user.ts';
 import { CouchDbAnswer, type CouchDbClient, PasswordRefused } from './client.ts';
 import { agreedProperties, bounded, CopyProver, propertiesOf, sameProperties } from './copies.ts';

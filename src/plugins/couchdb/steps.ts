@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { replaceFile } from '../files.ts';
+import { replaceFile } from '../../host/files.ts';
 import type { AppUser } from './app-user.ts';
 import type { ChangeOf, CouchDbChange } from './changes.ts';
 import { CouchDbAnswer, type CouchDbClient } from './client.ts';

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { runCommand } from '../command.ts';
+import { runCommand } from '../../host/command.ts';
 import { type Plugin, PluginError } from '../contract.ts';
-import { fileError, readIfOurs, replaceFile, type Staged, stageFile } from '../files.ts';
+import { fileError, readIfOurs, replaceFile, type Staged, stageFile } from '../../host/files.ts';
 import type { HaproxyDesired } from './desired.ts';
 import { type HaproxyChange, type HaproxyObserved, planHaproxy, planRuntime, type Running } from './plan.ts';
 import {

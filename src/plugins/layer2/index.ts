@@ -1,6 +1,6 @@
-import { runCommand } from '../command.ts';
+import { runCommand } from '../../host/command.ts';
 import { type Plugin, PluginError } from '../contract.ts';
-import { addressesNow, ip, ipFailed, removeAddress } from '../ip.ts';
+import { addressesNow, ip, ipFailed, removeAddress } from '../../host/ip.ts';
 import type { Layer2Desired } from './desired.ts';
 import { labelOf, type Layer2Change, type Layer2Observed, parseAddresses, planLayer2 } from './plan.ts';
 

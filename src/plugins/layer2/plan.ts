@@ -1,5 +1,5 @@
 import type { PlannedChange } from '../contract.ts';
-import { parseLinks } from '../ip.ts';
+import { parseLinks } from '../../host/ip.ts';
 import type { Layer2Desired } from './desired.ts';
 
 export interface HeldAddress {

@@ -4,7 +4,7 @@ import t from 'tap';
 import type { Io, Ran } from '../../../src/cli/io.ts';
 import { birdStep } from '../../../src/cli/setup/bird.ts';
 import { isUntouched } from '../../../src/cli/setup/bird-text.ts';
-import { type Config, parseConfig, pathsFor } from '../../../src/daemon/config.ts';
+import { type Config, parseConfig, pathsFor } from '../../../src/daemon/config/config.ts';
 import { fakeHost } from './captured-io.ts';
 import { place } from './place.ts';
 

@@ -10,7 +10,7 @@ import { portsOf } from '../../../src/cli/doctor/role.ts';
 import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/cli/doctor/sockets.ts';
 import { checkUnits, unitsOf, unitsOfHost } from '../../../src/cli/doctor/units.ts';
 import { DROP_IN, DROP_IN_TEXT } from '../../../src/cli/setup/layer2.ts';
-import { parseConfig, pathsFor } from '../../../src/daemon/config.ts';
+import { parseConfig, pathsFor } from '../../../src/daemon/config/config.ts';
 import type { Ran } from '../../../src/cli/io.ts';
 import { fakeHost, runCli, type Surroundings } from './captured-io.ts';
 import { FakeDaemon, MEMBERS, member, status } from './fake-daemon.ts';

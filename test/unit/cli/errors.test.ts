@@ -5,7 +5,7 @@ import { ControlClient, printable } from '../../../src/cli/client.ts';
 import { CliFailure, EXIT, tell } from '../../../src/cli/failure.ts';
 import { whyNone } from '../../../src/cli/instances.ts';
 import { configOf, controlSocketOf, ROLES } from '../../../src/cli/places.ts';
-import { pathsFor } from '../../../src/daemon/config.ts';
+import { pathsFor } from '../../../src/daemon/config/config.ts';
 import { OperatorError } from '../../../src/daemon/errors.ts';
 import { runCli } from './captured-io.ts';
 import { FakeDaemon, MEMBERS, member, refusal, status } from './fake-daemon.ts';

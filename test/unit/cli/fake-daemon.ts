@@ -9,7 +9,7 @@ import type {
   StatusAnswer,
 } from '../../../src/daemon/control/api.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
-import { pathsFor } from '../../../src/daemon/config.ts';
+import { pathsFor } from '../../../src/daemon/config/config.ts';
 
 export interface Asked {
   readonly method: string;

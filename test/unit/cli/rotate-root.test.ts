@@ -1,10 +1,10 @@
 import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { pathsFor } from '../../../src/daemon/config.ts';
-import { initCluster } from '../../../src/daemon/identity/found.ts';
+import { pathsFor } from '../../../src/daemon/config/config.ts';
+import { initCluster } from '../../../src/daemon/identity/root/init-cluster.ts';
 import { loadIdentity } from '../../../src/daemon/identity/identity.ts';
-import { takeRootChange } from '../../../src/daemon/identity/rotation.ts';
+import { takeRootChange } from '../../../src/daemon/identity/root/rotation.ts';
 import { runCli } from './captured-io.ts';
 import { FakeDaemon } from './fake-daemon.ts';
 import { place } from './place.ts';

@@ -2,11 +2,11 @@ import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promi
 import { join } from 'node:path';
 import t from 'tap';
 import { DROP_IN, DROP_IN_TEXT } from '../../../src/cli/setup/layer2.ts';
-import { pathsFor } from '../../../src/daemon/config.ts';
-import { parseConfig } from '../../../src/daemon/config.ts';
-import { peerIdOf } from '../../../src/daemon/identity/node-key.ts';
+import { pathsFor } from '../../../src/daemon/config/config.ts';
+import { parseConfig } from '../../../src/daemon/config/config.ts';
+import { peerIdOf } from '../../../src/daemon/identity/keys/node-key.ts';
 import { stateOf } from '../../../src/daemon/identity/state.ts';
-import { createToken, formatToken } from '../../../src/daemon/identity/tokens.ts';
+import { createToken, formatToken } from '../../../src/daemon/identity/admission/tokens.ts';
 import { fakeHost, runCli } from './captured-io.ts';
 import { FakeDaemon, status } from './fake-daemon.ts';
 import { place } from './place.ts';

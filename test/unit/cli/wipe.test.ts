@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DROP_IN } from '../../../src/cli/setup/layer2.ts';
 import { wipe } from '../../../src/cli/setup/wipe.ts';
-import { pathsFor } from '../../../src/daemon/config.ts';
+import { pathsFor } from '../../../src/daemon/config/config.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
 import { fakeHost, runCli } from './captured-io.ts';
 import { DONE_LEAVING, FakeDaemon } from './fake-daemon.ts';

@@ -3,8 +3,8 @@ import { dirname } from 'node:path';
 import t from 'tap';
 import { configText } from '../../../src/cli/setup/config-text.ts';
 import { migrateConfig } from '../../../src/cli/setup/migrate.ts';
-import { CONFIG_FORMAT, formatOf, MIGRATIONS, migrated } from '../../../src/daemon/config-format.ts';
-import { parseConfig, pathsFor } from '../../../src/daemon/config.ts';
+import { CONFIG_FORMAT, formatOf, MIGRATIONS, migrated } from '../../../src/daemon/config/format.ts';
+import { parseConfig, pathsFor } from '../../../src/daemon/config/config.ts';
 
 /** As a file looked before it named its format, with what an operator adds. */
 const OLD = `# Mine, and this comment stays.

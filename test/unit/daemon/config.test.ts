@@ -8,7 +8,7 @@ import {
   parseService,
   pathsFor,
   portClashes,
-} from '../../../src/daemon/config.ts';
+} from '../../../src/daemon/config/config.ts';
 
 const NODE = '[node]\ncluster = "shop"\nhost = "app1"\n';
 const NETWORK =

@@ -1,7 +1,7 @@
 import { chmod, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { ownUnit, reasonToEnd } from '../../../src/daemon/goodbye.ts';
+import { ownUnit, reasonToEnd } from '../../../src/daemon/process/goodbye.ts';
 
 t.test('our unit is read from the cgroup that systemd put us in', async (t) => {
   const cases: readonly (readonly [text: string, unit: string | undefined])[] = [

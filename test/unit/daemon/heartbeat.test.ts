@@ -2,7 +2,7 @@ import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { Heartbeat } from '../../../src/daemon/heartbeat.ts';
+import { Heartbeat } from '../../../src/daemon/process/heartbeat.ts';
 
 const watched = { device: 'bm-float', port: 80, addresses: ['203.0.113.10', '203.0.113.11'] };
 

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { OperatorError } from '../../../src/daemon/errors.ts';
-import { createLog, formatLine, type LogLevel } from '../../../src/daemon/log.ts';
+import { createLog, formatLine, type LogLevel } from '../../../src/daemon/process/log.ts';
 
 function logged(journal: boolean, level: LogLevel = 'info') {
   const lines: string[] = [];

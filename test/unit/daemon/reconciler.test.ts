@@ -1,8 +1,8 @@
 import { mock } from 'node:test';
 import t from 'tap';
-import type { NewAuditEntry } from '../../../src/daemon/audit.ts';
+import type { NewAuditEntry } from '../../../src/daemon/reconciler/audit.ts';
 import { systemClock } from '../../../src/daemon/clock.ts';
-import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../../src/daemon/reconciler.ts';
+import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../../src/daemon/reconciler/reconciler.ts';
 import { type PlannedChange, type Plugin, PluginError } from '../../../src/plugins/contract.ts';
 import { until } from '../../support/until.ts';
 

@@ -3,8 +3,8 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
-import { pathsFor } from '../../../src/daemon/config.ts';
-import { UpgradeTurn } from '../../../src/daemon/rollout-turn.ts';
+import { pathsFor } from '../../../src/daemon/config/config.ts';
+import { UpgradeTurn } from '../../../src/daemon/rollout/turn.ts';
 
 const run = promisify(execFile);
 const UNIT = new URL('../../../systemd/system/bornemisza-upgrade', import.meta.url).pathname;

@@ -7,9 +7,9 @@ import {
   formatWord,
   merged,
   parseWord,
-} from '../../../src/daemon/rollout.ts';
-import { type RolloutNews, type RolloutOptions, RolloutRunner } from '../../../src/daemon/rollout-runner.ts';
-import type { TurnState } from '../../../src/daemon/rollout-turn.ts';
+} from '../../../src/daemon/rollout/policy.ts';
+import { type RolloutNews, type RolloutOptions, RolloutRunner } from '../../../src/daemon/rollout/runner.ts';
+import type { TurnState } from '../../../src/daemon/rollout/turn.ts';
 
 const OPTIONS: RolloutOptions = {
   settleMs: 3000,

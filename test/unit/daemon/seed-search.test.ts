@@ -1,5 +1,5 @@
 import t from 'tap';
-import { SeedSearch, type SeedSearchOptions } from '../../../src/daemon/seed-search.ts';
+import { SeedSearch, type SeedSearchOptions } from '../../../src/daemon/driver/seed-search.ts';
 import { until } from '../../support/until.ts';
 
 const OPTIONS: SeedSearchOptions = {

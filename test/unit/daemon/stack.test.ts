@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import t from 'tap';
 import { bundleOptions } from '../../../scripts/bundle.ts';
-import { framesOf } from '../../../src/daemon/stack.ts';
+import { framesOf } from '../../../src/daemon/process/stack.ts';
 
 const SOURCE = [
   '/** A bug. */',
@@ -16,7 +16,7 @@ const SOURCE = [
   '  return row!.name;',
   '}',
 ];
-const stack = pathToFileURL(join(import.meta.dirname, '../../../src/daemon/stack.ts')).href;
+const stack = pathToFileURL(join(import.meta.dirname, '../../../src/daemon/process/stack.ts')).href;
 
 t.test(
   'a bug is told by the lines of the source, and by those of the bundle where its map is gone',

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { parseConfig, parseService } from '../../../src/daemon/config.ts';
+import { parseConfig, parseService } from '../../../src/daemon/config/config.ts';
 import { presetFields } from '../../../src/daemon/membership/preset.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));

@@ -1,6 +1,6 @@
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import { DEFAULT_DRIVER_TIMING, type DriverTiming } from '../../../src/daemon/driver.ts';
+import { DEFAULT_DRIVER_TIMING, type DriverTiming } from '../../../src/daemon/driver/driver.ts';
 import { bytes, until } from '../transport/nodes.ts';
 import { makeDriver, makeHost, member, stateOf, type TestDriver, type TestHost } from './drivers.ts';
 

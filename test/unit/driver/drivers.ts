@@ -3,7 +3,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import { Driver, type DriverChange, type DriverTiming, type Roster } from '../../../src/daemon/driver.ts';
+import {
+  Driver,
+  type DriverChange,
+  type DriverTiming,
+  type Roster,
+} from '../../../src/daemon/driver/driver.ts';
 import { createMembership } from '../../../src/daemon/membership/machine.ts';
 import { presets } from '../../../src/daemon/membership/preset.ts';
 import type {
@@ -13,7 +18,7 @@ import type {
   NodeRecord,
   PeerId,
 } from '../../../src/daemon/membership/types.ts';
-import { peerIdOfKey, signWith, verifyByPeerId } from '../../../src/daemon/identity/node-key.ts';
+import { peerIdOfKey, signWith, verifyByPeerId } from '../../../src/daemon/identity/keys/node-key.ts';
 import { Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 import { loopback, PATIENT } from '../transport/nodes.ts';

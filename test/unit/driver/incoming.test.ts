@@ -1,7 +1,7 @@
 import t from 'tap';
-import { Incoming } from '../../../src/daemon/incoming.ts';
+import { Incoming } from '../../../src/daemon/driver/incoming.ts';
 import type { Admitted, Message, NodeRecord, SignedRecord } from '../../../src/daemon/membership/types.ts';
-import { signWith, verifyByPeerId } from '../../../src/daemon/identity/node-key.ts';
+import { signWith, verifyByPeerId } from '../../../src/daemon/identity/keys/node-key.ts';
 import { encodeMessage } from '../../../src/daemon/wire/message.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 import { ACCUSATION, FULL, KEYS, PEERS, signed, SMALL } from '../wire/samples.ts';

@@ -1,16 +1,16 @@
 import { copyFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { Driver } from '../../../src/daemon/driver.ts';
+import { Driver } from '../../../src/daemon/driver/driver.ts';
 import type { Identity } from '../../../src/daemon/identity/identity.ts';
 import {
   createNodeKey,
   type NodeKey,
   signWith,
   verifyByPeerId,
-} from '../../../src/daemon/identity/node-key.ts';
-import { Roster } from '../../../src/daemon/identity/roster.ts';
-import type { NodeCertificate } from '../../../src/daemon/identity/chain.ts';
+} from '../../../src/daemon/identity/keys/node-key.ts';
+import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
+import type { NodeCertificate } from '../../../src/daemon/identity/keys/chain.ts';
 import { createMembership } from '../../../src/daemon/membership/machine.ts';
 import { presets } from '../../../src/daemon/membership/preset.ts';
 import { driverRoster, presentedChain } from '../../../src/daemon/node/roster.ts';

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { Door, DOOR_LIMITS, type DoorLimits } from '../../../src/daemon/transport/admission-door.ts';
+import { Door, DOOR_LIMITS, type DoorLimits } from '../../../src/daemon/identity/admission/door.ts';
 
 const loose: DoorLimits = { ...DOOR_LIMITS, burst: 1e6, burstPerAddress: 1e6 };
 

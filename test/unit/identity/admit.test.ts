@@ -7,11 +7,11 @@ import {
   JOIN_DOMAIN,
   joinStatement,
   type JoinRequest,
-} from '../../../src/daemon/identity/admit.ts';
-import { createNodeKey, type NodeKey } from '../../../src/daemon/identity/node-key.ts';
-import { Roster } from '../../../src/daemon/identity/roster.ts';
-import { createSigningRequest } from '../../../src/daemon/identity/signing-request.ts';
-import { TokenStore } from '../../../src/daemon/identity/token-store.ts';
+} from '../../../src/daemon/identity/admission/admit.ts';
+import { createNodeKey, type NodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
+import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
+import { createSigningRequest } from '../../../src/daemon/identity/keys/signing-request.ts';
+import { TokenStore } from '../../../src/daemon/identity/admission/token-store.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
 import { codeOf, NOW_MS, testCluster } from './cluster.ts';
 

@@ -1,10 +1,13 @@
 import { generateKeyPairSync } from 'node:crypto';
 import t from 'tap';
-import { certificatesIn, verifyChain } from '../../../src/daemon/identity/chain.ts';
-import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
-import { createPassphrase, openRoot, sealRoot } from '../../../src/daemon/identity/recovery.ts';
-import { verifyRevocation } from '../../../src/daemon/identity/revocation.ts';
-import { createSigningRequest, verifySigningRequest } from '../../../src/daemon/identity/signing-request.ts';
+import { certificatesIn, verifyChain } from '../../../src/daemon/identity/keys/chain.ts';
+import { createNodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
+import { createPassphrase, openRoot, sealRoot } from '../../../src/daemon/identity/root/recovery.ts';
+import { verifyRevocation } from '../../../src/daemon/identity/roster/revocation.ts';
+import {
+  createSigningRequest,
+  verifySigningRequest,
+} from '../../../src/daemon/identity/keys/signing-request.ts';
 import { codeOf, DAY_MS, furtherAuthority, NOW_MS, testCluster } from './cluster.ts';
 
 const prod = await testCluster();

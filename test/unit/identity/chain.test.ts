@@ -5,9 +5,9 @@ import {
   buildNodeCertificate,
   type NodeNames,
   publicPem,
-} from '../../../src/daemon/identity/certificates.ts';
-import { certificatesIn, renewalDue, trustOf, verifyChain } from '../../../src/daemon/identity/chain.ts';
-import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
+} from '../../../src/daemon/identity/keys/certificates.ts';
+import { certificatesIn, renewalDue, trustOf, verifyChain } from '../../../src/daemon/identity/keys/chain.ts';
+import { createNodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
 import { codeOf, DAY_MS, NOW_MS, testCluster } from './cluster.ts';
 
 const prod = await testCluster();

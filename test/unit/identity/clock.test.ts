@@ -9,8 +9,8 @@ import {
   removeMember,
   renewalRequest,
 } from '../../../src/daemon/identity/identity.ts';
-import { verifyChain } from '../../../src/daemon/identity/chain.ts';
-import { Roster } from '../../../src/daemon/identity/roster.ts';
+import { verifyChain } from '../../../src/daemon/identity/keys/chain.ts';
+import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
 import { codeOf, DAY_MS, NOW_MS } from './cluster.ts';
 import { HOUR_MS, pairOf } from './pair.ts';
 

@@ -1,17 +1,17 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
-import { Authority, createAuthority } from '../../../src/daemon/identity/authority.ts';
-import { buildRoot, createTlsKey } from '../../../src/daemon/identity/certificates.ts';
+import { Authority, createAuthority } from '../../../src/daemon/identity/root/authority.ts';
+import { buildRoot, createTlsKey } from '../../../src/daemon/identity/keys/certificates.ts';
 import {
   certificatesIn,
   type NodeCertificate,
   type Trust,
   trustOf,
   verifyAuthority,
-} from '../../../src/daemon/identity/chain.ts';
+} from '../../../src/daemon/identity/keys/chain.ts';
 import { IdentityError } from '../../../src/daemon/identity/errors.ts';
-import { createNodeKey, type NodeKey } from '../../../src/daemon/identity/node-key.ts';
-import type { Root } from '../../../src/daemon/identity/recovery.ts';
-import { createSigningRequest } from '../../../src/daemon/identity/signing-request.ts';
+import { createNodeKey, type NodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
+import type { Root } from '../../../src/daemon/identity/root/recovery.ts';
+import { createSigningRequest } from '../../../src/daemon/identity/keys/signing-request.ts';
 import type { PeerId, Role } from '../../../src/daemon/membership/types.ts';
 
 /** 2027-01-15 08:00 UTC. */

@@ -1,7 +1,7 @@
 import { chmod, cp, mkdir, readdir, readFile, rm, stat, truncate, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { initCluster, type InitRequest } from '../../../src/daemon/identity/found.ts';
+import { initCluster, type InitRequest } from '../../../src/daemon/identity/root/init-cluster.ts';
 import {
   acceptRenewal,
   answerRenewal,
@@ -11,7 +11,7 @@ import {
   removeMember,
   renewalRequest,
 } from '../../../src/daemon/identity/identity.ts';
-import { openRoot } from '../../../src/daemon/identity/recovery.ts';
+import { openRoot } from '../../../src/daemon/identity/root/recovery.ts';
 import {
   beginState,
   fileError,

@@ -1,7 +1,7 @@
 import { sign } from 'node:crypto';
-import { inDomain } from '../../../src/daemon/identity/node-key.ts';
-import type { Root } from '../../../src/daemon/identity/recovery.ts';
-import type { SignedSuccession } from '../../../src/daemon/identity/succession.ts';
+import { inDomain } from '../../../src/daemon/identity/keys/node-key.ts';
+import type { Root } from '../../../src/daemon/identity/root/recovery.ts';
+import type { SignedSuccession } from '../../../src/daemon/identity/root/succession.ts';
 
 /** Signs words or bytes as they are, as a later version might write them. */
 export function signAs(words: object, from: Root, to: Root): SignedSuccession {

@@ -6,7 +6,7 @@ import {
   peerIdOf,
   publicKeyOf,
   verify,
-} from '../../../src/daemon/identity/node-key.ts';
+} from '../../../src/daemon/identity/keys/node-key.ts';
 import { codeOf } from './cluster.ts';
 
 const key = createNodeKey();

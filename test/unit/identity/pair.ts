@@ -1,10 +1,10 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import { initCluster } from '../../../src/daemon/identity/found.ts';
+import { initCluster } from '../../../src/daemon/identity/root/init-cluster.ts';
 import { type Identity, loadIdentity } from '../../../src/daemon/identity/identity.ts';
-import { joinCluster } from '../../../src/daemon/transport/admission-join.ts';
-import { AdmissionListener } from '../../../src/daemon/transport/admission.ts';
+import { joinCluster } from '../../../src/daemon/identity/admission/join.ts';
+import { AdmissionListener } from '../../../src/daemon/identity/admission/listener.ts';
 import { loopback } from '../transport/nodes.ts';
 import { NOW_MS } from './cluster.ts';
 

@@ -1,9 +1,9 @@
 import t from 'tap';
-import type { NodeCertificate } from '../../../src/daemon/identity/chain.ts';
-import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
-import { putOut } from '../../../src/daemon/identity/removal.ts';
-import { Roster } from '../../../src/daemon/identity/roster.ts';
-import { createSigningRequest } from '../../../src/daemon/identity/signing-request.ts';
+import type { NodeCertificate } from '../../../src/daemon/identity/keys/chain.ts';
+import { createNodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
+import { putOut } from '../../../src/daemon/identity/roster/removal.ts';
+import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
+import { createSigningRequest } from '../../../src/daemon/identity/keys/signing-request.ts';
 import { codeOf, DAY_MS, furtherAuthority, NOW_MS, testCluster } from './cluster.ts';
 
 /** `prod.authority` is db1's; the second one is db2's, which db1 had admitted. */

@@ -1,10 +1,10 @@
 import { readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
-import { Roster } from '../../../src/daemon/identity/roster.ts';
-import { encodeRoster } from '../../../src/daemon/identity/roster-encoding.ts';
-import { createSigningRequest } from '../../../src/daemon/identity/signing-request.ts';
+import { createNodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
+import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
+import { encodeRoster } from '../../../src/daemon/identity/roster/roster-encoding.ts';
+import { createSigningRequest } from '../../../src/daemon/identity/keys/signing-request.ts';
 import { codeOf, DAY_MS, furtherAuthority, NOW_MS, testCluster } from './cluster.ts';
 
 const founder = createNodeKey();

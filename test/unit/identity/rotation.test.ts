@@ -1,8 +1,8 @@
 import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { newestRoot, trustOf, verifyChain } from '../../../src/daemon/identity/chain.ts';
-import { initCluster } from '../../../src/daemon/identity/found.ts';
+import { newestRoot, trustOf, verifyChain } from '../../../src/daemon/identity/keys/chain.ts';
+import { initCluster } from '../../../src/daemon/identity/root/init-cluster.ts';
 import {
   acceptRenewal,
   answerRenewal,
@@ -19,9 +19,9 @@ import {
   type Recovery,
   replaceRoot,
   takeRootChange,
-} from '../../../src/daemon/identity/rotation.ts';
-import { joinCluster } from '../../../src/daemon/transport/admission-join.ts';
-import { AdmissionListener } from '../../../src/daemon/transport/admission.ts';
+} from '../../../src/daemon/identity/root/rotation.ts';
+import { joinCluster } from '../../../src/daemon/identity/admission/join.ts';
+import { AdmissionListener } from '../../../src/daemon/identity/admission/listener.ts';
 import { loopback } from '../transport/nodes.ts';
 import { codeOf, DAY_MS, NOW_MS } from './cluster.ts';
 import { HOUR_MS, PASSPHRASE, pairOf } from './pair.ts';

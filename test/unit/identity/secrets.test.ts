@@ -15,7 +15,7 @@ import {
   rollSecrets,
   SecretsStore,
 } from '../../../src/daemon/identity/secrets.ts';
-import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
+import { createNodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
 import { codeOf } from './cluster.ts';
 
 const own = await createSecrets();

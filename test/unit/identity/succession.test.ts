@@ -5,26 +5,26 @@ import {
   buildRoot,
   createTlsKey,
   publicPem,
-} from '../../../src/daemon/identity/certificates.ts';
+} from '../../../src/daemon/identity/keys/certificates.ts';
 import {
   certificatesIn,
   type NodeCertificate,
   type Trust,
   trustOf,
   verifyChain,
-} from '../../../src/daemon/identity/chain.ts';
-import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
-import type { Root } from '../../../src/daemon/identity/recovery.ts';
-import { Roster } from '../../../src/daemon/identity/roster.ts';
-import { createSigningRequest } from '../../../src/daemon/identity/signing-request.ts';
-import { encodeRoster } from '../../../src/daemon/identity/roster-encoding.ts';
+} from '../../../src/daemon/identity/keys/chain.ts';
+import { createNodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
+import type { Root } from '../../../src/daemon/identity/root/recovery.ts';
+import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
+import { createSigningRequest } from '../../../src/daemon/identity/keys/signing-request.ts';
+import { encodeRoster } from '../../../src/daemon/identity/roster/roster-encoding.ts';
 import {
   RootLine,
   type SignedSuccession,
   signEnding,
   signSuccession,
   verifySuccession,
-} from '../../../src/daemon/identity/succession.ts';
+} from '../../../src/daemon/identity/root/succession.ts';
 import { signAs } from './later-words.ts';
 import { codeOf, furtherAuthority, NOW_MS, testCluster } from './cluster.ts';
 

@@ -2,9 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { createNodeKey } from '../../../src/daemon/identity/node-key.ts';
-import { REPEAT_MS, TokenStore } from '../../../src/daemon/identity/token-store.ts';
-import { createToken, formatToken, parseToken, proofOf } from '../../../src/daemon/identity/tokens.ts';
+import { createNodeKey } from '../../../src/daemon/identity/keys/node-key.ts';
+import { REPEAT_MS, TokenStore } from '../../../src/daemon/identity/admission/token-store.ts';
+import {
+  createToken,
+  formatToken,
+  parseToken,
+  proofOf,
+} from '../../../src/daemon/identity/admission/tokens.ts';
 import { codeOf, NOW_MS } from './cluster.ts';
 
 const HOUR_MS = 3_600_000;

@@ -1,8 +1,8 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import t from 'tap';
-import { trustOf } from '../../../src/daemon/identity/chain.ts';
-import { Roster } from '../../../src/daemon/identity/roster.ts';
+import { trustOf } from '../../../src/daemon/identity/keys/chain.ts';
+import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
 import { NOW_MS } from './cluster.ts';
 
 /**

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { parseConfig } from '../../../src/daemon/config.ts';
+import { parseConfig } from '../../../src/daemon/config/config.ts';
 import type { StatusAnswer } from '../../../src/daemon/control/api.ts';
 import { Leave, type LeaveDependencies } from '../../../src/daemon/node/leave.ts';
 import type { CouchDbStatus } from '../../../src/plugins/couchdb/plugin.ts';

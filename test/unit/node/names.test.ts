@@ -1,5 +1,5 @@
 import t from 'tap';
-import type { Roster } from '../../../src/daemon/identity/roster.ts';
+import type { Roster } from '../../../src/daemon/identity/roster/roster.ts';
 import { Names } from '../../../src/daemon/node/names.ts';
 import { member, viewOf } from '../notification/views.ts';
 

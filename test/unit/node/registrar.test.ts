@@ -1,10 +1,10 @@
 import { cp } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { parseConfig } from '../../../src/daemon/config.ts';
+import { parseConfig } from '../../../src/daemon/config/config.ts';
 import { becomeAuthority, loadIdentity } from '../../../src/daemon/identity/identity.ts';
-import { LEFT } from '../../../src/daemon/identity/removal.ts';
-import type { Log } from '../../../src/daemon/log.ts';
+import { LEFT } from '../../../src/daemon/identity/roster/removal.ts';
+import type { Log } from '../../../src/daemon/process/log.ts';
 import type { Member } from '../../../src/daemon/membership/types.ts';
 import { Registrar } from '../../../src/daemon/node/registrar.ts';
 import { member as row } from '../cli/fake-daemon.ts';

@@ -1,10 +1,10 @@
 import { cp } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { newestRoot } from '../../../src/daemon/identity/chain.ts';
+import { newestRoot } from '../../../src/daemon/identity/keys/chain.ts';
 import { loadIdentity } from '../../../src/daemon/identity/identity.ts';
-import { endRoot, leaveRootChange, replaceRoot } from '../../../src/daemon/identity/rotation.ts';
-import type { Log } from '../../../src/daemon/log.ts';
+import { endRoot, leaveRootChange, replaceRoot } from '../../../src/daemon/identity/root/rotation.ts';
+import type { Log } from '../../../src/daemon/process/log.ts';
 import { RootFollower } from '../../../src/daemon/node/root-follower.ts';
 import { ROOT_TAG, rootTag } from '../../../src/daemon/node/root.ts';
 import { until } from '../../support/until.ts';

@@ -1,8 +1,8 @@
 import t from 'tap';
-import { buildRoot, createTlsKey } from '../../../src/daemon/identity/certificates.ts';
-import { trustOf } from '../../../src/daemon/identity/chain.ts';
-import type { Root } from '../../../src/daemon/identity/recovery.ts';
-import { rootWord, signSuccession, verifySuccession } from '../../../src/daemon/identity/succession.ts';
+import { buildRoot, createTlsKey } from '../../../src/daemon/identity/keys/certificates.ts';
+import { trustOf } from '../../../src/daemon/identity/keys/chain.ts';
+import type { Root } from '../../../src/daemon/identity/root/recovery.ts';
+import { rootWord, signSuccession, verifySuccession } from '../../../src/daemon/identity/root/succession.ts';
 import {
   notYetUsing,
   programsFollow,

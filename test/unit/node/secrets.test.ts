@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap';
 import type { ExchangeDependencies } from '../../../src/daemon/node/exchange.ts';
 import { keepDbSecrets, SecretsKeeper, SECRETS_TAG } from '../../../src/daemon/node/secrets.ts';
-import type { NodeCertificate } from '../../../src/daemon/identity/chain.ts';
-import { LEFT, putOut } from '../../../src/daemon/identity/removal.ts';
-import { Roster } from '../../../src/daemon/identity/roster.ts';
+import type { NodeCertificate } from '../../../src/daemon/identity/keys/chain.ts';
+import { LEFT, putOut } from '../../../src/daemon/identity/roster/removal.ts';
+import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
 import {
   answerSecretsRequest,
   createSecrets,

@@ -1,8 +1,8 @@
 import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { parseConfig } from '../../../src/daemon/config.ts';
-import type { Log } from '../../../src/daemon/log.ts';
+import { parseConfig } from '../../../src/daemon/config/config.ts';
+import type { Log } from '../../../src/daemon/process/log.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
 import { SignsOfLife } from '../../../src/daemon/node/signs-of-life.ts';
 import { until } from '../../support/until.ts';

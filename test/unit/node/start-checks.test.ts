@@ -1,5 +1,5 @@
 import t from 'tap';
-import { parseConfig } from '../../../src/daemon/config.ts';
+import { parseConfig } from '../../../src/daemon/config/config.ts';
 import type { Identity } from '../../../src/daemon/identity/identity.ts';
 import { listenRefused, mustBeOfThisNode, mustBeReloadable } from '../../../src/daemon/node/start-checks.ts';
 import { TransportError } from '../../../src/daemon/transport/errors.ts';

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { parseConfig } from '../../../src/daemon/config.ts';
+import { parseConfig } from '../../../src/daemon/config/config.ts';
 import type { StatusAnswer } from '../../../src/daemon/control/api.ts';
 import { initialCheckState } from '../../../src/daemon/health/damping.ts';
 import type { Identity } from '../../../src/daemon/identity/identity.ts';
@@ -12,7 +12,7 @@ import {
   type OwnWordDependencies,
   steadyLoad,
   tagsOf,
-} from '../../../src/daemon/node/word.ts';
+} from '../../../src/daemon/node/self-report.ts';
 import { EMPTY_GUARD_STATE } from '../../../src/roles/guards.ts';
 
 const quiet: OwnTags = {

@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { SMTPServer } from 'smtp-server';
 import t, { type Test } from 'tap';
-import { parseConfig } from '../../../src/daemon/config.ts';
+import { parseConfig } from '../../../src/daemon/config/config.ts';
 import { channelsOf } from '../../../src/daemon/notification/channels.ts';
 import { messageAbout, type Payload } from '../../../src/daemon/notification/message.ts';
-import { runCommand } from '../../../src/plugins/command.ts';
+import { runCommand } from '../../../src/host/command.ts';
 
 /** The channels against real servers on loopback and real programs. */
 

@@ -3,7 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import t, { type Test } from 'tap';
-import { parseConfig } from '../../../src/daemon/config.ts';
+import { parseConfig } from '../../../src/daemon/config/config.ts';
 import type { Member } from '../../../src/daemon/membership/types.ts';
 import type { Payload } from '../../../src/daemon/notification/message.ts';
 import { type Failure, Notifier } from '../../../src/daemon/notification/notifier.ts';

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { runCommand } from '../../../src/plugins/command.ts';
+import { runCommand } from '../../../src/host/command.ts';
 import { until } from '../../support/until.ts';
 
 /** For what ends by itself, on however busy a machine. */

@@ -2,7 +2,7 @@ import { chmod, link, mkdir, readdir, readFile, stat, symlink, writeFile } from 
 import { join } from 'node:path';
 import t from 'tap';
 import type { PluginError } from '../../../src/plugins/contract.ts';
-import { fileError, readIfPresent, replaceFile, stageFile } from '../../../src/plugins/files.ts';
+import { fileError, readIfPresent, replaceFile, stageFile } from '../../../src/host/files.ts';
 
 t.test('a new file is 0640 and whole, and nothing else is left behind', async (t) => {
   const directory = t.testdir();

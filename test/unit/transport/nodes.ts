@@ -2,7 +2,7 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import type { Test } from 'tap';
 import type { PeerId } from '../../../src/daemon/membership/types.ts';
 import type { GossipVerdict } from '../../../src/daemon/transport/gossip.ts';
-import { peerIdOfKey } from '../../../src/daemon/identity/node-key.ts';
+import { peerIdOfKey } from '../../../src/daemon/identity/keys/node-key.ts';
 import { DEFAULT_TIMING, Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
 import { until as poll } from '../../support/until.ts';
 

@@ -6,7 +6,7 @@ import { multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p, type Libp2p } from 'libp2p';
 import t, { type Test } from 'tap';
 import { FramedStream, framed } from '../../../src/daemon/transport/framed-stream.ts';
-import { libp2pKey } from '../../../src/daemon/identity/node-key.ts';
+import { libp2pKey } from '../../../src/daemon/identity/keys/node-key.ts';
 import { DEFAULT_STRANGER_LIMITS, Strangers } from '../../../src/daemon/transport/strangers.ts';
 import { ADMIT_PROTOCOL, DEFAULT_TIMING } from '../../../src/daemon/transport/transport.ts';
 import { encodeHello, type Hello } from '../../../src/daemon/wire/handshake.ts';

@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import type { Accusation, Message, NodeRecord, SignedRecord } from '../../../src/daemon/membership/types.ts';
-import { peerIdOfKey, signWith } from '../../../src/daemon/identity/node-key.ts';
+import { peerIdOfKey, signWith } from '../../../src/daemon/identity/keys/node-key.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 
 /** Ed25519 keys made of one repeated byte: the same in every run. RFC 8410 gives the DER prefix. */

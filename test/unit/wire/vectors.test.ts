@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import t from 'tap';
-import { verifyByPeerId } from '../../../src/daemon/identity/node-key.ts';
+import { verifyByPeerId } from '../../../src/daemon/identity/keys/node-key.ts';
 import { decodeMessage, encodeMessage } from '../../../src/daemon/wire/message.ts';
 import { verifyAccusation, verifyRecord } from '../../../src/daemon/wire/record.ts';
 import { messages } from './samples.ts';

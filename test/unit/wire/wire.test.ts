@@ -2,7 +2,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import t from 'tap';
 import type { Message, NodeRecord } from '../../../src/daemon/membership/types.ts';
-import { verifyByPeerId } from '../../../src/daemon/identity/node-key.ts';
+import { verifyByPeerId } from '../../../src/daemon/identity/keys/node-key.ts';
 import * as pb from '../../../src/daemon/wire/gen/membership_pb.js';
 import {
   commonProtocol,
@@ -22,7 +22,7 @@ import {
 } from '../../../src/daemon/wire/record.ts';
 import { decodeSnapshot, encodeSnapshot } from '../../../src/daemon/wire/snapshot.ts';
 import { ACCUSATION, FULL, KEYS, messages, PEERS, signed, SMALL } from './samples.ts';
-import { signWith } from '../../../src/daemon/identity/node-key.ts';
+import { signWith } from '../../../src/daemon/identity/keys/node-key.ts';
 
 const verify = verifyByPeerId();
 

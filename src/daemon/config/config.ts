@@ -1,0 +1,515 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { isIPv4 } from 'node:net';
+import { basename, join } from 'node:path';
+import { closest, distance } from 'fastest-levenshtein';
+import { parse, TomlError } from 'smol-toml';
+import { z } from 'zod';
+import { CONFIG_FORMAT } from './format.ts';
+import { OperatorError } from '../errors.ts';
+import type { Role } from '../membership/types.ts';
+
+/** Where things lie on a host. One place, so that a lab, a package and a loopback demo can differ. */
+export interface Paths {
+  readonly config: string;
+  readonly services: string;
+  readonly state: string;
+  readonly run: string;
+  readonly controlSocket: string;
+  /** See rollout-turn.ts. */
+  readonly upgradeRequest: string;
+  readonly upgradeResult: string;
+  /** Of role app, see heartbeat.ts. */
+  readonly heartbeat: string;
+  readonly haproxyFiles: string;
+  readonly haproxyRun: string;
+  readonly birdFragments: string;
+  readonly birdSocket: string;
+  readonly couchdbFiles: string;
+  readonly couchdbData: string;
+}
+
+/** The paths of one role instance. `root` is '' on a real host; the loopback demo puts everything under a directory. */
+export function pathsFor(role: Role, root = ''): Paths {
+  return {
+    config: `${root}/etc/bornemisza/${role}.toml`,
+    services: `${root}/etc/bornemisza/services.d`,
+    state: `${root}/var/lib/bornemisza/${role}`,
+    run: `${root}/run/bornemisza/${role}`,
+    controlSocket: `${root}/run/bornemisza/${role}/control.sock`,
+    upgradeRequest: `${root}/run/bornemisza/${role}/upgrade`,
+    upgradeResult: `${root}/run/bornemisza/upgraded`,
+    heartbeat: `${root}/run/bornemisza/deadman/heartbeat`,
+    haproxyFiles: `${root}/var/lib/bornemisza/haproxy/${role}`,
+    haproxyRun: `${root}/run/bornemisza-haproxy/${role}`,
+    birdFragments: `${root}/etc/bird/bornemisza.d`,
+    birdSocket: `${root}/run/bird/bird.ctl`,
+    couchdbFiles: `${root}/var/lib/bornemisza/couchdb`,
+    couchdbData: `${root}/var/lib/couchdb`,
+  };
+}
+
+/** libp2p and admission ports. They differ by role, so that both roles fit on one host. */
+export const PORTS = {
+  app: { libp2p: 4101, admission: 4102 },
+  db: { libp2p: 4103, admission: 4104 },
+} as const;
+
+const label = z
+  .string()
+  .regex(
+    /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+    'must be letters a-z, digits and hyphens, 63 at most (RFC 1123)',
+  );
+const address = z.string().refine(isIPv4, 'must be an IPv4 address, e.g. "10.0.0.11"');
+const port = z.int().min(1).max(65535);
+const isSeed = (text: string): boolean => {
+  const [host = '', at, ...rest] = text.split(':');
+  return rest.length === 0 && isIPv4(host) && (at === undefined || port.safeParse(Number(at)).success);
+};
+const network = z.string().refine((text) => {
+  const [base, bits, ...rest] = text.split('/');
+  return rest.length === 0 && isIPv4(base ?? '') && /^\d+$/.test(bits ?? '') && Number(bits) <= 32;
+}, 'must be an IPv4 network, e.g. "10.0.0.0/24"');
+/** A name of a service, such as `_bornemisza._tcp.shop.internal` (RFC 2782). */
+const dnsName = z
+  .string()
+  .max(253)
+  .regex(/^[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)+$/i, 'must be a DNS name');
+/** IFNAMSIZ in linux/if.h is 16 with the closing zero. */
+const device = z.string().regex(/^[A-Za-z0-9_.-]{1,15}$/, 'must be the name of a network device');
+const absolutePath = z
+  .string()
+  .regex(/^\/[^\0\n\r"']*$/, 'must be an absolute path without quotes or newlines');
+
+/**
+ * One address as it stands in an envelope, without a display name (RFC 5321 in its plain form). It may begin neither an
+ * option of a program nor a header.
+ */
+const mailAddress = z
+  .string()
+  .max(254)
+  .regex(/^[A-Za-z0-9_][\w.+-]*@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/, 'must be a plain mail address');
+/** What a URL of ours may be: the login of a mail server stands in keys of its own, where it is never shown. */
+const urlOf = (protocols: readonly string[], example: string) =>
+  z.string().refine((text) => {
+    const url = URL.parse(text);
+    return (
+      url !== null &&
+      protocols.includes(url.protocol) &&
+      url.hostname !== '' &&
+      url.username + url.password === ''
+    );
+  }, `must be a URL like "${example}", without a login in it`);
+
+/** Names in `status`; a service called like one would never be asked. */
+const OWN_CHECKS: ReadonlySet<string> = new Set(['haproxy', 'database']);
+
+const serviceName = z
+  .string()
+  .regex(
+    /^[a-z][a-z0-9-]{0,30}$/,
+    'must start with a letter and be letters a-z, digits and hyphens, 31 at most',
+  )
+  .refine((name) => !OWN_CHECKS.has(name), 'is the name of a check of our own: choose another');
+const pathText = z
+  .string()
+  .regex(/^\/[A-Za-z0-9._~/-]*$/, "must start with '/' and hold only letters, digits and . _ ~ / -");
+
+const serviceSchema = z.strictObject({
+  name: serviceName,
+  port,
+  path_prefix: pathText.default('/'),
+  health_path: pathText.default('/'),
+  /** Whether this node takes itself out of the floating IP when the service is down. */
+  required: z.boolean().default(false),
+  /** False on nodes that only route to the service of others. */
+  local: z.boolean().default(true),
+});
+
+/** Of BGP's modes. */
+const FLOATING_DEVICE = 'bm-float';
+
+const schema = z.strictObject({
+  /** See config-format.ts. A file without one is of format 0, which reads the same. */
+  format: z
+    .int()
+    .min(0)
+    .max(
+      CONFIG_FORMAT,
+      'is of a later version of the program: install that, or run `bornemisza config migrate` to put the file from before back',
+    )
+    .default(0),
+  node: z.strictObject({ cluster: label, host: label }),
+  network: z.strictObject({
+    private_address: address,
+    private_network: network,
+    private_device: device,
+    public_device: device.optional(),
+    libp2p_port: port.optional(),
+    admission_port: port.optional(),
+  }),
+  membership: z
+    .strictObject({
+      preset: z.enum(['lan', 'wan', 'test']).default('lan'),
+      seeds: z
+        .array(z.string().refine(isSeed, 'must be ADDRESS or ADDRESS:PORT, e.g. "10.0.0.11"'))
+        .max(32)
+        .default([]),
+      srv: dnsName.optional(),
+    })
+    .prefault({}),
+  health: z
+    .strictObject({
+      interval_ms: z.int().min(100).max(60_000).default(1000),
+      fast_interval_ms: z.int().min(50).max(60_000).default(200),
+      timeout_ms: z.int().min(50).max(60_000).default(2000),
+      rise: z.int().min(1).max(100).default(2),
+      fall: z.int().min(1).max(100).default(2),
+      damping_ms: z.int().min(0).max(600_000).default(5000),
+    })
+    .prefault({}),
+  edge: z
+    .strictObject({
+      certificate: absolutePath.optional(),
+      https_port: port.default(443),
+      http_port: port.default(80),
+      door_port: port.default(8443),
+      stats_port: port.default(8404),
+      database_port: port.default(5984),
+    })
+    .prefault({}),
+  floating: z
+    .strictObject({
+      mode: z.enum(['off', 'bgp', 'ranked', 'layer2']).default('off'),
+      addresses: z.array(address).max(16).default([]),
+      device: device.default(FLOATING_DEVICE),
+    })
+    .prefault({})
+    .refine((value) => value.mode === 'off' || value.addresses.length > 0, {
+      message: 'addresses must name at least one floating IP unless mode is "off"',
+      path: ['addresses'],
+    })
+    .refine((value) => value.mode !== 'layer2' || value.device === FLOATING_DEVICE, {
+      message: 'is for BGP; with mode "layer2" the addresses go on network.public_device: leave it out',
+      path: ['device'],
+    }),
+  couchdb: z
+    .strictObject({
+      http_port: port
+        .default(15984)
+        .refine((value) => value !== 5984, 'must not be 5984: that is the app role’s listener'),
+      door_port: port.default(6984),
+      peer_port: port.default(6985),
+      stats_port: port.default(8405),
+      distribution_port: port.default(9100),
+      n: z.int().min(1).max(5).default(3),
+      q: z.int().min(1).max(64).default(2),
+    })
+    .prefault({}),
+  notify: z
+    .strictObject({
+      mail_to: z.array(mailAddress).max(10).default([]),
+      mail_from: mailAddress.optional(),
+      sendmail: absolutePath.optional(),
+      smtp_url: urlOf(['smtp:', 'smtps:'], 'smtp://mail.example.com:587').optional(),
+      smtp_tls: z.enum(['required', 'off']).default('required'),
+      smtp_ca_file: absolutePath.optional(),
+      smtp_user: z.string().min(1).max(254).optional(),
+      smtp_password_file: absolutePath.optional(),
+      webhook_url: urlOf(['https:', 'http:'], 'https://hooks.example.com/path').optional(),
+      command: z.array(z.string().max(1000)).max(32).default([]),
+      wait_ms: z.int().min(0).max(3_600_000).default(10_000),
+      interval_ms: z.int().min(1000).max(86_400_000).default(300_000),
+      timeout_ms: z.int().min(100).max(120_000).default(20_000),
+    })
+    .prefault({})
+    .superRefine((value, context) => {
+      for (const [path, message] of notifyProblems(value))
+        context.addIssue({ code: 'custom', path: [path], message });
+    }),
+  log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
+});
+
+/** What fits the keys of `[notify]` one by one and not together. */
+function notifyProblems(value: {
+  readonly mail_to: readonly string[];
+  readonly mail_from?: string | undefined;
+  readonly sendmail?: string | undefined;
+  readonly smtp_url?: string | undefined;
+  readonly smtp_tls: 'required' | 'off';
+  readonly smtp_user?: string | undefined;
+  readonly smtp_password_file?: string | undefined;
+  readonly command: readonly string[];
+}): (readonly [key: string, problem: string])[] {
+  const { mail_to, mail_from, sendmail, smtp_url, smtp_user, smtp_password_file } = value;
+  const problems: (readonly [string, string])[] = [];
+  const mail = mail_to.length > 0;
+  if (mail && mail_from === undefined) problems.push(['mail_from', 'is needed with mail_to']);
+  if (mail && (sendmail === undefined) === (smtp_url === undefined))
+    problems.push(['mail_to', 'needs either smtp_url or sendmail to send with']);
+  if (!mail && (sendmail ?? smtp_url) !== undefined)
+    problems.push(['mail_to', 'must name who gets the mail of smtp_url or sendmail']);
+  if ((smtp_user === undefined) !== (smtp_password_file === undefined))
+    problems.push(['smtp_user', 'and smtp_password_file are given together or not at all']);
+  if (smtp_user !== undefined && value.smtp_tls === 'off')
+    problems.push(['smtp_tls', 'must be "required" where there is a password']);
+  if (value.smtp_tls === 'off' && smtp_url?.startsWith('smtps:') === true)
+    problems.push(['smtp_tls', 'must be "required" with smtps://']);
+  const [program] = value.command;
+  if (program !== undefined && !program.startsWith('/'))
+    problems.push(['command', 'must begin with the absolute path of a program; it is not given to a shell']);
+  return problems;
+}
+
+export type Service = Readonly<z.output<typeof serviceSchema>>;
+export type Config = Readonly<z.output<typeof schema>> & {
+  readonly role: Role;
+  readonly libp2pPort: number;
+  readonly admissionPort: number;
+  readonly services: readonly Service[];
+};
+
+/**
+ * Turns the text of a role's TOML file into a frozen configuration. Unknown keys are refused and the nearest known
+ * one is named.
+ *
+ * @throws OperatorError `config-invalid` with every problem in its message
+ */
+export function parseConfig(
+  text: string,
+  role: Role,
+  file: string,
+  services: readonly Service[] = [],
+): Config {
+  const value = checked(schema, parseToml(text, file), file);
+  const config = deepFreeze({
+    ...value,
+    role,
+    libp2pPort: value.network.libp2p_port ?? PORTS[role].libp2p,
+    admissionPort: value.network.admission_port ?? PORTS[role].admission,
+    services: [...services],
+  });
+  const problems = [...portClashes([config]), ...layer2Problems(config)];
+  if (problems.length > 0) throw invalid(file, problems);
+  return config;
+}
+
+/** What the keys of `[floating]` and `[network]` do not give together for mode `layer2`. */
+function layer2Problems({ floating, network }: Config): string[] {
+  if (floating.mode !== 'layer2') return [];
+  if (network.public_device === undefined)
+    return ['network.public_device is missing: with floating.mode "layer2" the floating IPs go on it'];
+  return network.public_device === network.private_device
+    ? ['network.public_device must not be network.private_device where floating.mode is "layer2"']
+    : [];
+}
+
+/** Whether BIRD announces the floating IPs. */
+export function announces({ floating }: Config): boolean {
+  return floating.mode === 'bgp' || floating.mode === 'ranked';
+}
+
+/** The device that carries the floating IPs: one of their own, or the public one where there is no BGP. */
+export function floatingDevice({ floating, network }: Config): string {
+  return floating.mode === 'layer2' ? (network.public_device ?? '') : floating.device;
+}
+
+/** epmd(1) is asked for by its number alone; Erlang has no key for it here. */
+const EPMD_PORT = 4369;
+
+interface Listener {
+  readonly key: string;
+  readonly on: 'all addresses' | 'the private address' | '127.0.0.1';
+  readonly port: number;
+}
+
+/**
+ * Which ports of one host's role instances meet, each in a sentence that names both keys. Two HAProxys, or two listeners of one,
+ * would even start with the same port, and the kernel would deal the connections out between them.
+ */
+export function portClashes(configs: readonly Config[]): string[] {
+  const listeners = configs.flatMap((config) =>
+    (config.role === 'app' ? appListeners(config) : dbListeners(config)).map((listener) =>
+      configs.length === 1 ? listener : { ...listener, key: `${config.role}.toml ${listener.key}` },
+    ),
+  );
+  return listeners.flatMap((one, index) =>
+    listeners
+      .slice(index + 1)
+      .filter(
+        (other) =>
+          other.port === one.port &&
+          (other.on === one.on || other.on === 'all addresses' || one.on === 'all addresses'),
+      )
+      .map((other) => `${one.key} and ${other.key} are both ${one.port}: each needs a port of its own`),
+  );
+}
+
+function appListeners({ edge, libp2pPort, admissionPort, services }: Config): Listener[] {
+  return [
+    { key: 'edge.https_port', on: 'all addresses', port: edge.https_port },
+    { key: 'edge.http_port', on: 'all addresses', port: edge.http_port },
+    { key: 'edge.door_port', on: 'the private address', port: edge.door_port },
+    { key: 'edge.stats_port', on: 'the private address', port: edge.stats_port },
+    { key: 'edge.database_port', on: '127.0.0.1', port: edge.database_port },
+    ...daemonListeners(libp2pPort, admissionPort),
+    // Two services may be one program with two paths: they are compared with our own ports only.
+    ...[...new Map(services.filter(({ local }) => local).map(({ port, name }) => [port, name]))].map(
+      ([number, name]): Listener => ({ key: `service ${name}`, on: '127.0.0.1', port: number }),
+    ),
+  ];
+}
+
+function dbListeners({ couchdb, libp2pPort, admissionPort }: Config): Listener[] {
+  return [
+    { key: 'couchdb.http_port', on: '127.0.0.1', port: couchdb.http_port },
+    { key: 'couchdb.door_port', on: 'the private address', port: couchdb.door_port },
+    { key: 'couchdb.peer_port', on: 'the private address', port: couchdb.peer_port },
+    { key: 'couchdb.stats_port', on: 'the private address', port: couchdb.stats_port },
+    { key: 'couchdb.distribution_port', on: 'the private address', port: couchdb.distribution_port },
+    { key: 'the port of epmd', on: 'the private address', port: EPMD_PORT },
+    ...daemonListeners(libp2pPort, admissionPort),
+  ];
+}
+
+function daemonListeners(libp2pPort: number, admissionPort: number): Listener[] {
+  return [
+    { key: 'network.libp2p_port', on: 'the private address', port: libp2pPort },
+    { key: 'network.admission_port', on: 'the private address', port: admissionPort },
+  ];
+}
+
+/** @throws OperatorError `config-invalid` */
+export function parseService(text: string, file: string): Service {
+  return deepFreeze(checked(serviceSchema, parseToml(text, file), file));
+}
+
+/**
+ * Reads and checks a role's configuration and every file in services.d.
+ *
+ * @throws OperatorError `config-missing`, `config-unreadable` or `config-invalid`
+ */
+export async function loadConfig(role: Role, paths: Paths): Promise<Config> {
+  const text = await readText(paths.config);
+  if (text === undefined) {
+    throw new OperatorError(
+      'config-missing',
+      `${paths.config} does not exist`,
+      `run \`bornemisza init --role ${role}\` on the first machine or \`bornemisza join -\` on a further one`,
+    );
+  }
+  const services = role === 'app' ? await loadServices(paths.services) : [];
+  return parseConfig(text, role, paths.config, services);
+}
+
+/** Reads every `*.toml` of the directory, sorted by name. A missing directory is an empty one. */
+export async function loadServices(directory: string): Promise<Service[]> {
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw unreadable(directory, error);
+  });
+  const services: Service[] = [];
+  for (const name of names.filter((each) => each.endsWith('.toml')).sort()) {
+    const file = join(directory, name);
+    const service = parseService((await readText(file)) ?? '', file);
+    const clash = services.find(
+      (other) => other.name === service.name || other.path_prefix === service.path_prefix,
+    );
+    if (clash !== undefined) {
+      throw invalid(file, [
+        `name "${service.name}" or path_prefix "${service.path_prefix}" is taken by another file in ${basename(directory)}`,
+      ]);
+    }
+    services.push(service);
+  }
+  return services;
+}
+
+async function readText(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw unreadable(file, error as NodeJS.ErrnoException);
+  }
+}
+
+function unreadable(file: string, error: NodeJS.ErrnoException): OperatorError {
+  return new OperatorError(
+    'config-unreadable',
+    `cannot read ${file}: ${error.code ?? error.message}`,
+    `check its owner and mode (root:bornemisza 0640): ls -l ${file}`,
+    { cause: error },
+  );
+}
+
+function parseToml(text: string, file: string): unknown {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const reason = (error.message.split('\n')[0] ?? '').replace(/^Invalid TOML document: /, '');
+    throw invalid(`${file}:${error.line}:${error.column}`, [`not valid TOML: ${reason}`], error);
+  }
+}
+
+function checked<S extends z.ZodType>(of: S, value: unknown, file: string): z.output<S> {
+  const result = of.safeParse(value);
+  if (result.success) return result.data;
+  throw invalid(
+    file,
+    result.error.issues.flatMap((issue) => describeIssue(issue, of, value)),
+  );
+}
+
+function describeIssue(issue: z.core.$ZodIssue, of: z.ZodType, value: unknown): string[] {
+  const where = issue.path.map(String).join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const known = keysAt(of, issue.path);
+    return issue.keys.map((key) => {
+      const near = known.length > 0 ? closest(key, known) : undefined;
+      const hint =
+        near !== undefined && distance(key, near) <= Math.max(2, key.length / 2)
+          ? `; did you mean "${near}"?`
+          : '';
+      return `unknown key ${JSON.stringify([...issue.path, key].map(String).join('.'))}${hint}`;
+    });
+  }
+  const missing = issue.code === 'invalid_type' && valueAt(value, issue.path) === undefined;
+  return [missing ? `${where} is missing` : `${where}: ${issue.message}`];
+}
+
+/** The keys that the schema knows at a path, to name the nearest. */
+function keysAt(of: z.ZodType, path: readonly PropertyKey[]): string[] {
+  let at: z.ZodType = of;
+  for (const key of [...path, undefined]) {
+    while (at instanceof z.ZodDefault || at instanceof z.ZodPrefault || at instanceof z.ZodOptional) {
+      at = at.unwrap() as z.ZodType;
+    }
+    if (!(at instanceof z.ZodObject)) return [];
+    if (key === undefined) return Object.keys(at.shape);
+    at = (at.shape as Record<PropertyKey, z.ZodType>)[key] ?? z.never();
+  }
+  return [];
+}
+
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
+}
+
+function invalid(file: string, problems: readonly string[], cause?: unknown): OperatorError {
+  return new OperatorError(
+    'config-invalid',
+    `${file}: ${problems.join('; ')}`,
+    'correct the file, then run `bornemisza config check`',
+    { cause },
+  );
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    Object.values(value).forEach(deepFreeze);
+  }
+  return value;
+}

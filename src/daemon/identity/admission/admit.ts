@@ -1,0 +1,220 @@
+import { createHash } from 'node:crypto';
+import type { PeerId } from '../../membership/types.ts';
+import type { Authority } from '../root/authority.ts';
+import type { NodeCertificate } from '../keys/chain.ts';
+import { IdentityError } from '../errors.ts';
+import { inNetwork, memberName, parseAddress, parseHost, parseRole } from '../names.ts';
+import { peerIdOf, verify } from '../keys/node-key.ts';
+import { putOut } from '../roster/removal.ts';
+import { MEMBERS, type Roster, type RosterChange } from '../roster/roster.ts';
+import type { Claim, ProvedToken, TokenStore } from './token-store.ts';
+
+/** What a joiner says of itself. Nothing of it is believed but what it proves. */
+export interface JoinRequest {
+  /** PKCS#10 in PEM: proves the TLS key. */
+  readonly csr: string;
+  /** 32 bytes. */
+  readonly publicKey: Uint8Array;
+  /** By the node key, over {@link joinStatement}. */
+  readonly signature: Uint8Array;
+  readonly host: string;
+  readonly role: string;
+  readonly address: string;
+  readonly version: string;
+}
+
+export const JOIN_DOMAIN = 'admission';
+
+/** What the node key signs: this channel and every word of the request, so that no part can be used elsewhere. */
+export function joinStatement(
+  request: Omit<JoinRequest, 'publicKey' | 'signature'>,
+  exporter: Uint8Array,
+): Uint8Array {
+  const { csr, host, role, address, version } = request;
+  const digest = createHash('sha256')
+    .update(JSON.stringify([csr, host, role, address, version]))
+    .digest();
+  return Buffer.concat([exporter, digest]);
+}
+
+/** Where and how the request came in. */
+export interface Arrival {
+  readonly token: ProvedToken;
+  /** Keying material of the TLS channel. */
+  readonly exporter: Uint8Array;
+  readonly remoteAddress: string;
+  readonly nowMs: number;
+}
+
+/** What the decision stands on. */
+export interface Desk {
+  readonly authority: Authority;
+  readonly roster: Roster;
+  readonly tokens: TokenStore;
+  /** Such as `10.0.0.0/16`. */
+  readonly privateNetwork: string;
+  /** Whether the holder of a name still lives, as far as this node knows. Unknown counts as alive. */
+  isAlive(peerId: PeerId): boolean;
+}
+
+export interface Admission {
+  readonly certificate: NodeCertificate;
+  readonly firstOfRole: boolean;
+  readonly change: RosterChange;
+}
+
+/**
+ * Lets a node in or says why not. To be called for one joiner after the other. The claim on the token is the point of no
+ * return: before it nothing is changed, after it the same joiner gets the same answer for as long as the token lives.
+ *
+ * @throws IdentityError `token-expired`, `token-used`, `role-mismatch`, `join-forged`, `address-outside-network`,
+ *   `address-not-yours`, `address-taken`, `name-taken`, `peer-revoked`, `peer-known`, `roster-full`, `request-*`, `disk-full` …
+ */
+export async function admit(desk: Desk, request: JoinRequest, arrival: Arrival): Promise<Admission> {
+  const { token, nowMs } = arrival;
+  const peerId = provedPeer(request, arrival.exporter);
+  if (token.expired) throw refused('token-expired', 'The token is too old.', FRESH);
+  const digest = createHash('sha256').update(request.csr).digest('hex');
+  const before = await desk.tokens.claimOf(token.id);
+  if (before !== undefined) return repeated(desk, before, peerId, digest);
+
+  const names = checkedNames(desk, request, arrival);
+  const holder = checkedAgainstRoster(desk, { ...names, peerId });
+  const admittedAtMs = desk.roster.get(peerId)?.admittedAtMs ?? Math.floor(nowMs);
+  const certificate = await desk.authority.issue(
+    { ...names, peerId, admittedAtMs, csrPem: request.csr },
+    nowMs,
+  );
+  const firstOfRole = isFirst(desk.roster, certificate);
+  const claim: Claim = {
+    usedAtMs: Math.floor(nowMs),
+    peerId,
+    request: digest,
+    chainPem: certificate.chainPem,
+    firstOfRole,
+  };
+  if (!(await desk.tokens.claim(token.id, claim))) throw used();
+  const replaced =
+    holder === undefined ? undefined : await putOut(desk.authority, desk.roster, holder, REPLACED, nowMs);
+  const change = joined(replaced?.change, desk.roster.add(certificate));
+  await desk.roster.save();
+  return { certificate, firstOfRole, change };
+}
+
+function provedPeer(request: JoinRequest, exporter: Uint8Array): PeerId {
+  const peerId = peerIdOf(request.publicKey);
+  if (verify(peerId, JOIN_DOMAIN, joinStatement(request, exporter), request.signature)) return peerId;
+  throw refused(
+    'join-forged',
+    'The joiner does not hold the node key that it shows.',
+    'Run "bornemisza join" again.',
+  );
+}
+
+/** The answer was lost, or its receiver died with it: the same joiner gets the same again, everybody else nothing. */
+async function repeated(desk: Desk, claim: Claim, peerId: PeerId, request: string): Promise<Admission> {
+  if (claim.peerId !== peerId || claim.request !== request) throw used();
+  const change = desk.roster.present(claim.chainPem, peerId);
+  await desk.roster.save();
+  const certificate = desk.roster.get(peerId);
+  if (certificate === undefined) throw used();
+  return { certificate, firstOfRole: claim.firstOfRole, change };
+}
+
+function checkedNames(desk: Desk, request: JoinRequest, { token, remoteAddress }: Arrival) {
+  const host = parseHost(request.host);
+  const role = parseRole(request.role);
+  const address = parseAddress(request.address);
+  if (role !== token.role) {
+    const message = `The token is for role ${token.role}, not for role ${role}.`;
+    throw refused('role-mismatch', message, `Create a token with --role ${role}.`);
+  }
+  if (!inNetwork(address, desk.privateNetwork)) {
+    const message = `${address} is not in the private network ${desk.privateNetwork}.`;
+    throw refused(
+      'address-outside-network',
+      message,
+      'Give the address of the private device with --private-address.',
+    );
+  }
+  if (address !== remoteAddress) {
+    const message = `The joiner says ${address} but comes from ${remoteAddress}.`;
+    throw refused(
+      'address-not-yours',
+      message,
+      'Give the address of the private device with --private-address.',
+    );
+  }
+  return { host, role, address };
+}
+
+/** @returns the holder of the name that no longer lives, if there is one: it is put out when this one comes in */
+function checkedAgainstRoster(
+  desk: Desk,
+  names: Pick<NodeCertificate, 'peerId' | 'host' | 'role' | 'address'>,
+): NodeCertificate | undefined {
+  const { roster } = desk;
+  const name = memberName(names.host, names.role);
+  const known = roster.get(names.peerId);
+  if (roster.isRevoked(names.peerId)) {
+    throw refused('peer-revoked', 'A node with this key was removed from the cluster.', RESET);
+  }
+  if (known !== undefined && known.name !== name) {
+    throw refused('peer-known', `A node with this key is a member already, as ${known.name}.`, RESET);
+  }
+  const neighbour = roster
+    .members()
+    .find(
+      (member) =>
+        member.address === names.address && member.host !== names.host && desk.isAlive(member.peerId),
+    );
+  if (neighbour !== undefined) {
+    const next = 'Give each machine an address of its own.';
+    throw refused(
+      'address-taken',
+      `${names.address} is the address of ${neighbour.name}, which is alive.`,
+      next,
+    );
+  }
+  const holder = roster
+    .members()
+    .findLast((member) => member.name === name && member.peerId !== names.peerId);
+  if (holder !== undefined && desk.isAlive(holder.peerId)) {
+    const next = `Give another --host, or stop that node and "bornemisza remove ${name}".`;
+    throw refused('name-taken', `${name} is a member and alive.`, next);
+  }
+  if (holder === undefined && known === undefined && roster.members().length >= MEMBERS) {
+    const next = 'Remove members that are gone for good: "bornemisza remove NODE".';
+    throw refused('roster-full', `The cluster has ${MEMBERS} members, which is the most.`, next);
+  }
+  return holder;
+}
+
+/** Nobody else who was admitted and not removed holds the role: this one makes the role's secrets. */
+function isFirst(roster: Roster, { role, peerId }: NodeCertificate): boolean {
+  return !roster.members().some((member) => member.role === role && member.peerId !== peerId);
+}
+
+function joined(first: RosterChange | undefined, second: RosterChange): RosterChange {
+  if (first === undefined) return second;
+  return {
+    admitted: [...first.admitted, ...second.admitted],
+    renewed: [...first.renewed, ...second.renewed],
+    revoked: [...first.revoked, ...second.revoked],
+    refused: [...first.refused, ...second.refused],
+    changed: first.changed || second.changed,
+    roots: first.roots || second.roots,
+  };
+}
+
+const REPLACED = 'another machine was admitted under the name';
+const FRESH = 'Create a fresh one with "bornemisza token create" and join with that.';
+const RESET = 'Run "bornemisza join --reset -", which makes a new key, with a fresh token.';
+
+function used(): IdentityError {
+  return refused('token-used', 'The token was used by another node.', FRESH);
+}
+
+function refused(code: string, message: string, next: string): IdentityError {
+  return new IdentityError({ code, message, next });
+}

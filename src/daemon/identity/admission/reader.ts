@@ -1,0 +1,61 @@
+import type { TLSSocket } from 'node:tls';
+import { IdentityError } from '../errors.ts';
+
+/** Reads frames from a socket, never holding more than `limit` bytes of all that the other side ever sends. */
+export class BoundedReader {
+  readonly #socket: TLSSocket;
+  readonly #limit: number;
+  #chunks: Buffer[] = [];
+  #held = 0;
+  #received = 0;
+  #ended: Error | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(socket: TLSSocket, limit: number) {
+    this.#socket = socket;
+    this.#limit = limit;
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.once('end', () => this.#end());
+    socket.once('close', () => this.#end());
+    socket.on('error', (error) => this.#end(error));
+  }
+
+  #take(chunk: Buffer): void {
+    this.#received += chunk.length;
+    if (this.#received > this.#limit) {
+      this.#socket.destroy();
+      this.#end();
+      return;
+    }
+    // Joined only when something is read: a sender of single bytes must not make us copy all of them each time.
+    this.#chunks.push(chunk);
+    this.#held += chunk.length;
+    this.#wake?.();
+  }
+
+  #end(cause?: Error): void {
+    this.#ended ??= new IdentityError({
+      code: 'admission-closed',
+      message: 'The connection ended before everything was said.',
+      next: 'Try again.',
+      retry: true,
+      ...(cause === undefined ? {} : { cause }),
+    });
+    this.#wake?.();
+  }
+
+  /** Waits for exactly so many bytes. @throws IdentityError `admission-closed` */
+  async read(bytes: number): Promise<Buffer> {
+    while (this.#held < bytes) {
+      if (this.#ended !== undefined) throw this.#ended;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#wake = undefined;
+    }
+    const all = Buffer.concat(this.#chunks);
+    this.#chunks = [all.subarray(bytes)];
+    this.#held -= bytes;
+    return all.subarray(0, bytes);
+  }
+}

@@ -1,0 +1,187 @@
+import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { join } from 'node:path';
+import type { PeerId } from '../../membership/types.ts';
+import {
+  buildIntermediate,
+  buildNodeCertificate,
+  createTlsKey,
+  keyPem,
+  type NodeNames,
+  publicPem,
+} from '../keys/certificates.ts';
+import {
+  type AuthorityCertificate,
+  certificatesIn,
+  type NodeCertificate,
+  type Trust,
+  verifyChain,
+} from '../keys/chain.ts';
+import { IdentityError, shown } from '../errors.ts';
+import type { Root } from './recovery.ts';
+import { signRevocation } from '../roster/revocation.ts';
+import type { Roster } from '../roster/roster.ts';
+import { verifySigningRequest } from '../keys/signing-request.ts';
+import { createDirectory, FILES, ownerOf, readDecoded, writeStateFile } from '../state.ts';
+
+export const AUTHORITY_FILES = {
+  key: 'intermediate.key',
+  certificate: 'intermediate.pem',
+  bundle: 'recovery.bundle',
+  tokens: 'tokens',
+  /** A change of the root that the command signed and the daemon has not taken up yet. */
+  rootChange: 'root-change.json',
+} as const;
+
+/** The node that may sign: certificates for joiners, renewals, revocations. Holds an intermediate, never the root. */
+export class Authority {
+  #certificate: AuthorityCertificate;
+  readonly #key: KeyObject;
+  readonly #trust: Trust;
+
+  constructor(certificate: AuthorityCertificate, key: KeyObject, trust: Trust) {
+    this.#certificate = certificate;
+    this.#key = key;
+    this.#trust = trust;
+  }
+
+  get certificate(): AuthorityCertificate {
+    return this.#certificate;
+  }
+
+  /** The same key under another root. */
+  hangOn(certificate: AuthorityCertificate): void {
+    this.#certificate = certificate;
+  }
+
+  get peerId(): PeerId {
+    return this.certificate.peerId;
+  }
+
+  /**
+   * Signs a node's first certificate. The caller has proved the PeerId and decided that the node may come in; here the
+   * request must fit what was decided.
+   *
+   * @throws IdentityError `request-malformed`, `request-key-weak`, `request-other-name`
+   */
+  async issue(
+    facts: Omit<NodeNames, 'cluster'> & { readonly csrPem: string },
+    nowMs: number,
+  ): Promise<NodeCertificate> {
+    const { csrPem, ...names } = facts;
+    const request = verifySigningRequest(csrPem);
+    if (request.commonName !== names.host || request.unit !== names.role) {
+      throw new IdentityError({
+        code: 'request-other-name',
+        message: `The signing request is for ${shown(`${request.commonName}/${request.unit}`)}, not for ${names.host}/${names.role}.`,
+        next: 'Join with the role of the token and the name of this host.',
+      });
+    }
+    return this.#sign({ ...names, spkiPem: request.spkiPem }, nowMs);
+  }
+
+  async #sign(facts: Omit<NodeNames, 'cluster'> & { readonly spkiPem: string }, nowMs: number) {
+    const issuer = { certificatePem: this.certificate.pem, key: this.#key };
+    const pem = await buildNodeCertificate(issuer, { ...facts, cluster: this.#trust.cluster }, nowMs);
+    // What leaves this house is read as every other node will read it.
+    return verifyChain(pem + this.certificate.pem, this.#trust, nowMs);
+  }
+
+  /** A certificate for the same member and the same TLS key, in place of one by an authority that was removed. */
+  signAnew(current: NodeCertificate, nowMs: number): Promise<NodeCertificate> {
+    const [leaf] = certificatesIn(current.chainPem);
+    if (leaf === undefined) throw new TypeError('a verified chain has a leaf');
+    const { host, role, address, peerId, admittedAtMs } = current;
+    return this.#sign(
+      { host, role, address, peerId, admittedAtMs, spkiPem: publicPem(leaf.publicKey) },
+      nowMs,
+    );
+  }
+
+  /** A new certificate for the same member, expired or not. The caller has proved the PeerId, e.g. by its connection. */
+  renew(current: NodeCertificate, csrPem: string, nowMs: number): Promise<NodeCertificate> {
+    const { host, role, address, peerId, admittedAtMs } = current;
+    return this.issue({ host, role, address, peerId, admittedAtMs, csrPem }, nowMs);
+  }
+
+  /** @returns the signed revocation, for `Roster.addRevocation` here and everywhere */
+  revoke(
+    member: {
+      readonly peerId: PeerId;
+      readonly name: string;
+      readonly address: string;
+      readonly serials: readonly string[];
+    },
+    reason: string,
+    nowMs: number,
+  ): Promise<Uint8Array> {
+    const { peerId, name, address } = member;
+    const facts = {
+      cluster: this.#trust.cluster,
+      peerId,
+      name,
+      address,
+      serials: [...member.serials],
+      reason,
+      revokedAtMs: nowMs,
+    };
+    return signRevocation(facts, this.certificate, this.#key);
+  }
+}
+
+/** A fresh intermediate for a node that holds the opened root in its hands: the first one, a further one, after a loss. */
+export async function createAuthority(
+  root: Root,
+  peerId: PeerId,
+  nowMs: number,
+): Promise<{ readonly keyPem: string; readonly certificatePem: string }> {
+  const key = await createTlsKey();
+  const facts = { cluster: root.cluster, peerId, spkiPem: publicPem(key) };
+  return { keyPem: keyPem(key), certificatePem: await buildIntermediate(root, facts, nowMs) };
+}
+
+/** Writes what makes a node an authority. The certificate comes last: without it there is none. */
+export async function installAuthority(
+  stateDir: string,
+  files: { readonly keyPem: string; readonly certificatePem: string; readonly bundle?: string },
+): Promise<void> {
+  const directory = join(stateDir, FILES.authority);
+  const owner = await ownerOf(stateDir);
+  await createDirectory(directory, owner);
+  await createDirectory(join(directory, AUTHORITY_FILES.tokens), owner);
+  if (files.bundle !== undefined) await writeStateFile(join(directory, AUTHORITY_FILES.bundle), files.bundle);
+  await writeStateFile(join(directory, AUTHORITY_FILES.key), files.keyPem);
+  await writeStateFile(join(directory, AUTHORITY_FILES.certificate), files.certificatePem);
+}
+
+/** @returns undefined when this node is none. @throws IdentityError `state-file-damaged` and the like */
+export async function loadAuthority(
+  stateDir: string,
+  trust: Trust,
+  roster: Roster,
+  peerId: PeerId,
+): Promise<Authority | undefined> {
+  const directory = join(stateDir, FILES.authority);
+  let certificate: AuthorityCertificate;
+  try {
+    certificate = await readDecoded(join(directory, AUTHORITY_FILES.certificate), (pem) =>
+      authorityIn(pem, roster, peerId),
+    );
+  } catch (error) {
+    if (error instanceof IdentityError && error.code === 'state-file-missing') return undefined;
+    throw error;
+  }
+  const key = await readDecoded(join(directory, AUTHORITY_FILES.key), (pem) => {
+    const read = createPrivateKey(pem);
+    if (!certificate.x509.checkPrivateKey(read)) throw new Error('the key is not that of the certificate');
+    return read;
+  });
+  return new Authority(certificate, key, trust);
+}
+
+function authorityIn(pem: string, roster: Roster, peerId: PeerId): AuthorityCertificate {
+  const [x509, ...more] = certificatesIn(pem);
+  if (x509 === undefined || more.length > 0) throw new Error('one certificate belongs here');
+  const certificate = roster.authorityOf(x509.raw);
+  if (certificate.peerId !== peerId) throw new Error('the certificate is of another node');
+  return certificate;
+}

@@ -1,0 +1,43 @@
+import type { PeerId } from '../../membership/types.ts';
+import type { Authority } from '../root/authority.ts';
+import type { NodeCertificate } from '../keys/chain.ts';
+import type { Roster, RosterChange } from './roster.ts';
+
+/**
+ * Puts a member out for good: signs, and adds to the roster here. Where the member is an authority, all that it signed
+ * is void from now on, so this authority signs anew what shall stand: the certificates of the others, with the names and
+ * keys that they have, and the revocations. Who came in through the removed one and was not heard of here is out.
+ *
+ * @returns the revocation, as it travels, and what changed; saving and telling the others are the caller's
+ */
+export async function putOut(
+  authority: Authority,
+  roster: Roster,
+  member: NodeCertificate,
+  reason: string,
+  nowMs: number,
+): Promise<{ readonly bytes: Uint8Array; readonly change: RosterChange }> {
+  const serials = roster.serialsOf(member.peerId);
+  const bytes = await authority.revoke({ ...member, serials }, reason, Math.floor(nowMs));
+  const anew = await signedAnew(authority, roster, member.peerId, nowMs);
+  return { bytes, change: roster.take([bytes, ...anew.revocations], anew.certificates) };
+}
+
+async function signedAnew(authority: Authority, roster: Roster, removed: PeerId, nowMs: number) {
+  const certificates: NodeCertificate[] = [];
+  for (const member of roster.members()) {
+    if (member.peerId !== removed && member.issuer === removed)
+      certificates.push(await authority.signAnew(member, nowMs));
+  }
+  const revocations: Uint8Array[] = [];
+  for (const { by, peerId, name, address, serials, reason } of roster.revocations()) {
+    if (by.peerId !== removed) continue;
+    const words = reason.endsWith(ANEW) ? reason : `${reason}${ANEW}`;
+    revocations.push(await authority.revoke({ peerId, name, address, serials }, words, Math.floor(nowMs)));
+  }
+  return { certificates, revocations };
+}
+
+/** Why an authority takes back the certificate of a node that left: its operator trusted it until then. */
+export const LEFT = 'left by its own word';
+const ANEW = ' (signed anew)';

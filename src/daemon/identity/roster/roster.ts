@@ -1,0 +1,628 @@
+import { createHash, type X509Certificate } from 'node:crypto';
+import { dirname, join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import type { PeerId } from '../../membership/types.ts';
+import {
+  type AuthorityCertificate,
+  certificatesIn,
+  issuedBy,
+  newestRoot,
+  type NodeCertificate,
+  parsed,
+  type RootCertificate,
+  type Trust,
+  verifyAuthority,
+  verifyChain,
+  verifyLeaf,
+} from '../keys/chain.ts';
+import { fingerprintOf } from '../keys/certificates.ts';
+import { IdentityError } from '../errors.ts';
+import { type Revocation, verifyRevocation, verifySigned } from './revocation.ts';
+import { decodeRoster, encodeRoster, type RosterItems } from './roster-encoding.ts';
+import { damaged, FILES, readStateFile, writeStateFile } from '../state.ts';
+import {
+  RootLine,
+  type SignedSuccession,
+  type Succession,
+  successionId,
+  verifySuccession,
+} from '../root/succession.ts';
+
+/**
+ * Everybody who was admitted, and everybody who was put out. Each item proves itself by its signature, so it does not
+ * matter from whom it came: file, peer and joiner's answer go through the same checks. Two rosters with the same items
+ * are equal, in whatever order they came.
+ *
+ * What an authority signed that was put out itself counts no longer, whenever it was signed: who holds its key writes
+ * any date. So it is neither taken nor kept; who put it out has signed anew what shall stand (removal.ts).
+ *
+ * Where another root follows (rotation.ts), each authority has a certificate under either, over one key: so what it signed
+ * stands under both, and only the certificate of the authority beside it is another one.
+ */
+
+/** The largest cluster that the product is for. */
+export const MEMBERS = 500;
+/** Four times over all members replaced. A full roster is then still under 4 MiB. */
+export const REVOCATIONS = 2000;
+/** Under one root: one authority for every sixteen members. */
+const AUTHORITIES = 32;
+/** Rival successions that are told to people: two would do. */
+const RIVALS = 4;
+const ITEM_BYTES = 8;
+/** Verifying takes 0.3 ms each: the loop gets its turn after 5 ms. */
+const PER_TURN = 16;
+/** Serials of one PeerId that renewal has replaced and that may still be valid. */
+const OLDER_SERIALS = 8;
+
+/** What an addition changed. `changed` says that the roster should be saved and told to others. */
+export interface RosterChange {
+  readonly admitted: NodeCertificate[];
+  readonly renewed: NodeCertificate[];
+  readonly revoked: PeerId[];
+  /** Items that were not taken, one by one; the others were. */
+  readonly refused: { readonly code: string; readonly detail: string }[];
+  readonly changed: boolean;
+  /** Other roots are believed in than before. */
+  readonly roots: boolean;
+}
+
+interface Entry {
+  readonly id: string;
+  readonly certificate: NodeCertificate;
+  /** DER, so that an export need not parse anything. */
+  readonly leaf: Buffer;
+  readonly issuer: Buffer;
+}
+
+export class Roster {
+  readonly #trust: Trust;
+  readonly #path: string;
+  readonly #entries = new Map<PeerId, Entry>();
+  /** Ids of the certificates in `#entries`. */
+  readonly #held = new Set<string>();
+  readonly #revocations = new Map<string, Revocation>();
+  /** Serials by PeerId, whether revoked or not: grows by one per renewal, bounded per PeerId. */
+  readonly #serials = new Map<PeerId, readonly string[]>();
+  readonly #revoked = new Set<PeerId>();
+  /** Of members: the certificate by an authority that is out now. Only while this process lives: they change it at once. */
+  readonly #good = new Map<PeerId, string>();
+  readonly #authorities = new Map<string, AuthorityCertificate>();
+  readonly #line: RootLine;
+  readonly #rivals = new Set<string>();
+  /** What lies in the file of roots. */
+  #rootsKept: string;
+  #saving: Promise<void> = Promise.resolve();
+
+  /**
+   * @param trust changed here, and only here, where another root follows
+   * @param path where `save` writes, and the roots beside it; nothing is read here
+   */
+  constructor(trust: Trust, path: string) {
+    this.#trust = trust;
+    this.#path = path;
+    this.#line = new RootLine(trust);
+    this.#rootsKept = rootsPem(trust);
+  }
+
+  /** The gate. An expired certificate is enough to connect: the node comes to renew it. */
+  admits(peerId: PeerId): boolean {
+    return this.#entries.has(peerId);
+  }
+
+  isRevoked(peerId: PeerId): boolean {
+    return this.#revoked.has(peerId);
+  }
+
+  get(peerId: PeerId): NodeCertificate | undefined {
+    return this.#entries.get(peerId)?.certificate;
+  }
+
+  /** The member with this HOST/ROLE; of two, the one admitted last. */
+  byName(name: string): NodeCertificate | undefined {
+    return this.members().findLast((member) => member.name === name);
+  }
+
+  /** Everybody not revoked, in order of admission: the place in this list is the rank. */
+  members(): NodeCertificate[] {
+    return [...this.#entries.values()].map((entry) => entry.certificate).sort(byAdmission);
+  }
+
+  /** Authorities that were put out: nothing that they signed counts. */
+  revokedAuthorities(): PeerId[] {
+    const peers = [...this.#authorities.values()].map((authority) => authority.peerId);
+    return [...new Set(peers)].filter((peerId) => this.#revoked.has(peerId)).sort();
+  }
+
+  /** Authorities that are members. Those put out are not among them. */
+  authorities(): PeerId[] {
+    const peers = [...this.#authorities.values()].map((authority) => authority.peerId);
+    return [...new Set(peers)].filter((peerId) => this.admits(peerId)).sort();
+  }
+
+  /** Of all authorities, members or not, under each root that is believed in. */
+  authorityCertificates(): AuthorityCertificate[] {
+    return [...this.#authorities.values()];
+  }
+
+  /** All changes of the root that are known, the oldest first. */
+  successions(): readonly Succession[] {
+    return this.#line.successions;
+  }
+
+  /** The change of the root that has begun and not ended. */
+  get rootChange(): Succession | undefined {
+    return this.#line.underWay;
+  }
+
+  /** What was refused because two roots claim to follow the same one, in words. */
+  rivals(): readonly string[] {
+    return [...this.#rivals];
+  }
+
+  revocations(): Revocation[] {
+    return [...this.#revocations.values()].sort(
+      (a, b) => a.revokedAtMs - b.revokedAtMs || compare(a.id, b.id),
+    );
+  }
+
+  /** For HAProxy's list, sorted. */
+  revokedSerials(): string[] {
+    const listed = [...this.#revocations.values()].flatMap((revocation) => revocation.serials);
+    const known = [...this.#revoked].flatMap((peerId) => this.#serials.get(peerId) ?? []);
+    return [...new Set([...listed, ...known])].sort();
+  }
+
+  /**
+   * SHA-256, in upper-case hex, of certificates that were good when their authority was put out: of members, who show them
+   * until they have the one that was signed anew. No serials: who holds the authority's key writes any serial.
+   */
+  knownCertificates(): string[] {
+    return [...this.#good]
+      .filter(([peerId]) => this.#entries.has(peerId))
+      .map(([, fingerprint]) => fingerprint);
+  }
+
+  /** All serials of a PeerId that this node has seen, the newest last: what a revocation must name. */
+  serialsOf(peerId: PeerId): readonly string[] {
+    return this.#serials.get(peerId) ?? [];
+  }
+
+  /**
+   * Takes the certificate that a peer shows for itself.
+   *
+   * @throws IdentityError `certificate-other-peer`, `peer-revoked`, `roster-full`, `certificate-*`
+   */
+  present(shownPem: string, fromPeerId: PeerId): RosterChange {
+    const chainPem = this.standing(shownPem);
+    const certificate = verifyChain(chainPem, this.#trust, 'any-time');
+    if (certificate.peerId !== fromPeerId) {
+      throw new IdentityError({
+        code: 'certificate-other-peer',
+        message: `${fromPeerId} showed the certificate of ${certificate.peerId}.`,
+        next: 'Nothing was changed; if this repeats, look at the machine behind that address.',
+      });
+    }
+    const change = newChange();
+    this.#rememberAuthority(authorityBeside(chainPem, this.#trust), change);
+    this.#addCertificate(certificate, change);
+    return change;
+  }
+
+  /**
+   * Takes what this node's own authority has signed at once: revocations, and certificates in place of those that the
+   * revocations make void. @throws IdentityError as {@link present} and {@link addRevocation}
+   */
+  take(revocations: readonly Uint8Array[], certificates: readonly NodeCertificate[]): RosterChange {
+    const change = newChange();
+    for (const revocation of revocations.map((bytes) => verifyRevocation(bytes, this.#trust))) {
+      this.#rememberAuthority(revocation.by, change);
+      this.#addRevocation(revocation, change);
+    }
+    for (const certificate of certificates) this.#addCertificate(certificate, change);
+    this.#dropVoid(change);
+    return change;
+  }
+
+  /** Takes a certificate that this node's own authority has signed. @throws as {@link present} */
+  add(certificate: NodeCertificate): RosterChange {
+    return this.present(certificate.chainPem, certificate.peerId);
+  }
+
+  /** The same chain with the certificate that its authority has under `root`; undefined where it has none. */
+  hungOn(chainPem: string, root: RootCertificate): string | undefined {
+    const [leaf, intermediate] = certificatesIn(chainPem);
+    if (leaf === undefined || intermediate === undefined) return undefined;
+    const authority = this.authorityUnder(root, intermediate);
+    return authority === undefined ? undefined : leaf.toString() + authority.pem;
+  }
+
+  /** A chain as it can be verified today, whatever root it hung on when it was made. */
+  standing(chainPem: string): string {
+    const [, intermediate] = certificatesIn(chainPem);
+    const trusted = intermediate === undefined || this.#isTrusted(intermediate);
+    return trusted ? chainPem : (this.hungOn(chainPem, newestRoot(this.#trust)) ?? chainPem);
+  }
+
+  /** Makes an authority known that has signed nothing yet. @throws IdentityError `certificate-*` */
+  addAuthority(certificatePem: string): RosterChange {
+    const [x509] = certificatesIn(certificatePem);
+    if (x509 === undefined) return newChange();
+    const change = newChange();
+    this.#rememberAuthority(verifyAuthority(x509, this.#trust, 'any-time'), change);
+    return change;
+  }
+
+  /** @throws IdentityError `revocation-malformed`, `revocation-forged`, `certificate-*` */
+  addRevocation(bytes: Uint8Array): RosterChange {
+    return this.take([bytes], []);
+  }
+
+  /** Hex; equal digests mean equal rosters. */
+  digest(): string {
+    return createHash('sha256').update(this.ids()).digest('hex');
+  }
+
+  /** 8 bytes per item, sorted: an authority, a certificate, a revocation or a succession. */
+  ids(): Uint8Array {
+    const successions = this.#line.successions.map(successionId);
+    const items = [...this.#authorities.keys(), ...this.#held, ...this.#revocations.keys(), ...successions];
+    return Buffer.from(items.sort().join(''), 'hex');
+  }
+
+  exportAll(): Uint8Array {
+    return this.exportMissing(new Uint8Array());
+  }
+
+  /** Everything that the owner of `theirIds` lacks; malformed ids count as none. */
+  exportMissing(theirIds: Uint8Array): Uint8Array {
+    const theirs = new Set<string>();
+    for (let at = 0; at + ITEM_BYTES <= theirIds.length; at += ITEM_BYTES) {
+      theirs.add(Buffer.from(theirIds.subarray(at, at + ITEM_BYTES)).toString('hex'));
+    }
+    const lacks = ({ id }: { readonly id: string }) => !theirs.has(id);
+    const authorities = [...this.#authorities].map(([id, authority]) => ({ id, authority }));
+    return encodeRoster({
+      cluster: this.#trust.cluster,
+      authorities: authorities.filter(lacks).map(({ authority }) => authority.x509.raw),
+      certificates: [...this.#entries.values()].filter(lacks),
+      revocations: [...this.#revocations.values()]
+        .filter(lacks)
+        .map(({ payload, signature, by }) => ({ payload, signature, issuer: by.x509.raw })),
+      successions: this.#line.successions
+        .filter((each) => lacks({ id: successionId(each) }))
+        .map(({ signed }) => signed),
+    });
+  }
+
+  /**
+   * Takes what a peer or a file exports. Each item is verified; those that fail are refused and reported, the others
+   * taken. Gives the loop its turn in between.
+   *
+   * @throws IdentityError `roster-malformed` when the bytes are no roster of this cluster at all; nothing changed then
+   */
+  async merge(bytes: Uint8Array): Promise<RosterChange> {
+    const items = decodeRoster(bytes);
+    if (items.cluster !== this.#trust.cluster) throw otherCluster(items.cluster);
+    const change = newChange();
+    let count = 0;
+    for (const step of this.#steps(items, change)) {
+      attempt(change, step);
+      count += 1;
+      if (count % PER_TURN === 0) await setImmediate();
+    }
+    this.#dropVoid(change);
+    return change;
+  }
+
+  /** Roots before what hangs on them; revocations before members: so none of them that is out shows up for a moment. */
+  *#steps(items: RosterItems, change: Change): Generator<() => void> {
+    const { authorities, revocations, certificates, successions } = items;
+    yield () => this.#follow(successions, change);
+    for (const raw of authorities) {
+      yield () => this.#rememberAuthority(this.authorityOf(raw), change);
+    }
+    for (const { payload, signature, issuer } of revocations) {
+      yield () => {
+        const by = this.authorityOf(issuer);
+        this.#rememberAuthority(by, change);
+        this.#addRevocation(verifySigned(payload, signature, by, this.#trust), change);
+      };
+    }
+    for (const { leaf, issuer } of certificates) {
+      yield () => {
+        if (this.#held.has(idOf('certificate', leaf))) return;
+        const by = this.authorityOf(issuer);
+        this.#rememberAuthority(by, change);
+        this.#addCertificate(verifyLeaf(parsed(leaf), by, this.#trust.cluster, 'any-time'), change);
+      };
+    }
+  }
+
+  /** Writes the roster, and keeps the generation before it. Calls in quick succession write one after the other. */
+  save(): Promise<void> {
+    const write = async () => {
+      const older = Object.fromEntries(this.#serials);
+      const items = Buffer.from(this.exportAll()).toString('base64');
+      const roots = rootsPem(this.#trust);
+      await writeStateFile(this.#path, JSON.stringify({ version: 1, items, serials: older }), true);
+      if (roots === this.#rootsKept) return;
+      // After the roster: a run that ends in between finds in it how the one root follows from the other.
+      await writeStateFile(join(dirname(this.#path), FILES.roots), roots);
+      this.#rootsKept = roots;
+    };
+    const saved = this.#saving.then(write, write);
+    this.#saving = saved.catch(() => undefined);
+    return saved;
+  }
+
+  /**
+   * Fills an empty roster from its file or, when that is missing or damaged, from the generation before.
+   *
+   * @returns what a person should know about how it went
+   * @throws IdentityError `state-file-damaged` when neither can be read
+   */
+  async load(): Promise<{ readonly usedPrevious: boolean; readonly refused: RosterChange['refused'] }> {
+    try {
+      return { usedPrevious: false, refused: await this.#loadFrom(this.#path) };
+    } catch (error) {
+      if (!(error instanceof IdentityError) || error.code === 'state-permissions') throw error;
+      const refused = await this.#loadFrom(`${this.#path}.previous`).catch(() => undefined);
+      if (refused === undefined) throw error;
+      return { usedPrevious: true, refused };
+    }
+  }
+
+  async #loadFrom(path: string): Promise<RosterChange['refused']> {
+    const file = decodeFile(path, await readStateFile(path));
+    const change = await this.merge(Buffer.from(file.items, 'base64')).catch(() => {
+      throw damaged(path);
+    });
+    for (const [peerId, serials] of file.serials) this.#noteSerials(peerId, serials);
+    return change.refused;
+  }
+
+  /**
+   * An authority's certificate under a root that is ended stands for the one that it has now.
+   *
+   * @throws IdentityError `certificate-*`
+   */
+  authorityOf(raw: Uint8Array): AuthorityCertificate {
+    const known = this.#authorities.get(idOf('authority', raw));
+    if (known !== undefined) return known;
+    const x509 = parsed(raw);
+    const now = this.#isTrusted(x509) ? undefined : this.authorityUnder(newestRoot(this.#trust), x509);
+    return now ?? verifyAuthority(x509, this.#trust, 'any-time');
+  }
+
+  #isTrusted(authority: X509Certificate): boolean {
+    return this.#trust.roots.some((root) => issuedBy(authority, root.x509));
+  }
+
+  /** What the same authority, with the same key, has under a root. */
+  authorityUnder(root: RootCertificate, authority: X509Certificate): AuthorityCertificate | undefined {
+    return [...this.#authorities.values()].find(
+      ({ x509 }) =>
+        x509.subject === authority.subject &&
+        x509.publicKey.equals(authority.publicKey) &&
+        issuedBy(x509, root.x509),
+    );
+  }
+
+  #follow(signed: readonly SignedSuccession[], change: Change): void {
+    const words: Succession[] = [];
+    for (const each of signed)
+      attempt(change, () => void words.push(verifySuccession(each, this.#trust.cluster)));
+    const before = rootsPem(this.#trust);
+    const { changed, refused } = this.#line.take(words);
+    for (const { code, message } of refused) {
+      change.refused.push({ code, detail: message });
+      if (code === 'succession-rival' && this.#rivals.size < RIVALS) this.#rivals.add(message);
+    }
+    if (changed) change.changed = true;
+    if (rootsPem(this.#trust) !== before) change.roots = true;
+  }
+
+  /** What hangs on a root that is ended is hung on the newest. What has no authority there is out. */
+  #hangAnew(change: Change): void {
+    for (const [id, { x509 }] of this.#authorities) if (!this.#isTrusted(x509)) this.#authorities.delete(id);
+    const root = newestRoot(this.#trust);
+    for (const [peerId, { leaf, issuer }] of this.#entries) {
+      const held = parsed(issuer);
+      if (this.#isTrusted(held)) continue;
+      const by = this.authorityUnder(root, held);
+      if (by === undefined) {
+        this.#release(peerId);
+        change.revoked.push(peerId);
+      } else this.#hold(verifyLeaf(parsed(leaf), by, this.#trust.cluster, 'any-time'));
+    }
+    for (const [id, revocation] of this.#revocations) {
+      if (this.#isTrusted(revocation.by.x509)) continue;
+      const by = this.authorityUnder(root, revocation.by.x509);
+      if (by === undefined) this.#revocations.delete(id);
+      else this.#revocations.set(id, { ...revocation, by });
+    }
+  }
+
+  #rememberAuthority(authority: AuthorityCertificate, change: Change): void {
+    const id = idOf('authority', authority.x509.raw);
+    if (this.#authorities.has(id)) return;
+    const beside = [...this.#authorities.values()].filter(
+      ({ x509 }) => x509.issuer === authority.x509.issuer,
+    );
+    if (beside.length >= AUTHORITIES) throw full('authorities', AUTHORITIES);
+    this.#authorities.set(id, authority);
+    change.changed = true;
+  }
+
+  #addCertificate(certificate: NodeCertificate, change: Change): void {
+    const { peerId } = certificate;
+    if (this.#revoked.has(peerId)) {
+      this.#noteSerials(peerId, [certificate.serialHex]);
+      throw peerRevoked(certificate);
+    }
+    if (this.#revoked.has(certificate.issuer)) throw signedByRemoved(certificate.issuer);
+    const before = this.#entries.get(peerId)?.certificate;
+    if (before === undefined && this.#entries.size >= MEMBERS) throw full('members', MEMBERS);
+    this.#noteSerials(peerId, [certificate.serialHex]);
+    const stands = before !== undefined && !this.#revoked.has(before.issuer);
+    if (stands && !isNewer(certificate, before)) return;
+    const replaced = stands ? undefined : this.#entries.get(peerId);
+    if (replaced !== undefined) this.#good.set(peerId, fingerprintOf(replaced.leaf).toUpperCase());
+    this.#hold(certificate);
+    change.changed = true;
+    (before === undefined ? change.admitted : change.renewed).push(certificate);
+  }
+
+  #addRevocation(revocation: Revocation, change: Change): void {
+    const { id, peerId } = revocation;
+    if (this.#revocations.has(id)) return;
+    if (this.#revoked.has(revocation.by.peerId)) throw signedByRemoved(revocation.by.peerId);
+    if (this.#revocations.size >= REVOCATIONS) throw full('revocations', REVOCATIONS);
+    this.#revocations.set(id, revocation);
+    change.changed = true;
+    if (this.#revoked.has(peerId)) return;
+    this.#revoked.add(peerId);
+    this.#release(peerId);
+    change.revoked.push(peerId);
+  }
+
+  /** Last of all, when what replaces it is there: so nobody who stays is out for a moment, and nobody out is in. */
+  #dropVoid(change: Change): void {
+    if (change.roots) this.#hangAnew(change);
+    for (const [id, { by, peerId }] of this.#revocations) {
+      if (this.#revoked.has(by.peerId) && by.peerId !== peerId) this.#revocations.delete(id);
+    }
+    const stillOut = new Set([...this.#revocations.values()].map(({ peerId }) => peerId));
+    for (const peerId of this.#revoked) if (!stillOut.has(peerId)) this.#revoked.delete(peerId);
+    for (const [peerId, { certificate }] of this.#entries) {
+      if (!this.#revoked.has(certificate.issuer)) continue;
+      this.#release(peerId);
+      change.revoked.push(peerId);
+    }
+  }
+
+  #hold(certificate: NodeCertificate): void {
+    this.#release(certificate.peerId);
+    const [leaf, issuer] = certificatesIn(certificate.chainPem).map((x509) => x509.raw);
+    if (leaf === undefined || issuer === undefined)
+      throw new TypeError('a verified chain has two certificates');
+    const id = idOf('certificate', leaf);
+    this.#entries.set(certificate.peerId, { id, certificate, leaf, issuer });
+    this.#held.add(id);
+  }
+
+  #release(peerId: PeerId): void {
+    const entry = this.#entries.get(peerId);
+    if (entry === undefined) return;
+    this.#held.delete(entry.id);
+    this.#entries.delete(peerId);
+  }
+
+  #noteSerials(peerId: PeerId, serials: readonly string[]): void {
+    if (!this.#serials.has(peerId) && this.#serials.size >= MEMBERS + REVOCATIONS) return;
+    const known = this.#serials.get(peerId) ?? [];
+    const all = new Set([...known, ...serials.filter((serial) => /^[0-9A-F]{2,40}$/.test(serial))]);
+    this.#serials.set(peerId, [...all].slice(-OLDER_SERIALS));
+  }
+}
+
+interface Change extends RosterChange {
+  changed: boolean;
+  roots: boolean;
+}
+
+function rootsPem({ roots }: Trust): string {
+  return roots.map(({ pem }) => pem).join('');
+}
+
+function newChange(): Change {
+  return { admitted: [], renewed: [], revoked: [], refused: [], changed: false, roots: false };
+}
+
+/** One bad item must not keep the good ones out, and never throws anything but our own error past here. */
+function attempt(change: Change, step: () => void): void {
+  try {
+    step();
+  } catch (error) {
+    if (!(error instanceof IdentityError)) throw error;
+    change.refused.push({ code: error.code, detail: error.message });
+  }
+}
+
+function idOf(kind: string, raw: Uint8Array): string {
+  return createHash('sha256')
+    .update(kind)
+    .update(raw)
+    .digest('hex')
+    .slice(0, 2 * ITEM_BYTES);
+}
+
+function authorityBeside(chainPem: string, trust: Trust): AuthorityCertificate {
+  const [, intermediate] = certificatesIn(chainPem);
+  if (intermediate !== undefined) return verifyAuthority(intermediate, trust, 'any-time');
+  throw new IdentityError({
+    code: 'certificate-malformed',
+    message: 'The chain holds no authority.',
+    next: 'Join this node again with a fresh token.',
+  });
+}
+
+/** The same on every node, so that rosters converge: the longer life, then the higher serial. */
+function isNewer(candidate: NodeCertificate, held: NodeCertificate): boolean {
+  if (candidate.notAfterMs !== held.notAfterMs) return candidate.notAfterMs > held.notAfterMs;
+  return candidate.serialHex > held.serialHex;
+}
+
+function byAdmission(a: NodeCertificate, b: NodeCertificate): number {
+  return a.admittedAtMs - b.admittedAtMs || compare(a.peerId, b.peerId);
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
+}
+
+function decodeFile(path: string, text: string): { items: string; serials: [PeerId, string[]][] } {
+  try {
+    const file: unknown = JSON.parse(text);
+    if (typeof file !== 'object' || file === null) throw damaged(path);
+    const { version, items, serials } = file as Record<string, unknown>;
+    if (version !== 1 || typeof items !== 'string' || typeof serials !== 'object') throw damaged(path);
+    const isSerials = (value: unknown) =>
+      Array.isArray(value) && value.every((serial) => typeof serial === 'string');
+    return { items, serials: Object.entries(serials ?? {}).filter(([, value]) => isSerials(value)) };
+  } catch {
+    throw damaged(path);
+  }
+}
+
+function peerRevoked(certificate: NodeCertificate): IdentityError {
+  return new IdentityError({
+    code: 'peer-revoked',
+    message: `${certificate.name} (${certificate.peerId}) was removed from the cluster.`,
+    next: 'Its machine can come back with a new key: "bornemisza join --reset -" with a fresh token.',
+  });
+}
+
+function signedByRemoved(authority: PeerId): IdentityError {
+  return new IdentityError({
+    code: 'authority-removed',
+    message: `It was signed by ${authority}, an authority that was removed from the cluster.`,
+    next: 'Join the node again with a fresh token of an authority that "bornemisza authority list" names.',
+  });
+}
+
+function full(what: string, limit: number): IdentityError {
+  return new IdentityError({
+    code: 'roster-full',
+    message: `The roster holds ${limit} ${what} already, which is the most.`,
+    next: 'Remove members that are gone for good: "bornemisza remove NODE".',
+  });
+}
+
+function otherCluster(cluster: string): IdentityError {
+  return new IdentityError({
+    code: 'roster-malformed',
+    message: `The roster is of another cluster (${cluster}).`,
+    next: 'Nothing was changed; look in the journal for the member that sent it.',
+  });
+}

@@ -1,0 +1,374 @@
+import { isDeepStrictEqual } from 'node:util';
+import { type PlannedChange, type Plugin, PluginError } from '../../plugins/contract.ts';
+import type { NewAuditEntry } from './audit.ts';
+import type { Clock } from '../clock.ts';
+import type { PluginStatus } from '../control/api.ts';
+import { jittered } from '../random.ts';
+
+/** Times in ms. */
+export interface ReconcilerOptions {
+  /** A run waits until no trigger came for this long … */
+  readonly quietMs: number;
+  /** … but never longer than this after the first, or steady churn would starve it. */
+  readonly maxQuietMs: number;
+  /** Least time between two runs of one plugin. */
+  readonly minIntervalMs: number;
+  /** A look without a reason, so that a hand-edited file heals. */
+  readonly resyncMs: number;
+  readonly backoffMinMs: number;
+  readonly backoffMaxMs: number;
+  /** A run that takes longer is aborted and counts as failed. */
+  readonly runTimeoutMs: number;
+}
+
+/**
+ * quiet: a burst of view changes is one run; 30 ms is below what a client notices. resync: architecture. backoff: a
+ * broken program is asked twice a minute. run: CouchDB's steps end within 20 s, anything longer hangs.
+ */
+export const DEFAULT_RECONCILER_OPTIONS: ReconcilerOptions = {
+  quietMs: 30,
+  maxQuietMs: 250,
+  minIntervalMs: 50,
+  resyncMs: 30_000,
+  backoffMinMs: 500,
+  backoffMaxMs: 30_000,
+  runTimeoutMs: 60_000,
+};
+
+export interface ReconcilerDependencies {
+  readonly clock: Clock;
+  readonly audit: (entry: NewAuditEntry) => void;
+  /** Names (HOST/ROLE) that a text is about, so that `explain` finds the entry. */
+  readonly subjectsOf?: (texts: readonly string[]) => string[];
+  readonly random?: () => number;
+}
+
+// The reconciler knows plugins only by the contract; what Desired is stays between a role and its plugin.
+// oxlint-disable-next-line typescript/no-explicit-any
+type AnyPlugin = Plugin<any, any, PlannedChange, any>;
+
+interface Slot {
+  readonly plugin: AnyPlugin;
+  readonly desired: () => unknown;
+  readonly abort: AbortController;
+  readonly endWatch: (() => void) | undefined;
+  timer: NodeJS.Timeout | undefined;
+  /** Machine time at which `timer` fires. */
+  dueMs: number;
+  firstTriggerMs: number | undefined;
+  reasons: string[];
+  running: Promise<void> | undefined;
+  failures: number;
+  /** The program was started anew behind our back, and nobody has said yet that all is well. */
+  restarted: string | undefined;
+  lastRunMs: number;
+  lastConvergedMs: number | undefined;
+  /** After a terminal error: the desired state that caused it. Only another one, or the operator, starts a new try. */
+  refusedDesired: { readonly value: unknown } | undefined;
+  error: PluginError | undefined;
+  changing: string;
+  runs: number;
+  changes: number;
+  closed: boolean;
+}
+
+/** Reasons shown in an audit entry; more than this are one burst. */
+const MAX_REASONS = 8;
+
+/**
+ * Level-triggered: whatever the trigger, a run recomputes the difference between what should be and what is, and a run
+ * that finds none writes nothing. One run at a time for each plugin; plugins do not wait for one another.
+ */
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  readonly #dependencies: ReconcilerDependencies;
+  readonly #slots = new Map<string, Slot>();
+
+  constructor(options: ReconcilerOptions, dependencies: ReconcilerDependencies) {
+    this.#options = options;
+    this.#dependencies = dependencies;
+  }
+
+  /** @param desired computes what should be, anew for each run; undefined: not known yet, leave the program alone */
+  add<D, O, C extends PlannedChange, K>(plugin: Plugin<D, O, C, K>, desired: () => D | undefined): void {
+    const endWatch = plugin.watch?.((what, restarted = false) => {
+      const slot = this.#slots.get(plugin.name);
+      if (slot !== undefined && restarted) slot.restarted = what;
+      this.trigger(what, plugin.name);
+    });
+    this.#slots.set(plugin.name, {
+      plugin,
+      desired,
+      endWatch,
+      abort: new AbortController(),
+      timer: undefined,
+      dueMs: Number.POSITIVE_INFINITY,
+      firstTriggerMs: undefined,
+      reasons: [],
+      running: undefined,
+      failures: 0,
+      restarted: undefined,
+      lastRunMs: Number.NEGATIVE_INFINITY,
+      lastConvergedMs: undefined,
+      refusedDesired: undefined,
+      error: undefined,
+      changing: '',
+      runs: 0,
+      changes: 0,
+      closed: false,
+    });
+    this.trigger('start', plugin.name);
+  }
+
+  /** Asks for a look, by one plugin or by all. */
+  trigger(reason: string, pluginName?: string): void {
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    for (const slot of this.#slots.values()) {
+      if (pluginName !== undefined && slot.plugin.name !== pluginName) continue;
+      if (slot.reasons.length < MAX_REASONS && !slot.reasons.includes(reason)) slot.reasons.push(reason);
+      slot.firstTriggerMs ??= nowMs;
+      if (slot.running === undefined) this.#schedule(slot, this.#quietDueMs(slot, nowMs), slot.failures > 0);
+    }
+  }
+
+  /** The operator's word: try again now whatever went wrong before. */
+  retryNow(reason: string): void {
+    for (const slot of this.#slots.values()) {
+      slot.refusedDesired = undefined;
+      slot.failures = 0;
+    }
+    this.trigger(reason);
+  }
+
+  /** What would be changed now. Reads only. */
+  async plan(): Promise<{ name: string; changes: readonly PlannedChange[]; error?: PluginError }[]> {
+    return Promise.all(
+      [...this.#slots.values()].map(async ({ plugin, desired }) => {
+        try {
+          const wanted = desired();
+          if (wanted === undefined) return { name: plugin.name, changes: [] };
+          const observed = await plugin.observe(AbortSignal.timeout(this.#options.runTimeoutMs));
+          return { name: plugin.name, changes: plugin.plan(wanted, observed) };
+        } catch (error) {
+          return { name: plugin.name, changes: [], error: asPluginError(error, plugin.name) };
+        }
+      }),
+    );
+  }
+
+  status(): PluginStatus[] {
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    return [...this.#slots.values()].map((slot) => ({
+      name: slot.plugin.name,
+      state: stateOf(slot),
+      detail: slot.error?.message ?? slot.changing,
+      next: slot.error?.next ?? '',
+      lastConvergedAgoMs: slot.lastConvergedMs === undefined ? undefined : nowMs - slot.lastConvergedMs,
+      runs: slot.runs,
+      changes: slot.changes,
+    }));
+  }
+
+  /** Whether every plugin (or the one named) looked after the last trigger and found nothing to do. */
+  converged(pluginName?: string): boolean {
+    return [...this.#slots.values()]
+      .filter((slot) => pluginName === undefined || slot.plugin.name === pluginName)
+      .every(
+        (slot) => stateOf(slot) === 'converged' && slot.reasons.length === 0 && slot.running === undefined,
+      );
+  }
+
+  async close(): Promise<void> {
+    const slots = [...this.#slots.values()];
+    for (const slot of slots) {
+      slot.closed = true;
+      clearTimeout(slot.timer);
+      slot.endWatch?.();
+      slot.abort.abort(new Error('the daemon stops'));
+    }
+    await Promise.allSettled(slots.flatMap((slot) => slot.running ?? []));
+    await Promise.allSettled(slots.map((slot) => slot.plugin.close()));
+    this.#slots.clear();
+  }
+
+  #quietDueMs(slot: Slot, nowMs: number): number {
+    const quiet = Math.min(
+      nowMs + this.#options.quietMs,
+      (slot.firstTriggerMs ?? nowMs) + this.#options.maxQuietMs,
+    );
+    // A trigger may bring a failing program's next try forward (it may be the very repair that was waited for), but not
+    // faster than the first backoff.
+    const { minIntervalMs, backoffMinMs } = this.#options;
+    const notBefore = slot.lastRunMs + (slot.failures > 0 ? backoffMinMs : minIntervalMs);
+    return Math.max(quiet, notBefore, nowMs);
+  }
+
+  #schedule(slot: Slot, dueMs: number, keepEarlier: boolean): void {
+    if (slot.closed || (keepEarlier && slot.timer !== undefined && slot.dueMs <= dueMs)) return;
+    clearTimeout(slot.timer);
+    slot.dueMs = dueMs;
+    slot.timer = setTimeout(
+      () => {
+        slot.timer = undefined;
+        slot.running = this.#run(slot).finally(() => {
+          slot.running = undefined;
+          this.#afterRun(slot);
+        });
+      },
+      Math.max(0, dueMs - this.#dependencies.clock.monotonicMs()),
+    );
+  }
+
+  #afterRun(slot: Slot): void {
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    const { backoffMinMs, backoffMaxMs, resyncMs } = this.#options;
+    if (slot.failures > 0) {
+      const backoffMs = Math.min(backoffMinMs * 2 ** (slot.failures - 1), backoffMaxMs);
+      const againMs = nowMs + jittered(backoffMs, 0.2, this.#dependencies.random);
+      const triggered = slot.reasons.length > 0;
+      this.#schedule(slot, triggered ? Math.min(againMs, this.#quietDueMs(slot, nowMs)) : againMs, false);
+    } else if (slot.reasons.length > 0) {
+      this.#schedule(slot, this.#quietDueMs(slot, nowMs), false);
+    } else {
+      this.#schedule(slot, nowMs + jittered(resyncMs, 0.1, this.#dependencies.random), true);
+    }
+  }
+
+  async #run(slot: Slot): Promise<void> {
+    const { clock } = this.#dependencies;
+    const reasons = slot.reasons.length > 0 ? slot.reasons : ['resync'];
+    slot.reasons = [];
+    slot.firstTriggerMs = undefined;
+    slot.lastRunMs = clock.monotonicMs();
+    slot.runs += 1;
+    const startedMs = clock.monotonicMs();
+    const signal = AbortSignal.any([slot.abort.signal, AbortSignal.timeout(this.#options.runTimeoutMs)]);
+    let changes: PlannedChange[] = [];
+    let desired: unknown;
+    try {
+      desired = slot.desired();
+      if (desired === undefined) return;
+      if (slot.refusedDesired !== undefined && isDeepStrictEqual(slot.refusedDesired.value, desired)) return;
+      changes = slot.plugin.plan(desired, await slot.plugin.observe(signal));
+      if (changes.length > 0) await this.#change(slot, desired, changes, signal);
+      this.#succeeded(slot, reasons, changes, clock.monotonicMs() - startedMs);
+    } catch (error) {
+      if (slot.closed) return;
+      this.#failed(slot, reasons, changes, desired, error, clock.monotonicMs() - startedMs);
+    }
+  }
+
+  async #change(slot: Slot, desired: unknown, changes: PlannedChange[], signal: AbortSignal): Promise<void> {
+    const { plugin } = slot;
+    slot.changing = changes[0]?.summary ?? '';
+    await plugin.validate(changes, signal);
+    const checkpoint: unknown = await plugin.apply(changes, signal);
+    try {
+      await plugin.verify(desired, signal);
+    } catch (error) {
+      await plugin.rollback(checkpoint, AbortSignal.timeout(this.#options.runTimeoutMs));
+      throw new RolledBack(asPluginError(error, plugin.name));
+    }
+  }
+
+  #succeeded(
+    slot: Slot,
+    reasons: readonly string[],
+    changes: readonly PlannedChange[],
+    durationMs: number,
+  ): void {
+    const { restarted } = slot;
+    const recovered = slot.failures > 0 || restarted !== undefined;
+    slot.failures = 0;
+    slot.restarted = undefined;
+    slot.error = undefined;
+    slot.refusedDesired = undefined;
+    slot.changing = '';
+    slot.lastConvergedMs = this.#dependencies.clock.monotonicMs();
+    slot.changes += changes.length;
+    if (changes.length === 0 && !recovered) return;
+    const summary =
+      changes.length === 0
+        ? `${slot.plugin.name} is as it should be again`
+        : `${slot.plugin.name}: ${changes[0]?.summary ?? ''}${changes.length > 1 ? ` and ${changes.length - 1} more` : ''}`;
+    // A run that was already under way answers for it as well.
+    const why = restarted === undefined ? reasons : [...new Set([restarted, ...reasons])];
+    this.#audit(slot, why, changes, { summary, result: 'ok', durationMs });
+    // A plugin that works in steps (CouchDB) is looked at again until nothing is left to do.
+    if (changes.length > 0) this.trigger('after a change', slot.plugin.name);
+  }
+
+  #failed(
+    slot: Slot,
+    reasons: readonly string[],
+    changes: readonly PlannedChange[],
+    desired: unknown,
+    thrown: unknown,
+    durationMs: number,
+  ): void {
+    const rolledBack = thrown instanceof RolledBack;
+    const error = rolledBack ? thrown.reason : asPluginError(thrown, slot.plugin.name);
+    // The same failure at each retry is one entry, not one every 30 s: no noise at rest.
+    const repeated = slot.error?.code === error.code && slot.error.message === error.message;
+    slot.failures += 1;
+    slot.error = error;
+    slot.changing = '';
+    if (error.outcome === 'terminal') slot.refusedDesired = { value: desired };
+    if (repeated) return;
+    const { code, message, next } = error;
+    const result = rolledBack ? 'rolled-back' : 'failed';
+    const summary = `${slot.plugin.name}: ${rolledBack ? 'a change was rolled back' : 'not as it should be'}`;
+    this.#audit(slot, reasons, changes, { summary, result, durationMs, error: { code, message, next } });
+  }
+
+  #audit(
+    slot: Slot,
+    reasons: readonly string[],
+    changes: readonly PlannedChange[],
+    outcome: Pick<NewAuditEntry, 'summary' | 'result' | 'durationMs' | 'error'>,
+  ): void {
+    const summaries = changes.map((change) => change.summary);
+    this.#dependencies.audit({
+      kind: 'change',
+      trigger: reasons.join('; '),
+      plugin: slot.plugin.name,
+      changes: summaries,
+      subjects: this.#dependencies.subjectsOf?.([...summaries, ...reasons]) ?? [],
+      ...outcome,
+    });
+  }
+}
+
+class RolledBack extends Error {
+  readonly reason: PluginError;
+  constructor(reason: PluginError) {
+    super(reason.message);
+    this.reason = reason;
+  }
+}
+
+function stateOf(slot: Slot): PluginStatus['state'] {
+  if (slot.error?.outcome === 'terminal') return 'stopped';
+  if (slot.failures > 0) return 'failing';
+  if (slot.running !== undefined) return slot.changing === '' ? 'pending' : 'working';
+  return slot.lastConvergedMs === undefined || slot.reasons.length > 0 ? 'pending' : 'converged';
+}
+
+function asPluginError(error: unknown, plugin: string): PluginError {
+  if (error instanceof PluginError) return error;
+  const timedOut = error instanceof Error && (error.name === 'TimeoutError' || error.name === 'AbortError');
+  return new PluginError({
+    code: timedOut ? 'plugin-timeout' : 'plugin-unexpected',
+    message: timedOut
+      ? `${plugin} did not finish in time`
+      : error instanceof Error
+        ? error.message
+        : String(error),
+    next: timedOut
+      ? `look at the program that ${plugin} manages: is it stuck?`
+      : 'report this with the journal around it',
+    outcome: 'retry',
+    stateChanged: true,
+    cause: error,
+  });
+}

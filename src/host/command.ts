@@ -1,0 +1,155 @@
+import { spawn } from 'node:child_process';
+import { PluginError } from '../plugins/contract.ts';
+
+export interface CommandOptions {
+  /** The program is killed after this long, with all that it has started and that stayed in its process group. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Standard output and standard error each; the program is killed beyond. Default 1 MiB. */
+  readonly maxOutputBytes?: number;
+  /** Given on standard input, for what must not stand in argv. */
+  readonly input?: string;
+  /** Whole environment. Default: PATH alone, so that nothing of ours leaks into children. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** What the operator can do when the program is not there, e.g. `dnf install haproxy`. */
+  readonly missingNext?: string;
+}
+
+export interface CommandResult {
+  /** Exit status; 128 + signal number is not used: a program that died by a signal has -1. */
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Where programs are looked for: a daemon's own PATH may lack sbin. */
+const SEARCH_PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
+
+/**
+ * Runs a program to its end, bounded in time and output. Never a shell: arguments go to it as they are.
+ * A status other than 0 is a result, not an error.
+ *
+ * @throws PluginError `command-missing`, `command-timeout`, `command-output-too-long`, `command-aborted`, `command-failed`
+ */
+export function runCommand(
+  program: string,
+  args: readonly string[],
+  options: CommandOptions,
+): Promise<CommandResult> {
+  const { timeoutMs, signal, maxOutputBytes = 1024 * 1024 } = options;
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) {
+      reject(commandError(program, 'command-aborted', 'was not started: the daemon is stopping', 'nothing'));
+      return;
+    }
+    const child = spawn(program, args, {
+      env: options.env ?? { PATH: SEARCH_PATH, LC_ALL: 'C' },
+      stdio: ['pipe', 'pipe', 'pipe'],
+      shell: false,
+      // A process group of its own, which can be ended as a whole.
+      detached: true,
+    });
+    let failure: PluginError | undefined;
+    const stop = (error: PluginError): void => {
+      failure ??= error;
+      // A number that has been reaped may be another's by now.
+      if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
+        process.kill(-child.pid, 'SIGKILL');
+      // What has left the group (Postfix's postdrop does) may hold them for ever: it is not waited for.
+      child.stdout.destroy();
+      child.stderr.destroy();
+    };
+    const timer = setTimeout(() => {
+      stop(
+        commandError(
+          program,
+          'command-timeout',
+          `did not end within ${timeoutMs} ms`,
+          `run ${program} by hand; where it is quick then, look at the load of the machine: uptime`,
+        ),
+      );
+    }, timeoutMs);
+    const abort = (): void =>
+      stop(commandError(program, 'command-aborted', 'was ended: the daemon is stopping', 'nothing'));
+    signal?.addEventListener('abort', abort, { once: true });
+
+    const tooLong = (): void =>
+      stop(
+        commandError(
+          program,
+          'command-output-too-long',
+          `printed more than ${maxOutputBytes} bytes`,
+          `run ${program} by hand`,
+        ),
+      );
+    const stdout = collect(child.stdout, maxOutputBytes, tooLong);
+    const stderr = collect(child.stderr, maxOutputBytes, tooLong);
+    const settle = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+    };
+    child.on('error', (error: NodeJS.ErrnoException) => {
+      settle();
+      reject(failure ?? startError(program, error, options.missingNext));
+    });
+    child.on('close', (code) => {
+      settle();
+      if (failure !== undefined) reject(failure);
+      else resolve({ code: code ?? -1, stdout: stdout(), stderr: stderr() });
+    });
+    // A program that ends without reading its input is no failure of ours.
+    child.stdin.on('error', () => {});
+    child.stdin.end(options.input ?? '');
+  });
+}
+
+function collect(stream: NodeJS.ReadableStream, maxBytes: number, tooLong: () => void): () => string {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  stream.on('data', (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes > maxBytes) tooLong();
+    else chunks.push(chunk);
+  });
+  return () => Buffer.concat(chunks).toString('utf8');
+}
+
+function startError(
+  program: string,
+  error: NodeJS.ErrnoException,
+  missingNext: string | undefined,
+): PluginError {
+  if (error.code === 'ENOENT') {
+    return commandError(
+      program,
+      'command-missing',
+      'is not installed',
+      missingNext ?? `install ${program}`,
+      error,
+    );
+  }
+  return commandError(
+    program,
+    'command-failed',
+    `could not be started: ${error.message}`,
+    `run ${program} by hand`,
+    error,
+  );
+}
+
+function commandError(
+  program: string,
+  code: string,
+  what: string,
+  next: string,
+  cause?: unknown,
+): PluginError {
+  return new PluginError({
+    code,
+    message: `${program} ${what}`,
+    next,
+    outcome: 'retry',
+    stateChanged: false,
+    cause,
+  });
+}

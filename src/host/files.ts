@@ -1,0 +1,221 @@
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, link, open, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { PluginError } from '../plugins/contract.ts';
+
+export interface StageOptions {
+  /** Permission bits. Without it a file that exists keeps its own, a new one gets 0640. */
+  readonly mode?: number;
+  /** End of the staged file's name, for programs that judge a file by its name. */
+  readonly suffix?: string;
+}
+
+export interface CommitOptions {
+  /** How many former versions stay beside the file as `NAME.1` (newest) to `NAME.N`. Default 0. */
+  readonly backups?: number;
+}
+
+/** A file that is complete and on disk under another name in the same directory. */
+export interface Staged {
+  readonly stagedPath: string;
+  /** Puts it in its place in one step: whoever opens the path sees the old file or the new one, whole. */
+  commit(options?: CommitOptions): Promise<void>;
+  discard(): Promise<void>;
+}
+
+/**
+ * Writes `content` beside `path` and waits until it is on disk. The file at `path` is not touched.
+ *
+ * @throws PluginError see {@link fileError}; nothing is left behind
+ */
+export async function stageFile(
+  path: string,
+  content: string | Uint8Array,
+  options: StageOptions = {},
+): Promise<Staged> {
+  const name = `.${basename(path)}.${randomBytes(6).toString('hex')}${options.suffix ?? '.new'}`;
+  const stagedPath = join(dirname(path), name);
+  try {
+    const before = await stat(path).catch(ignoreAbsent);
+    const mode = options.mode ?? (before === undefined ? 0o640 : before.mode & 0o7777);
+    await writeDurably(stagedPath, content, mode, before?.gid);
+  } catch (error) {
+    await rm(stagedPath, { force: true }).catch(() => {});
+    throw fileError(error, path);
+  }
+  return {
+    stagedPath,
+    async commit({ backups = 0 }: CommitOptions = {}) {
+      try {
+        await keepBackups(path, backups);
+        await rename(stagedPath, path);
+        await syncDirectory(dirname(path));
+      } catch (error) {
+        await rm(stagedPath, { force: true }).catch(() => {});
+        throw fileError(error, path);
+      }
+    },
+    async discard() {
+      await rm(stagedPath, { force: true });
+    },
+  };
+}
+
+/**
+ * Replaces a file in one step, or does nothing when it holds these bytes (and this mode) already.
+ *
+ * @throws PluginError see {@link fileError}; the former file is whole in any case
+ */
+export async function replaceFile(
+  path: string,
+  content: string | Uint8Array,
+  options: StageOptions & CommitOptions = {},
+): Promise<'written' | 'unchanged'> {
+  if (await holds(path, content, options.mode)) return 'unchanged';
+  const staged = await stageFile(path, content, options);
+  await staged.commit(options);
+  return 'written';
+}
+
+/** The file's text, or undefined when there is none. Files beyond `maxBytes` (default 4 MiB) are refused. */
+export async function readIfPresent(path: string, maxBytes = 4 * 1024 * 1024): Promise<string | undefined> {
+  try {
+    const { size } = await stat(path);
+    if (size > maxBytes)
+      throw new RangeError(`${path} has ${size} bytes, more than the ${maxBytes} that are read`);
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw fileError(error, path);
+  }
+}
+
+/**
+ * Like {@link readIfPresent}, for a file that only we should write: one that we may not read is somebody else's in our
+ * place. It says nothing to us, and is replaced.
+ */
+export async function readIfOurs(path: string): Promise<string | undefined> {
+  try {
+    return await readIfPresent(path);
+  } catch (error) {
+    if (error instanceof PluginError && error.code === 'file-not-permitted') return undefined;
+    throw error;
+  }
+}
+
+/** Turns what the file system said into a {@link PluginError} that names the cause and the next step. */
+export function fileError(error: unknown, path: string): PluginError {
+  if (error instanceof PluginError) return error;
+  const directory = dirname(path);
+  const code = codeOf(error);
+  const facts = (() => {
+    switch (code) {
+      case 'ENOSPC':
+      case 'EDQUOT':
+        return {
+          code: 'disk-full',
+          message: `no space left to write ${path}`,
+          next: `free space: df -h ${directory}`,
+        };
+      case 'EACCES':
+      case 'EPERM':
+        return {
+          code: 'file-not-permitted',
+          message: `not allowed to write ${path}`,
+          next: `check owner and mode: ls -ld ${directory}`,
+        };
+      case 'EROFS':
+        return {
+          code: 'file-system-read-only',
+          message: `${path} lies on a read-only file system`,
+          next: `mount it writable: findmnt -T ${directory}`,
+        };
+      case 'ENOENT':
+      case 'ENOTDIR':
+        return {
+          code: 'directory-missing',
+          message: `${directory} does not exist`,
+          next: 'run `systemd-tmpfiles --create`, then `bornemisza doctor`',
+        };
+      default:
+        return {
+          code: 'file-write-failed',
+          message: `cannot write ${path}: ${error instanceof Error ? error.message : String(error)}`,
+          next: 'see `journalctl -k` for errors of the disk',
+        };
+    }
+  })();
+  return new PluginError({ ...facts, outcome: 'retry', stateChanged: false, cause: error });
+}
+
+async function holds(path: string, content: string | Uint8Array, mode: number | undefined): Promise<boolean> {
+  try {
+    const facts = await stat(path);
+    const wanted = Buffer.from(content);
+    if (facts.size !== wanted.length || (mode !== undefined && (facts.mode & 0o7777) !== mode)) return false;
+    return wanted.equals(await readFile(path));
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'EACCES') return false;
+    throw fileError(error, path);
+  }
+}
+
+async function writeDurably(
+  path: string,
+  content: string | Uint8Array,
+  mode: number,
+  gid: number | undefined,
+): Promise<void> {
+  // 'wx': the name is random, so an existing file is somebody's trap, not ours.
+  const file = await open(path, 'wx', 0o600);
+  try {
+    await file.writeFile(content);
+    if (gid !== undefined) await keepGroup(file, gid);
+    // After the group: chown clears setuid and setgid bits. And the umask doesn't apply here.
+    await file.chmod(mode);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** A new file has its directory's group (setgid) or ours; the former file's is better where we may set it. */
+async function keepGroup(file: FileHandle, gid: number): Promise<void> {
+  const { uid, gid: present } = await file.stat();
+  if (present === gid) return;
+  await file.chown(uid, gid).catch((error: unknown) => {
+    if (codeOf(error) !== 'EPERM') throw error;
+  });
+}
+
+/** Hard links: no copy, so that a backup never needs space that the new file has already taken. */
+async function keepBackups(path: string, count: number): Promise<void> {
+  if (count < 1) return;
+  for (let age = count; age > 1; age -= 1) {
+    await rename(`${path}.${age - 1}`, `${path}.${age}`).catch(ignoreAbsent);
+  }
+  await unlink(`${path}.1`).catch(ignoreAbsent);
+  // Of a file that is not ours the kernel allows no link (protected_hardlinks), and it is no former version of ours.
+  await link(path, `${path}.1`).catch((error: unknown) => {
+    if (codeOf(error) !== 'EPERM') ignoreAbsent(error);
+  });
+}
+
+/** A rename is on disk only when the directory is. */
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+function ignoreAbsent(error: unknown): undefined {
+  if (codeOf(error) !== 'ENOENT') throw error;
+  return undefined;
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+}
