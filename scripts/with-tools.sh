@@ -16,7 +16,7 @@ wanted='ip:iproute2:iproute nft:nftables:nftables nsenter:util-linux:util-linux 
 socat:socat:socat curl:curl:curl systemd-sysusers:systemd:systemd dbus-daemon:dbus:dbus-daemon ps:procps:procps-ng openssl:openssl:openssl'
 if [ "$purpose" = test ]; then
   wanted="$wanted serf:serf: dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:iputils-arping:iputils man:man-db:man-db groff:groff-base:groff-base
-faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
+chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
 fi
 deb='' el='' names=''
 for each in $wanted; do

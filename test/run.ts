@@ -14,6 +14,7 @@ const CHECKS: readonly (readonly [string, ...string[]])[] = [
   ['biome', 'format', '.'],
   ['oxlint', '--type-aware', '--deny-warnings', 'src', 'test', 'scripts'],
   ['tsc'],
+  ['tsc', '-p', 'src/web'],
 ];
 
 process.exitCode = main();

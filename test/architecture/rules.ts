@@ -46,7 +46,8 @@ export const ROOMS: readonly Room[] = [
     of: /^src\/host\//,
     imports: [/^src\/host\//, /^src\/plugins\/contract\.ts$/],
     packages: [/^node:/],
-    reason: 'host touches the machine (files, commands, addresses) and imports only the error of the contract',
+    reason:
+      'host touches the machine (files, commands, addresses) and imports only the error of the contract',
   },
   {
     of: /^src\/plugins\/contract\.ts$/,
@@ -73,6 +74,28 @@ export const ROOMS: readonly Room[] = [
     reason: 'the reconciler sees only the contract',
   },
   {
+    of: /^src\/app\/accounts\//,
+    imports: [/^src\/app\/accounts\//],
+    packages: [/^node:(crypto|url)$/],
+    reason: `names, tokens, cookies and rules of accounts import only each other; ${PURE}`,
+  },
+  {
+    of: /^src\/app\//,
+    imports: [/^src\/app\//, /^src\/mail\//],
+    reason: 'the app tier is a program of its own: it imports neither daemon nor command',
+  },
+  {
+    of: /^src\/mail\//,
+    imports: [/^src\/mail\//],
+    reason: 'mail is sent for the daemon and for the app tier, and knows neither',
+  },
+  {
+    of: /^src\/web\//,
+    imports: [/^src\/web\//, /^src\/app\/http\/shapes\.ts$/],
+    packages: [/^preact(\/hooks)?$/],
+    reason: 'the page imports itself, Preact and the types of the API: all that it imports is delivered',
+  },
+  {
     of: /^src\/daemon\/notification\/(conditions|policy|message)\.ts$/,
     imports: [
       /^src\/daemon\/notification\/(conditions|policy|message)\.ts$/,
@@ -89,6 +112,7 @@ export const ROOMS: readonly Room[] = [
       /^src\/daemon\/(config\/config|errors|process\/log)\.ts$/,
       /^src\/daemon\/membership\/types\.ts$/,
       /^src\/host\/command\.ts$/,
+      /^src\/mail\//,
     ],
     reason: 'notification sends through the bounded subprocess and knows nothing of programs and roles',
   },
@@ -125,7 +149,7 @@ export const ROOMS: readonly Room[] = [
 ];
 
 export const PURE_ROOMS =
-  /^src\/(daemon\/(membership|wire)|roles)\/(?!index\.ts$|gen\/)|^src\/daemon\/notification\/(conditions|policy|message)\.ts$/;
+  /^src\/(daemon\/(membership|wire)|roles|app\/accounts)\/(?!index\.ts$|gen\/)|^src\/daemon\/notification\/(conditions|policy|message)\.ts$/;
 /** What would bring a clock, randomness or the world into a pure room. */
 const WORLDLY = new Set([
   'process',
@@ -149,7 +173,7 @@ export interface ImportSeen {
 
 export function sourceFiles(root: string, folder = 'src'): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.ts') && !name.endsWith('.d.ts'))
+    .filter((name) => /\.tsx?$/.test(name) && !name.endsWith('.d.ts'))
     .map((name) => join(folder, name).replaceAll('\\', '/'))
     .sort();
 }

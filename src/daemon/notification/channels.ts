@@ -1,7 +1,14 @@
 import { open, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { rootCertificates } from 'node:tls';
 import { runCommand } from '../../host/command.ts';
+import {
+  type Letter,
+  nodemailerLetter,
+  sendBySmtp,
+  SmtpError,
+  type SmtpFailure,
+  type SmtpServer,
+} from '../../mail/smtp.ts';
 import type { Config } from '../config/config.ts';
 import { OperatorError } from '../errors.ts';
 import { oneLine } from '../process/log.ts';
@@ -66,100 +73,56 @@ interface Mailing {
   readonly signal: AbortSignal;
 }
 
-/** A letter as the library takes it. Headers after RFC 3834: no out-of-office answers to it. */
-function letter({ subject, text }: Message, { from, to }: Mailing) {
-  return {
-    from: { name: 'Bornemisza', address: from },
-    to: [...to],
-    envelope: { from, to: [...to] },
-    subject,
-    text,
-    headers: { 'Auto-Submitted': 'auto-generated', 'X-Auto-Response-Suppress': 'All' },
-    // Nothing of a message is ever read from a file or fetched.
-    disableFileAccess: true,
-    disableUrlAccess: true,
-  };
+function letter({ subject, text }: Message, { from, to }: Mailing): Letter {
+  return { from: { name: 'Bornemisza', address: from }, to, subject, text };
 }
 
 async function bySmtp(message: Message, mailing: Mailing & { readonly server: URL }): Promise<void> {
   const { server, settings, signal } = mailing;
-  const secure = server.protocol === 'smtps:';
-  const { timeout_ms: timeoutMs, smtp_tls: tls, smtp_user: user, smtp_ca_file: caFile } = settings;
-  const password =
-    settings.smtp_password_file === undefined ? undefined : await readPassword(settings.smtp_password_file);
+  const { smtp_user: user, smtp_password_file: passwordFile, smtp_ca_file: caFile } = settings;
+  const password = passwordFile === undefined ? undefined : await readPassword(passwordFile);
   const ca = caFile === undefined ? undefined : await readBounded(caFile, MAX_CA_BYTES);
-  // Loaded with the first mail: a daemon that starts has no use for it.
-  const { createTransport } = await import('nodemailer');
-  const transport = createTransport({
-    host: server.hostname.replace(/^\[(.*)\]$/, '$1'),
-    port: server.port === '' ? (secure ? 465 : 587) : Number(server.port),
-    secure,
-    requireTLS: !secure && tls === 'required',
-    ignoreTLS: tls === 'off',
-    ...(user !== undefined && password !== undefined && { auth: { user, pass: password } }),
-    ...(ca !== undefined && { tls: { ca: [...rootCertificates, ca] } }),
-    connectionTimeout: timeoutMs,
-    greetingTimeout: timeoutMs,
-    socketTimeout: timeoutMs,
-    dnsTimeout: timeoutMs,
+  const smtp: SmtpServer = {
+    url: server,
+    tls: settings.smtp_tls,
+    timeoutMs: settings.timeout_ms,
+    ...(user !== undefined && password !== undefined && { login: { user, password } }),
+    ...(ca !== undefined && { ca }),
+  };
+  await sendBySmtp(smtp, letter(message, mailing), signal).catch((error: unknown) => {
+    throw error instanceof SmtpError ? smtpFailure(error, server.host) : error;
   });
-  try {
-    // The library bounds each wait by itself and not their sum: a server that sends a byte now and then must end too.
-    const data = {
-      ...letter(message, mailing),
-      signal: AbortSignal.any([signal, AbortSignal.timeout(2 * timeoutMs)]),
-    };
-    const sent = await transport.sendMail(data);
-    if (sent.rejected.length > 0) {
-      throw new OperatorError(
-        'notify-smtp-refused',
-        `the mail server ${server.host} refused ${sent.rejected.join(', ')}`,
-        'correct notify.mail_to, then: bornemisza notify test',
-      );
-    }
-  } catch (error) {
-    throw smtpFailure(error, server.host, signal.aborted);
-  } finally {
-    transport.close();
-  }
 }
 
-function smtpFailure(error: unknown, host: string, stopping: boolean): unknown {
-  if (!(error instanceof Error) || error instanceof OperatorError) return error;
-  const { code = '' } = error as NodeJS.ErrnoException;
-  const why = stopping
-    ? 'the daemon is stopping'
-    : code === 'EABORT'
-      ? 'it does not come to an end'
-      : wordsOf(error.message);
-  const failed = (code: string, message: string, next: string): OperatorError =>
-    new OperatorError(code, message, next, { cause: error });
-  if (code === 'EAUTH' || code === 'ENOAUTH') {
-    return failed(
-      'notify-smtp-login',
-      `the mail server ${host} refuses the login: ${why}`,
-      'correct notify.smtp_user and the file of notify.smtp_password_file, then: bornemisza notify test',
-    );
-  }
-  if (code === 'ETLS' || /certificate|STARTTLS|SSL|TLS/i.test(error.message)) {
-    return failed(
-      'notify-smtp-tls',
-      `no trusted TLS with the mail server ${host}: ${why}`,
-      'use the name that its certificate carries, or name its CA in notify.smtp_ca_file; a server on this host: smtp_tls = "off"',
-    );
-  }
-  if (code === 'EENVELOPE' || code === 'EMESSAGE') {
-    return failed(
-      'notify-smtp-refused',
-      `the mail server ${host} refuses the mail: ${why}`,
-      'correct notify.mail_from and notify.mail_to, or let the server relay for this host',
-    );
-  }
-  return failed(
-    'notify-smtp-unreachable',
-    `the mail server ${host} cannot be used: ${why}`,
-    'correct notify.smtp_url, or open the way to it; it is tried again by itself',
-  );
+/** By what went wrong: code, and what the operator can do. */
+const SMTP_FAILURES: Readonly<Record<SmtpFailure, { code: string; what: string; next: string }>> = {
+  login: {
+    code: 'notify-smtp-login',
+    what: 'refuses the login',
+    next: 'correct notify.smtp_user and the file of notify.smtp_password_file, then: bornemisza notify test',
+  },
+  tls: {
+    code: 'notify-smtp-tls',
+    what: 'has no TLS that is trusted here',
+    next: 'use the name that its certificate carries, or name its CA in notify.smtp_ca_file; a server on this host: smtp_tls = "off"',
+  },
+  refused: {
+    code: 'notify-smtp-refused',
+    what: 'refuses the mail',
+    next: 'correct notify.mail_from and notify.mail_to, or let the server relay for this host; then: bornemisza notify test',
+  },
+  unreachable: {
+    code: 'notify-smtp-unreachable',
+    what: 'cannot be used',
+    next: 'correct notify.smtp_url, or open the way to it; it is tried again by itself',
+  },
+  ended: { code: 'notify-smtp-unreachable', what: 'cannot be used', next: 'it is tried again by itself' },
+};
+
+function smtpFailure(error: SmtpError, host: string): OperatorError {
+  const { code, what, next } = SMTP_FAILURES[error.kind];
+  const why = error.kind === 'ended' ? 'the daemon is stopping' : wordsOf(error.message);
+  return new OperatorError(code, `the mail server ${host} ${what}: ${why}`, next, { cause: error });
 }
 
 /** The library makes the letter; the program runs bounded, and says on its standard error why it failed. */
@@ -177,7 +140,7 @@ async function bySendmail(message: Message, mailing: Mailing & { readonly progra
     streamTransport: true,
     buffer: true,
     newline: 'unix',
-  }).sendMail(letter(message, mailing));
+  }).sendMail(nodemailerLetter(letter(message, mailing)));
   // Addresses cannot begin with a hyphen: the configuration refuses it.
   const { code, stderr, stdout } = await runCommand(program, ['-i', '-f', from, ...to], {
     timeoutMs: settings.timeout_ms,

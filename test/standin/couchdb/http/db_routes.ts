@@ -187,7 +187,8 @@ async function findReply(node: Node, db: string, ask: Ask): Promise<Reply> {
 async function securityReply(node: Node, db: string, ask: Ask, { security }: Opened): Promise<Reply> {
   if (ask.method !== 'PUT') return ok(security);
   needAdmin(ask);
-  if (db === '_users')
+  const isEditable = node.settings.flag('couchdb', 'users_db_security_editable', false);
+  if (db === '_users' && !isEditable)
     throw new HttpError(403, 'forbidden', "You can't edit the security object of the user database.");
   await setOnAll(node.cluster, db, 'set_security', { security: jsonObject(ask) }, (peer, op, args) =>
     node.buffer(peer, op, args),
@@ -350,6 +351,7 @@ async function writeDoc(
 ): Promise<Reply> {
   if (id.startsWith('_') && !id.startsWith('_design/'))
     throw badRequest('Only reserved document ids may start with underscore.');
+  if (db === '_users') mayEditUser((await openDatabase(node.cluster, db)).security, { ...doc, _id: id }, ask);
   const edit = await editOf(db, { ...doc, _id: id, ...(rev === undefined ? {} : { _rev: rev }) });
   if (ask.query.new_edits === 'false') {
     const whole = await putDocs(node.cluster, db, [storedOf({ ...doc, _id: id })]);
@@ -363,6 +365,23 @@ async function writeDoc(
 
 function quorumOf(ask: Ask): number | undefined {
   return ask.query.w === undefined ? undefined : Number(ask.query.w);
+}
+
+/**
+ * Who may write a user document: administrators of the server, those of the database by its `_security` (not to
+ * delete), and the user itself (share/server/validate function of `_users/_design/_auth`, couch_users_db.erl).
+ */
+function mayEditUser(security: Body, doc: Body, { user }: Ask): void {
+  if (isAdmin(user)) return;
+  const own = user.name !== null && doc._id === `org.couchdb.user:${user.name}`;
+  if (own) return;
+  const admins = (security.admins ?? {}) as { names?: string[]; roles?: string[] };
+  const isDbAdmin = user.roles.some((role) => admins.roles?.includes(role));
+  if (!isDbAdmin) throw new HttpError(404, 'not_found', 'missing');
+  if (doc._deleted === true) throw new HttpError(403, 'forbidden', 'Only admins may delete other user docs.');
+  const roles = (doc.roles ?? []) as string[];
+  if (roles.some((role) => role.startsWith('_')))
+    throw new HttpError(403, 'forbidden', 'No system roles (starting with underscore) in users db.');
 }
 
 async function editOf(db: string, doc: Body): Promise<Edit> {

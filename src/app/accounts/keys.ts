@@ -1,0 +1,61 @@
+import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
+
+/** One key of the ring: an id that travels with what it signed, and 32 bytes. */
+export interface AppKey {
+  readonly id: string;
+  readonly secret: Buffer;
+}
+
+/**
+ * What a key is used for. Each purpose has a key of its own (HKDF, RFC 5869), so that a value signed for one can never
+ * be shown for another.
+ */
+export type Purpose = 'account-name' | 'mail-token' | 'session' | 'database-password' | 'pepper' | 'device';
+
+/** Keys shared by all app nodes, oldest first. The newest signs; all verify; names use the first for ever. */
+export class KeyRing {
+  readonly #keys: readonly AppKey[];
+  readonly #derived = new Map<string, Buffer>();
+
+  constructor(keys: readonly AppKey[]) {
+    if (keys.length === 0) throw new RangeError('a key ring holds at least one key');
+    if (new Set(keys.map(({ id }) => id)).size !== keys.length) throw new RangeError('key ids are unique');
+    if (keys.some(({ secret }) => secret.length < 32)) throw new RangeError('a key has at least 32 bytes');
+    this.#keys = keys;
+  }
+
+  get newestId(): string {
+    return (this.#keys.at(-1) as AppKey).id;
+  }
+
+  has(id: string): boolean {
+    return this.#keys.some((each) => each.id === id);
+  }
+
+  /** HMAC-SHA256 under the key for this purpose. @throws RangeError for an id that is not in the ring */
+  mac(purpose: Purpose, text: string, id: string = this.newestId): Buffer {
+    return createHmac('sha256', this.#keyFor(purpose, id)).update(text).digest();
+  }
+
+  /** What must stay the same for ever, whatever keys are added later. */
+  lastingMac(purpose: Purpose, text: string): Buffer {
+    return this.mac(purpose, text, (this.#keys[0] as AppKey).id);
+  }
+
+  verifies(purpose: Purpose, text: string, mac: Buffer, id: string): boolean {
+    if (!this.has(id)) return false;
+    const right = this.mac(purpose, text, id);
+    return mac.length === right.length && timingSafeEqual(mac, right);
+  }
+
+  #keyFor(purpose: Purpose, id: string): Buffer {
+    const name = `${id} ${purpose}`;
+    const known = this.#derived.get(name);
+    if (known !== undefined) return known;
+    const key = this.#keys.find((each) => each.id === id);
+    if (key === undefined) throw new RangeError(`no key ${id} in the ring`);
+    const derived = Buffer.from(hkdfSync('sha256', key.secret, '', `bornemisza app 1 ${purpose}`, 32));
+    this.#derived.set(name, derived);
+    return derived;
+  }
+}

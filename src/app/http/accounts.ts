@@ -1,0 +1,216 @@
+import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
+import type { Context } from 'hono';
+import type { Account } from '../accounts/account.ts';
+import { type MailAddress, parseAddress } from '../accounts/address.ts';
+import { type MailToken, readMailToken, signMailToken } from '../accounts/mail-token.ts';
+import { PASSWORD_TEXT, passwordProblem } from '../accounts/password-rules.ts';
+import { answers, json } from './describe.ts';
+import { Problem } from './problems.ts';
+import type { MailKind, Services } from './services.ts';
+import { startSession } from './sessions.ts';
+import { AccountBody, EmailBody, Me, PasswordByTokenBody } from './shapes.ts';
+import { meOf } from './me.ts';
+
+/** Registration and forgotten passwords: all that works without a session. */
+export function addAccountRoutes(app: OpenAPIHono, services: Services): void {
+  app.openapi(
+    createRoute({
+      method: 'post',
+      path: '/api/registrations',
+      summary: 'Send a link that makes an account. The answer does not tell whether one exists.',
+      request: json(EmailBody),
+      responses: answers({ 202: 'The mail server took a mail.' }, 'registration-closed', 'mail-unavailable'),
+    }),
+    async (c) => {
+      if (services.config.registration === 'closed') throw new Problem('registration-closed');
+      await mailTo(services, c, addressIn(c.req.valid('json').email), 'register');
+      return c.json({}, 202);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: 'post',
+      path: '/api/password-resets',
+      summary: 'Send a link that sets a new password. The answer does not tell whether an account exists.',
+      request: json(EmailBody),
+      responses: answers({ 202: 'The mail server took a mail.' }, 'mail-unavailable'),
+    }),
+    async (c) => {
+      await mailTo(services, c, addressIn(c.req.valid('json').email), 'reset');
+      return c.json({}, 202);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: 'post',
+      path: '/api/accounts',
+      summary: 'Make the account that a mailed link allows, and sign in.',
+      request: json(AccountBody),
+      responses: answers(
+        { 201: Me },
+        'link-expired',
+        'already-confirmed',
+        'password-unfit',
+        'databases-disagree',
+      ),
+    }),
+    async (c) => {
+      const { token, password } = c.req.valid('json');
+      const account = await confirm(services, token, password);
+      startSession(services, c, account);
+      return c.json(await meOf(services, account), 201);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: 'put',
+      path: '/api/password',
+      summary: 'Set a new password by a mailed link. Ends all sessions.',
+      request: json(PasswordByTokenBody),
+      responses: answers({ 204: 'The password is set.' }, 'link-expired', 'password-unfit'),
+    }),
+    async (c) => {
+      const { token, password } = c.req.valid('json');
+      await resetPassword(services, token, password, languageOf(c));
+      return c.body(null, 204);
+    },
+  );
+}
+
+/** @throws Problem `invalid-request` */
+export function addressIn(text: string): MailAddress {
+  const address = parseAddress(text);
+  if (address !== undefined) return address;
+  const detail = 'This is not an e-mail address.';
+  throw new Problem('invalid-request', { errors: [{ pointer: '/email', detail }] });
+}
+
+/** The first language of the browser that there are texts for. */
+export function languageOf(c: Context): string {
+  const wanted = (c.req.header('accept-language') ?? '')
+    .split(',')
+    .map((each) => each.trim().slice(0, 2).toLowerCase());
+  return wanted.find((each) => each === 'de' || each === 'en') ?? 'en';
+}
+
+/** Looks, notes and sends, whether there is an account or not: the same work, so that time tells nothing. */
+async function mailTo(
+  services: Services,
+  c: Context,
+  address: MailAddress,
+  what: 'register' | 'reset',
+): Promise<void> {
+  const { accounts } = services;
+  const holder = await accounts.holderOf(address.identity);
+  if ((await accounts.noteMail(address.identity)) > 0) return;
+  const [kind, token, to] = letterFor(what, address, holder.account);
+  const link = token === undefined ? undefined : linkFor(services, token);
+  try {
+    await services.mail.send(kind, to, { language: languageOf(c), ...(link !== undefined && { link }) });
+  } catch (error) {
+    await accounts.forgetMail(address.identity).catch(() => undefined);
+    throw error;
+  }
+}
+
+function letterFor(
+  what: 'register' | 'reset',
+  address: MailAddress,
+  account: Account | undefined,
+): [MailKind, MailToken | undefined, string] {
+  if (account !== undefined) {
+    const token = { purpose: 'reset', account: account.name, epoch: account.epoch } as const;
+    return [what === 'register' ? 'taken' : 'reset', token, account.email];
+  }
+  if (what === 'reset') return ['no-account', undefined, address.deliver];
+  return ['confirm', { purpose: 'register', email: address.deliver }, address.deliver];
+}
+
+const PAGES = {
+  register: 'choose-password',
+  reset: 'new-password',
+  'change-email': 'confirm-email',
+} as const;
+
+/** The token stands in the fragment, which no server, log or Referer sees. */
+export function linkFor({ config, keys, nowMs }: Services, token: MailToken): string {
+  return `${new URL(config.public_url).origin}/${PAGES[token.purpose]}#${signMailToken(keys, token, nowMs())}`;
+}
+
+async function confirm(services: Services, text: string, password: string): Promise<Account> {
+  const { accounts, hashes, keys, nowMs } = services;
+  const token = readMailToken(keys, text, nowMs());
+  if (token?.purpose !== 'register') throw new Problem('link-expired');
+  const address = addressIn(token.email);
+  mustBeFit(services, password, address.deliver);
+  const holder = await accounts.holderOf(address.identity);
+  if (holder.account !== undefined) {
+    // The same link with the same password finishes what was cut off, at any node.
+    if (holder.account.epoch === 0 && (await hashes.verify(password, holder.account.secret)))
+      return holder.account;
+    throw new Problem('already-confirmed');
+  }
+  const account: Account = {
+    name: holder.name,
+    email: address.deliver,
+    epoch: 0,
+    secret: await hashes.hash(password, `${holder.name} 0`),
+    signedOut: [],
+    keyId: keys.newestId,
+    disabled: false,
+  };
+  await accounts.create(address.identity, holder, account);
+  // Another confirmation at the same moment may have won.
+  const now = await accounts.fresh(account.name);
+  if (now === undefined || !(await hashes.verify(password, now.secret)))
+    throw new Problem('already-confirmed');
+  return now;
+}
+
+async function resetPassword(
+  services: Services,
+  text: string,
+  password: string,
+  language: string,
+): Promise<void> {
+  const { accounts, hashes, keys, nowMs, mail } = services;
+  const token = readMailToken(keys, text, nowMs());
+  if (token?.purpose !== 'reset') throw new Problem('link-expired');
+  const account = await accounts.fresh(token.account);
+  if (account === undefined || account.epoch !== token.epoch) throw new Problem('link-expired');
+  mustBeFit(services, password, account.email);
+  const changed = await accounts.change(account.name, await withPassword(hashes, password, account));
+  if (changed === undefined) throw new Problem('link-expired');
+  // The password is set; a mail that cannot be sent does not undo it.
+  await mail.send('password-changed', account.email, { language }).catch(() => undefined);
+}
+
+/** A change that holds only while the account is at this epoch, so that a link and an old password work once. */
+export async function withPassword(
+  hashes: Services['hashes'],
+  password: string,
+  { name, epoch }: Pick<Account, 'name' | 'epoch'>,
+): Promise<(account: Account) => Account | undefined> {
+  const secret = await hashes.hash(password, `${name} ${epoch + 1}`);
+  return (now) => (now.epoch === epoch ? { ...now, epoch: epoch + 1, secret, signedOut: [] } : undefined);
+}
+
+/** @throws Problem `password-unfit` */
+export function mustBeFit(
+  { config }: Services,
+  password: string,
+  email: string,
+  pointer = '/password',
+): void {
+  const problem = passwordProblem(password, {
+    minLength: config.password_min_length,
+    email,
+    siteName: config.site_name,
+  });
+  if (problem === undefined) return;
+  const detail =
+    problem === 'too-short'
+      ? `${PASSWORD_TEXT[problem]} Use at least ${config.password_min_length} characters.`
+      : PASSWORD_TEXT[problem];
+  throw new Problem('password-unfit', { detail, errors: [{ pointer, detail }] });
+}

@@ -1,0 +1,239 @@
+import { createRoute, type OpenAPIHono } from '@hono/zod-openapi';
+import type { Context } from 'hono';
+import { type Account, withSignedOut } from '../accounts/account.ts';
+import { CLEAR_COOKIE, sessionEndMs } from '../accounts/cookie.ts';
+import { readMailToken } from '../accounts/mail-token.ts';
+import { addressIn, languageOf, linkFor, mustBeFit, withPassword } from './accounts.ts';
+import { answers, json } from './describe.ts';
+import { networkOf } from './limits.ts';
+import { Problem } from './problems.ts';
+import type { Services } from './services.ts';
+import { isKnownDevice, rememberDevice, signedIn, startSession } from './sessions.ts';
+import { EmailChangeBody, Me, PasswordBody, PasswordChangeBody, SignInBody, TokenBody } from './shapes.ts';
+
+/** Sessions, and what a signed-in person does with the own account. */
+export function addMeRoutes(app: OpenAPIHono, services: Services): void {
+  addSessionRoutes(app, services);
+  addOwnRoutes(app, services);
+  addEmailRoutes(app, services);
+}
+
+function addSessionRoutes(app: OpenAPIHono, services: Services): void {
+  const { accounts, nowMs } = services;
+  app.openapi(
+    createRoute({
+      method: 'post',
+      path: '/api/session',
+      summary: 'Sign in.',
+      request: json(SignInBody),
+      responses: answers({ 200: Me }, 'wrong-credentials', 'too-many-requests', 'busy'),
+    }),
+    async (c) => {
+      const { email, password } = c.req.valid('json');
+      const account = await authenticate(services, c, email, password);
+      startSession(services, c, account);
+      return c.json(await meOf(services, account), 200);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: 'delete',
+      path: '/api/session',
+      summary: 'Sign out here: the session ends at every node.',
+      responses: answers({ 204: 'Signed out.' }),
+    }),
+    async (c) => {
+      const { session } = await signedIn(services, c);
+      await accounts.change(session.account, (now) =>
+        withSignedOut(now, session.id, sessionEndMs(session), nowMs()),
+      );
+      c.header('set-cookie', CLEAR_COOKIE);
+      return c.body(null, 204);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: 'delete',
+      path: '/api/sessions',
+      summary: 'Sign out everywhere.',
+      responses: answers({ 204: 'All sessions have ended.' }, 'not-signed-in'),
+    }),
+    async (c) => {
+      const { session } = await signedIn(services, c);
+      await accounts.change(session.account, (now) => ({ ...now, epoch: now.epoch + 1, signedOut: [] }));
+      c.header('set-cookie', CLEAR_COOKIE);
+      return c.body(null, 204);
+    },
+  );
+}
+
+function addOwnRoutes(app: OpenAPIHono, services: Services): void {
+  app.openapi(
+    createRoute({
+      method: 'get',
+      path: '/api/me',
+      summary: 'Who is signed in. Services of your own ask here, with the Cookie header of the request.',
+      responses: answers({ 200: Me }, 'not-signed-in'),
+    }),
+    async (c) => c.json(await meOf(services, (await signedIn(services, c)).account), 200),
+  );
+  app.openapi(
+    createRoute({
+      method: 'put',
+      path: '/api/me/password',
+      summary: 'Change the password. Other sessions end.',
+      request: json(PasswordChangeBody),
+      responses: answers(
+        { 204: 'The password is changed.' },
+        'not-signed-in',
+        'wrong-credentials',
+        'password-unfit',
+      ),
+    }),
+    async (c) => {
+      const body = c.req.valid('json');
+      const account = await reauthenticated(services, c, body.old);
+      mustBeFit(services, body.new, account.email, '/new');
+      const change = await withPassword(services.hashes, body.new, account);
+      const changed = await services.accounts.change(account.name, change);
+      if (changed === undefined) throw new Problem('not-signed-in');
+      startSession(services, c, changed);
+      await services.mail
+        .send('password-changed', account.email, { language: languageOf(c) })
+        .catch(() => undefined);
+      return c.body(null, 204);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: 'post',
+      path: '/api/me/deletion',
+      summary: 'Delete the account and all its data.',
+      request: json(PasswordBody),
+      responses: answers(
+        { 204: 'The account is deleted.' },
+        'not-signed-in',
+        'wrong-credentials',
+        'databases-disagree',
+      ),
+    }),
+    async (c) => {
+      const account = await reauthenticated(services, c, c.req.valid('json').password);
+      await services.accounts.remove(account);
+      c.header('set-cookie', CLEAR_COOKIE);
+      return c.body(null, 204);
+    },
+  );
+}
+
+function addEmailRoutes(app: OpenAPIHono, services: Services): void {
+  app.openapi(
+    createRoute({
+      method: 'post',
+      path: '/api/me/email',
+      summary: 'Send a link to a new address.',
+      request: json(EmailChangeBody),
+      responses: answers(
+        { 202: 'The mail server took a mail.' },
+        'not-signed-in',
+        'wrong-credentials',
+        'mail-unavailable',
+      ),
+    }),
+    async (c) => {
+      const { email, password } = c.req.valid('json');
+      const account = await reauthenticated(services, c, password);
+      const address = addressIn(email);
+      const holder = await services.accounts.holderOf(address.identity);
+      if ((await services.accounts.noteMail(address.identity)) > 0) return c.json({}, 202);
+      const isTaken = holder.account !== undefined && holder.account.name !== account.name;
+      const { name, epoch } = account;
+      const token = {
+        purpose: 'change-email',
+        account: name,
+        epoch,
+        from: account.email,
+        email: address.deliver,
+      } as const;
+      const facts = { language: languageOf(c), ...(!isTaken && { link: linkFor(services, token) }) };
+      await services.mail.send(isTaken ? 'taken' : 'change-email', address.deliver, facts);
+      return c.json({}, 202);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: 'put',
+      path: '/api/me/email',
+      summary: 'Take the new address that a mailed link names.',
+      request: json(TokenBody),
+      responses: answers(
+        { 204: 'The address is changed.' },
+        'not-signed-in',
+        'link-expired',
+        'address-taken',
+      ),
+    }),
+    async (c) => {
+      const { account } = await signedIn(services, c);
+      const token = readMailToken(services.keys, c.req.valid('json').token, services.nowMs());
+      const isOwn = token?.purpose === 'change-email' && token.account === account.name;
+      if (!isOwn || token.epoch !== account.epoch || token.from !== account.email)
+        throw new Problem('link-expired');
+      const from = addressIn(account.email).identity;
+      const next = { ...account, email: token.email, epoch: account.epoch + 1 };
+      if ((await services.accounts.move(next, from, addressIn(token.email).identity)) === 'taken')
+        throw new Problem('address-taken');
+      startSession(services, c, next);
+      // The old address hears of it: a thief of a session cannot take an account in silence.
+      await services.mail
+        .send('email-changed', account.email, { language: languageOf(c) })
+        .catch(() => undefined);
+      return c.body(null, 204);
+    },
+  );
+}
+
+export async function meOf(services: Services, account: Account): Promise<Me> {
+  const used = await services.quota.used(account).catch(() => undefined);
+  return {
+    account: account.name,
+    email: account.email,
+    roles: ['account'],
+    quota: { bytes: services.quota.bytes, usedBytes: used ?? null },
+  };
+}
+
+/** The own password again, before what cannot be taken back. */
+async function reauthenticated(services: Services, c: Context, password: string): Promise<Account> {
+  const { account } = await signedIn(services, c);
+  return authenticate(services, c, account.email, password);
+}
+
+/** @throws Problem `wrong-credentials`, `too-many-requests` */
+async function authenticate(
+  services: Services,
+  c: Context,
+  email: string,
+  password: string,
+): Promise<Account> {
+  const { accounts, hashes, limits, nowMs } = services;
+  const address = addressIn(email);
+  const network = networkOf(c.req.header('x-forwarded-for'), 'local');
+  const key = `${address.identity} ${network}`;
+  // A browser that signed in to this account before is not stopped by what strangers try.
+  const strangersMs = isKnownDevice(services, c, address.identity)
+    ? 0
+    : limits.strangers.waitMs(address.identity, nowMs());
+  const waitMs = Math.max(limits.failures.waitMs(key, nowMs()), strangersMs);
+  if (waitMs > 0) throw new Problem('too-many-requests', { retryAfterS: waitMs / 1000 });
+  const { account } = await accounts.holderOf(address.identity);
+  const isRight = await hashes.verify(password, account?.secret);
+  if (account !== undefined && isRight && !account.disabled) {
+    limits.failures.clear(key);
+    rememberDevice(services, c, address.identity);
+    return account;
+  }
+  limits.failures.add(key, nowMs());
+  limits.strangers.add(address.identity, nowMs());
+  throw new Problem('wrong-credentials');
+}

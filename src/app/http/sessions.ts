@@ -1,0 +1,63 @@
+import { randomBytes } from 'node:crypto';
+import type { Context } from 'hono';
+import { isSessionOf, type Account } from '../accounts/account.ts';
+import {
+  cookieIn,
+  mustReissue,
+  openSession,
+  sealSession,
+  type Session,
+  setCookie,
+} from '../accounts/cookie.ts';
+import { Problem } from './problems.ts';
+import type { Services } from './services.ts';
+
+export interface SignedIn {
+  readonly account: Account;
+  readonly session: Session;
+}
+
+/** Who asks, by the cookie. Reissues it once a day. @throws Problem `not-signed-in` */
+export async function signedIn(services: Services, c: Context): Promise<SignedIn> {
+  const { keys, accounts, nowMs } = services;
+  const text = cookieIn(c.req.header('cookie'));
+  const session = text === undefined ? undefined : openSession(keys, text, nowMs());
+  const account = session === undefined ? undefined : await accounts.cached(session.account);
+  if (session === undefined || account === undefined || !isSessionOf(account, session))
+    throw new Problem('not-signed-in');
+  if (mustReissue(session, nowMs())) giveCookie(services, c, { ...session, issuedMs: nowMs() });
+  return { account, session };
+}
+
+/** A new session at each sign-in, so that none can be planted beforehand. */
+export function startSession(services: Services, c: Context, account: Account): Session {
+  const nowMs = services.nowMs();
+  const session: Session = {
+    account: account.name,
+    id: randomBytes(16).toString('hex'),
+    epoch: account.epoch,
+    bornMs: nowMs,
+    issuedMs: nowMs,
+  };
+  giveCookie(services, c, session);
+  return session;
+}
+
+function giveCookie({ keys, nowMs }: Services, c: Context, session: Session): void {
+  c.header('set-cookie', setCookie(sealSession(keys, session), session, nowMs()), { append: true });
+}
+
+/** Marks a browser that has signed in to an account. It opens nothing: it only keeps others from locking it out. */
+const DEVICE_COOKIE = '__Host-d';
+const DEVICE_SECONDS = 365 * 24 * 3600;
+
+export function rememberDevice({ keys }: Services, c: Context, identity: string): void {
+  const value = `${keys.newestId}.${keys.mac('device', identity).toString('base64url')}`;
+  const attributes = `Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=${DEVICE_SECONDS}`;
+  c.header('set-cookie', `${DEVICE_COOKIE}=${value}; ${attributes}`, { append: true });
+}
+
+export function isKnownDevice({ keys }: Services, c: Context, identity: string): boolean {
+  const [id = '', mac = ''] = (cookieIn(c.req.header('cookie'), DEVICE_COOKIE) ?? '').split('.');
+  return keys.verifies('device', identity, Buffer.from(mac, 'base64url'), id);
+}

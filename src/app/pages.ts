@@ -1,0 +1,45 @@
+import { stat } from 'node:fs/promises';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import sirv from 'sirv';
+import { AppConfigError } from './config.ts';
+
+/**
+ * No inline code or style, nothing from elsewhere, and the only string that may become code is the page's own worker
+ * (Trusted Types): a hole in
+ * the page stays without effect. Sent with every answer of the page.
+ */
+export const PAGE_HEADERS: Readonly<Record<string, string>> = {
+  'content-security-policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types worker",
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+  'cross-origin-opener-policy': 'same-origin',
+  'permissions-policy': 'camera=(), geolocation=(), microphone=()',
+};
+
+export type ServePage = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** The page's files; an address of one of its screens is answered with `index.html`. @throws AppConfigError */
+export async function servePages(root: string): Promise<ServePage> {
+  const facts = await stat(root).catch(() => undefined);
+  if (facts?.isDirectory() !== true)
+    throw new AppConfigError(
+      'accounts-web-root',
+      `${root} is not a directory`,
+      'correct web_root, or reinstall the package',
+    );
+  return sirv(root, {
+    etag: true,
+    brotli: true,
+    gzip: true,
+    single: true,
+    dotfiles: false,
+    setHeaders: (response) => {
+      for (const [name, value] of Object.entries(PAGE_HEADERS)) response.setHeader(name, value);
+      // The files have no version in their name: a browser asks each time, and gets 304.
+      response.setHeader('cache-control', 'no-cache');
+    },
+    onNoMatch: (_request, response) =>
+      response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found.\n'),
+  });
+}

@@ -1,0 +1,107 @@
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { getRequestListener } from '@hono/node-server';
+import { KeyRing } from './accounts/keys.ts';
+import { type AppConfig, AppConfigError, type AppSecrets } from './config.ts';
+import { createApi } from './http/app.ts';
+import { Window } from './http/limits.ts';
+import { Quota } from './http/quota.ts';
+import type { AccountMail, Services } from './http/services.ts';
+import { servePages } from './pages.ts';
+import { Accounts } from './store/accounts.ts';
+import { Couch } from './store/couch.ts';
+import { PasswordHashes } from './store/hashing.ts';
+
+/** Health says "ending" for longer than HAProxy needs to see it twice; requests are answered meanwhile. */
+const DRAIN_MS = 2500;
+/** What is still open then is cut: a feed asks again at another node. */
+const LAST_MS = 3000;
+/** HAProxy in front keeps connections, and each feed is one. */
+const MAX_CONNECTIONS = 4096;
+const FAILURES = { most: 5, windowMs: 15 * 60_000 };
+const STRANGERS = { most: 30, windowMs: 3600_000 };
+
+export interface AppServer {
+  readonly port: number;
+  /** Health fails first, then the doors close, then what is left is cut. */
+  close(): Promise<void>;
+}
+
+export interface AppServerDependencies {
+  readonly mail: AccountMail;
+  readonly nowMs: () => number;
+  readonly log: Services['log'];
+  /** How long health says "ending" before the doors close. */
+  readonly drainMs?: number;
+}
+
+/** API and page of one node. @throws AppConfigError */
+export async function startAppServer(
+  config: AppConfig,
+  secrets: AppSecrets,
+  { mail, nowMs, log, drainMs = DRAIN_MS }: AppServerDependencies,
+): Promise<AppServer> {
+  const keys = new KeyRing(
+    secrets.keys.map(({ id, secret }) => ({ id, secret: Buffer.from(secret, 'hex') })),
+  );
+  const couch = new Couch(config.database_url);
+  const app = { name: secrets.database.user, password: secrets.database.password };
+  const accounts = new Accounts({ couch, keys, app, nowMs });
+  let ending = false;
+  const api = createApi({
+    config,
+    keys,
+    couch,
+    app,
+    accounts,
+    hashes: new PasswordHashes(keys),
+    quota: new Quota(config.quota_mb, { couch, accounts, nowMs }),
+    mail,
+    limits: {
+      failures: new Window(FAILURES.most, FAILURES.windowMs),
+      strangers: new Window(STRANGERS.most, STRANGERS.windowMs),
+    },
+    nowMs,
+    log,
+    ending: () => ending,
+  });
+  const pages = await servePages(config.web_root);
+  const answer = getRequestListener(api.fetch);
+  const server = createServer((request, response) => {
+    if (/^\/(api\/|healthz$|problems\/)/.test(request.url ?? '')) void answer(request, response);
+    else pages(request, response);
+  });
+  server.maxConnections = MAX_CONNECTIONS;
+  await listen(server, config.port);
+  return {
+    port: (server.address() as AddressInfo).port,
+    async close() {
+      ending = true;
+      await new Promise((resolve) => setTimeout(resolve, drainMs));
+      const closed = once(server, 'close');
+      server.close();
+      server.closeIdleConnections();
+      const last = setTimeout(() => server.closeAllConnections(), LAST_MS);
+      await closed;
+      clearTimeout(last);
+      couch.close();
+    },
+  };
+}
+
+async function listen(server: Server, port: number): Promise<void> {
+  server.listen(port, '127.0.0.1');
+  try {
+    await once(server, 'listening');
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const next = `see who has it: ss -ltnp 'sport = :${port}'; or set another port in accounts.toml`;
+    throw new AppConfigError(
+      'accounts-port',
+      `cannot listen on 127.0.0.1:${port}: ${code ?? message}`,
+      next,
+      error,
+    );
+  }
+}

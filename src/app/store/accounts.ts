@@ -1,0 +1,307 @@
+import { pbkdf2Sync } from 'node:crypto';
+import { type Account, mergeAccounts } from '../accounts/account.ts';
+import type { KeyRing } from '../accounts/keys.ts';
+import {
+  accountName,
+  addressDocumentId,
+  databaseOf,
+  mailDocumentId,
+  userDocumentId,
+} from '../accounts/names.ts';
+import { type Couch, CouchError, type Credentials } from './couch.ts';
+import { Documents } from './documents.ts';
+
+/** How long a node believes what it read of an account: the longest delay of a sign-out at another node. */
+const CACHE_MS = 5000;
+const MAX_CACHED = 10_000;
+/** Two nodes that write the same document alternate; more tries than this is no race. */
+const TRIES = 5;
+/** One mail an address and minute, five a day. */
+const MAIL_GAP_MS = 60_000;
+const MAILS_A_DAY = 5;
+const DAY_MS = 24 * 3600_000;
+
+interface Stored {
+  readonly account: Account;
+  readonly rev: string;
+  readonly losers: readonly string[];
+  readonly body: Readonly<Record<string, unknown>>;
+}
+
+export interface AccountsDependencies {
+  readonly couch: Couch;
+  readonly keys: KeyRing;
+  /** Account `app`, in role `bornemisza-app`. */
+  readonly app: Credentials;
+  readonly nowMs: () => number;
+}
+
+export type Holder =
+  /** Nobody has the address; the account that would be made for it. */
+  | { readonly account: undefined; readonly name: string; readonly generation: number }
+  | { readonly account: Account; readonly name: string; readonly generation: number };
+
+/** Accounts in `_users`, and who has which address in the application's own database. The account is the truth. */
+export class Accounts {
+  readonly #couch: Couch;
+  readonly #keys: KeyRing;
+  readonly #app: Credentials;
+  readonly #nowMs: () => number;
+  readonly #users: Documents;
+  readonly #own: Documents;
+  readonly #cache = new Map<string, { readonly account: Account | undefined; readonly readMs: number }>();
+
+  constructor({ couch, keys, app, nowMs }: AccountsDependencies) {
+    this.#couch = couch;
+    this.#keys = keys;
+    this.#app = app;
+    this.#nowMs = nowMs;
+    this.#users = new Documents(couch, '_users', app);
+    this.#own = new Documents(couch, databaseOf(app.name), app);
+  }
+
+  /** As of the last 5 seconds. */
+  async cached(name: string): Promise<Account | undefined> {
+    const known = this.#cache.get(name);
+    if (known !== undefined && this.#nowMs() - known.readMs < CACHE_MS) return known.account;
+    const account = (await this.#read(name))?.account;
+    this.#remember(name, account);
+    return account;
+  }
+
+  async fresh(name: string): Promise<Account | undefined> {
+    const account = (await this.#read(name))?.account;
+    this.#remember(name, account);
+    return account;
+  }
+
+  /** Who has this address, by the address document and by what the account itself says. */
+  async holderOf(identity: string): Promise<Holder> {
+    const lookup = await this.#own.read(addressDocumentId(this.#keys, identity));
+    const newest = (lookup.found ?? []).map(({ body }) => addressOf(body)).toSorted(byGeneration)[0];
+    const generation = newest?.generation ?? 0;
+    const free = (at: number): Holder => ({
+      account: undefined,
+      name: accountName(this.#keys, identity, at),
+      generation: at,
+    });
+    if (newest?.account === undefined) return free(generation);
+    const user = await this.#users.read(userDocumentId(newest.account));
+    // Deleted, and the release was not written: a further use of the address is another account.
+    if (user.found === undefined) return free(user.deleted ? generation + 1 : generation);
+    const account = await this.fresh(newest.account);
+    if (account === undefined || identityOf(account.email) !== identity) return free(generation + 1);
+    return { account, name: account.name, generation };
+  }
+
+  /**
+   * Makes the account; each step may be done already, so the same link finishes what was cut off.
+   *
+   * @throws CouchError `databases-disagree`, `not-durable`
+   */
+  async create(identity: string, holder: Holder, account: Account): Promise<void> {
+    await this.#mustAgree();
+    await this.#claim(identity, { account: account.name, generation: holder.generation });
+    const stored = await this.#read(account.name);
+    if (stored !== undefined) return;
+    await this.#users.write(userDocumentId(account.name), this.#document(account));
+    this.#remember(account.name, undefined);
+    this.#cache.delete(account.name);
+  }
+
+  /**
+   * Changes an account by a pure function, as often as another node writes in between.
+   *
+   * @returns the account as it is now, undefined where it is gone or `change` refuses
+   */
+  async change(
+    name: string,
+    change: (account: Account) => Account | undefined,
+  ): Promise<Account | undefined> {
+    for (let tries = 0; tries < TRIES; tries += 1) {
+      const stored = await this.#read(name);
+      const wanted = stored === undefined ? undefined : change(stored.account);
+      if (stored === undefined || wanted === undefined) return undefined;
+      if (await this.#users.write(userDocumentId(name), this.#document(wanted), stored.rev)) {
+        for (const rev of stored.losers)
+          await this.#users.remove(userDocumentId(name), rev).catch(() => undefined);
+        this.#remember(name, wanted);
+        return wanted;
+      }
+    }
+    throw new CouchError('databases-disagree', 'other nodes change this account all the time; try again');
+  }
+
+  /** Takes an address for an account, and gives the former one up afterwards. */
+  async move(account: Account, from: string, to: string): Promise<'moved' | 'taken'> {
+    const holder = await this.holderOf(to);
+    if (holder.account !== undefined && holder.account.name !== account.name) return 'taken';
+    await this.#claim(to, { account: account.name, generation: holder.generation });
+    const before = await this.holderOf(from);
+    await this.change(account.name, (now) => ({ ...now, email: account.email, epoch: account.epoch }));
+    if (from !== to) await this.#claim(from, { generation: before.generation + 1 });
+    return 'moved';
+  }
+
+  /** Deletes the account in its own name: CouchDB lets nobody else but an administrator. Its database goes with it. */
+  async remove(account: Account): Promise<void> {
+    await this.#mustAgree();
+    const identity = identityOf(account.email);
+    const { generation } = await this.holderOf(identity);
+    const stored = await this.#read(account.name);
+    if (stored !== undefined) {
+      const id = userDocumentId(account.name);
+      for (const rev of [...stored.losers, stored.rev])
+        await this.#users.remove(id, rev, this.databaseLogin(account));
+    }
+    await this.#claim(identity, { generation: generation + 1 });
+    this.#remember(account.name, undefined);
+  }
+
+  /** CouchDB's own password of an account: nobody types it, and it opens this account's database alone. */
+  databaseLogin({ name, keyId }: Pick<Account, 'name' | 'keyId'>): Credentials {
+    return { name, password: this.#keys.mac('database-password', name, keyId).toString('hex') };
+  }
+
+  /** After a key was added: CouchDB's password of this account follows. Looked at first: five wrong ones lock it. */
+  async withKnownKey(account: Account): Promise<Account | undefined> {
+    if (account.keyId === this.#keys.newestId) return account;
+    return this.change(account.name, (now) => ({ ...now, keyId: this.#keys.newestId }));
+  }
+
+  /** Notes a mail before it is sent. @returns in how many ms one may be sent again; 0: now, and it is noted */
+  async noteMail(identity: string): Promise<number> {
+    const id = mailDocumentId(this.#keys, identity);
+    const lookup = await this.#own.read(id);
+    const nowMs = this.#nowMs();
+    const winner = lookup.found?.[0];
+    const sent = (lookup.found ?? [])
+      .flatMap(({ body }) => (Array.isArray(body['sent']) ? (body['sent'] as number[]) : []))
+      .filter((each) => nowMs - each < DAY_MS && each <= nowMs)
+      .toSorted((a, b) => a - b);
+    const last = sent.at(-1);
+    if (last !== undefined && nowMs - last < MAIL_GAP_MS) return last + MAIL_GAP_MS - nowMs;
+    if (sent.length >= MAILS_A_DAY) return (sent.at(-MAILS_A_DAY) as number) + DAY_MS - nowMs;
+    // Somebody else noted one at this moment: that one was just sent.
+    return (await this.#own.write(id, { sent: [...sent, nowMs] }, winner?.rev)) ? 0 : MAIL_GAP_MS;
+  }
+
+  /** The noted mail was not taken by the mail server: another try is no second mail. */
+  async forgetMail(identity: string): Promise<void> {
+    const id = mailDocumentId(this.#keys, identity);
+    const winner = (await this.#own.read(id)).found?.[0];
+    if (winner === undefined || !Array.isArray(winner.body['sent'])) return;
+    await this.#own.write(id, { sent: winner.body['sent'].slice(0, -1) as number[] }, winner.rev);
+  }
+
+  /** Whether databases can be made and deleted now: the answer to a request that only the db nodes' door refuses. */
+  async #mustAgree(): Promise<void> {
+    const path = `/${databaseOf('bornemisza-probe')}`;
+    // `app` may not make a database, so this changes nothing; the door answers 503 before CouchDB does.
+    const answer = await this.#couch.ask({ method: 'PUT', path, as: this.#app }).catch((error: unknown) => {
+      throw new CouchError(
+        'databases-disagree',
+        'not all databases are connected and agree; try again later',
+        error,
+      );
+    });
+    if (answer.status !== 401 && answer.status !== 403)
+      throw new CouchError('databases-refuse', `CouchDB lets account app make databases: ${answer.status}`);
+  }
+
+  async #claim(
+    identity: string,
+    body: { readonly account?: string; readonly generation: number },
+  ): Promise<void> {
+    const id = addressDocumentId(this.#keys, identity);
+    for (let tries = 0; tries < TRIES; tries += 1) {
+      const lookup = await this.#own.read(id);
+      const versions = lookup.found ?? [];
+      const same = versions.find((each) => isSame(addressOf(each.body), body));
+      if (same !== undefined && versions.length === 1) return;
+      if (versions.some((each) => addressOf(each.body).generation > body.generation)) return;
+      if (await this.#own.write(id, body, versions[0]?.rev)) {
+        for (const { rev } of versions.slice(1)) await this.#own.remove(id, rev).catch(() => undefined);
+        return;
+      }
+    }
+    throw new CouchError('databases-disagree', 'other nodes change this address all the time; try again');
+  }
+
+  async #read(name: string): Promise<Stored | undefined> {
+    const { found } = await this.#users.read(userDocumentId(name));
+    if (found === undefined) return undefined;
+    const versions = found.map(({ rev, body }) => ({ rev, body, account: accountOf(body) }));
+    const merged = mergeAccounts(versions, this.#nowMs());
+    if (merged === undefined) return undefined;
+    return { ...merged, body: versions.find(({ rev }) => rev === merged.rev)?.body ?? {} };
+  }
+
+  /** Everything in it follows from the account, so that two nodes that write the same write equal documents. */
+  #document(account: Account): object {
+    const { password } = this.databaseLogin(account);
+    const salt = this.#keys
+      .lastingMac('database-password', `salt ${account.name}`)
+      .toString('hex')
+      .slice(0, 32);
+    return {
+      type: 'user',
+      name: account.name,
+      roles: ['account'],
+      password_scheme: 'pbkdf2',
+      pbkdf2_prf: 'sha256',
+      iterations: 1,
+      salt,
+      derived_key: pbkdf2Sync(password, salt, 1, 32, 'sha256').toString('hex'),
+      email: account.email,
+      epoch: account.epoch,
+      secret: account.secret,
+      signedOut: account.signedOut,
+      keyId: account.keyId,
+      ...(account.disabled && { disabled: true }),
+    };
+  }
+
+  #remember(name: string, account: Account | undefined): void {
+    this.#cache.delete(name);
+    if (this.#cache.size >= MAX_CACHED) this.#cache.delete(this.#cache.keys().next().value as string);
+    this.#cache.set(name, { account, readMs: this.#nowMs() });
+  }
+}
+
+function accountOf(body: Readonly<Record<string, unknown>>): Account {
+  const text = (key: string): string => (typeof body[key] === 'string' ? body[key] : '');
+  return {
+    name: text('name'),
+    email: text('email'),
+    epoch: typeof body['epoch'] === 'number' ? body['epoch'] : 0,
+    secret: text('secret'),
+    signedOut: Array.isArray(body['signedOut']) ? (body['signedOut'] as Account['signedOut']) : [],
+    keyId: text('keyId'),
+    disabled: body['disabled'] === true,
+  };
+}
+
+interface AddressFacts {
+  readonly account: string | undefined;
+  readonly generation: number;
+}
+
+function addressOf(body: Readonly<Record<string, unknown>>): AddressFacts {
+  const { account, generation } = body;
+  return {
+    account: typeof account === 'string' ? account : undefined,
+    generation: typeof generation === 'number' ? generation : 0,
+  };
+}
+
+const byGeneration = (a: AddressFacts, b: AddressFacts): number => b.generation - a.generation;
+
+function isSame(one: AddressFacts, other: { account?: string; generation: number }): boolean {
+  return one.account === other.account && one.generation === other.generation;
+}
+
+function identityOf(email: string): string {
+  const at = email.lastIndexOf('@');
+  return `${email.slice(0, at).normalize('NFKC').toLowerCase()}@${email.slice(at + 1)}`;
+}

@@ -1,0 +1,73 @@
+import { type Couch, CouchError, type Credentials } from './couch.ts';
+
+export interface Version {
+  readonly rev: string;
+  readonly body: Readonly<Record<string, unknown>>;
+}
+export type Lookup =
+  | { readonly found: readonly Version[] }
+  /** `deleted`: it was there once. */
+  | { readonly found: undefined; readonly deleted: boolean };
+
+/** Single documents of one database, in one account's name, with what a conflict left beside the winner. */
+export class Documents {
+  readonly #couch: Couch;
+  readonly #as: Credentials;
+  readonly #base: string;
+
+  constructor(couch: Couch, database: string, as: Credentials) {
+    this.#couch = couch;
+    this.#as = as;
+    this.#base = `/${encodeURIComponent(database)}`;
+  }
+
+  /** The winner first. @throws CouchError */
+  async read(id: string): Promise<Lookup> {
+    const path = `${this.#base}/${encodeURIComponent(id)}`;
+    const { status, body } = await this.#couch.ask({
+      method: 'GET',
+      path: `${path}?conflicts=true`,
+      as: this.#as,
+    });
+    if (status === 404) return { found: undefined, deleted: body['reason'] === 'deleted' };
+    if (status !== 200) throw refused('reading', status, body);
+    const others = (body['_conflicts'] ?? []) as string[];
+    const versions = [{ rev: body['_rev'] as string, body }];
+    for (const rev of others) {
+      const one = await this.#couch.ask({ method: 'GET', path: `${path}?rev=${rev}`, as: this.#as });
+      if (one.status === 200) versions.push({ rev, body: one.body });
+    }
+    return { found: versions };
+  }
+
+  /**
+   * @returns whether it was written; `false`: another version is there
+   * @throws CouchError `not-durable` when only a minority of the copies has it: writing the same again is harmless
+   */
+  async write(id: string, body: object, rev?: string): Promise<boolean> {
+    const path = `${this.#base}/${encodeURIComponent(id)}`;
+    const document = rev === undefined ? body : { ...body, _rev: rev };
+    const answer = await this.#couch.ask({ method: 'PUT', path, as: this.#as, body: document });
+    if (answer.status === 409) return false;
+    if (answer.status === 202)
+      throw new CouchError('not-durable', 'too few databases have taken this change; try again');
+    if (answer.status !== 201 && answer.status !== 200) throw refused('writing', answer.status, answer.body);
+    return true;
+  }
+
+  /** Gone already counts as done. @throws CouchError */
+  async remove(id: string, rev: string, as: Credentials = this.#as): Promise<void> {
+    const path = `${this.#base}/${encodeURIComponent(id)}?rev=${rev}`;
+    const { status, body } = await this.#couch.ask({ method: 'DELETE', path, as });
+    if (status === 202)
+      throw new CouchError('not-durable', 'too few databases have taken this change; try again');
+    if (status !== 200 && status !== 404 && status !== 409) throw refused('deleting', status, body);
+  }
+}
+
+function refused(what: string, status: number, body: Readonly<Record<string, unknown>>): CouchError {
+  return new CouchError(
+    'databases-refuse',
+    `${what} is refused by CouchDB: ${status} ${String(body['reason'])}`,
+  );
+}

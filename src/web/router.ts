@@ -1,0 +1,24 @@
+/** Where the page is. The token of a mailed link stands in the fragment and is taken out of the address at once. */
+export interface Place {
+  readonly path: string;
+  readonly token: string;
+}
+
+export function placeNow(): Place {
+  const token = location.hash.slice(1);
+  if (token !== '') history.replaceState(null, '', location.pathname);
+  return { path: location.pathname, token };
+}
+
+export function go(path: string): void {
+  history.pushState(null, '', path);
+  dispatchEvent(new PopStateEvent('popstate'));
+}
+
+/** A link inside the page; with a modifier key or another button the browser does what it always does. */
+export function follow(event: MouseEvent): void {
+  const link = event.currentTarget as HTMLAnchorElement;
+  if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(link.pathname);
+}

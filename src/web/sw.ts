@@ -1,0 +1,33 @@
+/** Keeps the page itself on the device, so that it opens without a connection. `/api` is never kept. */
+interface Worker {
+  addEventListener(name: string, listener: (event: WorkerEvent) => void): void;
+  skipWaiting(): Promise<void>;
+}
+interface WorkerEvent {
+  readonly request: Request;
+  waitUntil(work: Promise<unknown>): void;
+  respondWith(answer: Promise<Response>): void;
+}
+const worker = globalThis as unknown as Worker;
+const CACHE = 'page';
+const FILES = ['/', '/app.js', '/app.css', '/icon.svg'];
+
+worker.addEventListener('install', (event) => {
+  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES)));
+  void worker.skipWaiting();
+});
+worker.addEventListener('fetch', (event) => {
+  const { request } = event;
+  const { pathname, origin } = new URL(request.url);
+  if (request.method !== 'GET' || origin !== location.origin || pathname.startsWith('/api/')) return;
+  const key = request.mode === 'navigate' ? '/' : request;
+  // The net first: a new version is seen at once. Without it, what is kept.
+  event.respondWith(
+    fetch(request)
+      .then(async (answer) => {
+        if (answer.ok) await (await caches.open(CACHE)).put(key, answer.clone());
+        return answer;
+      })
+      .catch(async () => (await caches.match(key)) ?? Response.error()),
+  );
+});

@@ -1,0 +1,151 @@
+import { mkdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execFileSync } from 'node:child_process';
+import axe from 'axe-core';
+import type { Page } from 'playwright-core';
+import t, { type Test } from 'tap';
+import { AppBed, ORIGIN } from '../integration/app-bed.ts';
+import { front, launch, strictContext } from './bed.ts';
+
+/** The page in a real browser: a person's way through it, offline, at another node, for everybody, within its size. */
+t.setTimeout(300_000);
+const ROOT = join(import.meta.dirname, '../..');
+const WEB = join(ROOT, 'dist/web');
+const PICTURES = process.env['PICTURES'];
+const PASSWORD = 'four green turtles';
+const MOST_BYTES = 40_000;
+
+execFileSync(process.execPath, [join(ROOT, 'scripts/web.ts')], { stdio: 'ignore' });
+const bed = await AppBed.start();
+const one = await bed.addNode(`web_root = "${WEB}"`);
+const two = await bed.addNode(`web_root = "${WEB}"`);
+const edge = await front([one, two]);
+const browser = await launch(edge.port);
+t.teardown(async () => {
+  await browser.close();
+  await edge.close();
+  await bed.close();
+});
+
+t.test('everything that is delivered has at most 40,000 bytes uncompressed', async (t) => {
+  const files = (await readdir(WEB)).filter((name) => !/\.(br|gz)$/.test(name));
+  const sizes = await Promise.all(files.map(async (name) => (await stat(join(WEB, name))).size));
+  const bytes = sizes.reduce((sum, each) => sum + each, 0);
+  t.ok(bytes > 10_000 && bytes <= MOST_BYTES, `${bytes} bytes in ${files.length} files`);
+});
+
+t.test('register, confirm, write notes, lose the node, go offline, come back, sign out', async (t) => {
+  const { context, faults } = await strictContext(browser, {
+    locale: 'en-GB',
+    viewport: { width: 320, height: 640 },
+  });
+  const page = await context.newPage();
+  await page.goto(ORIGIN);
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  await look(t, page, 'sign-in');
+  await page.getByRole('main').getByRole('link', { name: 'Create an account' }).click();
+  await page.getByLabel('E-mail address').fill('anna@example.org');
+  await look(t, page, 'register');
+  await page.getByRole('button', { name: 'Send the link' }).click();
+  await page.getByRole('heading', { name: 'Look into your mail' }).waitFor();
+  await look(t, page, 'mail-sent');
+  const { token } = await bed.mailTo('anna@example.org');
+  await page.goto(`${ORIGIN}/choose-password#${token}`);
+  await page.getByLabel('Password').fill('short');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByText('at least 12 characters').waitFor();
+  t.equal(new URL(page.url()).hash, '', 'the token does not stay in the address');
+  await look(t, page, 'choose-password');
+  await page.getByLabel('Password').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByRole('heading', { name: 'Notes' }).waitFor();
+  await page.getByText('No notes yet').waitFor();
+  await write(page, 'first');
+  await page.getByText('Waiting for the connection').waitFor({ state: 'detached' });
+  await look(t, page, 'notes');
+
+  await one.end('SIGKILL');
+  await write(page, 'written after the node died');
+  await stored(page, 2);
+
+  await context.setOffline(true);
+  await write(page, 'written offline');
+  await page.getByText('Waiting for the connection').waitFor();
+  await page.reload();
+  await page.getByText('written offline').waitFor();
+  await look(t, page, 'offline');
+  await context.setOffline(false);
+  await stored(page, 3);
+
+  await page.getByRole('link', { name: 'Account' }).click();
+  await page.getByText('anna@example.org').waitFor();
+  await look(t, page, 'account');
+  await page.getByRole('button', { name: 'Sign out', exact: true }).click();
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  const kept = await page.evaluate(`indexedDB.databases().then(async (all) => {
+    const open = await new Promise((done) => { const r = indexedDB.open('notes', 1); r.onsuccess = () => done(r.result); });
+    return new Promise((done) => { const r = open.transaction('kept').objectStore('kept').count(); r.onsuccess = () => done(r.result); });
+  })`);
+  t.equal(kept, 0, 'nothing of a person stays on the device');
+  t.same(faults, [], 'no error and no violation of the policy');
+  await context.close();
+});
+
+t.test('in German and in the dark', async (t) => {
+  const options = { locale: 'de-DE', colorScheme: 'dark', viewport: { width: 1024, height: 700 } };
+  const { context, faults } = await strictContext(browser, options);
+  const page = await context.newPage();
+  await page.goto(`${ORIGIN}/forgotten`);
+  await page.getByRole('heading', { name: 'Passwort vergessen' }).waitFor();
+  t.equal(await page.evaluate('document.documentElement.lang'), 'de');
+  await look(t, page, 'forgotten-dark-german');
+  await page.keyboard.press('Tab');
+  await page.keyboard.press('Tab');
+  await page.goto(`${ORIGIN}/nowhere`);
+  await page.getByRole('heading', { name: 'Diese Seite gibt es nicht.' }).waitFor();
+  await look(t, page, 'not-found');
+  t.same(faults, []);
+  await context.close();
+});
+
+async function write(page: Page, text: string): Promise<void> {
+  await page.getByLabel('New note').fill(text);
+  await page.getByRole('button', { name: 'Add' }).click();
+  await page.getByText(text).waitFor();
+}
+
+/** So many notes have reached the database. */
+async function stored(page: Page, count: number): Promise<void> {
+  const read = `fetch('/api/data/_all_docs').then((a) => a.json()).then((a) => a.total_rows).catch(() => -1)`;
+  await bed.until(async () => (await page.evaluate(read)) === count, `${count} notes in the database`);
+  await page.getByText('Waiting for the connection').waitFor({ state: 'detached' });
+}
+
+/** No fault that axe finds, nothing wider than the window, and a picture where one is wanted. */
+async function look(t: Test, page: Page, name: string): Promise<void> {
+  // In a world of its own, so that the page's policy stays as it is.
+  const session = await page.context().newCDPSession(page);
+  const { frameTree } = await session.send('Page.getFrameTree');
+  const world = await session.send('Page.createIsolatedWorld', {
+    frameId: frameTree.frame.id,
+    worldName: 'axe',
+  });
+  const run = async (expression: string) =>
+    session.send('Runtime.evaluate', {
+      contextId: world.executionContextId,
+      expression,
+      awaitPromise: true,
+      returnByValue: true,
+    });
+  await run(axe.source);
+  const { result } = await run(`axe.run().then(({ violations }) =>
+    violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' ')))`);
+  t.same(result.value, [], `${name}: axe finds nothing`);
+  const wide = await run('document.documentElement.scrollWidth - document.documentElement.clientWidth');
+  t.equal(wide.result.value, 0, `${name}: nothing is wider than the window`);
+  await session.detach();
+  if (PICTURES === undefined) return;
+  await mkdir(PICTURES, { recursive: true });
+  await page.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true });
+}
