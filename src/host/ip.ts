@@ -30,6 +30,8 @@ export async function removeAddress(device: string, address: string, signal: Abo
 export interface IpLink {
   readonly ifname?: string;
   readonly flags?: readonly string[];
+  /** The bridge or bond that it is a port of. */
+  readonly master?: string;
   /** With `-d`, and not of every device. */
   readonly linkinfo?: { readonly info_kind?: string };
   readonly addr_info?: readonly {
@@ -37,6 +39,8 @@ export interface IpLink {
     readonly local?: string;
     readonly prefixlen?: number;
     readonly label?: string;
+    /** The kernel's word for a further address of the same network on the same device. */
+    readonly secondary?: boolean;
   }[];
 }
 

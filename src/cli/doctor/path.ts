@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { MemberRow } from '../../daemon/control/api.ts';
 import type { Host } from '../io.ts';
-import { addressesOf } from '../setup/discover.ts';
+import { readNetwork } from '../setup/links.ts';
 import type { Area, Check } from './check.ts';
 
 /** IPv4 and ICMP, which ping puts before its payload. */
@@ -21,7 +21,7 @@ const MOST_ASKED = 10;
  */
 export async function fullPackets(host: Host, members: readonly MemberRow[], area: Area): Promise<Check[]> {
   const own = members.find((each) => each.self)?.address;
-  const device = addressesOf(host.interfaces()).find((each) => each.address === own);
+  const device = (await readNetwork(host)).addresses.find((each) => each.address === own);
   const machines = new Map(
     members
       .filter(({ address, state }) => address !== own && state === 'alive')

@@ -6,8 +6,9 @@ import type { Role } from '../../daemon/membership/types.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
 import type { Host } from '../io.ts';
-import { addressesOf } from '../setup/discover.ts';
+import { choosePrivateNetwork, inside } from '../setup/discover.ts';
 import { DROP_IN } from '../setup/layer2.ts';
+import { readNetwork } from '../setup/links.ts';
 import { readAccounts } from '../setup/owners.ts';
 import { type Area, areaOf, type Check } from './check.ts';
 import { inTheWay, listeningSockets } from './sockets.ts';
@@ -34,7 +35,7 @@ export async function checkRole(of: Host, role: Role, root: string): Promise<Che
   if (config === undefined) return checks;
   return [
     ...checks,
-    privateAddress(looking, config),
+    await privateAddress(looking, config),
     await device(looking, config),
     await ports(looking, config),
     await haproxyConfig(looking),
@@ -139,9 +140,9 @@ async function units({ role, host, root, area }: Looking, config: Config | undef
   return checkUnits(host, unitsOf(role, mode ?? 'off'));
 }
 
-function privateAddress({ host, area }: Looking, config: Config): Check {
+async function privateAddress({ host, area }: Looking, config: Config): Promise<Check> {
   const { private_address: address, private_device: name, private_network: network } = config.network;
-  const here = addressesOf(host.interfaces());
+  const here = (await readNetwork(host)).addresses;
   const found = here.find(
     (each) => each.address === address || (each.kind === 'loopback' && address.startsWith('127.')),
   );
@@ -157,7 +158,14 @@ function privateAddress({ host, area }: Looking, config: Config): Check {
   }
   if (found.device !== name)
     return area.fail('address', `${address} is on ${found.device}, not on ${name}`, 'correct private_device');
-  if (found.kind !== 'loopback' && found.network !== network) {
+  if (network.endsWith('/32') || !inside(address, network)) {
+    return area.fail(
+      'address',
+      `private_network ${network} ${inside(address, network) ? 'holds this node alone' : `does not hold ${address}`}: no other node is let in here`,
+      `correct private_network${found.network.endsWith('/32') ? '' : `: ${choosePrivateNetwork(found)}`}`,
+    );
+  }
+  if (found.kind !== 'loopback' && !found.network.endsWith('/32') && found.network !== network) {
     return area.warn(
       'address',
       `${address} lies in ${found.network}, the configuration says ${network}`,

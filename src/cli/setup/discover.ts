@@ -9,8 +9,9 @@ const MAX_CLUSTER_CHARACTERS = 32;
 export interface Address {
   readonly device: string;
   readonly address: string;
-  /** The network it lies in, e.g. `10.0.0.0/24`. */
+  /** The network that its device leads to, e.g. `10.0.0.0/24`; a /32 where nothing says more. */
   readonly network: string;
+  /** `other`: neither the cluster nor the world is there unless the operator says so. */
   readonly kind: 'private' | 'public' | 'loopback' | 'other';
 }
 
@@ -20,9 +21,10 @@ export function addressesOf(interfaces: ReturnType<Host['interfaces']>): Address
     (infos ?? [])
       .filter((info) => info.family === 'IPv4')
       .map((info) => ({
-        device,
+        // A label of ifupdown (`eth1:0`); no device has a colon in its name (dev_valid_name of the kernel).
+        device: device.replace(/:.*$/, ''),
         address: info.address,
-        network: networkOf(info.address, info.netmask),
+        network: networkOf(info.address, bitsOfMask(info.netmask)),
         kind: kindOf(info.address),
       })),
   );
@@ -34,15 +36,18 @@ export interface Wish {
 }
 
 /**
- * The address for the cluster's own traffic: the only RFC 1918 address, or what the operator says.
+ * The address for the cluster's own traffic: the only RFC 1918 address on a device without a public one, or what the operator
+ * says. Beside a public address it may be anything: at DigitalOcean an anchor that no other machine reaches, at Linode the
+ * private one.
  *
- * @throws CliFailure `private-address-absent`, `private-address-ambiguous` or `address-not-here`, with the candidates
+ * @throws CliFailure `private-address-absent`, `private-address-ambiguous`, `private-address-unsure` or `address-not-here`, with
+ * the candidates
  */
 export function choosePrivate(addresses: readonly Address[], wish: Wish): Address {
   if (wish.address !== undefined) return holderOf(addresses, wish.address, wish.device);
-  const onDevice = addresses.filter((each) => wish.device === undefined || each.device === wish.device);
   // Named outright, a device may carry any kind of address; found by ourselves, only RFC 1918's.
-  const found = wish.device === undefined ? onDevice.filter((each) => each.kind === 'private') : onDevice;
+  const onDevice = addresses.filter((each) => each.device === wish.device);
+  const found = wish.device === undefined ? candidates(addresses) : onDevice;
   const [first, second] = found;
   if (first === undefined) {
     const where =
@@ -62,7 +67,54 @@ export function choosePrivate(addresses: readonly Address[], wish: Wish): Addres
       `say which: --private-address ${first.address}`,
     );
   }
+  const beside = addresses.find((each) => each.device === first.device && each.kind === 'public');
+  if (beside !== undefined && wish.device === undefined) {
+    throw failure(
+      'private-address-unsure',
+      `${first.address} is on ${first.device} beside the public address ${beside.address}: other machines may not reach it (at DigitalOcean it is an anchor address)`,
+      `where the other machines reach it: --private-address ${first.address}; else bring the private device up`,
+    );
+  }
   return first;
+}
+
+function candidates(addresses: readonly Address[]): Address[] {
+  const inside = addresses.filter((each) => each.kind === 'private');
+  const apart = inside.filter(
+    ({ device }) => !addresses.some((each) => each.device === device && each.kind === 'public'),
+  );
+  return apart.length > 0 ? apart : inside;
+}
+
+/**
+ * The network of the nodes' private addresses: what the device leads to, or what the operator says.
+ *
+ * @throws CliFailure `private-network-unknown`, `private-network-invalid`
+ */
+export function choosePrivateNetwork({ address, device, network }: Address, wish?: string): string {
+  if (wish !== undefined) {
+    const [base = '', bits = '', ...rest] = wish.split('/');
+    if (
+      rest.length === 0 &&
+      isIPv4(base) &&
+      /^\d{1,2}$/.test(bits) &&
+      Number(bits) < 32 &&
+      inside(address, wish)
+    )
+      return networkOf(base, Number(bits));
+    throw failure(
+      'private-network-invalid',
+      `${JSON.stringify(wish)} is not an IPv4 network with ${address} in it`,
+      'write it like 10.0.0.0/16',
+      EXIT.usage,
+    );
+  }
+  if (!network.endsWith('/32')) return network;
+  throw failure(
+    'private-network-unknown',
+    `${device} has ${address}/32 and no route says which network it leads to, so that no other node would be let in`,
+    `take the network from your provider’s page: --private-network ${networkOf(address, 20)}`,
+  );
 }
 
 function holderOf(addresses: readonly Address[], wanted: string, device: string | undefined): Address {
@@ -90,26 +142,27 @@ function holderOf(addresses: readonly Address[], wanted: string, device: string 
 /**
  * The device that faces the internet; undefined where there is none to see.
  *
- * @param defaultRoute device of the default route, which decides between several
+ * @param defaultRoutes devices of the default routes, best first: they decide between several, and one that carries IPv6 alone
+ * shows nowhere else
  * @throws CliFailure `public-device-ambiguous`, `device-not-here`
  */
 export function choosePublic(
   addresses: readonly Address[],
-  facts: { privateDevice: string; wish?: string | undefined; defaultRoute?: string | undefined },
-): Address | undefined {
+  facts: { privateDevice: string; wish?: string | undefined; defaultRoutes?: readonly string[] },
+): string | undefined {
+  const { defaultRoutes = [] } = facts;
   if (facts.wish !== undefined) {
-    const wished = addresses.find((each) => each.device === facts.wish);
-    if (wished === undefined)
+    if (!addresses.some((each) => each.device === facts.wish) && !defaultRoutes.includes(facts.wish))
       throw failure(
         'device-not-here',
         `device ${facts.wish} is not up on this host; there are ${list(addresses)}`,
         'correct --public-device',
       );
-    return wished;
+    return facts.wish;
   }
   const outside = addresses.filter((each) => each.kind === 'public');
   const devices = [...new Set(outside.map((each) => each.device))];
-  const routed = outside.find((each) => each.device === facts.defaultRoute);
+  const routed = defaultRoutes.find((device) => devices.includes(device));
   if (routed !== undefined) return routed;
   if (devices.length > 1)
     throw failure(
@@ -117,23 +170,33 @@ export function choosePublic(
       `this host has ${devices.length} public devices: ${list(outside)}`,
       `say which: --public-device ${devices[0]}`,
     );
-  return (
-    outside[0] ??
-    addresses.find((each) => each.device === facts.defaultRoute && each.device !== facts.privateDevice)
-  );
+  return devices[0] ?? defaultRoutes.find((device) => device !== facts.privateDevice);
 }
 
-/** The device of the default route, from the text of /proc/net/route (proc(5)). */
-export function defaultRouteDevice(procNetRoute: string): string | undefined {
-  const rows = procNetRoute
-    .split('\n')
-    .slice(1)
-    .map((line) => line.split('\t'));
-  const usable = rows.filter(
-    ([, destination, , flags]) => destination === '00000000' && (Number.parseInt(flags ?? '0', 16) & 1) === 1,
-  );
-  usable.sort((a, b) => Number(a[6]) - Number(b[6]));
-  return usable[0]?.[0];
+/**
+ * Domains that providers give to their customers' machines, and that home routers give to everything. A name that is missing
+ * here gives an odd name of a cluster, which `init` shows before it does anything.
+ */
+const PROVIDERS_DOMAINS = [
+  // AWS, in us-east-1 and elsewhere; GCE in both forms; Azure; Oracle Cloud
+  /^ec2\.internal$/,
+  /(^|\.)compute(-\d+)?\.(internal|amazonaws\.com)$/,
+  /(^|\.)c\.[a-z0-9-]+(\.[a-z0-9-]+)?\.internal$/,
+  /(^|\.)(internal\.)?cloudapp\.(net|azure\.com)$/,
+  /(^|\.)oraclevcn\.com$/,
+  // Hetzner, Linode, OVH, Scaleway, Vultr, Contabo, IONOS, netcup, UpCloud, DigitalOcean, OpenStack
+  /(^|\.)(your-server\.de|clients\.your-server\.de)$/,
+  /(^|\.)(members\.linode\.com|linodeusercontent\.com)$/,
+  /(^|\.)(ovh\.(net|ca|us)|kimsufi\.com|ip-[0-9a-f-]+\.(eu|net))$/,
+  /(^|\.)(scaleway\.com|scw\.cloud|poneytelecom\.eu)$/,
+  /(^|\.)(vultr\.guest|vultrusercontent\.com)$/,
+  /(^|\.)(contaboserver\.net|stratoserver\.net|onlinehome-server\.(com|info)|ultrasrv\.de|upcloud\.host)$/,
+  /(^|\.)(digitaloceanspaces\.com|novalocal|openstacklocal)$/,
+  /^(guest|lan|local|home|home\.arpa|fritz\.box|localhost|internal)$/,
+];
+
+function isProviders(domain: string): boolean {
+  return PROVIDERS_DOMAINS.some((each) => each.test(domain));
 }
 
 /**
@@ -156,12 +219,16 @@ export function nameNode(
         : 'correct --host',
     );
   }
+  const provider = wish.cluster === undefined && isProviders(domain.join('.'));
   const cluster =
-    wish.cluster ?? domain.filter((part) => part !== 'localdomain' && part !== 'internal').join('-');
+    wish.cluster ??
+    (provider ? '' : domain.filter((part) => part !== 'localdomain' && part !== 'internal').join('-'));
   if (cluster === '') {
     throw failure(
       'cluster-unknown',
-      `the host name ${JSON.stringify(hostname)} has no domain to name the cluster after`,
+      provider
+        ? `the domain of ${JSON.stringify(hostname)} is your provider’s: it does not name your cluster`
+        : `the host name ${JSON.stringify(hostname)} has no domain to name the cluster after`,
       'name it: --cluster shop',
     );
   }
@@ -179,7 +246,7 @@ function isLabel(text: string): boolean {
   return /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(text);
 }
 
-function kindOf(address: string): Address['kind'] {
+export function kindOf(address: string): Address['kind'] {
   const [a = 0, b = 0] = address.split('.').map(Number);
   if (a === 127) return 'loopback';
   if (a === 10 || (a === 172 && b >= 16 && b <= 31) || (a === 192 && b === 168)) return 'private';
@@ -188,10 +255,23 @@ function kindOf(address: string): Address['kind'] {
   return 'public';
 }
 
-function networkOf(address: string, netmask: string): string {
-  const mask = toNumber(netmask);
-  const base = (toNumber(address) & mask) >>> 0;
-  return `${[24, 16, 8, 0].map((shift) => (base >>> shift) & 255).join('.')}/${mask.toString(2).replaceAll('0', '').length}`;
+/** @param bits length of the prefix */
+export function networkOf(address: string, bits: number): string {
+  const base = (toNumber(address) & maskOf(bits)) >>> 0;
+  return `${[24, 16, 8, 0].map((shift) => (base >>> shift) & 255).join('.')}/${bits}`;
+}
+
+export function inside(address: string, network: string): boolean {
+  const [base = '', bits = '32'] = network.split('/');
+  return ((toNumber(address) ^ toNumber(base)) & maskOf(Number(bits))) === 0;
+}
+
+function maskOf(bits: number): number {
+  return bits === 0 ? 0 : (-1 << (32 - bits)) >>> 0;
+}
+
+function bitsOfMask(netmask: string): number {
+  return toNumber(netmask).toString(2).replaceAll('0', '').length;
 }
 
 function toNumber(address: string): number {

@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Config, Paths } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
@@ -6,17 +6,12 @@ import { readIfPresent, replaceFile } from '../../host/files.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { instances } from '../instances.ts';
 import type { Io } from '../io.ts';
+import { foundOrAsked } from './ask.ts';
 import { birdStep } from './bird.ts';
 import { configText } from './config-text.ts';
-import {
-  addressesOf,
-  type Address,
-  choosePrivate,
-  choosePublic,
-  defaultRouteDevice,
-  nameNode,
-} from './discover.ts';
+import { type Address, choosePrivate, choosePrivateNetwork, choosePublic, nameNode } from './discover.ts';
 import { layer2Step } from './layer2.ts';
+import { type HostNetwork, readNetwork } from './links.ts';
 import type { SetupOptions } from './options.ts';
 import { ensureAccounts, ensureDirectory, type Ids, readAccounts } from './owners.ts';
 import type { Step } from './steps.ts';
@@ -56,8 +51,9 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
   await refuseWhileRunning(role, root);
   const { announces, pathsFor } = await import('../../daemon/config/config.ts');
   const paths = pathsFor(role, root);
-  const addresses = addressesOf(io.host.interfaces());
-  const { text, present } = await configurationText(io, options, wanted, paths, addresses);
+  const network = await readNetwork(io.host);
+  const { addresses } = network;
+  const { text, present } = await configurationText(io, options, wanted, paths, network);
   const config = await parsed(text, role, paths, present);
   if (present) {
     refuseContradiction(config, options, wanted, paths.config);
@@ -112,28 +108,48 @@ async function configurationText(
   options: SetupOptions,
   wanted: Wanted,
   paths: Paths,
-  addresses: readonly Address[],
+  { addresses, defaultRoutes }: HostNetwork,
 ): Promise<{ text: string; present: boolean }> {
   const kept = await readIfPresent(paths.config);
   if (kept !== undefined) return { text: kept, present: true };
-  const { host, cluster } = nameNode(io.host.hostname(), { host: options.host, cluster: wanted.cluster });
+  const asked = options.json === true ? undefined : io;
+  const { host, cluster } = await foundOrAsked(
+    asked,
+    { codes: ['cluster-unknown'], prompt: 'Name of the cluster, e.g. shop' },
+    (answer) => nameNode(io.host.hostname(), { host: options.host, cluster: answer ?? wanted.cluster }),
+  );
   const floating = options.floatingIp ?? [];
   const own = addresses.filter((each) => !floating.includes(each.address));
-  const inside = choosePrivate(own, { address: options.privateAddress, device: options.privateDevice });
-  const defaultRoute = defaultRouteDevice(await readFile('/proc/net/route', 'utf8').catch(() => ''));
-  const outside = choosePublic(own, {
+  const inside = await foundOrAsked(
+    asked,
+    {
+      codes: ['private-address-ambiguous', 'private-address-unsure'],
+      prompt: 'Address for the cluster’s own traffic',
+    },
+    (answer) =>
+      choosePrivate(own, { address: answer ?? options.privateAddress, device: options.privateDevice }),
+  );
+  const privateNetwork = await foundOrAsked(
+    asked,
+    {
+      codes: ['private-network-unknown'],
+      prompt: 'Network of your nodes’ private addresses, e.g. 10.0.0.0/16',
+    },
+    (answer) => choosePrivateNetwork(inside, answer ?? options.privateNetwork),
+  );
+  const publicDevice = choosePublic(own, {
     privateDevice: inside.device,
     wish: options.publicDevice,
-    defaultRoute,
+    defaultRoutes,
   });
   const text = configText({
     role: wanted.role,
     cluster,
     host,
     privateAddress: inside.address,
-    privateNetwork: inside.network,
+    privateNetwork,
     privateDevice: inside.device,
-    publicDevice: outside?.device,
+    publicDevice,
     certificate: options.certificate,
     floatingMode: options.floatingMode ?? (floating.length > 0 ? 'bgp' : 'off'),
     floatingAddresses: floating,
@@ -163,6 +179,7 @@ function refuseContradiction(config: Config, options: SetupOptions, wanted: Want
     ['host', options.host, config.node.host],
     ['private_address', options.privateAddress, config.network.private_address],
     ['private_device', options.privateDevice, config.network.private_device],
+    ['private_network', options.privateNetwork, config.network.private_network],
     ['floating mode', options.floatingMode, config.floating.mode],
     ['floating addresses', options.floatingIp?.join(','), config.floating.addresses.join(',')],
     ['certificate', options.certificate, config.edge.certificate ?? ''],

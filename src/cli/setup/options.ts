@@ -8,6 +8,7 @@ export interface SetupOptions extends CommonOptions {
   readonly host?: string;
   readonly privateAddress?: string;
   readonly privateDevice?: string;
+  readonly privateNetwork?: string;
   readonly publicDevice?: string;
   readonly certificate?: string;
   readonly floatingIp?: readonly string[];
@@ -27,6 +28,10 @@ export function addSetupOptions(command: Command): Command {
     .option('--host <name>', 'name of this node (default: the host name, lower-cased)')
     .option('--private-address <address>', 'address for the cluster’s own traffic, where there are several')
     .option('--private-device <device>', 'device of that address')
+    .option(
+      '--private-network <network>',
+      'network of all nodes’ private addresses, where no route says it (10.0.0.0/16)',
+    )
     .option('--public-device <device>', 'device that faces the internet, where there are several')
     .option('--certificate <file>', 'role app: PEM file with certificate, chain and key for the edge')
     .option('--floating-ip <addresses>', 'role app: floating IPs, separated by commas', addressList)

@@ -1,0 +1,108 @@
+import { type IpLink, parseLinks } from '../../host/ip.ts';
+import type { Host } from '../io.ts';
+import { type Address, addressesOf, inside, kindOf, networkOf } from './discover.ts';
+
+/** What this host knows of its networks, with nothing decided yet. */
+export interface HostNetwork {
+  /** IPv4 addresses that are up, in the system's order. */
+  readonly addresses: readonly Address[];
+  /** Devices of the default routes, IPv4 before IPv6, lowest metric first. */
+  readonly defaultRoutes: readonly string[];
+}
+
+/** One route of `ip -j route show`, as far as it is read. */
+interface IpRoute {
+  /** `default`, a network, or one address. */
+  readonly dst?: string;
+  readonly dev?: string;
+  /** Present where packets are thrown away: `blackhole`, `unreachable`, `prohibit`. */
+  readonly type?: string;
+  readonly metric?: number;
+  readonly nexthops?: readonly { readonly dev?: string }[];
+}
+
+/**
+ * Kinds of devices that carry containers, or addresses which no other machine reaches. Tunnels (wireguard, tun) are not among
+ * them: a founder may have built the private network of one.
+ */
+const NO_NETWORK_KINDS = new Set(['dummy', 'ifb', 'ipip', 'sit', 'gre', 'vxlan', 'geneve', 'nlmon', 'vrf']);
+/** What container engines and hypervisors put into a bridge. A bridge with nothing else in it leads to no other machine. */
+const GUEST_KINDS = new Set(['veth', 'tun', 'vxlan']);
+
+/** Asks ip(8). Without it, what the kernel lists has to do: addresses, and no routes. */
+export async function readNetwork(host: Host): Promise<HostNetwork> {
+  const [links, routes, routes6] = await Promise.all([
+    host.run('ip', ['-d', '-j', 'addr', 'show', 'up']),
+    host.run('ip', ['-j', '-4', 'route', 'show']),
+    host.run('ip', ['-j', '-6', 'route', 'show', 'default']),
+  ]);
+  if (links.code !== 0) return { addresses: addressesOf(host.interfaces()), defaultRoutes: [] };
+  return networkFrom(links.stdout, routes.stdout, routes6.stdout);
+}
+
+/** @param links `ip -d -j addr show up` @param routes `ip -j -4 route show` @param routes6 `ip -j -6 route show default` */
+export function networkFrom(links: string, routes: string, routes6 = ''): HostNetwork {
+  const table = parseRoutes(routes);
+  const all = parseLinks(links);
+  return {
+    addresses: all.flatMap((link) => addressesOn(link, all, table)),
+    defaultRoutes: [...defaults(table), ...defaults(parseRoutes(routes6))],
+  };
+}
+
+function addressesOn(link: IpLink, all: readonly IpLink[], routes: readonly IpRoute[]): Address[] {
+  const device = link.ifname ?? '';
+  const leads = leadsToMachines(link, all);
+  const own = (link.addr_info ?? []).filter(({ family }) => family === 'inet');
+  return own.flatMap(({ local = '', prefixlen = 32, secondary }) => {
+    // A second address of the same network (AWS), or a single one within it (keepalived), moves between machines.
+    const moves = (other: (typeof own)[number]): boolean =>
+      prefixlen === 32 && (other.prefixlen ?? 32) < 32 && inside(local, `${other.local}/${other.prefixlen}`);
+    if (secondary === true || own.some(moves)) return [];
+    const kind = kindOf(local);
+    return [
+      {
+        device,
+        address: local,
+        network: widest(networkOf(local, prefixlen), device, local, routes),
+        kind: kind === 'private' && !leads ? 'other' : kind,
+      },
+    ];
+  });
+}
+
+function leadsToMachines(link: IpLink, all: readonly IpLink[]): boolean {
+  const kind = link.linkinfo?.info_kind;
+  if (kind !== 'bridge') return kind === undefined || !NO_NETWORK_KINDS.has(kind);
+  const ports = all.filter(({ master }) => master === link.ifname);
+  return ports.some((port) => !GUEST_KINDS.has(port.linkinfo?.info_kind ?? ''));
+}
+
+/**
+ * The network that a device leads to. Its own prefix is no more than what is on the same wire: Hetzner Cloud and GCE give a /32
+ * and a route by way of a gateway. Only routes inside RFC 1918 count, so that 0.0.0.0/1 of a VPN is none.
+ */
+function widest(own: string, device: string, address: string, routes: readonly IpRoute[]): string {
+  const reached = routes.flatMap(({ dst = '', dev, type = 'unicast' }) => {
+    const [base = '', bits = '32'] = dst.split('/');
+    const fits = dev === device && type === 'unicast' && kindOf(base) === 'private' && Number(bits) >= 8;
+    return fits && inside(address, dst) ? [dst] : [];
+  });
+  return [own, ...reached].reduce((a, b) => (bitsOf(b) < bitsOf(a) ? b : a));
+}
+
+function bitsOf(network: string): number {
+  return Number(network.split('/')[1] ?? '32');
+}
+
+function defaults(routes: readonly IpRoute[]): string[] {
+  return routes
+    .filter(({ dst, type = 'unicast' }) => dst === 'default' && type === 'unicast')
+    .sort((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
+    .flatMap(({ dev, nexthops = [] }) => [dev, ...nexthops.map((each) => each.dev)])
+    .filter((device) => device !== undefined);
+}
+
+function parseRoutes(json: string): readonly IpRoute[] {
+  return (json.trim() === '' ? [] : JSON.parse(json)) as readonly IpRoute[];
+}
