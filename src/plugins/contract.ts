@@ -1,30 +1,44 @@
 /**
  * What the reconciler asks of a plugin, and all that a plugin may know of the daemon.
  *
- * A plugin is the one writer of one managed program. Each run goes observe → plan → validate → apply → verify, and
- * rollback when verify fails. The reconciler owns everything else: when to run, one run at a time, limits, backoff, audit.
+ * A plugin is the one writer of one managed program. Each run goes observe → plan → validate → checkpoint → apply. The
+ * reconciler owns the rest: it verifies (observes and plans again), has the plugin undo what did not hold, and decides
+ * when to run, one run at a time, with limits, backoff and audit.
  */
-export interface Plugin<Desired, Observed, Change extends PlannedChange, Checkpoint> {
+export interface Plugin<
+  Desired,
+  Observed,
+  Change extends PlannedChange,
+  Checkpoint,
+  Report extends PluginReport = PluginReport,
+> {
   readonly name: string;
-  /** Reads what is, from the program itself and from its files. Writes nothing. */
+  /** The command that shows what the program did, e.g. `journalctl -u bird`: for an operator when a change does not hold. */
+  readonly evidence: string;
+  /** Only looks: reads what is, from the program itself and from its files. */
   observe(signal: AbortSignal): Promise<Observed>;
-  /** Pure. The difference between what should be and what is; `[]` means converged. */
-  plan(desired: Desired, observed: Observed): Change[];
+  /** Pure: the difference between what should be and what is; `[]` means converged. It may be asked at any time. */
+  plan(desired: Desired, observed: Observed): readonly Change[];
+  /** Pure: what was seen, for `status`, and what an operator must know of it. */
+  status?(desired: Desired, observed: Observed): Report;
   /** Proves the changes before anything is touched, e.g. `haproxy -c` on the staged file. Throws {@link PluginError}. */
   validate(changes: readonly Change[], signal: AbortSignal): Promise<void>;
-  /** Makes the changes. The checkpoint holds what `rollback` needs to restore the last good state. */
-  apply(changes: readonly Change[], signal: AbortSignal): Promise<Checkpoint>;
-  /** Observes again; the plan must be empty. Throws {@link PluginError} otherwise. */
-  verify(desired: Desired, signal: AbortSignal): Promise<void>;
-  rollback(checkpoint: Checkpoint, signal: AbortSignal): Promise<void>;
+  /** What `undo` needs to restore the last good state. Asked after `validate`, before anything is touched. */
+  checkpoint(changes: readonly Change[], signal: AbortSignal): Promise<Checkpoint>;
+  /** Makes the changes and reports each one that is made. Throws {@link PluginError}. */
+  apply(changes: readonly Change[], signal: AbortSignal, made: (change: Change) => void): Promise<void>;
+  /** Restores the last good state after a change that failed or did not hold. Restores nothing that is right already. */
+  undo(checkpoint: Checkpoint, signal: AbortSignal): Promise<void>;
   /** Ends watches and children. Works after a partial start, and twice. */
   close(): Promise<void>;
   /**
-   * Optional: tells the reconciler at once that the world changed behind its back (a socket closed, an address gone),
-   * instead of at the next resync. `restarted`: the program itself ended and was started anew, which the audit trail
-   * says even when nothing is left to do. Returns the function that ends the watch.
+   * Optional: reports at once that the world changed behind the reconciler's back (a socket closed, an address gone),
+   * instead of at the next resync. It only watches. `restarted`: the program itself ended and was started anew, which
+   * the audit trail says even when nothing is left to do. Returns the function that ends the watch.
    */
   watch?(changed: (what: string, restarted?: boolean) => void): () => void;
+  /** Optional: a sign of life that the program forgets unless it is given again each second. Says nothing else to it. */
+  readonly heartbeat?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
 /** One planned change, as `bornemisza plan` and the audit trail print it. No secrets in either field. */
@@ -33,6 +47,26 @@ export interface PlannedChange {
   readonly kind: string;
   /** One line for people, e.g. `db_nodes/db2: ready → maint (left the cluster)`. */
   readonly summary: string;
+  /**
+   * Undefined: when a run is over, no such change may be left. `once`: it may follow from another step, but a run that
+   * made it must not find it again. `repeats`: it may be planned again, since it waits for others or goes on bit by bit.
+   */
+  readonly step?: 'once' | 'repeats';
+}
+
+/** Something that an operator must know, with what to do about it. */
+export interface Finding {
+  /** A stable word in kebab-case, e.g. `bird-session-down`. */
+  readonly code: string;
+  readonly message: string;
+  readonly next: string;
+}
+
+/** What a plugin saw at its last look. */
+export interface PluginReport {
+  /** One line of facts, not of intent. Undefined: the plugin has its own place in `status`. */
+  readonly seen?: string | undefined;
+  readonly alarms: readonly Finding[];
 }
 
 export interface PluginErrorFacts {
@@ -46,6 +80,8 @@ export interface PluginErrorFacts {
   readonly outcome: 'retry' | 'terminal';
   /** Whether the managed program may have been changed when this was thrown. */
   readonly stateChanged: boolean;
+  /** What was made so far is right and waits for something, e.g. for the program to start: it is not undone. */
+  readonly keepsChanges?: boolean;
   readonly cause?: unknown;
 }
 
@@ -54,6 +90,7 @@ export class PluginError extends Error {
   readonly next: string;
   readonly outcome: 'retry' | 'terminal';
   readonly stateChanged: boolean;
+  readonly keepsChanges: boolean;
 
   constructor(facts: PluginErrorFacts) {
     super(facts.message, facts.cause === undefined ? undefined : { cause: facts.cause });
@@ -62,5 +99,6 @@ export class PluginError extends Error {
     this.next = facts.next;
     this.outcome = facts.outcome;
     this.stateChanged = facts.stateChanged;
+    this.keepsChanges = facts.keepsChanges ?? false;
   }
 }

@@ -81,16 +81,16 @@ async function story(cluster: Cluster, first: Node): Promise<{ seconds: number; 
     say(`the third is back ${what}`);
   };
   await third.stop('SIGKILL');
-  await cluster.until('its end is seen', () => third.plugin.status().phase !== 'serving', servingMs);
+  await cluster.until('its end is seen', () => third.plugin.known().phase !== 'serving', servingMs);
   await back('after a crash');
   if (values.full) {
     await third.stop('SIGKILL');
     await third.wipe();
-    await cluster.until('its end is seen', () => third.plugin.status().phase !== 'serving', servingMs);
+    await cluster.until('its end is seen', () => third.plugin.known().phase !== 'serving', servingMs);
     await back('with its data gone');
   }
   second.phase = 'leaving';
-  await cluster.until('the second has left', () => second.plugin.status().phase === 'left', servingMs);
+  await cluster.until('the second has left', () => second.plugin.known().phase === 'left', servingMs);
   await cluster.serving([first, third], servingMs);
   await second.stop();
   say('the second has left');

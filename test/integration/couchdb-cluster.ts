@@ -226,7 +226,7 @@ export class Cluster {
         address: one.address,
         phase: one.phase,
         alive: one.alive,
-        tag: one === this.#hushed ? 'out' : one.plugin.status().tag,
+        tag: one === this.#hushed ? 'out' : one.plugin.known().tag,
       })),
       mayRestart: mayRestart(this.nodes.map((one) => this.#turnOf(one, node))),
       settings: {
@@ -245,7 +245,7 @@ export class Cluster {
 
   /** As a record would say it, at once. */
   #turnOf(one: Node, asker: Node): Parameters<typeof mayRestart>[0][number] {
-    const { phase, restart } = one.plugin.status();
+    const { phase, restart } = one.plugin.known();
     return {
       self: one === asker,
       state: one.phase === 'in' ? (one.alive ? 'alive' : 'dead') : 'left',
@@ -274,10 +274,13 @@ export class Cluster {
     while (this.#running) {
       try {
         if (node.alive) {
-          const changes = node.plugin.plan(this.desired(node), await node.plugin.observe(signal));
+          const desired = this.desired(node);
+          const observed = await node.plugin.observe(signal);
+          node.plugin.note(node.plugin.status(desired, observed));
+          const changes = node.plugin.plan(desired, observed);
           if (changes.length > 0) {
             await node.plugin.validate(changes, signal);
-            await node.plugin.apply(changes, signal);
+            await node.plugin.apply(changes, signal, () => undefined);
           }
           node.lastError = undefined;
           await node.restartIfAsked();
@@ -309,7 +312,7 @@ export class Cluster {
   describe(): string {
     return this.nodes
       .map((node) => {
-        const status = node.plugin.status();
+        const status = node.plugin.known();
         return `${node.address} ${status.phase} waiting: ${status.waiting} alarms: ${JSON.stringify(status.alarms)} error: ${node.lastError?.message} last: ${node.applied.slice(-4).join(' | ')}`;
       })
       .join('\n');
@@ -320,7 +323,7 @@ export class Cluster {
       `${nodes.map((node) => node.address).join(', ')} serve`,
       () =>
         nodes.every(
-          (node) => node.plugin.status().phase === 'serving' && node.plugin.status().waiting === undefined,
+          (node) => node.plugin.known().phase === 'serving' && node.plugin.known().waiting === undefined,
         ) && this.settled(),
       timeoutMs,
     );
@@ -333,7 +336,7 @@ export class Cluster {
         this.desired(node),
         await node.plugin.observe(AbortSignal.timeout(10_000)),
       );
-      if (changes.length > 0 || node.plugin.status().waiting !== undefined) {
+      if (changes.length > 0 || node.plugin.known().waiting !== undefined) {
         await delay(400);
         return false;
       }

@@ -59,7 +59,7 @@ t.test('a cluster grows from one node to three and shrinks to two while clients 
 
   await t.test('one leaves: nothing is lost, nobody names it any more', async (t) => {
     second.phase = 'leaving';
-    const tookMs = await cluster.until('it has left', () => second.plugin.status().phase === 'left');
+    const tookMs = await cluster.until('it has left', () => second.plugin.known().phase === 'left');
     t.comment(`left after ${Math.round(tookMs)} ms`);
     await cluster.serving([first, third]);
     const names = [first.nodeName, third.nodeName];

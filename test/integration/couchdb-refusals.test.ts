@@ -63,12 +63,12 @@ t.test('what is refused, and says what to do next', async (t) => {
     const second = await cluster.add();
     // It makes a database of its own before anybody takes it in: nobody hears of it meanwhile.
     cluster.hush(second);
-    await cluster.until('it runs', () => second.plugin.status().phase === 'fresh');
+    await cluster.until('it runs', () => second.plugin.known().phase === 'fresh');
     t.equal((await second.ask('PUT', 'app')).status, 201, 'the same name as one of the cluster');
     await cluster.until('it is refused', () => second.lastError?.code === 'couchdb-joiner-has-databases');
     cluster.hush(undefined);
     t.match(second.lastError?.message, 'app');
-    await cluster.until('the coordinator looked several times', () => second.plugin.status().tag === 'out');
+    await cluster.until('the coordinator looked several times', () => second.plugin.known().tag === 'out');
     t.same(((await first.ask('GET', '_membership')).body as { cluster_nodes: string[] }).cluster_nodes, [
       first.nodeName,
     ]);

@@ -62,7 +62,7 @@ t.test('nodes that come back', async (t) => {
     const checker = new Checker(cluster, 'app', known);
     t.teardown(() => checker.stop());
     await third.start();
-    await cluster.until('it knows that its data is gone', () => third.plugin.status().phase !== 'serving');
+    await cluster.until('it knows that its data is gone', () => third.plugin.known().phase !== 'serving');
     t.comment(`serves again after ${Math.round(await cluster.serving(nodes))} ms`);
     const verdict = await checker.stop();
     t.same(verdict.wrongReads, []);
@@ -94,7 +94,7 @@ t.test('nodes that come back', async (t) => {
     const order: Node[] = [];
     cluster.settings = { q: 3 };
     await cluster.until('all run with it', () => {
-      const down = nodes.filter((node) => node.plugin.status().phase !== 'serving' || !node.running);
+      const down = nodes.filter((node) => node.plugin.known().phase !== 'serving' || !node.running);
       most = Math.max(most, down.length);
       order.push(...down.filter((node) => !order.includes(node)));
       return (
@@ -117,9 +117,9 @@ t.test('nodes that come back', async (t) => {
     await Promise.all(nodes.map((node) => node.stop()));
     for (const node of [second, third]) node.alive = false;
     // What its plugin said last was of before the stop.
-    await cluster.until('its end is seen', () => first.plugin.status().phase !== 'serving');
+    await cluster.until('its end is seen', () => first.plugin.known().phase !== 'serving');
     await first.start();
-    await cluster.until('the first serves', () => first.plugin.status().phase === 'serving');
+    await cluster.until('the first serves', () => first.plugin.known().phase === 'serving');
     t.ok((await countThrough(first, 'app')) >= known.length);
     for (const node of [second, third]) {
       node.alive = true;
@@ -133,7 +133,7 @@ t.test('nodes that come back', async (t) => {
     third.alive = false;
     await cluster.until(
       'the others wait',
-      () => first.plugin.status().waiting?.includes('not connected') === true,
+      () => first.plugin.known().waiting?.includes('not connected') === true,
     );
     const { body } = await first.ask('GET', '_membership');
     t.match(body, { cluster_nodes: nodes.map((node) => node.nodeName) }, 'silence alone takes nobody out');

@@ -14,7 +14,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import forge from 'node-forge';
-import type { Plugin, PlannedChange } from '../../src/plugins/contract.ts';
+import { RunFailure, runPlugin } from '../../src/daemon/reconciler/run.ts';
+import type { PlannedChange, Plugin, PluginReport } from '../../src/plugins/contract.ts';
 import type { AppHaproxy, DbHaproxy, PeerServer } from '../../src/plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../src/plugins/haproxy/index.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
@@ -106,22 +107,17 @@ async function rsaPair() {
 export type Change = { readonly kind: string; readonly summary: string };
 
 /** One run as the reconciler makes it. */
-export async function converge<D, O, C extends PlannedChange, K>(
-  plugin: Plugin<D, O, C, K>,
+export async function converge<D, O, C extends PlannedChange, K, R extends PluginReport>(
+  plugin: Plugin<D, O, C, K, R>,
   desired: D,
-): Promise<C[]> {
+): Promise<readonly C[]> {
   const { signal } = new AbortController();
-  const changes = plugin.plan(desired, await plugin.observe(signal));
-  if (changes.length === 0) return changes;
-  await plugin.validate(changes, signal);
-  const checkpoint = await plugin.apply(changes, signal);
-  try {
-    await plugin.verify(desired, signal);
-  } catch (error) {
-    await plugin.rollback(checkpoint, signal);
-    throw error;
-  }
-  return changes;
+  return runPlugin(plugin, desired, { signal, undoTimeoutMs: 60_000 }).then(
+    ({ planned }) => planned,
+    (error: unknown) => {
+      throw error instanceof RunFailure ? error.reason : error;
+    },
+  );
 }
 
 /** Waits until a watch has had its first look, by touching a file that it looks at: only then does it see what changes. */

@@ -8,6 +8,7 @@ import { connect as connectTls } from 'node:tls';
 import t from 'tap';
 import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
+import type { HaproxyPlugin } from '../../src/plugins/haproxy/index.ts';
 import type { AppHaproxy, EdgeService } from '../../src/plugins/haproxy/desired.ts';
 import {
   appDesired,
@@ -84,9 +85,18 @@ async function database(
   });
   const desired = dbDesired({ address: bed.address(n), node, ca, couchdbPort: http.port, peers });
   const instance = await launch(name, desired);
-  // Its daemon's sign of life.
-  instance.plugin.watch(() => undefined);
-  return { state, http, desired, instance, address: bed.address(n) };
+  return { state, http, desired, instance, address: bed.address(n), silence: beat(instance.plugin) };
+}
+
+/** A daemon's sign of life, as the reconciler gives it. Returns what ends it. */
+function beat({ heartbeat }: Pick<HaproxyPlugin, 'heartbeat'>): () => void {
+  const once = (): void => {
+    // A HAProxy that was stopped misses it.
+    heartbeat?.(AbortSignal.timeout(1000)).catch(() => undefined);
+  };
+  once();
+  const timer = setInterval(once, 1000).unref();
+  return () => clearInterval(timer);
 }
 
 /** Requests one after another on a few connections until told to stop; counts what failed. */
@@ -332,7 +342,7 @@ t.test('a db node whose daemon is silent creates and deletes no database', async
     });
   const given = async (): Promise<boolean> => (await knock('PUT', '/shop')).status === 200;
   await until('CouchDB is up, and the daemon speaks', given);
-  instance.plugin.watch(() => undefined)();
+  silent.silence();
   await until('what was under way has ended', async () => {
     await instance.ask('clear table permissions');
     return !(await given());
@@ -352,7 +362,7 @@ t.test('a db node whose daemon is silent creates and deletes no database', async
   t.match(config, ' expire 30s\n');
   await writeFile(instance.config, config.replace(' expire 30s\n', ' expire 3s\n'));
   await instance.start();
-  const end = instance.plugin.watch(() => undefined);
+  const end = beat(instance.plugin);
   await until('the daemon speaks', given);
   const spokeMs = performance.now();
   await until('it speaks again and again', async () => (await given()) && performance.now() - spokeMs > 4000);

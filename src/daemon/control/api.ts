@@ -67,6 +67,10 @@ export interface PluginStatus {
   readonly lastConvergedAgoMs: number | undefined;
   readonly runs: number;
   readonly changes: number;
+  /** What the plugin saw at its last look, one line of facts; undefined: it was not looked at, or has its own place. */
+  readonly seen: string | undefined;
+  readonly seenAgoMs: number | undefined;
+  readonly alarms: readonly { readonly code: string; readonly message: string; readonly next: string }[];
 }
 
 export interface CheckStatus {

@@ -117,7 +117,11 @@ export class NodePlugins {
         },
         onProgress,
       });
-      reconciler.add(plugin, () => this.#couchDb());
+      reconciler.add(
+        plugin,
+        () => this.#couchDb(),
+        (status) => plugin.note(status),
+      );
     }
   }
 

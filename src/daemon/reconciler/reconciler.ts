@@ -1,9 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
-import { type PlannedChange, type Plugin, PluginError } from '../../plugins/contract.ts';
+import type { PlannedChange, Plugin, PluginError, PluginReport } from '../../plugins/contract.ts';
 import type { NewAuditEntry } from './audit.ts';
 import type { Clock } from '../clock.ts';
 import type { PluginStatus } from '../control/api.ts';
 import { jittered } from '../random.ts';
+import { asPluginError, RunFailure, type RunOptions, type RunOutcome, runPlugin } from './run.ts';
 
 /** Times in ms. */
 export interface ReconcilerOptions {
@@ -45,13 +46,17 @@ export interface ReconcilerDependencies {
 
 // The reconciler knows plugins only by the contract; what Desired is stays between a role and its plugin.
 // oxlint-disable-next-line typescript/no-explicit-any
-type AnyPlugin = Plugin<any, any, PlannedChange, any>;
+type AnyPlugin = Plugin<any, any, PlannedChange, any, any>;
 
 interface Slot {
   readonly plugin: AnyPlugin;
   readonly desired: () => unknown;
   readonly abort: AbortController;
   readonly endWatch: (() => void) | undefined;
+  readonly looked: ((report: PluginReport) => void) | undefined;
+  heartbeat: NodeJS.Timeout | undefined;
+  /** What the plugin saw at its last look, and when (machine time). */
+  seen: { readonly report: PluginReport; readonly atMs: number } | undefined;
   timer: NodeJS.Timeout | undefined;
   /** Machine time at which `timer` fires. */
   dueMs: number;
@@ -72,6 +77,8 @@ interface Slot {
   closed: boolean;
 }
 
+/** How often a program is given a sign of life: HAProxy forgets the last one after 30 s. */
+const HEARTBEAT_MS = 1000;
 /** Reasons shown in an audit entry; more than this are one burst. */
 const MAX_REASONS = 8;
 
@@ -89,17 +96,28 @@ export class Reconciler {
     this.#dependencies = dependencies;
   }
 
-  /** @param desired computes what should be, anew for each run; undefined: not known yet, leave the program alone */
-  add<D, O, C extends PlannedChange, K>(plugin: Plugin<D, O, C, K>, desired: () => D | undefined): void {
+  /**
+   * @param desired computes what should be, anew for each run; undefined: not known yet, leave the program alone
+   * @param looked is told at each look of a run what the plugin saw
+   */
+  add<D, O, C extends PlannedChange, K, R extends PluginReport>(
+    plugin: Plugin<D, O, C, K, R>,
+    desired: () => D | undefined,
+    looked?: (report: R) => void,
+  ): void {
     const endWatch = plugin.watch?.((what, restarted = false) => {
       const slot = this.#slots.get(plugin.name);
       if (slot !== undefined && restarted) slot.restarted = what;
       this.trigger(what, plugin.name);
     });
-    this.#slots.set(plugin.name, {
+    const slot: Slot = {
       plugin,
       desired,
       endWatch,
+      // What a plugin reports stays between it and who added it, as does what is desired.
+      looked: looked as ((report: PluginReport) => void) | undefined,
+      heartbeat: undefined,
+      seen: undefined,
       abort: new AbortController(),
       timer: undefined,
       dueMs: Number.POSITIVE_INFINITY,
@@ -116,7 +134,9 @@ export class Reconciler {
       runs: 0,
       changes: 0,
       closed: false,
-    });
+    };
+    this.#slots.set(plugin.name, slot);
+    if (plugin.heartbeat !== undefined) this.#beat(slot);
     this.trigger('start', plugin.name);
   }
 
@@ -166,6 +186,9 @@ export class Reconciler {
       lastConvergedAgoMs: slot.lastConvergedMs === undefined ? undefined : nowMs - slot.lastConvergedMs,
       runs: slot.runs,
       changes: slot.changes,
+      seen: slot.seen?.report.seen,
+      seenAgoMs: slot.seen === undefined ? undefined : nowMs - slot.seen.atMs,
+      alarms: slot.seen?.report.alarms ?? [],
     }));
   }
 
@@ -183,6 +206,7 @@ export class Reconciler {
     for (const slot of slots) {
       slot.closed = true;
       clearTimeout(slot.timer);
+      clearTimeout(slot.heartbeat);
       slot.endWatch?.();
       slot.abort.abort(new Error('the daemon stops'));
     }
@@ -242,39 +266,55 @@ export class Reconciler {
     slot.lastRunMs = clock.monotonicMs();
     slot.runs += 1;
     const startedMs = clock.monotonicMs();
-    const signal = AbortSignal.any([slot.abort.signal, AbortSignal.timeout(this.#options.runTimeoutMs)]);
-    let changes: PlannedChange[] = [];
     let desired: unknown;
     try {
       desired = slot.desired();
       if (desired === undefined) return;
       if (slot.refusedDesired !== undefined && isDeepStrictEqual(slot.refusedDesired.value, desired)) return;
-      changes = slot.plugin.plan(desired, await slot.plugin.observe(signal));
-      if (changes.length > 0) await this.#change(slot, desired, changes, signal);
-      this.#succeeded(slot, reasons, changes, clock.monotonicMs() - startedMs);
+      const outcome = await runPlugin(slot.plugin, desired, this.#runOptions(slot));
+      this.#succeeded(slot, reasons, outcome, clock.monotonicMs() - startedMs);
     } catch (error) {
       if (slot.closed) return;
-      this.#failed(slot, reasons, changes, desired, error, clock.monotonicMs() - startedMs);
+      const failure =
+        error instanceof RunFailure
+          ? error
+          : new RunFailure(asPluginError(error, slot.plugin.name), [], false);
+      this.#failed(slot, reasons, failure, desired, clock.monotonicMs() - startedMs);
     }
   }
 
-  async #change(slot: Slot, desired: unknown, changes: PlannedChange[], signal: AbortSignal): Promise<void> {
-    const { plugin } = slot;
-    slot.changing = changes[0]?.summary ?? '';
-    await plugin.validate(changes, signal);
-    const checkpoint: unknown = await plugin.apply(changes, signal);
-    try {
-      await plugin.verify(desired, signal);
-    } catch (error) {
-      await plugin.rollback(checkpoint, AbortSignal.timeout(this.#options.runTimeoutMs));
-      throw new RolledBack(asPluginError(error, plugin.name));
-    }
+  #runOptions(slot: Slot): RunOptions<PluginReport> {
+    const { runTimeoutMs } = this.#options;
+    return {
+      signal: AbortSignal.any([slot.abort.signal, AbortSignal.timeout(runTimeoutMs)]),
+      undoTimeoutMs: runTimeoutMs,
+      looked: (report) => {
+        slot.seen = { report, atMs: this.#dependencies.clock.monotonicMs() };
+        slot.looked?.(report);
+      },
+      changing: (summary) => {
+        slot.changing = summary;
+      },
+      stopping: () => slot.closed,
+    };
+  }
+
+  /** One at a time; one that fails is the next look's to report. */
+  #beat(slot: Slot): void {
+    const signal = AbortSignal.any([slot.abort.signal, AbortSignal.timeout(HEARTBEAT_MS)]);
+    void slot.plugin
+      .heartbeat?.(signal)
+      .catch(() => undefined)
+      .then(() => {
+        if (slot.closed) return;
+        slot.heartbeat = setTimeout(() => this.#beat(slot), HEARTBEAT_MS);
+      });
   }
 
   #succeeded(
     slot: Slot,
     reasons: readonly string[],
-    changes: readonly PlannedChange[],
+    { planned, made }: RunOutcome<PlannedChange>,
     durationMs: number,
   ): void {
     const { restarted } = slot;
@@ -285,29 +325,27 @@ export class Reconciler {
     slot.refusedDesired = undefined;
     slot.changing = '';
     slot.lastConvergedMs = this.#dependencies.clock.monotonicMs();
-    slot.changes += changes.length;
-    if (changes.length === 0 && !recovered) return;
+    slot.changes += made.length;
+    // A plugin that works in steps (CouchDB) is looked at again until nothing is left to do.
+    if (made.length > 0 || planned.some(({ step }) => step !== 'repeats'))
+      this.trigger('after a change', slot.plugin.name);
+    if (made.length === 0 && !recovered) return;
     const summary =
-      changes.length === 0
+      made.length === 0
         ? `${slot.plugin.name} is as it should be again`
-        : `${slot.plugin.name}: ${changes[0]?.summary ?? ''}${changes.length > 1 ? ` and ${changes.length - 1} more` : ''}`;
+        : `${slot.plugin.name}: ${made[0]?.summary ?? ''}${made.length > 1 ? ` and ${made.length - 1} more` : ''}`;
     // A run that was already under way answers for it as well.
     const why = restarted === undefined ? reasons : [...new Set([restarted, ...reasons])];
-    this.#audit(slot, why, changes, { summary, result: 'ok', durationMs });
-    // A plugin that works in steps (CouchDB) is looked at again until nothing is left to do.
-    if (changes.length > 0) this.trigger('after a change', slot.plugin.name);
+    this.#audit(slot, why, made, { summary, result: 'ok', durationMs });
   }
 
   #failed(
     slot: Slot,
     reasons: readonly string[],
-    changes: readonly PlannedChange[],
+    { reason: error, planned, undone }: RunFailure,
     desired: unknown,
-    thrown: unknown,
     durationMs: number,
   ): void {
-    const rolledBack = thrown instanceof RolledBack;
-    const error = rolledBack ? thrown.reason : asPluginError(thrown, slot.plugin.name);
     // The same failure at each retry is one entry, not one every 30 s: no noise at rest.
     const repeated = slot.error?.code === error.code && slot.error.message === error.message;
     slot.failures += 1;
@@ -316,9 +354,9 @@ export class Reconciler {
     if (error.outcome === 'terminal') slot.refusedDesired = { value: desired };
     if (repeated) return;
     const { code, message, next } = error;
-    const result = rolledBack ? 'rolled-back' : 'failed';
-    const summary = `${slot.plugin.name}: ${rolledBack ? 'a change was rolled back' : 'not as it should be'}`;
-    this.#audit(slot, reasons, changes, { summary, result, durationMs, error: { code, message, next } });
+    const result = undone ? 'rolled-back' : 'failed';
+    const summary = `${slot.plugin.name}: ${undone ? 'a change was rolled back' : 'not as it should be'}`;
+    this.#audit(slot, reasons, planned, { summary, result, durationMs, error: { code, message, next } });
   }
 
   #audit(
@@ -339,36 +377,9 @@ export class Reconciler {
   }
 }
 
-class RolledBack extends Error {
-  readonly reason: PluginError;
-  constructor(reason: PluginError) {
-    super(reason.message);
-    this.reason = reason;
-  }
-}
-
 function stateOf(slot: Slot): PluginStatus['state'] {
   if (slot.error?.outcome === 'terminal') return 'stopped';
   if (slot.failures > 0) return 'failing';
   if (slot.running !== undefined) return slot.changing === '' ? 'pending' : 'working';
   return slot.lastConvergedMs === undefined || slot.reasons.length > 0 ? 'pending' : 'converged';
-}
-
-function asPluginError(error: unknown, plugin: string): PluginError {
-  if (error instanceof PluginError) return error;
-  const timedOut = error instanceof Error && (error.name === 'TimeoutError' || error.name === 'AbortError');
-  return new PluginError({
-    code: timedOut ? 'plugin-timeout' : 'plugin-unexpected',
-    message: timedOut
-      ? `${plugin} did not finish in time`
-      : error instanceof Error
-        ? error.message
-        : String(error),
-    next: timedOut
-      ? `look at the program that ${plugin} manages: is it stuck?`
-      : 'report this with the journal around it',
-    outcome: 'retry',
-    stateChanged: true,
-    cause: error,
-  });
 }

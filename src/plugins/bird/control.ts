@@ -153,6 +153,8 @@ export function birdNotRunning(path: string, cause?: unknown): PluginError {
     next: 'install it if it is missing (`dnf install bird`), then `systemctl start bird` and see `journalctl -u bird`',
     outcome: 'retry',
     stateChanged: false,
+    // Its fragment waits for it.
+    keepsChanges: true,
     cause,
   });
 }

@@ -38,6 +38,8 @@ export interface BirdOptions {
 export interface BirdCheckpoint {
   /** The file as it was; it says as well whether the addresses were announced. */
   readonly fragment: string | undefined;
+  /** A withdrawal is never undone: rather no route than one to a node that must not get requests. */
+  readonly withdraws: boolean;
 }
 
 const CHECK_TIMEOUT_MS = 10_000;
@@ -50,6 +52,7 @@ export class BirdPlugin
   implements Plugin<BirdDesired | BirdRetired, BirdObserved, BirdChange, BirdCheckpoint>
 {
   readonly name = 'bird';
+  readonly evidence = 'birdc show protocols all bornemisza_floating';
   readonly #options: BirdOptions;
   #staged: Staged | undefined;
   #endWatch: (() => void) | undefined;
@@ -100,52 +103,42 @@ export class BirdPlugin
     }
   }
 
-  async apply(changes: readonly BirdChange[], signal: AbortSignal): Promise<BirdCheckpoint> {
-    const checkpoint = { fragment: await readIfOurs(this.#path) };
-    let touched = false;
+  async checkpoint(changes: readonly BirdChange[]): Promise<BirdCheckpoint> {
+    return {
+      fragment: await readIfOurs(this.#path),
+      withdraws: changes.some(({ kind }) => kind === 'withdraw'),
+    };
+  }
+
+  async apply(
+    changes: readonly BirdChange[],
+    signal: AbortSignal,
+    made: (change: BirdChange) => void,
+  ): Promise<void> {
     try {
       for (const change of changes) {
         await this.#make(change, signal);
-        touched = true;
+        made(change);
       }
-    } catch (error) {
-      if (!(error instanceof PluginError)) throw error;
-      if (error.code === 'bird-config-refused') await this.#restore(checkpoint.fragment);
-      const { code, message, next, outcome } = error;
-      throw new PluginError({
-        code,
-        message,
-        next,
-        outcome,
-        stateChanged: touched || error.stateChanged,
-        cause: error,
-      });
     } finally {
       await this.#discardStaged();
     }
-    return checkpoint;
   }
 
-  async verify(desired: BirdDesired | BirdRetired, signal: AbortSignal): Promise<void> {
-    const left = this.plan(desired, await this.observe(signal));
-    if (left.length === 0) return;
-    throw new PluginError({
-      code: 'bird-not-as-planned',
-      message: `after the changes BIRD still differs: ${left
-        .slice(0, 3)
-        .map((change) => change.summary)
-        .join('; ')}`,
-      next: 'see `birdc show protocols all bornemisza_floating` and `journalctl -u bird`',
-      outcome: 'retry',
-      stateChanged: true,
-    });
-  }
-
-  /** The fragment as it was, and BIRD according to it. Device and addresses stay as they are: an address alone draws nothing. */
-  async rollback(checkpoint: BirdCheckpoint, signal: AbortSignal): Promise<void> {
-    await this.#restore(checkpoint.fragment);
-    if (checkpoint.fragment !== undefined && (await this.#protocols(signal)) !== undefined)
-      await this.#configure(signal);
+  /**
+   * The fragment as it was, and BIRD according to it. Device and addresses stay as they are: an address alone draws
+   * nothing. Without a former fragment the new one stays: it has passed its own check and waits for a bird.conf that is
+   * right.
+   */
+  async undo({ fragment, withdraws }: BirdCheckpoint, signal: AbortSignal): Promise<void> {
+    if (fragment === undefined) return;
+    const restored = withdraws ? fragment.replace(/^ {2}disabled no;$/m, '  disabled yes;') : fragment;
+    await replaceFile(this.#path, restored, { mode: FILE_MODE });
+    const protocols = await this.#protocols(signal);
+    if (protocols === undefined) return;
+    const { loaded, announcing } = runningBird(protocols);
+    const right = loaded !== undefined && restored.includes(`"bornemisza ${loaded}"`);
+    if (!right || announcing !== restored.includes('  disabled no;')) await this.#configure(signal);
   }
 
   async close(): Promise<void> {
@@ -289,11 +282,6 @@ export class BirdPlugin
         ? 'the former fragment is still loaded'
         : `the fragment is not loaded: does bird.conf include ${fragmentDirectory}/*.conf?`,
     );
-  }
-
-  /** Without a former fragment the new one stays: it has passed its own check and waits for a bird.conf that is right. */
-  async #restore(fragment: string | undefined): Promise<void> {
-    if (fragment !== undefined) await replaceFile(this.#path, fragment, { mode: FILE_MODE });
   }
 
   async #discardStaged(): Promise<void> {

@@ -108,5 +108,7 @@ export interface Observed {
   readonly restartAskedAgoMs: number;
   /** Milliseconds since this node said first that a restart is due; 0 where none is. */
   readonly restartDueForMs: number;
+  /** What this node last said of its restart. */
+  readonly restartSaid?: 'due' | 'now' | undefined;
   readonly http: Http;
 }

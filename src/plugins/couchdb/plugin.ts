@@ -1,4 +1,4 @@
-import { PluginError, type Plugin } from '../contract.ts';
+import { PluginError, type PlannedChange, type Plugin } from '../contract.ts';
 import { AppUser } from './app-user.ts';
 import type { Alarm, CouchDbChange } from './changes.ts';
 import { CouchDbAnswer, CouchDbClient, type Credentials, PasswordRefused } from './client.ts';
@@ -45,18 +45,19 @@ export interface CouchDbPluginOptions {
   onStatus?(status: CouchDbStatus): void;
 }
 
-/** Nothing to restore: node documents and maps only go forward, each step is safe to stop after. */
-export interface CouchDbCheckpoint {
-  readonly applied: readonly string[];
-}
+/** Certain once they are made. Every other step waits for other nodes, or goes on bit by bit. */
+const MADE_ONCE: readonly CouchDbChange['kind'][] = ['file', 'marker', 'forget-marker'];
 
 /** While something is under way, look again after this time; while settled, a small look for changes. */
 const BUSY_LOOK_MS = 1000;
 const IDLE_LOOK_MS = 5000;
 
 /** The one writer of this node's CouchDB, and of its cluster's documents while it is the coordinator. */
-export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbChange, CouchDbCheckpoint> {
+export class CouchDbPlugin
+  implements Plugin<CouchDbDesired, Observed, CouchDbChange, undefined, CouchDbStatus>
+{
   readonly name = 'couchdb';
+  readonly evidence = 'journalctl -u couchdb';
   readonly #client: CouchDbClient;
   readonly #observer: Observer;
   readonly #options: CouchDbPluginOptions;
@@ -103,7 +104,8 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
     });
   }
 
-  status(): CouchDbStatus {
+  /** The status of the last look that {@link note} was told of. */
+  known(): CouchDbStatus {
     return this.#status;
   }
 
@@ -117,24 +119,19 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
       ...observed,
       restartAskedAgoMs: nowMs - this.#restartAskedMs,
       restartDueForMs: nowMs - (this.#restartDueSinceMs ?? nowMs),
+      restartSaid: this.#status.restart,
     };
   }
 
-  /** Pure in its result; what it says about this node is kept for `status`. */
-  plan(desired: CouchDbDesired, observed: Observed): CouchDbChange[] {
-    const outlook = outlookOf(desired, observed, this.#places.configDirectory);
-    this.#busy = outlook.changes.length > 0 || outlook.waiting !== undefined;
-    const restart = outlook.restart ?? this.#restartLeft(outlook.phase);
-    this.#restartDueSinceMs = restart === 'due' ? (this.#restartDueSinceMs ?? performance.now()) : undefined;
-    this.#tell({ ...statusOf(desired, observed, outlook, this.#places.configDirectory), restart });
-    return [...outlook.changes];
+  plan(desired: CouchDbDesired, observed: Observed): readonly CouchDbChange[] {
+    const { changes } = outlookOf(desired, observed, this.#places.configDirectory);
+    return changes.map((change) => ({ ...change, step: stepOf(change) }));
   }
 
-  /** The turn ends when CouchDB serves again, or has nothing to serve. */
-  #restartLeft(phase: Phase): RestartWord | undefined {
-    return phase === 'serving' || phase === 'fresh' || phase === 'left' || this.#status.restart !== 'now'
-      ? undefined
-      : 'now';
+  status(desired: CouchDbDesired, observed: Observed): CouchDbStatus {
+    const outlook = outlookOf(desired, observed, this.#places.configDirectory);
+    const restart = outlook.restart ?? restartLeft(outlook.phase, observed);
+    return { ...statusOf(desired, observed, outlook, this.#places.configDirectory), restart };
   }
 
   async validate(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<void> {
@@ -152,30 +149,37 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
     });
   }
 
-  async apply(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<CouchDbCheckpoint> {
+  /** Nothing to restore: node documents and maps only go forward, each step is safe to stop after. */
+  async checkpoint(): Promise<undefined> {
+    return undefined;
+  }
+
+  async apply(
+    changes: readonly CouchDbChange[],
+    signal: AbortSignal,
+    made: (change: CouchDbChange) => void,
+  ): Promise<void> {
     try {
       if (changes.some((change) => change.kind === 'restart')) this.#restartAskedMs = performance.now();
-      await this.#steps.run(changes, this.#bounded(signal));
+      await this.#steps.run(changes, this.#bounded(signal), made);
     } catch (error) {
       throw pluginError(error, true);
     }
-    return { applied: changes.map((change) => change.kind) };
   }
 
-  /**
-   * A join or leave takes many steps, each its own change, and a restart takes a while: what is left to do, or to be
-   * waited for, is no failure of what was done. Only a refusal that no waiting resolves is one.
-   */
-  async verify(desired: CouchDbDesired, signal: AbortSignal): Promise<void> {
-    const changes = this.plan(desired, await this.observe(signal));
-    if (changes.some((change) => change.kind === 'refuse' && change.outcome === 'terminal')) {
-      await this.validate(changes, signal);
-    }
-  }
-
-  /** Each step is safe to stop after, and undoing one could remove data: the way back from a join is a leave. */
-  async rollback(_checkpoint: CouchDbCheckpoint, signal: AbortSignal): Promise<void> {
+  /** Undoing a step could remove data: the way back from a join is a leave. */
+  async undo(_checkpoint: undefined, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
+  }
+
+  /** Keeps what the last look saw, for the next one and for whoever is told of a difference. */
+  note(status: CouchDbStatus): void {
+    this.#busy = status.waiting !== undefined || !['serving', 'left'].includes(status.phase);
+    this.#restartDueSinceMs =
+      status.restart === 'due' ? (this.#restartDueSinceMs ?? performance.now()) : undefined;
+    const before = JSON.stringify(this.#status);
+    this.#status = status;
+    if (JSON.stringify(status) !== before) this.#options.onStatus?.(status);
   }
 
   async close(): Promise<void> {
@@ -228,12 +232,17 @@ export class CouchDbPlugin implements Plugin<CouchDbDesired, Observed, CouchDbCh
   #bounded(signal: AbortSignal): AbortSignal {
     return AbortSignal.any([signal, this.#closing.signal]);
   }
+}
 
-  #tell(status: CouchDbStatus): void {
-    const before = JSON.stringify(this.#status);
-    this.#status = status;
-    if (JSON.stringify(status) !== before) this.#options.onStatus?.(status);
-  }
+function stepOf({ kind }: CouchDbChange): NonNullable<PlannedChange['step']> {
+  return MADE_ONCE.includes(kind) ? 'once' : 'repeats';
+}
+
+/** The turn ends when CouchDB serves again, or has nothing to serve. */
+function restartLeft(phase: Phase, { restartSaid }: Observed): RestartWord | undefined {
+  return phase === 'serving' || phase === 'fresh' || phase === 'left' || restartSaid !== 'now'
+    ? undefined
+    : 'now';
 }
 
 function statusOf(

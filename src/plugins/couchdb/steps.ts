@@ -71,28 +71,37 @@ export class Steps {
   }
 
   /** Begins steps in order until the time is over. Steps on different databases run beside one another. */
-  async run(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<void> {
+  async run(
+    changes: readonly CouchDbChange[],
+    signal: AbortSignal,
+    made: (change: CouchDbChange) => void,
+  ): Promise<void> {
     const endMs = performance.now() + this.#options.budgetMs;
     const inTime = (): boolean => performance.now() < endMs && !signal.aborted;
     const wide = new Set<CouchDbChange['kind']>(['add-copies', 'remove-copies', 'carry', 'sync']);
     await bounded(
       changes.filter((change) => !wide.has(change.kind)),
       1,
-      (change) => this.#step(change, signal),
+      (change) => this.#step(change, signal, made),
       inTime,
     );
     await bounded(
       changes.filter((change) => wide.has(change.kind)),
       WIDTH,
-      (change) => this.#step(change, signal),
+      (change) => this.#step(change, signal, made),
       inTime,
     );
   }
 
-  async #step(change: CouchDbChange, signal: AbortSignal): Promise<void> {
+  async #step(
+    change: CouchDbChange,
+    signal: AbortSignal,
+    made: (change: CouchDbChange) => void,
+  ): Promise<void> {
     this.#options.progress(change.summary);
     try {
       await this.#make(change, signal);
+      if (change.kind !== 'refuse') made(change);
     } catch (error) {
       const outrun = error instanceof Outrun || (error instanceof CouchDbAnswer && error.status === 409);
       if (!outrun) throw error;

@@ -23,6 +23,7 @@ import {
   type AskOptions,
   notRunning,
   parseAcl,
+  parseBusyServers,
   parseFrontends,
   parseInfo,
   parseProcesses,
@@ -42,7 +43,7 @@ export interface HaproxyOptions {
   readonly watchIntervalMs?: number;
 }
 
-/** What `rollback` needs: the files and the servers as they were. */
+/** What `undo` needs: the files and the servers as they were. */
 export interface HaproxyCheckpoint {
   readonly files: ReadonlyMap<string, string | undefined>;
   readonly running: Running | undefined;
@@ -69,14 +70,21 @@ export class HaproxyPlugin
   implements Plugin<HaproxyDesired, HaproxyObserved, HaproxyChange, HaproxyCheckpoint>
 {
   readonly name = 'haproxy';
+  readonly evidence: string;
   readonly #options: HaproxyOptions;
   readonly #layout: Layout;
   readonly #master: string;
   #staged: Staged | undefined;
   #endWatch: (() => void) | undefined;
+  /** Servers that could not be deleted yet, as they had connections. */
+  readonly #lingering = new Set<string>();
+  /** On a db node. */
+  readonly heartbeat: ((signal: AbortSignal) => Promise<void>) | undefined;
 
   constructor(options: HaproxyOptions) {
     this.#options = options;
+    this.heartbeat = options.instance === 'db' ? (signal) => this.#vouch(signal) : undefined;
+    this.evidence = `journalctl -u ${this.#unit}`;
     this.#layout = { directory: options.directory, statsSocket: join(options.runDirectory, 'stats.sock') };
     this.#master = join(options.runDirectory, 'master.sock');
   }
@@ -91,7 +99,7 @@ export class HaproxyPlugin
     return { files, running: await this.#running(signal) };
   }
 
-  plan(desired: HaproxyDesired, observed: HaproxyObserved): HaproxyChange[] {
+  plan(desired: HaproxyDesired, observed: HaproxyObserved): readonly HaproxyChange[] {
     return planHaproxy(render(decided(desired, observed), this.#layout), observed, sha256);
   }
 
@@ -118,43 +126,33 @@ export class HaproxyPlugin
     }
   }
 
-  async apply(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
-    const checkpoint = await this.#checkpoint(changes, signal);
-    let touched = false;
+  async checkpoint(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
+    const files = new Map<string, string | undefined>();
+    for (const change of changes) {
+      if (change.kind === 'file' && !isCertificate(change.name))
+        files.set(change.name, await readIfOurs(this.#path(change.name)));
+    }
+    return { files, running: await this.#running(signal) };
+  }
+
+  async apply(
+    changes: readonly HaproxyChange[],
+    signal: AbortSignal,
+    made: (change: HaproxyChange) => void,
+  ): Promise<void> {
     try {
       for (const change of changes) {
-        await this.#make(change, signal);
-        touched = true;
+        if ((await this.#make(change, signal)) !== 'refused') made(change);
       }
     } catch (error) {
-      const cause = error instanceof PluginError ? error : fileError(error, this.#options.directory);
-      // A file that was checked may wait for HAProxy to start; anything else goes back to what was good.
-      const waits = cause.code === 'haproxy-not-running' && checkpoint.running === undefined;
-      if (touched && !waits) await this.rollback(checkpoint, signal);
-      throw changed(cause, touched);
+      throw error instanceof PluginError ? error : fileError(error, this.#options.directory);
     } finally {
       await this.#discardStaged();
     }
     await this.#prune();
-    return checkpoint;
   }
 
-  async verify(desired: HaproxyDesired, signal: AbortSignal): Promise<void> {
-    const left = this.plan(desired, await this.observe(signal));
-    if (left.length === 0) return;
-    throw new PluginError({
-      code: 'haproxy-not-as-planned',
-      message: `after the changes HAProxy still differs: ${left
-        .slice(0, 3)
-        .map((change) => change.summary)
-        .join('; ')}`,
-      next: `see \`journalctl -u ${this.#unit}\``,
-      outcome: 'retry',
-      stateChanged: true,
-    });
-  }
-
-  async rollback(checkpoint: HaproxyCheckpoint, signal: AbortSignal): Promise<void> {
+  async undo(checkpoint: HaproxyCheckpoint, signal: AbortSignal): Promise<void> {
     for (const [name, content] of checkpoint.files) {
       // Where nothing was before there is nothing good to go back to, and what is there passed HAProxy's own check.
       if (content !== undefined) await this.#write(name, content);
@@ -192,7 +190,7 @@ export class HaproxyPlugin
     await this.#discardStaged();
   }
 
-  /** A poll, since HAProxy tells nobody: two short answers each second. On a db node it is the daemon's sign of life as well. */
+  /** A poll, since HAProxy tells nobody: two short answers each second. */
   watch(changed: (what: string, restarted?: boolean) => void): () => void {
     this.#endWatch?.();
     const ended = new AbortController();
@@ -218,6 +216,11 @@ export class HaproxyPlugin
       clearTimeout(timer);
     };
     return this.#endWatch;
+  }
+
+  /** Whatever it answers: a process of before the first reload knows no such table. */
+  async #vouch(signal: AbortSignal): Promise<void> {
+    await this.#ask(VOUCH, signal, 1000);
   }
 
   get #unit(): string {
@@ -262,6 +265,7 @@ export class HaproxyPlugin
         structure: info.structure,
         servers: parseServersState(await this.#ask('show servers state', signal)),
         frontends: parseFrontends(await this.#ask('show stat -1 1 -1', signal)),
+        busy: parseBusyServers(await this.#ask('show stat -1 4 -1', signal)),
         revoked: ours ? parseAcl(await this.#ask(`show acl ${this.#path(REVOKED_FILE)}`, signal)) : [],
       };
     } catch (error) {
@@ -289,60 +293,70 @@ export class HaproxyPlugin
     });
   }
 
-  async #checkpoint(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
-    const files = new Map<string, string | undefined>();
-    for (const change of changes) {
-      if (change.kind === 'file' && !isCertificate(change.name))
-        files.set(change.name, await readIfOurs(this.#path(change.name)));
-    }
-    return { files, running: await this.#running(signal) };
-  }
-
-  async #make(change: HaproxyChange, signal: AbortSignal): Promise<void> {
+  async #make(change: HaproxyChange, signal: AbortSignal): Promise<undefined | 'refused'> {
     switch (change.kind) {
       case 'file':
         if (change.name === CONFIG_FILE && this.#staged !== undefined) {
           const staged = this.#staged;
           this.#staged = undefined;
-          return await staged.commit({ backups: BACKUPS });
+          await staged.commit({ backups: BACKUPS });
+          return undefined;
         }
         await this.#write(change.name, change.content);
-        return;
+        return undefined;
       case 'start':
+        // What is checked and written waits for the unit.
         if ((await this.#running(signal)) === undefined)
-          throw notRunning(this.#layout.statsSocket, this.#unit);
-        return;
+          throw notRunning(this.#layout.statsSocket, this.#unit, { keepsChanges: true });
+        return undefined;
       case 'reload':
-        return await this.#reload(change.rendered, signal);
+        await this.#reload(change.rendered, signal);
+        return undefined;
       case 'frontend-open':
-        return await this.#tell(`enable frontend ${change.frontend}`, signal);
+        await this.#tell(`enable frontend ${change.frontend}`, signal);
+        return undefined;
       case 'revoke':
         await this.#tell(`add acl ${this.#path(REVOKED_FILE)} ${change.mark}`, signal);
         if (change.address !== undefined) await this.#cut(change.address, signal);
-        return;
+        return undefined;
       case 'unrevoke':
-        return await this.#tell(`del acl ${this.#path(REVOKED_FILE)} ${change.mark}`, signal);
+        await this.#tell(`del acl ${this.#path(REVOKED_FILE)} ${change.mark}`, signal);
+        return undefined;
       case 'server-add':
-        return await this.#add(change, signal);
+        await this.#add(change, signal);
+        return undefined;
       case 'server-address': {
         const { backend, name, address, port } = change.server;
         await this.#ask(`set server ${backend}/${name} addr ${address} port ${port}`, signal);
-        return;
+        return undefined;
       }
       case 'server-state':
         await this.#tell(`set server ${change.backend}/${change.name} state ${change.admin}`, signal);
         if (change.fresh) await this.#tell(`set server ${change.backend}/${change.name} health up`, signal);
-        return;
+        return undefined;
       case 'server-check':
-        return await this.#tell(`enable health ${change.backend}/${change.name}`, signal);
+        await this.#tell(`enable health ${change.backend}/${change.name}`, signal);
+        return undefined;
       case 'server-weight':
-        return await this.#tell(`set server ${change.backend}/${change.name} weight 100%`, signal);
+        await this.#tell(`set server ${change.backend}/${change.name} weight 100%`, signal);
+        return undefined;
       case 'server-remove':
         await this.#tell(`set server ${change.backend}/${change.name} state maint`, signal);
-        // Refused while connections are open; the watch tries again.
-        await this.#ask(`del server ${change.backend}/${change.name}`, signal);
-        return;
+        await this.#delete(change, signal);
+        return undefined;
+      case 'server-delete':
+        return (await this.#delete(change, signal)) ? undefined : 'refused';
     }
+  }
+
+  /** HAProxy refuses while connections are open: then the watch says when the last one has ended. */
+  async #delete({ backend, name }: { backend: string; name: string }, signal: AbortSignal): Promise<boolean> {
+    const server = `${backend}/${name}`;
+    const answer = await this.#ask(`del server ${server}`, signal);
+    const deleted = /deleted|No such server/.test(answer);
+    if (deleted) this.#lingering.delete(server);
+    else this.#lingering.add(server);
+    return deleted;
   }
 
   /** These commands say nothing when all is well. */
@@ -377,7 +391,7 @@ export class HaproxyPlugin
       // Stale states must not meet a start of next week.
       await this.#write(STATE_FILE, NO_STATE);
     }
-    await this.#vouch(signal);
+    await this.heartbeat?.(signal);
     const now = await this.#running(signal);
     if (now === undefined) throw reloadFailed(this.#unit, 'it went away');
     // A server that the file has is there; a further reload could only go in circles.
@@ -462,24 +476,26 @@ export class HaproxyPlugin
     try {
       const servers = parseServersState(await this.#ask('show servers state', signal, 1000));
       const frontends = parseFrontends(await this.#ask('show stat -1 1 -1', signal, 1000));
-      await this.#vouch(signal);
-      await this.#deleteLingering(servers, signal);
+      const free = await this.#freed(signal);
       return {
         answers: true,
         master,
         files,
         servers: new Map(servers.map((server) => [`${server.backend}/${server.name}`, stateMark(server)])),
         frontends: [...frontends].map(([name, open]) => `${name}:${open}`).join(' '),
+        free,
         unwatched: servers.some((server) => isTwin(server) && !server.maint),
       };
     } catch {
-      return { answers: false, master, files, servers: new Map(), frontends: '', unwatched: false };
+      return { answers: false, master, files, servers: new Map(), frontends: '', free: '', unwatched: false };
     }
   }
 
-  /** Whatever it answers: a process of before the first reload knows no such table. */
-  async #vouch(signal: AbortSignal): Promise<void> {
-    if (this.#options.instance === 'db') await this.#ask(VOUCH, signal, 1000);
+  /** Which of the servers that could not be deleted have no connection any more. */
+  async #freed(signal: AbortSignal): Promise<string> {
+    if (this.#lingering.size === 0) return '';
+    const busy = parseBusyServers(await this.#ask('show stat -1 4 -1', signal, 1000));
+    return [...this.#lingering].filter((server) => !busy.has(server)).join(' ');
   }
 
   async #fileMarks(): Promise<string> {
@@ -488,18 +504,6 @@ export class HaproxyPlugin
       return facts === undefined ? '-' : `${facts.ino}/${facts.size}/${facts.mtimeNs}`;
     });
     return (await Promise.all(marks)).join(' ');
-  }
-
-  /** Servers that are no longer in the file rest in maintenance until their last connection has gone. */
-  async #deleteLingering(servers: readonly ServerState[], signal: AbortSignal): Promise<void> {
-    const resting = servers.filter((server) => server.maint);
-    if (resting.length === 0) return;
-    const named = serversIn((await readIfOurs(this.#path(CONFIG_FILE))) ?? '');
-    if (named.length === 0) return;
-    for (const { backend, name } of resting) {
-      if (named.some((server) => server.backend === backend && server.name === name)) continue;
-      await this.#ask(`del server ${backend}/${name}`, signal, 1000);
-    }
   }
 }
 
@@ -519,6 +523,8 @@ interface Sight {
   readonly files: string;
   readonly servers: ReadonlyMap<string, string>;
   readonly frontends: string;
+  /** Servers to be deleted whose last connection has ended. */
+  readonly free: string;
   readonly unwatched: boolean;
 }
 
@@ -529,6 +535,7 @@ function differenceOf(before: Sight | undefined, now: Sight): string | undefined
   if (before === undefined) return undefined;
   if (before.files !== now.files) return 'a file of HAProxy changed';
   if (before.frontends !== now.frontends) return 'a frontend of HAProxy changed';
+  if (now.free !== '' && before.free !== now.free) return `the last connection of ${now.free} ended`;
   const names = new Set([...before.servers.keys(), ...now.servers.keys()]);
   const different = [...names].find((name) => before.servers.get(name) !== now.servers.get(name));
   return different === undefined ? undefined : `server ${different} of HAProxy changed`;
@@ -572,12 +579,6 @@ function pause(durationMs: number, signal: AbortSignal): Promise<void> {
     }, durationMs);
     signal.addEventListener('abort', abort, { once: true });
   });
-}
-
-function changed(error: PluginError, stateChanged: boolean): PluginError {
-  if (error.stateChanged || !stateChanged) return error;
-  const { code, message, next, outcome } = error;
-  return new PluginError({ code, message, next, outcome, stateChanged, cause: error });
 }
 
 function refusedCommand(command: string, answer: string): PluginError {

@@ -9,6 +9,8 @@ export interface Running {
   readonly servers: readonly ServerState[];
   /** Frontend → takes connections. */
   readonly frontends: ReadonlyMap<string, boolean>;
+  /** `BACKEND/NAME` of servers that have connections. */
+  readonly busy: ReadonlySet<string>;
   /** Serials that it refuses. */
   readonly revoked: readonly string[];
 }
@@ -47,6 +49,7 @@ export type HaproxyChange = PlannedChange &
     | { readonly kind: 'server-check'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-weight'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-remove'; readonly backend: string; readonly name: string }
+    | { readonly kind: 'server-delete'; readonly backend: string; readonly name: string }
   );
 
 export type Admin = 'ready' | 'drain' | 'maint';
@@ -214,17 +217,19 @@ function reasonOf(server: WantedServer, admin: Admin): string {
 
 /**
  * A server that is no longer wanted goes to maintenance and then away. HAProxy refuses to delete it while
- * connections are open; until then it rests in maintenance, which counts as done, and the plugin tries again.
+ * connections are open; until then it rests in maintenance, which counts as done.
  */
 function removals(rendered: Rendered, running: Running): HaproxyChange[] {
   return running.servers
-    .filter((server) => !server.maint && find(rendered.servers, server) === undefined)
-    .map(({ backend, name }) => ({
-      kind: 'server-remove',
-      backend,
-      name,
-      summary: `${backend}/${name}: removed (not a member)`,
-    }));
+    .filter((server) => find(rendered.servers, server) === undefined)
+    .filter((server) => !server.maint || !running.busy.has(label(server)))
+    .map(({ backend, name, maint }): HaproxyChange => {
+      const server = { backend, name };
+      if (!maint)
+        return { kind: 'server-remove', ...server, summary: `${label(server)}: removed (not a member)` };
+      const summary = `${label(server)}: deleted (its last connection ended)`;
+      return { kind: 'server-delete', ...server, summary, step: 'repeats' };
+    });
 }
 
 const label = ({ backend, name }: { backend: string; name: string }): string => `${backend}/${name}`;

@@ -1,5 +1,5 @@
 import { connect } from 'node:net';
-import { PluginError } from '../contract.ts';
+import { PluginError, type PluginErrorFacts } from '../contract.ts';
 
 export interface AskOptions {
   /** The unit behind the socket, for whoever reads that it does not answer. */
@@ -56,7 +56,7 @@ export function ask(
 
 function socketError(path: string, unit: string, error: unknown): PluginError {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  if (code === 'ENOENT' || code === 'ECONNREFUSED') return notRunning(path, unit, error);
+  if (code === 'ENOENT' || code === 'ECONNREFUSED') return notRunning(path, unit, { cause: error });
   return new PluginError({
     code: code === 'EACCES' ? 'haproxy-socket-not-permitted' : 'haproxy-silent',
     message: `no answer from HAProxy at ${path}: ${error instanceof Error ? error.message : String(error)}`,
@@ -70,14 +70,18 @@ function socketError(path: string, unit: string, error: unknown): PluginError {
   });
 }
 
-export function notRunning(path: string, unit: string, cause?: unknown): PluginError {
+export function notRunning(
+  path: string,
+  unit: string,
+  more: Pick<PluginErrorFacts, 'cause' | 'keepsChanges'> = {},
+): PluginError {
   return new PluginError({
     code: 'haproxy-not-running',
     message: `HAProxy is not running: nobody listens at ${path}`,
     next: `its configuration is written; start it: \`systemctl start ${unit}\`, then see \`journalctl -u ${unit}\``,
     outcome: 'retry',
     stateChanged: false,
-    cause,
+    ...more,
   });
 }
 
@@ -150,17 +154,34 @@ export function parseInfo(text: string, instance: string): Info {
   };
 }
 
-/** Names of frontends and whether they take connections, from `show stat` (CSV with a header line). */
-export function parseFrontends(text: string): Map<string, boolean> {
+/** Rows of `show stat`: CSV with a header line. */
+function rowsOf(text: string, names: readonly string[]): string[][] {
   const [header = '', ...lines] = text.split('\n');
   const columns = header.replace(/^# /, '').split(',');
-  const [name, kind, status] = ['pxname', 'svname', 'status'].map((column) => columns.indexOf(column));
-  const open = new Map<string, boolean>();
-  for (const line of lines) {
+  const wanted = names.map((column) => columns.indexOf(column));
+  return lines.map((line) => {
     const cells = line.split(',');
-    if (cells[kind ?? -1] === 'FRONTEND') open.set(cells[name ?? -1] ?? '', cells[status ?? -1] === 'OPEN');
-  }
-  return open;
+    return wanted.map((column) => cells[column] ?? '');
+  });
+}
+
+/** Names of frontends and whether they take connections, from `show stat`. */
+export function parseFrontends(text: string): Map<string, boolean> {
+  return new Map(
+    rowsOf(text, ['pxname', 'svname', 'status']).flatMap(([name = '', kind, status]) =>
+      kind === 'FRONTEND' ? [[name, status === 'OPEN'] as const] : [],
+    ),
+  );
+}
+
+/** `BACKEND/NAME` of servers that have sessions, kept connections or waiting requests, from `show stat`: none is deleted. */
+export function parseBusyServers(text: string): Set<string> {
+  const columns = ['pxname', 'svname', 'scur', 'qcur', 'idle_conn_cur', 'used_conn_cur'];
+  return new Set(
+    rowsOf(text, columns).flatMap(([backend = '', name = '', ...counts]) =>
+      counts.some((count) => Number(count) > 0) ? [`${backend}/${name}`] : [],
+    ),
+  );
 }
 
 /** Values of a pattern file from `show acl FILE`: one `0xADDRESS VALUE` a line. */

@@ -10,7 +10,7 @@ export interface Layer2Options {
 }
 
 export interface Layer2Checkpoint {
-  /** Addresses that this run took. */
+  /** Addresses that this run takes. */
   readonly taken: readonly { readonly device: string; readonly address: string }[];
 }
 
@@ -26,9 +26,10 @@ const ASK_AGAIN_MS = 2000;
 /** The one writer of the floating IPs on the public device, where no BGP draws them. */
 export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer2Change, Layer2Checkpoint> {
   readonly name = 'layer2';
+  readonly evidence = 'ip monitor address';
   readonly #options: Layer2Options;
   #told: string | undefined;
-  #refused = false;
+  #refusedAtMs: number | undefined;
   #endWatch: (() => void) | undefined;
 
   constructor(options: Layer2Options = {}) {
@@ -48,19 +49,25 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
   }
 
   plan(desired: Layer2Desired, observed: Layer2Observed): Layer2Change[] {
-    this.#refused &&= desired.hold;
     return planLayer2(desired, observed);
   }
 
   /** Nothing is taken while anybody else on the wire answers for any of the addresses. */
   async validate(changes: readonly Layer2Change[], signal: AbortSignal): Promise<void> {
     const takes = changes.filter((change) => change.kind === 'take');
-    this.#refused = false;
+    this.#refusedAtMs = undefined;
     await Promise.all(takes.map(({ device, address }) => this.#probe(device, address, signal)));
   }
 
-  async apply(changes: readonly Layer2Change[], signal: AbortSignal): Promise<Layer2Checkpoint> {
-    const taken: { device: string; address: string }[] = [];
+  async checkpoint(changes: readonly Layer2Change[]): Promise<Layer2Checkpoint> {
+    return { taken: changes.filter((change) => change.kind === 'take') };
+  }
+
+  async apply(
+    changes: readonly Layer2Change[],
+    signal: AbortSignal,
+    made: (change: Layer2Change) => void,
+  ): Promise<void> {
     for (const change of changes) {
       switch (change.kind) {
         case 'give-up':
@@ -69,41 +76,17 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
           break;
         case 'take':
           await take(change.device, change.address, signal);
-          taken.push(change);
           break;
         case 'tell':
-          await Promise.all(
-            change.addresses.flatMap((address) =>
-              // Requests and answers: some neighbours heed only one of the two (RFC 5227, 3).
-              ['-U', '-A'].map((form) =>
-                arping([form, ...TELL, '-I', change.device, '-s', address, address], signal),
-              ),
-            ),
-          );
+          await tell(change.device, change.addresses, signal);
           this.#told = change.word;
       }
+      made(change);
     }
-    return { taken };
-  }
-
-  async verify(desired: Layer2Desired, signal: AbortSignal): Promise<void> {
-    const left = this.plan(desired, await this.observe(signal));
-    const [first] = left;
-    if (first === undefined) return;
-    throw new PluginError({
-      code: 'layer2-not-as-planned',
-      message: `after the changes ${first.device} still differs: ${left
-        .slice(0, 3)
-        .map((change) => change.summary)
-        .join('; ')}`,
-      next: `see \`ip addr show dev ${first.device}\`: does another program change it?`,
-      outcome: 'retry',
-      stateChanged: true,
-    });
   }
 
   /** Rather no holder than two: what was taken is given back. */
-  async rollback({ taken }: Layer2Checkpoint, signal: AbortSignal): Promise<void> {
+  async undo({ taken }: Layer2Checkpoint, signal: AbortSignal): Promise<void> {
     for (const { device, address } of taken) await removeAddress(device, `${address}/32`, signal);
     this.#told = undefined;
   }
@@ -116,15 +99,13 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
   watch(changed: (what: string) => void): () => void {
     this.#endWatch?.();
     let last = addressesNow();
-    let refusedAtMs = 0;
     const timer = setInterval(() => {
       const now = addressesNow();
       if (now !== last) changed('an address of this host changed');
       last = now;
-      if (!this.#refused) {
-        refusedAtMs = performance.now();
-      } else if (performance.now() - refusedAtMs >= ASK_AGAIN_MS) {
-        refusedAtMs = performance.now();
+      if (this.#refusedAtMs !== undefined && performance.now() - this.#refusedAtMs >= ASK_AGAIN_MS) {
+        // Once for each refusal: who still wants it is refused again.
+        this.#refusedAtMs = undefined;
         changed('the floating IP may be free');
       }
     }, this.#options.watchIntervalMs ?? 500);
@@ -137,7 +118,7 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
     if (code === 0) return;
     const other = /\[([0-9A-F:]{17})\]/i.exec(stdout)?.[1];
     if (other === undefined) throw arpingFailed(`ask on ${device} who has ${address}`, stdout);
-    this.#refused = true;
+    this.#refusedAtMs = performance.now();
     throw new PluginError({
       code: 'layer2-address-taken',
       message: `${address} is not taken on ${device}: ${other} answers for it there`,
@@ -152,6 +133,21 @@ async function take(device: string, address: string, signal: AbortSignal): Promi
   const args = ['addr', 'replace', `${address}/32`, 'dev', device, 'label', labelOf(device)];
   const { complaint } = await ip(args, signal);
   if (complaint !== undefined) throw ipFailed(`put ${address} on ${device}`, complaint);
+}
+
+/** An address stays where it is although the neighbours could not be told: they ask for it themselves in time. */
+async function tell(device: string, addresses: readonly string[], signal: AbortSignal): Promise<void> {
+  // Requests and answers: some neighbours heed only one of the two (RFC 5227, 3).
+  const each = addresses.flatMap((address) =>
+    ['-U', '-A'].map((form) => arping([form, ...TELL, '-I', device, '-s', address, address], signal)),
+  );
+  try {
+    await Promise.all(each);
+  } catch (error) {
+    if (!(error instanceof PluginError)) throw error;
+    const { code, message, next, outcome, stateChanged } = error;
+    throw new PluginError({ code, message, next, outcome, stateChanged, keepsChanges: true, cause: error });
+  }
 }
 
 /** @returns code 0: nobody answered (when probing), or it was sent; 1: somebody did, or the device is down */

@@ -3,7 +3,13 @@ import t from 'tap';
 import type { NewAuditEntry } from '../../../src/daemon/reconciler/audit.ts';
 import { systemClock } from '../../../src/daemon/clock.ts';
 import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../../src/daemon/reconciler/reconciler.ts';
-import { type PlannedChange, type Plugin, PluginError } from '../../../src/plugins/contract.ts';
+import { RunFailure, runPlugin } from '../../../src/daemon/reconciler/run.ts';
+import {
+  type PlannedChange,
+  type Plugin,
+  PluginError,
+  type PluginReport,
+} from '../../../src/plugins/contract.ts';
 import { until } from '../../support/until.ts';
 
 const options = {
@@ -19,15 +25,18 @@ const options = {
 /** A program with one number as its whole state; each hook can be replaced. */
 class Program implements Plugin<number, number, PlannedChange & { to: number }, number> {
   readonly name = 'program';
+  readonly evidence = 'journalctl -u program';
   value = 0;
   applied: number[] = [];
   observations = 0;
   running = 0;
   mostAtOnce = 0;
   closed = 0;
+  undone = 0;
   beforeApply: () => Promise<void> | void = () => undefined;
   keeps: (value: number) => number = (value) => value;
   changed: (what: string) => void = () => undefined;
+  status?: (desired: number, observed: number) => PluginReport;
 
   async observe() {
     this.observations += 1;
@@ -37,25 +46,29 @@ class Program implements Plugin<number, number, PlannedChange & { to: number }, 
     return desired === observed ? [] : [{ kind: 'set', summary: `${observed} → ${desired}`, to: desired }];
   }
   async validate() {}
-  async apply(changes: readonly (PlannedChange & { to: number })[]) {
+  async checkpoint() {
+    return this.value;
+  }
+  async apply(
+    changes: readonly (PlannedChange & { to: number })[],
+    _signal: AbortSignal,
+    made: (change: PlannedChange & { to: number }) => void,
+  ) {
     this.running += 1;
     this.mostAtOnce = Math.max(this.mostAtOnce, this.running);
-    const before = this.value;
     try {
       await this.beforeApply();
       for (const change of changes) {
         this.value = this.keeps(change.to);
         this.applied.push(change.to);
+        made(change);
       }
     } finally {
       this.running -= 1;
     }
-    return before;
   }
-  async verify(desired: number) {
-    if (this.value !== desired) throw refused('verify-mismatch', 'retry');
-  }
-  async rollback(before: number) {
+  async undo(before: number) {
+    this.undone += 1;
     this.value = before;
   }
   async close() {
@@ -141,7 +154,7 @@ t.test('a change that does not hold is rolled back, told once, and tried again',
   program.keeps = (value) => (broken ? value + 1 : value);
   await until(() => program.applied.length >= 3);
   t.equal(entries.filter((entry) => entry.result === 'rolled-back').length, 1);
-  t.match(entries[0]?.error, { code: 'verify-mismatch', next: 'look' });
+  t.match(entries[0]?.error, { code: 'change-did-not-hold', next: /journalctl -u program/ });
   broken = false;
   await until(() => reconciler.converged());
   t.equal(program.value, 7);
@@ -223,4 +236,114 @@ t.test('close ends a run, closes the plugin, and nothing runs afterwards', async
   t.equal(program.closed, 1);
   t.equal(program.running, 0);
   t.ok(entries.length <= 1);
+});
+
+/** One run towards 7. */
+async function ran(program: Program): Promise<{ made: number; failure?: RunFailure }> {
+  try {
+    const options = { signal: AbortSignal.timeout(5000), undoTimeoutMs: 1000 };
+    return { made: (await runPlugin(program, 7, options)).made.length };
+  } catch (error) {
+    if (!(error instanceof RunFailure)) throw error;
+    return { made: 0, failure: error };
+  }
+}
+
+t.test('verify: a further step is no failure, a step that was made and is needed again is', async (t) => {
+  let left: readonly PlannedChange[] = [];
+  const outcomeOf = async (step: PlannedChange['step'], next: readonly PlannedChange[]): Promise<string> => {
+    const program = new Program();
+    left = next;
+    program.plan = ((desired: number, observed: number) =>
+      observed === desired
+        ? left
+        : [
+            { kind: 'set', summary: 'set', to: desired, ...(step === undefined ? {} : { step }) },
+          ]) as Program['plan'];
+    const { made, failure } = await ran(program);
+    const outcome =
+      failure === undefined ? `made ${made}` : `${failure.reason.code}, undone: ${failure.undone}`;
+    return `${outcome}, value ${program.value}`;
+  };
+  const failed = 'change-did-not-hold, undone: true, value 0';
+  const again = { kind: 'set', summary: 'set' };
+  t.equal(await outcomeOf(undefined, []), 'made 1, value 7');
+  t.equal(await outcomeOf(undefined, [again]), failed);
+  t.equal(
+    await outcomeOf(undefined, [{ kind: 'other', summary: 'other' }]),
+    failed,
+    'no steps: nothing may be left',
+  );
+  t.equal(await outcomeOf('once', [{ kind: 'other', summary: 'other', step: 'once' }]), 'made 1, value 7');
+  t.equal(await outcomeOf('once', [{ ...again, step: 'once' }]), failed);
+  t.equal(await outcomeOf('repeats', [{ ...again, step: 'repeats' }]), 'made 1, value 7');
+});
+
+t.test('undo: what apply did not finish is undone, what waits for its program is kept', async (t) => {
+  const run = async (error: PluginError): Promise<[Program, RunFailure]> => {
+    const program = new Program();
+    program.apply = async (changes, _signal, made) => {
+      program.value = 3;
+      for (const change of changes) made(change);
+      throw error;
+    };
+    const { failure } = await ran(program);
+    if (failure === undefined) throw new Error('it did not fail');
+    return [program, failure];
+  };
+  const facts = { code: 'halfway', message: 'm', next: 'n', outcome: 'retry', stateChanged: false } as const;
+  const [undone, failure] = await run(new PluginError(facts));
+  t.same([undone.value, undone.undone, failure.undone], [0, 1, true]);
+  t.match(failure.reason, { code: 'halfway', stateChanged: true });
+  const [kept, waits] = await run(new PluginError({ ...facts, keepsChanges: true }));
+  t.same([kept.value, kept.undone, waits.undone], [3, 0, false]);
+
+  const stuck = new Program();
+  stuck.keeps = () => 1;
+  stuck.undo = async () => {
+    throw refused('disk-full', 'retry');
+  };
+  const both = (await ran(stuck)).failure?.reason.message;
+  t.match(both, /0 → 7|1 → 7/);
+  t.match(both, /could not be restored: disk-full/);
+});
+
+t.test('plan tells nobody what was seen, makes nothing and ends nothing', async (t) => {
+  const { program, reconciler, entries } = start(t, () => 7, { quietMs: 100_000, maxQuietMs: 100_000 });
+  let looks = 0;
+  program.status = () => {
+    looks += 1;
+    return { alarms: [] };
+  };
+  const before = reconciler.status();
+  for (let times = 0; times < 3; times += 1) await reconciler.plan();
+  t.same(reconciler.status(), before);
+  t.same([program.applied, program.undone, entries, looks], [[], 0, [], 0]);
+});
+
+t.test('what was seen is in status, with its age', async (t) => {
+  const { program, reconciler } = start(t, () => 0);
+  program.status = (_desired, observed) => ({
+    seen: `value ${observed}`,
+    alarms: observed === 0 ? [] : [{ code: 'odd', message: 'm', next: 'n' }],
+  });
+  await until(() => reconciler.status()[0]?.seen === 'value 0');
+  t.ok((reconciler.status()[0]?.seenAgoMs ?? -1) >= 0);
+  t.same(reconciler.status()[0]?.alarms, []);
+});
+
+t.test('a sign of life is given until the end, also while nothing is known to be wanted', async (t) => {
+  const program = new Program();
+  let beats = 0;
+  const heartbeat = async (): Promise<void> => {
+    beats += 1;
+    throw new Error('nobody listens');
+  };
+  const reconciler = new Reconciler(options, { clock: systemClock, audit: () => undefined });
+  reconciler.add(Object.assign(program, { heartbeat }), () => undefined);
+  await until(() => beats >= 2);
+  await reconciler.close();
+  const last = beats;
+  await new Promise((resolve) => setImmediate(resolve));
+  t.equal(beats, last);
 });

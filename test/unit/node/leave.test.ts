@@ -99,7 +99,17 @@ t.test(
       couchdb: () => ({ phase: 'draining' }) as unknown as CouchDbStatus,
       reconciler: {
         converged: () => true,
-        status: () => [{ ...stopped, lastConvergedAgoMs: undefined, runs: 1, changes: 0 }],
+        status: () => [
+          {
+            ...stopped,
+            lastConvergedAgoMs: undefined,
+            runs: 1,
+            changes: 0,
+            seen: undefined,
+            seenAgoMs: undefined,
+            alarms: [],
+          },
+        ],
       },
     });
     for (const program of ['bird', 'layer2'])

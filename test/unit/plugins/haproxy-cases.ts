@@ -75,6 +75,7 @@ export function runningAs(rendered: Rendered, changes: Partial<Running> = {}): R
     structure: rendered.structure,
     servers,
     frontends: new Map(rendered.frontends.map((name) => [name, true])),
+    busy: new Set<string>(),
     revoked: rendered.revoked.map(({ mark }) => mark),
     ...changes,
   };

@@ -139,12 +139,21 @@ t.test('what differs, and what is done about it', async (t) => {
       ['db_nodes/db9: removed (not a member)'],
     ],
     [
-      'one too many that already rests in maintenance',
+      'one too many that rests in maintenance with connections',
+      {
+        ...right,
+        servers: [...right.servers, { ...right.servers[0]!, backend: 'db_nodes', name: 'db9', maint: true }],
+        busy: new Set(['db_nodes/db9']),
+      },
+      [],
+    ],
+    [
+      'one too many that rests in maintenance, and its last connection has ended',
       {
         ...right,
         servers: [...right.servers, { ...right.servers[0]!, backend: 'db_nodes', name: 'db9', maint: true }],
       },
-      [],
+      ['db_nodes/db9: deleted (its last connection ended)'],
     ],
     [
       'a closed frontend',
