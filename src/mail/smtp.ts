@@ -72,7 +72,7 @@ export async function sendBySmtp(server: SmtpServer, letter: Letter, signal: Abo
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(2 * timeoutMs)]);
     const sent = await transport.sendMail({ ...nodemailerLetter(letter), signal: bounded });
     if (sent.rejected.length > 0)
-      throw new SmtpError('refused', `it refuses ${sent.rejected.map(String).join(', ')}`);
+      throw new SmtpError('refused', `it refused ${sent.rejected.map(String).join(', ')}`);
   } catch (error) {
     throw failureOf(error, signal.aborted);
   } finally {
