@@ -1,9 +1,9 @@
-import type { Health } from '../daemon/membership/types.ts';
 import type { BirdDesired, BirdRetired } from '../plugins/bird/desired.ts';
 import type { AppHaproxy, Certificates, Duty, PeerGroup } from '../plugins/haproxy/desired.ts';
 import type { Layer2Desired } from '../plugins/layer2/desired.ts';
 import type { EffectiveMember, EffectiveView, Rotation } from './effective.ts';
 import { type Holding, holdingOf } from './holder.ts';
+import type { Announcement, AppSituation } from './situation.ts';
 
 export type FloatingMode = 'off' | 'bgp' | 'ranked' | 'layer2';
 
@@ -33,30 +33,11 @@ export interface AppRoleConfig {
   }[];
 }
 
-/** What this node knows of itself. */
-export interface AppSituation {
-  readonly health: Health;
-  /** Our HAProxy answered on the floating IP (or on loopback, where there is none). */
-  readonly edgeAnswers: boolean;
-  readonly maintenance: boolean;
-  /** Leaving, stopping or shutting down: duty ends before the process does. */
-  readonly leaving: boolean;
-  /** The floating IPs are on this node's public device. Mode `layer2` only. */
-  readonly holds: boolean;
-  /** Since the daemon's start. */
-  readonly upMs: number;
-}
-
 export interface AppInput {
   readonly view: EffectiveView;
   readonly config: AppRoleConfig;
   readonly certificates: Certificates;
   readonly local: AppSituation;
-}
-
-export interface Announcement {
-  readonly announce: boolean;
-  readonly why: string;
 }
 
 export function appDesired(input: AppInput): {

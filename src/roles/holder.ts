@@ -1,4 +1,4 @@
-import type { Announcement, AppSituation } from './app.ts';
+import type { Announcement, AppSituation } from './situation.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
 /**

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import t from 'tap';
 import {
   awaitsAfterTests,
+  cyclesIn,
   forbidden,
   importsOf,
   impurities,
@@ -27,6 +28,21 @@ t.test('every import in src is one that its room allows', async (t) => {
     seen.flatMap((each) => forbidden(each) ?? []),
     [],
   );
+});
+
+t.test('no file of src imports another in a circle', async (t) => {
+  t.same(cyclesIn(files.flatMap((file) => importsOf(root, file))), []);
+});
+
+t.test('a circle of imports is found, whatever its length', async (t) => {
+  const line = (...names: string[]) =>
+    names.slice(1).map((target, at) => ({ file: names[at] ?? '', target, own: true }));
+  const end = (name: string) => ({ file: name, target: 'node:fs', own: false });
+  t.same(cyclesIn([...line('a', 'b', 'c'), end('c')]), []);
+  t.same(cyclesIn(line('a', 'b', 'a')), [['a', 'b']]);
+  t.same(cyclesIn([...line('x', 'a', 'b', 'c', 'd', 'a'), ...line('b', 'e'), end('e')]), [
+    ['a', 'b', 'c', 'd'],
+  ]);
 });
 
 t.test('pure rooms have no clock, randomness, I/O or async', async (t) => {

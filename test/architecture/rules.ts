@@ -212,6 +212,34 @@ export function forbidden({ file, target, own }: ImportSeen): string | undefined
   return allowed ? undefined : `${file} imports ${target}: ${room.reason}`;
 }
 
+/** @returns each set of files that import one another in a circle (Tarjan's strongly connected components) */
+export function cyclesIn(imports: readonly ImportSeen[]): string[][] {
+  const next = new Map<string, string[]>();
+  for (const { file, target, own } of imports) {
+    if (!next.has(file)) next.set(file, []);
+    if (own) next.get(file)?.push(target);
+  }
+  const order = new Map<string, number>();
+  const low = new Map<string, number>();
+  const stack: string[] = [];
+  const found: string[][] = [];
+  const visit = (file: string): void => {
+    order.set(file, order.size);
+    low.set(file, order.get(file) as number);
+    stack.push(file);
+    for (const target of next.get(file) ?? []) {
+      if (!next.has(target)) continue;
+      if (!order.has(target)) visit(target);
+      if (stack.includes(target)) low.set(file, Math.min(low.get(file) as number, low.get(target) as number));
+    }
+    if (low.get(file) !== order.get(file)) return;
+    const circle = stack.splice(stack.indexOf(file));
+    if (circle.length > 1) found.push(circle.sort());
+  };
+  for (const file of next.keys()) if (!order.has(file)) visit(file);
+  return found;
+}
+
 /** @returns each use of the world in a pure room, with its reason */
 export function impurities(file: string, text: string): string[] {
   const { program } = parseSync(file, text);

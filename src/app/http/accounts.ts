@@ -7,9 +7,8 @@ import { PASSWORD_TEXT, passwordProblem } from '../accounts/password-rules.ts';
 import { answers, json } from './describe.ts';
 import { Problem } from './problems.ts';
 import type { MailKind, Services } from './services.ts';
-import { startSession } from './sessions.ts';
+import { meOf, startSession } from './sessions.ts';
 import { AccountBody, EmailBody, Me, PasswordByTokenBody } from './shapes.ts';
-import { meOf } from './me.ts';
 
 /** Registration and forgotten passwords: all that works without a session. */
 export function addAccountRoutes(app: OpenAPIHono, services: Services): void {

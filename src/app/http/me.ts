@@ -8,7 +8,7 @@ import { answers, json } from './describe.ts';
 import { networkOf } from './limits.ts';
 import { Problem } from './problems.ts';
 import type { Services } from './services.ts';
-import { isKnownDevice, rememberDevice, signedIn, startSession } from './sessions.ts';
+import { isKnownDevice, meOf, rememberDevice, signedIn, startSession } from './sessions.ts';
 import { EmailChangeBody, Me, PasswordBody, PasswordChangeBody, SignInBody, TokenBody } from './shapes.ts';
 
 /** Sessions, and what a signed-in person does with the own account. */
@@ -191,16 +191,6 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
       return c.body(null, 204);
     },
   );
-}
-
-export async function meOf(services: Services, account: Account): Promise<Me> {
-  const used = await services.quota.used(account).catch(() => undefined);
-  return {
-    account: account.name,
-    email: account.email,
-    roles: ['account'],
-    quota: { bytes: services.quota.bytes, usedBytes: used ?? null },
-  };
 }
 
 /** The own password again, before what cannot be taken back. */

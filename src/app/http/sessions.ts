@@ -11,6 +11,7 @@ import {
 } from '../accounts/cookie.ts';
 import { Problem } from './problems.ts';
 import type { Services } from './services.ts';
+import type { Me } from './shapes.ts';
 
 export interface SignedIn {
   readonly account: Account;
@@ -60,4 +61,15 @@ export function rememberDevice({ keys }: Services, c: Context, identity: string)
 export function isKnownDevice({ keys }: Services, c: Context, identity: string): boolean {
   const [id = '', mac = ''] = (cookieIn(c.req.header('cookie'), DEVICE_COOKIE) ?? '').split('.');
   return keys.verifies('device', identity, Buffer.from(mac, 'base64url'), id);
+}
+
+/** What a person, and a service of the founder, reads of the account. */
+export async function meOf(services: Services, account: Account): Promise<Me> {
+  const used = await services.quota.used(account).catch(() => undefined);
+  return {
+    account: account.name,
+    email: account.email,
+    roles: ['account'],
+    quota: { bytes: services.quota.bytes, usedBytes: used ?? null },
+  };
 }

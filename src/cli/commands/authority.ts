@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import type { Role } from '../../daemon/membership/types.ts';
 import type { MemberRow, MembersAnswer } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
 import { formatDuration } from '../duration.ts';
@@ -7,19 +6,8 @@ import { daemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
 import { renderTable } from '../table.ts';
+import type { AuthorityOptions, RotateOptions } from '../setup/options.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
-
-export interface AuthorityOptions extends CommonOptions {
-  readonly role?: Role;
-  readonly passphraseFile?: string;
-}
-
-export interface RotateOptions extends AuthorityOptions {
-  readonly end?: boolean;
-  readonly again?: boolean;
-  readonly force?: boolean;
-  readonly recoveryFile?: string;
-}
 
 export function addAuthority(program: Command, io: Io): void {
   const authority = addVerb(program, 'authority', {

@@ -1,16 +1,7 @@
 import type { Command } from 'commander';
-import type { Role } from '../../daemon/membership/types.ts';
 import type { Io } from '../io.ts';
-import { addSetupOptions, type SetupOptions } from '../setup/options.ts';
+import { addSetupOptions, type InitOptions } from '../setup/options.ts';
 import { addVerb, roleOption } from '../verb.ts';
-
-export interface InitOptions extends SetupOptions {
-  readonly role: Role;
-  readonly cluster?: string;
-  readonly recoveryFile?: string;
-  readonly passphraseFile?: string;
-  readonly recover?: string;
-}
 
 export function addInit(program: Command, io: Io): void {
   const init = addVerb(program, 'init', {

@@ -1,11 +1,7 @@
 import type { Command } from 'commander';
 import type { Io } from '../io.ts';
-import { addSetupOptions, type SetupOptions } from '../setup/options.ts';
+import { addSetupOptions, type JoinOptions } from '../setup/options.ts';
 import { addVerb } from '../verb.ts';
-
-export interface JoinOptions extends SetupOptions {
-  readonly tokenFile?: string;
-}
 
 export function addJoin(program: Command, io: Io): void {
   const join = addVerb(program, 'join', {

@@ -4,7 +4,7 @@ import type { Role } from '../../daemon/membership/types.ts';
 import type { Done } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
 import { ControlClient } from '../client.ts';
-import type { AuthorityOptions } from '../commands/authority.ts';
+import type { AuthorityOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { type Instance, instances, whyNone } from '../instances.ts';
 import type { Io } from '../io.ts';

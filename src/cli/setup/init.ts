@@ -1,7 +1,7 @@
 import { initCluster } from '../../daemon/identity/root/init-cluster.ts';
 import { resetState, stateOf } from '../../daemon/identity/state.ts';
 import { printJson } from '../answer.ts';
-import type { InitOptions } from '../commands/init.ts';
+import type { InitOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { type NodeSetup, prepare } from './node-setup.ts';

@@ -3,7 +3,7 @@ import { stateOf } from '../../daemon/identity/state.ts';
 import { parseToken } from '../../daemon/identity/admission/tokens.ts';
 import { joinCluster } from '../../daemon/identity/admission/join.ts';
 import { printJson } from '../answer.ts';
-import type { JoinOptions } from '../commands/join.ts';
+import type { JoinOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { type Io, readInput } from '../io.ts';
 import { VERSION } from '../version.ts';

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { isIPv4 } from 'node:net';
+import type { Role } from '../../daemon/membership/types.ts';
 import { wholeNumber } from '../commands/events.ts';
 import type { CommonOptions } from '../verb.ts';
 
@@ -21,6 +22,30 @@ export interface SetupOptions extends CommonOptions {
   readonly couchdbN?: number;
   readonly couchdbQ?: number;
   readonly reset?: boolean;
+}
+
+export interface InitOptions extends SetupOptions {
+  readonly role: Role;
+  readonly cluster?: string;
+  readonly recoveryFile?: string;
+  readonly passphraseFile?: string;
+  readonly recover?: string;
+}
+
+export interface JoinOptions extends SetupOptions {
+  readonly tokenFile?: string;
+}
+
+export interface AuthorityOptions extends CommonOptions {
+  readonly role?: Role;
+  readonly passphraseFile?: string;
+}
+
+export interface RotateOptions extends AuthorityOptions {
+  readonly end?: boolean;
+  readonly again?: boolean;
+  readonly force?: boolean;
+  readonly recoveryFile?: string;
 }
 
 export function addSetupOptions(command: Command): Command {

@@ -10,7 +10,7 @@ import {
 } from '../../daemon/identity/root/rotation.ts';
 import { printJson } from '../answer.ts';
 import { ControlClient } from '../client.ts';
-import type { RotateOptions } from '../commands/authority.ts';
+import type { RotateOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { controlSocketOf } from '../places.ts';

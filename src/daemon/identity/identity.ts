@@ -20,7 +20,7 @@ import {
 import { IdentityError, shown } from './errors.ts';
 import { memberName } from './names.ts';
 import { type NodeKey, nodeKeyFromPem } from './keys/node-key.ts';
-import { openNewestRoot } from './root/rotation.ts';
+import { openNewestRoot } from './root/open-root.ts';
 import { putOut } from './roster/removal.ts';
 import { Roster, type RosterChange } from './roster/roster.ts';
 import { SecretsStore } from './secrets.ts';

@@ -12,7 +12,8 @@ import {
   selfEntry,
   send,
 } from './core.ts';
-import { heardFrom, probe, probeDialFailed, probeNewLink } from './probing.ts';
+import { probe } from './probe.ts';
+import { heardFrom, probeDialFailed, probeNewLink } from './probing.ts';
 import { proofAgainst } from './suspicion.ts';
 import { beginSync, syncOnLink } from './sync.ts';
 import type { PeerId } from './types.ts';

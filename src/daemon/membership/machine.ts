@@ -19,11 +19,11 @@ import {
   hearReport,
   heardFrom,
   indirectTimedOut,
-  probe,
   probeLinks,
   relay,
   relayTimedOut,
 } from './probing.ts';
+import { probe } from './probe.ts';
 import { bury, reap } from './reap.ts';
 import { hearRecord, isInRange } from './records.ts';
 import { considerVerdict, hearAccusation, showRefutation } from './suspicion.ts';

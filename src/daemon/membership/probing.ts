@@ -1,10 +1,7 @@
 import {
   type Core,
   type Entry,
-  connect,
   isLiving,
-  isRestarting,
-  type Link,
   nextNonce,
   note,
   pingIntervalMs,
@@ -15,65 +12,9 @@ import {
   send,
 } from './core.ts';
 import { limits } from './limits.ts';
+import { askRelays, probe } from './probe.ts';
 import { accuse, someoneElseAnswers, takeBackAccusation } from './suspicion.ts';
 import type { PeerId } from './types.ts';
-
-/**
- * Evidence. Every link is pinged by one of its ends when it was silent for an interval (a ping shows its sender alive
- * as well as an answer does, so one exchange serves both); without an answer two others are asked to try; a link that
- * closes is tried anew at once, by us and by two others. Only when all of that fails does this node accuse.
- */
-export function probe(core: Core, target: PeerId, cause: Probe['cause']): void {
-  const entry = core.entries.get(target);
-  if (entry === undefined || !isLiving(entry) || target === core.selfId) return;
-  if (isRestarting(core, entry) && cause !== 'asked') return;
-  const current = core.probes.get(target);
-  if (current !== undefined) {
-    if (cause === 'closed') reopen(core, current);
-    return;
-  }
-  const linked = core.links.has(target);
-  const waitMs =
-    (cause === 'dial' ? core.preset.dialTimeoutMs : core.preset.probeTimeoutMs) * core.health.stretch;
-  const started: Probe = {
-    nonce: nextNonce(core),
-    target,
-    cause,
-    startedMs: core.nowMs,
-    phase: 'direct',
-    deadlineMs: core.nowMs + waitMs,
-    pinged: linked,
-    refused: false,
-    relays: new Map(),
-  };
-  core.probes.set(target, started);
-  schedule(core, { kind: 'probeTimeout', epoch: 0, nonce: started.nonce }, waitMs);
-  if (linked) send(core, target, { kind: 'ping', nonce: started.nonce });
-  else connect(core, target);
-  if (cause === 'closed') askRelays(core, started);
-}
-
-/** The link closed while a ping was out: the answer can only come over a new one. */
-function reopen(core: Core, current: Probe): void {
-  current.pinged = false;
-  connect(core, current.target);
-  askRelays(core, current);
-}
-
-/** Two others at random, from whom we heard lately: who does not answer now could not help. */
-function askRelays(core: Core, current: Probe): void {
-  if (current.relays.size > 0) return;
-  const able = [...core.links.values()].filter((link) => canRelay(core, link, current.target));
-  for (const link of core.random.sample(able, core.preset.indirectProbes)) {
-    current.relays.set(link.peer, false);
-    send(core, link.peer, { kind: 'pingRequest', nonce: current.nonce, target: current.target });
-  }
-}
-
-function canRelay(core: Core, link: Link, target: PeerId): boolean {
-  const entry = core.entries.get(link.peer);
-  return link.peer !== target && !link.unlinking && entry !== undefined && entry.state === 'alive';
-}
 
 function probeOf(core: Core, nonce: number): Probe | undefined {
   for (const one of core.probes.values()) if (one.nonce === nonce) return one;

@@ -14,7 +14,7 @@ import { accusationWasGossiped, tellAccusation } from './dissemination.ts';
 import { limits, takeToken } from './limits.ts';
 import { refute } from './own.ts';
 import { decide } from './precedence.ts';
-import { probe } from './probing.ts';
+import { probe } from './probe.ts';
 import { absolve, isCount, knownOf, type Way } from './records.ts';
 import type { Evidence, PeerId, SignedAccusation } from './types.ts';
 import { changed, touch } from './view.ts';

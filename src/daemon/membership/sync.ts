@@ -1,7 +1,7 @@
 import { type Core, type Entry, isLiving, schedulePeriodic, selfEntry, send } from './core.ts';
 import { limits, takeToken } from './limits.ts';
 import { refute } from './own.ts';
-import { probe } from './probing.ts';
+import { probe } from './probe.ts';
 import { hearRecord } from './records.ts';
 import { hearAccusation, proofAgainst } from './suspicion.ts';
 import type { DigestEntry, Message, PeerId, SignedAccusation, SignedRecord } from './types.ts';

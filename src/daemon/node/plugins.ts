@@ -8,10 +8,11 @@ import { CouchDbPlugin, type CouchDbStatus } from '../../plugins/couchdb/plugin.
 import type { Certificates, HaproxyDesired } from '../../plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../plugins/haproxy/index.ts';
 import { Layer2Plugin } from '../../plugins/layer2/index.ts';
-import { type Announcement, appDesired, type AppInput, type AppSituation, drawnBy } from '../../roles/app.ts';
+import { appDesired, type AppInput, drawnBy } from '../../roles/app.ts';
 import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../../roles/db.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
 import { PROGRAMS } from '../../roles/index.ts';
+import type { Announcement, AppSituation } from '../../roles/situation.ts';
 import { announces, type Config, floatingDevice, type Paths } from '../config/config.ts';
 import { OperatorError } from '../errors.ts';
 import type { Identity } from '../identity/identity.ts';

@@ -1,7 +1,7 @@
 import { loadavg } from 'node:os';
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { labelOf } from '../../plugins/layer2/plan.ts';
-import type { AppSituation } from '../../roles/app.ts';
+import type { AppSituation } from '../../roles/situation.ts';
 import { RESTART_TAG } from '../../roles/db.ts';
 import type { GuardState } from '../../roles/guards.ts';
 import { HOLDS, HOLDS_TAG } from '../../roles/holder.ts';

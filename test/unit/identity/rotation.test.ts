@@ -16,10 +16,10 @@ import {
   endRoot,
   isRootChangeLeft,
   leaveRootChange,
-  type Recovery,
   replaceRoot,
   takeRootChange,
 } from '../../../src/daemon/identity/root/rotation.ts';
+import type { Recovery } from '../../../src/daemon/identity/root/open-root.ts';
 import { joinCluster } from '../../../src/daemon/identity/admission/join.ts';
 import { AdmissionListener } from '../../../src/daemon/identity/admission/listener.ts';
 import { loopback } from '../transport/nodes.ts';

@@ -1,5 +1,5 @@
 import t from 'tap';
-import type { AppSituation } from '../../../src/roles/app.ts';
+import type { AppSituation } from '../../../src/roles/situation.ts';
 import { announcementOf, appDesired, type FloatingMode } from '../../../src/roles/app.ts';
 import type { EffectiveMember } from '../../../src/roles/effective.ts';
 import { appInput, type MemberCase, member, view, well } from './cases.ts';

@@ -1,5 +1,6 @@
 import type { NodeRecord, Role } from '../../../src/daemon/membership/types.ts';
-import type { AppInput, AppRoleConfig, AppSituation } from '../../../src/roles/app.ts';
+import type { AppInput, AppRoleConfig } from '../../../src/roles/app.ts';
+import type { AppSituation } from '../../../src/roles/situation.ts';
 import { type EffectiveMember, type EffectiveView, plainRotation } from '../../../src/roles/effective.ts';
 
 /** Members as the guard layer hands them to the roles, by what differs from a node that is alive and up. */

@@ -1,6 +1,7 @@
 import t from 'tap';
 import type { NodeRecord } from '../../../src/daemon/membership/types.ts';
-import { type AppSituation, drawnBy } from '../../../src/roles/app.ts';
+import { drawnBy } from '../../../src/roles/app.ts';
+import type { AppSituation } from '../../../src/roles/situation.ts';
 import type { EffectiveMember, EffectiveView } from '../../../src/roles/effective.ts';
 import { HOLDS, HOLDS_TAG } from '../../../src/roles/holder.ts';
 import { type MemberCase, member, view, well } from './cases.ts';

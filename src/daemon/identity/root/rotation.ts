@@ -3,10 +3,11 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AUTHORITY_FILES } from './authority.ts';
 import { buildIntermediate, buildRoot, createTlsKey, publicPem } from '../keys/certificates.ts';
-import { certificatesIn, newestRoot, type RootCertificate, trustOf } from '../keys/chain.ts';
+import { certificatesIn, newestRoot, type RootCertificate } from '../keys/chain.ts';
 import { IdentityError } from '../errors.ts';
 import type { Identity } from '../identity.ts';
-import { createPassphrase, openRoot, type Root, sealRoot } from './recovery.ts';
+import { certificateOf, openOneOf, type Recovery } from './open-root.ts';
+import { createPassphrase, type Root, sealRoot } from './recovery.ts';
 import type { RosterChange } from '../roster/roster.ts';
 import { encodeRoster } from '../roster/roster-encoding.ts';
 import { FILES, readStateFile, writeStateFile } from '../state.ts';
@@ -23,11 +24,6 @@ import { rootWord, type SignedSuccession, signEnding, signSuccession } from './s
  */
 
 type Holder = Pick<Identity, 'cluster' | 'stateDir' | 'trust' | 'roster' | 'authority' | 'name'>;
-
-export interface Recovery {
-  readonly bundle: string;
-  readonly passphrase: string;
-}
 
 export interface RootReplaced {
   /** SHA-256 of the new root's certificate, lower-case hex. */
@@ -103,39 +99,6 @@ async function changeOf(
   const nothing = { certificates: [], revocations: [] };
   const items = { cluster, successions: [succession], authorities: [...made.values()], ...nothing };
   return Buffer.from(encodeRoster(items)).toString('utf8');
-}
-
-/** The root that a bundle must hold to sign for the cluster as it is now. @throws IdentityError `recovery-*` */
-export function openNewestRoot(identity: Holder, recovery: Recovery): Promise<Root> {
-  return openOneOf(identity, newestRoot(identity.trust), recovery);
-}
-
-async function openOneOf(
-  { cluster, trust, roster }: Holder,
-  wanted: RootCertificate,
-  { bundle, passphrase }: Recovery,
-): Promise<Root> {
-  const root = await openRoot(bundle, passphrase);
-  const { fingerprint } = certificateOf(root);
-  if (fingerprint === wanted.fingerprint) return root;
-  const known = [...trust.roots, ...roster.successions().flatMap(({ from, to }) => [from, to])];
-  const other = known.find((each) => each.fingerprint === fingerprint);
-  if (other === undefined) {
-    throw new IdentityError({
-      code: 'recovery-other-cluster',
-      message: `The recovery bundle is not of this cluster's root (${cluster}).`,
-      next: 'Take the bundle that "bornemisza init" printed for this cluster, or the replacement of its root after that.',
-    });
-  }
-  throw new IdentityError({
-    code: 'recovery-outdated',
-    message: `The recovery bundle is of the root ${rootWord(other)}, but this takes that of ${rootWord(wanted)}.`,
-    next: `Take the bundle in whose first line the root begins with ${rootWord(wanted)}.`,
-  });
-}
-
-function certificateOf({ cluster, certificatePem }: Root): RootCertificate {
-  return newestRoot(trustOf(cluster, certificatePem));
 }
 
 function mustSign({ authority, cluster, name }: Holder): void {

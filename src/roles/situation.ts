@@ -1,0 +1,21 @@
+import type { Health } from '../daemon/membership/types.ts';
+
+/** What this node knows of itself. */
+export interface AppSituation {
+  readonly health: Health;
+  /** Our HAProxy answered on the floating IP (or on loopback, where there is none). */
+  readonly edgeAnswers: boolean;
+  readonly maintenance: boolean;
+  /** Leaving, stopping or shutting down: duty ends before the process does. */
+  readonly leaving: boolean;
+  /** The floating IPs are on this node's public device. Mode `layer2` only. */
+  readonly holds: boolean;
+  /** Since the daemon's start. */
+  readonly upMs: number;
+}
+
+/** Whether a node draws the floating IP, and why. */
+export interface Announcement {
+  readonly announce: boolean;
+  readonly why: string;
+}
