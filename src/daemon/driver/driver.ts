@@ -8,6 +8,7 @@ import type {
   Membership,
   MembershipView,
   Message,
+  NodeRecord,
   PeerId,
   Snapshot,
   Timer,
@@ -30,7 +31,16 @@ import { factsProblem } from '../wire/values.ts';
 
 export type TransportPort = Pick<
   Transport,
-  'start' | 'close' | 'connect' | 'disconnect' | 'send' | 'publish' | 'request' | 'handle' | 'peers'
+  | 'start'
+  | 'close'
+  | 'connect'
+  | 'disconnect'
+  | 'send'
+  | 'publish'
+  | 'request'
+  | 'handle'
+  | 'peers'
+  | 'charge'
 >;
 
 /** Who belongs to the cluster, by certificate. */
@@ -97,8 +107,10 @@ export interface DriverCounters {
   later: number;
   /** Messages or parts of them whose sender is to blame. */
   faults: number;
-  /** Messages of peers that send more than anybody needs to. */
-  flooding: number;
+  /** Messages with words of a member that says more than any has a reason to. */
+  overdone: number;
+  /** Gossip that brought nothing new and was not handed on. */
+  notHandedOn: number;
   sent: number;
   unsent: number;
   published: number;
@@ -109,16 +121,27 @@ export interface DriverCounters {
   notesSuppressed: number;
 }
 
-/** A member sends a few messages a second, a storm of 200 changes some dozens; this is ten times that. */
-const MESSAGES_BURST = 500;
-const MESSAGES_PER_SECOND = 250;
+/** What gossipsub does with one message, and what handing it on to four neighbours costs: 3 ms on top of its reading. */
+const GOSSIP_MS = 3;
+/** A certificate, revocation or change of the root that is not taken costs one or two signature checks with RSA. */
+const REFUSED_ITEM_MS = 0.5;
+/**
+ * Gossip of one neighbour that repeats what is known here and is handed on all the same: others may lack it. In a storm
+ * some of its messages are late by a moment; who only repeats goes no further than us.
+ */
+const REPEATS_BURST = 32;
+const REPEATS_PER_SECOND = 1;
+/** Roster syncs because a peer speaks of members that are unknown here: an admission, and the next one. */
+const UNKNOWN_BURST = 4;
+const UNKNOWN_PER_SECOND = 0.5;
 /** Faults of one peer before it is hung up on: bugs and old versions get some patience, floods do not. */
 const FAULTS_BURST = 16;
 const FAULTS_PER_SECOND = 0.2;
 
 interface PeerAccount {
-  readonly messages: TokenBucket;
   readonly faults: TokenBucket;
+  readonly repeats: TokenBucket;
+  readonly unknowns: TokenBucket;
 }
 
 /**
@@ -132,7 +155,8 @@ export class Driver {
     received: 0,
     later: 0,
     faults: 0,
-    flooding: 0,
+    overdone: 0,
+    notHandedOn: 0,
     sent: 0,
     unsent: 0,
     published: 0,
@@ -159,6 +183,8 @@ export class Driver {
   readonly #accounts = new Map<PeerId, PeerAccount>();
   readonly #notes = new Map<string, { untilMs: number; suppressed: number }>();
   readonly #syncing = new Set<PeerId>();
+  /** The members of `view`, by PeerId. */
+  #index: { readonly view: MembershipView; readonly records: Map<PeerId, NodeRecord> } | undefined;
   #memberAddresses: ReadonlySet<string> | undefined;
   #state: 'new' | 'running' | 'closed' = 'new';
   #turning = false;
@@ -174,7 +200,12 @@ export class Driver {
     this.#roster = roster;
     this.#onNote = onNote;
     this.#nowMs = clock === undefined ? () => performance.now() : () => clock.nowMs();
-    this.#incoming = new Incoming((peer) => roster.find(peer), verify);
+    this.#incoming = new Incoming({
+      find: (peer) => roster.find(peer),
+      held: (peer) => this.#held(peer),
+      verify,
+      nowMs: this.#nowMs,
+    });
     this.#snapshots = new SnapshotKeeper(
       { path: options.snapshotPath, everyMs: this.#timing.snapshotMs, retryMs: this.#timing.snapshotRetryMs },
       {
@@ -435,14 +466,14 @@ export class Driver {
 
   #onMessage(from: PeerId, bytes: Uint8Array): void {
     const vetted = this.#vet(from, bytes);
-    if (vetted?.message !== undefined)
+    if (vetted.message !== undefined)
       this.#turn({ kind: 'received', from, message: vetted.message, via: 'stream' });
   }
 
   /** What is handed on: only what an honest member would have handed to us. */
   #onGossip(from: PeerId, bytes: Uint8Array): GossipVerdict {
+    this.#transport.charge(from, GOSSIP_MS);
     const vetted = this.#vet(from, bytes);
-    if (vetted === undefined) return 'ignore';
     if (vetted.fault !== undefined) return 'reject';
     if (vetted.message === undefined) return 'ignore';
     if (vetted.message.kind !== 'batch') {
@@ -450,25 +481,39 @@ export class Driver {
       return 'reject';
     }
     this.#turn({ kind: 'received', from, message: vetted.message, via: 'gossip' });
-    return 'accept';
+    return this.#goesOn(from, vetted) ? 'accept' : 'ignore';
   }
 
-  #vet(from: PeerId, bytes: Uint8Array): Vetted | undefined {
+  /** Handing on is dear, and our neighbours charge us for it: nothing goes on that only makes work. */
+  #goesOn(from: PeerId, { news, overdone }: Vetted): boolean {
+    if (overdone === undefined && (news || this.#accountOf(from).repeats.take(this.#nowMs()))) return true;
+    this.counters.notHandedOn += 1;
+    return false;
+  }
+
+  #vet(from: PeerId, bytes: Uint8Array): Vetted {
     this.counters.received += 1;
-    if (!this.#accountOf(from).messages.take(this.#nowMs())) {
-      this.counters.flooding += 1;
+    const vetted = this.#incoming.vet(bytes);
+    this.#transport.charge(from, vetted.workMs);
+    if (vetted.later) this.counters.later += 1;
+    if (vetted.overdone !== undefined) {
+      this.counters.overdone += 1;
       this.#note(
         'peer-floods',
-        from,
-        `more than ${MESSAGES_PER_SECOND} messages a second; the rest is dropped`,
+        vetted.overdone,
+        'it says more than any member has a reason to; the rest is dropped',
       );
-      return undefined;
     }
-    const vetted = this.#incoming.vet(bytes);
-    if (vetted.later) this.counters.later += 1;
     if (vetted.fault !== undefined) this.#blame(from, vetted.fault);
-    if (vetted.unknown) void this.#syncWith(from);
+    if (vetted.unknown && this.#accountOf(from).unknowns.take(this.#nowMs())) void this.#syncWith(from);
     return vetted;
+  }
+
+  #held(peer: PeerId): NodeRecord | undefined {
+    const { view } = this.#machine;
+    if (this.#index?.view !== view)
+      this.#index = { view, records: new Map(view.members.map(({ record }) => [record.peerId, record])) };
+    return this.#index.records.get(peer);
   }
 
   #blame(peer: PeerId, fault: string): void {
@@ -484,8 +529,9 @@ export class Driver {
     if (account === undefined) {
       const nowMs = this.#nowMs();
       account = {
-        messages: new TokenBucket(MESSAGES_BURST, MESSAGES_PER_SECOND, nowMs),
         faults: new TokenBucket(FAULTS_BURST, FAULTS_PER_SECOND, nowMs),
+        repeats: new TokenBucket(REPEATS_BURST, REPEATS_PER_SECOND, nowMs),
+        unknowns: new TokenBucket(UNKNOWN_BURST, UNKNOWN_PER_SECOND, nowMs),
       };
       this.#accounts.set(peer, account);
     }
@@ -522,7 +568,8 @@ export class Driver {
   }
 
   /** News from `from` go on to everybody else linked with us, until all digests agree. */
-  #rosterTaken({ admitted, revoked }: RosterChanges, from: PeerId): void {
+  #rosterTaken({ admitted, revoked, refused = 0 }: RosterChanges, from: PeerId): void {
+    this.#transport.charge(from, refused * REFUSED_ITEM_MS);
     if (this.#state !== 'running' || admitted.length + revoked.length === 0) return;
     for (const member of admitted) this.admitted(member);
     for (const peer of revoked) this.revoked(peer);

@@ -14,6 +14,8 @@ const TIMEOUT_MS = 10_000;
 export interface RosterChanges {
   readonly admitted: readonly Admitted[];
   readonly revoked: readonly PeerId[];
+  /** Items that were verified and not taken. */
+  readonly refused?: number;
 }
 
 /** What the certificates and revocations of the cluster look like from here: bytes, opaque, verified by their owner. */

@@ -60,7 +60,7 @@ export function driverRoster(identity: Identity, changed: (change: RosterChange)
     import: async (bytes) => {
       const change = await roster.merge(bytes);
       changed(change);
-      return { admitted: change.admitted, revoked: change.revoked };
+      return { admitted: change.admitted, revoked: change.revoked, refused: change.refused.length };
     },
   };
 }

@@ -31,8 +31,8 @@ export interface DoorDependencies {
 }
 
 /**
- * What happens to an incoming connection before it is a link: members' addresses come in unhindered, others within
- * bounds; whoever does not become a link in its time is cut; a PeerId outside the roster gets one stream to say why.
+ * What happens to an incoming connection before it is a link: members' addresses come in as often as members have a
+ * reason to, others within bounds; whoever does not become a link in its time is cut; a PeerId outside the roster gets one stream to say why.
  */
 export class Door {
   readonly #options: DoorOptions;
@@ -103,7 +103,11 @@ export class Door {
   #refusesArrival(raw: MultiaddrConnection): boolean {
     const address = raw.remoteAddr.getComponents().find(({ name }) => name === 'ip4')?.value;
     if (this.#closed) return true;
-    if (address !== undefined && this.#gate.isMemberAddress(address)) return false;
+    if (address !== undefined && this.#gate.isMemberAddress(address)) {
+      if (this.#strangers.memberArrives(address)) return false;
+      this.#refused();
+      return true;
+    }
     const end = this.#strangers.arrive(address ?? '');
     if (end === undefined) {
       this.#refused();

@@ -1,3 +1,5 @@
+import { TokenBucket } from '../driver/token-bucket.ts';
+
 /** Bounds on what those who are not members can take up. */
 export interface StrangerLimits {
   /** Connections of one address that are between accept and the end of Noise. */
@@ -9,6 +11,9 @@ export interface StrangerLimits {
   /** Attempts of one address: a burst, then so many in a second. A refused one costs us nothing but the accept. */
   readonly burst: number;
   readonly perSecond: number;
+  /** The same of an address that is a member's. */
+  readonly memberBurst: number;
+  readonly memberPerSecond: number;
 }
 
 /**
@@ -21,6 +26,9 @@ export const DEFAULT_STRANGER_LIMITS: StrangerLimits = {
   presenting: 16,
   burst: 16,
   perSecond: 4,
+  // A machine that carries both roles dials each of ours at a start, and then once in half a second at most.
+  memberBurst: 64,
+  memberPerSecond: 4,
 };
 
 /** Addresses remembered for their rate. The private network of a cluster is a /24 at most; beyond that the oldest goes. */
@@ -32,11 +40,13 @@ interface Bucket {
   pending: number;
 }
 
-/** Counts connections that are not yet known to be a member's. Never asked about members' addresses. */
+/** Counts connections that are not yet known to be a member's. */
 export class Strangers {
   readonly #limits: StrangerLimits;
   readonly #nowMs: () => number;
   readonly #buckets = new Map<string, Bucket>();
+  /** By members' addresses. */
+  readonly #memberBuckets = new Map<string, TokenBucket>();
   #pending = 0;
   #presenting = 0;
 
@@ -60,6 +70,21 @@ export class Strangers {
     });
   }
 
+  /**
+   * A connection from a member's address: false when it dials more often than any member has a reason to. Each costs a
+   * Noise handshake before its PeerId is known.
+   */
+  memberArrives(address: string): boolean {
+    const nowMs = this.#nowMs();
+    let bucket = this.#memberBuckets.get(address);
+    if (bucket === undefined) {
+      bucket = new TokenBucket(this.#limits.memberBurst, this.#limits.memberPerSecond, nowMs);
+      this.#memberBuckets.set(address, bucket);
+      dropOldest(this.#memberBuckets);
+    }
+    return bucket.take(nowMs);
+  }
+
   /** An unknown PeerId wants to present its certificate: a function that ends it, or undefined: refuse it. */
   present(): (() => void) | undefined {
     if (this.#presenting >= this.#limits.presenting) return undefined;
@@ -77,12 +102,15 @@ export class Strangers {
     bucket.atMs = nowMs;
     this.#buckets.delete(address);
     this.#buckets.set(address, bucket);
-    if (this.#buckets.size > MAX_ADDRESSES) {
-      const [oldest] = this.#buckets.keys();
-      if (oldest !== undefined) this.#buckets.delete(oldest);
-    }
+    dropOldest(this.#buckets);
     return bucket;
   }
+}
+
+function dropOldest(buckets: Map<string, unknown>): void {
+  if (buckets.size <= MAX_ADDRESSES) return;
+  const [oldest] = buckets.keys();
+  if (oldest !== undefined) buckets.delete(oldest);
 }
 
 function once(end: () => void): () => void {

@@ -36,6 +36,15 @@ import { Gossip, type GossipVerdict } from './gossip.ts';
 import { leanYamux } from './lean.ts';
 import { type Link, MAX_UNSENT_BYTES } from './link.ts';
 import { probeAddress } from './listening.ts';
+import {
+  CONNECTION_MS,
+  MEMBER_PACE,
+  Pace,
+  type PaceLimits,
+  REQUEST_MS,
+  STRANGER_PACE,
+  workOfBytes,
+} from './pace.ts';
 import { libp2pKey, peerIdOfKey } from '../identity/keys/node-key.ts';
 import { quietLogger } from './quiet-logger.ts';
 import { decide } from './simultaneous.ts';
@@ -56,6 +65,8 @@ export interface TransportOptions {
   readonly chain: Uint8Array;
   readonly timing?: Partial<TransportTiming>;
   readonly strangers?: StrangerLimits;
+  /** The work that a member may cause here. */
+  readonly pace?: PaceLimits;
 }
 
 export interface TransportTiming {
@@ -106,6 +117,8 @@ export interface TransportCounters {
   strangersRefused: number;
   duplicates: number;
   gossipRepaired: number;
+  /** How often a peer caused more work than its share, and was not read for a while. */
+  slowed: number;
 }
 
 export interface RequestLimits {
@@ -151,6 +164,7 @@ export class Transport {
     strangersRefused: 0,
     duplicates: 0,
     gossipRepaired: 0,
+    slowed: 0,
   };
   readonly #options: TransportOptions;
   readonly #timing: TransportTiming;
@@ -169,6 +183,10 @@ export class Transport {
   /** Highest dial number received from each peer's present instance. Bounded by the roster. */
   readonly #seen = new Map<PeerId, { instance: string; dial: number }>();
   readonly #waiting = new Map<PeerId, Set<() => void>>();
+  /** Of members: their share outlives a connection. Bounded by the roster. */
+  readonly #paces = new Map<PeerId, Pace>();
+  /** Of those that were no members when they came. */
+  readonly #strangerPaces = new WeakMap<Connection, Pace>();
 
   #libp2p: Libp2p | undefined;
   #chain: Uint8Array;
@@ -208,7 +226,7 @@ export class Transport {
     await probeAddress(address, port);
     const libp2p = await this.#create();
     this.#libp2p = libp2p;
-    libp2p.addEventListener('connection:open', ({ detail }) => this.#door.opened(detail));
+    libp2p.addEventListener('connection:open', ({ detail }) => this.#onConnectionOpen(detail));
     libp2p.addEventListener('connection:close', ({ detail }) => this.#onConnectionClose(detail));
     await libp2p.handle(ADMIT_PROTOCOL, (stream, connection) => this.#answer(stream, connection), {
       maxInboundStreams: 1,
@@ -229,6 +247,12 @@ export class Transport {
     await Promise.all(connections.map((connection) => this.#flushAndClose(connection)));
     this.#links.clear();
     await this.#libp2p?.stop();
+    for (const pace of this.#paces.values()) pace.close();
+  }
+
+  /** Work that was done for a member and that is not seen here, in ms: it counts for how fast the member is read. */
+  charge(peer: PeerId, workMs: number): void {
+    this.#paces.get(peer)?.charge(workMs);
   }
 
   peers(): PeerId[] {
@@ -389,13 +413,49 @@ export class Transport {
     });
   }
 
+  #onConnectionOpen(connection: Connection): void {
+    this.#door.opened(connection);
+    const peer = connection.remotePeer.toString();
+    if (this.#gate.isMember(peer)) {
+      const pace = this.#paceOf(peer);
+      pace.follow(connection);
+      if (connection.direction === 'inbound') pace.charge(CONNECTION_MS);
+    } else {
+      const pace = new Pace(STRANGER_PACE, () => undefined);
+      this.#strangerPaces.set(connection, pace);
+      pace.follow(connection);
+    }
+  }
+
+  #paceOf(peer: PeerId): Pace {
+    let pace = this.#paces.get(peer);
+    if (pace === undefined) {
+      const slowed = (): void => {
+        this.counters.slowed += 1;
+        this.#note('peer-slowed', peer, 'it causes more work than its share, so it is read more slowly');
+      };
+      pace = new Pace(this.#options.pace ?? MEMBER_PACE, slowed);
+      this.#paces.set(peer, pace);
+    }
+    return pace;
+  }
+
+  #note(code: string, peer: PeerId, detail: string): void {
+    this.#events.onNote(code, peer, detail);
+  }
+
   #onConnectionClose(connection: Connection): void {
     this.#door.closed(connection);
     const peer = connection.remotePeer.toString();
+    this.#strangerPaces.get(connection)?.close();
+    this.#paces.get(peer)?.forget(connection);
     const link = this.#links.get(peer);
     if (link?.connection === connection) this.#linkDown(link, 'closed');
     // libp2p remembers every PeerId that ever opened a stream; strangers make new ones for nothing.
-    if (!this.#gate.isMember(peer)) void this.#forget(connection.remotePeer);
+    if (this.#gate.isMember(peer)) return;
+    this.#paces.get(peer)?.close();
+    this.#paces.delete(peer);
+    void this.#forget(connection.remotePeer);
   }
 
   async #forget(peer: Libp2pPeerId): Promise<void> {
@@ -563,6 +623,8 @@ export class Transport {
     if (old !== undefined) cut(old.connection, new Error('renewed'));
     this.#links.set(peer, link);
     this.#door.passed(connection);
+    this.#strangerPaces.get(connection)?.close();
+    this.#paceOf(peer).follow(connection);
     this.counters.linksUp += 1;
     frames.stream.addEventListener('close', () => cut(connection, new Error('the message stream ended')));
     this.#gossip.attach(connection);
@@ -613,7 +675,10 @@ export class Transport {
     try {
       const frames = new FramedStream(stream, MAX_REQUEST_BYTES);
       const question = new Uint8Array(await frames.read(signal));
-      frames.send(await handler(connection.remotePeer.toString(), question));
+      const peer = connection.remotePeer.toString();
+      const answer = await handler(peer, question);
+      this.charge(peer, REQUEST_MS + workOfBytes(answer.byteLength));
+      frames.send(answer);
       await stream.close({ signal });
     } catch (error) {
       stream.abort(error instanceof Error ? error : new Error(String(error)));

@@ -3,6 +3,7 @@ import type { Test } from 'tap';
 import type { PeerId } from '../../../src/daemon/membership/types.ts';
 import type { GossipVerdict } from '../../../src/daemon/transport/gossip.ts';
 import { peerIdOfKey } from '../../../src/daemon/identity/keys/node-key.ts';
+import type { PaceLimits } from '../../../src/daemon/transport/pace.ts';
 import { DEFAULT_TIMING, Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
 import { until as poll } from '../../support/until.ts';
 
@@ -52,6 +53,7 @@ export interface NodeInit {
   address?: string;
   chain?: string;
   timing?: Partial<TransportTiming>;
+  pace?: PaceLimits;
 }
 
 export function makeNode(init: NodeInit = {}): TestNode {
@@ -68,6 +70,7 @@ export function makeNode(init: NodeInit = {}): TestNode {
       port: PORT,
       chain: new TextEncoder().encode(init.chain ?? 'chain'),
       timing: { ...PATIENT, ...init.timing },
+      ...(init.pace === undefined ? {} : { pace: init.pace }),
     },
     {
       gate: {

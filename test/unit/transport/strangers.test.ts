@@ -37,6 +37,19 @@ t.test('addresses are forgotten, oldest first, so that they can’t fill the mem
   t.ok(strangers.arrive('first'), 'it has been forgotten meanwhile');
 });
 
+t.test('a member’s address may dial as often as a member has a reason to, and no more', async (t) => {
+  let nowMs = 0;
+  const { memberBurst, memberPerSecond } = DEFAULT_STRANGER_LIMITS;
+  const strangers = new Strangers(DEFAULT_STRANGER_LIMITS, () => nowMs);
+  let taken = 0;
+  for (; nowMs < 10_000; nowMs += 2) if (strangers.memberArrives('10.0.0.1')) taken += 1;
+  t.ok(
+    taken >= memberBurst && taken <= memberBurst + 10 * memberPerSecond,
+    `${taken} of 5000 in ten seconds`,
+  );
+  t.ok(strangers.memberArrives('10.0.0.2'), 'another member is not touched by it');
+});
+
 /** A libp2p node that is nobody's member and does as it likes. */
 async function stranger(
   t: Test,

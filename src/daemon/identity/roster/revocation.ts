@@ -102,9 +102,14 @@ export function verifySigned(
   }
   const facts = decodePayload(payload);
   if (facts.cluster !== trust.cluster) throw malformed();
-  const id = createHash('sha256').update('revocation').update(payload).digest('hex').slice(0, 16);
+  const id = revocationId(payload);
   const { peerId, name, address, serials, reason, revokedAtMs } = facts;
   return { peerId, name, address, serials, reason, revokedAtMs, by, id, payload, signature };
+}
+
+/** By what is signed alone: a payload that is known here was verified, whatever signature it comes with now. */
+export function revocationId(payload: Uint8Array): string {
+  return createHash('sha256').update('revocation').update(payload).digest('hex').slice(0, 16);
 }
 
 function decodePayload(payload: Buffer): z.infer<typeof Payload> {

@@ -17,7 +17,7 @@ import {
 } from '../keys/chain.ts';
 import { fingerprintOf } from '../keys/certificates.ts';
 import { IdentityError } from '../errors.ts';
-import { type Revocation, verifyRevocation, verifySigned } from './revocation.ts';
+import { type Revocation, revocationId, verifyRevocation, verifySigned } from './revocation.ts';
 import { decodeRoster, encodeRoster, type RosterItems } from './roster-encoding.ts';
 import { damaged, FILES, readStateFile, writeStateFile } from '../state.ts';
 import {
@@ -323,6 +323,7 @@ export class Roster {
     }
     for (const { payload, signature, issuer } of revocations) {
       yield () => {
+        if (this.#revocations.has(revocationId(payload))) return;
         const by = this.authorityOf(issuer);
         this.#rememberAuthority(by, change);
         this.#addRevocation(verifySigned(payload, signature, by, this.#trust), change);
