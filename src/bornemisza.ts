@@ -10,6 +10,9 @@ const startDaemon: Io['startDaemon'] = async (argv) => {
 
 if (word === 'daemon' && !rest.some((each) => each === '--help' || each === '-h')) {
   await startDaemon(rest);
+} else if (word === 'state-task') {
+  const { runStateTask } = await import('./cli/setup/state-task.ts');
+  await runStateTask();
 } else {
   const [{ run }, { processIo }] = await Promise.all([
     import('./cli/main.ts'),

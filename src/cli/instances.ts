@@ -35,7 +35,12 @@ export async function daemonOf(options: {
   root?: string | undefined;
 }): Promise<ControlClient> {
   const { role, root = '' } = options;
-  const all = await instances(root);
+  const first = theOnly(await instances(root), role);
+  return new ControlClient(controlSocketOf(first.role, root), first.role);
+}
+
+/** The instance that runs here: the one of that role, else the only one. @throws CliFailure see {@link daemonOf} */
+export function theOnly(all: readonly Instance[], role: Role | undefined): Instance {
   const usable = all.filter(
     (each) => each.socket === 'answers' && (role === undefined || each.role === role),
   );
@@ -49,7 +54,7 @@ export async function daemonOf(options: {
       'say which: --role app or --role db',
     );
   }
-  return new ControlClient(controlSocketOf(first.role, root), first.role);
+  return first;
 }
 
 /** Why there is no daemon to speak to, of these instances. */

@@ -14,6 +14,12 @@ export interface Ran {
   readonly stderr: string;
 }
 
+export interface RunLimits {
+  readonly timeoutMs?: number;
+  /** Given on standard input, for what must not stand in argv. */
+  readonly input?: string;
+}
+
 /** The machine as `init`, `join` and `doctor` find it. */
 export interface Host {
   hostname(): string;
@@ -22,7 +28,14 @@ export interface Host {
   /** Effective user id. */
   readonly uid: number;
   /** Runs a program without a shell, bounded in time (default 20 s) and output. Never throws: a missing program has code -1. */
-  run(program: string, args: readonly string[], timeoutMs?: number): Promise<Ran>;
+  run(program: string, args: readonly string[], limits?: RunLimits): Promise<Ran>;
+  /** Calls this command again with other arguments, on the same terminal. Gives its exit code. */
+  again(args: readonly string[]): Promise<number>;
+  /**
+   * Where this process is root: makes it the daemon's user for good, in the groups of the daemon's unit. Elsewhere, and
+   * where that user does not exist, nothing.
+   */
+  becomeDaemon(): Promise<void>;
 }
 
 /** Everything that a command may touch besides files and the control socket. */

@@ -2,7 +2,7 @@ import { hostname, networkInterfaces } from 'node:os';
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
-import type { Host, Io, Output, Ran } from './io.ts';
+import type { Host, Io, Output, Ran, RunLimits } from './io.ts';
 
 /** Tables stay readable on the narrowest terminal that people use, and don't sprawl on the widest. */
 const MIN_COLUMNS = 60;
@@ -70,19 +70,48 @@ export function thisHost(): Host {
   return {
     hostname,
     interfaces: networkInterfaces,
-    uid: process.geteuid?.() ?? -1,
+    get uid() {
+      return process.geteuid?.() ?? -1;
+    },
     run: runProgram,
+    again: callAgain,
+    becomeDaemon,
   };
+}
+
+/** As the daemon's unit has them; whichever of their packages are here. */
+const DAEMON_GROUPS = ['bornemisza-haproxy', 'bird', 'couchdb'];
+
+async function becomeDaemon(): Promise<void> {
+  if (process.geteuid?.() !== 0) return;
+  const { becomeForGood, readAccounts } = await import('../host/account.ts');
+  const { users, groups } = await readAccounts();
+  const ids = users.get('bornemisza');
+  if (ids !== undefined)
+    becomeForGood(
+      ids,
+      DAEMON_GROUPS.flatMap((name) => groups.get(name) ?? []),
+    );
+}
+
+async function callAgain(args: readonly string[]): Promise<number> {
+  const { spawn } = await import('node:child_process');
+  const own = [...process.execArgv, process.argv[1] ?? ''];
+  const child = spawn(process.execPath, [...own, ...args], { stdio: 'inherit' });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => resolve(code ?? 1));
+  });
 }
 
 async function runProgram(
   program: string,
   args: readonly string[],
-  timeoutMs = PROGRAM_TIMEOUT_MS,
+  { timeoutMs = PROGRAM_TIMEOUT_MS, input }: RunLimits = {},
 ): Promise<Ran> {
   const { runCommand } = await import('../host/command.ts');
   try {
-    return await runCommand(program, args, { timeoutMs });
+    return await runCommand(program, args, { timeoutMs, ...(input === undefined ? {} : { input }) });
   } catch (error) {
     return { code: -1, stdout: '', stderr: error instanceof Error ? error.message : String(error) };
   }

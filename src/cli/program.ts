@@ -45,6 +45,11 @@ export function buildProgram(io: Io): Verb {
       getOutHasColors: () => io.stdout.colour,
       getErrHasColors: () => io.stderr.colour,
     });
+  program.hook('preAction', async (_program, action) => {
+    // Under --root all paths are the caller's own.
+    const { root = '' } = action.opts<{ root?: string }>();
+    if (root === '' && action instanceof Verb && action.asRoot === undefined) await io.host.becomeDaemon();
+  });
   program.examples = ['sudo bornemisza init --role app', 'bornemisza status', 'bornemisza explain db2/db'];
   program.addHelpText(
     'after',

@@ -5,6 +5,8 @@ import { ROLES } from './places.ts';
 /** A command that carries its examples, so that help, manual page and tests read the same ones. */
 export class Verb extends Command {
   examples: readonly string[] = [];
+  /** See {@link VerbFacts.asRoot}. */
+  asRoot: string | undefined;
 }
 
 export interface VerbFacts {
@@ -19,6 +21,11 @@ export interface VerbFacts {
   /** Whether paths may be put under another directory (tests, the loopback demo). Not shown. */
   readonly root?: boolean;
   readonly hidden?: boolean;
+  /**
+   * Why the command stays root where root calls it. Without a reason it becomes the daemon's user before it does anything:
+   * it reads what the daemon writes.
+   */
+  readonly asRoot?: string;
 }
 
 /** Options that most commands share. */
@@ -35,6 +42,7 @@ export function addVerb(parent: Command, name: string, facts: VerbFacts): Verb {
   verb.summary(facts.summary).description(facts.description ?? `${capital(facts.summary)}.`);
   verb.helpOption('-h, --help', 'show this help');
   verb.examples = facts.examples ?? [];
+  verb.asRoot = facts.asRoot;
   if (facts.role === true) verb.addOption(roleOption('role instance on this host; needed where both run'));
   if (facts.json === true) verb.option('--json', 'print JSON for programs');
   if (facts.root !== false)

@@ -43,7 +43,7 @@ interface Issuer {
 /** A join that stopped after it had made its keys: saves half a second of RSA for each joiner that needs no own. */
 const tlsKey = keyPem(await createTlsKey());
 async function prepared(stateDir: string): Promise<void> {
-  await beginState(stateDir, 'join', undefined);
+  await beginState(stateDir, 'join');
   await writeKeys(stateDir, createNodeKey().pem, tlsKey);
 }
 

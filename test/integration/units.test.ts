@@ -14,6 +14,7 @@ const exposures = [
   ['bornemisza@db.service', 1.5],
   ['bornemisza-haproxy@app.service', 1.7],
   ['bornemisza-haproxy@db.service', 1.7],
+  ['bornemisza-haproxy-first@app.service', 1.2],
   ['bornemisza-site.service', 1.2],
   ['bornemisza-deadman.service', 1.5],
   ['bornemisza-couchdb-restart.service', 1.5],
@@ -25,12 +26,12 @@ async function stage(t: Test): Promise<{ readonly env: NodeJS.ProcessEnv; readon
   const directory = t.testdir();
   await cp(join(source, 'system'), directory, { recursive: true });
   // The programs are there once the package is installed; here any program serves.
-  for (const name of await readdir(directory)) {
-    if (!name.endsWith('.service')) continue;
+  for (const name of await readdir(directory, { recursive: true })) {
+    if (!/\.(service|conf)$/.test(name)) continue;
     const text = await readFile(join(directory, name), 'utf8');
     await writeFile(
       join(directory, name),
-      text.replaceAll(/\/usr\/(libexec\/bornemisza\/(node|deadman)|bin\/bornemisza)/g, '/bin/true'),
+      text.replaceAll(/\/usr\/(libexec\/bornemisza\/[a-z-]+|bin\/bornemisza)/g, '/bin/true'),
     );
   }
   await writeFile(join(directory, 'couchdb.service'), '[Service]\nUser=couchdb\nExecStart=/bin/true\n');

@@ -216,7 +216,8 @@ export class Layers {
     await this.#copy(join(systemd, 'haproxy-first.cfg'), '/usr/share/bornemisza/haproxy-first.cfg');
     await this.#put('/usr/bin/bornemisza', { content: wrapper, mode: 0o755 });
     const libexec = '/usr/libexec/bornemisza';
-    await this.#copy(join(systemd, 'deadman'), `${libexec}/deadman`);
+    for (const name of ['deadman', 'couchdb', 'take-request'])
+      await this.#copy(join(systemd, name), `${libexec}/${name}`);
     this.binds.push(
       { source: join(repository, 'node_modules/node/bin/node'), target: `${libexec}/node` },
       { source: this.#options.bundle, target: `${libexec}/bornemisza.mjs` },

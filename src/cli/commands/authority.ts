@@ -9,6 +9,9 @@ import { renderTable } from '../table.ts';
 import type { AuthorityOptions, RotateOptions } from '../setup/options.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
+const RECOVERY =
+  'root alone may read and write the recovery bundle; what lies in the daemon’s directories is done by stateWork';
+
 export function addAuthority(program: Command, io: Io): void {
   const authority = addVerb(program, 'authority', {
     summary: 'the nodes that may admit, remove and renew',
@@ -25,6 +28,7 @@ export function addAuthority(program: Command, io: Io): void {
     ],
     role: true,
     json: true,
+    asRoot: RECOVERY,
   })
     .argument('[bundle]', 'file that holds the recovery bundle, or - for standard input', '-')
     .option('--passphrase-file <file>', 'file that holds the passphrase of the recovery bundle')
@@ -60,6 +64,7 @@ function addRotateRoot(authority: Command, io: Io): void {
     ],
     role: true,
     json: true,
+    asRoot: RECOVERY,
   })
     .argument('[bundle]', 'file that holds the recovery bundle, or - for standard input', '-')
     .option('--passphrase-file <file>', 'file that holds the passphrase of the recovery bundle')

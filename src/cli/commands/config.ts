@@ -60,6 +60,7 @@ export function addConfig(program: Command, io: Io): void {
       'Rewrites /etc/bornemisza/ROLE.toml where this version needs another form of it, keeps the file from before beside it as ROLE.toml.format-N, and after a downgrade puts that back. The package runs it at each upgrade; run twice, it does nothing. Your comments stay.',
     examples: ['sudo bornemisza config migrate'],
     json: true,
+    asRoot: 'it writes /etc/bornemisza, which root alone may write, and looks nowhere else',
   }).action(async (options: CommonOptions) => {
     await migrate(io, options);
   });

@@ -20,6 +20,7 @@ export function addDoctor(program: Command, io: Io): void {
     ],
     role: true,
     json: true,
+    asRoot: 'systemd is asked to run HAProxy and BIRD confined as the daemon’s user; then root is given up',
   }).action(async (options: CommonOptions) => {
     const checks = await examine(io, options);
     if (options.json === true) printJson(io, { ok: checks.every((each) => each.state !== 'fail'), checks });
@@ -38,12 +39,15 @@ export function addDoctor(program: Command, io: Io): void {
 }
 
 async function examine(io: Io, { role, root = '' }: CommonOptions): Promise<Check[]> {
-  const [{ checkHost }, { checkRole }, { checkCluster }, { areaOf }] = await Promise.all([
+  const [{ checkHost }, { checkRole }, { checkCluster }, { areaOf }, { askPrograms }] = await Promise.all([
     import('../doctor/host.ts'),
     import('../doctor/role.ts'),
     import('../doctor/cluster.ts'),
     import('../doctor/check.ts'),
+    import('../doctor/programs.ts'),
   ]);
+  const verdicts = await askPrograms(io.host, root, role);
+  if (root === '') await io.host.becomeDaemon();
   const all = await instances(root);
   const present = (each: Instance): boolean => each.socket !== 'absent' || each.configured === 'yes';
   const chosen = all.filter((each) => (role === undefined ? present(each) : each.role === role));
@@ -60,7 +64,7 @@ async function examine(io: Io, { role, root = '' }: CommonOptions): Promise<Chec
     );
   }
   for (const instance of chosen) {
-    checks.push(...(await checkRole(io.host, instance.role, root)));
+    checks.push(...(await checkRole(io.host, instance.role, root, verdicts)));
     checks.push(...(await checkCluster(io.host, instance, root)));
   }
   return checks;

@@ -3,8 +3,8 @@ import type { Done, MembersAnswer, Progress } from '../../daemon/control/api.ts'
 import { printJson } from '../answer.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { exitOfRefusal } from '../client.ts';
-import { CliFailure, EXIT } from '../failure.ts';
-import { daemonOf } from '../instances.ts';
+import { CliFailure, EXIT, type Exit } from '../failure.ts';
+import { daemonOf, theOnly } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { findMember } from '../members.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
@@ -53,6 +53,8 @@ export function addLeave(program: Command, io: Io): void {
     examples: ['bornemisza leave', 'bornemisza leave --role db --json', 'sudo bornemisza leave --wipe'],
     role: true,
     json: true,
+    asRoot:
+      '--wipe stops units; without it, and for all that lies in the daemon’s directories, root is given up',
   })
     .option('--force', FORCE)
     .option(
@@ -66,6 +68,7 @@ export function addLeave(program: Command, io: Io): void {
 
 async function leave(io: Io, options: LeaveOptions): Promise<void> {
   if (options.wipe !== true) {
+    if ((options.root ?? '') === '') await io.host.becomeDaemon();
     await leaveCluster(io, options);
     return;
   }
@@ -77,11 +80,30 @@ async function leave(io: Io, options: LeaveOptions): Promise<void> {
   mayWipe(io, root);
   const say = (message: string): void =>
     io.stdout.write(options.json === true ? `${JSON.stringify({ message })}\n` : `${message}\n`);
-  const left = options.role !== undefined && (await hasLeft(pathsFor(options.role, root)));
-  const role = left ? options.role : await leaveCluster(io, options);
+  const left = options.role !== undefined && (await hasLeft(io, pathsFor(options.role, root), root));
+  const role = left ? options.role : await leaveFirst(io, options);
   await wipe(io, role, pathsFor(role, root), root, say);
   say(`nothing of the ${role} node is left on this machine`);
 }
+
+/** As the daemon's user, in a process of its own: this one goes on as root. @returns the role that has left */
+async function leaveFirst(io: Io, options: LeaveOptions): Promise<Role> {
+  const { root = '', force = false, json = false } = options;
+  if (root !== '') return await leaveCluster(io, options);
+  const { stateWork } = await import('../setup/state-work.ts');
+  const { role } = theOnly(await stateWork(io, root, 'instances', { root }), options.role);
+  const flags = [...(force ? ['--force'] : []), ...(json ? ['--json'] : [])];
+  const exit = await io.host.again(['leave', '--role', role, ...flags]);
+  if (exit === EXIT.ok) return role;
+  throw new CliFailure(
+    exitOf(exit),
+    'wipe-not-left',
+    'the node has not left its cluster, so nothing was removed',
+    'do what the line above says, then run it again',
+  );
+}
+
+const exitOf = (code: number): Exit => Object.values(EXIT).find((each) => each === code) ?? EXIT.failure;
 
 /** @returns the role that has left */
 async function leaveCluster(io: Io, options: LeaveOptions): Promise<Role> {

@@ -14,6 +14,8 @@ export function addInit(program: Command, io: Io): void {
       'sudo bornemisza init --role app --floating-ip 203.0.113.10 --bgp-neighbor 169.254.169.254 --bgp-as 64515 --bgp-local-as 4288000123 --bgp-password-file /root/bgp --bgp-multihop 2',
     ],
     json: true,
+    asRoot:
+      'it makes users, directories and configuration; what lies in the daemon’s directories is done by stateWork',
   })
     .addOption(roleOption('what this node does: app or db').makeOptionMandatory())
     .option('--cluster <name>', 'name of the cluster (default: from the domain of the host name)');

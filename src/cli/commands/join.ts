@@ -15,6 +15,8 @@ export function addJoin(program: Command, io: Io): void {
     ],
     json: true,
     role: true,
+    asRoot:
+      'it makes users, directories and configuration; what lies in the daemon’s directories is done by stateWork',
   })
     .argument('[token]', 'the token, or - for standard input')
     .option('--token-file <file>', 'file that holds the token');

@@ -130,7 +130,7 @@ async function newerHere(io: Io): Promise<string | undefined> {
     '%{version}-%{release}\n',
     PACKAGE,
   ];
-  const { code, stdout, stderr } = await io.host.run('dnf', args, DNF_TIMEOUT_MS);
+  const { code, stdout, stderr } = await io.host.run('dnf', args, { timeoutMs: DNF_TIMEOUT_MS });
   if (code !== 0) {
     throw new CliFailure(
       EXIT.failure,

@@ -1,7 +1,7 @@
 import type { StatsFs } from 'node:fs';
 import { access, readFile, stat, statfs } from 'node:fs/promises';
+import { readAccounts } from '../../host/account.ts';
 import type { Host } from '../io.ts';
-import { readAccounts } from '../setup/owners.ts';
 import { areaOf, type Check } from './check.ts';
 import { checkUnits, unitsOfHost } from './units.ts';
 

@@ -1,16 +1,17 @@
 import { X509Certificate } from 'node:crypto';
 import { access, readdir, readFile, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { announces, type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
+import { readAccounts } from '../../host/account.ts';
 import type { Host } from '../io.ts';
 import { choosePrivateNetwork, inside } from '../setup/discover.ts';
 import { DROP_IN } from '../setup/layer2.ts';
 import { readNetwork } from '../setup/links.ts';
-import { readAccounts } from '../setup/owners.ts';
 import { type Area, areaOf, type Check } from './check.ts';
+import { birdConfig, haproxyConfig, type Verdicts } from './programs.ts';
 import { inTheWay, listeningSockets } from './sockets.ts';
 import { checkUnits, unitsOf } from './units.ts';
 
@@ -28,8 +29,9 @@ interface Looking {
 }
 
 /** What can be seen of one role instance from outside, whether it runs or not. */
-export async function checkRole(of: Host, role: Role, root: string): Promise<Check[]> {
-  const looking: Looking = { role, root, host: of, paths: pathsFor(role, root), area: areaOf(role) };
+export async function checkRole(of: Host, role: Role, root: string, verdicts: Verdicts): Promise<Check[]> {
+  const [paths, area] = [pathsFor(role, root), areaOf(role)];
+  const looking: Looking = { role, root, host: of, paths, area };
   const [config, configCheck] = await configuration(looking);
   const checks = [configCheck, ...(await stateDirectory(looking)), ...(await units(looking, config))];
   if (config === undefined) return checks;
@@ -38,8 +40,8 @@ export async function checkRole(of: Host, role: Role, root: string): Promise<Che
     await privateAddress(looking, config),
     await device(looking, config),
     await ports(looking, config),
-    await haproxyConfig(looking),
-    ...(await birdConfig(looking, config)),
+    await haproxyConfig(paths, area, role, verdicts),
+    ...(announces(config) && role === 'app' ? [await birdConfig(paths, area, verdicts)] : []),
     ...(await layer2(looking, config)),
   ];
 }
@@ -229,65 +231,6 @@ async function ports({ area, root, host }: Looking, config: Config): Promise<Che
     `taken by another program: ${[...new Set(foreign)].join(', ')}`,
     `see whose: ss -ltnp 'sport = :${port}'; end it, or change the port in the configuration`,
   );
-}
-
-async function haproxyConfig({ host, paths, area }: Looking): Promise<Check> {
-  const file = join(paths.haproxyFiles, 'haproxy.cfg');
-  const readable = await access(file).then(
-    () => undefined,
-    (error: NodeJS.ErrnoException) => error.code,
-  );
-  if (readable === 'ENOENT')
-    return area.warn('haproxy.cfg', `${file} is not there yet`, 'the daemon writes it at its first start');
-  if (readable !== undefined)
-    return area.warn('haproxy.cfg', `${file} cannot be read: ${readable}`, 'run doctor as root');
-  const said = await host.run('haproxy', ['-c', '-f', file]);
-  if (said.code === 0) return area.ok('haproxy.cfg', 'accepted by haproxy -c');
-  return area.fail(
-    'haproxy.cfg',
-    `refused: ${alert(said.stderr + said.stdout)}`,
-    `haproxy -c -f ${file}; the daemon writes it anew at its next look`,
-  );
-}
-
-function alert(text: string): string {
-  const line = text.split('\n').find((each) => each.includes('[ALERT]')) ?? text.trim().split('\n')[0] ?? '';
-  return line.replace(/^\[ALERT\]\s*(\(\d+\)\s*:)?\s*/, '').slice(0, 160);
-}
-
-async function birdConfig({ host, paths, area }: Looking, config: Config): Promise<Check[]> {
-  if (config.role !== 'app' || !announces(config)) return [];
-  const file = join(dirname(paths.birdFragments), 'bird.conf');
-  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => error);
-  if (text instanceof Error) {
-    return [
-      text.code === 'ENOENT'
-        ? area.fail(
-            'bird.conf',
-            `${file} is not there: nothing can be announced`,
-            'write it, or run the same bornemisza init or join with --reset and --bgp-neighbor',
-          )
-        : area.warn('bird.conf', `${file} cannot be read: ${text.code}`, 'run doctor as root'),
-    ];
-  }
-  if (!text.includes(`${paths.birdFragments}/`)) {
-    return [
-      area.fail(
-        'bird.conf',
-        `${file} does not include ${paths.birdFragments}: nothing is announced`,
-        `add to it: include "${paths.birdFragments}/*.conf";`,
-      ),
-    ];
-  }
-  const said = await host.run('bird', ['-p', '-c', file]);
-  if (said.code === 0) return [area.ok('bird.conf', 'accepted by bird -p')];
-  return [
-    area.fail(
-      'bird.conf',
-      `refused: ${(said.stderr + said.stdout).trim().split('\n')[0] ?? ''}`,
-      `correct ${file}, then birdc configure`,
-    ),
-  ];
 }
 
 /** A former mode's drop-in is root's, so that the daemon cannot take it away. */

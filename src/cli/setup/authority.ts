@@ -1,34 +1,33 @@
 import { pathsFor } from '../../daemon/config/config.ts';
-import { becomeAuthority, loadIdentity } from '../../daemon/identity/identity.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import type { Done } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
-import { ControlClient } from '../client.ts';
 import type { AuthorityOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
-import { type Instance, instances, whyNone } from '../instances.ts';
+import { type Instance, whyNone } from '../instances.ts';
 import type { Io } from '../io.ts';
-import { controlSocketOf } from '../places.ts';
 import { readRecovery } from './recovery-input.ts';
+import { stateWork } from './state-work.ts';
 
 /**
  * Opens the root here, in a process that lives for a second and hears nobody, and leaves the daemon the key of one
  * authority: what reads the network never holds the root.
  */
 export async function addThisNode(io: Io, file: string, options: AuthorityOptions): Promise<void> {
-  const { role, socket } = await instanceOf(options);
+  const { role, socket } = await instanceOf(io, options);
   const { root = '' } = options;
-  const identity = await loadIdentity(pathsFor(role, root).state, Date.now());
   const running = socket === 'answers';
+  let name = '';
   try {
-    await becomeAuthority(identity, await readRecovery(io, file, options.passphraseFile), Date.now());
+    const recovery = await readRecovery(io, file, options.passphraseFile);
+    name = await stateWork(io, root, 'add-authority', { stateDir: pathsFor(role, root).state, recovery });
   } catch (error) {
     // A run that wrote the key and was ended before the daemon heard of it is taken up where it stopped.
     if (!running || (error as { code?: unknown }).code !== 'already-authority') throw error;
   }
   const answer: Done = running
-    ? await new ControlClient(controlSocketOf(role, root), role).post<Done>('/v1/authority/adopt', {})
-    : { done: true, message: `${identity.name} is an authority from the next start of its daemon on` };
+    ? await stateWork(io, root, 'ask', { role, root, path: '/v1/authority/adopt' })
+    : { done: true, message: `${name} is an authority from the next start of its daemon on` };
   if (options.json === true) printJson(io, answer);
   else {
     const next = running ? 'bornemisza authority list' : `systemctl start bornemisza@${role}`;
@@ -37,8 +36,12 @@ export async function addThisNode(io: Io, file: string, options: AuthorityOption
 }
 
 /** The only role instance that is set up here, running or not, or the one that --role names. */
-export async function instanceOf({ role, root = '' }: AuthorityOptions): Promise<Instance & { role: Role }> {
-  const all = (await instances(root)).filter((each) => role === undefined || each.role === role);
+export async function instanceOf(
+  io: Io,
+  { role, root = '' }: AuthorityOptions,
+): Promise<Instance & { role: Role }> {
+  const here: readonly Instance[] = await stateWork(io, root, 'instances', { root });
+  const all = here.filter((each) => role === undefined || each.role === role);
   const [one, other] = all.filter((each) => each.configured === 'yes');
   if (one === undefined) throw whyNone(all);
   if (other === undefined) return one;

@@ -1,7 +1,9 @@
 import { chown, copyFile, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Config, Paths } from '../../daemon/config/config.ts';
+import { readAccounts } from '../../host/account.ts';
 import { readIfPresent, stageFile } from '../../host/files.ts';
+import { runConfined } from '../confined.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import {
@@ -13,7 +15,7 @@ import {
   type Upstream,
 } from './bird-text.ts';
 import type { SetupOptions } from './options.ts';
-import { ensureDirectory, readAccounts } from './owners.ts';
+import { ensureDirectory } from './owners.ts';
 import type { Step } from './steps.ts';
 
 interface Place {
@@ -107,7 +109,8 @@ async function write(
   // A file that root alone can read would leave BIRD, which is not root, without a configuration.
   const group = place.root === '' ? (await readAccounts()).groups.get('bird') : undefined;
   if (group !== undefined) await chown(staged.stagedPath, 0, group);
-  const judged = await io.host.run('bird', ['-p', '-c', staged.stagedPath]);
+  // It includes what the daemon writes.
+  const judged = await runConfined(io.host, place.root, 'bird', ['-p', '-c', staged.stagedPath]);
   if (judged.code > 0) {
     await staged.discard();
     throw new CliFailure(
@@ -125,14 +128,14 @@ async function write(
   await staged.commit();
   if (judged.code === -1)
     notes.push('BIRD is not installed yet: dnf install bird (EL: from EPEL) or apt-get install bird2.');
-  else if (place.root === '') notes.push(...(await reload(io)));
+  else if (place.root === '') notes.push(...(await reload(io, place.root)));
   return notes.length === 0 ? undefined : notes.join('\n');
 }
 
-async function reload(io: Io): Promise<string[]> {
+async function reload(io: Io, root: string): Promise<string[]> {
   const active = await io.host.run('systemctl', ['is-active', '--quiet', 'bird.service']);
   if (active.code !== 0) return [];
-  const configured = await io.host.run('birdc', ['configure']);
+  const configured = await runConfined(io.host, root, 'birdc', ['configure']);
   return configured.code === 0
     ? []
     : [

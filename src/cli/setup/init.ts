@@ -1,5 +1,4 @@
-import { initCluster } from '../../daemon/identity/root/init-cluster.ts';
-import { resetState, stateOf } from '../../daemon/identity/state.ts';
+import type { Founded, InitRequest } from '../../daemon/identity/root/init-cluster.ts';
 import { printJson } from '../answer.ts';
 import type { InitOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
@@ -7,20 +6,20 @@ import type { Io } from '../io.ts';
 import { type NodeSetup, prepare } from './node-setup.ts';
 import { readSecret } from './recovery-input.ts';
 import { handOver } from './recovery-output.ts';
+import { stateWork } from './state-work.ts';
 import { runSteps, type Step } from './steps.ts';
 
 /** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
 export async function initNode(io: Io, options: InitOptions): Promise<void> {
   const secrets = await givenSecrets(options);
   const setup = await prepare(io, options, { role: options.role, cluster: options.cluster });
-  await refuseSecond(setup, options.reset === true);
+  await refuseSecond(io, setup, options.reset === true);
   const { host, cluster } = setup.config.node;
-  let made: Awaited<ReturnType<typeof initCluster>> | undefined;
+  let made: Founded | undefined;
   const identity: Step = {
     title: `make the cluster ${cluster}: its CA, and the keys of ${host}/${setup.role}`,
     run: async () => {
-      const owner = await setup.owner();
-      made = await initCluster({
+      made = await stateWork(io, setup.root, 'init', {
         stateDir: setup.paths.state,
         cluster,
         host,
@@ -28,7 +27,6 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
         address: setup.config.network.private_address,
         nowMs: Date.now(),
         ...secrets,
-        ...(owner === undefined ? {} : { owner }),
       });
       return undefined;
     },
@@ -37,7 +35,7 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
   await runSteps(
     io,
     setup.facts,
-    [...setup.steps, ...resetSteps(setup, options.reset === true), identity],
+    [...setup.steps, ...resetSteps(io, setup, options.reset === true), identity],
     json,
   );
   if (made === undefined) throw new Error('the identity step ended without a result');
@@ -68,8 +66,9 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
   );
 }
 
-async function refuseSecond(setup: NodeSetup, reset: boolean): Promise<void> {
-  if (reset || (await stateOf(setup.paths.state)) !== 'complete') return;
+async function refuseSecond(io: Io, setup: NodeSetup, reset: boolean): Promise<void> {
+  if (reset || (await stateWork(io, setup.root, 'state', { stateDir: setup.paths.state })) !== 'complete')
+    return;
   const { host, cluster } = setup.config.node;
   throw new CliFailure(
     EXIT.failure,
@@ -79,20 +78,20 @@ async function refuseSecond(setup: NodeSetup, reset: boolean): Promise<void> {
   );
 }
 
-export function resetSteps(setup: NodeSetup, reset: boolean): Step[] {
+export function resetSteps(io: Io, setup: NodeSetup, reset: boolean): Step[] {
   if (!reset) return [];
   return [
     {
       title: `set the identity in ${setup.paths.state} aside`,
-      run: async () =>
-        (await stateOf(setup.paths.state)) === 'empty'
-          ? 'There was none.'
-          : `It lies in ${await resetState(setup.paths.state, Date.now())}.`,
+      run: async () => {
+        const aside = await stateWork(io, setup.root, 'reset', { stateDir: setup.paths.state });
+        return aside === '' ? 'There was none.' : `It lies in ${aside}.`;
+      },
     },
   ];
 }
 
-type Secrets = Pick<Parameters<typeof initCluster>[0], 'passphrase' | 'recovery'>;
+type Secrets = Pick<InitRequest, 'passphrase' | 'recovery'>;
 
 async function givenSecrets({ passphraseFile, recover }: InitOptions): Promise<Secrets> {
   if (recover !== undefined && passphraseFile === undefined) {

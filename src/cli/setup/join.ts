@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises';
-import { stateOf } from '../../daemon/identity/state.ts';
 import { parseToken } from '../../daemon/identity/admission/tokens.ts';
-import { joinCluster } from '../../daemon/identity/admission/join.ts';
+import type { Joined } from '../../daemon/identity/admission/join.ts';
 import { printJson } from '../answer.ts';
 import type { JoinOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
@@ -9,6 +8,7 @@ import { type Io, readInput } from '../io.ts';
 import { VERSION } from '../version.ts';
 import { resetSteps } from './init.ts';
 import { prepare } from './node-setup.ts';
+import { stateWork } from './state-work.ts';
 import { runSteps, type Step } from './steps.ts';
 
 /** A token is a few hundred characters; whoever pipes a film into `join -` made a mistake. */
@@ -28,7 +28,7 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
   }
   const setup = await prepare(io, options, { role: token.role, cluster: token.cluster });
   const reset = options.reset === true;
-  if (!reset && (await stateOf(setup.paths.state)) === 'complete') {
+  if (!reset && (await stateWork(io, setup.root, 'state', { stateDir: setup.paths.state })) === 'complete') {
     throw new CliFailure(
       EXIT.failure,
       'already-member',
@@ -36,26 +36,23 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
       `start it: systemctl enable --now bornemisza@${token.role}; or join anew, its old identity set aside: --reset`,
     );
   }
-  let joined: Awaited<ReturnType<typeof joinCluster>> | undefined;
+  let joined: Joined | undefined;
   const admission: Step = {
     title: `be admitted to cluster ${token.cluster} by ${token.issuer.address}`,
     run: async () => {
-      const owner = await setup.owner();
-      joined = await joinCluster({
+      joined = await stateWork(io, setup.root, 'join', {
         token: text,
         stateDir: setup.paths.state,
         host: setup.config.node.host,
         address: setup.config.network.private_address,
         role: token.role,
         version: VERSION,
-        nowMs: () => Date.now(),
-        ...(owner === undefined ? {} : { owner }),
       });
       return undefined;
     },
   };
   const json = options.json === true;
-  await runSteps(io, setup.facts, [...setup.steps, ...resetSteps(setup, reset), admission], json);
+  await runSteps(io, setup.facts, [...setup.steps, ...resetSteps(io, setup, reset), admission], json);
   if (json) printJson(io, joined);
   else
     io.stdout.write(

@@ -2,9 +2,10 @@ import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Config, Paths } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
+import { type Ids, readAccounts } from '../../host/account.ts';
 import { readIfPresent, replaceFile } from '../../host/files.ts';
 import { CliFailure, EXIT } from '../failure.ts';
-import { instances } from '../instances.ts';
+import type { Instance } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { foundOrAsked } from './ask.ts';
 import { birdStep } from './bird.ts';
@@ -13,7 +14,8 @@ import { type Address, choosePrivate, choosePrivateNetwork, choosePublic, nameNo
 import { layer2Step } from './layer2.ts';
 import { type HostNetwork, readNetwork } from './links.ts';
 import type { SetupOptions } from './options.ts';
-import { ensureAccounts, ensureDirectory, type Ids, readAccounts } from './owners.ts';
+import { ensureAccounts, ensureDirectory } from './owners.ts';
+import { stateWork } from './state-work.ts';
 import type { Step } from './steps.ts';
 
 /** Everything about this node that `init` and `join` have in common, found out and checked before anything is written. */
@@ -26,8 +28,6 @@ export interface NodeSetup {
   readonly facts: readonly (readonly [string, string])[];
   /** Accounts, directories, configuration, BIRD: all but the identity, which comes last because it is what counts. */
   readonly steps: readonly Step[];
-  /** Who the state belongs to; undefined under --root, where everything is the caller's. Valid once the steps ran. */
-  owner(): Promise<Ids | undefined>;
 }
 
 interface Wanted {
@@ -48,7 +48,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
       'run it with sudo',
     );
   }
-  await refuseWhileRunning(role, root);
+  await refuseWhileRunning(io, role, root);
   const { announces, pathsFor } = await import('../../daemon/config/config.ts');
   const paths = pathsFor(role, root);
   const network = await readNetwork(io.host);
@@ -88,12 +88,12 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
         : []),
       ...(role === 'app' && config.floating.mode === 'layer2' ? [await layer2Step(io, options, root)] : []),
     ],
-    owner: async () => (root === '' ? (await readAccounts()).users.get('bornemisza') : undefined),
   };
 }
 
-async function refuseWhileRunning(role: Role, root: string): Promise<void> {
-  const running = (await instances(root)).find((each) => each.role === role && each.socket !== 'absent');
+async function refuseWhileRunning(io: Io, role: Role, root: string): Promise<void> {
+  const all: readonly Instance[] = await stateWork(io, root, 'instances', { root });
+  const running = all.find((each) => each.role === role && each.socket !== 'absent');
   if (running === undefined) return;
   throw new CliFailure(
     EXIT.failure,

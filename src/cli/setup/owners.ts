@@ -1,27 +1,8 @@
-import { chmod, chown, mkdir, readFile, stat } from 'node:fs/promises';
+import { constants, mkdir, open, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { type Ids, readAccounts } from '../../host/account.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Host } from '../io.ts';
-
-export interface Ids {
-  readonly uid: number;
-  readonly gid: number;
-}
-
-/** Users and groups by name, from /etc/passwd and /etc/group: sysusers writes them there and nowhere else. */
-export interface Accounts {
-  readonly users: ReadonlyMap<string, Ids>;
-  readonly groups: ReadonlyMap<string, number>;
-}
-
-export async function readAccounts(): Promise<Accounts> {
-  const rows = async (file: string): Promise<string[][]> =>
-    (await readFile(file, 'utf8')).split('\n').map((line) => line.split(':'));
-  const [users, groups] = await Promise.all([rows('/etc/passwd'), rows('/etc/group')]);
-  return {
-    users: new Map(users.map(([name = '', , uid, gid]) => [name, { uid: Number(uid), gid: Number(gid) }])),
-    groups: new Map(groups.map(([name = '', , gid]) => [name, Number(gid)])),
-  };
-}
 
 /**
  * Users and directories as the package's sysusers.d and tmpfiles.d say. Both are idempotent.
@@ -44,11 +25,39 @@ export async function ensureAccounts(host: Host): Promise<Ids> {
   );
 }
 
-/** Makes a directory that is missing; one that is there keeps the owner and mode that it has. */
+/**
+ * Makes a directory that is missing; one that is there keeps the owner and mode that it has. Where it is to be another
+ * user's (`ids`), each directory above it must be root's alone: elsewhere a link could stand in its place a moment later.
+ *
+ * @throws CliFailure `directory-not-roots`
+ */
 export async function ensureDirectory(path: string, mode: number, ids?: Ids): Promise<void> {
+  if (ids !== undefined) await mustBeRootsAbove(path);
   if ((await stat(path).catch(() => undefined)) !== undefined) return;
   await mkdir(path, { recursive: true });
-  if (ids !== undefined) await chown(path, ids.uid, ids.gid);
-  // After chown, which clears setgid; and the umask doesn't apply to chmod.
-  await chmod(path, mode);
+  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    if (ids !== undefined) await directory.chown(ids.uid, ids.gid);
+    // After chown, which clears setgid; and the umask doesn't apply to chmod.
+    await directory.chmod(mode);
+  } finally {
+    await directory.close();
+  }
+}
+
+async function mustBeRootsAbove(path: string): Promise<void> {
+  for (let above = dirname(path); ; above = dirname(above)) {
+    const facts = await stat(above).catch(() => undefined);
+    // Others' write permission is none where the sticky bit keeps each name to its owner.
+    const open = facts !== undefined && (facts.mode & 0o022) !== 0 && (facts.mode & 0o1000) === 0;
+    if (facts !== undefined && (facts.uid !== 0 || open)) {
+      throw new CliFailure(
+        EXIT.failure,
+        'directory-not-roots',
+        `${above} can be written by another user than root, so ${path} cannot be made in it safely`,
+        `see why: ls -ld ${above}; then: chown root:root ${above} && chmod go-w ${above}`,
+      );
+    }
+    if (above === dirname(above)) return;
+  }
 }

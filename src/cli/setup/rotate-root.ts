@@ -1,47 +1,47 @@
 import { stat } from 'node:fs/promises';
-import type { Done, StatusAnswer } from '../../daemon/control/api.ts';
+import type { Done } from '../../daemon/control/api.ts';
 import { pathsFor } from '../../daemon/config/config.ts';
-import { type Identity, loadIdentity } from '../../daemon/identity/identity.ts';
-import {
-  endRoot,
-  isRootChangeLeft,
-  leaveRootChange,
-  replaceRoot,
-} from '../../daemon/identity/root/rotation.ts';
+import type { RootReplaced } from '../../daemon/identity/root/rotation.ts';
+import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
-import { ControlClient } from '../client.ts';
 import type { RotateOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
-import { controlSocketOf } from '../places.ts';
 import { instanceOf } from './authority.ts';
 import { readRecovery } from './recovery-input.ts';
 import { handOver } from './recovery-output.ts';
+import { stateWork } from './state-work.ts';
 
 /**
  * Opens a root here, in a process that hears nobody, as `authority add` does, and leaves the daemon what the root signed.
  * A new root is given out before anything is told: a run that ends in between has changed nothing.
  */
 export async function rotateRoot(io: Io, file: string, options: RotateOptions): Promise<void> {
-  const { role, socket } = await instanceOf(options);
+  const { role, socket } = await instanceOf(io, options);
   const { root = '', end = false, json = false } = options;
-  const daemon = socket === 'answers' ? new ControlClient(controlSocketOf(role, root), role) : undefined;
-  const identity = await loadIdentity(pathsFor(role, root).state, Date.now());
-  if (await isRootChangeLeft(identity.stateDir)) {
+  const running = socket === 'answers';
+  const { state: stateDir } = pathsFor(role, root);
+  const tell = (): Promise<Done> => stateWork(io, root, 'ask', { role, root, path: '/v1/authority/root' });
+  const { cluster, left } = await stateWork(io, root, 'root-change-left', { stateDir });
+  if (left) {
     // A run that was ended before the daemon heard of it: what it gave out counts.
-    if (daemon === undefined) throw left(role);
-    report(io, await daemon.post<Done>('/v1/authority/root', {}), [], json);
+    if (!running) throw changeLeft(role);
+    report(io, await tell(), [], json);
     return;
   }
-  if (end && options.force !== true) await mustBeUsed(daemon);
+  if (end && options.force !== true) await mustBeUsed(io, role, root, running);
   const recovery = await readRecovery(io, file, options.passphraseFile);
-  const recoveryFile = end
-    ? await endOld(identity, recovery)
-    : await giveOut(io, identity, await replaceRoot(identity, recovery, Date.now(), options.again), options);
-  const answer: Done =
-    daemon === undefined
-      ? { done: true, message: 'the daemon takes it up at its next start, and tells the others' }
-      : await daemon.post<Done>('/v1/authority/root', {});
+  let recoveryFile: string | undefined;
+  if (end) await stateWork(io, root, 'end-root', { stateDir, recovery });
+  else {
+    const again = options.again === true;
+    const made = await stateWork(io, root, 'replace-root', { stateDir, recovery, again });
+    recoveryFile = await giveOut(io, cluster, made, options);
+    await stateWork(io, root, 'leave-root-change', { stateDir, change: made.change });
+  }
+  const answer: Done = running
+    ? await tell()
+    : { done: true, message: 'the daemon takes it up at its next start, and tells the others' };
   const next = end
     ? ['keep the new bundle, and destroy the old one']
     : [
@@ -65,11 +65,10 @@ function report(
 /** @returns the file that holds the new bundle, where it was not printed */
 async function giveOut(
   io: Io,
-  identity: Identity,
-  made: Awaited<ReturnType<typeof replaceRoot>>,
+  cluster: string,
+  made: RootReplaced,
   { recoveryFile, root = '', json = false }: RotateOptions,
 ): Promise<string | undefined> {
-  const { cluster, stateDir } = identity;
   // A name of its own: beside it may lie the bundle of the old root, which is still needed.
   const own = `${root}/root/bornemisza-recovery-${cluster}-${made.rootFingerprint.slice(0, 8)}.txt`;
   const file = recoveryFile ?? (io.terminal && !json ? undefined : own);
@@ -81,22 +80,12 @@ async function giveOut(
       'nothing was changed: give another --recovery-file',
     );
   }
-  const written = await handOver(io, { ...made, cluster, file, root, json });
-  await leaveRootChange(stateDir, made.change);
-  return written;
-}
-
-async function endOld(
-  identity: Identity,
-  recovery: Awaited<ReturnType<typeof readRecovery>>,
-): Promise<undefined> {
-  const change = await endRoot(identity, recovery, Date.now());
-  await leaveRootChange(identity.stateDir, change, recovery.bundle);
+  return await handOver(io, { ...made, cluster, file, root, json });
 }
 
 /** Who is here and does not use the new root yet would be refused by the others' HAProxy and CouchDB. */
-async function mustBeUsed(daemon: ControlClient | undefined): Promise<void> {
-  if (daemon === undefined) {
+async function mustBeUsed(io: Io, role: Role, root: string, running: boolean): Promise<void> {
+  if (!running) {
     throw new CliFailure(
       EXIT.notRunning,
       'root-change-unseen',
@@ -104,7 +93,7 @@ async function mustBeUsed(daemon: ControlClient | undefined): Promise<void> {
       'start it, or add --force',
     );
   }
-  const { rootChange } = await daemon.get<StatusAnswer>('/v1/status');
+  const { rootChange } = await stateWork(io, root, 'status', { role, root });
   const notYet = rootChange?.notYet ?? [];
   if (notYet.length === 0) return;
   throw new CliFailure(
@@ -115,7 +104,7 @@ async function mustBeUsed(daemon: ControlClient | undefined): Promise<void> {
   );
 }
 
-function left(role: string): CliFailure {
+function changeLeft(role: string): CliFailure {
   return new CliFailure(
     EXIT.notRunning,
     'root-change-left',

@@ -1,22 +1,18 @@
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { lstat, readdir, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Paths } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { DROP_IN } from './layer2.ts';
+import { stateWork } from './state-work.ts';
 
 /** A stop drains for as long as the unit allows, 30 s. */
 const STOP_TIMEOUT_MS = 60_000;
 
 /** Whether this node has left before, so that only the wipe is to be done. */
-export async function hasLeft(paths: Paths): Promise<boolean> {
-  const text = await readFile(join(paths.state, 'local.json'), 'utf8').catch(() => '');
-  try {
-    return (JSON.parse(text) as { left?: unknown }).left === true;
-  } catch {
-    return false;
-  }
+export async function hasLeft(io: Io, { state }: Paths, root: string): Promise<boolean> {
+  return await stateWork(io, root, 'has-left', { stateDir: state });
 }
 
 /** @throws CliFailure `not-root`, before anything was done */
@@ -46,7 +42,9 @@ export async function wipe(
   if (root === '') {
     const units = [`bornemisza@${role}.service`, `bornemisza-haproxy@${role}.service`];
     units.push(role === 'db' ? 'couchdb.service' : 'bornemisza-deadman.service');
-    const { code, stderr } = await io.host.run('systemctl', ['disable', '--now', ...units], STOP_TIMEOUT_MS);
+    const { code, stderr } = await io.host.run('systemctl', ['disable', '--now', ...units], {
+      timeoutMs: STOP_TIMEOUT_MS,
+    });
     if (code !== 0) {
       throw new CliFailure(
         EXIT.failure,
@@ -57,18 +55,20 @@ export async function wipe(
     }
     say(`stopped for good: ${units.join(', ')}`);
   }
-  for (const path of [paths.state, ...(await ownConfig(paths))]) await remove(path, say);
-  if (role === 'app') await rm(`${root}${DROP_IN}`, { force: true });
   for (const directory of [
+    paths.state,
     paths.haproxyFiles,
     ...(role === 'app' ? [paths.birdFragments] : [paths.couchdbFiles, paths.couchdbData]),
   ]) {
-    for (const name of await namesIn(directory))
-      await rm(join(directory, name), { recursive: true, force: true });
+    if (!(await exists(directory))) continue;
+    const user = directory === paths.couchdbData ? 'couchdb' : 'bornemisza';
+    await stateWork(io, root, 'empty', { directory }, user);
     say(`emptied ${directory}`);
   }
-  // The first configurations, as they came with the package.
-  if (root === '') await io.host.run('systemd-tmpfiles', ['--create', 'bornemisza.conf']);
+  // Its name stands in a directory of root's, so nobody can put another in its place.
+  await rmdir(paths.state).catch(ignoreAbsent);
+  for (const path of await ownConfig(paths)) await remove(path, say);
+  if (role === 'app') await rm(`${root}${DROP_IN}`, { force: true });
 }
 
 /** ROLE.toml and what is kept beside it. */
@@ -91,4 +91,13 @@ async function namesIn(directory: string): Promise<string[]> {
     if (error.code === 'ENOENT') return [];
     throw error;
   });
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await lstat(path).catch(ignoreAbsent)) !== undefined;
+}
+
+function ignoreAbsent(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT') throw error;
+  return undefined;
 }

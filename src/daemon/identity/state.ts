@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chown, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { constants, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { IdentityError } from './errors.ts';
@@ -23,12 +23,6 @@ export const FILES = {
 
 /** A full roster takes 4 MiB at most; every other file is far smaller. */
 export const FILE_BYTES = 6 * 1024 * 1024;
-
-/** Numeric user and group that shall own the files: the CLI runs as root, the daemon does not. */
-export interface Owner {
-  readonly uid: number;
-  readonly gid: number;
-}
 
 const Seed = z.object({
   peerId: z.string().max(64),
@@ -76,12 +70,8 @@ export async function stateOf(stateDir: string): Promise<StateOf> {
  * @returns what an earlier run left unfinished
  * @throws IdentityError `already-initialised` (init), `already-member` (join), `state-damaged`, `state-permissions`, `disk-full`, `state-io`
  */
-export async function beginState(
-  stateDir: string,
-  what: Unfinished,
-  owner: Owner | undefined,
-): Promise<Unfinished | undefined> {
-  await createDirectory(stateDir, owner);
+export async function beginState(stateDir: string, what: Unfinished): Promise<Unfinished | undefined> {
+  await createDirectory(stateDir);
   await checkDirectory(stateDir);
   const state = await stateOf(stateDir);
   if (state === 'complete') throw await alreadyInitialised(stateDir, what);
@@ -152,7 +142,7 @@ export async function clearState(stateDir: string): Promise<void> {
 export async function resetState(stateDir: string, nowMs: number): Promise<string> {
   await checkDirectory(stateDir);
   const aside = join(stateDir, `old-${new Date(nowMs).toISOString().replaceAll(':', '')}`);
-  await createDirectory(aside, await ownerOf(stateDir));
+  await createDirectory(aside);
   try {
     for (const name of await readdir(stateDir)) {
       if (isOurs(name)) await rename(join(stateDir, name), join(aside, name));
@@ -169,11 +159,10 @@ function isOurs(name: string): boolean {
   return ours.includes(name.replace(/\.previous$/, '')) || /^\..*\.tmp$/.test(name);
 }
 
-/** Makes a directory 0700 and, for root, hands it to its owner. Leaves one that exists as it is. */
-export async function createDirectory(path: string, owner?: Owner): Promise<void> {
+/** Makes a directory 0700. Leaves one that exists as it is. */
+export async function createDirectory(path: string): Promise<void> {
   try {
-    const made = await mkdir(path, { recursive: true, mode: 0o700 });
-    if (made !== undefined && owner !== undefined && isRoot()) await chown(path, owner.uid, owner.gid);
+    await mkdir(path, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw fileError(path, error);
   }
@@ -186,7 +175,8 @@ export async function checkDirectory(path: string): Promise<void> {
   });
   if (!facts.isDirectory()) throw permissions(path, 'it is not a directory', `mv ${path} ${path}.old`);
   if ((facts.mode & 0o077) !== 0) throw permissions(path, 'others may look into it', `chmod 0700 ${path}`);
-  if (!isRoot() && facts.uid !== process.getuid?.()) {
+  // Also for root, who is no exception here: whoever owns the directory can lay links in it.
+  if (facts.uid !== process.getuid?.()) {
     throw permissions(path, "it is another user's", `chown -R bornemisza:bornemisza ${path}`);
   }
 }
@@ -195,7 +185,8 @@ export async function checkDirectory(path: string): Promise<void> {
 export async function readStateFile(path: string): Promise<string> {
   let file: Awaited<ReturnType<typeof open>>;
   try {
-    file = await open(path, 'r');
+    // A FIFO in its place would else be waited for, without end.
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     throw fileError(path, error);
   }
@@ -223,8 +214,7 @@ export async function readDecoded<T>(path: string, decode: (text: string) => T):
 }
 
 /**
- * Writes a file whole or not at all: temporary file beside it, fsync, rename, fsync of the directory. 0600, and the
- * directory's owner also where root writes.
+ * Writes a file whole or not at all: temporary file beside it, fsync, rename, fsync of the directory. 0600.
  *
  * @param keepPrevious keeps the replaced generation as `FILE.previous`; the first one is written as both
  * @throws IdentityError `disk-full` (worth retrying), `state-permissions`, `state-io`; the old file is untouched then
@@ -270,8 +260,6 @@ async function writeSynced(path: string, content: string): Promise<void> {
   const file = await open(path, 'wx', 0o600);
   try {
     await file.writeFile(content);
-    const owner = await ownerOf(dirname(path));
-    if (isRoot()) await file.chown(owner.uid, owner.gid);
     await file.sync();
   } finally {
     await file.close();
@@ -298,15 +286,6 @@ async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close();
   }
-}
-
-export async function ownerOf(path: string): Promise<Owner> {
-  const { uid, gid } = await stat(path);
-  return { uid, gid };
-}
-
-function isRoot(): boolean {
-  return process.getuid?.() === 0;
 }
 
 async function exists(path: string): Promise<boolean> {

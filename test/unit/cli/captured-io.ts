@@ -81,5 +81,7 @@ export function fakeHost(facts: {
       const missing = { code: -1, stdout: '', stderr: `${program} is not installed` };
       return known === undefined ? missing : { code: 0, stdout: '', stderr: '', ...known(args) };
     },
+    again: async () => 1,
+    becomeDaemon: async () => {},
   };
 }

@@ -117,13 +117,14 @@ t.test('units are stopped first, and what does not stop is not wiped', async (t)
   const paths = pathsFor('db', root);
   const asked: (readonly string[])[] = [];
   const io = (code: number) => ({
+    // Not root, so that the directories are emptied here, and not as the user of an installed package.
     host: fakeHost({
+      uid: 1000,
       programs: {
         systemctl: (args) => {
           asked.push(args);
           return { code, stderr: 'Job for couchdb.service failed' };
         },
-        'systemd-tmpfiles': () => ({}),
       },
     }),
   });

@@ -325,6 +325,6 @@ t.test('an identity is set aside whole, not thrown away', async (t) => {
   const aside = await resetState(stateDir, NOW_MS);
   t.equal(await stateOf(stateDir), 'empty');
   t.equal((await loadIdentity(aside, NOW_MS)).peerId, founded.peerId);
-  t.equal(await beginState(stateDir, 'join', undefined), undefined);
-  t.equal(await beginState(stateDir, 'join', undefined), 'join', 'a second run knows of the first');
+  t.equal(await beginState(stateDir, 'join'), undefined);
+  t.equal(await beginState(stateDir, 'join'), 'join', 'a second run knows of the first');
 });

@@ -18,7 +18,6 @@ import {
   clearState,
   FILES,
   finishState,
-  type Owner,
   readDecoded,
   type Seed,
   writeStateFile,
@@ -50,7 +49,6 @@ export interface JoinOptions {
   readonly version: string;
   /** Wall time. */
   nowMs(): number;
-  readonly owner?: Owner;
   /** For all attempts together. Default 30 s. */
   readonly timeoutMs?: number;
 }
@@ -85,7 +83,7 @@ export async function joinCluster(options: JoinOptions): Promise<Joined> {
   if (options.role !== undefined && options.role !== token.role) throw otherRole(token.role, options.role);
   const host = parseHost(options.host);
   const address = parseAddress(options.address);
-  const before = await beginState(options.stateDir, 'join', options.owner);
+  const before = await beginState(options.stateDir, 'join');
   const keys = await keysFor(options.stateDir, before === 'join');
   const csr = createSigningRequest(keys.tlsKey, host, token.role);
   const names = { csr, host, role: token.role, address, version: options.version };

@@ -21,7 +21,7 @@ import type { Root } from './recovery.ts';
 import { signRevocation } from '../roster/revocation.ts';
 import type { Roster } from '../roster/roster.ts';
 import { verifySigningRequest } from '../keys/signing-request.ts';
-import { createDirectory, FILES, ownerOf, readDecoded, writeStateFile } from '../state.ts';
+import { createDirectory, FILES, readDecoded, writeStateFile } from '../state.ts';
 
 export const AUTHORITY_FILES = {
   key: 'intermediate.key',
@@ -145,9 +145,8 @@ export async function installAuthority(
   files: { readonly keyPem: string; readonly certificatePem: string; readonly bundle?: string },
 ): Promise<void> {
   const directory = join(stateDir, FILES.authority);
-  const owner = await ownerOf(stateDir);
-  await createDirectory(directory, owner);
-  await createDirectory(join(directory, AUTHORITY_FILES.tokens), owner);
+  await createDirectory(directory);
+  await createDirectory(join(directory, AUTHORITY_FILES.tokens));
   if (files.bundle !== undefined) await writeStateFile(join(directory, AUTHORITY_FILES.bundle), files.bundle);
   await writeStateFile(join(directory, AUTHORITY_FILES.key), files.keyPem);
   await writeStateFile(join(directory, AUTHORITY_FILES.certificate), files.certificatePem);

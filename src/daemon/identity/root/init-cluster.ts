@@ -11,7 +11,7 @@ import { createPassphrase, openRoot, type Root, sealRoot } from './recovery.ts';
 import { Roster } from '../roster/roster.ts';
 import { createSecrets, SecretsStore } from '../secrets.ts';
 import { createSigningRequest } from '../keys/signing-request.ts';
-import { beginState, clearState, FILES, finishState, type Owner, writeStateFile } from '../state.ts';
+import { beginState, clearState, FILES, finishState, writeStateFile } from '../state.ts';
 
 export interface InitRequest {
   readonly stateDir: string;
@@ -26,7 +26,6 @@ export interface InitRequest {
   readonly passphrase?: string;
   /** Founds the cluster anew on the root of a lost one, so that tokens and nodes of old still know it. */
   readonly recovery?: { readonly bundle: string; readonly passphrase: string };
-  readonly owner?: Owner;
 }
 
 export interface Founded {
@@ -52,7 +51,7 @@ export async function initCluster(request: InitRequest): Promise<Founded> {
   const host = parseHost(request.host);
   const address = parseAddress(request.address);
   const passphrase = request.passphrase ?? request.recovery?.passphrase ?? createPassphrase();
-  const before = await beginState(stateDir, 'init', request.owner);
+  const before = await beginState(stateDir, 'init');
   if (before !== undefined) await clearState(stateDir);
 
   const nodeKey = createNodeKey();

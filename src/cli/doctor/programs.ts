@@ -1,0 +1,102 @@
+import { access, lstat, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { type Paths, pathsFor } from '../../daemon/config/config.ts';
+import type { Role } from '../../daemon/membership/types.ts';
+import { runConfined } from '../confined.ts';
+import type { Host, Ran } from '../io.ts';
+import { configOf, ROLES } from '../places.ts';
+import type { Area, Check } from './check.ts';
+
+/**
+ * What HAProxy and BIRD say of the files that the daemon writes. Empty where nobody may ask for them: root asks for the
+ * daemon's user, anybody else would run what the daemon wrote as himself.
+ */
+export interface Verdicts {
+  readonly haproxy: ReadonlyMap<Role, Ran>;
+  readonly bird: Ran | undefined;
+}
+
+/** To be asked while this process is still root. It opens none of the files. */
+export async function askPrograms(host: Host, root: string, only: Role | undefined): Promise<Verdicts> {
+  const haproxy = new Map<Role, Ran>();
+  let bird: Ran | undefined;
+  if (root === '' && host.uid !== 0) return { haproxy, bird };
+  for (const role of ROLES.filter((each) => only === undefined || each === only)) {
+    if (!(await isThere(configOf(role, root)))) continue;
+    const { birdFragments, haproxyFiles } = pathsFor(role, root);
+    haproxy.set(
+      role,
+      await runConfined(host, root, 'haproxy', ['-c', '-f', join(haproxyFiles, 'haproxy.cfg')]),
+    );
+    const file = join(dirname(birdFragments), 'bird.conf');
+    if (role === 'app' && (await isThere(file)))
+      bird = await runConfined(host, root, 'bird', ['-p', '-c', file]);
+  }
+  return { haproxy, bird };
+}
+
+const isThere = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => true,
+    () => false,
+  );
+
+const NOT_ASKED = 'not tried: only root can have it tried as user bornemisza';
+
+export async function haproxyConfig(
+  { haproxyFiles }: Paths,
+  area: Area,
+  role: Role,
+  { haproxy }: Verdicts,
+): Promise<Check> {
+  const file = join(haproxyFiles, 'haproxy.cfg');
+  const readable = await access(file).then(
+    () => undefined,
+    (error: NodeJS.ErrnoException) => error.code,
+  );
+  if (readable === 'ENOENT')
+    return area.warn('haproxy.cfg', `${file} is not there yet`, 'the daemon writes it at its first start');
+  if (readable !== undefined)
+    return area.warn('haproxy.cfg', `${file} cannot be read: ${readable}`, 'run doctor as root');
+  const said = haproxy.get(role);
+  if (said === undefined) return area.warn('haproxy.cfg', NOT_ASKED, 'run doctor as root');
+  if (said.code === 0) return area.ok('haproxy.cfg', 'accepted by haproxy -c');
+  return area.fail(
+    'haproxy.cfg',
+    `refused: ${alert(said.stderr + said.stdout)}`,
+    `the daemon writes it anew at its next look; why not: journalctl -u bornemisza@${role} -p warning`,
+  );
+}
+
+function alert(text: string): string {
+  const line = text.split('\n').find((each) => each.includes('[ALERT]')) ?? text.trim().split('\n')[0] ?? '';
+  return line.replace(/^\[ALERT\]\s*(\(\d+\)\s*:)?\s*/, '').slice(0, 160);
+}
+
+export async function birdConfig(paths: Paths, area: Area, { bird: said }: Verdicts): Promise<Check> {
+  const file = join(dirname(paths.birdFragments), 'bird.conf');
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => error);
+  if (text instanceof Error) {
+    return text.code === 'ENOENT'
+      ? area.fail(
+          'bird.conf',
+          `${file} is not there: nothing can be announced`,
+          'write it, or run the same bornemisza init or join with --reset and --bgp-neighbor',
+        )
+      : area.warn('bird.conf', `${file} cannot be read: ${text.code}`, 'run doctor as root');
+  }
+  if (!text.includes(`${paths.birdFragments}/`)) {
+    return area.fail(
+      'bird.conf',
+      `${file} does not include ${paths.birdFragments}: nothing is announced`,
+      `add to it: include "${paths.birdFragments}/*.conf";`,
+    );
+  }
+  if (said === undefined) return area.warn('bird.conf', NOT_ASKED, 'run doctor as root');
+  if (said.code === 0) return area.ok('bird.conf', 'accepted by bird -p');
+  return area.fail(
+    'bird.conf',
+    `refused: ${(said.stderr + said.stdout).trim().split('\n')[0] ?? ''}`,
+    `correct ${file}, then birdc configure`,
+  );
+}

@@ -1,0 +1,387 @@
+/**
+ * Who took over one of our services gets no further than SECURITY.md says. On a host with the installed package, each
+ * attack is made as that service: its user, its groups, its capabilities, its view of the files.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import t, { type Test } from 'tap';
+import { buildPackage } from '../../scripts/rpm.ts';
+import { Cluster } from '../lab/cluster.ts';
+import type { Role } from '../lab/index.ts';
+import { until } from '../support/until.ts';
+import { asAttacker, attack, type Attacker, daemonOf } from './escape-bed.ts';
+
+const SETTLE_MS = 120_000;
+/** BIRD or HAProxy are given 15 s for a file; a busy machine adds to all else. */
+const DOCTOR_MS = 90_000;
+const [app, db] = [daemonOf('app'), daemonOf('db')];
+
+const directory = await mkdtemp('/var/tmp/bornemisza-escape-');
+const clean = (): Promise<void> => rm(directory, { recursive: true, force: true });
+const built = await buildPackage({ out: directory }).catch(async (error: unknown) => {
+  await clean();
+  throw error;
+});
+const cluster = await Cluster.create({ both: 1, package: built.file, diskMegabytes: 768 }).catch(
+  async (error: unknown) => {
+    await clean();
+    throw error;
+  },
+);
+t.teardown(async () => {
+  await cluster.close();
+  await clean();
+});
+const { host } = cluster.instance('both1/app');
+
+interface Checked {
+  readonly checks: readonly { readonly name: string; readonly area: string; readonly detail: string }[];
+}
+
+async function doctor(role: Role): Promise<Checked['checks']> {
+  const { stdout } = await host.exec(['bornemisza', 'doctor', '--json', '--role', role], {
+    timeoutMs: DOCTOR_MS,
+  });
+  return (JSON.parse(stdout) as Checked).checks;
+}
+
+/** Process 1 answers, and does what it is asked. */
+async function systemdLives(t: Test): Promise<void> {
+  const asked = await host.exec(['systemctl', 'restart', 'bornemisza-site.service'], { timeoutMs: 10_000 });
+  t.equal(asked.code, 0, `process 1 answers: ${asked.stderr}`);
+}
+
+t.test('the cluster is well before', async () => {
+  await cluster.settled(SETTLE_MS);
+});
+
+t.test('doctor, called by root, has HAProxy read the daemon’s file as the daemon’s user', async (t) => {
+  const place = '/var/lib/bornemisza/haproxy/app';
+  const lua = [
+    "local id = io.popen('id -u; grep -c . /etc/shadow; touch /etc/escaped /root/escaped; grep NoNewPrivs /proc/self/status')",
+    "error('as ' .. id:read('*a'):gsub('%s+', ' '))",
+  ].join('\n');
+  await attack(
+    host,
+    app,
+    `cd ${place} && cat >evil.lua <<'END'\n${lua}\nEND\nprintf 'global\\n  lua-load ${place}/evil.lua\\n' >evil.text`,
+  );
+  // The daemon that was taken over would not write it anew. This one does, so it is written again and again meanwhile.
+  const keep = `cd ${place} && while [ -e evil.text ]; do cp evil.text evil.new && mv evil.new haproxy.cfg; sleep 0.05; done; true`;
+  const keeping = asAttacker(host, app, keep);
+  const seen = await until(
+    async () =>
+      (await doctor('app')).find(({ name, detail }) => name === 'haproxy.cfg' && /as \d/.test(detail)),
+    { what: 'HAProxy runs the Lua that the daemon wrote', deadlineMs: DOCTOR_MS, everyMs: 100 },
+  );
+  await attack(host, app, `rm ${place}/evil.text`);
+  await keeping;
+  const uid = (await host.must(['id', '-u', 'bornemisza'])).trim();
+  t.match(seen.detail, new RegExp(`as ${uid} `), seen.detail);
+  t.match(seen.detail, /NoNewPrivs: 1/);
+  t.same(await gone('/etc/escaped', '/root/escaped'), []);
+  await attack(host, app, `rm ${place}/evil.lua`);
+});
+
+t.test('doctor ends although the daemon left a FIFO for BIRD and one for itself', async (t) => {
+  const fragment = '/etc/bird/bornemisza.d/zz.conf';
+  await attack(host, app, `mkfifo ${fragment}`);
+  const checks = await doctor('app');
+  await attack(host, app, `rm -f ${fragment}`);
+  t.match(
+    checks.find(({ name, area }) => name === 'haproxy' && area === 'host'),
+    { state: 'ok' },
+    'it came to its end',
+  );
+});
+
+t.test('commands of root follow no link that the daemon laid', async (t) => {
+  await host.must(['sh', '-c', 'mkdir -m 0755 /etc/precious && echo kept >/etc/precious/file']);
+  const state = '/var/lib/bornemisza/db';
+  await attack(host, db, `rm -rf ${state}/authority; ln -s /etc/precious ${state}/authority`);
+  const add = () =>
+    host.exec(['bornemisza', 'authority', 'add', '/root/recovery.txt', '--role', 'db'], {
+      timeoutMs: 60_000,
+    });
+  const told = await add();
+  t.not(told.code, 0, 'it is refused');
+  t.match(told.stderr, /next:/);
+  await preciousIsKept(t);
+
+  await attack(host, db, `rm ${state}/authority`);
+  // The same by a race: the name is a directory at one moment and a link at the next.
+  const race = `cd ${state} && while [ ! -e stop ]; do mkdir authority; mv authority old-x; ln -s /etc/precious authority; rm -rf old-x authority; done 2>/dev/null; rm stop`;
+  const racing = asAttacker(host, db, race);
+  for (let time = 0; time < 3; time += 1) await add();
+  await attack(host, db, `touch ${state}/stop`);
+  await racing;
+  await preciousIsKept(t);
+  await attack(host, db, `rm -rf ${state}/authority ${state}/old-x`);
+});
+
+async function preciousIsKept(t: Test): Promise<void> {
+  const left = await host.must(['find', '/etc/precious', '-printf', '%u:%g %m %p\\n']);
+  t.equal(left, 'root:root 755 /etc/precious\nroot:root 644 /etc/precious/file\n');
+}
+
+t.test('a root key that a command opens cannot be read out of its memory', async (t) => {
+  // What runStateTask does: a process that root started becomes the daemon's user by itself.
+  const script =
+    "const row = require('node:fs').readFileSync('/etc/passwd', 'utf8').split('\\n').map((each) => each.split(':')).find(([name]) => name === 'bornemisza'); process.setgroups([]); process.setgid(Number(row[3])); process.setuid(Number(row[2])); setInterval(() => {}, 1000);";
+  await host.must(['systemd-run', '--unit=lab-dropped', '/usr/libexec/bornemisza/node', '-e', script]);
+  const pid = await until(
+    async () => {
+      const { mainPid } = await host.unit('lab-dropped.service');
+      const status = await host.readFile(`/proc/${mainPid}/status`);
+      const uid = (await host.must(['id', '-u', 'bornemisza'])).trim();
+      return new RegExp(`^Uid:\\s+${uid}\\s+${uid}`, 'm').test(status) ? mainPid : undefined;
+    },
+    { what: 'it is the daemon’s user', deadlineMs: 20_000, everyMs: 100 },
+  );
+  for (const what of ['mem', 'environ', 'maps', 'fd/0'])
+    t.not((await asUser('bornemisza', `head -c 1 /proc/${pid}/${what}`)).code, 0, what);
+  await host.must(['systemctl', 'stop', 'lab-dropped.service']);
+});
+
+const asUser = (user: string, script: string) => asAttacker(host, { user }, script);
+
+/** @returns those that are there, whatever they are */
+async function gone(...paths: readonly string[]): Promise<string[]> {
+  const script = 'for each; do if [ -e "$each" ] || [ -L "$each" ]; then echo "$each"; fi; done';
+  return (await host.must(['sh', '-c', script, 'sh', ...paths])).split('\n').filter((each) => each !== '');
+}
+
+/** Whatever can lie where a file is expected. */
+const FORMS: readonly (readonly [what: string, make: (path: string) => string])[] = [
+  [
+    'a directory with one that nobody may open',
+    (path) => `mkdir -p ${path}/x && touch ${path}/x/y && chmod 0 ${path}/x`,
+  ],
+  ['a link to a file of root', (path) => `ln -s /etc/shadow ${path}`],
+  ['a link to a directory of root', (path) => `ln -s /etc/precious ${path}`],
+  ['a FIFO', (path) => `mkfifo ${path}`],
+  ['a file that nobody may read', (path) => `touch ${path} && chmod 0 ${path}`],
+];
+
+t.test('a request is taken away whatever it is, and its oneshot does not start again for it', async (t) => {
+  const requests = [
+    ['/run/bornemisza/db/restart-couchdb', 'bornemisza-couchdb-restart.service', db],
+    ['/run/bornemisza/app/upgrade', 'bornemisza-upgrade.service', app],
+  ] as const;
+  for (const [path, unit, who] of requests) {
+    // The upgrade rests 10 s between two: one form is enough there, as both are taken by the same program.
+    for (const [what, make] of who === db ? FORMS : FORMS.slice(0, 1)) {
+      const starts = async (): Promise<number> =>
+        new Set(
+          (await host.journalEntries(unit)).map(
+            (each) => each['INVOCATION_ID'] ?? each['_SYSTEMD_INVOCATION_ID'],
+          ),
+        ).size;
+      const before = await starts();
+      await attack(host, who, make(path));
+      await until(async () => (await gone(path)).length === 0, {
+        what: `${path} as ${what} is taken away`,
+        deadlineMs: 30_000,
+        everyMs: 50,
+      });
+      await host.waitForUnit(
+        unit,
+        ({ active }) => active !== 'activating' && active !== 'deactivating',
+        60_000,
+      );
+      t.ok((await starts()) - before <= 2, `${unit}, ${what}: ${(await starts()) - before} starts`);
+    }
+  }
+  await preciousIsKept(t);
+  t.equal(await host.must(['stat', '-c', '%U', '/etc/shadow']), 'root\n');
+  t.equal(await host.must(['sh', '-c', 'ls -A /run/bornemisza | grep -c taken || true']), '0\n');
+  await systemdLives(t);
+});
+
+t.test('process 1 opens no file of the daemon’s for CouchDB’s environment', async (t) => {
+  const place = '/var/lib/bornemisza/couchdb';
+  const ask = 'echo x >/run/bornemisza/db/restart-couchdb';
+  await host.must(['sh', '-c', 'umask 077; echo ONLY_ROOT_KNOWS=it >/root/x.env']);
+
+  const before = (await host.unit('couchdb.service')).mainPid;
+  await attack(host, db, `rm ${place}/couchdb.env && ln -s /root/x.env ${place}/couchdb.env && ${ask}`);
+  await until(async () => (await host.unit('couchdb.service')).mainPid !== before, {
+    what: 'CouchDB is restarted',
+    deadlineMs: 30_000,
+    everyMs: 20,
+  });
+  const leaks = await host.exec(['sh', '-c', 'grep -lz ^ONLY_ROOT_KNOWS= /proc/[0-9]*/environ']);
+  t.equal(leaks.stdout, '', 'no process has it in its environment');
+
+  await attack(host, db, `rm -f ${place}/couchdb.env; mkfifo ${place}/couchdb.env; ${ask}`);
+  await until(async () => (await gone('/run/bornemisza/db/restart-couchdb')).length === 0, {
+    what: 'the request was taken',
+    deadlineMs: 30_000,
+    everyMs: 100,
+  });
+  await systemdLives(t);
+  await attack(host, db, `rm -f ${place}/couchdb.env`);
+  // The daemon itself may wait for the FIFO: only its own work stands still.
+  await host.must(['systemctl', 'restart', 'bornemisza@db.service'], { timeoutMs: 60_000 });
+  const environment = 'tr "\\0" "\\n" </proc/$(systemctl show -P MainPID couchdb)/environ';
+  await until(
+    async () => /^ERL_EPMD_ADDRESS=10\./m.test((await host.exec(['sh', '-c', environment])).stdout),
+    { what: 'CouchDB runs again, with what the daemon wrote anew', deadlineMs: 120_000, everyMs: 500 },
+  );
+});
+
+interface Edge {
+  readonly from: Attacker;
+  readonly to: string;
+  /** Must fail. */
+  readonly tries: readonly string[];
+}
+
+const ofUser = (user: string): Attacker => ({ user });
+const haproxy: Attacker = { user: 'bornemisza-haproxy', unit: 'bornemisza-haproxy@app.service' };
+const bird: Attacker = { user: 'bird', unit: 'bird.service' };
+const couchdb: Attacker = { user: 'couchdb', unit: 'couchdb.service' };
+const main = (unit: string): string => `$(systemctl show -P MainPID ${unit})`;
+
+/** What leads from the daemon's user to the rights of others. */
+const AWAY = (from: Attacker): readonly Edge[] => [
+  {
+    from,
+    to: 'root',
+    tries: [
+      'cat /etc/shadow',
+      'touch /etc/systemd/system/x.service',
+      'touch /etc/bornemisza/x',
+      'touch /usr/libexec/bornemisza/x',
+      'echo x >/etc/cron.d/x',
+      'echo x >/proc/sys/kernel/core_pattern',
+      'mount -t tmpfs x /mnt',
+      'setpriv --reuid=0 true',
+      'printf "\\n" | su -c true',
+      'ln -s /etc /var/lib/bornemisza/x',
+      'mv /run/bornemisza/deadman /run/bornemisza/deadman.x',
+      'touch /run/bornemisza/upgraded',
+    ],
+  },
+  {
+    from,
+    to: 'process 1',
+    tries: [
+      'kill -TERM 1',
+      'systemctl stop bornemisza-site.service',
+      'systemctl daemon-reload',
+      'systemd-run true',
+      'busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager Reexecute',
+      'echo 1 >/sys/fs/cgroup/cgroup.kill',
+    ],
+  },
+  {
+    from,
+    to: 'the dead-man switch',
+    tries: [
+      `kill -TERM ${main('bornemisza-deadman')}`,
+      'touch /usr/libexec/bornemisza/deadman',
+      'touch /etc/systemd/system/bornemisza-deadman.service.d',
+    ],
+  },
+  {
+    from,
+    to: 'dnf',
+    tries: [
+      'dnf -y install bornemisza-node',
+      'touch /etc/yum.repos.d/x.repo',
+      'touch /var/lib/rpm/x',
+      'touch /var/cache/dnf/x || touch /var/lib/dnf/x',
+    ],
+  },
+];
+
+const EDGES: readonly Edge[] = [
+  ...AWAY(app),
+  ...AWAY(db),
+  {
+    from: app,
+    to: 'couchdb',
+    tries: ['ls /var/lib/couchdb', 'touch /var/lib/bornemisza/couchdb/x', `kill -TERM ${main('couchdb')}`],
+  },
+  { from: db, to: 'couchdb', tries: [`kill -TERM ${main('couchdb')}`, 'touch /opt/couchdb/bin/x'] },
+  {
+    from: app,
+    to: 'bird',
+    tries: [
+      `kill -TERM ${main('bird')}`,
+      'echo x >>/etc/bird/bird.conf',
+      'mv /etc/bird/bird.conf /etc/bird/x',
+    ],
+  },
+  {
+    from: db,
+    to: 'bird',
+    tries: ['ls /etc/bird', 'birdc show status', 'touch /etc/bird/bornemisza.d/x.conf'],
+  },
+  {
+    from: app,
+    to: 'bornemisza-haproxy',
+    tries: [
+      `kill -TERM ${main('bornemisza-haproxy@app')}`,
+      `cat /proc/${main('bornemisza-haproxy@app')}/environ`,
+    ],
+  },
+  ...[ofUser('nobody'), couchdb, bird, haproxy].map((from) => ({
+    from,
+    to: 'bornemisza',
+    tries: [
+      'ls /var/lib/bornemisza/app',
+      'cat /var/lib/bornemisza/db/secrets.json',
+      'cat /etc/bornemisza/app.toml',
+      'curl -sS --max-time 5 --unix-socket /run/bornemisza/app/control.sock http://daemon/v1/status',
+      'curl -sS --max-time 5 --unix-socket /run/bornemisza/db/control.sock http://daemon/v1/status',
+      'touch /var/lib/bornemisza/haproxy/app/x',
+      'touch /var/lib/bornemisza/couchdb/x',
+      'touch /etc/bird/bornemisza.d/x.conf',
+      'touch /run/bornemisza/app/upgrade || touch /run/bornemisza/db/restart-couchdb',
+      'touch /run/bornemisza/deadman/heartbeat',
+      `kill -TERM ${main('bornemisza@app')}`,
+      `cat /proc/${main('bornemisza@db')}/environ`,
+    ],
+  })),
+];
+
+t.test('no edge leads to another user’s rights but those that SECURITY.md names', async (t) => {
+  // Each by itself, all of an edge in one go.
+  const script = 'for each; do timeout 10 sh -c "$each" >/dev/null 2>&1; echo $?; done';
+  for (const { from, to, tries } of EDGES) {
+    const { stdout } = await asAttacker(host, from, script, tries);
+    const codes = stdout.trim().split('\n');
+    t.equal(codes.length, tries.length);
+    const got = tries.filter((_, index) => codes[index] === '0');
+    t.same(got, [], `${from.user} (${from.unit ?? 'a shell'}) to ${to}`);
+  }
+});
+
+t.test(
+  'the edges that are there are the ones that SECURITY.md names, and the attacker is who it says',
+  async (t) => {
+    // Each would fail as well if the attacker had no rights at all: what the daemon needs works.
+    t.match(await attack(host, app, 'id -un; birdc show status'), /^bornemisza\n[^]*BIRD/);
+    await attack(
+      host,
+      app,
+      'ip link show && touch /var/lib/bornemisza/app/.x && rm /var/lib/bornemisza/app/.x',
+    );
+    await attack(host, db, 'touch /var/lib/bornemisza/couchdb/.x && rm /var/lib/bornemisza/couchdb/.x');
+    t.match(
+      await attack(host, haproxy, 'id -un; head -1 /var/lib/bornemisza/haproxy/app/haproxy.cfg'),
+      /^bornemisza-haproxy\n./,
+    );
+    t.match(await attack(host, bird, 'id -un; head -1 /etc/bird/bird.conf'), /^bird\n./);
+    t.match(
+      await attack(host, couchdb, 'id -un; head -1 /var/lib/bornemisza/couchdb/vm.args'),
+      /^couchdb\n./,
+    );
+  },
+);
+
+t.test('the cluster is well afterwards', async (t) => {
+  await cluster.settled(SETTLE_MS);
+  await systemdLives(t);
+});
