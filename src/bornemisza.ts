@@ -18,5 +18,6 @@ if (word === 'daemon' && !rest.some((each) => each === '--help' || each === '-h'
     import('./cli/main.ts'),
     import('./cli/process-io.ts'),
   ]);
-  process.exitCode = await run(process.argv.slice(2), processIo(startDaemon));
+  const code = await run(process.argv.slice(2), processIo(startDaemon));
+  if (code !== 0) process.exitCode = code;
 }

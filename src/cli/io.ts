@@ -3,6 +3,8 @@ import type { NetworkInterfaceInfo } from 'node:os';
 /** Where text goes. `columns` is the width that tables are made for. */
 export interface Output {
   write(text: string): void;
+  /** Nobody reads any more: a command without an end of its own ends then. */
+  readonly gone?: boolean;
   readonly colour: boolean;
   readonly columns: number;
 }

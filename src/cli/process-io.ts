@@ -11,10 +11,6 @@ const PROGRAM_TIMEOUT_MS = 20_000;
 
 /** The real surroundings of the command. */
 export function processIo(startDaemon: Io['startDaemon']): Io {
-  for (const stream of [process.stdout, process.stderr]) {
-    // `bornemisza events | head` closes the pipe: that is the reader's right, not an error.
-    stream.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
-  }
   return {
     stdout: output(process.stdout, process.env),
     stderr: output(process.stderr, process.env),
@@ -56,9 +52,23 @@ export function wantsColour(isTerminal: boolean, environment: NodeJS.ProcessEnv)
   return isTerminal && (environment['NO_COLOR'] ?? '') === '' && environment['TERM'] !== 'dumb';
 }
 
+/**
+ * A reader that goes (`bornemisza init … | head -3`) ends no command: what is being set up would be left half done. What it would
+ * have read is thrown away. That is the reader's right and no error; a disk that is full is one.
+ */
 function output(stream: WriteStream, environment: NodeJS.ProcessEnv): Output {
+  let gone = false;
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    gone = true;
+    if (error.code !== 'EPIPE') process.exitCode ||= 1;
+  });
   return {
-    write: (text) => void stream.write(text),
+    write: (text) => {
+      if (!gone) stream.write(text);
+    },
+    get gone() {
+      return gone;
+    },
     colour: wantsColour(stream.isTTY, environment),
     get columns() {
       return stream.isTTY ? Math.min(MAX_COLUMNS, Math.max(MIN_COLUMNS, stream.columns)) : MAX_COLUMNS;

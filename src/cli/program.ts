@@ -1,5 +1,5 @@
 import { addAuthority } from './commands/authority.ts';
-import { addConfig } from './commands/config.ts';
+import { addConfig, addReload } from './commands/config.ts';
 import { addDoctor } from './commands/doctor.ts';
 import { addGuards, addLeave, addMaintenance, addRemove } from './commands/duty.ts';
 import { addEvents } from './commands/events.ts';
@@ -58,7 +58,7 @@ export function buildProgram(io: Io): Verb {
   for (const add of [addInit, addToken, addJoin]) add(program, io);
   for (const add of [addStatus, addMembers, addEvents, addExplain]) add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
-  for (const add of [addDoctor, addConfig, addPlan, addGuards, addNotify]) add(program, io);
+  for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify]) add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);
   return program;

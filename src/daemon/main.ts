@@ -35,7 +35,7 @@ export async function runDaemon(argv: string[]): Promise<void> {
   try {
     const { role, root } = argumentsOf(argv);
     const paths = pathsFor(role, root);
-    const config = await loadConfig(role, paths);
+    const config = await loadConfig(role, paths, 'lenient');
     log = createLog({ level: config.log.level, journal });
     await run(role, root, log, journal);
   } catch (error) {

@@ -29,6 +29,7 @@ export interface AppRoleConfig {
     readonly port: number;
     readonly prefix: string;
     readonly healthPath: string;
+    readonly healthHost?: string;
     readonly local: boolean;
   }[];
 }
@@ -113,6 +114,7 @@ function haproxyOf({ view, config, certificates }: AppInput): AppHaproxy {
       name: service.name,
       prefix: service.prefix,
       healthPath: service.healthPath,
+      ...(service.healthHost !== undefined && { healthHost: service.healthHost }),
       localPort: service.local ? service.port : undefined,
       peers: {
         verifySuffix: `app.${config.cluster}.internal`,

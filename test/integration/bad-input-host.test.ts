@@ -75,6 +75,11 @@ const serves = async (): Promise<boolean> => {
   return asked.stdout === '200';
 };
 const reload = (): Promise<string> => app.host.must(['systemctl', 'reload', unitOf(app)]);
+/** A reload of what the daemon refuses fails loudly. */
+async function refusedReload(): Promise<void> {
+  const { code, stderr } = await app.host.exec(['systemctl', 'reload', unitOf(app)]);
+  if (code === 0) throw new Error(`the reload was not refused: ${stderr}`);
+}
 /** Waits until the service of {@link SERVICE} is in HAProxy's file, without a word to the daemon; then takes it out again. */
 async function madeAfterAll(): Promise<void> {
   const file = '/var/lib/bornemisza/haproxy/app/haproxy.cfg';
@@ -97,7 +102,7 @@ t.test(
     const before = await host.readFile('/etc/bornemisza/app.toml');
     const heard = await warnings(app);
     await host.must(['sed', '-i', 's/^\\[log\\]/[log]\\nlevle = "debug"/', '/etc/bornemisza/app.toml']);
-    await reload();
+    await refusedReload();
     await says(heard, /app\.toml: unknown key "log\.levle"; did you mean "level"\? -- correct the file/);
     t.match(await cluster.status(app), { phase: 'running', health: 'up' }, 'the good one goes on');
 
@@ -114,6 +119,54 @@ t.test(
     await cluster.settled(PATIENCE_MS);
   },
 );
+
+t.test('root’s checks see with the daemon’s eyes, and a refused reload is remembered', async (t) => {
+  const { host } = app;
+  await host.must(['sh', '-c', `umask 027; cat >${SERVICE}`], { stdin: extra(3001) });
+  const cannot = /the daemon \(user bornemisza\) cannot read \S+extra\.toml, although root can/;
+  const check = await host.exec(['bornemisza', 'config', 'check']);
+  t.match(check, { code: 1, stderr: cannot });
+  t.match(check.stderr, 'chown root:bornemisza');
+  const doctor = await host.exec(['bornemisza', 'doctor', '--json']);
+  const { checks } = JSON.parse(doctor.stdout) as {
+    checks: { name: string; detail: string; state: string }[];
+  };
+  t.match(
+    checks.find(({ name }) => name === 'config'),
+    { state: 'fail', detail: cannot },
+  );
+  await refusedReload();
+  await says(() => status(app), /configuration on the disk is refused, and the one from before.*EACCES/);
+  await host.must(['chgrp', 'bornemisza', SERVICE]);
+  await reload();
+  t.notMatch(await status(app), /is refused/, 'forgotten once it is mended');
+  await host.must(['chgrp', 'root', SERVICE]);
+
+  const strange = '/etc/bornemisza/services.d';
+  await host.must([
+    'sh',
+    '-c',
+    `cd ${strange} && ln -s root@app1.1234:1796000000 '.#shop.toml' && mkdir old.toml && mkfifo pipe.toml && ln -s nowhere gone.toml && echo broken >.x.toml.swp`,
+  ]);
+  await host.must(['systemctl', 'restart', unitOf(app)]);
+  const after = await says(() => status(app), /old\.toml is a directory/);
+  t.match(after, /\.#shop\.toml is an editor’s/);
+  t.match(after, /pipe\.toml is no regular file/);
+  t.match(after, /gone\.toml is a link that leads nowhere/);
+  t.match(
+    after,
+    /cannot read \S+extra\.toml: EACCES -- chown root:bornemisza/,
+    'and a node starts without it',
+  );
+  await host.must([
+    'sh',
+    '-c',
+    `cd ${strange} && rm -r '.#shop.toml' old.toml pipe.toml gone.toml .x.toml.swp`,
+  ]);
+  await host.must(['rm', SERVICE]);
+  await reload();
+  await cluster.settled(PATIENCE_MS);
+});
 
 t.test('the libp2p port in use, and the private address gone: tried again until it is there', async (t) => {
   const { host } = app;

@@ -159,6 +159,33 @@ t.test('a reader that closes the pipe ends the command without a word', async (t
   t.equal(err, '');
 });
 
+t.test('a reader that goes leaves no cluster half made', async (t) => {
+  const root = await place();
+  const child = start([
+    'init',
+    '--role',
+    'app',
+    '--cluster',
+    'shop',
+    '--host',
+    'app1',
+    '--private-address',
+    `${net}.9`,
+    '--root',
+    root,
+  ]);
+  let err = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (err += text));
+  // `init … | head -1`: gone after the first line, long before the keys are made.
+  child.stdout?.once('data', () => child.stdout?.destroy());
+  const [code] = (await once(child, 'close')) as [number | null];
+  t.equal(code, 0, err);
+  t.equal(err, '');
+  const state = join(root, 'var/lib/bornemisza/app');
+  t.match(JSON.parse(await readFile(join(state, 'cluster.json'), 'utf8')), { cluster: 'shop' });
+  t.match(await readFile(join(root, 'root/bornemisza-recovery-shop.txt'), 'utf8'), 'Passphrase: ');
+});
+
 t.test('the static site is served until SIGTERM, and ends well', async (t) => {
   const root = await place();
   await writeFile(join(root, 'index.html'), '<h1>shop</h1>');

@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
-import type { Config } from '../../daemon/config/config.ts';
+import type { Config, Paths } from '../../daemon/config/config.ts';
+import type { Done } from '../../daemon/control/api.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { CliFailure, EXIT, tell } from '../failure.ts';
-import { instances, whyNone } from '../instances.ts';
-import type { Io } from '../io.ts';
+import { daemonOf, instances, whyNone } from '../instances.ts';
+import type { Host, Io } from '../io.ts';
 import { configOf, ROLES } from '../places.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
@@ -14,6 +15,8 @@ interface Checked {
   readonly role: Role;
   readonly valid: boolean;
   readonly services: readonly string[];
+  /** What in services.d is no service and is left alone. */
+  readonly passedOver: readonly string[];
   readonly error?: { readonly code: string; readonly message: string; readonly next: string };
 }
 
@@ -36,7 +39,9 @@ export function addConfig(program: Command, io: Io): void {
         ? all.filter((each) => each.configured !== 'no').map((each) => each.role)
         : [options.role];
     if (roles.length === 0) throw whyNone(all);
-    const results = await apart(await Promise.all(roles.map((role) => check(role, options.root ?? ''))));
+    const results = await apart(
+      await Promise.all(roles.map((role) => check(io.host, role, options.root ?? ''))),
+    );
     if (options.json === true) printJson(io, { files: results.map(({ config: _config, ...each }) => each) });
     else
       io.stdout.write(
@@ -89,17 +94,42 @@ async function migrate(io: Io, { root = '', json = false }: CommonOptions): Prom
   }
 }
 
-async function check(role: Role, root: string): Promise<Checked> {
+/** Runs as root, who may read everything: the daemon may not. */
+async function mustBeReadable(host: Host, paths: Paths, root: string): Promise<void> {
+  const { unreadableForDaemon } = await import('../daemon-eyes.ts');
+  const [first] = await unreadableForDaemon(host, paths, root);
+  if (first !== undefined) throw first;
+}
+
+async function check(host: Host, role: Role, root: string): Promise<Checked> {
   // Loaded here alone: the schema library costs as much as all the rest of a command.
   const { loadConfig, pathsFor } = await import('../../daemon/config/config.ts');
   const file = configOf(role, root);
   try {
-    const read = await loadConfig(role, pathsFor(role, root));
-    return { config: read, file, role, valid: true, services: read.services.map((each) => each.name) };
+    const paths = pathsFor(role, root);
+    const read = await loadConfig(role, paths);
+    await mustBeReadable(host, paths, root);
+    const services = read.services.map((each) => each.name);
+    return { config: read, file, role, valid: true, services, passedOver: read.passedOver };
   } catch (error) {
     const { code, message, next } = tell(error);
-    return { file, role, valid: false, services: [], error: { code, message, next } };
+    return { file, role, valid: false, services: [], passedOver: [], error: { code, message, next } };
   }
+}
+
+export function addReload(program: Command, io: Io): void {
+  addVerb(program, 'reload', {
+    summary: 'have the daemon read its configuration again',
+    description:
+      'Has the daemon read its configuration and services.d again, as `systemctl reload bornemisza@ROLE` does. What it refuses is said here and in `bornemisza status` until it is corrected; the configuration from before stays in use.',
+    examples: ['bornemisza config check && bornemisza reload', 'bornemisza reload --role app'],
+    role: true,
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const answer = await (await daemonOf(options)).post<Done>('/v1/reload', {});
+    if (options.json === true) printJson(io, answer);
+    else io.stdout.write(`${answer.message}\n`);
+  });
 }
 
 /** Both roles of one host must get on with each other; either file alone may be right. */
@@ -115,6 +145,7 @@ async function apart(all: readonly Checked[]): Promise<Checked[]> {
   return all.map((each) => (each.valid ? { ...each, valid: false, error } : each));
 }
 
-function sentence({ file, services }: Checked): string {
-  return `${file} is valid${services.length === 0 ? '' : `, with ${services.length === 1 ? 'service' : 'services'} ${services.join(', ')}`}.\n`;
+function sentence({ file, services, passedOver }: Checked): string {
+  const notes = passedOver.map((each) => `${each}\n`).join('');
+  return `${file} is valid${services.length === 0 ? '' : `, with ${services.length === 1 ? 'service' : 'services'} ${services.join(', ')}`}.\n${notes}`;
 }

@@ -43,6 +43,7 @@ export function addEvents(program: Command, io: Io): void {
       const last = entries.at(-1)?.id ?? options.since ?? 0;
       for await (const entry of daemon.lines<AuditEntry>('GET', `/v1/events?follow=1&since=${last}`)) {
         if (entry.id > last) print(entry);
+        if (io.stdout.gone === true) return;
       }
       throw new CliFailure(
         EXIT.notRunning,

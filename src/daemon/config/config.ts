@@ -1,12 +1,13 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { isIPv4 } from 'node:net';
-import { basename, join } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { closest, distance } from 'fastest-levenshtein';
 import { parse, TomlError } from 'smol-toml';
 import { z } from 'zod';
 import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
+import { type Entry, readDirectory } from './services-directory.ts';
 
 /** Where things lie on a host. One place, so that a lab, a package and a loopback demo can differ. */
 export interface Paths {
@@ -120,6 +121,11 @@ const serviceSchema = z.strictObject({
   port,
   path_prefix: pathText.default('/'),
   health_path: pathText.default('/'),
+  /** What the checks put into `Host`: Django and Rails answer to the names that they were told alone. */
+  health_host: z
+    .string()
+    .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/, 'must be a host name, e.g. "shop.example.com"')
+    .default('localhost'),
   /** Whether this node takes itself out of the floating IP when the service is down. */
   required: z.boolean().default(false),
   /** False on nodes that only route to the service of others. */
@@ -267,6 +273,8 @@ export type Config = Readonly<z.output<typeof schema>> & {
   readonly libp2pPort: number;
   readonly admissionPort: number;
   readonly services: readonly Service[];
+  /** What in services.d is no service: what it is and what to do, `what -- next`. Nothing else is affected. */
+  readonly passedOver: readonly string[];
 };
 
 /**
@@ -280,6 +288,7 @@ export function parseConfig(
   role: Role,
   file: string,
   services: readonly Service[] = [],
+  passedOver: readonly string[] = [],
 ): Config {
   const value = checked(schema, parseToml(text, file), file);
   const config = deepFreeze({
@@ -288,6 +297,7 @@ export function parseConfig(
     libp2pPort: value.network.libp2p_port ?? PORTS[role].libp2p,
     admissionPort: value.network.admission_port ?? PORTS[role].admission,
     services: [...services],
+    passedOver: [...passedOver],
   });
   const problems = [...portClashes([config]), ...layer2Problems(config)];
   if (problems.length > 0) throw invalid(file, problems);
@@ -385,11 +395,16 @@ export function parseService(text: string, file: string): Service {
 }
 
 /**
- * Reads and checks a role's configuration and every file in services.d.
+ * Reads and checks a role's configuration and every file in services.d. A file of the founder's own there that cannot be read as
+ * a service is refused; `lenient` passes it over, so that a node which starts serves all the rest.
  *
  * @throws OperatorError `config-missing`, `config-unreadable` or `config-invalid`
  */
-export async function loadConfig(role: Role, paths: Paths): Promise<Config> {
+export async function loadConfig(
+  role: Role,
+  paths: Paths,
+  how: 'strict' | 'lenient' = 'strict',
+): Promise<Config> {
   const text = await readText(paths.config);
   if (text === undefined) {
     throw new OperatorError(
@@ -398,31 +413,68 @@ export async function loadConfig(role: Role, paths: Paths): Promise<Config> {
       `run \`bornemisza init --role ${role}\` on the first machine or \`bornemisza join -\` on a further one`,
     );
   }
-  const services = role === 'app' ? await loadServices(paths.services) : [];
-  return parseConfig(text, role, paths.config, services);
+  if (role !== 'app') return parseConfig(text, role, paths.config);
+  const { services, strange, refused } = await readServices(paths.services);
+  if (how === 'strict') refuseFirst(refused);
+  const passedOver = [...strange, ...refused.map(({ message, next }) => `${message} -- ${next}`)];
+  return parseConfig(text, role, paths.config, services, passedOver);
 }
 
-/** Reads every `*.toml` of the directory, sorted by name. A missing directory is an empty one. */
+/** @throws OperatorError `config-unreadable` or `config-invalid` */
 export async function loadServices(directory: string): Promise<Service[]> {
-  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return [];
+  const { services, refused } = await readServices(directory);
+  refuseFirst(refused);
+  return services;
+}
+
+function refuseFirst([first, ...rest]: readonly OperatorError[]): void {
+  if (first === undefined) return;
+  if (rest.length === 0) throw first;
+  const message = [first, ...rest].map((each) => each.message).join('; ');
+  throw new OperatorError(first.code, message, first.next, { cause: first });
+}
+
+interface ServicesRead {
+  readonly services: Service[];
+  readonly strange: readonly string[];
+  readonly refused: readonly OperatorError[];
+}
+
+async function readServices(directory: string): Promise<ServicesRead> {
+  const entries = await readDirectory(directory).catch((error: NodeJS.ErrnoException) => {
     throw unreadable(directory, error);
   });
   const services: Service[] = [];
-  for (const name of names.filter((each) => each.endsWith('.toml')).sort()) {
-    const file = join(directory, name);
-    const service = parseService((await readText(file)) ?? '', file);
-    const clash = services.find(
-      (other) => other.name === service.name || other.path_prefix === service.path_prefix,
-    );
-    if (clash !== undefined) {
-      throw invalid(file, [
-        `name "${service.name}" or path_prefix "${service.path_prefix}" is taken by another file in ${basename(directory)}`,
-      ]);
+  const refused: OperatorError[] = [];
+  for (const entry of entries) {
+    if ('strange' in entry) continue;
+    try {
+      services.push(serviceOf(entry, services));
+    } catch (error) {
+      if (!(error instanceof OperatorError)) throw error;
+      refused.push(error);
     }
-    services.push(service);
   }
-  return services;
+  const strange = entries.flatMap((entry) =>
+    'strange' in entry
+      ? [`${entry.file} is ${entry.strange}: it is passed over -- rm it, if you do not need it`]
+      : [],
+  );
+  return { services, strange, refused };
+}
+
+function serviceOf(entry: Exclude<Entry, { strange: string }>, others: readonly Service[]): Service {
+  const { file } = entry;
+  if ('unreadable' in entry)
+    throw new OperatorError('config-unreadable', `cannot read ${file}: ${entry.unreadable}`, entry.next);
+  const service = parseService(entry.text, file);
+  const clash = others.some(
+    (other) => other.name === service.name || other.path_prefix === service.path_prefix,
+  );
+  if (!clash) return service;
+  throw invalid(file, [
+    `name "${service.name}" or path_prefix "${service.path_prefix}" is taken by another file in ${basename(dirname(file))}`,
+  ]);
 }
 
 async function readText(file: string): Promise<string | undefined> {

@@ -12,6 +12,12 @@ export type ProbeTarget =
       readonly port: number;
       readonly path: string;
       readonly tls?: boolean;
+      /** What goes into `Host`. Default: the address and port. */
+      readonly host?: string;
+      /** Statuses that pass. Default: 200 to 399. */
+      readonly statuses?: { readonly least: number; readonly most: number };
+      /** What a status means here, with what to do, where the number alone would mislead. */
+      readonly meanings?: Readonly<Record<number, string>>;
       /** Fails without asking while the address is on no device of this host. */
       readonly onlyIfLocal?: boolean;
     }
@@ -53,7 +59,11 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
       port: target.port,
       path: target.path,
       agent: false,
-      headers: { 'user-agent': 'bornemisza-health', connection: 'close' },
+      headers: {
+        'user-agent': 'bornemisza-health',
+        connection: 'close',
+        ...(target.host !== undefined && { host: target.host }),
+      },
       // The certificate names the public site, and this asks the node's own address: whether it answers is the question.
       rejectUnauthorized: false,
       ...(target.tls === true && { secureContext }),
@@ -63,7 +73,11 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
     request.once('response', (response) => {
       const status = response.statusCode ?? 0;
       response.resume();
-      end(status >= 200 && status < 400, `${status} in ${Math.round(performance.now() - startedMs)} ms`);
+      const { least, most } = target.statuses ?? { least: 200, most: 399 };
+      const passed = status >= least && status <= most;
+      const meaning = passed ? undefined : target.meanings?.[status];
+      const tookMs = Math.round(performance.now() - startedMs);
+      end(passed, meaning === undefined ? `${status} in ${tookMs} ms` : `${status}: ${meaning}`);
     });
     request.end();
   });

@@ -21,6 +21,8 @@ export interface AnswersDependencies {
   readonly clock: Clock;
   readonly startedMs: number;
   readonly config: () => Config;
+  /** Why the configuration on the disk is not the one in use. */
+  readonly refusedReload: () => string | undefined;
   readonly phase: () => StatusAnswer['phase'];
   readonly local: Pick<LocalStateFile, 'state'>;
   readonly checks: Pick<Checks, 'node' | 'verdicts'>;
@@ -46,6 +48,7 @@ export class Answers {
 
   status(): StatusAnswer {
     const { clock, startedMs, config, phase, local, checks, driver, transport } = this.#dependencies;
+    const { refusedReload } = this.#dependencies;
     const { guards, reconciler, plugins, notifier, rollout, couchdb } = this.#dependencies;
     const { cluster, name, role, peerId, address, roster } = this.#identity;
     const rows = guards.rows();
@@ -75,6 +78,8 @@ export class Answers {
       plugins: reconciler.status(),
       held: guards.now.held,
       warnings: [
+        ...[refusedReload() ?? []].flat(),
+        ...config().passedOver,
         ...warningsOf(rows, clock.wallMs()),
         ...rootWarnings(rootChange, roster.rivals(), rows),
         ...notifier.warnings,

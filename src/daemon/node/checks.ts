@@ -1,8 +1,17 @@
+import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/haproxy/desired.ts';
 import { announces, type Config } from '../config/config.ts';
 import type { Check, HealthOptions } from '../health/health.ts';
 
-/** What our HAProxy answers 200 to on the edge while it lives. */
-const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
+/** HAProxy asks the same of a service, in the same words: else one of the two takes out what the other keeps in. */
+const asHaproxy = { kind: 'http', host: CHECK_HOST, statuses: WELL_STATUSES } as const;
+/** Of CouchDB only 200 is well, as for HAProxy. */
+const asCouchDb = {
+  ...asHaproxy,
+  statuses: { least: 200, most: 200 },
+  meanings: {
+    401: 'CouchDB asks for a name and a password at /_up: in its own ini files write require_valid_user_except_for_up = true in place of require_valid_user = true, then systemctl restart couchdb',
+  },
+} as const;
 
 /** How often they are asked, and how many answers make a verdict. */
 export function healthOptions({ health }: Config): HealthOptions {
@@ -38,7 +47,7 @@ function appChecks(config: Config, databasesExist: boolean): Check[] {
     name: 'haproxy',
     required: true,
     target: {
-      kind: 'http',
+      ...asHaproxy,
       tls: true,
       address: first ?? '127.0.0.1',
       port: edge.https_port,
@@ -50,7 +59,7 @@ function appChecks(config: Config, databasesExist: boolean): Check[] {
   const databaseCheck: Check = {
     name: 'database',
     required: true,
-    target: { kind: 'http', address: '127.0.0.1', port: edge.database_port, path: '/_up' },
+    target: { ...asCouchDb, address: '127.0.0.1', port: edge.database_port, path: '/_up' },
   };
   const own = services
     .filter((service) => service.local)
@@ -58,7 +67,13 @@ function appChecks(config: Config, databasesExist: boolean): Check[] {
       (service): Check => ({
         name: service.name,
         required: service.required,
-        target: { kind: 'http', address: '127.0.0.1', port: service.port, path: service.health_path },
+        target: {
+          ...asHaproxy,
+          host: service.health_host,
+          address: '127.0.0.1',
+          port: service.port,
+          path: service.health_path,
+        },
       }),
     );
   return [edgeCheck, ...(databasesExist ? [databaseCheck] : []), ...own];
@@ -69,7 +84,7 @@ function dbChecks({ couchdb, network }: Config): Check[] {
     {
       name: 'couchdb',
       required: true,
-      target: { kind: 'http', address: '127.0.0.1', port: couchdb.http_port, path: '/_up' },
+      target: { ...asCouchDb, address: '127.0.0.1', port: couchdb.http_port, path: '/_up' },
     },
     {
       name: 'haproxy',

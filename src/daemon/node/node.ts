@@ -6,7 +6,7 @@ import { type Config, loadConfig, type Paths } from '../config/config.ts';
 import type { Done, StatusAnswer } from '../control/api.ts';
 import { type ControlActions, ControlServer } from '../control/server.ts';
 import type { Driver, DriverChange } from '../driver/driver.ts';
-import { OperatorError } from '../errors.ts';
+import { hasNextStep, OperatorError } from '../errors.ts';
 import { Checks } from '../health/health.ts';
 import { type Identity, loadIdentity } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
@@ -110,6 +110,8 @@ export class Node {
   #drawing: boolean | undefined;
   #tick: NodeJS.Timeout | undefined;
   #saveFailed = false;
+  /** Why the configuration on the disk is not the one in use, until a reload takes one. */
+  #refusedReload: string | undefined;
 
   constructor(options: NodeOptions, dependencies: NodeDependencies) {
     const { clock, log, journal } = dependencies;
@@ -133,7 +135,7 @@ export class Node {
   /** @throws OperatorError or IdentityError that name cause and next step */
   async start(): Promise<void> {
     const { role, paths } = this.#options;
-    this.#config = await loadConfig(role, paths);
+    this.#config = await loadConfig(role, paths, 'lenient');
     await this.#loadIdentity();
     await this.#loadLocalState();
     await this.#audit.load();
@@ -213,8 +215,14 @@ export class Node {
       this.#operatorDid('the configuration was read again');
       this.#shareFacts();
       this.#reconciler.retryNow('reload');
+      this.#refusedReload = undefined;
       log.info('the configuration was read again');
-      return { done: true, message: 'the configuration was read again' };
+      const passedOver = config.passedOver.map((each) => `; ${each}`).join('');
+      return { done: true, message: `the configuration was read again${passedOver}` };
+    } catch (error) {
+      const { message, next } = error as Partial<OperatorError>;
+      this.#refusedReload = `the configuration on the disk is refused, and the one from before is in use: ${message} -- ${next ?? 'bornemisza config check'}`;
+      throw error;
     } finally {
       await this.#signs.reloaded();
     }
@@ -472,6 +480,7 @@ export class Node {
 
   #assembleActions(): ControlActions {
     const { paths } = this.#options;
+    const { log } = this.#dependencies;
     const answers = this.#assembleAnswers();
     const duty = this.#assembleDuty();
     const leave = this.#assembleLeave();
@@ -489,7 +498,11 @@ export class Node {
       changeRoot: () => this.#roots.take(),
       testNotification: (progress) =>
         testNotification(this.#notifier, this.#identity, paths.config, progress),
-      reload: () => this.reload(),
+      reload: () =>
+        this.reload().catch((error: unknown) => {
+          if (hasNextStep(error)) log.error({ code: error.code, next: error.next }, error.message);
+          throw error;
+        }),
       upgrade: () => this.#rollout.answer(),
       rollout: (verb) => {
         const done = this.#rollout[verb]();
@@ -504,6 +517,7 @@ export class Node {
       clock: this.#dependencies.clock,
       startedMs: this.#startedMs,
       config: () => this.#config,
+      refusedReload: () => this.#refusedReload,
       phase: () => this.#phase,
       local: this.#local,
       checks: this.#checks,

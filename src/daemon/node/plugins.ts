@@ -166,6 +166,7 @@ export class NodePlugins {
           port: service.port,
           prefix: service.path_prefix,
           healthPath: service.health_path,
+          healthHost: service.health_host,
           local: service.local,
         })),
       },

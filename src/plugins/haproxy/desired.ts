@@ -33,6 +33,8 @@ export interface EdgeService {
   readonly prefix: string;
   /** Path on the local service that answers 2xx or 3xx while it is well. */
   readonly healthPath: string;
+  /** What the checks put into `Host`. Default: {@link CHECK_HOST}. */
+  readonly healthHost?: string;
   /** Port on 127.0.0.1; undefined on a node that only routes to the service of others. */
   readonly localPort: number | undefined;
   /** The app nodes' doors, this node's own included. */
@@ -112,3 +114,8 @@ export type HaproxyDesired = AppHaproxy | DbHaproxy;
 export const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
 /** `SERVICE_HEALTH_PATH + name` on the door answers 200 while the local service is well, else 503. */
 export const SERVICE_HEALTH_PATH = '/.well-known/bornemisza/service/';
+
+/** What every check puts into `Host`, HAProxy's and the daemon's: two that ask differently get two answers. */
+export const CHECK_HOST = 'localhost';
+/** What a service answers while it is well. */
+export const WELL_STATUSES = { least: 200, most: 399 } as const;

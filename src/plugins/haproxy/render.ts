@@ -3,11 +3,13 @@ import {
   type AppHaproxy,
   type DbHaproxy,
   type Duty,
+  CHECK_HOST,
   EDGE_HEALTH_PATH,
   type EdgeService,
   type HaproxyDesired,
   type PeerGroup,
   SERVICE_HEALTH_PATH,
+  WELL_STATUSES,
 } from './desired.ts';
 import { dnsName, filePath, fingerprint, ipv4, pem, port, serial, token, urlPath } from './values.ts';
 
@@ -366,17 +368,17 @@ function serviceBackends(service: EdgeService, context: Context): Section[] {
   if (service.localPort === undefined) return peers;
   const local = {
     backend: `local_${name}`,
-    lines: [...checkOf(service.healthPath), IDEMPOTENT_ONLY],
+    lines: [...checkOf(service.healthPath, service.healthHost), IDEMPOTENT_ONLY],
     port: service.localPort,
   };
   return [...peers, localBackend(local, context)];
 }
 
-function checkOf(path: string): string[] {
+function checkOf(path: string, host = CHECK_HOST): string[] {
   return [
     'option httpchk',
-    `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host localhost`,
-    'http-check expect status 200-399',
+    `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host ${dnsName('health host', host)}`,
+    `http-check expect status ${WELL_STATUSES.least}-${WELL_STATUSES.most}`,
   ];
 }
 
@@ -469,7 +471,7 @@ const QUIET_CHECKS = 'http-request set-log-level silent if { path /_up }';
 const COUCHDB_CHECK = [
   'option httpchk',
   'http-check disable-on-404',
-  'http-check send meth GET uri /_up ver HTTP/1.1 hdr Host localhost',
+  `http-check send meth GET uri /_up ver HTTP/1.1 hdr Host ${CHECK_HOST}`,
   'http-check expect status 200',
 ];
 

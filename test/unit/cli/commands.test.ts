@@ -417,3 +417,13 @@ t.test('daemon is handed over with its role', async (t) => {
   t.equal(code, 0);
   t.same(seen, [['--role', 'db', '--root', '/x']]);
 });
+
+t.test('reload says what was read, and ends with 1 and the reason where it is refused', async (t) => {
+  const { root } = await daemon(t, {
+    'POST /v1/reload': { json: { done: true, message: 'the configuration was read again' } },
+  });
+  t.match(await runCli(['reload', '--root', root]), { code: 0, out: 'the configuration was read again\n' });
+  const no = refusal('config-invalid', 'app.toml: unknown key', 'correct it');
+  const bad = await daemon(t, { 'POST /v1/reload': { json: no, status: 409 } });
+  t.match(await runCli(['reload', '--root', bad.root]), { code: 1, err: /app\.toml: unknown key/ });
+});

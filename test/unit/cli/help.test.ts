@@ -35,6 +35,7 @@ const EXPECTED = [
   'doctor',
   'config check',
   'config migrate',
+  'reload',
   'plan',
   'guards release',
   'notify test',

@@ -1,6 +1,10 @@
-import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { runCommand } from '../../../src/host/command.ts';
 import {
   loadConfig,
   loadServices,
@@ -294,4 +298,60 @@ t.test('what lies on the disk: missing, unreadable, of the other role', async (t
   await t.rejects(loadServices(db.config), { code: 'config-unreadable', message: /ENOTDIR/ });
   await chmod(db.config, 0o600);
   t.equal((await loadConfig('db', db)).node.host, 'app1');
+});
+
+t.test('what is strange in services.d is passed over, and what is wrong in it is refused', async (t) => {
+  // tap's own directory is too deep: the path of a unix socket has 107 bytes at most (unix(7)).
+  const root = await mkdtemp(join(tmpdir(), 'bm-'));
+  t.teardown(() => rm(root, { recursive: true, force: true }));
+  const paths = pathsFor('app', root);
+  await mkdir(paths.services, { recursive: true });
+  await writeFile(paths.config, LEAST);
+  const at = (name: string): string => join(paths.services, name);
+  await writeFile(at('a.toml'), 'name = "a"\nport = 3000\npath_prefix = "/a"\n');
+  const socket = createServer().listen(at('socket.toml'));
+  t.teardown(() => socket.close());
+  await once(socket, 'listening');
+  await symlink('root@app1.1234:1796000000', at('.#shop.toml'));
+  await symlink('nowhere', at('gone.toml'));
+  await symlink('loop.toml', at('loop.toml'));
+  await mkdir(at('old.toml'));
+  await writeFile(at('.shop.toml'), 'half writ');
+  await writeFile(at('#shop.toml#'), 'broken');
+  for (const name of ['shop.toml~', '.shop.toml.swp', 'shop.toml.bak', 'shop.toml.rpmnew', '4913'])
+    await writeFile(at(name), 'broken');
+  await runCommand('mkfifo', [at('fifo.toml')], { timeoutMs: 5000 });
+  const read = await loadConfig('app', paths);
+  t.strictSame(
+    read.services.map(({ name }) => name),
+    ['a'],
+  );
+  const named = read.passedOver.join('\n');
+  for (const [name, what] of [
+    ['.#shop.toml', 'an editor’s or a hidden file'],
+    ['.shop.toml', 'an editor’s or a hidden file'],
+    ['gone.toml', 'a link that leads nowhere'],
+    ['loop.toml', 'a link that leads nowhere'],
+    ['old.toml', 'a directory'],
+    ['socket.toml', 'a socket'],
+    ['fifo.toml', 'no regular file'],
+  ] as const)
+    t.match(named, `${at(name)} is ${what}: it is passed over -- rm it`, name);
+
+  for (const [content, says] of [
+    [Buffer.from('name = "caf\xe9"\nport = 1\n', 'latin1'), /b\.toml: not UTF-8 text/],
+    [Buffer.alloc(70_000, '#'), /b\.toml: larger than 65536 bytes/],
+    [Buffer.from('name = "b"\nprt = 1\n'), /b\.toml: .*unknown key "prt"/],
+    [Buffer.from('name = "a"\nport = 1\npath_prefix = "/b"\n'), /b\.toml: name "a" .* taken by another file/],
+  ] as const) {
+    await writeFile(at('b.toml'), content);
+    await t.rejects(loadConfig('app', paths), { message: says }, String(says));
+    const lenient = await loadConfig('app', paths, 'lenient');
+    t.strictSame(
+      lenient.services.map(({ name }) => name),
+      ['a'],
+      'a node that starts serves the rest',
+    );
+    t.match(lenient.passedOver.join('\n'), says);
+  }
 });

@@ -1,0 +1,64 @@
+import { constants } from 'node:fs';
+import { open, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+/** What stands in services.d under a name that ends in `.toml`, before anybody reads it as TOML. */
+export type Entry = { readonly file: string } & (
+  | { readonly text: string }
+  /** Not a file of the founder's: an editor's lock, a directory, a dangling link. It is passed over. */
+  | { readonly strange: string }
+  /** Meant as a service, and cannot be read as one. */
+  | { readonly unreadable: string; readonly next: string }
+);
+
+/** A service has seven keys. What is larger is something else, and would be read into memory at each reload. */
+const MAX_FILE_BYTES = 65_536;
+
+/**
+ * Reads every `*.toml` of the directory, sorted by name. A missing directory is an empty one.
+ *
+ * @throws NodeJS.ErrnoException where the directory cannot be listed
+ */
+export async function readDirectory(directory: string): Promise<Entry[]> {
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
+  const wanted = names.filter((name) => name.endsWith('.toml')).sort();
+  return await Promise.all(wanted.map((name) => readEntry(join(directory, name), name)));
+}
+
+async function readEntry(file: string, name: string): Promise<Entry> {
+  // Emacs locks with `.#shop.toml`, a link to nowhere; other editors and rsync write dot files before they rename.
+  if (/^[.#]/.test(name)) return { file, strange: 'an editor’s or a hidden file' };
+  try {
+    return { file, ...(await readRegular(file)) };
+  } catch (error) {
+    const { code = 'unknown' } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ELOOP') return { file, strange: 'a link that leads nowhere' };
+    if (code === 'ENXIO') return { file, strange: 'a socket' };
+    return { file, unreadable: code, next: `chown root:bornemisza ${file} && chmod 640 ${file}` };
+  }
+}
+
+type Content = { text: string } | { strange: string } | { unreadable: string; next: string };
+
+/** Opened without waiting: a FIFO would hold the daemon until somebody writes into it. */
+async function readRegular(file: string): Promise<Content> {
+  const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const facts = await handle.stat();
+    if (facts.isDirectory()) return { strange: 'a directory' };
+    if (!facts.isFile()) return { strange: 'no regular file' };
+    const bytes = Buffer.alloc(MAX_FILE_BYTES + 1);
+    const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0);
+    if (bytesRead > MAX_FILE_BYTES)
+      return { unreadable: `larger than ${MAX_FILE_BYTES} bytes`, next: 'move it elsewhere, or correct it' };
+    return { text: new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, bytesRead)) };
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    return { unreadable: 'not UTF-8 text', next: `write it in UTF-8: iconv -f latin1 -t utf-8 ${file}` };
+  } finally {
+    await handle.close();
+  }
+}
