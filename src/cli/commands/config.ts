@@ -1,11 +1,11 @@
 import type { Command } from 'commander';
-import type { Config, Paths } from '../../daemon/config/config.ts';
+import type { Config } from '../../daemon/config/config.ts';
 import type { Done } from '../../daemon/control/api.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { CliFailure, EXIT, tell } from '../failure.ts';
 import { daemonOf, instances, whyNone } from '../instances.ts';
-import type { Host, Io } from '../io.ts';
+import type { Io } from '../io.ts';
 import { configOf, ROLES } from '../places.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
@@ -39,9 +39,7 @@ export function addConfig(program: Command, io: Io): void {
         ? all.filter((each) => each.configured !== 'no').map((each) => each.role)
         : [options.role];
     if (roles.length === 0) throw whyNone(all);
-    const results = await apart(
-      await Promise.all(roles.map((role) => check(io.host, role, options.root ?? ''))),
-    );
+    const results = await apart(await Promise.all(roles.map((role) => check(role, options.root ?? ''))));
     if (options.json === true) printJson(io, { files: results.map(({ config: _config, ...each }) => each) });
     else
       io.stdout.write(
@@ -53,7 +51,7 @@ export function addConfig(program: Command, io: Io): void {
     const bad = results.find((each) => each.error !== undefined)?.error;
     if (bad !== undefined)
       throw new CliFailure(
-        bad.code === 'config-unreadable' ? EXIT.permission : EXIT.failure,
+        bad.code === 'config-unreadable' && io.host.uid !== 0 ? EXIT.permission : EXIT.failure,
         bad.code,
         bad.message,
         bad.next,
@@ -94,21 +92,12 @@ async function migrate(io: Io, { root = '', json = false }: CommonOptions): Prom
   }
 }
 
-/** Runs as root, who may read everything: the daemon may not. */
-async function mustBeReadable(host: Host, paths: Paths, root: string): Promise<void> {
-  const { unreadableForDaemon } = await import('../daemon-eyes.ts');
-  const [first] = await unreadableForDaemon(host, paths, root);
-  if (first !== undefined) throw first;
-}
-
-async function check(host: Host, role: Role, root: string): Promise<Checked> {
+async function check(role: Role, root: string): Promise<Checked> {
   // Loaded here alone: the schema library costs as much as all the rest of a command.
   const { loadConfig, pathsFor } = await import('../../daemon/config/config.ts');
   const file = configOf(role, root);
   try {
-    const paths = pathsFor(role, root);
-    const read = await loadConfig(role, paths);
-    await mustBeReadable(host, paths, root);
+    const read = await loadConfig(role, pathsFor(role, root));
     const services = read.services.map((each) => each.name);
     return { config: read, file, role, valid: true, services, passedOver: read.passedOver };
   } catch (error) {

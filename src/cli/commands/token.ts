@@ -49,7 +49,7 @@ export function addToken(program: Command, io: Io): void {
       // On standard error, so that a pipe into `join -` carries the token alone.
       io.stderr.write(
         `It admits one node of role ${answer.role} at ${answer.listen}, until ${formatInstant(answer.expiresAt)} (${formatDuration(options.ttl)}).\n` +
-          '  next: on the new machine `sudo bornemisza join -`, paste it, then Ctrl-D\n',
+          '  next: on the new machine `sudo bornemisza join --start`, and paste it\n',
       );
     });
 }

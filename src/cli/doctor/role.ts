@@ -3,7 +3,6 @@ import { access, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { announces, type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
-import { unreadableForDaemon } from '../daemon-eyes.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
 import { readAccounts } from '../../host/account.ts';
@@ -47,14 +46,11 @@ export async function checkRole(of: Host, role: Role, root: string, verdicts: Ve
   ];
 }
 
-async function configuration(looking: Looking): Promise<[Config | undefined, Check]> {
-  const { role, paths, area, host, root } = looking;
+async function configuration({ role, paths, area }: Looking): Promise<[Config | undefined, Check]> {
   try {
     const config = await loadConfig(role, paths);
     const services =
       config.services.length === 0 ? '' : `, services ${config.services.map((each) => each.name).join(', ')}`;
-    const [unreadable] = await unreadableForDaemon(host, paths, root);
-    if (unreadable !== undefined) return [config, area.fail('config', unreadable.message, unreadable.next)];
     if (config.passedOver.length > 0) {
       const [what = '', next = ''] = (config.passedOver[0] ?? '').split(' -- ');
       return [config, area.warn('config', `${paths.config} is valid${services}; ${what}`, next)];

@@ -7,6 +7,7 @@ import { type NodeSetup, prepare } from './node-setup.ts';
 import { readSecret } from './recovery-input.ts';
 import { handOver } from './recovery-output.ts';
 import { stateWork } from './state-work.ts';
+import { startStep } from './start.ts';
 import { runSteps, type Step } from './steps.ts';
 
 /** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
@@ -47,6 +48,8 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
     json,
   };
   const recovery = await handOver(io, handed);
+  // After the bundle is handed over: what fails here must not keep it back.
+  if (options.start === true) await startStep(io, setup.role).run();
   if (json) {
     const { peerId, name, rootFingerprint } = made;
     printJson(io, { cluster, name, role: setup.role, peerId, rootFingerprint, recoveryFile: recovery });
@@ -55,12 +58,12 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
   io.stdout.write(
     [
       '\nNext:',
-      `  systemctl enable --now bornemisza@${setup.role}`,
+      ...(options.start === true ? [] : [`  systemctl enable --now bornemisza@${setup.role}`]),
       `  bornemisza doctor --role ${setup.role}`,
       'and for each further machine, here:',
       '  bornemisza token create --role app        (or --role db)',
       'there:',
-      '  sudo bornemisza join -                    (paste the token, then Ctrl-D)',
+      '  sudo bornemisza join --start              (paste the token)',
       '',
     ].join('\n'),
   );

@@ -6,10 +6,13 @@ import type { JoinOptions } from './options.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { type Io, readInput } from '../io.ts';
 import { VERSION } from '../version.ts';
+import { ask } from './ask.ts';
 import { resetSteps } from './init.ts';
 import { prepare } from './node-setup.ts';
 import { stateWork } from './state-work.ts';
+import { startStep } from './start.ts';
 import { runSteps, type Step } from './steps.ts';
+import { waitingFor } from './waiting.ts';
 
 /** A token is a few hundred characters; whoever pipes a film into `join -` made a mistake. */
 const MAX_TOKEN_BYTES = 8192;
@@ -26,7 +29,12 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
       `make one: bornemisza token create --role ${options.role}`,
     );
   }
-  const setup = await prepare(io, options, { role: token.role, cluster: token.cluster });
+  const endMs = options.wait === undefined ? undefined : waitUntil(options.wait, token.expiresAtMs);
+  // Nobody is asked what may still come by itself.
+  const asked = endMs === undefined ? io : withoutQuestions(io);
+  const setup = await waitingFor(io, endMs, () =>
+    prepare(asked, options, { role: token.role, cluster: token.cluster }),
+  );
   const reset = options.reset === true;
   if (!reset && (await stateWork(io, setup.root, 'state', { stateDir: setup.paths.state })) === 'complete') {
     throw new CliFailure(
@@ -40,24 +48,41 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
   const admission: Step = {
     title: `be admitted to cluster ${token.cluster} by ${token.issuer.address}`,
     run: async () => {
-      joined = await stateWork(io, setup.root, 'join', {
+      const join = {
         token: text,
         stateDir: setup.paths.state,
         host: setup.config.node.host,
         address: setup.config.network.private_address,
         role: token.role,
         version: VERSION,
-      });
+      };
+      joined = await waitingFor(io, endMs, () => stateWork(io, setup.root, 'join', join));
       return undefined;
     },
   };
   const json = options.json === true;
-  await runSteps(io, setup.facts, [...setup.steps, ...resetSteps(io, setup, reset), admission], json);
+  const start = options.start === true ? [startStep(io, token.role)] : [];
+  await runSteps(
+    io,
+    setup.facts,
+    [...setup.steps, ...resetSteps(io, setup, reset), admission, ...start],
+    json,
+  );
   if (json) printJson(io, joined);
+  else if (options.start === true) io.stdout.write(`\nNext:\n  bornemisza status --role ${token.role}\n`);
   else
     io.stdout.write(
       `\nNext:\n  systemctl enable --now bornemisza@${token.role}\n  bornemisza status --role ${token.role}\n`,
     );
+}
+
+/** A token that has ended lets nobody in: nothing is left to wait for then. */
+function waitUntil(wait: number | true, expiresAtMs: number): number {
+  return wait === true ? expiresAtMs : Math.min(expiresAtMs, Date.now() + wait);
+}
+
+function withoutQuestions({ typed: _typed, ...io }: Io): Io {
+  return io;
 }
 
 async function readToken(io: Io, given: string | undefined, options: JoinOptions): Promise<string> {
@@ -71,6 +96,10 @@ async function readToken(io: Io, given: string | undefined, options: JoinOptions
   }
   if (options.tokenFile !== undefined) return await fromFile(options.tokenFile);
   if (given !== undefined && given !== '-') return given.trim();
+  if (io.typed !== undefined) {
+    const line = await ask(io, 'Paste the token, then Enter: ');
+    if (line !== '') return line;
+  }
   if (given === undefined) {
     throw new CliFailure(
       EXIT.usage,
@@ -85,7 +114,7 @@ async function readToken(io: Io, given: string | undefined, options: JoinOptions
       EXIT.usage,
       'token-missing',
       'standard input held no token',
-      'paste what `bornemisza token create` printed, then Ctrl-D',
+      'paste what `bornemisza token create` printed',
     );
   return text;
 }

@@ -22,6 +22,7 @@ export interface SetupOptions extends CommonOptions {
   readonly couchdbN?: number;
   readonly couchdbQ?: number;
   readonly reset?: boolean;
+  readonly start?: boolean;
 }
 
 export interface InitOptions extends SetupOptions {
@@ -34,6 +35,8 @@ export interface InitOptions extends SetupOptions {
 
 export interface JoinOptions extends SetupOptions {
   readonly tokenFile?: string;
+  /** Milliseconds; true: as long as the token lives. */
+  readonly wait?: number | true;
 }
 
 export interface AuthorityOptions extends CommonOptions {
@@ -80,6 +83,7 @@ export function addSetupOptions(command: Command): Command {
     )
     .option('--couchdb-n <copies>', 'role db: copies of each document (default: 3)', wholeNumber)
     .option('--couchdb-q <ranges>', 'role db: ranges of each new database (default: 2)', wholeNumber)
+    .option('--start', 'start the daemon at the end, now and at each boot')
     .option('--reset', 'set an identity that is here already aside, whole, and begin anew');
 }
 

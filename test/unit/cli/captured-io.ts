@@ -11,6 +11,8 @@ export interface Result {
 
 export interface Surroundings {
   readonly stdin?: string;
+  /** What a person answers, question by question. Default: nobody can be asked. */
+  readonly answers?: readonly string[];
   readonly terminal?: boolean;
   readonly colour?: boolean;
   readonly columns?: number;
@@ -29,6 +31,11 @@ export async function runCli(argv: readonly string[], given: Surroundings = {}):
     colour: given.colour ?? false,
     columns: given.columns ?? 100,
   });
+  const left = [...(given.answers ?? [])];
+  const answer = async (prompt: string): Promise<string | undefined> => {
+    err += prompt;
+    return left.shift();
+  };
   const io: Io = {
     stdout: output((text) => {
       out += text;
@@ -38,6 +45,7 @@ export async function runCli(argv: readonly string[], given: Surroundings = {}):
       err += text;
     }),
     stdin: inputOf(given.stdin ?? ''),
+    ...(given.answers !== undefined && { typed: () => ({ line: answer, close: () => {} }) }),
     terminal: given.terminal ?? false,
     host: given.host ?? thisHost(),
     startDaemon: given.startDaemon ?? (async () => {}),

@@ -1,0 +1,26 @@
+import type { Role } from '../../daemon/membership/types.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import type { Io } from '../io.ts';
+import type { Step } from './steps.ts';
+
+/** The unit's own TimeoutStartSec is 30 s. */
+const START_MS = 60_000;
+
+/** Last of a set-up: the daemon runs, now and after each boot. `--start` asks for it. */
+export function startStep(io: Io, role: Role): Step {
+  const command = ['enable', '--now', `bornemisza@${role}`];
+  return {
+    title: `start it: systemctl ${command.join(' ')}`,
+    run: async () => {
+      const { code, stderr } = await io.host.run('systemctl', command, { timeoutMs: START_MS });
+      if (code === 0) return undefined;
+      const [line = ''] = stderr.trim().split('\n');
+      throw new CliFailure(
+        EXIT.failure,
+        'start-failed',
+        `the node is set up, and bornemisza@${role} did not start: ${line}`,
+        `journalctl -u bornemisza@${role} -n 50; then systemctl start bornemisza@${role}`,
+      );
+    },
+  };
+}

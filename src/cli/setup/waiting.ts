@@ -1,0 +1,40 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { hasNextStep } from '../../daemon/errors.ts';
+import type { Io } from '../io.ts';
+
+/** A look at the devices costs three short processes. */
+const EVERY_MS = 1000;
+
+/** What a machine that boots may still be short of: the private device, its routes, the way to the issuer. */
+const COMES_LATE = new Set([
+  'private-address-absent',
+  'private-address-unsure',
+  'private-network-unknown',
+  'address-not-here',
+  'device-not-here',
+  'issuer-unreachable',
+]);
+
+/**
+ * Tries again while what is missing may still come, and says once what is waited for.
+ *
+ * @param endMs wall time; undefined: one try
+ */
+export async function waitingFor<T>(
+  io: Io,
+  endMs: number | undefined,
+  attempt: () => Promise<T>,
+): Promise<T> {
+  let said = '';
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      const mayCome = endMs !== undefined && hasNextStep(error) && COMES_LATE.has(error.code);
+      if (!mayCome || Date.now() + EVERY_MS > endMs) throw error;
+      if (error.message !== said) io.stderr.write(`waiting: ${error.message}\n`);
+      said = error.message;
+    }
+    await sleep(EVERY_MS);
+  }
+}
