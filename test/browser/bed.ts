@@ -11,6 +11,9 @@ import { freePort } from '../support/free-port.ts';
 
 const CHROMIUM = process.env['CHROMIUM'] ?? '/usr/bin/chromium';
 
+/** On a machine that runs everything else at the same time. */
+const PATIENCE_MS = 120_000;
+
 export interface Front {
   readonly port: number;
   close(): Promise<void>;
@@ -103,6 +106,7 @@ export async function strictContext(
   options: object,
 ): Promise<{ context: BrowserContext; faults: string[] }> {
   const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
+  context.setDefaultTimeout(PATIENCE_MS);
   const faults: string[] = [];
   context.on('weberror', (error) => faults.push(String(error.error())));
   context.on('console', (message) => {

@@ -15,7 +15,9 @@ import { until } from '../support/until.ts';
 
 const RELEASE = process.env['LAB_COUCHDB'] ?? join(import.meta.dirname, '..', 'standin', 'couchdb');
 const ROOT = join(import.meta.dirname, '..', '..');
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
+/** What a test starts ends with the test, also when that was killed after its time. */
+const WITH_US = ['--pdeathsig', 'KILL'];
 export const ORIGIN = 'https://notes.test';
 const ADMIN = { name: 'admin', password: 'right-password' };
 const APP = { user: 'app', password: 'app-password-of-32-letters-000000' };
@@ -63,7 +65,7 @@ export class Browser {
         ...(body !== undefined && { 'content-type': 'application/json' }),
         ...headers,
       },
-      signal: AbortSignal.timeout(30_000),
+      signal: AbortSignal.timeout(PATIENCE_MS),
       ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
     for (const line of answer.headers.getSetCookie()) {
@@ -101,9 +103,13 @@ export class AppNode {
   }
 
   async start(): Promise<void> {
-    const child = spawn(process.execPath, [join(ROOT, 'src/app/main.ts'), this.#file], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
+    const child = spawn(
+      'setpriv',
+      [...WITH_US, process.execPath, join(ROOT, 'src/app/main.ts'), this.#file],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      },
+    );
     this.#child = child;
     child.stderr.on('data', (part: Buffer) => {
       this.#output += part.toString();
@@ -291,7 +297,7 @@ file = ${join(home, 'couch.log')}
       COUCHDB_ARGS_FILE: args,
       COUCHDB_INI_FILES: process.env['LAB_COUCHDB'] === undefined ? ini : `${defaults} ${ini}`,
     };
-    this.#couch = spawn(join(RELEASE, 'bin', 'couchdb'), [], { env, stdio: 'ignore' });
+    this.#couch = spawn('setpriv', [...WITH_US, join(RELEASE, 'bin', 'couchdb')], { env, stdio: 'ignore' });
     await until(async () => (await fetch(`http://127.0.0.1:${this.couchPort}/_up`)).ok, {
       deadlineMs: PATIENCE_MS,
       what: 'CouchDB',

@@ -9,7 +9,7 @@ import type {
 import type { Cluster, Process } from './cluster.ts';
 
 /**
- * What must hold at every event (safety). ARCHITECTURE.md lists them by these names.
+ * What must hold at every event (safety). docs/membership.md lists them by these names.
  */
 export const INVARIANTS = {
   'nobody-healthy-dies':
