@@ -8,7 +8,7 @@ export function addJoin(program: Command, io: Io): void {
   const join = addVerb(program, 'join', {
     summary: 'join this machine to a cluster',
     description:
-      'Joins this machine to the cluster that the token names, in the role that it names: the token comes from `bornemisza token create`. On a terminal it is asked for; else it comes from standard input (-) or a file. As an argument it can be seen in the process list. Takes root, while the daemon is stopped; can be run again after a half-done run.',
+      'Joins this machine to the cluster that the token names, in the role that it names: the token comes from `bornemisza token create`. On a terminal it is asked for; else it comes from standard input (-) or a file. As an argument it would be seen in the process list, and is refused. Takes root, while the daemon is stopped; can be run again after a half-done run.',
     examples: [
       'sudo bornemisza join --start',
       'sudo bornemisza join --wait --start --token-file /root/token',
@@ -19,7 +19,7 @@ export function addJoin(program: Command, io: Io): void {
     asRoot:
       'it makes users, directories and configuration; what lies in the daemon’s directories is done by stateWork',
   })
-    .argument('[token]', 'the token, or - for standard input')
+    .argument('[-]', 'read the token from standard input')
     .option('--token-file <file>', 'file that holds the token')
     .option(
       '--wait [duration]',

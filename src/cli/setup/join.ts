@@ -95,7 +95,14 @@ async function readToken(io: Io, given: string | undefined, options: JoinOptions
     );
   }
   if (options.tokenFile !== undefined) return await fromFile(options.tokenFile);
-  if (given !== undefined && given !== '-') return given.trim();
+  if (given !== undefined && given !== '-') {
+    throw new CliFailure(
+      EXIT.usage,
+      'token-in-argv',
+      'a token on the command line can be read by every user of this machine, in the process list and the shell’s history',
+      'paste it into `sudo bornemisza join -`, or give --token-file; where others use this machine, make a new one first',
+    );
+  }
   if (io.typed !== undefined) {
     const line = await ask(io, 'Paste the token, then Enter: ');
     if (line !== '') return line;

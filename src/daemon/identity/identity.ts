@@ -105,7 +105,12 @@ export async function loadIdentity(stateDir: string, nowMs: number): Promise<Ide
   );
   await readDecoded(path('tlsKey'), (pem) => checkTlsKey(pem, certificate));
   const warnings = [...damages, ...addOwn(roster, certificate), ...datesOf(certificate, nowMs)];
-  const authority = await loadAuthority(stateDir, trust, roster, file.peerId);
+  const authority = await loadAuthority(stateDir, trust, roster, file.peerId).catch((error: unknown) => {
+    if (!(error instanceof IdentityError) || error.code !== 'authority-damaged') throw error;
+    // The node serves without it: only its right to sign is lost.
+    warnings.push({ code: error.code, message: error.message, next: error.next });
+    return undefined;
+  });
   if (authority !== undefined) roster.addAuthority(authority.certificate.pem);
   const secrets = new SecretsStore(stateDir, file.role);
   await secrets.load();

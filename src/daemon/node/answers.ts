@@ -14,7 +14,7 @@ import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import type { GuardedView } from './guarded-view.ts';
 import type { NodePlugins } from './plugins.ts';
-import { countsOf, warningsOf } from './report.ts';
+import { authorityDamage, countsOf, warningsOf } from './report.ts';
 import { notYetUsing, rootWarnings } from './root.ts';
 
 export interface AnswersDependencies {
@@ -81,6 +81,7 @@ export class Answers {
         ...[refusedReload() ?? []].flat(),
         ...config().passedOver,
         ...warningsOf(rows, clock.wallMs()),
+        ...authorityDamage(this.#identity),
         ...rootWarnings(rootChange, roster.rivals(), rows),
         ...notifier.warnings,
         ...rollout.warnings,

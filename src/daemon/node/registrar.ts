@@ -8,7 +8,8 @@ import { adoptAuthority, type Identity, removeMember } from '../identity/identit
 import { LEFT } from '../identity/roster/removal.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 import type { Log } from '../process/log.ts';
-import type { PeerId } from '../membership/types.ts';
+import type { MembershipView, PeerId } from '../membership/types.ts';
+import type { Standing } from '../identity/admission/admit.ts';
 import { AdmissionListener } from '../identity/admission/listener.ts';
 import type { Names } from './names.ts';
 import { mustBeRemovable } from './operator-guards.ts';
@@ -150,7 +151,7 @@ export class Registrar {
       address: this.#identity.address,
       port: config().admissionPort,
       privateNetwork: config().network.private_network,
-      isAlive: (peer) => this.#isAlive(peer),
+      standing: (peer) => standingIn(driver.view, peer),
       seeds: () =>
         driver.view.members.map(({ record }) => ({
           peerId: record.peerId,
@@ -161,12 +162,6 @@ export class Registrar {
       onNote: (code, detail) => this.#note(code, detail),
       nowMs: () => clock.wallMs(),
     });
-  }
-
-  #isAlive(peer: PeerId): boolean {
-    return this.#dependencies.driver.view.members.some(
-      (each) => each.record.peerId === peer && each.state !== 'dead' && each.state !== 'left',
-    );
   }
 
   #admitted(change: RosterChange): void {
@@ -200,4 +195,11 @@ export class Registrar {
       `run this on ${authorities.join(' or ')}`,
     );
   }
+}
+
+/** What this node has heard of a member. */
+export function standingIn(view: Pick<MembershipView, 'members'>, peer: PeerId): Standing {
+  const known = view.members.find(({ record }) => record.peerId === peer);
+  if (known === undefined) return 'unheard';
+  return known.state === 'dead' || known.state === 'left' ? 'gone' : 'alive';
 }

@@ -1,5 +1,6 @@
 import type { EffectiveMember, EffectiveView } from '../../roles/effective.ts';
 import type { MemberRow, StatusAnswer } from '../control/api.ts';
+import type { Identity } from '../identity/identity.ts';
 import type { NodeCertificate } from '../identity/keys/chain.ts';
 import type { Member, MembershipView, MemberState } from '../membership/types.ts';
 import { TELLER_TAG } from '../notification/policy.ts';
@@ -69,6 +70,14 @@ export function countsOf(rows: readonly MemberRow[]): StatusAnswer['counts'] {
 }
 
 /** What an operator should know though nothing fails. */
+/** A damaged authority is told until `authority add` has mended it. */
+export function authorityDamage({ authority, warnings }: Pick<Identity, 'authority' | 'warnings'>): string[] {
+  if (authority !== undefined) return [];
+  return warnings
+    .filter(({ code }) => code === 'authority-damaged')
+    .map(({ message, next }) => `${message} -- ${next}`);
+}
+
 export function warningsOf(rows: readonly MemberRow[], wallMs: number): string[] {
   const warnings: string[] = [];
   const present = rows.filter((each) => each.state !== 'left');

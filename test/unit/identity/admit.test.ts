@@ -19,7 +19,7 @@ const founder = createNodeKey();
 const prod = await testCluster('prod', founder.peerId);
 const exporter = Buffer.alloc(32, 7);
 
-async function desk(t: Test, isAlive = (_peer: string) => true): Promise<Desk> {
+async function desk(t: Test, standing: Desk['standing'] = () => 'alive'): Promise<Desk> {
   const directory = t.testdir();
   const tokens = join(directory, 'tokens');
   await mkdir(tokens);
@@ -31,7 +31,7 @@ async function desk(t: Test, isAlive = (_peer: string) => true): Promise<Desk> {
     roster,
     tokens: new TokenStore(tokens, issuer),
     privateNetwork: '10.0.0.0/16',
-    isAlive,
+    standing,
   };
 }
 
@@ -195,7 +195,7 @@ t.test('two joins with one token at once: one comes in', async (t) => {
 
 t.test('a name is refused while its holder lives, and taken over when it does not', async (t) => {
   let alive = true;
-  const at = await desk(t, () => alive);
+  const at = await desk(t, () => (alive ? 'alive' : 'gone'));
   const old = createNodeKey();
   await admit(at, requestBy(old), { ...from(), token: await tokenFor(at, 'db') });
   const token = await tokenFor(at, 'db');
@@ -236,4 +236,27 @@ t.test('a known key joins under its own name only', async (t) => {
   );
   const again = await admit(at, requestBy(key), { ...from(), token: await tokenFor(at, 'db') });
   t.equal(again.certificate.admittedAtMs, first.certificate.admittedAtMs, 'and keeps its place in the order');
+});
+
+t.test('an address is given to one machine only, also before that one has said its first word', async (t) => {
+  let standing: 'alive' | 'gone' | 'unheard' = 'unheard';
+  const at = await desk(t, () => standing);
+  await admit(at, requestBy(createNodeKey()), { ...from(), token: await tokenFor(at, 'db') });
+  const token = await tokenFor(at, 'db');
+  const other = requestBy(createNodeKey(), { host: 'db2' });
+  const join = () => admit(at, other, { ...from(), token });
+  await t.rejects(join(), {
+    code: 'address-taken',
+    message: '10.0.0.9 is the address of db1/db, which was admitted and has not been heard from.',
+    next: /bornemisza remove db1\/db --dead/,
+  });
+  const again = await tokenFor(at, 'db');
+  const same = admit(at, requestBy(createNodeKey()), { ...from(), token: again });
+  t.match((await same).certificate, { name: 'db1/db' }, 'the same machine may be set up once more');
+  standing = 'gone';
+  t.match(
+    (await join()).certificate,
+    { name: 'db2/db', address: '10.0.0.9' },
+    'and one that died gives it free',
+  );
 });

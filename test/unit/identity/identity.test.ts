@@ -11,6 +11,7 @@ import {
   removeMember,
   renewalRequest,
 } from '../../../src/daemon/identity/identity.ts';
+import { IdentityError } from '../../../src/daemon/identity/errors.ts';
 import { openRoot } from '../../../src/daemon/identity/root/recovery.ts';
 import {
   beginState,
@@ -182,6 +183,51 @@ t.test('a file that is gone is named', async (t) => {
     'state-damaged',
     'and no init writes over the keys',
   );
+});
+
+t.test('an authority without its certificate is told, and its node serves on', async (t) => {
+  const stateDir = await copied(t);
+  await unlink(join(stateDir, 'authority/intermediate.pem'));
+  const identity = await loadIdentity(stateDir, NOW_MS);
+  t.equal(identity.authority, undefined);
+  t.match(identity.warnings, [
+    {
+      code: 'authority-damaged',
+      message: /intermediate\.pem is missing although its key is there/,
+      next: /authority add/,
+    },
+  ]);
+  await unlink(join(stateDir, 'authority/intermediate.key'));
+  t.strictSame((await loadIdentity(stateDir, NOW_MS)).warnings, [], 'with neither it is no authority');
+});
+
+t.test('an authority key with a wrong byte signs well or is refused', async (t) => {
+  const stateDir = await copied(t);
+  const file = join(stateDir, 'authority/intermediate.key');
+  const pem = await readFile(file, 'utf8');
+  const [head = '', ...rest] = pem.split('\n');
+  const body = rest.slice(
+    0,
+    rest.findIndex((line) => line.startsWith('-----END')),
+  );
+  const der = Buffer.from(body.join(''), 'base64');
+  let refused = 0;
+  for (let at = 30; at < der.length; at += 97) {
+    const wrong = Buffer.from(der);
+    wrong[at] = (wrong[at] ?? 0) ^ 0x10;
+    const lines = wrong.toString('base64').match(/.{1,64}/g) ?? [];
+    await writeFile(file, [head, ...lines, ...rest.slice(body.length)].join('\n'));
+    const loaded = await loadIdentity(stateDir, NOW_MS).catch((error: unknown) => error);
+    if (loaded instanceof IdentityError) {
+      t.match(loaded, { code: 'state-file-damaged', message: file }, `byte ${at}`);
+      refused += 1;
+    } else {
+      const { authority, certificate } = loaded as Awaited<ReturnType<typeof loadIdentity>>;
+      // OpenSSL makes up for a damaged part of the key that only makes it quicker.
+      t.ok(await authority?.signAnew(certificate, NOW_MS), `byte ${at} does no harm`);
+    }
+  }
+  t.ok(refused > 3, `${refused} were refused`);
 });
 
 t.test('files of another node do not mix', async (t) => {

@@ -34,7 +34,7 @@ export async function pairOf(t: Pick<Test, 'testdir'>) {
       ...{ identity: first, address, port: PORT, privateNetwork: '127.0.0.0/8', nowMs: issuerMs },
       // A handshake and a signature on however busy a machine.
       conversationMs: 60_000,
-      isAlive: () => true,
+      standing: () => 'alive',
       seeds: () => [],
       onAdmitted: () => undefined,
       onNote: () => undefined,

@@ -218,7 +218,7 @@ t.test('a token of before works while both roots count, and then fails with the 
   const listener = new AdmissionListener({
     ...{ identity: first, address, port: 4102, privateNetwork: '127.0.0.0/8', nowMs: () => NOW_MS },
     conversationMs: 60_000,
-    isAlive: () => true,
+    standing: () => 'alive',
     seeds: () => [],
     onAdmitted: () => undefined,
     onNote: () => undefined,

@@ -46,6 +46,8 @@ export interface Arrival {
   readonly nowMs: number;
 }
 
+export type Standing = 'alive' | 'gone' | 'unheard';
+
 /** What the decision stands on. */
 export interface Desk {
   readonly authority: Authority;
@@ -53,8 +55,11 @@ export interface Desk {
   readonly tokens: TokenStore;
   /** Such as `10.0.0.0/16`. */
   readonly privateNetwork: string;
-  /** Whether the holder of a name still lives, as far as this node knows. Unknown counts as alive. */
-  isAlive(peerId: PeerId): boolean;
+  /**
+   * What this node knows of a member: `unheard` was admitted and has said nothing yet, as before its daemon's first start,
+   * or has been silent for so long that it was forgotten.
+   */
+  standing(peerId: PeerId): Standing;
 }
 
 export interface Admission {
@@ -166,20 +171,16 @@ function checkedAgainstRoster(
     .members()
     .find(
       (member) =>
-        member.address === names.address && member.host !== names.host && desk.isAlive(member.peerId),
+        member.address === names.address &&
+        member.host !== names.host &&
+        desk.standing(member.peerId) !== 'gone',
     );
-  if (neighbour !== undefined) {
-    const next = 'Give each machine an address of its own.';
-    throw refused(
-      'address-taken',
-      `${names.address} is the address of ${neighbour.name}, which is alive.`,
-      next,
-    );
-  }
+  if (neighbour !== undefined) throw addressTaken(neighbour, desk.standing(neighbour.peerId));
   const holder = roster
     .members()
     .findLast((member) => member.name === name && member.peerId !== names.peerId);
-  if (holder !== undefined && desk.isAlive(holder.peerId)) {
+  // One that has not been heard may be this very machine, set up once more.
+  if (holder !== undefined && desk.standing(holder.peerId) === 'alive') {
     const next = `Give another --host, or stop that node and "bornemisza remove ${name}".`;
     throw refused('name-taken', `${name} is a member and alive.`, next);
   }
@@ -188,6 +189,18 @@ function checkedAgainstRoster(
     throw refused('roster-full', `The cluster has ${MEMBERS} members, which is the most.`, next);
   }
   return holder;
+}
+
+/** Two machines with one address cut each other off, so one that may still start keeps its own. */
+function addressTaken({ address, name }: NodeCertificate, standing: Standing): IdentityError {
+  const own = 'Give each machine an address of its own';
+  return standing === 'alive'
+    ? refused('address-taken', `${address} is the address of ${name}, which is alive.`, `${own}.`)
+    : refused(
+        'address-taken',
+        `${address} is the address of ${name}, which was admitted and has not been heard from.`,
+        `${own}; where ${name} is gone for good, first: bornemisza remove ${name} --dead.`,
+      );
 }
 
 /** Nobody else who was admitted and not removed holds the role: this one makes the role's secrets. */

@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type Server as TlsServer, type TLSSocket } from 'node:tls';
-import { admit, type Admission, type Desk } from './admit.ts';
+import { admit, type Admission, type Desk, type Standing } from './admit.ts';
 import { IdentityError } from '../errors.ts';
 import { type Identity, presentedRoot } from '../identity.ts';
 import type { RosterChange } from '../roster/roster.ts';
@@ -30,7 +30,7 @@ export interface AdmissionOptions {
   /** Joiners' addresses must lie in it, such as `10.0.0.0/16`. */
   readonly privateNetwork: string;
   /** Whether the holder of a name or address still lives; answer true when in doubt. */
-  isAlive(peerId: PeerId): boolean;
+  standing(peerId: PeerId): Standing;
   /** Where members listen for libp2p, this one included; the joiner keeps the first 64. */
   seeds(): readonly Seed[];
   /** Somebody was let in; the roster has it and is saved. Also called for a repeated answer, then with no change. */
@@ -79,7 +79,13 @@ export class AdmissionListener {
     this.#options = options;
     this.#tokens = tokens;
     const { privateNetwork } = options;
-    this.#desk = { authority, roster, tokens, privateNetwork, isAlive: (peerId) => options.isAlive(peerId) };
+    this.#desk = {
+      authority,
+      roster,
+      tokens,
+      privateNetwork,
+      standing: (peerId) => options.standing(peerId),
+    };
     this.#door = new Door(options.limits ?? DOOR_LIMITS);
   }
 

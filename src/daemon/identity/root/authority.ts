@@ -1,4 +1,4 @@
-import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { createPrivateKey, type KeyObject, sign, verify } from 'node:crypto';
 import { join } from 'node:path';
 import type { PeerId } from '../../membership/types.ts';
 import {
@@ -21,7 +21,7 @@ import type { Root } from './recovery.ts';
 import { signRevocation } from '../roster/revocation.ts';
 import type { Roster } from '../roster/roster.ts';
 import { verifySigningRequest } from '../keys/signing-request.ts';
-import { createDirectory, FILES, readDecoded, writeStateFile } from '../state.ts';
+import { createDirectory, FILES, readDecoded, readStateFile, writeStateFile } from '../state.ts';
 
 export const AUTHORITY_FILES = {
   key: 'intermediate.key',
@@ -152,7 +152,7 @@ export async function installAuthority(
   await writeStateFile(join(directory, AUTHORITY_FILES.certificate), files.certificatePem);
 }
 
-/** @returns undefined when this node is none. @throws IdentityError `state-file-damaged` and the like */
+/** @returns undefined when this node is none. @throws IdentityError `authority-damaged`, `state-file-damaged` and the like */
 export async function loadAuthority(
   stateDir: string,
   trust: Trust,
@@ -166,15 +166,39 @@ export async function loadAuthority(
       authorityIn(pem, roster, peerId),
     );
   } catch (error) {
-    if (error instanceof IdentityError && error.code === 'state-file-missing') return undefined;
-    throw error;
+    if (!(error instanceof IdentityError) || error.code !== 'state-file-missing') throw error;
+    if (await isThere(join(directory, AUTHORITY_FILES.key))) throw withoutCertificate(directory);
+    return undefined;
   }
   const key = await readDecoded(join(directory, AUTHORITY_FILES.key), (pem) => {
     const read = createPrivateKey(pem);
     if (!certificate.x509.checkPrivateKey(read)) throw new Error('the key is not that of the certificate');
+    mustSign(read, certificate.x509.publicKey);
     return read;
   });
   return new Authority(certificate, key, trust);
+}
+
+/** That a key fits its certificate is judged by its public half alone: a damaged private half shows in what it signs. */
+function mustSign(key: KeyObject, publicKey: KeyObject): void {
+  const probe = Buffer.from('authority');
+  if (!verify('sha256', probe, publicKey, sign('sha256', probe, key)))
+    throw new Error('the key signs wrongly');
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return readStateFile(path).then(
+    () => true,
+    (error: unknown) => !(error instanceof IdentityError && error.code === 'state-file-missing'),
+  );
+}
+
+function withoutCertificate(directory: string): IdentityError {
+  return new IdentityError({
+    code: 'authority-damaged',
+    message: `${join(directory, AUTHORITY_FILES.certificate)} is missing although its key is there: this node signs for nobody.`,
+    next: 'Restore it from a backup, or run "sudo bornemisza authority add" here, with the recovery bundle.',
+  });
 }
 
 function authorityIn(pem: string, roster: Roster, peerId: PeerId): AuthorityCertificate {
