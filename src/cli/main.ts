@@ -17,7 +17,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       program.outputHelp({ error: true });
       return EXIT.usage;
     }
-    await program.parseAsync([...argv], { from: 'user' });
+    await program.parseAsync(helpAsked(program, argv), { from: 'user' });
     return EXIT.ok;
   } catch (error) {
     const told = error instanceof CommanderError ? usage(error, program, argv) : tell(error);
@@ -25,6 +25,20 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     print(told, argv, io);
     return told.exit;
   }
+}
+
+/** `help token create` is `token create --help`: commander's own reads one word, and says nothing of one that is none. */
+function helpAsked(program: Command, argv: readonly string[]): string[] {
+  const [first, ...words] = argv;
+  if (first !== 'help' || words.length === 0 || words.some((word) => word.startsWith('-'))) return [...argv];
+  const { path } = commandAt(program, words);
+  if (path.length === words.length) return [...words, '--help'];
+  throw new CliFailure(
+    EXIT.usage,
+    'usage',
+    `there is no command ${JSON.stringify(words.join(' '))}`,
+    `bornemisza ${[...path, '--help'].join(' ')}`,
+  );
 }
 
 /** What commander refused, in our form; undefined when it only showed help or the version. */

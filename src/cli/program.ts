@@ -14,6 +14,7 @@ import { addSite } from './commands/site.ts';
 import { addStatus } from './commands/status.ts';
 import { addToken } from './commands/token.ts';
 import { addUpgrade } from './commands/upgrade.ts';
+import { addWait } from './commands/wait.ts';
 import { EXIT_MEANINGS } from './failure.ts';
 import type { Io } from './io.ts';
 import { Verb } from './verb.ts';
@@ -56,7 +57,7 @@ export function buildProgram(io: Io): Verb {
     `\nExamples:\n${program.examples.map((line) => `  ${line}\n`).join('')}\n${exitCodes()}`,
   );
   for (const add of [addInit, addToken, addJoin]) add(program, io);
-  for (const add of [addStatus, addMembers, addEvents, addExplain]) add(program, io);
+  for (const add of [addStatus, addMembers, addWait, addEvents, addExplain]) add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify]) add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);

@@ -7,6 +7,7 @@ import type { Io } from '../io.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
 import { renderTable } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
+import { duration, waitFor } from './wait.ts';
 
 export function addDoctor(program: Command, io: Io): void {
   addVerb(program, 'doctor', {
@@ -15,30 +16,46 @@ export function addDoctor(program: Command, io: Io): void {
       'Looks at the machine, the configuration, the identity, the programs and the daemon, and says what to do about each thing that is not right. Works before the first start and after. Exit code 1 if anything fails. As root it sees more.',
     examples: [
       'sudo bornemisza doctor',
+      'sudo bornemisza doctor --wait 60s',
       'sudo bornemisza doctor --role db',
       'bornemisza doctor --json | jq \'.checks[] | select(.state == "fail")\'',
     ],
     role: true,
     json: true,
     asRoot: 'systemd is asked to run HAProxy and BIRD confined as the daemon’s user; then root is given up',
-  }).action(async (options: CommonOptions) => {
-    const checks = await examine(io, options);
-    if (options.json === true) printJson(io, { ok: checks.every((each) => each.state !== 'fail'), checks });
-    else io.stdout.write(renderChecks(checks, paintFor(io.stdout), io.stdout.columns));
-    const failed = checks.filter((each) => each.state === 'fail');
-    const [first] = failed;
-    if (first === undefined) return;
-    const count = failed.length === 1 ? 'one thing is' : `${failed.length} things are`;
-    throw new CliFailure(
-      EXIT.failure,
-      'doctor-found',
-      `${count} not right; first: ${first.name}: ${first.detail}`,
-      first.next,
-    );
-  });
+  })
+    .option(
+      '--wait <duration>',
+      'give a node that has just started so long to be up, before the look',
+      duration,
+    )
+    .action(async (options: DoctorOptions) => {
+      const checks = await examine(io, options);
+      if (options.json === true) printJson(io, { ok: checks.every((each) => each.state !== 'fail'), checks });
+      else io.stdout.write(renderChecks(checks, paintFor(io.stdout), io.stdout.columns));
+      refuseFailed(checks);
+    });
 }
 
-async function examine(io: Io, { role, root = '' }: CommonOptions): Promise<Check[]> {
+interface DoctorOptions extends CommonOptions {
+  readonly wait?: number;
+}
+
+function refuseFailed(checks: readonly Check[]): void {
+  const failed = checks.filter((each) => each.state === 'fail');
+  const [first] = failed;
+  if (first === undefined) return;
+  const count = failed.length === 1 ? 'one thing is' : `${failed.length} things are`;
+  throw new CliFailure(
+    EXIT.failure,
+    'doctor-found',
+    `${count} not right; first: ${first.name}: ${first.detail}`,
+    first.next,
+  );
+}
+
+async function examine(io: Io, options: DoctorOptions): Promise<Check[]> {
+  const { role, root = '' } = options;
   const [{ checkHost }, { checkRole }, { checkCluster }, { areaOf }, { askPrograms }] = await Promise.all([
     import('../doctor/host.ts'),
     import('../doctor/role.ts'),
@@ -48,6 +65,7 @@ async function examine(io: Io, { role, root = '' }: CommonOptions): Promise<Chec
   ]);
   const verdicts = await askPrograms(io.host, root, role);
   if (root === '') await io.host.becomeDaemon();
+  if (options.wait !== undefined) await waitFor('serving', options, options.wait);
   const all = await instances(root);
   const present = (each: Instance): boolean => each.socket !== 'absent' || each.configured === 'yes';
   const chosen = all.filter((each) => (role === undefined ? present(each) : each.role === role));

@@ -4,6 +4,8 @@ import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { ControlClient, notRunning } from '../client.ts';
 import { formatDuration } from '../duration.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import { gradeOf, worst } from '../grade.ts';
 import { daemonOf, type Instance, instances, whyNone } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
@@ -16,20 +18,43 @@ export function addStatus(program: Command, io: Io): void {
     summary: 'show how this node is doing',
     description:
       'Shows the health of this node, what its daemon keeps in order, and what is held or worth knowing. Where both roles run on this host, both are shown; with --json they then stand in "instances" (pass --role for one shape).',
-    examples: ['bornemisza status', 'bornemisza status --role db --json | jq .health'],
+    examples: [
+      'bornemisza status',
+      'bornemisza status --check',
+      'bornemisza status --role db --json | jq .health',
+    ],
     role: true,
     json: true,
-  }).action(async (options: CommonOptions) => {
-    if (options.role !== undefined) {
+  })
+    .option(
+      '--check',
+      'end with 0 where all is well, 1 where something is degraded, 2 where this node is down',
+    )
+    .action(async (options: StatusOptions) => {
+      if (options.role === undefined) {
+        await showAll(io, options);
+        return;
+      }
       const answer = await (await daemonOf(options)).get<StatusAnswer>('/v1/status');
       show(io, [answer], options.json === true);
-      return;
-    }
-    await showAll(io, options);
-  });
+      if (options.check === true) refuseBad([answer]);
+    });
 }
 
-async function showAll(io: Io, { root = '', json = false }: CommonOptions): Promise<void> {
+interface StatusOptions extends CommonOptions {
+  readonly check?: boolean;
+}
+
+/** For monitoring: the exit code says how it is. */
+function refuseBad(answers: readonly StatusAnswer[]): void {
+  const { level, why } = worst(answers.map(gradeOf));
+  if (level === 'well') return;
+  // 2 is what programs that watch others take for critical; a wrong command line ends with 2 as well, and prints no status.
+  const exit = level === 'down' ? EXIT.usage : EXIT.failure;
+  throw new CliFailure(exit, level === 'down' ? 'status-down' : 'status-degraded', why, 'bornemisza doctor');
+}
+
+async function showAll(io: Io, { root = '', json = false, check = false }: StatusOptions): Promise<void> {
   const all = await instances(root);
   const running = all.filter((each) => each.socket === 'answers');
   if (running.length === 0) throw whyNone(all);
@@ -37,6 +62,7 @@ async function showAll(io: Io, { root = '', json = false }: CommonOptions): Prom
   show(io, answers, json);
   const stopped = all.find((each: Instance) => each.socket === 'absent' && each.configured === 'yes');
   if (stopped !== undefined) throw notRunning(stopped.role);
+  if (check) refuseBad(answers);
 }
 
 function ask(role: Role, root: string): Promise<StatusAnswer> {

@@ -1,12 +1,16 @@
 import type { MembersAnswer, StatusAnswer } from '../../daemon/control/api.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { ControlClient, notRunning } from '../client.ts';
+import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
 import type { Instance } from '../instances.ts';
 import type { Host } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { type Area, areaOf, type Check } from './check.ts';
 import { fullPackets } from './path.ts';
+
+/** CouchDB takes some ten seconds from its start to its first answer, and the checks some more until they believe it. */
+const STARTING_MS = 60_000;
 
 /** What the running daemon says of itself and its peers; when it doesn't run, that. */
 export async function checkCluster(of: Host, instance: Instance, root: string): Promise<Check[]> {
@@ -55,6 +59,12 @@ function health(status: StatusAnswer, area: Area): Check {
   const names = down
     .map((check) => (check.detail === '' ? check.name : `${check.name} (${check.detail})`))
     .join(', ');
+  if (status.health === 'down' && status.upMs < STARTING_MS)
+    return area.warn(
+      'health',
+      `starting for ${formatDuration(status.upMs)}: ${names}`,
+      'sudo bornemisza doctor --wait 60s',
+    );
   if (status.health === 'down')
     return area.fail('health', `down: ${names}`, 'mend what the check names; it comes back by itself');
   if (status.maintenance) return area.warn('health', 'up, but in maintenance', 'bornemisza maintenance off');

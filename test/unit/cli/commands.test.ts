@@ -427,3 +427,46 @@ t.test('reload says what was read, and ends with 1 and the reason where it is re
   const bad = await daemon(t, { 'POST /v1/reload': { json: no, status: 409 } });
   t.match(await runCli(['reload', '--root', bad.root]), { code: 1, err: /app\.toml: unknown key/ });
 });
+
+t.test('status --check ends with 0, 1 or 2, and wait waits for what it is told', async (t) => {
+  const well = status({ plugins: [], held: [], warnings: [], counts: { ...status().counts, dead: 0 } });
+  const bird = status().plugins.filter(({ name }) => name === 'bird');
+  const down = {
+    health: 'down',
+    checks: [{ ...status().checks[0]!, name: 'couchdb', health: 'down', detail: '503' }],
+  } as const;
+  const table = [
+    ['all is well', {}, 0, 0, 0],
+    ['a program fails', { plugins: bird }, 1, 1, 0],
+    ['a member is dead', { counts: { ...well.counts, dead: 1 } }, 1, 1, 0],
+    ['a guard holds', { held: ['2 removals'] }, 1, 1, 0],
+    ['maintenance', { maintenance: true }, 1, 1, 0],
+    ['a check that is not required', { checks: [{ ...down.checks[0], required: false }] }, 1, 1, 0],
+    ['down', down, 2, 1, 1],
+    ['starting', { phase: 'starting' }, 2, 1, 1],
+    ['left', { phase: 'left' }, 2, 1, 1],
+  ] as const;
+  for (const [what, facts, check, healthy, serving] of table) {
+    const { root, fake } = await daemon(t, { 'GET /v1/status': { json: { ...well, ...facts } } });
+    t.equal((await runCli(['status', '--check', '--root', root])).code, check, what);
+    t.equal((await runCli(['status', '--root', root])).code, 0, 'without --check it is 0');
+    const wait = (state: string) => runCli(['wait', state, '--timeout', '0s', '--root', root]);
+    t.equal((await wait('healthy')).code, healthy, `${what}: healthy`);
+    t.equal((await wait('serving')).code, serving, `${what}: serving`);
+    await fake.stop();
+  }
+  const stopped = await place(t, { 'etc/bornemisza/app.toml': '' });
+  t.match(await runCli(['wait', 'serving', '--timeout', '1s', '--root', stopped]), {
+    code: 1,
+    err: /not serving within 1 s: the daemon bornemisza@app is not running/,
+  });
+});
+
+t.test('wait ends as soon as the node is well', async (t) => {
+  let asked = 0;
+  const { root } = await daemon(t, {
+    'GET /v1/status': () => ({ json: status({ phase: (asked += 1) > 2 ? 'running' : 'starting' }) }),
+  });
+  t.match(await runCli(['wait', 'serving', '--root', root]), { code: 0, out: 'serving\n' });
+  t.equal(asked, 3);
+});

@@ -222,6 +222,32 @@ t.test('a running daemon tells of peers, drift, guards and programs that fail', 
   );
 });
 
+t.test('a node in its first minute is starting, not broken, and doctor can wait for it', async (t) => {
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
+  const checks = [
+    { name: 'couchdb', health: 'down', required: true, detail: 'connection refused', sinceMs: 1 },
+  ];
+  let asked = 0;
+  const fake = await new FakeDaemon(root, 'app', {
+    'GET /v1/status': () => ({
+      json: status((asked += 1) > 2 ? {} : { health: 'down', upMs: 12_000, checks: checks as never }),
+    }),
+    'GET /v1/members': { json: { self: 'app1/app', members: MEMBERS } },
+  }).start();
+  t.teardown(() => fake.stop());
+  t.match((await doctor(root)).find('health'), {
+    state: 'warn',
+    detail: 'starting for 12 s: couchdb (connection refused)',
+    next: 'sudo bornemisza doctor --wait 60s',
+  });
+  const { out } = await runCli(['doctor', '--wait', '1m', '--json', '--root', root]);
+  const after = (JSON.parse(out) as { checks: { name: string; state: string }[] }).checks;
+  t.match(
+    after.find(({ name }) => name === 'health'),
+    { state: 'ok' },
+  );
+});
+
 t.test(
   'a network that silently carries less than the device sends is found, with the number to set',
   async (t) => {

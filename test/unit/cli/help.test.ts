@@ -19,6 +19,7 @@ const EXPECTED = [
   'join',
   'status',
   'members',
+  'wait',
   'events',
   'explain',
   'maintenance',
@@ -72,6 +73,15 @@ t.test('the program’s help lists every command and the exit codes', async (t) 
   t.notMatch(out, /^ {2}complete /m);
   t.match(out, /Exit codes:\n {2}0 {2}done\n.*\n.*\n {2}3 {2}the daemon is not running\n {2}4.*\n {2}5/);
   t.match((await runCli(['help', 'leave'])).out, 'Usage: bornemisza leave');
+  t.match(await runCli(['help', 'token', 'create']), { code: 0, out: /^Usage: bornemisza token create/m });
+  t.match((await runCli(['help', 'token'])).out, 'Usage: bornemisza token');
+  t.match((await runCli(['help'])).out, 'Usage: bornemisza COMMAND');
+  for (const words of [['nosuch'], ['token', 'nosuch'], ['leave', 'nosuch']])
+    t.match(
+      await runCli(['help', ...words]),
+      { code: 2, err: /there is no command ".*nosuch"/ },
+      words.join(' '),
+    );
   t.match((await runCli(['--version'])).out, /^\d+\.\d+\.\d+\n$/);
 });
 

@@ -1,0 +1,40 @@
+import type { StatusAnswer } from '../daemon/control/api.ts';
+
+/** How a node is, for programs: `status --check` ends with 0, 1 or 2, and `wait` waits for one of them. */
+export interface Grade {
+  readonly level: 'well' | 'degraded' | 'down';
+  /** What keeps it from being well; '' when nothing does. */
+  readonly why: string;
+}
+
+export function gradeOf(status: StatusAnswer): Grade {
+  const { checks, counts, held, health, maintenance, name, phase, plugins, synced } = status;
+  if (phase !== 'running') return { level: 'down', why: `${name} is ${phase}` };
+  const failing = checks.filter((each) => each.health === 'down');
+  const names = failing.map((each) => `${each.name} (${each.detail})`).join(', ');
+  if (health === 'down') return { level: 'down', why: `${name} is down: ${names}` };
+  const lost = counts.dead + counts.suspect + counts.absent;
+  const reasons = [
+    failing.length > 0 ? `${names} is down` : '',
+    ...plugins
+      .filter(({ state }) => state === 'failing' || state === 'stopped')
+      .map((each) => `${each.name}: ${each.detail}`),
+    lost > 0 ? `${lost} members are not reached` : '',
+    ...held.map((each) => `held: ${each}`),
+    maintenance ? 'in maintenance' : '',
+    synced ? '' : 'not synced yet',
+  ].filter((each) => each !== '');
+  const [first] = reasons;
+  return first === undefined
+    ? { level: 'well', why: '' }
+    : { level: 'degraded', why: `${name}: ${reasons.join('; ')}` };
+}
+
+/** The worst of all. */
+export function worst(grades: readonly Grade[]): Grade {
+  for (const level of ['down', 'degraded'] as const) {
+    const found = grades.find((each) => each.level === level);
+    if (found !== undefined) return found;
+  }
+  return { level: 'well', why: '' };
+}
