@@ -75,6 +75,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
         `${config.network.private_address} on ${config.network.private_device} (${config.network.private_network})`,
       ],
       ['public', config.network.public_device ?? 'no device that faces the internet'],
+      ...(role === 'app' ? [['site', siteOf(config, upstreamAddress)] as const] : []),
       ...(config.floating.mode === 'off'
         ? []
         : ([['floating', `${config.floating.addresses.join(', ')} by ${config.floating.mode}`]] as const)),
@@ -193,6 +194,13 @@ function refuseContradiction(config: Config, options: SetupOptions, wanted: Want
     `${file} says ${key} ${JSON.stringify(there)}, this command ${JSON.stringify(wish)}`,
     'correct the file, or move it away to have it written anew',
   );
+}
+
+/** Where a browser finds the site: the floating IP, where there is one. */
+function siteOf({ edge, floating }: Config, own: string): string {
+  const port = edge.https_port === 443 ? '' : `:${edge.https_port}`;
+  const [first = own] = floating.mode === 'off' ? [] : floating.addresses;
+  return `https://${first}${port}/`;
 }
 
 function publicAddress(addresses: readonly Address[], config: Config): string | undefined {

@@ -323,8 +323,21 @@ function routes(services: readonly EdgeService[], to: 'svc' | 'local'): string[]
     : [...lines, 'default_backend nothing'];
 }
 
+/** What a founder sees in the browser after the first set-up. It stands in double quotes of haproxy.cfg, so it has none. */
+const NO_SERVICE_PAGE = [
+  '<!doctype html><title>It works</title><h1>The edge works. No service has this address yet.</h1>',
+  '<p>On each app node, write a file /etc/bornemisza/services.d/NAME.toml with name and port of your program,',
+  'then run: sudo bornemisza config check &amp;&amp; sudo bornemisza reload</p>',
+].join(' ');
+
 /** What is asked for under no service's prefix. Not 503: waiting won't help. */
-const NOTHING: Section = { head: 'backend nothing', lines: ['http-request return status 404'] };
+const NOTHING: Section = {
+  head: 'backend nothing',
+  lines: [
+    `http-request return status 404 content-type text/html string "${NO_SERVICE_PAGE}" if { path / }`,
+    'http-request return status 404',
+  ],
+};
 
 /** Mutual TLS, this role only, nobody who was revoked: per request, so that kept-alive connections end as well. */
 function door(address: string, on: number, role: string, context: Context): string[] {

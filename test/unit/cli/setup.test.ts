@@ -49,6 +49,7 @@ t.test('init finds everything out, says what it does, and says what comes next',
   t.match(out, /node +app1\/app of cluster shop-example/);
   t.match(out, /private +10\.0\.0\.11 on eth1 \(10\.0\.0\.0\/24\)/);
   t.match(out, /public +eth0/);
+  t.match(out, /site +https:\/\/203\.0\.113\.7\/\n/);
   t.match(out, 'This will:');
   t.match(out, 'systemctl enable --now bornemisza@app');
   t.match(out, 'bornemisza token create --role');

@@ -204,6 +204,15 @@ t.test('certificates are named by their content, so the last good configuration 
   t.match(section(configOf(withEdge), 'frontend edge')[0], /crt \S+\/edge-/);
 });
 
+t.test('the first page of an edge without a service says what to do', async (t) => {
+  const [page = '', other] = section(configOf(app({ services: [] })), 'backend nothing');
+  t.match(
+    page,
+    /^http-request return status 404 content-type text\/html string "[^"]*services\.d[^"]*" if \{ path \/ \}$/,
+  );
+  t.equal(other, 'http-request return status 404');
+});
+
 t.test('serials are written as HAProxy gives them', async (t) => {
   const cases: [string, string][] = [
     ['ab12', 'AB12'],
