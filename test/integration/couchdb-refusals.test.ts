@@ -9,7 +9,12 @@ t.setTimeout(400_000);
 t.test('what is refused, and says what to do next', async (t) => {
   const cluster = await Cluster.make();
   t.teardown(() => cluster.close());
-  const first = await cluster.add();
+  const first = await cluster.add(async ({ directory }) => {
+    const log = `[log]\nwriter = file\nfile = ${directory}/couch/couch.log\nlevel = info\n`;
+    // A lock lasts 5 minutes by default.
+    const local = `${log}[chttpd_auth_lockout]\nmax_lifetime = 4000\n`;
+    await writeFile(join(directory, 'couch', 'local.ini'), local);
+  });
   await cluster.serving([first]);
   await first.ask('PUT', 'app');
   await first.ask('PUT', 'app/kept', { here: true });
@@ -48,6 +53,36 @@ t.test('what is refused, and says what to do next', async (t) => {
     first.password = 'right-password';
     await cluster.serving([first]);
     t.notMatch(JSON.stringify(first.applied), 'wrong-password');
+  });
+
+  /** Five wrong passwords as a client gives them: through a door, or on this host. */
+  const guess = async (headers: Record<string, string>) => {
+    for (let count = 0; count < 5; count += 1) {
+      const response = await fetch(`http://${first.address}:15984/_session`, {
+        headers: { ...headers, authorization: `Basic ${Buffer.from('admin:guess').toString('base64')}` },
+      });
+      await response.text();
+    }
+  };
+
+  await t.test('wrong passwords through a door lock the client, not the daemon', async (t) => {
+    await guess({ 'x-forwarded-for': '10.0.0.11' });
+    const { turns } = first;
+    await cluster.until('ten turns', () => first.turns >= turns + 10);
+    t.equal((await first.ask('GET', '_membership')).status, 200);
+    t.equal(first.plugin.known().phase, 'serving');
+    t.notOk(first.applied.some((text) => text.includes('locked')));
+  });
+
+  await t.test('a lock from this host is reported, and the daemon recovers when it ends', async (t) => {
+    await guess({});
+    await cluster.until('it is reported', () => first.lastError?.code === 'couchdb-account-locked');
+    t.equal(first.lastError?.outcome, 'retry');
+    t.match(first.lastError?.message, 'another client');
+    t.equal(first.plugin.known().phase, 'serving', 'it is not taken out');
+    t.match(first.plugin.known().alarms, [{ code: 'couchdb-account-locked' }]);
+    await cluster.until('it goes on', () => first.plugin.known().disagreement === undefined);
+    await cluster.serving([first]);
   });
 
   await t.test('the last node cannot leave', async (t) => {

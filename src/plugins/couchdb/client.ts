@@ -27,11 +27,22 @@ export class CouchDbAnswer extends Error {
  * too, for up to five minutes ([chttpd_auth_lockout]).
  */
 export class PasswordRefused extends Error {
-  constructor() {
-    super('CouchDB refused the administrator’s password');
+  constructor(message = 'CouchDB refused the administrator’s password') {
+    super(message);
     this.name = 'PasswordRefused';
   }
 }
+
+/** The password may be right: another client gave five wrong ones. The lock ends by itself. */
+export class AccountLocked extends PasswordRefused {
+  constructor() {
+    super('CouchDB locked the administrator’s account after wrong passwords from another client');
+    this.name = 'AccountLocked';
+  }
+}
+
+/** A lock lasts up to five minutes, and asking while it lasts does not prolong it. */
+const LOCK_ASKED_AGAIN_MS = 15_000;
 
 export interface ClientOptions {
   /** E.g. `http://127.0.0.1:15984`, without credentials. */
@@ -41,6 +52,8 @@ export interface ClientOptions {
   readonly readTimeoutMs?: number;
   /** For writes: longer than twice the detection of a lost node, which is 18 s. Default 40000. */
   readonly writeTimeoutMs?: number;
+  /** How long a locked account is left alone. Default 15000. */
+  readonly lockAskedAgainMs?: number;
 }
 
 interface Ask {
@@ -58,6 +71,8 @@ export class CouchDbClient {
   readonly #options: ClientOptions;
   readonly #scopes = new Map<string, nano.ServerScope>();
   #refused: string | undefined;
+  /** Until when a locked account is not asked for. */
+  #locked = { key: '', untilMs: 0 };
 
   constructor(options: ClientOptions) {
     this.#options = options;
@@ -66,6 +81,7 @@ export class CouchDbClient {
   /** Ask again with the password that was refused: the server was restarted with other settings. */
   forgetRefusal(): void {
     this.#refused = undefined;
+    this.#locked = { key: '', untilMs: 0 };
   }
 
   async get<T>(path: string, signal: AbortSignal, qs: Ask['qs'] = {}): Promise<T> {
@@ -111,7 +127,7 @@ export class CouchDbClient {
   async #ask(ask: Ask, signal: AbortSignal): Promise<unknown> {
     const credentials = ask.anonymous === true ? undefined : this.#options.credentials();
     const key = credentials === undefined ? '' : digest(credentials);
-    if (credentials !== undefined && key === this.#refused) throw new PasswordRefused();
+    if (credentials !== undefined) this.#mustNotBeRefused(key);
     const { readTimeoutMs = 6000, writeTimeoutMs = 40_000 } = this.#options;
     const bounded = AbortSignal.any([
       signal,
@@ -132,10 +148,20 @@ export class CouchDbClient {
     }
   }
 
+  #mustNotBeRefused(key: string): void {
+    if (key === this.#refused) throw new PasswordRefused();
+    if (key === this.#locked.key && performance.now() < this.#locked.untilMs) throw new AccountLocked();
+  }
+
   #answer(error: unknown, request: { method: string; path: string }, key: string, timedOut: boolean): Error {
     const what = `${request.method} /${request.path}`;
     const status = statusOf(error);
-    if (status === 401 || (status === 403 && textOf(error).includes('locked'))) {
+    if (status === 403 && textOf(error).includes('locked')) {
+      const forMs = this.#options.lockAskedAgainMs ?? LOCK_ASKED_AGAIN_MS;
+      this.#locked = { key, untilMs: performance.now() + forMs };
+      return new AccountLocked();
+    }
+    if (status === 401) {
       this.#refused = key;
       return new PasswordRefused();
     }

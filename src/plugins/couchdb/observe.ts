@@ -3,7 +3,7 @@ import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readIfPresent } from '../../host/files.ts';
 import type { AppUser } from './app-user.ts';
-import { CouchDbAnswer, type CouchDbClient, PasswordRefused } from './client.ts';
+import { AccountLocked, CouchDbAnswer, type CouchDbClient, PasswordRefused } from './client.ts';
 import { agreedProperties, bounded, CopyProver, propertiesOf, sameProperties } from './copies.ts';
 import type {
   CopyLack,
@@ -128,6 +128,7 @@ export class Observer {
       if (server !== undefined) return { kind: 'up', server };
       return { kind: 'failed', detail: 'no answer in time', unheard: this.#unheard() };
     } catch (error) {
+      if (error instanceof AccountLocked) return { kind: 'locked', open: up === 'ok' };
       if (error instanceof PasswordRefused) return { kind: 'refused' };
       if (error instanceof CouchDbAnswer) return { kind: 'failed', detail: error.message, unheard: [] };
       throw error;

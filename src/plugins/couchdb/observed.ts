@@ -92,6 +92,8 @@ export type Http =
   | { readonly kind: 'down' }
   /** It runs and refuses the administrator's password. */
   | { readonly kind: 'refused' }
+  /** Another client's wrong passwords locked the administrator's account; `open`: its `/_up` says that it serves. */
+  | { readonly kind: 'locked'; readonly open: boolean }
   /** It answers badly, or not in time; `unheard` are the nodes that it may be waiting for. */
   | { readonly kind: 'failed'; readonly detail: string; readonly unheard: readonly string[] }
   | { readonly kind: 'up'; readonly server: Server };

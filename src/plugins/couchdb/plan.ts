@@ -64,6 +64,7 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
       ),
     ]);
   }
+  if (http.kind === 'locked') return outlookLocked(desired, observed, http.open);
   if (http.kind === 'failed') return outlookFailed(desired, http);
   if (observed.restartPending)
     return { ...outlook('down', []), waiting: 'CouchDB to be restarted', restart: 'now' };
@@ -75,6 +76,20 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
       'retry',
     ),
   ]);
+}
+
+/** Who opened serves on: every start begins in maintenance, and nobody but this daemon ends it. */
+function outlookLocked(desired: CouchDbDesired, { marker, record }: Observed, open: boolean): Outlook {
+  const { peerId } = desired.self;
+  const serves = open && desired.duty === 'serve' && marker?.peerId === peerId && record?.peerId === peerId;
+  const locked =
+    'another client locked the administrator’s account of CouchDB: it gave five wrong passwords from this host';
+  const next =
+    'wait: the lock ends after at most 5 minutes, and the daemon then goes on by itself; `journalctl -u couchdb` shows who asked';
+  return {
+    ...outlook(serves ? 'serving' : 'down', [refuse('couchdb-account-locked', locked, next, 'retry')]),
+    disagreement: 'the administrator’s account of CouchDB is locked',
+  };
 }
 
 function outlookFailed(

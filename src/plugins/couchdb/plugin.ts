@@ -1,7 +1,7 @@
 import { PluginError, type PlannedChange, type Plugin } from '../contract.ts';
 import { AppUser } from './app-user.ts';
 import type { Alarm, CouchDbChange } from './changes.ts';
-import { CouchDbAnswer, CouchDbClient, type Credentials, PasswordRefused } from './client.ts';
+import { AccountLocked, CouchDbAnswer, CouchDbClient, type Credentials, PasswordRefused } from './client.ts';
 import { clusterDigest, restartDigest } from './config.ts';
 import { CopyProver } from './copies.ts';
 import { type Claim, type CouchDbDesired, formatClaim } from './desired.ts';
@@ -301,6 +301,15 @@ function claimOf(desired: CouchDbDesired, observed: Observed, outlook: Outlook, 
 
 function pluginError(error: unknown, stateChanged: boolean): Error {
   if (error instanceof PluginError) return error;
+  if (error instanceof AccountLocked) {
+    return new PluginError({
+      code: 'couchdb-account-locked',
+      message: error.message,
+      next: 'wait: the lock ends after at most 5 minutes, and the daemon then goes on by itself',
+      outcome: 'retry',
+      stateChanged,
+    });
+  }
   if (error instanceof PasswordRefused) {
     return new PluginError({
       code: 'couchdb-password-refused',

@@ -550,6 +550,12 @@ function databaseSwitch({ databases, couchdbPort }: DbHaproxy, context: Context)
   return { head: `backend ${server.backend}`, lines: ['no log', vouched], servers: [server] };
 }
 
+/**
+ * CouchDB locks an account by name and address, and reads the last address of this header from a peer on loopback. Without
+ * it all clients and the daemon are 127.0.0.1 to CouchDB, and a client's wrong passwords lock the daemon out.
+ */
+const CLIENT_ADDRESS = 'http-request set-header X-Forwarded-For %[src]';
+
 function dbSections(desired: DbHaproxy, context: Context): Section[] {
   const lines = [...COUCHDB_CHECK, 'balance leastconn', 'option allbackups', IDEMPOTENT_ONLY, FEEDS];
   const only = {
@@ -564,6 +570,7 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
         ...door(desired.privateAddress, desired.appDoorPort, 'app', context),
         QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
+        CLIENT_ADDRESS,
         ...refuseDatabaseEdits(desired),
         // The asker wants to know about this node, not about its peers.
         'use_backend couchdb_local if { path /_up }',
@@ -576,6 +583,8 @@ function dbSections(desired: DbHaproxy, context: Context): Section[] {
         ...door(desired.privateAddress, desired.peerDoorPort, 'db', context),
         QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
+        // What failed over carries the client's address from the other db node's door.
+        `${CLIENT_ADDRESS} unless { req.hdr(X-Forwarded-For) -m found }`,
         // What fails over is as old as the word of the door that it came by.
         ...refuseDatabaseEdits(desired),
         'default_backend couchdb_local',

@@ -2,7 +2,13 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import t from 'tap';
-import { CouchDbAnswer, CouchDbClient, PasswordRefused } from '../../../src/plugins/couchdb/client.ts';
+import {
+  AccountLocked,
+  CouchDbAnswer,
+  CouchDbClient,
+  PasswordRefused,
+} from '../../../src/plugins/couchdb/client.ts';
+import { until } from '../../support/until.ts';
 
 type Answer = (request: IncomingMessage) => { status: number; body: unknown } | 'silence';
 
@@ -43,7 +49,7 @@ t.test('after one 401 nothing is asked with that password', async (t) => {
   t.equal(requests.length, 3, 'a restart of the server allows one more try');
 });
 
-t.test('a locked account counts as refused', async (t) => {
+t.test('a locked account is not asked for at once again', async (t) => {
   const { server, baseUrl, requests } = await serve(() => ({
     status: 403,
     body: {
@@ -53,9 +59,32 @@ t.test('a locked account counts as refused', async (t) => {
   }));
   t.teardown(() => server.close());
   const client = new CouchDbClient({ baseUrl, credentials: () => ({ name: 'admin', password: 'any' }) });
-  await t.rejects(client.get('_membership', signal), PasswordRefused);
-  await t.rejects(client.get('_membership', signal), PasswordRefused);
+  await t.rejects(client.get('_membership', signal), AccountLocked);
+  await t.rejects(client.get('_membership', signal), AccountLocked);
   t.equal(requests.length, 1);
+});
+
+t.test('a locked account is asked for again after a while, and works when the lock has ended', async (t) => {
+  let locked = true;
+  const { server, baseUrl, requests } = await serve(() =>
+    locked
+      ? { status: 403, body: { error: 'forbidden', reason: 'Account is temporarily locked due to failures' } }
+      : { status: 200, body: { couchdb: 'Welcome' } },
+  );
+  t.teardown(() => server.close());
+  const credentials = () => ({ name: 'admin', password: 'right' });
+  const client = new CouchDbClient({ baseUrl, credentials, lockAskedAgainMs: 50 });
+  await t.rejects(client.get('', signal), AccountLocked);
+  locked = false;
+  await until(async () => {
+    try {
+      return (await client.get<{ couchdb: string }>('', signal)).couchdb === 'Welcome';
+    } catch (error) {
+      if (error instanceof AccountLocked) return false;
+      throw error;
+    }
+  });
+  t.equal(requests.length, 2, 'nothing is asked in between');
 });
 
 t.test('_up is asked without a password', async (t) => {

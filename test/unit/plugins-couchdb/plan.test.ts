@@ -772,6 +772,20 @@ t.test('files', async (t) => {
     ]);
   });
 
+  t.test('a locked account takes nobody out who serves, and opens nobody', async (t) => {
+    const locked = (open: boolean, more: Partial<SceneFacts> = {}) =>
+      look({ self: 1, members: three, ...more, observed: { http: { kind: 'locked', open } } });
+    const found = locked(true);
+    t.equal(found.phase, 'serving');
+    t.match(found.changes, [{ kind: 'refuse', code: 'couchdb-account-locked', outcome: 'retry' }]);
+    t.match(found.changes, [{ summary: /another client/, next: /5 minutes/ }]);
+    t.match(found.disagreement, /locked/, 'databases are not created or deleted meanwhile');
+    t.equal(locked(false).phase, 'down', 'in maintenance it serves nobody');
+    t.equal(locked(true, alone).phase, 'down', 'one that was never in serves nobody');
+    const leaver = [member(1, { phase: 'leaving' }), member(2), member(3)];
+    t.equal(locked(true, { members: leaver }).phase, 'down');
+  });
+
   t.test('a CouchDB that answers no administrator behind a cut names whom it waits for', async (t) => {
     const failed = { kind: 'failed' as const, detail: 'GET /: 500 badmatch', unheard: [] };
     const badly = outlookOf(wanted, { ...seen, http: failed }, directory);

@@ -68,6 +68,13 @@ t.test('every door asks for a certificate, its role, and that it is not revoked'
   }
 });
 
+t.test('CouchDB counts wrong passwords by the client, not by the door', async (t) => {
+  const set = 'http-request set-header X-Forwarded-For %[src]';
+  t.ok(section(configOf(db()), 'frontend app_door').includes(set), 'whatever the client said');
+  const fromPeer = `${set} unless { req.hdr(X-Forwarded-For) -m found }`;
+  t.ok(section(configOf(db()), 'frontend peer_door').includes(fromPeer), 'a peer door hands it on');
+});
+
 t.test('every peer is reached with mutual TLS and by its own name', async (t) => {
   for (const desired of [app(), db()]) {
     const peers = render(desired, layout).servers.filter(

@@ -68,11 +68,19 @@ async function readAsk(node: Node, c: Context): Promise<Ask> {
   if (path.at(-1) === '') path.pop();
   const query = Object.fromEntries(url.searchParams);
   const body = c.req.method === 'GET' || c.req.method === 'HEAD' ? '' : await c.req.text();
-  const peer = incoming?.socket?.remoteAddress ?? '';
+  const peer = clientOf(incoming?.socket?.remoteAddress ?? '', headers['x-forwarded-for']);
   const draft = { method: c.req.method, path, query, headers, body, peer, user: { name: null, roles: [] } };
   requireValidUser(node, draft);
   const user = await node.auth.identify(headers, peer);
   return { ...draft, user };
+}
+
+/** As mochiweb has it: from a peer with a private or loopback address the last one in X-Forwarded-For counts. */
+function clientOf(remote: string, forwarded: string | undefined): string {
+  const near =
+    /^(?:127\.0\.0\.1$|10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.)/;
+  if (forwarded === undefined || !near.test(remote)) return remote;
+  return forwarded.split(',').at(-1)?.trim() ?? remote;
 }
 
 function decode(segment: string): string {
