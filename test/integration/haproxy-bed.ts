@@ -23,6 +23,10 @@ import { parseServers } from '../support/haproxy-servers.ts';
 
 /** Real HAProxies, as the unit starts them, on addresses of 127/8 that belong to this process alone. */
 
+/** LAB_HAPROXY=DIRECTORY runs the same tests on the `haproxy` there, e.g. a version that was built from its source. */
+const LAB_HAPROXY = process.env['LAB_HAPROXY'] ?? '';
+const BINARY = LAB_HAPROXY === '' ? 'haproxy' : join(LAB_HAPROXY, 'haproxy');
+
 export interface Leaf {
   /** Certificate and key, as HAProxy reads them. */
   readonly pem: string;
@@ -185,6 +189,7 @@ export class Instance {
       instance: kind,
       directory: this.directory,
       runDirectory: this.runDirectory,
+      binary: BINARY,
     });
   }
 
@@ -208,7 +213,7 @@ export class Instance {
   /** As bornemisza-haproxy@.service does. */
   async start(): Promise<void> {
     const master = `${join(this.runDirectory, 'master.sock')},mode,660,level,admin`;
-    this.#process = spawn('haproxy', ['-Ws', '-S', master, '-f', this.config], {
+    this.#process = spawn(BINARY, ['-Ws', '-S', master, '-f', this.config], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const keep = (chunk: Buffer): void => {

@@ -5,6 +5,7 @@ import { runCommand } from '../../host/command.ts';
 import { type Plugin, PluginError } from '../contract.ts';
 import { fileError, readIfOurs, replaceFile, type Staged, stageFile } from '../../host/files.ts';
 import type { HaproxyDesired } from './desired.ts';
+import { refusedLines } from './optional.ts';
 import { type HaproxyChange, type HaproxyObserved, planHaproxy, planRuntime, type Running } from './plan.ts';
 import {
   CONFIG_FILE,
@@ -22,6 +23,7 @@ import {
   ask,
   type AskOptions,
   notRunning,
+  offersAddServer,
   parseAcl,
   parseBusyServers,
   parseFrontends,
@@ -74,6 +76,8 @@ export class HaproxyPlugin
   readonly #options: HaproxyOptions;
   readonly #layout: Layout;
   readonly #master: string;
+  /** What the HAProxy of this process refuses. */
+  #probed: { readonly pid: number; readonly refused: ReadonlySet<string> } | undefined;
   #staged: Staged | undefined;
   #endWatch: (() => void) | undefined;
   /** Servers that could not be deleted yet, as they had connections. */
@@ -96,11 +100,13 @@ export class HaproxyPlugin
       const text = await readIfOurs(join(this.#options.directory, name));
       if (text !== undefined) files.set(name, sha256(text));
     }
-    return { files, running: await this.#running(signal) };
+    const running = await this.#running(signal);
+    return { files, running, refused: await this.#refusedBy(running, signal) };
   }
 
   plan(desired: HaproxyDesired, observed: HaproxyObserved): readonly HaproxyChange[] {
-    return planHaproxy(render(decided(desired, observed), this.#layout), observed, sha256);
+    const rendered = render(decided(desired, observed), this.#layout, observed.refused);
+    return planHaproxy(rendered, observed, sha256);
   }
 
   /** Writes what the new configuration names (files that nobody uses yet), then asks HAProxy about it. */
@@ -261,7 +267,8 @@ export class HaproxyPlugin
       const info = parseInfo(await this.#ask('show info', signal), this.#options.instance);
       const ours = info.structure !== '';
       return {
-        version: info.version,
+        pid: info.pid,
+        addsServers: offersAddServer(await this.#ask('help add server', signal)),
         structure: info.structure,
         servers: parseServersState(await this.#ask('show servers state', signal)),
         frontends: parseFrontends(await this.#ask('show stat -1 1 -1', signal)),
@@ -272,6 +279,15 @@ export class HaproxyPlugin
       if (error instanceof PluginError && error.code === 'haproxy-not-running') return undefined;
       throw error;
     }
+  }
+
+  /** Asked anew of each new process, and while none runs: the package may have been replaced meanwhile. */
+  async #refusedBy(running: Running | undefined, signal: AbortSignal): Promise<ReadonlySet<string>> {
+    if (running !== undefined && this.#probed?.pid === running.pid) return this.#probed.refused;
+    const { binary = 'haproxy', directory } = this.#options;
+    const refused = await refusedLines(binary, directory, signal);
+    if (refused !== undefined && running !== undefined) this.#probed = { pid: running.pid, refused };
+    return refused ?? this.#probed?.refused ?? new Set();
   }
 
   async #check(path: string, signal: AbortSignal): Promise<void> {
@@ -385,7 +401,7 @@ export class HaproxyPlugin
     const states = await this.#ask('show servers state', signal);
     await this.#write(STATE_FILE, `${states}\n`);
     try {
-      await this.#askMaster('reload', { signal });
+      await this.#askForReload(signal);
       await this.#awaitWorker(rendered.structure, before.pid, reloads, signal);
     } finally {
       // Stale states must not meet a start of next week.
@@ -397,6 +413,20 @@ export class HaproxyPlugin
     // A server that the file has is there; a further reload could only go in circles.
     for (const change of planRuntime(rendered, now))
       if (change.kind !== 'server-add') await this.#make(change, signal);
+  }
+
+  /**
+   * From 2.7 on the master answers when the reload is over, with `Success=` and what the new process printed; before, it
+   * answers nothing and at once. A connection that breaks meanwhile tells nothing: the new worker does.
+   */
+  async #askForReload(signal: AbortSignal): Promise<void> {
+    const answer = await this.#askMaster('reload', { signal, timeoutMs: RELOAD_TIMEOUT_MS }).catch(
+      (error: unknown) => {
+        if (error instanceof PluginError && error.code === 'haproxy-silent') return '';
+        throw error;
+      },
+    );
+    if (/^Success=0$/m.test(answer)) throw reloadFailed(this.#unit, 'the new process refused it');
   }
 
   /** 2.6's master answers nothing to `reload`: the number of reloads and the new worker's own words tell. */

@@ -4,7 +4,10 @@ import type { ServerState } from './runtime.ts';
 
 /** What a running HAProxy says about itself. */
 export interface Running {
-  readonly version: readonly [major: number, minor: number];
+  /** Of the worker. */
+  readonly pid: number;
+  /** True when its socket offers `add server`. Where it does not, a reload brings new servers. */
+  readonly addsServers: boolean;
   readonly structure: string;
   readonly servers: readonly ServerState[];
   /** Frontend → takes connections. */
@@ -20,6 +23,8 @@ export interface HaproxyObserved {
   readonly files: ReadonlyMap<string, string>;
   /** Undefined: nobody answers at the socket. */
   readonly running: Running | undefined;
+  /** Optional lines that the installed HAProxy refuses. */
+  readonly refused: ReadonlySet<string>;
 }
 
 /** In the order in which they are made. */
@@ -54,9 +59,6 @@ export type HaproxyChange = PlannedChange &
 
 export type Admin = 'ready' | 'drain' | 'maint';
 
-/** `add server` with checks: 2.6 is the oldest version on which this was run. Others learn of new servers by a reload. */
-const ADD_SERVER_SINCE = [2, 6] as const;
-
 /** The difference between what should be and what is. Pure. */
 export function planHaproxy(
   rendered: Rendered,
@@ -86,12 +88,9 @@ function reloadReason(rendered: Rendered, running: Running): string | undefined 
   const missing = rendered.servers.filter((server) => find(running.servers, server) === undefined);
   const fixed = missing.find((server) => !server.peer);
   if (fixed !== undefined) return `server ${label(fixed)} is gone`;
-  const [major, minor] = running.version;
-  const canAdd =
-    major > ADD_SERVER_SINCE[0] || (major === ADD_SERVER_SINCE[0] && minor >= ADD_SERVER_SINCE[1]);
   const first = missing[0];
-  if (first !== undefined && !canAdd)
-    return `server ${label(first)} is new, and version ${major}.${minor} adds servers by reload only`;
+  if (first !== undefined && !running.addsServers)
+    return `server ${label(first)} is new, and this HAProxy adds servers by a reload only`;
   return undefined;
 }
 

@@ -86,11 +86,15 @@ const UNWATCHED_CHECK = 'check inter 300ms fall 3 rise 2';
 const FEED_TIMEOUT = '15m';
 
 /**
- * The files of an instance. Pure; the same input gives the same bytes.
+ * The files of an instance. Pure; the same input gives the same bytes. `refused` has the optional lines that are left out.
  *
  * @throws PluginError `haproxy-value-refused` when a value could be read as anything but itself
  */
-export function render(desired: HaproxyDesired, layout: Layout): Rendered {
+export function render(
+  desired: HaproxyDesired,
+  layout: Layout,
+  refused: ReadonlySet<string> = new Set(),
+): Rendered {
   const files = certificateFiles(desired, layout);
   const context: Context = {
     ...files.paths,
@@ -99,7 +103,7 @@ export function render(desired: HaproxyDesired, layout: Layout): Rendered {
     servers: [],
   };
   const sections = desired.instance === 'app' ? appSections(desired, context) : dbSections(desired, context);
-  const all = [defaultsSection(), ...sections, statsSection(desired)];
+  const all = [defaultsSection(refused), ...sections, statsSection(desired)];
   const structure = digest(
     globalSection(desired, layout, '-') + all.map((section) => bare(section)).join('\n'),
   );
@@ -196,7 +200,7 @@ function globalSection(desired: HaproxyDesired, layout: Layout, structure: strin
   });
 }
 
-function defaultsSection(): Section {
+function defaultsSection(refused: ReadonlySet<string>): Section {
   return {
     head: 'defaults bornemisza',
     lines: [
@@ -228,7 +232,7 @@ function defaultsSection(): Section {
       'srvtcpka-intvl 5s',
       'srvtcpka-cnt 3',
       ...RETRIES,
-    ],
+    ].filter((line) => !refused.has(line)),
   };
 }
 

@@ -103,6 +103,9 @@ export interface ServerState {
   readonly fullWeight: boolean;
 }
 
+/** The proxy of the master's own socket. 2.4 lists it beside ours; its servers are processes and can't be changed. */
+const INTERNAL_PROXY = 'MASTER';
+
 /**
  * Reads `show servers state`. Columns are found by their names, as later versions add some at the end.
  * Lines that can't be read are left out: a server that isn't there is a difference, and so gets looked at.
@@ -116,6 +119,7 @@ export function parseServersState(text: string): ServerState[] {
     const cells = line.split(' ');
     if (line.startsWith('#') || cells.length < 19) return [];
     const cell = (name: string): string => cells[columns.indexOf(name)] ?? '';
+    if (cell('be_name') === INTERNAL_PROXY) return [];
     const admin = Number(cell('srv_admin_state'));
     return [
       {
@@ -135,7 +139,6 @@ export function parseServersState(text: string): ServerState[] {
 }
 
 export interface Info {
-  readonly version: readonly [major: number, minor: number];
   readonly pid: number;
   /** The structure that this process runs, as `render` named it; '' when it runs another's configuration. */
   readonly structure: string;
@@ -144,14 +147,19 @@ export interface Info {
 /** Reads `show info`. */
 export function parseInfo(text: string, instance: string): Info {
   const value = (key: string): string => new RegExp(`^${key}: *(.*)$`, 'm').exec(text)?.[1]?.trim() ?? '';
-  const [, major = '0', minor = '0'] = /^(\d+)\.(\d+)/.exec(value('Version')) ?? [];
   const description = value('description');
   const prefix = `bornemisza-${instance}-`;
   return {
-    version: [Number(major), Number(minor)],
     pid: Number(value('Pid')),
     structure: description.startsWith(prefix) ? description.slice(prefix.length) : '',
   };
+}
+
+/**
+ * Reads `help add server`. 2.4 hides the command, which is an experiment there and takes no check.
+ */
+export function offersAddServer(help: string): boolean {
+  return /^\s*add server /m.test(help);
 }
 
 /** Rows of `show stat`: CSV with a header line. */

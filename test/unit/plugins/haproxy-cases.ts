@@ -71,7 +71,8 @@ export function runningAs(rendered: Rendered, changes: Partial<Running> = {}): R
     }),
   );
   return {
-    version: [2, 6],
+    pid: 1,
+    addsServers: true,
     structure: rendered.structure,
     servers,
     frontends: new Map(rendered.frontends.map((name) => [name, true])),

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import t from 'tap';
 import type { DbHaproxy, PeerServer } from '../../../src/plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../../src/plugins/haproxy/index.ts';
+import { OPTIONAL_LINES } from '../../../src/plugins/haproxy/optional.ts';
 import { type HaproxyObserved, planHaproxy, type Running } from '../../../src/plugins/haproxy/plan.ts';
 import { type Rendered, render } from '../../../src/plugins/haproxy/render.ts';
 import type { ServerState } from '../../../src/plugins/haproxy/runtime.ts';
@@ -12,8 +13,14 @@ const digest = (text: string): string => createHash('sha256').update(text).diges
 const rendered = (...servers: PeerServer[]): Rendered =>
   render(app({ databases: { ...app().databases, servers } }), layout);
 
+const nothing: HaproxyObserved = { files: new Map(), running: undefined, refused: new Set() };
+
 function observed(files: Rendered, running: Running | undefined): HaproxyObserved {
-  return { files: new Map(files.files.map(({ name, content }) => [name, digest(content)])), running };
+  return {
+    ...nothing,
+    files: new Map(files.files.map(({ name, content }) => [name, digest(content)])),
+    running,
+  };
 }
 
 /** What is planned when the files are right and the process is `running`. */
@@ -59,7 +66,7 @@ t.test('whether clients may create and delete databases', async (t) => {
   const unknown = db({ databases: undefined });
   t.same(summaries(unknown, asGiven), [], 'a daemon that has just started leaves it');
   t.same(summaries(unknown, asRefused), [], 'either way');
-  const [file] = plugin.plan(unknown, { files: new Map(), running: undefined }).slice(-2);
+  const [file] = plugin.plan(unknown, nothing).slice(-2);
   t.match(file, { kind: 'file', name: 'haproxy.cfg', content: / no-check disabled\n/ });
 });
 
@@ -177,14 +184,13 @@ t.test('what differs, and what is done about it', async (t) => {
   for (const [what, running, expected] of cases) t.same(plan(wanted, running), expected, what);
 });
 
-t.test('a version that was never tried with `add server` learns of a new server by a reload', async (t) => {
+t.test('a HAProxy that does not offer `add server` learns of a new server by a reload', async (t) => {
   const wanted = rendered(peer('db1'), peer('db2'));
   const before = runningAs(rendered(peer('db1')));
-  const reload = (version: [number, number]) =>
-    planHaproxy(wanted, observed(wanted, { ...before, version }), digest).map(({ kind }) => kind);
-  t.same(reload([2, 4]), ['reload']);
-  t.same(reload([2, 6]), ['server-add', 'server-add']);
-  t.same(reload([3, 0]), ['server-add', 'server-add']);
+  const changes = (addsServers: boolean) =>
+    planHaproxy(wanted, observed(wanted, { ...before, addsServers }), digest).map(({ kind }) => kind);
+  t.same(changes(false), ['reload']);
+  t.same(changes(true), ['server-add', 'server-add']);
 });
 
 t.test('dead by membership alone', async (t) => {
@@ -278,8 +284,18 @@ t.test(
   },
 );
 
+t.test('an optional line that HAProxy refuses is left out, and coming back it is a reload', async (t) => {
+  const [full, without] = [rendered(peer('db1')), render(app(), layout, new Set(OPTIONAL_LINES))];
+  const text = (of: Rendered) => of.files.find(({ name }) => name === 'haproxy.cfg')?.content ?? '';
+  for (const line of OPTIONAL_LINES) {
+    t.match(text(full), `  ${line}\n`);
+    t.notMatch(text(without), line);
+  }
+  t.not(full.structure, without.structure);
+});
+
 t.test('no summary holds a secret', async (t) => {
   const wanted = rendered(peer('db1'));
-  const changes = planHaproxy(wanted, { files: new Map(), running: undefined }, digest);
+  const changes = planHaproxy(wanted, nothing, digest);
   t.notMatch(changes.map(({ summary }) => summary).join(), /BEGIN/);
 });

@@ -1,5 +1,6 @@
 import t from 'tap';
 import {
+  offersAddServer,
   parseAcl,
   parseFrontends,
   parseInfo,
@@ -40,6 +41,17 @@ ${HEADER}
   });
 });
 
+t.test('the master’s own proxy, which 2.4 lists beside ours, is left out', async (t) => {
+  const states = parseServersState(`1
+${HEADER}
+1 MASTER 1 cur-1 - 2 0 0 0 12 1 0 0 0 0 0 0 - 0 - 0 0 - - 0
+3 b 1 ready 10.0.0.1 2 0 1 1 1 8 2 0 6 0 0 0 - 6984 - 0 0 - - 0`);
+  t.same(
+    states.map(({ backend, name }) => `${backend}/${name}`),
+    ['b/ready'],
+  );
+});
+
 t.test('columns are found by name, and garbage is no server', async (t) => {
   t.same(parseServersState(''), []);
   t.same(parseServersState('Unknown command'), []);
@@ -52,9 +64,19 @@ t.test('columns are found by name, and garbage is no server', async (t) => {
 
 t.test('the process says which structure it runs', async (t) => {
   const info = 'Name: HAProxy\nVersion: 2.6.12-1+deb12u4\nPid: 13223\ndescription: bornemisza-app-abc123\n';
-  t.same(parseInfo(info, 'app'), { version: [2, 6], pid: 13223, structure: 'abc123' });
+  t.same(parseInfo(info, 'app'), { pid: 13223, structure: 'abc123' });
   t.equal(parseInfo(info, 'db').structure, '', 'another instance’s is not ours');
   t.equal(parseInfo('Version: 3.0.5\nPid: 1\n', 'app').structure, '', 'no description');
+});
+
+t.test('whether servers can be added is what the socket’s help says', async (t) => {
+  t.ok(
+    offersAddServer(
+      'The following commands are valid at this level:\n  add server <bk>/<srv>                   : create a new server\n',
+    ),
+  );
+  t.notOk(offersAddServer("Unknown command: 'add server'. Please enter one of the following:\n"));
+  t.notOk(offersAddServer(''));
 });
 
 t.test('frontends', async (t) => {

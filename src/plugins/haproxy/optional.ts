@@ -1,0 +1,53 @@
+import { randomUUID } from 'node:crypto';
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { runCommand } from '../../host/command.ts';
+
+/**
+ * Lines of the configuration that old releases of HAProxy do not know, and that the configuration works without. What a release
+ * knows is a matter of its patches, so `haproxy -c` is asked for each line, and no version is compared.
+ */
+export const OPTIONAL_LINES: readonly string[] = [
+  // Without it, an old worker may close a kept-alive connection under the client's next request, during a reload.
+  'option idle-close-on-response',
+];
+
+/** `haproxy -c` takes 20 ms; a loaded machine may take long. */
+const PROBE_TIMEOUT_MS = 15_000;
+
+/** The optional lines that this machine's HAProxy refuses; undefined where it cannot be asked. */
+export async function refusedLines(
+  binary: string,
+  directory: string,
+  signal: AbortSignal,
+): Promise<ReadonlySet<string> | undefined> {
+  const refused = new Set<string>();
+  const path = join(directory, `.probe-${randomUUID()}.cfg`);
+  try {
+    for (const line of OPTIONAL_LINES) {
+      await writeFile(path, probeOf(line), { mode: 0o640, flag: 'wx' });
+      const { code } = await runCommand(binary, ['-c', '-f', path], { timeoutMs: PROBE_TIMEOUT_MS, signal });
+      if (code !== 0) refused.add(line);
+      await rm(path, { force: true });
+    }
+    return refused;
+  } catch {
+    // A missing program and a full disk are reported where the configuration itself is checked and written.
+    return undefined;
+  } finally {
+    await rm(path, { force: true }).catch(() => undefined);
+  }
+}
+
+/** Complete but for the line: so a refusal is about the line. Nothing listens: `-c` opens no socket. */
+function probeOf(line: string): string {
+  return `defaults
+  mode http
+  timeout connect 1s
+  timeout client 1s
+  timeout server 1s
+  ${line}
+frontend probe
+  bind 127.0.0.1:1
+`;
+}
