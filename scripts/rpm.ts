@@ -45,7 +45,13 @@ export type PackageOptions = {
   readonly key?: string | undefined;
 };
 
-export type BuiltPackage = { readonly file: string; readonly bytes: number; readonly sha256: string };
+export type BuiltPackage = {
+  readonly file: string;
+  readonly bytes: number;
+  readonly sha256: string;
+  /** The package bornemisza-selinux of the same version. */
+  readonly selinux: string;
+};
 
 type Runtime = { readonly version: string } & Readonly<
   Record<Architecture, { readonly package: string; readonly sha256: string }>
@@ -71,8 +77,11 @@ export async function buildPackage(options: PackageOptions = {}): Promise<BuiltP
     await writeFile(join(top, 'build.inc'), include);
     await copyFile(join(root, 'systemd/sysusers.d/bornemisza.conf'), join(top, 'bornemisza.sysusers'));
     const built = await rpmbuild(top, arch, epoch);
-    if (options.key !== undefined && options.key !== '') await sign(built, options.key);
-    return await deliver(built, out);
+    for (const file of [built.main, built.selinux])
+      if (options.key !== undefined && options.key !== '') await sign(file, options.key);
+    const selinux = join(out, basename(built.selinux));
+    await rename(built.selinux, selinux);
+    return { ...(await deliver(built.main, out)), selinux };
   } finally {
     await rm(top, { recursive: true, force: true });
   }
@@ -124,7 +133,7 @@ async function stageFiles(
     cp(resolve(root, from), join(stage, to), { recursive: true });
   for (const name of ['bornemisza.mjs', 'bornemisza.mjs.map']) await copy(join(dist, name), `dist/${name}`);
   await copy('rpm/bornemisza', 'bornemisza');
-  for (const directory of ['systemd', 'rpm/firewalld', 'rpm/examples'])
+  for (const directory of ['systemd', 'rpm/firewalld', 'rpm/examples', 'rpm/selinux'])
     await copy(directory, basename(directory));
   await copy('LICENSE', 'LICENSE');
   await writeFile(join(stage, 'licences/LICENSES.bundled'), licenceBook(packages));
@@ -213,7 +222,11 @@ function buildFacts(facts: {
   ].join('\n');
 }
 
-async function rpmbuild(top: string, arch: Architecture, epoch: number): Promise<string> {
+async function rpmbuild(
+  top: string,
+  arch: Architecture,
+  epoch: number,
+): Promise<{ readonly main: string; readonly selinux: string }> {
   const defines = { _topdir: top, _sourcedir: top, _rpmdir: join(top, 'out'), _builddir: join(top, 'work') };
   await run(
     'rpmbuild',
@@ -230,8 +243,11 @@ async function rpmbuild(top: string, arch: Architecture, epoch: number): Promise
     top,
     { ...process.env, SOURCE_DATE_EPOCH: String(epoch), LC_ALL: 'C.UTF-8', TZ: 'UTC' },
   );
-  const [name = ''] = await readdir(join(top, 'out', arch));
-  return join(top, 'out', arch, name);
+  const only = async (directory: string): Promise<string> => {
+    const [name = ''] = await readdir(join(top, 'out', directory));
+    return join(top, 'out', directory, name);
+  };
+  return { main: await only(arch), selinux: await only('noarch') };
 }
 
 async function sign(file: string, key: string): Promise<void> {
@@ -268,7 +284,7 @@ async function sign(file: string, key: string): Promise<void> {
   }
 }
 
-async function deliver(built: string, out: string): Promise<BuiltPackage> {
+async function deliver(built: string, out: string): Promise<Omit<BuiltPackage, 'selinux'>> {
   const { size: bytes } = await stat(built);
   if (bytes > LIMIT_BYTES) throw new Error(`${basename(built)} has ${bytes} bytes, more than ${LIMIT_BYTES}`);
   const file = join(out, basename(built));
@@ -312,12 +328,12 @@ if (import.meta.main) {
   const arch = ARCHITECTURES.find((each) => each === values.arch);
   if (values.arch !== undefined && arch === undefined)
     throw new Error(`--arch is one of ${ARCHITECTURES.join(', ')}`);
-  const { file, bytes, sha256 } = await buildPackage({
+  const { file, bytes, sha256, selinux } = await buildPackage({
     ...(arch === undefined ? {} : { arch }),
     ...(values.release === undefined ? {} : { release: values.release }),
     ...(values.out === undefined ? {} : { out: resolve(values.out) }),
     key: process.env['RPM_GPG_KEY'],
   });
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
-  console.log(`${file}\n${(bytes / 1e6).toFixed(1)} MB, sha256 ${sha256}, ${seconds} s`);
+  console.log(`${selinux}\n${file}\n${(bytes / 1e6).toFixed(1)} MB, sha256 ${sha256}, ${seconds} s`);
 }

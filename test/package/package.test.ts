@@ -41,9 +41,10 @@ t.test('the same tree gives the same package, and rpmlint finds nothing that is 
   const again = await buildPackage({ out: join(directory, 'again'), bundle: false });
   t.match(await digest(first.file), /^[0-9a-f]{64} [0-9a-f]{64}$/);
   t.equal(await digest(again.file), await digest(first.file), 'header and payload, byte for byte');
+  t.equal(await digest(again.selinux), await digest(first.selinux), 'the SELinux package as well');
   t.not(await digest(second.file), await digest(first.file), 'another release is another package');
   // The unsigned one: rpmlint looks for the key in this machine's own database.
-  const lint = await must('rpmlint', ['-c', join(tree, 'rpm/rpmlintrc.toml'), again.file]);
+  const lint = await must('rpmlint', ['-c', join(tree, 'rpm/rpmlintrc.toml'), again.file, again.selinux]);
   t.match(lint, /0 errors, 0 warnings/);
 });
 
@@ -52,6 +53,7 @@ t.test('it is small, and signed', async (t) => {
   const database = ['--define', `_dbpath ${join(directory, 'rpmdb')}`];
   await must('rpmkeys', [...database, '--import', packages.keyFile]);
   t.match(await must('rpmkeys', [...database, '--checksig', first.file]), /digests signatures OK/);
+  t.match(await must('rpmkeys', [...database, '--checksig', first.selinux]), /digests signatures OK/);
 });
 
 t.test('every package in the bundle is named in the header and has its licence inside', async (t) => {

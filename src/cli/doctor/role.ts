@@ -12,6 +12,7 @@ import { DROP_IN } from '../setup/layer2.ts';
 import { readNetwork } from '../setup/links.ts';
 import { type Area, areaOf, type Check } from './check.ts';
 import { birdConfig, haproxyConfig, type Verdicts } from './programs.ts';
+import { checkSelinux } from './selinux.ts';
 import { inTheWay, listeningSockets } from './sockets.ts';
 import { checkUnits, unitsOf } from './units.ts';
 
@@ -40,6 +41,7 @@ export async function checkRole(of: Host, role: Role, root: string, verdicts: Ve
     await privateAddress(looking, config),
     await device(looking, config),
     await ports(looking, config),
+    ...(root === '' ? await selinux(looking, config) : []),
     await haproxyConfig(paths, area, role, verdicts),
     ...(announces(config) && role === 'app' ? [await birdConfig(paths, area, verdicts)] : []),
     ...(await layer2(looking, config)),
@@ -198,25 +200,35 @@ async function device({ area }: Looking, config: Config): Promise<Check> {
 /** Everything that listens for this role, by the config: `*` is every address. */
 export function portsOf(config: Config): readonly (readonly [address: string, port: number])[] {
   const inside = config.network.private_address;
-  const { edge, couchdb } = config;
-  if (config.role === 'app') {
-    return [
-      [inside, config.libp2pPort],
-      ['*', edge.https_port],
-      ['*', edge.http_port],
-      [inside, edge.door_port],
-      [inside, edge.stats_port],
-      ['127.0.0.1', edge.database_port],
-    ];
-  }
+  const others: [string, number][] =
+    config.role === 'app'
+      ? []
+      : [
+          ['127.0.0.1', config.couchdb.http_port],
+          [inside, config.couchdb.distribution_port],
+        ];
+  return [[inside, config.libp2pPort], ...haproxyPortsOf(config), ...others];
+}
+
+function haproxyPortsOf({ role, network, edge, couchdb }: Config): [address: string, port: number][] {
+  const inside = network.private_address;
+  if (role === 'db')
+    return [couchdb.door_port, couchdb.peer_port, couchdb.stats_port].map((each) => [inside, each]);
   return [
-    [inside, config.libp2pPort],
-    [inside, couchdb.door_port],
-    [inside, couchdb.peer_port],
-    [inside, couchdb.stats_port],
-    ['127.0.0.1', couchdb.http_port],
-    [inside, couchdb.distribution_port],
+    ['*', edge.https_port],
+    ['*', edge.http_port],
+    [inside, edge.door_port],
+    [inside, edge.stats_port],
+    ['127.0.0.1', edge.database_port],
   ];
+}
+
+async function selinux({ host, area }: Looking, config: Config): Promise<Check[]> {
+  return checkSelinux(
+    host,
+    area,
+    haproxyPortsOf(config).map(([, port]) => port),
+  );
 }
 
 async function ports({ area, root, host }: Looking, config: Config): Promise<Check> {
