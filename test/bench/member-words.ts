@@ -1,7 +1,14 @@
 /** What the benchmark and a member's process (member.ts) say to each other, a line of JSON each. */
 export type Command =
   | { readonly kind: 'tag'; readonly value: string }
+  /** Attacks all linked members until `calm`. */
+  | { readonly kind: 'flood'; readonly attack: Attack }
+  | { readonly kind: 'calm' }
   | { readonly kind: 'leave' | 'departed' | 'goodbye' | 'figures' | 'end' };
+
+/** What a member that was taken over may send at its full rate (attacks.ts). All of it is valid, one by one. */
+export const ATTACKS = ['accusations', 'records', 'large', 'gossip', 'mixed', 'replay'] as const;
+export type Attack = (typeof ATTACKS)[number];
 
 export interface Figures {
   readonly kind: 'figures';
@@ -20,6 +27,8 @@ export interface Figures {
 
 export type Said =
   | { readonly kind: 'joining' }
+  /** A link is up. */
+  | { readonly kind: 'linked'; readonly name: string }
   | {
       readonly kind: 'saw';
       readonly name: string;

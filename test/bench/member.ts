@@ -13,6 +13,7 @@ import { Transport } from '../../src/daemon/transport/transport.ts';
 import { VERSION } from '../../src/daemon/version.ts';
 import { PROTOCOL_MAX, PROTOCOL_MIN } from '../../src/daemon/wire/limits.ts';
 import { signer } from '../../src/daemon/wire/record.ts';
+import { Attacker } from './attacks.ts';
 import { heapFigures } from './heap.ts';
 import type { Command, Said } from './member-words.ts';
 
@@ -67,6 +68,8 @@ function countingLost(machine: Membership): Membership {
     snapshot: () => machine.snapshot(),
     step(event: Event, nowMs: number): Effect[] {
       const effects = machine.step(event, nowMs);
+      if (event.kind === 'connected')
+        say({ kind: 'linked', name: identity.roster.get(event.peer)?.name ?? '' });
       if (event.kind === 'disconnected' && effects.some((effect) => effect.kind === 'connect'))
         linksLost += 1;
       return effects;
@@ -110,6 +113,13 @@ driver.onChange((change) => {
   say({ kind: 'saw', name: record.name, state, tag: record.tags['sample'] });
 });
 
+const attacker = new Attacker(key, {
+  peers: () => driver.peers(),
+  records: () => driver.view.members.map(({ record }) => record),
+  send: (peer, bytes) => transport?.send(peer, bytes) ?? false,
+  publish: (bytes) => transport?.publish(bytes),
+});
+
 async function obey(command: Command): Promise<void> {
   switch (command.kind) {
     case 'tag':
@@ -120,6 +130,10 @@ async function obey(command: Command): Promise<void> {
       return driver.departed();
     case 'goodbye':
       return driver.goodbye('restart');
+    case 'flood':
+      return attacker.begin(command.attack);
+    case 'calm':
+      return attacker.end();
     case 'figures':
       return say({
         kind: 'figures',

@@ -15,6 +15,12 @@ const DRAIN_MS = 500;
 export interface OurFleet extends Fleet {
   figures(host: number): Promise<Figures>;
   say(host: number, command: Command): void;
+  /** Told of every link that a member says is up, with the time at which the benchmark heard of it. */
+  readonly linked: Set<(host: number, other: number, atMs: number) => void>;
+}
+
+function hostOf(name: string): number {
+  return Number(name.slice(1, name.indexOf('/')));
 }
 
 /** Our members, bundled as the daemon is, with the flags of its unit. `flags` come on top. */
@@ -38,14 +44,16 @@ export async function ourFleet(
   const agents = new Map<number, Agent>();
   const latest = new Map<Agent, Figures>();
   const watchers: Fleet['watchers'] = new Set();
+  const linked: OurFleet['linked'] = new Set();
 
   function hear(host: number, agent: Agent, line: string): void {
     const said = JSON.parse(line) as Said;
     const atMs = performance.now();
     if (said.kind === 'joining') agent.joiningMs = atMs;
     if (said.kind === 'figures') latest.set(agent, said);
+    if (said.kind === 'linked') for (const heard of linked) heard(host, hostOf(said.name), atMs);
     if (said.kind !== 'saw') return;
-    const about = Number(said.name.slice(1, said.name.indexOf('/')));
+    const about = hostOf(said.name);
     const before = agent.knows.get(about);
     const same = before?.state === said.state && before.tag === said.tag;
     const known = {
@@ -70,6 +78,7 @@ export async function ourFleet(
     subject: 'bornemisza',
     agents,
     watchers,
+    linked,
     say,
     async start(host) {
       const argv = [process.execPath, ...allFlags, bundle, stateOf(directory, host)];

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 
 /**
@@ -36,7 +37,7 @@ export interface Report {
 export function createReport(bench: string, json: boolean, real = true): Report {
   const fellShort: string[] = [];
   const print = (figures: Row): void => {
-    const row = real ? { ...figures, load: Math.round((loadavg()[0] ?? 0) * 10) / 10 } : figures;
+    const row = real ? { ...figures, load: rounded(loadavg()[0] ?? 0) } : figures;
     if (json) return console.log(JSON.stringify({ bench, ...row }));
     const { case: name, n, subject, metric, unit, ...others } = row;
     const head = [String(name).padEnd(8), `n ${String(n).padStart(3)}`, String(subject).padEnd(10)];
@@ -62,11 +63,26 @@ export function createReport(bench: string, json: boolean, real = true): Report 
       if (!json) console.log(text);
     },
     end() {
-      const summary = { summary: true, ok: fellShort.length === 0, fell_short: fellShort };
+      const busy = real ? { load: rounded(loadavg()[0] ?? 0), pressure: pressure() } : {};
+      const summary = { summary: true, ok: fellShort.length === 0, fell_short: fellShort, ...busy };
       if (json) return console.log(JSON.stringify({ bench, ...summary }));
+      if (real) console.log(`load ${busy.load}, CPU pressure ${busy.pressure} % (some, avg10)`);
       console.log(fellShort.length === 0 ? 'all numbers reached' : `fell short: ${fellShort.join('; ')}`);
     },
   };
+}
+
+function rounded(value: number): number {
+  return Math.round(value * 10) / 10;
+}
+
+/** How long something waited for a processor, percent of the last ten seconds. -1: this kernel does not say. */
+function pressure(): number {
+  try {
+    return Number(/^some avg10=([\d.]+)/m.exec(readFileSync('/proc/pressure/cpu', 'utf8'))?.[1] ?? -1);
+  } catch {
+    return -1;
+  }
 }
 
 /** Nearest rank: of ten samples, the 99th percentile is the largest. */
