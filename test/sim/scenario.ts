@@ -24,6 +24,8 @@ export type Action =
       readonly forMs: number;
     }
   | { readonly atMs: number; readonly kind: 'loss'; readonly share: number; readonly forMs: number }
+  /** Each segment is late by up to so much, beside its ordinary way. */
+  | { readonly atMs: number; readonly kind: 'jitter'; readonly byMs: number; readonly forMs: number }
   | { readonly atMs: number; readonly kind: 'pause'; readonly host: number; readonly forMs: number }
   | {
       readonly atMs: number;
@@ -187,6 +189,7 @@ function makeAction(random: Seeded, nodes: number, calm: boolean): Action {
       return { atMs, kind, forMs };
     case 'clockJump':
     case 'clone':
+    case 'jitter':
       throw new TypeError(`${kind} has a generator of its own`);
   }
 }
@@ -309,6 +312,13 @@ class Run implements Excuses {
         return this.#partition(action);
       case 'loss':
         return this.#lose(action.share, action.forMs);
+      case 'jitter': {
+        const { faults } = cluster.network;
+        const before = faults.jitterMs;
+        this.#excuseAll(action.forMs);
+        faults.jitterMs = action.byMs;
+        return cluster.queue.after(action.forMs, () => void (faults.jitterMs = before));
+      }
       case 'pause':
         return this.#pause(cluster.host(action.host), action.forMs);
       case 'slow':
