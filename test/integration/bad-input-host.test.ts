@@ -125,7 +125,7 @@ t.test('root’s checks see with the daemon’s eyes, and a refused reload is re
   await host.must(['sh', '-c', `umask 027; cat >${SERVICE}`], { stdin: extra(3001) });
   const cannot = /cannot read \S+extra\.toml: EACCES/;
   const check = await host.exec(['bornemisza', 'config', 'check']);
-  t.match(check, { code: 1, stderr: cannot });
+  t.match(check, { code: 4, stderr: cannot });
   t.match(check.stderr, 'chown root:bornemisza');
   const doctor = await host.exec(['bornemisza', 'doctor', '--json']);
   const { checks } = JSON.parse(doctor.stdout) as {

@@ -51,7 +51,7 @@ export function addConfig(program: Command, io: Io): void {
     const bad = results.find((each) => each.error !== undefined)?.error;
     if (bad !== undefined)
       throw new CliFailure(
-        bad.code === 'config-unreadable' && io.host.uid !== 0 ? EXIT.permission : EXIT.failure,
+        bad.code === 'config-unreadable' ? EXIT.permission : EXIT.failure,
         bad.code,
         bad.message,
         bad.next,
