@@ -15,6 +15,8 @@ export interface EffectiveMember {
   readonly rotation: Rotation;
   /** Why, in a few words, for the audit trail. */
   readonly reason: string;
+  /** The guard that keeps it at this rotation; undefined where none does. */
+  readonly guard?: 'first-sync' | 'landslide' | undefined;
   /** Milliseconds since its newest record was accepted; 0 for self, infinite for one never heard. */
   readonly freshMs: number;
   /** Order of admission within its role, 0 first. Never changes while others come and go. */

@@ -164,7 +164,7 @@ function heldRotation(
   { view }: GuardInput,
   state: GuardState,
   landslides: GuardState['landslides'],
-): { rotation: Rotation; reason: string } | undefined {
+): Pick<EffectiveMember, 'rotation' | 'reason' | 'guard'> | undefined {
   const before = state.rotations[admitted.name];
   if (now === 'in') return undefined;
   const member = view.members.find((each) => each.record.peerId === admitted.peerId);
@@ -173,13 +173,18 @@ function heldRotation(
     // Without a last good configuration (a node that just joined) everybody is listed, and HAProxy's own check decides.
     if (before === undefined) return { rotation: 'in', reason: 'not synced yet: its own check decides' };
     if (before !== 'out')
-      return { rotation: before, reason: 'kept from before the restart until the first sync' };
+      return {
+        rotation: before,
+        reason: 'kept from before the restart until the first sync',
+        guard: 'first-sync',
+      };
   }
   const landslide = landslides.find((each) => each.gone.includes(admitted.name));
   if (landslide !== undefined && before !== undefined && before !== 'out') {
     return {
       rotation: before === 'drain' ? 'drain' : 'in',
       reason: 'held: more than half of its role vanished at once',
+      guard: 'landslide',
     };
   }
   return undefined;
@@ -194,9 +199,7 @@ function heldInWords(
     ({ role, gone }) =>
       `landslide: ${gone.join(', ')} vanished without a leave, more than half of role ${role}; nobody is removed until they return, 10 minutes pass, or \`bornemisza guards release\``,
   );
-  const kept = members
-    .filter((member) => member.reason.startsWith('kept from before'))
-    .map((member) => member.record.name);
+  const kept = members.filter((member) => member.guard === 'first-sync').map((member) => member.record.name);
   if (!view.synced && kept.length > 0)
     words.push(`not synced yet: ${kept.join(', ')} stay as before the restart`);
   return words;

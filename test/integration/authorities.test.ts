@@ -40,7 +40,7 @@ function authoritiesAre(names: readonly string[], at: readonly Instance[]): Prom
 }
 
 const warningsAt = async (instance: Instance): Promise<string> =>
-  (await cluster.status(instance)).warnings.join('\n');
+  (await cluster.status(instance)).warnings.map(({ message, next }) => `${message} -- ${next}`).join('\n');
 
 /** For the daemons' units alone. */
 const DROP_IN = '/etc/systemd/system/bornemisza@app.service.d/clock.conf';
@@ -130,7 +130,10 @@ t.test('clocks that jump by an hour, one or all, forward and back, harm nobody',
       [],
       each.name,
     );
-    t.notMatch((await cluster.status(each)).warnings.join('\n'), 'certificate');
+    t.notMatch(
+      (await cluster.status(each)).warnings.map(({ message, next }) => `${message} -- ${next}`).join('\n'),
+      'certificate',
+    );
     await each.host.must(['rm', DROP_IN]);
     await each.host.must(['systemctl', 'daemon-reload']);
     await each.host.restart(daemonOf(each));
@@ -205,7 +208,8 @@ t.test(
     await until(
       async () => {
         const { rootChange, warnings } = await cluster.status(app2);
-        if (rootChange?.notYet.length !== 0) throw new Error(warnings.join('\n'));
+        if (rootChange?.notYet.length !== 0)
+          throw new Error(warnings.map(({ message }) => message).join('\n'));
         return true;
       },
       { deadlineMs: PATIENCE_MS, everyMs: 200, what: 'both that are here use the new root' },

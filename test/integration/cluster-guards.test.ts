@@ -167,11 +167,17 @@ t.test(
     t.match(await ask('PUT', '/kept/written', '-d', '{}'), /^HTTP\S+ 20[12] /, 'documents go on');
     t.match(await ask('GET', '/kept/written'), /^HTTP\S+ 200 /);
     const said = /databases is refused here: .*db2\/db.* -- .*`bornemisza remove HOST --dead`/;
-    await until(async () => said.test((await cluster.status(db1)).warnings.join('\n')), {
-      deadlineMs: PATIENCE_MS,
-      everyMs: 200,
-      what: 'status to say what to do, once CouchDB answers again',
-    });
+    await until(
+      async () =>
+        said.test(
+          (await cluster.status(db1)).warnings.map(({ message, next }) => `${message} -- ${next}`).join('\n'),
+        ),
+      {
+        deadlineMs: PATIENCE_MS,
+        everyMs: 200,
+        what: 'status to say what to do, once CouchDB answers again',
+      },
+    );
 
     await db2.host.heal();
     for (const [index, each] of [db1, db2].entries())
@@ -185,7 +191,10 @@ t.test(
     t.match(await ask('DELETE', '/before'), /^HTTP\S+ 20[02] /);
     t.match(await ask('PUT', '/after'), /^HTTP\S+ 20[12] /);
     t.match(await ask('GET', '/during'), /^HTTP\S+ 404 /, 'refused, not queued');
-    t.notMatch((await cluster.status(db1)).warnings.join(), 'is refused here');
+    t.notMatch(
+      (await cluster.status(db1)).warnings.map(({ message, next }) => `${message} -- ${next}`).join('\n'),
+      'is refused here',
+    );
   },
 );
 

@@ -376,7 +376,9 @@ t.test('a cluster lives on the installed package', async (t) => {
         /is stopped: a daemon on both1 did not come back/,
       );
       t.match(
-        (await cluster.status(instance)).warnings.join('\n'),
+        (await cluster.status(instance)).warnings
+          .map(({ message, next }) => `${message} -- ${next}`)
+          .join('\n'),
         /^a rollout is stopped: a daemon on both1/m,
       );
       const warned = await host.journalEntries('bornemisza@app.service', '--priority=warning');

@@ -16,7 +16,7 @@ interface Checked {
   readonly valid: boolean;
   readonly services: readonly string[];
   /** What in services.d is no service and is left alone. */
-  readonly passedOver: readonly string[];
+  readonly passedOver: Config['passedOver'];
   readonly error?: { readonly code: string; readonly message: string; readonly next: string };
 }
 
@@ -135,6 +135,6 @@ async function apart(all: readonly Checked[]): Promise<Checked[]> {
 }
 
 function sentence({ file, services, passedOver }: Checked): string {
-  const notes = passedOver.map((each) => `${each}\n`).join('');
+  const notes = passedOver.map(({ message, next }) => `${message} -- ${next}\n`).join('');
   return `${file} is valid${services.length === 0 ? '' : `, with ${services.length === 1 ? 'service' : 'services'} ${services.join(', ')}`}.\n${notes}`;
 }

@@ -81,7 +81,9 @@ function show(io: Io, answers: readonly StatusAnswer[], json: boolean): void {
 export function renderStatus(status: StatusAnswer, paint: Paint, columns: number): string {
   const words = [
     ...status.held.map((text) => wrap(`${paint('yellow', 'held:')} ${text}`, columns)),
-    ...status.warnings.map((text) => wrap(`${paint('yellow', 'note:')} ${text}`, columns)),
+    ...status.warnings.map(({ message, next }) =>
+      wrap(`${paint('yellow', 'note:')} ${message} -- ${next}`, columns),
+    ),
   ];
   return [
     headline(status, paint),

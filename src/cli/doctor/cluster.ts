@@ -34,18 +34,12 @@ export async function checkCluster(of: Host, instance: Instance, root: string): 
       settings(members, area),
       guards(status, area),
       ...plugins(status, area),
-      ...status.warnings.map((text) => note(text, area)),
+      ...status.warnings.map(({ message, next }) => area.warn('note', message, next)),
     ];
   } catch (error) {
     const { message, next } = tell(error);
     return [area.fail('control socket', message, next)];
   }
-}
-
-/** Most of them name their own next step, as `what -- next`. */
-function note(text: string, area: Area): Check {
-  const [what = text, ...next] = text.split(' -- ');
-  return area.warn('note', what, next.length === 0 ? 'bornemisza status' : next.join(' -- '));
 }
 
 function health(status: StatusAnswer, area: Area): Check {

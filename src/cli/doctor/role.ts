@@ -53,9 +53,10 @@ async function configuration({ role, paths, area }: Looking): Promise<[Config | 
     const config = await loadConfig(role, paths);
     const services =
       config.services.length === 0 ? '' : `, services ${config.services.map((each) => each.name).join(', ')}`;
-    if (config.passedOver.length > 0) {
-      const [what = '', next = ''] = (config.passedOver[0] ?? '').split(' -- ');
-      return [config, area.warn('config', `${paths.config} is valid${services}; ${what}`, next)];
+    const [passedOver] = config.passedOver;
+    if (passedOver !== undefined) {
+      const { message, next } = passedOver;
+      return [config, area.warn('config', `${paths.config} is valid${services}; ${message}`, next)];
     }
     return [config, area.ok('config', `${paths.config} is valid${services}`)];
   } catch (error) {

@@ -268,13 +268,18 @@ function notifyProblems(value: {
 }
 
 export type Service = Readonly<z.output<typeof serviceSchema>>;
+export interface PassedOver {
+  readonly code: string;
+  readonly message: string;
+  readonly next: string;
+}
 export type Config = Readonly<z.output<typeof schema>> & {
   readonly role: Role;
   readonly libp2pPort: number;
   readonly admissionPort: number;
   readonly services: readonly Service[];
-  /** What in services.d is no service: what it is and what to do, `what -- next`. Nothing else is affected. */
-  readonly passedOver: readonly string[];
+  /** What in services.d is no service, and what to do about it. Nothing else is affected. */
+  readonly passedOver: readonly PassedOver[];
 };
 
 /**
@@ -288,7 +293,7 @@ export function parseConfig(
   role: Role,
   file: string,
   services: readonly Service[] = [],
-  passedOver: readonly string[] = [],
+  passedOver: readonly PassedOver[] = [],
 ): Config {
   const value = checked(schema, parseToml(text, file), file);
   const config = deepFreeze({
@@ -416,7 +421,7 @@ export async function loadConfig(
   if (role !== 'app') return parseConfig(text, role, paths.config);
   const { services, strange, refused } = await readServices(paths.services);
   if (how === 'strict') refuseFirst(refused);
-  const passedOver = [...strange, ...refused.map(({ message, next }) => `${message} -- ${next}`)];
+  const passedOver = [...strange, ...refused.map(({ code, message, next }) => ({ code, message, next }))];
   return parseConfig(text, role, paths.config, services, passedOver);
 }
 
@@ -436,7 +441,7 @@ function refuseFirst([first, ...rest]: readonly OperatorError[]): void {
 
 interface ServicesRead {
   readonly services: Service[];
-  readonly strange: readonly string[];
+  readonly strange: readonly PassedOver[];
   readonly refused: readonly OperatorError[];
 }
 
@@ -457,7 +462,11 @@ async function readServices(directory: string): Promise<ServicesRead> {
   }
   const strange = entries.flatMap((entry) =>
     'strange' in entry
-      ? [`${entry.file} is ${entry.strange}: it is passed over -- rm it, if you do not need it`]
+      ? {
+          code: 'service-passed-over',
+          message: `${entry.file} is ${entry.strange}: it is passed over`,
+          next: 'rm it, if you do not need it',
+        }
       : [],
   );
   return { services, strange, refused };

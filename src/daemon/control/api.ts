@@ -73,6 +73,14 @@ export interface PluginStatus {
   readonly alarms: readonly { readonly code: string; readonly message: string; readonly next: string }[];
 }
 
+/** Something that an operator should know though nothing fails. */
+export interface Warning {
+  /** A stable word in kebab-case, documented in docs/troubleshooting.md. */
+  readonly code: string;
+  readonly message: string;
+  readonly next: string;
+}
+
 export interface CheckStatus {
   readonly name: string;
   readonly health: Health;
@@ -99,7 +107,7 @@ export interface StatusAnswer {
   /** Guards that hold something now, in words. */
   readonly held: readonly string[];
   /** Things that an operator should know though nothing fails: one authority only, settings that differ, … */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
   /** Whether this node draws the floating IPs, and why or why not; undefined where it has none to draw. */
   readonly announcing: boolean | undefined;
   readonly announcingWhy: string | undefined;

@@ -1,7 +1,7 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/config.ts';
-import type { MembersAnswer, PlanAnswer, StatusAnswer } from '../control/api.ts';
+import type { MembersAnswer, PlanAnswer, StatusAnswer, Warning } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
@@ -22,7 +22,7 @@ export interface AnswersDependencies {
   readonly startedMs: number;
   readonly config: () => Config;
   /** Why the configuration on the disk is not the one in use. */
-  readonly refusedReload: () => string | undefined;
+  readonly refusedReload: () => Warning | undefined;
   readonly phase: () => StatusAnswer['phase'];
   readonly local: Pick<LocalStateFile, 'state'>;
   readonly checks: Pick<Checks, 'node' | 'verdicts'>;
@@ -85,7 +85,7 @@ export class Answers {
         ...rootWarnings(rootChange, roster.rivals(), rows),
         ...notifier.warnings,
         ...rollout.warnings,
-        ...(couchdb()?.alarms ?? []).map(({ message, next }) => `${message} -- ${next}`),
+        ...(couchdb()?.alarms ?? []),
       ],
       announcing: announcement?.announce,
       announcingWhy: announcement?.why,

@@ -3,7 +3,7 @@ import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { announceEntry, AuditTrail } from '../reconciler/audit.ts';
 import type { Clock } from '../clock.ts';
 import { type Config, loadConfig, type Paths } from '../config/config.ts';
-import type { Done, StatusAnswer } from '../control/api.ts';
+import type { Done, StatusAnswer, Warning } from '../control/api.ts';
 import { type ControlActions, ControlServer } from '../control/server.ts';
 import type { Driver, DriverChange } from '../driver/driver.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
@@ -111,7 +111,7 @@ export class Node {
   #tick: NodeJS.Timeout | undefined;
   #saveFailed = false;
   /** Why the configuration on the disk is not the one in use, until a reload takes one. */
-  #refusedReload: string | undefined;
+  #refusedReload: Warning | undefined;
 
   constructor(options: NodeOptions, dependencies: NodeDependencies) {
     const { clock, log, journal } = dependencies;
@@ -217,11 +217,15 @@ export class Node {
       this.#reconciler.retryNow('reload');
       this.#refusedReload = undefined;
       log.info('the configuration was read again');
-      const passedOver = config.passedOver.map((each) => `; ${each}`).join('');
+      const passedOver = config.passedOver.map(({ message, next }) => `; ${message} -- ${next}`).join('');
       return { done: true, message: `the configuration was read again${passedOver}` };
     } catch (error) {
       const { message, next } = error as Partial<OperatorError>;
-      this.#refusedReload = `the configuration on the disk is refused, and the one from before is in use: ${message} -- ${next ?? 'bornemisza config check'}`;
+      this.#refusedReload = {
+        code: 'reload-refused',
+        message: `the configuration on the disk is refused, and the one from before is in use: ${message}`,
+        next: next ?? 'bornemisza config check',
+      };
       throw error;
     } finally {
       await this.#signs.reloaded();

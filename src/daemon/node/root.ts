@@ -1,4 +1,4 @@
-import type { MemberRow } from '../control/api.ts';
+import type { MemberRow, Warning } from '../control/api.ts';
 import type { RootCertificate } from '../identity/keys/chain.ts';
 import { rootWord, type Succession } from '../identity/root/succession.ts';
 import type { Role } from '../membership/types.ts';
@@ -54,14 +54,23 @@ export function rootWarnings(
   change: Succession | undefined,
   rivals: readonly string[],
   rows: readonly MemberRow[],
-): string[] {
-  const about = rivals.map((rival) => `${rival} -- ${RIVAL_NEXT}`);
+): Warning[] {
+  const about = rivals.map((message) => ({ code: 'rival-root', message, next: RIVAL_NEXT }));
   if (change === undefined) return about;
   const waiting = notYetUsing(rows, change.to);
   const begun = `the root is being replaced by ${rootWord(change.to)} since ${new Date(change.madeAtMs).toISOString().slice(0, 10)}`;
-  const rest =
+  return [
+    ...about,
     waiting.length > 0
-      ? `not used yet by ${waiting.join(', ')}`
-      : 'all who are here use it -- end the old one: `sudo bornemisza authority rotate-root --end`, with the new bundle';
-  return [...about, `${begun}: ${rest}`];
+      ? {
+          code: 'root-not-used-yet',
+          message: `${begun}: not used yet by ${waiting.join(', ')}`,
+          next: 'wait for them; one that is gone for good: `bornemisza remove`',
+        }
+      : {
+          code: 'root-ready-to-end',
+          message: `${begun}: all who are here use it`,
+          next: 'end the old one: `sudo bornemisza authority rotate-root --end`, with the new bundle',
+        },
+  ];
 }

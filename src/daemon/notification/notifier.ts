@@ -77,10 +77,12 @@ export class Notifier {
   }
 
   /** One sentence for each channel that fails, for `status`. */
-  get warnings(): readonly string[] {
-    return [...this.#failures].map(
-      ([channel, { message, next }]) => `notification by ${channel} fails: ${message} -- ${next}`,
-    );
+  get warnings(): readonly { readonly code: string; readonly message: string; readonly next: string }[] {
+    return [...this.#failures].map(([channel, { code, message, next }]) => ({
+      code,
+      message: `notification by ${channel} fails: ${message}`,
+      next,
+    }));
   }
 
   reconfigure(settings: NotifySettings): void {

@@ -177,10 +177,10 @@ export class RolloutRunner {
   }
 
   /** For `status`: a rollout that nobody resumes is easily forgotten. */
-  get warnings(): string[] {
+  get warnings(): { code: string; message: string; next: string }[] {
     if (this.#word?.state !== 'stopped') return [];
     const { why, next } = this.#stopWords();
-    return [`a rollout is stopped: ${why} -- ${next}`];
+    return [{ code: 'rollout-stopped', message: `a rollout is stopped: ${why}`, next }];
   }
 
   /** What the others say, taken up. */

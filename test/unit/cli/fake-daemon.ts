@@ -229,7 +229,7 @@ export function status(facts: Partial<StatusAnswer> = {}): StatusAnswer {
       },
     ],
     held: ['2 removals of role db: more than half vanished at once'],
-    warnings: ['one authority only: admit a third node'],
+    warnings: [{ code: 'one-authority', message: 'one authority only', next: 'admit a third node' }],
     announcing: true,
     announcingWhy: 'this node is up',
     floating: ['203.0.113.10'],

@@ -326,7 +326,7 @@ t.test('what is strange in services.d is passed over, and what is wrong in it is
     read.services.map(({ name }) => name),
     ['a'],
   );
-  const named = read.passedOver.join('\n');
+  const named = read.passedOver.map(({ message, next }) => `${message} -- ${next}`).join('\n');
   for (const [name, what] of [
     ['.#shop.toml', 'an editor’s or a hidden file'],
     ['.shop.toml', 'an editor’s or a hidden file'],
@@ -352,6 +352,6 @@ t.test('what is strange in services.d is passed over, and what is wrong in it is
       ['a'],
       'a node that starts serves the rest',
     );
-    t.match(lenient.passedOver.join('\n'), says);
+    t.match(lenient.passedOver.map(({ message }) => message).join('\n'), says);
   }
 });

@@ -202,7 +202,9 @@ t.test(
     t.same(cluster.asked, ['both1'], 'the others are untouched');
     for (const name of ['app1/app', 'app2/app', 'both1/app'] as const) {
       t.match(cluster.answer(name), { state: 'stopped', why: /a daemon on both1 did not come back/ });
-      t.match(cluster.runners.get(name)?.warnings, [/^a rollout is stopped: .* -- on both1: journalctl/]);
+      t.match(cluster.runners.get(name)?.warnings, [
+        { code: 'rollout-stopped', message: /^a rollout is stopped: /, next: /^on both1: journalctl/ },
+      ]);
       t.match(cluster.news.filter((each) => each.name === name).at(-1)?.news.stopped, { code: 'not-back' });
     }
     // Everybody reboots, and the lost one is mended.

@@ -60,13 +60,16 @@ t.test('programs follow when nothing of before is left that could show or trust 
 t.test('status says how far it is, and that two roots claim to follow one', async (t) => {
   t.strictSame(rootWarnings(undefined, [], [row('app1/app', undefined)]), []);
   const word = rootWord(change.to);
-  t.strictSame(rootWarnings(change, [], [row('app1/app', knows), row('app2/app', uses)]), [
-    `the root is being replaced by ${word} since 2026-06-01: not used yet by app1/app`,
+  t.match(rootWarnings(change, [], [row('app1/app', knows), row('app2/app', uses)]), [
+    {
+      code: 'root-not-used-yet',
+      message: `the root is being replaced by ${word} since 2026-06-01: not used yet by app1/app`,
+    },
   ]);
   t.match(rootWarnings(change, [], [row('app1/app', uses)]), [
-    /all who are here use it -- end the old one: .*--end/,
+    { code: 'root-ready-to-end', message: /all who are here use it$/, next: /^end the old one: .*--end/ },
   ]);
   t.match(rootWarnings(undefined, ['Two follow.'], []), [
-    /^Two follow\. -- if you did not make both, somebody has the key/,
+    { code: 'rival-root', message: 'Two follow.', next: /^if you did not make both, somebody has the key/ },
   ]);
 });
