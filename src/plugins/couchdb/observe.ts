@@ -15,7 +15,7 @@ import type {
   Proof,
   Server,
 } from './observed.ts';
-import { mayBeServedElsewhere } from './cluster.ts';
+import { isFilling, mayBeServedElsewhere } from './cluster.ts';
 import { idOf, isShardMap, nodesOf, rangesOf, rangesOn, revOf, type ShardMap } from './shards.ts';
 
 export interface Places {
@@ -35,13 +35,13 @@ const fileNames = [
   'couch_dist.conf',
 ] as const;
 
-/** How long one look may spend on proving copies; the rest is proved at the next. */
-const PROOF_BUDGET_MS = 5000;
+/** How long one look may spend on proving copies; the rest is proved at the next. A run has 60 s in all. */
+const PROOF_BUDGET_MS = 15_000;
 /** A living CouchDB answers through another one's proxy in some 10 ms; this holds on a machine that is very busy. */
 const DOUBTED_MS = 1500;
 const DOUBT_EVERY_MS = 250;
 /** Databases proved at once: each takes a few small requests, and the server also serves clients. */
-const PROOF_WIDTH = 6;
+const PROOF_WIDTH = 8;
 
 export function recordFile(places: Places): string {
   return join(places.configDirectory, 'identity.json');
@@ -56,6 +56,10 @@ export class Observer {
   #maps = new Map<string, ShardMap>();
   #mapsOf = '';
   #mapsSeq = 0;
+  /** When each database was first seen, by name and suffix; what was there at the first look counts as always there. */
+  #seenMs = new Map<string, number>();
+  #fillingSinceMs: number | undefined;
+  readonly #sameMaps = new Set<string>();
   readonly #absentSince = new Map<string, number>();
   /** Databases whose copies here are proved: name → map revision and sources. */
   readonly #proved = new Map<string, string>();
@@ -140,6 +144,7 @@ export class Observer {
     this.#proved.clear();
     this.#hot.clear();
     this.#prover.forget();
+    this.#sameMaps.clear();
     this.#provingSinceMs = undefined;
   }
 
@@ -159,6 +164,8 @@ export class Observer {
       members.set(node, reachable ? await this.#member(node, signal) : undefined);
     });
     const allSpoke = [...members.values()].every((word) => word !== undefined);
+    this.#noteFilling(members.get(self)?.documents ?? []);
+    await this.#compareCounts(membership.all_nodes, members, maps, signal);
     const absentMs = this.#absence(membership.all_nodes, membership.cluster_nodes);
     const server: Server = {
       nodeName: self,
@@ -171,6 +178,8 @@ export class Observer {
       clusterNodes: [...membership.cluster_nodes].sort(),
       members,
       maps,
+      late: this.#madeSince(maps, this.#fillingSinceMs),
+      sameMaps: this.#sameMaps,
       absentMs,
       shunned: this.#shunnedNow(),
       unrepairable: this.#unrepairable,
@@ -289,9 +298,44 @@ export class Observer {
       since = page.last_seq;
       if (page.results.length < 500) break;
     }
+    const first = this.#mapsSeq === 0;
     this.#maps = maps;
     this.#mapsSeq = since;
+    const seenMs = [...maps.values()].map((map): [string, number] => {
+      const key = madeKey(map);
+      return [key, this.#seenMs.get(key) ?? (first ? 0 : performance.now())];
+    });
+    this.#seenMs = new Map(seenMs);
     return maps;
+  }
+
+  #noteFilling(documents: readonly NodeDocument[]): void {
+    if (documents.some(isFilling)) this.#fillingSinceMs ??= performance.now();
+    else this.#fillingSinceMs = undefined;
+  }
+
+  /** Counts of a moment: while databases are made all the time, two that were read one after the other may never be equal. */
+  async #compareCounts(
+    allNodes: readonly string[],
+    members: ReadonlyMap<string, MemberWord | undefined>,
+    maps: ReadonlyMap<string, ShardMap>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    for (const node of this.#sameMaps) if (!allNodes.includes(node)) this.#sameMaps.delete(node);
+    const open = [...members].filter(([node, word]) => word !== undefined && !this.#sameMaps.has(node));
+    if (open.length === 0) return;
+    const { doc_count: now } = await this.#client.get<{ doc_count: number }>('_node/_local/_dbs', signal);
+    const [least, most] = [Math.min(now, maps.size), Math.max(now, maps.size)];
+    for (const [node, word] of open) {
+      const count = word?.databases ?? -1;
+      if (count >= least && count <= most) this.#sameMaps.add(node);
+    }
+  }
+
+  #madeSince(maps: ReadonlyMap<string, ShardMap>, sinceMs: number | undefined): ReadonlySet<string> {
+    if (sinceMs === undefined) return new Set();
+    const made = [...maps.values()].filter((map) => (this.#seenMs.get(madeKey(map)) ?? 0) >= sinceMs);
+    return new Set(made.map(idOf));
   }
 
   #absence(allNodes: readonly string[], clusterNodes: readonly string[]): Map<string, number> {
@@ -313,7 +357,10 @@ export class Observer {
     this.#provingSinceMs ??= nowMs;
     const live = server.allNodes.filter((node) => node !== self);
     const mine = [...server.maps.values()].filter((map) => nodesOf(map).includes(self));
-    const unproved = mine.filter((map) => this.#proved.get(idOf(map)) !== proofKey(map, live));
+    const young = this.#madeSince(server.maps, this.#provingSinceMs);
+    const isProved = (map: ShardMap): boolean => this.#proved.get(idOf(map)) === proofKey(map, live);
+    const required = mine.filter((map) => !young.has(idOf(map)));
+    const unproved = required.filter((map) => !isProved(map));
     const lacking: CopyLack[] = [];
     let open = 0;
     const inTime = (): boolean => performance.now() - nowMs < PROOF_BUDGET_MS;
@@ -328,17 +375,19 @@ export class Observer {
       },
       inTime,
     );
-    const proved = mine.filter((map) => this.#proved.get(idOf(map)) === proofKey(map, live)).length;
+    const proved = required.filter(isProved).length;
+    const isBusy = (database: string): boolean => this.#hot.has(database) || young.has(database);
+    const names = mine.map(idOf);
     return {
-      total: mine.length,
+      total: required.length,
       proved,
-      busyFirst: mine.map(idOf).sort((a, b) => Number(this.#hot.has(b)) - Number(this.#hot.has(a))),
-      busy: mine.filter((map) => this.#hot.has(idOf(map))).length,
+      busyFirst: names.sort((a, b) => Number(isBusy(b)) - Number(isBusy(a))),
+      busy: names.filter(isBusy).length,
       lacking: lacking.sort((a, b) => (a.database < b.database ? -1 : 1)).slice(0, 32),
       alone: mine.some((map) =>
         rangesOn(map, self).some((range) => !mayBeServedElsewhere(map, range, self, server)),
       ),
-      waitingMs: open === 0 && proved === mine.length ? 0 : nowMs - this.#provingSinceMs,
+      waitingMs: open === 0 && proved === required.length ? 0 : nowMs - this.#provingSinceMs,
     };
   }
 
@@ -351,17 +400,16 @@ export class Observer {
     const database = idOf(map);
     try {
       const standing = await this.#prover.compareDatabase(map, self, live, signal);
-      const incomplete = standing === 'behind';
+      // The properties are read once the copy is complete: only then do they decide anything.
+      if (standing === 'behind') return { database, incomplete: true, carry: false, disagree: false };
       if (standing === 'complete') this.#hot.add(database);
-      const agreed = await agreedProperties(this.#client, live, map, signal);
-      let carry = false;
-      if (agreed !== 'none' && agreed !== 'differ') {
-        for (const range of rangesOn(map, self)) {
-          carry ||= !sameProperties(agreed, await propertiesOf(this.#client, self, map, range, signal));
-        }
-      }
+      const [agreed, own] = await Promise.all([
+        agreedProperties(this.#client, live, map, signal),
+        Promise.all(rangesOn(map, self).map((range) => propertiesOf(this.#client, self, map, range, signal))),
+      ]);
       const disagree = agreed === 'differ';
-      return incomplete || carry || disagree ? { database, incomplete, carry, disagree } : undefined;
+      const carry = agreed !== 'none' && !disagree && own.some((each) => !sameProperties(agreed, each));
+      return carry || disagree ? { database, incomplete: false, carry, disagree } : undefined;
     } catch (error) {
       // A copy that is just being made or a database that is just being deleted: not proved, look again.
       if (error instanceof CouchDbAnswer)
@@ -369,6 +417,11 @@ export class Observer {
       throw error;
     }
   }
+}
+
+/** A database that was deleted and made again under its name is another one. */
+function madeKey(map: ShardMap): string {
+  return `${idOf(map)} ${map.shard_suffix.join(',')}`;
 }
 
 function proofKey(map: ShardMap, live: readonly string[]): string {

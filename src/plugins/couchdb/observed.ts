@@ -46,6 +46,10 @@ export interface CopyLack {
 
 /** The proof of rule "start and return", as far as it has come. */
 export interface Proof {
+  /**
+   * Databases that have to be proved: all with copies here, but for those that were made since the proof began. These are
+   * pushed as the node opens, else a node would never open where databases are made all the time.
+   */
   readonly total: number;
   readonly proved: number;
   /** All databases with copies here, those first that were being written to. */
@@ -76,6 +80,10 @@ export interface Server {
   readonly members: ReadonlyMap<string, MemberWord | undefined>;
   /** All shard maps as this node's `_dbs` holds them, with `_conflicts`. */
   readonly maps: ReadonlyMap<string, ShardMap>;
+  /** Databases first seen since a joiner was last marked as filling: they do not hold up its opening. */
+  readonly late: ReadonlySet<string>;
+  /** Members whose number of shard maps was once the same as here since they connected. */
+  readonly sameMaps: ReadonlySet<string>;
   /** For how long each node of `clusterNodes` has been absent from `allNodes`, ms. */
   readonly absentMs: ReadonlyMap<string, number>;
   /** Joiners that did not come when they were let in, left alone for a while. */

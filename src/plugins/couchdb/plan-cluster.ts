@@ -221,6 +221,8 @@ function fillNodes(scene: Scene) {
   const inHand = scene.stayers.find((node) => isFilling(documentOf(scene.server, node) as NodeDocument));
   if (inHand !== undefined) return fill(scene, inHand, lacks.get(inHand) ?? []);
   for (const target of [...lacks.keys()].sort(byName)) {
+    // What was made meanwhile does not call it back: it opens with what it has, and gets the rest afterwards.
+    if (provesItself(scene, target)) continue;
     const closed = closedNodes(scene, scene.bound).filter((node) => node !== target);
     if (closed.length > 0)
       return work([], `${closed.join(', ')} to leave maintenance, before ${target} gets copies`);
@@ -233,6 +235,14 @@ function fillNodes(scene: Scene) {
     });
   }
   return undefined;
+}
+
+/** All copies that were wanted are in the maps, and the node proves them before it opens. */
+function provesItself({ server }: Scene, node: string): boolean {
+  const document = documentOf(server, node);
+  return (
+    document !== undefined && markOf(document) === 'filled' && server.members.get(node)?.maintenance === true
+  );
 }
 
 /** The mark first: without it the target's own daemon would end the maintenance again. */
@@ -248,10 +258,21 @@ function fill(scene: Scene, target: string, additions: readonly CouchDbChange[])
   const { server, desired } = scene;
   if (server.members.get(target)?.maintenance !== true)
     return work([maintenance(target, 'copies are being added')]);
-  if (additions.length > 0) return work(additions);
   const decom = isDecom(documentOf(server, target) as NodeDocument);
+  // While new databases keep off it, each one that is made is one more to be added, and there may be no end to that.
+  const wanted = decom ? additions.filter((change) => !server.late.has(databaseOf(change))) : additions;
+  if (wanted.length > 0) return work(wanted, filling(scene, target, wanted.length));
+  if (decom && additions.length > 0)
+    return work([
+      edit(scene, target, false, 'filling', 'databases are being made: the next ones get copies here'),
+    ]);
   const why = `all its copies are in the maps, ${desired.settings.n} of each range are wanted`;
   return work([edit(scene, target, decom, decom ? 'filled' : undefined, why)]);
+}
+
+function filling({ server }: Scene, target: string, missing: number): string {
+  const all = server.maps.size;
+  return `copies to be added on ${target}: ${Math.max(0, all - missing)} of ${all} databases have theirs`;
 }
 
 function closedNodes(scene: Scene, nodes: readonly string[]): string[] {

@@ -295,6 +295,8 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
   const own = planOwn(desired, observed, server);
   const reason = disagreement(desired, server);
   const leads = coordinatorOf(desired, server) === server.nodeName;
+  // To open comes first: with two db nodes only one serves until then.
+  const opens = own.changes.some(({ kind }) => kind === 'open');
   const cluster =
     reason === undefined && leads
       ? planCluster(desired, server)
@@ -305,7 +307,7 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
   const phase = desired.duty === 'leave' ? 'leaving' : serving ? 'serving' : 'proving';
   return {
     phase,
-    changes: [...own.changes, ...cluster.changes].slice(0, CHANGES_AT_ONCE),
+    changes: [...own.changes, ...(opens ? [] : cluster.changes)].slice(0, CHANGES_AT_ONCE),
     waiting,
     alarms: [...own.alarms, ...cluster.alarms],
     disagreement: reason,
@@ -376,10 +378,13 @@ function absentServers(desired: CouchDbDesired, server: Server): string | undefi
   return undefined;
 }
 
-/** A node that has just been connected knows nothing yet of databases made meanwhile: nothing to prove is no proof. */
+/**
+ * A node that has just been connected knows nothing yet of databases made meanwhile: nothing to prove is no proof. Once both
+ * had the same number, another one is a database that is being made or deleted just now.
+ */
 function lateMaps(server: Server): string | undefined {
   for (const [node, word] of server.members) {
-    if (word !== undefined && word.databases !== server.maps.size)
+    if (word !== undefined && word.databases !== server.maps.size && !server.sameMaps.has(node))
       return `the shard maps of ${node} to arrive`;
   }
   return undefined;

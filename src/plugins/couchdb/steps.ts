@@ -13,7 +13,6 @@ import {
   CopyProver,
   pathOf,
   type Properties,
-  sameProperties,
   setProperties,
   type Standing,
 } from './copies.ts';
@@ -52,7 +51,9 @@ const REMOVAL_PROOF_MS = 3000;
 /** How long busy databases are pushed before a node opens: about two rounds of CouchDB's own sync. */
 const CATCH_UP_MS = 10_000;
 /** Databases worked on at once. */
-const WIDTH = 4;
+const WIDTH = 8;
+/** Ranges of one database worked on at once. */
+const RANGES_AT_ONCE = 4;
 /** A joiner that did not connect is let in again after this time. */
 const SHUN_MS = 5 * 60_000;
 
@@ -203,10 +204,12 @@ export class Steps {
     if (document === undefined || isFilling(document)) throw new Outrun();
     await this.#maintenance(node, false, signal);
     if (change.sources.length === 0) return;
-    await bounded(databases, WIDTH, async (database) => {
+    const push = (database: string): Promise<void> =>
       // A database that was deleted meanwhile needs no push.
-      await this.#sync(database, signal).catch(ignoreAnswer);
-    });
+      this.#sync(database, signal).catch(ignoreAnswer);
+    await bounded(databases.slice(0, change.busy), WIDTH, push);
+    // Thousands of idle ones do not delay the report that the node serves. CouchDB pushes what is left out by itself.
+    void bounded(databases.slice(change.busy), WIDTH, push).catch(() => undefined);
   }
 
   /** The proof stands already; this only narrows what is missing at the opening, so its time is bounded. */
@@ -266,7 +269,7 @@ export class Steps {
     await this.#client.get(database, signal);
   }
 
-  /** Rule 4: properties read, map, written back, all copies read, once more if the source changed meanwhile, sync. */
+  /** Rule 4: properties read, map, written to the new copies, sync. The proof before the opening reads all copies again. */
   async #addCopies(change: ChangeOf<'add-copies'>, signal: AbortSignal): Promise<void> {
     const path = `_node/${change.arbiter}/_dbs/${encodeURIComponent(change.database)}`;
     const before = await this.#client.find<ShardMap>(path, signal);
@@ -276,9 +279,8 @@ export class Steps {
     const { rev } = await this.#client.put<{ rev: string }>(path, after, signal);
     this.#options.observer.doubt(change.database);
     await this.#spread(change.database, rev, change.members, signal);
+    // A source that changes its properties from here on is seen by the proof, without which the node does not open.
     await this.#bring(after, change.node, wanted, signal);
-    const since = await this.#agreed(before, change.sources, signal);
-    if (!sameProperties(wanted, since)) await this.#bring(after, change.node, since, signal);
     await this.#sync(change.database, signal);
   }
 
@@ -293,12 +295,12 @@ export class Steps {
 
   /** A new file is made when its node learns of the map; until then its properties cannot be set. */
   async #bring(map: ShardMap, node: string, wanted: Properties, signal: AbortSignal): Promise<void> {
-    for (const range of rangesOn(map, node)) {
+    await bounded(rangesOn(map, node), RANGES_AT_ONCE, async (range) => {
       await this.#until(signal, `the copy of ${idOf(map)} on ${node}`, async () => {
         return (await this.#client.find(pathOf(node, map, range), signal)) !== undefined;
       });
       await setProperties(this.#client, node, map, range, wanted, signal);
-    }
+    });
   }
 
   /** Idle databases are not copied by a map's edit alone. */
@@ -368,11 +370,8 @@ export class Steps {
     signal: AbortSignal,
   ): Promise<void> {
     await this.#until(signal, `all members to see the new map of ${database}`, async () => {
-      for (const node of members) {
-        const map = await this.#map(node, database, signal);
-        if (map === undefined || generationOf(revOf(map)) < generationOf(rev)) return false;
-      }
-      return true;
+      const maps = await Promise.all(members.map((node) => this.#map(node, database, signal)));
+      return maps.every((map) => map !== undefined && generationOf(revOf(map)) >= generationOf(rev));
     });
   }
 

@@ -173,6 +173,8 @@ function server(facts: SceneFacts, wanted: CouchDbDesired): Server {
     absentMs: new Map(
       numbers.filter((number) => !connected.includes(number)).map((number) => [node(number), 60_000]),
     ),
+    late: new Set(),
+    sameMaps: new Set(),
     shunned: new Set(),
     unrepairable: new Set(),
     appUser: 'right',
