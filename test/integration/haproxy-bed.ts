@@ -61,9 +61,9 @@ export class Pki {
     return new Pki(forge.pki.certificateToPem(root), key);
   }
 
-  async leaf(host: string, role: string, serialHex?: string): Promise<Leaf> {
+  async leaf(host: string, role: string, serialHex?: string, bits = 2048): Promise<Leaf> {
     this.#next += 1;
-    const { key, publicKey } = await rsaPair();
+    const { key, publicKey } = await rsaPair(bits);
     // The high bit is set: such a serial has a zero byte in front in DER.
     const serial = serialHex ?? `f00d${this.#next.toString(16).padStart(4, '0')}`;
     const subject = [
@@ -96,9 +96,9 @@ export class Pki {
   }
 }
 
-async function rsaPair() {
+async function rsaPair(modulusLength = 2048) {
   const pair = await promisify(generateKeyPair)('rsa', {
-    modulusLength: 2048,
+    modulusLength,
     publicKeyEncoding: { type: 'spki', format: 'pem' },
     privateKeyEncoding: { type: 'pkcs1', format: 'pem' },
   });

@@ -622,7 +622,7 @@ t.test('a configuration that HAProxy refuses changes nothing', async (t) => {
     ...desired,
     certificates: {
       ...desired.certificates,
-      edge: '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n',
+      node: '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n',
     },
   };
   const error = await failure(converge(instance.plugin, broken));
@@ -630,7 +630,7 @@ t.test('a configuration that HAProxy refuses changes nothing', async (t) => {
     code: 'haproxy-config-refused',
     outcome: 'retry',
     stateChanged: false,
-    message: /edge-/,
+    message: /node-/,
   });
   const hostile = {
     ...desired,
@@ -643,6 +643,93 @@ t.test('a configuration that HAProxy refuses changes nothing', async (t) => {
   t.equal(await readFile(instance.config, 'utf8'), text);
   t.equal((await get(`http://${bed.address(28)}/.well-known/bornemisza/health`)).status, 200);
   t.same(await converge(instance.plugin, desired), [], 'the last good one is still what runs');
+});
+
+t.test('a bad certificate for the site stops no revocation and no other change', async (t) => {
+  const [first, second, weak] = [
+    await bed.pki.leaf('www', 'site'),
+    await bed.pki.leaf('www2', 'site'),
+    await bed.pki.leaf('weak', 'site', undefined, 1024),
+  ];
+  const address = bed.address(31);
+  const base = appDesired({ address, node: app1, ca, databasePort: await freePort() });
+  const showing = (edge: string, more: Partial<AppHaproxy> = {}): AppHaproxy => ({
+    ...base,
+    ...more,
+    certificates: { ...base.certificates, edge },
+  });
+  const instance = await launch('site', showing(first.pem));
+  const shown = async (): Promise<string> => {
+    const socket = connectTls({ host: address, port: 443, rejectUnauthorized: false });
+    await new Promise((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject));
+    const { serialNumber = '' } = socket.getPeerX509Certificate() ?? {};
+    socket.destroy();
+    return serialNumber.toLowerCase();
+  };
+  const door = (as: typeof app2) =>
+    get(`https://${address}:8443/x`, {
+      ca,
+      checkServerIdentity: () => undefined,
+      cert: as.certificate,
+      key: as.key,
+    });
+  t.equal(await shown(), first.serialHex);
+  t.equal((await door(app2)).status, 404);
+
+  const text = `Certificate:\n    Data:\n        Version: 3 (0x2)\n${second.certificate}# key\n${second.key}`;
+  await converge(instance.plugin, showing(text));
+  await until('text around the blocks does no harm', async () => (await shown()) === second.serialHex);
+
+  const bad: [string, string][] = [
+    ['garbage', '\u0000'],
+    ['no key', first.certificate],
+    ['another key', first.certificate + second.key],
+    ['cut', first.pem.slice(0, 900)],
+    ['zeros', `-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n${first.key}`],
+  ];
+  for (const [what, file] of bad) {
+    const revoked = [{ serialHex: app2.serialHex, address: undefined }];
+    const servers = [peer('db1', one.address, 6984, 'maint', 'maintenance')];
+    const databases = { ...base.databases, servers };
+    const changes = await converge(instance.plugin, showing(file, { revoked, databases }));
+    t.match(summaries(changes).join(), /refused from now on.*db_nodes\/db1: added as maint/, what);
+    await t.rejects(door(app2), `${what}: the removed one gets no answer`);
+    t.equal(await shown(), second.serialHex, `${what}: the former one is shown`);
+    await converge(instance.plugin, showing(text));
+    t.equal((await door(app2)).status, 404);
+  }
+
+  // Only HAProxy's own libraries say so: the key is too short for them.
+  const revoked = [{ serialHex: app2.serialHex, address: undefined }];
+  const refused = showing(weak.pem, { revoked });
+  t.match(await failure(converge(instance.plugin, refused)), {
+    code: 'site-certificate-refused',
+    message: /unable to load SSL certificate|key too small/,
+  });
+  await converge(instance.plugin, refused);
+  await t.rejects(door(app2), 'the next look goes on without it');
+  t.equal(await shown(), second.serialHex);
+  const seen = instance.plugin.status(refused, await instance.plugin.observe(AbortSignal.timeout(5000)));
+  t.match(seen, { seen: /^HAProxy answers; \d+ of \d+/, alarms: [{ code: 'site-certificate-refused' }] });
+});
+
+t.test('the edge is bound for IPv4 and IPv6, and for IPv4 alone where the host has no other', async (t) => {
+  const [httpsPort, httpPort] = [await freePort(), await freePort()];
+  const base = appDesired({ address: bed.address(32), node: app1, ca, databasePort: await freePort() });
+  const desired = { ...base, edge: { ...base.edge, addresses: ['*'], httpsPort, httpPort } };
+  const instance = await launch('both', desired);
+  const health = '/.well-known/bornemisza/health';
+  const { ipv6 } = await instance.plugin.observe(AbortSignal.timeout(5000));
+  for (const host of ['127.0.0.1', ...(ipv6 ? ['[::1]'] : [])]) {
+    t.equal((await get(`http://${host}:${httpPort}${health}`)).status, 200, host);
+    const options = { ca, checkServerIdentity: () => undefined };
+    t.equal((await get(`https://${host}:${httpsPort}${health}`, options)).status, 200, `${host} with TLS`);
+  }
+  t.match(await readFile(instance.config, 'utf8'), ipv6 ? / :::\d+ v6only/ : /bind \*:\d+\n/);
+  // A kernel without IPv6.
+  const observed = { ...(await instance.plugin.observe(AbortSignal.timeout(5000))), ipv6: false };
+  const file = instance.plugin.plan(desired, observed).find(({ kind }) => kind === 'file');
+  t.equal(file?.kind === 'file' && file.content.includes(':::'), false);
 });
 
 t.test('a reload that fails although the check passed is rolled back', async (t) => {

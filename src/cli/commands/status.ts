@@ -146,7 +146,16 @@ function pluginsTable(status: StatusAnswer, paint: Paint, columns: number): stri
     plugin.name,
     paintWord(paint, plugin.state),
     plugin.lastConvergedAgoMs === undefined ? 'never' : `${formatDuration(plugin.lastConvergedAgoMs)} ago`,
-    plugin.next === '' ? plugin.detail : `${plugin.detail} -- ${plugin.next}`,
+    plugin.next === '' ? plugin.detail || sightOf(plugin) : `${plugin.detail} -- ${plugin.next}`,
   ]);
-  return `\n${renderTable(['KEEPS', 'STATE', 'LAST OK', 'DETAIL'], rows, { columns, paint })}`;
+  const alarms = status.plugins.flatMap(({ alarms }) =>
+    alarms.map(({ code, message, next }) => `\n! ${message} (${code})\n  ${next}`),
+  );
+  return `\n${renderTable(['KEEPS', 'STATE', 'LAST OK', 'DETAIL'], rows, { columns, paint })}${alarms.join('')}`;
+}
+
+/** What was seen, and when, if it was not just now. */
+function sightOf({ seen, seenAgoMs = 0 }: StatusAnswer['plugins'][number]): string {
+  if (seen === undefined) return '';
+  return `${seen} (${formatDuration(seenAgoMs)} ago)`;
 }

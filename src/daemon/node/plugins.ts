@@ -1,12 +1,13 @@
-import { X509Certificate } from 'node:crypto';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BirdPlugin } from '../../plugins/bird/index.ts';
+import { readIfPresent } from '../../host/files.ts';
 import { PluginError } from '../../plugins/contract.ts';
 import { type CouchDbDesired, DesiredError, type DesiredFacts } from '../../plugins/couchdb/desired.ts';
 import { CouchDbPlugin, type CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Certificates, HaproxyDesired } from '../../plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../plugins/haproxy/index.ts';
+import { isFinding, readSite } from '../../plugins/haproxy/site-certificate.ts';
 import { Layer2Plugin } from '../../plugins/layer2/index.ts';
 import { appDesired, type AppInput, drawnBy } from '../../roles/app.ts';
 import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../../roles/db.ts';
@@ -14,7 +15,6 @@ import type { EffectiveView } from '../../roles/effective.ts';
 import { PROGRAMS } from '../../roles/index.ts';
 import type { Announcement, AppSituation } from '../../roles/situation.ts';
 import { announces, type Config, floatingDevice, type Paths } from '../config/config.ts';
-import { OperatorError } from '../errors.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
 
@@ -48,17 +48,20 @@ export class NodePlugins {
    * Reads the certificates that HAProxy shows. Called at the start, after a renewal, and with each reload.
    *
    * @returns whether they differ from before
-   * @throws OperatorError `edge-certificate`; the former ones stay in use
    */
   async readCertificates(): Promise<boolean> {
     const { identity } = this.#dependencies;
     const key = await identity.tlsKeyPem();
     const file = this.#config.role === 'app' ? this.#config.edge.certificate : undefined;
-    const edge = file === undefined ? undefined : await readEdgeCertificate(file);
-    const read: Certificates = { node: `${identity.chainPem.trim()}\n${key}`, ca: identity.rootsPem, edge };
+    const site = file === undefined ? { edge: undefined } : await readEdgeCertificate(file);
+    const read: Certificates = {
+      node: `${identity.chainPem.trim()}\n${key}`,
+      ca: identity.rootsPem,
+      ...site,
+    };
     const differs = JSON.stringify(read) !== JSON.stringify(this.#certificates);
     this.#certificates = read;
-    this.#siteCertificateEndMs = edge === undefined ? undefined : endOf(edge);
+    this.#siteCertificateEndMs = site.edge === undefined ? undefined : endOf(site.edge);
     return differs;
   }
 
@@ -267,30 +270,28 @@ function splitKey(pem: string): [string, string] {
   return [pem.slice(0, at), pem.slice(at)];
 }
 
-/** HAProxy judges the file; a certificate that only it can read is not watched. */
+/** The plugin judges the file; a certificate that is refused is not watched. */
 function endOf(pem: string): number | undefined {
+  const site = readSite(pem);
+  return isFinding(site) ? undefined : site.untilMs;
+}
+
+/** A file that cannot be read is one optional input: it stops nothing else, and `status` says so. */
+async function readEdgeCertificate(file: string): Promise<Pick<Certificates, 'edge' | 'edgeProblem'>> {
   try {
-    return new X509Certificate(pem).validToDate.getTime();
-  } catch {
-    return undefined;
+    const edge = await readIfPresent(file);
+    if (edge !== undefined) return { edge };
+    return { edge: undefined, edgeProblem: unreadable(file, 'there is no such file') };
+  } catch (error) {
+    const why = error instanceof PluginError ? error.message : String(error);
+    return { edge: undefined, edgeProblem: unreadable(file, why) };
   }
 }
 
-async function readEdgeCertificate(file: string): Promise<string> {
-  const pem = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new OperatorError(
-      'edge-certificate',
-      `cannot read edge.certificate ${file}: ${error.code ?? error.message}`,
-      `make it readable for the daemon: chgrp bornemisza ${file} && chmod 640 ${file}`,
-      { cause: error },
-    );
-  });
-  if (!pem.includes('-----BEGIN CERTIFICATE-----') || !/-----BEGIN (RSA |EC )?PRIVATE KEY-----/.test(pem)) {
-    throw new OperatorError(
-      'edge-certificate',
-      `edge.certificate ${file} does not hold a certificate and its private key in PEM`,
-      'put the certificate, its chain and the key into this one file, in this order',
-    );
-  }
-  return pem;
+function unreadable(file: string, why: string): NonNullable<Certificates['edgeProblem']> {
+  return {
+    code: 'edge-certificate',
+    message: `cannot read the site’s certificate file ${file}: ${why}`,
+    next: `make it readable for the daemon: chgrp bornemisza ${file} && chmod 640 ${file}, then \`systemctl reload bornemisza@app\``,
+  };
 }

@@ -47,8 +47,12 @@ export interface Certificates {
   readonly node: string;
   /** PEM of the cluster's root certificates. */
   readonly ca: string;
-  /** PEM (certificate, chain, key) shown to browsers; undefined: the node's own. */
+  /** The founder's file for the site, as it is (certificate, chain, key); undefined: the node's own is shown. */
   readonly edge: string | undefined;
+  /** Why that file could not be read: the former certificate stays in use. */
+  readonly edgeProblem?:
+    | { readonly code: string; readonly message: string; readonly next: string }
+    | undefined;
 }
 
 export interface Revoked {
@@ -73,7 +77,7 @@ interface Instance {
 export interface AppHaproxy extends Instance {
   readonly instance: 'app';
   readonly edge: {
-    /** `*` or IPv4 addresses; an address may come and go (floating), so it is bound transparently. */
+    /** `*` (IPv4, and IPv6 where the host has it) or IPv4 addresses; an address may come and go (floating), so it is bound transparently. */
     readonly addresses: readonly string[];
     readonly httpsPort: number;
     readonly httpPort: number;

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runCommand } from '../../host/command.ts';
-import { type Plugin, PluginError } from '../contract.ts';
+import { type Plugin, PluginError, type PluginReport } from '../contract.ts';
 import { fileError, readIfOurs, replaceFile, type Staged, stageFile } from '../../host/files.ts';
 import type { HaproxyDesired } from './desired.ts';
 import { refusedLines } from './optional.ts';
@@ -33,6 +34,7 @@ import {
   type ServerState,
   sessionsFrom,
 } from './runtime.ts';
+import { chooseSite } from './site-certificate.ts';
 
 export interface HaproxyOptions {
   readonly instance: 'app' | 'db';
@@ -64,6 +66,8 @@ const UNWATCHED_INTERVAL_MS = 250;
 /** A valid, empty `server-state-file`. Without a file HAProxy warns at each start. */
 const NO_STATE = '1\n';
 const FILE_MODE = 0o640;
+/** Certificates for the site that were refused; a founder tries a few. */
+const MAX_REFUSED = 16;
 /** Enough for certificates of many renewals; more are somebody else's files. */
 const MAX_FILES = 1000;
 
@@ -80,6 +84,8 @@ export class HaproxyPlugin
   #probed: { readonly pid: number; readonly refused: ReadonlySet<string> } | undefined;
   #staged: Staged | undefined;
   #endWatch: (() => void) | undefined;
+  /** Certificates for the site that HAProxy refuses, and why. */
+  readonly #refused = new Map<string, string>();
   /** Servers that could not be deleted yet, as they had connections. */
   readonly #lingering = new Set<string>();
   /** On a db node. */
@@ -101,12 +107,27 @@ export class HaproxyPlugin
       if (text !== undefined) files.set(name, sha256(text));
     }
     const running = await this.#running(signal);
-    return { files, running, refused: await this.#refusedBy(running, signal) };
+    return {
+      files,
+      running,
+      refused: await this.#refusedBy(running, signal),
+      site: { former: await this.#formerSite(), refused: new Map(this.#refused), nowMs: Date.now() },
+      // The kernel has this file only where IPv6 is not switched off altogether.
+      ipv6: existsSync('/proc/net/if_inet6'),
+    };
   }
 
   plan(desired: HaproxyDesired, observed: HaproxyObserved): readonly HaproxyChange[] {
-    const rendered = render(decided(desired, observed), this.#layout, observed.refused);
-    return planHaproxy(rendered, observed, sha256);
+    const { certificates } = desired;
+    const edge = chooseSite(certificates.edge, certificates.edgeProblem, observed.site).pem;
+    const wanted = decided({ ...desired, certificates: { ...certificates, edge } }, observed);
+    const layout = { ...this.#layout, ipv6: observed.ipv6 };
+    return planHaproxy(render(wanted, layout, observed.refused), observed, sha256);
+  }
+
+  status({ certificates }: HaproxyDesired, { running, site }: HaproxyObserved): PluginReport {
+    const { alarm } = chooseSite(certificates.edge, certificates.edgeProblem, site);
+    return { seen: sightOf(running), alarms: alarm === undefined ? [] : [alarm] };
   }
 
   /** Writes what the new configuration names (files that nobody uses yet), then asks HAProxy about it. */
@@ -128,7 +149,41 @@ export class HaproxyPlugin
       await this.#check(this.#staged.stagedPath, signal);
     } catch (error) {
       await this.#discardStaged();
-      throw error;
+      throw (await this.#siteRefusal(config.content, signal)) ?? error;
+    }
+  }
+
+  /** The certificate for the site that the present configuration names. */
+  async #formerSite(): Promise<string | undefined> {
+    const name = siteFileIn((await readIfOurs(this.#path(CONFIG_FILE))) ?? '');
+    return name === undefined ? undefined : readIfOurs(this.#path(name));
+  }
+
+  /** Proves the one optional input alone: when it is the cause, the next look goes on without it. */
+  async #siteRefusal(config: string, signal: AbortSignal): Promise<PluginError | undefined> {
+    const name = siteFileIn(config);
+    const pem = name === undefined ? undefined : await readIfOurs(this.#path(name));
+    if (name === undefined || pem === undefined) return undefined;
+    const alone = await stageFile(this.#path('site'), siteProof(this.#path(name)), {
+      mode: FILE_MODE,
+      suffix: '.cfg',
+    });
+    try {
+      await this.#check(alone.stagedPath, signal);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof PluginError) || error.code !== 'haproxy-config-refused') return undefined;
+      if (this.#refused.size >= MAX_REFUSED) this.#refused.clear();
+      this.#refused.set(pem, error.message.replace(/^[^:]*: /, ''));
+      return new PluginError({
+        code: 'site-certificate-refused',
+        message: `HAProxy refuses the site’s certificate: ${this.#refused.get(pem) ?? ''}`,
+        next: 'put another certificate, chain and key into the file of edge.certificate, then `systemctl reload bornemisza@app`; everything else is tried again without it',
+        outcome: 'retry',
+        stateChanged: false,
+      });
+    } finally {
+      await alone.discard();
     }
   }
 
@@ -544,6 +599,25 @@ function decided(desired: HaproxyDesired, { running }: HaproxyObserved): Haproxy
   const present = running?.servers.find((server) => server.backend === backend && server.name === name);
   const given = present !== undefined && !present.maint;
   return { ...desired, databases: { given, why: 'as it was' } };
+}
+
+/** The file of the site's certificate that a configuration of ours names. */
+function siteFileIn(config: string): string | undefined {
+  return /\/(edge-[0-9a-f]{16}\.pem)\b/.exec(config)?.[1];
+}
+
+/** The least that has HAProxy load a certificate. */
+function siteProof(file: string): string {
+  return `defaults\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\nfrontend site\n  bind 127.0.0.1:1 ssl crt ${file} ssl-min-ver TLSv1.2\n`;
+}
+
+/** Facts of the running process, one line. */
+function sightOf(running: Running | undefined): string {
+  if (running === undefined) return 'HAProxy does not answer';
+  if (running.structure === '') return 'HAProxy runs a configuration that is not ours';
+  const counted = running.servers.filter((server) => !isTwin(server) && !server.maint);
+  const up = counted.filter((server) => server.up).length;
+  return `HAProxy answers; ${up} of ${counted.length} servers in use are up`;
 }
 
 interface Sight {

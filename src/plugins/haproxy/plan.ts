@@ -1,6 +1,7 @@
 import type { PlannedChange } from '../contract.ts';
 import { type Rendered, twinOf, type WantedServer } from './render.ts';
 import type { ServerState } from './runtime.ts';
+import type { SiteSituation } from './site-certificate.ts';
 
 /** What a running HAProxy says about itself. */
 export interface Running {
@@ -25,6 +26,10 @@ export interface HaproxyObserved {
   readonly running: Running | undefined;
   /** Optional lines that the installed HAProxy refuses. */
   readonly refused: ReadonlySet<string>;
+  /** What a certificate for the site is judged by. */
+  readonly site: SiteSituation;
+  /** Whether this host has IPv6. */
+  readonly ipv6: boolean;
 }
 
 /** In the order in which they are made. */

@@ -17,6 +17,8 @@ import { dnsName, filePath, fingerprint, ipv4, pem, port, serial, token, urlPath
 export interface Layout {
   readonly directory: string;
   readonly statsSocket: string;
+  /** Whether this host has IPv6: where the kernel has none, HAProxy does not start with an address of it. */
+  readonly ipv6?: boolean;
 }
 
 /** A server line, taken apart: what can be changed at run time stands apart from what can't (`options`). */
@@ -246,7 +248,7 @@ function appSections(desired: AppHaproxy, context: Context): Section[] {
     (a, b) => b.prefix.length - a.prefix.length || (a.name < b.name ? -1 : 1),
   );
   return [
-    plainFrontend(desired),
+    plainFrontend(desired, context.layout),
     edgeFrontend(desired, services, context),
     appDoor(desired, services, context),
     databaseFrontend(desired),
@@ -256,16 +258,20 @@ function appSections(desired: AppHaproxy, context: Context): Section[] {
   ];
 }
 
-function binds(addresses: readonly string[], on: number, options: string): string[] {
-  return addresses.map((address) => {
+function binds(addresses: readonly string[], on: number, options: string, { ipv6 }: Layout): string[] {
+  return addresses.flatMap((address) => {
     const end = options === '' ? '' : ` ${options}`;
-    if (address === '*') return `bind *:${port('port', on)}${end}`;
+    if (address === '*')
+      return [
+        `bind *:${port('port', on)}${end}`,
+        ...(ipv6 === true ? [`bind :::${port('port', on)} v6only${end}`] : []),
+      ];
     // A floating address need not be there yet.
-    return `bind ${ipv4('edge address', address)}:${port('port', on)} transparent${end}`;
+    return [`bind ${ipv4('edge address', address)}:${port('port', on)} transparent${end}`];
   });
 }
 
-function plainFrontend({ edge }: AppHaproxy): Section {
+function plainFrontend({ edge }: AppHaproxy, layout: Layout): Section {
   const target =
     edge.httpsPort === 443
       ? 'scheme https'
@@ -273,7 +279,7 @@ function plainFrontend({ edge }: AppHaproxy): Section {
   return {
     head: 'frontend plain',
     lines: [
-      ...binds(edge.addresses, edge.httpPort, ''),
+      ...binds(edge.addresses, edge.httpPort, '', layout),
       `http-request set-log-level silent if { path ${EDGE_HEALTH_PATH} }`,
       `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
       // 308 keeps the method; a form that is posted here stays a post.
@@ -296,7 +302,7 @@ function edgeFrontend({ edge }: AppHaproxy, services: readonly EdgeService[], co
   return {
     head: 'frontend edge',
     lines: [
-      ...binds(edge.addresses, edge.httpsPort, `ssl crt ${context.edge} alpn h2,http/1.1`),
+      ...binds(edge.addresses, edge.httpsPort, `ssl crt ${context.edge} alpn h2,http/1.1`, context.layout),
       `http-request set-log-level silent if { path ${EDGE_HEALTH_PATH} }`,
       `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
       'http-request return status 404 if { path_beg /.well-known/bornemisza/ }',

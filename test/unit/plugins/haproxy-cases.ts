@@ -55,6 +55,9 @@ export const db = (changes: Partial<DbHaproxy> = {}): DbHaproxy => ({
   ...changes,
 });
 
+/** A host where no certificate for the site was in use. */
+export const noSite = { former: undefined, refused: new Map<string, string>(), nowMs: 0 };
+
 /** A HAProxy that is exactly as rendered. */
 export function runningAs(rendered: Rendered, changes: Partial<Running> = {}): Running {
   const servers = rendered.servers.map(

@@ -6,14 +6,20 @@ import { OPTIONAL_LINES } from '../../../src/plugins/haproxy/optional.ts';
 import { type HaproxyObserved, planHaproxy, type Running } from '../../../src/plugins/haproxy/plan.ts';
 import { type Rendered, render } from '../../../src/plugins/haproxy/render.ts';
 import type { ServerState } from '../../../src/plugins/haproxy/runtime.ts';
-import { app, db, layout, peer, runningAs } from './haproxy-cases.ts';
+import { app, db, layout, noSite, peer, runningAs } from './haproxy-cases.ts';
 
 const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
 
 const rendered = (...servers: PeerServer[]): Rendered =>
   render(app({ databases: { ...app().databases, servers } }), layout);
 
-const nothing: HaproxyObserved = { files: new Map(), running: undefined, refused: new Set() };
+const nothing: HaproxyObserved = {
+  files: new Map(),
+  running: undefined,
+  refused: new Set(),
+  site: noSite,
+  ipv6: false,
+};
 
 function observed(files: Rendered, running: Running | undefined): HaproxyObserved {
   return {

@@ -14,7 +14,7 @@ import {
   member,
   observed as couchObserved,
 } from '../plugins-couchdb/scene.ts';
-import { app, db, layout, peer, runningAs } from './haproxy-cases.ts';
+import { app, db, layout, noSite, peer, runningAs } from './haproxy-cases.ts';
 
 /** `plan` and `status` of every plugin are pure: same input, same answer, nothing written to, nobody asked. */
 
@@ -63,6 +63,7 @@ interface Case {
 }
 
 function cases(): Case[] {
+  const nothing = { files: new Map(), refused: new Set(), site: noSite, ipv6: true };
   const haproxy = (instance: 'app' | 'db') =>
     new HaproxyPlugin({ instance, directory: layout.directory, runDirectory: '/run/x/app' });
   const appWanted = app({ databases: { ...app().databases, servers: [peer('db1'), peer('db4', 'maint')] } });
@@ -93,13 +94,13 @@ function cases(): Case[] {
     {
       plugin: haproxy('app'),
       desired: appWanted,
-      observed: { files: new Map(), running: runningAs(render(app(), layout)) },
+      observed: { ...nothing, running: runningAs(render(app(), layout)) },
     },
-    { plugin: haproxy('app'), desired: appWanted, observed: { files: new Map(), running: undefined } },
+    { plugin: haproxy('app'), desired: appWanted, observed: { ...nothing, running: undefined } },
     {
       plugin: haproxy('db'),
       desired: db({ databases: undefined }),
-      observed: { files: new Map(), running: runningAs(render(db(), layout)) },
+      observed: { ...nothing, running: runningAs(render(db(), layout)) },
     },
     { plugin: bird, desired: birdDesired, observed: birdObserved },
     {
