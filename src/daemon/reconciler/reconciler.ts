@@ -57,6 +57,8 @@ interface Slot {
   heartbeat: NodeJS.Timeout | undefined;
   /** What the plugin saw at its last look, and when (machine time). */
   seen: { readonly report: PluginReport; readonly atMs: number } | undefined;
+  /** Codes of alarms, with the machine time of the last look that had them. */
+  readonly announced: Map<string, number>;
   timer: NodeJS.Timeout | undefined;
   /** Machine time at which `timer` fires. */
   dueMs: number;
@@ -79,6 +81,8 @@ interface Slot {
 
 /** How often a program is given a sign of life: HAProxy forgets the last one after 30 s. */
 const HEARTBEAT_MS = 1000;
+/** An alarm that comes and goes within this time is announced once. */
+const ALARM_QUIET_MS = 5 * 60_000;
 /** Reasons shown in an audit entry; more than this are one burst. */
 const MAX_REASONS = 8;
 
@@ -118,6 +122,7 @@ export class Reconciler {
       looked: looked as ((report: PluginReport) => void) | undefined,
       heartbeat: undefined,
       seen: undefined,
+      announced: new Map(),
       abort: new AbortController(),
       timer: undefined,
       dueMs: Number.POSITIVE_INFINITY,
@@ -290,6 +295,7 @@ export class Reconciler {
       undoTimeoutMs: runTimeoutMs,
       looked: (report) => {
         slot.seen = { report, atMs: this.#dependencies.clock.monotonicMs() };
+        this.#announce(slot, report.alarms);
         slot.looked?.(report);
       },
       changing: (summary) => {
@@ -297,6 +303,18 @@ export class Reconciler {
       },
       stopping: () => slot.closed,
     };
+  }
+
+  /** What a program reports as wrong is one entry of the journal, not one at each look. */
+  #announce(slot: Slot, alarms: PluginReport['alarms']): void {
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    for (const { code, message, next } of alarms) {
+      const lastMs = slot.announced.get(code) ?? Number.NEGATIVE_INFINITY;
+      slot.announced.set(code, nowMs);
+      if (nowMs - lastMs < ALARM_QUIET_MS) continue;
+      const summary = `${slot.plugin.name}: needs you`;
+      this.#audit(slot, [], [], { summary, result: 'failed', error: { code, message, next } });
+    }
   }
 
   /** One at a time; one that fails is the next look's to report. */

@@ -332,6 +332,29 @@ t.test('what was seen is in status, with its age', async (t) => {
   t.same(reconciler.status()[0]?.alarms, []);
 });
 
+t.test('an alarm is one entry with its next step, however often it is seen', async (t) => {
+  const { program, reconciler, entries } = start(t, () => 0);
+  const alarms = [
+    { code: 'odd', message: 'it is odd', next: 'make it even' },
+    { code: 'late', message: 'it is late', next: 'wait' },
+  ];
+  let looks = 0;
+  program.status = () => {
+    looks += 1;
+    return { alarms: looks < 3 ? alarms.slice(0, 1) : alarms };
+  };
+  for (let times = 1; times <= 5; times += 1) {
+    reconciler.trigger('again');
+    await until(() => looks >= times);
+  }
+  const announced = entries.filter(({ error }) => error !== undefined);
+  t.match(announced, [
+    { result: 'failed', plugin: program.name, error: alarms[0] },
+    { result: 'failed', plugin: program.name, error: alarms[1] },
+  ]);
+  t.equal(announced.length, 2);
+});
+
 t.test('a sign of life is given until the end, also while nothing is known to be wanted', async (t) => {
   const program = new Program();
   let beats = 0;
