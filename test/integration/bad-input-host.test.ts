@@ -10,12 +10,12 @@ import { until } from '../support/until.ts';
  * Bad input on a whole host, under systemd. What is judged is what an operator has to go by: `bornemisza status` and
  * `journalctl -u bornemisza@ROLE -p warning`. And what serves goes on serving.
  */
-t.setTimeout(500_000);
+t.setTimeout(1_100_000);
 const FLOATING = '203.0.113.10';
 /** The longest pause between two tries is 30 s and a fifth. */
 const PATIENCE_MS = 60_000;
 /** What is wrong is said within seconds. */
-const SAID_WITHIN_MS = 15_000;
+const SAID_WITHIN_MS = 60_000;
 const SERVICE = '/etc/bornemisza/services.d/extra.toml';
 const extra = (port: number): string => `name = "extra"\nport = ${port}\npath_prefix = "/extra"\n`;
 

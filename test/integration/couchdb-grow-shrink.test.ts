@@ -3,7 +3,7 @@ import { Checker, copiesOf, mapOf, underReplicated } from './couchdb-checker.ts'
 import { Cluster, type Node } from './couchdb-cluster.ts';
 
 // A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
-t.setTimeout(400_000);
+t.setTimeout(1_100_000);
 
 const security = { admins: { names: [], roles: ['_admin'] }, members: { names: ['alice'], roles: [] } };
 
