@@ -36,7 +36,7 @@ const demo = (
 
 const titles = STORY.map((step) => step.title);
 
-t.test('the whole story is seen by HAProxy, the router and CouchDB', { timeout: 600_000 }, async (t) => {
+t.test('the whole story is seen by HAProxy, the router and CouchDB', { timeout: 1_100_000 }, async (t) => {
   const { code, steps, said } = await demo([]);
   if (code !== 0) t.comment(said);
   t.equal(code, 0);
@@ -51,7 +51,7 @@ t.test('the whole story is seen by HAProxy, the router and CouchDB', { timeout: 
   }
 });
 
-t.test('the loopback variant tells the same story without a router', { timeout: 600_000 }, async (t) => {
+t.test('the loopback variant tells the same story without a router', { timeout: 1_100_000 }, async (t) => {
   const { code, steps, said } = await demo(['--loopback']);
   if (code !== 0) t.comment(said);
   t.equal(code, 0);
