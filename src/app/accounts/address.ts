@@ -30,5 +30,11 @@ export function parseAddress(text: string): MailAddress | undefined {
   if (Buffer.byteLength(local) > MAX_LOCAL_BYTES || Buffer.byteLength(deliver) > MAX_BYTES) return undefined;
   // A leading hyphen would be an option to sendmail.
   if (local.startsWith('-')) return undefined;
-  return { deliver, identity: `${local.normalize('NFKC').toLowerCase()}@${domain}` };
+  return { deliver, identity: identityOf(deliver) };
+}
+
+/** The identity of an address as {@link parseAddress} delivers to it, and as an account keeps it. */
+export function identityOf(deliver: string): string {
+  const at = deliver.lastIndexOf('@');
+  return `${deliver.slice(0, at).normalize('NFKC').toLowerCase()}@${deliver.slice(at + 1)}`;
 }

@@ -1,5 +1,6 @@
 import { pbkdf2Sync } from 'node:crypto';
 import { type Account, mergeAccounts } from '../accounts/account.ts';
+import { identityOf } from '../accounts/address.ts';
 import type { KeyRing } from '../accounts/keys.ts';
 import {
   accountName,
@@ -105,7 +106,6 @@ export class Accounts {
     const stored = await this.#read(account.name);
     if (stored !== undefined) return;
     await this.#users.write(userDocumentId(account.name), this.#document(account));
-    this.#remember(account.name, undefined);
     this.#cache.delete(account.name);
   }
 
@@ -299,9 +299,4 @@ const byGeneration = (a: AddressFacts, b: AddressFacts): number => b.generation 
 
 function isSame(one: AddressFacts, other: { account?: string; generation: number }): boolean {
   return one.account === other.account && one.generation === other.generation;
-}
-
-function identityOf(email: string): string {
-  const at = email.lastIndexOf('@');
-  return `${email.slice(0, at).normalize('NFKC').toLowerCase()}@${email.slice(at + 1)}`;
 }
