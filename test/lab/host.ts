@@ -50,7 +50,7 @@ const rebootSignal = 39;
 
 /** Longest stop of a unit of ours is 30 s. */
 const shutdownTimeoutMs = 45_000;
-const bootTimeoutMs = 30_000;
+const bootTimeoutMs = 120_000;
 
 const searchPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -161,7 +161,7 @@ export class Host {
 
   /** Runs a program in the host. A non-zero exit code is a result; only being switched off throws. */
   async exec(argv: readonly string[], options: ExecOptions = {}): Promise<Result> {
-    const { user, env = {}, timeoutMs = 30_000, stdin } = options;
+    const { user, env = {}, timeoutMs = 60_000, stdin } = options;
     const seconds = (timeoutMs / 1000).toFixed(3);
     const as =
       user === undefined ? [] : ['setpriv', `--reuid=${user}`, `--regid=${user}`, '--init-groups', '--'];

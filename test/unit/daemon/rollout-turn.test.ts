@@ -52,8 +52,11 @@ t.test('the units know the same files, and root does nothing else with what is t
     result: join(root, 'run/bornemisza/upgraded'),
   });
   await turn.ask();
+  const here = (text: string): string => text.replaceAll('/run/', `${root}/run/`);
+  const taker = join(root, 'take-request');
+  await writeFile(taker, here(await readFile('systemd/take-request', 'utf8')), { mode: 0o755 });
   const [say = '', forget = '', upgrade = ''] = commands.map((each) =>
-    each.replaceAll('/run/', `${root}/run/`),
+    here(each).replace('/usr/libexec/bornemisza/take-request', taker),
   );
   await run('sh', ['-c', say]);
   t.equal(await turn.state(), 'asked');
