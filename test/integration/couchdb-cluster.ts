@@ -332,11 +332,13 @@ export class Cluster {
   /** Nobody has anything to do any more. */
   async settled(): Promise<boolean> {
     for (const node of this.nodes.filter((one) => one.alive && one.running && one.phase === 'in')) {
-      const changes = node.plugin.plan(
-        this.desired(node),
-        await node.plugin.observe(AbortSignal.timeout(10_000)),
-      );
-      if (changes.length > 0 || node.plugin.known().waiting !== undefined) {
+      // One that does not answer in time on a busy machine is not settled.
+      const seen = await node.plugin.observe(AbortSignal.timeout(30_000)).catch((error: unknown) => {
+        if ((error as Error).name === 'TimeoutError') return undefined;
+        throw error;
+      });
+      const changes = seen === undefined ? [] : node.plugin.plan(this.desired(node), seen);
+      if (seen === undefined || changes.length > 0 || node.plugin.known().waiting !== undefined) {
         await delay(400);
         return false;
       }
