@@ -4,6 +4,7 @@ import { addDoctor } from './commands/doctor.ts';
 import { addGuards, addLeave, addMaintenance, addRemove } from './commands/duty.ts';
 import { addEvents } from './commands/events.ts';
 import { addExplain } from './commands/explain.ts';
+import { addFirewall } from './commands/firewall.ts';
 import { addInit } from './commands/init.ts';
 import { addJoin } from './commands/join.ts';
 import { addMembers } from './commands/members.ts';
@@ -59,7 +60,8 @@ export function buildProgram(io: Io): Verb {
   for (const add of [addInit, addToken, addJoin]) add(program, io);
   for (const add of [addStatus, addMembers, addWait, addEvents, addExplain]) add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
-  for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify]) add(program, io);
+  for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
+    add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);
   return program;

@@ -55,7 +55,7 @@ export const ROOMS: readonly Room[] = [
     packages: [/^node:/],
     reason: 'the plugin contract imports nothing of ours',
   },
-  ...['haproxy', 'couchdb', 'bird', 'layer2', 'dns'].map(
+  ...['haproxy', 'couchdb', 'bird', 'layer2', 'firewall', 'dns'].map(
     (name): Room => ({
       of: new RegExp(`^src/plugins/${name}/`),
       imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/contract\.ts$/, /^src\/host\//],
@@ -135,6 +135,7 @@ export const ROOMS: readonly Room[] = [
       /^src\/daemon\/membership\/types\.ts$/,
       /^src\/daemon\/identity\//,
       /^src\/plugins\/bird\/base\.ts$/,
+      /^src\/plugins\/firewall\/rules\.ts$/,
       /^src\/plugins\/contract\.ts$/,
       /^src\/host\//,
     ],

@@ -17,6 +17,7 @@ const exposures = [
   ['bornemisza-haproxy-first@app.service', 1.2],
   ['bornemisza-site.service', 1.2],
   ['bornemisza-deadman.service', 1.5],
+  ['bornemisza-firewall.service', 1.6],
   ['bornemisza-couchdb-restart.service', 1.5],
   ['bornemisza-rollout.service', 2.0],
 ] as const;

@@ -26,6 +26,8 @@ export interface Paths {
   readonly birdFragments: string;
   readonly birdSocket: string;
   readonly couchdbFiles: string;
+  /** The daemon's list for the firewall's helper, root's rules, and the helper's sign of life; see systemd/firewall. */
+  readonly firewall: { readonly list: string; readonly base: string; readonly state: string };
   readonly couchdbData: string;
 }
 
@@ -45,6 +47,11 @@ export function pathsFor(role: Role, root = ''): Paths {
     birdFragments: `${root}/etc/bird/bornemisza.d`,
     birdSocket: `${root}/run/bird/bird.ctl`,
     couchdbFiles: `${root}/var/lib/bornemisza/couchdb`,
+    firewall: {
+      list: `${root}/run/bornemisza/${role}/firewall`,
+      base: `${root}/etc/bornemisza/firewall.base`,
+      state: `${root}/run/bornemisza-firewall/state`,
+    },
     couchdbData: `${root}/var/lib/couchdb`,
   };
 }
@@ -71,6 +78,17 @@ const network = z.string().refine((text) => {
   const [base, bits, ...rest] = text.split('/');
   return rest.length === 0 && isIPv4(base ?? '') && /^\d+$/.test(bits ?? '') && Number(bits) <= 32;
 }, 'must be an IPv4 network, e.g. "10.0.0.0/24"');
+/** A port of the founder's own, e.g. "tcp/9000" or "udp/51820 from 192.0.2.0/24". */
+const allowed = z.string().refine((text) => {
+  const [what = '', from, ...rest] = text.split(' from ');
+  const found = /^(tcp|udp)\/(\d{1,5})$/.exec(what);
+  return (
+    rest.length === 0 &&
+    found !== null &&
+    port.safeParse(Number(found[2])).success &&
+    (from === undefined || network.safeParse(from).success)
+  );
+}, 'must be like "tcp/9000" or "tcp/9000 from 192.0.2.0/24"');
 /** A name of a service, such as `_bornemisza._tcp.shop.internal` (RFC 2782). */
 const dnsName = z
   .string()
@@ -210,6 +228,13 @@ const schema = z.strictObject({
       distribution_port: port.default(9100),
       n: z.int().min(1).max(5).default(3),
       q: z.int().min(1).max(64).default(2),
+    })
+    .prefault({}),
+  /** Read by `bornemisza firewall on` alone. */
+  firewall: z
+    .strictObject({
+      ssh_from: z.array(network).max(32).default([]),
+      allow: z.array(allowed).max(64).default([]),
     })
     .prefault({}),
   notify: z

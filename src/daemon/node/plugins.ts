@@ -6,12 +6,14 @@ import { PluginError } from '../../plugins/contract.ts';
 import { type CouchDbDesired, DesiredError, type DesiredFacts } from '../../plugins/couchdb/desired.ts';
 import { CouchDbPlugin, type CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Certificates, HaproxyDesired } from '../../plugins/haproxy/desired.ts';
+import { FirewallPlugin } from '../../plugins/firewall/plugin.ts';
 import { HaproxyPlugin } from '../../plugins/haproxy/index.ts';
 import { isFinding, readSite } from '../../plugins/haproxy/site-certificate.ts';
 import { Layer2Plugin } from '../../plugins/layer2/index.ts';
 import { appDesired, type AppInput, drawnBy } from '../../roles/app.ts';
 import { dbCouchDb, dbHaproxy, type DbInput, unheardNodes } from '../../roles/db.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
+import { firewallOf } from '../../roles/firewall.ts';
 import { PROGRAMS } from '../../roles/index.ts';
 import type { Announcement, AppSituation } from '../../roles/situation.ts';
 import { announces, type Config, floatingDevice, type Paths } from '../config/config.ts';
@@ -105,6 +107,11 @@ export class NodePlugins {
       const layer2 = new Layer2Plugin();
       if (this.#config.floating.mode === 'layer2' || (await mayBe(layer2.leftBehind())))
         reconciler.add(layer2, () => this.#app()?.layer2);
+    }
+    if (programs.includes('firewall')) {
+      reconciler.add(new FirewallPlugin(paths.firewall), () =>
+        firewallOf(this.#dependencies.view(), this.#config.network.private_network),
+      );
     }
     if (programs.includes('couchdb')) {
       const plugin = new CouchDbPlugin({

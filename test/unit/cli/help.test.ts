@@ -40,6 +40,10 @@ const EXPECTED = [
   'plan',
   'guards release',
   'notify test',
+  'firewall on',
+  'firewall confirm',
+  'firewall off',
+  'firewall status',
   'completion',
   'daemon',
   'site',
@@ -62,7 +66,7 @@ t.test('each command’s help has a usage line, an example of that command, and 
     t.match(out, new RegExp(`Examples:\n(.*\n)*.*bornemisza ${path}`), `an example of ${path}`);
     if (path !== 'site') t.notMatch(out, '--root');
   }
-  for (const group of ['token', 'authority', 'config', 'guards', 'notify'])
+  for (const group of ['token', 'authority', 'config', 'guards', 'notify', 'firewall'])
     t.equal((await runCli([group, '--help'])).code, 0);
 });
 
