@@ -38,26 +38,18 @@ export interface AppInput {
   readonly view: EffectiveView;
   readonly config: AppRoleConfig;
   readonly certificates: Certificates;
+  /** Whether this node draws the floating IPs: decided once, by {@link floatingDecision}. */
+  readonly announcement: Holding;
+}
+
+/** What the decision about the floating IPs is made from. */
+export interface FloatingInput {
+  readonly view: EffectiveView;
   readonly local: AppSituation;
 }
 
-export function appDesired(input: AppInput): {
-  readonly haproxy: AppHaproxy;
-  readonly bird: BirdDesired | BirdRetired;
-  readonly layer2: Layer2Desired;
-  readonly announcement: Announcement;
-} {
-  const announcement = drawnBy(input.config.floating.mode, input);
-  return {
-    haproxy: haproxyOf(input),
-    bird: birdOf(input, announcement),
-    layer2: layer2Of(input, announcement),
-    announcement,
-  };
-}
-
 /** Whether this node draws the floating IP, by the means of its mode. */
-export function drawnBy(mode: FloatingMode, input: Pick<AppInput, 'view' | 'local'>): Holding {
+export function floatingDecision(mode: FloatingMode, input: FloatingInput): Holding {
   const own = announcementOf(input);
   return mode === 'layer2' ? holdingOf(input, own) : { ...own, rivals: [] };
 }
@@ -69,7 +61,7 @@ export function drawnBy(mode: FloatingMode, input: Pick<AppInput, 'view' | 'loca
  * is still heard. Not heard is not down. Heard is who the detector, which probes each second, holds alive: the newest
  * signed record of such a member is its word of now, however old, since an unchanged record is not sent again.
  */
-export function announcementOf({ view, local }: Pick<AppInput, 'view' | 'local'>): Announcement {
+export function announcementOf({ view, local }: FloatingInput): Announcement {
   if (local.leaving) return { announce: false, why: 'this node is going' };
   if (local.maintenance) return { announce: false, why: 'maintenance' };
   if (!local.edgeAnswers) return { announce: false, why: 'HAProxy does not answer here' };
@@ -92,7 +84,7 @@ export function announcementOf({ view, local }: Pick<AppInput, 'view' | 'local'>
   return { announce: false, why: `this node is down, and ${names} may be up` };
 }
 
-function haproxyOf({ view, config, certificates }: AppInput): AppHaproxy {
+export function appHaproxy({ view, config, certificates }: AppInput): AppHaproxy {
   const apps = view.members.filter((member) => member.record.role === 'app');
   const databases = view.members.filter((member) => member.record.role === 'db');
   return {
@@ -178,14 +170,16 @@ function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][n
   };
 }
 
-function birdOf({ view, config }: AppInput, { announce, why }: Announcement): BirdDesired | BirdRetired {
+export function appBird({ view, config, announcement }: AppInput): BirdDesired | BirdRetired {
+  const { announce, why } = announcement;
   const { mode, device, addresses } = config.floating;
   if (mode === 'off' || mode === 'layer2') return { retired: true, why: modeWord(mode) };
   const rank = view.members.find((member) => member.self)?.rank ?? 0;
   return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, announce, why };
 }
 
-function layer2Of({ config }: AppInput, { announce, rivals, why }: Holding): Layer2Desired {
+export function appLayer2({ config, announcement }: AppInput): Layer2Desired {
+  const { announce, rivals, why } = announcement;
   const { mode, device, addresses } = config.floating;
   return mode === 'layer2'
     ? { device, addresses, hold: announce, rivals, why }

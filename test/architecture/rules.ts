@@ -32,11 +32,6 @@ export const ROOMS: readonly Room[] = [
     reason: `wire imports its codec library and membership's message types only; ${PURE}`,
   },
   {
-    of: /^src\/roles\/index\.ts$/,
-    imports: [/^src\/roles\//, /^src\/plugins\//, /^src\/daemon\/membership\/types\.ts$/],
-    reason: 'roles/index.ts joins roles and plugins and knows nothing else of the daemon',
-  },
-  {
     of: /^src\/roles\//,
     imports: [/^src\/roles\//, /^src\/plugins\/\w+\/desired\.ts$/, /^src\/daemon\/membership\/types\.ts$/],
     packages: [],
@@ -117,6 +112,17 @@ export const ROOMS: readonly Room[] = [
     reason: 'notification sends through the bounded subprocess and knows nothing of programs and roles',
   },
   {
+    of: /^src\/daemon\/node\/(look|inputs)\.ts$/,
+    imports: [
+      /^src\/daemon\/node\/look\.ts$/,
+      /^src\/roles\//,
+      /^src\/plugins\/\w+\/desired\.ts$/,
+      /^src\/daemon\/(config\/config|identity\/secrets|membership\/types|notification\/conditions)\.ts$/,
+    ],
+    packages: [],
+    reason: `what a node decides is one function of what it knows; ${PURE}`,
+  },
+  {
     of: /^src\/daemon\/main\.ts$|^src\/daemon\/node\//,
     imports: [/^src\/(?!cli\/)/],
     reason: 'the composition root may import anything but the command',
@@ -151,7 +157,7 @@ export const ROOMS: readonly Room[] = [
 ];
 
 export const PURE_ROOMS =
-  /^src\/(daemon\/(membership|wire)|roles|app\/accounts)\/(?!index\.ts$|gen\/)|^src\/daemon\/notification\/(conditions|policy|message)\.ts$/;
+  /^src\/(daemon\/(membership|wire)|roles|app\/accounts)\/(?!gen\/)|^src\/daemon\/node\/(look|inputs)\.ts$|^src\/daemon\/notification\/(conditions|policy|message)\.ts$/;
 /** What would bring a clock, randomness or the world into a pure room. */
 const WORLDLY = new Set([
   'process',

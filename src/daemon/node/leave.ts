@@ -1,16 +1,17 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Clock } from '../clock.ts';
-import { announces, type Config, floatingDevice } from '../config/config.ts';
-import type { Done, Progress, StatusAnswer } from '../control/api.ts';
+import { announces, floatingDevice } from '../config/config.ts';
+import type { Done, Progress } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
+import type { LocalStateFile } from '../local-state.ts';
 import type { Role } from '../membership/types.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
-import type { GuardedView } from './guarded-view.ts';
+import type { CurrentNode } from './current.ts';
+import type { KeptPrograms } from './kept-programs.ts';
 import { mustNotBeLast, mustNotBeLastAuthority } from './operator-guards.ts';
-import type { NodePlugins } from './plugins.ts';
 
 /** How long the floating IP may take to go. */
 const WITHDRAW_DEADLINE_MS = 10_000;
@@ -25,20 +26,16 @@ const DEPARTED_MS = 300;
 
 export interface LeaveDependencies {
   readonly clock: Clock;
-  readonly config: () => Config;
+  readonly node: Pick<CurrentNode, 'config' | 'phase' | 'last' | 'rows' | 'turn' | 'operatorDid'> & {
+    enter(phase: 'leaving' | 'left'): void;
+    retireCouchDb(): Promise<void>;
+  };
   readonly driver: Pick<Driver, 'leave' | 'departed'>;
-  readonly guards: Pick<GuardedView, 'now' | 'rows'>;
   readonly checks: Pick<Checks, 'verdicts'>;
   readonly reconciler: Pick<Reconciler, 'converged' | 'status'>;
-  readonly plugins: Pick<NodePlugins, 'retireCouchDb'>;
-  /** Of role db, once it was looked at. */
-  readonly couchdb: () => CouchDbStatus | undefined;
-  readonly phase: () => StatusAnswer['phase'];
-  readonly enter: (phase: 'leaving' | 'left') => void;
+  readonly programs: Pick<KeptPrograms, 'report'>;
   /** Keeps for good that this identity is used up. */
-  readonly rememberLeft: () => Promise<void>;
-  readonly operatorDid: (what: string) => void;
-  readonly lookAgain: (reason: string) => void;
+  readonly local: Pick<LocalStateFile, 'update'>;
   readonly end: (code: number, why: string) => void;
 }
 
@@ -54,23 +51,23 @@ export class Leave {
 
   /** @throws OperatorError `left`, `guard-last-of-role`, `guard-last-authority`; and `leave-refused`, which takes it back */
   async run({ force }: { readonly force?: boolean }, progress: (step: Progress) => void): Promise<Done> {
-    const { driver, guards, phase, enter, rememberLeft, operatorDid, lookAgain } = this.#dependencies;
+    const { driver, node, local } = this.#dependencies;
     const { name, role } = this.#identity;
-    if (phase() === 'left') throw leftAlready(role);
+    if (node.phase === 'left') throw leftAlready(role);
     if (force !== true) {
-      mustNotBeLast(this.#identity, guards.now, 'leave');
-      mustNotBeLastAuthority(guards.rows(), name);
+      mustNotBeLast(this.#identity, node.last.view, 'leave');
+      mustNotBeLastAuthority(node.rows(), name);
     }
-    enter('leaving');
-    operatorDid('leave');
+    node.enter('leaving');
+    node.operatorDid('leave');
     driver.leave();
-    lookAgain('leave by the operator');
+    node.turn('leave by the operator');
     progress({ message: `told the others: ${name} is leaving` });
     if (role === 'app') await this.#leaveEdge(progress);
     else await this.#leaveData(progress);
     driver.departed();
-    enter('left');
-    await rememberLeft();
+    node.enter('left');
+    await local.update({ left: true });
     await pause(DEPARTED_MS);
     return {
       done: true,
@@ -79,15 +76,15 @@ export class Leave {
   }
 
   async #leaveEdge(progress: (step: Progress) => void): Promise<void> {
-    const { reconciler, clock, config } = this.#dependencies;
+    const { reconciler, clock, node } = this.#dependencies;
     if (!(await withdrawn(reconciler, clock, WITHDRAW_DEADLINE_MS))) {
-      if (announces(config()))
+      if (announces(node.config))
         throw this.#refused(
           'BIRD does not confirm that the floating IP is withdrawn here',
           'systemctl status bird; then leave again',
         );
       throw this.#refused(
-        `the floating IP cannot be taken off ${floatingDevice(config())}`,
+        `the floating IP cannot be taken off ${floatingDevice(node.config)}`,
         'bornemisza plan says why; then leave again',
       );
     }
@@ -97,7 +94,8 @@ export class Leave {
   }
 
   async #leaveData(progress: (step: Progress) => void): Promise<void> {
-    const { reconciler, couchdb, plugins, checks, clock } = this.#dependencies;
+    const { reconciler, programs, node, checks, clock } = this.#dependencies;
+    const couchdb = () => programs.report('couchdb') as CouchDbStatus | undefined;
     let told = '';
     for (let status = couchdb(); status !== undefined && status.phase !== 'left'; status = couchdb()) {
       const plugin = reconciler.status().find((each) => each.name === 'couchdb');
@@ -109,7 +107,7 @@ export class Leave {
     }
     if (couchdb() === undefined) return;
     progress({ message: 'every copy is on the others; stopping CouchDB here (its data stays on the disk)' });
-    await plugins.retireCouchDb();
+    await node.retireCouchDb();
     const untilMs = clock.monotonicMs() + COUCHDB_STOP_MS;
     const stopped = (): boolean =>
       checks.verdicts.find((each) => each.name === 'couchdb')?.detail === 'connection refused';

@@ -8,8 +8,10 @@ import type { RosterChange } from '../identity/roster/roster.ts';
 import type { Log } from '../process/log.ts';
 import { createMembership } from '../membership/machine.ts';
 import { presets } from '../membership/preset.ts';
-import type { NodeRecord, PeerId } from '../membership/types.ts';
+import type { LocalFacts, NodeRecord, PeerId } from '../membership/types.ts';
 import { newSeed } from '../random.ts';
+import { VERSION } from '../version.ts';
+import { PROTOCOL_MAX, PROTOCOL_MIN } from '../wire/limits.ts';
 import { SeedSearch } from '../driver/seed-search.ts';
 import { Transport } from '../transport/transport.ts';
 import { signer } from '../wire/record.ts';
@@ -39,6 +41,25 @@ export interface MembershipParts {
   readonly driver: Driver;
   readonly transport: Transport;
   readonly seeds: SeedSearch;
+}
+
+/** The record of a process that starts. @param startId names the process */
+export function firstRecord(
+  { peerId, name, role, address }: Pick<Identity, 'peerId' | 'name' | 'role' | 'address'>,
+  { port, startId, wallMs }: { readonly port: number; readonly startId: string; readonly wallMs: number },
+  facts: LocalFacts,
+): NodeRecord {
+  return {
+    ...{ peerId, name, role, address, port },
+    incarnation: Math.floor(wallMs / 1000),
+    sequence: 0,
+    startId,
+    version: VERSION,
+    protocolMin: PROTOCOL_MIN,
+    protocolMax: PROTOCOL_MAX,
+    status: 'alive',
+    ...facts,
+  };
 }
 
 /** The machine, its driver, its transport and where to look for members, put together and not started. */

@@ -1,7 +1,6 @@
 import type { AuditTrail } from '../reconciler/audit.ts';
 import type { Clock } from '../clock.ts';
-import type { Config } from '../config/config.ts';
-import type { Done, MemberRow, RemoveRequest, TokenAnswer, TokenRequest } from '../control/api.ts';
+import type { Done, RemoveRequest, TokenAnswer, TokenRequest } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import { adoptAuthority, type Identity, removeMember } from '../identity/identity.ts';
@@ -11,6 +10,7 @@ import type { Log } from '../process/log.ts';
 import type { MembershipView, PeerId } from '../membership/types.ts';
 import type { Standing } from '../identity/admission/admit.ts';
 import { AdmissionListener } from '../identity/admission/listener.ts';
+import type { CurrentNode } from './current.ts';
 import type { Names } from './names.ts';
 import { mustBeRemovable } from './operator-guards.ts';
 
@@ -20,14 +20,13 @@ const LEFT_RETIRE_MS = 120_000;
 export interface RegistrarDependencies {
   readonly clock: Clock;
   readonly log: Log;
-  readonly config: () => Config;
   readonly driver: Pick<Driver, 'view' | 'nowMs' | 'admitted' | 'revoked' | 'rosterChanged'>;
   readonly names: Pick<Names, 'of'>;
-  readonly rows: () => readonly MemberRow[];
   readonly audit: Pick<AuditTrail, 'append'>;
-  readonly operatorDid: (what: string) => void;
-  /** Tells everybody on this node; the others hear it through the driver. */
-  readonly rosterChanged: (change: RosterChange) => void;
+  readonly node: Pick<CurrentNode, 'config' | 'rows' | 'operatorDid'> & {
+    /** Tells everybody on this node; the others hear it through the driver. */
+    rosterChanged(change: RosterChange): void;
+  };
 }
 
 /**
@@ -63,13 +62,13 @@ export class Registrar {
 
   /** @throws OperatorError `not-authority` */
   async token({ role, ttlMs }: TokenRequest): Promise<TokenAnswer> {
-    const { clock, config, operatorDid } = this.#dependencies;
+    const { clock, node } = this.#dependencies;
     const { tokens, address, peerId } = this.#identity;
     if (tokens === undefined || this.#admission === undefined) throw this.#notAuthority();
-    const port = config().admissionPort;
+    const port = node.config.admissionPort;
     const made = await tokens.create({ role, ttlMs, address, port, nowMs: clock.wallMs() });
     await this.#admission.refresh();
-    operatorDid(
+    node.operatorDid(
       `a token for one ${role} node was made (${Math.round(ttlMs / 60_000)} minutes, ${peerId.slice(-6)})`,
     );
     return {
@@ -83,7 +82,7 @@ export class Registrar {
   /** @throws OperatorError of {@link mustBeRemovable}, IdentityError of {@link removeMember} */
   async remove(request: RemoveRequest): Promise<Done> {
     const { node } = request;
-    const rows = this.#dependencies.rows();
+    const rows = this.#dependencies.node.rows();
     const row = rows.find(
       (each) => each.name === node || each.peerId === node || each.name.startsWith(`${node}/`),
     );
@@ -97,14 +96,14 @@ export class Registrar {
 
   /** The root itself never comes here: the command opened it, and left the key of this one authority. */
   async adopt(): Promise<Done> {
-    const { driver, rosterChanged, operatorDid } = this.#dependencies;
+    const { driver, node } = this.#dependencies;
     const { name } = this.#identity;
     const change = await adoptAuthority(this.#identity);
     if (change === undefined) return { done: true, message: `${name} is an authority already` };
     await this.start();
-    rosterChanged(change);
+    node.rosterChanged(change);
     driver.rosterChanged();
-    operatorDid(`${name} was made an authority`);
+    node.operatorDid(`${name} was made an authority`);
     return {
       done: true,
       message: `${name} is an authority: it can admit and remove nodes, and renew certificates`,
@@ -137,20 +136,20 @@ export class Registrar {
 
   /** @param member as an operator names it, or a PeerId */
   async #putOut(member: string, reason: string): Promise<void> {
-    const { clock, driver, rosterChanged } = this.#dependencies;
+    const { clock, driver, node } = this.#dependencies;
     const { change, peerId } = await removeMember(this.#identity, member, reason, clock.wallMs());
-    rosterChanged(change);
+    node.rosterChanged(change);
     driver.revoked(peerId);
     driver.rosterChanged();
   }
 
   #listener(): AdmissionListener {
-    const { clock, config, driver } = this.#dependencies;
+    const { clock, node, driver } = this.#dependencies;
     return new AdmissionListener({
       identity: this.#identity,
       address: this.#identity.address,
-      port: config().admissionPort,
-      privateNetwork: config().network.private_network,
+      port: node.config.admissionPort,
+      privateNetwork: node.config.network.private_network,
       standing: (peer) => standingIn(driver.view, peer),
       seeds: () =>
         driver.view.members.map(({ record }) => ({
@@ -165,8 +164,8 @@ export class Registrar {
   }
 
   #admitted(change: RosterChange): void {
-    const { driver, audit, rosterChanged } = this.#dependencies;
-    rosterChanged(change);
+    const { driver, audit, node } = this.#dependencies;
+    node.rosterChanged(change);
     for (const member of change.admitted) {
       driver.admitted(member);
       audit.append({

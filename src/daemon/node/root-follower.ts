@@ -1,6 +1,7 @@
 import type { AuditTrail } from '../reconciler/audit.ts';
 import type { Clock } from '../clock.ts';
-import type { Done, MemberRow } from '../control/api.ts';
+import type { Done } from '../control/api.ts';
+import type { Driver } from '../driver/driver.ts';
 import { hasNextStep } from '../errors.ts';
 import { newestRoot } from '../identity/keys/chain.ts';
 import { hangOnRoot, type Identity } from '../identity/identity.ts';
@@ -8,25 +9,26 @@ import type { RosterChange } from '../identity/roster/roster.ts';
 import { takeRootChange } from '../identity/root/rotation.ts';
 import { rootWord } from '../identity/root/succession.ts';
 import type { Log } from '../process/log.ts';
+import type { Reconciler } from '../reconciler/reconciler.ts';
+import type { CurrentNode } from './current.ts';
+import type { KeptPrograms } from './kept-programs.ts';
+import type { OwnCertificate } from './own-certificate.ts';
+import type { Registrar } from './registrar.ts';
 import { programsFollow, RIVAL_NEXT, rootTag, unaware } from './root.ts';
 
 export interface RootFollowerDependencies {
   readonly clock: Clock;
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;
-  readonly rows: () => readonly MemberRow[];
-  /** Whether a program has nothing left to do, or is none of this node's. */
-  readonly converged: (program: 'haproxy' | 'couchdb') => boolean;
-  readonly hasOldHaproxies: () => Promise<boolean>;
-  /** Tells all who are to know, here and elsewhere, that the roster has it. */
-  readonly rosterChanged: (change: RosterChange) => void;
-  readonly operatorDid: (what: string) => void;
-  /** This node shows another chain than before. */
-  readonly certificateChanged: (summary: string, why: string) => Promise<void>;
-  /** Gives the programs the roots of now. */
-  readonly readCertificates: () => Promise<void>;
-  /** Joiners are shown the root of now. */
-  readonly reopenAdmission: () => Promise<void>;
+  readonly driver: Pick<Driver, 'rosterChanged'>;
+  readonly reconciler: Pick<Reconciler, 'converged'>;
+  readonly programs: Pick<KeptPrograms, 'hasOldWorkers'>;
+  readonly certificate: Pick<OwnCertificate, 'changed' | 'read'>;
+  readonly registrar: Pick<Registrar, 'reopen'>;
+  readonly node: Pick<CurrentNode, 'rows' | 'operatorDid'> & {
+    /** Tells all who are to know on this node that the roster has it. */
+    rosterChanged(change: RosterChange): void;
+  };
 }
 
 /**
@@ -48,33 +50,21 @@ export class RootFollower {
     this.#dependencies = dependencies;
   }
 
-  /** Once at the start: a run of the command that was ended, or that found no daemon, left a change here. */
-  async takeLeft(): Promise<void> {
-    try {
-      const { roster, trust } = this.#identity;
-      const change = await takeRootChange(this.#identity);
-      const ended = change?.roots === true && roster.rootChange === undefined;
-      if (ended) await hangOnRoot(this.#identity, newestRoot(trust));
-    } catch (error) {
-      if (!hasNextStep(error)) throw error;
-      this.#dependencies.log.error({ code: error.code, next: error.next }, error.message);
-    }
-  }
-
   /** As with an authority’s key, the root stays in the command: what it signed lies in this node’s directory. */
   async take(): Promise<Done> {
-    const { rosterChanged, operatorDid } = this.#dependencies;
+    const { node, driver } = this.#dependencies;
     const change = await takeRootChange(this.#identity);
     if (change === undefined) return { done: true, message: 'no change of the root is waiting here' };
-    rosterChanged(change);
+    node.rosterChanged(change);
+    driver.rosterChanged();
     const message = this.#inWords();
-    operatorDid(`authority rotate-root: ${message}`);
+    node.operatorDid(`authority rotate-root: ${message}`);
     return { done: true, message };
   }
 
   /** The programs first, so that they believe in what others show; a root that ended leaves nothing of ours on it. */
   async changed(): Promise<void> {
-    const { audit, readCertificates, reopenAdmission } = this.#dependencies;
+    const { audit, certificate, registrar } = this.#dependencies;
     this.#programsTold();
     const { roster, name } = this.#identity;
     const change = roster.rootChange;
@@ -86,10 +76,10 @@ export class RootFollower {
       result: 'ok',
     });
     if (change === undefined) await this.#hangOn();
-    await readCertificates();
+    await certificate.read();
     this.#programsTold();
     // Joiners are shown the root that their tokens name; the tokens of an ended root are void.
-    if (change === undefined) await reopenAdmission();
+    if (change === undefined) await registrar.reopen();
   }
 
   /** Once a second. */
@@ -102,12 +92,12 @@ export class RootFollower {
   get tag(): string | undefined {
     const change = this.#identity.roster.rootChange;
     if (change === undefined) return undefined;
-    const { clock, converged } = this.#dependencies;
+    const { clock, reconciler } = this.#dependencies;
     const uses = this.#usesNewestRoot();
     const toldForMs = clock.monotonicMs() - this.#programsToldMs;
     const follow =
-      converged('haproxy') &&
-      converged('couchdb') &&
+      reconciler.converged('haproxy') &&
+      reconciler.converged('couchdb') &&
       programsFollow(this.#identity.role, toldForMs, this.#hasOldHaproxies);
     // Who shows the new chain has known the root before, whatever its programs are at.
     return follow || uses ? rootTag(change.to, follow && uses) : undefined;
@@ -128,18 +118,18 @@ export class RootFollower {
   #follow(): void {
     const change = this.#identity.roster.rootChange;
     if (change === undefined || this.#usesNewestRoot()) return;
-    if (unaware(this.#dependencies.rows(), change.to).length > 0) return;
+    if (unaware(this.#dependencies.node.rows(), change.to).length > 0) return;
     void this.#hangOn();
   }
 
   #hangOn(): Promise<void> {
-    const { certificateChanged, log } = this.#dependencies;
+    const { certificate, log } = this.#dependencies;
     this.#hanging = this.#hanging.then(async () => {
       try {
         const root = newestRoot(this.#identity.trust);
         this.#programsTold();
         if (!(await hangOnRoot(this.#identity, root))) return;
-        await certificateChanged(
+        await certificate.changed(
           `the certificate hangs on the root ${rootWord(root)}`,
           'the root is being replaced',
         );
@@ -167,13 +157,26 @@ export class RootFollower {
 
   /** While nothing changes, as if all were told just now: a change finds nobody who would follow it already. */
   async #lookAtOldHaproxies(): Promise<void> {
-    const { converged, hasOldHaproxies } = this.#dependencies;
+    const { reconciler, programs } = this.#dependencies;
     if (this.#identity.roster.rootChange === undefined) this.#programsTold();
-    else if (converged('haproxy')) this.#hasOldHaproxies = await hasOldHaproxies();
+    else if (reconciler.converged('haproxy')) this.#hasOldHaproxies = await programs.hasOldWorkers();
   }
 
   #usesNewestRoot(): boolean {
     const { roster, trust, chainPem } = this.#identity;
     return roster.hungOn(chainPem, newestRoot(trust)) === chainPem;
+  }
+}
+
+/** Once at the start: a run of the command that was ended, or that found no daemon, left a change here. */
+export async function takeLeftRootChange(identity: Identity, log: Pick<Log, 'error'>): Promise<void> {
+  try {
+    const { roster, trust } = identity;
+    const change = await takeRootChange(identity);
+    const ended = change?.roots === true && roster.rootChange === undefined;
+    if (ended) await hangOnRoot(identity, newestRoot(trust));
+  } catch (error) {
+    if (!hasNextStep(error)) throw error;
+    log.error({ code: error.code, next: error.next }, error.message);
   }
 }

@@ -1,5 +1,6 @@
 import type { EffectiveView } from '../../roles/effective.ts';
 import type { AuditTrail } from '../reconciler/audit.ts';
+import type { CurrentNode } from './current.ts';
 import { type ExchangeDependencies, fetchSecrets } from './exchange.ts';
 import { LEFT } from '../identity/roster/removal.ts';
 import type { Roster } from '../identity/roster/roster.ts';
@@ -36,13 +37,10 @@ export async function keepDbSecrets(
 }
 
 export interface SecretsKeeperDependencies {
-  readonly exchange: () => ExchangeDependencies;
-  readonly view: () => EffectiveView;
+  readonly exchange: ExchangeDependencies;
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;
-  readonly lookAgain: (reason: string) => void;
-  /** This node has others than it says in its record. */
-  readonly share: () => void;
+  readonly node: Pick<CurrentNode, 'last' | 'turn'>;
 }
 
 /** Sees to it that this node has its role's secrets, and those of now. */
@@ -58,31 +56,27 @@ export class SecretsKeeper {
   async look(): Promise<void> {
     if (this.#looking) return;
     this.#looking = true;
-    const { log, share } = this.#dependencies;
     try {
-      if (await this.#keep()) share();
+      await this.#keep();
     } catch (error) {
       const next = 'free the disk: it is tried again by itself';
-      log.warn({ err: error, next }, 'this role’s secrets cannot be kept');
+      this.#dependencies.log.warn({ err: error, next }, 'this role’s secrets cannot be kept');
     } finally {
       this.#looking = false;
     }
   }
 
-  /** @returns whether they are others than before */
-  async #keep(): Promise<boolean> {
-    const { exchange, view, audit, lookAgain } = this.#dependencies;
-    const { identity } = exchange();
+  async #keep(): Promise<void> {
+    const { exchange, node, audit } = this.#dependencies;
+    const { identity } = exchange;
     if (identity.secrets.get() === undefined) {
-      if (!(await fetchSecrets(exchange()))) return false;
-      lookAgain('this role’s secrets arrived');
-      return true;
+      if (await fetchSecrets(exchange)) node.turn('this role’s secrets arrived');
+      return;
     }
-    const done = await keepDbSecrets(exchange(), view());
-    if (done === undefined) return false;
+    const done = await keepDbSecrets(exchange, node.last.view);
+    if (done === undefined) return;
     audit.append({ kind: 'daemon', summary: done, trigger: '', subjects: [identity.name], result: 'ok' });
-    lookAgain(done);
-    return true;
+    node.turn(done);
   }
 }
 

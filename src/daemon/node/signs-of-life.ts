@@ -11,11 +11,10 @@ export interface SignsOfLifeDependencies {
   readonly log: Log;
   readonly serviceManager: ServiceManager;
   readonly driver: Pick<Driver, 'nowMs' | 'lastTurnMs'>;
-  readonly config: () => Config;
   /** File of the heartbeat. */
   readonly heartbeat: string;
-  /** This node in one line. */
-  readonly text: () => string;
+  /** `text`: this node in one line. */
+  readonly node: { readonly config: Config; text(): string };
 }
 
 /**
@@ -35,8 +34,8 @@ export class SignsOfLife {
 
   /** The node is ready. */
   async start(): Promise<void> {
-    const { serviceManager, text } = this.#dependencies;
-    this.#text = text();
+    const { serviceManager, node } = this.#dependencies;
+    this.#text = node.text();
     await serviceManager.ready(this.#text);
     const intervalMs = serviceManager.watchdogIntervalMs;
     if (intervalMs === undefined) return;
@@ -56,7 +55,7 @@ export class SignsOfLife {
 
   /** Once a second. What systemd has heard already is not said again. */
   async tellStatus(): Promise<void> {
-    const text = this.#dependencies.text();
+    const text = this.#dependencies.node.text();
     if (text === this.#text) return;
     this.#text = text;
     await this.#dependencies.serviceManager.status(text);
@@ -90,7 +89,7 @@ export class SignsOfLife {
 
   /** Nothing on role db, which has no floating IPs. */
   #watched(): Watched | undefined {
-    const config = this.#dependencies.config();
+    const { config } = this.#dependencies.node;
     if (config.role !== 'app') return undefined;
     const { mode, addresses } = config.floating;
     return {

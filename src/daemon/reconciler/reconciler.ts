@@ -296,6 +296,7 @@ export class Reconciler {
       looked: (report) => {
         slot.seen = { report, atMs: this.#dependencies.clock.monotonicMs() };
         this.#announce(slot, report.alarms);
+        slot.plugin.note?.(report);
         slot.looked?.(report);
       },
       changing: (summary) => {

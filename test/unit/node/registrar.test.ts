@@ -35,7 +35,6 @@ async function registrarOf(t: Test, name: 'first' | 'second') {
       info: () => undefined,
       warn: (_about: object, text: string) => told.push(`warned: ${text}`),
     } as unknown as Log,
-    config: () => config,
     driver: {
       get view() {
         return viewOf(members);
@@ -46,13 +45,16 @@ async function registrarOf(t: Test, name: 'first' | 'second') {
       rosterChanged: () => told.push('driver: roster'),
     },
     names: { of: (peer) => identity.roster.get(peer)?.name ?? peer },
-    rows: () => [
-      row({ name: identity.name, self: true, authority: true }),
-      row({ name: other.name, rotation: 'out' }),
-    ],
     audit: { append: (entry) => ({ ...entry, id: 1, at: '' }) },
-    operatorDid: (what) => told.push(`audit: ${what}`),
-    rosterChanged: (change) => told.push(`node: revoked ${change.revoked.length}`),
+    node: {
+      config,
+      rows: () => [
+        row({ name: identity.name, self: true, authority: true }),
+        row({ name: other.name, rotation: 'out' }),
+      ],
+      operatorDid: (what) => told.push(`audit: ${what}`),
+      rosterChanged: (change) => told.push(`node: revoked ${change.revoked.length}`),
+    },
   });
   t.teardown(() => registrar.close());
   return {

@@ -5,7 +5,7 @@ import { newestRoot } from '../../../src/daemon/identity/keys/chain.ts';
 import { loadIdentity } from '../../../src/daemon/identity/identity.ts';
 import { endRoot, leaveRootChange, replaceRoot } from '../../../src/daemon/identity/root/rotation.ts';
 import type { Log } from '../../../src/daemon/process/log.ts';
-import { RootFollower } from '../../../src/daemon/node/root-follower.ts';
+import { RootFollower, takeLeftRootChange } from '../../../src/daemon/node/root-follower.ts';
 import { ROOT_TAG, rootTag } from '../../../src/daemon/node/root.ts';
 import { until } from '../../support/until.ts';
 import { member } from '../cli/fake-daemon.ts';
@@ -25,20 +25,26 @@ async function followerOf(directory: string) {
     behind: new Set(['haproxy']),
     oldHaproxies: true,
   };
+  const log = { error: (_about: object, text: string) => did.push(`error: ${text}`) } as unknown as Log;
   const follower = new RootFollower(identity, {
     clock: { wallMs: () => NOW_MS, monotonicMs: () => 0 },
-    log: { error: (_about: object, text: string) => did.push(`error: ${text}`) } as unknown as Log,
+    log,
     audit: { append: (entry) => (did.push(`audit: ${entry.summary}`), { ...entry, id: 1, at: '' }) },
-    rows: () => node.rows,
-    converged: (program) => !node.behind.has(program),
-    hasOldHaproxies: async () => node.oldHaproxies,
-    rosterChanged: () => did.push('told'),
-    operatorDid: (what) => did.push(`operator: ${what}`),
-    certificateChanged: async (summary) => void did.push(summary),
-    readCertificates: async () => void did.push('programs read'),
-    reopenAdmission: async () => void did.push('admission reopened'),
+    node: {
+      rows: () => node.rows,
+      rosterChanged: () => did.push('told'),
+      operatorDid: (what) => did.push(`operator: ${what}`),
+    },
+    driver: { rosterChanged: () => did.push('peers told') },
+    reconciler: { converged: (program = '') => !node.behind.has(program) },
+    programs: { hasOldWorkers: async () => node.oldHaproxies },
+    certificate: {
+      changed: async (summary) => void did.push(summary),
+      read: async () => void did.push('programs read'),
+    },
+    registrar: { reopen: async () => void did.push('admission reopened') },
   });
-  return { identity, follower, did, node };
+  return { identity, follower, did, node, log };
 }
 
 t.test(
@@ -56,7 +62,7 @@ t.test(
     await leaveRootChange(identity.stateDir, made.change);
     const { message } = await follower.take();
     t.match(message, /^the root \w{8} follows \w{8}, and both count$/);
-    t.strictSame(did.splice(0), ['told', `operator: authority rotate-root: ${message}`]);
+    t.strictSame(did.splice(0), ['told', 'peers told', `operator: authority rotate-root: ${message}`]);
     await follower.changed();
     t.strictSame(did.splice(0), [`audit: ${message}`, 'programs read'], 'its chain stays');
 
@@ -93,10 +99,10 @@ t.test(
 
     const away = await followerOf(join(place, 'away'));
     await leaveRootChange(away.identity.stateDir, made.change);
-    await away.follower.takeLeft();
+    await takeLeftRootChange(away.identity, away.log);
     t.equal(away.identity.chainPem, before, 'both count: who starts shows what it showed');
     await leaveRootChange(away.identity.stateDir, ended, made.recoveryBundle);
-    await away.follower.takeLeft();
+    await takeLeftRootChange(away.identity, away.log);
     const { roster, trust, chainPem } = away.identity;
     t.not(chainPem, before, 'nothing of an ended root is shown after a start');
     t.equal(roster.hungOn(chainPem, newestRoot(trust)), chainPem);

@@ -15,6 +15,7 @@ import {
 import type { PeerId } from '../../../src/daemon/membership/types.ts';
 import { NOW_MS, testCluster } from '../identity/cluster.ts';
 import { member, view } from '../roles/cases.ts';
+import { seen } from './scenes.ts';
 
 const prod = await testCluster();
 const first = await createSecrets();
@@ -154,18 +155,16 @@ t.test('a keeper looks once at a time, and tells of what it took', async (t) => 
     log: { debug: () => undefined },
   } as unknown as ExchangeDependencies;
   const keeper = new SecretsKeeper({
-    exchange: () => exchange,
-    view: () => view([]),
+    exchange,
     log: exchange.log,
     audit: { append: (entry) => (did.push(entry.summary), { ...entry, id: 1, at: '' }) },
-    lookAgain: (reason) => did.push(reason),
-    share: () => did.push('shared'),
+    node: { last: seen(view([])), turn: (reason) => did.push(reason) },
   });
   const looks = [keeper.look(), keeper.look()];
   asked.resolve(encodeSecrets(first));
   await Promise.all(looks);
-  t.strictSame(did, ['asked', 'this role’s secrets arrived', 'shared']);
+  t.strictSame(did, ['asked', 'this role’s secrets arrived']);
   await keeper.look();
-  t.equal(did.length, 3, 'nothing to do, nothing to tell');
+  t.equal(did.length, 2, 'nothing to do, nothing to tell');
   t.strictSame(store.get(), first);
 });

@@ -32,9 +32,8 @@ function signsOf(t: Test, role: Role = 'app') {
       watchdogIntervalMs: 20,
     },
     driver,
-    config: () => config(role),
     heartbeat,
-    text: () => node.text,
+    node: { config: config(role), text: () => node.text },
   });
   t.teardown(() => signs.close());
   return { signs, heard, driver, node, heartbeat };

@@ -1,8 +1,8 @@
 import t from 'tap';
 import type { AppSituation } from '../../../src/roles/situation.ts';
-import { announcementOf, appDesired, type FloatingMode } from '../../../src/roles/app.ts';
+import { announcementOf, type FloatingMode } from '../../../src/roles/app.ts';
 import type { EffectiveMember } from '../../../src/roles/effective.ts';
-import { appInput, type MemberCase, member, view, well } from './cases.ts';
+import { appDesired, appInput, type MemberCase, member, view, well } from './cases.ts';
 
 const self = member('app1/app', { self: true });
 const servers = (group: { servers: readonly { name: string; duty: string }[] } | undefined): string[] =>
