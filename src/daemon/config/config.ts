@@ -28,6 +28,8 @@ export interface Paths {
   readonly couchdbFiles: string;
   /** The daemon's list for the firewall's helper, root's rules, and the helper's sign of life; see systemd/firewall. */
   readonly firewall: { readonly list: string; readonly base: string; readonly state: string };
+  /** Of role app: what the app tier reads of the daemon's. */
+  readonly accountsFiles: string;
   readonly couchdbData: string;
 }
 
@@ -52,6 +54,7 @@ export function pathsFor(role: Role, root = ''): Paths {
       base: `${root}/etc/bornemisza/firewall.base`,
       state: `${root}/run/bornemisza-firewall/state`,
     },
+    accountsFiles: `${root}/var/lib/bornemisza/accounts`,
     couchdbData: `${root}/var/lib/couchdb`,
   };
 }

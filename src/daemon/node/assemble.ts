@@ -30,6 +30,7 @@ import { Registrar } from './registrar.ts';
 import { RootFollower } from './root-follower.ts';
 import { presentedChain } from './roster.ts';
 import { SecretsKeeper } from './secrets.ts';
+import { SecretsHandOver } from './secrets-hand-over.ts';
 import { SignsOfLife } from './signs-of-life.ts';
 import { foundEntry, rolloutEntry, toldEntry } from './trail.ts';
 
@@ -158,7 +159,7 @@ export function assemble(
       roots,
       rollout,
     },
-    secrets: new SecretsKeeper({ ...common, exchange }),
+    secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
     notifier: notifierOf(node, parts, { clock, log }, driver, names),
     signs: new SignsOfLife({
       log,
@@ -168,6 +169,10 @@ export function assemble(
       heartbeat: paths.heartbeat,
     }),
   };
+}
+
+function handOverOf({ role }: Identity, { accountsFiles }: Paths, log: Log): SecretsHandOver | undefined {
+  return role === 'app' ? new SecretsHandOver(accountsFiles, log) : undefined;
 }
 
 function rolloutOf(

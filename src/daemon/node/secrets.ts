@@ -4,15 +4,28 @@ import type { CurrentNode } from './current.ts';
 import { type ExchangeDependencies, fetchSecrets } from './exchange.ts';
 import { LEFT } from '../identity/roster/removal.ts';
 import type { Roster } from '../identity/roster/roster.ts';
-import { notRolledFor, outranks, rankOf, rollSecrets } from '../identity/secrets.ts';
+import { notRolledFor, outranks, rankOf, rollAppKeys, rollSecrets } from '../identity/secrets.ts';
 import type { Log } from '../process/log.ts';
-import type { PeerId } from '../membership/types.ts';
+import type { PeerId, Role } from '../membership/types.ts';
+import type { SecretsHandOver } from './secrets-hand-over.ts';
 
 /** Under this tag a db node says in its record which secrets it has. */
 export const SECRETS_TAG = 'secrets';
 
+/** One look at the secrets of an app node: takes those of a db node that has newer ones. */
+export async function keepAppSecrets(
+  exchange: ExchangeDependencies,
+  view: EffectiveView,
+): Promise<string | undefined> {
+  const own = exchange.identity.secrets.get();
+  if (own?.kind !== 'app') return undefined;
+  const ahead = peersAhead(view, own.rank);
+  const taken = ahead.length > 0 && (await fetchSecrets(exchange, ahead));
+  return taken ? 'took keys of the app tier that were made anew' : undefined;
+}
+
 /**
- * One look at the secrets of role db: takes those of a peer that has newer ones; else rolls them, if a db node was removed
+ * One look at the secrets of role db: takes those of a peer that has newer ones; else rolls them, if a node was removed
  * that knows these and this node is the one to do it. Level-triggered: a roll that a crash cut short is made at the next look,
  * here or by whoever is first then.
  *
@@ -30,10 +43,20 @@ export async function keepDbSecrets(
     const taken = await fetchSecrets(exchange, ahead);
     return taken ? 'took the Erlang cookie and CouchDB’s secret that were made anew' : undefined;
   }
-  const removed = notRolledFor(own, removedDatabases(identity.roster));
-  if (removed.length === 0 || !view.synced || firstDatabase(view) !== identity.peerId) return undefined;
-  await identity.secrets.put(rollSecrets(own, removed));
-  return 'made the Erlang cookie and CouchDB’s secret anew, since a db node was removed';
+  if (!view.synced || firstDatabase(view) !== identity.peerId) return undefined;
+  if (own.appKeys.length === 0 && isFirstOfAll(view)) {
+    await identity.secrets.put(rollAppKeys(own, []));
+    return 'made the first key of the app tier';
+  }
+  const databases = notRolledFor(own, removed(identity.roster, 'db'));
+  if (databases.length > 0) {
+    await identity.secrets.put(rollSecrets(own, databases));
+    return 'made the Erlang cookie and CouchDB’s secret anew, since a db node was removed';
+  }
+  const apps = notRolledFor(own, removed(identity.roster, 'app'));
+  if (apps.length === 0) return undefined;
+  await identity.secrets.put(rollAppKeys(own, apps));
+  return 'made a new key of the app tier, since an app node was removed: people sign in again';
 }
 
 export interface SecretsKeeperDependencies {
@@ -41,6 +64,8 @@ export interface SecretsKeeperDependencies {
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;
   readonly node: Pick<CurrentNode, 'last' | 'turn'>;
+  /** Where the app tier reads its part; undefined on a node without one. */
+  readonly handOver: SecretsHandOver | undefined;
 }
 
 /** Sees to it that this node has its role's secrets, and those of now. */
@@ -56,8 +81,10 @@ export class SecretsKeeper {
   async look(): Promise<void> {
     if (this.#looking) return;
     this.#looking = true;
+    const { exchange, handOver } = this.#dependencies;
     try {
       await this.#keep();
+      await handOver?.write(exchange.identity.secrets.get());
     } catch (error) {
       const next = 'free the disk: it is tried again by itself';
       this.#dependencies.log.warn({ err: error, next }, 'this role’s secrets cannot be kept');
@@ -73,7 +100,8 @@ export class SecretsKeeper {
       if (await fetchSecrets(exchange)) node.turn('this role’s secrets arrived');
       return;
     }
-    const done = await keepDbSecrets(exchange, node.last.view);
+    const keep = identity.secrets.get()?.kind === 'db' ? keepDbSecrets : keepAppSecrets;
+    const done = await keep(exchange, node.last.view);
     if (done === undefined) return;
     audit.append({ kind: 'daemon', summary: done, trigger: '', subjects: [identity.name], result: 'ok' });
     node.turn(done);
@@ -98,10 +126,18 @@ function firstDatabase(view: EffectiveView): PeerId | undefined {
     .toSorted((a, b) => a.rank - b.rank)[0]?.record.peerId;
 }
 
+/** On two sides of a cut two first keys would be made, and the names that follow from one of them be lost. */
+function isFirstOfAll(view: EffectiveView): boolean {
+  const [first] = view.members
+    .filter(({ record }) => record.role === 'db')
+    .toSorted((a, b) => a.rank - b.rank);
+  return first?.self === true;
+}
+
 /** Put out by an operator. Who left by its own word was trusted until then, and its machine is its operator's. */
-function removedDatabases(roster: Roster): PeerId[] {
+function removed(roster: Roster, role: Role): PeerId[] {
   return roster
     .revocations()
-    .filter(({ name, reason }) => name.endsWith('/db') && !reason.startsWith(LEFT))
+    .filter(({ name, reason }) => name.endsWith(`/${role}`) && !reason.startsWith(LEFT))
     .map(({ peerId }) => peerId);
 }
