@@ -38,6 +38,8 @@ export interface AppInput {
   readonly view: EffectiveView;
   readonly config: AppRoleConfig;
   readonly certificates: Certificates;
+  /** Services whose check here fails by its answer or a refusal. One that gives no answer in time may be slow and no more. */
+  readonly answerWrongly: readonly string[];
   /** Whether this node draws the floating IPs: decided once, by {@link floatingDecision}. */
   readonly announcement: Holding;
 }
@@ -84,7 +86,7 @@ export function announcementOf({ view, local }: FloatingInput): Announcement {
   return { announce: false, why: `this node is down, and ${names} may be up` };
 }
 
-export function appHaproxy({ view, config, certificates }: AppInput): AppHaproxy {
+export function appHaproxy({ view, config, certificates, answerWrongly }: AppInput): AppHaproxy {
   const apps = view.members.filter((member) => member.record.role === 'app');
   const databases = view.members.filter((member) => member.record.role === 'db');
   return {
@@ -108,6 +110,7 @@ export function appHaproxy({ view, config, certificates }: AppInput): AppHaproxy
       healthPath: service.healthPath,
       ...(service.healthHost !== undefined && { healthHost: service.healthHost }),
       localPort: service.local ? service.port : undefined,
+      ...(answerWrongly.includes(service.name) && { answersWrongly: true }),
       peers: {
         verifySuffix: `app.${config.cluster}.internal`,
         servers: apps.flatMap((member) => serviceServer(member, service.name, config)),

@@ -16,7 +16,6 @@ import {
   converge,
   dbDesired,
   get,
-  type Instance,
   type Leaf,
   looking,
   peer,
@@ -50,15 +49,7 @@ async function failure(run: Promise<unknown>): Promise<PluginError> {
   throw new Error('was expected to fail');
 }
 
-/** Writes the configuration, starts HAProxy from it and settles the rest, as a first start of a host does. */
-async function launch(name: string, desired: AppHaproxy | ReturnType<typeof dbDesired>): Promise<Instance> {
-  const instance = await bed.instance(name, desired.instance);
-  const error = await failure(converge(instance.plugin, desired));
-  if (error.code !== 'haproxy-not-running') throw error;
-  await instance.start();
-  await converge(instance.plugin, desired);
-  return instance;
-}
+const launch = bed.launch.bind(bed);
 
 /** A db node: a stand-in for CouchDB's HTTP, and its door. */
 async function database(
@@ -483,7 +474,11 @@ t.test(
     );
 
     const marked = await converge(instance.plugin, desired('out-when-down'));
-    t.same(summaries(marked), ['haproxy.cfg: rewritten', 'db_nodes.unwatched/db3: maint → ready (dead)']);
+    t.same(summaries(marked), [
+      'haproxy.cfg: rewritten',
+      'db_nodes.unwatched/db3: maint → ready (dead)',
+      'db_nodes.panic/db3: ready → maint (dead)',
+    ]);
     await until(
       'the second check passes',
       async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
@@ -526,6 +521,7 @@ t.test(
     ]);
     t.match(summaries(await converge(instance.plugin, desired('ready'))), [
       /^haproxy.cfg/,
+      /panic\/db3: maint → ready/,
       /unwatched\/db3: ready → maint/,
     ]);
     t.comment(`noticed ${noticedMs.toFixed(0)} ms after HAProxy's end`);

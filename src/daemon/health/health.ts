@@ -14,6 +14,8 @@ export interface CheckVerdict extends CheckState {
   readonly name: string;
   readonly required: boolean;
   readonly detail: string;
+  /** Whether the last question failed by its timeout; undefined: it passed, or none was asked yet. */
+  readonly silent?: boolean | undefined;
 }
 
 export interface HealthOptions extends DampingOptions {
@@ -67,7 +69,13 @@ export class Checks {
     for (const check of checks) {
       if (this.#running.has(check.name)) continue;
       const state = initialCheckState(this.#dependencies.clock.monotonicMs());
-      const verdict = { ...state, name: check.name, required: check.required, detail: 'not asked yet' };
+      const verdict = {
+        ...state,
+        name: check.name,
+        required: check.required,
+        detail: 'not asked yet',
+        silent: undefined,
+      };
       this.#running.set(check.name, {
         check,
         verdict,
@@ -114,7 +122,8 @@ export class Checks {
     if (running.ended) return;
     const was = running.verdict;
     const state = nextCheckState(was, result.passed, clock.monotonicMs(), this.#options);
-    running.verdict = { ...state, name, required: running.check.required, detail: result.detail };
+    const silent = result.passed ? undefined : (result.silent ?? false);
+    running.verdict = { ...state, name, required: running.check.required, detail: result.detail, silent };
     // A check starts down, which says nothing: a busy machine may let one question fail after each restart.
     const decided = state.health === 'up' || (!result.passed && state.streak >= this.#options.fall);
     if (decided) running.decided.resolve();

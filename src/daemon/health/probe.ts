@@ -27,6 +27,8 @@ export interface ProbeResult {
   readonly passed: boolean;
   /** One short line, e.g. `200 in 3 ms` or `connection refused`. */
   readonly detail: string;
+  /** Failed by its timeout: there may be a service, and a busy host. */
+  readonly silent?: boolean;
 }
 
 /** Made once: left to each request, it would be a twentieth of all that an idle daemon costs. */
@@ -39,12 +41,12 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
   }
   const startedMs = performance.now();
   return new Promise((resolve) => {
-    const end = (passed: boolean, detail: string): void => {
+    const end = (passed: boolean, detail: string, silent = false): void => {
       clearTimeout(timer);
       stop();
-      resolve({ passed, detail });
+      resolve({ passed, detail, silent });
     };
-    const timer = setTimeout(() => end(false, `no answer within ${timeoutMs} ms`), timeoutMs);
+    const timer = setTimeout(() => end(false, `no answer within ${timeoutMs} ms`, true), timeoutMs);
     const failed = (error: NodeJS.ErrnoException): void => end(false, reasonOf(error));
     let stop: () => void;
     if (target.kind === 'tcp') {

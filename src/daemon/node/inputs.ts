@@ -15,6 +15,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
   return {
     view,
     certificates: forHaproxy(certificates),
+    answerWrongly: scene.answerWrongly,
     announcement: floating ?? { announce: false, rivals: [], why: 'floating.mode is "off"' },
     config: {
       cluster: node.cluster,

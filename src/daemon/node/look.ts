@@ -49,6 +49,8 @@ export interface Scene {
   /** Verdicts of the checks, and the verdict over all that are required. */
   readonly health: LocalFacts['health'];
   readonly services: LocalFacts['services'];
+  /** Services whose check fails by its answer or a refusal, and not for want of an answer. */
+  readonly answerWrongly: readonly string[];
   /** What CouchDB's plugin saw at its last look; undefined before the first. */
   readonly couchdb: { readonly disagreement: string | undefined } | undefined;
   /** CouchDB's data directory. */

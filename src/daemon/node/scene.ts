@@ -38,6 +38,9 @@ export function sceneOf(sources: SceneSources): Scene {
     maintenance: local.state.maintenance,
     health: checks.node,
     services: checks.verdicts.map(({ name, health }) => ({ name, health })),
+    answerWrongly: checks.verdicts
+      .filter(({ health, silent }) => health === 'down' && silent === false)
+      .map(({ name }) => name),
     holds: holdsFloating(config),
     tags: { ...said, [SECRETS_TAG]: secrets?.kind === 'db' ? rankOf(secrets) : undefined },
     settingsDigest: settingsDigest(config),

@@ -37,6 +37,8 @@ export interface EdgeService {
   readonly healthHost?: string;
   /** Port on 127.0.0.1; undefined on a node that only routes to the service of others. */
   readonly localPort: number | undefined;
+  /** This node's own instance answers its check, and wrongly: it is not merely slow. */
+  readonly answersWrongly?: boolean;
   /** The app nodes' doors, this node's own included. */
   readonly peers: PeerGroup;
 }

@@ -12,6 +12,7 @@ import {
   CONFIG_FILE,
   DATABASE_SWITCH,
   type Layout,
+  panicOf,
   REVOKED_FILE,
   type Rendered,
   render,
@@ -615,9 +616,19 @@ function siteProof(file: string): string {
 function sightOf(running: Running | undefined): string {
   if (running === undefined) return 'HAProxy does not answer';
   if (running.structure === '') return 'HAProxy runs a configuration that is not ours';
-  const counted = running.servers.filter((server) => !isTwin(server) && !server.maint);
+  const inUse = running.servers.filter((server) => !isTwin(server) && !server.maint);
+  const counted = inUse.filter((server) => !isPanic(server));
   const up = counted.filter((server) => server.up).length;
-  return `HAProxy answers; ${up} of ${counted.length} servers in use are up`;
+  const panics = new Set(inUse.filter(isPanic).map(({ backend }) => backend.slice(0, -panicOf('').length)));
+  const busy = [...panics].filter((backend) => {
+    const accepting = inUse.filter((server) => server.backend === panicOf(backend) && server.up).length;
+    return accepting > 2 * inUse.filter((server) => server.backend === backend && server.up).length;
+  });
+  const panic =
+    busy.length === 0
+      ? ''
+      : `; most checks of ${busy.join(', ')} get no answer in time, so every server that accepts connections serves`;
+  return `HAProxy answers; ${up} of ${counted.length} servers in use are up${panic}`;
 }
 
 interface Sight {
@@ -657,6 +668,10 @@ function stateMark(server: ServerState): string {
     server.fullWeight,
     verdict,
   ].join(' ');
+}
+
+function isPanic(server: { backend: string }): boolean {
+  return server.backend.endsWith(panicOf(''));
 }
 
 function isTwin(server: { backend: string }): boolean {

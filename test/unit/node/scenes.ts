@@ -57,6 +57,7 @@ export function scene(
     maintenance: false,
     health: 'up',
     services: [{ name: 'haproxy', health: 'up' }],
+    answerWrongly: [],
     couchdb: undefined,
     couchdbData: '/var/lib/couchdb',
     couchdbRetired: false,

@@ -8,6 +8,12 @@ const self = member('app1/app', { self: true });
 const servers = (group: { servers: readonly { name: string; duty: string }[] } | undefined): string[] =>
   (group?.servers ?? []).map(({ name, duty }) => `${name} ${duty}`);
 
+t.test('the door hears which of its own services answer wrongly', async (t) => {
+  const { haproxy } = appDesired({ ...appInput([self]), answerWrongly: ['api'] });
+  t.equal(haproxy.services[0]?.answersWrongly, true);
+  t.equal(appDesired(appInput([self])).haproxy.services[0]?.answersWrongly, undefined);
+});
+
 t.test('the databases: each db member with the duty of its rotation, at its app door', async (t) => {
   const cases: [string, MemberCase, string][] = [
     ['alive', {}, 'ready'],

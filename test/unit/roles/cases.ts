@@ -97,6 +97,7 @@ export function appInput(
     view: seen,
     config: whole,
     certificates: { node: 'node', ca: 'ca', edge: undefined },
+    answerWrongly: [],
     announcement: floatingDecision(whole.floating.mode, { view: seen, local: { ...well, ...local } }),
   };
 }

@@ -1,0 +1,131 @@
+import { Agent } from 'node:https';
+import t from 'tap';
+import type { EdgeService } from '../../src/plugins/haproxy/desired.ts';
+import { freePort } from '../support/free-port.ts';
+import { appDesired, Bed, dbDesired, get, type Instance, peer, type Reply, until } from './haproxy-bed.ts';
+
+/** What an edge does while services and hosts fail, on real HAProxies. */
+
+const bed = await Bed.make();
+t.teardown(() => bed.end());
+const ca = bed.pki.ca;
+const leaf = (name: string) => bed.pki.leaf(name, name.replace(/\d+$/, ''));
+const tls = { ca, checkServerIdentity: () => undefined };
+
+/** An app node that runs one service on its own door. */
+async function appNode(name: string, n: number, api: { readonly port: number }): Promise<Instance> {
+  const doors = { verifySuffix: 'app.shop.internal', servers: [] };
+  const services = [{ name: 'api', prefix: '/', healthPath: '/healthz', localPort: api.port, peers: doors }];
+  const [node, databasePort] = [await leaf(name), await freePort()];
+  return bed.launch(name, appDesired({ address: bed.address(n), node, ca, databasePort, services }));
+}
+
+const api = await bed.server((_, response) => response.end('api'));
+const [app2, app3] = await Promise.all([appNode('app2', 2, api), appNode('app3', 3, api)]);
+const couch = await bed.server((_, response) => response.end('couch'));
+const db1 = await bed.launch(
+  'db1',
+  dbDesired({ address: bed.address(4), node: await leaf('db1'), ca, couchdbPort: couch.port }),
+);
+const two = [peer('app2', bed.address(2), 8443), peer('app3', bed.address(3), 8443)];
+const databasePort = await freePort();
+const routed = (servers = two): EdgeService[] => [
+  {
+    name: 'api',
+    prefix: '/',
+    healthPath: '/healthz',
+    localPort: undefined,
+    peers: { verifySuffix: 'app.shop.internal', servers },
+  },
+];
+const edgeDesired = appDesired({
+  address: bed.address(1),
+  node: await leaf('app1'),
+  ca,
+  databasePort,
+  services: routed(),
+  databases: [peer('db1', bed.address(4), 6984)],
+});
+const edge = await bed.launch('app1', edgeDesired);
+const site = `https://${bed.address(1)}/`;
+const ask = (): Promise<Reply> => get(site, tls);
+const askDatabases = (): Promise<Reply> => get(`http://127.0.0.1:${databasePort}/x`);
+
+const all = (backend: string, status: string): Promise<number> =>
+  until(
+    `all of ${backend} are ${status}`,
+    async () => Object.values(await edge.servers(backend)).every((each) => each === status),
+    30_000,
+  );
+const allWell = async (): Promise<void> => {
+  for (const backend of ['svc_api', 'svc_api.panic', 'db_nodes', 'db_nodes.panic']) await all(backend, 'UP');
+};
+
+t.test('when most checks get no answer in time, the servers that accept connections serve', async (t) => {
+  await allWell();
+  const backends: [string, readonly Instance[], () => Promise<Reply>][] = [
+    ['svc_api', [app2, app3], ask],
+    ['db_nodes', [db1], askDatabases],
+  ];
+  for (const [backend, peers, request] of backends) {
+    const replies: Promise<Reply[]>[] = [];
+    const silent = all(backend, 'DOWN').then(() => {
+      replies.push(Promise.all(Array.from({ length: 10 }, request)));
+      return until('the requests wait for them, or were refused', async () => {
+        const [line = ''] = (await edge.ask(`show stat ${backend}.panic 2 -1`)).split('\n').slice(1);
+        return line.split(',')[4] === '10' || Number(line.split(',')[7]) === 0;
+      });
+    });
+    await Promise.all(peers.map((each) => each.standStill(silent)));
+    const statuses = (await replies[0])?.map(({ status }) => status);
+    t.same(
+      statuses,
+      Array.from({ length: 10 }, () => 200),
+      backend,
+    );
+  }
+});
+
+t.test('one of two without an answer is half, and no panic: the other one serves', async (t) => {
+  await allWell();
+  const served = async () => {
+    const replies = await Promise.all(Array.from({ length: 10 }, ask));
+    return replies.every(({ status }) => status === 200);
+  };
+  let well = false;
+  const half = until('it is out', async () => (await edge.servers('svc_api'))['app3'] === 'DOWN', 30_000);
+  await app3.standStill(half.then(async () => void (well = await served())));
+  t.ok(well, 'and nobody waits for the one that is silent');
+});
+
+/** The clients and the service are one busy process here: the edge’s checks end by timeout, and so do those of the doors. */
+t.test('300 new TLS clients at once get no 503', async (t) => {
+  await allWell();
+  const statuses = new Map<number | string, number>();
+  const agent = new Agent({ keepAlive: false, maxCachedSessions: 0 });
+  const one = async (): Promise<void> => {
+    const status = await get(site, { ...tls, agent, timeout: 60_000 }).then(
+      (reply) => reply.status,
+      (error: unknown) => String(error),
+    );
+    statuses.set(status, (statuses.get(status) ?? 0) + 1);
+  };
+  const startMs = performance.now();
+  for (let round = 0; round < 2; round += 1) await Promise.all(Array.from({ length: 300 }, one));
+  t.equal(statuses.get(503) ?? 0, 0, JSON.stringify([...statuses]));
+  t.ok((statuses.get(200) ?? 0) >= 590, JSON.stringify([...statuses]));
+  t.comment(`600 clients in ${Math.round(performance.now() - startMs)} ms: ${JSON.stringify([...statuses])}`);
+});
+
+t.test('servers that refuse are no reason for a panic', async (t) => {
+  await allWell();
+  await Promise.all([app2.stop('SIGKILL'), db1.stop('SIGKILL')]);
+  const failed = [];
+  for (let count = 0; count < 40; count += 1) {
+    const { status } = await ask();
+    if (status !== 200) failed.push(status);
+  }
+  t.same(failed, [], 'who refuses is passed over at once');
+  await all('db_nodes.panic', 'DOWN');
+  t.equal((await askDatabases()).status, 503);
+});
