@@ -27,15 +27,24 @@ export function addMembers(program: Command, io: Io): void {
 }
 
 export function renderMembers(answer: MembersAnswer, paint: Paint, columns: number): string {
+  const floating = answer.members.some(({ tags }) => tags['floating'] !== undefined);
   const rows = answer.members.map((member) => [
     member.self ? `${member.name} *` : member.name,
     member.address,
     `${paintWord(paint, member.state)} ${formatDuration(member.stateForMs)}`,
     paintWord(paint, member.health),
     paintWord(paint, member.rotation),
+    ...(floating ? [floatingWord(member)] : []),
     why(member),
   ]);
-  return renderTable(['NODE', 'ADDRESS', 'STATE', 'HEALTH', 'TRAFFIC', 'WHY'], rows, { columns, paint });
+  const head = ['NODE', 'ADDRESS', 'STATE', 'HEALTH', 'TRAFFIC', ...(floating ? ['FLOATING IP'] : []), 'WHY'];
+  return renderTable(head, rows, { columns, paint });
+}
+
+/** As the node itself saw it in BIRD or on its device; codes are those of docs/troubleshooting.md. */
+function floatingWord({ role, tags, state }: MemberRow): string {
+  if (role !== 'app') return '';
+  return state === 'alive' ? (tags['floating'] ?? 'no') : '?';
 }
 
 function why(member: MemberRow): string {

@@ -110,9 +110,6 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     .filter(([, count]) => count > 0)
     .map(([state, count]) => `${count} ${paintWord(paint, state)}`);
   const members = counts.length === 0 ? 'none known' : counts.join(', ');
-  const announcing = `${
-    status.announcing === true ? paint('green', 'announced here') : paint('yellow', 'not announced here')
-  }: ${status.announcingWhy ?? 'floating.mode is "off"'}`;
   return [
     [
       'members',
@@ -121,13 +118,26 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
         : `${members}; ${paint('yellow', 'not synced yet: nothing is taken out on hearsay')}`,
     ],
     ...(status.floating.length > 0
-      ? ([['floating', `${status.floating.join(', ')} ${announcing}`]] as const)
+      ? ([['floating', `${status.floating.join(', ')} ${floatingWords(status, paint)}`]] as const)
       : []),
     ['address', status.address],
     ['peer id', status.peerId],
     ['version', status.version],
   ];
 }
+
+/** What was seen of the floating IPs, with its age, and what this node wants. */
+function floatingWords({ announcing, announcingWhy, plugins }: StatusAnswer, paint: Paint): string {
+  if (announcing === undefined) return 'not announced here: floating.mode is "off"';
+  const sight = plugins.find(({ name, seen }) => FLOATING_PLUGINS.includes(name) && seen !== undefined);
+  const well = sight?.alarms.length === 0 && sight.state === 'converged';
+  const seen = sight === undefined ? 'not looked at yet' : sightOf(sight);
+  const wanted = announcing ? 'announce' : 'do not announce';
+  return `${paint(announcing && well ? 'green' : 'yellow', seen)}; wanted: ${wanted} (${announcingWhy ?? ''})`;
+}
+
+/** The programs that have the floating IPs. */
+const FLOATING_PLUGINS: readonly string[] = ['bird', 'layer2'];
 
 function checksTable(status: StatusAnswer, paint: Paint, columns: number): string {
   if (status.checks.length === 0) return '';

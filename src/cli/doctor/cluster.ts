@@ -118,18 +118,30 @@ function guards(status: StatusAnswer, area: Area): Check {
 }
 
 function plugins(status: StatusAnswer, area: Area): Check[] {
-  return status.plugins.map((plugin) => {
-    if (plugin.state === 'failing' || plugin.state === 'stopped')
-      return area.fail(
-        plugin.name,
-        `${plugin.state}: ${plugin.detail}`,
-        plugin.next === '' ? 'bornemisza events' : plugin.next,
-      );
-    if (plugin.state === 'converged') return area.ok(plugin.name, 'as it should be');
-    return area.warn(
+  const said = new Set(status.warnings.map(({ code }) => code));
+  return status.plugins.flatMap((plugin) => [
+    pluginCheck(plugin, area),
+    ...plugin.alarms
+      .filter(({ code }) => !said.has(code))
+      .map(({ message, next }) => area.fail(plugin.name, message, next)),
+  ]);
+}
+
+function pluginCheck(plugin: StatusAnswer['plugins'][number], area: Area): Check {
+  if (plugin.state === 'failing' || plugin.state === 'stopped')
+    return area.fail(
       plugin.name,
-      plugin.detail === '' ? plugin.state : plugin.detail,
-      plugin.next === '' ? 'bornemisza plan' : plugin.next,
+      `${plugin.state}: ${plugin.detail}`,
+      plugin.next === '' ? 'bornemisza events' : plugin.next,
     );
-  });
+  if (plugin.state === 'converged') {
+    const seen =
+      plugin.seen === undefined ? '' : `; ${plugin.seen} (${formatDuration(plugin.seenAgoMs ?? 0)} ago)`;
+    return area.ok(plugin.name, `as it should be${seen}`);
+  }
+  return area.warn(
+    plugin.name,
+    plugin.detail === '' ? plugin.state : plugin.detail,
+    plugin.next === '' ? 'bornemisza plan' : plugin.next,
+  );
 }

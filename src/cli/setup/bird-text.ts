@@ -73,9 +73,10 @@ include "${facts.fragments}/*.conf";
 `;
 }
 
+/** Our protocol is named: a `protocol direct` of the founder's own would keep the route when ours withdraws it. */
 function birdFilter(addresses: readonly string[]): string {
   return `filter bornemisza_export {
-	if net ~ [ ${addresses.map((each) => `${each}/32`).join(', ')} ] then accept;
+	if proto = "bornemisza_floating" && net ~ [ ${addresses.map((each) => `${each}/32`).join(', ')} ] then accept;
 	reject;
 }`;
 }

@@ -160,7 +160,11 @@ export function noticesOf(
 
 /** A tag is there only while it says something. */
 function tagsOf({ tags, holds }: Scene, notices: Notices): LocalFacts['tags'] {
-  const all: Words = { ...tags, [NOTICE_TAG]: noticeTag(notices), [HOLDS_TAG]: holds ? HOLDS : undefined };
+  const all: Words = {
+    ...tags,
+    [NOTICE_TAG]: noticeTag(notices),
+    [HOLDS_TAG]: holds ? HOLDS : tags[HOLDS_TAG],
+  };
   return Object.fromEntries(
     Object.entries(all).flatMap(([name, word]) => (word === undefined || word === '' ? [] : [[name, word]])),
   );

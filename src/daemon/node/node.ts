@@ -1,7 +1,9 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type BirdReport, wordOf } from '../../plugins/bird/report.ts';
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { RESTART_TAG } from '../../roles/db.ts';
+import { HOLDS_TAG } from '../../roles/holder.ts';
 import { type Config, loadConfig } from '../config/config.ts';
 import type { Done, MemberRow, Warning } from '../control/api.ts';
 import type { ControlActions } from '../control/server.ts';
@@ -261,6 +263,7 @@ export class RunningNode implements OrderedNode {
       [RESTART_TAG]: couchdb?.restart,
       [ROLLOUT_TAG]: rollout.tag,
       [ROOT_TAG]: this.#phase === 'starting' ? undefined : roots.tag,
+      [HOLDS_TAG]: wordOf(programs.report('bird') as BirdReport | undefined),
       ...notifier.tags,
     };
   }

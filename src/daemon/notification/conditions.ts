@@ -14,7 +14,12 @@ import {
  * same: what only one node can see (a guard of its own, its site's certificate) it says in its record. Pure.
  */
 
-export type ConditionKind = 'node-dead' | 'guard-holding' | 'certificate-ending' | 'rollout-stopped';
+export type ConditionKind =
+  | 'node-dead'
+  | 'guard-holding'
+  | 'announcement-failing'
+  | 'certificate-ending'
+  | 'rollout-stopped';
 
 export interface Condition {
   /** The same on every node that sees it; another one for the next time that the same thing happens. */
@@ -70,7 +75,13 @@ export function noticeTag(notices: Notices): string {
 export function conditionsOf(input: ConditionInput): Condition[] {
   const { view, upMs } = input;
   if (!view.synced) return upMs < LONELY_AFTER_MS ? [] : lonely(view);
-  return [...deaths(input), ...guards(view), ...certificates(input), ...rollouts(input)];
+  return [
+    ...deaths(input),
+    ...guards(view),
+    ...announcements(view),
+    ...certificates(input),
+    ...rollouts(input),
+  ];
 }
 
 function lonely(view: MembershipView): Condition[] {
@@ -154,6 +165,33 @@ function guards(view: MembershipView): Condition[] {
   return [...landslides, ...standing];
 }
 
+/** The tag in which a node says what it saw in BIRD, and the codes that it may hold. */
+const FLOATING_TAG = 'floating';
+const ANNOUNCEMENTS: Readonly<Record<string, string>> = {
+  'bird-no-session': 'announces no floating IP: its bird.conf has no BGP session',
+  'bird-session-down': 'has a session with the provider that is not up',
+  'bird-route-not-exported': 'exports the floating IP to nobody: the table or the export filter of BGP',
+  'bird-route-by-another': 'should have withdrawn the floating IP, and its own bird.conf still announces it',
+};
+
+function announcements(view: MembershipView): Condition[] {
+  return heard(view).flatMap(({ record: { name, tags } }): Condition[] => {
+    const code = tags[FLOATING_TAG] ?? '';
+    const what = ANNOUNCEMENTS[code];
+    if (what === undefined) return [];
+    return [
+      {
+        key: `announcement ${name} ${code}`,
+        kind: 'announcement-failing',
+        subject: name,
+        what: `${name} ${what}`,
+        next: `see what its BIRD says: sudo bornemisza doctor on ${name}`,
+        announced: false,
+      },
+    ];
+  });
+}
+
 function certificates({ view, certificates: ends, wallMs }: ConditionInput): Condition[] {
   const nodes = heard(view).flatMap(({ record: { name } }): Condition[] => {
     const endMs = ends.get(name);
@@ -227,6 +265,8 @@ export function endOf(
     }
     case 'guard-holding':
       return `no longer held: ${what}`;
+    case 'announcement-failing':
+      return `BIRD on ${subject} does again what it should, or its node is gone`;
     case 'certificate-ending':
       return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
     case 'rollout-stopped':

@@ -53,6 +53,7 @@ t.test('a tag is there only while it says something', async (t) => {
   t.strictSame(tags({}), {});
   t.strictSame(tags({ tags: { root: undefined, notify: 'ok', couchdb: '' } }), { notify: 'ok' });
   t.strictSame(tags({ holds: true }), { floating: 'held' });
+  t.strictSame(tags({ tags: { floating: 'bird-session-down' } }), { floating: 'bird-session-down' });
   t.strictSame(tags({ health: 'down' }), { notice: 'last-standing' }, 'what it alone can see');
   t.strictSame(tags({ health: 'down', phase: 'leaving' }), {}, 'nor when it goes');
   t.strictSame(tags({ health: 'down', config: configOf('app') }), {}, 'where there is nothing to announce');

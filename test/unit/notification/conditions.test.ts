@@ -3,6 +3,7 @@ import type { Member, NodeRecord } from '../../../src/daemon/membership/types.ts
 import { conditionsOf, endOf, noticeTag } from '../../../src/daemon/notification/conditions.ts';
 import { messageAbout, testMessage } from '../../../src/daemon/notification/message.ts';
 import type { NoticeEvent } from '../../../src/daemon/notification/policy.ts';
+import { HOLDS_TAG } from '../../../src/roles/holder.ts';
 import { member, viewOf } from './views.ts';
 
 const NOW = Date.UTC(2026, 0, 2, 3, 4, 5);
@@ -103,6 +104,24 @@ t.test('a certificate near its end is told once for each end, and not of the dea
   ]);
   t.same(found([member('db2/db')], { ends: { 'db2/db': NOW + 15 * DAY } }), []);
   t.match(found([member('app1/app'), member('db2/db', { state: 'dead' })], near), [{ kind: 'node-dead' }]);
+});
+
+t.test('what a node saw in BIRD is a condition of that node, by the code in its record', async (t) => {
+  const said = (word: string) =>
+    found([member('app1/app', { record: { tags: { [HOLDS_TAG]: word } } })]).map(({ kind, what }) => [
+      kind,
+      what,
+    ]);
+  t.same(said('exported'), []);
+  t.same(said('held'), []);
+  t.same(said('anything'), [], 'a word of a later version is no alarm');
+  for (const code of [
+    'bird-no-session',
+    'bird-session-down',
+    'bird-route-not-exported',
+    'bird-route-by-another',
+  ])
+    t.match(said(code), [['announcement-failing', /^app1\/app .*(BGP|session|floating IP)/]], code);
 });
 
 t.test(

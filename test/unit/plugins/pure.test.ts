@@ -80,7 +80,12 @@ function cases(): Case[] {
     devices: new Map([['bm-float', { up: true, kind: 'dummy', addresses: ['192.0.2.9/32'] }]]),
     fragment: undefined,
     localAs: 64512,
-    running: { loaded: 'a', announcing: true, sessions: [{ name: 'provider', state: 'Established' }] },
+    running: {
+      loaded: 'a',
+      announcing: true,
+      sessions: [{ name: 'provider', state: 'Established', up: true, routes: [] }],
+    },
+    fault: { code: 'bird-route-not-exported', forMs: 20_000 },
   };
   const layer2 = { device: 'eth0', addresses: ['203.0.113.10'], hold: true, rivals: [], why: 'first' };
   const held = { device: 'eth0', address: '203.0.113.12/32', ours: true };
