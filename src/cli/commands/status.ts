@@ -6,7 +6,7 @@ import { ControlClient, notRunning } from '../client.ts';
 import { formatDuration } from '../duration.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { gradeOf, worst } from '../grade.ts';
-import { daemonOf, type Instance, instances, whyNone } from '../instances.ts';
+import { daemonOf, type Instance, instances, noMember, whyNone } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
 import { controlSocketOf } from '../places.ts';
@@ -61,7 +61,7 @@ async function showAll(io: Io, { root = '', json = false, check = false }: Statu
   const answers = await Promise.all(running.map(({ role }) => ask(role, root)));
   show(io, answers, json);
   const stopped = all.find((each: Instance) => each.socket === 'absent' && each.configured === 'yes');
-  if (stopped !== undefined) throw notRunning(stopped.role);
+  if (stopped !== undefined) throw stopped.left ? noMember(stopped.role) : notRunning(stopped.role);
   if (check) refuseBad(answers);
 }
 

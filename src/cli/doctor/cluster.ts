@@ -3,7 +3,7 @@ import type { Role } from '../../daemon/membership/types.ts';
 import { ControlClient, notRunning } from '../client.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
-import type { Instance } from '../instances.ts';
+import { type Instance, noMember } from '../instances.ts';
 import type { Host } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { type Area, areaOf, type Check } from './check.ts';
@@ -19,7 +19,7 @@ export async function checkCluster(of: Host, instance: Instance, root: string): 
     return [area.fail('control socket', 'it is for root and group bornemisza', 'run doctor with sudo')];
   }
   if (instance.socket === 'absent') {
-    const { message, next } = notRunning(instance.role);
+    const { message, next } = instance.left ? noMember(instance.role) : notRunning(instance.role);
     return [area.fail('daemon', message, next)];
   }
   const daemon = new ControlClient(controlSocketOf(instance.role, root), instance.role);

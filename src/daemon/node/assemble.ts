@@ -26,6 +26,7 @@ import { assembleMembership, firstRecord } from './membership.ts';
 import { Names } from './names.ts';
 import { OwnCertificate } from './own-certificate.ts';
 import { PROGRAMS } from './programs.ts';
+import { type RemovalDependencies, removalReport } from './removal-report.ts';
 import { Registrar } from './registrar.ts';
 import { RootFollower } from './root-follower.ts';
 import { presentedChain } from './roster.ts';
@@ -76,6 +77,7 @@ export interface Assembly {
   readonly seeds: SeedSearch;
   readonly names: Names;
   readonly exchange: ExchangeDependencies;
+  readonly removal: RemovalDependencies;
   readonly reconciler: Reconciler;
   readonly programs: KeptPrograms;
   readonly certificate: OwnCertificate;
@@ -136,7 +138,13 @@ export function assemble(
       driver.rosterChanged();
     },
   });
-  const registrar = new Registrar(identity, { ...common, driver, names });
+  const removal = { identity, transport, reconciler };
+  const registrar = new Registrar(identity, {
+    ...common,
+    driver,
+    names,
+    applied: (rows, removed) => removalReport(removal, rows, removed),
+  });
   const roots = new RootFollower(identity, {
     ...common,
     driver,
@@ -152,6 +160,7 @@ export function assemble(
       seeds,
       names,
       exchange,
+      removal,
       reconciler,
       programs,
       certificate,

@@ -1,7 +1,7 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Clock } from '../clock.ts';
 import { announces, floatingDevice } from '../config/config.ts';
-import type { Done, Progress } from '../control/api.ts';
+import type { Done, MemberRow, Progress } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import type { Checks } from '../health/health.ts';
@@ -19,6 +19,8 @@ const WITHDRAW_DEADLINE_MS = 10_000;
 const DRAIN_MS = 2000;
 /** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
 const COUCHDB_STOP_MS = 20_000;
+/** A cut of the private network heals within this time, or needs a person. */
+const UNHEARD_MS = 30_000;
 /** The answer reaches the asker before the daemon starts again. */
 const TAKE_BACK_MS = 500;
 /** The others hear the last word before the asker may end the daemon. */
@@ -62,9 +64,9 @@ export class Leave {
     node.operatorDid('leave');
     driver.leave();
     node.turn('leave by the operator');
-    progress({ message: `told the others: ${name} is leaving` });
+    progress({ message: toldWords(name, node.rows()) });
     if (role === 'app') await this.#leaveEdge(progress);
-    else await this.#leaveData(progress);
+    else await this.#leaveData(progress, force);
     driver.departed();
     node.enter('left');
     await local.update({ left: true });
@@ -93,14 +95,23 @@ export class Leave {
     progress({ message: 'drained' });
   }
 
-  async #leaveData(progress: (step: Progress) => void): Promise<void> {
+  async #leaveData(progress: (step: Progress) => void, force: boolean | undefined): Promise<void> {
     const { reconciler, programs, node, checks, clock } = this.#dependencies;
     const couchdb = () => programs.report('couchdb') as CouchDbStatus | undefined;
     let told = '';
+    let aloneSinceMs: number | undefined;
     for (let status = couchdb(); status !== undefined && status.phase !== 'left'; status = couchdb()) {
       const plugin = reconciler.status().find((each) => each.name === 'couchdb');
       if (plugin?.state === 'stopped') throw this.#refused(plugin.detail, plugin.next);
       const words = status.waiting ?? plugin?.detail ?? '';
+      if (isUnheard(node.rows())) {
+        aloneSinceMs ??= clock.monotonicMs();
+        if (clock.monotonicMs() - aloneSinceMs > UNHEARD_MS) {
+          if (force !== true) throw this.#unheard();
+          progress({ message: 'no other node hears this one: nobody takes its copies of the data' });
+          return;
+        }
+      } else aloneSinceMs = undefined;
       if (words !== told && words !== '') progress({ message: words });
       told = words;
       await pause(200);
@@ -112,6 +123,13 @@ export class Leave {
     const stopped = (): boolean =>
       checks.verdicts.find((each) => each.name === 'couchdb')?.detail === 'connection refused';
     while (!stopped() && clock.monotonicMs() < untilMs) await pause(100);
+  }
+
+  #unheard(): OperatorError {
+    return this.#refused(
+      'no other node hears this one, so nobody takes its copies of the data',
+      'mend the private network and leave again; if it was removed, or its copies may be lost: bornemisza leave --force',
+    );
   }
 
   /**
@@ -127,6 +145,18 @@ export class Leave {
       `${next} (the daemon starts again and stays a member)`,
     );
   }
+}
+
+/** Whether there are others, and none of them is reached. */
+function isUnheard(rows: readonly MemberRow[]): boolean {
+  const others = rows.filter(({ self, state }) => !self && state !== 'left');
+  return others.length > 0 && !others.some(({ state }) => state === 'alive');
+}
+
+function toldWords(name: string, rows: readonly MemberRow[]): string {
+  return isUnheard(rows)
+    ? `no other node is reached, so none hears that ${name} is leaving`
+    : `told the others: ${name} is leaving`;
 }
 
 /** @returns whether those that draw the floating IP have nothing left to do, after `deadlineMs` at the latest */

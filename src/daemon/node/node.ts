@@ -9,6 +9,7 @@ import type { Done, MemberRow, Warning } from '../control/api.ts';
 import type { ControlActions } from '../control/server.ts';
 import type { DriverChange } from '../driver/driver.ts';
 import type { OperatorError } from '../errors.ts';
+import { waysOut } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 import type { LocalState } from '../local-state.ts';
 import type { Goodbye, LocalFacts, MembershipView } from '../membership/types.ts';
@@ -23,6 +24,7 @@ import {
 } from './assemble.ts';
 import { checksFor } from './checks.ts';
 import { serveExchange } from './exchange.ts';
+import { serveRemoved } from './removal-report.ts';
 import { withdrawn } from './leave.ts';
 import { changedByTime, type Look, look, type Memory, type Phase, type Scene, type Words } from './look.ts';
 import { ROLLOUT_TAG } from '../rollout/policy.ts';
@@ -124,6 +126,7 @@ export class RunningNode implements OrderedNode {
     });
     this.#listens = true;
     serveExchange(this.#assembly.exchange);
+    serveRemoved(this.#assembly.removal);
     this.turn('start');
     await this.#assembly.certificate.read();
     await this.#assembly.programs.start();
@@ -306,9 +309,13 @@ export class RunningNode implements OrderedNode {
     });
     for (const peer of change.revoked) audit.append(removedEntry(this.#assembly.names.of(peer)));
     if (change.revoked.includes(peerId)) {
-      void this.#withdrawAndEnd(
-        'this node was removed from the cluster -- to come back: bornemisza join --reset - with a fresh token',
-      );
+      // Its identity is used up, as after a leave: `status` and `leave --wipe` know it without the daemon.
+      void this.#parts.local
+        .update({ left: true })
+        .catch(() => undefined)
+        .then(() =>
+          this.#withdrawAndEnd(`this node was removed from the cluster -- ${waysOut(identity.role)}`),
+        );
       return;
     }
     if (change.renewed.some((each) => each.peerId === peerId))

@@ -1,6 +1,6 @@
 import type { AuditTrail } from '../reconciler/audit.ts';
 import type { Clock } from '../clock.ts';
-import type { Done, RemoveRequest, TokenAnswer, TokenRequest } from '../control/api.ts';
+import type { Done, MemberRow, RemoveRequest, TokenAnswer, TokenRequest } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import { adoptAuthority, type Identity, removeMember } from '../identity/identity.ts';
@@ -22,6 +22,8 @@ export interface RegistrarDependencies {
   readonly log: Log;
   readonly driver: Pick<Driver, 'view' | 'nowMs' | 'admitted' | 'revoked' | 'rosterChanged'>;
   readonly names: Pick<Names, 'of'>;
+  /** Who refuses a removed member by now, in words. */
+  readonly applied: (rows: readonly MemberRow[], removed: PeerId) => Promise<string>;
   readonly audit: Pick<AuditTrail, 'append'>;
   readonly node: Pick<CurrentNode, 'config' | 'rows' | 'operatorDid'> & {
     /** Tells everybody on this node; the others hear it through the driver. */
@@ -87,10 +89,10 @@ export class Registrar {
       (each) => each.name === node || each.peerId === node || each.name.startsWith(`${node}/`),
     );
     mustBeRemovable(rows, row, request);
-    await this.#putOut(node, 'removed by the operator');
+    const removed = await this.#putOut(node, 'removed by the operator');
     return {
       done: true,
-      message: `${row?.name ?? node} was removed: its certificate is revoked everywhere, its connections are cut`,
+      message: `${row?.name ?? node} was removed: ${await this.#dependencies.applied(rows, removed)}`,
     };
   }
 
@@ -135,12 +137,13 @@ export class Registrar {
   }
 
   /** @param member as an operator names it, or a PeerId */
-  async #putOut(member: string, reason: string): Promise<void> {
+  async #putOut(member: string, reason: string): Promise<PeerId> {
     const { clock, driver, node } = this.#dependencies;
     const { change, peerId } = await removeMember(this.#identity, member, reason, clock.wallMs());
     node.rosterChanged(change);
     driver.revoked(peerId);
     driver.rosterChanged();
+    return peerId;
   }
 
   #listener(): AdmissionListener {

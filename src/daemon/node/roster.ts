@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import type { Roster as DriverRoster } from '../driver/driver.ts';
 import { certificatesIn } from '../identity/keys/chain.ts';
 import type { Identity } from '../identity/identity.ts';
+import { encodeRevocation } from '../identity/roster/revocation.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 
 /** What this node shows to peers that do not know it yet: its chain without the root. */
@@ -54,6 +55,17 @@ export function driverRoster(identity: Identity, changed: (change: RosterChange)
         return undefined;
       }
       return roster.admits(peer) ? roster.get(peer) : undefined;
+    },
+    revocationOf: (peer) => {
+      const revocation = roster.revocations().find((each) => each.peerId === peer);
+      return revocation === undefined ? undefined : encodeRevocation(revocation);
+    },
+    refusedWith: (bytes) => {
+      try {
+        changed(roster.addOwnRevocation(bytes, identity.peerId));
+      } catch {
+        // What does not verify changes nothing: the dial has failed, and is tried again.
+      }
     },
     digest: () => Buffer.from(roster.digest(), 'hex'),
     export: () => roster.exportAll(),

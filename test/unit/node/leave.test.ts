@@ -131,6 +131,28 @@ t.test(
   },
 );
 
+t.test('a db node whom nobody hears does not wait for ever, and says what is true', async (t) => {
+  const filling = {
+    programs: reporting(() => ({ phase: 'draining' as CouchDbStatus['phase'], waiting: 'copies' })),
+  };
+  for (const state of ['dead', 'suspect', 'absent'] as const) {
+    const rows = [row({ name: 'db1/db', self: true }), row({ name: 'db2/db', state })];
+    const { leave, did, told } = leaving('db1/db', filling, { rows });
+    await t.rejects(leave.run({}, told), {
+      code: 'leave-refused',
+      message: /^no other node hears this one/,
+      next: /--force/,
+    });
+    t.ok(did.includes('told: no other node is reached, so none hears that db1/db is leaving'), state);
+  }
+  const rows = [row({ name: 'db1/db', self: true }), row({ name: 'db2/db', state: 'dead' })];
+  const { leave, did, told } = leaving('db1/db', filling, { rows });
+  await leave.run({ force: true }, told);
+  t.ok(did.includes('told: no other node hears this one: nobody takes its copies of the data'));
+  t.notOk(did.some((each) => each.includes('every copy is on the others')));
+  t.ok(did.includes('kept'));
+});
+
 t.test('the last of a role and the last authority announce nothing unless forced', async (t) => {
   const alone = view([member('db1/db', { self: true })]);
   const last = leaving('db1/db', {}, { view: alone, rows: [] });

@@ -1,11 +1,16 @@
-import { cp } from 'node:fs/promises';
-import { join } from 'node:path';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { parseConfig } from '../../../src/daemon/config/config.ts';
 import { becomeAuthority, loadIdentity } from '../../../src/daemon/identity/identity.ts';
 import { LEFT } from '../../../src/daemon/identity/roster/removal.ts';
 import type { Log } from '../../../src/daemon/process/log.ts';
 import type { Member } from '../../../src/daemon/membership/types.ts';
+import { waysOut } from '../../../src/daemon/identity/identity.ts';
+import type { RosterChange } from '../../../src/daemon/identity/roster/roster.ts';
+import { type RemovalDependencies, removalReport } from '../../../src/daemon/node/removal-report.ts';
+import { driverRoster } from '../../../src/daemon/node/roster.ts';
 import { Registrar } from '../../../src/daemon/node/registrar.ts';
 import { member as row } from '../cli/fake-daemon.ts';
 import { NOW_MS } from '../identity/cluster.ts';
@@ -16,7 +21,8 @@ const { home, recoveryBundle } = await pairOf(t);
 
 /** One of the pair as a daemon has it, and in order what its registrar told. */
 async function registrarOf(t: Test, name: 'first' | 'second') {
-  const directory = join(t.testdir(), name);
+  const directory = join(await mkdtemp(join(tmpdir(), 'bm-registrar-')), name);
+  t.teardown(() => rm(dirname(directory), { recursive: true, force: true }));
   await cp(join(home, name), directory, { recursive: true });
   const identity = await loadIdentity(directory, NOW_MS);
   const config = parseConfig(
@@ -44,6 +50,8 @@ async function registrarOf(t: Test, name: 'first' | 'second') {
       revoked: (peer) => told.push(`driver: revoked ${peer === other.peerId ? other.name : peer}`),
       rosterChanged: () => told.push('driver: roster'),
     },
+    applied: async (rows, removed) =>
+      `${rows.length} rows, ${removed === other.peerId ? other.name : removed}`,
     names: { of: (peer) => identity.roster.get(peer)?.name ?? peer },
     audit: { append: (entry) => ({ ...entry, id: 1, at: '' }) },
     node: {
@@ -91,9 +99,78 @@ t.test('a removal is told to this node first, and to the others when it stands h
   await t.rejects(registrar.remove({ node: 'nobody' }), { code: 'member-unknown' });
   await t.rejects(registrar.remove({ node: 'app1' }), { code: 'remove-self' }, 'by its host');
   t.strictSame(told, []);
-  t.match(await registrar.remove({ node: 'app2' }), { message: /^app2\/app was removed: / });
+  t.match(await registrar.remove({ node: 'app2' }), { message: 'app2/app was removed: 2 rows, app2/app' });
   t.strictSame(told, ['node: revoked 1', 'driver: revoked app2/app', 'driver: roster']);
   t.equal(identity.roster.admits(other.peerId), false);
+});
+
+t.test('a removed node learns it from the refusal, and from nothing that is not signed', async (t) => {
+  const { identity: first, registrar, other } = await registrarOf(t, 'first');
+  const { identity: second } = await registrarOf(t, 'second');
+  const changes: RosterChange[] = [];
+  const [theirs, own] = [
+    driverRoster(first, () => undefined),
+    driverRoster(second, (change) => changes.push(change)),
+  ];
+  t.equal(theirs.revocationOf?.(other.peerId), undefined, 'a member has none');
+  await registrar.remove({ node: 'app2' });
+  const revocation = theirs.revocationOf?.(other.peerId) ?? new Uint8Array(0);
+  for (const forged of [
+    new Uint8Array(0),
+    Buffer.from('{}'),
+    Buffer.from(
+      Buffer.from(revocation)
+        .toString()
+        .replace(/"signature":"./, '"signature":"A'),
+    ),
+    new Uint8Array(20_000),
+  ])
+    own.refusedWith?.(forged);
+  // Another's revocation is for the roster's own exchange, not for a refusal.
+  driverRoster({ ...second, peerId: first.peerId }, () => undefined).refusedWith?.(revocation);
+  t.same(changes, []);
+  t.notOk(second.roster.isRevoked(second.peerId));
+  own.refusedWith?.(revocation);
+  t.match(changes, [{ revoked: [second.peerId] }]);
+  t.ok(second.roster.isRevoked(second.peerId));
+  t.match(waysOut('db'), /join --reset - .*leave --wipe --role db/);
+});
+
+t.test('a removal says who refuses the removed node by now, and who does not', async (t) => {
+  const { identity, registrar, other } = await registrarOf(t, 'first');
+  const said: Record<string, string | Error> = {};
+  let converged = true;
+  const dependencies: RemovalDependencies = {
+    identity,
+    reconciler: { converged: () => converged },
+    transport: {
+      handle: () => undefined,
+      request: async (peer) => {
+        const answer = said[peer] ?? new Error('no link');
+        if (answer instanceof Error) throw answer;
+        return Buffer.from(answer);
+      },
+    },
+  };
+  const rows = [
+    row({ name: 'app1/app', peerId: identity.peerId, self: true }),
+    row({ name: 'app2/app', peerId: other.peerId }),
+    row({ name: 'app3/app', peerId: 'three' }),
+    row({ name: 'db1/db', peerId: 'four' }),
+    row({ name: 'db2/db', peerId: 'five', state: 'dead' }),
+  ];
+  await registrar.remove({ node: 'app2' });
+  Object.assign(said, { three: 'applied', four: 'applied' });
+  t.equal(
+    await removalReport(dependencies, rows, other.peerId),
+    'its certificate is refused by app1/app, app3/app, db1/db; not reached, so not asked: db2/db (each hears it when it is back)',
+  );
+  Object.assign(said, { three: 'heard', four: new Error('no link') });
+  converged = false;
+  t.match(
+    await removalReport(dependencies, rows, other.peerId),
+    /^NOT YET by app3\/app: its HAProxy has not applied it; NOT YET by db1\/db: does not answer; NOT YET by app1\/app: its HAProxy/,
+  );
 });
 
 t.test('who left keeps its certificate for two minutes; who is dead keeps it', async (t) => {
