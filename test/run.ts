@@ -28,7 +28,7 @@ function main(): number {
       return 1;
     }
   }
-  const { status } = spawnSync('tap', [`--jobs=${values.jobs}`, '--timeout=1200', ...positionals], {
+  const { status } = spawnSync('tap', [`--jobs=${values.jobs}`, '--timeout=2400', ...positionals], {
     stdio: 'inherit',
   });
   return status ?? 1;

@@ -9,7 +9,7 @@ import { AppBed, ORIGIN } from '../integration/app-bed.ts';
 import { front, launch, strictContext } from './bed.ts';
 
 /** The page in a real browser: a person's way through it, offline, at another node, for everybody, within its size. */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 const ROOT = join(import.meta.dirname, '../..');
 const WEB = join(ROOT, 'dist/web');
 const PICTURES = process.env['PICTURES'];

@@ -4,7 +4,7 @@ import { mailDocumentId } from '../../src/app/accounts/names.ts';
 import { AppBed, type AppNode, type Browser } from './app-bed.ts';
 
 /** Accounts, sessions and the person's own data, through two nodes of the app tier and a real mail server. */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 const PASSWORD = 'four green turtles';
 
 const bed = await AppBed.start();

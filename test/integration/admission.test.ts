@@ -20,6 +20,7 @@ import { AdmissionListener, type AdmissionOptions } from '../../src/daemon/ident
 import { encodeHello, EXPORTER_BYTES, EXPORTER_LABEL } from '../../src/daemon/identity/admission/frames.ts';
 import { joinCluster, type JoinOptions } from '../../src/daemon/identity/admission/join.ts';
 import { freePort } from '../support/free-port.ts';
+import { isOver } from '../support/patience.ts';
 import { codeOf } from '../unit/identity/cluster.ts';
 
 const HOUR_MS = 3_600_000;
@@ -118,9 +119,9 @@ async function until(
   holds: () => boolean | Promise<boolean>,
   deadlineMs = 15_000,
 ): Promise<void> {
-  const endMs = performance.now() + deadlineMs;
+  const sinceMs = performance.now();
   while (!(await holds())) {
-    if (performance.now() > endMs) throw new Error(`not within ${deadlineMs} ms: ${what}`);
+    if (isOver(sinceMs, deadlineMs)) throw new Error(`not within ${deadlineMs} ms: ${what}`);
     await sleep(20);
   }
 }

@@ -8,7 +8,7 @@ import { daemonOf, nextEntry, PATIENCE_MS, serverIs, trailEnd } from './cluster-
  * Further authorities by the recovery bundle, another root, the loss of all authorities, and what the removal of one leaves
  * standing.
  */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const cluster = await Cluster.create({ app: 3, floating: false });
 t.teardown(() => cluster.close());

@@ -10,7 +10,7 @@ import { until } from '../support/until.ts';
  * Bad input on a whole host, under systemd. What is judged is what an operator has to go by: `bornemisza status` and
  * `journalctl -u bornemisza@ROLE -p warning`. And what serves goes on serving.
  */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 const FLOATING = '203.0.113.10';
 /** The longest pause between two tries is 30 s and a fifth. */
 const PATIENCE_MS = 60_000;

@@ -17,7 +17,7 @@ import {
 } from './cluster-bed.ts';
 
 /** The daemons are not in the path of any request: HAProxy, BIRD and CouchDB serve on without them. */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const FLOATING = '203.0.113.10';
 const SITE_PER_SECOND = 150;

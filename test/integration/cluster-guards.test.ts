@@ -17,7 +17,7 @@ import {
 } from './cluster-bed.ts';
 
 /** Each guard, shown by what HAProxy, the provider’s router and the audit trail say when it has something to hold. */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const FLOATING = '203.0.113.10';
 const REFUSED = 5;

@@ -3,7 +3,7 @@ import { Cluster, type ClusterOptions } from '../lab/cluster.ts';
 import { allUp, PATIENCE_MS, serving } from './cluster-bed.ts';
 
 /** The smallest clusters: everything serves, although each role has one node only. */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const FLOATING = '203.0.113.10';
 

@@ -14,7 +14,7 @@ import { nextEntry, PATIENCE_MS, serverIs, trailEnd } from './cluster-bed.ts';
  * Nodes that find nobody where their roster says: each has lost its snapshot and listens at a port that no certificate names.
  * What brings them together is one further source at one of them.
  */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const cluster = await Cluster.create({ app: 2, floating: false });
 t.teardown(() => cluster.close());

@@ -1,6 +1,7 @@
 /** Writers and readers through the nodes in rotation, and the count of what went wrong. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
+import { isOver } from '../support/patience.ts';
 
 export interface Answer {
   readonly status: number;
@@ -119,13 +120,13 @@ export class Checker {
 
   /** Acknowledged documents that a node still does not have when the settle time is long over. */
   async lostOn(node: Asked, withinMs = 10_000): Promise<string[]> {
-    const endMs = performance.now() + withinMs;
+    const sinceMs = performance.now();
     for (;;) {
       const all = await node.ask('GET', `${this.#database}/_all_docs`);
       const rows = (all.body as { rows?: { id: string }[] }).rows ?? [];
       const present = new Set(rows.map((row) => row.id));
       const lost = [...this.#acknowledged.keys()].filter((id) => !present.has(id));
-      if (lost.length === 0 || performance.now() > endMs) return lost;
+      if (lost.length === 0 || isOver(sinceMs, withinMs)) return lost;
       await delay(200);
     }
   }

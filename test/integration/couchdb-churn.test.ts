@@ -4,7 +4,7 @@ import { mapOf } from './couchdb-checker.ts';
 import { Cluster, type Node } from './couchdb-cluster.ts';
 
 // A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 /** Between two databases that are made: shorter than a look, so that each look finds a new one. */
 const EVERY_MS = 150;

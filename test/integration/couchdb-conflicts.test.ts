@@ -4,7 +4,7 @@ import { type MapBody, mapOf } from './couchdb-checker.ts';
 import { Cluster, type Node } from './couchdb-cluster.ts';
 
 // A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 /** The revisions that lost against this one. */
 function losersOf({ _conflicts: losers }: MapBody): readonly string[] {

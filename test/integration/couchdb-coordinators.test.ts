@@ -2,7 +2,7 @@ import t from 'tap';
 import { findingsOfAll, isCaught, isClean, wrongWays } from './couchdb-coordinators.ts';
 
 // Each has two CouchDBs of its own; a real one on a loaded machine takes its time.
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 t.test('the checker sees what a wrong coordinator does, and nothing after the verified order', async (t) => {
   const found = await findingsOfAll(['the verified order', ...wrongWays]);

@@ -23,6 +23,7 @@ import {
   securityDisagreements,
   underReplicated,
 } from './couchdb-checker.ts';
+import { isOver } from '../support/patience.ts';
 
 export const wrongWays = [
   'no maintenance',
@@ -385,10 +386,10 @@ async function countUp(
 
 /** What is left of it when CouchDB's own sync has had its time. */
 export async function fewest(count: () => Promise<number>): Promise<number> {
-  const endMs = performance.now() + settleMs;
+  const sinceMs = performance.now();
   for (;;) {
     const found = await count();
-    if (found === 0 || performance.now() > endMs) return found;
+    if (found === 0 || isOver(sinceMs, settleMs)) return found;
     await delay(200);
   }
 }

@@ -4,7 +4,7 @@ import { Cluster, type Node } from './couchdb-cluster.ts';
 import { Users } from './couchdb-users.ts';
 
 // A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const security = { admins: { names: [], roles: ['_admin'] }, members: { names: ['alice'], roles: [] } };
 

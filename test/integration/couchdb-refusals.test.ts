@@ -4,7 +4,7 @@ import t from 'tap';
 import { Cluster } from './couchdb-cluster.ts';
 
 // A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 t.test('what is refused, and says what to do next', async (t) => {
   const cluster = await Cluster.make();

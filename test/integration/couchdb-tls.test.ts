@@ -8,7 +8,7 @@ import type { DistributionTls } from '../../src/plugins/couchdb/desired.ts';
 import { Cluster } from './couchdb-cluster.ts';
 
 // A loaded machine and a real CouchDB: a join takes its time.
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const run = promisify(execFile);
 

@@ -25,6 +25,7 @@ import type { AppHaproxy, DbHaproxy, PeerServer } from '../../src/plugins/haprox
 import { HaproxyPlugin } from '../../src/plugins/haproxy/index.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
+import { isOver } from '../support/patience.ts';
 
 /** Real HAProxies, as the unit starts them, on addresses of 127/8 that belong to this process alone. */
 
@@ -146,7 +147,7 @@ export async function until(
   const start = performance.now();
   for (;;) {
     if (await holds()) return performance.now() - start;
-    if (performance.now() - start > deadlineMs) throw new Error(`not within ${deadlineMs} ms: ${what}`);
+    if (isOver(start, deadlineMs)) throw new Error(`not within ${deadlineMs} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

@@ -15,7 +15,7 @@ import {
 } from './cluster-bed.ts';
 
 /** The floating IP where the provider has no BGP: judged by the devices’ addresses, the router’s ARP table and a client. */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const FLOATING = '203.0.113.10';
 let cluster: Cluster;

@@ -9,7 +9,7 @@ import { until } from '../support/until.ts';
 import { daemonOf, killDaemon, PATIENCE_MS, reviveDaemon } from './cluster-bed.ts';
 
 /** Who is told what: daemons under their own units, and a machine that takes mail and webhooks. */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const PASSWORD = 'correct-horse-battery';
 const GOT = '/var/tmp/got.ndjson';

@@ -7,7 +7,7 @@ import { allUp, PATIENCE_MS } from './cluster-bed.ts';
  * A db node that was removed knows the Erlang cookie and CouchDB's secret, so both are made anew. `LAB_COUCHDB` runs the same
  * on a real release.
  */
-t.setTimeout(1_100_000);
+t.setTimeout(2_300_000);
 
 const cluster = await Cluster.create({ app: 1, db: 3, floating: false });
 t.teardown(() => cluster.close());

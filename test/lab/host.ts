@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
+import { slowness } from '../support/patience.ts';
 import { privateAddress, publicAddress } from './addresses.ts';
 import { networks, portOf, routerPort, type Direction, type Fabric, type Network } from './fabric.ts';
 import type { HostFile, Layers } from './layers.ts';
@@ -50,7 +51,7 @@ const rebootSignal = 39;
 
 /** Longest stop of a unit of ours is 30 s. */
 const shutdownTimeoutMs = 45_000;
-const bootTimeoutMs = 120_000;
+const bootTimeoutMs = 30_000;
 
 const searchPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -161,8 +162,8 @@ export class Host {
 
   /** Runs a program in the host. A non-zero exit code is a result; only being switched off throws. */
   async exec(argv: readonly string[], options: ExecOptions = {}): Promise<Result> {
-    const { user, env = {}, timeoutMs = 60_000, stdin } = options;
-    const seconds = (timeoutMs / 1000).toFixed(3);
+    const { user, env = {}, timeoutMs = 30_000, stdin } = options;
+    const seconds = ((timeoutMs * slowness()) / 1000).toFixed(3);
     const as =
       user === undefined ? [] : ['setpriv', `--reuid=${user}`, `--regid=${user}`, '--init-groups', '--'];
     const variables = Object.entries({ PATH: searchPath, HOME: '/root', LANG: 'C.UTF-8', ...env });
@@ -183,7 +184,7 @@ export class Host {
         ...as,
         ...argv,
       ],
-      { ...(stdin === undefined ? {} : { stdin }), timeoutMs: timeoutMs + 5_000 },
+      { ...(stdin === undefined ? {} : { stdin }), timeoutMs: timeoutMs * 1.2 + 5_000 },
     );
   }
 

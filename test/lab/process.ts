@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { isOver, slowness } from '../support/patience.ts';
 
 /** How a program ended and what it printed. `code` is null when a signal ended it. */
 export type Result = {
@@ -11,9 +12,11 @@ export type Result = {
 export type RunOptions = {
   /** Written to standard input, which is then closed. Default: empty. */
   readonly stdin?: string | Uint8Array;
-  /** The program is killed after this time. Default 30 s: nothing the lab runs takes longer. */
+  /** The program is killed after this time, on a busy machine later. Default 30 s: nothing the lab runs takes longer. */
   readonly timeoutMs?: number;
 };
+
+const RUN_TIMEOUT_MS = 30_000;
 
 /** A program that the lab needs failed; `message` holds its command line and what it said. */
 export class ProgramError extends Error {
@@ -36,7 +39,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   const [program = '', ...rest] = argv;
   const child = spawn(program, rest, {
     stdio: ['pipe', 'pipe', 'pipe'],
-    timeout: options.timeoutMs ?? 30_000,
+    timeout: Math.ceil((options.timeoutMs ?? RUN_TIMEOUT_MS) * slowness()),
     killSignal: 'SIGKILL',
   });
   const stdout: Buffer[] = [];
@@ -80,11 +83,11 @@ export async function poll<T>(
   ask: () => Promise<T | undefined> | T | undefined,
   { timeoutMs = 10_000, everyMs = 20 }: { readonly timeoutMs?: number; readonly everyMs?: number } = {},
 ): Promise<T> {
-  const deadline = performance.now() + timeoutMs;
+  const startMs = performance.now();
   for (;;) {
     const answer = await ask();
     if (answer !== undefined) return answer;
-    if (performance.now() > deadline) {
+    if (isOver(startMs, timeoutMs)) {
       throw new Error(`waited ${timeoutMs} ms for ${typeof what === 'string' ? what : what()}`);
     }
     await new Promise((resolve) => setTimeout(resolve, everyMs));

@@ -1,7 +1,9 @@
+import { isOver } from './patience.ts';
+
 /**
  * Polls until the condition holds; what it returned is the result. A condition that throws counts as not yet.
  *
- * @throws Error after `deadlineMs`, naming what was waited for and the last error or value
+ * @throws Error after `deadlineMs` (on a busy machine later, see `isOver`), naming what was waited for and the last error or value
  */
 export async function until<T>(
   condition: () => T | Promise<T>,
@@ -10,7 +12,7 @@ export async function until<T>(
   const { deadlineMs = 20_000, everyMs = 10, what = condition.toString().slice(0, 200) } = options;
   const startMs = performance.now();
   let last: unknown;
-  while (performance.now() - startMs < deadlineMs) {
+  while (!isOver(startMs, deadlineMs)) {
     try {
       const value = await condition();
       if (value !== false && value !== undefined && value !== null) return value;

@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Apart } from './apart.ts';
 import type { CertificateKind, DistCertificates } from './certificates.ts';
+import { isOver } from '../../support/patience.ts';
 
 /** How a node is to be started; what is left out is as in the recorded cluster. */
 export type StartOptions = {
@@ -164,8 +165,8 @@ export class Fronts {
   }
 
   async #untilUp(node: number, child: ChildProcess): Promise<void> {
-    const deadline = Date.now() + startTimeoutMs;
-    while (Date.now() < deadline && child.exitCode === null) {
+    const sinceMs = performance.now();
+    while (!isOver(sinceMs, startTimeoutMs) && child.exitCode === null) {
       const answered = await this.ask(node, 'GET', '/_session', {}, undefined).then(
         () => true,
         () => false,

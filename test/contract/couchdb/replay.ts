@@ -5,6 +5,7 @@ import { checkpointId } from '../../standin/couchdb/cluster/sync.ts';
 import { type Body, newRevision } from '../../standin/couchdb/store/revision.ts';
 import { difference, Names } from './compare.ts';
 import type { Fronts, StartOptions } from './fronts.ts';
+import { isOver } from '../../support/patience.ts';
 
 export type Exchange = {
   name: string;
@@ -142,7 +143,8 @@ export class Replay {
       drawnFor: drawnFor(request.path),
       chance: this.#fronts.real,
     };
-    const deadline = Date.now() + (isRead(request) ? settleMs : 0);
+    const sinceMs = performance.now();
+    const settlesMs = isRead(request) ? settleMs : 0;
     let found: string | undefined;
     do {
       const answer = await this.#fetch(node, request.method, path, headers, body);
@@ -151,8 +153,8 @@ export class Replay {
         this.#learnCookie(response.headers['Set-Cookie'], answer.cookie);
       } else
         found = `status: recorded ${response.status}, here ${answer.status} ${JSON.stringify(answer.body).slice(0, 300)}`;
-      if (found !== undefined && Date.now() < deadline) await sleep(pollMs);
-    } while (found !== undefined && Date.now() < deadline);
+      if (found !== undefined && !isOver(sinceMs, settlesMs)) await sleep(pollMs);
+    } while (found !== undefined && !isOver(sinceMs, settlesMs));
     if (found !== undefined) trace(`${number} differs: ${found}`);
     return found === undefined ? { number, name } : { number, name, difference: found };
   }
