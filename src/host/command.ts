@@ -49,6 +49,12 @@ export function runCommand(
       // A process group of its own, which can be ended as a whole.
       detached: true,
     });
+    // Where no file descriptor is left, it has no streams, whatever its type says. The error is told soon after; where nobody
+    // listens for it then, Node ends the process.
+    if (child.pid === undefined) {
+      child.once('error', (error) => reject(startError(program, error, options.missingNext)));
+      return;
+    }
     let failure: PluginError | undefined;
     const stop = (error: PluginError): void => {
       failure ??= error;

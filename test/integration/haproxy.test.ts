@@ -127,6 +127,57 @@ function load(url: string, connections = 8) {
 }
 const { Agent: HttpAgent } = await import('node:http');
 
+interface Asked {
+  readonly reused: boolean;
+  /** Undefined: the door hung up without an answer. */
+  readonly status: number | undefined;
+  /** What a later connection resumes. */
+  readonly session: Buffer | undefined;
+}
+
+/** One request on one TLS connection of its own. */
+function askOnce(how: {
+  readonly host: string;
+  readonly port: number;
+  readonly version: 'TLSv1.2' | 'TLSv1.3';
+  readonly leaf: Leaf;
+  readonly session: Buffer | undefined;
+}): Promise<Asked> {
+  const { host, port, version, leaf } = how;
+  const { promise, resolve } = Promise.withResolvers<Asked>();
+  const socket = connectTls({
+    host,
+    port,
+    ca,
+    cert: leaf.certificate,
+    key: leaf.key,
+    minVersion: version,
+    maxVersion: version,
+    checkServerIdentity: () => undefined,
+    ...(how.session === undefined ? {} : { session: how.session }),
+  });
+  let text = '';
+  let session: Buffer | undefined;
+  let reused = false;
+  socket.on('session', (its) => {
+    session = its;
+  });
+  socket.once('secureConnect', () => {
+    reused = socket.isSessionReused();
+    socket.write('GET /db HTTP/1.1\r\nHost: db\r\nConnection: close\r\n\r\n');
+  });
+  socket.on('data', (bytes) => {
+    text += bytes.toString('latin1');
+  });
+  socket.on('error', () => undefined);
+  socket.setTimeout(20_000, () => socket.destroy());
+  socket.once('close', () => {
+    const status = /^HTTP\/1\.1 (\d+)/.exec(text)?.[1];
+    resolve({ reused, status: status === undefined ? undefined : Number(status), session });
+  });
+  return promise;
+}
+
 const one = await database('db1', db1, 1);
 const two = await database('db2', db2, 2, [peer('db1', one.address, 6985)]);
 one.desired = { ...one.desired, peers: { ...one.desired.peers, servers: [peer('db2', two.address, 6985)] } };
@@ -815,6 +866,29 @@ t.test(
     t.equal((await get(`https://${one.address}:6984/db`, options)).status, 200);
   },
 );
+
+t.test('a session that began before the revocation and is resumed after it opens no door', async (t) => {
+  await converge(one.instance.plugin, one.desired);
+  for (const [port, leaf] of [
+    [6984, app3],
+    [6985, db2],
+  ] as const)
+    for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+      const what = `${port}, ${version}`;
+      const ask = (session?: Buffer): Promise<Asked> =>
+        askOnce({ host: one.address, port, version, leaf, session });
+      const first = await ask();
+      t.equal(first.status, 200, `${what}: open before`);
+      const again = await ask(first.session);
+      t.match(again, { reused: true, status: 200 }, `${what}: a session is resumed`);
+      const revoked = [{ serialHex: leaf.serialHex, address: undefined }];
+      await converge(one.instance.plugin, { ...one.desired, revoked });
+      t.match(await ask(first.session), { reused: true, status: undefined }, `${what}: resumed, refused`);
+      t.match(await ask(), { reused: false, status: undefined }, `${what}: fresh, refused`);
+      await converge(one.instance.plugin, one.desired);
+      t.equal((await ask(first.session)).status, 200, `${what}: and back`);
+    }
+});
 
 t.test('what a removed authority signs is refused at once, and what was good before it is not', async (t) => {
   const url = `https://${one.address}:6984/db`;

@@ -120,6 +120,11 @@ export class Checks {
     const { clock, ask = probe } = this.#dependencies;
     const result = await ask(running.check.target, this.#options.timeoutMs);
     if (running.ended) return;
+    if (result.unasked === true) {
+      running.timer = setTimeout(() => void this.#ask(name), this.#options.fastIntervalMs);
+      running.verdict = { ...running.verdict, detail: result.detail };
+      return;
+    }
     const was = running.verdict;
     const state = nextCheckState(was, result.passed, clock.monotonicMs(), this.#options);
     const silent = result.passed ? undefined : (result.silent ?? false);

@@ -29,7 +29,12 @@ export interface ProbeResult {
   readonly detail: string;
   /** Failed by its timeout: there may be a service, and a busy host. */
   readonly silent?: boolean;
+  /** It could not be asked, for want of something on our own side: this says nothing about the service. */
+  readonly unasked?: true;
 }
+
+/** No descriptor, buffer, memory or local port was left for a question. */
+const OURS: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM', 'EADDRNOTAVAIL']);
 
 /** Made once: left to each request, it would be a twentieth of all that an idle daemon costs. */
 const secureContext = createSecureContext();
@@ -41,13 +46,19 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
   }
   const startedMs = performance.now();
   return new Promise((resolve) => {
-    const end = (passed: boolean, detail: string, silent = false): void => {
+    const end = (passed: boolean, detail: string, more: Partial<ProbeResult> = {}): void => {
       clearTimeout(timer);
       stop();
-      resolve({ passed, detail, silent });
+      resolve({ passed, detail, ...more });
     };
-    const timer = setTimeout(() => end(false, `no answer within ${timeoutMs} ms`, true), timeoutMs);
-    const failed = (error: NodeJS.ErrnoException): void => end(false, reasonOf(error));
+    const timer = setTimeout(
+      () => end(false, `no answer within ${timeoutMs} ms`, { silent: true }),
+      timeoutMs,
+    );
+    const failed = (error: NodeJS.ErrnoException): void => {
+      if (OURS.has(error.code ?? '')) end(false, `could not be asked: ${error.code}`, { unasked: true });
+      else end(false, reasonOf(error));
+    };
     let stop: () => void;
     if (target.kind === 'tcp') {
       const socket = connect({ host: target.address, port: target.port });

@@ -20,7 +20,10 @@ import { driverRoster, presentedChain } from './roster.ts';
 /** What the driver notes that an operator should hear of, and what to do about it. All else is for debugging. */
 const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([
   ['snapshot-unusable', 'nothing: the other members tell again who is there; look at the disk if it repeats'],
-  ['snapshot-failed', 'free the disk (df -h): it is tried again by itself'],
+  [
+    'snapshot-failed',
+    'it is tried again by itself; free a full disk (df -h /var/lib), see what is mounted (findmnt -T /var/lib)',
+  ],
 ]);
 
 export interface MembershipOptions {

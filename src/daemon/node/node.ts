@@ -34,6 +34,7 @@ import { ROOT_TAG } from './root.ts';
 import { guardMemory, sceneOf } from './scene.ts';
 import { listenRefused, mustBeReloadable } from './start-checks.ts';
 import { guardEntries, memberNews, operatorEntry, removedEntry } from './trail.ts';
+import { storageNext } from './storage.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
 const TICK_MS = 1000;
@@ -304,7 +305,7 @@ export class RunningNode implements OrderedNode {
     this.#assembly.roots.auditRivals();
     if (!change.changed) return;
     roster.save().catch((error: unknown) => {
-      const next = 'free the disk: the roster is tried again with its next change';
+      const next = `${storageNext(error)}; the roster is tried again with its next change`;
       this.#dependencies.log.error({ err: error, next }, 'the roster cannot be saved');
     });
     for (const peer of change.revoked) audit.append(removedEntry(this.#assembly.names.of(peer)));
@@ -389,7 +390,7 @@ export class RunningNode implements OrderedNode {
   #notSaved(error: unknown): void {
     if (this.#saveFailed) return;
     this.#saveFailed = true;
-    const next = `free the disk: df -h ${this.#options.paths.state}; it is tried again by itself`;
+    const next = `${storageNext(error, this.#options.paths.state)}; it is tried again by itself`;
     this.#dependencies.log.warn({ err: error, next }, 'maintenance and the guards’ memory cannot be saved');
   }
 

@@ -10,6 +10,7 @@ import type { Log } from '../process/log.ts';
 import type { CurrentNode } from './current.ts';
 import { type ExchangeDependencies, renewCertificate } from './exchange.ts';
 import type { ShownCertificates } from './look.ts';
+import { storageNext } from './storage.ts';
 
 const RENEWAL_LOOK_MS = 3_600_000;
 /** With a certificate that ended, peers' HAProxies turn this node away: whoever comes back after long asks until it has one. */
@@ -56,7 +57,7 @@ export class OwnCertificate {
       if (await adoptCertificate(this.#identity))
         await this.changed(this.#renewedWords(), 'its authority was removed');
     } catch (error) {
-      const next = 'free the disk; it is tried again at the next start';
+      const next = `${storageNext(error)}; it is tried again at the next start`;
       this.#dependencies.log.error({ err: error, next }, 'this node’s new certificate cannot be kept');
     }
   }

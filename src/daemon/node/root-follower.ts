@@ -15,6 +15,7 @@ import type { KeptPrograms } from './kept-programs.ts';
 import type { OwnCertificate } from './own-certificate.ts';
 import type { Registrar } from './registrar.ts';
 import { programsFollow, RIVAL_NEXT, rootTag, unaware } from './root.ts';
+import { storageNext } from './storage.ts';
 
 export interface RootFollowerDependencies {
   readonly clock: Clock;
@@ -135,7 +136,7 @@ export class RootFollower {
         );
         this.#programsTold();
       } catch (error) {
-        const next = 'free the disk; it is tried again by itself';
+        const next = `${storageNext(error)}; it is tried again by itself`;
         log.error({ err: error, next }, 'this node’s chain cannot be hung on the new root');
       }
     });

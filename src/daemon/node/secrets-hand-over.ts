@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { readIfPresent, replaceFile } from '../../host/files.ts';
 import type { Secrets } from '../identity/secrets.ts';
 import type { Log } from '../process/log.ts';
+import { storageNext } from './storage.ts';
 
 /** Readable for the app tier by the directory's group; it cannot write there. */
 const MODE = 0o640;
@@ -37,7 +38,7 @@ export class SecretsHandOver {
       const why = error instanceof Error ? error.message : String(error);
       if (why === this.#said) return;
       this.#said = why;
-      const next = `free the disk, or: systemd-tmpfiles --create bornemisza.conf; it is tried again by itself`;
+      const next = `${storageNext(error)}; it is tried again by itself`;
       this.#log.warn({ err: error, next }, 'the app tier’s secrets cannot be handed over');
     }
   }

@@ -8,6 +8,7 @@ import { notRolledFor, outranks, rankOf, rollAppKeys, rollSecrets } from '../ide
 import type { Log } from '../process/log.ts';
 import type { PeerId, Role } from '../membership/types.ts';
 import type { SecretsHandOver } from './secrets-hand-over.ts';
+import { storageNext } from './storage.ts';
 
 /** Under this tag a db node says in its record which secrets it has. */
 export const SECRETS_TAG = 'secrets';
@@ -86,7 +87,7 @@ export class SecretsKeeper {
       await this.#keep();
       await handOver?.write(exchange.identity.secrets.get());
     } catch (error) {
-      const next = 'free the disk: it is tried again by itself';
+      const next = `${storageNext(error)}; it is tried again by itself`;
       this.#dependencies.log.warn({ err: error, next }, 'this role’s secrets cannot be kept');
     } finally {
       this.#looking = false;

@@ -15,6 +15,7 @@ import { RunningNode } from './node.ts';
 import { takeLeftRootChange } from './root-follower.ts';
 import { mustBeOfThisNode } from './start-checks.ts';
 import { verdictEntry } from './trail.ts';
+import { storageNext } from './storage.ts';
 
 /** Longest wait for the first verdicts at a start, well below the unit's TimeoutStartSec. They take a tenth of a second where all is well. */
 const FIRST_VERDICTS_MS = 10_000;
@@ -122,7 +123,7 @@ export class Node {
     const { state } = this.#options.paths;
     const onProblem = (error: Error): void =>
       log.warn(
-        { err: error, next: `nothing is lost but its record; check the disk: df -h ${state}` },
+        { err: error, next: `nothing is lost but its record; ${storageNext(error, state)}` },
         'audit trail',
       );
     return new AuditTrail(

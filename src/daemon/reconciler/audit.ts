@@ -164,6 +164,8 @@ function journalEntry(entry: AuditEntry, onError: (error: Error) => void): void 
   };
   const child = spawn('logger', ['--journald'], { stdio: ['pipe', 'ignore', 'ignore'], timeout: 5000 });
   child.once('error', onError);
+  // Without a file descriptor, `spawn` gives back a child without streams.
+  if (child.pid === undefined) return;
   child.stdin.on('error', onError);
   child.stdin.end(
     Object.entries(fields)
