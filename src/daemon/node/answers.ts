@@ -12,6 +12,7 @@ import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import type { CurrentNode } from './current.ts';
 import type { KeptPrograms } from './kept-programs.ts';
+import { dnsWarnings } from './dns-warnings.ts';
 import { authorityDamage, countsOf, warningsOf } from './report.ts';
 import { notYetUsing, rootWarnings } from './root.ts';
 
@@ -78,6 +79,7 @@ export class Answers {
         ...warningsOf(rows, clock.wallMs()),
         ...authorityDamage(this.#identity),
         ...rootWarnings(rootChange, roster.rivals(), rows),
+        ...dnsWarnings(rows),
         ...notifier.warnings,
         ...rollout.warnings,
         ...(programs.report('couchdb')?.alarms ?? []),

@@ -1,5 +1,6 @@
 import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import { floatingDecision } from '../../roles/app.ts';
+import { DNS_READY, DNS_TAG, PUBLIC_TAG } from '../../roles/dns.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
 import { guarded, type GuardInput, type GuardState } from '../../roles/guards.ts';
 import { type Holding, HOLDS, HOLDS_TAG } from '../../roles/holder.ts';
@@ -7,7 +8,13 @@ import type { AppSituation } from '../../roles/situation.ts';
 import type { Config } from '../config/config.ts';
 import type { Secrets } from '../identity/secrets.ts';
 import type { LocalFacts, MembershipView } from '../membership/types.ts';
-import { CERTIFICATE_ENDING_MS, NOTICE_TAG, type Notices, noticeTag } from '../notification/conditions.ts';
+import {
+  CERTIFICATE_ENDING_MS,
+  DNS_FAILING_MS,
+  NOTICE_TAG,
+  type Notices,
+  noticeTag,
+} from '../notification/conditions.ts';
 
 /**
  * The one place where a node decides: everything that it knows in this moment comes in, what it says and what its
@@ -53,6 +60,8 @@ export interface Scene {
   readonly answerWrongly: readonly string[];
   /** What CouchDB's plugin saw at its last look; undefined before the first. */
   readonly couchdb: { readonly disagreement: string | undefined } | undefined;
+  /** Whether this node could read the zone of the DNS records at its last look, and how long it could not; undefined without `[dns]`. */
+  readonly dns: { readonly works: boolean; readonly failsForMs: number } | undefined;
   /** CouchDB's data directory. */
   readonly couchdbData: string;
   /** After a finished leave CouchDB is not to be started again here. */
@@ -112,7 +121,7 @@ export function look(scene: Scene, memory: Memory): Look {
       health: scene.health,
       maintenance: scene.maintenance,
       services: scene.services,
-      tags: tagsOf(scene, noticesOf(scene, guards, floating)),
+      tags: { ...tagsOf(scene, noticesOf(scene, guards, floating)), ...dnsTags(scene) },
       load,
       settingsDigest: scene.settingsDigest,
     },
@@ -145,7 +154,13 @@ export function situationOf(scene: Scene): AppSituation {
 
 /** What no other node can see of this one, and a person should be told of, by whichever node tells. */
 export function noticesOf(
-  { health, phase, certificates, wallMs }: Pick<Scene, 'health' | 'phase' | 'certificates' | 'wallMs'>,
+  {
+    health,
+    phase,
+    certificates,
+    dns,
+    wallMs,
+  }: Pick<Scene, 'health' | 'phase' | 'certificates' | 'dns' | 'wallMs'>,
   { landslides }: Pick<GuardState, 'landslides'>,
   floating: Pick<Holding, 'announce'> | undefined,
 ): Notices {
@@ -155,6 +170,7 @@ export function noticesOf(
     landslides: landslides.map((each) => each.role),
     lastStanding: health === 'down' && phase === 'running' && floating?.announce === true,
     siteCertificateEndMs: near ? endMs : undefined,
+    dnsFails: dns !== undefined && dns.failsForMs >= DNS_FAILING_MS,
   };
 }
 
@@ -168,6 +184,15 @@ function tagsOf({ tags, holds }: Scene, notices: Notices): LocalFacts['tags'] {
   return Object.fromEntries(
     Object.entries(all).flatMap(([name, word]) => (word === undefined || word === '' ? [] : [[name, word]])),
   );
+}
+
+/** What who writes the DNS records must know. */
+function dnsTags({ config, dns }: Scene): LocalFacts['tags'] {
+  const { public_addresses: addresses } = config.network;
+  return {
+    ...(addresses.length > 0 && { [PUBLIC_TAG]: addresses.join(' ') }),
+    ...(dns?.works === true && { [DNS_TAG]: DNS_READY }),
+  };
 }
 
 /**

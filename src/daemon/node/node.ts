@@ -250,6 +250,7 @@ export class RunningNode implements OrderedNode {
       ...{ view, said },
       certificates: assembly?.certificate.shown,
       couchdb: assembly?.programs.report('couchdb') as CouchDbStatus | undefined,
+      dnsProgram: assembly?.reconciler.status().find(({ name }) => name === 'dns'),
       config: this.#config,
       phase: this.#phase,
       clock: this.#dependencies.clock,

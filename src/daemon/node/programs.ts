@@ -1,16 +1,25 @@
 import { join } from 'node:path';
+import { isGlobalUnicast } from '../../host/public-address.ts';
 import { BirdPlugin } from '../../plugins/bird/index.ts';
 import { type PlannedChange, type Plugin, PluginError, type PluginReport } from '../../plugins/contract.ts';
 import { DesiredError } from '../../plugins/couchdb/desired.ts';
 import { CouchDbPlugin } from '../../plugins/couchdb/plugin.ts';
+import { CloudflareProvider } from '../../plugins/dns/cloudflare.ts';
+import type { DnsDesired } from '../../plugins/dns/desired.ts';
+import { DnsPlugin } from '../../plugins/dns/plugin.ts';
+import type { DnsProvider } from '../../plugins/dns/provider.ts';
+import { Rfc2136Provider } from '../../plugins/dns/rfc2136.ts';
 import { FirewallPlugin } from '../../plugins/firewall/plugin.ts';
+import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../plugins/haproxy/index.ts';
 import { Layer2Plugin } from '../../plugins/layer2/index.ts';
 import { appBird, appHaproxy, appLayer2 } from '../../roles/app.ts';
 import { dbCouchDb, dbHaproxy, unheardNodes } from '../../roles/db.ts';
+import { dnsOf } from '../../roles/dns.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
 import { firewallOf } from '../../roles/firewall.ts';
 import { announces, type Config, type Paths } from '../config/config.ts';
+import { probe } from '../health/probe.ts';
 import type { Secrets } from '../identity/secrets.ts';
 import type { Role } from '../membership/types.ts';
 import { appInput, dbInput } from './inputs.ts';
@@ -99,6 +108,13 @@ export const PROGRAMS: readonly Program[] = [
     desired: ({ scene, view }) => firewallOf(view, scene.config.network.private_network),
   }),
   program({
+    name: 'dns',
+    roles: ['app'],
+    enabled: ({ dns }) => dns.provider !== 'off',
+    make: makeDns,
+    desired: ({ scene, view }) => dnsRecords(scene.config, view),
+  }),
+  program({
     name: 'couchdb',
     roles: ['db'],
     enabled: () => true,
@@ -106,6 +122,42 @@ export const PROGRAMS: readonly Program[] = [
     desired: from(dbInput, refusing(dbCouchDb)),
   }),
 ];
+
+function makeDns({ config, view }: Surroundings): DnsPlugin {
+  const { edge, health } = config;
+  const asked = { kind: 'http', tls: true, host: CHECK_HOST, statuses: WELL_STATUSES } as const;
+  return new DnsPlugin({
+    provider: dnsProvider(config),
+    desired: () => dnsRecords(config, view()),
+    // Of a node whose daemon is dead, as visitors come to it.
+    ask: async (address) => {
+      const target = { ...asked, address, port: edge.https_port, path: EDGE_HEALTH_PATH };
+      return (await probe(target, health.timeout_ms)).passed;
+    },
+    nowMs: () => performance.now(),
+  });
+}
+
+function dnsRecords({ node, dns, floating }: Config, view: EffectiveView): DnsDesired | undefined {
+  if (dns.zone === undefined) return undefined;
+  return dnsOf(view, {
+    cluster: node.cluster,
+    zone: dns.zone.toLowerCase(),
+    names: dns.names,
+    ttlS: dns.ttl_s,
+    floating: floating.mode === 'off' ? [] : floating.addresses,
+    isPublic: isGlobalUnicast,
+  });
+}
+
+/** The configuration has judged that what a provider needs is there. */
+function dnsProvider({ dns }: Config): DnsProvider {
+  const { zone_id = '', token_file = '', server = '', port, key_file = '' } = dns;
+  const zone = (dns.zone ?? '').toLowerCase();
+  return dns.provider === 'cloudflare'
+    ? new CloudflareProvider({ zone, zoneId: zone_id, tokenFile: token_file })
+    : new Rfc2136Provider({ zone, server, port, keyFile: key_file });
+}
 
 function makeCouchDb({ config, paths, secrets, view, progress }: Surroundings): CouchDbPlugin {
   return new CouchDbPlugin({

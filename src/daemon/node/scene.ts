@@ -4,6 +4,7 @@ import { EMPTY_GUARD_STATE, type GuardState } from '../../roles/guards.ts';
 import type { Clock } from '../clock.ts';
 import { type Config, floatingDevice } from '../config/config.ts';
 import { settingsDigest } from '../config/digest.ts';
+import type { PluginStatus } from '../control/api.ts';
 import type { Checks } from '../health/health.ts';
 import { isOn } from '../health/probe.ts';
 import type { Identity } from '../identity/identity.ts';
@@ -22,13 +23,15 @@ export interface SceneSources
   readonly checks: Pick<Checks, 'node' | 'verdicts'>;
   readonly clock: Clock;
   readonly startedMs: number;
+  /** Of the program that keeps DNS records; undefined before it is there. */
+  readonly dnsProgram: PluginStatus | undefined;
   /** Tags of other parts. */
   readonly said: Words;
 }
 
 /** Everything that this node knows in this moment. */
 export function sceneOf(sources: SceneSources): Scene {
-  const { identity, config, local, checks, clock, startedMs, said } = sources;
+  const { identity, config, local, checks, clock, startedMs, said, dnsProgram } = sources;
   const { phase, view, certificates, couchdb, couchdbData, couchdbRetired } = sources;
   const secrets = identity.secrets.get();
   const nowMs = clock.monotonicMs();
@@ -42,6 +45,7 @@ export function sceneOf(sources: SceneSources): Scene {
       .filter(({ health, silent }) => health === 'down' && silent === false)
       .map(({ name }) => name),
     holds: holdsFloating(config),
+    dns: dnsProgram === undefined ? undefined : dnsHealth(dnsProgram, nowMs - startedMs),
     tags: { ...said, [SECRETS_TAG]: secrets?.kind === 'db' ? rankOf(secrets) : undefined },
     settingsDigest: settingsDigest(config),
     load: loadavg()[0] ?? 0,
@@ -62,6 +66,12 @@ function rosterOf({ roster }: Pick<Identity, 'roster'>): Scene['roster'] {
     knownCertificates: roster.knownCertificates(),
     removedDatabases: revocations.filter(({ name }) => name.endsWith('/db')),
   };
+}
+
+/** A node that has never read the zone has failed since its start. */
+function dnsHealth({ state, seen, lastConvergedAgoMs }: PluginStatus, upMs: number): Scene['dns'] {
+  const fails = state === 'failing' || state === 'stopped';
+  return { works: seen !== undefined && !fails, failsForMs: fails ? (lastConvergedAgoMs ?? upMs) : 0 };
 }
 
 /** Mode `layer2`: whether the floating IPs are on the public device. Another one may have them from a former mode. */

@@ -19,7 +19,8 @@ export type ConditionKind =
   | 'guard-holding'
   | 'announcement-failing'
   | 'certificate-ending'
-  | 'rollout-stopped';
+  | 'rollout-stopped'
+  | 'dns-failing';
 
 export interface Condition {
   /** The same on every node that sees it; another one for the next time that the same thing happens. */
@@ -46,6 +47,8 @@ export interface ConditionInput {
 
 /** Renewal at half of a certificate's life has failed for a month when a node's ends this soon; the site's is renewed by hand. */
 export const CERTIFICATE_ENDING_MS = 14 * 24 * 3_600_000;
+/** A provider that does not answer for some minutes costs nothing: the records stay as they are. */
+export const DNS_FAILING_MS = 10 * 60_000;
 /** A node that starts hears its first peer within seconds; after a power failure of the whole site it takes a minute. */
 const LONELY_AFTER_MS = 120_000;
 
@@ -60,14 +63,19 @@ export interface Notices {
   readonly lastStanding: boolean;
   /** End of the site's certificate in ms since the epoch, when it is near. */
   readonly siteCertificateEndMs: number | undefined;
+  /** It has the key of the DNS records and could not keep them for ten minutes. */
+  readonly dnsFails: boolean;
 }
 
+const DNS_FAILS = 'dns';
+
 export function noticeTag(notices: Notices): string {
-  const { landslides, lastStanding, siteCertificateEndMs } = notices;
+  const { landslides, lastStanding, siteCertificateEndMs, dnsFails } = notices;
   return [
     ...landslides.map((role) => `landslide-${role}`),
     ...(lastStanding ? ['last-standing'] : []),
     ...(siteCertificateEndMs === undefined ? [] : [`site-${dayOf(siteCertificateEndMs)}`]),
+    ...(dnsFails ? [DNS_FAILS] : []),
   ].join(' ');
 }
 
@@ -81,6 +89,7 @@ export function conditionsOf(input: ConditionInput): Condition[] {
     ...announcements(view),
     ...certificates(input),
     ...rollouts(input),
+    ...records(view),
   ];
 }
 
@@ -192,6 +201,18 @@ function announcements(view: MembershipView): Condition[] {
   });
 }
 
+/** Records stay as they are meanwhile: of a node that dies, they go on leading there. */
+function records(view: MembershipView): Condition[] {
+  return saying(view, DNS_FAILS).map((name) => ({
+    key: `dns ${name}`,
+    kind: 'dns-failing',
+    subject: name,
+    what: `${name} could not keep the DNS records for ten minutes; they stay as they are`,
+    next: `see why: bornemisza status on ${name}`,
+    announced: false,
+  }));
+}
+
 function certificates({ view, certificates: ends, wallMs }: ConditionInput): Condition[] {
   const nodes = heard(view).flatMap(({ record: { name } }): Condition[] => {
     const endMs = ends.get(name);
@@ -269,6 +290,8 @@ export function endOf(
       return `BIRD on ${subject} does again what it should, or its node is gone`;
     case 'certificate-ending':
       return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
+    case 'dns-failing':
+      return `${subject} keeps the DNS records again, or has no key for them any more`;
     case 'rollout-stopped':
       return 'the rollout is no longer stopped';
   }

@@ -17,7 +17,13 @@ export interface DnsDesired {
   readonly zone: string;
   /** Name of the cluster: our mark. */
   readonly owner: string;
+  /** Whether this node writes; another one only looks now and then. */
+  readonly writer: boolean;
+  /** Who writes, for people. */
+  readonly why: string;
   readonly sets: readonly DnsSet[];
+  /** Addresses of members whose daemon is dead: they stand in a set that serves as long as their edge answers. */
+  readonly doubtful: readonly string[];
   /** Why no value is taken out now; additions go on. */
   readonly hold?: string | undefined;
 }

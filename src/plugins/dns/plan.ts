@@ -38,12 +38,22 @@ const MOST_CHANGES = 50;
 /**
  * The difference between the records that should stand and the zone. Pure. What does not bear our mark is never changed. At one
  * name and type values are added first; only a later look, which has read them back, takes others out.
+ *
+ * @param silent addresses whose edge does not answer
  */
-export function planDns(desired: DnsDesired, zone: readonly ZoneRecord[]): DnsPlan {
+export function planDns(
+  desired: Pick<DnsDesired, 'owner' | 'sets' | 'hold' | 'doubtful'>,
+  zone: readonly ZoneRecord[],
+  silent: ReadonlySet<string> = new Set(),
+): DnsPlan {
   const changes: DnsChange[] = [];
   const findings: Finding[] = [];
   const wanted = new Map(desired.sets.map((set) => [keyOf(set), set]));
-  for (const set of desired.sets) planSet(set, desired, zone, changes, findings);
+  const gone = (value: string): boolean => desired.doubtful.includes(value) && silent.has(value);
+  for (const set of desired.sets) {
+    const values = set.guard === 'serves' ? set.values.filter((each) => !gone(each)) : set.values;
+    planSet({ ...set, values }, desired, zone, changes, findings);
+  }
   for (const left of setsOf(zone).filter((each) => !wanted.has(keyOf(each)))) {
     if (left.owner !== desired.owner || desired.hold !== undefined) continue;
     changes.push(removal(left, left.records, true, 'no member has this name any more'));
@@ -53,7 +63,7 @@ export function planDns(desired: DnsDesired, zone: readonly ZoneRecord[]): DnsPl
 
 function planSet(
   set: DnsSet,
-  { owner, hold }: DnsDesired,
+  { owner, hold }: Pick<DnsDesired, 'owner' | 'hold'>,
   zone: readonly ZoneRecord[],
   changes: DnsChange[],
   findings: Finding[],
@@ -108,7 +118,7 @@ function setsOf(zone: readonly ZoneRecord[]): FoundSet[] {
 const keyOf = ({ name, type }: { readonly name: string; readonly type: string }): string => `${name} ${type}`;
 
 function facts(set: DnsSet, kind: 'create' | 'add', values: readonly string[]): Omit<DnsChange, 'summary'> {
-  return { kind, name: set.name, type: set.type, values, ttlS: set.ttlS, last: false, ids: [] };
+  return { kind, name: set.name, type: set.type, values, ttlS: set.ttlS, last: false, ids: [], step: 'once' };
 }
 
 function removal(
@@ -126,6 +136,7 @@ function removal(
     ttlS: records[0]?.ttlS ?? 0,
     last,
     ids: records.flatMap(({ id }) => id ?? []),
+    step: 'once',
     summary: `${summaryOf({ name, type }, `-${values.join(' -')}`)} (${why})`,
   };
 }

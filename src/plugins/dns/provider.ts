@@ -4,8 +4,14 @@ import type { DnsChange, ZoneRecord } from './plan.ts';
 export interface DnsProvider {
   /** Every record of the zone that can be read, the founder's as well. */
   list(signal: AbortSignal): Promise<ZoneRecord[]>;
-  /** Makes one change whole or not at all. Throws `dns-changed` where the set is not as it was planned for. */
-  change(change: DnsChange, owner: string, signal: AbortSignal): Promise<void>;
-  /** Adds a value beside others to a name's TXT, or takes that value away: for ACME's dns-01. */
-  challenge(action: 'add' | 'remove', name: string, value: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Makes each change whole or not at all, and reports those that are made. Where a set is not as it was planned for, it is left
+   * alone: a later look tells.
+   */
+  changeAll(
+    changes: readonly DnsChange[],
+    owner: string,
+    signal: AbortSignal,
+    made: (change: DnsChange) => void,
+  ): Promise<void>;
 }

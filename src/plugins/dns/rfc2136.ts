@@ -57,6 +57,23 @@ export class Rfc2136Provider implements DnsProvider {
     return withMarks(records);
   }
 
+  async changeAll(
+    changes: readonly DnsChange[],
+    owner: string,
+    signal: AbortSignal,
+    made: (change: DnsChange) => void,
+  ): Promise<void> {
+    for (const change of changes) {
+      try {
+        await this.change(change, owner, signal);
+        made(change);
+      } catch (error) {
+        if (!(error instanceof PluginError) || error.code !== 'dns-changed') throw error;
+      }
+    }
+  }
+
+  /** Makes one change whole or not at all. Throws `dns-changed` where the set is not as it was planned for. */
   async change(change: DnsChange, owner: string, signal: AbortSignal): Promise<void> {
     const { name, type, values, ttlS, kind, last } = change;
     const mark = markName(name, type);
@@ -74,6 +91,7 @@ export class Rfc2136Provider implements DnsProvider {
     await this.#update([...prerequisites, ...updates], signal);
   }
 
+  /** Adds a value beside others to a name's TXT, or takes that value away: for ACME's dns-01. */
   async challenge(action: 'add' | 'remove', name: string, value: string, signal: AbortSignal): Promise<void> {
     const line =
       action === 'add'
@@ -165,7 +183,7 @@ function refusal(words: string, server: string, zone: string): PluginError {
       ?.trim()
       .slice(0, 200) ?? 'no answer';
   const make = (code: string, message: string, next: string, outcome: 'retry' | 'terminal') =>
-    new PluginError({ code, message, next, outcome, stateChanged: false });
+    new PluginError({ code, message, next, outcome, stateChanged: false, keepsChanges: true });
   if (/BADSIG|BADKEY|BADTIME|tsig (verify|indicates)|could not read key/i.test(words))
     return make(
       'dns-key',

@@ -54,6 +54,11 @@ t.test('a tag is there only while it says something', async (t) => {
   t.strictSame(tags({ tags: { root: undefined, notify: 'ok', couchdb: '' } }), { notify: 'ok' });
   t.strictSame(tags({ holds: true }), { floating: 'held' });
   t.strictSame(tags({ tags: { floating: 'bird-session-down' } }), { floating: 'bird-session-down' });
+  const config = configOf('app', 'public_addresses = ["192.0.2.1", "2001:db8::1"]\n');
+  t.strictSame(tags({ config }), { public: '192.0.2.1 2001:db8::1' });
+  t.strictSame(tags({ dns: { works: true, failsForMs: 0 } }), { dns: 'ready' });
+  t.strictSame(tags({ dns: { works: false, failsForMs: 599_999 } }), {});
+  t.strictSame(tags({ dns: { works: false, failsForMs: 600_000 } }), { notice: 'dns' });
   t.strictSame(tags({ health: 'down' }), { notice: 'last-standing' }, 'what it alone can see');
   t.strictSame(tags({ health: 'down', phase: 'leaving' }), {}, 'nor when it goes');
   t.strictSame(tags({ health: 'down', config: configOf('app') }), {}, 'where there is nothing to announce');

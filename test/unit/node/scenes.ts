@@ -59,6 +59,7 @@ export function scene(
     services: [{ name: 'haproxy', health: 'up' }],
     answerWrongly: [],
     couchdb: undefined,
+    dns: undefined,
     couchdbData: '/var/lib/couchdb',
     couchdbRetired: false,
     holds: false,

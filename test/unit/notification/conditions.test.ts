@@ -63,13 +63,24 @@ t.test('suspects, those that left, and a dead one whose name another carries are
 
 t.test('what one node says in its record is one condition for all, whoever says it', async (t) => {
   const tags = {
-    notice: noticeTag({ landslides: ['app', 'db'], lastStanding: true, siteCertificateEndMs: NOW + 3 * DAY }),
+    notice: noticeTag({
+      landslides: ['app', 'db'],
+      lastStanding: true,
+      siteCertificateEndMs: NOW + 3 * DAY,
+      dnsFails: true,
+    }),
   };
   t.ok(Buffer.byteLength(tags.notice) <= 64, `${tags.notice} fits into a tag`);
   const one = found([member('app1/app', { record: { tags } }), member('app2/app')]);
   t.same(
     one.map(({ key }) => key),
-    ['landslide app', 'landslide db', 'last-standing app1/app', 'site-certificate 2026-01-05'],
+    [
+      'landslide app',
+      'landslide db',
+      'last-standing app1/app',
+      'site-certificate 2026-01-05',
+      'dns app1/app',
+    ],
   );
   const two = found([member('app1/app', { record: { tags } }), member('app2/app', { record: { tags } })]);
   t.same(
@@ -80,6 +91,8 @@ t.test('what one node says in its record is one condition for all, whoever says 
       'last-standing app1/app',
       'last-standing app2/app',
       'site-certificate 2026-01-05',
+      'dns app1/app',
+      'dns app2/app',
     ],
   );
   t.match(two[0]?.what, 'held by app1/app, app2/app');
@@ -89,7 +102,10 @@ t.test('what one node says in its record is one condition for all, whoever says 
     ['node-dead'],
     'the dead hold nothing',
   );
-  t.equal(noticeTag({ landslides: [], lastStanding: false, siteCertificateEndMs: undefined }), '');
+  t.equal(
+    noticeTag({ landslides: [], lastStanding: false, siteCertificateEndMs: undefined, dnsFails: false }),
+    '',
+  );
   t.same(
     found([member('app1/app', { record: { tags: { notice: 'site-<b> other landslide-x' } } })]),
     [],

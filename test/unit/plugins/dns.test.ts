@@ -1,6 +1,7 @@
 import * as fc from 'fast-check';
 import t from 'tap';
 import type { DnsDesired, DnsSet } from '../../../src/plugins/dns/desired.ts';
+import { EdgeWatch } from '../../../src/plugins/dns/edges.ts';
 import { type DnsChange, planDns, type ZoneRecord } from '../../../src/plugins/dns/plan.ts';
 
 const OWNER = 'shop';
@@ -21,7 +22,7 @@ const set = (name: string, values: readonly string[], more: Partial<DnsSet> = {}
   ...more,
 });
 const plan = (sets: readonly DnsSet[], zone: readonly ZoneRecord[], more: Partial<DnsDesired> = {}) =>
-  planDns({ zone: 'shop.example', owner: OWNER, sets, ...more }, zone);
+  planDns({ owner: OWNER, sets, doubtful: [], ...more }, zone);
 const inShort = ({ kind, name, values }: DnsChange): string => `${kind} ${name} ${values.join(' ')}`;
 
 t.test('what stands as wanted is left alone, whoever made it', async (t) => {
@@ -129,4 +130,56 @@ t.test('through any sequence of wishes the founder’s rows stay, and no name go
     }),
   );
   t.pass('held');
+});
+
+t.test('the address of a dead daemon goes with its edge, never as the last', async (t) => {
+  const zone = [record('', '192.0.2.1'), record('', '192.0.2.2')];
+  const sets = [set('', ['192.0.2.1', '192.0.2.2'])];
+  const changes = (
+    doubtful: readonly string[],
+    silent: readonly string[],
+    guard: DnsSet['guard'] = 'serves',
+  ) =>
+    planDns(
+      { owner: OWNER, sets: sets.map((each) => ({ ...each, guard })), doubtful },
+      zone,
+      new Set(silent),
+    );
+  t.strictSame(changes(['192.0.2.2'], []).changes, [], 'its edge answers');
+  t.strictSame(changes([], ['192.0.2.2']).changes, [], 'its daemon is back');
+  t.match(changes(['192.0.2.2'], ['192.0.2.2']).changes, [{ kind: 'remove', values: ['192.0.2.2'] }]);
+  t.strictSame(changes(['192.0.2.2'], ['192.0.2.2'], 'finds').changes, [], 'it can still be found');
+  const all = changes(['192.0.2.1', '192.0.2.2'], ['192.0.2.1', '192.0.2.2']);
+  t.strictSame(all.changes, []);
+  t.match(all.findings, [{ code: 'dns-held' }]);
+});
+
+t.test('an edge is silent after three questions in 15 s, and asked only while it is doubted', async (t) => {
+  let answers = false;
+  const asked: string[] = [];
+  const changed: string[] = [];
+  const edges = new EdgeWatch(async (address) => {
+    asked.push(address);
+    return answers;
+  });
+  const look = async (doubtful: readonly string[], nowMs: number): Promise<void> => {
+    edges.look(doubtful, nowMs, (what) => changed.push(what));
+    // The answer has come by the next turn.
+    await Promise.resolve();
+    await Promise.resolve();
+  };
+  for (let second = 0; second < 10; second += 1) await look(['192.0.2.2'], second * 1000);
+  t.equal(asked.length, 2);
+  t.equal(edges.silent.size, 0);
+  await look(['192.0.2.2'], 10_000);
+  t.strictSame([...edges.silent], ['192.0.2.2']);
+  t.match(changed, [/no more/]);
+  answers = true;
+  await look(['192.0.2.2'], 15_000);
+  t.equal(edges.silent.size, 0, 'one answer is enough');
+  t.match(changed, [/no more/, /again/]);
+  await look([], 20_000);
+  answers = false;
+  await look(['192.0.2.2'], 25_000);
+  t.equal(edges.silent.size, 0, 'it is counted anew');
 });
