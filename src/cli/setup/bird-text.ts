@@ -82,16 +82,6 @@ function birdFilter(addresses: readonly string[]): string {
 }
 
 /**
- * Whether a bird.conf is still as a package leaves it: it speaks to nobody and routes nothing. Comments don't count.
- */
-export function isUntouched(birdConf: string): boolean {
-  const code = birdConf.replaceAll(/\/\*[\s\S]*?\*\//g, ' ').replaceAll(/#.*$/gm, ' ');
-  return !/\b(bgp|ospf|rip|babel|radv|rpki|bfd|mrt|perf|l3vpn|pipe|aggregator|template|filter|function|define|include|route|table)\b/.test(
-    code,
-  );
-}
-
-/**
  * @throws CliFailure for what BIRD cannot take, or what would end a string in its configuration
  */
 export function checkUpstream(upstream: Upstream): Upstream {
