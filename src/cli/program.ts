@@ -11,6 +11,7 @@ import { addMembers } from './commands/members.ts';
 import { addNotify } from './commands/notify.ts';
 import { addPlan } from './commands/plan.ts';
 import { addComplete, addCompletion, addDaemon, addVersion } from './commands/program-words.ts';
+import { addServices } from './commands/services.ts';
 import { addSite } from './commands/site.ts';
 import { addStatus } from './commands/status.ts';
 import { addToken } from './commands/token.ts';
@@ -58,7 +59,7 @@ export function buildProgram(io: Io): Verb {
     `\nExamples:\n${program.examples.map((line) => `  ${line}\n`).join('')}\n${exitCodes()}`,
   );
   for (const add of [addInit, addToken, addJoin]) add(program, io);
-  for (const add of [addStatus, addMembers, addWait, addEvents, addExplain]) add(program, io);
+  for (const add of [addStatus, addMembers, addServices, addWait, addEvents, addExplain]) add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
     add(program, io);
