@@ -8,6 +8,8 @@ export interface LocalState {
   readonly maintenance: boolean;
   /** After a finished leave: this identity is used up, and a start with it is refused. */
   readonly left: boolean;
+  /** Of an app node: it found a database once. Before, that it finds none takes it out of nothing. */
+  readonly databaseFound: boolean;
   /** Opaque to this file: the guards' own memory. */
   readonly guards: unknown;
   /** Opaque to this file: what this node said last about a rollout. */
@@ -19,6 +21,7 @@ export interface LocalState {
 const schema = z.object({
   maintenance: z.boolean().default(false),
   left: z.boolean().default(false),
+  databaseFound: z.boolean().default(false),
   guards: z.unknown().optional(),
   rollout: z.unknown().optional(),
   notification: z.unknown().optional(),
@@ -26,6 +29,7 @@ const schema = z.object({
 export const EMPTY_LOCAL_STATE: LocalState = {
   maintenance: false,
   left: false,
+  databaseFound: false,
   guards: undefined,
   rollout: undefined,
   notification: undefined,

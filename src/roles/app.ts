@@ -30,6 +30,7 @@ export interface AppRoleConfig {
     readonly prefix: string;
     readonly healthPath: string;
     readonly healthHost?: string;
+    readonly healthStatus?: readonly number[];
     readonly local: boolean;
   }[];
 }
@@ -109,6 +110,7 @@ export function appHaproxy({ view, config, certificates, answerWrongly }: AppInp
       prefix: service.prefix,
       healthPath: service.healthPath,
       ...(service.healthHost !== undefined && { healthHost: service.healthHost }),
+      ...(service.healthStatus !== undefined && { healthStatus: service.healthStatus }),
       localPort: service.local ? service.port : undefined,
       ...(answerWrongly.includes(service.name) && { answersWrongly: true }),
       peers: {

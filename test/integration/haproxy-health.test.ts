@@ -21,7 +21,9 @@ async function appNode(name: string, n: number, api: { readonly port: number }):
 }
 
 const api = await bed.server((_, response) => response.end('api'));
-const [app2, app3] = await Promise.all([appNode('app2', 2, api), appNode('app3', 3, api)]);
+/** Of app3 alone. */
+const gone = await bed.server((_, response) => response.end('api'));
+const [app2, app3] = await Promise.all([appNode('app2', 2, api), appNode('app3', 3, gone)]);
 const couch = await bed.server((_, response) => response.end('couch'));
 const db1 = await bed.launch(
   'db1',
@@ -115,6 +117,33 @@ t.test('300 new TLS clients at once get no 503', async (t) => {
   t.equal(statuses.get(503) ?? 0, 0, JSON.stringify([...statuses]));
   t.ok((statuses.get(200) ?? 0) >= 590, JSON.stringify([...statuses]));
   t.comment(`600 clients in ${Math.round(performance.now() - startMs)} ms: ${JSON.stringify([...statuses])}`);
+});
+
+t.test('a service that is gone at one node: other nodes answer, at once', async (t) => {
+  await allWell();
+  const before = await app3.servers('local_api');
+  t.equal(before['_local'], 'UP');
+  await new Promise((resolve) => gone.close(resolve).closeAllConnections());
+  const statuses: string[] = [];
+  const slowest = { GET: 0, POST: 0 };
+  for (let count = 0; count < 60; count += 1) {
+    const method = count % 3 === 2 ? 'POST' : 'GET';
+    const startMs = performance.now();
+    const { status } = await get(site, { ...tls, method });
+    slowest[method] = Math.max(slowest[method], performance.now() - startMs);
+    if (status !== 200) statuses.push(`${method} ${status}`);
+  }
+  t.same(
+    statuses.filter((each) => each.startsWith('GET')),
+    [],
+    'what can be repeated is',
+  );
+  t.ok(statuses.length < 10, `of 20 POST: ${statuses.join()}`);
+  await until('its door knows', async () => (await app3.servers('local_api'))['_local'] !== 'UP');
+  await until('the edge knows', async () => (await edge.servers('svc_api'))['app3'] === 'DOWN');
+  t.comment(`failed: ${statuses.length} of 20 POST; slowest, ms: ${JSON.stringify(slowest)}`);
+  await new Promise<void>((resolve) => gone.listen(gone.port, '127.0.0.1', resolve));
+  await allWell();
 });
 
 t.test('servers that refuse are no reason for a panic', async (t) => {

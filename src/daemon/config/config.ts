@@ -156,6 +156,8 @@ const serviceSchema = z.strictObject({
     .string()
     .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/, 'must be a host name, e.g. "shop.example.com"')
     .default('localhost'),
+  /** Statuses that are healthy; empty: 200 to 299. */
+  health_status: z.array(z.int().min(100).max(599)).max(10).default([]),
   /** Whether this node takes itself out of the floating IP when the service is down. */
   required: z.boolean().default(false),
   /** False on nodes that only route to the service of others. */

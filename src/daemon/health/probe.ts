@@ -15,7 +15,7 @@ export type ProbeTarget =
       /** What goes into `Host`. Default: the address and port. */
       readonly host?: string;
       /** Statuses that pass. Default: 200 to 399. */
-      readonly statuses?: { readonly least: number; readonly most: number };
+      readonly statuses?: { readonly least: number; readonly most: number } | readonly number[];
       /** What a status means here, with what to do, where the number alone would mislead. */
       readonly meanings?: Readonly<Record<number, string>>;
       /** Fails without asking while the address is on no device of this host. */
@@ -86,14 +86,19 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
     request.once('response', (response) => {
       const status = response.statusCode ?? 0;
       response.resume();
-      const { least, most } = target.statuses ?? { least: 200, most: 399 };
-      const passed = status >= least && status <= most;
+      const passed = isAmong(status, target.statuses ?? { least: 200, most: 399 });
       const meaning = passed ? undefined : target.meanings?.[status];
       const tookMs = Math.round(performance.now() - startedMs);
       end(passed, meaning === undefined ? `${status} in ${tookMs} ms` : `${status}: ${meaning}`);
     });
     request.end();
   });
+}
+
+type Http = Extract<ProbeTarget, { kind: 'http' }>;
+
+function isAmong(status: number, wanted: NonNullable<Http['statuses']>): boolean {
+  return 'least' in wanted ? status >= wanted.least && status <= wanted.most : wanted.includes(status);
 }
 
 function reasonOf(error: NodeJS.ErrnoException): string {

@@ -33,6 +33,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
         prefix: service.path_prefix,
         healthPath: service.health_path,
         healthHost: service.health_host,
+        healthStatus: service.health_status,
         local: service.local,
       })),
     },

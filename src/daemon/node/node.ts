@@ -22,7 +22,7 @@ import {
   type NodeOptions,
   type NodeParts,
 } from './assemble.ts';
-import { checksFor } from './checks.ts';
+import { checksFor, DATABASE_CHECK, healthOptions } from './checks.ts';
 import { serveExchange } from './exchange.ts';
 import { serveRemoved } from './removal-report.ts';
 import { withdrawn } from './leave.ts';
@@ -132,6 +132,7 @@ export class RunningNode implements OrderedNode {
     await this.#assembly.certificate.read();
     await this.#assembly.programs.start();
     this.#phase = 'running';
+    this.#rememberDatabase();
     this.turn('start');
     this.#tick = setInterval(() => this.#look(), TICK_MS);
     await this.#assembly.registrar.start();
@@ -276,7 +277,17 @@ export class RunningNode implements OrderedNode {
   /** A check of this node has another verdict: the program of that name may be another than at its last look. */
   verdict(check: string, summary: string): void {
     this.#assembly.reconciler.trigger(summary, check);
+    if (check === DATABASE_CHECK) this.#rememberDatabase();
     this.turn(summary);
+  }
+
+  /** From the first database that it finds on, this node depends on finding one. */
+  #rememberDatabase(): void {
+    const { checks, local } = this.#parts;
+    const found = checks.verdicts.some(({ name, health }) => name === DATABASE_CHECK && health === 'up');
+    if (!found || local.state.databaseFound) return;
+    void this.save({ databaseFound: true });
+    this.#setChecks();
   }
 
   #onChange(change: DriverChange): void {
@@ -402,6 +413,8 @@ export class RunningNode implements OrderedNode {
   }
 
   #setChecks(): void {
-    this.#parts.checks.set(checksFor(this.#config, this.#parts.identity.roster.members()));
+    const { checks, identity, local } = this.#parts;
+    checks.reconfigure(healthOptions(this.#config));
+    checks.set(checksFor(this.#config, identity.roster.members(), local.state));
   }
 }

@@ -62,7 +62,7 @@ export class Node {
         },
       }),
     );
-    checks.set(checksFor(config, identity.roster.members()));
+    checks.set(checksFor(config, identity.roster.members(), local.state));
     await checks.decided(FIRST_VERDICTS_MS);
     const parts = { config, identity, local, audit, checks, startedMs };
     this.#running = this.#opened(new RunningNode(parts, this.#options, this.#dependencies));

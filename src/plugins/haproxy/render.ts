@@ -258,6 +258,12 @@ function defaultsSection(refused: ReadonlySet<string>): Section {
 
 /** A request goes to another server only when it was not delivered: a replayed PUT would be a false conflict. */
 const RETRIES = ['retries 3', 'option redispatch 1', 'retry-on conn-failure empty-response'];
+/** A door without its service answers 503 at once; an edge has other doors to ask. */
+const RETRY_AT_OTHERS = 'retry-on conn-failure empty-response 503';
+/** A door has one server: to wait for it would hold what another door can serve. */
+const NO_SECOND_TRY = 'retries 0';
+/** On the loopback a connection fails because nobody listens: one is enough to know. Its check brings it back. */
+const OUT_AT_ONCE = 'observe layer4 error-limit 1 on-error mark-down';
 /** An empty answer may come after the work was done, so only what can be done twice is sent again. */
 const IDEMPOTENT_ONLY = 'http-request disable-l7-retry unless { method GET HEAD OPTIONS }';
 
@@ -424,7 +430,7 @@ function appDoor(desired: AppHaproxy, services: readonly EdgeService[], context:
 function serviceBackends(service: EdgeService, context: Context): Section[] {
   const name = token('service name', service.name);
   const check = checkOf(`${SERVICE_HEALTH_PATH}${name}`);
-  const lines = [...check, 'balance leastconn', IDEMPOTENT_ONLY];
+  const lines = [...check, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY];
   const peers = [
     ...peerBackends(`svc_${name}`, lines, service.peers, '', context),
     panicBackend(`svc_${name}`, lines, service.peers, context),
@@ -432,7 +438,7 @@ function serviceBackends(service: EdgeService, context: Context): Section[] {
   if (service.localPort === undefined) return peers;
   const local = {
     backend: `local_${name}`,
-    lines: [...checkOf(service.healthPath, service.healthHost), IDEMPOTENT_ONLY],
+    lines: [...checkOf(service.healthPath, service), NO_SECOND_TRY, IDEMPOTENT_ONLY],
     port: service.localPort,
   };
   return [...peers, localBackend(local, context), slowBackend(service, service.localPort, context)];
@@ -446,14 +452,22 @@ function slowBackend(service: EdgeService, on: number, context: Context): Sectio
     ...(service.answersWrongly === true && { duty: 'maint', why: 'its answer to the check is wrong' }),
   };
   context.servers.push(server);
-  return { head: `backend ${backend}`, lines: [IDEMPOTENT_ONLY], servers: [server] };
+  return { head: `backend ${backend}`, lines: [NO_SECOND_TRY, IDEMPOTENT_ONLY], servers: [server] };
 }
 
-function checkOf(path: string, host = CHECK_HOST): string[] {
+function checkOf(
+  path: string,
+  { healthHost: host = CHECK_HOST, healthStatus = [] }: Pick<EdgeService, 'healthHost' | 'healthStatus'> = {},
+): string[] {
+  const statuses = healthStatus.map((each) => {
+    if (!Number.isInteger(each) || each < 100 || each > 599) throw new Error(`not a status: ${each}`);
+    return each;
+  });
+  const { least, most } = WELL_STATUSES;
   return [
     'option httpchk',
     `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host ${dnsName('health host', host)}`,
-    `http-check expect status ${WELL_STATUSES.least}-${WELL_STATUSES.most}`,
+    `http-check expect status ${statuses.length > 0 ? statuses.join(',') : `${least}-${most}`}`,
   ];
 }
 
@@ -491,7 +505,7 @@ function localServer(backend: string, on: number): WantedServer {
     name: LOCAL,
     address: '127.0.0.1',
     port: port('port', on),
-    options: WATCHED_CHECK,
+    options: `${WATCHED_CHECK} ${OUT_AT_ONCE}`,
     duty: 'ready',
     why: 'runs on this node',
     peer: false,
@@ -588,7 +602,7 @@ const COUCHDB_CHECK = [
 ];
 
 function databaseBackends({ databases }: AppHaproxy, context: Context): Section[] {
-  const lines = [...COUCHDB_CHECK, 'balance leastconn', IDEMPOTENT_ONLY, FEEDS];
+  const lines = [...COUCHDB_CHECK, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY, FEEDS];
   return [
     ...peerBackends('db_nodes', lines, databases, '', context),
     panicBackend('db_nodes', lines, databases, context),
