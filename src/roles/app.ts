@@ -90,6 +90,10 @@ export function announcementOf({ view, local }: FloatingInput): Announcement {
 export function appHaproxy({ view, config, certificates, answerWrongly }: AppInput): AppHaproxy {
   const apps = view.members.filter((member) => member.record.role === 'app');
   const databases = view.members.filter((member) => member.record.role === 'db');
+  const anybodyWell = (service: string): boolean =>
+    apps.some(
+      ({ state, record }) => state === 'alive' && saysOf(record, service) === 'up' && !record.maintenance,
+    );
   return {
     instance: 'app',
     privateAddress: config.privateAddress,
@@ -115,7 +119,9 @@ export function appHaproxy({ view, config, certificates, answerWrongly }: AppInp
       ...(answerWrongly.includes(service.name) && { answersWrongly: true }),
       peers: {
         verifySuffix: `app.${config.cluster}.internal`,
-        servers: apps.flatMap((member) => serviceServer(member, service.name, config)),
+        servers: apps.flatMap((member) =>
+          serviceServer(member, service.name, config, anybodyWell(service.name)),
+        ),
       },
     })),
     databasePort: config.databasePort,
@@ -128,6 +134,7 @@ function serviceServer(
   member: EffectiveMember,
   service: string,
   config: AppRoleConfig,
+  anybodyWell: boolean,
 ): PeerGroup['servers'] {
   const own = config.services.find((each) => each.name === service);
   const said = member.record.services.find((each) => each.name === service);
@@ -141,8 +148,14 @@ function serviceServer(
   if (serving && server.duty === 'maint' && member.state !== 'left') {
     return [{ ...server, duty: 'ready', why: `${service} is up there` }];
   }
-  const failing = said?.health === 'down' && server.duty === 'ready';
-  return [failing ? { ...server, duty: 'out-when-down', why: `says that ${service} is down` } : server];
+  if (said?.health !== 'down' || server.duty !== 'ready') return [server];
+  // It knows sooner than any check from here. While all say so, a check decides: they may be wrong, and nobody would be left.
+  const duty = member.state === 'alive' && anybodyWell ? 'maint' : 'out-when-down';
+  return [{ ...server, duty, why: `says that ${service} is down` }];
+}
+
+function saysOf({ services }: EffectiveMember['record'], service: string): string | undefined {
+  return services.find(({ name }) => name === service)?.health;
 }
 
 export function peerGroup(

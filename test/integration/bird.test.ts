@@ -3,6 +3,7 @@ import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { readDevices } from '../../src/plugins/bird/device.ts';
 import { BirdPlugin } from '../../src/plugins/bird/index.ts';
 import type { BirdDesired } from '../../src/plugins/bird/desired.ts';
 import { tell } from '../../src/plugins/bird/control.ts';
@@ -30,7 +31,15 @@ async function inside(t: Test): Promise<void> {
   const children: ChildProcess[] = [];
   const fragments = join(root, 'fragments');
   const control = join(root, 'node.ctl');
-  const plugin = new BirdPlugin({ fragmentDirectory: fragments, controlSocket: control });
+  let devicesRead = 0;
+  const plugin = new BirdPlugin({
+    fragmentDirectory: fragments,
+    controlSocket: control,
+    readDevices: (signal) => {
+      devicesRead += 1;
+      return readDevices(signal);
+    },
+  });
   t.teardown(async () => {
     await plugin.close();
     for (const child of children.toReversed()) await end(child, 'SIGKILL');
@@ -150,10 +159,14 @@ include "${fragments}/*.conf";
     async (t) => {
       const times: number[] = [];
       for (let round = 0; round < 5; round += 1) {
+        await plugin.observe(AbortSignal.timeout(5000));
+        devicesRead = 0;
         const start = performance.now();
         const out = await converge(plugin, { ...desired, announce: false, why: 'maintenance' });
         await until('it is gone upstream', () => announced());
         times.push(performance.now() - start);
+        // Unless ten seconds went by.
+        t.ok(devicesRead === 0 || performance.now() - start > 9000, 'no process is started for it');
         t.same(summaries(out), ['floating IPs: withdrawn (maintenance)', 'bornemisza.conf: rewritten']);
         t.same(
           await floating(),

@@ -2,7 +2,17 @@ import { Agent } from 'node:https';
 import t from 'tap';
 import type { EdgeService } from '../../src/plugins/haproxy/desired.ts';
 import { freePort } from '../support/free-port.ts';
-import { appDesired, Bed, dbDesired, get, type Instance, peer, type Reply, until } from './haproxy-bed.ts';
+import {
+  appDesired,
+  Bed,
+  converge,
+  dbDesired,
+  get,
+  type Instance,
+  peer,
+  type Reply,
+  until,
+} from './haproxy-bed.ts';
 
 /** What an edge does while services and hosts fail, on real HAProxies. */
 
@@ -13,17 +23,21 @@ const leaf = (name: string) => bed.pki.leaf(name, name.replace(/\d+$/, ''));
 const tls = { ca, checkServerIdentity: () => undefined };
 
 /** An app node that runs one service on its own door. */
-async function appNode(name: string, n: number, api: { readonly port: number }): Promise<Instance> {
+async function appNode(name: string, n: number, api: { readonly port: number }) {
   const doors = { verifySuffix: 'app.shop.internal', servers: [] };
   const services = [{ name: 'api', prefix: '/', healthPath: '/healthz', localPort: api.port, peers: doors }];
   const [node, databasePort] = [await leaf(name), await freePort()];
-  return bed.launch(name, appDesired({ address: bed.address(n), node, ca, databasePort, services }));
+  const desired = appDesired({ address: bed.address(n), node, ca, databasePort, services });
+  return { instance: await bed.launch(name, desired), desired };
 }
 
 const api = await bed.server((_, response) => response.end('api'));
 /** Of app3 alone. */
 const gone = await bed.server((_, response) => response.end('api'));
-const [app2, app3] = await Promise.all([appNode('app2', 2, api), appNode('app3', 3, gone)]);
+const [{ instance: app2, desired: app2Desired }, { instance: app3 }] = await Promise.all([
+  appNode('app2', 2, api),
+  appNode('app3', 3, gone),
+]);
 const couch = await bed.server((_, response) => response.end('couch'));
 const db1 = await bed.launch(
   'db1',
@@ -144,6 +158,27 @@ t.test('a service that is gone at one node: other nodes answer, at once', async 
   t.comment(`failed: ${statuses.length} of 20 POST; slowest, ms: ${JSON.stringify(slowest)}`);
   await new Promise<void>((resolve) => gone.listen(gone.port, '127.0.0.1', resolve));
   await allWell();
+});
+
+t.test('what its daemon saw fail is out at its door at once, and its own check brings it back', async (t) => {
+  await allWell();
+  const desired = (answersWrongly: boolean) => {
+    const [service] = app2Desired.services;
+    return { ...app2Desired, services: service === undefined ? [] : [{ ...service, answersWrongly }] };
+  };
+  const out = await converge(app2.plugin, desired(true));
+  t.same(
+    out.map(({ summary }) => summary).filter((each) => !each.startsWith('haproxy.cfg')),
+    [
+      'local_api/_local: down (this node saw it fail)',
+      'local_api.panic/_local: ready → maint (its answer to the check is wrong)',
+    ],
+  );
+  t.equal((await app2.servers('local_api.panic'))['_local'], 'MAINT');
+  // Its answer is right here, so its own check finds it well whatever the daemon says.
+  await until('its check brings it back', async () => (await app2.servers('local_api'))['_local'] === 'UP');
+  await converge(app2.plugin, desired(false));
+  t.equal((await app2.servers('local_api.panic'))['_local'], 'UP');
 });
 
 t.test('servers that refuse are no reason for a panic', async (t) => {

@@ -406,6 +406,9 @@ export class HaproxyPlugin
         await this.#tell(`set server ${change.backend}/${change.name} state ${change.admin}`, signal);
         if (change.fresh) await this.#tell(`set server ${change.backend}/${change.name} health up`, signal);
         return undefined;
+      case 'server-down':
+        await this.#tell(`set server ${change.backend}/${change.name} health down`, signal);
+        return undefined;
       case 'server-check':
         await this.#tell(`enable health ${change.backend}/${change.name}`, signal);
         return undefined;

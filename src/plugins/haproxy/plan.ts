@@ -56,6 +56,7 @@ export type HaproxyChange = PlannedChange &
         readonly admin: Admin;
         readonly fresh: boolean;
       }
+    | { readonly kind: 'server-down'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-check'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-weight'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-remove'; readonly backend: string; readonly name: string }
@@ -187,6 +188,13 @@ function serverChanges(server: WantedServer, rendered: Rendered, running: Runnin
       summary: `${label(server)}: ${was} → ${admin} (${reasonOf(server, admin)})`,
     });
   }
+  if (server.failing === true && present.up && was === 'ready')
+    changes.push({
+      kind: 'server-down',
+      ...where,
+      summary: `${label(server)}: down (this node saw it fail)`,
+      step: 'repeats',
+    });
   if (!present.checked) {
     changes.push({
       kind: 'server-check',

@@ -31,6 +31,8 @@ export interface WantedServer {
   readonly options: string;
   readonly duty: Duty;
   readonly why: string;
+  /** The daemon saw it fail: out at once. The server's own check brings it back. */
+  readonly failing?: boolean;
   /** True for servers that come and go with the members; the others are part of the structure. */
   readonly peer: boolean;
 }
@@ -440,6 +442,7 @@ function serviceBackends(service: EdgeService, context: Context): Section[] {
     backend: `local_${name}`,
     lines: [...checkOf(service.healthPath, service), NO_SECOND_TRY, IDEMPOTENT_ONLY],
     port: service.localPort,
+    failing: service.answersWrongly === true,
   };
   return [...peers, localBackend(local, context), slowBackend(service, service.localPort, context)];
 }
@@ -491,10 +494,10 @@ function panicBackend(
 }
 
 function localBackend(
-  of: { backend: string; lines: readonly string[]; port: number },
+  of: { backend: string; lines: readonly string[]; port: number; failing?: boolean },
   context: Context,
 ): Section {
-  const server = localServer(of.backend, of.port);
+  const server = { ...localServer(of.backend, of.port), ...(of.failing === true && { failing: true }) };
   context.servers.push(server);
   return { head: `backend ${of.backend}`, lines: of.lines, servers: [server] };
 }

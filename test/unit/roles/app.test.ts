@@ -54,6 +54,11 @@ t.test('a service: the doors of the app nodes that carry it, this one included',
     [
       'says that it is down there',
       { record: { services: [{ name: 'api', health: 'down' }] } },
+      ['app1 ready', 'app2 maint'],
+    ],
+    [
+      'says that it is down there, and is suspected',
+      { state: 'suspect', record: { services: [{ name: 'api', health: 'down' }] } },
       ['app1 ready', 'app2 out-when-down'],
     ],
     [
@@ -77,6 +82,15 @@ t.test('a service: the doors of the app nodes that carry it, this one included',
     ['dead', { state: 'dead' }, ['app1 ready', 'app2 out-when-down']],
   ];
   for (const [what, of, expected] of cases) t.same(servers(other(of)?.peers), expected, what);
+  const down: MemberCase = { record: { services: [{ name: 'api', health: 'down' }] } };
+  t.same(
+    servers(
+      appDesired(appInput([member('app1/app', { ...down, self: true }), member('app2/app', down)])).haproxy
+        .services[0]?.peers,
+    ),
+    ['app1 out-when-down', 'app2 out-when-down'],
+    'all say so: their checks decide',
+  );
   t.match(other({}), {
     name: 'api',
     prefix: '/api',
