@@ -1,4 +1,5 @@
-import { Agent } from 'node:https';
+import { Agent, request } from 'node:https';
+import type { Duplex } from 'node:stream';
 import t from 'tap';
 import type { EdgeService } from '../../src/plugins/haproxy/desired.ts';
 import { freePort } from '../support/free-port.ts';
@@ -38,7 +39,12 @@ const [{ instance: app2, desired: app2Desired }, { instance: app3 }] = await Pro
   appNode('app2', 2, api),
   appNode('app3', 3, gone),
 ]);
-const couch = await bed.server((_, response) => response.end('couch'));
+/** Requests that get no answer. */
+let hanging = 0;
+const couch = await bed.server((request, response) => {
+  if (request.url === '/db/hang') hanging += 1;
+  else response.end('couch');
+});
 const db1 = await bed.launch(
   'db1',
   dbDesired({ address: bed.address(4), node: await leaf('db1'), ca, couchdbPort: couch.port }),
@@ -62,10 +68,49 @@ const edgeDesired = appDesired({
   services: routed(),
   databases: [peer('db1', bed.address(4), 6984)],
 });
+const dead = peer('db1', bed.address(4), 6984, 'out-when-down', 'its daemon is dead');
 const edge = await bed.launch('app1', edgeDesired);
+for (const each of [api, gone])
+  each.on('upgrade', (_request, socket: Duplex) => {
+    socket.write(
+      [
+        'HTTP/1.1 101 Switching Protocols',
+        'Upgrade: websocket',
+        'Connection: Upgrade',
+        // RFC 6455, 1.3: the answer to this key.
+        'Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=',
+        '\r\n',
+      ].join('\r\n'),
+    );
+    socket.pipe(socket);
+  });
 const site = `https://${bed.address(1)}/`;
 const ask = (): Promise<Reply> => get(site, tls);
 const askDatabases = (): Promise<Reply> => get(`http://127.0.0.1:${databasePort}/x`);
+
+function webSocket(): Promise<Duplex> {
+  return new Promise((resolve, reject) => {
+    const headers = {
+      connection: 'Upgrade',
+      upgrade: 'websocket',
+      'sec-websocket-version': '13',
+      'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+    };
+    request(site, { ...tls, agent: false, headers })
+      .on('upgrade', (_response, socket) => resolve(socket))
+      .on('response', ({ statusCode }) => reject(new Error(`answered with ${statusCode}`)))
+      .on('error', reject)
+      .end();
+  });
+}
+
+function echo(socket: Duplex, said: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    socket.once('data', (chunk: Buffer) => resolve(chunk.toString()));
+    socket.once('close', () => reject(new Error('the socket was closed')));
+    socket.write(said);
+  });
+}
 
 const all = (backend: string, status: string): Promise<number> =>
   until(
@@ -178,7 +223,47 @@ t.test('what its daemon saw fail is out at its door at once, and its own check b
   // Its answer is right here, so its own check finds it well whatever the daemon says.
   await until('its check brings it back', async () => (await app2.servers('local_api'))['_local'] === 'UP');
   await converge(app2.plugin, desired(false));
-  t.equal((await app2.servers('local_api.panic'))['_local'], 'UP');
+  await until(
+    'so does that of the slow',
+    async () => (await app2.servers('local_api.panic'))['_local'] === 'UP',
+  );
+});
+
+t.test('a WebSocket outlives a reload, and status shows the process that it is in', async (t) => {
+  await allWell();
+  const seen = async () =>
+    edge.plugin.status(edgeDesired, await edge.plugin.observe(AbortSignal.timeout(5000))).seen;
+  t.notMatch(await seen(), /of before a reload/);
+  const socket = await webSocket();
+  t.teardown(() => socket.destroy());
+  t.equal(await echo(socket, 'one'), 'one');
+  await converge(edge.plugin, { ...edgeDesired, edge: { ...edgeDesired.edge, hstsMaxAgeSeconds: 1 } });
+  t.equal(await echo(socket, 'two'), 'two', 'what is open goes on');
+  t.match(await seen(), /; 1 of before a reload \(1 connection\) ends within 15 minutes$/);
+  await converge(edge.plugin, edgeDesired);
+  t.equal(await echo(socket, 'three'), 'three');
+  socket.destroy();
+  await until('nothing is left behind', async () => !/of before a reload/.test((await seen()) ?? ''));
+});
+
+t.test('what waits for a host that is dead by two accounts is ended', async (t) => {
+  await allWell();
+  const desired = { ...edgeDesired, databases: { ...edgeDesired.databases, servers: [dead] } };
+  let ended: number | undefined;
+  const startMs = performance.now();
+  const waiting = get(`http://127.0.0.1:${databasePort}/db/hang`, { method: 'PUT', timeout: 110_000 })
+    .catch(() => undefined)
+    .then(() => void (ended = performance.now() - startMs));
+  await until('it waits there', () => hanging > 0);
+  await converge(edge.plugin, desired);
+  const out = all('db_nodes.unwatched', 'DOWN').then(async () => {
+    t.equal(ended, undefined, 'it waits as long as one account is missing');
+    await converge(edge.plugin, desired);
+    await until('it is ended', () => ended !== undefined);
+  });
+  await db1.standStill(out);
+  await waiting;
+  await converge(edge.plugin, edgeDesired);
 });
 
 t.test('servers that refuse are no reason for a panic', async (t) => {
