@@ -60,6 +60,6 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
   npm install --no-save --no-audit --no-fund --loglevel=error >&2
   touch node_modules/.package-lock.json
 fi
-stale() { [ ! -e dist/bornemisza.mjs ] || [ -n "$(find src package.json scripts/build.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1)" ]; }
+stale() { [ ! -e dist/bornemisza.mjs ] || [ ! -e dist/app.mjs ] || [ -n "$(find src package.json scripts/*.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1)" ]; }
 if stale; then node scripts/build.ts >&2; fi
 exec "$@"

@@ -222,6 +222,14 @@ export class Layers {
       { source: join(repository, 'node_modules/node/bin/node'), target: `${libexec}/node` },
       { source: this.#options.bundle, target: `${libexec}/bornemisza.mjs` },
     );
+    // The app tier, where the tree was built as a whole.
+    for (const [from, to] of [
+      ['dist/app.mjs', `${libexec}/app.mjs`],
+      ['dist/web', '/usr/share/bornemisza/web'],
+    ] as const) {
+      const source = join(repository, from);
+      if (await exists(source)) this.binds.push({ source, target: to });
+    }
     const map = `${this.#options.bundle}.map`;
     if (await exists(map)) this.binds.push({ source: map, target: `${libexec}/bornemisza.mjs.map` });
   }
