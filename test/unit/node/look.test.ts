@@ -61,6 +61,7 @@ t.test('a tag is there only while it says something', async (t) => {
   t.strictSame(tags({ dns: { works: false, failsForMs: 600_000 } }), { notice: 'dns' });
   t.strictSame(tags({ health: 'down' }), { notice: 'last-standing' }, 'what it alone can see');
   t.strictSame(tags({ health: 'down', phase: 'leaving' }), {}, 'nor when it goes');
+  t.strictSame(tags({ health: 'down', phase: 'starting' }), {}, 'nor before it runs');
   t.strictSame(tags({ health: 'down', config: configOf('app') }), {}, 'where there is nothing to announce');
   const near = (days: number) => {
     const { wallMs } = scene();
