@@ -38,12 +38,16 @@ export const EMPTY_LOCAL_STATE: LocalState = {
 /** One small JSON file, replaced atomically: a crash leaves the old or the new one, never half of one. */
 export class LocalStateFile {
   readonly #path: string;
+  readonly #onFailed: (error: unknown) => void;
+  #failed = false;
   #state: LocalState = EMPTY_LOCAL_STATE;
   #writing: Promise<void> = Promise.resolve();
   #written = '';
 
-  constructor(path: string) {
+  /** @param failed told of the first failure of {@link keep} since one that went well */
+  constructor(path: string, failed: (error: unknown) => void = () => undefined) {
     this.#path = path;
+    this.#onFailed = failed;
   }
 
   get state(): LocalState {
@@ -105,5 +109,16 @@ export class LocalStateFile {
     });
     this.#writing = result.catch(() => undefined);
     return result;
+  }
+
+  /** Like {@link update}, of what is given again with each look: never throws, and tells of a full disk once. */
+  async keep(change: Partial<LocalState>): Promise<void> {
+    try {
+      await this.update(change);
+      this.#failed = false;
+    } catch (error) {
+      if (!this.#failed) this.#onFailed(error);
+      this.#failed = true;
+    }
   }
 }

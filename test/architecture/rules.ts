@@ -63,7 +63,7 @@ export const ROOMS: readonly Room[] = [
       /^src\/plugins\/contract\.ts$/,
       /^src\/daemon\/reconciler\//,
       /^src\/daemon\/(clock|random)\.ts$/,
-      /^src\/daemon\/process\/log\.ts$/,
+      /^src\/daemon\/audit\/trail\.ts$/,
       /^src\/daemon\/control\/api\.ts$/,
     ],
     reason: 'the reconciler sees only the contract',

@@ -7,7 +7,7 @@ import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { streamText } from 'hono/streaming';
 import { z } from 'zod';
-import { type AuditTrail, isAbout } from '../reconciler/audit.ts';
+import { type AuditTrail, isAbout } from '../audit/trail.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
 import { TOKEN_DEFAULT_MS, TOKEN_LEAST_MS, TOKEN_MOST_MS } from '../identity/admission/token-life.ts';

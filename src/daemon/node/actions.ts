@@ -6,7 +6,7 @@ import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } fr
 import { Duty } from './duty.ts';
 import { Leave } from './leave.ts';
 import type { Phase } from './look.ts';
-import { testNotification } from './notify-test.ts';
+import { testNotification } from '../notification/test-run.ts';
 import type { Warning } from '../control/api.ts';
 
 /** What an operator's orders ask of a node besides. */

@@ -13,8 +13,8 @@ import { VERSION } from '../version.ts';
 import type { CurrentNode } from './current.ts';
 import type { KeptPrograms } from './kept-programs.ts';
 import { dnsWarnings } from './dns-warnings.ts';
-import { authorityDamage, countsOf, warningsOf } from './report.ts';
-import { notYetUsing, rootWarnings } from './root.ts';
+import { authorityDamage, countsOf, warningsOf } from '../control/warnings.ts';
+import { notYetUsing, rootWarnings } from '../identity/root/following.ts';
 
 export interface AnswersDependencies {
   readonly clock: Clock;

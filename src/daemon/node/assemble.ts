@@ -1,5 +1,10 @@
 import { join } from 'node:path';
-import type { AuditTrail } from '../reconciler/audit.ts';
+import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import { RESTART_TAG } from '../../roles/db.ts';
+import { HOLDS_TAG } from '../../roles/holder.ts';
+import { type BirdReport, wordOf } from '../../plugins/bird/report.ts';
+import { ROOT_TAG } from '../identity/root/following.ts';
+import type { AuditTrail } from '../audit/trail.ts';
 import type { Config, Paths } from '../config/config.ts';
 import type { Clock } from '../clock.ts';
 import type { Driver } from '../driver/driver.ts';
@@ -7,7 +12,7 @@ import type { SeedSearch } from '../driver/seed-search.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
-import type { LocalState, LocalStateFile } from '../local-state.ts';
+import type { LocalStateFile } from '../local-state.ts';
 import type { LocalFacts, Role } from '../membership/types.ts';
 import { Notifier } from '../notification/notifier.ts';
 import type { Log } from '../process/log.ts';
@@ -19,21 +24,21 @@ import { DEFAULT_ROLLOUT_OPTIONS, RolloutRunner } from '../rollout/runner.ts';
 import { UpgradeTurn } from '../rollout/turn.ts';
 import type { Transport } from '../transport/transport.ts';
 import type { CurrentNode } from './current.ts';
-import type { ExchangeDependencies } from './exchange.ts';
+import type { ExchangeDependencies } from '../identity/exchange.ts';
 import { KeptPrograms } from './kept-programs.ts';
-import type { Look, Words } from './look.ts';
-import { assembleMembership, firstRecord } from './membership.ts';
-import { Names } from './names.ts';
+import type { Look, Phase, Words } from './look.ts';
+import { assembleMembership, firstRecord } from '../driver/membership.ts';
+import { Names } from '../identity/roster/names.ts';
 import { OwnCertificate } from './own-certificate.ts';
 import { PROGRAMS } from './programs.ts';
-import { type RemovalDependencies, removalReport } from './removal-report.ts';
-import { Registrar } from './registrar.ts';
-import { RootFollower } from './root-follower.ts';
-import { presentedChain } from './roster.ts';
-import { SecretsKeeper } from './secrets.ts';
-import { SecretsHandOver } from './secrets-hand-over.ts';
-import { SignsOfLife } from './signs-of-life.ts';
-import { foundEntry, rolloutEntry, toldEntry } from './trail.ts';
+import { type RemovalDependencies, removalReport } from '../identity/removal-report.ts';
+import { Registrar } from '../identity/admission/registrar.ts';
+import { RootFollower } from '../identity/root/root-follower.ts';
+import { presentedChain } from '../identity/roster/presented.ts';
+import { SecretsKeeper } from '../identity/secrets-keeper.ts';
+import { SecretsHandOver } from '../identity/secrets-hand-over.ts';
+import { SignsOfLife } from '../process/signs-of-life.ts';
+import { foundEntry, rolloutEntry, toldEntry } from '../audit/entries.ts';
 
 export interface NodeOptions {
   readonly role: Role;
@@ -65,8 +70,6 @@ export interface NodeHooks extends CurrentNode {
   look(): Look;
   /** The roster has it; the peers are told by whoever brought it. */
   rosterChanged(change: RosterChange): void;
-  /** Keeps it on the disk. Never throws. */
-  save(change: Partial<LocalState>): Promise<void>;
   /** For `systemctl status`. */
   text(): string;
 }
@@ -184,6 +187,19 @@ function handOverOf({ role }: Identity, { accountsFiles }: Paths, log: Log): Sec
   return role === 'app' ? new SecretsHandOver(accountsFiles, log) : undefined;
 }
 
+/** What the parts say in this node's record; of the roots nothing before the programs are known. */
+export function saidBy({ rollout, roots, notifier, programs }: Assembly, phase: Phase): Words {
+  const couchdb = programs.report('couchdb') as CouchDbStatus | undefined;
+  return {
+    couchdb: couchdb?.tag,
+    [RESTART_TAG]: couchdb?.restart,
+    [ROLLOUT_TAG]: rollout.tag,
+    [ROOT_TAG]: phase === 'starting' ? undefined : roots.tag,
+    [HOLDS_TAG]: wordOf(programs.report('bird') as BirdReport | undefined),
+    ...notifier.tags,
+  };
+}
+
 function rolloutOf(
   node: NodeHooks,
   { identity, local, audit }: NodeParts,
@@ -203,7 +219,7 @@ function rolloutOf(
       settled: reconciler.status().every(({ state }) => state === 'converged'),
     }),
     save: (word) => {
-      void node.save({ rollout: word });
+      void local.keep({ rollout: word });
       node.turn('');
     },
     tell: (news) => audit.append(rolloutEntry(name, news)),
@@ -227,7 +243,7 @@ function notifierOf(
     upMs: () => clock.monotonicMs() - startedMs,
     view: () => driver.view,
     certificates: () => new Map(roster.members().map((each) => [each.name, each.notAfterMs])),
-    save: (notification) => void node.save({ notification }),
+    save: (notification) => void local.keep({ notification }),
     told: (message, channels) => {
       node.turn('');
       audit.append(toldEntry(message, channels, names));

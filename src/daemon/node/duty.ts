@@ -3,7 +3,7 @@ import type { Done } from '../control/api.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { LocalStateFile } from '../local-state.ts';
 import type { CurrentNode } from './current.ts';
-import { mustNotBeLast } from './operator-guards.ts';
+import { mustNotBeLast } from '../control/operator-guards.ts';
 import { guardMemory } from './scene.ts';
 
 export interface DutyDependencies {

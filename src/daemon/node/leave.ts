@@ -11,7 +11,7 @@ import type { Role } from '../membership/types.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
 import type { CurrentNode } from './current.ts';
 import type { KeptPrograms } from './kept-programs.ts';
-import { mustNotBeLast, mustNotBeLastAuthority } from './operator-guards.ts';
+import { mustNotBeLast, mustNotBeLastAuthority } from '../control/operator-guards.ts';
 
 /** How long the floating IP may take to go. */
 const WITHDRAW_DEADLINE_MS = 10_000;

@@ -1,9 +1,4 @@
-import { rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { type BirdReport, wordOf } from '../../plugins/bird/report.ts';
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
-import { RESTART_TAG } from '../../roles/db.ts';
-import { HOLDS_TAG } from '../../roles/holder.ts';
 import { type Config, loadConfig } from '../config/config.ts';
 import type { Done, MemberRow, Warning } from '../control/api.ts';
 import type { ControlActions } from '../control/server.ts';
@@ -11,30 +6,23 @@ import type { DriverChange } from '../driver/driver.ts';
 import type { OperatorError } from '../errors.ts';
 import { waysOut } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
-import type { LocalState } from '../local-state.ts';
 import type { Goodbye, LocalFacts, MembershipView } from '../membership/types.ts';
 import { VERSION } from '../version.ts';
 import { actionsOf, type OrderedNode } from './actions.ts';
-import {
-  assemble,
-  type Assembly,
-  type NodeDependencies,
-  type NodeOptions,
-  type NodeParts,
-} from './assemble.ts';
+import type { Assembly, NodeDependencies, NodeOptions, NodeParts } from './assemble.ts';
+import { assemble, saidBy } from './assemble.ts';
 import { checksFor, DATABASE_CHECK, healthOptions } from './checks.ts';
-import { serveExchange } from './exchange.ts';
-import { serveRemoved } from './removal-report.ts';
+import { serveExchange } from '../identity/exchange.ts';
+import { serveRemoved } from '../identity/removal-report.ts';
 import { withdrawn } from './leave.ts';
 import { changedByTime, type Look, look, type Memory, type Phase, type Scene, type Words } from './look.ts';
-import { ROLLOUT_TAG } from '../rollout/policy.ts';
-import { restartFileOf } from './programs.ts';
-import { memberRows, statusText } from './report.ts';
-import { ROOT_TAG } from './root.ts';
+import { retireCouchDb } from './programs.ts';
+import { statusText } from '../control/warnings.ts';
+import { memberRows } from './report.ts';
 import { guardMemory, sceneOf } from './scene.ts';
 import { listenRefused, mustBeReloadable } from './start-checks.ts';
-import { guardEntries, memberNews, operatorEntry, removedEntry } from './trail.ts';
-import { storageNext } from './storage.ts';
+import { guardEntries, memberNews, operatorEntry, removedEntry } from '../audit/entries.ts';
+import { storageNext } from '../identity/storage.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
 const TICK_MS = 1000;
@@ -61,7 +49,6 @@ export class RunningNode implements OrderedNode {
   #listens = false;
   #couchdbRetired = false;
   #tick: NodeJS.Timeout | undefined;
-  #saveFailed = false;
   /** Why the configuration on the disk is not the one in use, until a reload takes one. */
   #refusedReload: Warning | undefined;
 
@@ -168,7 +155,7 @@ export class RunningNode implements OrderedNode {
     await this.#assembly.reconciler.close();
     await this.#assembly.driver.close();
     // A disk that is full must not turn an orderly end into a crash.
-    await this.save({});
+    await this.#parts.local.keep({});
   }
 
   /** Reads the configuration again. A bad one is refused and the old one stays. */
@@ -223,7 +210,7 @@ export class RunningNode implements OrderedNode {
   #follow(now: Look, reasons: readonly string[]): void {
     const before = this.#last;
     this.#last = now;
-    void this.#rememberGuards(now.memory.guards);
+    void this.#parts.local.keep({ guards: now.memory.guards });
     const said = reasons.filter((each) => each !== '');
     this.#assembly.programs.follow(now, said.length > 0 ? said : [changedByTime(before, now)]);
     for (const entry of guardEntries(before.view.held, now.view.held, this.#assembly.names))
@@ -232,7 +219,11 @@ export class RunningNode implements OrderedNode {
 
   /** What is so now. Nothing follows from it. */
   look(): Look {
-    const scene = this.#scene(this.#assembly.driver.view, this.#said(), this.#assembly);
+    const scene = this.#scene(
+      this.#assembly.driver.view,
+      saidBy(this.#assembly, this.#phase),
+      this.#assembly,
+    );
     return look(scene, this.#memory);
   }
 
@@ -258,20 +249,6 @@ export class RunningNode implements OrderedNode {
       couchdbData: this.#options.paths.couchdbData,
       couchdbRetired: this.#couchdbRetired,
     });
-  }
-
-  /** What other parts say in this node's record; of programs and their roots nothing before they are there. */
-  #said(): Words {
-    const { rollout, roots, notifier, programs } = this.#assembly;
-    const couchdb = programs.report('couchdb') as CouchDbStatus | undefined;
-    return {
-      couchdb: couchdb?.tag,
-      [RESTART_TAG]: couchdb?.restart,
-      [ROLLOUT_TAG]: rollout.tag,
-      [ROOT_TAG]: this.#phase === 'starting' ? undefined : roots.tag,
-      [HOLDS_TAG]: wordOf(programs.report('bird') as BirdReport | undefined),
-      ...notifier.tags,
-    };
   }
 
   /** A check of this node has another verdict: the program of that name may be another than at its last look. */
@@ -372,38 +349,9 @@ export class RunningNode implements OrderedNode {
     this.#phase = phase;
   }
 
-  /**
-   * Ends CouchDB for good after its node document is gone: a start with its data would put it back into the cluster, and
-   * until it stops the others stay connected with it. Without vm.args its unit does not start; the data stays.
-   */
   async retireCouchDb(): Promise<void> {
-    const { paths } = this.#options;
     this.#couchdbRetired = true;
-    await rm(join(paths.couchdbFiles, 'vm.args'), { force: true });
-    await writeFile(restartFileOf(paths), 'stop: this node has left\n', { mode: 0o640 });
-  }
-
-  // --- to the disk ---
-
-  save(change: Partial<LocalState>): Promise<void> {
-    return this.#parts.local.update(change).catch((error: unknown) => this.#notSaved(error));
-  }
-
-  /** Every evaluation tries again: the first failure is told, the same one each second would be noise. */
-  #rememberGuards(guards: LocalState['guards']): Promise<void> {
-    return this.#parts.local.update({ guards }).then(
-      () => {
-        this.#saveFailed = false;
-      },
-      (error: unknown) => this.#notSaved(error),
-    );
-  }
-
-  #notSaved(error: unknown): void {
-    if (this.#saveFailed) return;
-    this.#saveFailed = true;
-    const next = `${storageNext(error, this.#options.paths.state)}; it is tried again by itself`;
-    this.#dependencies.log.warn({ err: error, next }, 'maintenance and the guards’ memory cannot be saved');
+    await retireCouchDb(this.#options.paths);
   }
 
   text(): string {

@@ -1,16 +1,16 @@
 import { readIfPresent } from '../../host/files.ts';
 import { PluginError } from '../../plugins/contract.ts';
 import { isFinding, readSite } from '../../plugins/haproxy/site-certificate.ts';
-import type { AuditTrail } from '../reconciler/audit.ts';
+import type { AuditTrail } from '../audit/trail.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/config.ts';
 import { hasNextStep } from '../errors.ts';
 import { adoptCertificate, type Identity } from '../identity/identity.ts';
 import type { Log } from '../process/log.ts';
 import type { CurrentNode } from './current.ts';
-import { type ExchangeDependencies, renewCertificate } from './exchange.ts';
+import { type ExchangeDependencies, renewCertificate } from '../identity/exchange.ts';
 import type { ShownCertificates } from './look.ts';
-import { storageNext } from './storage.ts';
+import { storageNext } from '../identity/storage.ts';
 
 const RENEWAL_LOOK_MS = 3_600_000;
 /** With a certificate that ended, peers' HAProxies turn this node away: whoever comes back after long asks until it has one. */

@@ -1,3 +1,4 @@
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import { BirdPlugin } from '../../plugins/bird/index.ts';
@@ -180,8 +181,17 @@ function makeCouchDb({ config, paths, secrets, view, progress }: Surroundings): 
   });
 }
 
+/**
+ * Ends CouchDB for good after its node document is gone: a start with its data would put it back into the cluster, and
+ * until it stops the others stay connected with it. Without vm.args its unit does not start; the data stays.
+ */
+export async function retireCouchDb(paths: Pick<Paths, 'couchdbFiles' | 'run'>): Promise<void> {
+  await rm(join(paths.couchdbFiles, 'vm.args'), { force: true });
+  await writeFile(restartFileOf(paths), 'stop: this node has left\n', { mode: 0o640 });
+}
+
 /** A path unit restarts CouchDB and removes it. */
-export function restartFileOf({ run }: Pick<Paths, 'run'>): string {
+function restartFileOf({ run }: Pick<Paths, 'run'>): string {
   return join(run, 'restart-couchdb');
 }
 

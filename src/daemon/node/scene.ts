@@ -12,7 +12,7 @@ import { authorityWord } from '../identity/keys/certificates.ts';
 import { rankOf } from '../identity/secrets.ts';
 import type { LocalState, LocalStateFile } from '../local-state.ts';
 import type { Scene, Words } from './look.ts';
-import { SECRETS_TAG } from './secrets.ts';
+import { SECRETS_TAG } from '../identity/secrets-keeper.ts';
 
 /** What a scene is made from; the rest is what other parts of the daemon give as it is. */
 export interface SceneSources

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { announceEntry, AuditTrail } from '../reconciler/audit.ts';
+import { announceEntry, AuditTrail } from '../audit/trail.ts';
 import { loadConfig } from '../config/config.ts';
 import type { Done } from '../control/api.ts';
 import { type ControlActions, ControlServer } from '../control/server.ts';
@@ -12,10 +12,10 @@ import type { NodeDependencies, NodeOptions } from './assemble.ts';
 import { checksFor, healthOptions } from './checks.ts';
 import { leftAlready } from './leave.ts';
 import { RunningNode } from './node.ts';
-import { takeLeftRootChange } from './root-follower.ts';
+import { takeLeftRootChange } from '../identity/root/root-follower.ts';
 import { mustBeOfThisNode } from './start-checks.ts';
-import { verdictEntry } from './trail.ts';
-import { storageNext } from './storage.ts';
+import { verdictEntry } from '../audit/entries.ts';
+import { storageNext } from '../identity/storage.ts';
 
 /** Longest wait for the first verdicts at a start, well below the unit's TimeoutStartSec. They take a tenth of a second where all is well. */
 const FIRST_VERDICTS_MS = 10_000;
@@ -108,11 +108,16 @@ export class Node {
   }
 
   async #loadLocalState(): Promise<LocalStateFile> {
-    const local = new LocalStateFile(join(this.#options.paths.state, 'local.json'));
+    const { state } = this.#options.paths;
+    const { log } = this.#dependencies;
+    const local = new LocalStateFile(join(state, 'local.json'), (error) => {
+      const next = `${storageNext(error, state)}; it is tried again by itself`;
+      log.warn({ err: error, next }, 'maintenance and the guards’ memory cannot be saved');
+    });
     const damaged = await local.load();
     if (damaged !== undefined) {
       const next = 'run `bornemisza status` and set maintenance again if it was on';
-      this.#dependencies.log.warn({ next }, damaged);
+      log.warn({ next }, damaged);
     }
     if (local.state.left) throw leftAlready(this.#options.role);
     return local;

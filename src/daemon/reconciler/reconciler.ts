@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { PlannedChange, Plugin, PluginError, PluginReport } from '../../plugins/contract.ts';
-import type { NewAuditEntry } from './audit.ts';
+import type { NewAuditEntry } from '../audit/trail.ts';
 import type { Clock } from '../clock.ts';
 import type { PluginStatus } from '../control/api.ts';
 import { jittered } from '../random.ts';

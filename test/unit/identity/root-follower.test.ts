@@ -5,12 +5,12 @@ import { newestRoot } from '../../../src/daemon/identity/keys/chain.ts';
 import { loadIdentity } from '../../../src/daemon/identity/identity.ts';
 import { endRoot, leaveRootChange, replaceRoot } from '../../../src/daemon/identity/root/rotation.ts';
 import type { Log } from '../../../src/daemon/process/log.ts';
-import { RootFollower, takeLeftRootChange } from '../../../src/daemon/node/root-follower.ts';
-import { ROOT_TAG, rootTag } from '../../../src/daemon/node/root.ts';
+import { RootFollower, takeLeftRootChange } from '../../../src/daemon/identity/root/root-follower.ts';
+import { ROOT_TAG, rootTag } from '../../../src/daemon/identity/root/following.ts';
 import { until } from '../../support/until.ts';
 import { member } from '../cli/fake-daemon.ts';
-import { NOW_MS } from '../identity/cluster.ts';
-import { PASSPHRASE, pairOf } from '../identity/pair.ts';
+import { NOW_MS } from './cluster.ts';
+import { PASSPHRASE, pairOf } from './pair.ts';
 
 const { home, recoveryBundle } = await pairOf(t);
 const old = { bundle: recoveryBundle, passphrase: PASSPHRASE };

@@ -1,7 +1,5 @@
-import type { Done, Progress } from '../control/api.ts';
 import { OperatorError } from '../errors.ts';
-import type { Identity } from '../identity/identity.ts';
-import type { Notifier } from '../notification/notifier.ts';
+import type { Failure, Notifier } from './notifier.ts';
 
 /**
  * `bornemisza notify test`: one line for each way to tell a person.
@@ -11,10 +9,10 @@ import type { Notifier } from '../notification/notifier.ts';
  */
 export async function testNotification(
   notifier: Pick<Notifier, 'test'>,
-  { name, role }: Pick<Identity, 'name' | 'role'>,
+  { name, role }: { readonly name: string; readonly role: string },
   configFile: string,
-  progress: (step: Progress) => void,
-): Promise<Done> {
+  progress: (step: { readonly message: string; readonly error?: Failure }) => void,
+): Promise<{ readonly done: true; readonly message: string }> {
   let reached = 0;
   let failed = 0;
   for await (const { channel, failure } of notifier.test()) {

@@ -4,7 +4,7 @@ import t, { type Test } from 'tap';
 import { parseConfig } from '../../../src/daemon/config/config.ts';
 import type { Log } from '../../../src/daemon/process/log.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
-import { SignsOfLife } from '../../../src/daemon/node/signs-of-life.ts';
+import { SignsOfLife } from '../../../src/daemon/process/signs-of-life.ts';
 import { until } from '../../support/until.ts';
 
 const config = (role: Role) =>

@@ -1,18 +1,18 @@
-import type { AuditTrail } from '../reconciler/audit.ts';
-import type { Clock } from '../clock.ts';
-import type { Done, MemberRow, RemoveRequest, TokenAnswer, TokenRequest } from '../control/api.ts';
-import type { Driver } from '../driver/driver.ts';
-import { OperatorError } from '../errors.ts';
-import { adoptAuthority, type Identity, removeMember } from '../identity/identity.ts';
-import { LEFT } from '../identity/roster/removal.ts';
-import type { RosterChange } from '../identity/roster/roster.ts';
-import type { Log } from '../process/log.ts';
-import type { MembershipView, PeerId } from '../membership/types.ts';
-import type { Standing } from '../identity/admission/admit.ts';
-import { AdmissionListener } from '../identity/admission/listener.ts';
-import type { CurrentNode } from './current.ts';
-import type { Names } from './names.ts';
-import { mustBeRemovable } from './operator-guards.ts';
+import type { AuditTrail } from '../../audit/trail.ts';
+import type { Clock } from '../../clock.ts';
+import type { Config } from '../../config/config.ts';
+import type { Done, MemberRow, RemoveRequest, TokenAnswer, TokenRequest } from '../../control/api.ts';
+import type { Driver } from '../../driver/driver.ts';
+import { OperatorError } from '../../errors.ts';
+import { adoptAuthority, type Identity, removeMember } from '../identity.ts';
+import { LEFT } from '../roster/removal.ts';
+import type { RosterChange } from '../roster/roster.ts';
+import type { Log } from '../../process/log.ts';
+import type { MembershipView, PeerId } from '../../membership/types.ts';
+import type { Standing } from './admit.ts';
+import { AdmissionListener } from './listener.ts';
+import type { Names } from '../roster/names.ts';
+import { mustBeRemovable } from '../../control/operator-guards.ts';
 
 /** A node that left stays to be looked at for a while before its certificate is taken back. */
 const LEFT_RETIRE_MS = 120_000;
@@ -25,7 +25,10 @@ export interface RegistrarDependencies {
   /** Who refuses a removed member by now, in words. */
   readonly applied: (rows: readonly MemberRow[], removed: PeerId) => Promise<string>;
   readonly audit: Pick<AuditTrail, 'append'>;
-  readonly node: Pick<CurrentNode, 'config' | 'rows' | 'operatorDid'> & {
+  readonly node: {
+    readonly config: Pick<Config, 'admissionPort' | 'network'>;
+    rows(): readonly MemberRow[];
+    operatorDid(what: string): void;
     /** Tells everybody on this node; the others hear it through the driver. */
     rosterChanged(change: RosterChange): void;
   };

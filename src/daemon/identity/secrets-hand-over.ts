@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readIfPresent, replaceFile } from '../../host/files.ts';
-import type { Secrets } from '../identity/secrets.ts';
+import type { Secrets } from './secrets.ts';
 import type { Log } from '../process/log.ts';
 import { storageNext } from './storage.ts';
 

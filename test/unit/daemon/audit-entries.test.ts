@@ -6,7 +6,7 @@ import {
   memberNews,
   toldEntry,
   verdictEntry,
-} from '../../../src/daemon/node/trail.ts';
+} from '../../../src/daemon/audit/entries.ts';
 import type { Message } from '../../../src/daemon/notification/message.ts';
 import { member } from '../notification/views.ts';
 

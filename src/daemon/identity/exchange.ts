@@ -1,7 +1,7 @@
 import type { Log } from '../process/log.ts';
-import { answerRenewal, acceptRenewal, type Identity, renewalRequest } from '../identity/identity.ts';
-import { renewalDue } from '../identity/keys/chain.ts';
-import { answerSecretsRequest, decodeSecrets, encodeSecrets } from '../identity/secrets.ts';
+import { answerRenewal, acceptRenewal, type Identity, renewalRequest } from './identity.ts';
+import { renewalDue } from './keys/chain.ts';
+import { answerSecretsRequest, decodeSecrets, encodeSecrets } from './secrets.ts';
 import type { PeerId } from '../membership/types.ts';
 import type { Transport } from '../transport/transport.ts';
 

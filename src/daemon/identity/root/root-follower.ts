@@ -1,21 +1,18 @@
-import type { AuditTrail } from '../reconciler/audit.ts';
-import type { Clock } from '../clock.ts';
-import type { Done } from '../control/api.ts';
-import type { Driver } from '../driver/driver.ts';
-import { hasNextStep } from '../errors.ts';
-import { newestRoot } from '../identity/keys/chain.ts';
-import { hangOnRoot, type Identity } from '../identity/identity.ts';
-import type { RosterChange } from '../identity/roster/roster.ts';
-import { takeRootChange } from '../identity/root/rotation.ts';
-import { rootWord } from '../identity/root/succession.ts';
-import type { Log } from '../process/log.ts';
-import type { Reconciler } from '../reconciler/reconciler.ts';
-import type { CurrentNode } from './current.ts';
-import type { KeptPrograms } from './kept-programs.ts';
-import type { OwnCertificate } from './own-certificate.ts';
-import type { Registrar } from './registrar.ts';
-import { programsFollow, RIVAL_NEXT, rootTag, unaware } from './root.ts';
-import { storageNext } from './storage.ts';
+import type { AuditTrail } from '../../audit/trail.ts';
+import type { Clock } from '../../clock.ts';
+import type { Done, MemberRow } from '../../control/api.ts';
+import type { Driver } from '../../driver/driver.ts';
+import { hasNextStep } from '../../errors.ts';
+import { newestRoot } from '../keys/chain.ts';
+import { hangOnRoot, type Identity } from '../identity.ts';
+import type { RosterChange } from '../roster/roster.ts';
+import { takeRootChange } from './rotation.ts';
+import { rootWord } from './succession.ts';
+import type { Log } from '../../process/log.ts';
+import type { Reconciler } from '../../reconciler/reconciler.ts';
+import type { Registrar } from '../admission/registrar.ts';
+import { programsFollow, RIVAL_NEXT, rootTag, unaware } from './following.ts';
+import { storageNext } from '../storage.ts';
 
 export interface RootFollowerDependencies {
   readonly clock: Clock;
@@ -23,10 +20,14 @@ export interface RootFollowerDependencies {
   readonly audit: Pick<AuditTrail, 'append'>;
   readonly driver: Pick<Driver, 'rosterChanged'>;
   readonly reconciler: Pick<Reconciler, 'converged'>;
-  readonly programs: Pick<KeptPrograms, 'hasOldWorkers'>;
-  readonly certificate: Pick<OwnCertificate, 'changed' | 'read'>;
+  /** Whether a process of one is left that shows and trusts what it was started with. */
+  readonly programs: { hasOldWorkers(): Promise<boolean> };
+  /** `changed`: this node shows another chain. `read`: gives the programs the roots of now. */
+  readonly certificate: { changed(summary: string, why: string): Promise<void>; read(): Promise<void> };
   readonly registrar: Pick<Registrar, 'reopen'>;
-  readonly node: Pick<CurrentNode, 'rows' | 'operatorDid'> & {
+  readonly node: {
+    rows(): readonly MemberRow[];
+    operatorDid(what: string): void;
     /** Tells all who are to know on this node that the roster has it. */
     rosterChanged(change: RosterChange): void;
   };

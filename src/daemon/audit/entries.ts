@@ -1,10 +1,10 @@
-import type { NewAuditEntry } from '../reconciler/audit.ts';
+import type { NewAuditEntry } from './trail.ts';
 import type { DriverChange } from '../driver/driver.ts';
 import type { CheckVerdict } from '../health/health.ts';
 import type { Health, MemberState } from '../membership/types.ts';
 import type { Message } from '../notification/message.ts';
 import type { RolloutNews } from '../rollout/runner.ts';
-import type { Names } from './names.ts';
+import type { Names } from '../identity/roster/names.ts';
 
 /** How the audit trail tells what happens. `name` is HOST/ROLE of this node. */
 

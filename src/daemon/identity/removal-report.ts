@@ -1,5 +1,5 @@
 import type { MemberRow } from '../control/api.ts';
-import type { Identity } from '../identity/identity.ts';
+import type { Identity } from './identity.ts';
 import type { PeerId } from '../membership/types.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
 import type { Transport } from '../transport/transport.ts';

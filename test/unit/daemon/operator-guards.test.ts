@@ -1,6 +1,10 @@
 import t from 'tap';
 import type { MemberRow } from '../../../src/daemon/control/api.ts';
-import { isLastAuthority, mustBeRemovable, mustNotBeLast } from '../../../src/daemon/node/operator-guards.ts';
+import {
+  isLastAuthority,
+  mustBeRemovable,
+  mustNotBeLast,
+} from '../../../src/daemon/control/operator-guards.ts';
 import { member } from '../cli/fake-daemon.ts';
 import { member as effective } from '../roles/cases.ts';
 

@@ -1,6 +1,6 @@
 import t from 'tap';
 import type { Roster } from '../../../src/daemon/identity/roster/roster.ts';
-import { Names } from '../../../src/daemon/node/names.ts';
+import { Names } from '../../../src/daemon/identity/roster/names.ts';
 import { member, viewOf } from '../notification/views.ts';
 
 const peer = (letter: string): string => `12D3KooW${letter.repeat(44)}`;

@@ -1,8 +1,8 @@
 import { type Config, floatingDevice } from '../config/config.ts';
 import type { Driver } from '../driver/driver.ts';
-import { Heartbeat, type Watched } from '../process/heartbeat.ts';
-import type { Log } from '../process/log.ts';
-import type { ServiceManager } from '../process/systemd.ts';
+import { Heartbeat, type Watched } from './heartbeat.ts';
+import type { Log } from './log.ts';
+import type { ServiceManager } from './systemd.ts';
 
 /** A driver whose last turn is older does not turn; while it is well it turns each second. */
 const TURN_MS = 5000;

@@ -1,5 +1,5 @@
-import type { EffectiveView } from '../../roles/effective.ts';
-import type { MemberRow, RemoveRequest } from '../control/api.ts';
+import type { MemberRow, RemoveRequest, Rotation } from './api.ts';
+import type { Role } from '../membership/types.ts';
 import { OperatorError } from '../errors.ts';
 
 /** The asker is refused before anything is announced; once announced, nobody holds it. Each gives way to a flag. */
@@ -7,7 +7,15 @@ import { OperatorError } from '../errors.ts';
 /** @throws OperatorError `guard-last-of-role` where this node is the last of its role in rotation */
 export function mustNotBeLast(
   { name, role }: Pick<MemberRow, 'name' | 'role'>,
-  { members }: Pick<EffectiveView, 'members'>,
+  {
+    members,
+  }: {
+    readonly members: readonly {
+      readonly self: boolean;
+      readonly rotation: Rotation;
+      readonly record: { readonly role: Role };
+    }[];
+  },
   what: string,
 ): void {
   const others = members.filter((each) => !each.self && each.record.role === role && each.rotation === 'in');

@@ -1,7 +1,7 @@
-import type { MemberRow, Warning } from '../control/api.ts';
-import type { RootCertificate } from '../identity/keys/chain.ts';
-import { rootWord, type Succession } from '../identity/root/succession.ts';
-import type { Role } from '../membership/types.ts';
+import type { MemberRow, Warning } from '../../control/api.ts';
+import type { RootCertificate } from '../keys/chain.ts';
+import { rootWord, type Succession } from './succession.ts';
+import type { Role } from '../../membership/types.ts';
 
 /**
  * How far a member is while the root is being replaced, in a tag of its record: it `knows` the new root when all of its

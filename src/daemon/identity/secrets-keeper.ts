@@ -1,22 +1,26 @@
-import type { EffectiveView } from '../../roles/effective.ts';
-import type { AuditTrail } from '../reconciler/audit.ts';
-import type { CurrentNode } from './current.ts';
+import type { AuditTrail } from '../audit/trail.ts';
 import { type ExchangeDependencies, fetchSecrets } from './exchange.ts';
-import { LEFT } from '../identity/roster/removal.ts';
-import type { Roster } from '../identity/roster/roster.ts';
-import { notRolledFor, outranks, rankOf, rollAppKeys, rollSecrets } from '../identity/secrets.ts';
+import { LEFT } from './roster/removal.ts';
+import type { Roster } from './roster/roster.ts';
+import { notRolledFor, outranks, rankOf, rollAppKeys, rollSecrets } from './secrets.ts';
 import type { Log } from '../process/log.ts';
-import type { PeerId, Role } from '../membership/types.ts';
+import type { Member, PeerId, Role } from '../membership/types.ts';
 import type { SecretsHandOver } from './secrets-hand-over.ts';
 import { storageNext } from './storage.ts';
 
 /** Under this tag a db node says in its record which secrets it has. */
 export const SECRETS_TAG = 'secrets';
 
+/** Members as they are seen here, of whom only this counts. */
+export interface SecretsView {
+  readonly synced: boolean;
+  readonly members: readonly (Pick<Member, 'record' | 'self' | 'state'> & { readonly rank: number })[];
+}
+
 /** One look at the secrets of an app node: takes those of a db node that has newer ones. */
 export async function keepAppSecrets(
   exchange: ExchangeDependencies,
-  view: EffectiveView,
+  view: SecretsView,
 ): Promise<string | undefined> {
   const own = exchange.identity.secrets.get();
   if (own?.kind !== 'app') return undefined;
@@ -34,7 +38,7 @@ export async function keepAppSecrets(
  */
 export async function keepDbSecrets(
   exchange: ExchangeDependencies,
-  view: EffectiveView,
+  view: SecretsView,
 ): Promise<string | undefined> {
   const { identity } = exchange;
   const own = identity.secrets.get();
@@ -64,7 +68,7 @@ export interface SecretsKeeperDependencies {
   readonly exchange: ExchangeDependencies;
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;
-  readonly node: Pick<CurrentNode, 'last' | 'turn'>;
+  readonly node: { readonly last: { readonly view: SecretsView }; turn(reason: string): void };
   /** Where the app tier reads its part; undefined on a node without one. */
   readonly handOver: SecretsHandOver | undefined;
 }
@@ -110,7 +114,7 @@ export class SecretsKeeper {
 }
 
 /** Who has newer secrets than these, the newest first. */
-function peersAhead(view: EffectiveView, rank: string): PeerId[] {
+function peersAhead(view: SecretsView, rank: string): PeerId[] {
   return view.members
     .filter(({ record, self }) => !self && record.role === 'db' && outranks(rankIn(record.tags), rank))
     .toSorted((a, b) => (outranks(rankIn(a.record.tags), rankIn(b.record.tags)) ? -1 : 1))
@@ -120,7 +124,7 @@ function peersAhead(view: EffectiveView, rank: string): PeerId[] {
 const rankIn = (tags: Readonly<Record<string, string>>): string => tags[SECRETS_TAG] ?? '';
 
 /** Exactly one makes them: the first in order of admission among those that live and have any. */
-function firstDatabase(view: EffectiveView): PeerId | undefined {
+function firstDatabase(view: SecretsView): PeerId | undefined {
   return view.members
     .filter(({ record, self, state }) => record.role === 'db' && (self || state === 'alive'))
     .filter(({ record, self }) => self || rankIn(record.tags) !== '')
@@ -128,7 +132,7 @@ function firstDatabase(view: EffectiveView): PeerId | undefined {
 }
 
 /** On two sides of a cut two first keys would be made, and the names that follow from one of them be lost. */
-function isFirstOfAll(view: EffectiveView): boolean {
+function isFirstOfAll(view: SecretsView): boolean {
   const [first] = view.members
     .filter(({ record }) => record.role === 'db')
     .toSorted((a, b) => a.rank - b.rank);

@@ -9,12 +9,12 @@ import type { Log } from '../../../src/daemon/process/log.ts';
 import type { Member } from '../../../src/daemon/membership/types.ts';
 import { waysOut } from '../../../src/daemon/identity/identity.ts';
 import type { RosterChange } from '../../../src/daemon/identity/roster/roster.ts';
-import { type RemovalDependencies, removalReport } from '../../../src/daemon/node/removal-report.ts';
-import { driverRoster } from '../../../src/daemon/node/roster.ts';
-import { Registrar } from '../../../src/daemon/node/registrar.ts';
+import { type RemovalDependencies, removalReport } from '../../../src/daemon/identity/removal-report.ts';
+import { driverRoster } from '../../../src/daemon/identity/roster/presented.ts';
+import { Registrar } from '../../../src/daemon/identity/admission/registrar.ts';
 import { member as row } from '../cli/fake-daemon.ts';
-import { NOW_MS } from '../identity/cluster.ts';
-import { HOUR_MS, PASSPHRASE, pairOf } from '../identity/pair.ts';
+import { NOW_MS } from './cluster.ts';
+import { HOUR_MS, PASSPHRASE, pairOf } from './pair.ts';
 import { member, viewOf } from '../notification/views.ts';
 
 const { home, recoveryBundle } = await pairOf(t);

@@ -1,7 +1,7 @@
 import { createPrivateKey } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/config.ts';
-import { Driver } from '../driver/driver.ts';
+import { Driver } from './driver.ts';
 import type { Identity } from '../identity/identity.ts';
 import { signWith, verifyByPeerId } from '../identity/keys/node-key.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
@@ -12,10 +12,10 @@ import type { LocalFacts, NodeRecord, PeerId } from '../membership/types.ts';
 import { newSeed } from '../random.ts';
 import { VERSION } from '../version.ts';
 import { PROTOCOL_MAX, PROTOCOL_MIN } from '../wire/limits.ts';
-import { SeedSearch } from '../driver/seed-search.ts';
+import { SeedSearch } from './seed-search.ts';
 import { Transport } from '../transport/transport.ts';
 import { signer } from '../wire/record.ts';
-import { driverRoster, presentedChain } from './roster.ts';
+import { driverRoster, presentedChain } from '../identity/roster/presented.ts';
 
 /** What the driver notes that an operator should hear of, and what to do about it. All else is for debugging. */
 const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([

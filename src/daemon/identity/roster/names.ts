@@ -1,5 +1,5 @@
-import type { Roster } from '../identity/roster/roster.ts';
-import type { MembershipView } from '../membership/types.ts';
+import type { Roster } from './roster.ts';
+import type { MembershipView } from '../../membership/types.ts';
 
 /** The machine speaks of PeerIds, programs speak of hosts; people know names (HOST/ROLE). */
 export class Names {

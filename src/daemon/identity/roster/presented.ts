@@ -1,9 +1,9 @@
 import { X509Certificate } from 'node:crypto';
-import type { Roster as DriverRoster } from '../driver/driver.ts';
-import { certificatesIn } from '../identity/keys/chain.ts';
-import type { Identity } from '../identity/identity.ts';
-import { encodeRevocation } from '../identity/roster/revocation.ts';
-import type { RosterChange } from '../identity/roster/roster.ts';
+import type { Roster as DriverRoster } from '../../driver/driver.ts';
+import { certificatesIn } from '../keys/chain.ts';
+import type { Identity } from '../identity.ts';
+import { encodeRevocation } from './revocation.ts';
+import type { RosterChange } from './roster.ts';
 
 /** What this node shows to peers that do not know it yet: its chain without the root. */
 export function presentedChain(identity: Identity): Uint8Array {

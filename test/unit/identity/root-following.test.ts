@@ -10,7 +10,7 @@ import {
   rootTag,
   rootWarnings,
   unaware,
-} from '../../../src/daemon/node/root.ts';
+} from '../../../src/daemon/identity/root/following.ts';
 import { member } from '../cli/fake-daemon.ts';
 
 const nowMs = Date.parse('2026-06-01T00:00:00Z');

@@ -1,13 +1,13 @@
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import type { ExchangeDependencies } from '../../../src/daemon/node/exchange.ts';
+import type { ExchangeDependencies } from '../../../src/daemon/identity/exchange.ts';
 import {
   keepAppSecrets,
   keepDbSecrets,
   SecretsKeeper,
   SECRETS_TAG,
-} from '../../../src/daemon/node/secrets.ts';
-import { SecretsHandOver } from '../../../src/daemon/node/secrets-hand-over.ts';
+} from '../../../src/daemon/identity/secrets-keeper.ts';
+import { SecretsHandOver } from '../../../src/daemon/identity/secrets-hand-over.ts';
 import type { NodeCertificate } from '../../../src/daemon/identity/keys/chain.ts';
 import { LEFT, putOut } from '../../../src/daemon/identity/roster/removal.ts';
 import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
@@ -22,9 +22,9 @@ import {
 } from '../../../src/daemon/identity/secrets.ts';
 import type { Log } from '../../../src/daemon/process/log.ts';
 import type { PeerId } from '../../../src/daemon/membership/types.ts';
-import { NOW_MS, testCluster } from '../identity/cluster.ts';
+import { NOW_MS, testCluster } from './cluster.ts';
 import { member, view } from '../roles/cases.ts';
-import { seen } from './scenes.ts';
+import { seen } from '../node/scenes.ts';
 
 const prod = await testCluster();
 const first = await createSecrets();
