@@ -66,28 +66,18 @@ export function runCommand(
       child.stderr.destroy();
     };
     const timer = setTimeout(() => {
-      stop(
-        commandError(
-          program,
-          'command-timeout',
-          `did not end within ${timeoutMs} ms`,
-          `run ${program} by hand; where it is quick then, look at the load of the machine: uptime`,
-        ),
-      );
+      const what = `did not end within ${timeoutMs} ms`;
+      const next = `run ${program} by hand; where it is quick then, look at the load of the machine: uptime`;
+      stop(commandError(program, 'command-timeout', what, next));
     }, timeoutMs);
     const abort = (): void =>
       stop(commandError(program, 'command-aborted', 'was ended: the daemon is stopping', 'nothing'));
     signal?.addEventListener('abort', abort, { once: true });
 
-    const tooLong = (): void =>
-      stop(
-        commandError(
-          program,
-          'command-output-too-long',
-          `printed more than ${maxOutputBytes} bytes`,
-          `run ${program} by hand`,
-        ),
-      );
+    const tooLong = (): void => {
+      const what = `printed more than ${maxOutputBytes} bytes`;
+      stop(commandError(program, 'command-output-too-long', what, `run ${program} by hand`));
+    };
     const stdout = collect(child.stdout, maxOutputBytes, tooLong);
     const stderr = collect(child.stderr, maxOutputBytes, tooLong);
     const settle = (): void => {

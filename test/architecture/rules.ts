@@ -278,6 +278,26 @@ export function impurities(file: string, text: string): string[] {
   return found;
 }
 
+/** A function of this many lines is read in one look at a screen. */
+export const MOST_LINES = 70;
+
+/** @returns each function that is longer than {@link MOST_LINES}, with its length */
+export function longFunctions(file: string, text: string): string[] {
+  const { program } = parseSync(file, text);
+  const found: string[] = [];
+  const lineAt = (at: number): number => text.slice(0, at).split('\n').length;
+  const onFunction = ({ start, end }: { start: number; end: number }): void => {
+    const lines = lineAt(end) - lineAt(start) + 1;
+    if (lines > MOST_LINES) found.push(`${file}:${lineAt(start)} is a function of ${lines} lines: split it`);
+  };
+  new Visitor({
+    FunctionDeclaration: onFunction,
+    FunctionExpression: onFunction,
+    ArrowFunctionExpression: onFunction,
+  }).visit(program);
+  return found;
+}
+
 /** Calls of tap's root that start nothing: they prepare, or say what happens when all is over. */
 const STARTS_NOTHING = new Set(['after', 'fixture', 'setTimeout', 'teardown', 'testdir']);
 

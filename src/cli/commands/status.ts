@@ -115,7 +115,7 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
       'members',
       status.synced
         ? members
-        : `${members}; ${paint('yellow', 'not synced yet: nothing is taken out on hearsay')}`,
+        : `${members}; ${paint('yellow', 'not synced yet: no peer is removed before the first sync')}`,
     ],
     ...(status.floating.length > 0
       ? ([['floating', `${status.floating.join(', ')} ${floatingWords(status, paint)}`]] as const)

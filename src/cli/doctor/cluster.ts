@@ -137,7 +137,7 @@ function pluginCheck(plugin: StatusAnswer['plugins'][number], area: Area): Check
   if (plugin.state === 'converged') {
     const seen =
       plugin.seen === undefined ? '' : `; ${plugin.seen} (${formatDuration(plugin.seenAgoMs ?? 0)} ago)`;
-    return area.ok(plugin.name, `as it should be${seen}`);
+    return area.ok(plugin.name, `converged${seen}`);
   }
   return area.warn(
     plugin.name,

@@ -149,6 +149,11 @@ export function removedEntry(name: string): NewAuditEntry {
   };
 }
 
+export function startedEntry(name: string, version: string): NewAuditEntry {
+  const summary = `started ${version} as ${name}`;
+  return { kind: 'daemon', summary, trigger: '', subjects: [name], result: 'info' };
+}
+
 export function operatorEntry(name: string, what: string): NewAuditEntry {
   return { kind: 'operator', summary: what, trigger: 'operator', subjects: [name], result: 'ok' };
 }

@@ -32,7 +32,7 @@ import { Names } from '../identity/roster/names.ts';
 import { OwnCertificate } from './own-certificate.ts';
 import { PROGRAMS } from './programs.ts';
 import { type RemovalDependencies, removalReport } from '../identity/removal-report.ts';
-import { Registrar } from '../identity/admission/registrar.ts';
+import { Registrar, type RegistrarDependencies } from '../identity/admission/registrar.ts';
 import { RootFollower } from '../identity/root/root-follower.ts';
 import { presentedChain } from '../identity/roster/presented.ts';
 import { SecretsKeeper } from '../identity/secrets-keeper.ts';
@@ -142,44 +142,16 @@ export function assemble(
     },
   });
   const removal = { identity, transport, reconciler };
-  const registrar = new Registrar(identity, {
-    ...common,
-    driver,
-    names,
-    applied: (rows, removed) => removalReport(removal, rows, removed),
-  });
-  const roots = new RootFollower(identity, {
-    ...common,
-    driver,
-    reconciler,
-    programs,
-    certificate,
-    registrar,
-  });
+  const applied: RegistrarDependencies['applied'] = (rows, removed) => removalReport(removal, rows, removed);
+  const registrar = new Registrar(identity, { ...common, driver, names, applied });
+  const followed = { driver, reconciler, programs, certificate, registrar };
+  const roots = new RootFollower(identity, { ...common, ...followed });
   return {
-    ...{
-      driver,
-      transport,
-      seeds,
-      names,
-      exchange,
-      removal,
-      reconciler,
-      programs,
-      certificate,
-      registrar,
-      roots,
-      rollout,
-    },
+    ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
+    ...{ certificate, registrar, roots, rollout },
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
     notifier: notifierOf(node, parts, { clock, log }, driver, names),
-    signs: new SignsOfLife({
-      log,
-      serviceManager,
-      driver,
-      node,
-      heartbeat: paths.heartbeat,
-    }),
+    signs: new SignsOfLife({ log, serviceManager, driver, node, heartbeat: paths.heartbeat }),
   };
 }
 

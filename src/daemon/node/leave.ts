@@ -90,7 +90,7 @@ export class Leave {
         'bornemisza plan says why; then leave again',
       );
     }
-    progress({ message: 'nothing new comes here; waiting for what is under way' });
+    progress({ message: 'no new traffic; draining connections' });
     await pause(DRAIN_MS);
     progress({ message: 'drained' });
   }

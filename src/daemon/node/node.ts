@@ -21,7 +21,7 @@ import { statusText } from '../control/warnings.ts';
 import { memberRows } from './report.ts';
 import { guardMemory, sceneOf } from './scene.ts';
 import { listenRefused, mustBeReloadable } from './start-checks.ts';
-import { guardEntries, memberNews, operatorEntry, removedEntry } from '../audit/entries.ts';
+import { guardEntries, memberNews, operatorEntry, removedEntry, startedEntry } from '../audit/entries.ts';
 import { storageNext } from '../identity/storage.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
@@ -65,8 +65,6 @@ export class RunningNode implements OrderedNode {
     this.#actions = actionsOf(this, this.#assembly, parts, options, dependencies);
   }
 
-  // --- how it is ---
-
   get config(): Config {
     return this.#config;
   }
@@ -103,8 +101,6 @@ export class RunningNode implements OrderedNode {
     this.#parts.audit.append(operatorEntry(this.#parts.identity.name, what));
   }
 
-  // --- life ---
-
   /** @throws OperatorError where the port cannot be had */
   async start(): Promise<void> {
     const { name } = this.#parts.identity;
@@ -124,8 +120,7 @@ export class RunningNode implements OrderedNode {
     this.#tick = setInterval(() => this.#look(), TICK_MS);
     await this.#assembly.registrar.start();
     await this.#assembly.signs.start();
-    const summary = `started ${VERSION} as ${name}`;
-    this.#parts.audit.append({ kind: 'daemon', summary, trigger: '', subjects: [name], result: 'info' });
+    this.#parts.audit.append(startedEntry(name, VERSION));
   }
 
   /** Says goodbye to the peers, and gives duty up where the node goes for longer than a restart. */

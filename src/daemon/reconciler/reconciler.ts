@@ -351,7 +351,7 @@ export class Reconciler {
     if (made.length === 0 && !recovered) return;
     const summary =
       made.length === 0
-        ? `${slot.plugin.name} is as it should be again`
+        ? `${slot.plugin.name} is correct again`
         : `${slot.plugin.name}: ${made[0]?.summary ?? ''}${made.length > 1 ? ` and ${made.length - 1} more` : ''}`;
     // A run that was already under way answers for it as well.
     const why = restarted === undefined ? reasons : [...new Set([restarted, ...reasons])];
@@ -374,7 +374,7 @@ export class Reconciler {
     if (repeated) return;
     const { code, message, next } = error;
     const result = undone ? 'rolled-back' : 'failed';
-    const summary = `${slot.plugin.name}: ${undone ? 'a change was rolled back' : 'not as it should be'}`;
+    const summary = `${slot.plugin.name}: ${undone ? 'a change was rolled back' : 'reconcile failed'}`;
     this.#audit(slot, reasons, planned, { summary, result, durationMs, error: { code, message, next } });
   }
 

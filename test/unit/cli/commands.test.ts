@@ -188,7 +188,7 @@ t.test('events prints the trail, as lines for people or one object a line', asyn
   const { root, fake } = await daemon(t, { 'GET /v1/audit': { json: { entries: STORY } } });
   const { code, out } = await runCli(['events', '--limit', '3', '--root', root]);
   t.equal(code, 0);
-  t.match(out, '  haproxy: not as it should be [failed]\n', 'the program is named once');
+  t.match(out, '  haproxy: reconcile failed [failed]\n', 'the program is named once');
   t.match(out, '      wanted haproxy.cfg: rewritten\n');
   const narrow = await runCli(['events', '--limit', '3', '--root', root], { columns: 50 });
   for (const line of narrow.out.split('\n')) t.ok(line.length <= 50, line);
@@ -295,7 +295,7 @@ t.test(
     });
     const { code, out, err } = await runCli(['events', '--follow', '--root', root]);
     t.match(fake.asked[1]?.path, 'follow=1&since=9');
-    t.equal(out.split('haproxy: not as it should be').length, 2);
+    t.equal(out.split('haproxy: reconcile failed').length, 2);
     t.match(out, 'db2/db is back');
     t.equal(code, 3);
     t.match(err, 'ended the stream of events');

@@ -179,7 +179,7 @@ export const STORY: readonly AuditEntry[] = [
     at: '2026-11-22T17:02:00.000Z',
     kind: 'change',
     plugin: 'haproxy',
-    summary: 'haproxy: not as it should be',
+    summary: 'haproxy: reconcile failed',
     changes: ['haproxy.cfg: rewritten'],
     trigger: 'db2/db: suspect → dead',
     result: 'failed',

@@ -81,7 +81,7 @@ t.test(
     node.rows = node.rows.map((each) => ({ ...each, tags: { [ROOT_TAG]: rootTag(root, false) } }));
     follower.look();
     await until(() => did.length > 0);
-    t.match(did.splice(0), [/^the certificate hangs on the root \w{8}$/]);
+    t.match(did.splice(0), [/^the certificate is signed under the root CA \w{8}$/]);
     t.equal(follower.tag, rootTag(root, false), 'it shows it, and its programs were told just now');
     follower.look();
     await until(() => follower.tag === rootTag(root, true), { what: 'it uses the new root' });

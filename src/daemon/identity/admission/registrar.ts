@@ -188,7 +188,7 @@ export class Registrar {
   #note(code: string, detail: string): void {
     const { log } = this.#dependencies;
     if (code === 'admission-open' || code === 'admission-closed') log.info({ code }, `admission: ${detail}`);
-    else log.warn({ code, next: 'nothing, unless it repeats: then look who asks' }, `admission: ${detail}`);
+    else log.warn({ code, next: 'if this repeats, find the host that connects' }, `admission: ${detail}`);
   }
 
   #notAuthority(): OperatorError {

@@ -132,13 +132,13 @@ export class RootFollower {
         this.#programsTold();
         if (!(await hangOnRoot(this.#identity, root))) return;
         await certificate.changed(
-          `the certificate hangs on the root ${rootWord(root)}`,
+          `the certificate is signed under the root CA ${rootWord(root)}`,
           'the root is being replaced',
         );
         this.#programsTold();
       } catch (error) {
         const next = `${storageNext(error)}; it is tried again by itself`;
-        log.error({ err: error, next }, 'this node’s chain cannot be hung on the new root');
+        log.error({ err: error, next }, 'cannot switch this node’s certificate to the new root CA');
       }
     });
     return this.#hanging;
