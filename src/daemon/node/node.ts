@@ -258,7 +258,7 @@ export class RunningNode implements OrderedNode {
     const { checks, local } = this.#parts;
     const found = checks.verdicts.some(({ name, health }) => name === DATABASE_CHECK && health === 'up');
     if (!found || local.state.databaseFound) return;
-    void this.save({ databaseFound: true });
+    void this.#parts.local.keep({ databaseFound: true });
     this.#setChecks();
   }
 
