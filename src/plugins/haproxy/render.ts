@@ -264,6 +264,11 @@ const RETRIES = ['retries 3', 'option redispatch 1', 'retry-on conn-failure empt
 const RETRY_AT_OTHERS = 'retry-on conn-failure empty-response 503';
 /** A door has one server: to wait for it would hold what another door can serve. */
 const NO_SECOND_TRY = 'retries 0';
+/**
+ * A door without its service fails fast, and the fastest gets the most by `leastconn`. Two errors in a row (500, 502, 503, 504)
+ * bring the next check forward, and that one alone decides: a service that answers an error by itself stays.
+ */
+const CHECK_AFTER_ERRORS = 'observe layer7 error-limit 2 on-error sudden-death';
 /** On the loopback a connection fails because nobody listens: one is enough to know. Its check brings it back. */
 const OUT_AT_ONCE = 'observe layer4 error-limit 1 on-error mark-down';
 /** An empty answer may come after the work was done, so only what can be done twice is sent again. */
@@ -555,7 +560,7 @@ function peerBackends(
   // A dynamic server (`add server`) doesn't infer check-ssl from ssl.
   const servers = [
     ...first,
-    ...peerServers(backend, group, () => `${WATCHED_CHECK} check-ssl`, extra, context),
+    ...peerServers(backend, group, () => `${WATCHED_CHECK} ${CHECK_AFTER_ERRORS} check-ssl`, extra, context),
   ];
   const twins = peerServers(twinOf(backend), group, () => `${UNWATCHED_CHECK} check-ssl`, extra, context).map(
     (server) => ({
