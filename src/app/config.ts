@@ -61,7 +61,11 @@ const MAX_FILE_BYTES = 64 * 1024;
 /** @throws AppConfigError `accounts-config` */
 export async function loadAppConfig(file: string): Promise<AppConfig> {
   const next = `correct ${file}, then: systemctl restart bornemisza-app`;
-  const text = await read(file, 'accounts-file', 'run: sudo bornemisza accounts setup');
+  const text = await read(
+    file,
+    'accounts-file',
+    'write it as /usr/share/doc/bornemisza-node/app.md shows, then: systemctl restart bornemisza-app',
+  );
   try {
     return parseConfig(parse(text), file, next);
   } catch (error) {
