@@ -60,7 +60,7 @@ export function runCommand(
       failure ??= error;
       // A number that has been reaped may be another's by now.
       if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
-        process.kill(-child.pid, 'SIGKILL');
+        killGroup(child.pid);
       // What has left the group (Postfix's postdrop does) may hold them for ever: it is not waited for.
       child.stdout.destroy();
       child.stderr.destroy();
@@ -97,6 +97,15 @@ export function runCommand(
     child.stdin.on('error', () => {});
     child.stdin.end(options.input ?? '');
   });
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch (error) {
+    // It ended together with another child, whose end is told first: this one's was not told yet.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }
 
 function collect(stream: NodeJS.ReadableStream, maxBytes: number, tooLong: () => void): () => string {

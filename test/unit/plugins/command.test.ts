@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
@@ -95,3 +96,26 @@ t.test('a program that ignores its input is no failure', async (t) => {
   const { code } = await runCommand('true', [], { ...PATIENT, input: 'x'.repeat(1_000_000) });
   t.equal(code, 0);
 });
+
+t.test(
+  'a program that ended together with another one, and is given up in that moment, is no fault',
+  async (t) => {
+    for (const other of ['before', 'after'] as const) {
+      const given = new AbortController();
+      const watch = (): void => {
+        spawn('true').once('exit', () => given.abort());
+      };
+      if (other === 'before') watch();
+      const ran = runCommand('true', [], { timeoutMs: 10_000, signal: given.signal });
+      if (other === 'after') watch();
+      // Both end while this process looks away, and Node reaps them at once.
+      const sinceMs = performance.now();
+      while (performance.now() - sinceMs < 300);
+      const end = await ran.then(
+        ({ code }) => `ended with ${code}`,
+        (error: unknown) => (error as { code: string }).code,
+      );
+      t.match(end, /^(ended with 0|command-aborted)$/, `${other}: ${end}`);
+    }
+  },
+);
