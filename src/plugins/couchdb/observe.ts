@@ -123,6 +123,8 @@ export class Observer {
     const up = await this.#client.up(signal);
     if (up === 'down' || up === 'silent') {
       this.#reset();
+      // Whoever starts it again may have given it other settings: the password that was refused may be right then.
+      if (up === 'down') this.#client.forgetRefusal();
       // One that is slow, or ended a connection, runs: it is not started again for that.
       if (up === 'down' || stopping) return { kind: 'down' };
       return { kind: 'failed', detail: '/_up was not answered', unheard: [] };
