@@ -107,7 +107,7 @@ function killGroup(pid: number): void {
   try {
     process.kill(-pid, 'SIGKILL');
   } catch (error) {
-    // It ended together with another child, whose end is told first: this one's was not told yet.
+    // Node has reaped it already and tells of the ends one after another: this one comes next.
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
 }

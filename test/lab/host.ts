@@ -184,7 +184,7 @@ export class Host {
         ...as,
         ...argv,
       ],
-      { ...(stdin === undefined ? {} : { stdin }), timeoutMs: timeoutMs * 1.2 + 5_000 },
+      { ...(stdin === undefined ? {} : { stdin }), timeoutMs: timeoutMs + 5_000 },
     );
   }
 

@@ -14,7 +14,7 @@ const wantedShare = { 'transcripts.jsonl': real ? 0.95 : 0.8, 'transcripts-2.jso
 const lanes = real ? 1 : 3;
 /** How many exchanges were recorded in all; of the second recording only what is replayed is kept here. */
 const recorded = { 'transcripts.jsonl': 804, 'transcripts-2.jsonl': 1037 };
-/** A minute on two free cores, a release eight; the machine may be shared, and a scenario replayed again. */
+/** Two minutes on two free cores, a release eight; the machine may be shared, and a scenario replayed again. */
 const timeoutMs = real ? 2_400_000 : 2_300_000;
 
 const read = async (file: string) => await readFile(join(import.meta.dirname, file), 'utf8');
