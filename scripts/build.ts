@@ -1,17 +1,29 @@
-/** Makes `dist/bornemisza.mjs`: daemon and command in one file of JavaScript, with its source map. */
+/**
+ * Makes what the package brings: `dist/bornemisza.mjs`, daemon and command in one file of JavaScript, `dist/app.mjs`, the
+ * app tier, each with its source map, and the page in `dist/web`.
+ */
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { bundleProduct } from './bundle.ts';
+import { bundleAppTier, bundleProduct } from './bundle.ts';
+import { buildPage } from './page.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const out = join(root, 'dist');
 
 await mkdir(out, { recursive: true });
-const result = await bundleProduct(join(out, 'bornemisza.mjs'));
-await chmod(join(out, 'bornemisza.mjs'), 0o755);
+const page = await buildPage(join(root, 'src/web'), join(out, 'web'));
+const parts = {
+  app: (await bundleAppTier(join(out, 'app.mjs'))).metafile,
+  bornemisza: (await bundleProduct(join(out, 'bornemisza.mjs'))).metafile,
+};
 // What is inside: the package names the licence of each.
-await writeFile(join(out, 'bornemisza.meta.json'), JSON.stringify(result.metafile));
-const bytes = Object.values(result.metafile.outputs).reduce((most, each) => Math.max(most, each.bytes), 0);
-console.log(
-  `dist/bornemisza.mjs: ${Object.keys(result.metafile.inputs).length} modules, ${(bytes / 1e6).toFixed(1)} MB`,
-);
+await writeFile(join(out, 'web.meta.json'), JSON.stringify(page.metafile));
+for (const [name, metafile] of Object.entries(parts)) {
+  await chmod(join(out, `${name}.mjs`), 0o755);
+  await writeFile(join(out, `${name}.meta.json`), JSON.stringify(metafile));
+  const bytes = Object.values(metafile.outputs).reduce((most, each) => Math.max(most, each.bytes), 0);
+  console.log(
+    `dist/${name}.mjs: ${Object.keys(metafile.inputs).length} modules, ${(bytes / 1e6).toFixed(1)} MB`,
+  );
+}
+console.log(`dist/web: ${page.bytes} bytes`);

@@ -36,6 +36,16 @@ export const bundleOptions = {
   logLevel: 'warning',
 } as const satisfies BuildOptions;
 
+/** The app tier in one file, with what is inside in `metafile`. */
+export function bundleAppTier(outfile: string) {
+  return build({
+    ...bundleOptions,
+    entryPoints: [join(import.meta.dirname, '../src/app/main.ts')],
+    outfile,
+    metafile: true,
+  });
+}
+
 /** Daemon and command in one file, as the package brings it; what is inside stands in the result's `metafile`. */
 export function bundleProduct(outfile: string) {
   return build({

@@ -114,5 +114,5 @@ export function licenceBook(packages: readonly Bundled[]): string {
     ({ name, version, licence, text }) =>
       `${line}\n${name} ${version} (${licence})\n${line}\n\n${text.replaceAll('\r', '').trim()}\n`,
   );
-  return `bornemisza.mjs contains code of these packages:\n\n${list.join('\n')}\n\n${chapters.join('\n')}`;
+  return `bornemisza.mjs, app.mjs and the page contain code of these packages:\n\n${list.join('\n')}\n\n${chapters.join('\n')}`;
 }

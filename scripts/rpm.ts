@@ -31,6 +31,9 @@ const STEP_TIMEOUT_MS = 300_000;
 /** Above this the package is no quick download any more; Node.js alone is 37 MB of it. */
 const LIMIT_BYTES = 45_000_000;
 
+/** What is bundled, each with a list of what is inside. */
+export const PARTS = ['bornemisza', 'app', 'web'] as const;
+
 export type PackageOptions = {
   readonly arch?: Architecture;
   /** Default 1. */
@@ -114,10 +117,14 @@ async function commitDate(): Promise<string> {
 }
 
 async function licences(): Promise<Bundled[]> {
-  const meta = JSON.parse(await readFile(join(root, 'dist/bornemisza.meta.json'), 'utf8')) as {
-    inputs: Record<string, unknown>;
-  };
-  return bundledPackages(Object.keys(meta.inputs), root, join(root, 'rpm/licences'));
+  const inputs = new Set<string>();
+  for (const part of PARTS) {
+    const meta = JSON.parse(await readFile(join(root, `dist/${part}.meta.json`), 'utf8')) as {
+      inputs: Record<string, unknown>;
+    };
+    for (const input of Object.keys(meta.inputs)) inputs.add(input);
+  }
+  return bundledPackages([...inputs], root, join(root, 'rpm/licences'));
 }
 
 /** Everything but the runtime, as the spec expects it. */
@@ -131,7 +138,8 @@ async function stageFiles(
     await mkdir(join(stage, directory), { recursive: true });
   const copy = (from: string, to: string): Promise<void> =>
     cp(resolve(root, from), join(stage, to), { recursive: true });
-  for (const name of ['bornemisza.mjs', 'bornemisza.mjs.map']) await copy(join(dist, name), `dist/${name}`);
+  for (const name of ['bornemisza.mjs', 'bornemisza.mjs.map', 'app.mjs', 'app.mjs.map', 'web'])
+    await copy(join(dist, name), `dist/${name}`);
   await copy('rpm/bornemisza', 'bornemisza');
   for (const directory of ['systemd', 'rpm/firewalld', 'rpm/examples', 'rpm/selinux'])
     await copy(directory, basename(directory));

@@ -1,40 +1,8 @@
-/** Makes the page: `dist/web`, each file beside its `.br` and `.gz`. An argument names another source folder. */
-import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+/** Makes the page: `dist/web`. Arguments name another folder of sources, and where the page goes. */
 import { join, resolve } from 'node:path';
-import { brotliCompressSync, gzipSync } from 'node:zlib';
-import { build } from 'esbuild';
+import { buildPage } from './page.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const [from = join(root, 'src/web'), out = join(root, 'dist/web')] = process.argv.slice(2);
-
-await rm(out, { recursive: true, force: true });
-await mkdir(out, { recursive: true });
-await build({
-  entryPoints: { app: join(from, 'main.tsx'), sw: join(from, 'sw.ts'), style: join(from, 'app.css') },
-  bundle: true,
-  minify: true,
-  format: 'esm',
-  target: ['chrome110', 'firefox115', 'safari16.4'],
-  jsx: 'automatic',
-  jsxImportSource: 'preact',
-  legalComments: 'none',
-  outdir: out,
-  logLevel: 'warning',
-});
-await copyFile(join(out, 'style.css'), join(out, 'app.css'));
-await rm(join(out, 'style.css'));
-for (const file of ['index.html', 'icon.svg']) {
-  const text = await readFile(join(from, file), 'utf8');
-  await writeFile(join(out, file), text.replaceAll(/>\s+</g, '><').replaceAll(/\s+/g, ' ').trim());
-}
-let bytes = 0;
-let brotli = 0;
-for (const file of await readdir(out)) {
-  const content = await readFile(join(out, file));
-  const small = brotliCompressSync(content);
-  bytes += content.length;
-  brotli += small.length;
-  await writeFile(join(out, `${file}.br`), small);
-  await writeFile(join(out, `${file}.gz`), gzipSync(content, { level: 9 }));
-}
-console.log(`${out}: ${bytes} bytes, ${brotli} with brotli`);
+const { bytes, brotliBytes } = await buildPage(from, out);
+console.log(`${out}: ${bytes} bytes, ${brotliBytes} with brotli`);

@@ -61,7 +61,11 @@ const MAX_FILE_BYTES = 64 * 1024;
 /** @throws AppConfigError `accounts-config` */
 export async function loadAppConfig(file: string): Promise<AppConfig> {
   const next = `correct ${file}, then: systemctl restart bornemisza-app`;
-  const text = await read(file, 'run: sudo bornemisza accounts setup');
+  const text = await read(
+    file,
+    'accounts-file',
+    'write it as /usr/share/doc/bornemisza-node/app.md shows, then: systemctl restart bornemisza-app',
+  );
   try {
     return parseConfig(parse(text), file, next);
   } catch (error) {
@@ -90,24 +94,19 @@ function parseConfig(value: unknown, file: string, next: string): AppConfig {
 /** @throws AppConfigError `accounts-secrets` */
 export async function loadAppSecrets(file: string): Promise<AppSecrets> {
   const next = 'start the daemon of this node: systemctl start bornemisza@app; then: bornemisza status';
-  const text = await read(file, next);
+  const text = await read(file, 'accounts-secrets', next);
   const parsed = Secrets.safeParse(jsonOf(text));
   if (!parsed.success)
     throw new AppConfigError('accounts-secrets', `${file} does not hold the secrets of the app tier`, next);
   return parsed.data;
 }
 
-async function read(file: string, next: string): Promise<string> {
+async function read(file: string, code: string, next: string): Promise<string> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new AppConfigError(
-      'accounts-file',
-      `cannot read ${file}: ${error.code ?? error.message}`,
-      next,
-      error,
-    );
+    throw new AppConfigError(code, `cannot read ${file}: ${error.code ?? error.message}`, next, error);
   });
   if (text.length > MAX_FILE_BYTES)
-    throw new AppConfigError('accounts-file', `${file} is larger than ${MAX_FILE_BYTES} bytes`, next);
+    throw new AppConfigError(code, `${file} is larger than ${MAX_FILE_BYTES} bytes`, next);
   return text;
 }
 

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { sendBySmtp, SmtpError, type SmtpServer } from '../mail/smtp.ts';
 import { AppConfigError, type AppConfig } from './config.ts';
 import { Problem } from './http/problems.ts';
@@ -71,7 +72,7 @@ function escaped(text: string): string {
 /** @throws AppConfigError `accounts-mail` */
 export async function smtpServerOf({ mail }: AppConfig): Promise<SmtpServer> {
   const { smtp_user: user, smtp_password_file: passwordFile, smtp_ca_file: caFile } = mail;
-  const password = passwordFile === undefined ? undefined : (await read(passwordFile)).replace(/\r?\n$/, '');
+  const password = user === undefined ? undefined : await passwordOf(passwordFile);
   return {
     url: new URL(mail.smtp_url),
     tls: mail.smtp_tls,
@@ -79,6 +80,21 @@ export async function smtpServerOf({ mail }: AppConfig): Promise<SmtpServer> {
     ...(user !== undefined && password !== undefined && { login: { user, password } }),
     ...(caFile !== undefined && { ca: await read(caFile) }),
   };
+}
+
+/** Where the unit puts /etc/bornemisza/smtp-password, for this process alone (systemd.exec(5), LoadCredential=). */
+const CREDENTIAL = 'smtp-password';
+
+async function passwordOf(file: string | undefined): Promise<string> {
+  const { CREDENTIALS_DIRECTORY: directory } = process.env;
+  const from = file ?? (directory === undefined ? undefined : join(directory, CREDENTIAL));
+  const password = from === undefined ? '' : (await read(from)).replace(/\r?\n$/, '');
+  if (password !== '') return password;
+  throw new AppConfigError(
+    'accounts-mail',
+    'mail.smtp_user is set, and there is no password for it',
+    'put it into /etc/bornemisza/smtp-password (chmod 600), then: systemctl restart bornemisza-app',
+  );
 }
 
 async function read(file: string): Promise<string> {

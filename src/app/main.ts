@@ -1,10 +1,14 @@
 /** The app tier: accounts, sessions, data and page, one process on each app node. `app.mjs ACCOUNTS.toml`. */
-import { AppConfigError, loadAppConfig, loadAppSecrets } from './config.ts';
+import { AppConfigError, type AppSecrets, loadAppConfig, loadAppSecrets } from './config.ts';
 import { Mailer, smtpServerOf } from './mailer.ts';
-import { startAppServer } from './server.ts';
+import { type AppServer, startAppServer } from './server.ts';
 
 /** systemd.exec(5): for what only a person can correct. */
 const EXIT_CONFIG = 78;
+/** For what comes by itself, such as the secrets of a node that joins: systemd starts us again. */
+const EXIT_LATER = 75;
+/** A node that was removed knows the old keys: how much longer they count here. */
+const LOOK_MS = 5000;
 
 /** One line to the journal; `<N>` is its priority (sd-daemon(3)). */
 function log(priority: number, message: string, facts: Readonly<Record<string, unknown>> = {}): void {
@@ -19,6 +23,7 @@ async function run(file: string): Promise<void> {
   const mail = new Mailer(config, await smtpServerOf(config), warn);
   const server = await startAppServer(config, secrets, { mail, nowMs: Date.now, log: warn });
   log(6, `accounts and page on 127.0.0.1:${server.port} for ${config.public_url}`);
+  followSecrets(config.secrets_file, secrets, server, warn);
   let stopping = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
@@ -33,10 +38,36 @@ async function run(file: string): Promise<void> {
   }
 }
 
+/** The daemon of this node writes the file anew when keys were made. What cannot be read changes nothing. */
+function followSecrets(
+  file: string,
+  first: AppSecrets,
+  server: AppServer,
+  warn: (message: string, facts?: Readonly<Record<string, unknown>>) => void,
+): void {
+  let known = JSON.stringify(first);
+  let said = '';
+  const look = async (): Promise<void> => {
+    try {
+      const now = await loadAppSecrets(file);
+      said = '';
+      if (JSON.stringify(now) === known) return;
+      server.renew(now);
+      known = JSON.stringify(now);
+      log(6, 'other keys of the app tier: everybody signs in again');
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      if (why !== said) warn(`${why}; the keys from before count on`);
+      said = why;
+    }
+  };
+  setInterval(() => void look(), LOOK_MS).unref();
+}
+
 try {
   await run(process.argv[2] ?? '/etc/bornemisza/accounts.toml');
 } catch (error) {
   if (!(error instanceof AppConfigError)) throw error;
   log(3, `${error.message}; next: ${error.next}`, { code: error.code });
-  process.exitCode = EXIT_CONFIG;
+  process.exitCode = error.code === 'accounts-secrets' ? EXIT_LATER : EXIT_CONFIG;
 }

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
-import { KeyRing } from './accounts/keys.ts';
+import { type AppKey, KeyRing } from './accounts/keys.ts';
 import { type AppConfig, AppConfigError, type AppSecrets } from './config.ts';
 import { createApi } from './http/app.ts';
 import { Window } from './http/limits.ts';
@@ -10,7 +10,7 @@ import { Quota } from './http/quota.ts';
 import type { AccountMail, Services } from './http/services.ts';
 import { servePages } from './pages.ts';
 import { Accounts } from './store/accounts.ts';
-import { Couch } from './store/couch.ts';
+import { Couch, type Credentials } from './store/couch.ts';
 import { PasswordHashes } from './store/hashing.ts';
 
 /** Health says "ending" for longer than HAProxy needs to see it twice; requests are answered meanwhile. */
@@ -24,6 +24,8 @@ const STRANGERS = { most: 30, windowMs: 3600_000 };
 
 export interface AppServer {
   readonly port: number;
+  /** The cluster made other keys: they count from the next request on. */
+  renew(secrets: AppSecrets): void;
   /** Health fails first, then the doors close, then what is left is cut. */
   close(): Promise<void>;
 }
@@ -42,11 +44,9 @@ export async function startAppServer(
   secrets: AppSecrets,
   { mail, nowMs, log, drainMs = DRAIN_MS }: AppServerDependencies,
 ): Promise<AppServer> {
-  const keys = new KeyRing(
-    secrets.keys.map(({ id, secret }) => ({ id, secret: Buffer.from(secret, 'hex') })),
-  );
+  const keys = new KeyRing(ringOf(secrets));
   const couch = new Couch(config.database_url);
-  const app = { name: secrets.database.user, password: secrets.database.password };
+  const app = loginOf(secrets);
   const accounts = new Accounts({ couch, keys, app, nowMs });
   let ending = false;
   const api = createApi({
@@ -76,6 +76,10 @@ export async function startAppServer(
   await listen(server, config.port);
   return {
     port: (server.address() as AddressInfo).port,
+    renew(newer) {
+      keys.replace(ringOf(newer));
+      Object.assign(app, loginOf(newer));
+    },
     async close() {
       ending = true;
       await new Promise((resolve) => setTimeout(resolve, drainMs));
@@ -88,6 +92,14 @@ export async function startAppServer(
       couch.close();
     },
   };
+}
+
+function ringOf({ keys }: AppSecrets): AppKey[] {
+  return keys.map(({ id, secret }) => ({ id, secret: Buffer.from(secret, 'hex') }));
+}
+
+function loginOf({ database }: AppSecrets): Credentials {
+  return { name: database.user, password: database.password };
 }
 
 async function listen(server: Server, port: number): Promise<void> {

@@ -19,6 +19,7 @@ export function gradeOf(status: StatusAnswer): Grade {
     ...plugins
       .filter(({ state }) => state === 'failing' || state === 'stopped')
       .map((each) => `${each.name}: ${each.detail}`),
+    ...plugins.flatMap(({ alarms }) => alarms.map(({ message }) => message)),
     lost > 0 ? `${lost} members are not reached` : '',
     ...held.map((each) => `held: ${each}`),
     maintenance ? 'in maintenance' : '',

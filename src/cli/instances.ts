@@ -1,9 +1,9 @@
 import { connect } from 'node:net';
-import { access } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import type { Role } from '../daemon/membership/types.ts';
 import { ControlClient, notPermitted, notRunning } from './client.ts';
 import { CliFailure, EXIT } from './failure.ts';
-import { configOf, controlSocketOf, ROLES } from './places.ts';
+import { configOf, controlSocketOf, memoryOf, ROLES } from './places.ts';
 
 const CONNECT_TIMEOUT_MS = 2000;
 
@@ -13,6 +13,8 @@ export interface Instance {
   readonly socket: 'answers' | 'absent' | 'forbidden';
   /** Whether its configuration exists; `hidden` where this user may not look. */
   readonly configured: 'yes' | 'no' | 'hidden';
+  /** It has left or was removed; false as well where this user may not look. */
+  readonly left?: boolean;
 }
 
 export async function instances(root = ''): Promise<Instance[]> {
@@ -21,6 +23,7 @@ export async function instances(root = ''): Promise<Instance[]> {
       role,
       socket: await probe(controlSocketOf(role, root)),
       configured: await exists(configOf(role, root)),
+      left: await hasLeft(memoryOf(role, root)),
     })),
   );
 }
@@ -66,6 +69,7 @@ export function whyNone(candidates: readonly Instance[]): CliFailure {
     );
   }
   const configured = candidates.find((each) => each.configured === 'yes');
+  if (configured?.left === true) return noMember(configured.role);
   if (configured !== undefined) return notRunning(configured.role);
   if (candidates.some((each) => each.configured === 'hidden')) {
     return notPermitted(
@@ -79,6 +83,24 @@ export function whyNone(candidates: readonly Instance[]): CliFailure {
     role === undefined ? 'this host is not part of a cluster yet' : `role ${role} is not set up on this host`,
     `on the first machine: sudo bornemisza init --role ${role ?? 'app'}; on a further one: sudo bornemisza join -`,
   );
+}
+
+/** Of a daemon that does not run: its identity is used up, so that a start would be refused. */
+export function noMember(role: Role): CliFailure {
+  return new CliFailure(
+    EXIT.notRunning,
+    'left',
+    `the ${role} node of this host is no member any more: it has left, or was removed from the cluster`,
+    `to come back: sudo bornemisza join --reset - with a fresh token; to give the machine up: sudo bornemisza leave --wipe --role ${role}`,
+  );
+}
+
+async function hasLeft(memory: string): Promise<boolean> {
+  try {
+    return (JSON.parse(await readFile(memory, 'utf8')) as { left?: unknown }).left === true;
+  } catch {
+    return false;
+  }
 }
 
 function probe(path: string): Promise<Instance['socket']> {

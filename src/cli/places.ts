@@ -10,6 +10,11 @@ export function controlSocketOf(role: Role, root = ''): string {
   return `${root}/run/bornemisza/${role}/control.sock`;
 }
 
+/** What an instance remembers of itself, for the daemon's user alone. */
+export function memoryOf(role: Role, root = ''): string {
+  return `${root}/var/lib/bornemisza/${role}/local.json`;
+}
+
 export function configOf(role: Role, root = ''): string {
   return `${root}/etc/bornemisza/${role}.toml`;
 }

@@ -89,19 +89,12 @@ export function thisHost(): Host {
   };
 }
 
-/** As the daemon's unit has them; whichever of their packages are here. */
-const DAEMON_GROUPS = ['bornemisza-haproxy', 'bird', 'couchdb'];
-
 async function becomeDaemon(): Promise<void> {
   if (process.geteuid?.() !== 0) return;
-  const { becomeForGood, readAccounts } = await import('../host/account.ts');
-  const { users, groups } = await readAccounts();
-  const ids = users.get('bornemisza');
-  if (ids !== undefined)
-    becomeForGood(
-      ids,
-      DAEMON_GROUPS.flatMap((name) => groups.get(name) ?? []),
-    );
+  const { becomeForGood, daemonGroups, readAccounts } = await import('../host/account.ts');
+  const accounts = await readAccounts();
+  const ids = accounts.users.get('bornemisza');
+  if (ids !== undefined) becomeForGood(ids, daemonGroups(accounts));
 }
 
 async function callAgain(args: readonly string[]): Promise<number> {

@@ -4,12 +4,14 @@ import { addDoctor } from './commands/doctor.ts';
 import { addGuards, addLeave, addMaintenance, addRemove } from './commands/duty.ts';
 import { addEvents } from './commands/events.ts';
 import { addExplain } from './commands/explain.ts';
+import { addFirewall } from './commands/firewall.ts';
 import { addInit } from './commands/init.ts';
 import { addJoin } from './commands/join.ts';
 import { addMembers } from './commands/members.ts';
 import { addNotify } from './commands/notify.ts';
 import { addPlan } from './commands/plan.ts';
 import { addComplete, addCompletion, addDaemon, addVersion } from './commands/program-words.ts';
+import { addServices } from './commands/services.ts';
 import { addSite } from './commands/site.ts';
 import { addStatus } from './commands/status.ts';
 import { addToken } from './commands/token.ts';
@@ -57,9 +59,10 @@ export function buildProgram(io: Io): Verb {
     `\nExamples:\n${program.examples.map((line) => `  ${line}\n`).join('')}\n${exitCodes()}`,
   );
   for (const add of [addInit, addToken, addJoin]) add(program, io);
-  for (const add of [addStatus, addMembers, addWait, addEvents, addExplain]) add(program, io);
+  for (const add of [addStatus, addMembers, addServices, addWait, addEvents, addExplain]) add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
-  for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify]) add(program, io);
+  for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
+    add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);
   return program;

@@ -8,6 +8,8 @@ export interface LocalState {
   readonly maintenance: boolean;
   /** After a finished leave: this identity is used up, and a start with it is refused. */
   readonly left: boolean;
+  /** Of an app node: it found a database once. Before, that it finds none takes it out of nothing. */
+  readonly databaseFound: boolean;
   /** Opaque to this file: the guards' own memory. */
   readonly guards: unknown;
   /** Opaque to this file: what this node said last about a rollout. */
@@ -19,6 +21,7 @@ export interface LocalState {
 const schema = z.object({
   maintenance: z.boolean().default(false),
   left: z.boolean().default(false),
+  databaseFound: z.boolean().default(false),
   guards: z.unknown().optional(),
   rollout: z.unknown().optional(),
   notification: z.unknown().optional(),
@@ -26,6 +29,7 @@ const schema = z.object({
 export const EMPTY_LOCAL_STATE: LocalState = {
   maintenance: false,
   left: false,
+  databaseFound: false,
   guards: undefined,
   rollout: undefined,
   notification: undefined,
@@ -34,12 +38,16 @@ export const EMPTY_LOCAL_STATE: LocalState = {
 /** One small JSON file, replaced atomically: a crash leaves the old or the new one, never half of one. */
 export class LocalStateFile {
   readonly #path: string;
+  readonly #onFailed: (error: unknown) => void;
+  #failed = false;
   #state: LocalState = EMPTY_LOCAL_STATE;
   #writing: Promise<void> = Promise.resolve();
   #written = '';
 
-  constructor(path: string) {
+  /** @param failed told of the first failure of {@link keep} since one that went well */
+  constructor(path: string, failed: (error: unknown) => void = () => undefined) {
     this.#path = path;
+    this.#onFailed = failed;
   }
 
   get state(): LocalState {
@@ -101,5 +109,16 @@ export class LocalStateFile {
     });
     this.#writing = result.catch(() => undefined);
     return result;
+  }
+
+  /** Like {@link update}, of what is given again with each look: never throws, and tells of a full disk once. */
+  async keep(change: Partial<LocalState>): Promise<void> {
+    try {
+      await this.update(change);
+      this.#failed = false;
+    } catch (error) {
+      if (!this.#failed) this.#onFailed(error);
+      this.#failed = true;
+    }
   }
 }

@@ -6,7 +6,7 @@ import { hasNextStep, OperatorError } from './errors.ts';
 import { ownUnit, reasonToEnd } from './process/goodbye.ts';
 import { createLog, type Log } from './process/log.ts';
 import type { Role } from './membership/types.ts';
-import { Node } from './node/node.ts';
+import { Node } from './node/start.ts';
 import { serviceManager } from './process/systemd.ts';
 import { framesOf } from './process/stack.ts';
 

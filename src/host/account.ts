@@ -21,6 +21,11 @@ export async function readAccounts(): Promise<Accounts> {
   };
 }
 
+/** The groups that the daemon's units have beside its own, as far as their packages are here. */
+export function daemonGroups({ groups }: Accounts): number[] {
+  return ['bornemisza-haproxy', 'bird', 'couchdb'].flatMap((name) => groups.get(name) ?? []);
+}
+
 /**
  * Makes this process the given user's, for good: no code that it runs afterwards has a right of root. The kernel closes
  * the memory of a process that changed its user to other processes of that user (PR_SET_DUMPABLE in prctl(2)), so what

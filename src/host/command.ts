@@ -49,6 +49,12 @@ export function runCommand(
       // A process group of its own, which can be ended as a whole.
       detached: true,
     });
+    // Where no file descriptor is left, it has no streams, whatever its type says. The error is told soon after; where nobody
+    // listens for it then, Node ends the process.
+    if (child.pid === undefined) {
+      child.once('error', (error) => reject(startError(program, error, options.missingNext)));
+      return;
+    }
     let failure: PluginError | undefined;
     const stop = (error: PluginError): void => {
       failure ??= error;
@@ -60,28 +66,18 @@ export function runCommand(
       child.stderr.destroy();
     };
     const timer = setTimeout(() => {
-      stop(
-        commandError(
-          program,
-          'command-timeout',
-          `did not end within ${timeoutMs} ms`,
-          `run ${program} by hand; where it is quick then, look at the load of the machine: uptime`,
-        ),
-      );
+      const what = `did not end within ${timeoutMs} ms`;
+      const next = `run ${program} by hand; where it is quick then, look at the load of the machine: uptime`;
+      stop(commandError(program, 'command-timeout', what, next));
     }, timeoutMs);
     const abort = (): void =>
       stop(commandError(program, 'command-aborted', 'was ended: the daemon is stopping', 'nothing'));
     signal?.addEventListener('abort', abort, { once: true });
 
-    const tooLong = (): void =>
-      stop(
-        commandError(
-          program,
-          'command-output-too-long',
-          `printed more than ${maxOutputBytes} bytes`,
-          `run ${program} by hand`,
-        ),
-      );
+    const tooLong = (): void => {
+      const what = `printed more than ${maxOutputBytes} bytes`;
+      stop(commandError(program, 'command-output-too-long', what, `run ${program} by hand`));
+    };
     const stdout = collect(child.stdout, maxOutputBytes, tooLong);
     const stderr = collect(child.stderr, maxOutputBytes, tooLong);
     const settle = (): void => {

@@ -130,6 +130,13 @@ export function fileError(error: unknown, path: string): PluginError {
           message: `${path} lies on a read-only file system`,
           next: `mount it writable: findmnt -T ${directory}`,
         };
+      case 'EMFILE':
+      case 'ENFILE':
+        return {
+          code: 'no-file-descriptors',
+          message: `no file descriptor is left to open ${path}`,
+          next: 'see which files are open: `lsof -u bornemisza`; `systemctl restart` of the unit frees them',
+        };
       case 'ENOENT':
       case 'ENOTDIR':
         return {

@@ -37,6 +37,12 @@ export interface Plugin<
    * the audit trail says even when nothing is left to do. Returns the function that ends the watch.
    */
   watch?(changed: (what: string, restarted?: boolean) => void): () => void;
+  /** Optional: keeps what the last look of a run saw, for the next one. */
+  note?(report: Report): void;
+  /** Optional: whether something of ours is on this host, left by a mode that is no longer configured. Only looks. */
+  leftBehind?(): Promise<boolean>;
+  /** Optional: whether a process of the program is left that shows and trusts what it was started with. */
+  hasOldWorkers?(): Promise<boolean>;
   /** Optional: a sign of life that the program forgets unless it is given again each second. Says nothing else to it. */
   readonly heartbeat?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }

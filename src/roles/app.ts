@@ -30,6 +30,7 @@ export interface AppRoleConfig {
     readonly prefix: string;
     readonly healthPath: string;
     readonly healthHost?: string;
+    readonly healthStatus?: readonly number[];
     readonly local: boolean;
   }[];
 }
@@ -38,26 +39,20 @@ export interface AppInput {
   readonly view: EffectiveView;
   readonly config: AppRoleConfig;
   readonly certificates: Certificates;
+  /** Services whose check here fails by its answer or a refusal. One that gives no answer in time may be slow and no more. */
+  readonly answerWrongly: readonly string[];
+  /** Whether this node draws the floating IPs: decided once, by {@link floatingDecision}. */
+  readonly announcement: Holding;
+}
+
+/** What the decision about the floating IPs is made from. */
+export interface FloatingInput {
+  readonly view: EffectiveView;
   readonly local: AppSituation;
 }
 
-export function appDesired(input: AppInput): {
-  readonly haproxy: AppHaproxy;
-  readonly bird: BirdDesired | BirdRetired;
-  readonly layer2: Layer2Desired;
-  readonly announcement: Announcement;
-} {
-  const announcement = drawnBy(input.config.floating.mode, input);
-  return {
-    haproxy: haproxyOf(input),
-    bird: birdOf(input, announcement),
-    layer2: layer2Of(input, announcement),
-    announcement,
-  };
-}
-
 /** Whether this node draws the floating IP, by the means of its mode. */
-export function drawnBy(mode: FloatingMode, input: Pick<AppInput, 'view' | 'local'>): Holding {
+export function floatingDecision(mode: FloatingMode, input: FloatingInput): Holding {
   const own = announcementOf(input);
   return mode === 'layer2' ? holdingOf(input, own) : { ...own, rivals: [] };
 }
@@ -69,7 +64,7 @@ export function drawnBy(mode: FloatingMode, input: Pick<AppInput, 'view' | 'loca
  * is still heard. Not heard is not down. Heard is who the detector, which probes each second, holds alive: the newest
  * signed record of such a member is its word of now, however old, since an unchanged record is not sent again.
  */
-export function announcementOf({ view, local }: Pick<AppInput, 'view' | 'local'>): Announcement {
+export function announcementOf({ view, local }: FloatingInput): Announcement {
   if (local.leaving) return { announce: false, why: 'this node is going' };
   if (local.maintenance) return { announce: false, why: 'maintenance' };
   if (!local.edgeAnswers) return { announce: false, why: 'HAProxy does not answer here' };
@@ -92,9 +87,13 @@ export function announcementOf({ view, local }: Pick<AppInput, 'view' | 'local'>
   return { announce: false, why: `this node is down, and ${names} may be up` };
 }
 
-function haproxyOf({ view, config, certificates }: AppInput): AppHaproxy {
+export function appHaproxy({ view, config, certificates, answerWrongly }: AppInput): AppHaproxy {
   const apps = view.members.filter((member) => member.record.role === 'app');
   const databases = view.members.filter((member) => member.record.role === 'db');
+  const anybodyWell = (service: string): boolean =>
+    apps.some(
+      ({ state, record }) => state === 'alive' && saysOf(record, service) === 'up' && !record.maintenance,
+    );
   return {
     instance: 'app',
     privateAddress: config.privateAddress,
@@ -115,10 +114,14 @@ function haproxyOf({ view, config, certificates }: AppInput): AppHaproxy {
       prefix: service.prefix,
       healthPath: service.healthPath,
       ...(service.healthHost !== undefined && { healthHost: service.healthHost }),
+      ...(service.healthStatus !== undefined && { healthStatus: service.healthStatus }),
       localPort: service.local ? service.port : undefined,
+      ...(answerWrongly.includes(service.name) && { answersWrongly: true }),
       peers: {
         verifySuffix: `app.${config.cluster}.internal`,
-        servers: apps.flatMap((member) => serviceServer(member, service.name, config)),
+        servers: apps.flatMap((member) =>
+          serviceServer(member, service.name, config, anybodyWell(service.name)),
+        ),
       },
     })),
     databasePort: config.databasePort,
@@ -131,6 +134,7 @@ function serviceServer(
   member: EffectiveMember,
   service: string,
   config: AppRoleConfig,
+  anybodyWell: boolean,
 ): PeerGroup['servers'] {
   const own = config.services.find((each) => each.name === service);
   const said = member.record.services.find((each) => each.name === service);
@@ -144,8 +148,14 @@ function serviceServer(
   if (serving && server.duty === 'maint' && member.state !== 'left') {
     return [{ ...server, duty: 'ready', why: `${service} is up there` }];
   }
-  const failing = said?.health === 'down' && server.duty === 'ready';
-  return [failing ? { ...server, duty: 'out-when-down', why: `says that ${service} is down` } : server];
+  if (said?.health !== 'down' || server.duty !== 'ready') return [server];
+  // It knows sooner than any check from here. While all say so, a check decides: they may be wrong, and nobody would be left.
+  const duty = member.state === 'alive' && anybodyWell ? 'maint' : 'out-when-down';
+  return [{ ...server, duty, why: `says that ${service} is down` }];
+}
+
+function saysOf({ services }: EffectiveMember['record'], service: string): string | undefined {
+  return services.find(({ name }) => name === service)?.health;
 }
 
 export function peerGroup(
@@ -178,14 +188,16 @@ function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][n
   };
 }
 
-function birdOf({ view, config }: AppInput, { announce, why }: Announcement): BirdDesired | BirdRetired {
+export function appBird({ view, config, announcement }: AppInput): BirdDesired | BirdRetired {
+  const { announce, why } = announcement;
   const { mode, device, addresses } = config.floating;
   if (mode === 'off' || mode === 'layer2') return { retired: true, why: modeWord(mode) };
   const rank = view.members.find((member) => member.self)?.rank ?? 0;
   return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, announce, why };
 }
 
-function layer2Of({ config }: AppInput, { announce, rivals, why }: Holding): Layer2Desired {
+export function appLayer2({ config, announcement }: AppInput): Layer2Desired {
+  const { announce, rivals, why } = announcement;
   const { mode, device, addresses } = config.floating;
   return mode === 'layer2'
     ? { device, addresses, hold: announce, rivals, why }

@@ -6,7 +6,10 @@ import type { EffectiveMember, EffectiveView } from './effective.ts';
  * view; nodes with the same view decide the same, and at most one of them holds.
  */
 
-/** In the record of a node that has them on its device. */
+/**
+ * In the record of a node: that it has the floating IPs on its device, or what was seen of them in BIRD, which is
+ * `exported` or the code of what is wrong.
+ */
 export const HOLDS_TAG = 'floating';
 export const HOLDS = 'held';
 

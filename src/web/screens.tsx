@@ -143,17 +143,7 @@ export function Account({
           <Field name="new" label={words.newPassword} type="password" autocomplete="new-password" />
         </Form>
       </details>
-      <details>
-        <summary>{words.changeEmail}</summary>
-        <Form
-          action={words.send}
-          send={({ email, password }) => ask('POST', '/me/email', { email, password })}
-          done={() => setNote(words.sentTitle)}
-        >
-          <Field name="email" label={words.email} type="email" autocomplete="email" />
-          <Field name="password" label={words.password} type="password" autocomplete="current-password" />
-        </Form>
-      </details>
+      <ChangeEmail sent={() => setNote(words.sentTitle)} />
       <p>
         <a href="/api/me/export" download="export.json">
           {words.exportData}
@@ -179,6 +169,22 @@ export function Account({
         </Form>
       </details>
     </Screen>
+  );
+}
+
+function ChangeEmail({ sent }: { sent: () => void }): JSX.Element {
+  return (
+    <details>
+      <summary>{words.changeEmail}</summary>
+      <Form
+        action={words.send}
+        send={({ email, password }) => ask('POST', '/me/email', { email, password })}
+        done={sent}
+      >
+        <Field name="email" label={words.email} type="email" autocomplete="email" />
+        <Field name="password" label={words.password} type="password" autocomplete="current-password" />
+      </Form>
+    </details>
   );
 }
 

@@ -7,6 +7,8 @@ import {
   forbidden,
   importsOf,
   impurities,
+  longFunctions,
+  MOST_LINES,
   PURE_ROOMS,
   ROOMS,
   sourceFiles,
@@ -32,6 +34,31 @@ t.test('every import in src is one that its room allows', async (t) => {
 
 t.test('no file of src imports another in a circle', async (t) => {
   t.same(cyclesIn(files.flatMap((file) => importsOf(root, file))), []);
+});
+
+/** What joins the rooms; each further program adds about forty lines to its list. */
+const MOST_IN_ROOT = { file: 400, all: 2400 };
+
+t.test('what joins the rooms stays smaller than what it joins', async (t) => {
+  const sizes = files
+    .filter((file) => file.startsWith('src/daemon/node/'))
+    .map((file) => ({ file, lines: readFileSync(join(root, file), 'utf8').split('\n').length - 1 }));
+  t.same(
+    sizes.filter(({ lines }) => lines > MOST_IN_ROOT.file),
+    [],
+  );
+  const sum = sizes.reduce((all, { lines }) => all + lines, 0);
+  t.ok(sum > 1000 && sum <= MOST_IN_ROOT.all, `src/daemon/node has ${sum} lines`);
+});
+
+t.test('each function fits on one screen', async (t) => {
+  t.same(
+    files.flatMap((file) => longFunctions(file, readFileSync(join(root, file), 'utf8'))),
+    [],
+  );
+  const of = (lines: number) => `const f = () => {\n${'f();\n'.repeat(lines - 2)}};\n`;
+  t.same(longFunctions('x.ts', of(MOST_LINES)), []);
+  t.same(longFunctions('x.ts', `\n${of(MOST_LINES + 1)}`), ['x.ts:2 is a function of 71 lines: split it']);
 });
 
 t.test('a circle of imports is found, whatever its length', async (t) => {
@@ -74,7 +101,7 @@ t.test('a forbidden import is told with its reason', async (t) => {
     one('src/daemon/driver/driver.ts', "const x = await import('../../plugins/contract.ts');"),
     /sees no plugin/,
   );
-  t.match(one('src/daemon/driver/driver.ts', "import '../node/roster.ts';"), /outside its composition root/);
+  t.match(one('src/daemon/driver/driver.ts', "import '../node/scene.ts';"), /outside its composition root/);
   t.match(one('src/cli/x.ts', "import '../daemon/driver.ts';"), /through its socket/);
   t.match(one('src/nowhere/x.ts', "import 'node:fs';"), /stands in no room/);
   t.equal(one('src/plugins/bird/x.ts', "import '../../host/files.ts';"), undefined);

@@ -32,11 +32,6 @@ export const ROOMS: readonly Room[] = [
     reason: `wire imports its codec library and membership's message types only; ${PURE}`,
   },
   {
-    of: /^src\/roles\/index\.ts$/,
-    imports: [/^src\/roles\//, /^src\/plugins\//, /^src\/daemon\/membership\/types\.ts$/],
-    reason: 'roles/index.ts joins roles and plugins and knows nothing else of the daemon',
-  },
-  {
     of: /^src\/roles\//,
     imports: [/^src\/roles\//, /^src\/plugins\/\w+\/desired\.ts$/, /^src\/daemon\/membership\/types\.ts$/],
     packages: [],
@@ -55,7 +50,7 @@ export const ROOMS: readonly Room[] = [
     packages: [/^node:/],
     reason: 'the plugin contract imports nothing of ours',
   },
-  ...['haproxy', 'couchdb', 'bird', 'layer2'].map(
+  ...['haproxy', 'couchdb', 'bird', 'layer2', 'firewall', 'dns'].map(
     (name): Room => ({
       of: new RegExp(`^src/plugins/${name}/`),
       imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/contract\.ts$/, /^src\/host\//],
@@ -68,7 +63,7 @@ export const ROOMS: readonly Room[] = [
       /^src\/plugins\/contract\.ts$/,
       /^src\/daemon\/reconciler\//,
       /^src\/daemon\/(clock|random)\.ts$/,
-      /^src\/daemon\/process\/log\.ts$/,
+      /^src\/daemon\/audit\/trail\.ts$/,
       /^src\/daemon\/control\/api\.ts$/,
     ],
     reason: 'the reconciler sees only the contract',
@@ -117,6 +112,17 @@ export const ROOMS: readonly Room[] = [
     reason: 'notification sends through the bounded subprocess and knows nothing of programs and roles',
   },
   {
+    of: /^src\/daemon\/node\/(look|inputs)\.ts$/,
+    imports: [
+      /^src\/daemon\/node\/look\.ts$/,
+      /^src\/roles\//,
+      /^src\/plugins\/\w+\/desired\.ts$/,
+      /^src\/daemon\/(config\/config|identity\/secrets|membership\/types|notification\/conditions)\.ts$/,
+    ],
+    packages: [],
+    reason: `what a node decides is one function of what it knows; ${PURE}`,
+  },
+  {
     of: /^src\/daemon\/main\.ts$|^src\/daemon\/node\//,
     imports: [/^src\/(?!cli\/)/],
     reason: 'the composition root may import anything but the command',
@@ -135,6 +141,7 @@ export const ROOMS: readonly Room[] = [
       /^src\/daemon\/membership\/types\.ts$/,
       /^src\/daemon\/identity\//,
       /^src\/plugins\/bird\/base\.ts$/,
+      /^src\/plugins\/firewall\/rules\.ts$/,
       /^src\/plugins\/contract\.ts$/,
       /^src\/host\//,
     ],
@@ -150,7 +157,7 @@ export const ROOMS: readonly Room[] = [
 ];
 
 export const PURE_ROOMS =
-  /^src\/(daemon\/(membership|wire)|roles|app\/accounts)\/(?!index\.ts$|gen\/)|^src\/daemon\/notification\/(conditions|policy|message)\.ts$/;
+  /^src\/(daemon\/(membership|wire)|roles|app\/accounts)\/(?!gen\/)|^src\/daemon\/node\/(look|inputs)\.ts$|^src\/daemon\/notification\/(conditions|policy|message)\.ts$/;
 /** What would bring a clock, randomness or the world into a pure room. */
 const WORLDLY = new Set([
   'process',
@@ -267,6 +274,26 @@ export function impurities(file: string, text: string): string[] {
       const name = `${node.object.name}.${node.property.name}`;
       if (name === 'Date.now' || name === 'Math.random') say(name);
     },
+  }).visit(program);
+  return found;
+}
+
+/** A function of this many lines is read in one look at a screen. */
+export const MOST_LINES = 70;
+
+/** @returns each function that is longer than {@link MOST_LINES}, with its length */
+export function longFunctions(file: string, text: string): string[] {
+  const { program } = parseSync(file, text);
+  const found: string[] = [];
+  const lineAt = (at: number): number => text.slice(0, at).split('\n').length;
+  const onFunction = ({ start, end }: { start: number; end: number }): void => {
+    const lines = lineAt(end) - lineAt(start) + 1;
+    if (lines > MOST_LINES) found.push(`${file}:${lineAt(start)} is a function of ${lines} lines: split it`);
+  };
+  new Visitor({
+    FunctionDeclaration: onFunction,
+    FunctionExpression: onFunction,
+    ArrowFunctionExpression: onFunction,
   }).visit(program);
   return found;
 }

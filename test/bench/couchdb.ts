@@ -10,6 +10,7 @@ import {
   secondsToGrow,
   wrongWays,
 } from '../integration/couchdb-coordinators.ts';
+import { Users } from '../integration/couchdb-users.ts';
 import { createReport } from './report.ts';
 
 /**
@@ -100,15 +101,22 @@ async function story(cluster: Cluster, first: Node): Promise<{ seconds: number; 
 async function checkProduct(): Promise<void> {
   const cluster = await Cluster.make();
   let checker: Checker | undefined;
+  let users: Users | undefined;
   try {
     const first = await cluster.add();
     await cluster.serving([first], servingMs);
     checker = new Checker(cluster, 'app', await fill(first));
+    users = new Users(cluster);
     const { seconds, stayers } = await story(cluster, first);
+    await users.stop();
+    await cluster.serving(stayers, servingMs);
     const verdict = await checker.stop();
     for (const wrong of verdict.wrongReads.slice(0, 10)) report.say(`  wrong read: ${wrong}`);
     const lost = new Set<string>();
     for (const node of stayers) for (const id of await checker.lostOn(node)) lost.add(id);
+    const strays: string[] = [];
+    for (const node of stayers) strays.push(...(await users.wrongOn(node, 2)));
+    for (const wrong of strays.slice(0, 10)) report.say(`  a person: ${wrong}`);
     const under = await fewest(() => underReplicated(first, 'app', 2));
     const disagreements = await securityDisagreements(first, 'app', security);
     const value = (name: string, metric: string, amount: number, more = {}): void =>
@@ -118,12 +126,14 @@ async function checkProduct(): Promise<void> {
     value('writes', 'wrong_reads', verdict.wrongReads.length);
     value('copies', 'under_replicated', under);
     value('security', 'disagreements', disagreements);
+    value('people', 'registered', users.stay.length, { wrong: strays.length });
     report.value('grow', 2, 'bornemisza', 'seconds', 's', seconds, { documents });
     for (const [what, count] of [
       ['writes lost', lost.size],
       ['wrong reads', verdict.wrongReads.length],
       ['ranges with too few copies', under],
       ['copies with another _security', disagreements],
+      ['people without their database, or databases without people', strays.length],
     ] as const)
       report.expect(count === 0, `${what}: ${count}, none allowed`);
     // As a daemon that has nothing to do: a look every 30 s, and the plugin's own small ones.
@@ -133,6 +143,7 @@ async function checkProduct(): Promise<void> {
     for (const end of watches) end();
     report.value('idle', stayers.length, 'bornemisza', 'couchdb_cpu_percent', '%', percent);
   } finally {
+    await users?.stop();
     await checker?.stop();
     await cluster.close();
   }

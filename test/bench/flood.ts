@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -226,6 +227,8 @@ for (const n of values.n.split(',').map(Number))
     await startAll(ours, n);
     const hosts = Array.from({ length: n }, (_, host) => host);
     const bed: Bed = { segment, ours, attacker: n - 1, honest: hosts.slice(0, -1) };
+    // It has a machine of its own: here it takes only the CPU time that the members leave.
+    setPriority(ours.agents.get(bed.attacker)?.pid ?? 0, constants.priority.PRIORITY_LOW);
     if (values.cases.includes('strangers')) await strangers(bed);
     await settled(bed);
     if (values.cases.includes('flood')) for (const attack of attacks) await flood(bed, attack);

@@ -6,7 +6,7 @@ import { loadIdentity } from '../../src/daemon/identity/identity.ts';
 import { createMembership } from '../../src/daemon/membership/machine.ts';
 import { presets } from '../../src/daemon/membership/preset.ts';
 import type { Effect, Event, LocalFacts, Membership, NodeRecord } from '../../src/daemon/membership/types.ts';
-import { driverRoster, presentedChain } from '../../src/daemon/node/roster.ts';
+import { driverRoster, presentedChain } from '../../src/daemon/identity/roster/presented.ts';
 import { newSeed, newStartId } from '../../src/daemon/random.ts';
 import { signWith, verifyByPeerId } from '../../src/daemon/identity/keys/node-key.ts';
 import { Transport } from '../../src/daemon/transport/transport.ts';
@@ -19,7 +19,7 @@ import type { Command, Said } from './member-words.ts';
 
 /**
  * The membership of a daemon and nothing else of it: identity with its certificates, machine, driver and transport, put
- * together as `src/daemon/node/membership.ts` does, in a process of its own. Commands come in on standard input, what it sees goes
+ * together as `src/daemon/driver/membership.ts` does, in a process of its own. Commands come in on standard input, what it sees goes
  * out on standard output, a line of JSON each. Argument: the state directory, as `init` and `join` leave it.
  */
 const PORT = 4101;

@@ -269,6 +269,31 @@ t.test('who deletes the account takes the data away, and can come back as somebo
   t.not((await browser.ask('GET', '/api/me')).body['account'], account);
 });
 
+t.test('another key ends sessions and links everywhere, and costs nobody account or data', async (t) => {
+  const browser = bed.browser(one);
+  await bed.register(browser, 'lena@example.org', PASSWORD);
+  await untilReady(browser);
+  t.equal((await browser.ask('PUT', '/api/data/kept', { n: 1 })).status, 201);
+  await browser.ask('POST', '/api/registrations', { email: 'mia@example.org' });
+  const { token } = await bed.mailTo('mia@example.org');
+  const { account } = (await browser.ask('GET', '/api/me')).body;
+  await bed.addKey();
+  for (const node of [one, two])
+    await bed.until(
+      async () => (await browser.at(node.port).ask('GET', '/api/me')).status === 401,
+      'the key of now counts',
+    );
+  t.equal((await browser.ask('POST', '/api/accounts', { token, password: PASSWORD })).status, 410);
+  const signedIn = await browser.ask('POST', '/api/session', {
+    email: 'lena@example.org',
+    password: PASSWORD,
+  });
+  t.equal(signedIn.status, 200, 'the password is checked with the key that it was set under');
+  t.equal((await browser.ask('GET', '/api/me')).body['account'], account, 'the same account');
+  for (const node of [one, two])
+    t.match((await browser.at(node.port).ask('GET', '/api/data/kept')).body, { n: 1 }, 'and its data');
+});
+
 t.test('without a mail server nothing is promised, and a database that is gone is said', async (t) => {
   const browser = bed.browser(two);
   bed.refuseMail = true;

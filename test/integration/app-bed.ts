@@ -133,7 +133,7 @@ export class AppBed {
   readonly mails: Mail[] = [];
   /** The SMTP server refuses mail while this is set. */
   refuseMail = false;
-  readonly secrets: AppSecrets;
+  secrets: AppSecrets;
   readonly nodes: AppNode[] = [];
   readonly couchPort: number;
   readonly #directory: string;
@@ -158,8 +158,7 @@ export class AppBed {
   async addNode(settings: string = ''): Promise<AppNode> {
     const port = await freePort();
     const file = join(this.#directory, `accounts-${port}.toml`);
-    const secrets = join(this.#directory, 'secrets.json');
-    await writeFile(secrets, JSON.stringify(this.secrets), { mode: 0o600 });
+    const secrets = await this.#writeSecrets();
     await mkdir(join(this.#directory, 'web'), { recursive: true });
     await writeFile(
       file,
@@ -181,6 +180,20 @@ timeout_ms = 5000
     this.nodes.push(node);
     await node.start();
     return node;
+  }
+
+  async #writeSecrets(): Promise<string> {
+    const file = join(this.#directory, 'secrets.json');
+    await writeFile(file, JSON.stringify(this.secrets), { mode: 0o600 });
+    return file;
+  }
+
+  /** The cluster makes another key, as after the removal of an app node. */
+  async addKey(): Promise<void> {
+    const { keys } = this.secrets;
+    const key = { id: `k${keys.length + 1}`, secret: randomBytes(32).toString('hex') };
+    this.secrets = { ...this.secrets, keys: [...keys, key] };
+    await this.#writeSecrets();
   }
 
   browser(node: AppNode): Browser {

@@ -3,11 +3,13 @@ import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { readDevices } from '../../src/plugins/bird/device.ts';
 import { BirdPlugin } from '../../src/plugins/bird/index.ts';
 import type { BirdDesired } from '../../src/plugins/bird/desired.ts';
 import { tell } from '../../src/plugins/bird/control.ts';
 import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
+import { faultOf, reportOf } from '../../src/plugins/bird/report.ts';
 import { converge, looking, until } from './haproxy-bed.ts';
 
 /** A node with a real BIRD and a provider with another, each in a network namespace of its own. */
@@ -29,7 +31,15 @@ async function inside(t: Test): Promise<void> {
   const children: ChildProcess[] = [];
   const fragments = join(root, 'fragments');
   const control = join(root, 'node.ctl');
-  const plugin = new BirdPlugin({ fragmentDirectory: fragments, controlSocket: control });
+  let devicesRead = 0;
+  const plugin = new BirdPlugin({
+    fragmentDirectory: fragments,
+    controlSocket: control,
+    readDevices: (signal) => {
+      devicesRead += 1;
+      return readDevices(signal);
+    },
+  });
   t.teardown(async () => {
     await plugin.close();
     for (const child of children.toReversed()) await end(child, 'SIGKILL');
@@ -149,10 +159,14 @@ include "${fragments}/*.conf";
     async (t) => {
       const times: number[] = [];
       for (let round = 0; round < 5; round += 1) {
+        await plugin.observe(AbortSignal.timeout(5000));
+        devicesRead = 0;
         const start = performance.now();
         const out = await converge(plugin, { ...desired, announce: false, why: 'maintenance' });
         await until('it is gone upstream', () => announced());
         times.push(performance.now() - start);
+        // Unless ten seconds went by.
+        t.ok(devicesRead === 0 || performance.now() - start > 9000, 'no process is started for it');
         t.same(summaries(out), ['floating IPs: withdrawn (maintenance)', 'bornemisza.conf: rewritten']);
         t.same(
           await floating(),
@@ -285,6 +299,97 @@ include "${fragments}/*.conf";
       t.same(await floating(), []);
     },
   );
+
+  await t.test('what is reported is what BIRD exports, whatever keeps it from that', async (t) => {
+    const good = { ...desired, device: 'bm-other' };
+    const sight = async (of: BirdDesired = good) => {
+      const observed = await plugin.observe(AbortSignal.timeout(5000));
+      const lasting = observed.fault === undefined ? undefined : { ...observed.fault, forMs: 60_000 };
+      return { code: observed.fault?.code, ...reportOf(of, { ...observed, fault: lasting }) };
+    };
+    const use = async (text: string): Promise<void> => {
+      await writeFile(nodeConf, text);
+      await tell(control, ['configure']);
+    };
+    await converge(plugin, good);
+    await until('both are exported', async () => (await sight()).exported, 20_000);
+    t.match(await sight(), {
+      code: undefined,
+      alarms: [],
+      seen: /^announced: exported to provider \(provider Estab/,
+    });
+
+    const cases: [string, string, string, RegExp][] = [
+      [
+        'the wrong password',
+        nodeText.replace('hold time 9;', 'hold time 9; password "wrong";'),
+        'bird-session-down',
+        /the provider has no route to 192\.0\.2\.7, 192\.0\.2\.8/,
+      ],
+      ['no session', nodeText.replace(/protocol bgp .*/, ''), 'bird-no-session', /no BGP session/],
+      [
+        'a table of its own',
+        nodeText
+          .replace('protocol device', 'ipv4 table own4;\nprotocol device')
+          .replace('import none', 'table own4; import none'),
+        'bird-route-not-exported',
+        /provider does not export/,
+      ],
+      [
+        'a filter that lets one address through',
+        nodeText.replace(', 192.0.2.8/32', ''),
+        'bird-route-not-exported',
+        /no neighbour has a route/,
+      ],
+      [
+        'a filter that asks for another protocol',
+        nodeText.replace('if net', 'if proto = "mine" && net'),
+        'bird-route-not-exported',
+        /provider does not export/,
+      ],
+    ];
+    for (const [what, text, code, message] of cases) {
+      await use(text);
+      await until(`${what}: seen`, async () => (await sight()).code === code, 30_000);
+      t.match(await sight(), { exported: false, alarms: [{ code, message }] }, what);
+    }
+
+    // A founder's own protocol has the same route: withdrawn here it is announced all the same, where the filter allows it.
+    const direct = `${nodeText}\nprotocol direct { ipv4; }\n`;
+    await use(direct);
+    await until('announced by ours', async () => (await sight()).exported, 30_000);
+    t.notMatch((await sight()).seen, /direct1/, 'ours is preferred');
+    const off = { ...good, announce: false, why: 'maintenance' };
+    await converge(plugin, off);
+    await until(
+      'announced by the other',
+      async () => (await sight(off)).code === 'bird-route-by-another',
+      20_000,
+    );
+    t.match(await sight(off), {
+      seen: /^announced: exported to provider by protocol direct1/,
+      alarms: [{ message: /should be withdrawn \(maintenance\), but protocol direct1/, next: /if proto = / }],
+    });
+    t.ok(await announced('192.0.2.7', '192.0.2.8'), 'as the provider sees it');
+    await use(direct.replace('if net', 'if proto = "bornemisza_floating" && net'));
+    await until('gone at the provider', () => announced(), 20_000);
+    t.match(await sight(off), { code: undefined, exported: false, seen: /^not announced/ });
+    await converge(plugin, good);
+    await until('and back', () => announced('192.0.2.7', '192.0.2.8'), 20_000);
+
+    await use(nodeText.replace(/include .*/, ''));
+    t.match(
+      await sight(),
+      { seen: /^not announced: exported to no session/ },
+      'the fragment is not included',
+    );
+    await use(nodeText);
+    await end(bird, 'SIGKILL');
+    t.match(await sight(), { seen: 'not announced: BIRD is not running', exported: false });
+    bird = startBird();
+    await until('announced again', () => announced('192.0.2.7', '192.0.2.8'), 20_000);
+    t.equal(faultOf({ sessions: [] }, [], true), undefined, 'without an address nothing is wrong');
+  });
 
   await t.test('another mode: nothing of it stays, at the provider, in BIRD, on this host', async (t) => {
     const retired = { retired: true, why: 'floating.mode is "off"' } as const;

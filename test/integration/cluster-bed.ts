@@ -68,10 +68,10 @@ export async function birdConfigured({ host, role }: Instance): Promise<string> 
   return [...lines, ...protocols.split('\n').filter((line) => / (BGP|Direct) /.test(line))].join('\n');
 }
 
-/** Servers that carry requests; the second checks of unwatched members (`NAME.unwatched`) carry none. */
+/** Servers that carry requests; the second checks of members (`NAME.unwatched`, `NAME.panic`) carry none while these do. */
 export async function carrying(cluster: Cluster, instance: Instance): Promise<ServerRecord[]> {
   return (await cluster.servers(instance))
-    .filter(({ backend }) => !backend.endsWith('.unwatched'))
+    .filter(({ backend }) => !/\.(unwatched|panic)$/.test(backend))
     .toSorted((one, other) => one.server.localeCompare(other.server));
 }
 

@@ -107,13 +107,13 @@ const REPAIRS: readonly Repair[] = [
   {
     what: 'BIRD killed',
     damage: () => app1.host.kill('bird.service', 'SIGKILL'),
-    says: /bird is as it should be again/,
+    says: /bird is correct again/,
     withinMs: RESYNC_MS,
   },
   {
     what: 'HAProxy killed',
     damage: () => app1.host.kill(haproxyOf(app1), 'SIGKILL'),
-    says: /haproxy is as it should be again/,
+    says: /haproxy is correct again/,
     withinMs: RESYNC_MS,
   },
 ];

@@ -1,6 +1,7 @@
 import t from 'tap';
 import { Checker, copiesOf, mapOf, underReplicated } from './couchdb-checker.ts';
 import { Cluster, type Node } from './couchdb-cluster.ts';
+import { Users } from './couchdb-users.ts';
 
 // A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
 t.setTimeout(2_300_000);
@@ -17,7 +18,7 @@ t.test('a cluster grows from one node to three and shrinks to two while clients 
   const first = await cluster.add();
   await cluster.serving([first]);
   t.same(
-    (await first.ask('GET', '_all_dbs')).body,
+    ((await first.ask('GET', '_all_dbs')).body as string[]).filter((name) => !name.startsWith('userdb-')),
     ['_global_changes', '_replicator', '_users'],
     'a cluster of one has its system databases',
   );
@@ -33,6 +34,8 @@ t.test('a cluster grows from one node to three and shrinks to two while clients 
   }
   const checker = new Checker(cluster, 'app', before);
   t.teardown(() => checker.stop());
+  const users = new Users(cluster);
+  t.teardown(() => users.stop());
 
   const second = await cluster.add();
   t.comment(`second serves after ${Math.round(await cluster.serving([first, second]))} ms`);
@@ -69,6 +72,16 @@ t.test('a cluster grows from one node to three and shrinks to two while clients 
     }
     await second.stop();
   });
+
+  await t.test(
+    'everybody who registered meanwhile has a database of the own, who went has none',
+    async (t) => {
+      await users.stop();
+      t.ok(users.stay.length > 10, `${users.stay.length} people`);
+      await cluster.serving([first, third]);
+      for (const node of [first, third]) t.same(await users.wrongOn(node, 2), [], node.address);
+    },
+  );
 
   const verdict = await checker.stop();
   t.comment(JSON.stringify({ ...verdict, wrongReads: verdict.wrongReads.length }));

@@ -20,8 +20,11 @@ t.test('what is refused, and says what to do next', async (t) => {
       (await first.ask('POST', '_session', { name: 'app', password })).status;
     t.equal(await login('app-password'), 200);
     const made = (await first.ask('GET', path)).body as { _rev: string; roles: string[] };
-    t.same(made.roles, ['app']);
-    t.equal((await first.ask('PUT', path, { ...made, roles: ['app', 'shop'] })).status, 201);
+    t.same(made.roles, ['app', 'bornemisza-app']);
+    t.equal(
+      (await first.ask('PUT', path, { ...made, roles: ['app', 'bornemisza-app', 'shop'] })).status,
+      201,
+    );
     first.appPassword = 'rolled-password';
     await cluster.until('it is written', () =>
       first.applied.some((text) => text.includes('another password')),
@@ -31,11 +34,74 @@ t.test('what is refused, and says what to do next', async (t) => {
     await cluster.until('the old one is refused', async () => (await login('app-password')) === 401);
     t.equal(await login('rolled-password'), 200);
     const rolled = (await first.ask('GET', path)).body as { _rev: string; roles: string[] };
-    t.same(rolled.roles, ['app', 'shop']);
+    t.same(rolled.roles, ['app', 'bornemisza-app', 'shop']);
     const times = first.applied.filter((text) => text.includes('user of the app nodes')).length;
     t.equal(times, 2, 'written when it was not there and when it differed, not again');
     t.notMatch(JSON.stringify(first.applied), 'rolled-password');
   });
+
+  await t.test('the user of the app nodes gets a role back that was taken, and others stay', async (t) => {
+    const path = '_users/org.couchdb.user:app';
+    const now = (await first.ask('GET', path)).body as { roles: string[] };
+    t.equal((await first.ask('PUT', path, { ...now, roles: ['shop'] })).status, 201);
+    const rolesNow = async () => ((await first.ask('GET', path)).body as { roles: string[] }).roles;
+    await cluster.until('it has its role', async () => (await rolesNow()).includes('bornemisza-app'));
+    t.same(await rolesNow(), ['shop', 'bornemisza-app']);
+    await cluster.serving([first]);
+  });
+
+  await t.test(
+    '_users lets accounts in, each to its own document, and keeps what a person added',
+    async (t) => {
+      const keeper = ['_admin', 'bornemisza-app'];
+      const party = async (name: 'admins' | 'members') =>
+        ((await first.ask('GET', '_users/_security')).body as Record<string, { roles: string[] }>)[name]
+          ?.roles;
+      t.same(await party('admins'), keeper);
+      t.same(await party('members'), [...keeper, 'account']);
+      for (const name of ['anna', 'bert']) {
+        const person = { type: 'user', name, roles: ['account'], password: `${name}-password` };
+        t.equal((await first.ask('PUT', `_users/org.couchdb.user:${name}`, person)).status, 201);
+      }
+      const asked = async (name: string, password: string, path: string) => {
+        const authorization = `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`;
+        return fetch(`http://${first.address}:15984/${path}`, { headers: { authorization } });
+      };
+      const as = async (name: string, password: string, path: string) =>
+        (await asked(name, password, path)).status;
+      const anna = ['anna', 'anna-password'] as const;
+      await cluster.until('its database', async () => (await as(...anna, 'userdb-616e6e61')) === 200);
+      await cluster.until(
+        'the other one',
+        async () => (await first.ask('GET', 'userdb-62657274')).status === 200,
+      );
+      t.equal(await as(...anna, '_users/org.couchdb.user:anna'), 200);
+      t.equal(await as(...anna, '_users/org.couchdb.user:bert'), 404, 'of another person nothing is seen');
+      t.equal(await as(...anna, 'userdb-62657274'), 403, 'nor its database');
+      t.equal(await as('app', 'rolled-password', '_users/org.couchdb.user:bert'), 200);
+      t.equal(await as('app', 'rolled-password', 'userdb-62657274'), 403, 'the app nodes open no database');
+
+      const names = {
+        members: { names: ['carl'], roles: ['support'] },
+        admins: { names: [], roles: ['_admin'] },
+      };
+      t.equal((await first.ask('PUT', '_users/_security', names)).status, 200);
+      await cluster.until(
+        'it is open again',
+        async () => (await party('members'))?.includes('account') === true,
+      );
+      t.same(await party('members'), ['support', '_admin', 'bornemisza-app', 'account']);
+      t.match((await first.ask('GET', '_users/_security')).body, { members: { names: ['carl'] } });
+      await cluster.serving([first]);
+
+      const { _rev: rev } = (await first.ask('GET', '_users/org.couchdb.user:bert')).body as { _rev: string };
+      await first.ask('DELETE', `_users/org.couchdb.user:bert?rev=${rev}`);
+      await cluster.until(
+        'its database goes',
+        async () => (await first.ask('GET', 'userdb-62657274')).status === 404,
+      );
+    },
+  );
 
   await t.test('a wrong password is tried once, and the right one works at once', async (t) => {
     first.password = 'wrong-password';

@@ -1,6 +1,7 @@
 import t from 'tap';
 import { Checker } from './couchdb-checker.ts';
 import { Cluster, type Node } from './couchdb-cluster.ts';
+import { Users } from './couchdb-users.ts';
 
 // A loaded machine and a real CouchDB: joins under load wait for CouchDB's own sync, some 5 s a round.
 t.setTimeout(2_300_000);
@@ -39,6 +40,8 @@ t.test('nodes that come back', async (t) => {
   await first.ask('PUT', 'app/_security', security);
   await first.ask('PUT', 'app/_revs_limit', 77);
   const known = await fill(first, 'app', 'before', 500);
+  const users = new Users(cluster);
+  t.teardown(() => users.stop());
 
   await t.test('after an absence it serves only when it has caught up', async (t) => {
     await third.stop();
@@ -112,6 +115,16 @@ t.test('nodes that come back', async (t) => {
     t.same(verdict.wrongReads, []);
     t.same(await checker.lostOn(third), []);
   });
+
+  await t.test(
+    'everybody who registered meanwhile has a database of the own, who went has none',
+    async (t) => {
+      await users.stop();
+      t.ok(users.stay.length > 10, `${users.stay.length} people`);
+      await cluster.serving(nodes);
+      for (const node of nodes) t.same(await users.wrongOn(node, 3), [], node.address);
+    },
+  );
 
   await t.test('one alone after a full stop serves what it has', async (t) => {
     await Promise.all(nodes.map((node) => node.stop()));

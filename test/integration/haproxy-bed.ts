@@ -15,7 +15,12 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import forge from 'node-forge';
 import { RunFailure, runPlugin } from '../../src/daemon/reconciler/run.ts';
-import type { PlannedChange, Plugin, PluginReport } from '../../src/plugins/contract.ts';
+import {
+  type PlannedChange,
+  type Plugin,
+  PluginError,
+  type PluginReport,
+} from '../../src/plugins/contract.ts';
 import type { AppHaproxy, DbHaproxy, PeerServer } from '../../src/plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../src/plugins/haproxy/index.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
@@ -286,6 +291,16 @@ export class Bed {
       await instance.plugin.close();
       await instance.stop('SIGINT');
     });
+    return instance;
+  }
+
+  /** Writes the configuration, starts HAProxy from it and settles the rest, as a first start of a host does. */
+  async launch(name: string, desired: AppHaproxy | DbHaproxy): Promise<Instance> {
+    const instance = await this.instance(name, desired.instance);
+    const error = await converge(instance.plugin, desired).catch((failed: unknown) => failed);
+    if (!(error instanceof PluginError) || error.code !== 'haproxy-not-running') throw error;
+    await instance.start();
+    await converge(instance.plugin, desired);
     return instance;
   }
 

@@ -16,7 +16,6 @@ import {
   converge,
   dbDesired,
   get,
-  type Instance,
   type Leaf,
   looking,
   peer,
@@ -50,15 +49,7 @@ async function failure(run: Promise<unknown>): Promise<PluginError> {
   throw new Error('was expected to fail');
 }
 
-/** Writes the configuration, starts HAProxy from it and settles the rest, as a first start of a host does. */
-async function launch(name: string, desired: AppHaproxy | ReturnType<typeof dbDesired>): Promise<Instance> {
-  const instance = await bed.instance(name, desired.instance);
-  const error = await failure(converge(instance.plugin, desired));
-  if (error.code !== 'haproxy-not-running') throw error;
-  await instance.start();
-  await converge(instance.plugin, desired);
-  return instance;
-}
+const launch = bed.launch.bind(bed);
 
 /** A db node: a stand-in for CouchDB's HTTP, and its door. */
 async function database(
@@ -135,6 +126,57 @@ function load(url: string, connections = 8) {
   };
 }
 const { Agent: HttpAgent } = await import('node:http');
+
+interface Asked {
+  readonly reused: boolean;
+  /** Undefined: the door hung up without an answer. */
+  readonly status: number | undefined;
+  /** What a later connection resumes. */
+  readonly session: Buffer | undefined;
+}
+
+/** One request on one TLS connection of its own. */
+function askOnce(how: {
+  readonly host: string;
+  readonly port: number;
+  readonly version: 'TLSv1.2' | 'TLSv1.3';
+  readonly leaf: Leaf;
+  readonly session: Buffer | undefined;
+}): Promise<Asked> {
+  const { host, port, version, leaf } = how;
+  const { promise, resolve } = Promise.withResolvers<Asked>();
+  const socket = connectTls({
+    host,
+    port,
+    ca,
+    cert: leaf.certificate,
+    key: leaf.key,
+    minVersion: version,
+    maxVersion: version,
+    checkServerIdentity: () => undefined,
+    ...(how.session === undefined ? {} : { session: how.session }),
+  });
+  let text = '';
+  let session: Buffer | undefined;
+  let reused = false;
+  socket.on('session', (its) => {
+    session = its;
+  });
+  socket.once('secureConnect', () => {
+    reused = socket.isSessionReused();
+    socket.write('GET /db HTTP/1.1\r\nHost: db\r\nConnection: close\r\n\r\n');
+  });
+  socket.on('data', (bytes) => {
+    text += bytes.toString('latin1');
+  });
+  socket.on('error', () => undefined);
+  socket.setTimeout(20_000, () => socket.destroy());
+  socket.once('close', () => {
+    const status = /^HTTP\/1\.1 (\d+)/.exec(text)?.[1];
+    resolve({ reused, status: status === undefined ? undefined : Number(status), session });
+  });
+  return promise;
+}
 
 const one = await database('db1', db1, 1);
 const two = await database('db2', db2, 2, [peer('db1', one.address, 6985)]);
@@ -483,7 +525,11 @@ t.test(
     );
 
     const marked = await converge(instance.plugin, desired('out-when-down'));
-    t.same(summaries(marked), ['haproxy.cfg: rewritten', 'db_nodes.unwatched/db3: maint → ready (dead)']);
+    t.same(summaries(marked), [
+      'haproxy.cfg: rewritten',
+      'db_nodes.unwatched/db3: maint → ready (dead)',
+      'db_nodes.panic/db3: ready → maint (dead)',
+    ]);
     await until(
       'the second check passes',
       async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
@@ -526,6 +572,7 @@ t.test(
     ]);
     t.match(summaries(await converge(instance.plugin, desired('ready'))), [
       /^haproxy.cfg/,
+      /panic\/db3: maint → ready/,
       /unwatched\/db3: ready → maint/,
     ]);
     t.comment(`noticed ${noticedMs.toFixed(0)} ms after HAProxy's end`);
@@ -819,6 +866,29 @@ t.test(
     t.equal((await get(`https://${one.address}:6984/db`, options)).status, 200);
   },
 );
+
+t.test('a session that began before the revocation and is resumed after it opens no door', async (t) => {
+  await converge(one.instance.plugin, one.desired);
+  for (const [port, leaf] of [
+    [6984, app3],
+    [6985, db2],
+  ] as const)
+    for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+      const what = `${port}, ${version}`;
+      const ask = (session?: Buffer): Promise<Asked> =>
+        askOnce({ host: one.address, port, version, leaf, session });
+      const first = await ask();
+      t.equal(first.status, 200, `${what}: open before`);
+      const again = await ask(first.session);
+      t.match(again, { reused: true, status: 200 }, `${what}: a session is resumed`);
+      const revoked = [{ serialHex: leaf.serialHex, address: undefined }];
+      await converge(one.instance.plugin, { ...one.desired, revoked });
+      t.match(await ask(first.session), { reused: true, status: undefined }, `${what}: resumed, refused`);
+      t.match(await ask(), { reused: false, status: undefined }, `${what}: fresh, refused`);
+      await converge(one.instance.plugin, one.desired);
+      t.equal((await ask(first.session)).status, 200, `${what}: and back`);
+    }
+});
 
 t.test('what a removed authority signs is refused at once, and what was good before it is not', async (t) => {
   const url = `https://${one.address}:6984/db`;

@@ -16,7 +16,9 @@ const exposures = [
   ['bornemisza-haproxy@db.service', 1.7],
   ['bornemisza-haproxy-first@app.service', 1.2],
   ['bornemisza-site.service', 1.2],
+  ['bornemisza-app.service', 1.5],
   ['bornemisza-deadman.service', 1.5],
+  ['bornemisza-firewall.service', 1.6],
   ['bornemisza-couchdb-restart.service', 1.5],
   ['bornemisza-rollout.service', 2.0],
 ] as const;

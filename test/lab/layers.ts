@@ -216,12 +216,20 @@ export class Layers {
     await this.#copy(join(systemd, 'haproxy-first.cfg'), '/usr/share/bornemisza/haproxy-first.cfg');
     await this.#put('/usr/bin/bornemisza', { content: wrapper, mode: 0o755 });
     const libexec = '/usr/libexec/bornemisza';
-    for (const name of ['deadman', 'couchdb', 'take-request'])
+    for (const name of ['deadman', 'couchdb', 'take-request', 'firewall', 'firewall-undo'])
       await this.#copy(join(systemd, name), `${libexec}/${name}`);
     this.binds.push(
       { source: join(repository, 'node_modules/node/bin/node'), target: `${libexec}/node` },
       { source: this.#options.bundle, target: `${libexec}/bornemisza.mjs` },
     );
+    // The app tier, where the tree was built as a whole.
+    for (const [from, to] of [
+      ['dist/app.mjs', `${libexec}/app.mjs`],
+      ['dist/web', '/usr/share/bornemisza/web'],
+    ] as const) {
+      const source = join(repository, from);
+      if (await exists(source)) this.binds.push({ source, target: to });
+    }
     const map = `${this.#options.bundle}.map`;
     if (await exists(map)) this.binds.push({ source: map, target: `${libexec}/bornemisza.mjs.map` });
   }

@@ -33,6 +33,13 @@ t.teardown(async () => {
 });
 const { host } = cluster.instance('both1/app');
 
+const ACCOUNTS_TOML = `public_url = "https://203.0.113.10"
+[mail]
+from = "shop@shop.example"
+smtp_url = "smtp://127.0.0.1:2525"
+smtp_tls = "off"
+`;
+
 interface Checked {
   readonly checks: readonly { readonly name: string; readonly area: string; readonly detail: string }[];
 }
@@ -50,8 +57,18 @@ async function systemdLives(t: Test): Promise<void> {
   t.equal(asked.code, 0, `process 1 answers: ${asked.stderr}`);
 }
 
-t.test('the cluster is well before', async () => {
+t.test('the cluster is well before, and the app tier runs', async () => {
   await cluster.settled(SETTLE_MS);
+  await host.writeFile('/etc/bornemisza/accounts.toml', {
+    content: ACCOUNTS_TOML,
+    mode: 0o640,
+    group: 'bornemisza',
+  });
+  await host.must(['systemctl', 'start', 'bornemisza-app.service']);
+  await until(
+    async () => (await host.exec(['curl', '-sS', '-f', 'http://127.0.0.1:8090/healthz'])).code === 0,
+    { what: 'the app tier answers', deadlineMs: SETTLE_MS, everyMs: 500 },
+  );
 });
 
 t.test('doctor, called by root, has HAProxy read the daemon’s file as the daemon’s user', async (t) => {
@@ -237,6 +254,7 @@ interface Edge {
 }
 
 const ofUser = (user: string): Attacker => ({ user });
+const appTier: Attacker = { user: 'bornemisza-app', unit: 'bornemisza-app.service' };
 const haproxy: Attacker = { user: 'bornemisza-haproxy', unit: 'bornemisza-haproxy@app.service' };
 const bird: Attacker = { user: 'bird', unit: 'bird.service' };
 const couchdb: Attacker = { user: 'couchdb', unit: 'couchdb.service' };
@@ -326,7 +344,23 @@ const EDGES: readonly Edge[] = [
       `cat /proc/${main('bornemisza-haproxy@app')}/environ`,
     ],
   },
+  {
+    from: app,
+    to: 'bornemisza-app',
+    tries: [
+      `kill -TERM ${main('bornemisza-app')}`,
+      `cat /proc/${main('bornemisza-app')}/environ`,
+      'touch /etc/bornemisza/accounts.toml',
+      'touch /usr/share/bornemisza/web/x',
+      'ls /run/credentials/bornemisza-app.service',
+    ],
+  },
   ...[ofUser('nobody'), couchdb, bird, haproxy].map((from) => ({
+    from,
+    to: 'bornemisza-app',
+    tries: ['ls /var/lib/bornemisza/accounts', `kill -TERM ${main('bornemisza-app')}`],
+  })),
+  ...[ofUser('nobody'), couchdb, bird, haproxy, appTier].map((from) => ({
     from,
     to: 'bornemisza',
     tries: [
@@ -337,6 +371,7 @@ const EDGES: readonly Edge[] = [
       'curl -sS --max-time 5 --unix-socket /run/bornemisza/db/control.sock http://daemon/v1/status',
       'touch /var/lib/bornemisza/haproxy/app/x',
       'touch /var/lib/bornemisza/couchdb/x',
+      'touch /var/lib/bornemisza/accounts/x',
       'touch /etc/bird/bornemisza.d/x.conf',
       'touch /run/bornemisza/app/upgrade || touch /run/bornemisza/db/restart-couchdb',
       'touch /run/bornemisza/deadman/heartbeat',
@@ -372,6 +407,10 @@ t.test(
     t.match(
       await attack(host, haproxy, 'id -un; head -1 /var/lib/bornemisza/haproxy/app/haproxy.cfg'),
       /^bornemisza-haproxy\n./,
+    );
+    t.match(
+      await attack(host, appTier, 'id -un; head -c 8 /var/lib/bornemisza/accounts/secrets.json'),
+      /^bornemisza-app\n\{"keys":/,
     );
     t.match(await attack(host, bird, 'id -un; head -1 /etc/bird/bird.conf'), /^bird\n./);
     t.match(

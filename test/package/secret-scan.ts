@@ -23,7 +23,7 @@ export async function secretsOf(host: Host): Promise<string[]> {
     ...new Set([
       ...privateLines(keys),
       ...(passphrase === undefined ? [] : [passphrase]),
-      ...(values.match(/"(?:cookie|authSecret|password|hash)":"[^"]+"/g) ?? []).map((pair) =>
+      ...(values.match(/"(?:cookie|authSecret|password|hash|secret)":"[^"]+"/g) ?? []).map((pair) =>
         pair.replace(/^"\w+":"(.*)"$/, '$1'),
       ),
     ]),

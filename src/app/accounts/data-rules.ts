@@ -89,7 +89,14 @@ export function judgeBody(path: string, body: unknown): string | undefined {
     if (!Array.isArray(docs)) return 'docs is missing';
     return docs.map(badId).find((each) => each !== undefined);
   }
-  return badId(body);
+  return path.startsWith('/_local/') ? badLocal(decoded(path.slice(1)), body) : badId(body);
+}
+
+/** PouchDB names its checkpoint in the document too. */
+function badLocal(id: string | undefined, doc: unknown): string | undefined {
+  const { _id: named } = (doc ?? {}) as { _id?: unknown };
+  if (named === undefined) return badId(doc);
+  return named === id ? undefined : 'the document names another id than the path';
 }
 
 function badId(doc: unknown): string | undefined {

@@ -12,16 +12,25 @@ export interface AppKey {
  */
 export type Purpose = 'account-name' | 'mail-token' | 'session' | 'database-password' | 'pepper' | 'device';
 
-/** Keys shared by all app nodes, oldest first. The newest signs; all verify; names use the first for ever. */
+/**
+ * Keys shared by all app nodes, oldest first. Only the newest signs and verifies, since a node that was removed knows the
+ * others. Passwords are checked with the key that they were set under; names use the first for ever.
+ */
 export class KeyRing {
-  readonly #keys: readonly AppKey[];
+  #keys: readonly AppKey[] = [];
   readonly #derived = new Map<string, Buffer>();
 
   constructor(keys: readonly AppKey[]) {
+    this.replace(keys);
+  }
+
+  /** A node was removed, so the ring has another key. @throws RangeError; nothing is changed */
+  replace(keys: readonly AppKey[]): void {
     if (keys.length === 0) throw new RangeError('a key ring holds at least one key');
     if (new Set(keys.map(({ id }) => id)).size !== keys.length) throw new RangeError('key ids are unique');
     if (keys.some(({ secret }) => secret.length < 32)) throw new RangeError('a key has at least 32 bytes');
     this.#keys = keys;
+    this.#derived.clear();
   }
 
   get newestId(): string {
@@ -43,7 +52,7 @@ export class KeyRing {
   }
 
   verifies(purpose: Purpose, text: string, mac: Buffer, id: string): boolean {
-    if (!this.has(id)) return false;
+    if (id !== this.newestId) return false;
     const right = this.mac(purpose, text, id);
     return mac.length === right.length && timingSafeEqual(mac, right);
   }

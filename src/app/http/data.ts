@@ -62,14 +62,9 @@ async function bodyOf(c: Context, { path }: Allowed): Promise<string> {
   if (Buffer.byteLength(text) > MAX_BODY_BYTES) throw new Problem('too-large');
   const parsed = parse(text);
   const isDocument = !path.startsWith('/_') || path === '/_bulk_docs';
-  const wrong = c.req.method === 'PUT' || isDocument ? judgeBody(withoutLocal(path), parsed) : undefined;
+  const wrong = c.req.method === 'PUT' || isDocument ? judgeBody(path, parsed) : undefined;
   if (wrong !== undefined) throw new Problem('not-allowed', { detail: wrong });
   return text;
-}
-
-/** `_local` documents name themselves, and only they may. */
-function withoutLocal(path: string): string {
-  return path.startsWith('/_local/') ? '/_local' : path;
 }
 
 function parse(text: string): unknown {

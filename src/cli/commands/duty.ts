@@ -1,5 +1,5 @@
 import { Argument, type Command } from 'commander';
-import type { Done, MembersAnswer, Progress } from '../../daemon/control/api.ts';
+import type { Done, MemberRow, MembersAnswer, Progress, StatusAnswer } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { exitOfRefusal } from '../client.ts';
@@ -7,6 +7,7 @@ import { CliFailure, EXIT, type Exit } from '../failure.ts';
 import { daemonOf, theOnly } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { findMember } from '../members.ts';
+import { ask } from '../setup/ask.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
 interface Forced extends CommonOptions {
@@ -141,7 +142,9 @@ export function addRemove(program: Command, io: Io): void {
     .action(async (node: string, options: Forced & { dead?: boolean }) => {
       const daemon = await daemonOf(options);
       const { members } = await daemon.get<MembersAnswer>('/v1/members');
-      const { name } = findMember(members, node);
+      const row = findMember(members, node);
+      const { name } = row;
+      if (options.dead === true) await mayGiveUp(io, members, row);
       report(
         io,
         options,
@@ -154,8 +157,43 @@ export function addRemove(program: Command, io: Io): void {
     });
 }
 
+/** What `--dead` costs is said before it is done; on a terminal the name is asked for. */
+async function mayGiveUp(io: Io, members: MembersAnswer['members'], row: MemberRow): Promise<void> {
+  const { name, role, state } = row;
+  const rest = members.filter((each) => each.role === role && each.name !== name && each.state !== 'left');
+  const alive = rest.filter((each) => each.state === 'alive').length;
+  const copies =
+    role === 'db'
+      ? `Its copies of the data are given up for good; ${alive} of ${rest.length} other db nodes are reached.`
+      : `${alive} of ${rest.length} other app nodes are reached.`;
+  const running = state === 'alive' ? ` It RUNS now: \`bornemisza leave\` there loses nothing.` : '';
+  io.stderr.write(`${copies} ${name} cannot come back with this identity.${running}\n`);
+  if (io.typed === undefined) return;
+  const typed = await ask(io, `To remove it, type ${name}: `);
+  if (typed === name) return;
+  throw new CliFailure(
+    EXIT.usage,
+    'remove-not-confirmed',
+    `${name} was not removed`,
+    'run it again and type its name',
+  );
+}
+
 export function addGuards(program: Command, io: Io): void {
   const guards = addVerb(program, 'guards', { summary: 'what the guards hold', root: false });
+  addVerb(guards, 'list', {
+    summary: 'list what the guards hold now',
+    description:
+      'Lists what the guards keep from being believed or changed, with the reason. Nothing is changed.',
+    examples: ['bornemisza guards list', 'bornemisza guards list --json | jq .held'],
+    role: true,
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const { name, held } = await (await daemonOf(options)).get<StatusAnswer>('/v1/status');
+    if (options.json === true) printJson(io, { node: name, held });
+    else if (held.length === 0) io.stdout.write(`no guard holds anything on ${name}\n`);
+    else io.stdout.write(`${held.join('\n')}\nTo let go of them: bornemisza guards release\n`);
+  });
   addVerb(guards, 'release', {
     summary: 'let go of what the guards hold',
     description:

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { AuditAnswer, AuditEntry } from '../../daemon/control/api.ts';
+import { parseDuration } from '../duration.ts';
 import { daemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
@@ -10,8 +11,13 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 interface EventsOptions extends CommonOptions {
   readonly follow?: boolean;
   readonly limit: number;
-  readonly since?: number;
+  readonly since?: Since;
+  readonly node?: string;
+  readonly failed?: boolean;
 }
+
+/** The entry with this id, or a time before now. */
+type Since = { readonly id: number } | { readonly ms: number };
 
 /** The control socket gives no more at once. */
 const MAX_LIMIT = 2000;
@@ -23,6 +29,8 @@ export function addEvents(program: Command, io: Io): void {
       'Shows the audit trail of this node: what changed, why, what was done about it and how it ended. With --json one object a line (ndjson).',
     examples: [
       'bornemisza events',
+      'bornemisza events --since 1h --failed',
+      'bornemisza events --node db2/db --limit 500',
       'bornemisza events --follow',
       'bornemisza events --follow --json | jq \'select(.result == "failed")\'',
     ],
@@ -31,18 +39,27 @@ export function addEvents(program: Command, io: Io): void {
   })
     .option('-f, --follow', 'go on as things happen, until interrupted')
     .option('-n, --limit <count>', 'how many of the latest to show first', wholeNumber, 50)
-    .option('--since <id>', 'only those after the entry with this id', wholeNumber)
+    .option(
+      '--since <time>',
+      'only those of the last 90s, 30m, 1h, 1d, or after the entry with this id',
+      sinceOf,
+    )
+    .option('--node <name>', 'only those about this node: HOST/ROLE, or HOST')
+    .option('--failed', 'only what failed, was rolled back or is held')
     .action(async (options: EventsOptions) => {
       const daemon = await daemonOf(options);
       const print = printer(io, options.json === true);
-      const { entries } = await daemon.get<AuditAnswer>(`/v1/audit?limit=${clamp(options.limit)}`);
-      const past = entries.filter((entry) => options.since === undefined || entry.id > options.since);
-      past.forEach(print);
+      const narrowed = options.since !== undefined || options.node !== undefined || options.failed === true;
+      // What is asked for may be far back: all that the socket gives is looked through, and the latest of it shown.
+      const asked = narrowed ? MAX_LIMIT : clamp(options.limit);
+      const { entries } = await daemon.get<AuditAnswer>(`/v1/audit?limit=${asked}`);
+      const wanted = wantedBy(options, Date.now());
+      entries.filter(wanted).slice(-clamp(options.limit)).forEach(print);
       if (options.follow !== true) return;
       // From the last one shown, so that nothing falls between the two questions.
-      const last = entries.at(-1)?.id ?? options.since ?? 0;
+      const last = entries.at(-1)?.id ?? idOf(options.since) ?? 0;
       for await (const entry of daemon.lines<AuditEntry>('GET', `/v1/events?follow=1&since=${last}`)) {
-        if (entry.id > last) print(entry);
+        if (entry.id > last && wanted(entry)) print(entry);
         if (io.stdout.gone === true) return;
       }
       throw new CliFailure(
@@ -52,6 +69,31 @@ export function addEvents(program: Command, io: Io): void {
         `look why: systemctl status bornemisza@${daemon.role}`,
       );
     });
+}
+
+/** @param nowMs since the epoch */
+export function wantedBy(
+  { since, node, failed }: Pick<EventsOptions, 'since' | 'node' | 'failed'>,
+  nowMs: number,
+): (entry: AuditEntry) => boolean {
+  const names = (subject: string): boolean => subject === node || subject.startsWith(`${node}/`);
+  return (entry) =>
+    (since === undefined ||
+      ('id' in since ? entry.id > since.id : Date.parse(entry.at) >= nowMs - since.ms)) &&
+    (node === undefined || entry.subjects.some(names)) &&
+    (failed !== true || FAILED.includes(entry.result));
+}
+
+const FAILED: readonly AuditEntry['result'][] = ['failed', 'rolled-back', 'held'];
+
+const idOf = (since: Since | undefined): number | undefined =>
+  since !== undefined && 'id' in since ? since.id : undefined;
+
+function sinceOf(text: string): Since {
+  const ms = parseDuration(text);
+  if (ms !== undefined) return { ms };
+  if (/^\d{1,15}$/.test(text)) return { id: Number(text) };
+  throw new InvalidArgumentError('It must be a time like 90s, 30m, 1h or 1d, or the id of an entry.');
 }
 
 function printer(io: Io, json: boolean): (entry: AuditEntry) => void {

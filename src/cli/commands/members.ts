@@ -15,27 +15,80 @@ export function addMembers(program: Command, io: Io): void {
       'Lists every admitted node: its state, its health by its own word, whether it gets traffic, and why. The node that answers is marked with *.',
     examples: [
       'bornemisza members',
+      'bornemisza members --wide',
       'bornemisza members --json | jq -r \'.members[] | select(.rotation != "in").name\'',
     ],
     role: true,
     json: true,
-  }).action(async (options: CommonOptions) => {
-    const answer = await (await daemonOf(options)).get<MembersAnswer>('/v1/members');
-    if (options.json === true) printJson(io, answer);
-    else io.stdout.write(renderMembers(answer, paintFor(io.stdout), io.stdout.columns));
-  });
+  })
+    .option('--wide', 'with version, authority, services and the end of the certificate')
+    .action(async (options: CommonOptions & { readonly wide?: boolean }) => {
+      const answer = await (await daemonOf(options)).get<MembersAnswer>('/v1/members');
+      if (options.json === true) printJson(io, answer);
+      else
+        io.stdout.write(renderMembers(answer, paintFor(io.stdout), io.stdout.columns, options.wide === true));
+    });
 }
 
-export function renderMembers(answer: MembersAnswer, paint: Paint, columns: number): string {
+export function renderMembers(answer: MembersAnswer, paint: Paint, columns: number, wide = false): string {
+  const floating = answer.members.some(({ tags }) => tags['floating'] !== undefined);
   const rows = answer.members.map((member) => [
     member.self ? `${member.name} *` : member.name,
     member.address,
     `${paintWord(paint, member.state)} ${formatDuration(member.stateForMs)}`,
-    paintWord(paint, member.health),
+    healthWord(member, paint),
     paintWord(paint, member.rotation),
+    ...(floating ? [floatingWord(member)] : []),
+    ...(wide ? wideWords(member) : []),
     why(member),
   ]);
-  return renderTable(['NODE', 'ADDRESS', 'STATE', 'HEALTH', 'TRAFFIC', 'WHY'], rows, { columns, paint });
+  const head = [
+    'NODE',
+    'ADDRESS',
+    'STATE',
+    'HEALTH',
+    'TRAFFIC',
+    ...(floating ? ['FLOATING IP'] : []),
+    ...(wide ? WIDE : []),
+    'WHY',
+  ];
+  return `${renderTable(head, rows, { columns, paint })}${summary(answer.members)}\n`;
+}
+
+const WIDE = ['VERSION', 'AUTHORITY', 'SERVICES', 'CERT UNTIL'];
+
+function wideWords({ version, authority, services, certificateNotAfter }: MemberRow): string[] {
+  const down = services.filter((each) => each.health === 'down').map((each) => `${each.name} down`);
+  const said = down.length === 0 ? `${services.length} up` : down.join(', ');
+  return [version, authority ? 'yes' : 'no', said, certificateNotAfter.slice(0, 10)];
+}
+
+/** Of a member that is not heard only its last word is known. */
+function healthWord({ state, health }: MemberRow, paint: Paint): string {
+  return state === 'alive' || state === 'suspect' || state === 'leaving'
+    ? paintWord(paint, health)
+    : `was ${health}`;
+}
+
+/** All of it in one line, e.g. `3 app: 2 in traffic; 2 db: 1 in traffic, 1 dead`. */
+function summary(members: MembersAnswer['members']): string {
+  const parts = (['app', 'db'] as const).flatMap((role) => {
+    const own = members.filter((each) => each.role === role);
+    if (own.length === 0) return [];
+    const states = ['suspect', 'dead', 'absent', 'leaving', 'left'] as const;
+    const counts = states.map((state) => [own.filter((each) => each.state === state).length, state] as const);
+    const rest = counts.filter(([count]) => count > 0).map(([count, state]) => `${count} ${state}`);
+    return [
+      `${own.length} ${role}: ${[`${own.filter((each) => each.rotation === 'in').length} in traffic`, ...rest].join(', ')}`,
+    ];
+  });
+  return parts.join('; ');
+}
+
+/** As the node itself saw it in BIRD or on its device; codes are those of docs/troubleshooting.md. */
+function floatingWord({ role, tags, state }: MemberRow): string {
+  if (role !== 'app') return '';
+  return state === 'alive' ? (tags['floating'] ?? 'no') : '?';
 }
 
 function why(member: MemberRow): string {

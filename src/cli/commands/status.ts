@@ -6,7 +6,7 @@ import { ControlClient, notRunning } from '../client.ts';
 import { formatDuration } from '../duration.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { gradeOf, worst } from '../grade.ts';
-import { daemonOf, type Instance, instances, whyNone } from '../instances.ts';
+import { daemonOf, type Instance, instances, noMember, whyNone } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
 import { controlSocketOf } from '../places.ts';
@@ -61,7 +61,7 @@ async function showAll(io: Io, { root = '', json = false, check = false }: Statu
   const answers = await Promise.all(running.map(({ role }) => ask(role, root)));
   show(io, answers, json);
   const stopped = all.find((each: Instance) => each.socket === 'absent' && each.configured === 'yes');
-  if (stopped !== undefined) throw notRunning(stopped.role);
+  if (stopped !== undefined) throw stopped.left ? noMember(stopped.role) : notRunning(stopped.role);
   if (check) refuseBad(answers);
 }
 
@@ -110,24 +110,34 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     .filter(([, count]) => count > 0)
     .map(([state, count]) => `${count} ${paintWord(paint, state)}`);
   const members = counts.length === 0 ? 'none known' : counts.join(', ');
-  const announcing = `${
-    status.announcing === true ? paint('green', 'announced here') : paint('yellow', 'not announced here')
-  }: ${status.announcingWhy ?? 'floating.mode is "off"'}`;
   return [
     [
       'members',
       status.synced
         ? members
-        : `${members}; ${paint('yellow', 'not synced yet: nothing is taken out on hearsay')}`,
+        : `${members}; ${paint('yellow', 'not synced yet: no peer is removed before the first sync')}`,
     ],
     ...(status.floating.length > 0
-      ? ([['floating', `${status.floating.join(', ')} ${announcing}`]] as const)
+      ? ([['floating', `${status.floating.join(', ')} ${floatingWords(status, paint)}`]] as const)
       : []),
     ['address', status.address],
     ['peer id', status.peerId],
     ['version', status.version],
   ];
 }
+
+/** What was seen of the floating IPs, with its age, and what this node wants. */
+function floatingWords({ announcing, announcingWhy, plugins }: StatusAnswer, paint: Paint): string {
+  if (announcing === undefined) return 'not announced here: floating.mode is "off"';
+  const sight = plugins.find(({ name, seen }) => FLOATING_PLUGINS.includes(name) && seen !== undefined);
+  const well = sight?.alarms.length === 0 && sight.state === 'converged';
+  const seen = sight === undefined ? 'not looked at yet' : sightOf(sight);
+  const wanted = announcing ? 'announce' : 'do not announce';
+  return `${paint(announcing && well ? 'green' : 'yellow', seen)}; wanted: ${wanted} (${announcingWhy ?? ''})`;
+}
+
+/** The programs that have the floating IPs. */
+const FLOATING_PLUGINS: readonly string[] = ['bird', 'layer2'];
 
 function checksTable(status: StatusAnswer, paint: Paint, columns: number): string {
   if (status.checks.length === 0) return '';

@@ -3,7 +3,7 @@ import type { Role } from '../../daemon/membership/types.ts';
 import { ControlClient, notRunning } from '../client.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
-import type { Instance } from '../instances.ts';
+import { type Instance, noMember } from '../instances.ts';
 import type { Host } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { type Area, areaOf, type Check } from './check.ts';
@@ -19,7 +19,7 @@ export async function checkCluster(of: Host, instance: Instance, root: string): 
     return [area.fail('control socket', 'it is for root and group bornemisza', 'run doctor with sudo')];
   }
   if (instance.socket === 'absent') {
-    const { message, next } = notRunning(instance.role);
+    const { message, next } = instance.left ? noMember(instance.role) : notRunning(instance.role);
     return [area.fail('daemon', message, next)];
   }
   const daemon = new ControlClient(controlSocketOf(instance.role, root), instance.role);
@@ -118,18 +118,30 @@ function guards(status: StatusAnswer, area: Area): Check {
 }
 
 function plugins(status: StatusAnswer, area: Area): Check[] {
-  return status.plugins.map((plugin) => {
-    if (plugin.state === 'failing' || plugin.state === 'stopped')
-      return area.fail(
-        plugin.name,
-        `${plugin.state}: ${plugin.detail}`,
-        plugin.next === '' ? 'bornemisza events' : plugin.next,
-      );
-    if (plugin.state === 'converged') return area.ok(plugin.name, 'as it should be');
-    return area.warn(
+  const said = new Set(status.warnings.map(({ code }) => code));
+  return status.plugins.flatMap((plugin) => [
+    pluginCheck(plugin, area),
+    ...plugin.alarms
+      .filter(({ code }) => !said.has(code))
+      .map(({ message, next }) => area.fail(plugin.name, message, next)),
+  ]);
+}
+
+function pluginCheck(plugin: StatusAnswer['plugins'][number], area: Area): Check {
+  if (plugin.state === 'failing' || plugin.state === 'stopped')
+    return area.fail(
       plugin.name,
-      plugin.detail === '' ? plugin.state : plugin.detail,
-      plugin.next === '' ? 'bornemisza plan' : plugin.next,
+      `${plugin.state}: ${plugin.detail}`,
+      plugin.next === '' ? 'bornemisza events' : plugin.next,
     );
-  });
+  if (plugin.state === 'converged') {
+    const seen =
+      plugin.seen === undefined ? '' : `; ${plugin.seen} (${formatDuration(plugin.seenAgoMs ?? 0)} ago)`;
+    return area.ok(plugin.name, `converged${seen}`);
+  }
+  return area.warn(
+    plugin.name,
+    plugin.detail === '' ? plugin.state : plugin.detail,
+    plugin.next === '' ? 'bornemisza plan' : plugin.next,
+  );
 }

@@ -4,6 +4,7 @@ import { type Paths, pathsFor } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { runConfined } from '../confined.ts';
 import type { Host, Ran } from '../io.ts';
+import { isIncluded } from '../setup/bird-syntax.ts';
 import { configOf, ROLES } from '../places.ts';
 import type { Area, Check } from './check.ts';
 
@@ -85,7 +86,8 @@ export async function birdConfig(paths: Paths, area: Area, { bird: said }: Verdi
         )
       : area.warn('bird.conf', `${file} cannot be read: ${text.code}`, 'run doctor as root');
   }
-  if (!text.includes(`${paths.birdFragments}/`)) {
+  // Through other files too; a comment is no include, and a second include would name our protocol twice.
+  if (!(await isIncluded(file, join(paths.birdFragments, 'bornemisza.conf')))) {
     return area.fail(
       'bird.conf',
       `${file} does not include ${paths.birdFragments}: nothing is announced`,

@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { access, readdir, readFile, stat } from 'node:fs/promises';
+import { access, constants, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { announces, type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
@@ -45,6 +45,7 @@ export async function checkRole(of: Host, role: Role, root: string, verdicts: Ve
     await haproxyConfig(paths, area, role, verdicts),
     ...(announces(config) && role === 'app' ? [await birdConfig(paths, area, verdicts)] : []),
     ...(await layer2(looking, config)),
+    ...(await dns(looking, config)),
   ];
 }
 
@@ -294,4 +295,22 @@ async function layer2({ host, root, area }: Looking, config: Config): Promise<Ch
       'write /etc/systemd/system/bornemisza@app.service.d/layer2.conf as docs/install.md has it, systemctl daemon-reload, systemctl restart bornemisza@app',
     ),
   ];
+}
+
+/** The key of the zone, and the programs that use it. Called when root is given up: what cannot be read here the daemon cannot read. */
+async function dns({ host, area }: Looking, { dns: config }: Config): Promise<Check[]> {
+  if (config.provider === 'off') return [];
+  const file = (config.provider === 'cloudflare' ? config.token_file : config.key_file) ?? '';
+  const mend = `sudo chown root:bornemisza ${file} && sudo chmod 640 ${file}`;
+  const unreadable = await access(file, constants.R_OK).then(
+    () => undefined,
+    (error: NodeJS.ErrnoException) => error.code,
+  );
+  if (unreadable !== undefined)
+    return [area.fail('dns', `${file} cannot be read (${unreadable}): no record is kept`, mend)];
+  const { mode } = await stat(file);
+  if ((mode & 0o007) !== 0) return [area.warn('dns', `every user of this host can read ${file}`, mend)];
+  if (config.provider === 'rfc2136' && (await host.run('nsupdate', ['-V'])).code === -1)
+    return [area.fail('dns', 'nsupdate is not installed: no record is kept', 'dnf install bind-utils')];
+  return [area.ok('dns', `${file} can be read by the daemon alone`)];
 }

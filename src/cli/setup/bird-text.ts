@@ -73,21 +73,12 @@ include "${facts.fragments}/*.conf";
 `;
 }
 
+/** Our protocol is named: a `protocol direct` of the founder's own would keep the route when ours withdraws it. */
 function birdFilter(addresses: readonly string[]): string {
   return `filter bornemisza_export {
-	if net ~ [ ${addresses.map((each) => `${each}/32`).join(', ')} ] then accept;
+	if proto = "bornemisza_floating" && net ~ [ ${addresses.map((each) => `${each}/32`).join(', ')} ] then accept;
 	reject;
 }`;
-}
-
-/**
- * Whether a bird.conf is still as a package leaves it: it speaks to nobody and routes nothing. Comments don't count.
- */
-export function isUntouched(birdConf: string): boolean {
-  const code = birdConf.replaceAll(/\/\*[\s\S]*?\*\//g, ' ').replaceAll(/#.*$/gm, ' ');
-  return !/\b(bgp|ospf|rip|babel|radv|rpki|bfd|mrt|perf|l3vpn|pipe|aggregator|template|filter|function|define|include|route|table)\b/.test(
-    code,
-  );
 }
 
 /**

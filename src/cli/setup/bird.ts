@@ -6,14 +6,8 @@ import { readIfPresent, stageFile } from '../../host/files.ts';
 import { runConfined } from '../confined.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
-import {
-  BIRD_MARK,
-  birdLinesToAdd,
-  birdText,
-  checkUpstream,
-  isUntouched,
-  type Upstream,
-} from './bird-text.ts';
+import { BIRD_MARK, birdLinesToAdd, birdText, checkUpstream, type Upstream } from './bird-text.ts';
+import { isIncluded, isUntouched } from './bird-syntax.ts';
 import type { SetupOptions } from './options.ts';
 import { ensureDirectory } from './owners.ts';
 import type { Step } from './steps.ts';
@@ -35,7 +29,7 @@ export async function birdStep(io: Io, options: SetupOptions, place: Place): Pro
   }
   const facts = { floatingAddresses: place.config.floating.addresses, fragments: place.paths.birdFragments };
   if (present !== undefined && !isUntouched(present)) {
-    const ready = present.includes(`${facts.fragments}/`);
+    const ready = await isIncluded(file, join(facts.fragments, 'bornemisza.conf'));
     return {
       title: `leave ${file} alone: it is your own`,
       run: async () => (ready ? undefined : `Add to ${file}:\n${birdLinesToAdd(facts)}`),

@@ -235,8 +235,10 @@ function directoriesStep(paths: Paths, role: Role, root: string): Step {
       await ensureDirectory(paths.state, 0o700, daemon);
       await ensureDirectory(dirname(paths.haproxyFiles), 0o755);
       await ensureDirectory(paths.haproxyFiles, 0o2750, ids(daemon?.uid, 'bornemisza-haproxy'));
-      if (role === 'app') await ensureDirectory(paths.birdFragments, 0o2750, ids(daemon?.uid, 'bird'));
-      else await ensureDirectory(paths.couchdbFiles, 0o2750, ids(daemon?.uid, 'couchdb'));
+      if (role === 'app') {
+        await ensureDirectory(paths.birdFragments, 0o2750, ids(daemon?.uid, 'bird'));
+        await ensureDirectory(paths.accountsFiles, 0o2750, ids(daemon?.uid, 'bornemisza-app'));
+      } else await ensureDirectory(paths.couchdbFiles, 0o2750, ids(daemon?.uid, 'couchdb'));
       return undefined;
     },
   };

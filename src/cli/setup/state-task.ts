@@ -13,7 +13,7 @@ import {
 } from '../../daemon/identity/root/rotation.ts';
 import { resetState, stateOf } from '../../daemon/identity/state.ts';
 import type { Role } from '../../daemon/membership/types.ts';
-import { becomeForGood, readAccounts } from '../../host/account.ts';
+import { becomeForGood, daemonGroups, readAccounts } from '../../host/account.ts';
 import { ControlClient } from '../client.ts';
 import { tell } from '../failure.ts';
 import { instances } from '../instances.ts';
@@ -100,9 +100,11 @@ export async function runStateTask(): Promise<void> {
   let text = '';
   for await (const chunk of process.stdin.setEncoding('utf8')) text += String(chunk);
   const { task, user, input } = JSON.parse(text) as Request;
-  const ids = (await readAccounts()).users.get(user);
+  const accounts = await readAccounts();
+  const ids = accounts.users.get(user);
   if (ids === undefined) throw new Error(`there is no user ${user}`);
-  becomeForGood(ids);
+  // BIRD's fragments lie in a directory that only its group may enter.
+  becomeForGood(ids, user === 'bornemisza' ? daemonGroups(accounts) : []);
   const answer = await Promise.resolve()
     .then(() => (TASKS[task] as (given: never) => Promise<unknown>)(input))
     .then(

@@ -41,7 +41,9 @@ export async function wipe(
 ): Promise<void> {
   if (root === '') {
     const units = [`bornemisza@${role}.service`, `bornemisza-haproxy@${role}.service`];
-    units.push(role === 'db' ? 'couchdb.service' : 'bornemisza-deadman.service');
+    units.push(
+      ...(role === 'db' ? ['couchdb.service'] : ['bornemisza-deadman.service', 'bornemisza-app.service']),
+    );
     const { code, stderr } = await io.host.run('systemctl', ['disable', '--now', ...units], {
       timeoutMs: STOP_TIMEOUT_MS,
     });
@@ -58,7 +60,9 @@ export async function wipe(
   for (const directory of [
     paths.state,
     paths.haproxyFiles,
-    ...(role === 'app' ? [paths.birdFragments] : [paths.couchdbFiles, paths.couchdbData]),
+    ...(role === 'app'
+      ? [paths.birdFragments, paths.accountsFiles]
+      : [paths.couchdbFiles, paths.couchdbData]),
   ]) {
     if (!(await exists(directory))) continue;
     const user = directory === paths.couchdbData ? 'couchdb' : 'bornemisza';

@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises';
-import { isIPv4 } from 'node:net';
+import { isIP, isIPv4 } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { closest, distance } from 'fastest-levenshtein';
 import { parse, TomlError } from 'smol-toml';
 import { z } from 'zod';
 import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
+import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
 import { type Entry, readDirectory } from './services-directory.ts';
 
@@ -26,6 +27,10 @@ export interface Paths {
   readonly birdFragments: string;
   readonly birdSocket: string;
   readonly couchdbFiles: string;
+  /** The daemon's list for the firewall's helper, root's rules, and the helper's sign of life; see systemd/firewall. */
+  readonly firewall: { readonly list: string; readonly base: string; readonly state: string };
+  /** Of role app: what the app tier reads of the daemon's. */
+  readonly accountsFiles: string;
   readonly couchdbData: string;
 }
 
@@ -45,6 +50,12 @@ export function pathsFor(role: Role, root = ''): Paths {
     birdFragments: `${root}/etc/bird/bornemisza.d`,
     birdSocket: `${root}/run/bird/bird.ctl`,
     couchdbFiles: `${root}/var/lib/bornemisza/couchdb`,
+    firewall: {
+      list: `${root}/run/bornemisza/${role}/firewall`,
+      base: `${root}/etc/bornemisza/firewall.base`,
+      state: `${root}/run/bornemisza-firewall/state`,
+    },
+    accountsFiles: `${root}/var/lib/bornemisza/accounts`,
     couchdbData: `${root}/var/lib/couchdb`,
   };
 }
@@ -71,11 +82,30 @@ const network = z.string().refine((text) => {
   const [base, bits, ...rest] = text.split('/');
   return rest.length === 0 && isIPv4(base ?? '') && /^\d+$/.test(bits ?? '') && Number(bits) <= 32;
 }, 'must be an IPv4 network, e.g. "10.0.0.0/24"');
+/** A port of the founder's own, e.g. "tcp/9000" or "udp/51820 from 192.0.2.0/24". */
+const allowed = z.string().refine((text) => {
+  const [what = '', from, ...rest] = text.split(' from ');
+  const found = /^(tcp|udp)\/(\d{1,5})$/.exec(what);
+  return (
+    rest.length === 0 &&
+    found !== null &&
+    port.safeParse(Number(found[2])).success &&
+    (from === undefined || network.safeParse(from).success)
+  );
+}, 'must be like "tcp/9000" or "tcp/9000 from 192.0.2.0/24"');
 /** A name of a service, such as `_bornemisza._tcp.shop.internal` (RFC 2782). */
 const dnsName = z
   .string()
   .max(253)
   .regex(/^[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)+$/i, 'must be a DNS name');
+/** Relative to the zone; `@` is the zone itself. */
+const recordName = z
+  .string()
+  .max(200)
+  .regex(
+    /^(@|\*|(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)$/,
+    'must be "@", or a name in lower case without the zone, e.g. "www"',
+  );
 /** IFNAMSIZ in linux/if.h is 16 with the closing zero. */
 const device = z.string().regex(/^[A-Za-z0-9_.-]{1,15}$/, 'must be the name of a network device');
 const absolutePath = z
@@ -126,6 +156,8 @@ const serviceSchema = z.strictObject({
     .string()
     .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/, 'must be a host name, e.g. "shop.example.com"')
     .default('localhost'),
+  /** Statuses that are healthy; empty: 200 to 299. */
+  health_status: z.array(z.int().min(100).max(599)).max(10).default([]),
   /** Whether this node takes itself out of the floating IP when the service is down. */
   required: z.boolean().default(false),
   /** False on nodes that only route to the service of others. */
@@ -151,6 +183,16 @@ const schema = z.strictObject({
     private_network: network,
     private_device: device,
     public_device: device.optional(),
+    public_addresses: z
+      .array(
+        z.string().refine(isGlobalUnicast, 'must be an address that the internet reaches, in lower case'),
+      )
+      .max(2)
+      .default([])
+      .refine(
+        (all) => new Set(all.map(isIP)).size === all.length,
+        'must be at most one IPv4 and one IPv6 address',
+      ),
     libp2p_port: port.optional(),
     admission_port: port.optional(),
   }),
@@ -161,7 +203,7 @@ const schema = z.strictObject({
         .array(z.string().refine(isSeed, 'must be ADDRESS or ADDRESS:PORT, e.g. "10.0.0.11"'))
         .max(32)
         .default([]),
-      srv: dnsName.optional(),
+      srv: z.union([dnsName.transform((name) => [name]), z.array(dnsName).max(8)]).default([]),
     })
     .prefault({}),
   health: z
@@ -212,6 +254,37 @@ const schema = z.strictObject({
       q: z.int().min(1).max(64).default(2),
     })
     .prefault({}),
+  dns: z
+    .strictObject({
+      provider: z.enum(['off', 'cloudflare', 'rfc2136']).default('off'),
+      zone: dnsName.optional(),
+      names: z.array(recordName).max(16).default(['@', 'www']),
+      ttl_s: z.int().min(30).max(86_400).default(60),
+      zone_id: z
+        .string()
+        .regex(/^[0-9a-f]{32}$/, 'must be the 32 hexadecimal digits of the zone ID')
+        .optional(),
+      token_file: absolutePath.optional(),
+      server: address.optional(),
+      port: port.default(53),
+      key_file: absolutePath.optional(),
+    })
+    .prefault({})
+    .superRefine((value, context) => {
+      for (const key of missingForDns(value))
+        context.addIssue({
+          code: 'custom',
+          path: [key],
+          message: `is needed with provider "${value.provider}"`,
+        });
+    }),
+  /** Read by `bornemisza firewall on` alone. */
+  firewall: z
+    .strictObject({
+      ssh_from: z.array(network).max(32).default([]),
+      allow: z.array(allowed).max(64).default([]),
+    })
+    .prefault({}),
   notify: z
     .strictObject({
       mail_to: z.array(mailAddress).max(10).default([]),
@@ -235,6 +308,19 @@ const schema = z.strictObject({
     }),
   log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
 });
+
+type DnsKey = 'zone' | 'zone_id' | 'token_file' | 'server' | 'key_file';
+const NEEDED_FOR_DNS: Readonly<Record<'off' | 'cloudflare' | 'rfc2136', readonly DnsKey[]>> = {
+  off: [],
+  cloudflare: ['zone', 'zone_id', 'token_file'],
+  rfc2136: ['zone', 'server', 'key_file'],
+};
+
+function missingForDns(
+  value: { readonly provider: keyof typeof NEEDED_FOR_DNS } & Partial<Readonly<Record<DnsKey, unknown>>>,
+): DnsKey[] {
+  return NEEDED_FOR_DNS[value.provider].filter((key) => value[key] === undefined);
+}
 
 /** What fits the keys of `[notify]` one by one and not together. */
 function notifyProblems(value: {
@@ -305,6 +391,8 @@ export function parseConfig(
     passedOver: [...passedOver],
   });
   const problems = [...portClashes([config]), ...layer2Problems(config)];
+  if (role !== 'app' && config.dns.provider !== 'off')
+    problems.push('[dns] belongs into app.toml: app nodes keep the records');
   if (problems.length > 0) throw invalid(file, problems);
   return config;
 }

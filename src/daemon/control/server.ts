@@ -7,7 +7,7 @@ import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { streamText } from 'hono/streaming';
 import { z } from 'zod';
-import { type AuditTrail, isAbout } from '../reconciler/audit.ts';
+import { type AuditTrail, isAbout } from '../audit/trail.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
 import { TOKEN_DEFAULT_MS, TOKEN_LEAST_MS, TOKEN_MOST_MS } from '../identity/admission/token-life.ts';
@@ -157,6 +157,14 @@ function answers(path: string): Promise<boolean> {
   });
 }
 
+/** Orders that carry nothing, each with the action that it asks for. */
+const PLAIN_ORDERS = [
+  ['/v1/authority/adopt', 'adoptAuthority'],
+  ['/v1/authority/root', 'changeRoot'],
+  ['/v1/guards/release', 'releaseGuards'],
+  ['/v1/reload', 'reload'],
+] as const;
+
 function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
   const app = new Hono();
   app.use(
@@ -189,25 +197,15 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
     const request = await body(c, requests.remove);
     return c.json(await actions().remove(request));
   });
-  app.post('/v1/authority/adopt', async (c) => {
-    await body(c, requests.nothing);
-    return c.json(await actions().adoptAuthority());
-  });
-  app.post('/v1/authority/root', async (c) => {
-    await body(c, requests.nothing);
-    return c.json(await actions().changeRoot());
-  });
-  app.post('/v1/guards/release', async (c) => {
-    await body(c, requests.nothing);
-    return c.json(await actions().releaseGuards());
-  });
+  for (const [path, order] of PLAIN_ORDERS) {
+    app.post(path, async (c) => {
+      await body(c, requests.nothing);
+      return c.json(await actions()[order]());
+    });
+  }
   app.post('/v1/notify/test', async (c) => {
     await body(c, requests.nothing);
     return progressive(c, unit, (progress) => actions().testNotification(progress));
-  });
-  app.post('/v1/reload', async (c) => {
-    await body(c, requests.nothing);
-    return c.json(await actions().reload());
   });
   app.get('/v1/upgrade', (c) => c.json(actions().upgrade()));
   for (const verb of ['start', 'stop', 'resume'] as const) {

@@ -51,6 +51,10 @@ export interface Roster extends RosterSync {
   find(peer: PeerId): Admitted | undefined;
   /** Verifies a chain that an unknown PeerId presents, and keeps it. undefined: refused. */
   admit(peer: PeerId, chain: Uint8Array): Promise<Admitted | undefined>;
+  /** The signed revocation of one who was removed. */
+  revocationOf?(peer: PeerId): Uint8Array | undefined;
+  /** Takes a revocation of this node itself, once it verifies; anything else is passed over. */
+  refusedWith?(revocation: Uint8Array): void;
 }
 
 export interface DriverOptions {
@@ -456,6 +460,8 @@ export class Driver {
         if (member !== undefined) this.admitted(member);
         return member !== undefined;
       },
+      revocationOf: (peer) => this.#roster.revocationOf?.(peer),
+      refusedWith: (revocation) => this.#roster.refusedWith?.(revocation),
     };
   }
 

@@ -13,8 +13,8 @@ interface Place {
 export interface SeedSearchOptions {
   /** `membership.seeds`: ADDRESS or ADDRESS:PORT. */
   readonly seeds: readonly string[];
-  /** `membership.srv`: the name of SRV records. */
-  readonly srv: string | undefined;
+  /** `membership.srv`: names of SRV records. */
+  readonly srv: readonly string[];
   /** Where members listened when this node joined. */
   readonly joined: readonly Seed[];
   readonly own: Place;
@@ -102,8 +102,11 @@ export class SeedSearch {
   }
 
   async #resolved(): Promise<Place[]> {
-    const { srv, privateNetwork } = this.#options;
-    if (srv === undefined) return [];
+    return (await Promise.all(this.#options.srv.map((name) => this.#resolve(name)))).flat();
+  }
+
+  async #resolve(srv: string): Promise<Place[]> {
+    const { privateNetwork } = this.#options;
     const resolver = new Resolver({ timeout: 2000, tries: 2 });
     try {
       const records = (await resolver.resolveSrv(srv)).slice(0, SRV_RECORDS);

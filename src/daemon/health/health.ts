@@ -8,12 +8,16 @@ export interface Check {
   /** Whether the node as a whole is down while this check is. */
   readonly required: boolean;
   readonly target: ProbeTarget;
+  /** Failures that it may have beyond `fall`: a program that is back at once was not away. Default 0. */
+  readonly patience?: number;
 }
 
 export interface CheckVerdict extends CheckState {
   readonly name: string;
   readonly required: boolean;
   readonly detail: string;
+  /** Whether the last question failed by its timeout; undefined: it passed, or none was asked yet. */
+  readonly silent?: boolean | undefined;
 }
 
 export interface HealthOptions extends DampingOptions {
@@ -36,7 +40,7 @@ export interface HealthDependencies {
  * required check is.
  */
 export class Checks {
-  readonly #options: HealthOptions;
+  #options: HealthOptions;
   readonly #dependencies: HealthDependencies;
   readonly #running = new Map<
     string,
@@ -54,11 +58,29 @@ export class Checks {
     this.#dependencies = dependencies;
   }
 
-  /** Starts, keeps and ends checks so that exactly these run. A check that is unchanged keeps its verdict. */
+  /** Verdicts stay; each check is asked at once, as the former interval may have been long. */
+  reconfigure(options: HealthOptions): void {
+    if (JSON.stringify(options) === JSON.stringify(this.#options)) return;
+    this.#options = options;
+    for (const [name, { timer }] of this.#running) {
+      if (timer === undefined) continue;
+      clearTimeout(timer);
+      void this.#ask(name);
+    }
+  }
+
+  /**
+   * Starts, keeps and ends checks so that exactly these run. A check that asks the same keeps its verdict, also when the node
+   * depends on it from now on, or no longer.
+   */
   set(checks: readonly Check[]): void {
     for (const [name, running] of this.#running) {
       const wanted = checks.find((check) => check.name === name);
-      if (wanted !== undefined && JSON.stringify(wanted) === JSON.stringify(running.check)) continue;
+      if (wanted !== undefined && JSON.stringify(wanted.target) === JSON.stringify(running.check.target)) {
+        running.check = wanted;
+        running.verdict = { ...running.verdict, required: wanted.required };
+        continue;
+      }
       running.ended = true;
       running.decided.resolve();
       clearTimeout(running.timer);
@@ -67,7 +89,13 @@ export class Checks {
     for (const check of checks) {
       if (this.#running.has(check.name)) continue;
       const state = initialCheckState(this.#dependencies.clock.monotonicMs());
-      const verdict = { ...state, name: check.name, required: check.required, detail: 'not asked yet' };
+      const verdict = {
+        ...state,
+        name: check.name,
+        required: check.required,
+        detail: 'not asked yet',
+        silent: undefined,
+      };
       this.#running.set(check.name, {
         check,
         verdict,
@@ -109,14 +137,23 @@ export class Checks {
   async #ask(name: string): Promise<void> {
     const running = this.#running.get(name);
     if (running === undefined || running.ended) return;
+    // While a question is under way there is nothing to put off.
+    running.timer = undefined;
     const { clock, ask = probe } = this.#dependencies;
     const result = await ask(running.check.target, this.#options.timeoutMs);
     if (running.ended) return;
+    if (result.unasked === true) {
+      running.timer = setTimeout(() => void this.#ask(name), this.#options.fastIntervalMs);
+      running.verdict = { ...running.verdict, detail: result.detail };
+      return;
+    }
     const was = running.verdict;
-    const state = nextCheckState(was, result.passed, clock.monotonicMs(), this.#options);
-    running.verdict = { ...state, name, required: running.check.required, detail: result.detail };
+    const fall = this.#options.fall + (running.check.patience ?? 0);
+    const state = nextCheckState(was, result.passed, clock.monotonicMs(), { ...this.#options, fall });
+    const silent = result.passed ? undefined : (result.silent ?? false);
+    running.verdict = { ...state, name, required: running.check.required, detail: result.detail, silent };
     // A check starts down, which says nothing: a busy machine may let one question fail after each restart.
-    const decided = state.health === 'up' || (!result.passed && state.streak >= this.#options.fall);
+    const decided = state.health === 'up' || (!result.passed && state.streak >= fall);
     if (decided) running.decided.resolve();
     const deciding = !decided || result.passed !== (state.health === 'up');
     running.timer = setTimeout(

@@ -15,7 +15,7 @@ export type ProbeTarget =
       /** What goes into `Host`. Default: the address and port. */
       readonly host?: string;
       /** Statuses that pass. Default: 200 to 399. */
-      readonly statuses?: { readonly least: number; readonly most: number };
+      readonly statuses?: { readonly least: number; readonly most: number } | readonly number[];
       /** What a status means here, with what to do, where the number alone would mislead. */
       readonly meanings?: Readonly<Record<number, string>>;
       /** Fails without asking while the address is on no device of this host. */
@@ -27,7 +27,14 @@ export interface ProbeResult {
   readonly passed: boolean;
   /** One short line, e.g. `200 in 3 ms` or `connection refused`. */
   readonly detail: string;
+  /** Failed by its timeout: there may be a service, and a busy host. */
+  readonly silent?: boolean;
+  /** It could not be asked, for want of something on our own side: this says nothing about the service. */
+  readonly unasked?: true;
 }
+
+/** No descriptor, buffer, memory or local port was left for a question. */
+const OURS: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM', 'EADDRNOTAVAIL']);
 
 /** Made once: left to each request, it would be a twentieth of all that an idle daemon costs. */
 const secureContext = createSecureContext();
@@ -39,13 +46,19 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
   }
   const startedMs = performance.now();
   return new Promise((resolve) => {
-    const end = (passed: boolean, detail: string): void => {
+    const end = (passed: boolean, detail: string, more: Partial<ProbeResult> = {}): void => {
       clearTimeout(timer);
       stop();
-      resolve({ passed, detail });
+      resolve({ passed, detail, ...more });
     };
-    const timer = setTimeout(() => end(false, `no answer within ${timeoutMs} ms`), timeoutMs);
-    const failed = (error: NodeJS.ErrnoException): void => end(false, reasonOf(error));
+    const timer = setTimeout(
+      () => end(false, `no answer within ${timeoutMs} ms`, { silent: true }),
+      timeoutMs,
+    );
+    const failed = (error: NodeJS.ErrnoException): void => {
+      if (OURS.has(error.code ?? '')) end(false, `could not be asked: ${error.code}`, { unasked: true });
+      else end(false, reasonOf(error));
+    };
     let stop: () => void;
     if (target.kind === 'tcp') {
       const socket = connect({ host: target.address, port: target.port });
@@ -73,14 +86,19 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
     request.once('response', (response) => {
       const status = response.statusCode ?? 0;
       response.resume();
-      const { least, most } = target.statuses ?? { least: 200, most: 399 };
-      const passed = status >= least && status <= most;
+      const passed = isAmong(status, target.statuses ?? { least: 200, most: 399 });
       const meaning = passed ? undefined : target.meanings?.[status];
       const tookMs = Math.round(performance.now() - startedMs);
       end(passed, meaning === undefined ? `${status} in ${tookMs} ms` : `${status}: ${meaning}`);
     });
     request.end();
   });
+}
+
+type Http = Extract<ProbeTarget, { kind: 'http' }>;
+
+function isAmong(status: number, wanted: NonNullable<Http['statuses']>): boolean {
+  return 'least' in wanted ? status >= wanted.least && status <= wanted.most : wanted.includes(status);
 }
 
 function reasonOf(error: NodeJS.ErrnoException): string {

@@ -202,6 +202,11 @@ async function loadRoster(roster: Roster, path: string): Promise<IdentityWarning
   return warnings;
 }
 
+/** What is left to do for a node that was removed. */
+export function waysOut(role: NodeCertificate['role']): string {
+  return `to come back: sudo bornemisza join --reset - with a fresh token; to give the machine up: sudo bornemisza leave --wipe --role ${role}`;
+}
+
 function addOwn(roster: Roster, own: NodeCertificate): IdentityWarning[] {
   const isVoid = roster.isRevoked(own.issuer);
   if (!roster.isRevoked(own.peerId) && (!isVoid || roster.admits(own.peerId))) {
@@ -212,7 +217,7 @@ function addOwn(roster: Roster, own: NodeCertificate): IdentityWarning[] {
     {
       code: 'self-revoked',
       message: `This node (${own.name}) was removed from the cluster ${own.cluster}.`,
-      next: 'To come back, run "bornemisza join --reset -" with a fresh token.',
+      next: waysOut(own.role),
     },
   ];
 }

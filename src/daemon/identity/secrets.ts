@@ -20,6 +20,16 @@ const Credentials = z.object({
   password: z.string().regex(/^[A-Za-z0-9]{24,64}$/),
 });
 
+/** As many removals of app nodes as a cluster sees in its life; see {@link withNewKey} for what is dropped. */
+const MAX_APP_KEYS = 64;
+const AppKey = z.object({
+  /** Follows from the secret: of two keys that were made at once, on both sides of a cut, none is taken for the other. */
+  id: z.string().regex(/^[0-9a-f]{16}$/),
+  secret: z.string().regex(/^[0-9a-f]{64}$/),
+});
+/** Keys of the app tier, oldest first: sessions, links and names of accounts. The newest counts. */
+const AppKeys = z.array(AppKey).max(MAX_APP_KEYS).default([]);
+
 const DbSecrets = z.object({
   version: z.literal(1),
   kind: z.literal('db'),
@@ -34,7 +44,8 @@ const DbSecrets = z.object({
   /** `[couchdb] uuid`. */
   clusterUuid: z.string().regex(/^[0-9a-f]{32}$/),
   app: Credentials,
-  /** Last 8 characters of the PeerIds of removed db nodes: made without their knowledge, and not told to them. */
+  appKeys: AppKeys,
+  /** Last 8 characters of the PeerIds of removed nodes: made without their knowledge, and not told to them. */
   without: z
     .array(z.string().regex(/^[A-Za-z0-9]{8}$/))
     .max(WITHOUT)
@@ -44,15 +55,20 @@ const AppSecrets = z.object({
   version: z.literal(1),
   kind: z.literal('app'),
   generation: z.int().min(1),
+  /** Of the db node's secrets that these are part of, see {@link rankOf}. */
+  rank: z.string().max(32).default(''),
   app: Credentials,
+  appKeys: AppKeys,
 });
 const Secrets = z.discriminatedUnion('kind', [DbSecrets, AppSecrets]);
 
 export type DbSecrets = Readonly<z.infer<typeof DbSecrets>>;
 export type AppSecrets = Readonly<z.infer<typeof AppSecrets>>;
 export type Secrets = DbSecrets | AppSecrets;
+type AppKey = z.infer<typeof AppKey>;
 
-const SECRETS_BYTES = 16_384;
+/** 1000 removed nodes are 11 kB, 64 keys 7 kB. */
+const SECRETS_BYTES = 24_576;
 /** What CouchDB 3.4 and later use for their own hashes. */
 const PBKDF2_ROUNDS = 600_000;
 const pbkdf2Async = promisify(pbkdf2);
@@ -69,6 +85,7 @@ export async function createSecrets(): Promise<DbSecrets> {
     admin: { user: 'admin', password, hash: await adminHash(password, randomBytes(16).toString('hex')) },
     clusterUuid: randomBytes(16).toString('hex'),
     app: { user: 'app', password: letters(32) },
+    appKeys: [newAppKey()],
     without: [],
   };
 }
@@ -76,11 +93,26 @@ export async function createSecrets(): Promise<DbSecrets> {
 /** After the removal of db nodes, which know the old ones. */
 export function rollSecrets(own: DbSecrets, removed: readonly PeerId[]): DbSecrets {
   const authSecret = randomBytes(32).toString('hex');
-  const without = [...new Set([...own.without, ...removed.map(shortOf)])].slice(-WITHOUT);
-  return { ...own, generation: own.generation + 1, cookie: letters(40), authSecret, without };
+  return { ...rollAppKeys(own, removed), cookie: letters(40), authSecret };
 }
 
-/** Those of the removed db nodes for whom these secrets are not new. */
+/** After the removal of app nodes, which know the keys of the app tier and nothing else of these. */
+export function rollAppKeys(own: DbSecrets, removed: readonly PeerId[]): DbSecrets {
+  const without = [...new Set([...own.without, ...removed.map(shortOf)])].slice(-WITHOUT);
+  return { ...own, generation: own.generation + 1, appKeys: withNewKey(own.appKeys), without };
+}
+
+/** The first stays for ever, since names of accounts follow from it. */
+function withNewKey(keys: readonly AppKey[]): AppKey[] {
+  return [...keys.slice(0, 1), ...keys.slice(1).slice(-(MAX_APP_KEYS - 2)), newAppKey()];
+}
+
+function newAppKey(): AppKey {
+  const secret = randomBytes(32).toString('hex');
+  return { id: createHash('sha256').update(`id ${secret}`).digest('hex').slice(0, 16), secret };
+}
+
+/** Those of the removed nodes for whom these secrets are not new. */
 export function notRolledFor(own: DbSecrets, removed: readonly PeerId[]): PeerId[] {
   return removed.slice(-WITHOUT).filter((peerId) => !own.without.includes(shortOf(peerId)));
 }
@@ -92,7 +124,9 @@ const shortOf = (peerId: PeerId): string => peerId.slice(-8);
  * that were made at once, on both sides of a cut, the same one wins everywhere.
  */
 export function rankOf(secrets: DbSecrets): string {
-  const digest = createHash('sha256').update(`${secrets.cookie} ${secrets.authSecret}`).digest('hex');
+  const keys = secrets.appKeys.map(({ secret }) => secret);
+  const made = [secrets.cookie, secrets.authSecret, ...keys].join(' ');
+  const digest = createHash('sha256').update(made).digest('hex');
   return `${secrets.generation}-${digest.slice(0, 8)}`;
 }
 
@@ -128,7 +162,8 @@ export function answerSecretsRequest(
 ): Secrets | undefined {
   if (own?.kind !== 'db' || own.without.includes(shortOf(requester.peerId))) return undefined;
   if (requester.role === 'db') return own;
-  return { version: 1, kind: 'app', generation: own.generation, app: own.app };
+  const { generation, app, appKeys } = own;
+  return { version: 1, kind: 'app', generation, rank: rankOf(own), app, appKeys };
 }
 
 export function encodeSecrets(secrets: Secrets): Uint8Array {
@@ -151,7 +186,7 @@ export function decodeSecrets(bytes: Uint8Array): Secrets {
 
 function isNewer(candidate: Secrets, held: Secrets): boolean {
   if (candidate.kind === 'db' && held.kind === 'db') return outranks(rankOf(candidate), rankOf(held));
-  return candidate.generation > held.generation;
+  return candidate.kind === 'app' && held.kind === 'app' && outranks(candidate.rank, held.rank);
 }
 
 /** The secrets of this node, on disk 0600. */

@@ -326,6 +326,11 @@ export function fileError(path: string, error: unknown): IdentityError {
     const message = `The disk is full: ${path} could not be written.`;
     return new IdentityError({ code: 'disk-full', message, next, retry: true, cause: error });
   }
+  if (isCode(error, 'EMFILE', 'ENFILE')) {
+    const next = 'See which files are open: lsof -u bornemisza. A restart of the unit frees them.';
+    const message = `No file descriptor is left to open ${path}.`;
+    return new IdentityError({ code: 'no-file-descriptors', message, next, retry: true, cause: error });
+  }
   if (isCode(error, 'ENOENT')) {
     const next =
       'Restore it from a backup, or set the state aside with "bornemisza join --reset -" and join again.';
@@ -336,7 +341,12 @@ export function fileError(path: string, error: unknown): IdentityError {
       cause: error,
     });
   }
-  if (isCode(error, 'EACCES', 'EPERM', 'EROFS')) {
+  if (isCode(error, 'EROFS')) {
+    const next = `Mount it writable: findmnt -T ${path}`;
+    const message = `${path} lies on a read-only file system.`;
+    return new IdentityError({ code: 'file-system-read-only', message, next, retry: true, cause: error });
+  }
+  if (isCode(error, 'EACCES', 'EPERM')) {
     const next = 'Run the command as root, or look at the permissions of the directory with ls -ld.';
     return new IdentityError({
       code: 'state-permissions',

@@ -1,6 +1,4 @@
-import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Clock } from '../clock.ts';
-import type { Config } from '../config/config.ts';
 import type { MembersAnswer, PlanAnswer, StatusAnswer, Warning } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
 import type { Checks } from '../health/health.ts';
@@ -12,28 +10,27 @@ import type { Reconciler } from '../reconciler/reconciler.ts';
 import type { RolloutRunner } from '../rollout/runner.ts';
 import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
-import type { GuardedView } from './guarded-view.ts';
-import type { NodePlugins } from './plugins.ts';
-import { authorityDamage, countsOf, warningsOf } from './report.ts';
-import { notYetUsing, rootWarnings } from './root.ts';
+import type { CurrentNode } from './current.ts';
+import type { KeptPrograms } from './kept-programs.ts';
+import { dnsWarnings } from './dns-warnings.ts';
+import { authorityDamage, countsOf, warningsOf } from '../control/warnings.ts';
+import { notYetUsing, rootWarnings } from '../identity/root/following.ts';
 
 export interface AnswersDependencies {
   readonly clock: Clock;
   readonly startedMs: number;
-  readonly config: () => Config;
-  /** Why the configuration on the disk is not the one in use. */
-  readonly refusedReload: () => Warning | undefined;
-  readonly phase: () => StatusAnswer['phase'];
+  readonly node: Pick<CurrentNode, 'config' | 'phase' | 'last' | 'rows'> & {
+    /** Why the configuration on the disk is not the one in use. */
+    readonly refusedReload: Warning | undefined;
+  };
   readonly local: Pick<LocalStateFile, 'state'>;
   readonly checks: Pick<Checks, 'node' | 'verdicts'>;
   readonly driver: Pick<Driver, 'counters'>;
   readonly transport: Pick<Transport, 'counters'>;
-  readonly guards: Pick<GuardedView, 'now' | 'rows'>;
   readonly reconciler: Pick<Reconciler, 'status' | 'plan'>;
-  readonly plugins: Pick<NodePlugins, 'announcement'>;
+  readonly programs: Pick<KeptPrograms, 'report'>;
   readonly notifier: Pick<Notifier, 'warnings'>;
   readonly rollout: Pick<RolloutRunner, 'warnings'>;
-  readonly couchdb: () => CouchDbStatus | undefined;
 }
 
 /** What an operator may ask at any time: how this node is, whom it sees, what it would do. Changes nothing. */
@@ -47,14 +44,13 @@ export class Answers {
   }
 
   status(): StatusAnswer {
-    const { clock, startedMs, config, phase, local, checks, driver, transport } = this.#dependencies;
-    const { refusedReload } = this.#dependencies;
-    const { guards, reconciler, plugins, notifier, rollout, couchdb } = this.#dependencies;
+    const { clock, startedMs, node, local, checks, driver, transport } = this.#dependencies;
+    const { reconciler, programs, notifier, rollout } = this.#dependencies;
+    const { config, last } = node;
     const { cluster, name, role, peerId, address, roster } = this.#identity;
-    const rows = guards.rows();
+    const rows = node.rows();
     const nowMs = clock.monotonicMs();
     const { rootChange } = roster;
-    const announcement = plugins.announcement();
     return {
       version: VERSION,
       cluster,
@@ -64,8 +60,8 @@ export class Answers {
       address,
       health: checks.node,
       maintenance: local.state.maintenance,
-      synced: guards.now.synced,
-      phase: phase(),
+      synced: last.view.synced,
+      phase: node.phase,
       upMs: nowMs - startedMs,
       counts: countsOf(rows),
       checks: checks.verdicts.map((each) => ({
@@ -76,20 +72,21 @@ export class Answers {
         sinceMs: nowMs - each.sinceMs,
       })),
       plugins: reconciler.status(),
-      held: guards.now.held,
+      held: last.view.held,
       warnings: [
-        ...[refusedReload() ?? []].flat(),
-        ...config().passedOver,
+        ...[node.refusedReload ?? []].flat(),
+        ...config.passedOver,
         ...warningsOf(rows, clock.wallMs()),
         ...authorityDamage(this.#identity),
         ...rootWarnings(rootChange, roster.rivals(), rows),
+        ...dnsWarnings(rows),
         ...notifier.warnings,
         ...rollout.warnings,
-        ...(couchdb()?.alarms ?? []),
+        ...(programs.report('couchdb')?.alarms ?? []),
       ],
-      announcing: announcement?.announce,
-      announcingWhy: announcement?.why,
-      floating: config().role === 'app' ? config().floating.addresses : [],
+      announcing: last.floating?.announce,
+      announcingWhy: last.floating?.why,
+      floating: config.role === 'app' ? config.floating.addresses : [],
       counters: { ...driver.counters, ...transport.counters },
       ...(rootChange !== undefined && {
         rootChange: { root: rootWord(rootChange.to), notYet: notYetUsing(rows, rootChange.to) },
@@ -98,7 +95,7 @@ export class Answers {
   }
 
   members(): MembersAnswer {
-    return { self: this.#identity.name, members: this.#dependencies.guards.rows() };
+    return { self: this.#identity.name, members: this.#dependencies.node.rows() };
   }
 
   async plan(): Promise<PlanAnswer> {

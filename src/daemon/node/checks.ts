@@ -1,6 +1,15 @@
 import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/haproxy/desired.ts';
 import { announces, type Config } from '../config/config.ts';
 import type { Check, HealthOptions } from '../health/health.ts';
+import type { LocalState } from '../local-state.ts';
+
+/** Whether an app node finds the databases. */
+export const DATABASE_CHECK = 'database';
+/** systemd has HAProxy back in 0.2 s. A withdrawal and a return for that would move more connections than it cut. */
+const HAPROXY_PATIENCE = 1;
+const REDIRECT =
+  'a redirect, which may lead to a login or nowhere: name a health_path that answers 200, or list this status in health_status';
+const REDIRECTS = { 301: REDIRECT, 302: REDIRECT, 303: REDIRECT, 307: REDIRECT, 308: REDIRECT };
 
 /** HAProxy asks the same of a service, in the same words: else one of the two takes out what the other keeps in. */
 const asHaproxy = { kind: 'http', host: CHECK_HOST, statuses: WELL_STATUSES } as const;
@@ -27,25 +36,29 @@ export function healthOptions({ health }: Config): HealthOptions {
 
 /**
  * The checks of one node. An app node is up while its edge answers (on the floating IP itself, where BGP draws it), while
- * it finds a database (once db nodes exist) and while each service of the founder’s that is `required` is well. A db
+ * it finds a database (once it found one: a dependency that was never there takes nobody out) and while each service of the founder’s that is `required` is well. A db
  * node is up while its CouchDB serves and its door is open.
  */
-export function checksFor(config: Config, roster: readonly { readonly role: string }[]): Check[] {
-  return config.role === 'app'
-    ? appChecks(
-        config,
-        roster.some((each) => each.role === 'db'),
-      )
-    : dbChecks(config);
+export function checksFor(
+  config: Config,
+  roster: readonly { readonly role: string }[],
+  { databaseFound }: Pick<LocalState, 'databaseFound'>,
+): Check[] {
+  if (config.role === 'db') return dbChecks(config);
+  const checks = appChecks(config, databaseFound);
+  return roster.some((each) => each.role === 'db')
+    ? checks
+    : checks.filter(({ name }) => name !== DATABASE_CHECK);
 }
 
-function appChecks(config: Config, databasesExist: boolean): Check[] {
+function appChecks(config: Config, databaseFound: boolean): Check[] {
   const { edge, floating, services } = config;
   // In mode `layer2` one node alone has them; whether the others could is asked on loopback.
   const [first] = announces(config) ? floating.addresses : [];
   const edgeCheck: Check = {
     name: 'haproxy',
     required: true,
+    patience: HAPROXY_PATIENCE,
     target: {
       ...asHaproxy,
       tls: true,
@@ -57,8 +70,8 @@ function appChecks(config: Config, databasesExist: boolean): Check[] {
     },
   };
   const databaseCheck: Check = {
-    name: 'database',
-    required: true,
+    name: DATABASE_CHECK,
+    required: databaseFound,
     target: { ...asCouchDb, address: '127.0.0.1', port: edge.database_port, path: '/_up' },
   };
   const own = services
@@ -70,13 +83,15 @@ function appChecks(config: Config, databasesExist: boolean): Check[] {
         target: {
           ...asHaproxy,
           host: service.health_host,
+          meanings: REDIRECTS,
+          ...(service.health_status.length > 0 && { statuses: service.health_status }),
           address: '127.0.0.1',
           port: service.port,
           path: service.health_path,
         },
       }),
     );
-  return [edgeCheck, ...(databasesExist ? [databaseCheck] : []), ...own];
+  return [edgeCheck, databaseCheck, ...own];
 }
 
 function dbChecks({ couchdb, network }: Config): Check[] {

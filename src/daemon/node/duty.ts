@@ -2,16 +2,13 @@ import { released } from '../../roles/guards.ts';
 import type { Done } from '../control/api.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { LocalStateFile } from '../local-state.ts';
-import { guardMemory, type GuardedView } from './guarded-view.ts';
-import { mustNotBeLast } from './operator-guards.ts';
+import type { CurrentNode } from './current.ts';
+import { mustNotBeLast } from '../control/operator-guards.ts';
+import { guardMemory } from './scene.ts';
 
 export interface DutyDependencies {
   readonly local: Pick<LocalStateFile, 'state' | 'update'>;
-  readonly guards: Pick<GuardedView, 'now'>;
-  readonly operatorDid: (what: string) => void;
-  /** This node says something else of itself than before. */
-  readonly share: () => void;
-  readonly lookAgain: (reason: string) => void;
+  readonly node: Pick<CurrentNode, 'last' | 'operatorDid' | 'turn'>;
   readonly retryNow: (reason: string) => void;
 }
 
@@ -27,8 +24,8 @@ export class Duty {
 
   /** @throws OperatorError `guard-last-of-role`; IdentityError `disk-full` and the like, and nothing changed then */
   async maintenance({ on, force }: { readonly on: boolean; readonly force?: boolean }): Promise<Done> {
-    const { local, guards, operatorDid, share, lookAgain } = this.#dependencies;
-    if (on && force !== true) mustNotBeLast(this.#identity, guards.now, 'maintenance');
+    const { local, node } = this.#dependencies;
+    if (on && force !== true) mustNotBeLast(this.#identity, node.last.view, 'maintenance');
     const was = local.state.maintenance;
     try {
       await local.update({ maintenance: on });
@@ -37,9 +34,8 @@ export class Duty {
       await local.update({ maintenance: was }).catch(() => undefined);
       throw error;
     }
-    operatorDid(`maintenance ${on ? 'on' : 'off'}`);
-    share();
-    lookAgain(`maintenance ${on ? 'on' : 'off'} by the operator`);
+    node.operatorDid(`maintenance ${on ? 'on' : 'off'}`);
+    node.turn(`maintenance ${on ? 'on' : 'off'} by the operator`);
     return {
       done: true,
       message: on
@@ -49,11 +45,11 @@ export class Duty {
   }
 
   async releaseGuards(): Promise<Done> {
-    const { local, guards, operatorDid, lookAgain, retryNow } = this.#dependencies;
-    const held = guards.now.held.length;
+    const { local, node, retryNow } = this.#dependencies;
+    const held = node.last.view.held.length;
     await local.update({ guards: released(guardMemory(local.state)) });
-    operatorDid('guards released');
-    lookAgain('guards released by the operator');
+    node.operatorDid('guards released');
+    node.turn('guards released by the operator');
     retryNow('guards released by the operator');
     return { done: true, message: held === 0 ? 'no guard held anything' : `${held} held, now released` };
   }

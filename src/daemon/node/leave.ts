@@ -1,16 +1,17 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Clock } from '../clock.ts';
-import { announces, type Config, floatingDevice } from '../config/config.ts';
-import type { Done, Progress, StatusAnswer } from '../control/api.ts';
+import { announces, floatingDevice } from '../config/config.ts';
+import type { Done, MemberRow, Progress } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
+import type { LocalStateFile } from '../local-state.ts';
 import type { Role } from '../membership/types.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
-import type { GuardedView } from './guarded-view.ts';
-import { mustNotBeLast, mustNotBeLastAuthority } from './operator-guards.ts';
-import type { NodePlugins } from './plugins.ts';
+import type { CurrentNode } from './current.ts';
+import type { KeptPrograms } from './kept-programs.ts';
+import { mustNotBeLast, mustNotBeLastAuthority } from '../control/operator-guards.ts';
 
 /** How long the floating IP may take to go. */
 const WITHDRAW_DEADLINE_MS = 10_000;
@@ -18,6 +19,8 @@ const WITHDRAW_DEADLINE_MS = 10_000;
 const DRAIN_MS = 2000;
 /** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
 const COUCHDB_STOP_MS = 20_000;
+/** A cut of the private network heals within this time, or needs a person. */
+const UNHEARD_MS = 30_000;
 /** The answer reaches the asker before the daemon starts again. */
 const TAKE_BACK_MS = 500;
 /** The others hear the last word before the asker may end the daemon. */
@@ -25,20 +28,16 @@ const DEPARTED_MS = 300;
 
 export interface LeaveDependencies {
   readonly clock: Clock;
-  readonly config: () => Config;
+  readonly node: Pick<CurrentNode, 'config' | 'phase' | 'last' | 'rows' | 'turn' | 'operatorDid'> & {
+    enter(phase: 'leaving' | 'left'): void;
+    retireCouchDb(): Promise<void>;
+  };
   readonly driver: Pick<Driver, 'leave' | 'departed'>;
-  readonly guards: Pick<GuardedView, 'now' | 'rows'>;
   readonly checks: Pick<Checks, 'verdicts'>;
   readonly reconciler: Pick<Reconciler, 'converged' | 'status'>;
-  readonly plugins: Pick<NodePlugins, 'retireCouchDb'>;
-  /** Of role db, once it was looked at. */
-  readonly couchdb: () => CouchDbStatus | undefined;
-  readonly phase: () => StatusAnswer['phase'];
-  readonly enter: (phase: 'leaving' | 'left') => void;
+  readonly programs: Pick<KeptPrograms, 'report'>;
   /** Keeps for good that this identity is used up. */
-  readonly rememberLeft: () => Promise<void>;
-  readonly operatorDid: (what: string) => void;
-  readonly lookAgain: (reason: string) => void;
+  readonly local: Pick<LocalStateFile, 'update'>;
   readonly end: (code: number, why: string) => void;
 }
 
@@ -54,23 +53,23 @@ export class Leave {
 
   /** @throws OperatorError `left`, `guard-last-of-role`, `guard-last-authority`; and `leave-refused`, which takes it back */
   async run({ force }: { readonly force?: boolean }, progress: (step: Progress) => void): Promise<Done> {
-    const { driver, guards, phase, enter, rememberLeft, operatorDid, lookAgain } = this.#dependencies;
+    const { driver, node, local } = this.#dependencies;
     const { name, role } = this.#identity;
-    if (phase() === 'left') throw leftAlready(role);
+    if (node.phase === 'left') throw leftAlready(role);
     if (force !== true) {
-      mustNotBeLast(this.#identity, guards.now, 'leave');
-      mustNotBeLastAuthority(guards.rows(), name);
+      mustNotBeLast(this.#identity, node.last.view, 'leave');
+      mustNotBeLastAuthority(node.rows(), name);
     }
-    enter('leaving');
-    operatorDid('leave');
+    node.enter('leaving');
+    node.operatorDid('leave');
     driver.leave();
-    lookAgain('leave by the operator');
-    progress({ message: `told the others: ${name} is leaving` });
+    node.turn('leave by the operator');
+    progress({ message: toldWords(name, node.rows()) });
     if (role === 'app') await this.#leaveEdge(progress);
-    else await this.#leaveData(progress);
+    else await this.#leaveData(progress, force);
     driver.departed();
-    enter('left');
-    await rememberLeft();
+    node.enter('left');
+    await local.update({ left: true });
     await pause(DEPARTED_MS);
     return {
       done: true,
@@ -79,41 +78,58 @@ export class Leave {
   }
 
   async #leaveEdge(progress: (step: Progress) => void): Promise<void> {
-    const { reconciler, clock, config } = this.#dependencies;
+    const { reconciler, clock, node } = this.#dependencies;
     if (!(await withdrawn(reconciler, clock, WITHDRAW_DEADLINE_MS))) {
-      if (announces(config()))
+      if (announces(node.config))
         throw this.#refused(
           'BIRD does not confirm that the floating IP is withdrawn here',
           'systemctl status bird; then leave again',
         );
       throw this.#refused(
-        `the floating IP cannot be taken off ${floatingDevice(config())}`,
+        `the floating IP cannot be taken off ${floatingDevice(node.config)}`,
         'bornemisza plan says why; then leave again',
       );
     }
-    progress({ message: 'nothing new comes here; waiting for what is under way' });
+    progress({ message: 'no new traffic; draining connections' });
     await pause(DRAIN_MS);
     progress({ message: 'drained' });
   }
 
-  async #leaveData(progress: (step: Progress) => void): Promise<void> {
-    const { reconciler, couchdb, plugins, checks, clock } = this.#dependencies;
+  async #leaveData(progress: (step: Progress) => void, force: boolean | undefined): Promise<void> {
+    const { reconciler, programs, node, checks, clock } = this.#dependencies;
+    const couchdb = () => programs.report('couchdb') as CouchDbStatus | undefined;
     let told = '';
+    let aloneSinceMs: number | undefined;
     for (let status = couchdb(); status !== undefined && status.phase !== 'left'; status = couchdb()) {
       const plugin = reconciler.status().find((each) => each.name === 'couchdb');
       if (plugin?.state === 'stopped') throw this.#refused(plugin.detail, plugin.next);
       const words = status.waiting ?? plugin?.detail ?? '';
+      if (isUnheard(node.rows())) {
+        aloneSinceMs ??= clock.monotonicMs();
+        if (clock.monotonicMs() - aloneSinceMs > UNHEARD_MS) {
+          if (force !== true) throw this.#unheard();
+          progress({ message: 'no other node hears this one: nobody takes its copies of the data' });
+          return;
+        }
+      } else aloneSinceMs = undefined;
       if (words !== told && words !== '') progress({ message: words });
       told = words;
       await pause(200);
     }
     if (couchdb() === undefined) return;
     progress({ message: 'every copy is on the others; stopping CouchDB here (its data stays on the disk)' });
-    await plugins.retireCouchDb();
+    await node.retireCouchDb();
     const untilMs = clock.monotonicMs() + COUCHDB_STOP_MS;
     const stopped = (): boolean =>
       checks.verdicts.find((each) => each.name === 'couchdb')?.detail === 'connection refused';
     while (!stopped() && clock.monotonicMs() < untilMs) await pause(100);
+  }
+
+  #unheard(): OperatorError {
+    return this.#refused(
+      'no other node hears this one, so nobody takes its copies of the data',
+      'mend the private network and leave again; if it was removed, or its copies may be lost: bornemisza leave --force',
+    );
   }
 
   /**
@@ -129,6 +145,18 @@ export class Leave {
       `${next} (the daemon starts again and stays a member)`,
     );
   }
+}
+
+/** Whether there are others, and none of them is reached. */
+function isUnheard(rows: readonly MemberRow[]): boolean {
+  const others = rows.filter(({ self, state }) => !self && state !== 'left');
+  return others.length > 0 && !others.some(({ state }) => state === 'alive');
+}
+
+function toldWords(name: string, rows: readonly MemberRow[]): string {
+  return isUnheard(rows)
+    ? `no other node is reached, so none hears that ${name} is leaving`
+    : `told the others: ${name} is leaving`;
 }
 
 /** @returns whether those that draw the floating IP have nothing left to do, after `deadlineMs` at the latest */

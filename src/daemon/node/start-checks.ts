@@ -65,6 +65,7 @@ function readAtStartOnly(before: Config, after: Config): string[] {
     '[floating] mode': announces(config) || config.floating.mode,
     '[floating] device': config.floating.device,
     '[couchdb] http_port': config.couchdb.http_port,
+    '[dns]': config.dns,
     '[log]': config.log,
   });
   const [was, is] = [parts(before), parts(after)];

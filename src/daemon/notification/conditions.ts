@@ -14,7 +14,13 @@ import {
  * same: what only one node can see (a guard of its own, its site's certificate) it says in its record. Pure.
  */
 
-export type ConditionKind = 'node-dead' | 'guard-holding' | 'certificate-ending' | 'rollout-stopped';
+export type ConditionKind =
+  | 'node-dead'
+  | 'guard-holding'
+  | 'announcement-failing'
+  | 'certificate-ending'
+  | 'rollout-stopped'
+  | 'dns-failing';
 
 export interface Condition {
   /** The same on every node that sees it; another one for the next time that the same thing happens. */
@@ -41,6 +47,8 @@ export interface ConditionInput {
 
 /** Renewal at half of a certificate's life has failed for a month when a node's ends this soon; the site's is renewed by hand. */
 export const CERTIFICATE_ENDING_MS = 14 * 24 * 3_600_000;
+/** A provider that does not answer for some minutes costs nothing: the records stay as they are. */
+export const DNS_FAILING_MS = 10 * 60_000;
 /** A node that starts hears its first peer within seconds; after a power failure of the whole site it takes a minute. */
 const LONELY_AFTER_MS = 120_000;
 
@@ -55,14 +63,19 @@ export interface Notices {
   readonly lastStanding: boolean;
   /** End of the site's certificate in ms since the epoch, when it is near. */
   readonly siteCertificateEndMs: number | undefined;
+  /** It has the key of the DNS records and could not keep them for ten minutes. */
+  readonly dnsFails: boolean;
 }
 
+const DNS_FAILS = 'dns';
+
 export function noticeTag(notices: Notices): string {
-  const { landslides, lastStanding, siteCertificateEndMs } = notices;
+  const { landslides, lastStanding, siteCertificateEndMs, dnsFails } = notices;
   return [
     ...landslides.map((role) => `landslide-${role}`),
     ...(lastStanding ? ['last-standing'] : []),
     ...(siteCertificateEndMs === undefined ? [] : [`site-${dayOf(siteCertificateEndMs)}`]),
+    ...(dnsFails ? [DNS_FAILS] : []),
   ].join(' ');
 }
 
@@ -70,7 +83,14 @@ export function noticeTag(notices: Notices): string {
 export function conditionsOf(input: ConditionInput): Condition[] {
   const { view, upMs } = input;
   if (!view.synced) return upMs < LONELY_AFTER_MS ? [] : lonely(view);
-  return [...deaths(input), ...guards(view), ...certificates(input), ...rollouts(input)];
+  return [
+    ...deaths(input),
+    ...guards(view),
+    ...announcements(view),
+    ...certificates(input),
+    ...rollouts(input),
+    ...records(view),
+  ];
 }
 
 function lonely(view: MembershipView): Condition[] {
@@ -154,6 +174,45 @@ function guards(view: MembershipView): Condition[] {
   return [...landslides, ...standing];
 }
 
+/** The tag in which a node says what it saw in BIRD, and the codes that it may hold. */
+const FLOATING_TAG = 'floating';
+const ANNOUNCEMENTS: Readonly<Record<string, string>> = {
+  'bird-no-session': 'announces no floating IP: its bird.conf has no BGP session',
+  'bird-session-down': 'has a session with the provider that is not up',
+  'bird-route-not-exported': 'exports the floating IP to nobody: the table or the export filter of BGP',
+  'bird-route-by-another': 'should have withdrawn the floating IP, and its own bird.conf still announces it',
+};
+
+function announcements(view: MembershipView): Condition[] {
+  return heard(view).flatMap(({ record: { name, tags } }): Condition[] => {
+    const code = tags[FLOATING_TAG] ?? '';
+    const what = ANNOUNCEMENTS[code];
+    if (what === undefined) return [];
+    return [
+      {
+        key: `announcement ${name} ${code}`,
+        kind: 'announcement-failing',
+        subject: name,
+        what: `${name} ${what}`,
+        next: `see what its BIRD says: sudo bornemisza doctor on ${name}`,
+        announced: false,
+      },
+    ];
+  });
+}
+
+/** Records stay as they are meanwhile: of a node that dies, they go on leading there. */
+function records(view: MembershipView): Condition[] {
+  return saying(view, DNS_FAILS).map((name) => ({
+    key: `dns ${name}`,
+    kind: 'dns-failing',
+    subject: name,
+    what: `${name} could not keep the DNS records for ten minutes; they stay as they are`,
+    next: `see why: bornemisza status on ${name}`,
+    announced: false,
+  }));
+}
+
 function certificates({ view, certificates: ends, wallMs }: ConditionInput): Condition[] {
   const nodes = heard(view).flatMap(({ record: { name } }): Condition[] => {
     const endMs = ends.get(name);
@@ -227,8 +286,12 @@ export function endOf(
     }
     case 'guard-holding':
       return `no longer held: ${what}`;
+    case 'announcement-failing':
+      return `BIRD on ${subject} does again what it should, or its node is gone`;
     case 'certificate-ending':
       return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
+    case 'dns-failing':
+      return `${subject} keeps the DNS records again, or has no key for them any more`;
     case 'rollout-stopped':
       return 'the rollout is no longer stopped';
   }

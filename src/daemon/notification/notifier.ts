@@ -256,7 +256,13 @@ const stateSchema = z.object({
   entries: z.array(
     z.object({
       key: z.string(),
-      kind: z.enum(['node-dead', 'guard-holding', 'certificate-ending', 'rollout-stopped']),
+      kind: z.enum([
+        'node-dead',
+        'guard-holding',
+        'announcement-failing',
+        'certificate-ending',
+        'rollout-stopped',
+      ]),
       subject: z.string(),
       what: z.string(),
       next: z.string(),

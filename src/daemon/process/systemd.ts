@@ -1,5 +1,4 @@
 import { spawn } from 'node:child_process';
-import systemdNotify from 'systemd-notify';
 
 /** What the service manager is told. Every call is best effort: a lost notification must not stop the daemon. */
 export interface ServiceManager {
@@ -13,8 +12,8 @@ export interface ServiceManager {
 }
 
 /**
- * Speaks sd_notify(3). The package `systemd-notify` knows READY and STATUS only; the rest goes through the
- * same binary. Without NOTIFY_SOCKET (started by hand) every call does nothing.
+ * Speaks sd_notify(3) through systemd-notify(1): Node has no datagram Unix sockets. Without NOTIFY_SOCKET (started by hand)
+ * every call does nothing.
  */
 export function serviceManager(
   environment: NodeJS.ProcessEnv,
@@ -31,17 +30,17 @@ export function serviceManager(
     }
   };
   return {
-    ready: (status) => guarded(() => systemdNotify({ ready: true, status, pid: process.pid })),
-    status: (status) => guarded(() => systemdNotify({ status, pid: process.pid })),
-    reloading: () => guarded(() => raw(['RELOADING=1'])),
-    stopping: (status) => guarded(() => raw(['STOPPING=1', `STATUS=${status}`])),
-    watchdog: () => guarded(() => raw(['WATCHDOG=1'])),
+    ready: (status) => guarded(() => tell(['READY=1', `STATUS=${status}`])),
+    status: (status) => guarded(() => tell([`STATUS=${status}`])),
+    reloading: () => guarded(() => tell(['RELOADING=1'])),
+    stopping: (status) => guarded(() => tell(['STOPPING=1', `STATUS=${status}`])),
+    watchdog: () => guarded(() => tell(['WATCHDOG=1'])),
     // sd_watchdog_enabled(3) recommends half of the interval; a third leaves room for one lost sign.
     watchdogIntervalMs: active && watchdogMicroseconds > 0 ? watchdogMicroseconds / 3000 : undefined,
   };
 }
 
-function raw(assignments: readonly string[]): Promise<void> {
+function tell(assignments: readonly string[]): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn('systemd-notify', [`--pid=${process.pid}`, ...assignments], {
       stdio: 'ignore',

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { PlannedChange, Plugin, PluginError, PluginReport } from '../../plugins/contract.ts';
-import type { NewAuditEntry } from './audit.ts';
+import type { NewAuditEntry } from '../audit/trail.ts';
 import type { Clock } from '../clock.ts';
 import type { PluginStatus } from '../control/api.ts';
 import { jittered } from '../random.ts';
@@ -296,6 +296,7 @@ export class Reconciler {
       looked: (report) => {
         slot.seen = { report, atMs: this.#dependencies.clock.monotonicMs() };
         this.#announce(slot, report.alarms);
+        slot.plugin.note?.(report);
         slot.looked?.(report);
       },
       changing: (summary) => {
@@ -350,7 +351,7 @@ export class Reconciler {
     if (made.length === 0 && !recovered) return;
     const summary =
       made.length === 0
-        ? `${slot.plugin.name} is as it should be again`
+        ? `${slot.plugin.name} is correct again`
         : `${slot.plugin.name}: ${made[0]?.summary ?? ''}${made.length > 1 ? ` and ${made.length - 1} more` : ''}`;
     // A run that was already under way answers for it as well.
     const why = restarted === undefined ? reasons : [...new Set([restarted, ...reasons])];
@@ -373,7 +374,7 @@ export class Reconciler {
     if (repeated) return;
     const { code, message, next } = error;
     const result = undone ? 'rolled-back' : 'failed';
-    const summary = `${slot.plugin.name}: ${undone ? 'a change was rolled back' : 'not as it should be'}`;
+    const summary = `${slot.plugin.name}: ${undone ? 'a change was rolled back' : 'reconcile failed'}`;
     this.#audit(slot, reasons, planned, { summary, result, durationMs, error: { code, message, next } });
   }
 

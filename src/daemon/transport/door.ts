@@ -14,6 +14,10 @@ export interface Gate {
   isMemberAddress(address: string): boolean;
   /** An unknown PeerId presents its chain. True when it is a member from now on (`isMember` says so, too). */
   admit(peer: PeerId, chain: Uint8Array): Promise<boolean>;
+  /** The signed revocation of one who was removed; undefined for anybody else. */
+  revocationOf?(peer: PeerId): Uint8Array | undefined;
+  /** A member refuses this node with a revocation. Whether it is one is the receiver's to verify. */
+  refusedWith?(revocation: Uint8Array): void;
 }
 
 export interface DoorOptions {

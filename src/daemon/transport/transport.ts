@@ -501,8 +501,10 @@ export class Transport {
     } finally {
       dials.unanswered = undefined;
     }
-    if (answer.verdict === 'refused')
+    if (answer.verdict === 'refused') {
+      if (answer.revocation !== undefined) this.#gate.refusedWith?.(answer.revocation);
       throw new TransportError('not-admitted', `${peer} refuses: ${answer.reason}`);
+    }
     if (answer.verdict === 'duplicate' || this.#links.has(peer)) {
       this.counters.duplicates += 1;
       cut(connection, new Error('duplicate'));
@@ -595,7 +597,13 @@ export class Transport {
   /** The dialler reads why and hangs up; if it does not, the connection's deadline does. */
   #refuse(peer: PeerId, frames: FramedStream, reason: string): void {
     this.counters.strangersRefused += 1;
-    frames.send(encodeAnswer(this.#answerOf('refused', 0, reason)));
+    const revocation = this.#gate.revocationOf?.(peer);
+    const answer = this.#answerOf(
+      'refused',
+      0,
+      revocation === undefined ? reason : 'removed from the cluster',
+    );
+    frames.send(encodeAnswer({ ...answer, ...(revocation !== undefined && { revocation }) }));
     this.#events.onNote('refused', peer, reason);
   }
 

@@ -33,6 +33,8 @@ export interface Answer {
   readonly protocol: number;
   readonly instance: string;
   readonly reason: string;
+  /** The signed revocation of the one who is refused; empty where there is none. Not verified here. */
+  readonly revocation?: Uint8Array;
 }
 
 const VERDICTS = {
@@ -95,8 +97,16 @@ export function encodeAnswer(answer: Answer): Uint8Array {
       protocol: answer.protocol,
       instance: bytesFromHex(answer.instance),
       reason: answer.reason.slice(0, MAX_REASON_LENGTH),
+      // One that does not fit is left out: the refusal itself must arrive.
+      revocation: fitting(answer.revocation),
     }),
   );
+}
+
+function fitting(revocation: Uint8Array | undefined): Uint8Array {
+  return revocation !== undefined && revocation.byteLength <= MAX_CHAIN_BYTES
+    ? revocation
+    : new Uint8Array(0);
 }
 
 export function decodeAnswer(bytes: Uint8Array): Decoded<Answer> {
@@ -117,6 +127,7 @@ export function decodeAnswer(bytes: Uint8Array): Decoded<Answer> {
         protocol: wire.protocol,
         instance: hexFromBytes(wire.instance, INSTANCE_BYTES),
         reason,
+        ...(wire.revocation.byteLength > 0 && { revocation: new Uint8Array(wire.revocation) }),
       },
     };
   });

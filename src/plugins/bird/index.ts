@@ -5,25 +5,21 @@ import { runCommand } from '../../host/command.ts';
 import { type Plugin, PluginError } from '../contract.ts';
 import { readIfOurs, replaceFile, type Staged, stageFile } from '../../host/files.ts';
 import { addressesNow, removeAddress } from '../../host/ip.ts';
-import {
-  birdNotRunning,
-  type BirdProtocol,
-  parseProtocols,
-  parseReply,
-  type ReplyLine,
-  tell,
-} from './control.ts';
+import { birdNotRunning, parseReply, type ReplyLine, tell } from './control.ts';
 import type { BirdDesired, BirdRetired } from './desired.ts';
 import { addAddress, addDevice, raiseDevice, readDevices, removeDevice } from './device.ts';
+import { lookAt, type Sight } from './look.ts';
 import {
+  addressesIn,
   type BirdChange,
+  type BirdFault,
   type BirdObserved,
   FRAGMENT,
   localAsIn,
   planBird,
   PROTOCOL,
-  type RunningBird,
 } from './plan.ts';
+import { type BirdReport, FAULT_GRACE_MS, faultOf, reportOf } from './report.ts';
 
 export interface BirdOptions {
   /** Included by root's bird.conf, e.g. /etc/bird/bornemisza.d. */
@@ -33,6 +29,8 @@ export interface BirdOptions {
   readonly binary?: string;
   /** How often addresses and the announcement are looked at. Default 500. */
   readonly watchIntervalMs?: number;
+  /** Default: `ip -d addr`. */
+  readonly readDevices?: typeof readDevices;
 }
 
 export interface BirdCheckpoint {
@@ -42,6 +40,12 @@ export interface BirdCheckpoint {
   readonly withdraws: boolean;
 }
 
+/**
+ * A look at the devices starts a process, 0.1 to 0.3 s on a busy host, before a withdrawal that takes a millisecond. What was
+ * seen holds as long as the host has the same addresses, which one system call tells; not longer than this, since it does not
+ * tell the kind of a device.
+ */
+const DEVICES_HOLD_MS = 10_000;
 const CHECK_TIMEOUT_MS = 10_000;
 /** A reconfiguration waits for sessions that have to end first. */
 const CONFIGURE_TIMEOUT_MS = 5000;
@@ -49,13 +53,17 @@ const FILE_MODE = 0o640;
 
 /** The one writer of the floating IPs: their device, their addresses, and whether BIRD tells the provider. */
 export class BirdPlugin
-  implements Plugin<BirdDesired | BirdRetired, BirdObserved, BirdChange, BirdCheckpoint>
+  implements Plugin<BirdDesired | BirdRetired, BirdObserved, BirdChange, BirdCheckpoint, BirdReport>
 {
   readonly name = 'bird';
   readonly evidence = 'birdc show protocols all bornemisza_floating';
   readonly #options: BirdOptions;
   #staged: Staged | undefined;
+  #fault: { readonly code: BirdFault; readonly sinceMs: number } | undefined;
   #endWatch: (() => void) | undefined;
+  #devicesSeen:
+    | { readonly devices: BirdObserved['devices']; readonly with: string; readonly atMs: number }
+    | undefined;
 
   constructor(options: BirdOptions) {
     this.#options = options;
@@ -68,19 +76,28 @@ export class BirdPlugin
 
   async observe(signal: AbortSignal): Promise<BirdObserved> {
     const fragment = await readIfOurs(this.#path);
-    const [devices, protocols] = await Promise.all([readDevices(signal), this.#protocols(signal)]);
-    const localAs =
-      protocols?.find((each) => each.localAs !== undefined)?.localAs ?? localAsIn(fragment ?? '');
-    return {
-      devices,
-      fragment,
-      localAs,
-      running: protocols === undefined ? undefined : runningBird(protocols),
-    };
+    const [devices, running] = await Promise.all([this.#devices(signal), this.#running(signal, fragment)]);
+    const fault = this.#judge(running, fragment);
+    const localAs = running?.localAs ?? localAsIn(fragment ?? '');
+    return { devices, fragment, localAs, running, fault };
+  }
+
+  async #devices(signal: AbortSignal): Promise<BirdObserved['devices']> {
+    const [addresses, nowMs] = [addressesNow(), performance.now()];
+    const seen = this.#devicesSeen;
+    if (seen?.with === addresses && nowMs - seen.atMs < DEVICES_HOLD_MS) return seen.devices;
+    const read = this.#options.readDevices ?? readDevices;
+    const devices = await read(signal);
+    this.#devicesSeen = { devices, with: addresses, atMs: nowMs };
+    return devices;
   }
 
   plan(desired: BirdDesired | BirdRetired, observed: BirdObserved): BirdChange[] {
     return planBird(desired, observed);
+  }
+
+  status(desired: BirdDesired | BirdRetired, observed: BirdObserved): BirdReport {
+    return reportOf(desired, observed);
   }
 
   /** Proves the fragment alone; what root's bird.conf makes of it BIRD itself says before it takes it. */
@@ -134,9 +151,9 @@ export class BirdPlugin
     if (fragment === undefined) return;
     const restored = withdraws ? fragment.replace(/^ {2}disabled no;$/m, '  disabled yes;') : fragment;
     await replaceFile(this.#path, restored, { mode: FILE_MODE });
-    const protocols = await this.#protocols(signal);
-    if (protocols === undefined) return;
-    const { loaded, announcing } = runningBird(protocols);
+    const running = await this.#running(signal);
+    if (running === undefined) return;
+    const { loaded, announcing } = running;
     const right = loaded !== undefined && restored.includes(`"bornemisza ${loaded}"`);
     if (!right || announcing !== restored.includes('  disabled no;')) await this.#configure(signal);
   }
@@ -154,7 +171,7 @@ export class BirdPlugin
     let timer: NodeJS.Timeout | undefined;
     let ended = false;
     const look = async (): Promise<void> => {
-      const sight = [addressesNow(), await this.#fileMark(), await link.announcing()];
+      const sight = [addressesNow(), await this.#fileMark(), await this.#sight(link)];
       if (ended) return;
       const which = last === undefined ? -1 : sight.findIndex((each, index) => each !== last?.[index]);
       if (which >= 0)
@@ -184,14 +201,42 @@ export class BirdPlugin
     return facts === undefined ? 'no file' : `file ${facts.ino}/${facts.mtimeNs}`;
   }
 
-  async #protocols(signal: AbortSignal): Promise<BirdProtocol[] | undefined> {
+  /** @param fragment whose addresses are looked up in BIRD; without it none are */
+  async #running(signal: AbortSignal, fragment = ''): Promise<Sight | undefined> {
+    const ask = async (command: string): Promise<ReplyLine[]> =>
+      (await tell(this.#options.controlSocket, [command], { signal }))[0] ?? [];
     try {
-      const [lines = []] = await tell(this.#options.controlSocket, ['show protocols all'], { signal });
-      return parseProtocols(lines);
+      return await lookAt(ask, addressesIn(fragment));
     } catch (error) {
       if (error instanceof PluginError && error.code === 'bird-not-running') return undefined;
       throw error;
     }
+  }
+
+  /** For how long the announcement has not been as our fragment asks for it. */
+  #judge(running: Sight | undefined, fragment = ''): BirdObserved['fault'] {
+    const addresses = addressesIn(fragment).map((network) => network.replace(/\/32$/, ''));
+    const code = running === undefined ? undefined : faultOf(running, addresses, announcedIn(fragment));
+    const nowMs = performance.now();
+    if (code !== this.#fault?.code) this.#fault = code === undefined ? undefined : { code, sinceMs: nowMs };
+    const { sinceMs = nowMs } = this.#fault ?? {};
+    return code === undefined ? undefined : { code, forMs: nowMs - sinceMs };
+  }
+
+  /** The announcement in one line, as far as a change of it matters. */
+  async #sight(link: BirdLink): Promise<string> {
+    const fragment = (await readIfOurs(this.#path).catch(() => undefined)) ?? '';
+    const seen = await link.look(addressesIn(fragment));
+    if (typeof seen === 'string') return seen;
+    const { loaded, announcing, sessions } = seen;
+    const fault = this.#judge(seen, fragment);
+    const lasting = fault !== undefined && fault.forMs >= FAULT_GRACE_MS ? [fault.code] : [];
+    const routes = sessions.map(
+      ({ name, up, routes: own }) => `${name} ${up ? 'up' : 'down'} with ${own.length} routes`,
+    );
+    return [loaded === undefined ? 'not loaded' : announcing ? 'up' : 'down', ...routes, ...lasting].join(
+      ', ',
+    );
   }
 
   async #check(staged: string, signal: AbortSignal): Promise<void> {
@@ -216,6 +261,7 @@ export class BirdPlugin
   }
 
   async #make(change: BirdChange, signal: AbortSignal): Promise<void> {
+    if (/^(device|address)-/.test(change.kind)) this.#devicesSeen = undefined;
     switch (change.kind) {
       case 'withdraw':
         return await this.#switch('disable', signal);
@@ -244,7 +290,7 @@ export class BirdPlugin
         await this.#configure(signal);
         return await this.#awaitLoaded(change.digest, signal);
       case 'start':
-        if ((await this.#protocols(signal)) === undefined) throw birdNotRunning(this.#options.controlSocket);
+        if ((await this.#running(signal)) === undefined) throw birdNotRunning(this.#options.controlSocket);
         return;
     }
   }
@@ -272,7 +318,7 @@ export class BirdPlugin
   async #awaitLoaded(digest: string | undefined, signal: AbortSignal): Promise<void> {
     const deadline = performance.now() + CONFIGURE_TIMEOUT_MS;
     while (performance.now() < deadline) {
-      if (runningBird((await this.#protocols(signal)) ?? []).loaded === digest) return;
+      if ((await this.#running(signal))?.loaded === digest) return;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     const { fragmentDirectory } = this.#options;
@@ -293,13 +339,8 @@ export class BirdPlugin
 
 const WATCHED = ['an address of this host changed', 'the fragment for BIRD changed'];
 
-function runningBird(protocols: readonly BirdProtocol[]): RunningBird {
-  const floating = protocols.find((protocol) => protocol.name === PROTOCOL);
-  return {
-    loaded: floating === undefined ? undefined : /^bornemisza (\w+)$/.exec(floating.description)?.[1],
-    announcing: floating?.up ?? false,
-    sessions: protocols.filter(({ kind }) => kind === 'BGP').map(({ name, info }) => ({ name, state: info })),
-  };
+function announcedIn(fragment: string): boolean {
+  return /^ {2}disabled no;$/m.test(fragment);
 }
 
 /** A connection to the control socket that stays open, so that BIRD's end is known when it happens. */
@@ -314,15 +355,11 @@ class BirdLink {
     this.#changed = changed;
   }
 
-  /** `up`, `down`, `not loaded`, or `BIRD is not running`. */
-  async announcing(): Promise<string> {
+  async look(networks: readonly string[]): Promise<Sight | 'BIRD is not running' | 'BIRD does not answer'> {
     const socket = this.#socket ?? (await this.#open());
     if (socket === undefined) return 'BIRD is not running';
-    const lines = await question(socket, `show protocols ${PROTOCOL}\n`);
-    if (lines === undefined) return 'BIRD does not answer';
-    const protocol = parseProtocols(lines).find(({ name }) => name === PROTOCOL);
-    if (protocol === undefined) return 'not loaded';
-    return protocol.up ? 'up' : 'down';
+    const sight = await lookAt((command) => question(socket, `${command}\n`), networks);
+    return sight ?? 'BIRD does not answer';
   }
 
   close(): void {

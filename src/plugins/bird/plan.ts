@@ -20,7 +20,17 @@ export interface RunningBird {
   /** Digest of the fragment that it has loaded, from the protocol's description; undefined: not loaded. */
   readonly loaded: string | undefined;
   readonly announcing: boolean;
-  readonly sessions: readonly { readonly name: string; readonly state: string }[];
+  readonly sessions: readonly BirdSession[];
+}
+
+/** A protocol that gives routes to a neighbour: BGP, or what a founder uses in its place. */
+export interface BirdSession {
+  readonly name: string;
+  /** BIRD's own word, e.g. `Established`. */
+  readonly state: string;
+  readonly up: boolean;
+  /** Our addresses that it exports, each with the protocol that the route comes from. */
+  readonly routes: readonly { readonly address: string; readonly by: string }[];
 }
 
 export interface BirdObserved {
@@ -30,7 +40,16 @@ export interface BirdObserved {
   readonly localAs: number | undefined;
   /** Undefined: nobody answers at the control socket. */
   readonly running: RunningBird | undefined;
+  /** What is wrong with the announcement, and for how long it has been. */
+  readonly fault: { readonly code: BirdFault; readonly forMs: number } | undefined;
 }
+
+/** What keeps the floating IPs from being where they should be. */
+export type BirdFault =
+  | 'bird-no-session'
+  | 'bird-session-down'
+  | 'bird-route-not-exported'
+  | 'bird-route-by-another';
 
 /** In the order in which they are made. */
 export type BirdChange = PlannedChange &
@@ -51,6 +70,9 @@ export type BirdChange = PlannedChange &
 
 /** More would not be longer for any provider, and some refuse paths with many repetitions. */
 const MAX_PREPENDS = 8;
+
+/** Above 240, that of any other `protocol direct`; the filter of bird.conf sees the best route alone. */
+const PREFERENCE = 1000;
 
 export interface Fragment {
   readonly content: string;
@@ -77,6 +99,8 @@ export function renderFragment(desired: BirdDesired, localAs: number | undefined
       ? ['    reject;']
       : [
           `    if net !~ [ ${networks.join(', ')} ] then reject;`,
+          // A founder's own `protocol direct` has the same route: ours is the one that is exported.
+          `    preference = ${PREFERENCE};`,
           ...Array.from({ length: prepends }, () => `    bgp_path.prepend(${localAs});`),
           '    accept;',
         ];
@@ -204,7 +228,8 @@ function deviceIn(fragment: string): string | undefined {
   return /^ {2}interface "([^"]+)";$/m.exec(fragment)?.[1];
 }
 
-function addressesIn(fragment: string): readonly string[] {
+/** The addresses that a fragment of ours lets in, with their length, e.g. `192.0.2.7/32`. */
+export function addressesIn(fragment: string): readonly string[] {
   return /^ {4}if net !~ \[ (.+) \] then reject;$/m.exec(fragment)?.[1]?.split(', ') ?? [];
 }
 

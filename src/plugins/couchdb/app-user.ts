@@ -1,11 +1,31 @@
-/** The user as whom app nodes come: a document in `_users`, whose password is one of the cluster's secrets. */
+/**
+ * The user as whom app nodes come: a document in `_users`, whose password is one of the cluster's secrets, and what
+ * `_users` itself allows: it keeps the accounts of people, and each of them sees the own document alone.
+ */
 import { createHash, pbkdf2, timingSafeEqual } from 'node:crypto';
 import { promisify } from 'node:util';
 import { CouchDbAnswer, type CouchDbClient, type Credentials } from './client.ts';
 import { revOf } from './shards.ts';
 
 /** `unasked`: there is no such user to be, or `_users` cannot be read in this moment. */
-export type AppUserState = 'right' | 'missing' | 'other-password' | 'unasked';
+export type AppUserState = 'right' | 'missing' | 'other-password' | 'no-role' | 'users-closed' | 'unasked';
+
+/** Keeps the accounts of people: reads and writes single documents of `_users`, and is no administrator. */
+const KEEPER = 'bornemisza-app';
+/** Of everybody who has an account: CouchDB shows each the own document only. */
+const ACCOUNT = 'account';
+const ADMIN = '_admin';
+
+interface Party {
+  readonly names?: readonly string[];
+  readonly roles?: readonly string[];
+}
+
+/** `_security` of a database, beside what others may have put there. */
+interface Security {
+  readonly admins?: Party;
+  readonly members?: Party;
+}
 
 /** What CouchDB made of the password, beside what others may have put there, such as roles. */
 interface UserDocument {
@@ -37,8 +57,10 @@ export class AppUser {
     const credentials = this.#credentials();
     if (credentials === undefined) return 'unasked';
     try {
+      if (!(await this.#usersOpen(signal)) && (await this.#usersEditable(signal))) return 'users-closed';
       const document = await this.#read(credentials, signal);
-      return document === undefined ? 'missing' : await this.#judge(document, credentials);
+      if (document === undefined) return 'missing';
+      return hasRole(document) ? await this.#judge(document, credentials) : 'no-role';
     } catch (error) {
       if (error instanceof CouchDbAnswer) return 'unasked';
       throw error;
@@ -46,25 +68,44 @@ export class AppUser {
   }
 
   /**
-   * Writes the password; roles that others gave stay.
+   * Writes the password, its role, and who may use `_users`; what others put there stays.
    *
    * @throws CouchDbAnswer also when the document, read again, does not hold what was written
    */
   async ensure(signal: AbortSignal): Promise<void> {
     const credentials = this.#credentials();
     if (credentials === undefined) return;
+    await this.#openUsers(signal);
     const before = await this.#read(credentials, signal);
+    const roles = before?.roles ?? [credentials.name];
     const body = {
       ...(before === undefined ? {} : { _rev: revOf(before) }),
       name: credentials.name,
       type: 'user',
-      roles: before?.roles ?? [credentials.name],
+      roles: roles.includes(KEEPER) ? roles : [...roles, KEEPER],
       password: credentials.password,
     };
     await this.#client.put(pathOf(credentials), body, signal);
     const after = await this.#read(credentials, signal);
     if (after === undefined || (await this.#judge(after, credentials)) !== 'right')
       throw new CouchDbAnswer(0, pathOf(credentials), 'does not hold the password that was written', true);
+  }
+
+  async #usersOpen(signal: AbortSignal): Promise<boolean> {
+    const security = await this.#client.get<Security>(USERS_SECURITY, signal);
+    return JSON.stringify(opened(security)) === JSON.stringify(security);
+  }
+
+  /** A CouchDB that was not restarted with our settings yet refuses the change. */
+  async #usersEditable(signal: AbortSignal): Promise<boolean> {
+    const path = '_node/_local/_config/couchdb/users_db_security_editable';
+    return (await this.#client.find<string>(path, signal)) === 'true';
+  }
+
+  async #openUsers(signal: AbortSignal): Promise<void> {
+    if ((await this.#usersOpen(signal)) || !(await this.#usersEditable(signal))) return;
+    const security = await this.#client.get<Security>(USERS_SECURITY, signal);
+    await this.#client.put(USERS_SECURITY, opened(security), signal);
   }
 
   async #read(credentials: Credentials, signal: AbortSignal): Promise<UserDocument | undefined> {
@@ -80,6 +121,26 @@ export class AppUser {
     Object.assign(this.#judged, { key, state });
     return state;
   }
+}
+
+const USERS_SECURITY = '_users/_security';
+
+/** Equal to what it is given where nothing lacks. */
+function opened(security: Security): Security {
+  return {
+    ...security,
+    members: withRoles(security.members, [ADMIN, KEEPER, ACCOUNT]),
+    admins: withRoles(security.admins, [ADMIN, KEEPER]),
+  };
+}
+
+function withRoles(party: Party | undefined, needed: readonly string[]): Party {
+  const roles = party?.roles ?? [];
+  return { ...party, roles: [...roles, ...needed.filter((role) => !roles.includes(role))] };
+}
+
+function hasRole({ roles }: UserDocument): boolean {
+  return roles?.includes(KEEPER) ?? false;
 }
 
 function pathOf({ name }: Credentials): string {

@@ -3,6 +3,7 @@
  * while all members are connected and of one mind. Pure.
  */
 import { type Alarm, CHANGES_AT_ONCE, type CouchDbChange, listed, maintenance, refuse } from './changes.ts';
+import type { AppUserState } from './app-user.ts';
 import {
   arbiterOf,
   boundNodes,
@@ -410,11 +411,20 @@ function createSystemDatabases(scene: Scene) {
   );
 }
 
+const APP_USER_LACKS: Readonly<Record<AppUserState, string | undefined>> = {
+  right: undefined,
+  unasked: undefined,
+  missing: 'it is not there',
+  'other-password': 'it has another password',
+  'no-role': 'it lacks its role',
+  'users-closed': '_users does not let it and people with an account in',
+};
+
 function makeAppUser(scene: Scene) {
-  const { appUser } = scene.server;
-  if (appUser !== 'missing' && appUser !== 'other-password') return undefined;
-  const why = appUser === 'missing' ? 'it is not there' : 'it has another password';
-  return work([{ kind: 'app-user', summary: `the user of the app nodes: ${why}` }]);
+  const why = APP_USER_LACKS[scene.server.appUser];
+  return why === undefined
+    ? undefined
+    : work([{ kind: 'app-user', summary: `the user of the app nodes: ${why}` }]);
 }
 
 /** One at a time, and only one that runs the same version with the same secrets: CouchDB itself checks nothing. */

@@ -42,7 +42,6 @@ export interface CouchDbPluginOptions {
   /** One apply begins no new step after this time. Default 15000. */
   readonly applyBudgetMs?: number;
   onProgress?(text: string): void;
-  onStatus?(status: CouchDbStatus): void;
 }
 
 /** Certain once they are made. Every other step waits for other nodes, or goes on bit by bit. */
@@ -60,7 +59,6 @@ export class CouchDbPlugin
   readonly evidence = 'journalctl -u couchdb';
   readonly #client: CouchDbClient;
   readonly #observer: Observer;
-  readonly #options: CouchDbPluginOptions;
   readonly #places: Places;
   readonly #steps: Steps;
   readonly #timers = new Set<NodeJS.Timeout>();
@@ -81,7 +79,6 @@ export class CouchDbPlugin
   #seen = '';
 
   constructor(options: CouchDbPluginOptions) {
-    this.#options = options;
     this.#places = {
       configDirectory: options.configDirectory ?? '/var/lib/bornemisza/couchdb',
       markerFile: options.markerFile ?? '/var/lib/couchdb/data/bornemisza-identity.json',
@@ -107,11 +104,6 @@ export class CouchDbPlugin
   /** The status of the last look that {@link note} was told of. */
   known(): CouchDbStatus {
     return this.#status;
-  }
-
-  /** An operator has changed something: the password that was refused is tried once more. */
-  askAgain(): void {
-    this.#client.forgetRefusal();
   }
 
   async observe(signal: AbortSignal): Promise<Observed> {
@@ -177,14 +169,11 @@ export class CouchDbPlugin
     signal.throwIfAborted();
   }
 
-  /** Keeps what the last look saw, for the next one and for whoever is told of a difference. */
   note(status: CouchDbStatus): void {
     this.#busy = status.waiting !== undefined || !['serving', 'left'].includes(status.phase);
     this.#restartDueSinceMs =
       status.restart === 'due' ? (this.#restartDueSinceMs ?? performance.now()) : undefined;
-    const before = JSON.stringify(this.#status);
     this.#status = status;
-    if (JSON.stringify(status) !== before) this.#options.onStatus?.(status);
   }
 
   async close(): Promise<void> {

@@ -31,12 +31,16 @@ export interface EdgeService {
   readonly name: string;
   /** `/` or a path without a closing slash; matches itself and everything below. */
   readonly prefix: string;
-  /** Path on the local service that answers 2xx or 3xx while it is well. */
+  /** Path on the local service that answers 2xx, or one of `healthStatus`, while it is well. */
   readonly healthPath: string;
   /** What the checks put into `Host`. Default: {@link CHECK_HOST}. */
   readonly healthHost?: string;
+  /** Statuses that are well, in place of {@link WELL_STATUSES}. */
+  readonly healthStatus?: readonly number[];
   /** Port on 127.0.0.1; undefined on a node that only routes to the service of others. */
   readonly localPort: number | undefined;
+  /** This node's own instance answers its check, and wrongly: it is not merely slow. */
+  readonly answersWrongly?: boolean;
   /** The app nodes' doors, this node's own included. */
   readonly peers: PeerGroup;
 }
@@ -121,5 +125,5 @@ export const SERVICE_HEALTH_PATH = '/.well-known/bornemisza/service/';
 
 /** What every check puts into `Host`, HAProxy's and the daemon's: two that ask differently get two answers. */
 export const CHECK_HOST = 'localhost';
-/** What a service answers while it is well. */
-export const WELL_STATUSES = { least: 200, most: 399 } as const;
+/** What a service answers while it is well. A redirect says nothing about what it leads to. */
+export const WELL_STATUSES = { least: 200, most: 299 } as const;

@@ -12,6 +12,7 @@ import {
   CONFIG_FILE,
   DATABASE_SWITCH,
   type Layout,
+  panicOf,
   REVOKED_FILE,
   type Rendered,
   render,
@@ -27,6 +28,7 @@ import {
   offersAddServer,
   parseAcl,
   parseBusyServers,
+  parseConnections,
   parseFrontends,
   parseInfo,
   parseProcesses,
@@ -59,6 +61,8 @@ const BACKUPS = 5;
 const CHECK_TIMEOUT_MS = 15_000;
 /** The master answers in milliseconds, also while it reloads. */
 const OLD_WORKERS_TIMEOUT_MS = 1000;
+/** Each is one question at each look; more than some reloads in 15 minutes are a fault of their own. */
+const MAX_OLD_ASKED = 8;
 /** A reload is visible after 15–67 ms; many certificates or a loaded machine take longer. */
 const RELOAD_TIMEOUT_MS = 10_000;
 /** While a second check decides about a server, its verdict shall count soon after it falls. */
@@ -110,6 +114,7 @@ export class HaproxyPlugin
     return {
       files,
       running,
+      old: await this.#old(signal),
       refused: await this.#refusedBy(running, signal),
       site: { former: await this.#formerSite(), refused: new Map(this.#refused), nowMs: Date.now() },
       // The kernel has this file only where IPv6 is not switched off altogether.
@@ -125,9 +130,9 @@ export class HaproxyPlugin
     return planHaproxy(render(wanted, layout, observed.refused), observed, sha256);
   }
 
-  status({ certificates }: HaproxyDesired, { running, site }: HaproxyObserved): PluginReport {
+  status({ certificates }: HaproxyDesired, { running, site, old }: HaproxyObserved): PluginReport {
     const { alarm } = chooseSite(certificates.edge, certificates.edgeProblem, site);
-    return { seen: sightOf(running), alarms: alarm === undefined ? [] : [alarm] };
+    return { seen: sightOf(running, old), alarms: alarm === undefined ? [] : [alarm] };
   }
 
   /** Writes what the new configuration names (files that nobody uses yet), then asks HAProxy about it. */
@@ -404,6 +409,10 @@ export class HaproxyPlugin
       case 'server-state':
         await this.#tell(`set server ${change.backend}/${change.name} state ${change.admin}`, signal);
         if (change.fresh) await this.#tell(`set server ${change.backend}/${change.name} health up`, signal);
+        if (change.cut) await this.#tell(`shutdown sessions server ${change.backend}/${change.name}`, signal);
+        return undefined;
+      case 'server-down':
+        await this.#tell(`set server ${change.backend}/${change.name} health down`, signal);
         return undefined;
       case 'server-check':
         await this.#tell(`enable health ${change.backend}/${change.name}`, signal);
@@ -522,6 +531,18 @@ export class HaproxyPlugin
     return processes?.some(({ kind }) => kind === 'old-worker') ?? true;
   }
 
+  async #old(signal: AbortSignal): Promise<NonNullable<HaproxyObserved['old']>> {
+    const options = { signal, timeoutMs: OLD_WORKERS_TIMEOUT_MS };
+    const processes = await this.#askMaster('show proc', options).then(parseProcesses, () => []);
+    const old = processes.filter(({ kind }) => kind === 'old-worker');
+    const counts = await Promise.all(
+      old
+        .slice(0, MAX_OLD_ASKED)
+        .map(({ pid }) => this.#askMaster(`@!${pid} show info`, options).then(parseConnections, () => 0)),
+    );
+    return { processes: old.length, connections: counts.reduce((sum, each) => sum + each, 0) };
+  }
+
   /** Ends the sessions from an address in the doors: of this worker and of those that older reloads left behind. */
   async #cut(address: string, signal: AbortSignal): Promise<void> {
     const doors = this.#options.instance === 'app' ? ['door'] : ['app_door', 'peer_door'];
@@ -612,12 +633,29 @@ function siteProof(file: string): string {
 }
 
 /** Facts of the running process, one line. */
-function sightOf(running: Running | undefined): string {
+function sightOf(running: Running | undefined, old: HaproxyObserved['old']): string {
   if (running === undefined) return 'HAProxy does not answer';
   if (running.structure === '') return 'HAProxy runs a configuration that is not ours';
-  const counted = running.servers.filter((server) => !isTwin(server) && !server.maint);
+  const inUse = running.servers.filter((server) => !isTwin(server) && !server.maint);
+  const counted = inUse.filter((server) => !isPanic(server));
   const up = counted.filter((server) => server.up).length;
-  return `HAProxy answers; ${up} of ${counted.length} servers in use are up`;
+  const panics = new Set(inUse.filter(isPanic).map(({ backend }) => backend.slice(0, -panicOf('').length)));
+  const busy = [...panics].filter((backend) => {
+    const accepting = inUse.filter((server) => server.backend === panicOf(backend) && server.up).length;
+    return accepting > 2 * inUse.filter((server) => server.backend === backend && server.up).length;
+  });
+  const panic =
+    busy.length === 0
+      ? ''
+      : `; most checks of ${busy.join(', ')} get no answer in time, so every server that accepts connections serves`;
+  return `HAProxy answers; ${up} of ${counted.length} servers in use are up${panic}${leftBehind(old)}`;
+}
+
+/** A reload ends no connection, but 15 minutes later the process of before it does. */
+function leftBehind(old: HaproxyObserved['old']): string {
+  if (old === undefined || old.processes === 0) return '';
+  const [processes, connections] = [old.processes, old.connections];
+  return `; ${processes} of before a reload (${connections} connection${connections === 1 ? '' : 's'}) end${processes === 1 ? 's' : ''} within 15 minutes`;
 }
 
 interface Sight {
@@ -657,6 +695,10 @@ function stateMark(server: ServerState): string {
     server.fullWeight,
     verdict,
   ].join(' ');
+}
+
+function isPanic(server: { backend: string }): boolean {
+  return server.backend.endsWith(panicOf(''));
 }
 
 function isTwin(server: { backend: string }): boolean {

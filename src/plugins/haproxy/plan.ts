@@ -24,6 +24,8 @@ export interface HaproxyObserved {
   readonly files: ReadonlyMap<string, string>;
   /** Undefined: nobody answers at the socket. */
   readonly running: Running | undefined;
+  /** Processes of before the last reloads that end what they have, and their connections. */
+  readonly old?: { readonly processes: number; readonly connections: number };
   /** Optional lines that the installed HAProxy refuses. */
   readonly refused: ReadonlySet<string>;
   /** What a certificate for the site is judged by. */
@@ -55,7 +57,10 @@ export type HaproxyChange = PlannedChange &
         readonly name: string;
         readonly admin: Admin;
         readonly fresh: boolean;
+        /** Its host is gone by two accounts: what is under way there would wait for minutes. */
+        readonly cut: boolean;
       }
+    | { readonly kind: 'server-down'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-check'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-weight'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-remove'; readonly backend: string; readonly name: string }
@@ -179,14 +184,23 @@ function serverChanges(server: WantedServer, rendered: Rendered, running: Runnin
   if (was !== admin) {
     // A twin's last verdict may be old; it starts as up, and its check tells.
     const fresh = server.backend.endsWith(twinOf('')) && admin === 'ready';
+    const cut = server.duty === 'out-when-down' && admin === 'maint';
     changes.push({
       kind: 'server-state',
       ...where,
       admin,
       fresh,
+      cut,
       summary: `${label(server)}: ${was} → ${admin} (${reasonOf(server, admin)})`,
     });
   }
+  if (server.failing === true && present.up && was === 'ready')
+    changes.push({
+      kind: 'server-down',
+      ...where,
+      summary: `${label(server)}: down (this node saw it fail)`,
+      step: 'repeats',
+    });
   if (!present.checked) {
     changes.push({
       kind: 'server-check',

@@ -31,6 +31,8 @@ export interface WantedServer {
   readonly options: string;
   readonly duty: Duty;
   readonly why: string;
+  /** The daemon saw it fail: out at once. The server's own check brings it back. */
+  readonly failing?: boolean;
   /** True for servers that come and go with the members; the others are part of the structure. */
   readonly peer: boolean;
 }
@@ -57,6 +59,12 @@ export const STATE_FILE = 'servers.state';
 /** The backend of the second, faster checks of `NAME`. It never gets a request. */
 export const twinOf = (backend: string): string => `${backend}.unwatched`;
 
+/**
+ * The backend that serves for `NAME` while this host is too busy to check: then the checks of most servers end by timeout, and
+ * it is this host that is slow, not they. Its own check is a bare connection, which the kernel of a busy peer still accepts.
+ */
+export const panicOf = (backend: string): string => `${backend}.panic`;
+
 /** HAProxy's name of the server on this host. No host name starts with `_`. */
 const LOCAL = '_local';
 /**
@@ -80,6 +88,15 @@ const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2
  * which kills nobody in the membership either, answers again.
  */
 const UNWATCHED_CHECK = 'check inter 300ms fall 3 rise 2';
+
+/**
+ * A connection without TLS: `port` has HAProxy leave TLS out. Who refuses, and whose host is gone, takes no part in a panic.
+ * `timeout check` cannot help here: HAProxy bounds the handshake of a check by `inter` and `timeout connect` alone.
+ */
+const panicCheck = (on: number): string =>
+  `check port ${on} inter 1s fastinter 300ms downinter 1s fall 2 rise 1`;
+/** A busy host takes long for its part of a handshake; a panic is no time to give up sooner. */
+const PANIC_CONNECT = 'timeout connect 5s';
 
 /**
  * Longer than a continuous `_changes` feed may idle (10 minutes), for old workers after a reload as well as for
@@ -157,7 +174,10 @@ const full = (section: Section): string =>
 
 /** The section without what the runtime API can change. */
 const bare = (section: Section): string =>
-  full({ ...section, servers: (section.servers ?? []).filter((each) => !each.peer) });
+  full({
+    ...section,
+    servers: (section.servers ?? []).filter((each) => !each.peer).map((each) => ({ ...each, duty: 'ready' })),
+  });
 
 /** `disabled` also for a server that drains: after a reload there is nothing to drain, and nothing new shall come. */
 function serverLine(server: WantedServer): string {
@@ -240,6 +260,17 @@ function defaultsSection(refused: ReadonlySet<string>): Section {
 
 /** A request goes to another server only when it was not delivered: a replayed PUT would be a false conflict. */
 const RETRIES = ['retries 3', 'option redispatch 1', 'retry-on conn-failure empty-response'];
+/** A door without its service answers 503 at once; an edge has other doors to ask. */
+const RETRY_AT_OTHERS = 'retry-on conn-failure empty-response 503';
+/** A door has one server: to wait for it would hold what another door can serve. */
+const NO_SECOND_TRY = 'retries 0';
+/**
+ * A door without its service fails fast, and the fastest gets the most by `leastconn`. Two errors in a row (500, 502, 503, 504)
+ * bring the next check forward, and that one alone decides: a service that answers an error by itself stays.
+ */
+const CHECK_AFTER_ERRORS = 'observe layer7 error-limit 2 on-error sudden-death';
+/** On the loopback a connection fails because nobody listens: one is enough to know. Its check brings it back. */
+const OUT_AT_ONCE = 'observe layer4 error-limit 1 on-error mark-down';
 /** An empty answer may come after the work was done, so only what can be done twice is sent again. */
 const IDEMPOTENT_ONLY = 'http-request disable-l7-retry unless { method GET HEAD OPTIONS }';
 
@@ -322,15 +353,40 @@ function edgeFrontend({ edge }: AppHaproxy, services: readonly EdgeService[], co
 
 /** Longest prefix first; `/api` matches itself and what is below, not `/apiary`. */
 function routes(services: readonly EdgeService[], to: 'svc' | 'local'): string[] {
-  const lines = services.map((service) => {
+  const lines = services.flatMap((service, index) => {
     const prefix = urlPath('path prefix', service.prefix).replace(/\/+$/, '');
     const backend = `${to}_${token('service name', service.name)}`;
-    if (prefix === '') return `default_backend ${backend}`;
-    return `use_backend ${backend} if { path ${prefix} } or { path_beg ${prefix}/ }`;
+    const asked = prefix === '' ? [''] : [`{ path ${prefix} }`, `{ path_beg ${prefix}/ }`];
+    return [
+      ...(to === 'svc' ? panicRoute(backend, `txn.well${index}`, asked) : slowRoute(backend, asked)),
+      prefix === '' ? `default_backend ${backend}` : `use_backend ${backend} if ${asked.join(' or ')}`,
+    ];
   });
   return lines.some((line) => line.startsWith('default_backend'))
     ? lines
     : [...lines, 'default_backend nothing'];
+}
+
+/**
+ * More than half of the servers that accept connections fail their check: from then on all of them serve. Those that the
+ * members' records take out are in neither count.
+ */
+function panicRoute(backend: string, variable: string, asked: readonly string[]): string[] {
+  const panic = panicOf(backend);
+  const most = `{ nbsrv(${panic}),sub(${variable}),sub(${variable}) gt 0 }`;
+  return [
+    `http-request set-var(${variable}) nbsrv(${backend})`,
+    `use_backend ${panic} if ${asked.map((each) => `${each} ${most}`.trim()).join(' or ')}`,
+  ];
+}
+
+/**
+ * A service that accepts connections while its check fails is slow for all that HAProxy can tell, and slow is better than
+ * refused: peers that have somebody better read it from the door's health path. The daemon knows one that answers wrongly.
+ */
+function slowRoute(backend: string, asked: readonly string[]): string[] {
+  const slow = `{ nbsrv(${backend}) eq 0 } { nbsrv(${panicOf(backend)}) gt 0 }`;
+  return [`use_backend ${panicOf(backend)} if ${asked.map((each) => `${each} ${slow}`.trim()).join(' or ')}`];
 }
 
 /** What a founder sees in the browser after the first set-up. It stands in double quotes of haproxy.cfg, so it has none. */
@@ -381,35 +437,72 @@ function appDoor(desired: AppHaproxy, services: readonly EdgeService[], context:
 function serviceBackends(service: EdgeService, context: Context): Section[] {
   const name = token('service name', service.name);
   const check = checkOf(`${SERVICE_HEALTH_PATH}${name}`);
-  const peers = peerBackends(
-    `svc_${name}`,
-    [...check, 'balance leastconn', IDEMPOTENT_ONLY],
-    service.peers,
-    '',
-    context,
-  );
+  const lines = [...check, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY];
+  const peers = [
+    ...peerBackends(`svc_${name}`, lines, service.peers, '', context),
+    panicBackend(`svc_${name}`, lines, service.peers, context),
+  ];
   if (service.localPort === undefined) return peers;
   const local = {
     backend: `local_${name}`,
-    lines: [...checkOf(service.healthPath, service.healthHost), IDEMPOTENT_ONLY],
+    lines: [...checkOf(service.healthPath, service), NO_SECOND_TRY, IDEMPOTENT_ONLY],
     port: service.localPort,
+    failing: service.answersWrongly === true,
   };
-  return [...peers, localBackend(local, context)];
+  return [...peers, localBackend(local, context), slowBackend(service, service.localPort, context)];
 }
 
-function checkOf(path: string, host = CHECK_HOST): string[] {
+function slowBackend(service: EdgeService, on: number, context: Context): Section {
+  const backend = panicOf(`local_${service.name}`);
+  const server: WantedServer = {
+    ...localServer(backend, on),
+    options: panicCheck(on),
+    ...(service.answersWrongly === true && { duty: 'maint', why: 'its answer to the check is wrong' }),
+  };
+  context.servers.push(server);
+  return { head: `backend ${backend}`, lines: [NO_SECOND_TRY, IDEMPOTENT_ONLY], servers: [server] };
+}
+
+function checkOf(
+  path: string,
+  { healthHost: host = CHECK_HOST, healthStatus = [] }: Pick<EdgeService, 'healthHost' | 'healthStatus'> = {},
+): string[] {
+  const statuses = healthStatus.map((each) => {
+    if (!Number.isInteger(each) || each < 100 || each > 599) throw new Error(`not a status: ${each}`);
+    return each;
+  });
+  const { least, most } = WELL_STATUSES;
   return [
     'option httpchk',
     `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host ${dnsName('health host', host)}`,
-    `http-check expect status ${WELL_STATUSES.least}-${WELL_STATUSES.most}`,
+    `http-check expect status ${statuses.length > 0 ? statuses.join(',') : `${least}-${most}`}`,
   ];
 }
 
-function localBackend(
-  of: { backend: string; lines: readonly string[]; port: number },
+/** The servers of a group once more, for a panic: only those that nothing but their check speaks against. */
+function panicBackend(
+  backend: string,
+  lines: readonly string[],
+  group: PeerGroup,
   context: Context,
 ): Section {
-  const server = localServer(of.backend, of.port);
+  const servers = peerServers(panicOf(backend), group, panicCheck, '', context).map((server) => ({
+    ...server,
+    duty: server.duty === 'ready' ? ('ready' as const) : ('maint' as const),
+  }));
+  context.servers.push(...servers);
+  return {
+    head: `backend ${panicOf(backend)}`,
+    lines: [...lines.filter((line) => !CHECK_LINE.test(line)), PANIC_CONNECT],
+    servers,
+  };
+}
+
+function localBackend(
+  of: { backend: string; lines: readonly string[]; port: number; failing?: boolean },
+  context: Context,
+): Section {
+  const server = { ...localServer(of.backend, of.port), ...(of.failing === true && { failing: true }) };
   context.servers.push(server);
   return { head: `backend ${of.backend}`, lines: of.lines, servers: [server] };
 }
@@ -420,11 +513,39 @@ function localServer(backend: string, on: number): WantedServer {
     name: LOCAL,
     address: '127.0.0.1',
     port: port('port', on),
-    options: WATCHED_CHECK,
+    options: `${WATCHED_CHECK} ${OUT_AT_ONCE}`,
     duty: 'ready',
     why: 'runs on this node',
     peer: false,
   };
+}
+
+const CHECK_LINE = /^(option httpchk|http-check)/;
+
+/** A group's servers in one backend. @param checkOn their check, given their port */
+function peerServers(
+  backend: string,
+  group: PeerGroup,
+  checkOn: (on: number) => string,
+  extra: string,
+  context: Context,
+): WantedServer[] {
+  return [...group.servers]
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .map((server) => ({
+      backend,
+      name: token('server name', server.name),
+      address: ipv4(`address of ${server.name}`, server.address),
+      port: port(`port of ${server.name}`, server.port),
+      options: [
+        `ssl verify required ca-file ${context.ca} crt ${context.node}`,
+        `verifyhost ${dnsName('certificate name', `${server.name}.${group.verifySuffix}`)}`,
+        `${checkOn(server.port)}${extra}`,
+      ].join(' '),
+      duty: server.duty,
+      why: server.why,
+      peer: true,
+    }));
 }
 
 /** A backend of peers and its twin with the faster checks. The twin's servers are enabled while they are needed. */
@@ -436,27 +557,16 @@ function peerBackends(
   context: Context,
   first: readonly WantedServer[] = [],
 ): Section[] {
-  const build = (into: string, check: string, dutyOf: (duty: Duty) => Duty): WantedServer[] =>
-    [...group.servers]
-      .sort((a, b) => (a.name < b.name ? -1 : 1))
-      .map((server) => ({
-        backend: into,
-        name: token('server name', server.name),
-        address: ipv4(`address of ${server.name}`, server.address),
-        port: port(`port of ${server.name}`, server.port),
-        options: [
-          `ssl verify required ca-file ${context.ca} crt ${context.node}`,
-          `verifyhost ${dnsName('certificate name', `${server.name}.${group.verifySuffix}`)}`,
-          // A dynamic server (`add server`) doesn't infer check-ssl from ssl.
-          `${check} check-ssl${extra}`,
-        ].join(' '),
-        duty: dutyOf(server.duty),
-        why: server.why,
-        peer: true,
-      }));
-  const servers = [...first, ...build(backend, WATCHED_CHECK, (duty) => duty)];
-  const twins = build(twinOf(backend), UNWATCHED_CHECK, (duty) =>
-    duty === 'out-when-down' ? 'ready' : 'maint',
+  // A dynamic server (`add server`) doesn't infer check-ssl from ssl.
+  const servers = [
+    ...first,
+    ...peerServers(backend, group, () => `${WATCHED_CHECK} ${CHECK_AFTER_ERRORS} check-ssl`, extra, context),
+  ];
+  const twins = peerServers(twinOf(backend), group, () => `${UNWATCHED_CHECK} check-ssl`, extra, context).map(
+    (server) => ({
+      ...server,
+      duty: server.duty === 'out-when-down' ? ('ready' as const) : ('maint' as const),
+    }),
   );
   context.servers.push(...servers, ...twins);
   return [
@@ -467,7 +577,7 @@ function peerBackends(
     },
     {
       head: `backend ${twinOf(backend)}`,
-      lines: ['no log', ...lines.filter((line) => /^(option httpchk|http-check)/.test(line))],
+      lines: ['no log', ...lines.filter((line) => CHECK_LINE.test(line))],
       servers: twins,
     },
   ];
@@ -482,6 +592,7 @@ function databaseFrontend(desired: AppHaproxy): Section {
       `bind 127.0.0.1:${port('port', desired.databasePort)}`,
       QUIET_CHECKS,
       `timeout client ${FEED_TIMEOUT}`,
+      ...panicRoute('db_nodes', 'txn.well', ['']),
       'default_backend db_nodes',
     ],
   };
@@ -499,13 +610,11 @@ const COUCHDB_CHECK = [
 ];
 
 function databaseBackends({ databases }: AppHaproxy, context: Context): Section[] {
-  return peerBackends(
-    'db_nodes',
-    [...COUCHDB_CHECK, 'balance leastconn', IDEMPOTENT_ONLY, FEEDS],
-    databases,
-    '',
-    context,
-  );
+  const lines = [...COUCHDB_CHECK, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY, FEEDS];
+  return [
+    ...peerBackends('db_nodes', lines, databases, '', context),
+    panicBackend('db_nodes', lines, databases, context),
+  ];
 }
 
 /** Seconds; a cut that heals is over for CouchDB in about as long. */

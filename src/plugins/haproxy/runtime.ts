@@ -155,6 +155,11 @@ export function parseInfo(text: string, instance: string): Info {
   };
 }
 
+/** Connections of clients that a process has, from `show info`. */
+export function parseConnections(text: string): number {
+  return Number(/^CurrConns: *(\d+)/m.exec(text)?.[1] ?? 0);
+}
+
 /**
  * Reads `help add server`. 2.4 hides the command, which is an experiment there and takes no check.
  */

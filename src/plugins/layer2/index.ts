@@ -1,5 +1,5 @@
 import { runCommand } from '../../host/command.ts';
-import { type Plugin, PluginError } from '../contract.ts';
+import { type Plugin, PluginError, type PluginReport } from '../contract.ts';
 import { addressesNow, ip, ipFailed, removeAddress } from '../../host/ip.ts';
 import type { Layer2Desired } from './desired.ts';
 import { labelOf, type Layer2Change, type Layer2Observed, parseAddresses, planLayer2 } from './plan.ts';
@@ -50,6 +50,15 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
 
   plan(desired: Layer2Desired, observed: Layer2Observed): Layer2Change[] {
     return planLayer2(desired, observed);
+  }
+
+  status({ addresses }: Layer2Desired, observed: Layer2Observed): PluginReport {
+    if (addresses.length === 0) return { alarms: [] };
+    const here = observed.addresses
+      .map(({ address, device }) => ({ address: address.split('/')[0] ?? '', device }))
+      .filter(({ address }) => addresses.includes(address));
+    const words = here.map(({ address, device }) => `${address} is on ${device}`);
+    return { seen: words.length === 0 ? 'on no device of this node' : words.join(', '), alarms: [] };
   }
 
   /** Nothing is taken while anybody else on the wire answers for any of the addresses. */

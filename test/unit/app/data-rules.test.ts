@@ -77,6 +77,10 @@ t.test('a body holds no document that the path could not name', async (t) => {
   for (const docs of [undefined, {}, [{ _id: '_design/x' }], [{ _id: 7 }], ['x'], [null], [{ _id: '' }]]) {
     t.ok(judgeBody('/_bulk_docs', { docs }), JSON.stringify(docs) ?? 'undefined');
   }
+  t.equal(judgeBody('/_local/a%2Fb', { _id: '_local/a/b', seq: 1 }), undefined, 'a checkpoint of PouchDB');
+  t.equal(judgeBody('/_local/a', { seq: 1 }), undefined);
+  for (const doc of [{ _id: 'a' }, { _id: '_local/b' }, { _id: '_design/a' }, { _id: 1 }, null, [], 'x'])
+    t.ok(judgeBody('/_local/a', doc), JSON.stringify(doc));
   t.ok(judgeBody('/a', null));
   t.ok(judgeBody('/a', []));
 });

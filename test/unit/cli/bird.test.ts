@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { Io, Ran } from '../../../src/cli/io.ts';
 import { birdStep } from '../../../src/cli/setup/bird.ts';
-import { isUntouched } from '../../../src/cli/setup/bird-text.ts';
+import { includesIn, isIncluded, isUntouched } from '../../../src/cli/setup/bird-syntax.ts';
 import { type Config, parseConfig, pathsFor } from '../../../src/daemon/config/config.ts';
 import { fakeHost } from './captured-io.ts';
 import { place } from './place.ts';
@@ -140,8 +140,60 @@ t.test('a bird.conf is a distribution’s as long as it speaks to nobody', async
     'include "/etc/bird/x.conf";',
     'filter x { accept; }',
     'template bgp x {}',
+    'protocol direct { ipv4; }',
+    'protocol direct mine { ipv4; interface "eth0"; }',
+    'protocol kernel { learn; ipv4 { export all; }; }',
+    'protocol kernel { ipv4 { export filter { krt_prefsrc = 192.0.2.1; accept; }; }; }',
+    'eval 1 + 1;',
+    'roa4 x;',
+    'hostname "edge";',
+    'protocol device { interface "eth0"; }',
+    'graceful restart wait 5;',
   ]) {
     t.notOk(isUntouched(`${DISTRIBUTION}${own}\n`), own);
     t.ok(isUntouched(`${DISTRIBUTION}# ${own}\n`), `commented: ${own}`);
   }
+});
+
+t.test('an include counts as BIRD reads it: through other files, and not in a comment', async (t) => {
+  const fragments = 'etc/bird/bornemisza.d';
+  const cases: [string, Record<string, string>, boolean][] = [
+    ['as written by init', { 'bird.conf': 'include "bornemisza.d/*.conf";' }, true],
+    ['by its name', { 'bird.conf': 'include "bornemisza.d/bornemisza.conf";' }, true],
+    ['after a comment of the same line', { 'bird.conf': '/* x */ include "bornemisza.d/*.conf";' }, true],
+    ['in two lines', { 'bird.conf': 'include\n  "bornemisza.d/*.conf";' }, true],
+    [
+      'through a directory of the founder',
+      {
+        'bird.conf': 'include "conf.d/*.conf";',
+        'conf.d/90-local.conf': 'include "../bornemisza.d/*.conf";',
+      },
+      true,
+    ],
+    ['commented', { 'bird.conf': '# include "bornemisza.d/*.conf";' }, false],
+    ['commented as a block', { 'bird.conf': '/* include "bornemisza.d/*.conf"; */' }, false],
+    ['in a string', { 'bird.conf': 'log "include bornemisza.d/x.conf" all;' }, false],
+    ['another ending', { 'bird.conf': 'include "bornemisza.d/*.cfg";' }, false],
+    ['another directory', { 'bird.conf': 'include "bornemisza.d.old/*.conf";' }, false],
+    [
+      'a hidden file of the founder',
+      { 'bird.conf': 'include "conf.d/*";', 'conf.d/.x': 'include "../bornemisza.d/*.conf";' },
+      false,
+    ],
+    [
+      'a circle',
+      { 'bird.conf': 'include "bird.conf"; include "conf.d/*";', 'conf.d/a': 'include "../bird.conf";' },
+      false,
+    ],
+    ['nothing there', {}, false],
+  ];
+  for (const [what, files, expected] of cases) {
+    const root = await place(
+      t,
+      Object.fromEntries(Object.entries(files).map(([name, text]) => [`etc/bird/${name}`, text])),
+    );
+    const target = join(root, fragments, 'bornemisza.conf');
+    t.equal(await isIncluded(join(root, 'etc/bird/bird.conf'), target), expected, what);
+  }
+  t.same(includesIn('include "a#b"; # "c"\ninclude "d/*";'), ['a#b', 'd/*']);
 });

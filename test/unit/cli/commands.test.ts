@@ -38,7 +38,12 @@ t.test('status tells health, members, what is kept, what is held and what is wor
   t.equal(err, '');
   t.match(out, 'app1/app of cluster shop: up, running for 1 h');
   t.match(out, '4 alive, 1 dead');
-  t.match(out, '203.0.113.10 announced here: this node is up');
+  // What was seen, with its age, not what the node wants.
+  t.match(
+    out,
+    /203\.0\.113\.10 not announced: BIRD is not running \(2 s ago\); wanted: announce \(this node is up\)/,
+  );
+  t.notMatch(out, 'announced here');
   t.match(out, /bird +failing +never +bird does not answer -- systemctl start bird/);
   t.match(out, 'held: 2 removals of role db');
   t.match(out, 'note: one authority only');
@@ -96,7 +101,7 @@ t.test('members is a table of at most 100 columns that says who is out and why',
     t.equal(code, 0);
     t.match(out, /NODE +ADDRESS +STATE +HEALTH +TRAFFIC +WHY/);
     t.match(out, /app1\/app \*/);
-    t.match(out, /db2\/db +10\.0\.0\.22 +dead 3 min +up +out +dead, and/);
+    t.match(out, /db2\/db +10\.0\.0\.22 +dead 3 min +was up +out +dead, and/);
     t.ok(
       out.split('\n').every((line) => line.length <= columns),
       `no line is longer than ${columns}`,
@@ -183,7 +188,7 @@ t.test('events prints the trail, as lines for people or one object a line', asyn
   const { root, fake } = await daemon(t, { 'GET /v1/audit': { json: { entries: STORY } } });
   const { code, out } = await runCli(['events', '--limit', '3', '--root', root]);
   t.equal(code, 0);
-  t.match(out, '  haproxy: not as it should be [failed]\n', 'the program is named once');
+  t.match(out, '  haproxy: reconcile failed [failed]\n', 'the program is named once');
   t.match(out, '      wanted haproxy.cfg: rewritten\n');
   const narrow = await runCli(['events', '--limit', '3', '--root', root], { columns: 50 });
   for (const line of narrow.out.split('\n')) t.ok(line.length <= 50, line);
@@ -198,6 +203,89 @@ t.test('events prints the trail, as lines for people or one object a line', asyn
   );
 });
 
+t.test('events can be narrowed to a time, a node, and what failed', async (t) => {
+  const at = (agoMs: number) => new Date(Date.now() - agoMs).toISOString();
+  const entries = [
+    entry({ id: 1, at: at(7_200_000), subjects: ['db2/db'], result: 'failed' }),
+    entry({ id: 2, at: at(60_000), subjects: ['db20/db'], result: 'failed' }),
+    entry({ id: 3, at: at(60_000), subjects: ['db2/db'], result: 'ok' }),
+    entry({ id: 4, at: at(1000), subjects: ['app1/app', 'db2/db'], result: 'held' }),
+    entry({ id: 5, at: at(1000), subjects: [], result: 'rolled-back' }),
+  ];
+  const { root, fake } = await daemon(t, { 'GET /v1/audit': { json: { entries } } });
+  const ids = async (...args: string[]) =>
+    (await runCli(['events', '--json', '--root', root, ...args])).out
+      .split('\n')
+      .flatMap((line) => (line === '' ? [] : [JSON.parse(line).id as number]));
+  t.same(await ids('--since', '1h'), [2, 3, 4, 5]);
+  t.same(await ids('--since', '3'), [4, 5]);
+  t.same(await ids('--node', 'db2'), [1, 3, 4], 'a host whose name only begins so is another one');
+  t.same(await ids('--node', 'db2/db', '--since', '1h'), [3, 4]);
+  t.same(await ids('--failed'), [1, 2, 4, 5]);
+  t.same(await ids('--failed', '--node', 'db2', '--since', '1h', '--limit', '1'), [4]);
+  t.match(fake.asked.at(-1)?.path, 'limit=2000', 'what is asked for may be far back');
+  const wrong = await runCli(['events', '--since', 'yesterday', '--root', root]);
+  t.match(wrong, { code: 2, err: /It must be a time like 90s/ });
+});
+
+t.test(
+  'services are listed over all members, and one that is not heard is neither up nor down',
+  async (t) => {
+    const { root } = await daemon(t, members);
+    const { out } = await runCli(['services', '--json', '--root', root]);
+    t.same(JSON.parse(out).services, [
+      { name: 'couchdb', up: [], down: [], unheard: ['db2/db'] },
+      { name: 'haproxy', up: ['app1/app', 'app2/app', 'both/app', 'both/db'], down: [], unheard: ['db2/db'] },
+    ]);
+    t.match((await runCli(['services', '--root', root])).out, /haproxy +- +db2\/db +app1\/app, app2\/app/);
+  },
+);
+
+t.test('members end with a summary; --wide has the rest; a dead one’s health is its last word', async (t) => {
+  const { root } = await daemon(t, members);
+  const { out } = await runCli(['members', '--root', root]);
+  t.match(out, /3 app: 2 in traffic; 2 db: 1 in traffic, 1 dead\n$/);
+  t.match(out, /db2\/db .* was up/);
+  t.notMatch(out, 'AUTHORITY');
+  const wide = (await runCli(['members', '--wide', '--root', root], { columns: 160 })).out;
+  t.match(wide, /app1\/app \* .* 0\.1\.0 +yes +1 up +2027-01-20/);
+  t.match(wide, /db2\/db .* couchdb down +2027-01-20/);
+});
+
+t.test('guards list shows what is held, and remove --dead what it costs', async (t) => {
+  const { root, fake } = await daemon(t, {
+    ...members,
+    'GET /v1/status': { json: status() },
+    'POST /v1/remove': { json: { done: true, message: 'removed' } },
+  });
+  t.match(
+    (await runCli(['guards', 'list', '--root', root])).out,
+    /2 removals of role db[\s\S]*guards release/,
+  );
+  const json = JSON.parse((await runCli(['guards', 'list', '--json', '--root', root])).out) as {
+    held: string[];
+  };
+  t.equal(json.held.length, 1);
+  const script = await runCli(['remove', 'db2', '--dead', '--root', root]);
+  t.match(script, {
+    code: 0,
+    err: /copies of the data are given up for good; 1 of 1 other db nodes are reached/,
+  });
+  t.match(await runCli(['remove', 'both/db', '--dead', '--root', root]), { err: /It RUNS now/ });
+  const removed = fake.asked.filter(({ path }) => path === '/v1/remove').length;
+  const typed = await runCli(['remove', 'db2', '--dead', '--root', root], {
+    terminal: true,
+    answers: ['db1/db'],
+  });
+  t.match(typed, { code: 2, err: /db2\/db was not removed/ });
+  t.equal(
+    fake.asked.filter(({ path }) => path === '/v1/remove').length,
+    removed,
+    'and the daemon is not asked',
+  );
+  t.match(await runCli(['remove', 'db2', '--dead', '--root', root], { answers: ['db2/db'] }), { code: 0 });
+});
+
 t.test(
   'events --follow goes on from the last entry shown, shows none twice, and says when the daemon goes',
   async (t) => {
@@ -207,7 +295,7 @@ t.test(
     });
     const { code, out, err } = await runCli(['events', '--follow', '--root', root]);
     t.match(fake.asked[1]?.path, 'follow=1&since=9');
-    t.equal(out.split('haproxy: not as it should be').length, 2);
+    t.equal(out.split('haproxy: reconcile failed').length, 2);
     t.match(out, 'db2/db is back');
     t.equal(code, 3);
     t.match(err, 'ended the stream of events');

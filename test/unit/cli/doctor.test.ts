@@ -106,6 +106,22 @@ t.test('the state must be complete and closed to others', async (t) => {
   t.match(find('certificate'), { state: 'fail', detail: /chain\.pem/ });
 });
 
+t.test('the key of the DNS records must be there for the daemon alone', async (t) => {
+  const key = join(t.testdir(), 'dns.key');
+  const dns = `[dns]\nprovider = "rfc2136"\nzone = "shop.example"\nserver = "192.0.2.53"\nkey_file = "${key}"\n`;
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG + dns });
+  t.match((await doctor(root)).find('dns'), { state: 'fail', detail: /cannot be read \(ENOENT\)/ });
+  await writeFile(key, '');
+  await chmod(key, 0o644);
+  t.match((await doctor(root)).find('dns'), { state: 'warn', detail: /every user of this host can read/ });
+  await chmod(key, 0o640);
+  t.match((await doctor(root)).find('dns'), { state: 'fail', detail: /nsupdate is not installed/ });
+  const programs = { ...HEALTHY_HOST.programs, nsupdate: () => ({ stdout: 'nsupdate 9.18' }) };
+  t.match((await doctor(root, { host: fakeHost({ ...HEALTHY_HOST, programs }) })).find('dns'), {
+    state: 'ok',
+  });
+});
+
 t.test('a real identity has a certificate that lives long enough', async (t) => {
   const root = await place(t);
   const made = await runCli(['init', '--role', 'app', '--root', root, '--json'], { host: fakeHost({}) });

@@ -72,6 +72,19 @@ t.test('a socket that a killed daemon left behind is a daemon that is down', asy
   t.match(err, 'systemctl start bornemisza@app');
 });
 
+t.test('a node that is no member any more is not told to start its daemon', async (t) => {
+  const memory = JSON.stringify({ left: true });
+  const root = await place(t, { 'etc/bornemisza/db.toml': '', 'var/lib/bornemisza/db/local.json': memory });
+  for (const verb of ['status', 'members', 'leave']) {
+    const { code, err } = await runCli([verb, '--root', root]);
+    t.equal(code, EXIT.notRunning, verb);
+    t.match(err, /no member any more.*(left|removed)/, verb);
+    t.match(err, /join --reset -/, verb);
+    t.match(err, /leave --wipe --role db/, verb);
+    t.notMatch(err, 'systemctl start', verb);
+  }
+});
+
 t.test('a missing permission names group and sudo', async (t) => {
   for (const told of [
     whyNone([{ role: 'app', socket: 'forbidden', configured: 'hidden' }]),

@@ -27,7 +27,19 @@ t.test('only these commands stay root where root calls them, each with a reason'
       .filter(([, { asRoot }]) => asRoot !== undefined)
       .map(([path]) => path)
       .sort(),
-    ['authority add', 'authority rotate-root', 'config migrate', 'doctor', 'init', 'join', 'leave'],
+    [
+      'authority add',
+      'authority rotate-root',
+      'config migrate',
+      'doctor',
+      'firewall confirm',
+      'firewall off',
+      'firewall on',
+      'firewall status',
+      'init',
+      'join',
+      'leave',
+    ],
   );
 });
 

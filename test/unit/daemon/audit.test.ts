@@ -1,7 +1,7 @@
 import { appendFile, mkdir, readFile, rmdir, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { AuditTrail, isAbout, messageOf, type NewAuditEntry } from '../../../src/daemon/reconciler/audit.ts';
+import { AuditTrail, isAbout, messageOf, type NewAuditEntry } from '../../../src/daemon/audit/trail.ts';
 import type { AuditEntry } from '../../../src/daemon/control/api.ts';
 
 const clock = { monotonicMs: () => 0, wallMs: () => Date.UTC(2026, 0, 1) };

@@ -35,6 +35,11 @@ t.test('the least that a configuration must say, with every default, frozen', as
     log: { level: 'info' },
   });
   t.equal(parseConfig(LEAST, 'db', 'db.toml').libp2pPort, 4103, 'both roles fit on one host');
+  const dns = '[dns]\nprovider = "rfc2136"\nzone = "shop.example"\nserver = "192.0.2.53"\nkey_file = "/k"\n';
+  t.match(parse(LEAST + dns).dns, { names: ['@', 'www'], ttl_s: 60, port: 53 });
+  t.throws(() => parseConfig(LEAST + dns, 'db', 'db.toml'), { message: /\[dns\] belongs into app\.toml/ });
+  for (const srv of ['"_app._tcp.shop.example"', '["_app._tcp.shop.example"]'])
+    t.strictSame(parse(`${LEAST}[membership]\nsrv = ${srv}\n`).membership.srv, ['_app._tcp.shop.example']);
   t.throws(() => Object.assign(config.edge, { https_port: 1 }), TypeError);
   t.throws(() => (config.services as unknown[]).push({}), TypeError);
 });
@@ -140,6 +145,26 @@ const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])
     'CouchDB on the listener of role app',
     `${LEAST}[couchdb]\nhttp_port = 5984\n`,
     /couchdb\.http_port: must not be 5984/,
+  ],
+  [
+    'a private address for the public',
+    `${LEAST}public_addresses = ["10.0.0.1"]\n`,
+    /network\.public_addresses\.0: must be an address that the internet reaches/,
+  ],
+  [
+    'two public addresses of one family',
+    `${LEAST}public_addresses = ["192.0.2.1", "192.0.2.2"]\n`,
+    /network\.public_addresses: must be at most one IPv4 and one IPv6 address/,
+  ],
+  [
+    'a provider without its zone, ID and token',
+    `${LEAST}[dns]\nprovider = "cloudflare"\n`,
+    /dns\.zone: is needed with provider "cloudflare"; dns\.zone_id: .*; dns\.token_file: /,
+  ],
+  [
+    'a name that ends a line',
+    `${LEAST}[dns]\nnames = ["www\\nserver evil"]\n`,
+    /dns\.names\.0: must be "@", or a name in lower case/,
   ],
   ['a level that is none', `${LEAST}[log]\nlevel = "loud"\n`, /log\.level: .*"debug"/],
   ['a value for a table', `node = 3\n${NETWORK}`, /node: .*expected object/],

@@ -23,6 +23,7 @@ t.test('what was said is there after a restart, in one file that is ours alone',
   t.strictSame(second.state, {
     maintenance: true,
     left: false,
+    databaseFound: false,
     guards: { held: ['x'] },
     rollout: undefined,
     notification,

@@ -1,6 +1,6 @@
 import { mock } from 'node:test';
 import t from 'tap';
-import type { NewAuditEntry } from '../../../src/daemon/reconciler/audit.ts';
+import type { NewAuditEntry } from '../../../src/daemon/audit/trail.ts';
 import { systemClock } from '../../../src/daemon/clock.ts';
 import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../../src/daemon/reconciler/reconciler.ts';
 import { RunFailure, runPlugin } from '../../../src/daemon/reconciler/run.ts';

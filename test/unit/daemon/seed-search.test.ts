@@ -4,7 +4,7 @@ import { until } from '../../support/until.ts';
 
 const OPTIONS: SeedSearchOptions = {
   seeds: [],
-  srv: undefined,
+  srv: [],
   joined: [],
   own: { address: '10.0.0.11', port: 4101 },
   privateNetwork: '10.0.0.0/24',

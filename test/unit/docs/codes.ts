@@ -12,7 +12,12 @@ export interface CodeSeen {
 }
 
 /** Errors that operators read, and at which place of their constructor the code stands. */
-const ERRORS: Readonly<Record<string, number>> = { OperatorError: 0, CliFailure: 1, TransportError: 0 };
+const ERRORS: Readonly<Record<string, number>> = {
+  OperatorError: 0,
+  CliFailure: 1,
+  TransportError: 0,
+  AppConfigError: 0,
+};
 /** Codes are kebab-case words; what Node.js itself throws (ENOSPC) and numbers are not ours. */
 const CODE = /^[a-z][a-z0-9]*(-[a-z0-9]+)*$/;
 

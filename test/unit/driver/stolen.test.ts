@@ -13,7 +13,7 @@ import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
 import type { NodeCertificate } from '../../../src/daemon/identity/keys/chain.ts';
 import { createMembership } from '../../../src/daemon/membership/machine.ts';
 import { presets } from '../../../src/daemon/membership/preset.ts';
-import { driverRoster, presentedChain } from '../../../src/daemon/node/roster.ts';
+import { driverRoster, presentedChain } from '../../../src/daemon/identity/roster/presented.ts';
 import { Transport } from '../../../src/daemon/transport/transport.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 import { testCluster } from '../identity/cluster.ts';

@@ -71,8 +71,11 @@ t.test('refused connections, silence and redirects are told apart', async (t) =>
   t.same(await probe({ kind: 'http', address: '127.0.0.1', port: silentPort, path: '/' }, 50), {
     passed: false,
     detail: 'no answer within 50 ms',
+    silent: true,
   });
-  t.match(await probe({ kind: 'http', address: '127.0.0.1', port, path: '/' }, 60_000), { passed: true });
+  t.match(await probe({ kind: 'http', address: '127.0.0.1', port, path: '/' }, 60_000), {
+    passed: true,
+  });
   t.match(await probe({ kind: 'tcp', address: '127.0.0.1', port }, 60_000), { passed: true });
   silent.closeAllConnections();
   silent.close();
@@ -133,5 +136,72 @@ t.test(
     t.ok(isOn(['eth0', 'lo'], '127.0.0.1'));
     t.notOk(isOn(['eth0', 'eth0:bm'], '127.0.0.1'));
     t.notOk(isOn(['lo'], '192.0.2.1'));
+  },
+);
+
+t.test(
+  'new settings count from the next question on, which comes at once, and no verdict is lost',
+  async (t) => {
+    const asked: number[] = [];
+    let passed = true;
+    const checks = new Checks(
+      { ...options, intervalMs: 3_600_000, fastIntervalMs: 5, timeoutMs: 1 },
+      {
+        clock: systemClock,
+        ask: async (_target, timeoutMs) => {
+          asked.push(timeoutMs);
+          return { passed, detail: '' };
+        },
+        changed: () => undefined,
+      },
+    );
+    t.teardown(() => checks.close());
+    checks.set([{ name: 'a', required: true, target: { kind: 'tcp', address: '127.0.0.1', port: 1 } }]);
+    await until(() => checks.node === 'up');
+    const before = asked.length;
+    checks.reconfigure({ ...options, intervalMs: 3_600_000, timeoutMs: 2, fall: 3 });
+    t.equal(checks.node, 'up', 'the verdict stays');
+    await until(() => asked.length > before, { what: 'it is asked although the hour is not over' });
+    t.equal(asked.at(-1), 2, 'its time is the new one');
+    passed = false;
+    checks.reconfigure({ ...options, intervalMs: 3_600_000, timeoutMs: 3, fall: 3 });
+    await until(() => checks.node === 'down');
+    t.equal(checks.verdicts[0]?.streak, 3, 'and so is `fall`');
+    const { length } = asked;
+    checks.reconfigure({ ...options, intervalMs: 5, timeoutMs: 4 });
+    await until(() => asked.length > length + 3 && asked.at(-1) === 4);
+  },
+);
+
+t.test(
+  'what a node depends on changes without asking anew, and a patient check rides out one failure more',
+  async (t) => {
+    let failures = 0;
+    const checks = new Checks(
+      { ...options, fall: 2 },
+      {
+        clock: systemClock,
+        ask: async () => {
+          failures -= 1;
+          return { passed: failures < 0, detail: '' };
+        },
+        changed: () => undefined,
+      },
+    );
+    t.teardown(() => checks.close());
+    const target = { kind: 'tcp', address: '127.0.0.1', port: 1 } as const;
+    const told = new Set<string>();
+    checks.set([{ name: 'a', required: false, target, patience: 1 }]);
+    await until(() => checks.verdicts[0]?.health === 'up');
+    checks.set([{ name: 'a', required: true, target, patience: 1 }]);
+    t.equal(checks.node, 'up', 'the verdict of before counts');
+    failures = 2;
+    await until(() => {
+      told.add(checks.node);
+      return failures < -5;
+    });
+    t.same([...told], ['up'], 'two failures are ridden out');
+    failures = 3;
+    await until(() => checks.node === 'down');
   },
 );

@@ -12,6 +12,7 @@ import {
   notRolledFor,
   outranks,
   rankOf,
+  rollAppKeys,
   rollSecrets,
   SecretsStore,
 } from '../../../src/daemon/identity/secrets.ts';
@@ -33,7 +34,8 @@ t.test('the admin hash is what CouchDB computes itself', async (t) => {
 t.test('a db node is told everything, an app node its own credentials, and never the cookie', async (t) => {
   t.strictSame(answerSecretsRequest(db, own), own);
   const answer = answerSecretsRequest(app, own);
-  t.strictSame(answer, { version: 1, kind: 'app', generation: 1, app: own.app });
+  const { app: login, appKeys } = own;
+  t.strictSame(answer, { version: 1, kind: 'app', generation: 1, rank: rankOf(own), app: login, appKeys });
   const sent = Buffer.from(encodeSecrets(answer ?? own)).toString();
   for (const secret of [own.cookie, own.authSecret, own.admin.password, own.admin.hash])
     t.notMatch(sent, secret);
@@ -60,6 +62,44 @@ t.test(
     t.equal(rolled.admin.hash, own.admin.hash);
   },
 );
+
+t.test(
+  'with each removal the ring gets another key, keeps the first for ever and does not grow',
+  async (t) => {
+    t.equal(own.appKeys.length, 1);
+    const rolled = rollAppKeys(own, [app.peerId]);
+    t.strictSame(notRolledFor(rolled, [app.peerId]), []);
+    t.equal(answerSecretsRequest(app, rolled), undefined, 'the removed one is not told');
+    t.strictSame(rolled.appKeys.slice(0, 1), own.appKeys);
+    t.equal(rolled.appKeys.length, 2);
+    t.equal(rolled.cookie, own.cookie, 'an app node never knew the cookie');
+    t.equal(rollSecrets(own, [db.peerId]).appKeys.length, 2, 'a db node knows the ring as well');
+    t.not(rankOf(rolled), rankOf({ ...rolled, appKeys: own.appKeys }), 'who has other keys says so');
+    let many = own;
+    for (let times = 0; times < 200; times += 1) many = rollAppKeys(many, [createNodeKey().peerId]);
+    t.equal(many.appKeys.length, 64);
+    t.strictSame(many.appKeys.slice(0, 1), own.appKeys);
+    t.equal(new Set(many.appKeys.map(({ id }) => id)).size, 64);
+    t.strictSame(decodeSecrets(encodeSecrets(many)), many);
+  },
+);
+
+t.test('an app node takes a ring that was made at once on the other side of a cut, if it wins', async (t) => {
+  const [one, other] = [rollAppKeys(own, []), rollAppKeys(own, [])].map((each) =>
+    answerSecretsRequest(app, each),
+  );
+  if (one === undefined || other === undefined) throw new Error('an app node is answered');
+  const kept = [];
+  for (const order of [
+    [one, other],
+    [other, one],
+  ]) {
+    const store = new SecretsStore(t.testdir(), 'app');
+    for (const each of order) await store.put(each);
+    kept.push(store.get());
+  }
+  t.strictSame(kept[0], kept[1]);
+});
 
 t.test('secrets survive their encoding; anything else is refused without being quoted', async (t) => {
   t.strictSame(decodeSecrets(encodeSecrets(own)), own);

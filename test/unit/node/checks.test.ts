@@ -16,7 +16,9 @@ type Http = Extract<ProbeTarget, { kind: 'http' }>;
 const targetOf = (role: 'app' | 'db', name: string, more = ''): Http => {
   const service = parseService(`name = "shop"\nport = 3000\nhealth_path = "/up"\n${more}`, 'shop.toml');
   const config = parseConfig(NODE, role, 'f.toml', role === 'app' ? [service] : []);
-  const found = checksFor(config, [{ role: 'db' }]).find((each) => each.name === name)?.target;
+  const found = checksFor(config, [{ role: 'db' }], { databaseFound: true }).find(
+    (each) => each.name === name,
+  )?.target;
   if (found?.kind !== 'http') throw new Error(`no check ${name}`);
   return found;
 };
@@ -30,7 +32,10 @@ function haproxyAsks(desired: Parameters<typeof render>[0], backend: string): re
   return [/http-check send .* hdr Host (\S+)/.exec(own)?.[1], Number(least), Number(most)];
 }
 
-const daemonAsks = ({ host, statuses }: Http): readonly unknown[] => [host, statuses?.least, statuses?.most];
+const daemonAsks = ({ host, statuses }: Http): readonly unknown[] =>
+  statuses !== undefined && 'least' in statuses
+    ? [host, statuses.least, statuses.most]
+    : [host, ...(statuses ?? [])];
 
 t.test('the daemon and HAProxy ask a service the same question', async (t) => {
   const service = { ...app().services[0]!, name: 'shop', localPort: 3000 };
@@ -81,4 +86,46 @@ t.test('a CouchDB that asks for a name at /_up is said to do so', async (t) => {
       passed: false,
       detail: /require_valid_user_except_for_up = true in place of require_valid_user/,
     });
+});
+
+t.test('a redirect is not healthy unless it is expected, for the daemon as for HAProxy', async (t) => {
+  const server = createServer((request, response) => {
+    const status = Number(request.url?.slice(1));
+    response.writeHead(status, { location: '/login' }).end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const ask = (status: number, more = '') =>
+    probe({ ...targetOf('app', 'shop', more), port, path: `/${status}` }, PATIENCE_MS);
+  for (const status of [301, 302, 303, 307, 308])
+    t.match(await ask(status), { passed: false, detail: /^30\d: a redirect.*health_status/ }, String(status));
+  for (const status of [200, 204]) t.match(await ask(status), { passed: true }, String(status));
+  t.match(await ask(302, 'health_status = [200, 302]\n'), { passed: true });
+  t.match(await ask(204, 'health_status = [200, 302]\n'), { passed: false }, 'only what is listed');
+  const service = { ...app().services[0]!, name: 'shop', localPort: 3000 };
+  const expects = (healthStatus?: readonly number[]): string =>
+    /http-check expect status (\S+)/.exec(
+      render(app({ services: [healthStatus === undefined ? service : { ...service, healthStatus }] }), layout)
+        .files.find(({ name }) => name === 'haproxy.cfg')
+        ?.content.split('backend local_shop\n')[1] ?? '',
+    )?.[1] ?? '';
+  t.equal(expects(), '200-299');
+  t.equal(expects([]), '200-299');
+  t.equal(expects([200, 302]), '200,302');
+  for (const bad of ['[99]', '[600]', '["200"]', '200', `[${Array.from({ length: 11 }, () => 200).join()}]`])
+    t.throws(() => targetOf('app', 'shop', `health_status = ${bad}\n`), { code: 'config-invalid' }, bad);
+});
+
+t.test('a node depends on a database from the first one that it found on', async (t) => {
+  const config = parseConfig(NODE, 'app', 'f.toml', []);
+  const required = (databaseFound: boolean, roles: readonly string[]) =>
+    checksFor(
+      config,
+      roles.map((role) => ({ role })),
+      { databaseFound },
+    ).find(({ name }) => name === 'database')?.required;
+  t.equal(required(false, ['app', 'db']), false, 'the first db nodes were just added');
+  t.equal(required(true, ['app', 'db']), true);
+  t.equal(required(true, ['app']), undefined, 'there is none to look for');
 });

@@ -3,6 +3,7 @@ import { EMPTY_LOCAL_STATE, type LocalState } from '../../../src/daemon/local-st
 import { Duty } from '../../../src/daemon/node/duty.ts';
 import { EMPTY_GUARD_STATE, type GuardState } from '../../../src/roles/guards.ts';
 import { member, view } from '../roles/cases.ts';
+import { seen } from './scenes.ts';
 
 /** A node, and in order what its duty did to it. */
 function node(full = false) {
@@ -23,14 +24,13 @@ function node(full = false) {
           did.push('saved');
         },
       },
-      guards: {
-        get now() {
-          return view(members, { held });
+      node: {
+        get last() {
+          return seen(view(members, { held }));
         },
+        operatorDid: (what) => did.push(`audit: ${what}`),
+        turn: (reason) => did.push(`turn: ${reason}`),
       },
-      operatorDid: (what) => did.push(`audit: ${what}`),
-      share: () => did.push('shared'),
-      lookAgain: (reason) => did.push(`look: ${reason}`),
       retryNow: (reason) => did.push(`retry: ${reason}`),
     },
   );
@@ -49,7 +49,7 @@ function node(full = false) {
 t.test('maintenance is on the disk before anybody hears of it', async (t) => {
   const { duty, did, state } = node();
   t.match(await duty.maintenance({ on: true }), { message: /out of rotation and stays so across reboots/ });
-  t.strictSame(did, ['saved', 'audit: maintenance on', 'shared', 'look: maintenance on by the operator']);
+  t.strictSame(did, ['saved', 'audit: maintenance on', 'turn: maintenance on by the operator']);
   t.equal(state().maintenance, true);
   await duty.maintenance({ on: false });
   t.equal(state().maintenance, false);
@@ -83,7 +83,7 @@ t.test('guards that are released hold nothing more, and what they held is tried 
   t.strictSame(did, [
     'saved',
     'audit: guards released',
-    'look: guards released by the operator',
+    'turn: guards released by the operator',
     'retry: guards released by the operator',
   ]);
 });

@@ -1,11 +1,13 @@
 import t from 'tap';
 import { parseConfig } from '../../../src/daemon/config/config.ts';
-import type { StatusAnswer } from '../../../src/daemon/control/api.ts';
+import type { MemberRow, StatusAnswer } from '../../../src/daemon/control/api.ts';
 import { Leave, type LeaveDependencies } from '../../../src/daemon/node/leave.ts';
 import type { CouchDbStatus } from '../../../src/plugins/couchdb/plugin.ts';
+import type { EffectiveView } from '../../../src/roles/effective.ts';
 import { until } from '../../support/until.ts';
 import { member as row } from '../cli/fake-daemon.ts';
 import { member, view } from '../roles/cases.ts';
+import { seen } from './scenes.ts';
 
 const config = parseConfig(
   '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n',
@@ -13,8 +15,16 @@ const config = parseConfig(
   'app.toml',
 );
 
+/** What CouchDB's plugin reports, each time that it is asked. */
+const reporting = (status: () => Partial<CouchDbStatus> | undefined) =>
+  ({ report: () => status() }) as LeaveDependencies['programs'];
+
 /** A node that is told to leave, and in order what came of it. */
-function leaving(name: 'app1/app' | 'db1/db', changes: Partial<LeaveDependencies> = {}) {
+function leaving(
+  name: 'app1/app' | 'db1/db',
+  changes: Partial<LeaveDependencies> = {},
+  others: { readonly view?: EffectiveView; readonly rows?: MemberRow[] } = {},
+) {
   const role = name === 'db1/db' ? 'db' : 'app';
   const second = name.replace('1', '2');
   const did: string[] = [];
@@ -25,24 +35,26 @@ function leaving(name: 'app1/app' | 'db1/db', changes: Partial<LeaveDependencies
     {
       // Each look at the clock finds it three seconds later.
       clock: { wallMs: () => 0, monotonicMs: () => (nowMs += 3000) },
-      config: () => config,
       driver: { leave: () => did.push('word: leaving'), departed: () => did.push('word: left') },
-      guards: {
-        now: view([member(name, { self: true }), member(second)]),
-        rows: () => [row({ name, self: true }), row({ name: second })],
+      node: {
+        config,
+        get phase() {
+          return phase;
+        },
+        last: seen(others.view ?? view([member(name, { self: true }), member(second)])),
+        rows: () => others.rows ?? [row({ name, self: true }), row({ name: second })],
+        turn: (reason) => did.push(`turn: ${reason}`),
+        operatorDid: (what) => did.push(`audit: ${what}`),
+        enter: (next) => {
+          phase = next;
+          did.push(next);
+        },
+        retireCouchDb: async () => void did.push('CouchDB is retired'),
       },
       checks: { verdicts: [] },
       reconciler: { converged: () => true, status: () => [] },
-      plugins: { retireCouchDb: async () => void did.push('CouchDB is retired') },
-      couchdb: () => undefined,
-      phase: () => phase,
-      enter: (next) => {
-        phase = next;
-        did.push(next);
-      },
-      rememberLeft: async () => void did.push('kept'),
-      operatorDid: (what) => did.push(`audit: ${what}`),
-      lookAgain: (reason) => did.push(`look: ${reason}`),
+      programs: reporting(() => undefined),
+      local: { update: async ({ left }) => void did.push(left === true ? 'kept' : 'lost') },
       end: (code) => did.push(`ended with ${code}`),
       ...changes,
     },
@@ -50,7 +62,7 @@ function leaving(name: 'app1/app' | 'db1/db', changes: Partial<LeaveDependencies
   return { leave, did, told: ({ message }: { message: string }) => void did.push(`told: ${message}`) };
 }
 
-const announced = ['leaving', 'audit: leave', 'word: leaving', 'look: leave by the operator'];
+const announced = ['leaving', 'audit: leave', 'word: leaving', 'turn: leave by the operator'];
 
 t.test('a db node says that it left, and keeps it, only when its data is on the others', async (t) => {
   const phases: Partial<CouchDbStatus>[] = [
@@ -60,7 +72,7 @@ t.test('a db node says that it left, and keeps it, only when its data is on the 
   ];
   let asked = 0;
   const { leave, did, told } = leaving('db1/db', {
-    couchdb: () => phases[Math.min(asked++, phases.length - 1)] as CouchDbStatus,
+    programs: reporting(() => phases[Math.min(asked++, phases.length - 1)]),
   });
   t.match(await leave.run({}, told), { message: /^db1\/db has left and carries no duty any more/ });
   t.strictSame(did, [
@@ -96,7 +108,7 @@ t.test(
     };
     const stopped = { name: 'couchdb', state: 'stopped', detail: 'too few nodes', next: 'add one' } as const;
     await refused('db1/db', /^too few nodes$/, {
-      couchdb: () => ({ phase: 'draining' }) as unknown as CouchDbStatus,
+      programs: reporting(() => ({ phase: 'draining' as CouchDbStatus['phase'] })),
       reconciler: {
         converged: () => true,
         status: () => [
@@ -119,19 +131,37 @@ t.test(
   },
 );
 
+t.test('a db node whom nobody hears does not wait for ever, and says what is true', async (t) => {
+  const filling = {
+    programs: reporting(() => ({ phase: 'draining' as CouchDbStatus['phase'], waiting: 'copies' })),
+  };
+  for (const state of ['dead', 'suspect', 'absent'] as const) {
+    const rows = [row({ name: 'db1/db', self: true }), row({ name: 'db2/db', state })];
+    const { leave, did, told } = leaving('db1/db', filling, { rows });
+    await t.rejects(leave.run({}, told), {
+      code: 'leave-refused',
+      message: /^no other node hears this one/,
+      next: /--force/,
+    });
+    t.ok(did.includes('told: no other node is reached, so none hears that db1/db is leaving'), state);
+  }
+  const rows = [row({ name: 'db1/db', self: true }), row({ name: 'db2/db', state: 'dead' })];
+  const { leave, did, told } = leaving('db1/db', filling, { rows });
+  await leave.run({ force: true }, told);
+  t.ok(did.includes('told: no other node hears this one: nobody takes its copies of the data'));
+  t.notOk(did.some((each) => each.includes('every copy is on the others')));
+  t.ok(did.includes('kept'));
+});
+
 t.test('the last of a role and the last authority announce nothing unless forced', async (t) => {
   const alone = view([member('db1/db', { self: true })]);
-  const last = leaving('db1/db', { guards: { now: alone, rows: () => [] } });
+  const last = leaving('db1/db', {}, { view: alone, rows: [] });
   await t.rejects(last.leave.run({}, last.told), { code: 'guard-last-of-role' });
   t.strictSame(last.did, []);
   await last.leave.run({ force: true }, last.told);
   t.ok(last.did.includes('kept'));
-  const authority = leaving('db1/db', {
-    guards: {
-      now: view([member('db1/db', { self: true }), member('db2/db')]),
-      rows: () => [row({ name: 'db1/db', self: true, authority: true }), row({ name: 'db2/db' })],
-    },
-  });
+  const rows = [row({ name: 'db1/db', self: true, authority: true }), row({ name: 'db2/db' })];
+  const authority = leaving('db1/db', {}, { rows });
   await t.rejects(authority.leave.run({}, authority.told), { code: 'guard-last-authority' });
   t.strictSame(authority.did, []);
 });

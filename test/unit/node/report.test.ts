@@ -1,5 +1,5 @@
 import t from 'tap';
-import { statusText, warningsOf } from '../../../src/daemon/node/report.ts';
+import { statusText, warningsOf } from '../../../src/daemon/control/warnings.ts';
 import { member } from '../cli/fake-daemon.ts';
 
 t.test('status warns where one node alone tells people, since nobody tells of its own death', async (t) => {

@@ -3,6 +3,7 @@ import type { Member, NodeRecord } from '../../../src/daemon/membership/types.ts
 import { conditionsOf, endOf, noticeTag } from '../../../src/daemon/notification/conditions.ts';
 import { messageAbout, testMessage } from '../../../src/daemon/notification/message.ts';
 import type { NoticeEvent } from '../../../src/daemon/notification/policy.ts';
+import { HOLDS_TAG } from '../../../src/roles/holder.ts';
 import { member, viewOf } from './views.ts';
 
 const NOW = Date.UTC(2026, 0, 2, 3, 4, 5);
@@ -62,13 +63,24 @@ t.test('suspects, those that left, and a dead one whose name another carries are
 
 t.test('what one node says in its record is one condition for all, whoever says it', async (t) => {
   const tags = {
-    notice: noticeTag({ landslides: ['app', 'db'], lastStanding: true, siteCertificateEndMs: NOW + 3 * DAY }),
+    notice: noticeTag({
+      landslides: ['app', 'db'],
+      lastStanding: true,
+      siteCertificateEndMs: NOW + 3 * DAY,
+      dnsFails: true,
+    }),
   };
   t.ok(Buffer.byteLength(tags.notice) <= 64, `${tags.notice} fits into a tag`);
   const one = found([member('app1/app', { record: { tags } }), member('app2/app')]);
   t.same(
     one.map(({ key }) => key),
-    ['landslide app', 'landslide db', 'last-standing app1/app', 'site-certificate 2026-01-05'],
+    [
+      'landslide app',
+      'landslide db',
+      'last-standing app1/app',
+      'site-certificate 2026-01-05',
+      'dns app1/app',
+    ],
   );
   const two = found([member('app1/app', { record: { tags } }), member('app2/app', { record: { tags } })]);
   t.same(
@@ -79,6 +91,8 @@ t.test('what one node says in its record is one condition for all, whoever says 
       'last-standing app1/app',
       'last-standing app2/app',
       'site-certificate 2026-01-05',
+      'dns app1/app',
+      'dns app2/app',
     ],
   );
   t.match(two[0]?.what, 'held by app1/app, app2/app');
@@ -88,7 +102,10 @@ t.test('what one node says in its record is one condition for all, whoever says 
     ['node-dead'],
     'the dead hold nothing',
   );
-  t.equal(noticeTag({ landslides: [], lastStanding: false, siteCertificateEndMs: undefined }), '');
+  t.equal(
+    noticeTag({ landslides: [], lastStanding: false, siteCertificateEndMs: undefined, dnsFails: false }),
+    '',
+  );
   t.same(
     found([member('app1/app', { record: { tags: { notice: 'site-<b> other landslide-x' } } })]),
     [],
@@ -103,6 +120,24 @@ t.test('a certificate near its end is told once for each end, and not of the dea
   ]);
   t.same(found([member('db2/db')], { ends: { 'db2/db': NOW + 15 * DAY } }), []);
   t.match(found([member('app1/app'), member('db2/db', { state: 'dead' })], near), [{ kind: 'node-dead' }]);
+});
+
+t.test('what a node saw in BIRD is a condition of that node, by the code in its record', async (t) => {
+  const said = (word: string) =>
+    found([member('app1/app', { record: { tags: { [HOLDS_TAG]: word } } })]).map(({ kind, what }) => [
+      kind,
+      what,
+    ]);
+  t.same(said('exported'), []);
+  t.same(said('held'), []);
+  t.same(said('anything'), [], 'a word of a later version is no alarm');
+  for (const code of [
+    'bird-no-session',
+    'bird-session-down',
+    'bird-route-not-exported',
+    'bird-route-by-another',
+  ])
+    t.match(said(code), [['announcement-failing', /^app1\/app .*(BGP|session|floating IP)/]], code);
 });
 
 t.test(

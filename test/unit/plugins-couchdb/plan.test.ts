@@ -306,6 +306,18 @@ const cluster: readonly Row[] = [
     changes: ['app-user'],
   },
   {
+    when: 'the user of the app nodes lost its role',
+    scene: { self: 1, members: [member(1), member(2)], server: { appUser: 'no-role' } },
+    phase: 'serving',
+    changes: ['app-user'],
+  },
+  {
+    when: '_users does not let people with an account in',
+    scene: { self: 1, members: [member(1), member(2)], server: { appUser: 'users-closed' } },
+    phase: 'serving',
+    changes: ['app-user'],
+  },
+  {
     when: 'only the coordinator writes it',
     scene: { self: 2, members: [member(1), member(2)], server: { appUser: 'missing' } },
     phase: 'serving',

@@ -20,6 +20,7 @@ const settled: BirdObserved = {
   fragment: fragment.content,
   localAs: 64512,
   running: { loaded: fragment.digest, announcing: true, sessions: [] },
+  fault: undefined,
 };
 const plan = (of: Partial<BirdObserved>, changes: Partial<BirdDesired> = {}): string[] =>
   planBird({ ...desired, ...changes }, { ...settled, ...of }).map(({ summary }) => summary);
@@ -139,7 +140,10 @@ t.test('another mode takes away what this one made, the file last', async (t) =>
 });
 
 t.test('the fragment lets nothing in but the configured addresses', async (t) => {
-  t.match(fragment.content, /if net !~ \[ 192\.0\.2\.7\/32, 192\.0\.2\.8\/32 \] then reject;\n {4}accept;/);
+  t.match(
+    fragment.content,
+    /if net !~ \[ 192\.0\.2\.7\/32, 192\.0\.2\.8\/32 \] then reject;\n {4}preference = 1000;\n {4}accept;/,
+  );
   t.notMatch(renderFragment({ ...desired, addresses: [] }, 1).content, /accept/);
 });
 

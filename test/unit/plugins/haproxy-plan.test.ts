@@ -141,6 +141,7 @@ t.test('what differs, and what is done about it', async (t) => {
       [
         'db_nodes/db1: added as ready (alive and up)',
         'db_nodes.unwatched/db1: added as maint (alive and up)',
+        'db_nodes.panic/db1: added as ready (alive and up)',
       ],
     ],
     [
@@ -196,7 +197,7 @@ t.test('a HAProxy that does not offer `add server` learns of a new server by a r
   const changes = (addsServers: boolean) =>
     planHaproxy(wanted, observed(wanted, { ...before, addsServers }), digest).map(({ kind }) => kind);
   t.same(changes(false), ['reload']);
-  t.same(changes(true), ['server-add', 'server-add']);
+  t.same(changes(true), ['server-add', 'server-add', 'server-add']);
 });
 
 t.test('dead by membership alone', async (t) => {
@@ -207,7 +208,10 @@ t.test('dead by membership alone', async (t) => {
     [
       'the second check begins, and the server stays',
       alive,
-      ['db_nodes.unwatched/db1: maint → ready (its daemon is dead)'],
+      [
+        'db_nodes.unwatched/db1: maint → ready (its daemon is dead)',
+        'db_nodes.panic/db1: ready → maint (its daemon is dead)',
+      ],
     ],
     ['both pass: it stays', watched, []],
     [
@@ -233,7 +237,10 @@ t.test('dead by membership alone', async (t) => {
     [
       'an old verdict of a check that was off counts for nothing',
       change(alive, 'db_nodes.unwatched/db1', { up: false }),
-      ['db_nodes.unwatched/db1: maint → ready (its daemon is dead)'],
+      [
+        'db_nodes.unwatched/db1: maint → ready (its daemon is dead)',
+        'db_nodes.panic/db1: ready → maint (its daemon is dead)',
+      ],
     ],
   ];
   for (const [what, running, expected] of cases) t.same(plan(wanted, running), expected, what);

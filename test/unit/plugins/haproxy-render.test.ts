@@ -29,7 +29,7 @@ t.test(
     const edge = section(config, 'frontend edge');
     t.match(edge[0], /^bind \*:443 ssl crt \/var\/lib\/x\/app\/node-[0-9a-f]{16}\.pem alpn h2,http\/1\.1$/);
     t.same(
-      edge.filter((line) => /^(use_backend|default_backend)/.test(line)),
+      edge.filter((line) => /^(use_backend|default_backend)/.test(line) && !line.includes('.panic')),
       [
         'use_backend svc_deep if { path /api/v2 } or { path_beg /api/v2/ }',
         'use_backend svc_api if { path /api } or { path_beg /api/ }',
@@ -48,6 +48,62 @@ t.test(
     t.ok(section(config, 'frontend plain').includes('http-request redirect scheme https code 308'));
   },
 );
+
+t.test(
+  'more than half of the servers without an answer in time: a backend without such checks serves',
+  async (t) => {
+    const service = app().services[0]!;
+    const site = { ...service, name: 'site', prefix: '/' };
+    const peers = {
+      ...service.peers,
+      servers: [peer('app1'), peer('app2', 'drain'), peer('app3', 'maint'), peer('app4', 'out-when-down')],
+    };
+    const config = configOf(app({ services: [site, { ...service, peers }] }));
+    const most = (name: string, well: string) =>
+      `{ nbsrv(${name}.panic),sub(txn.${well}),sub(txn.${well}) gt 0 }`;
+    for (const line of [
+      'http-request set-var(txn.well0) nbsrv(svc_api)',
+      `use_backend svc_api.panic if { path /api } ${most('svc_api', 'well0')} or { path_beg /api/ } ${most('svc_api', 'well0')}`,
+      `use_backend svc_site.panic if ${most('svc_site', 'well1')}`,
+    ])
+      t.ok(section(config, 'frontend edge').includes(line), line);
+    t.ok(
+      section(config, 'frontend databases').includes(
+        `use_backend db_nodes.panic if ${most('db_nodes', 'well')}`,
+      ),
+    );
+    const panic = section(config, 'backend svc_api.panic');
+    const servers = panic.filter((line) => line.startsWith('server '));
+    t.same(
+      servers.map((line) => [line.split(' ')[1], line.endsWith(' disabled')]),
+      [
+        ['app1', false],
+        ['app2', true],
+        ['app3', true],
+        ['app4', true],
+      ],
+      'whoever a record takes out stays out',
+    );
+    for (const line of servers) t.match(line, / ssl verify required .* check port 6984 inter 1s /);
+    t.notMatch(panic.join('\n'), /httpchk|http-check|check-ssl/, 'its check is a bare connection');
+  },
+);
+
+t.test('a door asks a service that is merely slow, and none that answers wrongly', async (t) => {
+  const service = app().services[0]!;
+  const route =
+    'use_backend local_api.panic if { path /api } { nbsrv(local_api) eq 0 } { nbsrv(local_api.panic) gt 0 } or';
+  for (const answersWrongly of [false, true]) {
+    const config = configOf(app({ services: [{ ...service, answersWrongly }] }));
+    t.ok(section(config, 'frontend door').some((line) => line.startsWith(route)));
+    const server = section(config, 'backend local_api.panic').find((line) => line.startsWith('server '));
+    t.equal(server?.endsWith(' disabled'), answersWrongly);
+  }
+  const [slow, wrong] = [false, true].map((answersWrongly) =>
+    render(app({ services: [{ ...service, answersWrongly }] }), layout),
+  );
+  t.equal(slow?.structure, wrong?.structure, 'told at run time');
+});
 
 t.test('a floating address is bound before it is there', async (t) => {
   const edge = { ...app().edge, addresses: ['192.0.2.7'] };

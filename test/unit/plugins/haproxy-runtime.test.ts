@@ -2,6 +2,7 @@ import t from 'tap';
 import {
   offersAddServer,
   parseAcl,
+  parseConnections,
   parseFrontends,
   parseInfo,
   parseProcesses,
@@ -12,6 +13,11 @@ import {
 /** Answers of HAProxy 2.6.12, but where another version is named. */
 const HEADER =
   '# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port';
+
+t.test('the connections of a process', async (t) => {
+  t.equal(parseConnections('Name: HAProxy\nCurrConns: 13\nCumConns: 99\n'), 13);
+  t.equal(parseConnections(''), 0, 'one that went away meanwhile has none');
+});
 
 t.test('states of servers', async (t) => {
   const states = parseServersState(`1

@@ -5,6 +5,8 @@ import t from 'tap';
 import { BirdPlugin } from '../../../src/plugins/bird/index.ts';
 import type { PlannedChange, Plugin } from '../../../src/plugins/contract.ts';
 import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
+import { DnsPlugin } from '../../../src/plugins/dns/plugin.ts';
+import { FirewallPlugin } from '../../../src/plugins/firewall/plugin.ts';
 import { HaproxyPlugin } from '../../../src/plugins/haproxy/index.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
 import { Layer2Plugin } from '../../../src/plugins/layer2/index.ts';
@@ -80,7 +82,12 @@ function cases(): Case[] {
     devices: new Map([['bm-float', { up: true, kind: 'dummy', addresses: ['192.0.2.9/32'] }]]),
     fragment: undefined,
     localAs: 64512,
-    running: { loaded: 'a', announcing: true, sessions: [{ name: 'provider', state: 'Established' }] },
+    running: {
+      loaded: 'a',
+      announcing: true,
+      sessions: [{ name: 'provider', state: 'Established', up: true, routes: [] }],
+    },
+    fault: { code: 'bird-route-not-exported', forMs: 20_000 },
   };
   const layer2 = { device: 'eth0', addresses: ['203.0.113.10'], hold: true, rivals: [], why: 'first' };
   const held = { device: 'eth0', address: '203.0.113.12/32', ours: true };
@@ -103,6 +110,12 @@ function cases(): Case[] {
       observed: { ...nothing, running: runningAs(render(db(), layout)) },
     },
     { plugin: bird, desired: birdDesired, observed: birdObserved },
+    dnsCase(),
+    {
+      plugin: new FirewallPlugin({ list: '/nowhere', base: '/nowhere', state: '/nowhere' }),
+      desired: { apps: ['10.0.0.11'], dbs: [], keep: false, why: 'x' },
+      observed: { list: undefined, on: true, helper: undefined },
+    },
     {
       plugin: bird,
       desired: { retired: true, why: 'off' },
@@ -125,6 +138,21 @@ function cases(): Case[] {
       observed: { ...couchObserved(facts, couchDesired(1, three)), files: new Map() },
     },
   ];
+}
+
+function dnsCase(): Case {
+  const nobody = async (): Promise<never> => Promise.reject(new Error('asked'));
+  const set = { name: 'shop.example', type: 'A', values: ['192.0.2.1'], ttlS: 60, guard: 'serves' };
+  return {
+    plugin: new DnsPlugin({
+      provider: { list: nobody, changeAll: nobody },
+      desired: () => undefined,
+      ask: nobody,
+      nowMs: () => 0,
+    }),
+    desired: { zone: 'shop.example', owner: 'shop', writer: true, why: 'x', sets: [set], doubtful: [] },
+    observed: { zone: [], silent: new Set() },
+  };
 }
 
 t.test('plan and status of every plugin: twice on frozen input, one answer, no call', async (t) => {

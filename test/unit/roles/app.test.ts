@@ -1,12 +1,18 @@
 import t from 'tap';
 import type { AppSituation } from '../../../src/roles/situation.ts';
-import { announcementOf, appDesired, type FloatingMode } from '../../../src/roles/app.ts';
+import { announcementOf, type FloatingMode } from '../../../src/roles/app.ts';
 import type { EffectiveMember } from '../../../src/roles/effective.ts';
-import { appInput, type MemberCase, member, view, well } from './cases.ts';
+import { appDesired, appInput, type MemberCase, member, view, well } from './cases.ts';
 
 const self = member('app1/app', { self: true });
 const servers = (group: { servers: readonly { name: string; duty: string }[] } | undefined): string[] =>
   (group?.servers ?? []).map(({ name, duty }) => `${name} ${duty}`);
+
+t.test('the door hears which of its own services answer wrongly', async (t) => {
+  const { haproxy } = appDesired({ ...appInput([self]), answerWrongly: ['api'] });
+  t.equal(haproxy.services[0]?.answersWrongly, true);
+  t.equal(appDesired(appInput([self])).haproxy.services[0]?.answersWrongly, undefined);
+});
 
 t.test('the databases: each db member with the duty of its rotation, at its app door', async (t) => {
   const cases: [string, MemberCase, string][] = [
@@ -48,6 +54,11 @@ t.test('a service: the doors of the app nodes that carry it, this one included',
     [
       'says that it is down there',
       { record: { services: [{ name: 'api', health: 'down' }] } },
+      ['app1 ready', 'app2 maint'],
+    ],
+    [
+      'says that it is down there, and is suspected',
+      { state: 'suspect', record: { services: [{ name: 'api', health: 'down' }] } },
       ['app1 ready', 'app2 out-when-down'],
     ],
     [
@@ -71,6 +82,15 @@ t.test('a service: the doors of the app nodes that carry it, this one included',
     ['dead', { state: 'dead' }, ['app1 ready', 'app2 out-when-down']],
   ];
   for (const [what, of, expected] of cases) t.same(servers(other(of)?.peers), expected, what);
+  const down: MemberCase = { record: { services: [{ name: 'api', health: 'down' }] } };
+  t.same(
+    servers(
+      appDesired(appInput([member('app1/app', { ...down, self: true }), member('app2/app', down)])).haproxy
+        .services[0]?.peers,
+    ),
+    ['app1 out-when-down', 'app2 out-when-down'],
+    'all say so: their checks decide',
+  );
   t.match(other({}), {
     name: 'api',
     prefix: '/api',

@@ -1,5 +1,12 @@
 import type { NodeRecord, Role } from '../../../src/daemon/membership/types.ts';
-import type { AppInput, AppRoleConfig } from '../../../src/roles/app.ts';
+import {
+  appBird,
+  appHaproxy,
+  type AppInput,
+  appLayer2,
+  type AppRoleConfig,
+  floatingDecision,
+} from '../../../src/roles/app.ts';
 import type { AppSituation } from '../../../src/roles/situation.ts';
 import { type EffectiveMember, type EffectiveView, plainRotation } from '../../../src/roles/effective.ts';
 
@@ -84,10 +91,20 @@ export function appInput(
   local: Partial<AppSituation> = {},
   changes: { config?: Partial<AppRoleConfig>; view?: Partial<EffectiveView> } = {},
 ): AppInput {
+  const whole = { ...config, ...changes.config };
+  const seen = view(members, changes.view);
   return {
-    view: view(members, changes.view),
-    config: { ...config, ...changes.config },
+    view: seen,
+    config: whole,
     certificates: { node: 'node', ca: 'ca', edge: undefined },
-    local: { ...well, ...local },
+    answerWrongly: [],
+    announcement: floatingDecision(whole.floating.mode, { view: seen, local: { ...well, ...local } }),
   };
 }
+
+/** What an app node's programs are to be. */
+export const appDesired = (input: AppInput) => ({
+  haproxy: appHaproxy(input),
+  bird: appBird(input),
+  layer2: appLayer2(input),
+});

@@ -1,6 +1,6 @@
 import t from 'tap';
 import type { NodeRecord } from '../../../src/daemon/membership/types.ts';
-import { drawnBy } from '../../../src/roles/app.ts';
+import { floatingDecision } from '../../../src/roles/app.ts';
 import type { AppSituation } from '../../../src/roles/situation.ts';
 import type { EffectiveMember, EffectiveView } from '../../../src/roles/effective.ts';
 import { HOLDS, HOLDS_TAG } from '../../../src/roles/holder.ts';
@@ -19,7 +19,7 @@ const decide = (
   others: readonly EffectiveMember[],
   local: Partial<AppSituation> = {},
   changes: Partial<EffectiveView> = {},
-) => drawnBy('layer2', { view: view([self, ...others], changes), local: { ...well, ...local } });
+) => floatingDecision('layer2', { view: view([self, ...others], changes), local: { ...well, ...local } });
 
 t.test('who holds the floating IPs by layer 2', async (t) => {
   const holds: Partial<AppSituation> = { holds: true };
@@ -208,7 +208,7 @@ t.test('however a cluster is cut: one holder where a majority is, none elsewhere
         health: sick.has(name) ? 'down' : 'up',
         holds: holding.has(name),
       };
-      return drawnBy('layer2', { view: view(members), local }).announce;
+      return floatingDecision('layer2', { view: view(members), local }).announce;
     });
   const subsets = (of: readonly string[]): string[][] =>
     of.reduce<string[][]>((all, each) => [...all, ...all.map((one) => [...one, each])], [[]]);

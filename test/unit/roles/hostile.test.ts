@@ -2,9 +2,8 @@ import t from 'tap';
 import type { NodeRecord } from '../../../src/daemon/membership/types.ts';
 import { configFiles } from '../../../src/plugins/couchdb/config.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
-import { appDesired } from '../../../src/roles/app.ts';
 import { dbCouchDb, dbHaproxy, type DbInput } from '../../../src/roles/db.ts';
-import { appInput, member, view } from './cases.ts';
+import { appDesired, appInput, member, view } from './cases.ts';
 
 /** What a member that was taken over may write where its own words are free, to make a peer run or write something. */
 const HOSTILE = [

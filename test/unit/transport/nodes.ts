@@ -27,6 +27,8 @@ export interface TestNode {
   readonly messages: { from: PeerId; text: string }[];
   readonly gossip: string[];
   readonly notes: string[];
+  /** Signed revocations by the one that they are about. */
+  readonly revoked: Map<PeerId, Uint8Array>;
   verdict: GossipVerdict;
   /** Decides on a chain; by default nobody gets in. */
   admit: (peer: PeerId, chain: string) => Promise<boolean>;
@@ -77,6 +79,8 @@ export function makeNode(init: NodeInit = {}): TestNode {
         isMember: (peer) => members.has(peer),
         isMemberAddress: (each) => memberAddresses.has(each),
         admit: (peer, chain) => node.admit(peer, text.decode(chain)),
+        revocationOf: (peer) => node.revoked.get(peer),
+        refusedWith: (revocation) => node.notes.push(`refused with ${text.decode(revocation)}`),
       },
       events: {
         onConnected: (peer) => node.events.push(`+${peer}`),
@@ -102,6 +106,7 @@ export function makeNode(init: NodeInit = {}): TestNode {
     messages: [],
     gossip: [],
     notes: [],
+    revoked: new Map(),
     verdict: 'accept',
     admit: async () => false,
   };

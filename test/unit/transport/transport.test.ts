@@ -104,6 +104,10 @@ t.test('a PeerId outside the roster is asked for its chain, and let in or not by
   await t.rejects(connect(a, b), { code: 'not-admitted', message: /not admitted/ });
   t.same(b.events, []);
   t.equal(b.transport.counters.strangersRefused, 1);
+  t.same(a.notes, [], 'and given no revocation');
+  b.revoked.set(a.peer, Buffer.from('signed'));
+  await t.rejects(connect(a, b), { code: 'not-admitted', message: /removed from the cluster/ });
+  t.same(a.notes, ['refused with signed']);
   b.admit = async (peer, chain) => {
     if (chain === 'chain') b.members.add(peer);
     return chain === 'chain';

@@ -242,6 +242,12 @@ t.test('a hello and its answer come back, bounded', async (t) => {
     reason: 'a\u001b[2Jb',
   };
   t.match(decodeAnswer(encodeAnswer(answer)), { ok: true, value: { verdict: 'refused', reason: 'a?[2Jb' } });
+  const revocation = Buffer.alloc(3000, 7);
+  t.match(decodeAnswer(encodeAnswer({ ...answer, revocation })), {
+    value: { revocation: new Uint8Array(revocation) },
+  });
+  const tooLong = decodeAnswer(encodeAnswer({ ...answer, revocation: Buffer.alloc(5000) }));
+  t.match(tooLong, { ok: true, value: { verdict: 'refused', revocation: undefined } }, 'the refusal arrives');
   t.equal(commonProtocol({ protocolMin: 1, protocolMax: 9 }), 1);
   t.equal(commonProtocol({ protocolMin: 2, protocolMax: 9 }), undefined);
 });

@@ -257,6 +257,11 @@ export class Roster {
     return this.take([bytes], []);
   }
 
+  /** A word that a stranger may send: nothing but a revocation of this node itself is taken. @throws as {@link addRevocation} */
+  addOwnRevocation(bytes: Uint8Array, own: PeerId): RosterChange {
+    return verifyRevocation(bytes, this.#trust).peerId === own ? this.take([bytes], []) : newChange();
+  }
+
   /** Hex; equal digests mean equal rosters. */
   digest(): string {
     return createHash('sha256').update(this.ids()).digest('hex');

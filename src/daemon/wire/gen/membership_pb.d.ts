@@ -604,6 +604,13 @@ export declare type Answer = Message<"bornemisza.v1.Answer"> & {
    * @generated from field: string reason = 4;
    */
   reason: string;
+
+  /**
+   * Of a refused node that was removed: the signed revocation, so that it learns why nobody lets it in.
+   *
+   * @generated from field: bytes revocation = 5;
+   */
+  revocation: Uint8Array;
 };
 
 /**

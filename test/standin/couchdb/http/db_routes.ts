@@ -290,6 +290,7 @@ async function docRoute(node: Node, db: string, id: string, ask: Ask): Promise<R
 }
 
 async function readDoc(node: Node, db: string, id: string, ask: Ask): Promise<Reply> {
+  if (db === '_users') maySeeUser((await openDatabase(node.cluster, db)).security, id, ask);
   if (ask.query.open_revs !== undefined) return ok(await openRevs(node, db, id, ask));
   const lookup = await openDoc(node.cluster, db, id, {
     ...(ask.query.rev === undefined ? {} : { rev: ask.query.rev }),
@@ -371,17 +372,25 @@ function quorumOf(ask: Ask): number | undefined {
  * Who may write a user document: administrators of the server, those of the database by its `_security` (not to
  * delete), and the user itself (share/server/validate function of `_users/_design/_auth`, couch_users_db.erl).
  */
-function mayEditUser(security: Body, doc: Body, { user }: Ask): void {
-  if (isAdmin(user)) return;
-  const own = user.name !== null && doc._id === `org.couchdb.user:${user.name}`;
-  if (own) return;
-  const admins = (security.admins ?? {}) as { names?: string[]; roles?: string[] };
-  const isDbAdmin = user.roles.some((role) => admins.roles?.includes(role));
-  if (!isDbAdmin) throw new HttpError(404, 'not_found', 'missing');
+function mayEditUser(security: Body, doc: Body, ask: Ask): void {
+  const { user } = ask;
+  if (isAdmin(user) || isOwnUser(doc._id, ask)) return;
+  maySeeUser(security, doc._id, ask);
   if (doc._deleted === true) throw new HttpError(403, 'forbidden', 'Only admins may delete other user docs.');
   const roles = (doc.roles ?? []) as string[];
   if (roles.some((role) => role.startsWith('_')))
     throw new HttpError(403, 'forbidden', 'No system roles (starting with underscore) in users db.');
+}
+
+function isOwnUser(id: unknown, { user }: Ask): boolean {
+  return user.name !== null && id === `org.couchdb.user:${user.name}`;
+}
+
+/** Of other users nobody but an administrator, of the server or of the database, learns that they are there. */
+function maySeeUser(security: Body, id: unknown, ask: Ask): void {
+  if (isAdmin(ask.user) || isOwnUser(id, ask)) return;
+  const { roles } = (security.admins ?? {}) as { roles?: string[] };
+  if (!ask.user.roles.some((role) => roles?.includes(role))) throw missing();
 }
 
 async function editOf(db: string, doc: Body): Promise<Edit> {

@@ -1,0 +1,165 @@
+import { readFile, rm } from 'node:fs/promises';
+import { replaceFile, stageFile } from '../../host/files.ts';
+import { describeBase, renderBase, TABLE } from '../../plugins/firewall/rules.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import type { Host, Io } from '../io.ts';
+import { gatherBase, otherFirewalls } from './gather.ts';
+import { ORIGIN, proves, readOrigin, renderOrigin, sshSince, trialOrigin } from './session.ts';
+
+const HELPER = 'bornemisza-firewall.service';
+/** The timer that takes an unconfirmed trial back, and its service. */
+const UNDO = 'bornemisza-firewall-undo';
+const UNDO_PROGRAM = '/usr/libexec/bornemisza/firewall-undo';
+/** The helper looks each 0.2 s; a unit that starts on a busy machine takes seconds. */
+const LOAD_WITHIN_MS = 10_000;
+const LOOK_EVERY_MS = 100;
+
+export const basePath = (root: string): string => `${root}/etc/bornemisza/firewall.base`;
+/** In /run: a reboot ends an unconfirmed trial as well. See systemd/firewall. */
+export const trialPath = (root: string): string => `${root}/run/bornemisza-firewall.trial`;
+/** What the helper reads, which is not root. */
+const FILE_MODE = 0o644;
+
+export async function turnOn(
+  io: Io,
+  root: string,
+  { beside, withinS }: { readonly beside: boolean; readonly withinS: number },
+): Promise<void> {
+  mustBeRoot(io);
+  const { host } = io;
+  const others = await otherFirewalls(host);
+  if (others.length > 0 && !beside)
+    throw new CliFailure(
+      EXIT.refused,
+      'firewall-other',
+      `${others.join(' and ')} filters here as well; two firewalls on one host refuse what either refuses`,
+      `stop it (systemctl disable --now ${others.join(' ')}), or run \`sudo bornemisza firewall on --beside\``,
+    );
+  const base = await gatherBase(host, root, beside);
+  const { text, digest } = renderBase(base);
+  io.stdout.write(
+    `Who may connect to this host:\n${describeBase(base)
+      .map((line) => `  ${line}\n`)
+      .join('')}\n`,
+  );
+  const trial = `${text}${renderOrigin(await trialOrigin())}`;
+  const staged = await stageFile(trialPath(root), trial, { mode: FILE_MODE });
+  try {
+    const check = await host.run('nft', ['-c', '-f', staged.stagedPath]);
+    if (check.code !== 0) throw refused(check.stderr);
+    await startTimer(host, withinS);
+    await staged.commit();
+  } catch (error) {
+    await staged.discard();
+    throw error;
+  }
+  await mustRun(host, 'systemctl', ['start', HELPER]);
+  if (!(await loaded(host, digest))) {
+    await host.run(UNDO_PROGRAM, []);
+    throw new CliFailure(
+      EXIT.failure,
+      'firewall-not-loaded',
+      `${HELPER} did not load the new rules; what counted before counts again`,
+      `see \`journalctl -u ${HELPER}\``,
+    );
+  }
+  io.stdout.write(
+    `The rules count now, for ${withinS} s. Open a new ssh connection to this host and type there:\n\n  sudo bornemisza firewall confirm\n\nWithout it they are taken back.\n`,
+  );
+}
+
+export async function confirm(io: Io, root: string): Promise<void> {
+  mustBeRoot(io);
+  const { host } = io;
+  const trial = await readFile(trialPath(root), 'utf8').catch(() => undefined);
+  if (trial === undefined) throw nothingToConfirm();
+  if (!proves(readOrigin(trial), await sshSince()))
+    throw new CliFailure(
+      EXIT.refused,
+      'firewall-same-session',
+      'this shell has no ssh connection that is younger than the rules: one that was open before them proves nothing',
+      'open a new ssh connection (ssh -o ControlPath=none HOST; no tmux, no screen) and type `sudo bornemisza firewall confirm` there',
+    );
+  await host.run('systemctl', ['stop', `${UNDO}.timer`]);
+  // The timer may have come first.
+  if ((await readFile(trialPath(root), 'utf8').catch(() => undefined)) !== trial) throw nothingToConfirm();
+  const rules = trial.slice(0, trial.lastIndexOf(ORIGIN));
+  await replaceFile(basePath(root), rules, { mode: FILE_MODE });
+  await rm(trialPath(root), { force: true });
+  await mustRun(host, 'systemctl', ['enable', HELPER]);
+  io.stdout.write('The rules are kept; from the next boot on they count before the network is up.\n');
+}
+
+export async function turnOff(io: Io, root: string): Promise<void> {
+  mustBeRoot(io);
+  const { host } = io;
+  await host.run('systemctl', ['stop', `${UNDO}.timer`]);
+  await rm(trialPath(root), { force: true });
+  await rm(basePath(root), { force: true });
+  await host.run('systemctl', ['disable', '--now', HELPER]);
+  const there = (await host.run('nft', ['list', 'table', 'inet', TABLE])).code === 0;
+  if (there) await mustRun(host, 'nft', ['delete', 'table', 'inet', TABLE]);
+  io.stdout.write(there ? 'The rules are removed: every port is open again.\n' : 'The firewall was off.\n');
+}
+
+/** Before the rules: a command that is killed in between has loaded nothing that nobody takes back. */
+async function startTimer(host: Host, withinS: number): Promise<void> {
+  await host.run('systemctl', ['stop', `${UNDO}.timer`]);
+  await host.run('systemctl', ['reset-failed', `${UNDO}.service`]);
+  await mustRun(host, 'systemd-run', [
+    `--unit=${UNDO}`,
+    `--on-active=${withinS}`,
+    // systemd may be a minute late otherwise.
+    '--timer-property=AccuracySec=1s',
+    UNDO_PROGRAM,
+  ]);
+}
+
+async function loaded(host: Host, digest: string): Promise<boolean> {
+  const deadline = performance.now() + LOAD_WITHIN_MS;
+  while (performance.now() < deadline) {
+    const { stdout } = await host.run('nft', ['list', 'table', 'inet', TABLE]);
+    if (stdout.includes(`comment "${digest}"`)) return true;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+  }
+  return false;
+}
+
+async function mustRun(host: Host, program: string, args: readonly string[]): Promise<void> {
+  const { code, stderr } = await host.run(program, args);
+  if (code === 0) return;
+  throw new CliFailure(
+    EXIT.failure,
+    'firewall-command-failed',
+    `${program} ${args[0]} failed: ${stderr.trim().split('\n')[0] || `status ${code}`}`,
+    `run \`${program} ${args.join(' ')}\` by hand`,
+  );
+}
+
+export function mustBeRoot({ host }: Io): void {
+  if (host.uid === 0) return;
+  throw new CliFailure(
+    EXIT.permission,
+    'not-permitted',
+    'the rules of the firewall are root’s',
+    'run the command as root: sudo bornemisza firewall …',
+  );
+}
+
+function nothingToConfirm(): CliFailure {
+  return new CliFailure(
+    EXIT.failure,
+    'firewall-unconfirmed',
+    'there is nothing to confirm: no trial runs, or its time ended and the new rules were taken back',
+    'run `sudo bornemisza firewall on`, then confirm within 120 s',
+  );
+}
+
+function refused(stderr: string): CliFailure {
+  return new CliFailure(
+    EXIT.failure,
+    'firewall-refused',
+    `nft refuses the rules: ${stderr.trim().split('\n')[0] || 'it is not installed'}; the old rules stay`,
+    'look at [firewall] in /etc/bornemisza/ROLE.toml; `dnf install nftables` where nft is missing',
+  );
+}

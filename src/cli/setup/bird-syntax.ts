@@ -1,0 +1,111 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+
+/** As in BIRD's own lexer: strings know no escapes, comments are `#` to the end of the line and C's. */
+const TOKEN = /\/\*[\s\S]*?(?:\*\/|$)|#[^\n]*|"([^"\n]*)"|[A-Za-z0-9_.:/]+|[^\s]/g;
+
+interface Token {
+  readonly text: string;
+  readonly string: boolean;
+}
+
+/** Words, strings and signs of a bird.conf, without its comments. */
+export function tokensOf(text: string): Token[] {
+  return [...text.matchAll(TOKEN)]
+    .filter(([whole]) => !whole.startsWith('/*') && !whole.startsWith('#'))
+    .map(([whole, string]) => ({ text: string ?? whole, string: string !== undefined }));
+}
+
+/** The patterns that a file includes, as they stand there. */
+export function includesIn(text: string): string[] {
+  const tokens = tokensOf(text);
+  return tokens
+    .filter(({ string }, index) => {
+      const before = tokens[index - 1];
+      return string && before?.text === 'include' && !before.string;
+    })
+    .map((token) => token.text);
+}
+
+/** BIRD itself refuses deeper nesting (8, in its lexer); a directory of a founder's holds a few files. */
+const MAX_DEPTH = 8;
+const MAX_FILES = 200;
+
+/**
+ * Whether BIRD reads `target` when it starts with `file`, by way of other files too. A relative pattern starts in the
+ * directory of the file that it stands in, as in BIRD.
+ */
+export async function isIncluded(file: string, target: string): Promise<boolean> {
+  const seen = new Set<string>();
+  const look = async (path: string, depth: number): Promise<boolean> => {
+    if (depth > MAX_DEPTH || seen.size >= MAX_FILES || seen.has(path)) return false;
+    seen.add(path);
+    const text = await readFile(path, 'utf8').catch(() => '');
+    for (const pattern of includesIn(text)) {
+      const whole = resolve(dirname(path), pattern);
+      if (matcher(whole).test(target)) return true;
+      for (const next of await expanded(whole)) if (await look(next, depth + 1)) return true;
+    }
+    return false;
+  };
+  return await look(file, 0);
+}
+
+/** glob(3): a sign stands for no slash, and a leading dot is never meant. */
+function matcher(pattern: string): RegExp {
+  const source = pattern.replaceAll(/[.+^${}()|\\]/g, String.raw`\$&`);
+  return new RegExp(`^${source.replaceAll('*', '[^/]*').replaceAll('?', '[^/]')}$`);
+}
+
+/** Files of one directory; a pattern in the name of a directory is not followed. */
+async function expanded(pattern: string): Promise<string[]> {
+  const directory = dirname(pattern);
+  if (!/[*?[]/.test(pattern)) return [pattern];
+  const names = await readdir(directory).catch(() => []);
+  const fits = matcher(pattern);
+  return names
+    .filter((name) => !name.startsWith('.'))
+    .map((name) => join(directory, name))
+    .filter((path) => fits.test(path))
+    .sort();
+}
+
+/** What stands inside the protocols that a package ships. */
+const SHIPPED_WORDS = new Set('disabled ipv4 ipv6 import export all none scan time'.split(' '));
+const SHIPPED_PROTOCOLS = new Set(['device', 'direct', 'kernel', 'static']);
+const SHIPPED_STATEMENTS = new Set(['log', 'router', 'debug', 'timeformat', 'watchdog']);
+
+/**
+ * Whether a bird.conf is still as a package leaves it: it speaks to nobody, routes nothing and takes no addresses. Only
+ * what is known to be shipped counts; anything else is a person's.
+ */
+export function isUntouched(birdConf: string): boolean {
+  const tokens = tokensOf(birdConf).map(({ text }) => text);
+  for (let at = 0; at < tokens.length; ) {
+    const end = endOf(tokens, at);
+    if (!isShipped(tokens.slice(at, end))) return false;
+    at = end;
+  }
+  return true;
+}
+
+/** After the `;` or the closing brace of the statement at `start`. */
+function endOf(tokens: readonly string[], start: number): number {
+  let depth = 0;
+  for (let at = start; at < tokens.length; at += 1) {
+    if (tokens[at] === '{') depth += 1;
+    else if (tokens[at] === '}') depth -= 1;
+    if (depth <= 0 && (tokens[at] === ';' || tokens[at] === '}')) return at + 1;
+  }
+  return tokens.length;
+}
+
+function isShipped(statement: readonly string[]): boolean {
+  const [first = '', kind = ''] = statement;
+  if (first === ';' || SHIPPED_STATEMENTS.has(first)) return true;
+  if (first !== 'protocol' || !SHIPPED_PROTOCOLS.has(kind)) return false;
+  const body = statement.slice(statement.indexOf('{'));
+  // One that is on takes this machine's addresses: a package leaves it off.
+  if (kind === 'direct' && !body.includes('disabled')) return false;
+  return body.every((word) => /^[{};]$/.test(word) || /^\d+$/.test(word) || SHIPPED_WORDS.has(word));
+}

@@ -1,0 +1,159 @@
+import type { NewAuditEntry } from './trail.ts';
+import type { DriverChange } from '../driver/driver.ts';
+import type { CheckVerdict } from '../health/health.ts';
+import type { Health, MemberState } from '../membership/types.ts';
+import type { Message } from '../notification/message.ts';
+import type { RolloutNews } from '../rollout/runner.ts';
+import type { Names } from '../identity/roster/names.ts';
+
+/** How the audit trail tells what happens. `name` is HOST/ROLE of this node. */
+
+/** The whole of a message went to people; the trail needs to say what it was about. */
+const EVENTS_IN_TRAIL = 10;
+
+export type MemberChange = Extract<DriverChange, { kind: 'changed' | 'synced' | 'reaped' }>;
+
+/** @returns why to look again, and the entry; none where a member said something new and its state is as before */
+export function memberNews(
+  change: MemberChange,
+  names: Pick<Names, 'of' | 'named'>,
+): { readonly reason: string; readonly entry: NewAuditEntry | undefined } {
+  switch (change.kind) {
+    case 'changed': {
+      const { record, state } = change.member;
+      const reason = names.named(changeInWords(record.name, change.was, state, change.why));
+      const entry = {
+        kind: 'member',
+        summary: reason,
+        trigger: '',
+        subjects: [record.name],
+        result: 'info',
+      } as const;
+      return { reason, entry: change.was === state ? undefined : entry };
+    }
+    case 'synced':
+      return {
+        reason: 'first sync',
+        entry: {
+          kind: 'guard',
+          summary: `first sync done with ${names.of(change.with)}: removals are allowed again`,
+          trigger: 'start',
+          subjects: [],
+          result: 'info',
+        },
+      };
+    case 'reaped':
+      return {
+        reason: `${change.name} reaped`,
+        entry: {
+          kind: 'member',
+          summary: `${change.name} was forgotten: dead for long`,
+          trigger: 'reap',
+          subjects: [change.name],
+          result: 'info',
+        },
+      };
+  }
+}
+
+/** `app1/app: alive → dead (accused by …)` */
+function changeInWords(name: string, was: MemberState | undefined, state: MemberState, why: string): string {
+  const move = was === undefined ? `new, ${state}` : was === state ? state : `${was} → ${state}`;
+  return why === '' ? `${name}: ${move}` : `${name}: ${move} (${why})`;
+}
+
+export function verdictEntry(name: string, verdict: CheckVerdict, was: Health): NewAuditEntry {
+  const { health, detail, streak } = verdict;
+  return {
+    kind: 'health',
+    summary: `${verdict.name} is ${health}: ${detail}`,
+    trigger: `${streak} checks in a row, was ${was}`,
+    subjects: [name],
+    result: health === 'up' ? 'ok' : 'failed',
+    ...(health === 'down' && {
+      error: {
+        code: 'check-failed',
+        message: detail,
+        next: `see what ${verdict.name} says: bornemisza doctor`,
+      },
+    }),
+  };
+}
+
+/** One entry for each guard that took hold, then one for each that let go. */
+export function guardEntries(
+  before: readonly string[],
+  now: readonly string[],
+  names: Pick<Names, 'subjectsOf'>,
+): NewAuditEntry[] {
+  const entry = (words: string, held: string, result: 'held' | 'info'): NewAuditEntry => ({
+    kind: 'guard',
+    summary: `${words}: ${held}`,
+    trigger: '',
+    subjects: names.subjectsOf([held]),
+    result,
+  });
+  return [
+    ...now.filter((each) => !before.includes(each)).map((held) => entry('held', held, 'held')),
+    ...before.filter((each) => !now.includes(each)).map((gone) => entry('no longer held', gone, 'info')),
+  ];
+}
+
+export function rolloutEntry(name: string, { text, stopped }: RolloutNews): NewAuditEntry {
+  return {
+    kind: 'daemon',
+    summary: text,
+    trigger: '',
+    subjects: [name],
+    result: stopped === undefined ? 'info' : 'failed',
+    ...(stopped !== undefined && {
+      error: { code: 'rollout-stopped', message: stopped.code, next: stopped.next },
+    }),
+  };
+}
+
+export function toldEntry(
+  { subject, payload: { events } }: Message,
+  channels: readonly string[],
+  names: Pick<Names, 'subjectsOf'>,
+): NewAuditEntry {
+  return {
+    kind: 'daemon',
+    summary: `told by ${channels.join(' and ')}: ${subject}`,
+    trigger: events
+      .slice(0, EVENTS_IN_TRAIL)
+      .map((each) => each.what)
+      .join('; '),
+    subjects: names.subjectsOf(events.map((each) => each.subject)),
+    result: 'ok',
+  };
+}
+
+export function foundEntry(name: string, where: string): NewAuditEntry {
+  return {
+    kind: 'daemon',
+    summary: `found ${name} at ${where}, where its record does not say that it is`,
+    trigger: 'no member answered',
+    subjects: [name],
+    result: 'ok',
+  };
+}
+
+export function removedEntry(name: string): NewAuditEntry {
+  return {
+    kind: 'operator',
+    summary: `${name} was removed from the cluster`,
+    trigger: 'signed revocation',
+    subjects: [name],
+    result: 'ok',
+  };
+}
+
+export function startedEntry(name: string, version: string): NewAuditEntry {
+  const summary = `started ${version} as ${name}`;
+  return { kind: 'daemon', summary, trigger: '', subjects: [name], result: 'info' };
+}
+
+export function operatorEntry(name: string, what: string): NewAuditEntry {
+  return { kind: 'operator', summary: what, trigger: 'operator', subjects: [name], result: 'ok' };
+}

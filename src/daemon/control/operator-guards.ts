@@ -1,0 +1,77 @@
+import type { MemberRow, RemoveRequest, Rotation } from './api.ts';
+import type { Role } from '../membership/types.ts';
+import { OperatorError } from '../errors.ts';
+
+/** The asker is refused before anything is announced; once announced, nobody holds it. Each gives way to a flag. */
+
+/** @throws OperatorError `guard-last-of-role` where this node is the last of its role in rotation */
+export function mustNotBeLast(
+  { name, role }: Pick<MemberRow, 'name' | 'role'>,
+  {
+    members,
+  }: {
+    readonly members: readonly {
+      readonly self: boolean;
+      readonly rotation: Rotation;
+      readonly record: { readonly role: Role };
+    }[];
+  },
+  what: string,
+): void {
+  const others = members.filter((each) => !each.self && each.record.role === role && each.rotation === 'in');
+  if (others.length > 0) return;
+  throw new OperatorError(
+    'guard-last-of-role',
+    `${name} is the last ${role} node in rotation: ${what} would leave nobody`,
+    `bring another ${role} node into rotation first, or add --force`,
+  );
+}
+
+/** @throws OperatorError `guard-last-authority` */
+export function mustNotBeLastAuthority(rows: readonly MemberRow[], name: string): void {
+  if (!isLastAuthority(rows, name)) return;
+  throw new OperatorError(
+    'guard-last-authority',
+    `${name} is the last authority that is alive: without it nobody can be admitted, removed or renewed`,
+    'run `sudo bornemisza authority add` on a node that stays, with the recovery bundle, or add --force',
+  );
+}
+
+/** Whether the others would be left without anybody, alive and staying, who may admit, remove and renew, if this one went. */
+export function isLastAuthority(rows: readonly MemberRow[], name: string): boolean {
+  const others = rows.filter((each) => each.name !== name && each.state !== 'left');
+  const goes = rows.some((each) => each.name === name && each.authority);
+  return goes && others.length > 0 && !others.some((each) => each.authority && each.state === 'alive');
+}
+
+/** @throws OperatorError `remove-self`, which no flag helps against, `guard-alive`, `guard-data`, `guard-last-authority` */
+export function mustBeRemovable(
+  rows: readonly MemberRow[],
+  row: MemberRow | undefined,
+  { dead, force }: Pick<RemoveRequest, 'dead' | 'force'>,
+): void {
+  // Whom nobody here knows is refused, or found, by the roster.
+  if (row === undefined) return;
+  if (row.self) {
+    throw new OperatorError(
+      'remove-self',
+      'a node cannot remove itself',
+      'run `bornemisza leave` here, or `bornemisza remove` on another node',
+    );
+  }
+  if (row.state === 'alive' && row.rotation === 'in' && force !== true) {
+    throw new OperatorError(
+      'guard-alive',
+      `${row.name} is alive and serving`,
+      `run \`bornemisza leave\` on it, or add --force to put it out now`,
+    );
+  }
+  if (row.role === 'db' && row.state !== 'left' && dead !== true) {
+    throw new OperatorError(
+      'guard-data',
+      `${row.name} did not leave: its copies of the data would be given up`,
+      'run `bornemisza leave` on it; if the machine is gone for good, add --dead',
+    );
+  }
+  if (force !== true) mustNotBeLastAuthority(rows, row.name);
+}

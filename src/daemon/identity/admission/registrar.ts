@@ -1,0 +1,210 @@
+import type { AuditTrail } from '../../audit/trail.ts';
+import type { Clock } from '../../clock.ts';
+import type { Config } from '../../config/config.ts';
+import type { Done, MemberRow, RemoveRequest, TokenAnswer, TokenRequest } from '../../control/api.ts';
+import type { Driver } from '../../driver/driver.ts';
+import { OperatorError } from '../../errors.ts';
+import { adoptAuthority, type Identity, removeMember } from '../identity.ts';
+import { LEFT } from '../roster/removal.ts';
+import type { RosterChange } from '../roster/roster.ts';
+import type { Log } from '../../process/log.ts';
+import type { MembershipView, PeerId } from '../../membership/types.ts';
+import type { Standing } from './admit.ts';
+import { AdmissionListener } from './listener.ts';
+import type { Names } from '../roster/names.ts';
+import { mustBeRemovable } from '../../control/operator-guards.ts';
+
+/** A node that left stays to be looked at for a while before its certificate is taken back. */
+const LEFT_RETIRE_MS = 120_000;
+
+export interface RegistrarDependencies {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly driver: Pick<Driver, 'view' | 'nowMs' | 'admitted' | 'revoked' | 'rosterChanged'>;
+  readonly names: Pick<Names, 'of'>;
+  /** Who refuses a removed member by now, in words. */
+  readonly applied: (rows: readonly MemberRow[], removed: PeerId) => Promise<string>;
+  readonly audit: Pick<AuditTrail, 'append'>;
+  readonly node: {
+    readonly config: Pick<Config, 'admissionPort' | 'network'>;
+    rows(): readonly MemberRow[];
+    operatorDid(what: string): void;
+    /** Tells everybody on this node; the others hear it through the driver. */
+    rosterChanged(change: RosterChange): void;
+  };
+}
+
+/**
+ * Who comes in and who is put out: tokens, admission, removal. On a node that is no authority all of it is refused, until
+ * it is made one.
+ */
+export class Registrar {
+  readonly #identity: Identity;
+  readonly #dependencies: RegistrarDependencies;
+  /** On an authority. Listens while a token lives. */
+  #admission: AdmissionListener | undefined;
+  #retiring = false;
+
+  constructor(identity: Identity, dependencies: RegistrarDependencies) {
+    this.#identity = identity;
+    this.#dependencies = dependencies;
+  }
+
+  async start(): Promise<void> {
+    if (this.#identity.authority === undefined) return;
+    this.#admission = this.#listener();
+    await this.#admission.refresh();
+  }
+
+  async close(): Promise<void> {
+    await this.#admission?.close();
+  }
+
+  /** Shows joiners the root of now. */
+  async reopen(): Promise<void> {
+    await this.#admission?.reopen();
+  }
+
+  /** @throws OperatorError `not-authority` */
+  async token({ role, ttlMs }: TokenRequest): Promise<TokenAnswer> {
+    const { clock, node } = this.#dependencies;
+    const { tokens, address, peerId } = this.#identity;
+    if (tokens === undefined || this.#admission === undefined) throw this.#notAuthority();
+    const port = node.config.admissionPort;
+    const made = await tokens.create({ role, ttlMs, address, port, nowMs: clock.wallMs() });
+    await this.#admission.refresh();
+    node.operatorDid(
+      `a token for one ${role} node was made (${Math.round(ttlMs / 60_000)} minutes, ${peerId.slice(-6)})`,
+    );
+    return {
+      token: made.token,
+      role,
+      expiresAt: new Date(made.expiresAtMs).toISOString(),
+      listen: `${address}:${port}`,
+    };
+  }
+
+  /** @throws OperatorError of {@link mustBeRemovable}, IdentityError of {@link removeMember} */
+  async remove(request: RemoveRequest): Promise<Done> {
+    const { node } = request;
+    const rows = this.#dependencies.node.rows();
+    const row = rows.find(
+      (each) => each.name === node || each.peerId === node || each.name.startsWith(`${node}/`),
+    );
+    mustBeRemovable(rows, row, request);
+    const removed = await this.#putOut(node, 'removed by the operator');
+    return {
+      done: true,
+      message: `${row?.name ?? node} was removed: ${await this.#dependencies.applied(rows, removed)}`,
+    };
+  }
+
+  /** The root itself never comes here: the command opened it, and left the key of this one authority. */
+  async adopt(): Promise<Done> {
+    const { driver, node } = this.#dependencies;
+    const { name } = this.#identity;
+    const change = await adoptAuthority(this.#identity);
+    if (change === undefined) return { done: true, message: `${name} is an authority already` };
+    await this.start();
+    node.rosterChanged(change);
+    driver.rosterChanged();
+    node.operatorDid(`${name} was made an authority`);
+    return {
+      done: true,
+      message: `${name} is an authority: it can admit and remove nodes, and renew certificates`,
+    };
+  }
+
+  /** Once a second: an authority takes back the certificates of those that left by their own word. */
+  async retireTheLeft(): Promise<void> {
+    if (this.#identity.authority === undefined || this.#retiring) return;
+    const { driver, log } = this.#dependencies;
+    const nowMs = driver.nowMs();
+    const gone = driver.view.members.find(
+      ({ state, sinceMs, self, record }) =>
+        state === 'left' &&
+        !self &&
+        nowMs - sinceMs > LEFT_RETIRE_MS &&
+        this.#identity.roster.admits(record.peerId),
+    );
+    if (gone === undefined) return;
+    this.#retiring = true;
+    const { name, peerId } = gone.record;
+    try {
+      await this.#putOut(peerId, LEFT);
+    } catch (error) {
+      log.warn({ err: error, next: `run \`bornemisza remove ${name}\`` }, 'retiring a node that left failed');
+    } finally {
+      this.#retiring = false;
+    }
+  }
+
+  /** @param member as an operator names it, or a PeerId */
+  async #putOut(member: string, reason: string): Promise<PeerId> {
+    const { clock, driver, node } = this.#dependencies;
+    const { change, peerId } = await removeMember(this.#identity, member, reason, clock.wallMs());
+    node.rosterChanged(change);
+    driver.revoked(peerId);
+    driver.rosterChanged();
+    return peerId;
+  }
+
+  #listener(): AdmissionListener {
+    const { clock, node, driver } = this.#dependencies;
+    return new AdmissionListener({
+      identity: this.#identity,
+      address: this.#identity.address,
+      port: node.config.admissionPort,
+      privateNetwork: node.config.network.private_network,
+      standing: (peer) => standingIn(driver.view, peer),
+      seeds: () =>
+        driver.view.members.map(({ record }) => ({
+          peerId: record.peerId,
+          address: record.address,
+          port: record.port,
+        })),
+      onAdmitted: (change) => this.#admitted(change),
+      onNote: (code, detail) => this.#note(code, detail),
+      nowMs: () => clock.wallMs(),
+    });
+  }
+
+  #admitted(change: RosterChange): void {
+    const { driver, audit, node } = this.#dependencies;
+    node.rosterChanged(change);
+    for (const member of change.admitted) {
+      driver.admitted(member);
+      audit.append({
+        kind: 'operator',
+        summary: `${member.name} was admitted with a token`,
+        trigger: `asked from ${member.address}`,
+        subjects: [member.name],
+        result: 'ok',
+      });
+    }
+    driver.rosterChanged();
+  }
+
+  #note(code: string, detail: string): void {
+    const { log } = this.#dependencies;
+    if (code === 'admission-open' || code === 'admission-closed') log.info({ code }, `admission: ${detail}`);
+    else log.warn({ code, next: 'if this repeats, find the host that connects' }, `admission: ${detail}`);
+  }
+
+  #notAuthority(): OperatorError {
+    const { names } = this.#dependencies;
+    const authorities = this.#identity.roster.authorities().map((each) => names.of(each));
+    return new OperatorError(
+      'not-authority',
+      `${this.#identity.name} does not sign certificates`,
+      `run this on ${authorities.join(' or ')}`,
+    );
+  }
+}
+
+/** What this node has heard of a member. */
+export function standingIn(view: Pick<MembershipView, 'members'>, peer: PeerId): Standing {
+  const known = view.members.find(({ record }) => record.peerId === peer);
+  if (known === undefined) return 'unheard';
+  return known.state === 'dead' || known.state === 'left' ? 'gone' : 'alive';
+}

@@ -1,0 +1,76 @@
+import type { MemberRow, Warning } from '../../control/api.ts';
+import type { RootCertificate } from '../keys/chain.ts';
+import { rootWord, type Succession } from './succession.ts';
+import type { Role } from '../../membership/types.ts';
+
+/**
+ * How far a member is while the root is being replaced, in a tag of its record: it `knows` the new root when all of its
+ * programs believe in it, and `uses` it when all of them show a chain that hangs on it and none shows another one. Nobody
+ * shows such a chain before all who are here know the root.
+ */
+export const ROOT_TAG = 'root';
+
+/** Erlang looks at its files again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest. */
+const ERLANG_FOLLOWS_MS = 130_000;
+/**
+ * A process of HAProxy of before a reload shows and trusts what it was started with. Where one is left this long, it carries
+ * feeds only, whose connections stand: a client that was idle has had its last answer (`timeout http-keep-alive` is 60 s).
+ */
+const HAPROXY_FOLLOWS_MS = 75_000;
+
+/** Whether the programs of a node show and trust what they were told `toldForMs` ago, and nothing of before. */
+export function programsFollow(role: Role, toldForMs: number, hasOldHaproxies: boolean): boolean {
+  if (role === 'db' && toldForMs < ERLANG_FOLLOWS_MS) return false;
+  return !hasOldHaproxies || toldForMs >= HAPROXY_FOLLOWS_MS;
+}
+
+export function rootTag(to: RootCertificate, uses: boolean): string {
+  return `${rootWord(to)} ${uses ? USES : KNOWS}`;
+}
+
+const KNOWS = 'knows';
+const USES = 'uses';
+
+/** Who is here and would refuse what hangs on the new root. */
+export function unaware(rows: readonly MemberRow[], to: RootCertificate): string[] {
+  return lacking(rows, [rootTag(to, false), rootTag(to, true)]);
+}
+
+/** Who is here and would be out if the old root ended now. */
+export function notYetUsing(rows: readonly MemberRow[], to: RootCertificate): string[] {
+  return lacking(rows, [rootTag(to, true)]);
+}
+
+/** Members that are away follow when they come back: the old root's word is kept for them. */
+function lacking(rows: readonly MemberRow[], tags: readonly string[]): string[] {
+  const here = rows.filter(({ state }) => state !== 'dead' && state !== 'left' && state !== 'absent');
+  return here.filter((each) => !tags.includes(each.tags[ROOT_TAG] ?? '')).map(({ name }) => name);
+}
+
+export const RIVAL_NEXT =
+  'if you did not make both, somebody has the key of the old root: see “Another root” in docs/operations.md';
+
+export function rootWarnings(
+  change: Succession | undefined,
+  rivals: readonly string[],
+  rows: readonly MemberRow[],
+): Warning[] {
+  const about = rivals.map((message) => ({ code: 'rival-root', message, next: RIVAL_NEXT }));
+  if (change === undefined) return about;
+  const waiting = notYetUsing(rows, change.to);
+  const begun = `the root is being replaced by ${rootWord(change.to)} since ${new Date(change.madeAtMs).toISOString().slice(0, 10)}`;
+  return [
+    ...about,
+    waiting.length > 0
+      ? {
+          code: 'root-not-used-yet',
+          message: `${begun}: not used yet by ${waiting.join(', ')}`,
+          next: 'wait for them; one that is gone for good: `bornemisza remove`',
+        }
+      : {
+          code: 'root-ready-to-end',
+          message: `${begun}: all who are here use it`,
+          next: 'end the old one: `sudo bornemisza authority rotate-root --end`, with the new bundle',
+        },
+  ];
+}

@@ -1,0 +1,39 @@
+import type { Roster } from './roster.ts';
+import type { MembershipView } from '../../membership/types.ts';
+
+/** The machine speaks of PeerIds, programs speak of hosts; people know names (HOST/ROLE). */
+export class Names {
+  readonly #roster: Pick<Roster, 'get' | 'members' | 'revocations'>;
+  readonly #view: () => MembershipView;
+
+  constructor(roster: Pick<Roster, 'get' | 'members' | 'revocations'>, view: () => MembershipView) {
+    this.#roster = roster;
+    this.#view = view;
+  }
+
+  /** Of those who are out as well, as long as anybody remembers them; else the PeerId itself. */
+  of(peer: string): string {
+    return (
+      this.#roster.get(peer)?.name ??
+      this.#view().members.find((each) => each.record.peerId === peer)?.record.name ??
+      this.#roster.revocations().find((each) => each.peerId === peer)?.name ??
+      peer
+    );
+  }
+
+  /** The same text with a name for each PeerId. */
+  named(text: string): string {
+    return text.replaceAll(/\b12D3KooW\w{44}\b/g, (peer) => this.of(peer));
+  }
+
+  /** Members whose name, or whose host as a server name, stands in a text. */
+  subjectsOf(texts: readonly string[]): string[] {
+    const words = new Set(
+      texts.flatMap((text) => text.split(/[^A-Za-z0-9./-]+/).flatMap((word) => [word, ...word.split('/')])),
+    );
+    return this.#roster
+      .members()
+      .filter((member) => words.has(member.name) || words.has(member.host))
+      .map((member) => member.name);
+  }
+}

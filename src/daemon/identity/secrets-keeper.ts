@@ -1,0 +1,148 @@
+import type { AuditTrail } from '../audit/trail.ts';
+import { type ExchangeDependencies, fetchSecrets } from './exchange.ts';
+import { LEFT } from './roster/removal.ts';
+import type { Roster } from './roster/roster.ts';
+import { notRolledFor, outranks, rankOf, rollAppKeys, rollSecrets } from './secrets.ts';
+import type { Log } from '../process/log.ts';
+import type { Member, PeerId, Role } from '../membership/types.ts';
+import type { SecretsHandOver } from './secrets-hand-over.ts';
+import { storageNext } from './storage.ts';
+
+/** Under this tag a db node says in its record which secrets it has. */
+export const SECRETS_TAG = 'secrets';
+
+/** Members as they are seen here, of whom only this counts. */
+export interface SecretsView {
+  readonly synced: boolean;
+  readonly members: readonly (Pick<Member, 'record' | 'self' | 'state'> & { readonly rank: number })[];
+}
+
+/** One look at the secrets of an app node: takes those of a db node that has newer ones. */
+export async function keepAppSecrets(
+  exchange: ExchangeDependencies,
+  view: SecretsView,
+): Promise<string | undefined> {
+  const own = exchange.identity.secrets.get();
+  if (own?.kind !== 'app') return undefined;
+  const ahead = peersAhead(view, own.rank);
+  const taken = ahead.length > 0 && (await fetchSecrets(exchange, ahead));
+  return taken ? 'took keys of the app tier that were made anew' : undefined;
+}
+
+/**
+ * One look at the secrets of role db: takes those of a peer that has newer ones; else rolls them, if a node was removed
+ * that knows these and this node is the one to do it. Level-triggered: a roll that a crash cut short is made at the next look,
+ * here or by whoever is first then.
+ *
+ * @returns what was done, for the audit trail; undefined when there was nothing to do
+ */
+export async function keepDbSecrets(
+  exchange: ExchangeDependencies,
+  view: SecretsView,
+): Promise<string | undefined> {
+  const { identity } = exchange;
+  const own = identity.secrets.get();
+  if (own?.kind !== 'db') return undefined;
+  const ahead = peersAhead(view, rankOf(own));
+  if (ahead.length > 0) {
+    const taken = await fetchSecrets(exchange, ahead);
+    return taken ? 'took the Erlang cookie and CouchDB’s secret that were made anew' : undefined;
+  }
+  if (!view.synced || firstDatabase(view) !== identity.peerId) return undefined;
+  if (own.appKeys.length === 0 && isFirstOfAll(view)) {
+    await identity.secrets.put(rollAppKeys(own, []));
+    return 'made the first key of the app tier';
+  }
+  const databases = notRolledFor(own, removed(identity.roster, 'db'));
+  if (databases.length > 0) {
+    await identity.secrets.put(rollSecrets(own, databases));
+    return 'made the Erlang cookie and CouchDB’s secret anew, since a db node was removed';
+  }
+  const apps = notRolledFor(own, removed(identity.roster, 'app'));
+  if (apps.length === 0) return undefined;
+  await identity.secrets.put(rollAppKeys(own, apps));
+  return 'made a new key of the app tier, since an app node was removed: people sign in again';
+}
+
+export interface SecretsKeeperDependencies {
+  readonly exchange: ExchangeDependencies;
+  readonly log: Log;
+  readonly audit: Pick<AuditTrail, 'append'>;
+  readonly node: { readonly last: { readonly view: SecretsView }; turn(reason: string): void };
+  /** Where the app tier reads its part; undefined on a node without one. */
+  readonly handOver: SecretsHandOver | undefined;
+}
+
+/** Sees to it that this node has its role's secrets, and those of now. */
+export class SecretsKeeper {
+  readonly #dependencies: SecretsKeeperDependencies;
+  #looking = false;
+
+  constructor(dependencies: SecretsKeeperDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  /** Does nothing while another look is under way. Never throws. */
+  async look(): Promise<void> {
+    if (this.#looking) return;
+    this.#looking = true;
+    const { exchange, handOver } = this.#dependencies;
+    try {
+      await this.#keep();
+      await handOver?.write(exchange.identity.secrets.get());
+    } catch (error) {
+      const next = `${storageNext(error)}; it is tried again by itself`;
+      this.#dependencies.log.warn({ err: error, next }, 'this role’s secrets cannot be kept');
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  async #keep(): Promise<void> {
+    const { exchange, node, audit } = this.#dependencies;
+    const { identity } = exchange;
+    if (identity.secrets.get() === undefined) {
+      if (await fetchSecrets(exchange)) node.turn('this role’s secrets arrived');
+      return;
+    }
+    const keep = identity.secrets.get()?.kind === 'db' ? keepDbSecrets : keepAppSecrets;
+    const done = await keep(exchange, node.last.view);
+    if (done === undefined) return;
+    audit.append({ kind: 'daemon', summary: done, trigger: '', subjects: [identity.name], result: 'ok' });
+    node.turn(done);
+  }
+}
+
+/** Who has newer secrets than these, the newest first. */
+function peersAhead(view: SecretsView, rank: string): PeerId[] {
+  return view.members
+    .filter(({ record, self }) => !self && record.role === 'db' && outranks(rankIn(record.tags), rank))
+    .toSorted((a, b) => (outranks(rankIn(a.record.tags), rankIn(b.record.tags)) ? -1 : 1))
+    .map(({ record }) => record.peerId);
+}
+
+const rankIn = (tags: Readonly<Record<string, string>>): string => tags[SECRETS_TAG] ?? '';
+
+/** Exactly one makes them: the first in order of admission among those that live and have any. */
+function firstDatabase(view: SecretsView): PeerId | undefined {
+  return view.members
+    .filter(({ record, self, state }) => record.role === 'db' && (self || state === 'alive'))
+    .filter(({ record, self }) => self || rankIn(record.tags) !== '')
+    .toSorted((a, b) => a.rank - b.rank)[0]?.record.peerId;
+}
+
+/** On two sides of a cut two first keys would be made, and the names that follow from one of them be lost. */
+function isFirstOfAll(view: SecretsView): boolean {
+  const [first] = view.members
+    .filter(({ record }) => record.role === 'db')
+    .toSorted((a, b) => a.rank - b.rank);
+  return first?.self === true;
+}
+
+/** Put out by an operator. Who left by its own word was trusted until then, and its machine is its operator's. */
+function removed(roster: Roster, role: Role): PeerId[] {
+  return roster
+    .revocations()
+    .filter(({ name, reason }) => name.endsWith(`/${role}`) && !reason.startsWith(LEFT))
+    .map(({ peerId }) => peerId);
+}

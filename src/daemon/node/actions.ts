@@ -1,0 +1,58 @@
+import type { ControlActions } from '../control/server.ts';
+import type { Done } from '../control/api.ts';
+import { hasNextStep } from '../errors.ts';
+import { Answers } from './answers.ts';
+import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
+import { Duty } from './duty.ts';
+import { Leave } from './leave.ts';
+import type { Phase } from './look.ts';
+import { testNotification } from '../notification/test-run.ts';
+import type { Warning } from '../control/api.ts';
+
+/** What an operator's orders ask of a node besides. */
+export interface OrderedNode extends NodeHooks {
+  readonly refusedReload: Warning | undefined;
+  enter(phase: Phase): void;
+  /** CouchDB is not to be started again here. */
+  retireCouchDb(): Promise<void>;
+  reload(): Promise<Done>;
+}
+
+/** What the control socket asks for, and who does it. */
+export function actionsOf(
+  node: OrderedNode,
+  assembly: Assembly,
+  parts: NodeParts,
+  { paths }: NodeOptions,
+  { clock, log, end }: NodeDependencies,
+): ControlActions {
+  const { identity, local, checks, startedMs } = parts;
+  const { registrar, roots, rollout, notifier, reconciler, driver } = assembly;
+  const answers = new Answers(identity, { ...assembly, clock, startedMs, node, local, checks });
+  const duty = new Duty(identity, { local, node, retryNow: (reason) => reconciler.retryNow(reason) });
+  const leave = new Leave(identity, { ...assembly, clock, node, local, checks, driver, end });
+  return {
+    status: () => answers.status(),
+    members: () => answers.members(),
+    plan: () => answers.plan(),
+    maintenance: (request) => duty.maintenance(request),
+    releaseGuards: () => duty.releaseGuards(),
+    leave: (request, progress) => leave.run(request, progress),
+    token: (request) => registrar.token(request),
+    remove: (request) => registrar.remove(request),
+    adoptAuthority: () => registrar.adopt(),
+    changeRoot: () => roots.take(),
+    testNotification: (progress) => testNotification(notifier, identity, paths.config, progress),
+    reload: () =>
+      node.reload().catch((error: unknown) => {
+        if (hasNextStep(error)) log.error({ code: error.code, next: error.next }, error.message);
+        throw error;
+      }),
+    upgrade: () => rollout.answer(),
+    rollout: (verb) => {
+      const done = rollout[verb]();
+      node.operatorDid(`upgrade ${verb}`);
+      return done;
+    },
+  };
+}

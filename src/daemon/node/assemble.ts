@@ -1,0 +1,226 @@
+import { join } from 'node:path';
+import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import { RESTART_TAG } from '../../roles/db.ts';
+import { HOLDS_TAG } from '../../roles/holder.ts';
+import { type BirdReport, wordOf } from '../../plugins/bird/report.ts';
+import { ROOT_TAG } from '../identity/root/following.ts';
+import type { AuditTrail } from '../audit/trail.ts';
+import type { Config, Paths } from '../config/config.ts';
+import type { Clock } from '../clock.ts';
+import type { Driver } from '../driver/driver.ts';
+import type { SeedSearch } from '../driver/seed-search.ts';
+import type { Checks } from '../health/health.ts';
+import type { Identity } from '../identity/identity.ts';
+import type { RosterChange } from '../identity/roster/roster.ts';
+import type { LocalStateFile } from '../local-state.ts';
+import type { LocalFacts, Role } from '../membership/types.ts';
+import { Notifier } from '../notification/notifier.ts';
+import type { Log } from '../process/log.ts';
+import type { ServiceManager } from '../process/systemd.ts';
+import { newStartId } from '../random.ts';
+import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../reconciler/reconciler.ts';
+import { ROLLOUT_TAG } from '../rollout/policy.ts';
+import { DEFAULT_ROLLOUT_OPTIONS, RolloutRunner } from '../rollout/runner.ts';
+import { UpgradeTurn } from '../rollout/turn.ts';
+import type { Transport } from '../transport/transport.ts';
+import type { CurrentNode } from './current.ts';
+import type { ExchangeDependencies } from '../identity/exchange.ts';
+import { KeptPrograms } from './kept-programs.ts';
+import type { Look, Phase, Words } from './look.ts';
+import { assembleMembership, firstRecord } from '../driver/membership.ts';
+import { Names } from '../identity/roster/names.ts';
+import { OwnCertificate } from './own-certificate.ts';
+import { PROGRAMS } from './programs.ts';
+import { type RemovalDependencies, removalReport } from '../identity/removal-report.ts';
+import { Registrar, type RegistrarDependencies } from '../identity/admission/registrar.ts';
+import { RootFollower } from '../identity/root/root-follower.ts';
+import { presentedChain } from '../identity/roster/presented.ts';
+import { SecretsKeeper } from '../identity/secrets-keeper.ts';
+import { SecretsHandOver } from '../identity/secrets-hand-over.ts';
+import { SignsOfLife } from '../process/signs-of-life.ts';
+import { foundEntry, rolloutEntry, toldEntry } from '../audit/entries.ts';
+
+export interface NodeOptions {
+  readonly role: Role;
+  readonly paths: Paths;
+}
+export interface NodeDependencies {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly serviceManager: ServiceManager;
+  /** Whether our standard output is the journal. */
+  readonly journal: boolean;
+  /** Called when the node must end by itself: it was removed, or another process holds its key. */
+  readonly end: (code: number, why: string) => void;
+}
+/** What is there before a node can be put together. */
+export interface NodeParts {
+  readonly config: Config;
+  readonly identity: Identity;
+  readonly local: LocalStateFile;
+  readonly audit: AuditTrail;
+  readonly checks: Checks;
+  readonly startedMs: number;
+}
+
+/** What the parts of a node ask of it besides. */
+export interface NodeHooks extends CurrentNode {
+  /** Of a node that says something for the first time. @param said tags of other parts */
+  firstFacts(said: Words): LocalFacts;
+  look(): Look;
+  /** The roster has it; the peers are told by whoever brought it. */
+  rosterChanged(change: RosterChange): void;
+  /** For `systemctl status`. */
+  text(): string;
+}
+
+export interface Assembly {
+  readonly driver: Driver;
+  readonly transport: Transport;
+  readonly seeds: SeedSearch;
+  readonly names: Names;
+  readonly exchange: ExchangeDependencies;
+  readonly removal: RemovalDependencies;
+  readonly reconciler: Reconciler;
+  readonly programs: KeptPrograms;
+  readonly certificate: OwnCertificate;
+  readonly registrar: Registrar;
+  readonly roots: RootFollower;
+  readonly secrets: SecretsKeeper;
+  readonly rollout: RolloutRunner;
+  readonly notifier: Notifier;
+  readonly signs: SignsOfLife;
+}
+
+/** The parts of a node, put together and not started. What needs another part is made after it. */
+export function assemble(
+  node: NodeHooks,
+  parts: NodeParts,
+  { paths }: NodeOptions,
+  { clock, log, serviceManager }: NodeDependencies,
+): Assembly {
+  const { config, identity, audit } = parts;
+  const common = { clock, log, audit, node };
+  const reconciler: Reconciler = new Reconciler(DEFAULT_RECONCILER_OPTIONS, {
+    clock,
+    audit: (entry) => audit.append(entry),
+    subjectsOf: (texts) => names.subjectsOf(texts),
+  });
+  const rollout = rolloutOf(node, parts, paths, clock, reconciler);
+  const self = firstRecord(
+    identity,
+    { port: config.libp2pPort, startId: newStartId(), wallMs: clock.wallMs() },
+    node.firstFacts({ [ROLLOUT_TAG]: rollout.tag }),
+  );
+  const { driver, transport, seeds } = assembleMembership(
+    identity,
+    { config, self, snapshotPath: join(paths.state, 'members.snapshot') },
+    {
+      clock,
+      log,
+      rosterChanged: (change) => node.rosterChanged(change),
+      found: (peer, where) => audit.append(foundEntry(names.of(peer), where)),
+    },
+  );
+  const names = new Names(identity.roster, () => driver.view);
+  const exchange: ExchangeDependencies = { identity, transport, log, wallMs: () => clock.wallMs() };
+  const programs = new KeptPrograms(PROGRAMS, {
+    config,
+    paths,
+    reconciler,
+    node,
+    secrets: () => identity.secrets.get(),
+    view: () => node.last.view,
+    progress: (plugin, text) => log.info({ plugin }, text),
+  });
+  const certificate = new OwnCertificate(identity, {
+    ...common,
+    exchange,
+    show: () => {
+      transport.setChain(presentedChain(identity));
+      driver.rosterChanged();
+    },
+  });
+  const removal = { identity, transport, reconciler };
+  const applied: RegistrarDependencies['applied'] = (rows, removed) => removalReport(removal, rows, removed);
+  const registrar = new Registrar(identity, { ...common, driver, names, applied });
+  const followed = { driver, reconciler, programs, certificate, registrar };
+  const roots = new RootFollower(identity, { ...common, ...followed });
+  return {
+    ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
+    ...{ certificate, registrar, roots, rollout },
+    secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
+    notifier: notifierOf(node, parts, { clock, log }, driver, names),
+    signs: new SignsOfLife({ log, serviceManager, driver, node, heartbeat: paths.heartbeat }),
+  };
+}
+
+function handOverOf({ role }: Identity, { accountsFiles }: Paths, log: Log): SecretsHandOver | undefined {
+  return role === 'app' ? new SecretsHandOver(accountsFiles, log) : undefined;
+}
+
+/** What the parts say in this node's record; of the roots nothing before the programs are known. */
+export function saidBy({ rollout, roots, notifier, programs }: Assembly, phase: Phase): Words {
+  const couchdb = programs.report('couchdb') as CouchDbStatus | undefined;
+  return {
+    couchdb: couchdb?.tag,
+    [RESTART_TAG]: couchdb?.restart,
+    [ROLLOUT_TAG]: rollout.tag,
+    [ROOT_TAG]: phase === 'starting' ? undefined : roots.tag,
+    [HOLDS_TAG]: wordOf(programs.report('bird') as BirdReport | undefined),
+    ...notifier.tags,
+  };
+}
+
+function rolloutOf(
+  node: NodeHooks,
+  { identity, local, audit }: NodeParts,
+  { upgradeRequest, upgradeResult }: Paths,
+  clock: Clock,
+  reconciler: Reconciler,
+): RolloutRunner {
+  const { name, roster } = identity;
+  const rollout = new RolloutRunner(name, DEFAULT_ROLLOUT_OPTIONS, {
+    clock,
+    turn: new UpgradeTurn({ request: upgradeRequest, result: upgradeResult }),
+    scene: () => ({
+      rows: node.rows(),
+      admission: roster.members().map((each) => each.name),
+      synced: node.last.view.synced,
+      held: node.last.view.held,
+      settled: reconciler.status().every(({ state }) => state === 'converged'),
+    }),
+    save: (word) => {
+      void local.keep({ rollout: word });
+      node.turn('');
+    },
+    tell: (news) => audit.append(rolloutEntry(name, news)),
+  });
+  rollout.load(local.state.rollout);
+  return rollout;
+}
+
+function notifierOf(
+  node: NodeHooks,
+  { config, identity, local, audit, startedMs }: NodeParts,
+  { clock, log }: Pick<NodeDependencies, 'clock' | 'log'>,
+  driver: Driver,
+  names: Names,
+): Notifier {
+  const { name, cluster, roster } = identity;
+  return new Notifier(config.notify, local.state.notification, {
+    cluster,
+    node: name,
+    wallMs: () => clock.wallMs(),
+    upMs: () => clock.monotonicMs() - startedMs,
+    view: () => driver.view,
+    certificates: () => new Map(roster.members().map((each) => [each.name, each.notAfterMs])),
+    save: (notification) => void local.keep({ notification }),
+    told: (message, channels) => {
+      node.turn('');
+      audit.append(toldEntry(message, channels, names));
+    },
+    failed: (channel, { code, next, message }) =>
+      log.warn({ code, next }, `notification by ${channel.name} (${channel.target}) failed: ${message}`),
+  });
+}

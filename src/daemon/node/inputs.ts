@@ -1,0 +1,91 @@
+import type { DesiredFacts } from '../../plugins/couchdb/desired.ts';
+import type { Certificates } from '../../plugins/haproxy/desired.ts';
+import type { AppInput } from '../../roles/app.ts';
+import type { DbInput } from '../../roles/db.ts';
+import { floatingDevice } from '../config/config.ts';
+import type { Look, Scene, ShownCertificates } from './look.ts';
+
+/** What a role's policy is given of a look. Pure. */
+
+/** @returns undefined until the certificates were read */
+export function appInput({ scene, view, floating }: Look): AppInput | undefined {
+  const { config, certificates } = scene;
+  if (certificates === undefined) return undefined;
+  const { node, network, edge, services, couchdb } = config;
+  return {
+    view,
+    certificates: forHaproxy(certificates),
+    answerWrongly: scene.answerWrongly,
+    announcement: floating ?? { announce: false, rivals: [], why: 'floating.mode is "off"' },
+    config: {
+      cluster: node.cluster,
+      privateAddress: network.private_address,
+      httpsPort: edge.https_port,
+      httpPort: edge.http_port,
+      doorPort: edge.door_port,
+      statsPort: edge.stats_port,
+      databasePort: edge.database_port,
+      dbDoorPort: couchdb.door_port,
+      floating: { ...config.floating, device: floatingDevice(config) },
+      services: services.map((service) => ({
+        name: service.name,
+        port: service.port,
+        prefix: service.path_prefix,
+        healthPath: service.health_path,
+        healthHost: service.health_host,
+        healthStatus: service.health_status,
+        local: service.local,
+      })),
+    },
+  };
+}
+
+/** @returns undefined until the certificates were read */
+export function dbInput({ scene, view }: Look): DbInput | undefined {
+  const { config, certificates, phase } = scene;
+  if (certificates === undefined) return undefined;
+  const { node, network, couchdb } = config;
+  return {
+    view,
+    certificates: forHaproxy(certificates),
+    settings: couchDbSettings(scene, certificates),
+    removed: scene.roster.removedDatabases,
+    // The operator said leave. A stop of the daemon is none: data stays.
+    leaving: phase === 'leaving' || phase === 'left',
+    couchdb: scene.couchdb,
+    config: {
+      cluster: node.cluster,
+      privateAddress: network.private_address,
+      doorPort: couchdb.door_port,
+      peerPort: couchdb.peer_port,
+      statsPort: couchdb.stats_port,
+      httpPort: couchdb.http_port,
+    },
+  };
+}
+
+/** HAProxy wants chain and key in one file. */
+function forHaproxy({ chain, key, ca, edge, edgeProblem }: ShownCertificates): Certificates {
+  return { node: `${chain}\n${key}`, ca, edge, ...(edgeProblem !== undefined && { edgeProblem }) };
+}
+
+function couchDbSettings(
+  { config, secrets, couchdbRetired, couchdbData }: Scene,
+  { ca, chain, key }: ShownCertificates,
+): DesiredFacts['settings'] | undefined {
+  if (secrets?.kind !== 'db' || couchdbRetired) return undefined;
+  const { couchdb } = config;
+  return {
+    cookie: secrets.cookie,
+    secret: secrets.authSecret,
+    adminName: secrets.admin.user,
+    adminHash: secrets.admin.hash,
+    uuid: secrets.clusterUuid,
+    tls: { caPem: ca, certPem: `${chain}\n`, keyPem: key },
+    httpPort: couchdb.http_port,
+    distributionPort: couchdb.distribution_port,
+    n: couchdb.n,
+    q: couchdb.q,
+    dataDirectory: couchdbData,
+  };
+}

@@ -1,0 +1,85 @@
+import { isDeepStrictEqual } from 'node:util';
+import { PluginError, type PluginReport } from '../../plugins/contract.ts';
+import type { Reconciler } from '../reconciler/reconciler.ts';
+import type { Look } from './look.ts';
+import type { AnyPlugin, Program, Surroundings } from './programs.ts';
+
+export interface KeptProgramsDependencies extends Surroundings {
+  readonly reconciler: Pick<Reconciler, 'add' | 'trigger'>;
+  /** Each run of a program begins with what is so now; what its plugin saw then is one more reason for a turn. */
+  readonly node: { look(): Look; turn(reason: string): void };
+}
+
+/** The programs that this node keeps: each is run when its desired state is another than before. */
+export class KeptPrograms {
+  readonly #list: readonly Program[];
+  readonly #dependencies: KeptProgramsDependencies;
+  readonly #kept = new Map<
+    string,
+    { readonly program: Program; readonly plugin: AnyPlugin; desired: unknown }
+  >();
+  readonly #reports = new Map<string, PluginReport>();
+
+  constructor(list: readonly Program[], dependencies: KeptProgramsDependencies) {
+    this.#list = list;
+    this.#dependencies = dependencies;
+  }
+
+  /** Besides the programs of the mode of now those of a former one, where it left something. */
+  async start(): Promise<void> {
+    const { config, reconciler, node } = this.#dependencies;
+    for (const program of this.#list.filter(({ roles }) => roles.includes(config.role))) {
+      const plugin = program.make(this.#dependencies);
+      if (!program.enabled(config) && !(await leftBehind(plugin))) continue;
+      const { name } = program;
+      this.#kept.set(name, { program, plugin, desired: desiredOf(program, node.look()) });
+      reconciler.add(
+        plugin,
+        () => program.desired(node.look()),
+        (report) => this.#looked(name, report),
+      );
+    }
+  }
+
+  /** Asks for a run of each program whose desired state is another than at the look before. */
+  follow(look: Look, reasons: readonly string[]): void {
+    for (const [name, kept] of this.#kept) {
+      const desired = desiredOf(kept.program, look);
+      if (isDeepStrictEqual(kept.desired, desired)) continue;
+      kept.desired = desired;
+      for (const reason of reasons) this.#dependencies.reconciler.trigger(reason, name);
+    }
+  }
+
+  /** What the plugin of a program saw at its last look. */
+  report(program: string): PluginReport | undefined {
+    return this.#reports.get(program);
+  }
+
+  /** Whether a process is left that shows and trusts what it was started with. */
+  async hasOldWorkers(): Promise<boolean> {
+    for (const { plugin } of this.#kept.values()) if ((await plugin.hasOldWorkers?.()) === true) return true;
+    return false;
+  }
+
+  #looked(name: string, report: PluginReport): void {
+    if (isDeepStrictEqual(this.#reports.get(name), report)) return;
+    this.#reports.set(name, report);
+    this.#dependencies.node.turn(`${name}: ${report.seen ?? 'its status changed'}`);
+  }
+}
+
+/** What keeps us from looking is told by the plugin's own look. */
+async function leftBehind(plugin: AnyPlugin): Promise<boolean> {
+  return (await plugin.leftBehind?.().catch(() => true)) ?? false;
+}
+
+/** A desired state that cannot be is told by the program's run; here it is one more state that differs from others. */
+function desiredOf(program: Program, look: Look): unknown {
+  try {
+    return program.desired(look);
+  } catch (error) {
+    if (error instanceof PluginError) return { code: error.code, message: error.message };
+    throw error;
+  }
+}

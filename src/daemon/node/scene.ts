@@ -1,0 +1,87 @@
+import { loadavg } from 'node:os';
+import { labelOf } from '../../plugins/layer2/plan.ts';
+import { EMPTY_GUARD_STATE, type GuardState } from '../../roles/guards.ts';
+import type { Clock } from '../clock.ts';
+import { type Config, floatingDevice } from '../config/config.ts';
+import { settingsDigest } from '../config/digest.ts';
+import type { PluginStatus } from '../control/api.ts';
+import type { Checks } from '../health/health.ts';
+import { isOn } from '../health/probe.ts';
+import type { Identity } from '../identity/identity.ts';
+import { authorityWord } from '../identity/keys/certificates.ts';
+import { rankOf } from '../identity/secrets.ts';
+import type { LocalState, LocalStateFile } from '../local-state.ts';
+import type { Scene, Words } from './look.ts';
+import { SECRETS_TAG } from '../identity/secrets-keeper.ts';
+
+/** What a scene is made from; the rest is what other parts of the daemon give as it is. */
+export interface SceneSources
+  extends Pick<Scene, 'phase' | 'view' | 'certificates' | 'couchdb' | 'couchdbData' | 'couchdbRetired'> {
+  readonly identity: Pick<Identity, 'roster' | 'secrets'>;
+  readonly config: Config;
+  readonly local: Pick<LocalStateFile, 'state'>;
+  readonly checks: Pick<Checks, 'node' | 'verdicts'>;
+  readonly clock: Clock;
+  readonly startedMs: number;
+  /** Of the program that keeps DNS records; undefined before it is there. */
+  readonly dnsProgram: PluginStatus | undefined;
+  /** Tags of other parts. */
+  readonly said: Words;
+}
+
+/** Everything that this node knows in this moment. */
+export function sceneOf(sources: SceneSources): Scene {
+  const { identity, config, local, checks, clock, startedMs, said, dnsProgram } = sources;
+  const { phase, view, certificates, couchdb, couchdbData, couchdbRetired } = sources;
+  const secrets = identity.secrets.get();
+  const nowMs = clock.monotonicMs();
+  return Object.freeze({
+    ...{ config, phase, view, certificates, secrets, couchdb, couchdbData, couchdbRetired },
+    roster: rosterOf(identity),
+    maintenance: local.state.maintenance,
+    health: checks.node,
+    services: checks.verdicts.map(({ name, health }) => ({ name, health })),
+    answerWrongly: checks.verdicts
+      .filter(({ health, silent }) => health === 'down' && silent === false)
+      .map(({ name }) => name),
+    holds: holdsFloating(config),
+    dns: dnsProgram === undefined ? undefined : dnsHealth(dnsProgram, nowMs - startedMs),
+    tags: { ...said, [SECRETS_TAG]: secrets?.kind === 'db' ? rankOf(secrets) : undefined },
+    settingsDigest: settingsDigest(config),
+    load: loadavg()[0] ?? 0,
+    nowMs,
+    wallMs: clock.wallMs(),
+    upMs: nowMs - startedMs,
+  });
+}
+
+function rosterOf({ roster }: Pick<Identity, 'roster'>): Scene['roster'] {
+  const revocations = roster.revocations();
+  return {
+    members: roster.members(),
+    revoked: revocations.flatMap(({ address, serials }) =>
+      serials.map((serialHex) => ({ serialHex, address })),
+    ),
+    revokedAuthorities: roster.revokedAuthorities().map(authorityWord),
+    knownCertificates: roster.knownCertificates(),
+    removedDatabases: revocations.filter(({ name }) => name.endsWith('/db')),
+  };
+}
+
+/** A node that has never read the zone has failed since its start. */
+function dnsHealth({ state, seen, lastConvergedAgoMs }: PluginStatus, upMs: number): Scene['dns'] {
+  const fails = state === 'failing' || state === 'stopped';
+  return { works: seen !== undefined && !fails, failsForMs: fails ? (lastConvergedAgoMs ?? upMs) : 0 };
+}
+
+/** Mode `layer2`: whether the floating IPs are on the public device. Another one may have them from a former mode. */
+function holdsFloating(config: Config): boolean {
+  const { mode, addresses } = config.floating;
+  const device = floatingDevice(config);
+  return mode === 'layer2' && addresses.some((each) => isOn([device, labelOf(device)], each));
+}
+
+/** What the guards kept across restarts. */
+export function guardMemory({ guards }: Pick<LocalState, 'guards'>): GuardState {
+  return (guards as GuardState | undefined) ?? EMPTY_GUARD_STATE;
+}

@@ -1,0 +1,120 @@
+import type { PluginReport } from '../contract.ts';
+import type { BirdDesired, BirdRetired } from './desired.ts';
+import { type BirdFault, type BirdObserved, PROTOCOL, type RunningBird } from './plan.ts';
+
+/**
+ * A switch reaches the sessions within milliseconds; a session of a BIRD that starts comes up within its hold time of
+ * 9 s. What lasts longer does not pass by itself.
+ */
+export const FAULT_GRACE_MS = 12_000;
+
+export interface BirdReport extends PluginReport {
+  /** Whether a neighbour gets all addresses from this node, by BIRD's own tables. */
+  readonly exported: boolean;
+}
+
+/** @param announced what our fragment asks for */
+export function faultOf(
+  { sessions }: Pick<RunningBird, 'sessions'>,
+  addresses: readonly string[],
+  announced: boolean,
+): BirdFault | undefined {
+  if (addresses.length === 0) return undefined;
+  const routes = sessions.flatMap((each) => each.routes);
+  if (!announced) return routes.length > 0 ? 'bird-route-by-another' : undefined;
+  if (sessions.length === 0) return 'bird-no-session';
+  if (sessions.some((each) => !each.up)) return 'bird-session-down';
+  const whole = sessions.some(({ routes: own }) =>
+    addresses.every((address) => own.some((each) => each.address === address)),
+  );
+  return whole ? undefined : 'bird-route-not-exported';
+}
+
+function isExported({ sessions }: RunningBird, addresses: readonly string[]): boolean {
+  const routes = sessions.flatMap((each) => each.routes);
+  return (
+    addresses.length > 0 && addresses.every((address) => routes.some((each) => each.address === address))
+  );
+}
+
+/** What was seen in BIRD, never what was asked of it. */
+export function reportOf(desired: BirdDesired | BirdRetired, observed: BirdObserved): BirdReport {
+  if ('retired' in desired) return { alarms: [], exported: false };
+  const { running, fault } = observed;
+  if (running === undefined)
+    return { seen: 'not announced: BIRD is not running', alarms: [], exported: false };
+  const lasting = fault !== undefined && fault.forMs >= FAULT_GRACE_MS;
+  return {
+    seen: sightOf(desired, running),
+    alarms: lasting ? [findingOf(fault.code, desired, running)] : [],
+    exported: isExported(running, desired.addresses),
+  };
+}
+
+/** For this node's record: the code of what is wrong, or that all is exported; undefined: nothing to say. */
+export function wordOf(report: BirdReport | undefined): string | undefined {
+  const [fault] = report?.alarms ?? [];
+  return fault?.code ?? (report?.exported === true ? 'exported' : undefined);
+}
+
+function sightOf({ addresses }: BirdDesired, { sessions }: RunningBird): string {
+  if (sessions.length === 0) return 'not announced: BIRD has no session with the provider';
+  const [given, rest] = [sessions.filter(({ routes }) => routes.length > 0), stateWords(sessions)];
+  if (given.length === 0) return `not announced: exported to no session (${rest})`;
+  const routes = given.flatMap((each) => each.routes);
+  const there = addresses.filter((address) => routes.some((each) => each.address === address));
+  const foreign = [...new Set(routes.map(({ by }) => by))].filter((by) => by !== PROTOCOL);
+  const by = foreign.length === 0 ? '' : ` by protocol ${foreign.join(', ')} of bird.conf`;
+  const part = there.length === addresses.length ? '' : ` (${there.join(', ')} only)`;
+  return `announced${part}: exported to ${given.map(({ name }) => name).join(', ')}${by} (${rest})`;
+}
+
+function stateWords(sessions: RunningBird['sessions']): string {
+  return sessions.map(({ name, state }) => `${name} ${state === '' ? 'down' : state}`).join(', ');
+}
+
+function findingOf(
+  code: BirdFault,
+  { addresses, why }: BirdDesired,
+  running: RunningBird,
+): PluginReport['alarms'][number] {
+  const [list, first = ''] = [addresses.join(', '), addresses[0]];
+  const down = running.sessions.filter(({ up }) => !up);
+  const names = running.sessions.map(({ name }) => name).join(', ');
+  switch (code) {
+    case 'bird-no-session':
+      return {
+        code: 'bird-no-session',
+        message: `bird.conf has no BGP session: the provider has no route to ${list} by this node`,
+        next: 'add your provider’s session to /etc/bird/bird.conf, then `birdc configure`',
+      };
+    case 'bird-session-down': {
+      const all = down.length === running.sessions.length;
+      const effect = all
+        ? `the provider has no route to ${list} by this node`
+        : `${list} is announced by the others alone`;
+      return {
+        code: 'bird-session-down',
+        message: `the session with the provider is not up (${stateWords(down)}): ${effect}`,
+        next: `compare neighbour, AS numbers and password with your provider: \`birdc show protocols all ${down[0]?.name}\``,
+      };
+    }
+    case 'bird-route-not-exported':
+      return {
+        code: 'bird-route-not-exported',
+        message: `${names} does not export ${list}: no neighbour has a route to it by this node`,
+        next: `its table must be the one of ${PROTOCOL}, and its export filter must accept ${first}/32: \`birdc show route ${first}/32 all\``,
+      };
+    case 'bird-route-by-another':
+      return {
+        code: 'bird-route-by-another',
+        message: `${list} should be withdrawn (${why}), but ${othersOf(running)} of bird.conf still announces it: requests come here and fail`,
+        next: `ask for our protocol in the export filter: if proto = "${PROTOCOL}" && net ~ [ ${first}/32 ] then accept; reject; then \`birdc configure\``,
+      };
+  }
+}
+
+function othersOf({ sessions }: RunningBird): string {
+  const names = sessions.flatMap(({ routes }) => routes.map(({ by }) => by));
+  return `protocol ${[...new Set(names)].join(', ')}`;
+}

@@ -1,0 +1,51 @@
+/** A daemon that is dead is not an edge that is dead: three questions in 15 s without an answer are. */
+const ASK_EVERY_MS = 5000;
+const SILENT_AFTER = 3;
+
+interface Asked {
+  silences: number;
+  lastMs: number;
+  asking: boolean;
+}
+
+/** Asks the edges of members whose daemon is not heard whether they answer visitors. */
+export class EdgeWatch {
+  readonly #ask: (address: string) => Promise<boolean>;
+  readonly #asked = new Map<string, Asked>();
+
+  /** @param ask whether the edge at an address answers; never throws */
+  constructor(ask: (address: string) => Promise<boolean>) {
+    this.#ask = ask;
+  }
+
+  /** Those that did not answer, three times in a row. */
+  get silent(): ReadonlySet<string> {
+    return new Set(
+      [...this.#asked].filter(([, { silences }]) => silences >= SILENT_AFTER).map(([each]) => each),
+    );
+  }
+
+  /** To be called about once a second. Whoever is doubted no more is forgotten. */
+  look(doubtful: readonly string[], nowMs: number, changed: (what: string) => void): void {
+    for (const address of this.#asked.keys()) if (!doubtful.includes(address)) this.#asked.delete(address);
+    for (const address of doubtful) {
+      const asked = this.#asked.get(address) ?? {
+        silences: 0,
+        lastMs: Number.NEGATIVE_INFINITY,
+        asking: false,
+      };
+      this.#asked.set(address, asked);
+      if (asked.asking || nowMs - asked.lastMs < ASK_EVERY_MS) continue;
+      asked.asking = true;
+      asked.lastMs = nowMs;
+      void this.#ask(address).then((answers) => {
+        asked.asking = false;
+        const was = asked.silences >= SILENT_AFTER;
+        asked.silences = answers ? 0 : asked.silences + 1;
+        const is = asked.silences >= SILENT_AFTER;
+        if (was !== is && this.#asked.get(address) === asked)
+          changed(`the edge at ${address} ${is ? 'answers no more' : 'answers again'}`);
+      });
+    }
+  }
+}

@@ -1,0 +1,162 @@
+import type { Finding, PlannedChange } from '../contract.ts';
+import type { DnsDesired, DnsSet, RecordType } from './desired.ts';
+
+/** One record of the zone as the provider has it. */
+export interface ZoneRecord {
+  readonly name: string;
+  readonly type: string;
+  readonly value: string;
+  readonly ttlS: number;
+  /** What marks it as some cluster's; undefined: the founder's. */
+  readonly owner: string | undefined;
+  /** The provider's own name for it, where it has one. */
+  readonly id?: string | undefined;
+}
+
+/** `create` makes a set with its mark, and only where nothing stands. `add` and `remove` change a set that bears our mark. */
+export interface DnsChange extends PlannedChange {
+  readonly kind: 'create' | 'add' | 'remove';
+  readonly name: string;
+  readonly type: RecordType;
+  readonly values: readonly string[];
+  readonly ttlS: number;
+  /** With the last values the mark goes too. `remove` only. */
+  readonly last: boolean;
+  /** Of the records that `remove` takes out, where the provider names them. */
+  readonly ids: readonly string[];
+}
+
+export interface DnsPlan {
+  readonly changes: readonly DnsChange[];
+  readonly findings: readonly Finding[];
+}
+
+const OURS: readonly string[] = ['A', 'AAAA', 'SRV'];
+/** A batch that a provider takes whole; what is left comes with the next look. */
+const MOST_CHANGES = 50;
+
+/**
+ * The difference between the records that should stand and the zone. Pure. What does not bear our mark is never changed. At one
+ * name and type values are added first; only a later look, which has read them back, takes others out.
+ *
+ * @param silent addresses whose edge does not answer
+ */
+export function planDns(
+  desired: Pick<DnsDesired, 'owner' | 'sets' | 'hold' | 'doubtful'>,
+  zone: readonly ZoneRecord[],
+  silent: ReadonlySet<string> = new Set(),
+): DnsPlan {
+  const changes: DnsChange[] = [];
+  const findings: Finding[] = [];
+  const wanted = new Map(desired.sets.map((set) => [keyOf(set), set]));
+  const gone = (value: string): boolean => desired.doubtful.includes(value) && silent.has(value);
+  for (const set of desired.sets) {
+    const values = set.guard === 'serves' ? set.values.filter((each) => !gone(each)) : set.values;
+    planSet({ ...set, values }, desired, zone, changes, findings);
+  }
+  for (const left of setsOf(zone).filter((each) => !wanted.has(keyOf(each)))) {
+    if (left.owner !== desired.owner || desired.hold !== undefined) continue;
+    changes.push(removal(left, left.records, true, 'no member has this name any more'));
+  }
+  return { changes: changes.slice(0, MOST_CHANGES), findings };
+}
+
+function planSet(
+  set: DnsSet,
+  { owner, hold }: Pick<DnsDesired, 'owner' | 'hold'>,
+  zone: readonly ZoneRecord[],
+  changes: DnsChange[],
+  findings: Finding[],
+): void {
+  const values = [...new Set(set.values)].sort();
+  const found = setsOf(zone).find((each) => keyOf(each) === keyOf(set));
+  const alias = zone.find(({ name, type }) => name === set.name && type === 'CNAME');
+  if (found === undefined) {
+    if (values.length === 0) return;
+    if (alias !== undefined) findings.push(foreign(set, 'CNAME'));
+    else changes.push({ ...facts(set, 'create', values), summary: summaryOf(set, `+${values.join(' +')}`) });
+    return;
+  }
+  const there = found.records.map(({ value }) => value);
+  const missing = values.filter((value) => !there.includes(value));
+  const surplus = found.records.filter(({ value }) => !values.includes(value));
+  if (missing.length === 0 && surplus.length === 0) return;
+  // A set of the founder's with the values wanted would have ended above: it is right, and stays the founder's.
+  if (found.owner !== owner) return void findings.push(foreign(set, set.type));
+  if (missing.length > 0) {
+    changes.push({ ...facts(set, 'add', missing), summary: summaryOf(set, `+${missing.join(' +')}`) });
+    return;
+  }
+  const empties = surplus.length === found.records.length;
+  if (hold !== undefined) findings.push(held(set, surplus, hold));
+  else if (empties && set.guard === 'serves') findings.push(held(set, surplus, 'nothing else serves'));
+  else changes.push(removal(found, surplus, empties, 'no longer there'));
+}
+
+interface FoundSet {
+  readonly name: string;
+  readonly type: RecordType;
+  readonly records: readonly ZoneRecord[];
+  /** Undefined where a record has no mark, or several marks stand side by side: then it is nobody's but the founder's. */
+  readonly owner: string | undefined;
+}
+
+function setsOf(zone: readonly ZoneRecord[]): FoundSet[] {
+  const groups = Map.groupBy(
+    zone.filter(({ type }) => OURS.includes(type)),
+    keyOf,
+  );
+  return [...groups.values()].flatMap((records) => {
+    const [first] = records;
+    if (first === undefined) return [];
+    const owners = new Set(records.map(({ owner }) => owner));
+    const owner = owners.size === 1 ? first.owner : undefined;
+    return [{ name: first.name, type: first.type as RecordType, records, owner }];
+  });
+}
+
+const keyOf = ({ name, type }: { readonly name: string; readonly type: string }): string => `${name} ${type}`;
+
+function facts(set: DnsSet, kind: 'create' | 'add', values: readonly string[]): Omit<DnsChange, 'summary'> {
+  return { kind, name: set.name, type: set.type, values, ttlS: set.ttlS, last: false, ids: [], step: 'once' };
+}
+
+function removal(
+  { name, type }: FoundSet,
+  records: readonly ZoneRecord[],
+  last: boolean,
+  why: string,
+): DnsChange {
+  const values = records.map(({ value }) => value);
+  return {
+    kind: 'remove',
+    name,
+    type,
+    values,
+    ttlS: records[0]?.ttlS ?? 0,
+    last,
+    ids: records.flatMap(({ id }) => id ?? []),
+    step: 'once',
+    summary: `${summaryOf({ name, type }, `-${values.join(' -')}`)} (${why})`,
+  };
+}
+
+function summaryOf({ name, type }: { readonly name: string; readonly type: string }, what: string): string {
+  return `${name} ${type}: ${what}`;
+}
+
+function foreign({ name, type }: DnsSet, stands: string): Finding {
+  return {
+    code: 'dns-foreign',
+    message: `${name} has a ${stands} record without our mark; ${name} ${type} is not kept`,
+    next: `take ${name} out of dns.names, or delete its ${stands} record at the provider`,
+  };
+}
+
+function held({ name, type }: DnsSet, surplus: readonly ZoneRecord[], why: string): Finding {
+  return {
+    code: 'dns-held',
+    message: `${surplus.map(({ value }) => value).join(', ')} stays in ${name} ${type}: ${why}`,
+    next: 'see `bornemisza status`; the records follow when the guard lets go',
+  };
+}

@@ -1,0 +1,99 @@
+import type { Plugin, PluginReport } from '../contract.ts';
+import type { DnsDesired } from './desired.ts';
+import { EdgeWatch } from './edges.ts';
+import { type DnsChange, planDns, type ZoneRecord } from './plan.ts';
+import type { DnsProvider } from './provider.ts';
+
+export interface DnsPluginOptions {
+  readonly provider: DnsProvider;
+  /** What should be now: who writes, and whose daemon is dead. */
+  readonly desired: () => Pick<DnsDesired, 'writer' | 'doubtful' | 'owner'> | undefined;
+  /** Whether the edge at an address answers; never throws. */
+  readonly ask: (address: string) => Promise<boolean>;
+  /** Monotonic, ms. */
+  readonly nowMs: () => number;
+}
+
+export interface DnsObserved {
+  readonly zone: readonly ZoneRecord[];
+  /** Addresses of dead daemons whose edge does not answer either. */
+  readonly silent: ReadonlySet<string>;
+}
+
+/** How old a reading of the zone may be: of who writes, and of who stands by. What changes it are people and the next writer. */
+const WRITER_AGE_MS = 60_000;
+const STANDBY_AGE_MS = 600_000;
+const WATCH_MS = 1000;
+
+/** The one writer of the records that bear the cluster's mark. */
+export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, undefined> {
+  readonly name = 'dns';
+  readonly evidence = 'bornemisza plan --role app';
+  readonly #options: DnsPluginOptions;
+  readonly #edges: EdgeWatch;
+  #zone: { readonly records: readonly ZoneRecord[]; readonly atMs: number } | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: DnsPluginOptions) {
+    this.#options = options;
+    this.#edges = new EdgeWatch(options.ask);
+  }
+
+  async observe(signal: AbortSignal): Promise<DnsObserved> {
+    const { provider, desired, nowMs } = this.#options;
+    const ageMs = nowMs() - (this.#zone?.atMs ?? Number.NEGATIVE_INFINITY);
+    if (ageMs > (desired()?.writer === true ? WRITER_AGE_MS : STANDBY_AGE_MS)) {
+      this.#zone = { records: await provider.list(signal), atMs: nowMs() };
+    }
+    return { zone: this.#zone?.records ?? [], silent: this.#edges.silent };
+  }
+
+  plan(desired: DnsDesired, { zone, silent }: DnsObserved): readonly DnsChange[] {
+    return desired.writer ? planDns(desired, zone, silent).changes : [];
+  }
+
+  status(desired: DnsDesired, { zone, silent }: DnsObserved): PluginReport {
+    const ours = zone.filter(({ owner, type }) => owner === desired.owner && type !== 'TXT').length;
+    return {
+      seen: `${ours} records of ours in ${desired.zone}; ${desired.why}`,
+      alarms: desired.writer ? planDns(desired, zone, silent).findings : [],
+    };
+  }
+
+  /** Both providers prove a change themselves: by its prerequisite, or by the record's id. */
+  async validate(): Promise<void> {}
+
+  async checkpoint(): Promise<undefined> {
+    return undefined;
+  }
+
+  async apply(
+    changes: readonly DnsChange[],
+    signal: AbortSignal,
+    made: (change: DnsChange) => void,
+  ): Promise<void> {
+    const owner = this.#options.desired()?.owner;
+    if (owner === undefined) return;
+    // Whatever comes of it, the next look asks the provider anew.
+    this.#zone = undefined;
+    await this.#options.provider.changeAll(changes, owner, signal, made);
+  }
+
+  /** A record that was made is right, and one that went was not: the next look finds what is left to do. */
+  async undo(): Promise<void> {}
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+  }
+
+  /** Only who writes asks the edges of dead daemons. */
+  watch(changed: (what: string) => void): () => void {
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => {
+      const { desired, nowMs } = this.#options;
+      const now = desired();
+      this.#edges.look(now?.writer === true ? now.doubtful : [], nowMs(), changed);
+    }, WATCH_MS);
+    return () => clearInterval(this.#timer);
+  }
+}

@@ -1,0 +1,17 @@
+import type { DnsChange, ZoneRecord } from './plan.ts';
+
+/** Where the zone lies. Each call is bounded in time, and throws {@link PluginError}. */
+export interface DnsProvider {
+  /** Every record of the zone that can be read, the founder's as well. */
+  list(signal: AbortSignal): Promise<ZoneRecord[]>;
+  /**
+   * Makes each change whole or not at all, and reports those that are made. Where a set is not as it was planned for, it is left
+   * alone: a later look tells.
+   */
+  changeAll(
+    changes: readonly DnsChange[],
+    owner: string,
+    signal: AbortSignal,
+    made: (change: DnsChange) => void,
+  ): Promise<void>;
+}

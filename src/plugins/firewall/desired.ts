@@ -1,0 +1,10 @@
+/** Who may reach this host's member ports, by private address. No ports and no rules: those are root's. */
+export interface FirewallDesired {
+  /** App nodes, sorted. */
+  readonly apps: readonly string[];
+  readonly dbs: readonly string[];
+  /** Before the first sync no address is taken out: what is listed already stays. */
+  readonly keep: boolean;
+  /** Why, for the audit trail. */
+  readonly why: string;
+}

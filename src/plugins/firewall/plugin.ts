@@ -1,0 +1,65 @@
+import type { Finding, Plugin, PluginReport } from '../contract.ts';
+import { applyFirewall, restoreList } from './apply.ts';
+import type { FirewallDesired } from './desired.ts';
+import { type FirewallObserved, type FirewallPaths, observeFirewall } from './observe.ts';
+import { type FirewallChange, planFirewall } from './plan.ts';
+
+/**
+ * Says who is a member to the helper that has the right to change the rules. It writes one file, whether the firewall is on or not,
+ * so that `bornemisza firewall on` finds it.
+ */
+export class FirewallPlugin
+  implements Plugin<FirewallDesired, FirewallObserved, FirewallChange, string | undefined>
+{
+  readonly name = 'firewall';
+  readonly evidence = 'journalctl -u bornemisza-firewall';
+  readonly #paths: FirewallPaths;
+
+  constructor(paths: FirewallPaths) {
+    this.#paths = paths;
+  }
+
+  observe(): Promise<FirewallObserved> {
+    return observeFirewall(this.#paths);
+  }
+
+  plan(desired: FirewallDesired, observed: FirewallObserved): FirewallChange[] {
+    return planFirewall(desired, observed);
+  }
+
+  status(_: FirewallDesired, { on, helper }: FirewallObserved): PluginReport {
+    if (!on) return { seen: 'off: every port is open', alarms: [] };
+    const members = helper === undefined ? 0 : helper.apps.length + helper.dbs.length;
+    return {
+      seen: `on: ${members} members let in`,
+      alarms: helper?.outcome === 'refused' ? [REFUSED] : [],
+    };
+  }
+
+  async validate(): Promise<void> {}
+
+  /** The list as it was. */
+  async checkpoint(): Promise<string | undefined> {
+    return (await this.observe()).list;
+  }
+
+  apply(
+    changes: readonly FirewallChange[],
+    signal: AbortSignal,
+    made: (change: FirewallChange) => void,
+  ): Promise<void> {
+    return applyFirewall(changes, this.#paths, signal, made);
+  }
+
+  undo(list: string | undefined): Promise<void> {
+    return restoreList(list, this.#paths);
+  }
+
+  async close(): Promise<void> {}
+}
+
+const REFUSED: Finding = {
+  code: 'firewall-refused',
+  message: 'the kernel refuses the rules of the firewall; the old rules stay',
+  next: 'run `sudo bornemisza firewall on` again; `journalctl -u bornemisza-firewall` names the line',
+};

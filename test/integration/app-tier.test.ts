@@ -1,0 +1,227 @@
+import t from 'tap';
+import { Cluster, type Instance } from '../lab/cluster.ts';
+import { until } from '../support/until.ts';
+import { PATIENCE_MS } from './cluster-bed.ts';
+
+/** The app tier under its own unit on two app nodes, behind the edge, with a real mail server beside it. */
+t.setTimeout(1_100_000);
+
+const SITE = 'https://203.0.113.10';
+const PASSWORD = 'four green turtles';
+const cluster = await Cluster.create({ app: 2, db: 1 });
+t.teardown(() => cluster.close());
+const [app1, app2] = cluster.instancesOf('app');
+if (app1 === undefined || app2 === undefined) throw new Error('two app nodes');
+const mailer = app1.host;
+await cluster.settled(PATIENCE_MS);
+
+const ACCOUNTS = `public_url = "${SITE}"
+site_name = "Notes"
+[mail]
+from = "notes@notes.test"
+smtp_url = "smtp://${mailer.privateAddress}:2525"
+smtp_tls = "off"
+`;
+const service = (name: string, prefix: string, health: string): string =>
+  `name = "${name}"\nport = 8090\npath_prefix = "${prefix}"\nhealth_path = "${health}"\n`;
+
+async function beginAppTier({ host }: Instance): Promise<void> {
+  const own = { mode: 0o640, group: 'bornemisza' } as const;
+  await host.writeFile('/etc/bornemisza/accounts.toml', { content: ACCOUNTS, mode: 0o600 });
+  await host.must(['rm', '/etc/bornemisza/services.d/site.toml']);
+  for (const [name, prefix, health] of [
+    ['web', '/', '/healthz'],
+    ['api', '/api', '/api/health'],
+  ] as const) {
+    const content = service(name, prefix, health);
+    await host.writeFile(`/etc/bornemisza/services.d/${name}.toml`, { content, ...own });
+  }
+  await host.must(['systemctl', 'enable', '--now', 'bornemisza-app.service']);
+  await host.must(['systemctl', 'reload', 'bornemisza@app.service']);
+}
+
+interface Asked {
+  readonly status: number;
+  readonly body: Record<string, unknown>;
+  readonly cookie: string;
+}
+
+let jar = '';
+const browser = { origin: SITE, 'sec-fetch-site': 'same-origin', 'content-type': 'application/json' };
+
+async function ask(method: string, path: string, body?: unknown): Promise<Asked> {
+  const answer = await cluster.lab.client.request({
+    url: `${SITE}${path}`,
+    method,
+    headers: { ...browser, cookie: jar },
+    timeoutMs: 30_000,
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  });
+  const set = [answer.headers['set-cookie'] ?? []].flat().map((line) => line.split(';')[0] ?? '');
+  if (set.length > 0) jar = set.join('; ');
+  let parsed: Record<string, unknown> = { text: answer.body };
+  try {
+    parsed = JSON.parse(answer.body) as Record<string, unknown>;
+  } catch {
+    // The page is no JSON.
+  }
+  return { status: answer.status, body: parsed, cookie: jar };
+}
+
+/** Straight to one node's app tier, as a service beside it asks. */
+async function statusAt({ host }: Instance, path: string): Promise<string> {
+  const url = `http://127.0.0.1:8090${path}`;
+  const curl = ['curl', '-sS', '-o', '/dev/null', '-w', '%{http_code}', '--max-time', '10'];
+  return (await host.exec([...curl, '-H', `cookie: ${jar}`, url])).stdout;
+}
+
+async function tokenFor(address: string): Promise<string> {
+  return until(
+    async () => {
+      const { stdout } = await mailer.exec(['cat', '/var/tmp/mails']);
+      const mails = stdout.split('\n').filter((line) => line !== '');
+      const mail = mails
+        .map((line) => JSON.parse(line) as { to: string; text: string })
+        .findLast(({ to }) => to === address);
+      return /\/[a-z-]+#([\w.-]+)/.exec(
+        (mail?.text ?? '').replaceAll(/=\r?\n/g, '').replaceAll('=3D', '='),
+      )?.[1];
+    },
+    { what: `mail to ${address}`, deadlineMs: PATIENCE_MS, everyMs: 200 },
+  );
+}
+
+/** Whether every edge sends requests to these hosts' instances of the app tier, and to no other. */
+async function edgesUse(...hosts: readonly string[]): Promise<boolean> {
+  for (const edge of cluster.instancesOf('app')) {
+    const servers = await cluster.servers(edge);
+    for (const backend of ['svc_web', 'svc_api']) {
+      const serving = servers.filter((each) => each.backend === backend && each.status === 'UP');
+      const found = serving.map(({ name }) => name).toSorted();
+      if (found.join() !== hosts.join()) throw new Error(`${edge.name}: ${JSON.stringify(servers)}`);
+    }
+  }
+  return true;
+}
+const bothServe = (): Promise<boolean> => edgesUse('app1', 'app2');
+
+t.test('the app tier comes up from its configuration alone, and the edge finds page and API', async (t) => {
+  const sink = '/opt/bornemisza-tree/test/integration/smtp-sink.ts';
+  const run = ['systemd-run', '--unit=lab-smtp', '/usr/libexec/bornemisza/node', sink];
+  await mailer.must([...run, mailer.privateAddress, '2525', '/var/tmp/mails']);
+  for (const instance of [app1, app2]) await beginAppTier(instance);
+  await until(bothServe, { what: 'both edges find both', deadlineMs: PATIENCE_MS, everyMs: 200 });
+  for (const path of ['/healthz', '/api/health'])
+    await until(async () => (await ask('GET', path)).status === 200, {
+      what: `${path} through the edge`,
+      deadlineMs: PATIENCE_MS,
+      everyMs: 200,
+    });
+  t.match((await ask('GET', '/')).body, { text: /<script/ });
+  t.equal((await ask('GET', '/api/me')).status, 401);
+  for (const { host } of [app1, app2]) {
+    const { mainPid } = await host.unit('bornemisza-app.service');
+    const user = await host.must(['stat', '-c', '%U', `/proc/${mainPid}`]);
+    t.equal(user.trim(), 'bornemisza-app');
+    const place = '/var/lib/bornemisza/accounts';
+    const rights = await host.must(['stat', '-c', '%a %U %G', place, `${place}/secrets.json`]);
+    t.equal(rights, '2750 bornemisza bornemisza-app\n640 bornemisza bornemisza-app\n');
+    const other = ['runuser', '-u', 'bornemisza-haproxy', '--', 'cat', `${place}/secrets.json`];
+    t.not((await host.exec(other)).code, 0, 'nobody else reads it');
+    const own = ['runuser', '-u', 'bornemisza-app', '--', 'touch', `${place}/x`];
+    t.not((await host.exec(own)).code, 0, 'nor does its reader write there');
+  }
+});
+
+t.test('a person registers through the edge, and is known at both nodes', async (t) => {
+  t.equal((await ask('POST', '/api/registrations', { email: 'anna@example.org' })).status, 202);
+  const token = await tokenFor('anna@example.org');
+  const made = await ask('POST', '/api/accounts', { token, password: PASSWORD });
+  t.equal(made.status, 201, JSON.stringify(made.body));
+  for (const instance of [app1, app2]) t.equal(await statusAt(instance, '/api/me'), '200', instance.name);
+  await until(async () => (await ask('GET', '/api/data')).status === 200, {
+    what: 'the database of the person',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
+  t.equal((await ask('PUT', '/api/data/note-1', { text: 'hello' })).status, 201);
+});
+
+t.test('a restart in maintenance, one node after the other, costs no answer', async (t) => {
+  const { client } = cluster.lab;
+  await until(bothServe, {
+    what: 'both edges find both',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
+  const load = { ratePerSecond: 20, timeoutMs: 20_000 };
+  const pages = client.startLoad({ url: `${SITE}/`, ...load });
+  const posts = client.startLoad({
+    url: `${SITE}/api/data/_all_docs?limit=1`,
+    method: 'POST',
+    headers: { ...browser, cookie: jar },
+    body: '{}',
+    ...load,
+  });
+  for (const [instance, other] of [
+    [app1, 'app2'],
+    [app2, 'app1'],
+  ] as const) {
+    const { host } = instance;
+    const before = await host.unit('bornemisza-app.service');
+    await cluster.command(instance, ['maintenance', 'on']);
+    await until(() => edgesUse(other), {
+      what: 'the edges send nothing there',
+      deadlineMs: PATIENCE_MS,
+      everyMs: 200,
+    });
+    await host.must(['systemctl', 'restart', 'bornemisza-app.service'], { timeoutMs: PATIENCE_MS });
+    await until(async () => (await host.exec(['curl', '-sSf', 'http://127.0.0.1:8090/healthz'])).code === 0, {
+      what: 'it answers again',
+      deadlineMs: PATIENCE_MS,
+      everyMs: 200,
+    });
+    t.not((await host.unit('bornemisza-app.service')).mainPid, before.mainPid);
+    await cluster.command(instance, ['maintenance', 'off']);
+    // Who restarts the next one waits until every edge sends requests here again.
+    await until(bothServe, {
+      what: 'both edges find both',
+      deadlineMs: PATIENCE_MS,
+      everyMs: 200,
+    });
+  }
+  for (const report of [await pages.stop(), await posts.stop()]) {
+    t.comment(`${report.requests} requests, p99 ${report.p99Ms} ms, ${JSON.stringify(report.byStatus)}`);
+    t.ok(report.requests > 100);
+    t.same(Object.keys(report.byStatus), ['200'], 'every answer is good');
+    // The floating address moves twice, and with it connections that are open: TCP knows no other way.
+    t.same(
+      Object.keys(report.byError).filter((code) => code !== 'ECONNRESET'),
+      [],
+    );
+    t.ok(report.failed < report.requests / 50, `${report.failed} connections were reset`);
+  }
+});
+
+t.test('an app node dies and the person goes on; after its removal the old key opens nothing', async (t) => {
+  await app2.host.powerCut();
+  await until(async () => (await cluster.members(app1)).some(({ state }) => state === 'dead'), {
+    what: 'it is known to be dead',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
+  await until(async () => (await ask('GET', '/api/data/note-1')).status === 200, {
+    what: 'the note at the other node',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
+  await cluster.command(app1, ['remove', 'app2/app']);
+  await until(async () => (await ask('GET', '/api/me')).status === 401, {
+    what: 'another key counts',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 500,
+  });
+  const signedIn = await ask('POST', '/api/session', { email: 'anna@example.org', password: PASSWORD });
+  t.equal(signedIn.status, 200, JSON.stringify(signedIn.body));
+  t.match((await ask('GET', '/api/data/note-1')).body, { text: 'hello' });
+});

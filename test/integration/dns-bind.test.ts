@@ -1,0 +1,203 @@
+import { execFile, spawn } from 'node:child_process';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import t from 'tap';
+import { type DnsChange, planDns } from '../../src/plugins/dns/plan.ts';
+import { Rfc2136Provider } from '../../src/plugins/dns/rfc2136.ts';
+import { freePort } from '../support/free-port.ts';
+import { until } from '../support/until.ts';
+
+/** A real BIND on loopback whose zone takes updates by a key. */
+const run = promisify(execFile);
+const ZONE = 'shop.example';
+const signal = new AbortController().signal;
+const FOUNDERS = `
+@ IN MX 10 mail
+@ IN TXT "v=spf1 mx -all"
+@ IN CAA 0 issue "letsencrypt.org"
+mail IN A 198.51.100.25
+www IN CNAME shop.example.
+app1 IN A 198.51.100.1
+`;
+
+const directory = t.testdir();
+let port = 0;
+let provider: Rfc2136Provider;
+
+t.before(async () => {
+  port = await freePort();
+  for (const name of ['good', 'bad']) {
+    const { stdout } = await run('tsig-keygen', ['bornemisza']);
+    await writeFile(join(directory, `${name}.key`), stdout);
+  }
+  await mkdir(join(directory, 'zone'));
+  await writeFile(
+    join(directory, 'zone', 'db'),
+    `$TTL 300\n@ IN SOA ns root 1 3600 600 86400 60\n@ IN NS ns\nns IN A 127.0.0.1\n${FOUNDERS}`,
+  );
+  await writeFile(
+    join(directory, 'named.conf'),
+    `include "${directory}/good.key";
+options { directory "${directory}"; pid-file none; session-keyfile none; listen-on port ${port} { 127.0.0.1; }; listen-on-v6 { none; };
+  recursion no; dnssec-validation no; allow-transfer { key bornemisza; }; };
+controls { };
+zone "${ZONE}" { type primary; file "zone/db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };
+`,
+  );
+  // The kernel ends it with us, however we end.
+  const argv = ['--pdeathsig', 'KILL', 'named', '-g', '-c', join(directory, 'named.conf'), '-n', '1'];
+  const named = spawn('setpriv', argv, { stdio: ['ignore', 'ignore', 'pipe'] });
+  let log = '';
+  named.stderr.on('data', (text: Buffer) => {
+    log = `${log}${text.toString()}`.slice(-20_000);
+  });
+  t.teardown(() => named.kill('SIGKILL'));
+  provider = new Rfc2136Provider({
+    zone: ZONE,
+    server: '127.0.0.1',
+    port,
+    keyFile: join(directory, 'good.key'),
+  });
+  await until(() => provider.list(signal).then(() => true), {
+    deadlineMs: 60_000,
+    everyMs: 100,
+    what: `BIND: ${log}`,
+  });
+});
+
+const founders = async (): Promise<string[]> =>
+  (await provider.list(signal))
+    .filter(
+      ({ owner, type, name }) => owner === undefined && type !== 'SOA' && !name.startsWith('_bornemisza'),
+    )
+    .map(({ name, type, value, ttlS }) => `${name} ${ttlS} ${type} ${value}`)
+    .sort();
+const SETS = [
+  { name: ZONE, type: 'A', values: ['192.0.2.1', '192.0.2.2'], ttlS: 60, guard: 'serves' },
+  { name: `app1.${ZONE}`, type: 'A', values: ['192.0.2.1'], ttlS: 60, guard: 'serves' },
+  {
+    name: `_app._tcp.${ZONE}`,
+    type: 'SRV',
+    values: [`1 0 4101 internal.app1.${ZONE}`],
+    ttlS: 60,
+    guard: 'finds',
+  },
+  { name: `internal.app1.${ZONE}`, type: 'A', values: ['10.0.0.11'], ttlS: 60, guard: 'finds' },
+] as const;
+
+/** Looks and changes until nothing is left, as the reconciler would. */
+async function converge(
+  sets: (typeof SETS)[number][] | readonly object[],
+  owner = 'shop',
+): Promise<DnsChange[]> {
+  const made: DnsChange[] = [];
+  for (let look = 0; look < 5; look += 1) {
+    const { changes } = planDns(
+      { owner, sets: sets as typeof SETS, doubtful: [] },
+      await provider.list(signal),
+    );
+    if (changes.length === 0) return made;
+    for (const change of changes) await provider.change(change, owner, signal);
+    made.push(...changes);
+  }
+  throw new Error('it does not converge');
+}
+
+t.test('records come and go by the plan, and the founder’s stay byte-equal', async (t) => {
+  const before = await founders();
+  t.equal(before.length, 8);
+  await converge(SETS);
+  const { stdout } = await run('dig', [
+    '+short',
+    '-p',
+    String(port),
+    '@127.0.0.1',
+    `_app._tcp.${ZONE}`,
+    'SRV',
+  ]);
+  t.equal(stdout, `1 0 4101 internal.app1.${ZONE}.\n`);
+  t.strictSame(
+    planDns({ owner: 'shop', sets: SETS, doubtful: [] }, await provider.list(signal)).findings.length,
+    1,
+    'app1',
+  );
+  const other = await converge([{ ...SETS[0], values: ['192.0.2.3'] }]);
+  t.ok(other.findIndex(({ kind }) => kind === 'add') < other.findIndex(({ kind }) => kind === 'remove'));
+  t.strictSame(
+    (await provider.list(signal)).filter(({ owner }) => owner === 'shop').map(({ value }) => value),
+    ['192.0.2.3'],
+  );
+  t.strictSame(await founders(), before);
+});
+
+t.test('two writers that planned on the same look do not undo each other', async (t) => {
+  const change: DnsChange = {
+    kind: 'create',
+    name: `two.${ZONE}`,
+    type: 'A',
+    values: ['192.0.2.7'],
+    ttlS: 60,
+    last: false,
+    ids: [],
+    summary: '',
+  };
+  await provider.change(change, 'shop', signal);
+  await t.rejects(provider.change({ ...change, values: ['192.0.2.8'] }, 'other', signal), {
+    code: 'dns-changed',
+  });
+  await t.rejects(provider.change({ ...change, kind: 'remove', last: true }, 'other', signal), {
+    code: 'dns-changed',
+  });
+  const there = (await provider.list(signal)).filter(({ name }) => name === `two.${ZONE}`);
+  t.match(there, [{ value: '192.0.2.7', owner: 'shop' }]);
+  t.equal(there.length, 1);
+});
+
+t.test('a challenge stands beside others and goes alone', async (t) => {
+  const name = `_acme-challenge.${ZONE}`;
+  for (const value of ['one', 'two']) await provider.challenge('add', name, value, signal);
+  await provider.challenge('remove', name, 'one', signal);
+  t.strictSame(
+    (await provider.list(signal)).filter((each) => each.name === name).map(({ value }) => value),
+    ['"two"'],
+  );
+});
+
+t.test('what goes wrong is named', async (t) => {
+  const change: DnsChange = {
+    kind: 'create',
+    name: `x.${ZONE}`,
+    type: 'A',
+    values: ['192.0.2.7'],
+    ttlS: 60,
+    last: false,
+    ids: [],
+    summary: '',
+  };
+  const at = (more: object) =>
+    new Rfc2136Provider({
+      zone: ZONE,
+      server: '127.0.0.1',
+      port,
+      keyFile: join(directory, 'good.key'),
+      ...more,
+    });
+  const wrongKey = at({ keyFile: join(directory, 'bad.key') });
+  await t.rejects(wrongKey.change(change, 'shop', signal), { code: 'dns-key' });
+  await t.rejects(wrongKey.list(signal), { code: 'dns-key' });
+  await t.rejects(at({ zone: 'other.example' }).list(signal), { code: 'dns-refused' });
+  const deaf = at({ port: await freePort() });
+  await t.rejects(deaf.list(signal), { code: 'dns-unreachable' });
+  await t.rejects(deaf.change(change, 'shop', signal), { code: 'dns-unreachable' });
+  for (const value of ['192.0.2.7\nupdate delete shop.example.', '2001:db8::1', ''])
+    await t.rejects(
+      provider.change({ ...change, values: [value] }, 'shop', signal),
+      { code: 'dns-value-refused' },
+      value,
+    );
+  await t.rejects(provider.change({ ...change, name: `x\nsend` }, 'shop', signal), {
+    code: 'dns-value-refused',
+  });
+  await t.rejects(provider.change(change, 'shop"\nsend', signal), { code: 'dns-value-refused' });
+});

@@ -1,0 +1,153 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import type { StatusAnswer } from '../../src/daemon/control/api.ts';
+import { Cluster } from '../lab/cluster.ts';
+import { until } from '../support/until.ts';
+import { daemonOf, haproxyOf, PATIENCE_MS } from './cluster-bed.ts';
+
+/** The records of a cluster at a real BIND on the internet's side, as any resolver gets them. */
+t.setTimeout(600_000);
+
+const ZONE = 'shop.example';
+const SERVER = '192.0.2.10';
+const directory = t.testdir();
+let cluster: Cluster;
+let named: number | undefined;
+
+/** What the zone's server answers, sorted. */
+async function ask(name: string, type = 'A'): Promise<string> {
+  const { stdout } = await cluster.lab.client.exec(['dig', '+short', `@${SERVER}`, name, type]);
+  return stdout.trim().split('\n').sort().join(' ');
+}
+const waitFor = (name: string, type: string, is: string): Promise<boolean> =>
+  until(async () => (await ask(name, type)) === is || Promise.reject(new Error(await ask(name, type))), {
+    deadlineMs: 2 * PATIENCE_MS,
+    everyMs: 100,
+    what: `${name} ${type}: ${is}`,
+  });
+
+t.before(async () => {
+  cluster = await Cluster.create({ app: 2, floating: false });
+  const { client } = cluster.lab;
+  const made = await client.exec(['tsig-keygen', 'bornemisza']);
+  await writeFile(join(directory, 'zone.key'), made.stdout);
+  await writeFile(
+    join(directory, 'db'),
+    `$TTL 300\n@ IN SOA ns root 1 3600 600 86400 60\n@ IN NS ns\nns IN A ${SERVER}\nmail IN A 198.51.100.25\n@ IN MX 10 mail\n`,
+  );
+  await writeFile(
+    join(directory, 'named.conf'),
+    `include "${directory}/zone.key";
+options { directory "${directory}"; pid-file "${directory}/pid"; session-keyfile none; listen-on { ${SERVER}; }; listen-on-v6 { none; };
+  recursion no; dnssec-validation no; allow-transfer { key bornemisza; }; };
+controls { };
+zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };
+`,
+  );
+  const argv = [
+    'setpriv',
+    '--pdeathsig',
+    'KILL',
+    'named',
+    '-g',
+    '-c',
+    join(directory, 'named.conf'),
+    '-n',
+    '1',
+  ];
+  void client.exec(argv, { timeoutMs: 600_000 });
+  await waitFor('mail.shop.example', 'A', '198.51.100.25');
+  named = Number(await readFile(join(directory, 'pid'), 'utf8'));
+  for (const { host } of cluster.instances) {
+    await host.must(['sh', '-c', 'cat >/etc/bornemisza/dns.key; chmod 640 /etc/bornemisza/dns.key'], {
+      stdin: made.stdout,
+    });
+    await host.must(['chgrp', 'bornemisza', '/etc/bornemisza/dns.key']);
+    const file = '/etc/bornemisza/app.toml';
+    const text = (await host.readFile(file)).replace(
+      '[network]\n',
+      `[network]\npublic_addresses = ["${host.publicAddress}"]\n`,
+    );
+    const dns = `\n[dns]\nprovider = "rfc2136"\nzone = "${ZONE}"\nserver = "${SERVER}"\nkey_file = "/etc/bornemisza/dns.key"\n`;
+    await host.must(['sh', '-c', `cat >${file}`], { stdin: text + dns });
+    await host.must(['systemctl', 'restart', 'bornemisza@app.service']);
+  }
+  await cluster.settled(PATIENCE_MS);
+});
+t.teardown(async () => {
+  if (named !== undefined) process.kill(named, 'SIGTERM');
+  await cluster?.close();
+});
+
+const written = async (name: string): Promise<string | undefined> => {
+  const text = await cluster.instance(name).host.must(['bornemisza', 'status', '--json']);
+  return (JSON.parse(text) as StatusAnswer).plugins.find((each) => each.name === 'dns')?.seen;
+};
+const both = (): string =>
+  cluster.instances
+    .map(({ host }) => host.publicAddress)
+    .sort()
+    .join(' ');
+
+t.test('the records of a join stand at the server, and the founder’s beside them', async (t) => {
+  await waitFor(ZONE, 'A', both());
+  await waitFor(`www.${ZONE}`, 'A', both());
+  await waitFor(
+    `_app._tcp.${ZONE}`,
+    'SRV',
+    '1 0 4101 internal.app1.shop.example. 1 0 4101 internal.app2.shop.example.',
+  );
+  t.equal(await ask(`internal.app2.${ZONE}`), cluster.instance('app2').host.privateAddress);
+  t.equal(await ask(`app2.${ZONE}`), cluster.instance('app2').host.publicAddress);
+  t.equal(await ask(ZONE, 'MX'), '10 mail.shop.example.');
+  await until(async () => (await written('app1'))?.endsWith('this node writes them') === true, {
+    what: 'writer',
+  });
+  t.match(await written('app2'), 'app1/app writes them');
+  t.match(await cluster.instance('app1').host.must(['bornemisza', 'plan']), 'Nothing to change');
+  const doctor = await cluster.instance('app1').host.exec(['bornemisza', 'doctor', '--json']);
+  t.match(doctor.stdout, '/etc/bornemisza/dns.key can be read by the daemon alone');
+});
+
+t.test(
+  'a dead daemon keeps its address while its edge answers, and loses it when that is silent too',
+  async (t) => {
+    const app2 = cluster.instance('app2');
+    await app2.host.mask(daemonOf(app2));
+    await app2.host.kill(daemonOf(app2), 'SIGKILL', 'all');
+    await until(
+      async () => {
+        const row = (await cluster.members(cluster.instance('app1'))).find(({ name }) => name === 'app2/app');
+        return row?.state === 'dead' || Promise.reject(new Error(row?.state));
+      },
+      { deadlineMs: PATIENCE_MS, what: 'app2 is dead' },
+    );
+    t.equal(await ask(ZONE), both());
+    const began = performance.now();
+    await app2.host.stop(haproxyOf(app2));
+    await waitFor(ZONE, 'A', cluster.instance('app1').host.publicAddress);
+    t.comment(`gone ${Math.round((performance.now() - began) / 100) / 10} s after the edge`);
+    t.match(await ask(`_app._tcp.${ZONE}`, 'SRV'), 'internal.app2', 'it can still be found');
+    const trail = await cluster.instance('app1').host.must(['bornemisza', 'events', '--json']);
+    t.match(trail, 'answers no more', 'the trail says why');
+    await app2.host.start(haproxyOf(app2));
+    await app2.host.unmask(daemonOf(app2));
+    await app2.host.start(daemonOf(app2));
+    await waitFor(ZONE, 'A', both());
+  },
+);
+
+t.test('the next node writes when the writer is dead', async (t) => {
+  const app1 = cluster.instance('app1');
+  await cluster.settled(PATIENCE_MS);
+  await app1.host.mask(daemonOf(app1));
+  await app1.host.kill(daemonOf(app1), 'SIGKILL', 'all');
+  await until(async () => (await written('app2'))?.endsWith('this node writes them') === true, {
+    deadlineMs: PATIENCE_MS,
+    what: 'app2 writes',
+  });
+  await app1.host.stop(haproxyOf(app1));
+  await waitFor(ZONE, 'A', cluster.instance('app2').host.publicAddress);
+  t.equal(await ask(ZONE, 'MX'), '10 mail.shop.example.');
+});

@@ -1,0 +1,280 @@
+import { Agent, request } from 'node:https';
+import type { Duplex } from 'node:stream';
+import t from 'tap';
+import type { EdgeService } from '../../src/plugins/haproxy/desired.ts';
+import { freePort } from '../support/free-port.ts';
+import {
+  appDesired,
+  Bed,
+  converge,
+  dbDesired,
+  get,
+  type Instance,
+  peer,
+  type Reply,
+  until,
+} from './haproxy-bed.ts';
+
+/** What an edge does while services and hosts fail, on real HAProxies. */
+
+const bed = await Bed.make();
+t.teardown(() => bed.end());
+const ca = bed.pki.ca;
+const leaf = (name: string) => bed.pki.leaf(name, name.replace(/\d+$/, ''));
+const tls = { ca, checkServerIdentity: () => undefined };
+
+/** An app node that runs one service on its own door. */
+async function appNode(name: string, n: number, api: { readonly port: number }) {
+  const doors = { verifySuffix: 'app.shop.internal', servers: [] };
+  const services = [{ name: 'api', prefix: '/', healthPath: '/healthz', localPort: api.port, peers: doors }];
+  const [node, databasePort] = [await leaf(name), await freePort()];
+  const desired = appDesired({ address: bed.address(n), node, ca, databasePort, services });
+  return { instance: await bed.launch(name, desired), desired };
+}
+
+const api = await bed.server((_, response) => response.end('api'));
+/** Of app3 alone. */
+const gone = await bed.server((_, response) => response.end('api'));
+const [{ instance: app2, desired: app2Desired }, { instance: app3 }] = await Promise.all([
+  appNode('app2', 2, api),
+  appNode('app3', 3, gone),
+]);
+/** Requests that get no answer. */
+let hanging = 0;
+const couch = await bed.server((request, response) => {
+  if (request.url === '/db/hang') hanging += 1;
+  else response.end('couch');
+});
+const db1 = await bed.launch(
+  'db1',
+  dbDesired({ address: bed.address(4), node: await leaf('db1'), ca, couchdbPort: couch.port }),
+);
+const two = [peer('app2', bed.address(2), 8443), peer('app3', bed.address(3), 8443)];
+const databasePort = await freePort();
+const routed = (servers = two): EdgeService[] => [
+  {
+    name: 'api',
+    prefix: '/',
+    healthPath: '/healthz',
+    localPort: undefined,
+    peers: { verifySuffix: 'app.shop.internal', servers },
+  },
+];
+const edgeDesired = appDesired({
+  address: bed.address(1),
+  node: await leaf('app1'),
+  ca,
+  databasePort,
+  services: routed(),
+  databases: [peer('db1', bed.address(4), 6984)],
+});
+const dead = peer('db1', bed.address(4), 6984, 'out-when-down', 'its daemon is dead');
+const edge = await bed.launch('app1', edgeDesired);
+for (const each of [api, gone])
+  each.on('upgrade', (_request, socket: Duplex) => {
+    socket.write(
+      [
+        'HTTP/1.1 101 Switching Protocols',
+        'Upgrade: websocket',
+        'Connection: Upgrade',
+        // RFC 6455, 1.3: the answer to this key.
+        'Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=',
+        '\r\n',
+      ].join('\r\n'),
+    );
+    socket.pipe(socket);
+  });
+const site = `https://${bed.address(1)}/`;
+const ask = (): Promise<Reply> => get(site, tls);
+const askDatabases = (): Promise<Reply> => get(`http://127.0.0.1:${databasePort}/x`);
+
+function webSocket(): Promise<Duplex> {
+  return new Promise((resolve, reject) => {
+    const headers = {
+      connection: 'Upgrade',
+      upgrade: 'websocket',
+      'sec-websocket-version': '13',
+      'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+    };
+    request(site, { ...tls, agent: false, headers })
+      .on('upgrade', (_response, socket) => resolve(socket))
+      .on('response', ({ statusCode }) => reject(new Error(`answered with ${statusCode}`)))
+      .on('error', reject)
+      .end();
+  });
+}
+
+function echo(socket: Duplex, said: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    socket.once('data', (chunk: Buffer) => resolve(chunk.toString()));
+    socket.once('close', () => reject(new Error('the socket was closed')));
+    socket.write(said);
+  });
+}
+
+const all = (backend: string, status: string): Promise<number> =>
+  until(
+    `all of ${backend} are ${status}`,
+    async () => Object.values(await edge.servers(backend)).every((each) => each === status),
+    30_000,
+  );
+const allWell = async (): Promise<void> => {
+  for (const backend of ['svc_api', 'svc_api.panic', 'db_nodes', 'db_nodes.panic']) await all(backend, 'UP');
+};
+
+t.test('when most checks get no answer in time, the servers that accept connections serve', async (t) => {
+  await allWell();
+  const backends: [string, readonly Instance[], () => Promise<Reply>][] = [
+    ['svc_api', [app2, app3], ask],
+    ['db_nodes', [db1], askDatabases],
+  ];
+  for (const [backend, peers, request] of backends) {
+    const replies: Promise<Reply[]>[] = [];
+    const silent = all(backend, 'DOWN').then(() => {
+      replies.push(Promise.all(Array.from({ length: 10 }, request)));
+      return until('the requests wait for them, or were refused', async () => {
+        const [line = ''] = (await edge.ask(`show stat ${backend}.panic 2 -1`)).split('\n').slice(1);
+        return line.split(',')[4] === '10' || Number(line.split(',')[7]) === 0;
+      });
+    });
+    await Promise.all(peers.map((each) => each.standStill(silent)));
+    const statuses = (await replies[0])?.map(({ status }) => status);
+    t.same(
+      statuses,
+      Array.from({ length: 10 }, () => 200),
+      backend,
+    );
+  }
+});
+
+t.test('one of two without an answer is half, and no panic: the other one serves', async (t) => {
+  await allWell();
+  const served = async () => {
+    const replies = await Promise.all(Array.from({ length: 10 }, ask));
+    return replies.every(({ status }) => status === 200);
+  };
+  let well = false;
+  const half = until('it is out', async () => (await edge.servers('svc_api'))['app3'] === 'DOWN', 30_000);
+  await app3.standStill(half.then(async () => void (well = await served())));
+  t.ok(well, 'and nobody waits for the one that is silent');
+});
+
+/** The clients and the service are one busy process here: the edge’s checks end by timeout, and so do those of the doors. */
+t.test('300 new TLS clients at once get no 503', async (t) => {
+  await allWell();
+  const statuses = new Map<number | string, number>();
+  const agent = new Agent({ keepAlive: false, maxCachedSessions: 0 });
+  const one = async (): Promise<void> => {
+    const status = await get(site, { ...tls, agent, timeout: 60_000 }).then(
+      (reply) => reply.status,
+      (error: unknown) => String(error),
+    );
+    statuses.set(status, (statuses.get(status) ?? 0) + 1);
+  };
+  const startMs = performance.now();
+  for (let round = 0; round < 2; round += 1) await Promise.all(Array.from({ length: 300 }, one));
+  t.equal(statuses.get(503) ?? 0, 0, JSON.stringify([...statuses]));
+  t.ok((statuses.get(200) ?? 0) >= 590, JSON.stringify([...statuses]));
+  t.comment(`600 clients in ${Math.round(performance.now() - startMs)} ms: ${JSON.stringify([...statuses])}`);
+});
+
+t.test('a service that is gone at one node: other nodes answer, at once', async (t) => {
+  await allWell();
+  const before = await app3.servers('local_api');
+  t.equal(before['_local'], 'UP');
+  await new Promise((resolve) => gone.close(resolve).closeAllConnections());
+  const statuses: string[] = [];
+  const slowest = { GET: 0, POST: 0 };
+  for (let count = 0; count < 60; count += 1) {
+    const method = count % 3 === 2 ? 'POST' : 'GET';
+    const startMs = performance.now();
+    const { status } = await get(site, { ...tls, method });
+    slowest[method] = Math.max(slowest[method], performance.now() - startMs);
+    if (status !== 200) statuses.push(`${method} ${status}`);
+  }
+  t.same(
+    statuses.filter((each) => each.startsWith('GET')),
+    [],
+    'what can be repeated is',
+  );
+  t.ok(statuses.length < 10, `of 20 POST: ${statuses.join()}`);
+  await until('its door knows', async () => (await app3.servers('local_api'))['_local'] !== 'UP');
+  await until('the edge knows', async () => (await edge.servers('svc_api'))['app3'] === 'DOWN');
+  t.comment(`failed: ${statuses.length} of 20 POST; slowest, ms: ${JSON.stringify(slowest)}`);
+  await new Promise<void>((resolve) => gone.listen(gone.port, '127.0.0.1', resolve));
+  await allWell();
+});
+
+t.test('what its daemon saw fail is out at its door at once, and its own check brings it back', async (t) => {
+  await allWell();
+  const desired = (answersWrongly: boolean) => {
+    const [service] = app2Desired.services;
+    return { ...app2Desired, services: service === undefined ? [] : [{ ...service, answersWrongly }] };
+  };
+  const out = await converge(app2.plugin, desired(true));
+  t.same(
+    out.map(({ summary }) => summary).filter((each) => !each.startsWith('haproxy.cfg')),
+    [
+      'local_api/_local: down (this node saw it fail)',
+      'local_api.panic/_local: ready → maint (its answer to the check is wrong)',
+    ],
+  );
+  t.equal((await app2.servers('local_api.panic'))['_local'], 'MAINT');
+  // Its answer is right here, so its own check finds it well whatever the daemon says.
+  await until('its check brings it back', async () => (await app2.servers('local_api'))['_local'] === 'UP');
+  await converge(app2.plugin, desired(false));
+  await until(
+    'so does that of the slow',
+    async () => (await app2.servers('local_api.panic'))['_local'] === 'UP',
+  );
+});
+
+t.test('a WebSocket outlives a reload, and status shows the process that it is in', async (t) => {
+  await allWell();
+  const seen = async () =>
+    edge.plugin.status(edgeDesired, await edge.plugin.observe(AbortSignal.timeout(5000))).seen;
+  t.notMatch(await seen(), /of before a reload/);
+  const socket = await webSocket();
+  t.teardown(() => socket.destroy());
+  t.equal(await echo(socket, 'one'), 'one');
+  await converge(edge.plugin, { ...edgeDesired, edge: { ...edgeDesired.edge, hstsMaxAgeSeconds: 1 } });
+  t.equal(await echo(socket, 'two'), 'two', 'what is open goes on');
+  t.match(await seen(), /; 1 of before a reload \(1 connection\) ends within 15 minutes$/);
+  await converge(edge.plugin, edgeDesired);
+  t.equal(await echo(socket, 'three'), 'three');
+  socket.destroy();
+  await until('nothing is left behind', async () => !/of before a reload/.test((await seen()) ?? ''));
+});
+
+t.test('what waits for a host that is dead by two accounts is ended', async (t) => {
+  await allWell();
+  const desired = { ...edgeDesired, databases: { ...edgeDesired.databases, servers: [dead] } };
+  let ended: number | undefined;
+  const startMs = performance.now();
+  const waiting = get(`http://127.0.0.1:${databasePort}/db/hang`, { method: 'PUT', timeout: 110_000 })
+    .catch(() => undefined)
+    .then(() => void (ended = performance.now() - startMs));
+  await until('it waits there', () => hanging > 0);
+  await converge(edge.plugin, desired);
+  const out = all('db_nodes.unwatched', 'DOWN').then(async () => {
+    t.equal(ended, undefined, 'it waits as long as one account is missing');
+    await converge(edge.plugin, desired);
+    await until('it is ended', () => ended !== undefined);
+  });
+  await db1.standStill(out);
+  await waiting;
+  await converge(edge.plugin, edgeDesired);
+});
+
+t.test('servers that refuse are no reason for a panic', async (t) => {
+  await allWell();
+  await Promise.all([app2.stop('SIGKILL'), db1.stop('SIGKILL')]);
+  const failed = [];
+  for (let count = 0; count < 40; count += 1) {
+    const { status } = await ask();
+    if (status !== 200) failed.push(status);
+  }
+  t.same(failed, [], 'who refuses is passed over at once');
+  await all('db_nodes.panic', 'DOWN');
+  t.equal((await askDatabases()).status, 503);
+});

@@ -1,0 +1,174 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import { Cluster, type Instance } from '../lab/cluster.ts';
+import { until } from '../support/until.ts';
+import { daemonOf, PATIENCE_MS, trailEnd } from './cluster-bed.ts';
+
+/**
+ * What machines do to a daemon under its unit: they stop it, take away its memory, its files and its disk, lose its packets,
+ * and are copied. Each time the others go on, and the node is back by itself once the fault is gone.
+ */
+t.setTimeout(2_300_000);
+
+const cluster = await Cluster.create({ app: 3, floating: false });
+t.teardown(() => cluster.close());
+const [app1, app2, app3] = cluster.instancesOf('app');
+if (app1 === undefined || app2 === undefined || app3 === undefined) throw new Error('three hosts');
+await cluster.settled(PATIENCE_MS);
+
+const STATE = '/var/lib/bornemisza/app';
+
+async function states(from: Instance): Promise<Record<string, string>> {
+  return Object.fromEntries((await cluster.members(from)).map(({ name, state }) => [name, state]));
+}
+
+const restarts = async ({ host }: Instance): Promise<number> =>
+  Number(
+    (
+      await host.must(['systemctl', 'show', '--property=NRestarts', '--value', 'bornemisza@app.service'])
+    ).trim(),
+  );
+
+const mainPid = async (instance: Instance): Promise<number> =>
+  (await instance.host.unit(daemonOf(instance))).mainPid;
+
+async function heldDead(observer: Instance, about: Instance): Promise<void> {
+  await until(async () => (await states(observer))[about.name] === 'dead', {
+    deadlineMs: PATIENCE_MS,
+    what: `${observer.name} to hold ${about.name} for dead`,
+  });
+}
+
+/** Everybody is well, and nobody but the node concerned was held for dead by those who were not concerned. */
+async function allWell(t: Test): Promise<void> {
+  await cluster.settled(PATIENCE_MS);
+  for (const instance of cluster.instances)
+    t.strictSame(
+      await states(instance),
+      Object.fromEntries(cluster.instances.map(({ name }) => [name, 'alive'])),
+      `as ${instance.name} sees it`,
+    );
+}
+
+t.test('a daemon that stands still for 5 seconds goes on as the same process', async (t) => {
+  const before = { pid: await mainPid(app2), restarts: await restarts(app2) };
+  await app2.host.kill(daemonOf(app2), 'SIGSTOP');
+  await heldDead(app1, app2);
+  await app2.host.kill(daemonOf(app2), 'SIGCONT');
+  await allWell(t);
+  t.strictSame({ pid: await mainPid(app2), restarts: await restarts(app2) }, before);
+});
+
+t.test('one that stands still for longer than its watchdog allows is started anew', async (t) => {
+  const before = { pid: await mainPid(app2), restarts: await restarts(app2) };
+  await app2.host.kill(daemonOf(app2), 'SIGSTOP');
+  await until(async () => (await restarts(app2)) === before.restarts + 1, {
+    deadlineMs: PATIENCE_MS,
+    what: 'systemd to start the daemon anew',
+  });
+  await allWell(t);
+  t.not(await mainPid(app2), before.pid);
+  t.match(await app2.host.journal(daemonOf(app2)), /Watchdog timeout/);
+});
+
+/** Limits of the running process, set as its own user: root of a lab’s host may not set another user’s. */
+async function limit(instance: Instance, which: 'nofile' | 'data', value: number | string): Promise<void> {
+  const pid = await mainPid(instance);
+  await instance.host.must(['prlimit', `--pid=${pid}`, `--${which}=${value}:`], { user: 'bornemisza' });
+}
+
+const status = ({ host }: Instance): ReturnType<Instance['host']['exec']> =>
+  host.exec(['bornemisza', 'status', '--role', 'app'], { timeoutMs: 20_000 });
+
+t.test('one that gets no more memory ends, and is started anew', async (t) => {
+  const before = { pid: await mainPid(app2), restarts: await restarts(app2) };
+  await limit(app2, 'data', 1024 * 1024);
+  await until(
+    async () => {
+      await status(app2);
+      return (await restarts(app2)) > before.restarts;
+    },
+    { deadlineMs: PATIENCE_MS, what: 'the daemon to end and systemd to start it' },
+  );
+  await allWell(t);
+  t.not(await mainPid(app2), before.pid);
+});
+
+t.test(
+  'one that has no file descriptor left blames no service, and serves again when it has some',
+  async (t) => {
+    const before = await trailEnd(cluster, app2);
+    const pid = await mainPid(app2);
+    const inUse = Number((await app2.host.must(['sh', '-c', `ls /proc/${pid}/fd | wc -l`])).trim());
+    await limit(app2, 'nofile', inUse);
+    await until(async () => /EMFILE/.test(await app2.host.journal(daemonOf(app2))), {
+      deadlineMs: PATIENCE_MS,
+      what: 'the daemon to miss a descriptor',
+    });
+    // Several checks and a sign of life for the watchdog fall into this time.
+    await pause(8_000);
+    t.equal((await states(app1))[app2.name], 'alive', 'its links stand');
+    await limit(app2, 'nofile', 16_384);
+    await allWell(t);
+    t.equal(await mainPid(app2), pid, 'the same process');
+    const told = (await cluster.audit(app2)).filter(({ id }) => id > before).map(({ summary }) => summary);
+    t.notOk(
+      told.some((summary) => / is down/.test(summary)),
+      told.join('; '),
+    );
+  },
+);
+
+t.test('one whose disk turns read-only goes on, says so, and writes again afterwards', async (t) => {
+  const pid = await mainPid(app2);
+  const maintenance = (how: 'on' | 'off'): ReturnType<typeof status> =>
+    app2.host.exec(['bornemisza', 'maintenance', how, '--role', 'app']);
+  const remount = async (how: 'ro' | 'rw'): Promise<void> => {
+    for (const place of [STATE, '/var/lib/bornemisza/haproxy/app'])
+      await app2.host.must(['nsenter', '-t', String(pid), '-m', 'mount', '-o', `remount,${how},bind`, place]);
+  };
+  await remount('ro');
+  const asked = await maintenance('on');
+  const { stdout } = await status(app2);
+  const said = `${asked.stdout}${asked.stderr}${stdout}${await app2.host.journal(daemonOf(app2))}`;
+  t.match(said, /read-only file system/, said);
+  t.match(said, /findmnt -T/, 'and what to do');
+  t.equal((await states(app1))[app2.name], 'alive');
+  await remount('rw');
+  t.equal((await maintenance('on')).code, 0);
+  t.equal((await maintenance('off')).code, 0);
+  await allWell(t);
+  t.equal(await mainPid(app2), pid, 'the same process');
+});
+
+t.test('a fifth of all packets lost, then one direction cut: all agree afterwards', async (t) => {
+  const pids = await Promise.all(cluster.instances.map(mainPid));
+  await app2.host.drop(20, 'private');
+  await pause(30_000);
+  await app2.host.heal();
+  await allWell(t);
+  await app2.host.cut({ device: 'private', direction: 'in' });
+  await heldDead(app1, app2);
+  await pause(20_000);
+  await app2.host.heal();
+  await allWell(t);
+  t.strictSame(await Promise.all(cluster.instances.map(mainPid)), pids, 'the same processes');
+});
+
+t.test('a copy of a machine’s disk on another machine is refused there, and harms nobody', async (t) => {
+  const pid = await mainPid(app3);
+  await cluster.lab.addHost({ name: 'app4', roles: ['app'] });
+  const copy = cluster.lab.host('app4');
+  const tar = await app3.host.must([
+    'sh',
+    '-c',
+    'tar -C / -cz etc/bornemisza var/lib/bornemisza | base64 -w0',
+  ]);
+  await copy.must(['sh', '-c', 'base64 -d | tar -C / -xz'], { stdin: tar });
+  const started = await copy.exec(['systemctl', 'start', 'bornemisza@app.service']);
+  const journal = await copy.journal('bornemisza@app.service');
+  t.not(started.code, 0, journal);
+  t.match(journal, /address/, journal);
+  t.equal(await mainPid(app3), pid, 'the real one runs on');
+  await allWell(t);
+});

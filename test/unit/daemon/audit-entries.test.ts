@@ -1,0 +1,81 @@
+import t from 'tap';
+import { initialCheckState } from '../../../src/daemon/health/damping.ts';
+import {
+  guardEntries,
+  type MemberChange,
+  memberNews,
+  toldEntry,
+  verdictEntry,
+} from '../../../src/daemon/audit/entries.ts';
+import type { Message } from '../../../src/daemon/notification/message.ts';
+import { member } from '../notification/views.ts';
+
+const names = {
+  of: (peer: string) => `${peer}/app`,
+  named: (text: string) => text.replaceAll('PEER', 'app2/app'),
+  subjectsOf: (texts: readonly string[]) => texts.map((each) => each.toUpperCase()),
+};
+
+t.test(
+  'a change of a member’s state is told, a change of what it says is a reason to look alone',
+  async (t) => {
+    const change = (was: 'alive' | 'dead' | undefined): MemberChange => ({
+      kind: 'changed',
+      member: member('app1/app', { state: 'dead' }),
+      was,
+      why: 'accused by PEER',
+    });
+    const words = 'app1/app: alive → dead (accused by app2/app)';
+    t.strictSame(memberNews(change('alive'), names), {
+      reason: words,
+      entry: { kind: 'member', summary: words, trigger: '', subjects: ['app1/app'], result: 'info' },
+    });
+    t.equal(memberNews(change(undefined), names).entry?.summary, 'app1/app: new, dead (accused by app2/app)');
+    t.strictSame(memberNews({ ...change('dead'), why: '' } as MemberChange, names), {
+      reason: 'app1/app: dead',
+      entry: undefined,
+    });
+  },
+);
+
+t.test('the first sync and a member that is forgotten are told', async (t) => {
+  t.match(memberNews({ kind: 'synced', with: 'db1' }, names), {
+    reason: 'first sync',
+    entry: { kind: 'guard', summary: 'first sync done with db1/app: removals are allowed again' },
+  });
+  t.match(memberNews({ kind: 'reaped', peer: 'x', name: 'db1/db' }, names), {
+    reason: 'db1/db reaped',
+    entry: { kind: 'member', subjects: ['db1/db'] },
+  });
+});
+
+t.test('a guard is told when it takes hold and when it lets go, and not in between', async (t) => {
+  t.strictSame(guardEntries(['a', 'b'], ['a', 'b'], names), []);
+  t.match(guardEntries(['a', 'b'], ['b', 'c'], names), [
+    { summary: 'held: c', subjects: ['C'], result: 'held' },
+    { summary: 'no longer held: a', subjects: ['A'], result: 'info' },
+  ]);
+});
+
+t.test('a check that fails says what to do, one that passes does not', async (t) => {
+  const verdict = { ...initialCheckState(0), name: 'database', required: true, detail: 'refused', streak: 2 };
+  t.match(verdictEntry('app1/app', { ...verdict, health: 'down' }, 'up'), {
+    summary: 'database is down: refused',
+    trigger: '2 checks in a row, was up',
+    result: 'failed',
+    error: { code: 'check-failed', next: 'see what database says: bornemisza doctor' },
+  });
+  t.match(verdictEntry('app1/app', { ...verdict, health: 'up' }, 'down'), { result: 'ok', error: undefined });
+});
+
+t.test('what people were told is kept in short', async (t) => {
+  const events = Array.from({ length: 30 }, (_, at) => ({ what: `event ${at}`, subject: `s${at}` }));
+  const entry = toldEntry(
+    { subject: 'dead', payload: { events } } as unknown as Message,
+    ['mail', 'webhook'],
+    names,
+  );
+  t.equal(entry.summary, 'told by mail and webhook: dead');
+  t.equal(entry.trigger.split('; ').length, 10);
+  t.equal(entry.subjects.length, 30);
+});

@@ -1,0 +1,28 @@
+import t from 'tap';
+import type { Roster } from '../../../src/daemon/identity/roster/roster.ts';
+import { Names } from '../../../src/daemon/identity/roster/names.ts';
+import { member, viewOf } from '../notification/views.ts';
+
+const peer = (letter: string): string => `12D3KooW${letter.repeat(44)}`;
+const db1 = { peerId: peer('a'), name: 'db1/db', host: 'db1' };
+const roster = {
+  get: (id: string) => (id === db1.peerId ? db1 : undefined),
+  members: () => [db1],
+  revocations: () => [{ peerId: peer('b'), name: 'db2/db' }],
+} as unknown as Roster;
+const names = new Names(roster, () => viewOf([member('app9/app', { record: { peerId: peer('c') } })]));
+
+t.test('a PeerId in a text becomes a name, also of who is out or is known by its record alone', async (t) => {
+  t.equal(names.of('nobody'), 'nobody');
+  t.equal(
+    names.named(`${db1.peerId} accused ${peer('b')} and ${peer('c')}.`),
+    'db1/db accused db2/db and app9/app.',
+  );
+  t.equal(names.named(`by ${peer('d')}`), `by ${peer('d')}`);
+});
+
+t.test('a text is about the members whose name or host stands in it as a word', async (t) => {
+  t.strictSame(names.subjectsOf(['db_nodes/db1: ready → maint', 'nothing']), ['db1/db']);
+  t.strictSame(names.subjectsOf(['held: db1/db, more than half']), ['db1/db']);
+  t.strictSame(names.subjectsOf(['db10, mydb1 and db2']), [], 'db2 is out');
+});
