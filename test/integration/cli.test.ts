@@ -7,6 +7,7 @@ import t from 'tap';
 import { bundleProduct } from '../../scripts/bundle.ts';
 import type { AuditAnswer, MembersAnswer, StatusAnswer } from '../../src/daemon/control/api.ts';
 import { runCommand } from '../../src/host/command.ts';
+import { slowness } from '../support/patience.ts';
 import { until } from '../support/until.ts';
 
 /** The program itself, as processes: what an operator types, with real daemons behind it, on loopback addresses. */
@@ -31,7 +32,7 @@ function start(argv: readonly string[]): ChildProcess {
 
 async function bornemisza(argv: readonly string[], stdin = ''): Promise<Ended> {
   const child = start(argv);
-  const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
+  const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS * slowness());
   let out = '';
   let err = '';
   child.stdout?.setEncoding('utf8').on('data', (text: string) => (out += text));

@@ -26,7 +26,7 @@ export function nextEntry(
 ): Promise<AuditEntry> {
   return until(
     async () => {
-      const later = (await cluster.audit(instance)).filter((entry) => entry.id > afterId);
+      const later = await cluster.audit(instance, { since: afterId });
       const found = later.find(matches);
       if (found === undefined) throw new Error(later.map(inOneLine).join('\n'));
       return found;
@@ -51,8 +51,8 @@ export async function slackMs(host: Host): Promise<number> {
 
 /** Processes that must outlive every daemon: HAProxy’s master and worker with its count of reloads, BIRD, CouchDB. */
 export async function programs({ host, role }: Instance): Promise<string> {
-  const socket = `unix-connect:/run/bornemisza-haproxy/${role}/master.sock`;
-  const processes = parseProcesses(await host.must(['socat', '-', socket], { stdin: 'show proc\n' }))
+  const socket = `/run/bornemisza-haproxy/${role}/master.sock`;
+  const processes = parseProcesses(await host.askLine(socket, 'show proc'))
     .filter(({ kind }) => kind !== 'old-worker')
     .map(({ pid, kind, reloads }) => `${kind} ${pid}, ${reloads} reloads`);
   const beside = role === 'app' ? 'bird.service' : 'couchdb.service';
@@ -84,7 +84,7 @@ export async function serving(cluster: Cluster, instance: Instance): Promise<Rec
 export const wordOf = (status: string): string => status.split(' ')[0] ?? '';
 
 /** Waits until every server that could carry requests does, at every app node: they follow when each db node has said so. */
-export async function allUp(cluster: Cluster, everyMs = 100): Promise<void> {
+export async function allUp(cluster: Cluster, everyMs = 250): Promise<void> {
   await cluster.settled(PATIENCE_MS, cluster.instances, everyMs);
   for (const app of cluster.instancesOf('app')) {
     const names = Object.keys(await serving(cluster, app));

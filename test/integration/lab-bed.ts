@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { Lab, type Host, type LabOptions } from '../lab/index.ts';
+import { slowness } from '../support/patience.ts';
 
 /**
  * Stands in for the daemon's bundle where a test is about the lab and the units: does once, under the daemon's own unit, each
@@ -82,9 +83,10 @@ const filesOf = (name: string) => ({
 /** Whether a datagram from one host's private device reaches the other's. */
 export async function hears(listener: Host, speaker: Host): Promise<boolean> {
   const port = 20_000 + Math.floor(Math.random() * 10_000);
-  const listen = ['timeout', '0.6', 'socat', '-u', `UDP4-RECVFROM:${port}`, 'STDOUT'];
+  const seconds = 0.6 * slowness();
+  const listen = ['timeout', seconds.toFixed(1), 'socat', '-u', `UDP4-RECVFROM:${port}`, 'STDOUT'];
   // Datagrams sent before the listener is there are lost: say it for about as long as it listens.
-  const say = `for i in 1 2 3 4 5 6; do echo hello; sleep 0.08; done | socat -u STDIN UDP4-SENDTO:${listener.privateAddress}:${port}`;
+  const say = `for i in $(seq ${Math.ceil(seconds / 0.1)}); do echo hello; sleep 0.08; done | socat -u STDIN UDP4-SENDTO:${listener.privateAddress}:${port}`;
   const [heard] = await Promise.all([listener.exec(listen), speaker.exec(['sh', '-c', say])]);
   return heard.stdout.includes('hello');
 }

@@ -122,10 +122,14 @@ export class Cluster {
     return (JSON.parse(await this.#ask(instance, '/v1/members')) as MembersAnswer).members;
   }
 
-  async audit(instance: Instance, node?: string): Promise<readonly AuditEntry[]> {
-    const path =
-      node === undefined ? '/v1/audit?limit=2000' : `/v1/audit?limit=2000&node=${encodeURIComponent(node)}`;
-    return (JSON.parse(await this.#ask(instance, path)) as { entries: AuditEntry[] }).entries;
+  /** @param of entries about this node only, entries after this id only */
+  async audit(
+    instance: Instance,
+    of: { readonly node?: string; readonly since?: number } = {},
+  ): Promise<readonly AuditEntry[]> {
+    const asked = new URLSearchParams({ limit: '2000' });
+    for (const [name, value] of Object.entries(of)) asked.set(name, String(value));
+    return (JSON.parse(await this.#ask(instance, `/v1/audit?${asked}`)) as { entries: AuditEntry[] }).entries;
   }
 
   /** HAProxy's own word on its servers. */
@@ -135,9 +139,7 @@ export class Cluster {
 
   /** One command to an instance's HAProxy. */
   haproxy({ host, role }: Instance, command: string): Promise<string> {
-    return host.must(['socat', '-', `unix-connect:/run/bornemisza-haproxy/${role}/stats.sock`], {
-      stdin: `${command}\n`,
-    });
+    return host.askLine(`/run/bornemisza-haproxy/${role}/stats.sock`, command);
   }
 
   /** CouchDB's own word on its cluster, asked on the host itself. */
@@ -165,7 +167,7 @@ export class Cluster {
   async settled(
     timeoutMs = START_TIMEOUT_MS,
     instances: readonly Instance[] = this.#instances,
-    everyMs = 100,
+    everyMs = 250,
   ): Promise<void> {
     await until(
       async () => {
@@ -252,15 +254,7 @@ export class Cluster {
   }
 
   #ask({ host, role }: Instance, path: string): Promise<string> {
-    return host.must([
-      'curl',
-      '-sS',
-      '--max-time',
-      '10',
-      '--unix-socket',
-      `/run/bornemisza/${role}/control.sock`,
-      `http://daemon${path}`,
-    ]);
+    return host.askHttp(`/run/bornemisza/${role}/control.sock`, path);
   }
 }
 

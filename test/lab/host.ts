@@ -8,6 +8,7 @@ import { networks, portOf, routerPort, type Direction, type Fabric, type Network
 import type { HostFile, Layers } from './layers.ts';
 import { inNamespace, namespaceOf, spawnInside, type LabPlace } from './namespace.ts';
 import { must, poll, ProgramError, run, type Result, type RunOptions } from './process.ts';
+import { askHttp, askLine } from './socket.ts';
 
 export type Role = 'app' | 'db';
 
@@ -193,6 +194,16 @@ export class Host {
     const result = await this.exec(argv, options);
     if (result.code !== 0) throw new ProgramError([`${this.name}:`, ...argv], result);
     return result.stdout;
+  }
+
+  /** GET `path` at a Unix socket of the host; the body, whatever the status. */
+  async askHttp(socket: string, path: string): Promise<string> {
+    return askHttp(this.#inside(socket), path);
+  }
+
+  /** One command to a Unix socket of the host, and all that is answered. */
+  async askLine(socket: string, command: string): Promise<string> {
+    return askLine(this.#inside(socket), command);
   }
 
   readFile(path: string): Promise<string> {
@@ -452,6 +463,11 @@ export class Host {
     await poll(`${group} to be ${wanted}`, async () =>
       (await readFile(`${group}/cgroup.events`, 'utf8')).includes(wanted) ? true : undefined,
     );
+  }
+
+  /** A path of the host as this machine sees it. */
+  #inside(path: string): string {
+    return `/proc/${this.pid}/root${path}`;
   }
 
   #port(network: Network): string {

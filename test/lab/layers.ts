@@ -74,6 +74,9 @@ const masked = [
   'sys-fs-fuse-connections.mount',
 ];
 
+/** Programs that systemd starts at each boot and reload, for units that no host of a lab has. */
+const generators = '/usr/lib/systemd/system-generators';
+
 /** Directories of which hosts see nothing: this machine's enabled units, old init scripts, own journal, own additions. */
 const hidden = ['etc/systemd/system', 'etc/init.d', 'var/log/journal', 'opt'];
 
@@ -140,6 +143,9 @@ export class Layers {
     for (const unit of masked) {
       const link = await this.#room(`/etc/systemd/system/${unit}`);
       await symlink('/dev/null', link);
+    }
+    for (const generator of await readdir(generators)) {
+      await symlink('/dev/null', await this.#room(`/etc/systemd/system-generators/${generator}`));
     }
     await mkdir(await this.#room('/var/log/journal'), { mode: 0o755 });
     if (!this.#options.bare) await this.#install();
