@@ -99,8 +99,8 @@ t.test(
   async (t) => {
     const before = await trailEnd(cluster, app2);
     const pid = await mainPid(app2);
-    const inUse = Number((await app2.host.must(['sh', '-c', `ls /proc/${pid}/fd | wc -l`])).trim());
-    await limit(app2, 'nofile', inUse);
+    // The lowest numbers belong to Node.js itself for as long as the process lives.
+    await limit(app2, 'nofile', 16);
     await until(async () => /EMFILE/.test(await app2.host.journal(daemonOf(app2))), {
       deadlineMs: PATIENCE_MS,
       what: 'the daemon to miss a descriptor',

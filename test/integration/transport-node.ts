@@ -22,6 +22,7 @@ export interface Seen {
 export type Command = 'leave' | 'departed' | 'close' | `goodbye ${Goodbye}`;
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+process.stdout.write(`${JSON.stringify({ synced: false, members: {} } satisfies Seen)}\n`);
 const init = JSON.parse((await lines.next()).value as string) as NodeInit;
 const host = { key: createPrivateKey(init.keyPem), self: init.self, directory: init.directory };
 const node = makeDriver({ teardown: () => undefined }, host, init.roster, {

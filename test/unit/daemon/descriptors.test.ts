@@ -17,7 +17,7 @@ const SCRIPT = `
   import { runCommand } from ${source('host/command.ts')};
   import { fileError } from ${source('host/files.ts')};
   import { serviceManager } from ${source('daemon/process/systemd.ts')};
-  import { announceEntry } from ${source('daemon/reconciler/audit.ts')};
+  import { announceEntry } from ${source('daemon/audit/trail.ts')};
   import { probe } from ${source('daemon/health/probe.ts')};
   import { Checks } from ${source('daemon/health/health.ts')};
   import { systemClock } from ${source('daemon/clock.ts')};
