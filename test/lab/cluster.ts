@@ -129,7 +129,9 @@ export class Cluster {
   ): Promise<readonly AuditEntry[]> {
     const asked = new URLSearchParams({ limit: '2000' });
     for (const [name, value] of Object.entries(of)) asked.set(name, String(value));
-    return (JSON.parse(await this.#ask(instance, `/v1/audit?${asked}`)) as { entries: AuditEntry[] }).entries;
+    return (
+      JSON.parse(await this.#ask(instance, `/v1/audit?${asked.toString()}`)) as { entries: AuditEntry[] }
+    ).entries;
   }
 
   /** HAProxy's own word on its servers. */
