@@ -96,7 +96,7 @@ t.test('a forbidden import is told with its reason', async (t) => {
     /never the daemon, a role or another plugin/,
   );
   t.match(one('src/plugins/bird/x.ts', "export * from '../../daemon/log.ts';"), /never the daemon/);
-  t.match(one('src/roles/app.ts', "import { X } from '../plugins/haproxy/index.ts';"), /a role is policy/);
+  t.match(one('src/roles/app.ts', "import { X } from '../plugins/haproxy/plugin.ts';"), /a role is policy/);
   t.match(
     one('src/daemon/driver/driver.ts', "const x = await import('../../plugins/contract.ts');"),
     /sees no plugin/,

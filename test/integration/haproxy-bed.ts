@@ -22,7 +22,7 @@ import {
   type PluginReport,
 } from '../../src/plugins/contract.ts';
 import type { AppHaproxy, DbHaproxy, PeerServer } from '../../src/plugins/haproxy/desired.ts';
-import { HaproxyPlugin } from '../../src/plugins/haproxy/index.ts';
+import { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
 import { isOver } from '../support/patience.ts';

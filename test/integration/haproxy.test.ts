@@ -8,7 +8,7 @@ import { connect as connectTls } from 'node:tls';
 import t from 'tap';
 import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
-import type { HaproxyPlugin } from '../../src/plugins/haproxy/index.ts';
+import type { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
 import type { AppHaproxy, EdgeService } from '../../src/plugins/haproxy/desired.ts';
 import {
   appDesired,

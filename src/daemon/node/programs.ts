@@ -12,7 +12,7 @@ import type { DnsProvider } from '../../plugins/dns/provider.ts';
 import { Rfc2136Provider } from '../../plugins/dns/rfc2136.ts';
 import { FirewallPlugin } from '../../plugins/firewall/plugin.ts';
 import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/haproxy/desired.ts';
-import { HaproxyPlugin } from '../../plugins/haproxy/index.ts';
+import { HaproxyPlugin } from '../../plugins/haproxy/plugin.ts';
 import { Layer2Plugin } from '../../plugins/layer2/index.ts';
 import { appBird, appHaproxy, appLayer2 } from '../../roles/app.ts';
 import { dbCouchDb, dbHaproxy, unheardNodes } from '../../roles/db.ts';

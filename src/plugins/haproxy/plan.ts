@@ -1,5 +1,6 @@
 import type { PlannedChange } from '../contract.ts';
-import { type Rendered, twinOf, type WantedServer } from './render.ts';
+import type { HaproxyDesired } from './desired.ts';
+import { DATABASE_SWITCH, type Rendered, twinOf, type WantedServer } from './render.ts';
 import type { ServerState } from './runtime.ts';
 import type { SiteSituation } from './site-certificate.ts';
 
@@ -68,6 +69,15 @@ export type HaproxyChange = PlannedChange &
   );
 
 export type Admin = 'ready' | 'drain' | 'maint';
+
+/** After a start of the daemon CouchDB has not been looked at yet: what stands, stands on, and nothing is changed twice. */
+export function decided(desired: HaproxyDesired, { running }: HaproxyObserved): HaproxyDesired {
+  if (desired.instance === 'app' || desired.databases !== undefined) return desired;
+  const { backend, name } = DATABASE_SWITCH;
+  const present = running?.servers.find((server) => server.backend === backend && server.name === name);
+  const given = present !== undefined && !present.maint;
+  return { ...desired, databases: { given, why: 'as it was' } };
+}
 
 /** The difference between what should be and what is. Pure. */
 export function planHaproxy(

@@ -56,6 +56,8 @@ export const CONFIG_FILE = 'haproxy.cfg';
 export const REVOKED_FILE = 'revoked.list';
 /** Written before a reload so that the new worker starts with the health that the old one knew. */
 export const STATE_FILE = 'servers.state';
+/** A valid, empty `server-state-file`. Without a file HAProxy warns at each start. */
+export const NO_STATE = '1\n';
 /** The backend of the second, faster checks of `NAME`. It never gets a request. */
 export const twinOf = (backend: string): string => `${backend}.unwatched`;
 
@@ -64,6 +66,14 @@ export const twinOf = (backend: string): string => `${backend}.unwatched`;
  * it is this host that is slow, not they. Its own check is a bare connection, which the kernel of a busy peer still accepts.
  */
 export const panicOf = (backend: string): string => `${backend}.panic`;
+
+export function isTwin(server: { backend: string }): boolean {
+  return server.backend.endsWith(twinOf(''));
+}
+
+export function isPanic(server: { backend: string }): boolean {
+  return server.backend.endsWith(panicOf(''));
+}
 
 /** HAProxy's name of the server on this host. No host name starts with `_`. */
 const LOCAL = '_local';

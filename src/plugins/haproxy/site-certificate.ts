@@ -181,3 +181,13 @@ function finding(
 ): Finding {
   return { code, message: `the site’s certificate file ${what}`, next };
 }
+
+/** The file of the site's certificate that a configuration of ours names. */
+export function siteFileIn(config: string): string | undefined {
+  return /\/(edge-[0-9a-f]{16}\.pem)\b/.exec(config)?.[1];
+}
+
+/** The least that has HAProxy load a certificate. */
+export function siteProof(file: string): string {
+  return `defaults\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\nfrontend site\n  bind 127.0.0.1:1 ssl crt ${file} ssl-min-ver TLSv1.2\n`;
+}

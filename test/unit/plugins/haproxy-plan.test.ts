@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import t from 'tap';
 import type { DbHaproxy, PeerServer } from '../../../src/plugins/haproxy/desired.ts';
-import { HaproxyPlugin } from '../../../src/plugins/haproxy/index.ts';
+import { HaproxyPlugin } from '../../../src/plugins/haproxy/plugin.ts';
 import { OPTIONAL_LINES } from '../../../src/plugins/haproxy/optional.ts';
 import { type HaproxyObserved, planHaproxy, type Running } from '../../../src/plugins/haproxy/plan.ts';
 import { type Rendered, render } from '../../../src/plugins/haproxy/render.ts';

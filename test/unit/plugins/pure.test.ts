@@ -7,7 +7,7 @@ import type { PlannedChange, Plugin } from '../../../src/plugins/contract.ts';
 import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
 import { DnsPlugin } from '../../../src/plugins/dns/plugin.ts';
 import { FirewallPlugin } from '../../../src/plugins/firewall/plugin.ts';
-import { HaproxyPlugin } from '../../../src/plugins/haproxy/index.ts';
+import { HaproxyPlugin } from '../../../src/plugins/haproxy/plugin.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
 import { Layer2Plugin } from '../../../src/plugins/layer2/index.ts';
 import {

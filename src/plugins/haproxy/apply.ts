@@ -1,0 +1,297 @@
+import { fileError } from '../../host/files.ts';
+import { PluginError } from '../contract.ts';
+import { BACKUPS, type HaproxyFiles, isCertificate } from './files.ts';
+import type { Observer } from './observe.ts';
+import { type HaproxyChange, planRuntime, type Running } from './plan.ts';
+import { CONFIG_FILE, NO_STATE, REVOKED_FILE, type Rendered, STATE_FILE, serversIn } from './render.ts';
+import { notRunning, parseInfo, parseProcesses, sessionsFrom } from './runtime.ts';
+import type { Sockets } from './sockets.ts';
+import type { Validator } from './validate.ts';
+
+/** What `undo` needs: the files and the servers as they were. */
+export interface HaproxyCheckpoint {
+  readonly files: ReadonlyMap<string, string | undefined>;
+  readonly running: Running | undefined;
+}
+
+/** A reload is visible after 15–67 ms; many certificates or a loaded machine take longer. */
+const RELOAD_TIMEOUT_MS = 10_000;
+
+export interface StepsDependencies {
+  readonly instance: 'app' | 'db';
+  readonly files: HaproxyFiles;
+  readonly sockets: Sockets;
+  readonly observer: Observer;
+  readonly validator: Validator;
+  readonly heartbeat: ((signal: AbortSignal) => Promise<void>) | undefined;
+}
+
+/** Makes the changes, one by one, and takes them back. */
+export class Steps {
+  readonly #instance: 'app' | 'db';
+  readonly #files: HaproxyFiles;
+  readonly #sockets: Sockets;
+  readonly #observer: Observer;
+  readonly #validator: Validator;
+  readonly #heartbeat: StepsDependencies['heartbeat'];
+  readonly #lingering = new Set<string>();
+
+  constructor({ instance, files, sockets, observer, validator, heartbeat }: StepsDependencies) {
+    this.#instance = instance;
+    this.#files = files;
+    this.#sockets = sockets;
+    this.#observer = observer;
+    this.#validator = validator;
+    this.#heartbeat = heartbeat;
+  }
+
+  /** Servers that could not be deleted yet, as they had connections. */
+  get lingering(): ReadonlySet<string> {
+    return this.#lingering;
+  }
+
+  async checkpoint(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
+    const files = new Map<string, string | undefined>();
+    for (const change of changes) {
+      if (change.kind === 'file' && !isCertificate(change.name))
+        files.set(change.name, await this.#files.read(change.name));
+    }
+    return { files, running: await this.#observer.running(signal) };
+  }
+
+  async apply(
+    changes: readonly HaproxyChange[],
+    signal: AbortSignal,
+    made: (change: HaproxyChange) => void,
+  ): Promise<void> {
+    try {
+      for (const change of changes) {
+        if ((await this.#make(change, signal)) !== 'refused') made(change);
+      }
+    } catch (error) {
+      throw error instanceof PluginError ? error : fileError(error, this.#files.directory);
+    } finally {
+      await this.#validator.discard();
+    }
+    await this.#files.prune();
+  }
+
+  async undo(checkpoint: HaproxyCheckpoint, signal: AbortSignal): Promise<void> {
+    for (const [name, content] of checkpoint.files) {
+      // Where nothing was before there is nothing good to go back to, and what is there passed HAProxy's own check.
+      if (content !== undefined) await this.#files.write(name, content);
+    }
+    const before = checkpoint.running;
+    if (before === undefined || before.structure === '') return;
+    const now = await this.#observer.running(signal);
+    const config = (await this.#files.read(CONFIG_FILE)) ?? '';
+    const lastGood: Rendered = {
+      files: [],
+      structure: before.structure,
+      // As they were, which may be neither what the file says nor what is wanted.
+      servers: serversIn(config).map((server) => {
+        const was = before.servers.find(
+          ({ backend, name }) => backend === server.backend && name === server.name,
+        );
+        if (was === undefined) return server;
+        return {
+          ...server,
+          address: was.address,
+          port: was.port,
+          duty: was.maint ? 'maint' : was.drain ? 'drain' : 'ready',
+        };
+      }),
+      frontends: [...before.frontends.keys()],
+      revoked: before.revoked.map((mark) => ({ mark, address: undefined })),
+    };
+    if (now === undefined) return;
+    if (now.structure !== before.structure) await this.#reload(lastGood, signal);
+    else for (const change of planRuntime(lastGood, now)) await this.#make(change, signal);
+  }
+
+  async #make(change: HaproxyChange, signal: AbortSignal): Promise<undefined | 'refused'> {
+    switch (change.kind) {
+      case 'file': {
+        const staged = change.name === CONFIG_FILE ? this.#validator.take() : undefined;
+        if (staged === undefined) await this.#files.write(change.name, change.content);
+        else await staged.commit({ backups: BACKUPS });
+        return undefined;
+      }
+      case 'start':
+        // What is checked and written waits for the unit.
+        if ((await this.#observer.running(signal)) === undefined)
+          throw notRunning(this.#sockets.stats, this.#sockets.unit, { keepsChanges: true });
+        return undefined;
+      case 'reload':
+        await this.#reload(change.rendered, signal);
+        return undefined;
+      case 'frontend-open':
+        await this.#sockets.tell(`enable frontend ${change.frontend}`, signal);
+        return undefined;
+      case 'revoke':
+        await this.#sockets.tell(`add acl ${this.#files.path(REVOKED_FILE)} ${change.mark}`, signal);
+        if (change.address !== undefined) await this.#cut(change.address, signal);
+        return undefined;
+      case 'unrevoke':
+        await this.#sockets.tell(`del acl ${this.#files.path(REVOKED_FILE)} ${change.mark}`, signal);
+        return undefined;
+      case 'server-add':
+        await this.#add(change, signal);
+        return undefined;
+      case 'server-address': {
+        const { backend, name, address, port } = change.server;
+        await this.#sockets.ask(`set server ${backend}/${name} addr ${address} port ${port}`, signal);
+        return undefined;
+      }
+      case 'server-state':
+        await this.#sockets.tell(`set server ${change.backend}/${change.name} state ${change.admin}`, signal);
+        if (change.fresh)
+          await this.#sockets.tell(`set server ${change.backend}/${change.name} health up`, signal);
+        if (change.cut)
+          await this.#sockets.tell(`shutdown sessions server ${change.backend}/${change.name}`, signal);
+        return undefined;
+      case 'server-down':
+        await this.#sockets.tell(`set server ${change.backend}/${change.name} health down`, signal);
+        return undefined;
+      case 'server-check':
+        await this.#sockets.tell(`enable health ${change.backend}/${change.name}`, signal);
+        return undefined;
+      case 'server-weight':
+        await this.#sockets.tell(`set server ${change.backend}/${change.name} weight 100%`, signal);
+        return undefined;
+      case 'server-remove':
+        await this.#sockets.tell(`set server ${change.backend}/${change.name} state maint`, signal);
+        await this.#delete(change, signal);
+        return undefined;
+      case 'server-delete':
+        return (await this.#delete(change, signal)) ? undefined : 'refused';
+    }
+  }
+
+  /** HAProxy refuses while connections are open: then the watch says when the last one has ended. */
+  async #delete({ backend, name }: { backend: string; name: string }, signal: AbortSignal): Promise<boolean> {
+    const server = `${backend}/${name}`;
+    const answer = await this.#sockets.ask(`del server ${server}`, signal);
+    const deleted = /deleted|No such server/.test(answer);
+    if (deleted) this.#lingering.delete(server);
+    else this.#lingering.add(server);
+    return deleted;
+  }
+
+  async #add(change: Extract<HaproxyChange, { kind: 'server-add' }>, signal: AbortSignal): Promise<void> {
+    const { backend, name, address, port, options } = change.server;
+    const answer = await this.#sockets.ask(
+      `add server ${backend}/${name} ${address}:${port} ${options}`,
+      signal,
+    );
+    // E.g. a certificate that this process has not loaded. The file has the server already.
+    if (!answer.includes('New server registered')) return await this.#reload(change.rendered, signal);
+    await this.#sockets.tell(`enable health ${backend}/${name}`, signal);
+    if (change.admin !== 'maint')
+      await this.#sockets.tell(`set server ${backend}/${name} state ${change.admin}`, signal);
+  }
+
+  /**
+   * Lets the master start a new worker with the file as it is, hands it the health that the old one knew, and
+   * brings it to the wanted states.
+   */
+  async #reload(rendered: Rendered, signal: AbortSignal): Promise<void> {
+    const before = parseInfo(await this.#sockets.ask('show info', signal), this.#instance);
+    const reloads = await this.#reloadCount(signal);
+    const states = await this.#sockets.ask('show servers state', signal);
+    await this.#files.write(STATE_FILE, `${states}\n`);
+    try {
+      await this.#askForReload(signal);
+      await this.#awaitWorker(rendered.structure, before.pid, reloads, signal);
+    } finally {
+      // Stale states must not meet a start of next week.
+      await this.#files.write(STATE_FILE, NO_STATE);
+    }
+    await this.#heartbeat?.(signal);
+    const now = await this.#observer.running(signal);
+    if (now === undefined) throw reloadFailed(this.#sockets.unit, 'it went away');
+    // A server that the file has is there; a further reload could only go in circles.
+    for (const change of planRuntime(rendered, now))
+      if (change.kind !== 'server-add') await this.#make(change, signal);
+  }
+
+  /**
+   * From 2.7 on the master answers when the reload is over, with `Success=` and what the new process printed; before, it
+   * answers nothing and at once. A connection that breaks meanwhile tells nothing: the new worker does.
+   */
+  async #askForReload(signal: AbortSignal): Promise<void> {
+    const answer = await this.#sockets
+      .askMaster('reload', { signal, timeoutMs: RELOAD_TIMEOUT_MS })
+      .catch((error: unknown) => {
+        if (error instanceof PluginError && error.code === 'haproxy-silent') return '';
+        throw error;
+      });
+    if (/^Success=0$/m.test(answer)) throw reloadFailed(this.#sockets.unit, 'the new process refused it');
+  }
+
+  /** 2.6's master answers nothing to `reload`: the number of reloads and the new worker's own words tell. */
+  async #awaitWorker(structure: string, oldPid: number, reloads: number, signal: AbortSignal): Promise<void> {
+    const deadline = performance.now() + RELOAD_TIMEOUT_MS;
+    for (let pauseMs = 10; performance.now() < deadline; pauseMs = Math.min(pauseMs * 1.5, 100)) {
+      await pause(pauseMs, signal);
+      // Both sockets refuse for some milliseconds while the processes change places.
+      const processes = await this.#sockets
+        .askMaster('show proc', { signal, timeoutMs: 500 })
+        .then(parseProcesses, () => []);
+      const master = processes.find(({ kind }) => kind === 'master');
+      if (master !== undefined && master.reloads > reloads && (master.failed ?? 0) > 0) {
+        throw reloadFailed(this.#sockets.unit, 'the new process refused it');
+      }
+      const info = await this.#sockets.ask('show info', signal, 500).then(
+        (text) => parseInfo(text, this.#instance),
+        () => undefined,
+      );
+      if (info !== undefined && info.pid !== oldPid && info.structure === structure) return;
+    }
+    throw reloadFailed(this.#sockets.unit, `no new process answered within ${RELOAD_TIMEOUT_MS} ms`);
+  }
+
+  async #reloadCount(signal: AbortSignal): Promise<number> {
+    const processes = parseProcesses(await this.#sockets.askMaster('show proc', { signal }));
+    return processes.find(({ kind }) => kind === 'master')?.reloads ?? 0;
+  }
+
+  /** Ends the sessions from an address in the doors: of this worker and of those that older reloads left behind. */
+  async #cut(address: string, signal: AbortSignal): Promise<void> {
+    const doors = this.#instance === 'app' ? ['door'] : ['app_door', 'peer_door'];
+    const processes = await this.#sockets.askMaster('show proc', { signal }).then(parseProcesses, () => []);
+    const old = processes.filter(({ kind }) => kind === 'old-worker').map(({ pid }) => pid);
+    const each: ((command: string) => Promise<string>)[] = [
+      (command) => this.#sockets.ask(command, signal),
+      ...old.map((pid) => (command: string) => this.#sockets.askMaster(`@!${pid} ${command}`, { signal })),
+    ];
+    for (const tell of each) {
+      const sessions = sessionsFrom(await tell('show sess').catch(() => ''), address, doors);
+      for (const id of sessions) await tell(`shutdown session ${id}`).catch(() => '');
+    }
+  }
+}
+
+function pause(durationMs: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => {
+      clearTimeout(timer);
+      reject(new Error('the daemon is stopping'));
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', abort);
+      resolve();
+    }, durationMs);
+    signal.addEventListener('abort', abort, { once: true });
+  });
+}
+
+function reloadFailed(unit: string, why: string): PluginError {
+  return new PluginError({
+    code: 'haproxy-reload-failed',
+    message: `HAProxy did not take the new configuration: ${why}; the last good one is restored`,
+    next: `the reason stands in its journal only: \`journalctl -u ${unit}\``,
+    outcome: 'retry',
+    stateChanged: true,
+  });
+}

@@ -1,0 +1,113 @@
+import type { Plugin, PluginReport } from '../contract.ts';
+import { type HaproxyCheckpoint, Steps } from './apply.ts';
+import type { HaproxyDesired } from './desired.ts';
+import { HaproxyFiles, sha256 } from './files.ts';
+import { Observer } from './observe.ts';
+import { decided, type HaproxyChange, type HaproxyObserved, planHaproxy } from './plan.ts';
+import { type Layout, render } from './render.ts';
+import { chooseSite } from './site-certificate.ts';
+import { Sockets } from './sockets.ts';
+import { sightOf } from './status.ts';
+import { Validator } from './validate.ts';
+import { Watch } from './watch.ts';
+
+export interface HaproxyOptions {
+  readonly instance: 'app' | 'db';
+  /** Where the configuration lies, e.g. /var/lib/bornemisza/haproxy/app; the unit starts from haproxy.cfg there. */
+  readonly directory: string;
+  /** Where the unit makes stats.sock and master.sock, e.g. /run/bornemisza-haproxy/app. */
+  readonly runDirectory: string;
+  readonly binary?: string;
+  /** How often the running HAProxy and the files are looked at. Default 1000. */
+  readonly watchIntervalMs?: number;
+}
+
+/** The one writer of our own HAProxy instance: its files, and over its sockets its running state. */
+export class HaproxyPlugin
+  implements Plugin<HaproxyDesired, HaproxyObserved, HaproxyChange, HaproxyCheckpoint>
+{
+  readonly name = 'haproxy';
+  readonly evidence: string;
+  readonly #layout: Layout;
+  readonly #observer: Observer;
+  readonly #validator: Validator;
+  readonly #steps: Steps;
+  readonly #watch: Watch;
+  /** On a db node. */
+  readonly heartbeat: ((signal: AbortSignal) => Promise<void>) | undefined;
+
+  constructor({
+    instance,
+    directory,
+    runDirectory,
+    binary = 'haproxy',
+    watchIntervalMs = 1000,
+  }: HaproxyOptions) {
+    const files = new HaproxyFiles(directory);
+    const sockets = new Sockets(instance, runDirectory);
+    this.heartbeat = instance === 'db' ? (signal) => sockets.vouch(signal) : undefined;
+    this.evidence = `journalctl -u ${sockets.unit}`;
+    this.#layout = { directory, statsSocket: sockets.stats };
+    this.#observer = new Observer(instance, binary, files, sockets);
+    this.#validator = new Validator(instance, binary, files);
+    this.#steps = new Steps({
+      instance,
+      files,
+      sockets,
+      observer: this.#observer,
+      validator: this.#validator,
+      heartbeat: this.heartbeat,
+    });
+    this.#watch = new Watch(files, sockets, this.#steps.lingering, watchIntervalMs);
+  }
+
+  observe(signal: AbortSignal): Promise<HaproxyObserved> {
+    return this.#observer.observe(this.#validator.refusedSites, signal);
+  }
+
+  plan(desired: HaproxyDesired, observed: HaproxyObserved): readonly HaproxyChange[] {
+    const { certificates } = desired;
+    const edge = chooseSite(certificates.edge, certificates.edgeProblem, observed.site).pem;
+    const wanted = decided({ ...desired, certificates: { ...certificates, edge } }, observed);
+    const layout = { ...this.#layout, ipv6: observed.ipv6 };
+    return planHaproxy(render(wanted, layout, observed.refused), observed, sha256);
+  }
+
+  status({ certificates }: HaproxyDesired, { running, site, old }: HaproxyObserved): PluginReport {
+    const { alarm } = chooseSite(certificates.edge, certificates.edgeProblem, site);
+    return { seen: sightOf(running, old), alarms: alarm === undefined ? [] : [alarm] };
+  }
+
+  validate(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<void> {
+    return this.#validator.validate(changes, signal);
+  }
+
+  checkpoint(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
+    return this.#steps.checkpoint(changes, signal);
+  }
+
+  apply(
+    changes: readonly HaproxyChange[],
+    signal: AbortSignal,
+    made: (change: HaproxyChange) => void,
+  ): Promise<void> {
+    return this.#steps.apply(changes, signal, made);
+  }
+
+  undo(checkpoint: HaproxyCheckpoint, signal: AbortSignal): Promise<void> {
+    return this.#steps.undo(checkpoint, signal);
+  }
+
+  async close(): Promise<void> {
+    this.#watch.end();
+    await this.#validator.discard();
+  }
+
+  watch(changed: (what: string, restarted?: boolean) => void): () => void {
+    return this.#watch.begin(changed);
+  }
+
+  hasOldWorkers(): Promise<boolean> {
+    return this.#observer.hasOldWorkers();
+  }
+}

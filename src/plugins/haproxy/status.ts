@@ -1,0 +1,28 @@
+import type { HaproxyObserved, Running } from './plan.ts';
+import { isPanic, isTwin, panicOf } from './render.ts';
+
+/** Facts of the running process, one line. */
+export function sightOf(running: Running | undefined, old: HaproxyObserved['old']): string {
+  if (running === undefined) return 'HAProxy does not answer';
+  if (running.structure === '') return 'HAProxy runs a configuration that is not ours';
+  const inUse = running.servers.filter((server) => !isTwin(server) && !server.maint);
+  const counted = inUse.filter((server) => !isPanic(server));
+  const up = counted.filter((server) => server.up).length;
+  const panics = new Set(inUse.filter(isPanic).map(({ backend }) => backend.slice(0, -panicOf('').length)));
+  const busy = [...panics].filter((backend) => {
+    const accepting = inUse.filter((server) => server.backend === panicOf(backend) && server.up).length;
+    return accepting > 2 * inUse.filter((server) => server.backend === backend && server.up).length;
+  });
+  const panic =
+    busy.length === 0
+      ? ''
+      : `; most checks of ${busy.join(', ')} get no answer in time, so every server that accepts connections serves`;
+  return `HAProxy answers; ${up} of ${counted.length} servers in use are up${panic}${leftBehind(old)}`;
+}
+
+/** A reload ends no connection, but 15 minutes later the process of before it does. */
+function leftBehind(old: HaproxyObserved['old']): string {
+  if (old === undefined || old.processes === 0) return '';
+  const [processes, connections] = [old.processes, old.connections];
+  return `; ${processes} of before a reload (${connections} connection${connections === 1 ? '' : 's'}) end${processes === 1 ? 's' : ''} within 15 minutes`;
+}
