@@ -146,7 +146,7 @@ export async function tell(step: Step, world: World, say: (text: string) => void
         if (missing.length > 0) throw new Error(missing.join('; '));
         return true;
       },
-      { deadlineMs: step.deadlineMs, everyMs: 100, what: step.title },
+      { deadlineMs: step.deadlineMs, everyMs: 250, what: step.title },
     );
     await act;
   } catch (error) {

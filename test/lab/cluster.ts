@@ -154,7 +154,7 @@ export class Cluster {
 
   /** One request as admin to the CouchDB of a host, over its loopback. */
   async couch(host: Host, path: string, method = 'GET', body?: string): Promise<string> {
-    const secrets = JSON.parse(await host.readFile('/var/lib/bornemisza/db/secrets.json')) as {
+    const secrets = JSON.parse(await host.readPlain('/var/lib/bornemisza/db/secrets.json')) as {
       admin: { user: string; password: string };
     };
     const credentials = `user = "${secrets.admin.user}:${secrets.admin.password}"\n`;

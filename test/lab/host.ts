@@ -26,7 +26,6 @@ export type HostOptions = {
 export type ExecOptions = RunOptions & {
   /** Run as this user with all its groups. Default root. */
   readonly user?: string;
-  readonly env?: Readonly<Record<string, string>>;
 };
 
 /** Which device of a host a fault is for: private is eth1, public is eth0. */
@@ -167,16 +166,12 @@ export class Host {
     const seconds = ((timeoutMs * slowness()) / 1000).toFixed(3);
     const as =
       user === undefined ? [] : ['setpriv', `--reuid=${user}`, `--regid=${user}`, '--init-groups', '--'];
-    const variables = Object.entries({ PATH: searchPath, HOME: '/root', LANG: 'C.UTF-8', ...env });
     return run(
       [
         'nsenter',
         `--target=${this.pid}`,
         '--all',
         '--',
-        'env',
-        '-i',
-        ...variables.map(([name, value]) => `${name}=${value}`),
         // Killing nsenter alone would leave the program behind in the host.
         'timeout',
         '--foreground',
@@ -185,7 +180,11 @@ export class Host {
         ...as,
         ...argv,
       ],
-      { ...(stdin === undefined ? {} : { stdin }), timeoutMs: timeoutMs + 5_000 },
+      {
+        ...(stdin === undefined ? {} : { stdin }),
+        timeoutMs: timeoutMs + 5_000,
+        env: { PATH: searchPath, HOME: '/root', LANG: 'C.UTF-8', ...env },
+      },
     );
   }
 
@@ -204,6 +203,11 @@ export class Host {
   /** One command to a Unix socket of the host, and all that is answered. */
   async askLine(socket: string, command: string): Promise<string> {
     return askLine(this.#inside(socket), command);
+  }
+
+  /** A file that no link leads to, read without a process; {@link readFile} follows the host's links. */
+  readPlain(path: string): Promise<string> {
+    return readFile(this.#inside(path), 'utf8');
   }
 
   readFile(path: string): Promise<string> {
@@ -293,7 +297,7 @@ export class Host {
           last = await this.unit(unit);
           return wanted(last) ? last : undefined;
         },
-        { timeoutMs, everyMs: 50 },
+        { timeoutMs, everyMs: 150 },
       );
     } catch (error) {
       const tail = (await this.journal(unit)).split('\n').slice(-20).join('\n');

@@ -14,6 +14,7 @@ import { maximumClientAddresses, maximumHosts, privateAddress } from './addresse
 import { Client } from './client.ts';
 import { Fabric } from './fabric.ts';
 import { Host, type Role } from './host.ts';
+import { makeInotifyRoom } from './inotify.ts';
 import { exists, hostFiles, Layers, repository, type Bind, type HostFile } from './layers.ts';
 import { type ClaimedPlace, claimPlace, listPlaces, sweepPlaces } from './place.ts';
 import { run } from './process.ts';
@@ -108,6 +109,7 @@ export class Lab {
   static async create(options: LabOptions): Promise<Lab> {
     await checkMachine(options);
     await sweepPlaces();
+    await makeInotifyRoom(options.hosts.length);
     const lab = new Lab(await claimPlace(), options);
     try {
       await lab.#build();
@@ -151,6 +153,7 @@ export class Lab {
 
   /** One more machine, admitted at the router and booted. */
   async addHost(spec: HostSpec): Promise<Host> {
+    await makeInotifyRoom(1);
     const host = this.#addHost(spec);
     if (spec.roles.includes('app')) await this.router.addHost(spec.name, this.#specs.indexOf(spec));
     await host.create();

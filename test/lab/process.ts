@@ -14,6 +14,8 @@ export type RunOptions = {
   readonly stdin?: string | Uint8Array;
   /** The program is killed after this time, on a busy machine later. Default 30 s: nothing the lab runs takes longer. */
   readonly timeoutMs?: number;
+  /** The program's whole environment. Default: this process's own. */
+  readonly env?: Readonly<Record<string, string>>;
 };
 
 const RUN_TIMEOUT_MS = 30_000;
@@ -41,6 +43,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     stdio: ['pipe', 'pipe', 'pipe'],
     timeout: Math.ceil((options.timeoutMs ?? RUN_TIMEOUT_MS) * slowness()),
     killSignal: 'SIGKILL',
+    ...(options.env === undefined ? {} : { env: options.env }),
   });
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];

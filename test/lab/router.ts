@@ -106,7 +106,7 @@ export class Router {
         seen = (await this.announcers(address)).join(' ');
         return seen === wanted ? true : undefined;
       },
-      { timeoutMs },
+      { timeoutMs, everyMs: 100 },
     );
   }
 
