@@ -1,34 +1,55 @@
-import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { TokenAnswer } from '../../daemon/control/api.ts';
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
+import type {
+  TokenAnswer,
+  TokenRow,
+  TokensAnswer,
+  TokensMade,
+  TokensRevoked,
+} from '../../daemon/control/api.ts';
 import {
   TOKEN_DEFAULT_MS,
   TOKEN_LEAST_MS,
   TOKEN_MOST_MS,
+  TOKENS_MOST,
 } from '../../daemon/identity/admission/token-life.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { ControlClient } from '../client.ts';
 import { formatDuration, formatInstant, parseDuration } from '../duration.ts';
-import { CliFailure } from '../failure.ts';
+import { CliFailure, EXIT } from '../failure.ts';
 import { instances, whyNone } from '../instances.ts';
 import type { Io } from '../io.ts';
+import { type Paint, paintFor } from '../paint.ts';
 import { controlSocketOf } from '../places.ts';
+import { renderTable } from '../table.ts';
 import { addVerb, type CommonOptions, roleOption } from '../verb.ts';
 
-interface TokenOptions extends CommonOptions {
+interface CreateOptions extends CommonOptions {
   readonly role: Role;
   readonly ttl: number;
+  readonly count?: number;
+}
+
+interface RevokeOptions extends CommonOptions {
+  readonly all?: boolean;
 }
 
 export function addToken(program: Command, io: Io): void {
   const token = addVerb(program, 'token', { summary: 'tokens that admit new nodes', root: false });
+  addCreate(token, io);
+  addList(token, io);
+  addRevoke(token, io);
+}
+
+function addCreate(token: Command, io: Io): void {
   addVerb(token, 'create', {
     summary: 'make a token that admits one new node',
     description:
-      'Prints one string that admits one node of one role, once, while it lives, and at this node alone, which must be an authority. The string is a secret: hand it to `bornemisza join -` on the new machine.',
+      'Prints one string that admits one node of one role, once, while it lives, and at this node alone, which must be an authority. The string is a secret: hand it to `bornemisza join -` on the new machine. With --count it makes so many, one a line (with --json an array), or none.',
     examples: [
       'bornemisza token create --role db',
       'bornemisza token create --role app --ttl 15m',
+      'bornemisza token create --role db --count 2',
       "bornemisza token create --role db | ssh db2 'sudo bornemisza join -'",
     ],
     json: true,
@@ -39,39 +60,162 @@ export function addToken(program: Command, io: Io): void {
         .argParser(timeToLive)
         .default(TOKEN_DEFAULT_MS, '1h'),
     )
-    .action(async (options: TokenOptions) => {
-      const answer = await create(options);
-      if (options.json === true) {
-        printJson(io, answer);
-        return;
-      }
-      io.stdout.write(`${answer.token}\n`);
-      // On standard error, so that a pipe into `join -` carries the token alone.
-      io.stderr.write(
-        `It admits one node of role ${answer.role} at ${answer.listen}, until ${formatInstant(answer.expiresAt)} (${formatDuration(options.ttl)}).\n` +
-          '  next: on the new machine `sudo bornemisza join --start`, and paste it\n',
-      );
+    .addOption(new Option('--count <number>', `how many, 1 to ${TOKENS_MOST}`).argParser(howMany))
+    .action(async (options: CreateOptions) => {
+      await create(io, options);
     });
 }
 
-/** Where both roles run here either may be the authority; the one of the wanted role is asked first. */
-async function create({ role, ttl, root = '' }: TokenOptions): Promise<TokenAnswer> {
+function addList(token: Command, io: Io): void {
+  addVerb(token, 'list', {
+    summary: 'list the tokens that this node made',
+    description:
+      'Lists the tokens that this authority made: role, whether each is open, used (and by whom), revoked or expired, and when it ends. The secrets are kept nowhere and cannot be shown again. A token is forgotten a day after its end. Each authority knows its own tokens alone.',
+    examples: [
+      'bornemisza token list',
+      'bornemisza token list --json | jq -r \'.tokens[] | select(.state == "open").id\'',
+    ],
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const answers = await ofEachAuthority(options, (daemon) => daemon.get<TokensAnswer>('/v1/tokens'));
+    const tokens = answers.flatMap((each) =>
+      each.tokens.map((row) => ({ authority: each.authority, ...row })),
+    );
+    if (options.json === true) printJson(io, { tokens });
+    else io.stdout.write(renderTokens(tokens, answers.length > 1, paintFor(io.stdout), io.stdout.columns));
+  });
+}
+
+function addRevoke(token: Command, io: Io): void {
+  addVerb(token, 'revoke', {
+    summary: 'take open tokens back',
+    description:
+      'Takes back a token that nobody used, by its id as `bornemisza token list` shows it, or with --all each open token of this authority. Who holds the string cannot join with it any more. Each is written to the audit trail.',
+    examples: ['bornemisza token revoke 3fa2c0d1e4b59687', 'bornemisza token revoke --all'],
+    json: true,
+  })
+    .addArgument(new Argument('[id]', 'the token, as `bornemisza token list` names it'))
+    .option('--all', 'each open token of this authority')
+    .action(async (id: string | undefined, options: RevokeOptions) => {
+      await revoke(io, id, options);
+    });
+}
+
+async function create(io: Io, { role, ttl, count, json, root }: CreateOptions): Promise<void> {
+  const body = { role, ttlMs: ttl, ...(count !== undefined && { count }) };
+  const made = await ofFirstAuthority({ root, role }, ['not-authority'], (daemon) =>
+    daemon.post<TokenAnswer | TokensMade>('/v1/tokens', body),
+  );
+  const tokens = 'tokens' in made ? made.tokens : [made];
+  if (json === true) {
+    printJson(io, count === undefined ? tokens[0] : tokens);
+    return;
+  }
+  io.stdout.write(tokens.map(({ token }) => `${token}\n`).join(''));
+  const [first] = tokens;
+  if (first === undefined) return;
+  const what = tokens.length === 1 ? 'It admits' : `Each of the ${tokens.length} admits`;
+  const where = tokens.length === 1 ? 'the new machine' : 'each new machine';
+  // On standard error, so that a pipe into `join -` carries the token alone.
+  io.stderr.write(
+    `${what} one node of role ${first.role} at ${first.listen}, until ${formatInstant(first.expiresAt)} (${formatDuration(ttl)}).\n` +
+      `  next: on ${where} \`sudo bornemisza join --start\`, and paste ${tokens.length === 1 ? 'it' : 'one of them'}\n`,
+  );
+}
+
+async function revoke(io: Io, id: string | undefined, options: RevokeOptions): Promise<void> {
+  if ((id === undefined) === (options.all !== true)) {
+    const message = id === undefined ? 'no token was named' : 'an id and --all exclude each other';
+    const next = 'bornemisza token list shows the ids; --all revokes each open token';
+    throw new CliFailure(EXIT.usage, 'usage', message, next);
+  }
+  if (id !== undefined && !/^[0-9a-f]{16}$/.test(id)) {
+    throw new CliFailure(
+      EXIT.usage,
+      'usage',
+      'a token is named by its id of 16 hex characters, not by the string that admits a node',
+      'bornemisza token list shows the ids',
+    );
+  }
+  const ask = (daemon: ControlClient): Promise<TokensRevoked> =>
+    daemon.post('/v1/tokens/revoke', id === undefined ? { all: true } : { id });
+  const answers =
+    id === undefined
+      ? await ofEachAuthority(options, ask)
+      : [await ofFirstAuthority(options, ['not-authority', 'token-unknown'], ask)];
+  const revoked = answers.flatMap((each) => each.revoked);
+  if (options.json === true) printJson(io, { revoked });
+  else {
+    const said = answers.filter((each) => revoked.length === 0 || each.revoked.length > 0);
+    io.stdout.write([...new Set(said.map(({ message }) => `${message}\n`))].join(''));
+  }
+}
+
+function renderTokens(
+  tokens: readonly (TokenRow & { readonly authority: string })[],
+  named: boolean,
+  paint: Paint,
+  columns: number,
+): string {
+  if (tokens.length === 0) return 'no tokens: `bornemisza token create --role ROLE` makes one\n';
+  const rows = tokens.map((each) => [
+    each.id,
+    each.role,
+    each.state === 'open' ? paint('yellow', 'open') : each.state,
+    each.state === 'open' ? formatDuration(each.expiresInMs) : '-',
+    ...(named ? [each.authority] : []),
+    each.usedBy === undefined ? '' : `${each.usedBy}, ${formatInstant(each.usedAt ?? '')}`,
+  ]);
+  const head = ['TOKEN', 'ROLE', 'STATE', 'EXPIRES IN', ...(named ? ['AUTHORITY'] : []), 'USED BY'];
+  return renderTable(head, rows, { columns, paint });
+}
+
+/** The daemons that run here: either may be an authority. That of the given role is asked first. */
+async function running(root = '', first: Role = 'app'): Promise<readonly ControlClient[]> {
   const all = await instances(root);
-  const running = all
+  const found = all
     .filter((each) => each.socket === 'answers')
-    .sort((a, b) => Number(b.role === role) - Number(a.role === role));
-  if (running.length === 0) throw whyNone(all);
+    .sort((a, b) => Number(b.role === first) - Number(a.role === first));
+  if (found.length === 0) throw whyNone(all);
+  return found.map(({ role }) => new ControlClient(controlSocketOf(role, root), role));
+}
+
+/** The first answer that is no refusal with one of `passing`; where all refuse, the last refusal. */
+async function ofFirstAuthority<Answer>(
+  { root, role }: { readonly root?: string | undefined; readonly role?: Role },
+  passing: readonly string[],
+  ask: (daemon: ControlClient) => Promise<Answer>,
+): Promise<Answer> {
   let refused: unknown;
-  for (const instance of running) {
+  for (const daemon of await running(root, role)) {
     try {
-      const daemon = new ControlClient(controlSocketOf(instance.role, root), instance.role);
-      return await daemon.post<TokenAnswer>('/v1/tokens', { role, ttlMs: ttl });
+      return await ask(daemon);
+    } catch (error) {
+      if (!(error instanceof CliFailure) || !passing.includes(error.code)) throw error;
+      // An authority that does not know the token says more than a node that is none.
+      if (error.code !== 'not-authority' || refused === undefined) refused = error;
+    }
+  }
+  throw refused;
+}
+
+/** What each authority of this host answers; where there is none, the refusal. */
+async function ofEachAuthority<Answer>(
+  { root }: CommonOptions,
+  ask: (daemon: ControlClient) => Promise<Answer>,
+): Promise<readonly Answer[]> {
+  const answers: Answer[] = [];
+  let refused: unknown;
+  for (const daemon of await running(root)) {
+    try {
+      answers.push(await ask(daemon));
     } catch (error) {
       if (!(error instanceof CliFailure) || error.code !== 'not-authority') throw error;
       refused = error;
     }
   }
-  throw refused;
+  if (answers.length === 0) throw refused;
+  return answers;
 }
 
 function timeToLive(text: string): number {
@@ -80,4 +224,12 @@ function timeToLive(text: string): number {
     throw new InvalidArgumentError('It must be a duration from 1m to 24h, e.g. 30m.');
   }
   return ms;
+}
+
+function howMany(text: string): number {
+  const count = /^\d{1,3}$/.test(text) ? Number(text) : 0;
+  if (count < 1 || count > TOKENS_MOST) {
+    throw new InvalidArgumentError(`It must be a whole number from 1 to ${TOKENS_MOST}.`);
+  }
+  return count;
 }

@@ -11,7 +11,9 @@
  * | GET /v1/events?follow=1&since= | → one {@link AuditEntry} a line (application/x-ndjson) |
  * | POST /v1/maintenance | {@link MaintenanceRequest} → {@link Done} |
  * | POST /v1/leave | {@link LeaveRequest} → one {@link Progress} a line, the last one with `done` |
- * | POST /v1/tokens | {@link TokenRequest} → {@link TokenAnswer} |
+ * | POST /v1/tokens | {@link TokenRequest} → {@link TokenAnswer}; with `count` → {@link TokensMade} |
+ * | GET /v1/tokens | → {@link TokensAnswer}; of this authority, secrets are not kept |
+ * | POST /v1/tokens/revoke | {@link TokenRevocation} → {@link TokensRevoked} |
  * | POST /v1/remove | {@link RemoveRequest} → {@link Done} |
  * | POST /v1/authority/adopt | {} → {@link Done}; `bornemisza authority add` has written the key |
  * | POST /v1/authority/root | {} → {@link Done}; `bornemisza authority rotate-root` has written what it signed |
@@ -183,12 +185,47 @@ export interface TokenRequest {
   readonly role: Role;
   /** 1 minute to 24 hours. */
   readonly ttlMs: number;
+  /** 1 to 64: so many tokens, all or none. */
+  readonly count?: number | undefined;
 }
 export interface TokenAnswer {
+  /** 16 hex characters: names the token without giving it away. */
+  readonly id: string;
   readonly token: string;
   readonly role: Role;
   readonly expiresAt: string;
   readonly listen: string;
+}
+export interface TokensMade {
+  readonly tokens: readonly TokenAnswer[];
+}
+/** A token that this authority made, without its secret, which is kept nowhere. Forgotten a day after its end. */
+export interface TokenRow {
+  readonly id: string;
+  readonly role: Role;
+  readonly state: 'open' | 'used' | 'expired' | 'revoked';
+  readonly createdAt: string;
+  readonly expiresAt: string;
+  /** 0 when it has ended. */
+  readonly expiresInMs: number;
+  /** HOST/ROLE, or the PeerId of a node that was removed since. */
+  readonly usedBy?: string;
+  readonly usedAt?: string;
+}
+export interface TokensAnswer {
+  /** HOST/ROLE of the authority. */
+  readonly authority: string;
+  readonly tokens: readonly TokenRow[];
+}
+/** One of the two. */
+export interface TokenRevocation {
+  readonly id?: string | undefined;
+  readonly all?: boolean | undefined;
+}
+export interface TokensRevoked {
+  readonly done: true;
+  readonly message: string;
+  readonly revoked: readonly string[];
 }
 export interface RemoveRequest {
   /** HOST/ROLE or a PeerId. */

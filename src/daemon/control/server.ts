@@ -10,7 +10,12 @@ import { z } from 'zod';
 import { type AuditTrail, isAbout } from '../audit/trail.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
-import { TOKEN_DEFAULT_MS, TOKEN_LEAST_MS, TOKEN_MOST_MS } from '../identity/admission/token-life.ts';
+import {
+  TOKEN_DEFAULT_MS,
+  TOKEN_LEAST_MS,
+  TOKEN_MOST_MS,
+  TOKENS_MOST,
+} from '../identity/admission/token-life.ts';
 import type {
   AuditEntry,
   Done,
@@ -23,6 +28,9 @@ import type {
   StatusAnswer,
   TokenAnswer,
   TokenRequest,
+  TokenRevocation,
+  TokensAnswer,
+  TokensRevoked,
   UpgradeAnswer,
 } from './api.ts';
 
@@ -33,7 +41,10 @@ export interface ControlActions {
   plan(): Promise<PlanAnswer>;
   maintenance(request: MaintenanceRequest): Promise<Done>;
   leave(request: LeaveRequest, progress: (step: Progress) => void): Promise<Done>;
-  token(request: TokenRequest): Promise<TokenAnswer>;
+  tokens(): Promise<TokensAnswer>;
+  /** As many as were asked for, or none. */
+  createTokens(request: TokenRequest): Promise<readonly TokenAnswer[]>;
+  revokeTokens(request: TokenRevocation): Promise<TokensRevoked>;
   remove(request: RemoveRequest): Promise<Done>;
   adoptAuthority(): Promise<Done>;
   changeRoot(): Promise<Done>;
@@ -65,7 +76,17 @@ const requests = {
   token: z.strictObject({
     role,
     ttlMs: z.int().min(TOKEN_LEAST_MS).max(TOKEN_MOST_MS).default(TOKEN_DEFAULT_MS),
+    count: z.int().min(1).max(TOKENS_MOST).optional(),
   }),
+  revocation: z
+    .strictObject({
+      id: z
+        .string()
+        .regex(/^[0-9a-f]{16}$/, 'an id has 16 hex characters')
+        .optional(),
+      all: z.literal(true).optional(),
+    })
+    .refine(({ id, all }) => (id === undefined) !== (all === undefined), 'either id or all'),
   remove: z.strictObject({
     node: z.string().min(1).max(200),
     dead: z.boolean().default(false),
@@ -191,7 +212,13 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
   });
   app.post('/v1/tokens', async (c) => {
     const request = await body(c, requests.token);
-    return c.json(await actions().token(request));
+    const made = await actions().createTokens(request);
+    return c.json(request.count === undefined ? made[0] : { tokens: made });
+  });
+  app.get('/v1/tokens', async (c) => c.json(await actions().tokens()));
+  app.post('/v1/tokens/revoke', async (c) => {
+    const request = await body(c, requests.revocation);
+    return c.json(await actions().revokeTokens(request));
   });
   app.post('/v1/remove', async (c) => {
     const request = await body(c, requests.remove);

@@ -440,6 +440,89 @@ t.test('token create asks the other role’s daemon when the first is no authori
   t.match(refused.err, 'this node signs nothing');
 });
 
+t.test('token create --count prints one token a line, and with --json an array', async (t) => {
+  const tokens = ['a', 'b'].map((id) => ({
+    id: id.repeat(16),
+    token: `bm1.${id}.check`,
+    role: 'db',
+    expiresAt: '2026-11-22T18:00:00.000Z',
+    listen: '10.0.0.11:4102',
+  }));
+  const { root, fake } = await daemon(t, { 'POST /v1/tokens': { json: { tokens } } });
+  const create = (...more: string[]) => runCli(['token', 'create', '--role', 'db', ...more, '--root', root]);
+  const { code, out, err } = await create('--count', '2');
+  t.equal(code, 0);
+  t.equal(out, 'bm1.a.check\nbm1.b.check\n');
+  t.match(err, /Each of the 2 admits one node of role db/);
+  t.same(fake.asked[0]?.body, { role: 'db', ttlMs: 3_600_000, count: 2 });
+  t.same(JSON.parse((await create('--count', '2', '--json')).out), tokens);
+  for (const count of ['0', '65', '1.5', '-1', 'many', '9999'])
+    t.match(await create(`--count=${count}`), { code: 2, err: /from 1 to 64/, out: '' }, count);
+  t.equal(fake.asked.length, 2, 'the daemon is asked for what makes sense alone');
+});
+
+const rowOf = (id: string, facts: object = {}) => ({
+  ...{ id: id.repeat(16), role: 'db', state: 'open', expiresInMs: 1_800_000 },
+  ...{ createdAt: '2026-11-22T17:00:00.000Z', expiresAt: '2026-11-22T18:00:00.000Z' },
+  ...facts,
+});
+
+t.test('token list says role, state, end and user of each, of every authority that runs here', async (t) => {
+  const used = { state: 'used', expiresInMs: 0, usedBy: 'db2/db', usedAt: '2026-11-22T17:30:00.000Z' };
+  const { root } = await daemon(t, {
+    'GET /v1/tokens': { json: { authority: 'app1/app', tokens: [rowOf('a'), rowOf('b', used)] } },
+  });
+  const { code, out } = await runCli(['token', 'list', '--root', root]);
+  t.equal(code, 0);
+  t.match(out, /TOKEN +ROLE +STATE +EXPIRES IN +USED BY/);
+  t.match(out, /a{16} +db +open +30 min *\n/);
+  t.match(out, /b{16} +db +used +- +db2\/db, 2026/);
+  const no: Answer = { json: refusal('not-authority', 'signs nothing', 'ask another'), status: 409 };
+  const { fake } = await daemon(t, { 'GET /v1/tokens': no }, 'db', root);
+  t.match(
+    await runCli(['token', 'list', '--root', root]),
+    { code: 0, out },
+    'the other role is no authority',
+  );
+  t.equal(fake.asked.length, 1);
+  const json = await runCli(['token', 'list', '--json', '--root', root]);
+  t.match(JSON.parse(json.out), { tokens: [{ authority: 'app1/app', state: 'open' }, { usedBy: 'db2/db' }] });
+
+  const { root: both } = await daemon(t, { 'GET /v1/tokens': { json: { authority: 'x/app', tokens: [] } } });
+  t.match((await runCli(['token', 'list', '--root', both])).out, /^no tokens: .*token create/);
+  const db: Answer = { json: { authority: 'x/db', tokens: [rowOf('c')] } };
+  await daemon(t, { 'GET /v1/tokens': db }, 'db', both);
+  t.match((await runCli(['token', 'list', '--root', both])).out, /AUTHORITY[^]*c{16}.*x\/db/);
+  const { root: none } = await daemon(t, { 'GET /v1/tokens': no });
+  t.match(await runCli(['token', 'list', '--root', none]), {
+    code: 1,
+    err: /signs nothing\n {2}next: ask another/,
+  });
+});
+
+t.test('token revoke takes one id or --all, and finds the authority that made it', async (t) => {
+  const no: Answer = { json: refusal('token-unknown', 'made no such token', 'token list'), status: 404 };
+  const done: Answer = { json: { done: true, message: 'revoked it', revoked: ['a'.repeat(16)] } };
+  const { root, fake: app } = await daemon(t, { 'POST /v1/tokens/revoke': no });
+  const revoke = (...more: string[]) => runCli(['token', 'revoke', ...more, '--root', root]);
+  const id = 'a'.repeat(16);
+  t.match(await revoke(id), { code: 1, err: /made no such token/ });
+  const { fake: db } = await daemon(t, { 'POST /v1/tokens/revoke': done }, 'db', root);
+  t.match(await revoke(id), { code: 0, out: 'revoked it\n' });
+  t.same(db.asked[0]?.body, { id });
+  t.same(JSON.parse((await revoke(id, '--json')).out), { revoked: [id] });
+  const asked = app.asked.length;
+  for (const wrong of [[], [id, '--all'], ['bm1.AAAA.check'], ['A'.repeat(16)], [`${id}0`]])
+    t.match(await revoke(...wrong), { code: 2, out: '', err: /token list/ }, wrong.join(' '));
+  t.equal(app.asked.length, asked, 'nothing of it reached a daemon');
+
+  const { root: all, fake } = await daemon(t, { 'POST /v1/tokens/revoke': done });
+  const empty: Answer = { json: { done: true, message: 'no token is open', revoked: [] } };
+  await daemon(t, { 'POST /v1/tokens/revoke': empty }, 'db', all);
+  t.match(await runCli(['token', 'revoke', '--all', '--root', all]), { code: 0, out: 'revoked it\n' });
+  t.same(fake.asked[0]?.body, { all: true });
+});
+
 t.test('a time to live that makes no sense is refused before the daemon is asked', async (t) => {
   const { root, fake } = await daemon(t, {});
   for (const ttl of ['5', '10s', '2d', '-1h', 'soon']) {

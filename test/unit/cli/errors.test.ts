@@ -23,6 +23,8 @@ const NEEDS_DAEMON = [
   ['guards', 'release'],
   ['notify', 'test'],
   ['token', 'create', '--role', 'db'],
+  ['token', 'list'],
+  ['token', 'revoke', '--all'],
 ];
 
 t.test('the two paths that the command knows are the daemon’s', async (t) => {

@@ -17,6 +17,8 @@ const leaves = leavesOf(program);
 const EXPECTED = [
   'init',
   'token create',
+  'token list',
+  'token revoke',
   'join',
   'status',
   'members',
@@ -133,7 +135,7 @@ t.test('candidates come from the command tree, and names of nodes from the daemo
       .map((line) => line.split('\t')[0] ?? '');
   };
   t.same(await words('m'), ['members', 'maintenance']);
-  t.same(await words('token', ''), ['create']);
+  t.same(await words('token', ''), ['create', 'list', 'revoke']);
   t.same(await words('maintenance', 'o'), ['on', 'off']);
   t.same(await words('status', '--r'), ['--role']);
   t.same(await words('status', '--role', ''), ['app', 'db']);

@@ -71,7 +71,12 @@ class Actions {
         this.asked.push(verb);
         return { done: true, message: verb };
       },
-      token: this.#done,
+      tokens: () => this.#done('tokens'),
+      createTokens: async (what: unknown) => {
+        this.asked.push(what);
+        return [{ token: 'bm1.a' }, { token: 'bm1.b' }];
+      },
+      revokeTokens: this.#done,
       leave: async (what: unknown, progress: (step: { message: string }) => void) => {
         progress({ message: 'first step' });
         return this.#done(what);
@@ -129,6 +134,13 @@ t.test('bodies that are not what a call takes', async (t) => {
     ['/v1/tokens', '{"role":"root"}', /role/],
     ['/v1/tokens', '{"role":"db","ttlMs":1}', /ttlMs/],
     ['/v1/tokens', '{"role":"db","ttlMs":1e12}', /ttlMs/],
+    ['/v1/tokens', '{"role":"db","count":0}', /count/],
+    ['/v1/tokens', '{"role":"db","count":65}', /count/],
+    ['/v1/tokens', '{"role":"db","count":1.5}', /count/],
+    ['/v1/tokens/revoke', '{}', /either id or all/],
+    ['/v1/tokens/revoke', '{"all":false}', /all/],
+    ['/v1/tokens/revoke', '{"all":true,"id":"0011223344556677"}', /either id or all/],
+    ['/v1/tokens/revoke', '{"id":"../../etc/passwd"}', /16 hex/],
     ['/v1/remove', '{"node":""}', /node/],
     ['/v1/remove', `{"node":"${'n'.repeat(201)}"}`, /node/],
     ['/v1/guards/release', '{"x":1}', /x/],
@@ -153,6 +165,24 @@ t.test('bodies that are not what a call takes', async (t) => {
     t.match(await ask(path, 'POST', `/v1/upgrade/${verb}`), { status: 200 });
   t.match(await ask(path, 'POST', '/v1/upgrade/dnf'), { status: 404 });
   t.strictSame(actions.asked, ['reload', { on: true, force: false }, 'start', 'stop', 'resume']);
+});
+
+t.test('tokens: one is an object, a count makes a list of them, and one or all are revoked', async (t) => {
+  const { path, actions } = await listening(t);
+  const made = async (body: string) =>
+    JSON.parse((await ask(path, 'POST', '/v1/tokens', body)).text) as unknown;
+  t.strictSame(await made('{"role":"db"}'), { token: 'bm1.a' });
+  t.strictSame(await made('{"role":"db","count":2}'), { tokens: [{ token: 'bm1.a' }, { token: 'bm1.b' }] });
+  t.match(await ask(path, 'GET', '/v1/tokens'), { status: 200 });
+  for (const body of ['{"all":true}', '{"id":"0011223344556677"}'])
+    t.match(await ask(path, 'POST', '/v1/tokens/revoke', body), { status: 200 });
+  t.strictSame(actions.asked, [
+    { role: 'db', ttlMs: 3_600_000 },
+    { role: 'db', ttlMs: 3_600_000, count: 2 },
+    'tokens',
+    { all: true },
+    { id: '0011223344556677' },
+  ]);
 });
 
 t.test('questions that make no sense', async (t) => {

@@ -85,6 +85,23 @@ t.test('a joiner that proves everything comes in, and the roster is on disk', as
   );
 });
 
+t.test('a token that was revoked admits nobody, before and after its secret was proved', async (t) => {
+  const at = await desk(t);
+  const token = await tokenFor(at, 'db');
+  await at.tokens.revoke(token.id, NOW_MS);
+  const join = (tokens: Desk['tokens']) =>
+    codeOf(() => admit({ ...at, tokens }, requestBy(createNodeKey()), { ...from(), token }));
+  t.equal(await join(at.tokens), 'token-revoked');
+  // The operator was faster by a moment: between the question and the claim.
+  let asked = 0;
+  const late = Object.assign(Object.create(at.tokens) as Desk['tokens'], {
+    claimOf: async (id: string) => ((asked += 1) === 1 ? undefined : at.tokens.claimOf(id)),
+    claim: (...given: Parameters<Desk['tokens']['claim']>) => at.tokens.claim(...given),
+  });
+  t.equal(await join(late), 'token-revoked');
+  t.equal(at.roster.members().length, 1);
+});
+
 t.test('exactly one joiner of a role is told that it is the first', async (t) => {
   const at = await desk(t);
   const firsts: boolean[] = [];

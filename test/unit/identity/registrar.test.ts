@@ -79,7 +79,9 @@ const request = { role: 'app', ttlMs: HOUR_MS / 2 } as const;
 t.test('who is no authority says who is, and makes tokens once it is one', async (t) => {
   const { identity, registrar, told } = await registrarOf(t, 'second');
   await registrar.start();
-  await t.rejects(registrar.token(request), { code: 'not-authority', next: 'run this on app1/app' });
+  await t.rejects(registrar.createTokens(request), { code: 'not-authority', next: 'run this on app1/app' });
+  await t.rejects(registrar.tokens(), { code: 'not-authority' });
+  await t.rejects(registrar.revokeTokens({ all: true }), { code: 'not-authority' });
   await t.rejects(registrar.adopt(), { code: 'authority-missing' });
   await becomeAuthority(identity, { bundle: recoveryBundle, passphrase: PASSPHRASE }, NOW_MS);
   t.match(await registrar.adopt(), { message: /^app2\/app is an authority: / });
@@ -90,9 +92,51 @@ t.test('who is no authority says who is, and makes tokens once it is one', async
   ]);
   t.match(await registrar.adopt(), { message: 'app2/app is an authority already' });
   t.strictSame(told, [], 'and nobody hears of it twice');
-  t.match(await registrar.token(request), { role: 'app', listen: `${identity.address}:4102` });
+  t.match(await registrar.createTokens(request), [{ role: 'app', listen: `${identity.address}:4102` }]);
   t.match(told, [/^audit: a token for one app node was made \(30 minutes/]);
 });
+
+t.test(
+  'tokens are listed without their secrets, and each that is revoked is in the audit trail',
+  async (t) => {
+    const { registrar, told } = await registrarOf(t, 'first');
+    await registrar.start();
+    for (const question of [registrar.tokens(), registrar.revokeTokens({ all: true })])
+      t.match(await question, {}, 'an authority answers before it made any');
+    told.length = 0;
+    const made = await registrar.createTokens({ role: 'db', ttlMs: HOUR_MS, count: 3 });
+    const [one, two, three] = made.map(({ id }) => id);
+    t.equal(new Set([one, two, three]).size, 3);
+    t.strictSame(
+      told.splice(0),
+      made.map(({ id }) => `audit: a token for one db node was made (60 minutes): ${id}`),
+    );
+    const listed = JSON.stringify(await registrar.tokens());
+    for (const { token } of made) t.notOk(listed.includes(token.slice(-30)), 'no part of a secret');
+    t.match(await registrar.revokeTokens({ id: two }), {
+      revoked: [two],
+      message: /admits nobody any more$/,
+    });
+    t.strictSame(told.splice(0), [`audit: the token ${two} for one db node was revoked`]);
+    await t.rejects(registrar.revokeTokens({ id: two }), {
+      code: 'token-not-open',
+      message: /revoked before/,
+    });
+    await t.rejects(registrar.revokeTokens({ id: '0'.repeat(16) }), {
+      code: 'token-unknown',
+      next: /token list/,
+    });
+    t.strictSame(told, [], 'a refusal is no act');
+    const states = async () =>
+      Object.fromEntries((await registrar.tokens()).tokens.map((row) => [row.id, row.state]));
+    t.match(await states(), { [one ?? '']: 'open', [two ?? '']: 'revoked', [three ?? '']: 'open' });
+    const order = (await registrar.tokens()).tokens.map(({ id }) => id);
+    t.ok(order.indexOf(two ?? '') > 1, 'the open ones first');
+    t.strictSame(new Set((await registrar.revokeTokens({ all: true })).revoked), new Set([one, three]));
+    t.equal(told.length, 2, 'each of them');
+    t.match(await registrar.revokeTokens({ all: true }), { revoked: [], message: /no token is open/ });
+  },
+);
 
 t.test('a removal is told to this node first, and to the others when it stands here', async (t) => {
   const { identity, registrar, told, other } = await registrarOf(t, 'first');

@@ -114,7 +114,7 @@ t.test('of many claims at once exactly one wins, also between two processes', as
   );
   const won = (await Promise.all(claims)).flatMap((wins, index) => (wins ? [`peer${index}`] : []));
   t.equal(won.length, 1);
-  t.equal((await tokens.claimOf(id))?.peerId, won[0]);
+  t.match(await tokens.claimOf(id), { peerId: won[0] });
   t.strictSame(
     (await readdir(directory)).filter((name) => name.endsWith('.tmp')),
     [],
@@ -141,6 +141,55 @@ t.test('the door is open while a token lives, and a little longer for an answer 
   await tokens.claim(id, claim('somebody'));
   t.equal(await tokens.openUntilMs(NOW_MS), NOW_MS + REPEAT_MS);
   t.equal(await tokens.openUntilMs(NOW_MS + REPEAT_MS), undefined);
+});
+
+t.test('of a join and a revocation at once exactly one happens, also between two processes', async (t) => {
+  const { tokens, directory } = await store(t);
+  for (let round = 0; round < 20; round += 1) {
+    const { id } = await tokens.create(request);
+    const [joined, revoked] = await Promise.all([
+      tokens.claim(id, claim('somebody')),
+      new TokenStore(directory, issuer).revoke(id, NOW_MS).then(
+        () => true,
+        (error: unknown) => (error as { code?: string }).code !== 'token-not-open',
+      ),
+    ]);
+    t.not(joined, revoked, 'one of the two');
+    t.equal((await tokens.list(NOW_MS)).find((each) => each.id === id)?.state, joined ? 'used' : 'revoked');
+  }
+});
+
+t.test('only an open token can be revoked, and a revoked one opens no door', async (t) => {
+  const { tokens, directory } = await store(t);
+  const [used, open] = [await tokens.create(request), await tokens.create(request)];
+  await tokens.claim(used.id, claim('somebody'));
+  t.equal(await codeOf(() => tokens.revoke(used.id, NOW_MS)), 'token-not-open');
+  t.equal(await codeOf(() => tokens.revoke(open.id, NOW_MS + 2 * HOUR_MS)), 'token-not-open', 'it has ended');
+  for (const id of ['0'.repeat(16), '', '../x', `${open.id}.issued.json`])
+    t.equal(await codeOf(() => tokens.revoke(id, NOW_MS)), 'token-unknown', id);
+  await tokens.revoke(open.id, NOW_MS);
+  t.equal(await codeOf(() => tokens.revoke(open.id, NOW_MS)), 'token-not-open', 'once');
+  t.equal(await tokens.openUntilMs(NOW_MS), NOW_MS + REPEAT_MS, 'for the used one alone');
+  t.equal(await tokens.claim(open.id, claim('late')), false);
+  await tokens.create({ ...request, nowMs: NOW_MS + 26 * HOUR_MS });
+  t.equal((await readdir(directory)).length, 1, 'forgotten a day after its end like any other');
+});
+
+t.test('many tokens are made, all or none, and never more than may be open at once', async (t) => {
+  const { tokens, directory } = await store(t);
+  const made = await tokens.createMany(request, 60);
+  t.equal(new Set(made.map(({ token }) => parseToken(token).id)).size, 60);
+  t.equal(await codeOf(() => tokens.createMany(request, 5)), 'token-too-many');
+  t.equal((await tokens.list(NOW_MS)).length, 60, 'none of the five');
+  const both = await Promise.allSettled([tokens.createMany(request, 4), tokens.createMany(request, 4)]);
+  t.same(
+    both.map(({ status }) => status).sort(),
+    ['fulfilled', 'rejected'],
+    'two at once do not share the room',
+  );
+  for (const { id } of made) await tokens.revoke(id, NOW_MS);
+  t.equal((await tokens.createMany(request, 60)).length, 60, 'a revoked one takes no room');
+  t.ok(directory);
 });
 
 t.test('tokens are bounded in number and in life, and forgotten a day after their end', async (t) => {

@@ -7,7 +7,7 @@ import { inNetwork, memberName, parseAddress, parseHost, parseRole } from '../na
 import { peerIdOf, verify } from '../keys/node-key.ts';
 import { putOut } from '../roster/removal.ts';
 import { MEMBERS, type Roster, type RosterChange } from '../roster/roster.ts';
-import type { Claim, ProvedToken, TokenStore } from './token-store.ts';
+import { type Claim, isRevocation, type ProvedToken, type TokenStore } from './token-store.ts';
 
 /** What a joiner says of itself. Nothing of it is believed but what it proves. */
 export interface JoinRequest {
@@ -72,7 +72,7 @@ export interface Admission {
  * Lets a node in or says why not. To be called for one joiner after the other. The claim on the token is the point of no
  * return: before it nothing is changed, after it the same joiner gets the same answer for as long as the token lives.
  *
- * @throws IdentityError `token-expired`, `token-used`, `role-mismatch`, `join-forged`, `address-outside-network`,
+ * @throws IdentityError `token-expired`, `token-used`, `token-revoked`, `role-mismatch`, `join-forged`, `address-outside-network`,
  *   `address-not-yours`, `address-taken`, `name-taken`, `peer-revoked`, `peer-known`, `roster-full`, `request-*`, `disk-full` …
  */
 export async function admit(desk: Desk, request: JoinRequest, arrival: Arrival): Promise<Admission> {
@@ -81,6 +81,7 @@ export async function admit(desk: Desk, request: JoinRequest, arrival: Arrival):
   if (token.expired) throw refused('token-expired', 'The token is too old.', FRESH);
   const digest = createHash('sha256').update(request.csr).digest('hex');
   const before = await desk.tokens.claimOf(token.id);
+  if (before !== undefined && isRevocation(before)) throw revoked();
   if (before !== undefined) return repeated(desk, before, peerId, digest);
 
   const names = checkedNames(desk, request, arrival);
@@ -98,7 +99,7 @@ export async function admit(desk: Desk, request: JoinRequest, arrival: Arrival):
     chainPem: certificate.chainPem,
     firstOfRole,
   };
-  if (!(await desk.tokens.claim(token.id, claim))) throw used();
+  if (!(await desk.tokens.claim(token.id, claim))) throw await taken(desk, token.id);
   const replaced =
     holder === undefined ? undefined : await putOut(desk.authority, desk.roster, holder, REPLACED, nowMs);
   const change = joined(replaced?.change, desk.roster.add(certificate));
@@ -224,8 +225,18 @@ const REPLACED = 'another machine was admitted under the name';
 const FRESH = 'Create a fresh one with "bornemisza token create" and join with that.';
 const RESET = 'Run "bornemisza join --reset -", which makes a new key, with a fresh token.';
 
+/** Somebody was faster: another joiner, or the operator who revoked it. */
+async function taken({ tokens }: Desk, id: string): Promise<IdentityError> {
+  const by = await tokens.claimOf(id);
+  return by !== undefined && isRevocation(by) ? revoked() : used();
+}
+
 function used(): IdentityError {
   return refused('token-used', 'The token was used by another node.', FRESH);
+}
+
+function revoked(): IdentityError {
+  return refused('token-revoked', 'The token was revoked at its issuer.', FRESH);
 }
 
 function refused(code: string, message: string, next: string): IdentityError {

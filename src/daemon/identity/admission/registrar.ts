@@ -1,7 +1,17 @@
 import type { AuditTrail } from '../../audit/trail.ts';
 import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/config.ts';
-import type { Done, MemberRow, RemoveRequest, TokenAnswer, TokenRequest } from '../../control/api.ts';
+import type {
+  Done,
+  MemberRow,
+  RemoveRequest,
+  TokenAnswer,
+  TokenRequest,
+  TokenRevocation,
+  TokenRow,
+  TokensAnswer,
+  TokensRevoked,
+} from '../../control/api.ts';
 import type { Driver } from '../../driver/driver.ts';
 import { OperatorError } from '../../errors.ts';
 import { adoptAuthority, type Identity, removeMember } from '../identity.ts';
@@ -11,6 +21,7 @@ import type { Log } from '../../process/log.ts';
 import type { MembershipView, PeerId } from '../../membership/types.ts';
 import type { Standing } from './admit.ts';
 import { AdmissionListener } from './listener.ts';
+import type { TokenStore } from './token-store.ts';
 import type { Names } from '../roster/names.ts';
 import { mustBeRemovable } from '../../control/operator-guards.ts';
 
@@ -66,22 +77,80 @@ export class Registrar {
   }
 
   /** @throws OperatorError `not-authority` */
-  async token({ role, ttlMs }: TokenRequest): Promise<TokenAnswer> {
+  async createTokens({ role, ttlMs, count = 1 }: TokenRequest): Promise<readonly TokenAnswer[]> {
     const { clock, node } = this.#dependencies;
-    const { tokens, address, peerId } = this.#identity;
-    if (tokens === undefined || this.#admission === undefined) throw this.#notAuthority();
+    const { tokens, admission } = this.#issuing();
+    const { address } = this.#identity;
     const port = node.config.admissionPort;
-    const made = await tokens.create({ role, ttlMs, address, port, nowMs: clock.wallMs() });
-    await this.#admission.refresh();
-    node.operatorDid(
-      `a token for one ${role} node was made (${Math.round(ttlMs / 60_000)} minutes, ${peerId.slice(-6)})`,
-    );
-    return {
-      token: made.token,
+    const made = await tokens.createMany({ role, ttlMs, address, port, nowMs: clock.wallMs() }, count);
+    await admission.refresh();
+    const minutes = Math.round(ttlMs / 60_000);
+    for (const { id } of made)
+      node.operatorDid(`a token for one ${role} node was made (${minutes} minutes): ${id}`);
+    return made.map(({ id, token, expiresAtMs }) => ({
+      id,
+      token,
       role,
-      expiresAt: new Date(made.expiresAtMs).toISOString(),
+      expiresAt: new Date(expiresAtMs).toISOString(),
       listen: `${address}:${port}`,
+    }));
+  }
+
+  /** The open ones first, then by their end. @throws OperatorError `not-authority` */
+  async tokens(): Promise<TokensAnswer> {
+    const { clock, names } = this.#dependencies;
+    const nowMs = clock.wallMs();
+    const rows = (await this.#issuing().tokens.list(nowMs)).map((facts): TokenRow => {
+      const { id, role, state, createdAtMs, expiresAtMs, usedBy, usedAtMs } = facts;
+      return {
+        ...{ id, role, state: state === 'unused' ? 'open' : state },
+        createdAt: new Date(createdAtMs).toISOString(),
+        expiresAt: new Date(expiresAtMs).toISOString(),
+        expiresInMs: Math.max(0, expiresAtMs - nowMs),
+        ...(usedBy !== undefined && { usedBy: names.of(usedBy) }),
+        ...(usedAtMs !== undefined && { usedAt: new Date(usedAtMs).toISOString() }),
+      };
+    });
+    const open = (row: TokenRow): number => Number(row.state === 'open');
+    return {
+      authority: this.#identity.name,
+      tokens: rows.sort((a, b) => open(b) - open(a) || a.expiresAt.localeCompare(b.expiresAt)),
     };
+  }
+
+  /** @throws OperatorError `not-authority`, IdentityError `token-unknown`, `token-not-open` */
+  async revokeTokens({ id, all }: TokenRevocation): Promise<TokensRevoked> {
+    const { clock, node } = this.#dependencies;
+    const { tokens, admission } = this.#issuing();
+    const nowMs = clock.wallMs();
+    const open = (await tokens.list(nowMs)).filter(({ state }) => state === 'unused').map((each) => each.id);
+    const revoked: string[] = [];
+    for (const each of all === true ? open : [id ?? '']) {
+      try {
+        const { role } = await tokens.revoke(each, nowMs);
+        revoked.push(each);
+        node.operatorDid(`the token ${each} for one ${role} node was revoked`);
+      } catch (error) {
+        // One that a node used meanwhile keeps none of the others open.
+        if (all !== true || (error as { code?: unknown }).code !== 'token-not-open') throw error;
+      }
+    }
+    // What was revoked stays so, whatever keeps the others' port from opening.
+    await admission
+      .refresh()
+      .catch((error: unknown) => this.#note('admission-refresh-failed', String(error)));
+    const what = revoked.length === 1 ? 'it admits' : 'they admit';
+    const message =
+      revoked.length === 0
+        ? 'no token is open: nobody can join'
+        : `revoked ${revoked.join(', ')}: ${what} nobody any more`;
+    return { done: true, message, revoked };
+  }
+
+  #issuing(): { readonly tokens: TokenStore; readonly admission: AdmissionListener } {
+    const { tokens } = this.#identity;
+    if (tokens === undefined || this.#admission === undefined) throw this.#notAuthority();
+    return { tokens, admission: this.#admission };
   }
 
   /** @throws OperatorError of {@link mustBeRemovable}, IdentityError of {@link removeMember} */

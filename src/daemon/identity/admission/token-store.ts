@@ -6,17 +6,16 @@ import type { PeerId, Role } from '../../membership/types.ts';
 import { IdentityError } from '../errors.ts';
 import { parseAddress, parsePort } from '../names.ts';
 import { fileError, readDecoded, writeNewStateFile, writeStateFile } from '../state.ts';
-import { TOKEN_LEAST_MS, TOKEN_MOST_MS } from './token-life.ts';
+import { TOKEN_LEAST_MS, TOKEN_MOST_MS, TOKENS_MOST } from './token-life.ts';
 import { createToken, formatToken, storedKeyBehind, storedKeyOf } from './tokens.ts';
 
 /**
  * The issuer's side of tokens: one file per token (a hash of its secret, no more) and one per token that was used. The
  * second is made with link(2), which succeeds once, whoever else tries: so two joins at once, even in two processes,
- * cannot both have the token. It holds the answer, so that a joiner whose answer was lost gets the same again.
+ * cannot both have the token. It holds the answer, so that a joiner whose answer was lost gets the same again. A token
+ * that is revoked is used up in the same way, so that of a join and a revocation at once exactly one happens.
  */
 
-/** More than a founder ever adds machines at once. */
-const LIVE_TOKENS = 64;
 const MINUTE_MS = 60_000;
 /** For so long after its end a token is answered as expired, not as unknown. */
 const KEPT_MS = 24 * 60 * MINUTE_MS;
@@ -44,10 +43,16 @@ const Claim = z.object({
 /** What the holder of a token was given for it. */
 export type Claim = Readonly<Omit<z.infer<typeof Claim>, 'version'>>;
 
+/** In place of a claim: the operator took the token back before anybody used it. */
+const Revocation = z.object({ version: z.literal(1), revokedAtMs: z.int() });
+export type Revocation = Readonly<Omit<z.infer<typeof Revocation>, 'version'>>;
+const Used = z.union([Claim, Revocation]);
+
 export interface TokenFacts {
   readonly id: string;
   readonly role: Role;
-  readonly state: 'unused' | 'used' | 'expired';
+  readonly state: 'unused' | 'used' | 'expired' | 'revoked';
+  readonly createdAtMs: number;
   readonly expiresAtMs: number;
   readonly usedBy?: PeerId;
   readonly usedAtMs?: number;
@@ -58,6 +63,20 @@ export interface ProvedToken {
   readonly id: string;
   readonly role: Role;
   readonly expired: boolean;
+}
+
+interface TokensRequest {
+  readonly role: Role;
+  readonly ttlMs: number;
+  readonly address: string;
+  readonly port: number;
+  readonly nowMs: number;
+}
+
+export interface MadeToken {
+  readonly token: string;
+  readonly id: string;
+  readonly expiresAtMs: number;
 }
 
 /** What a token says of its issuer, whatever its address. */
@@ -71,6 +90,8 @@ export interface TokenIssuer {
 export class TokenStore {
   readonly #directory: string;
   readonly #issuer: TokenIssuer;
+  /** One creation after the other: two at once would both find room for as many. */
+  #creating: Promise<unknown> = Promise.resolve();
 
   /** @param directory holds the token files and nothing else; it exists */
   constructor(directory: string, issuer: TokenIssuer) {
@@ -83,16 +104,37 @@ export class TokenStore {
    * @returns the string to paste, shown once and kept nowhere
    * @throws IdentityError `token-ttl`, `token-too-many`, `disk-full` and the like
    */
-  async create(request: {
-    readonly role: Role;
-    readonly ttlMs: number;
-    readonly address: string;
-    readonly port: number;
-    readonly nowMs: number;
-  }): Promise<{ readonly token: string; readonly id: string; readonly expiresAtMs: number }> {
-    const { role, ttlMs, nowMs } = request;
+  async create(request: TokensRequest): Promise<MadeToken> {
+    const [made] = await this.createMany(request, 1);
+    if (made === undefined) throw new Error('one token was asked for');
+    return made;
+  }
+
+  /** All of them or none. @throws IdentityError as {@link create} */
+  createMany(request: TokensRequest, count: number): Promise<readonly MadeToken[]> {
+    const turn = this.#creating.then(() => this.#createMany(request, count));
+    this.#creating = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #createMany(request: TokensRequest, count: number): Promise<readonly MadeToken[]> {
+    const { ttlMs, nowMs } = request;
     if (!(ttlMs >= TOKEN_LEAST_MS && ttlMs <= TOKEN_MOST_MS)) throw wrongTtl();
-    if ((await this.#swept(nowMs)).length >= LIVE_TOKENS) throw tooMany();
+    const open = (await this.#swept(nowMs)).length;
+    if (open + count > TOKENS_MOST) throw tooMany(open, count);
+    const made: MadeToken[] = [];
+    try {
+      while (made.length < count) made.push(await this.#createOne(request));
+    } catch (error) {
+      // Nobody is shown the others, so they must not admit anybody.
+      for (const { id } of made) await rm(this.#path(id, 'issued'), { force: true });
+      throw error;
+    }
+    return made;
+  }
+
+  async #createOne(request: TokensRequest): Promise<MadeToken> {
+    const { role, ttlMs, nowMs } = request;
     const { peerId, cluster, rootFingerprint } = this.#issuer;
     const token = createToken({
       cluster,
@@ -117,24 +159,40 @@ export class TokenStore {
     for (const id of await this.#ids()) {
       const issued = await this.#issued(id);
       if (issued === undefined) continue;
-      const claim = await this.claimOf(id);
-      const { role, expiresAtMs } = issued;
-      if (claim !== undefined) {
-        facts.push({ id, role, state: 'used', expiresAtMs, usedBy: claim.peerId, usedAtMs: claim.usedAtMs });
-      } else {
-        facts.push({ id, role, state: nowMs > expiresAtMs ? 'expired' : 'unused', expiresAtMs });
-      }
+      const used = await this.claimOf(id);
+      const { role, createdAtMs, expiresAtMs } = issued;
+      const common = { id, role, createdAtMs, expiresAtMs };
+      if (used === undefined) facts.push({ ...common, state: nowMs > expiresAtMs ? 'expired' : 'unused' });
+      else if (isRevocation(used)) facts.push({ ...common, state: 'revoked' });
+      else facts.push({ ...common, state: 'used', usedBy: used.peerId, usedAtMs: used.usedAtMs });
     }
     return facts;
   }
 
+  /**
+   * Takes back a token that nobody used. It is used up as by a join, so that a joiner who proved it a moment ago gets
+   * nothing for it.
+   *
+   * @throws IdentityError `token-unknown`, `token-not-open`
+   */
+  async revoke(id: string, nowMs: number): Promise<Pick<TokenFacts, 'id' | 'role'>> {
+    const known = (await this.list(nowMs)).find((token) => token.id === id);
+    if (known === undefined) throw unknownToken(id);
+    if (known.state !== 'unused') throw notOpen(id, known.state);
+    const revocation = JSON.stringify({ version: 1, revokedAtMs: Math.floor(nowMs) });
+    if (!(await writeNewStateFile(this.#path(id, 'used'), revocation))) throw notOpen(id, 'used');
+    return known;
+  }
+
   /** Until when the door must be open, in wall time; undefined when no token lives. */
   async openUntilMs(nowMs: number): Promise<number | undefined> {
-    const ends = (await this.list(nowMs)).map((token) =>
-      token.usedAtMs === undefined
-        ? token.expiresAtMs
-        : Math.min(token.expiresAtMs, token.usedAtMs + REPEAT_MS),
-    );
+    const ends = (await this.list(nowMs))
+      .filter(({ state }) => state !== 'revoked')
+      .map((token) =>
+        token.usedAtMs === undefined
+          ? token.expiresAtMs
+          : Math.min(token.expiresAtMs, token.usedAtMs + REPEAT_MS),
+      );
     const last = Math.max(...ends, 0);
     return last > nowMs ? last : undefined;
   }
@@ -163,8 +221,8 @@ export class TokenStore {
     return writeNewStateFile(this.#path(id, 'used'), JSON.stringify({ version: 1, ...claim }));
   }
 
-  async claimOf(id: string): Promise<Claim | undefined> {
-    return this.#read(this.#path(id, 'used'), (text) => Claim.parse(JSON.parse(text)));
+  async claimOf(id: string): Promise<Claim | Revocation | undefined> {
+    return this.#read(this.#path(id, 'used'), (text) => Used.parse(JSON.parse(text)));
   }
 
   #issued(id: string): Promise<Issued | undefined> {
@@ -216,11 +274,40 @@ function wrongTtl(): IdentityError {
   return new IdentityError({ code: 'token-ttl', message, next: 'Give another --ttl, such as 1h.' });
 }
 
-function tooMany(): IdentityError {
-  const message = `${LIVE_TOKENS} tokens are waiting to be used.`;
+function tooMany(open: number, count: number): IdentityError {
+  const message = `${open} tokens are open, and with ${count} more they would be above ${TOKENS_MOST}.`;
   return new IdentityError({
     code: 'token-too-many',
     message,
-    next: 'Use one of them, or wait until they end.',
+    next: 'Use them, or revoke them: bornemisza token list, then bornemisza token revoke ID or --all.',
+  });
+}
+
+export function isRevocation(used: Claim | Revocation): used is Revocation {
+  return 'revokedAtMs' in used;
+}
+
+function unknownToken(id: string): IdentityError {
+  return new IdentityError({
+    code: 'token-unknown',
+    message: `This node made no token ${id.slice(0, 16)}.`,
+    next: 'See which ones it made: bornemisza token list. Each authority knows its own tokens alone.',
+  });
+}
+
+const NOT_OPEN: Readonly<Record<Exclude<TokenFacts['state'], 'unused'>, string>> = {
+  used: 'was used: it admits nobody any more',
+  expired: 'has ended: it admits nobody',
+  revoked: 'was revoked before',
+};
+
+function notOpen(id: string, state: keyof typeof NOT_OPEN): IdentityError {
+  return new IdentityError({
+    code: 'token-not-open',
+    message: `Token ${id} ${NOT_OPEN[state]}.`,
+    next:
+      state === 'used'
+        ? 'See who used it: bornemisza token list. To put that node out: bornemisza remove NODE.'
+        : 'Nothing: no node comes in with it.',
   });
 }
