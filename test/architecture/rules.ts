@@ -85,6 +85,13 @@ export const ROOMS: readonly Room[] = [
     reason: 'mail is sent for the daemon and for the app tier, and knows neither',
   },
   {
+    of: /^src\/acme\//,
+    imports: [/^src\/acme\//],
+    packages: [/^node:/],
+    reason:
+      'the ACME client speaks with a certificate authority, and knows nothing of the cluster that uses it',
+  },
+  {
     of: /^src\/web\//,
     imports: [/^src\/web\//, /^src\/app\/http\/shapes\.ts$/],
     packages: [/^preact(\/hooks)?$/],

@@ -1,0 +1,332 @@
+import type { KeyObject, X509Certificate } from 'node:crypto';
+import {
+  type AcmeAuthorization,
+  type AcmeDirectory,
+  type AcmeOrder,
+  Answer,
+  type RenewalInfo,
+} from './answers.ts';
+import { certificatesOf, isCertifiableName, renewalId } from './certificate.ts';
+import { AcmeError, oneLine, problemOf, refusal, strange, unreachable } from './error.ts';
+import { type Exchange, exchange, type Got, isAllowed } from './https.ts';
+import { type ExternalAccount, externalBinding, isBase64url, jwkOf, signed } from './jws.ts';
+
+export interface AcmeClientOptions {
+  readonly directoryUrl: string;
+  /** Private key of P-256. Kept by the caller before the CA hears of it. */
+  readonly accountKey: KeyObject;
+  /** Where the CA has the account, once it is known. */
+  readonly accountUrl?: string | undefined;
+  /** Product and version (RFC 8555 section 6.1). */
+  readonly userAgent: string;
+  /** PEM: trusted besides the public ones. */
+  readonly ca?: string | undefined;
+  /** Of one call. */
+  readonly timeoutMs?: number;
+}
+
+export interface AccountRequest {
+  /** E.g. `mailto:ops@shop.example`. */
+  readonly contact: readonly string[];
+  readonly termsAgreed: boolean;
+  readonly externalAccount?: ExternalAccount | undefined;
+}
+
+export interface OrderRequest {
+  readonly names: readonly string[];
+  /** One of the directory's. */
+  readonly profile?: string | undefined;
+  /** The certificate that it takes the place of; the CA then counts the order against no limit (RFC 9773 section 5). */
+  readonly replaces?: X509Certificate | undefined;
+}
+
+/** Why a certificate is revoked (RFC 5280 section 5.3.1). */
+export const REVOKED_FOR = { unspecified: 0, keyCompromise: 1, superseded: 4, cessation: 5 } as const;
+
+const TIMEOUT_MS = 15_000;
+/**
+ * RFC 8555 section 6.5: a nonce may be refused at any time, and the next one is tried. A CA that refuses six has
+ * another fault.
+ */
+const MOST_NONCE_RETRIES = 5;
+
+/**
+ * An ACME client (RFC 8555) for one account. Each method is one step and never waits for the CA to come to a
+ * decision: an order says where it is, so whoever has account key and order's URL goes on, after a restart or on
+ * another node.
+ *
+ * Every method throws {@link AcmeError}; an aborted signal comes out as its own reason.
+ */
+export class AcmeClient {
+  readonly #options: AcmeClientOptions;
+  readonly #ca: string;
+  #directory: AcmeDirectory | undefined;
+  #accountUrl: string | undefined;
+  #nonce: string | undefined;
+
+  constructor(options: AcmeClientOptions) {
+    this.#options = options;
+    this.#accountUrl = options.accountUrl;
+    this.#ca = URL.canParse(options.directoryUrl) ? new URL(options.directoryUrl).host : options.directoryUrl;
+  }
+
+  /** Asked once in the life of a client (RFC 8555 section 7.1.1). */
+  async directory(signal: AbortSignal): Promise<AcmeDirectory> {
+    if (this.#directory !== undefined) return this.#directory;
+    const { directoryUrl } = this.#options;
+    if (!isAllowed(directoryUrl, directoryUrl))
+      throw unreachable(directoryUrl, 'it is no https address, and so it is not called');
+    const got = await this.#send({ method: 'GET', url: directoryUrl, accept: 'application/json' }, signal);
+    this.#refuse(got);
+    this.#directory = this.#read(got, (answer) => answer.directory());
+    return this.#directory;
+  }
+
+  /**
+   * Makes the account, or finds the one that has this key already (RFC 8555 section 7.3.1).
+   *
+   * @returns where the CA has it
+   */
+  async account(
+    { contact, termsAgreed, externalAccount }: AccountRequest,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const { newAccount, externalAccountRequired, termsOfService } = await this.directory(signal);
+    const missing = externalAccountRequired && externalAccount === undefined;
+    if (missing || (termsOfService !== undefined && !termsAgreed))
+      throw missing ? needsExternalAccount(this.#ca) : needsTerms(this.#ca, termsOfService ?? '');
+    const { accountKey } = this.#options;
+    const got = await this.#post(
+      newAccount,
+      {
+        ...(contact.length > 0 && { contact }),
+        ...(termsAgreed && { termsOfServiceAgreed: true }),
+        ...(externalAccount !== undefined && {
+          externalAccountBinding: externalBinding(externalAccount, accountKey, newAccount),
+        }),
+      },
+      signal,
+      { jwk: jwkOf(accountKey) },
+    );
+    this.#accountUrl = this.#locationOf(got);
+    return this.#accountUrl;
+  }
+
+  /** RFC 8555 section 7.4. The CA may hand out an order that it has already. */
+  async newOrder({ names, profile, replaces }: OrderRequest, signal: AbortSignal): Promise<AcmeOrder> {
+    const { newOrder, renewalInfo, profiles } = await this.directory(signal);
+    const bad = names.find((name) => !isCertifiableName(name));
+    if (bad !== undefined || names.length === 0) throw this.#badNames(bad);
+    if (profile !== undefined && !profiles.has(profile)) throw this.#noProfile(profile, [...profiles.keys()]);
+    const replaced = replaces === undefined || renewalInfo === undefined ? undefined : renewalId(replaces);
+    const got = await this.#post(
+      newOrder,
+      {
+        identifiers: names.map((value) => ({ type: 'dns', value })),
+        ...(profile !== undefined && { profile }),
+        ...(replaced !== undefined && { replaces: replaced }),
+      },
+      signal,
+    );
+    const url = this.#locationOf(got);
+    return this.#read(got, (answer) => answer.order(url, got.retryAfterMs));
+  }
+
+  async order(url: string, signal: AbortSignal): Promise<AcmeOrder> {
+    const got = await this.#post(url, undefined, signal);
+    return this.#read(got, (answer) => answer.order(url, got.retryAfterMs));
+  }
+
+  async authorization(url: string, signal: AbortSignal): Promise<AcmeAuthorization> {
+    const got = await this.#post(url, undefined, signal);
+    return this.#read(got, (answer) => answer.authorization(url, got.retryAfterMs));
+  }
+
+  /** Says that a challenge is answered: the CA may look now (RFC 8555 section 7.5.1). */
+  async answer(challengeUrl: string, signal: AbortSignal): Promise<void> {
+    await this.#post(challengeUrl, {}, signal);
+  }
+
+  /** RFC 8555 section 7.4. @param request in DER */
+  async finalize({ url, finalize }: AcmeOrder, request: Buffer, signal: AbortSignal): Promise<AcmeOrder> {
+    const got = await this.#post(finalize, { csr: request.toString('base64url') }, signal);
+    return this.#read(got, (answer) => answer.order(url, got.retryAfterMs));
+  }
+
+  /**
+   * Fetches the chain of a valid order (RFC 8555 section 7.4.2): certificates and nothing else. Whether they fit
+   * key and names is for the caller to judge, who has both.
+   *
+   * @returns PEM, leaf first
+   */
+  async certificate(url: string, signal: AbortSignal): Promise<string> {
+    const got = await this.#post(url, undefined, signal, {}, 'application/pem-certificate-chain');
+    try {
+      // As Node.js writes them: nothing of the CA's own text is left.
+      return certificatesOf(got.body.toString('latin1')).join('');
+    } catch (error) {
+      throw strange(this.#ca, `the certificate: ${wordsOf(error)}`, error);
+    }
+  }
+
+  /** Signed by the account (RFC 8555 section 7.6). One that is revoked already is well. */
+  async revoke(certificate: X509Certificate, reason: number, signal: AbortSignal): Promise<void> {
+    const { revokeCert } = await this.directory(signal);
+    const payload = { certificate: certificate.raw.toString('base64url'), reason };
+    try {
+      await this.#post(revokeCert, payload, signal);
+    } catch (error) {
+      if (!(error instanceof AcmeError) || error.problem?.type !== 'alreadyRevoked') throw error;
+    }
+  }
+
+  /** @returns undefined where the CA has no renewal information, or the certificate does not say who signed it */
+  async renewalInfo(certificate: X509Certificate, signal: AbortSignal): Promise<RenewalInfo | undefined> {
+    const { renewalInfo } = await this.directory(signal);
+    const id = renewalId(certificate);
+    if (renewalInfo === undefined || id === undefined) return undefined;
+    const url = `${renewalInfo.replace(/\/$/, '')}/${id}`;
+    const got = await this.#send({ method: 'GET', url, accept: 'application/json' }, signal);
+    this.#refuse(got);
+    return this.#read(got, (answer) => answer.renewalInfo(got.retryAfterMs));
+  }
+
+  /**
+   * From then on the CA refuses the old key (RFC 8555 section 7.3.5). This client goes on with the old: make a
+   * new one.
+   */
+  async changeKey(newKey: KeyObject, signal: AbortSignal): Promise<void> {
+    const { keyChange } = await this.directory(signal);
+    if (keyChange === undefined) throw strange(this.#ca, 'its directory has no keyChange');
+    const payload = { account: this.#account(), oldKey: jwkOf(this.#options.accountKey) };
+    await this.#post(keyChange, signed(newKey, { jwk: jwkOf(newKey), url: keyChange }, payload), signal);
+  }
+
+  /**
+   * A signed request; a refused nonce is tried again with the one that came with the refusal (RFC 8555 section
+   * 6.5).
+   */
+  async #post(
+    url: string,
+    payload: object | undefined,
+    signal: AbortSignal,
+    by: { readonly jwk?: object } = {},
+    accept = 'application/json',
+  ): Promise<Got> {
+    if (!isAllowed(url, this.#options.directoryUrl)) throw strange(this.#ca, 'it names no https address');
+    const who = by.jwk === undefined ? { kid: this.#account() } : by;
+    for (let retries = 0; ; retries += 1) {
+      const nonce = this.#nonce ?? (await this.#freshNonce(signal));
+      // A nonce is used once, whatever comes of it.
+      this.#nonce = undefined;
+      const head = { ...who, nonce, url };
+      const body = JSON.stringify(signed(this.#options.accountKey, head, payload));
+      const got = await this.#send({ method: 'POST', url, body, accept }, signal);
+      try {
+        this.#refuse(got);
+        return got;
+      } catch (error) {
+        const again = error instanceof AcmeError && error.problem?.type === 'badNonce';
+        if (!again || retries >= MOST_NONCE_RETRIES) throw error;
+      }
+    }
+  }
+
+  async #freshNonce(signal: AbortSignal): Promise<string> {
+    const { newNonce } = await this.directory(signal);
+    const got = await this.#send({ method: 'HEAD', url: newNonce }, signal);
+    this.#refuse(got);
+    if (this.#nonce === undefined) throw strange(this.#ca, 'newNonce came without a nonce');
+    return this.#nonce;
+  }
+
+  async #send(what: Exchange, signal: AbortSignal): Promise<Got> {
+    const { userAgent, ca, timeoutMs = TIMEOUT_MS } = this.#options;
+    const got = await exchange(what, { userAgent, ca, timeoutMs }, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      throw unreachable(what.url, wordsOf(error), error);
+    });
+    if (got.nonce !== undefined && isBase64url(got.nonce)) this.#nonce = got.nonce;
+    return got;
+  }
+
+  #refuse({ status, type, body, retryAfterMs }: Got): void {
+    if (status >= 200 && status < 300) return;
+    if (status >= 300 && status < 400)
+      throw strange(this.#ca, `it sends us elsewhere (status ${status}), and no redirect is followed`);
+    const problem = type === 'application/problem+json' ? problemOf(parsed(body)) : undefined;
+    throw refusal({ status, problem, retryAfterMs, ca: this.#ca });
+  }
+
+  #read<T>({ body }: Got, read: (answer: Answer) => T): T {
+    const { directoryUrl } = this.#options;
+    try {
+      return read(new Answer(parsed(body), (url) => isAllowed(url, directoryUrl)));
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw strange(this.#ca, error.message, error);
+    }
+  }
+
+  #locationOf({ location }: Got): string {
+    if (location !== undefined && isAllowed(location, this.#options.directoryUrl)) return location;
+    throw strange(this.#ca, 'it does not say where the new object is');
+  }
+
+  #account(): string {
+    if (this.#accountUrl !== undefined) return this.#accountUrl;
+    throw new TypeError('the account is not known: call account() first');
+  }
+
+  #badNames(bad: string | undefined): AcmeError {
+    return new AcmeError({
+      code: 'certificate-names',
+      message:
+        bad === undefined ? 'there is no name to order for' : `no certificate bears ${JSON.stringify(bad)}`,
+      next: 'write DNS names into certificates.names, e.g. "shop.example"; a name in another script in its form xn--…',
+      outcome: 'terminal',
+    });
+  }
+
+  #noProfile(profile: string, known: readonly string[]): AcmeError {
+    const offers = known.length === 0 ? 'it offers none' : `it offers ${oneLine(known.join(', '))}`;
+    return new AcmeError({
+      code: 'certificate-names',
+      message: `the CA at ${this.#ca} has no profile ${JSON.stringify(profile)}: ${offers}`,
+      next: 'take certificates.profile out, or name one of those',
+      outcome: 'terminal',
+    });
+  }
+}
+
+function needsExternalAccount(ca: string): AcmeError {
+  return new AcmeError({
+    code: 'certificate-account',
+    message: `the CA at ${ca} makes accounts only for its customers`,
+    next: 'get a key identifier and a MAC key from the CA (its word is EAB), and put them into [certificates]',
+    outcome: 'terminal',
+  });
+}
+
+function needsTerms(ca: string, terms: string): AcmeError {
+  return new AcmeError({
+    code: 'certificate-account',
+    message: `the CA at ${ca} makes accounts only for who agrees to its terms: ${oneLine(terms)}`,
+    next: 'read them; if you agree, write terms = "agreed" into [certificates]',
+    outcome: 'terminal',
+  });
+}
+
+function parsed(body: Buffer): unknown {
+  try {
+    return JSON.parse(body.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where a name has several addresses, Node.js tries each and gives one error without words for all. */
+function wordsOf(error: unknown): string {
+  if (error instanceof AggregateError && error.errors.length > 0) return wordsOf(error.errors[0]);
+  return error instanceof Error ? error.message : String(error);
+}
