@@ -125,7 +125,7 @@ export function appHaproxy({ view, config, certificates, answerWrongly }: AppInp
       },
     })),
     databasePort: config.databasePort,
-    databases: peerGroup(databases, 'db', config.cluster, config.dbDoorPort),
+    databases: databaseGroup(databases, config),
   };
 }
 
@@ -148,10 +148,29 @@ function serviceServer(
   if (serving && server.duty === 'maint' && member.state !== 'left') {
     return [{ ...server, duty: 'ready', why: `${service} is up there` }];
   }
-  if (said?.health !== 'down' || server.duty !== 'ready') return [server];
+  if (said?.health !== 'down' || !(server.duty === 'ready' || onlySaysDown(member))) return [server];
   // It knows sooner than any check from here. While all say so, a check decides: they may be wrong, and nobody would be left.
-  const duty = member.state === 'alive' && anybodyWell ? 'maint' : 'out-when-down';
-  return [{ ...server, duty, why: `says that ${service} is down` }];
+  if (member.state === 'alive' && anybodyWell)
+    return [{ ...server, duty: 'maint', why: `says that ${service} is down` }];
+  const lastResort = !anybodyWell && { lastResort: true };
+  return [{ ...server, duty: 'out-when-down', why: `says that ${service} is down`, ...lastResort }];
+}
+
+/** Nothing speaks against it but its own word on its health, which a busy machine gives in error. */
+function onlySaysDown({ state, record, rotation }: EffectiveMember): boolean {
+  const here = state === 'alive' || state === 'suspect';
+  return here && rotation === 'out' && record.health === 'down' && !record.maintenance;
+}
+
+/** While no db node says that it is well, a check decides for those that say they are down. */
+function databaseGroup(databases: readonly EffectiveMember[], config: AppRoleConfig): PeerGroup {
+  const group = peerGroup(databases, 'db', config.cluster, config.dbDoorPort);
+  if (databases.some(({ rotation }) => rotation === 'in')) return group;
+  const servers = group.servers.map((server, index): PeerGroup['servers'][number] => {
+    const member = databases[index];
+    return member !== undefined && onlySaysDown(member) ? { ...server, duty: 'out-when-down' } : server;
+  });
+  return { ...group, servers };
 }
 
 function saysOf({ services }: EffectiveMember['record'], service: string): string | undefined {

@@ -17,6 +17,8 @@ export interface PeerServer {
   readonly duty: Duty;
   /** Why it has this duty, for the audit trail, e.g. `left the cluster`. */
   readonly why: string;
+  /** Nobody is better: it serves also while no check passes, as long as it accepts connections. */
+  readonly lastResort?: boolean;
 }
 
 /** Servers of one kind that are reached by mutual TLS. */

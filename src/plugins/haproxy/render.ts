@@ -33,6 +33,8 @@ export interface WantedServer {
   readonly why: string;
   /** The daemon saw it fail: out at once. The server's own check brings it back. */
   readonly failing?: boolean;
+  /** See {@link PeerServer}. */
+  readonly lastResort?: boolean;
   /** True for servers that come and go with the members; the others are part of the structure. */
   readonly peer: boolean;
 }
@@ -498,7 +500,7 @@ function panicBackend(
 ): Section {
   const servers = peerServers(panicOf(backend), group, panicCheck, '', context).map((server) => ({
     ...server,
-    duty: server.duty === 'ready' ? ('ready' as const) : ('maint' as const),
+    duty: server.duty === 'ready' || server.lastResort === true ? ('ready' as const) : ('maint' as const),
   }));
   context.servers.push(...servers);
   return {
@@ -554,6 +556,7 @@ function peerServers(
       ].join(' '),
       duty: server.duty,
       why: server.why,
+      ...(server.lastResort === true && { lastResort: true }),
       peer: true,
     }));
 }

@@ -56,7 +56,10 @@ t.test(
     const site = { ...service, name: 'site', prefix: '/' };
     const peers = {
       ...service.peers,
-      servers: [peer('app1'), peer('app2', 'drain'), peer('app3', 'maint'), peer('app4', 'out-when-down')],
+      servers: [
+        ...[peer('app1'), peer('app2', 'drain'), peer('app3', 'maint'), peer('app4', 'out-when-down')],
+        { ...peer('app5', 'out-when-down'), lastResort: true },
+      ],
     };
     const config = configOf(app({ services: [site, { ...service, peers }] }));
     const most = (name: string, well: string) =>
@@ -81,8 +84,9 @@ t.test(
         ['app2', true],
         ['app3', true],
         ['app4', true],
+        ['app5', false],
       ],
-      'whoever a record takes out stays out',
+      'whoever a record takes out stays out, unless nobody is better',
     );
     for (const line of servers) t.match(line, / ssl verify required .* check port 6984 inter 1s /);
     t.notMatch(panic.join('\n'), /httpchk|http-check|check-ssl/, 'its check is a bare connection');

@@ -29,6 +29,15 @@ t.test('the databases: each db member with the duty of its rotation, at its app 
     const { haproxy } = appDesired(appInput([self, member('db1/db', of), member('db2/db')]));
     t.same(servers(haproxy.databases), [`db1 ${duty}`, 'db2 ready'], what);
   }
+  const down: MemberCase = { record: { health: 'down' } };
+  for (const [what, of, expected] of [
+    ['none is well: a check decides', down, ['db1 out-when-down', 'db2 out-when-down']],
+    ['one in maintenance', { record: { maintenance: true } }, ['db1 out-when-down', 'db2 maint']],
+    ['one suspected', { state: 'suspect' }, ['db1 maint', 'db2 ready']],
+  ] as [string, MemberCase, string[]][]) {
+    const said = appDesired(appInput([self, member('db1/db', down), member('db2/db', of)])).haproxy;
+    t.same(servers(said.databases), expected, what);
+  }
   const { haproxy } = appDesired(appInput([self, member('db1/db')]));
   t.match(haproxy.databases, {
     verifySuffix: 'db.shop.internal',
@@ -91,6 +100,20 @@ t.test('a service: the doors of the app nodes that carry it, this one included',
     ['app1 out-when-down', 'app2 out-when-down'],
     'all say so: their checks decide',
   );
+  const busy: MemberCase = { record: { health: 'down', services: [{ name: 'api', health: 'down' }] } };
+  const last = (others: MemberCase) =>
+    appDesired(appInput([member('app1/app', { ...busy, self: true }), member('app2/app', others)])).haproxy
+      .services[0]?.peers.servers;
+  for (const [what, of, duty] of [
+    ['the others are in maintenance', { record: { maintenance: true } }, 'maint'],
+    ['the others are dead', { state: 'dead' }, 'out-when-down'],
+    ['the others left', { state: 'left' }, 'maint'],
+    ['the others are down as nodes', busy, 'out-when-down'],
+  ] as [string, MemberCase, string][]) {
+    t.match(last(of), [{ duty: 'out-when-down', lastResort: true }, { duty }], what);
+  }
+  t.equal(last({})?.[0]?.lastResort, undefined, 'somebody else is well');
+  t.equal(last({})?.[0]?.duty, 'maint');
   t.match(other({}), {
     name: 'api',
     prefix: '/api',
