@@ -5,10 +5,10 @@ import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { type NodeSetup, prepare } from './node-setup.ts';
 import { readSecret } from './recovery-input.ts';
-import { handOver } from './recovery-output.ts';
+import { handOver, recoveryPlace } from './recovery-output.ts';
 import { stateWork } from './state-work.ts';
 import { startStep } from './start.ts';
-import { runSteps, type Step } from './steps.ts';
+import { runSteps, showSteps, type Step } from './steps.ts';
 
 /** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
 export async function initNode(io: Io, options: InitOptions): Promise<void> {
@@ -33,12 +33,12 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
     },
   };
   const json = options.json === true;
-  await runSteps(
-    io,
-    setup.facts,
-    [...setup.steps, ...resetSteps(io, setup, options.reset === true), identity],
-    json,
-  );
+  const steps = [...setup.steps, ...resetSteps(io, setup, options.reset === true), identity];
+  if (options.dryRun === true) {
+    showSteps(io, setup, [...steps, ...later(io, setup, options)], json);
+    return;
+  }
+  await runSteps(io, setup.facts, steps, json);
   if (made === undefined) throw new Error('the identity step ended without a result');
   const handed = {
     ...made,
@@ -67,6 +67,15 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
       '',
     ].join('\n'),
   );
+}
+
+/** What follows the identity, for `--dry-run`: both are done after the bundle is made. */
+function later(io: Io, setup: NodeSetup, options: InitOptions): Step[] {
+  const { recoveryFile: file, json = false, start = false } = options;
+  const { root, role } = setup;
+  const place = recoveryPlace(io, { file, root, json, cluster: setup.config.node.cluster });
+  const title = `give out the recovery bundle and its passphrase: ${place ?? 'printed here'}`;
+  return [{ title, run: async () => undefined }, ...(start ? [startStep(io, role)] : [])];
 }
 
 async function refuseSecond(io: Io, setup: NodeSetup, reset: boolean): Promise<void> {

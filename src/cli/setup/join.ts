@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises';
-import { parseToken } from '../../daemon/identity/admission/tokens.ts';
+import { parseToken, type Token } from '../../daemon/identity/admission/tokens.ts';
 import type { Joined } from '../../daemon/identity/admission/join.ts';
 import { printJson } from '../answer.ts';
 import type { JoinOptions } from './options.ts';
+import { formatDuration } from '../duration.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { type Io, readInput } from '../io.ts';
 import { VERSION } from '../version.ts';
@@ -11,7 +12,7 @@ import { resetSteps } from './init.ts';
 import { prepare } from './node-setup.ts';
 import { stateWork } from './state-work.ts';
 import { startStep } from './start.ts';
-import { runSteps, type Step } from './steps.ts';
+import { runSteps, showSteps, type Step } from './steps.ts';
 import { waitingFor } from './waiting.ts';
 
 /** A token is a few hundred characters; whoever pipes a film into `join -` made a mistake. */
@@ -29,7 +30,8 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
       `make one: bornemisza token create --role ${options.role}`,
     );
   }
-  const endMs = options.wait === undefined ? undefined : waitUntil(options.wait, token.expiresAtMs);
+  const { wait, dryRun = false } = options;
+  const endMs = wait === undefined || dryRun ? undefined : waitUntil(wait, token.expiresAtMs);
   // Nobody is asked what may still come by itself.
   const asked = endMs === undefined ? io : withoutQuestions(io);
   const setup = await waitingFor(io, endMs, () =>
@@ -62,18 +64,25 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
   };
   const json = options.json === true;
   const start = options.start === true ? [startStep(io, token.role)] : [];
-  await runSteps(
-    io,
-    setup.facts,
-    [...setup.steps, ...resetSteps(io, setup, reset), admission, ...start],
-    json,
-  );
+  const steps = [...setup.steps, ...resetSteps(io, setup, reset), admission, ...start];
+  if (dryRun) {
+    showSteps(io, { ...setup, facts: [...setup.facts, ['token', tokenWords(token)]] }, steps, json);
+    return;
+  }
+  await runSteps(io, setup.facts, steps, json);
   if (json) printJson(io, joined);
   else if (options.start === true) io.stdout.write(`\nNext:\n  bornemisza status --role ${token.role}\n`);
   else
     io.stdout.write(
       `\nNext:\n  systemctl enable --now bornemisza@${token.role}\n  bornemisza status --role ${token.role}\n`,
     );
+}
+
+/** By this host's clock; the issuer goes by its own. */
+function tokenWords({ issuer, expiresAtMs }: Token): string {
+  const leftMs = expiresAtMs - Date.now();
+  const end = leftMs > 0 ? `ends in ${formatDuration(leftMs)}` : `ended ${formatDuration(-leftMs)} ago`;
+  return `of ${issuer.address}:${issuer.port}, ${end}; it is not used up by a dry run`;
 }
 
 /** A token that has ended lets nobody in: nothing is left to wait for then. */

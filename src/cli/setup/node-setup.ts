@@ -25,6 +25,8 @@ export interface NodeSetup {
   readonly paths: Paths;
   /** The configuration as it is, or as it will be written. */
   readonly config: Config;
+  /** That file's text, as it is or as it will be written. */
+  readonly configText: string;
   readonly facts: readonly (readonly [string, string])[];
   /** Accounts, directories, configuration, BIRD: all but the identity, which comes last because it is what counts. */
   readonly steps: readonly Step[];
@@ -68,6 +70,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
     root,
     paths,
     config,
+    configText: text,
     facts: [
       ['node', `${config.node.host}/${role} of cluster ${config.node.cluster}`],
       [

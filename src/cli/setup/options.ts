@@ -23,6 +23,7 @@ export interface SetupOptions extends CommonOptions {
   readonly couchdbQ?: number;
   readonly reset?: boolean;
   readonly start?: boolean;
+  readonly dryRun?: boolean;
 }
 
 export interface InitOptions extends SetupOptions {
@@ -84,6 +85,7 @@ export function addSetupOptions(command: Command): Command {
     .option('--couchdb-n <copies>', 'role db: copies of each document (default: 3)', wholeNumber)
     .option('--couchdb-q <ranges>', 'role db: ranges of each new database (default: 2)', wholeNumber)
     .option('--start', 'start the daemon at the end, now and at each boot')
+    .option('--dry-run', 'show what was found and what would be made, and write nothing')
     .option('--reset', 'set an identity that is here already aside, whole, and begin anew');
 }
 

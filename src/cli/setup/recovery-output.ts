@@ -32,11 +32,11 @@ export async function handOver(io: Io, made: HandedOver): Promise<string | undef
     made.recoveryBundle.trimEnd(),
     '',
   ].join('\n');
-  if (made.file === undefined && io.terminal && !made.json) {
+  const file = recoveryPlace(io, made);
+  if (file === undefined) {
     io.stdout.write(`\n${text}`);
     return undefined;
   }
-  const file = made.file ?? `${made.root}/root/bornemisza-recovery-${made.cluster}.txt`;
   await mkdir(dirname(file), { recursive: true });
   await replaceFile(file, text, { mode: 0o600 });
   if (!made.json)
@@ -44,4 +44,13 @@ export async function handOver(io: Io, made: HandedOver): Promise<string | undef
       `\nThe recovery bundle and its passphrase are in ${file}: take both off this machine, apart from each other.\n`,
     );
   return file;
+}
+
+/** The file that the bundle goes to; undefined where it is printed. */
+export function recoveryPlace(
+  io: Io,
+  { file, root, cluster, json }: Pick<HandedOver, 'file' | 'root' | 'cluster' | 'json'>,
+): string | undefined {
+  if (file === undefined && io.terminal && !json) return undefined;
+  return file ?? `${root}/root/bornemisza-recovery-${cluster}.txt`;
 }

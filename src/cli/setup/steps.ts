@@ -1,3 +1,4 @@
+import { printJson } from '../answer.ts';
 import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
 
@@ -11,20 +12,50 @@ export interface Step {
   run(): Promise<string | undefined>;
 }
 
+type Facts = readonly (readonly [string, string])[];
+
+/** What a dry run shows beside the steps. */
+interface Shown {
+  readonly facts: Facts;
+  readonly configText: string;
+  readonly paths: { readonly config: string };
+}
+
+/** What `--dry-run` shows in place of doing it. No step is run. */
+export function showSteps(io: Io, setup: Shown, steps: readonly Step[], json: boolean): void {
+  const { facts, configText, paths } = setup;
+  if (json) {
+    const found = Object.fromEntries(facts);
+    const would = steps.map(({ title, already }) => ({ step: title, already: already ?? null }));
+    printJson(io, { dryRun: true, found, would, configuration: { file: paths.config, text: configText } });
+    return;
+  }
+  io.stdout.write(foundText(facts));
+  io.stdout.write(listOf('This would:', steps));
+  io.stdout.write(
+    `${paths.config} with this content:\n${configText.trimEnd().replaceAll(/^(?=.)/gm, '  ')}\n`,
+  );
+  io.stdout.write('\nNothing was written. Without --dry-run the same command does it.\n');
+}
+
+function foundText(facts: Facts): string {
+  const widest = Math.max(...facts.map(([name]) => name.length));
+  return `Found:\n${facts.map(([name, value]) => `  ${name.padEnd(widest)}  ${value}\n`).join('')}\n`;
+}
+
+function listOf(head: string, steps: readonly Step[]): string {
+  const lines = steps.map(
+    ({ title, already }) => `  - ${title}${already === undefined ? '' : ` (${already})`}\n`,
+  );
+  return `${head}\n${lines.join('')}\n`;
+}
+
 /** Says what will be done, does it, and says of each step that it is done. */
-export async function runSteps(
-  io: Io,
-  facts: readonly (readonly [string, string])[],
-  steps: readonly Step[],
-  quiet: boolean,
-): Promise<void> {
+export async function runSteps(io: Io, facts: Facts, steps: readonly Step[], quiet: boolean): Promise<void> {
   const paint = paintFor(io.stdout);
   const say = (text: string): void => (quiet ? undefined : io.stdout.write(text));
-  const widest = Math.max(...facts.map(([name]) => name.length));
-  say(`Found:\n${facts.map(([name, value]) => `  ${name.padEnd(widest)}  ${value}\n`).join('')}\n`);
-  say(
-    `This will:\n${steps.map((step) => `  - ${step.title}${step.already === undefined ? '' : ` (${step.already})`}\n`).join('')}\n`,
-  );
+  say(foundText(facts));
+  say(listOf('This will:', steps));
   for (const step of steps) {
     if (step.already !== undefined) continue;
     const note = await step.run();
