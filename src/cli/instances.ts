@@ -60,6 +60,18 @@ export function theOnly(all: readonly Instance[], role: Role | undefined): Insta
   return first;
 }
 
+/** The roles with a configuration here, or the one that is asked for. @throws CliFailure where there is none */
+export async function configuredRoles(options: {
+  role?: Role | undefined;
+  root?: string | undefined;
+}): Promise<readonly Role[]> {
+  if (options.role !== undefined) return [options.role];
+  const all = await instances(options.root);
+  const roles = all.filter((each) => each.configured !== 'no').map((each) => each.role);
+  if (roles.length === 0) throw whyNone(all);
+  return roles;
+}
+
 /** Why there is no daemon to speak to, of these instances. */
 export function whyNone(candidates: readonly Instance[]): CliFailure {
   const forbidden = candidates.find((each) => each.socket === 'forbidden');

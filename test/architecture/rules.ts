@@ -143,7 +143,7 @@ export const ROOMS: readonly Room[] = [
     of: /^src\/cli\//,
     imports: [
       /^src\/cli\//,
-      /^src\/daemon\/(config\/(config|format)|errors|clock|version)\.ts$/,
+      /^src\/daemon\/(config\/(config|format|shown)|errors|clock|version)\.ts$/,
       /^src\/daemon\/control\/api\.ts$/,
       /^src\/daemon\/membership\/types\.ts$/,
       /^src\/daemon\/identity\//,

@@ -4,10 +4,11 @@ import type { Done } from '../../daemon/control/api.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { CliFailure, EXIT, tell } from '../failure.ts';
-import { daemonOf, instances, whyNone } from '../instances.ts';
+import { configuredRoles, daemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { configOf, ROLES } from '../places.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
+import { addConfigShow } from './config-show.ts';
 
 interface Checked {
   readonly config?: Config;
@@ -33,12 +34,7 @@ export function addConfig(program: Command, io: Io): void {
     role: true,
     json: true,
   }).action(async (options: CommonOptions) => {
-    const all = await instances(options.root);
-    const roles =
-      options.role === undefined
-        ? all.filter((each) => each.configured !== 'no').map((each) => each.role)
-        : [options.role];
-    if (roles.length === 0) throw whyNone(all);
+    const roles = await configuredRoles(options);
     const results = await apart(await Promise.all(roles.map((role) => check(role, options.root ?? ''))));
     if (options.json === true) printJson(io, { files: results.map(({ config: _config, ...each }) => each) });
     else
@@ -57,6 +53,7 @@ export function addConfig(program: Command, io: Io): void {
         bad.next,
       );
   });
+  addConfigShow(config, io);
   addVerb(config, 'migrate', {
     summary: 'bring the configuration files to the form of this version',
     description:

@@ -381,7 +381,7 @@ export function parseConfig(
   services: readonly Service[] = [],
   passedOver: readonly PassedOver[] = [],
 ): Config {
-  const value = checked(schema, parseToml(text, file), file);
+  const value = checked(schema, tomlOf(text, file), file);
   const config = deepFreeze({
     ...value,
     role,
@@ -484,7 +484,7 @@ function daemonListeners(libp2pPort: number, admissionPort: number): Listener[] 
 
 /** @throws OperatorError `config-invalid` */
 export function parseService(text: string, file: string): Service {
-  return deepFreeze(checked(serviceSchema, parseToml(text, file), file));
+  return deepFreeze(checked(serviceSchema, tomlOf(text, file), file));
 }
 
 /**
@@ -574,7 +574,8 @@ function serviceOf(entry: Exclude<Entry, { strange: string }>, others: readonly 
   ]);
 }
 
-async function readText(file: string): Promise<string | undefined> {
+/** @throws OperatorError `config-unreadable` */
+export async function readText(file: string): Promise<string | undefined> {
   try {
     return await readFile(file, 'utf8');
   } catch (error) {
@@ -592,7 +593,8 @@ function unreadable(file: string, error: NodeJS.ErrnoException): OperatorError {
   );
 }
 
-function parseToml(text: string, file: string): unknown {
+/** @throws OperatorError `config-invalid` */
+export function tomlOf(text: string, file: string): unknown {
   try {
     return parse(text);
   } catch (error) {
@@ -626,6 +628,14 @@ function describeIssue(issue: z.core.$ZodIssue, of: z.ZodType, value: unknown): 
   }
   const missing = issue.code === 'invalid_type' && valueAt(value, issue.path) === undefined;
   return [missing ? `${where} is missing` : `${where}: ${issue.message}`];
+}
+
+/** Each key of a role's file as its way there, e.g. `['edge', 'https_port']`. */
+export function configKeys(): string[][] {
+  return keysAt(schema, []).flatMap((section) => {
+    const keys = keysAt(schema, [section]);
+    return keys.length === 0 ? [[section]] : keys.map((key) => [section, key]);
+  });
 }
 
 /** The keys that the schema knows at a path, to name the nearest. */

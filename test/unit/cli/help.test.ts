@@ -39,6 +39,7 @@ const EXPECTED = [
   'authority rotate-root',
   'doctor',
   'config check',
+  'config show',
   'config migrate',
   'reload',
   'plan',
