@@ -181,3 +181,13 @@ t.test('no source file reads back what was written for people', async (t) => {
     t.ok(readsASentence(text), text);
   t.notOk(readsASentence("names.filter((name) => name.startsWith('services.'))"));
 });
+
+/** One loop waits: so each wait has a deadline, patience with a busy machine, and says what it waited for. */
+const DECLARES_UNTIL = /\bfunction until\b|\b(const|let) until\b/;
+
+t.test('one function of the tests waits for a condition', async (t) => {
+  const declaring = sourceFiles(root, 'test').filter((file) =>
+    DECLARES_UNTIL.test(readFileSync(join(root, file), 'utf8')),
+  );
+  t.same(declaring, ['test/support/until.ts']);
+});

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { chmod, cp, mkdir, readFile, unlink, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
@@ -20,8 +19,8 @@ import { AdmissionListener, type AdmissionOptions } from '../../src/daemon/ident
 import { encodeHello, EXPORTER_BYTES, EXPORTER_LABEL } from '../../src/daemon/identity/admission/frames.ts';
 import { joinCluster, type JoinOptions } from '../../src/daemon/identity/admission/join.ts';
 import { freePort } from '../support/free-port.ts';
-import { isOver } from '../support/patience.ts';
 import { codeOf } from '../unit/identity/cluster.ts';
+import { until } from '../support/until.ts';
 
 const HOUR_MS = 3_600_000;
 const run = promisify(execFile);
@@ -111,19 +110,6 @@ async function issuer(t: Test, options: Partial<AdmissionOptions> = {}, from = h
     return joinCluster({ token: text, stateDir: state, timeoutMs: 15_000, ...usual, ...more });
   };
   return { identity, listener, port, changes, notes, clock, token, join: joining };
-}
-
-/** Polls until the condition holds. */
-async function until(
-  what: string,
-  holds: () => boolean | Promise<boolean>,
-  deadlineMs = 15_000,
-): Promise<void> {
-  const sinceMs = performance.now();
-  while (!(await holds())) {
-    if (isOver(sinceMs, deadlineMs)) throw new Error(`not within ${deadlineMs} ms: ${what}`);
-    await sleep(20);
-  }
 }
 
 /** A socket of an attacker, from its own address; errors are what it must live with. */
@@ -217,7 +203,7 @@ t.test('the listener closes by itself when the last token ends', async (t) => {
   await at.listener.refresh();
   t.ok(at.listener.open);
   at.clock.nowMs += 200;
-  await until('closed', () => !at.listener.open);
+  await until(() => !at.listener.open, { what: 'closed' });
 });
 
 t.test(
@@ -348,7 +334,7 @@ t.test('an issuer that hangs up in the middle is asked again until it answers', 
   }).listen(at.port, '127.0.0.1');
   await once(cutting, 'listening');
   const joining = at.join(token);
-  await until('three attempts', () => cuts >= 3);
+  await until(() => cuts >= 3, { what: 'three attempts' });
   await new Promise((resolve) => {
     cutting.close(resolve);
   });
@@ -407,8 +393,8 @@ t.test('silent, slow, garbled, oversized and endless strangers keep no joiner ou
   const startedMs = performance.now();
   t.match(await at.join(token), { role: 'db' });
   t.comment(`joined in ${Math.round(performance.now() - startedMs)} ms`);
-  await until('the endless one is cut', () => endless.destroyed || endless.closed);
-  await until('the slow one is cut', () => slow.destroyed || slow.closed);
+  await until(() => endless.destroyed || endless.closed, { what: 'the endless one is cut' });
+  await until(() => slow.destroyed || slow.closed, { what: 'the slow one is cut' });
 });
 
 t.test('strangers at the very address of the joiner do not keep it out either', async (t) => {
@@ -561,7 +547,7 @@ t.test('a joiner killed in the middle joins again with the same token', async (t
   const file = join(base, 'join.ts');
   await writeFile(file, script);
   const child = spawn(process.execPath, [file, token], { stdio: 'ignore' });
-  await until('the issuer has let it in', () => at.changes.length > 0);
+  await until(() => at.changes.length > 0, { what: 'the issuer has let it in' });
   child.kill('SIGKILL');
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
   const end = await codeOf(() => at.join(token, { stateDir, host: 'db1', address: '127.0.0.6' }));

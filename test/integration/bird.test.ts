@@ -10,7 +10,8 @@ import { tell } from '../../src/plugins/bird/control.ts';
 import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import { faultOf, reportOf } from '../../src/plugins/bird/report.ts';
-import { converge, looking, until } from './haproxy-bed.ts';
+import { converge, looking } from './haproxy-bed.ts';
+import { until } from '../support/until.ts';
 
 /** A node with a real BIRD and a provider with another, each in a network namespace of its own. */
 const INSIDE = 'BORNEMISZA_TEST_NAMESPACE';
@@ -63,10 +64,13 @@ async function inside(t: Test): Promise<void> {
   const provider = ['-t', String(holder.pid), '-n'];
   const [own, other] = await Promise.all([
     run('readlink', '/proc/self/ns/net'),
-    until('the namespace is there', async () => {
-      const there = await run('readlink', `/proc/${holder.pid}/ns/net`);
-      return there !== (await run('readlink', '/proc/self/ns/net'));
-    }).then(() => run('readlink', `/proc/${holder.pid}/ns/net`)),
+    until(
+      async () => {
+        const there = await run('readlink', `/proc/${holder.pid}/ns/net`);
+        return there !== (await run('readlink', '/proc/self/ns/net'));
+      },
+      { what: 'the namespace is there' },
+    ).then(() => run('readlink', `/proc/${holder.pid}/ns/net`)),
   ]);
   t.not(own, other);
   await run('ip', 'link', 'set', 'lo', 'up');
@@ -147,7 +151,7 @@ include "${fragments}/*.conf";
 
   await t.test('BIRD starts from the fragment and the provider learns both addresses', async (t) => {
     bird = startBird();
-    await until('it announces', () => announced('192.0.2.7', '192.0.2.8'), 20_000);
+    await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'it announces' });
     t.same(await converge(plugin, desired), []);
     const { running, localAs } = await plugin.observe(AbortSignal.timeout(5000));
     t.match(running?.sessions, [{ name: 'provider', state: 'Established' }]);
@@ -163,7 +167,7 @@ include "${fragments}/*.conf";
         devicesRead = 0;
         const start = performance.now();
         const out = await converge(plugin, { ...desired, announce: false, why: 'maintenance' });
-        await until('it is gone upstream', () => announced());
+        await until(() => announced(), { what: 'it is gone upstream' });
         times.push(performance.now() - start);
         // Unless ten seconds went by.
         t.ok(devicesRead === 0 || performance.now() - start > 9000, 'no process is started for it');
@@ -174,7 +178,7 @@ include "${fragments}/*.conf";
           'the addresses stay: this node still answers itself',
         );
         const back = await converge(plugin, desired);
-        await until('it is back upstream', () => announced('192.0.2.7', '192.0.2.8'));
+        await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'it is back upstream' });
         t.same(summaries(back), ['bornemisza.conf: rewritten', 'floating IPs: announced (this node is up)']);
       }
       t.comment(
@@ -190,9 +194,11 @@ include "${fragments}/*.conf";
       const [lines = []] = await tell(join(root, 'provider.ctl'), ['show route 192.0.2.7/32 all']);
       return lines.find(({ text }) => text.includes('as_path'))?.text.trim() ?? '';
     };
-    await until('the provider sees it', async () => (await path()) === 'BGP.as_path: 64512 64512 64512');
+    await until(async () => (await path()) === 'BGP.as_path: 64512 64512 64512', {
+      what: 'the provider sees it',
+    });
     await converge(plugin, desired);
-    await until('and sees it go', async () => (await path()) === 'BGP.as_path: 64512');
+    await until(async () => (await path()) === 'BGP.as_path: 64512', { what: 'and sees it go' });
     t.ok(await announced('192.0.2.7', '192.0.2.8'));
   });
 
@@ -214,15 +220,17 @@ include "${fragments}/*.conf";
     for (const [what, hand] of hands) {
       const before = told.length;
       await hand();
-      const ms = await until(`${what} is noticed`, () => told.length > before, 20_000);
+      const sinceMs = performance.now();
+      await until(() => told.length > before, { what: `${what} is noticed` });
+      const ms = performance.now() - sinceMs;
       const noticed = told.length;
       const changes = await converge(plugin, desired);
       times.push(`${what} ${ms.toFixed(0)} ms`);
       t.ok(changes.length > 0, `${what}: ${summaries(changes).join('; ')}`);
       t.same(await floating(), ['192.0.2.7/32', '192.0.2.8/32']);
-      await until(`${what}: announced again`, () => announced('192.0.2.7', '192.0.2.8'));
+      await until(() => announced('192.0.2.7', '192.0.2.8'), { what: `${what}: announced again` });
       t.same(await converge(plugin, desired), []);
-      await until('the repair is noticed', () => told.length > noticed, 20_000);
+      await until(() => told.length > noticed, { what: 'the repair is noticed' });
     }
     t.comment(times.join(', '));
   });
@@ -233,16 +241,21 @@ include "${fragments}/*.conf";
     await looking(join(fragments, 'bornemisza.conf'), told);
     const start = performance.now();
     await end(bird, 'SIGKILL');
-    await until('its end is noticed', () => told.includes('BIRD is not running'), 20_000);
+    await until(() => told.includes('BIRD is not running'), {
+      what: 'its end is noticed',
+      deadlineMs: 20_000,
+    });
     t.comment(`noticed after ${(performance.now() - start).toFixed(0)} ms`);
     t.match(await failure(converge(plugin, desired)), { code: 'bird-not-running', outcome: 'retry' });
     t.match(await failure(converge(plugin, { ...desired, announce: false })), { code: 'bird-not-running' });
     bird = startBird();
-    await until('it answers', () =>
-      tell(control, ['show status']).then(
-        () => true,
-        () => false,
-      ),
+    await until(
+      () =>
+        tell(control, ['show status']).then(
+          () => true,
+          () => false,
+        ),
+      { what: 'it answers' },
     );
     t.same(
       await converge(plugin, { ...desired, announce: false }),
@@ -250,7 +263,7 @@ include "${fragments}/*.conf";
       'it starts withdrawn, as the file says',
     );
     await converge(plugin, desired);
-    await until('announced again', () => announced('192.0.2.7', '192.0.2.8'), 20_000);
+    await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'announced again' });
   });
 
   await t.test(
@@ -264,9 +277,9 @@ include "${fragments}/*.conf";
       t.ok((await announced('192.0.2.7')) || (await announced('192.0.2.7', '192.0.2.8')));
       await writeFile(nodeConf, nodeText);
       await converge(plugin, { ...desired, addresses: ['192.0.2.7'] });
-      await until('one address less', () => announced('192.0.2.7'));
+      await until(() => announced('192.0.2.7'), { what: 'one address less' });
       await converge(plugin, desired);
-      await until('both again', () => announced('192.0.2.7', '192.0.2.8'));
+      await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'both again' });
     },
   );
 
@@ -277,7 +290,7 @@ include "${fragments}/*.conf";
     t.match(error, { code: 'bird-command-refused', message: /does bird\.conf include/ });
     await writeFile(nodeConf, nodeText);
     await converge(plugin, desired);
-    await until('announced again', () => announced('192.0.2.7', '192.0.2.8'));
+    await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'announced again' });
   });
 
   await t.test(
@@ -295,7 +308,7 @@ include "${fragments}/*.conf";
     'another device: the addresses move, and the former device answers for them no longer',
     async (t) => {
       await converge(plugin, { ...desired, device: 'bm-other' });
-      await until('announced from there', () => announced('192.0.2.7', '192.0.2.8'));
+      await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'announced from there' });
       t.same(await floating(), []);
     },
   );
@@ -312,7 +325,7 @@ include "${fragments}/*.conf";
       await tell(control, ['configure']);
     };
     await converge(plugin, good);
-    await until('both are exported', async () => (await sight()).exported, 20_000);
+    await until(async () => (await sight()).exported, { what: 'both are exported' });
     t.match(await sight(), {
       code: undefined,
       alarms: [],
@@ -350,32 +363,31 @@ include "${fragments}/*.conf";
     ];
     for (const [what, text, code, message] of cases) {
       await use(text);
-      await until(`${what}: seen`, async () => (await sight()).code === code, 30_000);
+      await until(async () => (await sight()).code === code, { what: `${what}: seen`, deadlineMs: 30_000 });
       t.match(await sight(), { exported: false, alarms: [{ code, message }] }, what);
     }
 
     // A founder's own protocol has the same route: withdrawn here it is announced all the same, where the filter allows it.
     const direct = `${nodeText}\nprotocol direct { ipv4; }\n`;
     await use(direct);
-    await until('announced by ours', async () => (await sight()).exported, 30_000);
+    await until(async () => (await sight()).exported, { what: 'announced by ours', deadlineMs: 30_000 });
     t.notMatch((await sight()).seen, /direct1/, 'ours is preferred');
     const off = { ...good, announce: false, why: 'maintenance' };
     await converge(plugin, off);
-    await until(
-      'announced by the other',
-      async () => (await sight(off)).code === 'bird-route-by-another',
-      20_000,
-    );
+    await until(async () => (await sight(off)).code === 'bird-route-by-another', {
+      what: 'announced by the other',
+      deadlineMs: 20_000,
+    });
     t.match(await sight(off), {
       seen: /^announced: exported to provider by protocol direct1/,
       alarms: [{ message: /should be withdrawn \(maintenance\), but protocol direct1/, next: /if proto = / }],
     });
     t.ok(await announced('192.0.2.7', '192.0.2.8'), 'as the provider sees it');
     await use(direct.replace('if net', 'if proto = "bornemisza_floating" && net'));
-    await until('gone at the provider', () => announced(), 20_000);
+    await until(() => announced(), { what: 'gone at the provider' });
     t.match(await sight(off), { code: undefined, exported: false, seen: /^not announced/ });
     await converge(plugin, good);
-    await until('and back', () => announced('192.0.2.7', '192.0.2.8'), 20_000);
+    await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'and back' });
 
     await use(nodeText.replace(/include .*/, ''));
     t.match(
@@ -387,7 +399,7 @@ include "${fragments}/*.conf";
     await end(bird, 'SIGKILL');
     t.match(await sight(), { seen: 'not announced: BIRD is not running', exported: false });
     bird = startBird();
-    await until('announced again', () => announced('192.0.2.7', '192.0.2.8'), 20_000);
+    await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'announced again' });
     t.equal(faultOf({ sessions: [] }, [], true), undefined, 'without an address nothing is wrong');
   });
 
@@ -397,7 +409,7 @@ include "${fragments}/*.conf";
     await writeFile(nodeConf, `${nodeText}\nnonsense here;\n`);
     t.match(await failure(converge(plugin, retired)), { code: 'bird-config-refused', stateChanged: true });
     t.ok(await plugin.leftBehind(), 'as long as BIRD has it, it is tried again');
-    await until('it is withdrawn all the same', () => announced());
+    await until(() => announced(), { what: 'it is withdrawn all the same' });
     await writeFile(nodeConf, nodeText);
     t.match(summaries(await converge(plugin, retired)).at(-1), /removed/);
     t.notOk(await plugin.leftBehind());

@@ -25,7 +25,7 @@ import type { AppHaproxy, DbHaproxy, PeerServer } from '../../src/plugins/haprox
 import { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
-import { isOver } from '../support/patience.ts';
+import { until } from '../support/until.ts';
 
 /** Real HAProxies, as the unit starts them, on addresses of 127/8 that belong to this process alone. */
 
@@ -132,24 +132,14 @@ export async function converge<D, O, C extends PlannedChange, K, R extends Plugi
 
 /** Waits until a watch has had its first look, by touching a file that it looks at: only then does it see what changes. */
 export async function looking(file: string, told: readonly string[]): Promise<void> {
-  await until('the watch looks', async () => {
-    const now = new Date();
-    await utimes(file, now, now);
-    return told.length > 0;
-  });
-}
-
-export async function until(
-  what: string,
-  holds: () => boolean | Promise<boolean>,
-  deadlineMs = 10_000,
-): Promise<number> {
-  const start = performance.now();
-  for (;;) {
-    if (await holds()) return performance.now() - start;
-    if (isOver(start, deadlineMs)) throw new Error(`not within ${deadlineMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  await until(
+    async () => {
+      const now = new Date();
+      await utimes(file, now, now);
+      return told.length > 0;
+    },
+    { what: 'the watch looks' },
+  );
 }
 
 export interface Reply {
@@ -227,7 +217,9 @@ export class Instance {
     };
     this.#process.stdout?.on('data', keep);
     this.#process.stderr?.on('data', keep);
-    await until(`HAProxy answers: ${this.log}`, () => this.ask('show info').then(Boolean, () => false));
+    await until(() => this.ask('show info').then(Boolean, () => false), {
+      what: `HAProxy answers: ${this.log}`,
+    });
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {

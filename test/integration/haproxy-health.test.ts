@@ -3,17 +3,8 @@ import type { Duplex } from 'node:stream';
 import t from 'tap';
 import type { EdgeService } from '../../src/plugins/haproxy/desired.ts';
 import { freePort } from '../support/free-port.ts';
-import {
-  appDesired,
-  Bed,
-  converge,
-  dbDesired,
-  get,
-  type Instance,
-  peer,
-  type Reply,
-  until,
-} from './haproxy-bed.ts';
+import { appDesired, Bed, converge, dbDesired, get, type Instance, peer, type Reply } from './haproxy-bed.ts';
+import { until } from '../support/until.ts';
 
 /** What an edge does while services and hosts fail, on real HAProxies. */
 
@@ -112,12 +103,11 @@ function echo(socket: Duplex, said: string): Promise<string> {
   });
 }
 
-const all = (backend: string, status: string): Promise<number> =>
-  until(
-    `all of ${backend} are ${status}`,
-    async () => Object.values(await edge.servers(backend)).every((each) => each === status),
-    30_000,
-  );
+const all = (backend: string, status: string): Promise<boolean> =>
+  until(async () => Object.values(await edge.servers(backend)).every((each) => each === status), {
+    what: `all of ${backend} are ${status}`,
+    deadlineMs: 30_000,
+  });
 const allWell = async (): Promise<void> => {
   for (const backend of ['svc_api', 'svc_api.panic', 'db_nodes', 'db_nodes.panic']) await all(backend, 'UP');
 };
@@ -132,10 +122,13 @@ t.test('when most checks get no answer in time, the servers that accept connecti
     const replies: Promise<Reply[]>[] = [];
     const silent = all(backend, 'DOWN').then(() => {
       replies.push(Promise.all(Array.from({ length: 10 }, request)));
-      return until('the requests wait for them, or were refused', async () => {
-        const [line = ''] = (await edge.ask(`show stat ${backend}.panic 2 -1`)).split('\n').slice(1);
-        return line.split(',')[4] === '10' || Number(line.split(',')[7]) === 0;
-      });
+      return until(
+        async () => {
+          const [line = ''] = (await edge.ask(`show stat ${backend}.panic 2 -1`)).split('\n').slice(1);
+          return line.split(',')[4] === '10' || Number(line.split(',')[7]) === 0;
+        },
+        { what: 'the requests wait for them, or were refused' },
+      );
     });
     await Promise.all(peers.map((each) => each.standStill(silent)));
     const statuses = (await replies[0])?.map(({ status }) => status);
@@ -154,7 +147,10 @@ t.test('one of two without an answer is half, and no panic: the other one serves
     return replies.every(({ status }) => status === 200);
   };
   let well = false;
-  const half = until('it is out', async () => (await edge.servers('svc_api'))['app3'] === 'DOWN', 30_000);
+  const half = until(async () => (await edge.servers('svc_api'))['app3'] === 'DOWN', {
+    what: 'it is out',
+    deadlineMs: 30_000,
+  });
   await app3.standStill(half.then(async () => void (well = await served())));
   t.ok(well, 'and nobody waits for the one that is silent');
 });
@@ -198,8 +194,8 @@ t.test('a service that is gone at one node: other nodes answer, at once', async 
     'what can be repeated is',
   );
   t.ok(statuses.length < 10, `of 20 POST: ${statuses.join()}`);
-  await until('its door knows', async () => (await app3.servers('local_api'))['_local'] !== 'UP');
-  await until('the edge knows', async () => (await edge.servers('svc_api'))['app3'] === 'DOWN');
+  await until(async () => (await app3.servers('local_api'))['_local'] !== 'UP', { what: 'its door knows' });
+  await until(async () => (await edge.servers('svc_api'))['app3'] === 'DOWN', { what: 'the edge knows' });
   t.comment(`failed: ${statuses.length} of 20 POST; slowest, ms: ${JSON.stringify(slowest)}`);
   await new Promise<void>((resolve) => gone.listen(gone.port, '127.0.0.1', resolve));
   await allWell();
@@ -221,12 +217,13 @@ t.test('what its daemon saw fail is out at its door at once, and its own check b
   );
   t.equal((await app2.servers('local_api.panic'))['_local'], 'MAINT');
   // Its answer is right here, so its own check finds it well whatever the daemon says.
-  await until('its check brings it back', async () => (await app2.servers('local_api'))['_local'] === 'UP');
+  await until(async () => (await app2.servers('local_api'))['_local'] === 'UP', {
+    what: 'its check brings it back',
+  });
   await converge(app2.plugin, desired(false));
-  await until(
-    'so does that of the slow',
-    async () => (await app2.servers('local_api.panic'))['_local'] === 'UP',
-  );
+  await until(async () => (await app2.servers('local_api.panic'))['_local'] === 'UP', {
+    what: 'so does that of the slow',
+  });
 });
 
 t.test('a WebSocket outlives a reload, and status shows the process that it is in', async (t) => {
@@ -243,7 +240,9 @@ t.test('a WebSocket outlives a reload, and status shows the process that it is i
   await converge(edge.plugin, edgeDesired);
   t.equal(await echo(socket, 'three'), 'three');
   socket.destroy();
-  await until('nothing is left behind', async () => !/of before a reload/.test((await seen()) ?? ''));
+  await until(async () => !/of before a reload/.test((await seen()) ?? ''), {
+    what: 'nothing is left behind',
+  });
 });
 
 t.test('what waits for a host that is dead by two accounts is ended', async (t) => {
@@ -254,12 +253,12 @@ t.test('what waits for a host that is dead by two accounts is ended', async (t) 
   const waiting = get(`http://127.0.0.1:${databasePort}/db/hang`, { method: 'PUT', timeout: 110_000 })
     .catch(() => undefined)
     .then(() => void (ended = performance.now() - startMs));
-  await until('it waits there', () => hanging > 0);
+  await until(() => hanging > 0, { what: 'it waits there' });
   await converge(edge.plugin, desired);
   const out = all('db_nodes.unwatched', 'DOWN').then(async () => {
     t.equal(ended, undefined, 'it waits as long as one account is missing');
     await converge(edge.plugin, desired);
-    await until('it is ended', () => ended !== undefined);
+    await until(() => ended !== undefined, { what: 'it is ended' });
   });
   await db1.standStill(out);
   await waiting;

@@ -21,9 +21,9 @@ import {
   peer,
   type Reply,
   SIGNER,
-  until,
 } from './haproxy-bed.ts';
 import { freePort } from '../support/free-port.ts';
+import { until } from '../support/until.ts';
 
 const bed = await Bed.make();
 t.teardown(() => bed.end());
@@ -219,7 +219,9 @@ t.test(
     );
     const edge = `https://${bed.address(11)}`;
     const options = { ca, checkServerIdentity: () => undefined };
-    await until('the service answers', async () => (await get(`${edge}/api`, options)).status === 200);
+    await until(async () => (await get(`${edge}/api`, options)).status === 200, {
+      what: 'the service answers',
+    });
 
     t.equal(
       (
@@ -250,10 +252,9 @@ t.test(
     t.equal((await door('/api/y', db1)).status, 403, 'a database node has no business at this door');
     await t.rejects(get(`https://${bed.address(11)}:8443/api`, options), 'nor has one without a certificate');
     await new Promise((resolve) => api.close(resolve).closeAllConnections());
-    await until(
-      'peers are told that the service is down',
-      async () => (await door('/.well-known/bornemisza/service/api', app2)).status === 503,
-    );
+    await until(async () => (await door('/.well-known/bornemisza/service/api', app2)).status === 503, {
+      what: 'peers are told that the service is down',
+    });
   },
 );
 
@@ -263,7 +264,7 @@ t.test(
     const options = { ca, checkServerIdentity: () => undefined };
     const knock = (on: number, leaf: Leaf, path = '/db') =>
       get(`https://${one.address}:${on}${path}`, { ...options, cert: leaf.certificate, key: leaf.key });
-    await until('the local CouchDB is up', async () => (await knock(6984, app1)).body === 'db1');
+    await until(async () => (await knock(6984, app1)).body === 'db1', { what: 'the local CouchDB is up' });
     t.equal((await knock(6984, db2)).status, 403, 'a db certificate at the app door');
     t.equal((await knock(6985, app1)).status, 403, 'an app certificate at the db-only door');
     t.equal((await knock(6985, db2)).body, 'db1');
@@ -271,15 +272,15 @@ t.test(
     t.teardown(() => {
       one.state.up = true;
     });
-    await until('requests fall over to the peer', async () => (await knock(6984, app1)).body === 'db2');
-    await until(
-      'the asker learns about this node',
-      async () => (await knock(6984, app1, '/_up')).status === 503,
-    );
-    await until(
-      'the peer door never goes on to another node',
-      async () => (await knock(6985, db2)).status === 503,
-    );
+    await until(async () => (await knock(6984, app1)).body === 'db2', {
+      what: 'requests fall over to the peer',
+    });
+    await until(async () => (await knock(6984, app1, '/_up')).status === 503, {
+      what: 'the asker learns about this node',
+    });
+    await until(async () => (await knock(6985, db2)).status === 503, {
+      what: 'the peer door never goes on to another node',
+    });
     t.equal((await knock(6984, app1)).body, 'db2');
   },
 );
@@ -327,8 +328,8 @@ t.test(
       ['POST', '/shop/_bulk_docs', { 'x-http-method-override': 'PUT' }],
     ];
     await until(
-      'its CouchDB is seen up at both doors',
       async () => (await knock(6984, app1)).body === 'db1' && (await knock(6985, db2)).status === 200,
+      { what: 'its CouchDB is seen up at both doors' },
     );
     const { pid } = one.instance;
     const before = await one.instance.ask('show info');
@@ -383,12 +384,15 @@ t.test('a db node whose daemon is silent creates and deletes no database', async
       method,
     });
   const given = async (): Promise<boolean> => (await knock('PUT', '/shop')).status === 200;
-  await until('CouchDB is up, and the daemon speaks', given);
+  await until(given, { what: 'CouchDB is up, and the daemon speaks' });
   silent.silence();
-  await until('what was under way has ended', async () => {
-    await instance.ask('clear table permissions');
-    return !(await given());
-  });
+  await until(
+    async () => {
+      await instance.ask('clear table permissions');
+      return !(await given());
+    },
+    { what: 'what was under way has ended' },
+  );
   const refused = await knock('PUT', '/shop');
   t.match(refused, { status: 503, headers: { 'retry-after': '5' } });
   t.match(JSON.parse(refused.body), { reason: /silent for 30 s.*systemctl start bornemisza@db/ });
@@ -405,12 +409,14 @@ t.test('a db node whose daemon is silent creates and deletes no database', async
   await writeFile(instance.config, config.replace(' expire 30s\n', ' expire 3s\n'));
   await instance.start();
   const end = beat(instance.plugin);
-  await until('the daemon speaks', given);
+  await until(given, { what: 'the daemon speaks' });
   const spokeMs = performance.now();
-  await until('it speaks again and again', async () => (await given()) && performance.now() - spokeMs > 4000);
+  await until(async () => (await given()) && performance.now() - spokeMs > 4000, {
+    what: 'it speaks again and again',
+  });
   end();
   // Asking does not prolong it.
-  await until('it is forgotten', async () => !(await given()));
+  await until(async () => !(await given()), { what: 'it is forgotten' });
   t.equal((await knock('PUT', '/shop/doc')).status, 200, 'documents go on');
 });
 
@@ -424,7 +430,9 @@ t.test('members come, drain, move and go under load, and no request fails', asyn
     databases: [peer('db1', one.address, 6984)],
   });
   const instance = await launch('changes', base);
-  await until('the databases answer', async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200);
+  await until(async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200, {
+    what: 'the databases answer',
+  });
   const want = (...databases: ReturnType<typeof peer>[]): AppHaproxy => ({
     ...base,
     databases: { ...base.databases, servers: databases },
@@ -446,15 +454,21 @@ t.test('members come, drain, move and go under load, and no request fails', asyn
       for (const change of await converge(instance.plugin, desired)) seen.add(change.kind);
       times.push(performance.now() - start);
       const both = desired.databases.servers.filter((server) => server.duty === 'ready');
-      await until('the servers are up', async () => {
-        const state = await instance.servers('db_nodes');
-        return both.every(({ name }) => state[name] === 'UP');
-      });
-      await until('db2 is deleted', async () => {
-        if (desired.databases.servers.length > 1) return true;
-        await instance.ask('del server db_nodes/db2');
-        return (await instance.servers('db_nodes'))['db2'] === undefined;
-      });
+      await until(
+        async () => {
+          const state = await instance.servers('db_nodes');
+          return both.every(({ name }) => state[name] === 'UP');
+        },
+        { what: 'the servers are up' },
+      );
+      await until(
+        async () => {
+          if (desired.databases.servers.length > 1) return true;
+          await instance.ask('del server db_nodes/db2');
+          return (await instance.servers('db_nodes'))['db2'] === undefined;
+        },
+        { what: 'db2 is deleted' },
+      );
     }
   }
   const counts = await running.stop();
@@ -472,7 +486,9 @@ t.test('a change of structure reloads once; a feed and the load outlive it', asy
   const databases = [peer('db1', one.address, 6984), peer('db2', two.address, 6984)];
   const base = appDesired({ address: bed.address(22), node: app1, ca, databasePort: port, databases });
   const instance = await launch('reload', base);
-  await until('the databases answer', async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200);
+  await until(async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200, {
+    what: 'the databases answer',
+  });
   const feed = await openFeed(`http://127.0.0.1:${port}/db/_changes?feed=continuous`);
   const running = load(`http://127.0.0.1:${port}/x`);
   const times: number[] = [];
@@ -486,7 +502,7 @@ t.test('a change of structure reloads once; a feed and the load outlive it', asy
     t.same(kinds(changes), ['file', 'reload']);
   }
   const beats = feed.lines();
-  await until('the feed goes on', () => feed.lines() > beats + 3);
+  await until(() => feed.lines() > beats + 3, { what: 'the feed goes on' });
   const counts = await running.stop();
   t.equal(counts.failed, 0, counts.last);
   t.notOk(feed.ended(), 'the feed was not cut');
@@ -500,7 +516,9 @@ t.test('a server that was down stays out over a reload', async (t) => {
   const databases = [peer('db1', one.address, 6984), peer('gone', bed.address(9), dead)];
   const base = appDesired({ address: bed.address(23), node: app1, ca, databasePort: port, databases });
   const instance = await launch('state', base);
-  await until('it is seen down', async () => (await instance.servers('db_nodes'))['gone'] === 'DOWN');
+  await until(async () => (await instance.servers('db_nodes'))['gone'] === 'DOWN', {
+    what: 'it is seen down',
+  });
   const changes = await converge(instance.plugin, { ...base, edge: { ...base.edge, hstsMaxAgeSeconds: 1 } });
   t.ok(kinds(changes).includes('reload'));
   t.equal((await instance.servers('db_nodes'))['gone'], 'DOWN', 'the new worker knows what the old one knew');
@@ -520,8 +538,9 @@ t.test(
         databases: [peer('db1', one.address, 6984), peer('db3', three.address, 6984, duty, 'dead')],
       });
     const instance = await launch('dead', desired('ready'));
-    await until('both serve', async () =>
-      Object.values(await instance.servers('db_nodes')).every((status) => status === 'UP'),
+    await until(
+      async () => Object.values(await instance.servers('db_nodes')).every((status) => status === 'UP'),
+      { what: 'both serve' },
     );
 
     const marked = await converge(instance.plugin, desired('out-when-down'));
@@ -530,10 +549,9 @@ t.test(
       'db_nodes.unwatched/db3: maint → ready (dead)',
       'db_nodes.panic/db3: ready → maint (dead)',
     ]);
-    await until(
-      'the second check passes',
-      async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
-    );
+    await until(async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP', {
+      what: 'the second check passes',
+    });
     t.equal((await instance.servers('db_nodes'))['db3'], 'UP', 'a dead daemon is not a dead service');
     t.same(await converge(instance.plugin, desired('out-when-down')), []);
 
@@ -542,20 +560,24 @@ t.test(
       told = what;
     });
     t.teardown(end);
-    await until(
-      'the watch has begun',
-      async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
-    );
+    await until(async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP', {
+      what: 'the watch has begun',
+    });
     const twin = async () => (await instance.servers('db_nodes.unwatched'))['db3'] ?? '';
-    const failing = () => until('two checks in a row fail', async () => (await twin()) === 'UP 1/3');
+    const failing = () =>
+      until(async () => (await twin()) === 'UP 1/3', { what: 'two checks in a row fail' });
     await three.instance.standStill(failing());
     let verdict = '';
-    await until('one verdict or the other', async () => /^(UP|DOWN)$/.test((verdict = await twin())));
+    await until(async () => /^(UP|DOWN)$/.test((verdict = await twin())), {
+      what: 'one verdict or the other',
+    });
     t.equal(verdict, 'UP', 'a peer that stands still for a second is not taken out');
     t.equal(told, '');
 
     await three.instance.stop('SIGINT');
-    const noticedMs = await until('the verdict of the second check is told', () => told !== '', 20_000);
+    const sinceMs = performance.now();
+    await until(() => told !== '', { what: 'the verdict of the second check is told' });
+    const noticedMs = performance.now() - sinceMs;
     t.match(told, /db_nodes\.unwatched\/db3/);
     t.match(summaries(await converge(instance.plugin, desired('out-when-down'))), [
       /db_nodes\/db3: ready → maint \(dead, and its check fails\)/,
@@ -563,10 +585,9 @@ t.test(
     t.equal((await instance.servers('db_nodes'))['db3'], 'MAINT');
 
     await three.instance.start();
-    await until(
-      'the second check passes again',
-      async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP',
-    );
+    await until(async () => (await instance.servers('db_nodes.unwatched'))['db3'] === 'UP', {
+      what: 'the second check passes again',
+    });
     t.match(summaries(await converge(instance.plugin, desired('out-when-down'))), [
       /db_nodes\/db3: maint → ready \(dead, but its check passes\)/,
     ]);
@@ -595,9 +616,9 @@ t.test('what is changed by hand is noticed and put back without a reload', async
       'a deleted server',
       async () => {
         await instance.ask('set server db_nodes/db2 state maint');
-        await until('it is deleted', async () =>
-          (await instance.ask('del server db_nodes/db2')).includes('deleted'),
-        );
+        await until(async () => (await instance.ask('del server db_nodes/db2')).includes('deleted'), {
+          what: 'it is deleted',
+        });
       },
     ],
     ['another address', () => instance.ask(`set server db_nodes/db1 addr ${bed.address(99)} port 1`)],
@@ -613,16 +634,20 @@ t.test('what is changed by hand is noticed and put back without a reload', async
   for (const [what, hand] of hands) {
     const before = told.length;
     await hand();
-    const ms = await until(`${what} is noticed`, () => told.length > before, 20_000);
+    const sinceMs = performance.now();
+    await until(() => told.length > before, { what: `${what} is noticed` });
+    const ms = performance.now() - sinceMs;
     const noticed = told.length;
     const changes = await converge(instance.plugin, desired);
     times.push(`${what} ${ms.toFixed(0)} ms`);
     t.ok(changes.length > 0, `${what}: ${summaries(changes).join('; ')}`);
     t.notOk(kinds(changes).includes('reload'), `${what}: no reload`);
-    await until('the databases answer', async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200);
+    await until(async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200, {
+      what: 'the databases answer',
+    });
     t.same(await converge(instance.plugin, desired), []);
     // The repair is a change as well; what is told next shall be the next hand.
-    await until('the repair is noticed', () => told.length > noticed, 20_000);
+    await until(() => told.length > noticed, { what: 'the repair is noticed' });
   }
   t.comment(times.join(', '));
 });
@@ -633,14 +658,20 @@ t.test('HAProxy that dies is noticed; when it is back nothing is left to do', as
   const told: string[] = [];
   t.teardown(instance.plugin.watch((what) => told.push(what)));
   await instance.stop('SIGINT');
-  await until('its end is noticed', () => told.includes('HAProxy does not answer'), 20_000);
+  await until(() => told.includes('HAProxy does not answer'), {
+    what: 'its end is noticed',
+    deadlineMs: 20_000,
+  });
   t.match(await failure(converge(instance.plugin, desired)), {
     code: 'haproxy-not-running',
     outcome: 'retry',
     next: /systemctl start bornemisza-haproxy@app\.service`, then see `journalctl -u bornemisza-haproxy@app\.service`/,
   });
   await instance.start();
-  await until('its return is noticed', () => told.includes('HAProxy was started anew'), 20_000);
+  await until(() => told.includes('HAProxy was started anew'), {
+    what: 'its return is noticed',
+    deadlineMs: 20_000,
+  });
   t.same(await converge(instance.plugin, desired), []);
 });
 
@@ -650,14 +681,17 @@ t.test('another configuration in our process is replaced by ours', async (t) => 
   const text = await readFile(instance.config, 'utf8');
   await writeFile(instance.config, text.replace(/description .*/, 'description mine'));
   let askedMs = Number.NEGATIVE_INFINITY;
-  await until('it runs', async () => {
-    // Asked again: a master that is in the middle of its last reload loses the signal.
-    if (performance.now() - askedMs > 2000) {
-      askedMs = performance.now();
-      await runCommand('kill', ['-USR2', String(instance.pid)], { timeoutMs: 5000 });
-    }
-    return (await instance.ask('show info').catch(() => '')).includes('description: mine');
-  });
+  await until(
+    async () => {
+      // Asked again: a master that is in the middle of its last reload loses the signal.
+      if (performance.now() - askedMs > 2000) {
+        askedMs = performance.now();
+        await runCommand('kill', ['-USR2', String(instance.pid)], { timeoutMs: 5000 });
+      }
+      return (await instance.ask('show info').catch(() => '')).includes('description: mine');
+    },
+    { what: 'it runs' },
+  );
   t.match(kinds(await converge(instance.plugin, desired)), ['file', 'reload']);
 });
 
@@ -725,7 +759,9 @@ t.test('a bad certificate for the site stops no revocation and no other change',
 
   const text = `Certificate:\n    Data:\n        Version: 3 (0x2)\n${second.certificate}# key\n${second.key}`;
   await converge(instance.plugin, showing(text));
-  await until('text around the blocks does no harm', async () => (await shown()) === second.serialHex);
+  await until(async () => (await shown()) === second.serialHex, {
+    what: 'text around the blocks does no harm',
+  });
 
   const bad: [string, string][] = [
     ['garbage', '\u0000'],
@@ -835,10 +871,9 @@ t.test(
   async (t) => {
     const options = { ca, checkServerIdentity: () => undefined, cert: app3.certificate, key: app3.key };
     const url = `https://${one.address}:6984/db/_changes`;
-    await until(
-      'the door is open',
-      async () => (await get(`https://${one.address}:6984/db`, options)).status === 200,
-    );
+    await until(async () => (await get(`https://${one.address}:6984/db`, options)).status === 200, {
+      what: 'the door is open',
+    });
     const feed = await openFeed(url, { ...options, localAddress: bed.address(43) });
     // After this the feed lives in an old worker.
     await converge(one.instance.plugin, { ...one.desired, statsPort: 8406 });
@@ -853,7 +888,7 @@ t.test(
     const revoked = [{ serialHex: app3.serialHex, address: bed.address(43) }];
     const changes = await converge(one.instance.plugin, { ...one.desired, statsPort: 8406, revoked });
     t.notOk(kinds(changes).includes('reload'));
-    await until('both feeds are cut', () => feed.ended() && second.ended(), 20_000);
+    await until(() => feed.ended() && second.ended(), { what: 'both feeds are cut' });
     t.comment(`cut after ${(performance.now() - start).toFixed(0)} ms`);
     await t.rejects(get(`https://${one.address}:6984/db`, options), 'the revoked one gets no answer');
     t.notOk(other.ended(), 'others are not touched');
@@ -923,7 +958,9 @@ t.test('a peer with the certificate of another name is not trusted', async (t) =
     'impostor',
     appDesired({ address: bed.address(32), node: app1, ca, databasePort: port, databases }),
   );
-  await until('its check fails', async () => (await instance.servers('db_nodes'))['db9'] === 'DOWN');
+  await until(async () => (await instance.servers('db_nodes'))['db9'] === 'DOWN', {
+    what: 'its check fails',
+  });
   t.equal((await get(`http://127.0.0.1:${port}/x`)).status, 503);
 });
 
@@ -939,7 +976,9 @@ t.test('a request is sent again only when it was not delivered or can be repeate
       databases: [peer('db2', two.address, 6984)],
     }),
   );
-  await until('the database answers', async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200);
+  await until(async () => (await get(`http://127.0.0.1:${port}/x`)).status === 200, {
+    what: 'the database answers',
+  });
   const send = async (method: string): Promise<number> => {
     const before = two.state.hits;
     await get(`http://127.0.0.1:${port}/drop`, { method, ...(method === 'PUT' ? { body: '{}' } : {}) }).catch(

@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { Admitted } from '../../src/daemon/membership/types.ts';
 import { makeHost, type TestHost } from '../unit/driver/drivers.ts';
-import { until } from '../unit/transport/nodes.ts';
 import type { Command, NodeInit, Seen } from './transport-node.ts';
+import { until } from '../support/until.ts';
 
 const PROGRAM = fileURLToPath(new URL('transport-node.ts', import.meta.url));
 
@@ -78,7 +78,7 @@ async function threeProcesses(t: Test): Promise<Cluster> {
   };
   const nodes = hosts.map((host, index) => load(host, index === 0)) as Cluster['nodes'];
   for (const node of nodes) node.begin();
-  await until('all see all', () => allAlive(nodes));
+  await until(() => allAlive(nodes), { what: 'all see all' });
   return { hosts, roster, nodes, load };
 }
 
@@ -96,49 +96,55 @@ t.test('three members in processes of their own', async (t) => {
   c.signal('SIGSTOP');
   await new Promise((resolve) => setTimeout(resolve, 1000));
   c.signal('SIGCONT');
-  await until('it is alive for all', () => allAlive([a, b, c]), 10_000);
+  await until(() => allAlive([a, b, c]), { what: 'it is alive for all', deadlineMs: 10_000 });
   for (const node of [a, b]) t.notOk(node.everSaid.has(`${c.name} dead`), 'a second of silence is no death');
   for (const node of [a, b]) t.notOk(c.everSaid.has(`${node.name} dead`), 'nor does it blame the others');
 
   let startMs = performance.now();
   c.signal('SIGSTOP');
-  await until('the silent one is dead', () => a.stateOf(c) === 'dead' && b.stateOf(c) === 'dead', 15_000);
+  await until(() => a.stateOf(c) === 'dead' && b.stateOf(c) === 'dead', {
+    what: 'the silent one is dead',
+    deadlineMs: 15_000,
+  });
   t.comment(`silent: dead for all after ${Math.round(performance.now() - startMs)} ms`);
   c.signal('SIGCONT');
-  await until('it refutes and is back', () => allAlive([a, b, c]), 15_000);
+  await until(() => allAlive([a, b, c]), { what: 'it refutes and is back', deadlineMs: 15_000 });
   t.pass('who was only silent comes back by itself');
 
   const before = a.seen.members[c.name]?.incarnation ?? 0;
   startMs = performance.now();
   c.signal('SIGKILL');
-  await until('the killed one is dead', () => a.stateOf(c) === 'dead' && b.stateOf(c) === 'dead', 10_000);
+  await until(() => a.stateOf(c) === 'dead' && b.stateOf(c) === 'dead', {
+    what: 'the killed one is dead',
+    deadlineMs: 10_000,
+  });
   const tookMs = Math.round(performance.now() - startMs);
   t.comment(`killed: dead for all after ${tookMs} ms`);
   t.pass('who is killed is known to all');
   await c.ended();
   c = load(hosts[2] as TestHost);
   c.begin();
-  await until('alive again', () => allAlive([a, b, c]));
+  await until(() => allAlive([a, b, c]), { what: 'alive again' });
   t.ok((a.seen.members[c.name]?.incarnation ?? 0) > before, 'it comes back with a higher incarnation');
 
   // The ten seconds of a restart are the daemon's own; how long a busy machine takes to read its code is not judged here.
   const again = load(hosts[1] as TestHost);
-  await until('the next one is loaded', () => again.loaded);
+  await until(() => again.loaded, { what: 'the next one is loaded' });
   b.say('goodbye restart');
-  await until('the goodbye is heard', () => a.seen.members[b.name]?.restarting === true);
+  await until(() => a.seen.members[b.name]?.restarting === true, { what: 'the goodbye is heard' });
   b.say('close');
   await b.ended();
   again.begin();
-  await until('it is back', () => allAlive([a, again, c]));
+  await until(() => allAlive([a, again, c]), { what: 'it is back' });
   t.notOk(a.everSaid.has(`${b.name} dead`), 'a restart is no death');
 
   a.everSaid.clear();
   c.say('leave');
-  await until('leaving', () => a.stateOf(c) === 'leaving' && again.stateOf(c) === 'leaving');
+  await until(() => a.stateOf(c) === 'leaving' && again.stateOf(c) === 'leaving', { what: 'leaving' });
   c.say('departed');
-  await until('left', () => a.stateOf(c) === 'left' && again.stateOf(c) === 'left');
+  await until(() => a.stateOf(c) === 'left' && again.stateOf(c) === 'left', { what: 'left' });
   c.say('close');
   await c.ended();
-  await until('both have hung up', () => a.stateOf(c) === 'left' && again.stateOf(c) === 'left');
+  await until(() => a.stateOf(c) === 'left' && again.stateOf(c) === 'left', { what: 'both have hung up' });
   t.notOk(a.everSaid.has(`${c.name} dead`), 'a leave is no death');
 });

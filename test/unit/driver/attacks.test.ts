@@ -4,8 +4,8 @@ import type { NodeRecord, SignedRecord } from '../../../src/daemon/membership/ty
 import { MAX_RECORD_BYTES } from '../../../src/daemon/wire/limits.ts';
 import { encodeMessage } from '../../../src/daemon/wire/message.ts';
 import { RECORD_DOMAIN, signer } from '../../../src/daemon/wire/record.ts';
-import { until } from '../transport/nodes.ts';
 import { makeDriver, makeHost, member, stateOf, type TestDriver, type TestHost } from './drivers.ts';
+import { until } from '../../support/until.ts';
 
 /**
  * What a member that was taken over can try on the network, with its own key and its own links: drivers and transports are
@@ -16,8 +16,9 @@ async function three(t: Test): Promise<{ hosts: TestHost[]; nodes: [TestDriver, 
   const roster = hosts.map(({ self }) => self);
   const nodes = hosts.map((host, index) => makeDriver(t, host, roster, { founder: index === 0 }));
   for (const { driver } of nodes) await driver.start();
-  await until('all see all', () =>
-    nodes.every((node) => nodes.every((other) => stateOf(node, other.self.peerId) === 'alive')),
+  await until(
+    () => nodes.every((node) => nodes.every((other) => stateOf(node, other.self.peerId) === 'alive')),
+    { what: 'all see all' },
   );
   return { hosts, nodes: nodes as [TestDriver, TestDriver, TestDriver] };
 }
@@ -47,7 +48,7 @@ t.test('genuine words of a day ago, sent by another member, change nothing', asy
   const before = a.driver.counters.received;
   for (const record of old) t.ok(b.transport.send(a.self.peerId, batch(said.record(record))));
   for (const record of old) b.transport.publish(batch(said.record(record)));
-  await until('a has read them', () => a.driver.counters.received >= before + 2 * old.length);
+  await until(() => a.driver.counters.received >= before + 2 * old.length, { what: 'a has read them' });
   t.equal(stateOf(a, c.self.peerId), 'alive');
   t.same(recordOf(a, c).tags, {});
   t.equal(a.driver.counters.faults, 0, 'to have them is no fault');
@@ -65,10 +66,12 @@ t.test('the record of a removed member, handed on by another, does not bring it 
   // B has not heard of the removal: all that it knows of c goes on to a, by stream and by gossip.
   for (let n = 0; n < 20; n += 1) b.transport.send(a.self.peerId, batch(words));
   b.transport.publish(batch(words));
-  await until('a has read them', () => a.driver.counters.received >= before + 20);
+  await until(() => a.driver.counters.received >= before + 20, { what: 'a has read them' });
   t.equal(member(a, c.self.peerId), undefined);
   t.notOk(a.driver.peers().includes(c.self.peerId));
-  await until('what b lacked has come over instead', () => b.roster.find(c.self.peerId) === undefined);
+  await until(() => b.roster.find(c.self.peerId) === undefined, {
+    what: 'what b lacked has come over instead',
+  });
   t.equal(member(b, c.self.peerId), undefined);
 });
 
@@ -94,8 +97,11 @@ t.test(
     );
     t.ok((frames[0]?.byteLength ?? 0) > 8000);
     const before = { ...a.driver.counters };
-    for (const frame of frames) await until('there is room', () => b.transport.send(a.self.peerId, frame));
-    await until('a has read them all', () => a.driver.counters.received - before.received >= frames.length);
+    for (const frame of frames)
+      await until(() => b.transport.send(a.self.peerId, frame), { what: 'there is room' });
+    await until(() => a.driver.counters.received - before.received >= frames.length, {
+      what: 'a has read them all',
+    });
     t.ok(a.driver.counters.overdone > 250, `${a.driver.counters.overdone} of 400 were left out`);
     t.ok(a.notes.some((note) => note.startsWith('peer-floods')));
     c.driver.local({
@@ -106,7 +112,7 @@ t.test(
       load: 0,
       settingsDigest: '',
     });
-    await until('a hears c', () => recordOf(a, c).tags['c'] === 'is heard');
+    await until(() => recordOf(a, c).tags['c'] === 'is heard', { what: 'a hears c' });
     t.ok(a.driver.peers().includes(c.self.peerId));
     t.equal(stateOf(a, c.self.peerId), 'alive');
   },

@@ -17,7 +17,8 @@ import { driverRoster, presentedChain } from '../../../src/daemon/identity/roste
 import { Transport } from '../../../src/daemon/transport/transport.ts';
 import { signer } from '../../../src/daemon/wire/record.ts';
 import { testCluster } from '../identity/cluster.ts';
-import { loopback, PATIENT, PORT, until } from '../transport/nodes.ts';
+import { loopback, PATIENT, PORT } from '../transport/nodes.ts';
+import { until } from '../../support/until.ts';
 
 const prod = await testCluster();
 
@@ -106,7 +107,9 @@ t.test(
     await b.driver.start();
     const seesAlive = (node: Node, peer: string): boolean =>
       node.driver.view.members.some(({ record, state }) => record.peerId === peer && state === 'alive');
-    await until('they see each other', () => seesAlive(a, b.key.peerId) && seesAlive(b, a.key.peerId));
+    await until(() => seesAlive(a, b.key.peerId) && seesAlive(b, a.key.peerId), {
+      what: 'they see each other',
+    });
     await a.driver.close();
     const snapshot = await readFile(join(a.directory, 'members.snapshot'));
     const { d } = a.key.key.export({ format: 'jwk' });
@@ -130,7 +133,7 @@ t.test(
       thief.driver.view.members.some(({ record }) => record.peerId === b.key.peerId),
       'it knows from the snapshot where b is',
     );
-    await until('it has tried b', () => b.transport.counters.strangersRefused > refusedBefore);
+    await until(() => b.transport.counters.strangersRefused > refusedBefore, { what: 'it has tried b' });
     t.strictSame(thief.driver.peers(), [], 'and is hung up on');
     t.equal(thief.driver.view.synced, false);
     t.equal(JSON.stringify(b.driver.view.members.map(({ record }) => record.peerId).sort()), before);

@@ -1,6 +1,7 @@
 import { createServer, type Socket, connect as connectTo } from 'node:net';
 import t, { type Test } from 'tap';
-import { bytes, cluster, loopback, PORT, type TestNode, until } from './nodes.ts';
+import { bytes, cluster, loopback, PORT, type TestNode } from './nodes.ts';
+import { until } from '../../support/until.ts';
 
 interface Tap {
   readonly address: string;
@@ -47,14 +48,14 @@ t.test('a small message is one write and nothing comes back for it', async (t) =
   const [a, b] = (await cluster(t, 2, { timing: { gossipCheckMs: 60_000 } })) as [TestNode, TestNode];
   const tapped = await relay(t, b);
   await a.transport.connect(b.peer, tapped.address, PORT);
-  await until('gossip of both', () => b.events.length > 0 && a.events.length > 0);
+  await until(() => b.events.length > 0 && a.events.length > 0, { what: 'gossip of both' });
   await quiet(tapped);
   const messages = 40;
   const text = 'twenty bytes of text';
   const [there, back] = [tapped.there.length, tapped.back.length];
   for (let each = 1; each <= messages; each += 1) {
     a.transport.send(b.peer, bytes(text));
-    await until('its arrival', () => b.messages.length === each);
+    await until(() => b.messages.length === each, { what: 'its arrival' });
   }
   await quiet(tapped);
   const sent = tapped.there.slice(there);
@@ -80,7 +81,7 @@ t.test('many times the window goes through, both ways', async (t) => {
   const frame = bytes('x'.repeat(40_000));
   for (let each = 1; each <= 50; each += 1) {
     a.transport.send(b.peer, frame);
-    await until('its arrival', () => b.messages.length === each);
+    await until(() => b.messages.length === each, { what: 'its arrival' });
   }
   t.equal(b.messages.at(-1)?.text.length, 40_000);
 });

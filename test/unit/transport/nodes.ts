@@ -5,7 +5,6 @@ import type { GossipVerdict } from '../../../src/daemon/transport/gossip.ts';
 import { peerIdOfKey } from '../../../src/daemon/identity/keys/node-key.ts';
 import type { PaceLimits } from '../../../src/daemon/transport/pace.ts';
 import { DEFAULT_TIMING, Transport, type TransportTiming } from '../../../src/daemon/transport/transport.ts';
-import { until as poll } from '../../support/until.ts';
 
 let lastHost = 0;
 
@@ -126,15 +125,6 @@ export async function cluster(t: Test, count: number, init: NodeInit = {}): Prom
 
 export function connect(from: TestNode, to: TestNode): Promise<void> {
   return from.transport.connect(to.peer, to.address, PORT);
-}
-
-/** Polls until `condition` holds; the error says what was waited for. A condition that throws counts as not yet. */
-export async function until(
-  what: string,
-  condition: () => boolean | Promise<boolean>,
-  deadlineMs = 60_000,
-): Promise<void> {
-  await poll(condition, { what, deadlineMs, everyMs: 5 });
 }
 
 export const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);

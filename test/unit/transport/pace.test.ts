@@ -2,7 +2,8 @@ import t from 'tap';
 import { TokenBucket } from '../../../src/daemon/driver/token-bucket.ts';
 import { MEMBER_PACE, type PaceLimits, workOfBytes } from '../../../src/daemon/transport/pace.ts';
 import { MAX_MESSAGE_BYTES } from '../../../src/daemon/wire/limits.ts';
-import { bytes, cluster, connect, type TestNode, until } from './nodes.ts';
+import { bytes, cluster, connect, type TestNode } from './nodes.ts';
+import { until } from '../../support/until.ts';
 
 /** So little that a test sees it work. */
 const NARROW: PaceLimits = {
@@ -18,7 +19,7 @@ async function linked(
 ): Promise<[TestNode, TestNode, TestNode]> {
   const [a, b, c] = (await cluster(t, 3, { pace })) as [TestNode, TestNode, TestNode];
   for (const node of [b, c]) await connect(node, a);
-  await until('a has both links', () => a.transport.peers().length === 2);
+  await until(() => a.transport.peers().length === 2, { what: 'a has both links' });
   return [a, b, c];
 }
 
@@ -39,12 +40,12 @@ t.test('who caused more work than its share is not read for a while, and nobody 
   const sinceMs = performance.now();
   b.transport.send(a.peer, bytes('from b'));
   c.transport.send(a.peer, bytes('from c'));
-  await until('c is heard', () => a.messages.some(({ text }) => text === 'from c'));
+  await until(() => a.messages.some(({ text }) => text === 'from c'), { what: 'c is heard' });
   t.same(
     a.messages.map(({ text }) => text),
     ['from c'],
   );
-  await until('b is heard in the end', () => a.messages.some(({ text }) => text === 'from b'));
+  await until(() => a.messages.some(({ text }) => text === 'from b'), { what: 'b is heard in the end' });
   t.ok(performance.now() - sinceMs >= 200, 'later than its debt');
   t.ok(a.notes.some((note) => note.startsWith('peer-slowed')));
   t.equal(a.transport.counters.slowed, 1);
@@ -55,10 +56,10 @@ t.test('bytes are work: a flood comes in at the pace of its share, in order and 
   const frames = 100;
   const sinceMs = performance.now();
   for (let n = 0; n < frames; n += 1)
-    await until('there is room', () =>
-      b.transport.send(a.peer, bytes(`${n} `.padEnd(MAX_MESSAGE_BYTES, 'x'))),
-    );
-  await until('all are here', () => a.messages.length === frames);
+    await until(() => b.transport.send(a.peer, bytes(`${n} `.padEnd(MAX_MESSAGE_BYTES, 'x'))), {
+      what: 'there is room',
+    });
+  await until(() => a.messages.length === frames, { what: 'all are here' });
   const allowedMs =
     ((workOfBytes(frames * MAX_MESSAGE_BYTES) - NARROW.steadyBurstMs) / NARROW.steadyMsPerSecond) * 1000;
   const tookMs = performance.now() - sinceMs;
@@ -75,8 +76,8 @@ t.test('a new connection does not bring a new share', async (t) => {
   a.transport.charge(b.peer, 60);
   b.transport.disconnect(a.peer, 'to have a fresh one');
   const sinceMs = performance.now();
-  await until('it is back', () => connect(b, a).then(() => true));
-  await until('here, too', () => a.transport.peers().includes(b.peer));
+  await until(() => connect(b, a).then(() => true), { what: 'it is back' });
+  await until(() => a.transport.peers().includes(b.peer), { what: 'here, too' });
   t.ok(performance.now() - sinceMs >= 200, 'after its debt');
   t.ok(a.transport.peers().includes(c.peer));
 });

@@ -10,7 +10,8 @@ import { libp2pKey } from '../../../src/daemon/identity/keys/node-key.ts';
 import { DEFAULT_STRANGER_LIMITS, Strangers } from '../../../src/daemon/transport/strangers.ts';
 import { ADMIT_PROTOCOL, DEFAULT_TIMING } from '../../../src/daemon/transport/transport.ts';
 import { encodeHello, type Hello } from '../../../src/daemon/wire/handshake.ts';
-import { cluster, PORT, type TestNode, until } from './nodes.ts';
+import { cluster, PORT, type TestNode } from './nodes.ts';
+import { until } from '../../support/until.ts';
 
 t.test('an address has a burst, then a rate, and only so many at once', async (t) => {
   let nowMs = 0;
@@ -75,7 +76,7 @@ t.test('a stranger that says nothing is hung up on within about a second', async
   const startMs = performance.now();
   // Where this process stands still for a second it is hung up on before it knows that it is through.
   const connection = await dial().catch(() => undefined);
-  await until('hung up on', () => connection?.status !== 'open');
+  await until(() => connection?.status !== 'open', { what: 'hung up on' });
   // A timer may be a millisecond early.
   t.ok(performance.now() - startMs > strangerTimeoutMs - 2, 'it had its time');
 });
@@ -87,7 +88,7 @@ t.test('a stranger gets one stream', async (t) => {
   await connection.newStream(ADMIT_PROTOCOL);
   t.equal(connection.status, 'open');
   await connection.newStream(ADMIT_PROTOCOL).catch(() => undefined);
-  await until('the second is one too many', () => connection.status !== 'open');
+  await until(() => connection.status !== 'open', { what: 'the second is one too many' });
 });
 
 t.test('gossip and requests before admission end the connection', async (t) => {
@@ -97,7 +98,7 @@ t.test('gossip and requests before admission end the connection', async (t) => {
     const { dial } = await stranger(t, a);
     const connection = await dial();
     await connection.newStream(protocol).catch(() => undefined);
-    await until(`${protocol} hung up`, () => connection.status !== 'open');
+    await until(() => connection.status !== 'open', { what: `${protocol} hung up` });
   }
   t.same(a.events, []);
 });
@@ -124,7 +125,7 @@ t.test('hellos that are oversized, malformed or replayed by another let nobody i
     const connection = await dial();
     const stream = await connection.newStream(ADMIT_PROTOCOL);
     stream.send(bytes);
-    await until('hung up', () => connection.status !== 'open');
+    await until(() => connection.status !== 'open', { what: 'hung up' });
   }
   t.same(a.transport.peers(), []);
   await b.transport.connect(a.peer, a.address, PORT);

@@ -2,17 +2,18 @@ import { generateKeyPairSync } from 'node:crypto';
 import { connect as openSocket, createServer, type Socket } from 'node:net';
 import t from 'tap';
 import { DEFAULT_TIMING } from '../../../src/daemon/transport/transport.ts';
-import { bytes, cluster, connect, loopback, makeNode, PORT, type TestNode, until } from './nodes.ts';
+import { bytes, cluster, connect, loopback, makeNode, PORT, type TestNode } from './nodes.ts';
+import { until } from '../../support/until.ts';
 
 t.test('a link carries messages both ways, and both sides are told once', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   await connect(a, b);
-  await until('b sees a', () => b.events.length > 0);
+  await until(() => b.events.length > 0, { what: 'b sees a' });
   t.same(a.events, [`+${b.peer}`]);
   t.same(b.events, [`+${a.peer}`]);
   t.ok(a.transport.send(b.peer, bytes('hello')));
   t.ok(b.transport.send(a.peer, bytes('hi')));
-  await until('both arrive', () => a.messages.length === 1 && b.messages.length === 1);
+  await until(() => a.messages.length === 1 && b.messages.length === 1, { what: 'both arrive' });
   t.same(b.messages, [{ from: a.peer, text: 'hello' }]);
   t.same(a.messages, [{ from: b.peer, text: 'hi' }]);
   await connect(b, a);
@@ -27,7 +28,7 @@ t.test('two dials at once end in one link and one event on each side', async (t)
     t.same(b.transport.peers(), [a.peer]);
     a.transport.send(b.peer, bytes('1'));
     b.transport.send(a.peer, bytes('2'));
-    await until('messages pass', () => a.messages.length === 1 && b.messages.length === 1);
+    await until(() => a.messages.length === 1 && b.messages.length === 1, { what: 'messages pass' });
     t.same(a.events, [`+${b.peer}`]);
     t.same(b.events, [`+${a.peer}`]);
     await a.transport.close();
@@ -39,14 +40,17 @@ t.test('gossip reaches every node once, whether linked to the publisher or not',
   const [a, b, c] = (await cluster(t, 3)) as [TestNode, TestNode, TestNode];
   await connect(a, b);
   await connect(b, c);
-  await until('gossip streams are up', () => {
-    a.transport.publish(bytes('try'));
-    return c.gossip.length > 0;
-  });
+  await until(
+    () => {
+      a.transport.publish(bytes('try'));
+      return c.gossip.length > 0;
+    },
+    { what: 'gossip streams are up' },
+  );
   const before = c.gossip.length;
   a.transport.publish(bytes('same words'));
   a.transport.publish(bytes('same words'));
-  await until('c hears both', () => c.gossip.filter((text) => text === 'same words').length === 2);
+  await until(() => c.gossip.filter((text) => text === 'same words').length === 2, { what: 'c hears both' });
   t.ok(c.gossip.length >= before + 2);
   t.equal(b.gossip.filter((text) => text === 'same words').length, 2);
   t.equal(a.gossip.length, 0, 'nobody hears itself');
@@ -56,44 +60,47 @@ t.test('a rejected message is not handed on', async (t) => {
   const [a, b, c] = (await cluster(t, 3)) as [TestNode, TestNode, TestNode];
   await connect(a, b);
   await connect(b, c);
-  await until('gossip passes', () => {
-    a.transport.publish(bytes('good'));
-    return c.gossip.includes('good');
-  });
+  await until(
+    () => {
+      a.transport.publish(bytes('good'));
+      return c.gossip.includes('good');
+    },
+    { what: 'gossip passes' },
+  );
   b.verdict = 'reject';
   a.transport.publish(bytes('bad'));
-  await until('b has it', () => b.gossip.includes('bad'));
+  await until(() => b.gossip.includes('bad'), { what: 'b has it' });
   b.verdict = 'accept';
   a.transport.publish(bytes('after'));
-  await until('c hears the next', () => c.gossip.includes('after'));
+  await until(() => c.gossip.includes('after'), { what: 'c hears the next' });
   t.notOk(c.gossip.includes('bad'));
 });
 
 t.test('a link that ends is told at once, and can be made again', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   await connect(a, b);
-  await until('b sees a', () => b.events.length === 1);
+  await until(() => b.events.length === 1, { what: 'b sees a' });
   a.transport.send(b.peer, bytes('last words'));
   a.transport.disconnect(b.peer, 'because');
   t.same(a.events.at(-1), `-${b.peer} because`);
   t.notOk(a.transport.send(b.peer, bytes('late')));
-  await until('b notices', () => b.events.length === 2);
+  await until(() => b.events.length === 2, { what: 'b notices' });
   t.same(b.messages, [{ from: a.peer, text: 'last words' }], 'what was sent before arrives');
   await connect(b, a);
-  await until('a sees b again', () => a.events.length === 3);
+  await until(() => a.events.length === 3, { what: 'a sees b again' });
   t.same(a.transport.peers(), [b.peer]);
 });
 
 t.test('a process that restarts replaces its old link', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   await connect(a, b);
-  await until('b sees a', () => b.events.length === 1);
+  await until(() => b.events.length === 1, { what: 'b sees a' });
   const again = makeNode({ key: a.key });
   again.members.add(b.peer);
   t.teardown(() => again.transport.close());
   await again.transport.start();
   await connect(again, b);
-  await until('b has renewed', () => b.events.length === 3);
+  await until(() => b.events.length === 3, { what: 'b has renewed' });
   t.same(b.events, [`+${a.peer}`, `-${a.peer} renewed`, `+${a.peer}`]);
   t.same(b.transport.peers(), [a.peer]);
 });
@@ -113,17 +120,17 @@ t.test('a PeerId outside the roster is asked for its chain, and let in or not by
     return chain === 'chain';
   };
   await connect(a, b);
-  await until('b has let a in', () => b.events.length === 1);
+  await until(() => b.events.length === 1, { what: 'b has let a in' });
   t.same(b.events, [`+${a.peer}`]);
 });
 
 t.test('a revoked member is hung up on and stays out', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   await connect(a, b);
-  await until('b sees a', () => b.events.length === 1);
+  await until(() => b.events.length === 1, { what: 'b sees a' });
   b.members.delete(a.peer);
   b.transport.disconnect(a.peer, 'revoked');
-  await until('a notices', () => a.events.length === 2);
+  await until(() => a.events.length === 2, { what: 'a notices' });
   await t.rejects(connect(a, b), { code: 'not-admitted' });
   t.same(b.transport.peers(), []);
 });
@@ -173,7 +180,7 @@ t.test(
     const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
     t.equal(await a.transport.find(b.address, PORT), b.peer);
     t.same(a.transport.peers(), [b.peer]);
-    await until('b has the link as well', () => b.transport.peers().includes(a.peer));
+    await until(() => b.transport.peers().includes(a.peer), { what: 'b has the link as well' });
     t.equal(await a.transport.find(b.address, PORT), b.peer, 'once more changes nothing');
     t.equal(a.transport.peers().length, 1);
     const [stranger] = (await cluster(t, 1)) as [TestNode];
@@ -229,7 +236,7 @@ t.test('frames beyond the queue are dropped and counted, not kept', async (t) =>
   while (taken < 1000 && a.transport.send(b.peer, frame)) taken += 1;
   t.ok(taken > 5 && taken < 100, `${taken} frames of 60 kB fit`);
   t.equal(a.transport.counters.framesDropped, 1);
-  await until('those taken arrive', () => b.messages.length === taken);
+  await until(() => b.messages.length === taken, { what: 'those taken arrive' });
   t.ok(a.transport.send(b.peer, bytes('and on')));
   t.notOk(a.transport.send(b.peer, new Uint8Array(70_000)), 'no frame is larger than a message');
 });
@@ -260,7 +267,7 @@ t.test('two hundred silent sockets keep no member out', async (t) => {
     socket.on('error', () => undefined);
     sockets.push(socket);
   }
-  await until('the sockets are there', () => sockets.every((socket) => !socket.connecting));
+  await until(() => sockets.every((socket) => !socket.connecting), { what: 'the sockets are there' });
   a.memberAddresses.add('127.0.0.1');
   await connect(b, a);
   t.ok(
@@ -271,14 +278,14 @@ t.test('two hundred silent sockets keep no member out', async (t) => {
     a.transport.counters.connectionsRefused >= 100,
     `${a.transport.counters.connectionsRefused} were refused at once`,
   );
-  await until('a has the link as well', () => a.transport.peers().includes(b.peer));
+  await until(() => a.transport.peers().includes(b.peer), { what: 'a has the link as well' });
 });
 
 t.test('silence, slow bytes and garbage are cut in time and cost no member its link', async (t) => {
   const { upgradeTimeoutMs } = DEFAULT_TIMING;
   const [a, b] = (await cluster(t, 2, { timing: { upgradeTimeoutMs } })) as [TestNode, TestNode];
   // A member that is too slow for it tries again.
-  await until('linked', () => connect(b, a).then(() => true));
+  await until(() => connect(b, a).then(() => true), { what: 'linked' });
   const [dripping, garbage, ...silent] = Array.from({ length: 6 }, () =>
     openSocket({ host: a.address, port: PORT }),
   ) as [Socket, Socket, ...Socket[]];
@@ -286,11 +293,11 @@ t.test('silence, slow bytes and garbage are cut in time and cost no member its l
   garbage.write(Buffer.alloc(100_000, 0xa5));
   const drip = setInterval(() => dripping.write('\x13'), 50);
   t.teardown(() => clearInterval(drip));
-  await until('a has the link as well', () => a.transport.peers().includes(b.peer));
-  await until('all are cut', () => [dripping, garbage, ...silent].every(({ closed }) => closed));
+  await until(() => a.transport.peers().includes(b.peer), { what: 'a has the link as well' });
+  await until(() => [dripping, garbage, ...silent].every(({ closed }) => closed), { what: 'all are cut' });
   t.same(a.transport.peers(), [b.peer]);
   a.transport.send(b.peer, bytes('still here'));
-  await until('the link works', () => b.messages.length === 1);
+  await until(() => b.messages.length === 1, { what: 'the link works' });
 });
 
 t.test('a gossip message carries 8 bytes of nonce, and its content is ours alone', async (t) => {
@@ -298,10 +305,13 @@ t.test('a gossip message carries 8 bytes of nonce, and its content is ours alone
   await connect(a, b);
   const key = generateKeyPairSync('ed25519').privateKey;
   t.ok(key);
-  await until('b hears a', () => {
-    a.transport.publish(bytes(''));
-    a.transport.publish(bytes('word'));
-    return b.gossip.includes('word');
-  });
+  await until(
+    () => {
+      a.transport.publish(bytes(''));
+      a.transport.publish(bytes('word'));
+      return b.gossip.includes('word');
+    },
+    { what: 'b hears a' },
+  );
   t.notOk(b.gossip.includes(''), 'an empty message is refused before it is delivered');
 });
