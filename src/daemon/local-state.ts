@@ -1,6 +1,6 @@
-import { open, readFile, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readFile, rename } from 'node:fs/promises';
 import { z } from 'zod';
+import { replaceWhole } from '../host/whole-file.ts';
 import { fileError } from './identity/state.ts';
 
 /** What one instance remembers of itself across restarts and reboots. */
@@ -87,21 +87,7 @@ export class LocalStateFile {
     const text = `${JSON.stringify(this.#state)}\n`;
     const write = async (): Promise<void> => {
       if (text === this.#written) return;
-      const temporary = `${this.#path}.new`;
-      const file = await open(temporary, 'w', 0o600);
-      try {
-        await file.writeFile(text);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-      await rename(temporary, this.#path);
-      const directory = await open(dirname(this.#path), 'r');
-      try {
-        await directory.sync();
-      } finally {
-        await directory.close();
-      }
+      await replaceWhole(this.#path, text, { mode: 0o600, oneWriter: true });
       this.#written = text;
     };
     const result = this.#writing.then(write).catch((error: unknown) => {

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
-import { type FileHandle, link, open, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { link, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { PluginError } from '../plugins/contract.ts';
+import { type WholeFile, wholeFile } from './whole-file.ts';
 
 export interface StageOptions {
   /** Permission bits. Without it a file that exists keeps its own, a new one gets 0640. */
@@ -33,31 +33,27 @@ export async function stageFile(
   content: string | Uint8Array,
   options: StageOptions = {},
 ): Promise<Staged> {
-  const name = `.${basename(path)}.${randomBytes(6).toString('hex')}${options.suffix ?? '.new'}`;
-  const stagedPath = join(dirname(path), name);
+  let whole: WholeFile;
   try {
     const before = await stat(path).catch(ignoreAbsent);
     const mode = options.mode ?? (before === undefined ? 0o640 : before.mode & 0o7777);
-    await writeDurably(stagedPath, content, mode, before?.gid);
+    // The former file's group is better than our own.
+    whole = await wholeFile(path, content, { mode, gid: before?.gid, suffix: options.suffix ?? '.new' });
   } catch (error) {
-    await rm(stagedPath, { force: true }).catch(() => {});
     throw fileError(error, path);
   }
   return {
-    stagedPath,
+    stagedPath: whole.stagedPath,
     async commit({ backups = 0 }: CommitOptions = {}) {
       try {
         await keepBackups(path, backups);
-        await rename(stagedPath, path);
-        await syncDirectory(dirname(path));
+        await whole.replace();
       } catch (error) {
-        await rm(stagedPath, { force: true }).catch(() => {});
+        await whole.discard().catch(() => undefined);
         throw fileError(error, path);
       }
     },
-    async discard() {
-      await rm(stagedPath, { force: true });
-    },
+    discard: () => whole.discard(),
   };
 }
 
@@ -167,34 +163,6 @@ async function holds(path: string, content: string | Uint8Array, mode: number | 
   }
 }
 
-async function writeDurably(
-  path: string,
-  content: string | Uint8Array,
-  mode: number,
-  gid: number | undefined,
-): Promise<void> {
-  // 'wx': the name is random, so an existing file is somebody's trap, not ours.
-  const file = await open(path, 'wx', 0o600);
-  try {
-    await file.writeFile(content);
-    if (gid !== undefined) await keepGroup(file, gid);
-    // After the group: chown clears setuid and setgid bits. And the umask doesn't apply here.
-    await file.chmod(mode);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-/** A new file has its directory's group (setgid) or ours; the former file's is better where we may set it. */
-async function keepGroup(file: FileHandle, gid: number): Promise<void> {
-  const { uid, gid: present } = await file.stat();
-  if (present === gid) return;
-  await file.chown(uid, gid).catch((error: unknown) => {
-    if (codeOf(error) !== 'EPERM') throw error;
-  });
-}
-
 /** Hard links: no copy, so that a backup never needs space that the new file has already taken. */
 async function keepBackups(path: string, count: number): Promise<void> {
   if (count < 1) return;
@@ -206,16 +174,6 @@ async function keepBackups(path: string, count: number): Promise<void> {
   await link(path, `${path}.1`).catch((error: unknown) => {
     if (codeOf(error) !== 'EPERM') ignoreAbsent(error);
   });
-}
-
-/** A rename is on disk only when the directory is. */
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }
 
 function ignoreAbsent(error: unknown): undefined {

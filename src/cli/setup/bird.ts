@@ -1,8 +1,8 @@
-import { chown, copyFile, readFile, rename } from 'node:fs/promises';
+import { chown, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Config, Paths } from '../../daemon/config/config.ts';
 import { readAccounts } from '../../host/account.ts';
-import { readIfPresent, stageFile } from '../../host/files.ts';
+import { readIfPresent, replaceFile, stageFile } from '../../host/files.ts';
 import { runConfined } from '../confined.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
@@ -142,9 +142,9 @@ async function keep(file: string): Promise<string> {
   const first = `${file}.distribution`;
   const exists = (await readIfPresent(first)) !== undefined;
   const backup = exists ? `${file}.before-bornemisza` : first;
-  // A copy and a rename: at no moment is there no bird.conf, and no half backup.
-  await copyFile(file, `${backup}.new`);
-  await rename(`${backup}.new`, backup);
+  const { mode } = await stat(file);
+  // A copy: at no moment is there no bird.conf, and no half backup.
+  await replaceFile(backup, await readFile(file), { mode: mode & 0o7777 });
   return backup;
 }
 

@@ -1,6 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { open, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { open } from 'node:fs/promises';
+import { replaceWhole } from '../../host/whole-file.ts';
 import type { Snapshot } from '../membership/types.ts';
 import { MAX_SNAPSHOT_BYTES } from '../wire/limits.ts';
 import { type Decoded, refused } from '../wire/result.ts';
@@ -40,21 +40,8 @@ function parse(bytes: Buffer): Decoded<Snapshot> {
 /** Replaces the file as a whole: after a power cut there is the old one or the new one. */
 export async function writeSnapshot(path: string, snapshot: Snapshot): Promise<void> {
   const payload = encodeSnapshot(snapshot);
-  const staged = `${path}.new`;
-  const file = await open(staged, 'w', 0o600);
-  try {
-    await file.writeFile(Buffer.concat([MAGIC, sha256(payload), payload]));
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(staged, path);
-  const directory = await open(dirname(path), 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
+  const bytes = Buffer.concat([MAGIC, sha256(payload), payload]);
+  await replaceWhole(path, bytes, { mode: 0o600, oneWriter: true });
 }
 
 function sha256(bytes: Uint8Array): Buffer {

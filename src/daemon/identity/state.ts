@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
 import { constants, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { z } from 'zod';
+import { type WholeFile, wholeFile } from '../../host/whole-file.ts';
 import { IdentityError } from './errors.ts';
 
 /**
@@ -213,21 +213,23 @@ export async function readDecoded<T>(path: string, decode: (text: string) => T):
   }
 }
 
+/** What a crash leaves of one is known by its end, see {@link isOurs}. */
+const STATE_FILE = { mode: 0o600, suffix: '.tmp' } as const;
+
 /**
- * Writes a file whole or not at all: temporary file beside it, fsync, rename, fsync of the directory. 0600.
+ * Writes a file whole or not at all. 0600.
  *
  * @param keepPrevious keeps the replaced generation as `FILE.previous`; the first one is written as both
  * @throws IdentityError `disk-full` (worth retrying), `state-permissions`, `state-io`; the old file is untouched then
  */
 export async function writeStateFile(path: string, content: string, keepPrevious = false): Promise<void> {
-  const temporary = temporaryFor(path);
+  let whole: WholeFile | undefined;
   try {
-    await writeSynced(temporary, content);
+    whole = await wholeFile(path, content, STATE_FILE);
     if (keepPrevious && !(await keepGeneration(path))) await writeNewStateFile(`${path}.previous`, content);
-    await rename(temporary, path);
-    await syncDirectory(dirname(path));
+    await whole.replace();
   } catch (error) {
-    await rm(temporary, { force: true }).catch(() => undefined);
+    await whole?.discard().catch(() => undefined);
     throw fileError(path, error);
   }
 }
@@ -238,31 +240,11 @@ export async function writeStateFile(path: string, content: string, keepPrevious
  * @returns false when the file was there already
  */
 export async function writeNewStateFile(path: string, content: string): Promise<boolean> {
-  const temporary = temporaryFor(path);
   try {
-    await writeSynced(temporary, content);
-    await link(temporary, path);
-    await syncDirectory(dirname(path));
-    return true;
+    const whole = await wholeFile(path, content, STATE_FILE);
+    return await whole.create();
   } catch (error) {
-    if (isCode(error, 'EEXIST')) return false;
     throw fileError(path, error);
-  } finally {
-    await rm(temporary, { force: true }).catch(() => undefined);
-  }
-}
-
-function temporaryFor(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`);
-}
-
-async function writeSynced(path: string, content: string): Promise<void> {
-  const file = await open(path, 'wx', 0o600);
-  try {
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
   }
 }
 
@@ -276,15 +258,6 @@ async function keepGeneration(path: string): Promise<boolean> {
   } catch (error) {
     if (isCode(error, 'ENOENT')) return false;
     throw error;
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }
 

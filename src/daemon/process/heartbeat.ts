@@ -1,6 +1,7 @@
-import { access, chmod, mkdir, rename, writeFile } from 'node:fs/promises';
+import { access, mkdir } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { dirname } from 'node:path';
+import { replaceWhole } from '../../host/whole-file.ts';
 
 /** What the dead-man switch (systemd/deadman) is to watch. */
 export interface Watched {
@@ -62,14 +63,11 @@ export class Heartbeat {
   }
 
   async #replace({ device, port, addresses }: Watched): Promise<void> {
-    const staged = `${this.#path}.new`;
     // tmpfiles makes it where the daemon may not.
     if (this.#failed !== false) await mkdir(dirname(this.#path), { recursive: true }).catch(() => undefined);
-    // In /run: there is no disk to wait for.
-    await writeFile(staged, `${[Math.floor(uptime()), device, port, ...addresses].join(' ')}\n`);
-    // The switch is another user, and the unit's umask keeps others out.
-    await chmod(staged, 0o644);
-    await rename(staged, this.#path);
+    const line = `${[Math.floor(uptime()), device, port, ...addresses].join(' ')}\n`;
+    // The switch is another user. And in /run there is no disk to wait for.
+    await replaceWhole(this.#path, line, { mode: 0o644, oneWriter: true, durable: false });
   }
 }
 

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { PluginError } from '../../../src/plugins/contract.ts';
 import { fileError, readIfPresent, replaceFile, stageFile } from '../../../src/host/files.ts';
+import { replaceWhole, wholeFile } from '../../../src/host/whole-file.ts';
 
 t.test('a new file is 0640 and whole, and nothing else is left behind', async (t) => {
   const directory = t.testdir();
@@ -119,4 +120,33 @@ t.test('reading what is not there is no error; reading what is far too long is',
   await writeFile(join(directory, 'long'), 'x'.repeat(100));
   t.equal((await readIfPresent(join(directory, 'long')))?.length, 100);
   await t.rejects(readIfPresent(join(directory, 'long'), 99), /more than the 99/);
+});
+
+t.test('whole files: modes, leftovers, planted links, and one winner of two', async (t) => {
+  const directory = t.testdir({ other: 'precious', old: 'old' });
+  const path = join(directory, 'x');
+  const umask = process.umask(0o077);
+  t.teardown(() => process.umask(umask));
+  for (const oneWriter of [true, false]) {
+    await replaceWhole(path, 'one', { mode: 0o644, oneWriter, durable: !oneWriter });
+    t.equal((await stat(path)).mode & 0o7777, 0o644, 'the umask takes nothing off');
+    t.equal(await readFile(path, 'utf8'), 'one');
+  }
+  await writeFile(`${path}.new`, 'ha');
+  await replaceWhole(path, 'two', { mode: 0o600, oneWriter: true });
+  await symlink(join(directory, 'other'), `${path}.new`);
+  await replaceWhole(path, 'three', { mode: 0o600, oneWriter: true });
+  t.equal(await readFile(path, 'utf8'), 'three');
+  t.equal(await readFile(join(directory, 'other'), 'utf8'), 'precious', 'a link in the way is not followed');
+
+  const two = await Promise.all(
+    ['a', 'b'].map((each) => wholeFile(join(directory, 'y'), each, { mode: 0o600 })),
+  );
+  const won = await Promise.all(two.map((each) => each.create()));
+  t.equal(won.filter(Boolean).length, 1, 'one of two creates it');
+  t.equal(await readFile(join(directory, 'y'), 'utf8'), won[0] === true ? 'a' : 'b');
+  const inTheWay = join(directory, 'z');
+  await mkdir(inTheWay);
+  await t.rejects(replaceWhole(inTheWay, 'z', { mode: 0o600 }), { code: 'EISDIR' });
+  t.same((await readdir(directory)).sort(), ['old', 'other', 'x', 'y', 'z'], 'nothing is left beside them');
 });
