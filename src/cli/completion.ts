@@ -33,8 +33,11 @@ export function completionScript(shell: Shell): string {
  */
 export function candidates(program: Command, words: readonly string[], nodes: readonly string[]): string {
   const root = new RootCommand();
-  describe(program, [], root, nodes);
-  return captured(() => root.parse([...words]));
+  const [first, ...rest] = words;
+  // What follows `help` are the commands alone, whatever they take.
+  const help = first === 'help' && rest.length > 0;
+  describe(program, [], root, help ? undefined : nodes);
+  return captured(() => root.parse(help ? rest : [...words]));
 }
 
 /** Whether a candidate may be a node: then, and only then, the daemon is asked for names. */
@@ -47,10 +50,26 @@ function describe(
   command: Command,
   path: readonly string[],
   root: RootCommand,
-  nodes: readonly string[],
+  /** Undefined: commands alone, without what they take. */
+  nodes: readonly string[] | undefined,
 ): void {
   const help = command.createHelp();
   const target = path.length === 0 ? root : root.command(path.join(' '), command.summary());
+  if (nodes !== undefined) describeTaken(command, target, nodes);
+  for (const child of help.visibleCommands(command)) {
+    const name = child.name();
+    if (name !== 'help') describe(child, [...path, name], root, nodes);
+    else if (nodes !== undefined && path.length === 0) root.command(name, 'show the help of a command');
+  }
+}
+
+/** Options and arguments of a command. */
+function describeTaken(
+  command: Command,
+  target: ReturnType<RootCommand['command']>,
+  nodes: readonly string[],
+): void {
+  const help = command.createHelp();
   for (const option of help.visibleOptions(command)) {
     const name = option.long?.slice(2);
     if (name === undefined) continue;
@@ -66,9 +85,6 @@ function describe(
       (complete) => choices.forEach((each) => complete(each, '')),
       argument.variadic,
     );
-  }
-  for (const child of help.visibleCommands(command)) {
-    if (child.name() !== 'help') describe(child, [...path, child.name()], root, nodes);
   }
 }
 

@@ -42,6 +42,23 @@ export async function daemonOf(options: {
   return new ControlClient(controlSocketOf(first.role, root), first.role);
 }
 
+/**
+ * A daemon for what is the same whichever of this host's answers: who is in the cluster, and how a rollout goes. Role app
+ * first, where both run.
+ *
+ * @throws CliFailure as {@link daemonOf}, but for `role-ambiguous`
+ */
+export async function anyDaemonOf(options: {
+  role?: Role | undefined;
+  root?: string | undefined;
+}): Promise<ControlClient> {
+  const { role, root = '' } = options;
+  const all = (await instances(root)).filter((each) => role === undefined || each.role === role);
+  const found = all.find(({ socket }) => socket === 'answers');
+  if (found === undefined) throw whyNone(all);
+  return new ControlClient(controlSocketOf(found.role, root), found.role);
+}
+
 /** The instance that runs here: the one of that role, else the only one. @throws CliFailure see {@link daemonOf} */
 export function theOnly(all: readonly Instance[], role: Role | undefined): Instance {
   const usable = all.filter(

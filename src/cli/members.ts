@@ -49,6 +49,11 @@ export function nearest(wanted: string, known: readonly string[]): string | unde
   return distance(wanted, near) <= Math.max(2, Math.floor(near.length / 3)) ? near : undefined;
 }
 
+/** Whether what the member says of itself counts now; of one that is not heard only its last word is known. */
+export function isHeard({ state }: Pick<MemberRow, 'state'>): boolean {
+  return state === 'alive' || state === 'suspect' || state === 'leaving';
+}
+
 export function hostOf(name: string): string {
   return name.split('/')[0] ?? name;
 }

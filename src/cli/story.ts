@@ -1,5 +1,6 @@
 import type { AuditEntry, MemberRow } from '../daemon/control/api.ts';
 import { formatDuration, formatInstant } from './duration.ts';
+import { isHeard } from './members.ts';
 import { type Paint, paintWord } from './paint.ts';
 import { renderFacts, wrap } from './table.ts';
 
@@ -31,6 +32,7 @@ export function tellMember(member: MemberRow, entries: readonly AuditEntry[], te
 function tellNow(member: MemberRow, paint: Paint): string {
   const restarting = member.restarting ? ', restarting' : '';
   const services = member.services.map((each) => `${each.name} ${paintWord(paint, each.health)}`).join(', ');
+  const said = `${paintWord(paint, member.health)}${services === '' ? '' : ` (${services})`}`;
   // What nodes tell one another about what was told is of no use to people.
   const tags = Object.entries(member.tags)
     .filter(([key]) => !/^told\d?$/.test(key))
@@ -38,8 +40,8 @@ function tellNow(member: MemberRow, paint: Paint): string {
   return renderFacts(
     [
       ['state', `${paintWord(paint, member.state)} for ${formatDuration(member.stateForMs)}${restarting}`],
-      ['heard', member.self ? 'this node itself' : `${formatDuration(member.heardAgoMs)} ago`],
-      ['health', `${paintWord(paint, member.health)}${services === '' ? '' : ` (${services})`}`],
+      ['record', recordWords(member)],
+      ['health', isHeard(member) ? said : `not known; it was ${said}`],
       ['maintenance', member.maintenance ? paint('yellow', 'on') : 'off'],
       ['address', member.address],
       ['peer id', member.peerId],
@@ -52,6 +54,12 @@ function tellNow(member: MemberRow, paint: Paint): string {
     ],
     paint,
   );
+}
+
+/** A node says something of itself when it changes: a record of an hour ago is no sign of silence. */
+function recordWords({ self, heardAgoMs }: MemberRow): string {
+  if (self) return 'this node itself';
+  return `newest one is ${formatDuration(heardAgoMs)} old; a node sends one when something of it changes`;
 }
 
 /** The audit trail about one node, as sentences. */

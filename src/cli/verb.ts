@@ -43,7 +43,7 @@ export function addVerb(parent: Command, name: string, facts: VerbFacts): Verb {
   verb.helpOption('-h, --help', 'show this help');
   verb.examples = facts.examples ?? [];
   verb.asRoot = facts.asRoot;
-  if (facts.role === true) verb.addOption(roleOption('role instance on this host; needed where both run'));
+  if (facts.role === true) verb.addOption(roleOption('role instance on this host, where both run'));
   if (facts.json === true) verb.option('--json', 'print JSON for programs');
   if (facts.root !== false)
     verb.addOption(new Option('--root <dir>', 'put all paths under this directory').default('').hideHelp());

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { MemberRow, MembersAnswer } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
 import { formatDuration } from '../duration.ts';
-import { daemonOf } from '../instances.ts';
+import { anyDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
 import { renderTable } from '../table.ts';
@@ -44,7 +44,7 @@ export function addAuthority(program: Command, io: Io): void {
     role: true,
     json: true,
   }).action(async (options: CommonOptions) => {
-    const { members } = await (await daemonOf(options)).get<MembersAnswer>('/v1/members');
+    const { members } = await (await anyDaemonOf(options)).get<MembersAnswer>('/v1/members');
     const authorities = members.filter((each) => each.authority);
     if (options.json === true) printJson(io, { authorities });
     else io.stdout.write(renderAuthorities(authorities, paintFor(io.stdout), io.stdout.columns));

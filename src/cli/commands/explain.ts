@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { AuditAnswer, MembersAnswer } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
 import type { ControlClient } from '../client.ts';
-import { daemonOf } from '../instances.ts';
+import { anyDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { findMember } from '../members.ts';
 import { paintFor } from '../paint.ts';
@@ -22,7 +22,7 @@ export function addExplain(program: Command, io: Io): void {
     .argument('<node>', 'HOST/ROLE, HOST where it has one role, address or PeerId')
     .option('-n, --limit <count>', 'how many entries of the audit trail', wholeNumber, 30)
     .action(async (node: string, options: CommonOptions & { limit: number }) => {
-      await explain(await daemonOf(options), node, options, io);
+      await explain(await anyDaemonOf(options), node, options, io);
     });
 }
 

@@ -2,8 +2,9 @@ import type { Command } from 'commander';
 import type { MemberRow, MembersAnswer } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
 import { formatDuration } from '../duration.ts';
-import { daemonOf } from '../instances.ts';
+import { anyDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
+import { isHeard } from '../members.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
 import { renderTable } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
@@ -12,7 +13,7 @@ export function addMembers(program: Command, io: Io): void {
   addVerb(program, 'members', {
     summary: 'list the nodes of the cluster, as this one sees them',
     description:
-      'Lists every admitted node: its state, its health by its own word, whether it gets traffic, and why. The node that answers is marked with *.',
+      'Lists every admitted node: its state, its health by its own word, whether it gets traffic, and why. The node that answers is marked with *; where both roles run here, that is app unless --role says db.',
     examples: [
       'bornemisza members',
       'bornemisza members --wide',
@@ -23,7 +24,7 @@ export function addMembers(program: Command, io: Io): void {
   })
     .option('--wide', 'with version, authority, services and the end of the certificate')
     .action(async (options: CommonOptions & { readonly wide?: boolean }) => {
-      const answer = await (await daemonOf(options)).get<MembersAnswer>('/v1/members');
+      const answer = await (await anyDaemonOf(options)).get<MembersAnswer>('/v1/members');
       if (options.json === true) printJson(io, answer);
       else
         io.stdout.write(renderMembers(answer, paintFor(io.stdout), io.stdout.columns, options.wide === true));
@@ -57,17 +58,17 @@ export function renderMembers(answer: MembersAnswer, paint: Paint, columns: numb
 
 const WIDE = ['VERSION', 'AUTHORITY', 'SERVICES', 'CERT UNTIL'];
 
-function wideWords({ version, authority, services, certificateNotAfter }: MemberRow): string[] {
+function wideWords(member: MemberRow): string[] {
+  const { version, authority, services, certificateNotAfter } = member;
   const down = services.filter((each) => each.health === 'down').map((each) => `${each.name} down`);
   const said = down.length === 0 ? `${services.length} up` : down.join(', ');
-  return [version, authority ? 'yes' : 'no', said, certificateNotAfter.slice(0, 10)];
+  const heard = isHeard(member) ? said : `was ${said}`;
+  return [version, authority ? 'yes' : 'no', heard, certificateNotAfter.slice(0, 10)];
 }
 
 /** Of a member that is not heard only its last word is known. */
-function healthWord({ state, health }: MemberRow, paint: Paint): string {
-  return state === 'alive' || state === 'suspect' || state === 'leaving'
-    ? paintWord(paint, health)
-    : `was ${health}`;
+function healthWord(member: MemberRow, paint: Paint): string {
+  return isHeard(member) ? paintWord(paint, member.health) : `was ${member.health}`;
 }
 
 /** All of it in one line, e.g. `3 app: 2 in traffic; 2 db: 1 in traffic, 1 dead`. */

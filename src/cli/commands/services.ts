@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import type { MemberRow, MembersAnswer } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
-import { daemonOf } from '../instances.ts';
+import { anyDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
+import { isHeard } from '../members.ts';
 import { type Paint, paintFor } from '../paint.ts';
 import { renderTable } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
@@ -27,7 +28,7 @@ export function addServices(program: Command, io: Io): void {
     role: true,
     json: true,
   }).action(async (options: CommonOptions) => {
-    const { members } = await (await daemonOf(options)).get<MembersAnswer>('/v1/members');
+    const { members } = await (await anyDaemonOf(options)).get<MembersAnswer>('/v1/members');
     const services = servicesOf(members);
     if (options.json === true) printJson(io, { services });
     else io.stdout.write(renderServices(services, paintFor(io.stdout), io.stdout.columns));
@@ -41,8 +42,7 @@ export function servicesOf(members: readonly MemberRow[]): ServiceRow[] {
     const said = present.flatMap((member) => {
       const service = member.services.find((each) => each.name === name);
       if (service === undefined) return [];
-      const heard = member.state === 'alive' || member.state === 'suspect' || member.state === 'leaving';
-      return [{ member: member.name, word: heard ? service.health : 'unheard' }];
+      return [{ member: member.name, word: isHeard(member) ? service.health : 'unheard' }];
     });
     const on = (word: string): string[] =>
       said.filter((each) => each.word === word).map(({ member }) => member);

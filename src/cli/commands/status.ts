@@ -102,14 +102,27 @@ function headline(status: StatusAnswer, paint: Paint): string {
     status.phase === 'running'
       ? `running for ${formatDuration(status.upMs)}`
       : paintWord(paint, status.phase);
-  return `${paint('bold', status.name)} of cluster ${status.cluster}: ${paintWord(paint, status.health)}${maintenance}, ${phase}\n`;
+  const alone = cutOffFrom(status);
+  const cut =
+    alone === 0
+      ? ''
+      : `, ${paint('red', `reaches none of ${alone} other ${alone === 1 ? 'member' : 'members'}`)}`;
+  const health = paintWord(paint, status.health);
+  return `${paint('bold', status.name)} of cluster ${status.cluster}: ${health}${cut}${maintenance}, ${phase}\n`;
+}
+
+/** How many others there are where none of them is reached; else 0. This node itself counts as alive. */
+function cutOffFrom({ counts, phase }: StatusAnswer): number {
+  const lost = counts.suspect + counts.dead + counts.absent;
+  return phase === 'running' && counts.alive + counts.leaving <= 1 ? lost : 0;
 }
 
 function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[] {
   const counts = Object.entries(status.counts)
     .filter(([, count]) => count > 0)
     .map(([state, count]) => `${count} ${paintWord(paint, state)}`);
-  const members = counts.length === 0 ? 'none known' : counts.join(', ');
+  const alone = cutOffFrom(status) > 0 ? ' -- look at the private network: sudo bornemisza doctor' : '';
+  const members = (counts.length === 0 ? 'none known' : counts.join(', ')) + alone;
   return [
     [
       'members',

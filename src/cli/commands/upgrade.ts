@@ -1,12 +1,10 @@
 import type { Command } from 'commander';
 import type { Done, UpgradeAnswer } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
-import { ControlClient } from '../client.ts';
 import { CliFailure, EXIT } from '../failure.ts';
-import { instances, whyNone } from '../instances.ts';
+import { anyDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
-import { controlSocketOf } from '../places.ts';
 import { renderTable } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 import { VERSION } from '../version.ts';
@@ -49,7 +47,7 @@ export function addUpgrade(program: Command, io: Io): void {
     examples: ['bornemisza upgrade status', 'bornemisza upgrade status --json'],
     json: true,
   }).action(async (options: CommonOptions) => {
-    const answer = await (await anyDaemon(options)).get<UpgradeAnswer>('/v1/upgrade');
+    const answer = await (await anyDaemonOf(options)).get<UpgradeAnswer>('/v1/upgrade');
     if (options.json === true) printJson(io, answer);
     else io.stdout.write(picture(answer, io));
   });
@@ -58,7 +56,7 @@ export function addUpgrade(program: Command, io: Io): void {
     examples: ['bornemisza upgrade stop'],
     json: true,
   }).action(async (options: CommonOptions) => {
-    const done = await (await anyDaemon(options)).post<Done>('/v1/upgrade/stop', {});
+    const done = await (await anyDaemonOf(options)).post<Done>('/v1/upgrade/stop', {});
     if (options.json === true) printJson(io, done);
     else io.stdout.write(`${done.message}\n`);
   });
@@ -69,7 +67,7 @@ export function addUpgrade(program: Command, io: Io): void {
     examples: ['bornemisza upgrade resume'],
     json: true,
   }).action(async (options: CommonOptions) => {
-    const daemon = await anyDaemon(options);
+    const daemon = await anyDaemonOf(options);
     await daemon.post<Done>('/v1/upgrade/resume', {});
     await follow(io, options);
   });
@@ -85,7 +83,7 @@ export function addUpgrade(program: Command, io: Io): void {
 }
 
 async function begin(io: Io, options: UpgradeOptions): Promise<void> {
-  const daemon = await anyDaemon(options);
+  const daemon = await anyDaemonOf(options);
   const before = await daemon.get<UpgradeAnswer>('/v1/upgrade');
   if (options.scheduled === true) {
     if (before.state !== 'running') await daemon.post<Done>('/v1/upgrade/start', {});
@@ -197,7 +195,7 @@ function steps({ state, why, hosts }: UpgradeAnswer): string[] {
 /** Undefined while no daemon of this host answers. */
 async function ask(options: CommonOptions): Promise<UpgradeAnswer | undefined> {
   try {
-    return await (await anyDaemon(options)).get<UpgradeAnswer>('/v1/upgrade');
+    return await (await anyDaemonOf(options)).get<UpgradeAnswer>('/v1/upgrade');
   } catch (error) {
     const passing = ['daemon-not-running', 'daemon-gone', 'daemon-silent', 'starting'];
     if (error instanceof CliFailure && passing.includes(error.code)) return undefined;
@@ -237,7 +235,7 @@ function picture(answer: UpgradeAnswer, io: Io): string {
 }
 
 async function turn(io: Io, options: CommonOptions): Promise<void> {
-  const daemon = await anyDaemon(options);
+  const daemon = await anyDaemonOf(options);
   const { hosts, state, why } = await daemon.get<UpgradeAnswer>('/v1/upgrade');
   const { name } = await daemon.get<{ name: string }>('/v1/status');
   const nowMs = Date.now();
@@ -257,12 +255,4 @@ async function turn(io: Io, options: CommonOptions): Promise<void> {
   const message = `this hour is for ${now}, and every node is healthy`;
   if (options.json === true) printJson(io, { done: true, message });
   else io.stdout.write(`${message}\n`);
-}
-
-/** A host's daemons agree on a rollout, so either may be asked. */
-async function anyDaemon({ root = '' }: CommonOptions): Promise<ControlClient> {
-  const all = await instances(root);
-  const found = all.find(({ socket }) => socket === 'answers');
-  if (found === undefined) throw whyNone(all);
-  return new ControlClient(controlSocketOf(found.role, root), found.role);
 }

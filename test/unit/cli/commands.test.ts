@@ -86,13 +86,79 @@ t.test('status shows the running role and says that the other one is down', asyn
 t.test('a command for one daemon asks which where both run', async (t) => {
   const { root } = await daemon(t, members);
   const { fake } = await daemon(t, members, 'db', root);
-  const { code, err } = await runCli(['members', '--root', root]);
-  t.equal(code, 2);
-  t.match(err, 'both roles run on this host');
-  t.match(err, '--role app or --role db');
+  for (const argv of [
+    ['events'],
+    ['plan'],
+    ['maintenance', 'on'],
+    ['remove', 'db2/db'],
+    ['guards', 'list'],
+  ]) {
+    const { code, err } = await runCli([...argv, '--root', root]);
+    t.equal(code, 2, argv.join(' '));
+    t.match(err, 'both roles run on this host');
+    t.match(err, '--role app or --role db');
+  }
   t.equal((await runCli(['members', '--role', 'db', '--root', root])).code, 0);
   t.equal(fake.asked.length, 1);
 });
+
+t.test('who is in the cluster is answered where both roles run, by app unless --role says db', async (t) => {
+  const answers: Answers = { ...members, 'GET /v1/audit': { json: { entries: [] } } };
+  const { root, fake: app } = await daemon(t, answers);
+  const { fake: db } = await daemon(t, answers, 'db', root);
+  const questions = [['members'], ['services'], ['authority', 'list'], ['explain', 'db2/db']];
+  for (const argv of questions) {
+    const asked = app.asked.length;
+    t.match(await runCli([...argv, '--root', root]), { code: 0, err: '' }, argv.join(' '));
+    t.ok(app.asked.length > asked);
+  }
+  t.equal(db.asked.length, 0);
+  for (const argv of questions) t.equal((await runCli([...argv, '--role', 'db', '--root', root])).code, 0);
+  t.ok(db.asked.length >= questions.length);
+});
+
+t.test('a node that reaches nobody does not say up without saying so', async (t) => {
+  const counts = { alive: 1, suspect: 0, dead: 0, leaving: 0, left: 0, absent: 0 };
+  let at = counts;
+  const { root } = await daemon(t, { 'GET /v1/status': () => ({ json: status({ counts: at }) }) });
+  const headOf = async () => (await runCli(['status', '--root', root])).out;
+  t.match(await headOf(), /^app1\/app of cluster shop: up, running for 1 h\n/, 'alone from the beginning');
+  for (const [lost, words] of [
+    [{ dead: 5 }, 'none of 5 other members'],
+    [{ suspect: 1, absent: 2 }, 'none of 3 other members'],
+    [{ dead: 1, left: 4 }, 'none of 1 other member'],
+  ] as const) {
+    at = { ...counts, ...lost };
+    t.match(await headOf(), `: up, reaches ${words}, running for 1 h\n`, JSON.stringify(lost));
+    t.match(await headOf(), 'sudo bornemisza doctor');
+  }
+  at = { ...counts, alive: 2, dead: 4 };
+  t.notMatch(await headOf(), 'reaches none');
+});
+
+t.test(
+  'of a member that is not heard the last word is told as such, and a record’s age as that',
+  async (t) => {
+    for (const state of ['dead', 'absent', 'left', 'alive', 'suspect', 'leaving'] as const) {
+      const heard = ['alive', 'suspect', 'leaving'].includes(state);
+      const row = { ...MEMBERS[4], state, heardAgoMs: 300_000 };
+      const { root } = await daemon(t, {
+        'GET /v1/members': { json: { self: 'app1/app', members: [row] } },
+        'GET /v1/audit': { json: { entries: [] } },
+      });
+      const { out } = await runCli(['explain', 'db2/db', '--root', root]);
+      t.match(
+        out,
+        heard ? /health +up \(couchdb down/ : /health +not known; it was up \(couchdb down/,
+        state,
+      );
+      t.match(out, /record +newest one is 5 min old; a node sends one when something of it changes/);
+      t.notMatch(out, /heard +5 min ago/);
+      const { out: wide } = await runCli(['members', '--wide', '--root', root]);
+      t.match(wide, heard ? / up .* couchdb down/ : / was up .* was couchdb down/, state);
+    }
+  },
+);
 
 t.test('members is a table of at most 100 columns that says who is out and why', async (t) => {
   const { root } = await daemon(t, members);

@@ -138,6 +138,16 @@ t.test('candidates come from the command tree, and names of nodes from the daemo
   t.same(await words('m'), ['members', 'maintenance']);
   t.same(await words('token', ''), ['create', 'list', 'revoke']);
   t.same(await words('maintenance', 'o'), ['on', 'off']);
+  t.same(await words('hel'), ['help']);
+  t.same(await words('help', 'tok'), ['token']);
+  t.same(await words('help', 'token', ''), ['create', 'list', 'revoke']);
+  t.same(await words('help', 'authority', 'ro'), ['rotate-root']);
+  t.same(await words('help', 'maintenance', ''), [], 'help takes commands alone');
+  t.same(
+    await words('help', ''),
+    (await words('')).filter((each) => each !== 'help'),
+  );
+  t.ok((await words('help', '')).length > 20);
   t.same(await words('status', '--r'), ['--role']);
   t.same(await words('status', '--role', ''), ['app', 'db']);
   t.notOk((await words('')).includes('complete'));
