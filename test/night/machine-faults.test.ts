@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
-import { daemonOf, PATIENCE_MS, trailEnd } from './cluster-bed.ts';
+import { daemonOf, PATIENCE_MS, trailEnd } from '../integration/cluster-bed.ts';
 
 /**
  * What machines do to a daemon under its unit: they stop it, take away its memory, its files and its disk, lose its packets,
