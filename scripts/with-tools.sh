@@ -15,7 +15,7 @@ export PATH
 wanted='ip:iproute2:iproute nft:nftables:nftables nsenter:util-linux:util-linux bird:bird2:bird haproxy:haproxy:haproxy
 socat:socat:socat curl:curl:curl systemd-sysusers:systemd:systemd dbus-daemon:dbus:dbus-daemon ps:procps:procps-ng openssl:openssl:openssl'
 if [ "$purpose" = test ]; then
-  wanted="$wanted serf:serf: named:bind9:bind nsupdate:bind9-dnsutils:bind-utils setpriv:util-linux:util-linux sshd:openssh-server:openssh-server ssh:openssh-client:openssh-clients dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:iputils-arping:iputils man:man-db:man-db groff:groff-base:groff-base
+  wanted="$wanted serf:serf: pebble:pebble: named:bind9:bind nsupdate:bind9-dnsutils:bind-utils setpriv:util-linux:util-linux sshd:openssh-server:openssh-server ssh:openssh-client:openssh-clients dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:iputils-arping:iputils man:man-db:man-db groff:groff-base:groff-base
 chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
 fi
 deb='' el='' names=''
