@@ -144,7 +144,9 @@ export function addRemove(program: Command, io: Io): void {
       const { members } = await daemon.get<MembersAnswer>('/v1/members');
       const row = findMember(members, node);
       const { name } = row;
-      if (options.dead === true) await mayGiveUp(io, members, row);
+      // One that is no authority refuses it, whatever is typed.
+      const able = members.some((each) => each.self && each.authority);
+      if (options.dead === true && able) await mayGiveUp(io, members, row);
       report(
         io,
         options,

@@ -368,6 +368,23 @@ t.test(
   },
 );
 
+t.test('remove --dead on a node that is no authority asks nothing that cannot help', async (t) => {
+  const rows = MEMBERS.map((each) => ({ ...each, authority: each.name === 'db2/db' }));
+  const no = refusal('not-authority', 'app1/app is no authority', 'run this on db2/db');
+  const { root } = await daemon(t, {
+    'GET /v1/members': { json: { self: 'app1/app', members: rows } },
+    'POST /v1/remove': { json: no, status: 409 },
+  });
+  const argv = ['remove', 'both/db', '--dead', '--root', root];
+  const { code, err } = await runCli(argv, { answers: ['both/db'] });
+  t.equal(code, 1);
+  t.equal(
+    err,
+    'bornemisza: app1/app is no authority\n  next: run this on db2/db\n',
+    'and no question before',
+  );
+});
+
 t.test('maintenance, guards release and remove post what was said and print the answer', async (t) => {
   const done: Answer = { json: { done: true, message: 'as you wish' } };
   const { root, fake } = await daemon(t, {

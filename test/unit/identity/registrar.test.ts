@@ -5,6 +5,7 @@ import t, { type Test } from 'tap';
 import { parseConfig } from '../../../src/daemon/config/config.ts';
 import { becomeAuthority, loadIdentity } from '../../../src/daemon/identity/identity.ts';
 import { LEFT } from '../../../src/daemon/identity/roster/removal.ts';
+import type { MemberRow } from '../../../src/daemon/control/api.ts';
 import type { Log } from '../../../src/daemon/process/log.ts';
 import type { Member } from '../../../src/daemon/membership/types.ts';
 import { waysOut } from '../../../src/daemon/identity/identity.ts';
@@ -20,7 +21,7 @@ import { member, viewOf } from '../notification/views.ts';
 const { home, recoveryBundle } = await pairOf(t);
 
 /** One of the pair as a daemon has it, and in order what its registrar told. */
-async function registrarOf(t: Test, name: 'first' | 'second') {
+async function registrarOf(t: Test, name: 'first' | 'second', otherRow: Partial<MemberRow> = {}) {
   const directory = join(await mkdtemp(join(tmpdir(), 'bm-registrar-')), name);
   t.teardown(() => rm(dirname(directory), { recursive: true, force: true }));
   await cp(join(home, name), directory, { recursive: true });
@@ -58,7 +59,7 @@ async function registrarOf(t: Test, name: 'first' | 'second') {
       config,
       rows: () => [
         row({ name: identity.name, self: true, authority: true }),
-        row({ name: other.name, rotation: 'out' }),
+        row({ name: other.name, rotation: 'out', ...otherRow }),
       ],
       operatorDid: (what) => told.push(`audit: ${what}`),
       rosterChanged: (change) => told.push(`node: revoked ${change.revoked.length}`),
@@ -137,6 +138,31 @@ t.test(
     t.match(await registrar.revokeTokens({ all: true }), { revoked: [], message: /no token is open/ });
   },
 );
+
+t.test('who is no authority names one that is alive, else how to become one, and no flag', async (t) => {
+  const orders = (registrar: Registrar): (() => Promise<unknown>)[] => [
+    () => registrar.createTokens(request),
+    () => registrar.tokens(),
+    () => registrar.revokeTokens({ all: true }),
+    // The guards of an authority would ask for --dead or --force for each of these.
+    () => registrar.remove({ node: 'app1' }),
+    () => registrar.remove({ node: 'app1', dead: true }),
+    () => registrar.remove({ node: 'app1', force: true, dead: true }),
+    () => registrar.remove({ node: 'nobody' }),
+  ];
+  for (const [facts, next] of [
+    [{ rotation: 'in' }, 'run this on app1/app'],
+    [{ state: 'alive', role: 'db' }, 'run this on app1/app'],
+    [{ state: 'dead' }, /^start app1\/app, which is not reached, or .*: sudo bornemisza authority add$/],
+    [{ state: 'absent' }, /^start app1\/app, .*authority add$/],
+    [{ state: 'left' }, /^start app1\/app, .*authority add$/],
+  ] as const) {
+    const { registrar, told } = await registrarOf(t, 'second', facts);
+    for (const order of orders(registrar)) await t.rejects(order(), { code: 'not-authority', next });
+    await t.rejects(registrar.remove({ node: 'app2' }), { code: 'remove-self' });
+    t.strictSame(told, []);
+  }
+});
 
 t.test('a removal is told to this node first, and to the others when it stands here', async (t) => {
   const { identity, registrar, told, other } = await registrarOf(t, 'first');

@@ -153,13 +153,15 @@ export class Registrar {
     return { tokens, admission: this.#admission };
   }
 
-  /** @throws OperatorError of {@link mustBeRemovable}, IdentityError of {@link removeMember} */
+  /** @throws OperatorError `not-authority`, of {@link mustBeRemovable}, IdentityError of {@link removeMember} */
   async remove(request: RemoveRequest): Promise<Done> {
     const { node } = request;
     const rows = this.#dependencies.node.rows();
     const row = rows.find(
       (each) => each.name === node || each.peerId === node || each.name.startsWith(`${node}/`),
     );
+    // First: a flag that a guard asks for would not help here.
+    if (this.#identity.authority === undefined && row?.self !== true) throw this.#notAuthority();
     mustBeRemovable(rows, row, request);
     const removed = await this.#putOut(node, 'removed by the operator');
     return {
@@ -261,12 +263,19 @@ export class Registrar {
   }
 
   #notAuthority(): OperatorError {
-    const { names } = this.#dependencies;
+    const { names, node } = this.#dependencies;
     const authorities = this.#identity.roster.authorities().map((each) => names.of(each));
+    const rows = node.rows();
+    const alive = authorities.filter((name) =>
+      rows.some((row) => row.name === name && row.state === 'alive'),
+    );
+    const add = 'make this node one with the recovery bundle: sudo bornemisza authority add';
+    const dead =
+      authorities.length === 0 ? '' : `start ${authorities.join(' or ')}, which is not reached, or `;
     return new OperatorError(
       'not-authority',
-      `${this.#identity.name} does not sign certificates`,
-      `run this on ${authorities.join(' or ')}`,
+      `${this.#identity.name} is no authority: it can neither admit nor remove nodes`,
+      alive.length > 0 ? `run this on ${alive.join(' or ')}` : `${dead}${add}`,
     );
   }
 }
