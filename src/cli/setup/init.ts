@@ -13,7 +13,8 @@ import { runSteps, showSteps, type Step } from './steps.ts';
 /** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
 export async function initNode(io: Io, options: InitOptions): Promise<void> {
   const secrets = await givenSecrets(options);
-  const setup = await prepare(io, options, { role: options.role, cluster: options.cluster });
+  const recovered = await recoveredCluster(io, options, secrets);
+  const setup = await prepare(io, options, { role: options.role, cluster: options.cluster ?? recovered });
   await refuseSecond(io, setup, options.reset === true);
   const { host, cluster } = setup.config.node;
   let made: Founded | undefined;
@@ -101,6 +102,28 @@ export function resetSteps(io: Io, setup: NodeSetup, reset: boolean): Step[] {
       },
     },
   ];
+}
+
+/**
+ * The cluster of the bundle that `--recover` names, opened before anything is written or set aside.
+ *
+ * @throws CliFailure `passphrase-short`, `recovery-malformed`, `recovery-passphrase-wrong`, `recovery-other-cluster`
+ */
+async function recoveredCluster(
+  io: Io,
+  { cluster, root = '' }: InitOptions,
+  secrets: Secrets,
+): Promise<string | undefined> {
+  if (secrets.passphrase === undefined && secrets.recovery === undefined) return undefined;
+  const found = await stateWork(io, root, 'check-recovery', secrets);
+  if (found === '') return undefined;
+  if (cluster === undefined || cluster === found) return found;
+  throw new CliFailure(
+    EXIT.failure,
+    'recovery-other-cluster',
+    `the recovery bundle is of the cluster ${found}, not of ${cluster}`,
+    `give --cluster ${found}, or none, or the bundle of ${cluster}`,
+  );
 }
 
 type Secrets = Pick<InitRequest, 'passphrase' | 'recovery'>;

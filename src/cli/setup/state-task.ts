@@ -5,6 +5,7 @@ import { joinCluster } from '../../daemon/identity/admission/join.ts';
 import { becomeAuthority, loadIdentity } from '../../daemon/identity/identity.ts';
 import { initCluster } from '../../daemon/identity/root/init-cluster.ts';
 import type { Recovery } from '../../daemon/identity/root/open-root.ts';
+import { mustBeLong, openRoot } from '../../daemon/identity/root/recovery.ts';
 import {
   endRoot,
   isRootChangeLeft,
@@ -50,6 +51,12 @@ export const TASKS = {
   'root-change-left': async ({ stateDir }: Place) => {
     const { cluster } = await loadIdentity(stateDir, Date.now());
     return { cluster, left: await isRootChangeLeft(stateDir) };
+  },
+  /** Of which cluster the bundle is, before anything is written. The root itself stays in this process. */
+  'check-recovery': async (given: Pick<Parameters<typeof initCluster>[0], 'passphrase' | 'recovery'>) => {
+    if (given.passphrase !== undefined) mustBeLong(given.passphrase);
+    const { recovery } = given;
+    return recovery === undefined ? '' : (await openRoot(recovery.bundle, recovery.passphrase)).cluster;
   },
   'replace-root': async (asked: Place & { readonly recovery: Recovery; readonly again: boolean }) => {
     const identity = await loadIdentity(asked.stateDir, Date.now());

@@ -1,4 +1,4 @@
-import { lstat, readdir, readFile } from 'node:fs/promises';
+import { lstat, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Host } from '../../../src/cli/io.ts';
@@ -104,6 +104,44 @@ t.test('what a dry run shows is what the same command writes, and it leaves what
   t.match(reset, { code: 0, out: /app\.toml \(there already: it is kept\)[^]*set the identity in .* aside/ });
   t.same(await tree(root), before);
 });
+
+t.test(
+  'a recovery bundle that does not fit is refused before anything is written or set aside',
+  async (t) => {
+    const place1 = await place(t, {
+      pass: 'correct horse battery staple\n',
+      wrong: 'another horse altogether\n',
+    });
+    await writeFile(join(place1, 'short'), 'short\n');
+    await writeFile(join(place1, 'film'), 'no bundle at all\n');
+    const bundle = join(place1, 'bundle');
+    const init = (root: string, pass: string, ...more: string[]) =>
+      runCli(
+        ['init', '--role', 'app', '--root', root, '--json', '--passphrase-file', join(place1, pass), ...more],
+        { host: fakeHost({}) },
+      );
+    t.equal((await init(place1, 'pass', '--cluster', 'shop', '--recovery-file', bundle)).code, 0);
+    const fresh = await place(t);
+    const recover = ['--recover', bundle];
+    const cases: readonly (readonly [string, string[], string])[] = [
+      ['pass', [...recover, '--cluster', 'else'], 'recovery-other-cluster'],
+      ['wrong', recover, 'recovery-passphrase-wrong'],
+      ['pass', ['--recover', join(place1, 'film')], 'recovery-malformed'],
+      ['short', [], 'passphrase-short'],
+      ['short', recover, 'recovery-passphrase-wrong'],
+    ];
+    for (const [pass, more, code] of cases) {
+      for (const root of [fresh, place1]) {
+        const before = await tree(root);
+        const refused = await init(root, pass, ...more, '--reset');
+        t.match(JSON.parse(refused.err), { error: { code } }, code);
+        t.same(await tree(root), before, `${code} leaves all as it was`);
+      }
+    }
+    // Without --cluster the bundle says which; the host's own domain is another.
+    t.match(await init(fresh, 'pass', ...recover), { code: 0, out: /"cluster": "shop"/ });
+  },
+);
 
 t.test('a dry run with a token that ended says so', async (t) => {
   const root = await place(t);

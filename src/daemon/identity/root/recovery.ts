@@ -52,8 +52,8 @@ export function createPassphrase(): string {
   return characters.match(/.{5}/g)?.join('-') ?? characters;
 }
 
-/** @returns text for safekeeping. @throws IdentityError `passphrase-short` */
-export async function sealRoot(root: Root, passphrase: string): Promise<string> {
+/** @throws IdentityError `passphrase-short` */
+export function mustBeLong(passphrase: string): void {
   if (passphrase.length < PASSPHRASE_CHARACTERS) {
     throw new IdentityError({
       code: 'passphrase-short',
@@ -61,6 +61,11 @@ export async function sealRoot(root: Root, passphrase: string): Promise<string> 
       next: 'Give a longer one, or none: a strong one is made then.',
     });
   }
+}
+
+/** @returns text for safekeeping. @throws IdentityError `passphrase-short` */
+export async function sealRoot(root: Root, passphrase: string): Promise<string> {
+  mustBeLong(passphrase);
   const head = { version: 1, cluster: root.cluster, root: root.certificatePem, scrypt: SCRYPT } as const;
   const salt = randomBytes(16);
   const iv = randomBytes(12);
