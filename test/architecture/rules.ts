@@ -145,6 +145,8 @@ export const ROOMS: readonly Room[] = [
       /^src\/cli\//,
       /^src\/daemon\/(config\/(config|format|shown)|errors|clock|version)\.ts$/,
       /^src\/daemon\/control\/api\.ts$/,
+      // While the daemon is down, its trail is read from the disk by the same rules.
+      /^src\/daemon\/audit\/stored\.ts$/,
       /^src\/daemon\/membership\/types\.ts$/,
       /^src\/daemon\/identity\//,
       /^src\/plugins\/bird\/base\.ts$/,

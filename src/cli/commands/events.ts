@@ -6,6 +6,7 @@ import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
 import { tellEntry } from '../story.ts';
 import { CliFailure, EXIT } from '../failure.ts';
+import { storedTrail } from '../trail.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
 interface EventsOptions extends CommonOptions {
@@ -26,7 +27,7 @@ export function addEvents(program: Command, io: Io): void {
   addVerb(program, 'events', {
     summary: 'show what happened, newest last',
     description:
-      'Shows the audit trail of this node: what changed, why, what was done about it and how it ended. With --json one object a line (ndjson).',
+      'Shows the audit trail of this node: what changed, why, what was done about it and how it ended. While the daemon is down, what it left on the disk is shown. With --json one object a line (ndjson).',
     examples: [
       'bornemisza events',
       'bornemisza events --since 1h --failed',
@@ -47,8 +48,14 @@ export function addEvents(program: Command, io: Io): void {
     .option('--node <name>', 'only those about this node: HOST/ROLE, or HOST')
     .option('--failed', 'only what failed, was rolled back or is held')
     .action(async (options: EventsOptions) => {
-      const daemon = await daemonOf(options);
       const print = printer(io, options.json === true);
+      const stored = options.follow === true ? undefined : await storedTrail(io, options);
+      if (stored !== undefined) {
+        io.stderr.write(`bornemisza@${stored.role} is not running: this is what it left on the disk\n`);
+        stored.entries.filter(wantedBy(options, Date.now())).slice(-clamp(options.limit)).forEach(print);
+        return;
+      }
+      const daemon = await daemonOf(options);
       const narrowed = options.since !== undefined || options.node !== undefined || options.failed === true;
       // What is asked for may be far back: all that the socket gives is looked through, and the latest of it shown.
       const asked = narrowed ? MAX_LIMIT : clamp(options.limit);

@@ -3,6 +3,7 @@ import { appendFile, readFile, rename, stat } from 'node:fs/promises';
 import type { Clock } from '../clock.ts';
 import type { AuditEntry } from '../control/api.ts';
 import { type Log, oneLine } from '../process/log.ts';
+import { parseEntry } from './stored.ts';
 
 export type NewAuditEntry = Omit<AuditEntry, 'id' | 'at'>;
 
@@ -128,21 +129,6 @@ export function isAbout(entry: AuditEntry, subject: string): boolean {
     entry.plugin === subject ||
     entry.subjects.some((name) => name === subject || name.startsWith(`${subject}/`))
   );
-}
-
-function parseEntry(line: string): AuditEntry | undefined {
-  try {
-    const value = JSON.parse(line) as Partial<AuditEntry>;
-    const whole =
-      Number.isSafeInteger(value.id) &&
-      typeof value.at === 'string' &&
-      typeof value.summary === 'string' &&
-      Array.isArray(value.subjects) &&
-      value.subjects.every((each) => typeof each === 'string');
-    return whole ? (value as AuditEntry) : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /**

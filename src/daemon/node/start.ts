@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { AUDIT_FILE } from '../audit/stored.ts';
 import { announceEntry, AuditTrail } from '../audit/trail.ts';
 import { loadConfig } from '../config/config.ts';
 import type { Done } from '../control/api.ts';
@@ -132,7 +133,7 @@ export class Node {
         'audit trail',
       );
     return new AuditTrail(
-      { file: join(state, 'audit.jsonl') },
+      { file: join(state, AUDIT_FILE) },
       { clock, onProblem, announce: (entry) => announceEntry(entry, log, journal) },
     );
   }
