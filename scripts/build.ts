@@ -1,6 +1,6 @@
 /**
- * Makes what the package brings: `dist/bornemisza.mjs`, daemon and command in one file of JavaScript, `dist/app.mjs`, the
- * app tier, each with its source map, and the page in `dist/web`.
+ * Makes what the package brings: `dist/bornemisza.mjs`, daemon and command in one file of JavaScript, `dist/app.mjs`,
+ * the app tier, each with its source map, and the page in `dist/web`.
  */
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';

@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { build, type BuildOptions, type Plugin } from 'esbuild';
 
 /**
- * Built-in modules are required where they are used. An `import` reads each of a module's exports before the first line runs, and
- * one of node:http's is WebSocket, for which Node.js compiles all of undici: a quarter of what a plain command takes.
+ * Built-in modules are required where they are used. An `import` reads each of a module's exports before the first line
+ * runs, and one of node:http's is WebSocket, for which Node.js compiles all of undici: a quarter of what a plain
+ * command takes.
  */
 const requireBuiltins: Plugin = {
   name: 'require-builtins',
@@ -32,7 +33,9 @@ export const bundleOptions = {
   legalComments: 'none',
   // Some dependencies are CommonJS and call require at run time.
   banner: {
-    js: "#!/usr/bin/env node\nimport { createRequire as bornemiszaCreateRequire } from 'node:module';\nconst require = bornemiszaCreateRequire(import.meta.url);",
+    js:
+      "#!/usr/bin/env node\nimport { createRequire as bornemiszaCreateRequire } from 'node:module';\nconst " +
+      'require = bornemiszaCreateRequire(import.meta.url);',
   },
   plugins: [requireBuiltins],
   logLevel: 'warning',

@@ -1,6 +1,6 @@
 /**
- * Builds the package bornemisza-node: `npm run rpm [-- --arch aarch64 --release 2 --out DIR]`. The same tree gives the same bytes.
- * RPM_GPG_KEY, the name of a key in gpg's keyring or a file that holds a secret key, signs it.
+ * Builds the package bornemisza-node: `npm run rpm [-- --arch aarch64 --release 2 --out DIR]`. The same tree gives the
+ * same bytes. RPM_GPG_KEY, the name of a key in gpg's keyring or a file that holds a secret key, signs it.
  */
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
@@ -60,7 +60,10 @@ type Runtime = { readonly version: string } & Readonly<
   Record<Architecture, { readonly package: string; readonly sha256: string }>
 >;
 
-/** @throws Error when a program is missing, a licence is unknown, the runtime is not the one pinned, or the size is over the limit */
+/**
+ * @throws Error when a program is missing, a licence is unknown, the runtime is not the one pinned, or the size is over
+ *   the limit
+ */
 export async function buildPackage(options: PackageOptions = {}): Promise<BuiltPackage> {
   const { arch = hostArchitecture(), release = '1', out = join(root, 'build'), bundle = true } = options;
   const dist = options.dist ?? join(root, 'dist');
@@ -162,7 +165,10 @@ async function stageFiles(
   }
 }
 
-/** The one that npm installed where it is the right one; else the architecture's npm package. Both are held to runtime.json. */
+/**
+ * The one that npm installed where it is the right one; else the architecture's npm package. Both are held to
+ * runtime.json.
+ */
 async function stageRuntime(to: string, runtime: Runtime, arch: Architecture): Promise<void> {
   const { package: name, sha256 } = runtime[arch];
   const installed = join(root, 'node_modules/node/bin/node');

@@ -13,10 +13,15 @@ export PATH
 
 # program:Debian package:EL package
 wanted='ip:iproute2:iproute nft:nftables:nftables nsenter:util-linux:util-linux bird:bird2:bird haproxy:haproxy:haproxy
-socat:socat:socat curl:curl:curl systemd-sysusers:systemd:systemd dbus-daemon:dbus:dbus-daemon ps:procps:procps-ng openssl:openssl:openssl'
+socat:socat:socat curl:curl:curl systemd-sysusers:systemd:systemd dbus-daemon:dbus:dbus-daemon
+ps:procps:procps-ng openssl:openssl:openssl'
 if [ "$purpose" = test ]; then
-  wanted="$wanted serf:serf: pebble:pebble: named:bind9:bind nsupdate:bind9-dnsutils:bind-utils setpriv:util-linux:util-linux sshd:openssh-server:openssh-server ssh:openssh-client:openssh-clients dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:iputils-arping:iputils man:man-db:man-db groff:groff-base:groff-base
-chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
+  wanted="$wanted serf:serf: pebble:pebble: named:bind9:bind nsupdate:bind9-dnsutils:bind-utils
+setpriv:util-linux:util-linux sshd:openssh-server:openssh-server ssh:openssh-client:openssh-clients
+dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:iputils-arping:iputils
+man:man-db:man-db groff:groff-base:groff-base
+chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf
+createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
 fi
 deb='' el='' names=''
 for each in $wanted; do
@@ -38,7 +43,10 @@ if [ -n "$names" ] && [ "$(id -u)" = 0 ]; then
     fi
     log=$(mktemp)
     # shellcheck disable=SC2086
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $deb; } >"$log" 2>&1 ||
+    {
+      apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $deb
+    } >"$log" 2>&1 ||
       { tail -n 20 "$log" >&2; say "apt-get could not install:$deb"; }
     rm -f "$log" "$guard"
     trap - EXIT INT TERM
@@ -60,6 +68,7 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
   npm install --no-save --no-audit --no-fund --loglevel=error >&2
   touch node_modules/.package-lock.json
 fi
-stale() { [ ! -e dist/bornemisza.mjs ] || [ ! -e dist/app.mjs ] || [ -n "$(find src package.json scripts/*.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1)" ]; }
+newer() { find src package.json scripts/*.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1; }
+stale() { [ ! -e dist/bornemisza.mjs ] || [ ! -e dist/app.mjs ] || [ -n "$(newer)" ]; }
 if stale; then node scripts/build.ts >&2; fi
 exec "$@"

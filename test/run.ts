@@ -1,8 +1,13 @@
-/** Everything that says whether this tree is good: format, lint, types, and every test. Ends with `N passed, N failed`. */
+/**
+ * Everything that says whether this tree is good: format, lint, types, and every test. Ends with `N passed, N failed`.
+ */
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 
-/** Three on two cores: an integration test waits most of its time, and takes half a core (by its lab's cgroup) at the most. */
+/**
+ * Three on two cores: an integration test waits most of its time, and takes half a core (by its lab's cgroup) at the
+ * most.
+ */
 const JOBS = '3';
 
 const { values, positionals } = parseArgs({

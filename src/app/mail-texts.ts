@@ -74,7 +74,8 @@ export const MAIL_TEXTS: Readonly<Record<'en' | 'de', Readonly<Record<MailKind, 
     taken: {
       subject: 'Sie haben ein Konto bei SITE',
       paragraphs: [
-        'Jemand, vermutlich Sie, möchte mit dieser Adresse ein Konto bei SITE. Sie haben schon eines: Melden Sie sich an.',
+        'Jemand, vermutlich Sie, möchte mit dieser Adresse ein Konto bei SITE. Sie haben schon eines: ' +
+          'Melden Sie sich an.',
         'Haben Sie das Passwort vergessen? Dieser Link setzt ein neues. Er gilt eine Stunde.',
       ],
       action: 'Neues Passwort setzen',
@@ -90,7 +91,8 @@ export const MAIL_TEXTS: Readonly<Record<'en' | 'de', Readonly<Record<MailKind, 
     'no-account': {
       subject: 'Kein Konto bei SITE',
       paragraphs: [
-        'Jemand, vermutlich Sie, möchte bei SITE ein neues Passwort setzen, aber mit dieser Adresse gibt es kein Konto.',
+        'Jemand, vermutlich Sie, möchte bei SITE ein neues Passwort setzen, aber mit dieser Adresse gibt ' +
+          'es kein Konto.',
         'Vielleicht haben Sie sich mit einer anderen Adresse registriert.',
       ],
       action: '',
@@ -112,7 +114,8 @@ export const MAIL_TEXTS: Readonly<Record<'en' | 'de', Readonly<Record<MailKind, 
     'email-changed': {
       subject: 'Ihre Adresse bei SITE wurde geändert',
       paragraphs: [
-        'Ihr Konto bei SITE benutzt jetzt eine andere E-Mail-Adresse. Waren Sie es nicht, antworten Sie auf diese Mail.',
+        'Ihr Konto bei SITE benutzt jetzt eine andere E-Mail-Adresse. Waren Sie es nicht, antworten Sie ' +
+          'auf diese Mail.',
       ],
       action: '',
     },

@@ -4,8 +4,9 @@ import type { Host, Ran } from './io.ts';
 const LONGEST_S = 15;
 
 /**
- * Whose files HAProxy and BIRD are asked about, and the confinement of that user's own unit: a program may run what stands
- * in them (`lua-load` does), and must gain nothing by it that their writer lacks. No network: checking a file needs none.
+ * Whose files HAProxy and BIRD are asked about, and the confinement of that user's own unit: a program may run what
+ * stands in them (`lua-load` does), and must gain nothing by it that their writer lacks. No network: checking a file
+ * needs none.
  */
 const CONFINEMENT = [
   'User=bornemisza',
@@ -47,8 +48,8 @@ const CONFINEMENT = [
 const groupOf: Readonly<Record<string, string>> = { bird: 'bird', birdc: 'bird' };
 
 /**
- * Runs a program over files that the daemon writes: as the daemon's user and confined as its unit is, never as root. Under
- * `--root` all files are the caller's own, and so is the program.
+ * Runs a program over files that the daemon writes: as the daemon's user and confined as its unit is, never as root.
+ * Under `--root` all files are the caller's own, and so is the program.
  *
  * @returns code -1 where the program is not installed
  */

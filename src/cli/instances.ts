@@ -43,8 +43,8 @@ export async function daemonOf(options: {
 }
 
 /**
- * A daemon for what is the same whichever of this host's answers: who is in the cluster, and how a rollout goes. Role app
- * first, where both run.
+ * A daemon for what is the same whichever of this host's answers: who is in the cluster, and how a rollout goes. Role
+ * app first, where both run.
  *
  * @throws CliFailure as {@link daemonOf}, but for `role-ambiguous`
  */
@@ -120,7 +120,8 @@ export function noMember(role: Role): CliFailure {
     EXIT.notRunning,
     'left',
     `the ${role} node of this host is no member any more: it has left, or was removed from the cluster`,
-    `to come back: sudo bornemisza join --reset - with a fresh token; to give the machine up: sudo bornemisza leave --wipe --role ${role}`,
+    'to come back: sudo bornemisza join --reset - with a fresh token; to give the machine up: sudo ' +
+      `bornemisza leave --wipe --role ${role}`,
   );
 }
 

@@ -29,7 +29,10 @@ export interface Host {
   interfaces(): Readonly<Record<string, readonly NetworkInterfaceInfo[] | undefined>>;
   /** Effective user id. */
   readonly uid: number;
-  /** Runs a program without a shell, bounded in time (default 20 s) and output. Never throws: a missing program has code -1. */
+  /**
+   * Runs a program without a shell, bounded in time (default 20 s) and output. Never throws: a missing program has code
+   * -1.
+   */
   run(program: string, args: readonly string[], limits?: RunLimits): Promise<Ran>;
   /** Calls this command again with other arguments, on the same terminal. Gives its exit code. */
   again(args: readonly string[]): Promise<number>;
@@ -46,8 +49,8 @@ export interface Io {
   readonly stderr: Output;
   readonly stdin: AsyncIterable<Uint8Array | string>;
   /**
-   * Opens the terminal for questions; absent where standard input is none. `line` writes the prompt to standard error and
-   * gives undefined at the end of the input; what is typed shows unless it is `hidden`.
+   * Opens the terminal for questions; absent where standard input is none. `line` writes the prompt to standard error
+   * and gives undefined at the end of the input; what is typed shows unless it is `hidden`.
    */
   readonly typed?: () => {
     line(prompt: string, hidden: boolean): Promise<string | undefined>;
@@ -60,7 +63,10 @@ export interface Io {
   startDaemon(argv: string[]): Promise<void>;
 }
 
-/** Standard input to its end, or until it is longer than `maxCharacters`: then reading stops there, and the caller sees the length. */
+/**
+ * Standard input to its end, or until it is longer than `maxCharacters`: then reading stops there, and the caller sees
+ * the length.
+ */
 export async function readInput({ stdin }: Io, maxCharacters: number): Promise<string> {
   let text = '';
   for await (const chunk of stdin) {

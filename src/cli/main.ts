@@ -27,7 +27,9 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
-/** `help token create` is `token create --help`: commander's own reads one word, and says nothing of one that is none. */
+/**
+ * `help token create` is `token create --help`: commander's own reads one word, and says nothing of one that is none.
+ */
 function helpAsked(program: Command, argv: readonly string[]): string[] {
   const [first, ...words] = argv;
   if (first !== 'help' || words.length === 0 || words.some((word) => word.startsWith('-'))) return [...argv];

@@ -82,8 +82,9 @@ function section({ path, command }: Leaf): string[] {
   const help = command.createHelp();
   const options = help.visibleOptions(command).filter((option) => option.long !== '--help');
   const examples = command instanceof Verb ? command.examples : [];
+  const given = command.registeredArguments.map((each) => (each.required ? each.name() : `[${each.name()}]`));
   return [
-    `.Ss ${[path, ...command.registeredArguments.map((each) => (each.required ? each.name() : `[${each.name()}]`))].join(' ')}`,
+    `.Ss ${[path, ...given].join(' ')}`,
     ...escaped(command.description()),
     ...(options.length === 0
       ? []

@@ -53,8 +53,8 @@ export function wantsColour(isTerminal: boolean, environment: NodeJS.ProcessEnv)
 }
 
 /**
- * A reader that goes (`bornemisza init … | head -3`) ends no command: what is being set up would be left half done. What it would
- * have read is thrown away. That is the reader's right and no error; a disk that is full is one.
+ * A reader that goes (`bornemisza init … | head -3`) ends no command: what is being set up would be left half done.
+ * What it would have read is thrown away. That is the reader's right and no error; a disk that is full is one.
  */
 function output(stream: WriteStream, environment: NodeJS.ProcessEnv): Output {
   let gone = false;

@@ -19,7 +19,9 @@ const ROTATION_SENTENCE: Readonly<Record<MemberRow['rotation'], string>> = {
 /** Why a node is in or out now, then what happened to it, newest last. */
 export function tellMember(member: MemberRow, entries: readonly AuditEntry[], telling: Telling): string {
   const { paint, columns } = telling;
-  const verdict = `${member.name} ${ROTATION_SENTENCE[member.rotation]}${member.reason === '' ? '' : `: ${member.reason}`}.`;
+  const verdict =
+    `${member.name} ` +
+    `${ROTATION_SENTENCE[member.rotation]}${member.reason === '' ? '' : `: ${member.reason}`}.`;
   return [
     wrap(verdict, columns).replace(member.name, paint('bold', member.name)),
     '\n',
@@ -68,7 +70,9 @@ export function tellHistory(name: string, entries: readonly AuditEntry[], tellin
   return `What happened\n${entries.map((entry) => tellEntry(entry, telling)).join('')}`;
 }
 
-/** One entry: when and what on the first line, then why, what was done (or wanted, where it failed) and how it ended. */
+/**
+ * One entry: when and what on the first line, then why, what was done (or wanted, where it failed) and how it ended.
+ */
 export function tellEntry(entry: AuditEntry, { paint, columns }: Telling): string {
   const detail = (label: string, text: string): string => wrap(`${label} ${text}`, columns, ' '.repeat(6));
   const took = entry.durationMs === undefined ? '' : ` (${formatDuration(entry.durationMs)})`;

@@ -22,8 +22,8 @@ export interface VerbFacts {
   readonly root?: boolean;
   readonly hidden?: boolean;
   /**
-   * Why the command stays root where root calls it. Without a reason it becomes the daemon's user before it does anything:
-   * it reads what the daemon writes.
+   * Why the command stays root where root calls it. Without a reason it becomes the daemon's user before it does
+   * anything: it reads what the daemon writes.
    */
   readonly asRoot?: string;
 }

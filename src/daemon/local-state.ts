@@ -80,7 +80,8 @@ export class LocalStateFile {
   /**
    * Keeps the change in memory at once and on disk in order; equal content is not written again.
    *
-   * @throws IdentityError `disk-full` and others of its kind; the old file is whole then, and the next update tries again
+   * @throws IdentityError `disk-full` and others of its kind; the old file is whole then, and the next update tries
+   *   again
    */
   update(change: Partial<LocalState>): Promise<void> {
     this.#state = { ...this.#state, ...change };

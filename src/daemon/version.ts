@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import manifest from '../../package.json' with { type: 'json' };
 
 /**
- * Version of the program, from package.json; installed from a package, with the package's release (`0.1.0-2`), so that two
- * builds of one version can be told apart. Read once, when the program starts.
+ * Version of the program, from package.json; installed from a package, with the package's release (`0.1.0-2`), so that
+ * two builds of one version can be told apart. Read once, when the program starts.
  */
 export const VERSION: string = packaged() ?? manifest.version;
 

@@ -29,7 +29,8 @@ const SEARCH_PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
  * Runs a program to its end, bounded in time and output. Never a shell: arguments go to it as they are.
  * A status other than 0 is a result, not an error.
  *
- * @throws PluginError `command-missing`, `command-timeout`, `command-output-too-long`, `command-aborted`, `command-failed`
+ * @throws PluginError `command-missing`, `command-timeout`, `command-output-too-long`, `command-aborted`,
+ *   `command-failed`
  */
 export function runCommand(
   program: string,
@@ -49,8 +50,8 @@ export function runCommand(
       // A process group of its own, which can be ended as a whole.
       detached: true,
     });
-    // Where no file descriptor is left, it has no streams, whatever its type says. The error is told soon after; where nobody
-    // listens for it then, Node ends the process.
+    // Where no file descriptor is left, it has no streams, whatever its type says. The error is told soon after; where
+    // nobody listens for it then, Node ends the process.
     if (child.pid === undefined) {
       child.once('error', (error) => reject(startError(program, error, options.missingNext)));
       return;

@@ -66,7 +66,8 @@ export function ipFailed(what: string, complaint: string): PluginError {
     message: `cannot ${what}: ${complaint.split('\n')[0]?.slice(0, 200)}`,
     next: permitted
       ? 'see `ip link` and `bornemisza doctor`'
-      : 'the daemon needs CAP_NET_ADMIN: compare its unit with the one that was shipped (`systemctl cat bornemisza@app`)',
+      : 'the daemon needs CAP_NET_ADMIN: compare its unit with the one that was shipped (`systemctl cat ' +
+        'bornemisza@app`)',
     outcome: 'retry',
     stateChanged: false,
   });

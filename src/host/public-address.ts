@@ -1,6 +1,9 @@
 import { BlockList, isIP } from 'node:net';
 
-/** IANA's registries of special addresses: nothing there is reached from the internet. Networks for documentation are let through. */
+/**
+ * IANA's registries of special addresses: nothing there is reached from the internet. Networks for documentation are
+ * let through.
+ */
 const SPECIAL = new BlockList();
 for (const [base, bits] of [
   ['0.0.0.0', 8],

@@ -29,8 +29,8 @@ export interface WholeFile {
 }
 
 /**
- * The one way in which files are written whole or not at all: under another name, fsync, rename, fsync of the directory.
- * The file at `path` is not touched.
+ * The one way in which files are written whole or not at all: under another name, fsync, rename, fsync of the
+ * directory. The file at `path` is not touched.
  *
  * @throws what the file system says; nothing is left behind
  */

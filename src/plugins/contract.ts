@@ -13,7 +13,10 @@ export interface Plugin<
   Report extends PluginReport = PluginReport,
 > {
   readonly name: string;
-  /** The command that shows what the program did, e.g. `journalctl -u bird`: for an operator when a change does not hold. */
+  /**
+   * The command that shows what the program did, e.g. `journalctl -u bird`: for an operator when a change does not
+   * hold.
+   */
   readonly evidence: string;
   /** Only looks: reads what is, from the program itself and from its files. */
   observe(signal: AbortSignal): Promise<Observed>;
@@ -21,13 +24,17 @@ export interface Plugin<
   plan(desired: Desired, observed: Observed): readonly Change[];
   /** Pure: what was seen, for `status`, and what an operator must know of it. */
   status?(desired: Desired, observed: Observed): Report;
-  /** Proves the changes before anything is touched, e.g. `haproxy -c` on the staged file. Throws {@link PluginError}. */
+  /**
+   * Proves the changes before anything is touched, e.g. `haproxy -c` on the staged file. Throws {@link PluginError}.
+   */
   validate(changes: readonly Change[], signal: AbortSignal): Promise<void>;
   /** What `undo` needs to restore the last good state. Asked after `validate`, before anything is touched. */
   checkpoint(changes: readonly Change[], signal: AbortSignal): Promise<Checkpoint>;
   /** Makes the changes and reports each one that is made. Throws {@link PluginError}. */
   apply(changes: readonly Change[], signal: AbortSignal, made: (change: Change) => void): Promise<void>;
-  /** Restores the last good state after a change that failed or did not hold. Restores nothing that is right already. */
+  /**
+   * Restores the last good state after a change that failed or did not hold. Restores nothing that is right already.
+   */
   undo(checkpoint: Checkpoint, signal: AbortSignal): Promise<void>;
   /** Ends watches and children. Works after a partial start, and twice. */
   close(): Promise<void>;
@@ -43,7 +50,9 @@ export interface Plugin<
   leftBehind?(): Promise<boolean>;
   /** Optional: whether a process of the program is left that shows and trusts what it was started with. */
   hasOldWorkers?(): Promise<boolean>;
-  /** Optional: a sign of life that the program forgets unless it is given again each second. Says nothing else to it. */
+  /**
+   * Optional: a sign of life that the program forgets unless it is given again each second. Says nothing else to it.
+   */
   readonly heartbeat?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
@@ -55,7 +64,8 @@ export interface PlannedChange {
   readonly summary: string;
   /**
    * Undefined: when a run is over, no such change may be left. `once`: it may follow from another step, but a run that
-   * made it must not find it again. `repeats`: it may be planned again, since it waits for others or goes on bit by bit.
+   * made it must not find it again. `repeats`: it may be planned again, since it waits for others or goes on bit by
+   * bit.
    */
   readonly step?: 'once' | 'repeats';
 }

@@ -39,7 +39,10 @@ export interface AppInput {
   readonly view: EffectiveView;
   readonly config: AppRoleConfig;
   readonly certificates: Certificates;
-  /** Services whose check here fails by its answer or a refusal. One that gives no answer in time may be slow and no more. */
+  /**
+   * Services whose check here fails by its answer or a refusal. One that gives no answer in time may be slow and no
+   * more.
+   */
   readonly answerWrongly: readonly string[];
   /** Whether this node draws the floating IPs: decided once, by {@link floatingDecision}. */
   readonly announcement: Holding;
@@ -149,7 +152,8 @@ function serviceServer(
     return [{ ...server, duty: 'ready', why: `${service} is up there` }];
   }
   if (said?.health !== 'down' || !(server.duty === 'ready' || onlySaysDown(member))) return [server];
-  // It knows sooner than any check from here. While all say so, a check decides: they may be wrong, and nobody would be left.
+  // It knows sooner than any check from here. While all say so, a check decides: they may be wrong, and nobody would be
+  // left.
   if (member.state === 'alive' && anybodyWell)
     return [{ ...server, duty: 'maint', why: `says that ${service} is down` }];
   const lastResort = !anybodyWell && { lastResort: true };

@@ -110,8 +110,8 @@ function phaseOf(member: EffectiveMember, leaving: boolean): MemberPhase {
 export const RESTART_TAG = 'couchdb-restart';
 
 /**
- * One node at a time, in order of admission, while every other db node that lives serves. Who is in its turn comes before
- * everybody; so one that does not come back with the new settings stops them for the others.
+ * One node at a time, in order of admission, while every other db node that lives serves. Who is in its turn comes
+ * before everybody; so one that does not come back with the new settings stops them for the others.
  *
  * @param databases all db nodes in order of admission
  */

@@ -20,8 +20,9 @@ export interface DnsRoleConfig {
 }
 
 /**
- * The records of the cluster. The site's names lead to the floating IPs, or to the app nodes where there are none. Each host has its own name,
- * and `_app._tcp` and `_db._tcp` say where members listen: a node that lost everybody finds them there, so the dead keep those.
+ * The records of the cluster. The site's names lead to the floating IPs, or to the app nodes where there are none. Each
+ * host has its own name, and `_app._tcp` and `_db._tcp` say where members listen: a node that lost everybody finds them
+ * there, so the dead keep those.
  */
 export function dnsOf(view: EffectiveView, config: DnsRoleConfig): DnsDesired {
   const { zone, ttlS } = config;

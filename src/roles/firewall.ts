@@ -5,8 +5,9 @@ import type { EffectiveView } from './effective.ts';
 const MOST_MEMBERS = 512;
 
 /**
- * Who may reach the member ports: everybody admitted who has not left. Dead closes nothing, and before the first sync nobody is taken
- * out. An address outside of the private network is left out: the helper would refuse the whole list for it.
+ * Who may reach the member ports: everybody admitted who has not left. Dead closes nothing, and before the first sync
+ * nobody is taken out. An address outside of the private network is left out: the helper would refuse the whole list
+ * for it.
  */
 export function firewallOf(view: EffectiveView, privateNetwork: string): FirewallDesired {
   const members = view.members

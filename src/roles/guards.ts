@@ -197,7 +197,8 @@ function heldInWords(
 ): string[] {
   const words = landslides.map(
     ({ role, gone }) =>
-      `landslide: ${gone.join(', ')} vanished without a leave, more than half of role ${role}; nobody is removed until they return, 10 minutes pass, or \`bornemisza guards release\``,
+      `landslide: ${gone.join(', ')} vanished without a leave, more than half of role ${role}; nobody is ` +
+      'removed until they return, 10 minutes pass, or `bornemisza guards release`',
   );
   const kept = members.filter((member) => member.guard === 'first-sync').map((member) => member.record.name);
   if (!view.synced && kept.length > 0)

@@ -3,8 +3,8 @@ import { basename, dirname, join } from 'node:path';
 import { parseSync } from 'oxc-parser';
 
 /**
- * Which paths root and process 1 touch on a host, read from what the package ships, and which of them lie below a directory
- * that another user can write. There that user can put a link, a FIFO or another file at any moment.
+ * Which paths root and process 1 touch on a host, read from what the package ships, and which of them lie below a
+ * directory that another user can write. There that user can put a link, a FIFO or another file at any moment.
  */
 
 /** Something that root does with a path. */
@@ -21,7 +21,9 @@ interface Directory {
   readonly group: string;
 }
 
-/** What other packages make. Apache's gives CouchDB's user its own program directory; everybody may write the last two. */
+/**
+ * What other packages make. Apache's gives CouchDB's user its own program directory; everybody may write the last two.
+ */
 const OTHERS: readonly (readonly [path: string, directory: Directory])[] = [
   ['/var/lib/couchdb', { owner: 'couchdb', mode: 0o2770, group: 'couchdb' }],
   ['/opt/couchdb', { owner: 'couchdb', mode: 0o755, group: 'couchdb' }],
@@ -33,8 +35,15 @@ const ROLES = ['app', 'db'];
 /** Whose service of another package runs as whom: our drop-ins stand in their units. Unknown is root. */
 const USERS_OF_OTHERS: Readonly<Record<string, string>> = { 'couchdb.service': 'couchdb' };
 /** Read, mounted, opened or changed by process 1 itself, whoever the service's user is. */
-const BY_PROCESS_1 =
-  /^(EnvironmentFile|LoadCredential|Standard(Input|Output|Error)|PIDFile|Root(Directory|Image)|(Bind|BindReadOnly|ReadWrite|ReadOnly|Inaccessible|Exec|NoExec)Paths|WorkingDirectory|TemporaryFileSystem|Listen\w+)$/;
+const BY_PROCESS_1 = new RegExp(
+  `^(${[
+    /EnvironmentFile|LoadCredential|Standard(Input|Output|Error)|PIDFile|Root(Directory|Image)/,
+    /(Bind|BindReadOnly|ReadWrite|ReadOnly|Inaccessible|Exec|NoExec)Paths/,
+    /WorkingDirectory|TemporaryFileSystem|Listen\w+/,
+  ]
+    .map(({ source }) => source)
+    .join('|')})$`,
+);
 /** `+` and `!` keep root's rights whatever User= says. */
 const KEEPS_ROOT = /^[-@:]*[+!]/;
 
@@ -115,7 +124,10 @@ function tmpfilesLines(
     });
 }
 
-/** What root or process 1 touches because of a unit. Conditions and path units look whether a name is there, and open nothing. */
+/**
+ * What root or process 1 touches because of a unit. Conditions and path units look whether a name is there, and open
+ * nothing.
+ */
 export function touchesOfUnit(unit: Unit): Touch[] {
   const user = valueOf(unit, 'User') ?? USERS_OF_OTHERS[unit.name];
   const isRoot = (user === undefined || user === 'root') && valueOf(unit, 'DynamicUser') !== 'yes';
@@ -184,7 +196,10 @@ export function refusal(
             ? `group ${group}`
             : 'root';
     if (who !== 'root' && who !== 'group root')
-      return `${by} has root touch ${path}, and ${who} can write ${name.join('/')}: do it as that user, or keep it in a directory of root’s`;
+      return (
+        `${by} has root touch ${path}, and ${who} can write ${name.join('/')}: do it as that user, or keep ` +
+        'it in a directory of root’s'
+      );
   }
   return undefined;
 }

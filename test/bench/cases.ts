@@ -150,8 +150,8 @@ export interface Idle {
 }
 
 /**
- * Means over all members. A process that does little takes minutes until its code is compiled, and then runs for months:
- * what it costs at first is not what it costs.
+ * Means over all members. A process that does little takes minutes until its code is compiled, and then runs for
+ * months: what it costs at first is not what it costs.
  */
 export async function idle(beds: Beds, warmupSeconds: number, seconds: number): Promise<PerSubject<Idle>> {
   await pause(warmupSeconds * 1000);

@@ -14,9 +14,9 @@ import { Users } from '../integration/couchdb-users.ts';
 import { createReport } from './report.ts';
 
 /**
- * `check:couchdb`: a CouchDB cluster grows, loses a node for a while and shrinks while clients write and read; then what was
- * acknowledged is looked for on every node. Beside it five coordinators that do one thing wrong, which the same checker has
- * to catch. On the stand-in, or on the release that LAB_COUCHDB names.
+ * `check:couchdb`: a CouchDB cluster grows, loses a node for a while and shrinks while clients write and read; then
+ * what was acknowledged is looked for on every node. Beside it five coordinators that do one thing wrong, which the
+ * same checker has to catch. On the stand-in, or on the release that LAB_COUCHDB names.
  */
 const { values } = parseArgs({
   options: { full: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } },

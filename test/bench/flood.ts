@@ -14,9 +14,9 @@ import { createReport, percentile } from './report.ts';
 import { type Segment, withSegment } from './segment.ts';
 
 /**
- * `bench:flood`: what one member that was taken over costs the others at its full rate, and whether they find a silent host
- * as soon as before; and how long a member needs to link with one that thousands of sockets of strangers hold busy. Members
- * are processes in network namespaces as in bench:membership. Needs root.
+ * `bench:flood`: what one member that was taken over costs the others at its full rate, and whether they find a silent
+ * host as soon as before; and how long a member needs to link with one that thousands of sockets of strangers hold
+ * busy. Members are processes in network namespaces as in bench:membership. Needs root.
  */
 const { values } = parseArgs({
   options: {
@@ -178,7 +178,10 @@ async function strangersAt(bed: Bed, victim: number): Promise<ChildProcess> {
   return child;
 }
 
-/** A member comes back while strangers hold one of the others busy. @returns ms from its beginning to the link with that one */
+/**
+ * A member comes back while strangers hold one of the others busy. @returns ms from its beginning to the link with that
+ * one
+ */
 async function linkMs(bed: Bed, victim: number): Promise<number> {
   const { ours, honest } = bed;
   const host = honest.find((other) => other !== victim) ?? 0;

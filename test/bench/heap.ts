@@ -1,6 +1,8 @@
 import { getHeapSpaceStatistics } from 'node:v8';
 
-/** Where V8 keeps what it compiles: machine code, and the tables that belong to it. Objects of JavaScript are elsewhere. */
+/**
+ * Where V8 keeps what it compiles: machine code, and the tables that belong to it. Objects of JavaScript are elsewhere.
+ */
 const CODE_SPACES = /^(code|trusted)/;
 
 /** With `--expose-gc`: what is really in use, not what waits for the collector. */

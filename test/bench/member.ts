@@ -19,8 +19,9 @@ import type { Command, Said } from './member-words.ts';
 
 /**
  * The membership of a daemon and nothing else of it: identity with its certificates, machine, driver and transport, put
- * together as `src/daemon/driver/membership.ts` does, in a process of its own. Commands come in on standard input, what it sees goes
- * out on standard output, a line of JSON each. Argument: the state directory, as `init` and `join` leave it.
+ * together as `src/daemon/driver/membership.ts` does, in a process of its own. Commands come in on standard input, what
+ * it sees goes out on standard output, a line of JSON each. Argument: the state directory, as `init` and `join` leave
+ * it.
  */
 const PORT = 4101;
 

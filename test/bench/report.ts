@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 
 /**
- * Figures in one format for all benchmarks: a line for people each, or with `--json` one object a line and nothing else.
- * The last line says against which of the stated numbers the run fell short. A benchmark that ran to its end has exit code
- * 0 whatever it found: it measures, tests decide.
+ * Figures in one format for all benchmarks: a line for people each, or with `--json` one object a line and nothing
+ * else. The last line says against which of the stated numbers the run fell short. A benchmark that ran to its end has
+ * exit code 0 whatever it found: it measures, tests decide.
  */
 export type Subject = 'bornemisza' | 'serf' | 'simulator' | 'bare';
 type Row = Readonly<Record<string, string | number | boolean | readonly string[]>>;
@@ -33,7 +33,10 @@ export interface Report {
   end(): void;
 }
 
-/** @param real the figures are of real processes: each row tells how busy the machine was, by its load average over a minute */
+/**
+ * @param real the figures are of real processes: each row tells how busy the machine was, by its load average over a
+ *   minute
+ */
 export function createReport(bench: string, json: boolean, real = true): Report {
   const fellShort: string[] = [];
   const print = (figures: Row): void => {

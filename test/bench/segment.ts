@@ -4,8 +4,8 @@ import { type ClaimedPlace, claimPlace, sweepPlaces } from '../lab/place.ts';
 import { must } from '../lab/process.ts';
 
 /**
- * One private network of `n` hosts, each a network namespace with a device of its own for each subject, so that bytes are
- * told apart by the kernel's counters while every fault hits both at once.
+ * One private network of `n` hosts, each a network namespace with a device of its own for each subject, so that bytes
+ * are told apart by the kernel's counters while every fault hits both at once.
  */
 export type Wire = 'ours' | 'serf';
 const WIRES: readonly Wire[] = ['ours', 'serf'];
@@ -26,8 +26,8 @@ export interface Segment {
 }
 
 /**
- * The kernel keeps the neighbours of all namespaces in one table, of 1024 by default. Where each of thirty hosts speaks to all
- * others on two devices it overflows, and drops what both subjects send.
+ * The kernel keeps the neighbours of all namespaces in one table, of 1024 by default. Where each of thirty hosts speaks
+ * to all others on two devices it overflows, and drops what both subjects send.
  */
 async function makeRoomForNeighbours(place: ClaimedPlace, hosts: number): Promise<void> {
   const needed = 2 * WIRES.length * hosts * hosts;
@@ -101,7 +101,10 @@ export async function createSegment(hosts: number): Promise<Segment> {
   };
 }
 
-/** A segment and its directory for `work`. What it puts into `closers` is closed first; all is cleared, however this process ends. */
+/**
+ * A segment and its directory for `work`. What it puts into `closers` is closed first; all is cleared, however this
+ * process ends.
+ */
 export async function withSegment(
   hosts: number,
   work: (segment: Segment, directory: string, closers: { close(): Promise<void> }[]) => Promise<void>,

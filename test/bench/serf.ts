@@ -9,8 +9,8 @@ import { Decoder, encode, type Value } from './msgpack.ts';
 import type { Segment } from './segment.ts';
 
 /**
- * Debian's Serf as it comes: LAN profile, encrypted by a keyring. What an agent knows is read from its log, where an event
- * stands before the agent coalesces it for its handlers: the earliest word that Serf gives.
+ * Debian's Serf as it comes: LAN profile, encrypted by a keyring. What an agent knows is read from its log, where an
+ * event stands before the agent coalesces it for its handlers: the earliest word that Serf gives.
  */
 const STATES: Readonly<Record<string, State>> = {
   Join: 'alive',
@@ -138,7 +138,10 @@ export async function serfFleet(segment: Segment, directory: string): Promise<Se
 /** A tag is set, and was not sent to anybody within five seconds, as in a storm at 30 members: it goes out later. */
 const SLOW_SPREAD = 'timeout waiting for update broadcast';
 
-/** https://github.com/hashicorp/serf, website/docs/agent/rpc: a header and a body in MessagePack each, answered in order. */
+/**
+ * https://github.com/hashicorp/serf, website/docs/agent/rpc: a header and a body in MessagePack each, answered in
+ * order.
+ */
 class Rpc {
   readonly #child: ChildProcess;
   readonly #decoder = new Decoder();

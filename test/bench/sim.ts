@@ -15,9 +15,9 @@ import { createReport, type Times } from './report.ts';
 
 /**
  * `bench:sim`: the membership machine in virtual time. Each seed is a run of its own; figures are over all of them.
- * `--cases loss10 --hours 1000 --state DIRECTORY`: the hours are run in pieces of `--piece-hours` with a seed each, from
- * `--from-seed` on, and the next such call goes on where this one ended. What is said of a false death names the seed of
- * its piece: `--hours 1 --from-seed SEED`, without `--state`, shows it again.
+ * `--cases loss10 --hours 1000 --state DIRECTORY`: the hours are run in pieces of `--piece-hours` with a seed each,
+ * from `--from-seed` on, and the next such call goes on where this one ended. What is said of a false death names the
+ * seed of its piece: `--hours 1 --from-seed SEED`, without `--state`, shows it again.
  */
 const CASES = ['times', ...TROUBLES, 'storm', 'idle'] as const;
 const { values } = parseArgs({

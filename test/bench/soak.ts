@@ -7,8 +7,8 @@ import { type Segment, withSegment } from './segment.ts';
 import { type Point, trendOf } from './trend.ts';
 
 /**
- * `bench:soak`: one member that runs through while the others come, go, fall silent and change. Its heap is read after a
- * full collection, so that the slope is what is kept and not what waits for the collector.
+ * `bench:soak`: one member that runs through while the others come, go, fall silent and change. Its heap is read after
+ * a full collection, so that the slope is what is kept and not what waits for the collector.
  */
 const { values } = parseArgs({
   options: {
@@ -33,7 +33,10 @@ const SILENT_MS = 6000;
 const SLOPE_LIMIT_KB = 15;
 
 interface Sample extends Point {
-  /** Of the heap, compiled code and its tables, kB: it grows until all that is called often is compiled, and then no more. */
+  /**
+   * Of the heap, compiled code and its tables, kB: it grows until all that is called often is compiled, and then no
+   * more.
+   */
   readonly codeKb: number;
   readonly handles: number;
 }

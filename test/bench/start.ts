@@ -5,8 +5,8 @@ import { poll } from '../lab/process.ts';
 import { createReport } from './report.ts';
 
 /**
- * `bench:start`: the daemon under its own unit on a whole host. Ready is systemd's own word: from the start of ExecStart to
- * READY=1. Afterwards what the daemon costs with all that it does, default checks included.
+ * `bench:start`: the daemon under its own unit on a whole host. Ready is systemd's own word: from the start of
+ * ExecStart to READY=1. Afterwards what the daemon costs with all that it does, default checks included.
  */
 const { values } = parseArgs({
   options: {

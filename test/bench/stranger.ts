@@ -1,8 +1,8 @@
 import { connect, type Socket } from 'node:net';
 
 /**
- * A stranger as a process of its own: keeps `count` sockets to one address open, each for up to a second, and opens a new one
- * for each that ends. Some say nothing, some say garbage. Arguments: own address, address, port, count.
+ * A stranger as a process of its own: keeps `count` sockets to one address open, each for up to a second, and opens a
+ * new one for each that ends. Some say nothing, some say garbage. Arguments: own address, address, port, count.
  */
 const [from = '', host = '', port = '', count = ''] = process.argv.slice(2);
 const GARBAGE = Buffer.alloc(200, 0xa5);

@@ -1,4 +1,6 @@
-/** Debian's Chromium before two nodes of the app tier, through a TLS proxy that goes to the other node when one is gone. */
+/**
+ * Debian's Chromium before two nodes of the app tier, through a TLS proxy that goes to the other node when one is gone.
+ */
 import { execFileSync } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { request } from 'node:http';

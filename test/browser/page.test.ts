@@ -84,8 +84,9 @@ t.test('register, confirm, write notes, lose the node, go offline, come back, si
   await page.getByRole('button', { name: 'Sign out', exact: true }).click();
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
   const kept = await page.evaluate(`indexedDB.databases().then(async (all) => {
-    const open = await new Promise((done) => { const r = indexedDB.open('notes', 1); r.onsuccess = () => done(r.result); });
-    return new Promise((done) => { const r = open.transaction('kept').objectStore('kept').count(); r.onsuccess = () => done(r.result); });
+    const result = (request) => new Promise((done) => { request.onsuccess = () => done(request.result); });
+    const open = await result(indexedDB.open('notes', 1));
+    return result(open.transaction('kept').objectStore('kept').count());
   })`);
   t.equal(kept, 0, 'nothing of a person stays on the device');
   t.same(faults, [], 'no error and no violation of the policy');

@@ -48,7 +48,10 @@ export async function labWorld(options: {
     };
   };
   const asking = new Map<string, ReturnType<typeof cluster.couchMembership>>();
-  /** One question at a time to each: behind a cut CouchDB answers no administrator for seconds, and the rest of a look does not wait for it. */
+  /**
+   * One question at a time to each: behind a cut CouchDB answers no administrator for seconds, and the rest of a look
+   * does not wait for it.
+   */
   const ask = (instance: Instance) => {
     const under = asking.get(instance.name) ?? cluster.couchMembership(instance);
     asking.set(instance.name, under);
@@ -69,7 +72,10 @@ export async function labWorld(options: {
 
   return {
     routed: true,
-    title: `${hosts('app').length} app and ${hosts('db').length} db nodes, each a machine with its own systemd; ${process.env['LAB_COUCHDB'] === undefined ? 'stand-in for CouchDB' : 'real CouchDB'}${lab.packaged ? '; installed from the package' : ''}`,
+    title:
+      `${hosts('app').length} app and ${hosts('db').length} db nodes, each a machine with its own systemd; ` +
+      (process.env['LAB_COUCHDB'] === undefined ? 'stand-in for CouchDB' : 'real CouchDB') +
+      (lab.packaged ? '; installed from the package' : ''),
     site: `https://${floating}/`,
     look,
     hosts,

@@ -68,7 +68,8 @@ export async function loopbackWorld(options: {
 }): Promise<World> {
   if (!(await installed('haproxy'))) {
     throw new Error(
-      'the program haproxy is missing, and nothing can be balanced without it: apt-get install haproxy, or dnf install haproxy',
+      'the program haproxy is missing, and nothing can be balanced without it: apt-get install haproxy, ' +
+        'or dnf install haproxy',
     );
   }
   const root = await mkdtemp(join(tmpdir(), 'bornemisza-demo-'));

@@ -96,7 +96,10 @@ function table(results: readonly StepResult[]): string {
     });
     return `${(result.ok ? '✔ ' : '✘ ') + result.title.padEnd(42)}${cells.join('')}\n`;
   });
-  return `\n${head}${rows.join('')}\nSeconds from the act until the program itself showed it. –: not part of the step.\n`;
+  return (
+    `\n${head}${rows.join('')}\nSeconds from the act until the program itself showed it. –: not part of ` +
+    `the step.\n`
+  );
 }
 
 /** Redraws twice a second, acts on keys, until q. Without a terminal it prints one picture and ends. */

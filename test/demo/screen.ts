@@ -32,7 +32,8 @@ export function draw(
     '',
     picture.announcers === undefined
       ? paint('dim', 'no router here: this variant has no BIRD')
-      : `floating IP drawn by  ${picture.announcers.map((host) => paint('green', host)).join('  ') || paint('red', 'nobody')}`,
+      : 'floating IP drawn by  ' +
+        (picture.announcers.map((host) => paint('green', host)).join('  ') || paint('red', 'nobody')),
     `CouchDB cluster       ${[...picture.couch].map(couchWord).join('  ')}`,
     '',
     paint('dim', 'what happened'),
@@ -46,7 +47,10 @@ export function draw(
         : entry.result === 'held'
           ? 'yellow'
           : 'dim';
-    return `${paint('dim', entry.at.slice(11, 19))} ${entry.result === 'ok' || entry.result === 'info' ? entry.summary : paint(colour, entry.summary)}`;
+    return (
+      `${paint('dim', entry.at.slice(11, 19))} ` +
+      (entry.result === 'ok' || entry.result === 'info' ? entry.summary : paint(colour, entry.summary))
+    );
   });
   return [...lines, ...events, ...foot].map((line) => cut(line, size.columns)).join('\n');
 }
@@ -55,7 +59,11 @@ function memberLine(member: MemberRow): string {
   const { name, address, state, health, rotation, reason } = member;
   const stateColour: Colour = state === 'alive' ? 'green' : state === 'dead' ? 'red' : 'yellow';
   const trafficColour: Colour = rotation === 'in' ? 'green' : rotation === 'out' ? 'red' : 'yellow';
-  return `${name.padEnd(11)} ${address.padEnd(13)} ${paint(stateColour, state.padEnd(9))} ${paint(health === 'up' ? 'green' : 'red', health.padEnd(7))} ${paint(trafficColour, rotation.padEnd(10))} ${paint('dim', reason)}`;
+  return (
+    `${name.padEnd(11)} ${address.padEnd(13)} ${paint(stateColour, state.padEnd(9))} ` +
+    `${paint(health === 'up' ? 'green' : 'red', health.padEnd(7))} ` +
+    `${paint(trafficColour, rotation.padEnd(10))} ${paint('dim', reason)}`
+  );
 }
 
 /** The second, unwatched check of a server is a detail of the plugin. */

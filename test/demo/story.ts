@@ -227,11 +227,9 @@ function couch(asked: readonly string[], members: readonly string[], connected =
         const answer = picture.couch.get(host);
         const right =
           answer !== undefined && same(answer.members, members) && same(answer.connected, connected);
-        return right
-          ? []
-          : [
-              `${host}: ${answer === undefined ? 'no answer' : `members ${answer.members.join('+')}, connected ${answer.connected.join('+')}`}`,
-            ];
+        if (right) return [];
+        if (answer === undefined) return [`${host}: no answer`];
+        return [`${host}: members ${answer.members.join('+')}, connected ${answer.connected.join('+')}`];
       });
       return wrong.length === 0 ? undefined : `_membership of ${wrong.join('; ')}`;
     },

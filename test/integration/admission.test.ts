@@ -50,7 +50,10 @@ async function prepared(stateDir: string): Promise<void> {
 let issuers = 0;
 let joiners = 0;
 
-/** Two clusters of the same name on two roots, and one of another name, made once: each issuer starts from a copy of one. */
+/**
+ * Two clusters of the same name on two roots, and one of another name, made once: each issuer starts from a copy of
+ * one.
+ */
 const [home, twinHome, otherHome] = ['home', 'twin', 'other'].map((name) => join(base, name)) as [
   string,
   string,
@@ -521,18 +524,25 @@ t.test('only an authority admits', async (t) => {
   t.equal(await codeOf(() => new AdmissionListener({ ...quiet(at), identity })), 'not-authority');
 });
 
+/** A file of identity, as a specifier in the text of a program. */
+const sourceOf = (file: string): string =>
+  JSON.stringify(new URL(`../../src/daemon/identity/${file}`, import.meta.url).pathname);
+
 t.test('a disk that is full ends an init in one sentence, and the next one succeeds', async (t) => {
   const ownMounts = process.getuid?.() === 0 ? ['--mount'] : ['--user', '--map-root-user', '--mount'];
   const mount = join(base, 'small');
   await mkdir(mount);
   const script = `
-    import { initCluster } from ${JSON.stringify(new URL('../../src/daemon/identity/root/init-cluster.ts', import.meta.url).pathname)};
-    const request = { stateDir: ${JSON.stringify(mount)} + '/db', cluster: 'prod', host: 'db1', role: 'db', address: '10.0.0.1', nowMs: Date.now() };
+    import { initCluster } from ${sourceOf('root/init-cluster.ts')};
+    const names = { cluster: 'prod', host: 'db1', role: 'db', address: '10.0.0.1' };
+    const request = { stateDir: ${JSON.stringify(mount)} + '/db', ...names, nowMs: Date.now() };
     const end = await initCluster(request).then(() => 'done', (error) => error.code + ' ' + error.retry);
     console.log(end);`;
   const file = join(base, 'init.ts');
   await writeFile(file, script);
-  const commands = `mount -t tmpfs -o size=16k,mode=755 tmpfs ${mount} && ${process.execPath} ${file} && mount -o remount,size=1m ${mount} && ${process.execPath} ${file}`;
+  const commands =
+    `mount -t tmpfs -o size=16k,mode=755 tmpfs ${mount} && ${process.execPath} ${file} && mount -o ` +
+    `remount,size=1m ${mount} && ${process.execPath} ${file}`;
   const { stdout } = await run('unshare', [...ownMounts, 'sh', '-c', commands], { timeout: 60_000 });
   t.strictSame(stdout.trim().split('\n'), ['disk-full true', 'done']);
 });
@@ -542,8 +552,9 @@ t.test('a joiner killed in the middle joins again with the same token', async (t
   const token = await at.token();
   const stateDir = join(base, 'killed');
   const script = `
-    import { joinCluster } from ${JSON.stringify(new URL('../../src/daemon/identity/admission/join.ts', import.meta.url).pathname)};
-    await joinCluster({ token: process.argv[2], stateDir: ${JSON.stringify(stateDir)}, host: 'db1', address: '127.0.0.6', version: '0.1.0', nowMs: () => Date.now() });`;
+    import { joinCluster } from ${sourceOf('admission/join.ts')};
+    const own = { stateDir: ${JSON.stringify(stateDir)}, host: 'db1', address: '127.0.0.6', version: '0.1.0' };
+    await joinCluster({ token: process.argv[2], ...own, nowMs: () => Date.now() });`;
   const file = join(base, 'join.ts');
   await writeFile(file, script);
   const child = spawn(process.execPath, [file, token], { stdio: 'ignore' });

@@ -5,8 +5,8 @@ import { until } from '../support/until.ts';
 import { daemonOf, nextEntry, PATIENCE_MS, serverIs, trailEnd } from './cluster-bed.ts';
 
 /**
- * Further authorities by the recovery bundle, another root, the loss of all authorities, and what the removal of one leaves
- * standing.
+ * Further authorities by the recovery bundle, another root, the loss of all authorities, and what the removal of one
+ * leaves standing.
  */
 t.setTimeout(2_300_000);
 
@@ -46,7 +46,10 @@ const warningsAt = async (instance: Instance): Promise<string> =>
 const DROP_IN = '/etc/systemd/system/bornemisza@app.service.d/clock.conf';
 const HOUR_MS = 3_600_000;
 const CLOCK = '/etc/bornemisza-clock';
-/** The wall clock of a host's daemon from now on, against that of this machine; what measures durations goes on. Whole at any moment. */
+/**
+ * The wall clock of a host's daemon from now on, against that of this machine; what measures durations goes on. Whole
+ * at any moment.
+ */
 const setClock = ({ host }: Instance, offsetS: number): Promise<string> =>
   host.must([
     'sh',
@@ -78,7 +81,9 @@ t.test('clocks that jump by an hour, one or all, forward and back, harm nobody',
   const ends = new Map<Instance, number>();
   for (const each of all) ends.set(each, await trailEnd(cluster, each));
 
-  /** Sets clocks and waits until each of them is seen to have jumped, and members have talked for some rounds of probes. */
+  /**
+   * Sets clocks and waits until each of them is seen to have jumped, and members have talked for some rounds of probes.
+   */
   const jump = async (offsetS: number, hosts: readonly Instance[]): Promise<void> => {
     for (const each of hosts) {
       await setClock(each, offsetS);

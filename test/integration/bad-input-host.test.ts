@@ -80,7 +80,10 @@ async function refusedReload(): Promise<void> {
   const { code, stderr } = await app.host.exec(['systemctl', 'reload', unitOf(app)]);
   if (code === 0) throw new Error(`the reload was not refused: ${stderr}`);
 }
-/** Waits until the service of {@link SERVICE} is in HAProxy's file, without a word to the daemon; then takes it out again. */
+/**
+ * Waits until the service of {@link SERVICE} is in HAProxy's file, without a word to the daemon; then takes it out
+ * again.
+ */
 async function madeAfterAll(): Promise<void> {
   const file = '/var/lib/bornemisza/haproxy/app/haproxy.cfg';
   await until(async () => (await app.host.readFile(file)).includes('svc_extra'), {
@@ -146,7 +149,8 @@ t.test('root’s checks see with the daemon’s eyes, and a refused reload is re
   await host.must([
     'sh',
     '-c',
-    `cd ${strange} && ln -s root@app1.1234:1796000000 '.#shop.toml' && mkdir old.toml && mkfifo pipe.toml && ln -s nowhere gone.toml && echo broken >.x.toml.swp`,
+    `cd ${strange} && ln -s root@app1.1234:1796000000 '.#shop.toml' && mkdir old.toml && mkfifo ` +
+      'pipe.toml && ln -s nowhere gone.toml && echo broken >.x.toml.swp',
   ]);
   await host.must(['systemctl', 'restart', unitOf(app)]);
   const after = await says(() => status(app), /old\.toml is a directory/);
@@ -187,7 +191,10 @@ t.test('the libp2p port in use, and the private address gone: tried again until 
   await host.must(['systemctl', 'stop', 'holder']);
   const gone = await says(
     heard,
-    /the private address 10\.77\.0\.\d+ is on no device of this host that is up -- bring the private network up \(ip -br addr; expected on eth1\); systemd tries again/,
+    new RegExp(
+      /the private address 10\.77\.0\.\d+ is on no device of this host that is up/.source +
+        / -- bring the private network up \(ip -br addr; expected on eth1\); systemd tries again/.source,
+    ),
   );
   t.notMatch(gone, /report this|a bug/);
   await host.must(['ip', 'addr', 'add', `${host.privateAddress}/24`, 'dev', 'eth1']);
@@ -214,8 +221,11 @@ t.test('HAProxy masked, then 443 in use when it starts: all is said, and heals b
   const heard = await warnings(app);
   await host.mask('bornemisza-haproxy@app.service');
   await host.stop('bornemisza-haproxy@app.service');
-  const said =
-    /HAProxy is not running: nobody listens at \S+ *(--|",.*"next":").*`systemctl start bornemisza-haproxy@app\.service`, then see `journalctl -u bornemisza-haproxy@app\.service`/;
+  const said = new RegExp(
+    /HAProxy is not running: nobody listens at \S+ *(--|",.*"next":").*/.source +
+      /`systemctl start bornemisza-haproxy@app\.service`, then see `journalctl -u bornemisza-haproxy@app\.service`/
+        .source,
+  );
   await says(() => status(app), said);
   await says(heard, said);
   await host.unmask('bornemisza-haproxy@app.service');
@@ -258,7 +268,8 @@ t.test('HAProxy refuses: a policy of the machine that passes, and a certificate 
   const before = await host.readFile(policy);
   await host.writeFile(
     policy,
-    'openssl_conf = all\n[all]\nssl_conf = tls\n[tls]\nsystem_default = strict\n[strict]\nCipherString = DEFAULT@SECLEVEL=5\n',
+    'openssl_conf = all\n[all]\nssl_conf = tls\n[tls]\nsystem_default = strict\n[strict]\nCipherString = ' +
+      'DEFAULT@SECLEVEL=5\n',
   );
   await host.writeFile(SERVICE, { content: extra(8083), group: 'bornemisza', mode: 0o640 });
   await reload();
@@ -271,7 +282,8 @@ t.test('HAProxy refuses: a policy of the machine that passes, and a certificate 
 
   const config = await host.readFile('/etc/bornemisza/app.toml');
   const pem =
-    '-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nbm90IG9uZQ==\n-----END PRIVATE KEY-----\n';
+    '-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE ' +
+    'KEY-----\nbm90IG9uZQ==\n-----END PRIVATE KEY-----\n';
   await host.writeFile('/etc/bornemisza/site.pem', { content: pem, group: 'bornemisza', mode: 0o640 });
   await host.must([
     'sed',
@@ -325,8 +337,10 @@ t.test(
     const bird = (await host.must(['sh', '-c', 'readlink -f "$(command -v bird)"'])).trim();
     await host.must(['mv', bird, `${bird}.away`]);
     await host.stop('bird.service');
-    const said =
-      /BIRD is not running: nobody listens at \S+; no floating IP is announced *(--|",.*"next":").*`systemctl start bird` and see `journalctl -u bird`/;
+    const said = new RegExp(
+      /BIRD is not running: nobody listens at \S+; no floating IP is announced *(--|",.*"next":").*/.source +
+        /`systemctl start bird` and see `journalctl -u bird`/.source,
+    );
     await says(() => status(app), said);
     await says(heard, said);
     t.ok(await serves());

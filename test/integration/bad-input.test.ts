@@ -114,7 +114,10 @@ t.test(
       [
         'an unknown key',
         () => appendFile(config(), '\n[helth]\nrise = 2\n'),
-        /^\S+app\.toml: unknown key "helth"; did you mean "health"\? -- correct the file, then run `bornemisza config check` code=config-invalid\n$/,
+        new RegExp(
+          /^\S+app\.toml: unknown key "helth"; did you mean "health"\?/.source +
+            / -- correct the file, then run `bornemisza config check` code=config-invalid\n$/.source,
+        ),
       ],
       [
         'no configuration',
@@ -129,7 +132,10 @@ t.test(
       [
         'the address of another machine',
         edit(address, '10.99.99.99'),
-        /says private_address 10\.99\.99\.99, but app1\/app was admitted with 127\.\S+ -- correct .* code=config-identity-differs\n$/,
+        new RegExp(
+          /says private_address 10\.99\.99\.99, but app1\/app was admitted with 127\.\S+/.source +
+            / -- correct .* code=config-identity-differs\n$/.source,
+        ),
       ],
       [
         'a host name with a newline',
@@ -142,7 +148,8 @@ t.test(
             `half of ${name}`,
             () => cutInHalf(state(name)),
             new RegExp(
-              `${name.replace('.', '\\.')} is damaged or cut short\\. -- Restore it from a backup, .* code=state-file-damaged\n$`,
+              `${name.replace('.', '\\.')} is damaged or cut short\\. -- Restore it from a backup, .* ` +
+                `code=state-file-damaged\n$`,
             ),
           ] as const,
       ),

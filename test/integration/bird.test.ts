@@ -92,7 +92,11 @@ async function inside(t: Test): Promise<void> {
 protocol device {}
 protocol direct { ipv4; interface "cust"; }
 protocol kernel { ipv4 { export where source = RTS_BGP; }; }
-protocol bgp node { local 10.9.0.2 as 64515; neighbor 10.9.0.1 as 64512; hold time 9; connect delay time 1; connect retry time 1; error wait time 1, 2; ipv4 { import all; export none; }; }
+protocol bgp node {
+  local 10.9.0.2 as 64515; neighbor 10.9.0.1 as 64512;
+  hold time 9; connect delay time 1; connect retry time 1; error wait time 1, 2;
+  ipv4 { import all; export none; };
+}
 `,
   );
   start('nsenter', ...provider, 'bird', '-f', '-c', providerConf, '-s', join(root, 'provider.ctl'));
@@ -100,7 +104,11 @@ protocol bgp node { local 10.9.0.2 as 64515; neighbor 10.9.0.1 as 64512; hold ti
   const nodeText = `router id 10.9.0.1;
 protocol device {}
 filter floating { if net ~ [ 192.0.2.7/32, 192.0.2.8/32 ] then accept; reject; }
-protocol bgp provider { local 10.9.0.1 as 64512; neighbor 10.9.0.2 as 64515; hold time 9; graceful restart off; connect delay time 1; connect retry time 1; error wait time 1, 2; ipv4 { import none; export filter floating; }; }
+protocol bgp provider {
+  local 10.9.0.1 as 64512; neighbor 10.9.0.2 as 64515;
+  hold time 9; graceful restart off; connect delay time 1; connect retry time 1; error wait time 1, 2;
+  ipv4 { import none; export filter floating; };
+}
 include "${fragments}/*.conf";
 `;
   await writeFile(nodeConf, nodeText);
@@ -367,7 +375,8 @@ include "${fragments}/*.conf";
       t.match(await sight(), { exported: false, alarms: [{ code, message }] }, what);
     }
 
-    // A founder's own protocol has the same route: withdrawn here it is announced all the same, where the filter allows it.
+    // A founder's own protocol has the same route: withdrawn here it is announced all the same, where the filter allows
+    // it.
     const direct = `${nodeText}\nprotocol direct { ipv4; }\n`;
     await use(direct);
     await until(async () => (await sight()).exported, { what: 'announced by ours', deadlineMs: 30_000 });

@@ -68,7 +68,9 @@ export async function birdConfigured({ host, role }: Instance): Promise<string> 
   return [...lines, ...protocols.split('\n').filter((line) => / (BGP|Direct) /.test(line))].join('\n');
 }
 
-/** Servers that carry requests; the second checks of members (`NAME.unwatched`, `NAME.panic`) carry none while these do. */
+/**
+ * Servers that carry requests; the second checks of members (`NAME.unwatched`, `NAME.panic`) carry none while these do.
+ */
 export async function carrying(cluster: Cluster, instance: Instance): Promise<ServerRecord[]> {
   return (await cluster.servers(instance))
     .filter(({ backend }) => !/\.(unwatched|panic)$/.test(backend))
@@ -83,7 +85,10 @@ export async function serving(cluster: Cluster, instance: Instance): Promise<Rec
 
 export const wordOf = (status: string): string => status.split(' ')[0] ?? '';
 
-/** Waits until every server that could carry requests does, at every app node: they follow when each db node has said so. */
+/**
+ * Waits until every server that could carry requests does, at every app node: they follow when each db node has said
+ * so.
+ */
 export async function allUp(cluster: Cluster, everyMs = 250): Promise<void> {
   await cluster.settled(PATIENCE_MS, cluster.instances, everyMs);
   for (const app of cluster.instancesOf('app')) {

@@ -28,8 +28,8 @@ const DEAD_MS = 10_000;
 const CALM_MS = 1000;
 
 /**
- * Reads a document by the listener that a service on an app node uses, over connections that are kept, until the file appears
- * that is named by the second argument; counts the answers by kind.
+ * Reads a document by the listener that a service on an app node uses, over connections that are kept, until the file
+ * appears that is named by the second argument; counts the answers by kind.
  */
 const DATABASE_LOAD = `
 const { existsSync } = require('node:fs');

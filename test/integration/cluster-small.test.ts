@@ -7,7 +7,9 @@ t.setTimeout(2_300_000);
 
 const FLOATING = '203.0.113.10';
 
-/** Judged from outside: the site through the floating IP, CouchDB through the app role’s listener, HAProxy’s own word. */
+/**
+ * Judged from outside: the site through the floating IP, CouchDB through the app role’s listener, HAProxy’s own word.
+ */
 async function everythingServes(t: Test, cluster: Cluster): Promise<void> {
   await allUp(cluster);
   const [app] = cluster.instancesOf('app');

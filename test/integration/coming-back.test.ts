@@ -11,8 +11,8 @@ import { nextEntry, PATIENCE_MS, serverIs, trailEnd } from './cluster-bed.ts';
 /**
  * Coming back after long: an expired certificate, and further places to look for members.
  *
- * Nodes that find nobody where their roster says: each has lost its snapshot and listens at a port that no certificate names.
- * What brings them together is one further source at one of them.
+ * Nodes that find nobody where their roster says: each has lost its snapshot and listens at a port that no certificate
+ * names. What brings them together is one further source at one of them.
  */
 t.setTimeout(2_300_000);
 
@@ -26,7 +26,9 @@ const CONFIG = '/etc/bornemisza/app.toml';
 const plain = new Map<Instance, string>();
 for (const each of [app1, app2]) plain.set(each, await each.host.readFile(CONFIG));
 
-/** Both start anew, without a snapshot, at a port of their own; `membership` stands in the configuration of app2 alone. */
+/**
+ * Both start anew, without a snapshot, at a port of their own; `membership` stands in the configuration of app2 alone.
+ */
 async function startLost(ports: { app1: number; app2: number }, membership: string): Promise<void> {
   for (const { host } of [app1, app2] as Instance[]) {
     await host.stop('bornemisza@app.service');

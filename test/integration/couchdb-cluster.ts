@@ -316,7 +316,11 @@ export class Cluster {
     return this.nodes
       .map((node) => {
         const status = node.plugin.known();
-        return `${node.address} ${status.phase} waiting: ${status.waiting} alarms: ${JSON.stringify(status.alarms)} error: ${node.lastError?.message} last: ${node.applied.slice(-4).join(' | ')}`;
+        return (
+          `${node.address} ${status.phase} waiting: ${status.waiting} alarms: ` +
+          `${JSON.stringify(status.alarms)} error: ${node.lastError?.message} last: ` +
+          node.applied.slice(-4).join(' | ')
+        );
       })
       .join('\n');
   }

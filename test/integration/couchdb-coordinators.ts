@@ -1,6 +1,7 @@
 /**
- * Coordinators that take a node in or out of a CouchDB cluster by hand, without the plugin: five of them do one thing wrong,
- * each a thing that CouchDB answers with 200 or 201. They are what shows that the checker sees a loss when there is one.
+ * Coordinators that take a node in or out of a CouchDB cluster by hand, without the plugin: five of them do one thing
+ * wrong, each a thing that CouchDB answers with 200 or 201. They are what shows that the checker sees a loss when there
+ * is one.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { DistCertificates } from '../contract/couchdb/certificates.ts';
@@ -210,8 +211,8 @@ class Bench {
   }
 
   /**
-   * Pushes until the joiner has all that the first had a moment before. In maintenance a copy gets writes by CouchDB's own
-   * sync only, which begins 5 s after them: so what is being written is pushed to the last.
+   * Pushes until the joiner has all that the first had a moment before. In maintenance a copy gets writes by CouchDB's
+   * own sync only, which begins 5 s after them: so what is being written is pushed to the last.
    */
   async filled(database: string): Promise<void> {
     await until(
@@ -300,7 +301,9 @@ async function joinWithUsers(bench: Bench): Promise<void> {
   });
 }
 
-/** All copies are on the second, moved there in the verified order; it is taken out without a look at what only it has. */
+/**
+ * All copies are on the second, moved there in the verified order; it is taken out without a look at what only it has.
+ */
 async function leaveWithLastCopy(bench: Bench): Promise<void> {
   const { first, second, fronts } = bench;
   await grow(bench, undefined);

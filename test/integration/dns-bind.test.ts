@@ -39,7 +39,8 @@ t.before(async () => {
   await writeFile(
     join(directory, 'named.conf'),
     `include "${directory}/good.key";
-options { directory "${directory}"; pid-file none; session-keyfile none; listen-on port ${port} { 127.0.0.1; }; listen-on-v6 { none; };
+options { directory "${directory}"; pid-file none; session-keyfile none;
+  listen-on port ${port} { 127.0.0.1; }; listen-on-v6 { none; };
   recursion no; dnssec-validation no; allow-transfer { key bornemisza; }; };
 controls { };
 zone "${ZONE}" { type primary; file "zone/db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };

@@ -13,7 +13,10 @@ const ZONE_ID = '0123456789abcdef0123456789abcdef';
 const TOKEN = 'a-token-of-forty-characters-is-a-secret0';
 const signal = new AbortController().signal;
 
-/** What a founder has: records of all kinds, some with comments of their own, one behind the proxy, more than a page of them. */
+/**
+ * What a founder has: records of all kinds, some with comments of their own, one behind the proxy, more than a page of
+ * them.
+ */
 const FOUNDERS: readonly StoredRow[] = [
   ['mail', 'A', '198.51.100.25', null],
   ['', 'MX', 'mail.shop.example', null],

@@ -34,12 +34,14 @@ t.before(async () => {
   await writeFile(join(directory, 'zone.key'), made.stdout);
   await writeFile(
     join(directory, 'db'),
-    `$TTL 300\n@ IN SOA ns root 1 3600 600 86400 60\n@ IN NS ns\nns IN A ${SERVER}\nmail IN A 198.51.100.25\n@ IN MX 10 mail\n`,
+    `$TTL 300\n@ IN SOA ns root 1 3600 600 86400 60\n@ IN NS ns\nns IN A ${SERVER}\nmail IN A ` +
+      `198.51.100.25\n@ IN MX 10 mail\n`,
   );
   await writeFile(
     join(directory, 'named.conf'),
     `include "${directory}/zone.key";
-options { directory "${directory}"; pid-file "${directory}/pid"; session-keyfile none; listen-on { ${SERVER}; }; listen-on-v6 { none; };
+options { directory "${directory}"; pid-file "${directory}/pid"; session-keyfile none;
+  listen-on { ${SERVER}; }; listen-on-v6 { none; };
   recursion no; dnssec-validation no; allow-transfer { key bornemisza; }; };
 controls { };
 zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };
@@ -69,7 +71,9 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
       '[network]\n',
       `[network]\npublic_addresses = ["${host.publicAddress}"]\n`,
     );
-    const dns = `\n[dns]\nprovider = "rfc2136"\nzone = "${ZONE}"\nserver = "${SERVER}"\nkey_file = "/etc/bornemisza/dns.key"\n`;
+    const dns =
+      `\n[dns]\nprovider = "rfc2136"\nzone = "${ZONE}"\nserver = "${SERVER}"\nkey_file = ` +
+      `"/etc/bornemisza/dns.key"\n`;
     await host.must(['sh', '-c', `cat >${file}`], { stdin: text + dns });
     await host.must(['systemctl', 'restart', 'bornemisza@app.service']);
   }

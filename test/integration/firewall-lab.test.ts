@@ -6,7 +6,9 @@ import type { Host } from '../lab/index.ts';
 import { until } from '../support/until.ts';
 import { PATIENCE_MS } from './cluster-bed.ts';
 
-/** The firewall of a node, judged by who gets through to it: real nftables, sshd and systemd, the daemons' own lists. */
+/**
+ * The firewall of a node, judged by who gets through to it: real nftables, sshd and systemd, the daemons' own lists.
+ */
 t.setTimeout(600_000);
 
 const STRANGER = '10.77.0.99';

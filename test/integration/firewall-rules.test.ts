@@ -9,7 +9,9 @@ import { claimPlace } from '../lab/place.ts';
 import { must, run } from '../lab/process.ts';
 import { until } from '../support/until.ts';
 
-/** The helper and its rules in the kernel of one host, judged by who gets through. The helper is nobody, with one right. */
+/**
+ * The helper and its rules in the kernel of one host, judged by who gets through. The helper is nobody, with one right.
+ */
 t.setTimeout(180_000);
 
 const PATIENCE_MS = 60_000;
@@ -160,7 +162,9 @@ async function knock(from: string, port: number): Promise<string> {
 /** A link from `from` that talks until it ends; tells when it talks, and how long it was silent before it ended. */
 function talk(from: string, port: number) {
   const program = `exec 3<>/dev/tcp/${NODE}/${port}`;
-  const words = `s=\${EPOCHREALTIME/./}; while echo x >&3 && read -t 3 -u 3; do s=\${EPOCHREALTIME/./}; echo alive; read -t 0.02 <> <(:); done; echo ended`;
+  const words =
+    `s=\${EPOCHREALTIME/./}; while echo x >&3 && read -t 3 -u 3; do s=\${EPOCHREALTIME/./}; echo alive; ` +
+    'read -t 0.02 <> <(:); done; echo ended';
   const route = `ip route replace ${NODE} dev eth1 src ${from}`;
   let text = '';
   start(inside('near', ['bash', '-c', `${route}; ${program}; ${words}`]), (chunk) => {

@@ -130,7 +130,9 @@ export async function converge<D, O, C extends PlannedChange, K, R extends Plugi
   );
 }
 
-/** Waits until a watch has had its first look, by touching a file that it looks at: only then does it see what changes. */
+/**
+ * Waits until a watch has had its first look, by touching a file that it looks at: only then does it see what changes.
+ */
 export async function looking(file: string, told: readonly string[]): Promise<void> {
   await until(
     async () => {

@@ -155,7 +155,10 @@ t.test('one of two without an answer is half, and no panic: the other one serves
   t.ok(well, 'and nobody waits for the one that is silent');
 });
 
-/** The clients and the service are one busy process here: the edge’s checks end by timeout, and so do those of the doors. */
+/**
+ * The clients and the service are one busy process here: the edge’s checks end by timeout, and so do those of the
+ * doors.
+ */
 t.test('300 new TLS clients at once get no 503', async (t) => {
   await allWell();
   const statuses = new Map<number | string, number>();

@@ -477,7 +477,8 @@ t.test('members come, drain, move and go under load, and no request fails', asyn
   t.notOk(seen.has('reload'), 'not one reload');
   t.ok(seen.has('server-add') && seen.has('server-remove') && seen.has('server-state'));
   t.comment(
-    `20 changes, ${counts.sent} requests, median ${times.toSorted((a, b) => a - b)[10]?.toFixed(1)} ms a converge, slowest request ${counts.slowestMs.toFixed(0)} ms`,
+    `20 changes, ${counts.sent} requests, median ${times.toSorted((a, b) => a - b)[10]?.toFixed(1)} ms a ` +
+      `converge, slowest request ${counts.slowestMs.toFixed(0)} ms`,
   );
 });
 

@@ -3,8 +3,9 @@ import { Lab, type Host, type LabOptions } from '../lab/index.ts';
 import { slowness } from '../support/patience.ts';
 
 /**
- * Stands in for the daemon's bundle where a test is about the lab and the units: does once, under the daemon's own unit, each
- * thing that the unit must allow or refuse, writes what came of it to report.json, and is then ready and fed its watchdog.
+ * Stands in for the daemon's bundle where a test is about the lab and the units: does once, under the daemon's own
+ * unit, each thing that the unit must allow or refuse, writes what came of it to report.json, and is then ready and fed
+ * its watchdog.
  */
 const placeholder = `
 import { execFileSync } from 'node:child_process';
@@ -12,15 +13,21 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 const role = process.argv[process.argv.indexOf('--role') + 1];
 const report = {};
-const attempt = (name, act) => { try { act(); report[name] = 'done'; } catch (error) { report[name] = error.code ?? 'refused'; } };
+const attempt = (name, act) => {
+  try { act(); report[name] = 'done'; } catch (error) { report[name] = error.code ?? 'refused'; }
+};
 const run = (program, ...args) => execFileSync(program, args, { stdio: 'pipe' });
-attempt('floating device', () => { try { run('ip', 'link', 'add', 'bm-float', 'type', 'ifb'); } catch { run('ip', 'link', 'show', 'bm-float'); } });
+attempt('floating device', () => {
+  try { run('ip', 'link', 'add', 'bm-float', 'type', 'ifb'); } catch { run('ip', 'link', 'show', 'bm-float'); }
+});
 attempt('floating address', () => run('ip', 'addr', 'replace', '203.0.113.10/32', 'dev', 'bm-float'));
 attempt('device up', () => run('ip', 'link', 'set', 'bm-float', 'up'));
 attempt('own state', () => writeFileSync('/var/lib/bornemisza/' + role + '/state', 'x'));
-attempt('haproxy configuration', () => run('haproxy', '-c', '-f', '/var/lib/bornemisza/haproxy/' + role + '/haproxy.cfg'));
-attempt('haproxy directory', () => writeFileSync('/var/lib/bornemisza/haproxy/' + role + '/revoked.list', ''));
-attempt('bird directory', () => writeFileSync('/etc/bird/bornemisza.d/floating.conf', 'protocol direct floating { ipv4; interface "bm-float"; }\\n'));
+const haproxy = '/var/lib/bornemisza/haproxy/' + role;
+attempt('haproxy configuration', () => run('haproxy', '-c', '-f', haproxy + '/haproxy.cfg'));
+attempt('haproxy directory', () => writeFileSync(haproxy + '/revoked.list', ''));
+const fragment = 'protocol direct floating { ipv4; interface "bm-float"; }\\n';
+attempt('bird directory', () => writeFileSync('/etc/bird/bornemisza.d/floating.conf', fragment));
 attempt('bird.conf', () => writeFileSync('/etc/bird/bird.conf', '', { flag: 'a' }));
 attempt('couchdb directory', () => writeFileSync('/var/lib/bornemisza/couchdb/touch', ''));
 attempt('etc', () => writeFileSync('/etc/bornemisza/x', ''));
@@ -86,7 +93,9 @@ export async function hears(listener: Host, speaker: Host): Promise<boolean> {
   const seconds = 0.6 * slowness();
   const listen = ['timeout', seconds.toFixed(1), 'socat', '-u', `UDP4-RECVFROM:${port}`, 'STDOUT'];
   // Datagrams sent before the listener is there are lost: say it for about as long as it listens.
-  const say = `for i in $(seq ${Math.ceil(seconds / 0.1)}); do echo hello; sleep 0.08; done | socat -u STDIN UDP4-SENDTO:${listener.privateAddress}:${port}`;
+  const say =
+    `for i in $(seq ${Math.ceil(seconds / 0.1)}); do echo hello; sleep 0.08; done | socat -u STDIN ` +
+    `UDP4-SENDTO:${listener.privateAddress}:${port}`;
   const [heard] = await Promise.all([listener.exec(listen), speaker.exec(['sh', '-c', say])]);
   return heard.stdout.includes('hello');
 }

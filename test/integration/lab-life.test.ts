@@ -35,7 +35,10 @@ async function left(id: string): Promise<Record<string, number>> {
 }
 const nothing = { processes: 0, namespaces: 0, mounts: 0, cgroups: 0, files: 0 };
 
-/** What is still there of a lab that has ended. Two may take it away at once, its reaper and a sweep: the later one holds a lock for some milliseconds more. */
+/**
+ * What is still there of a lab that has ended. Two may take it away at once, its reaper and a sweep: the later one
+ * holds a lock for some milliseconds more.
+ */
 async function remains(id: string): Promise<Record<string, number>> {
   let found = await left(id);
   for (const startMs = performance.now(); performance.now() - startMs < 5000; found = await left(id))
@@ -77,7 +80,8 @@ t.test('two labs run at once with the same addresses, and closing one leaves the
   t.strictSame(await remains(other.id), nothing);
   t.equal(await one.host('app1').readFile('/var/lib/which'), 'one');
 
-  // With BFD, the silent death of a host is seen in its 300 ms; the hold time of 9 s, begun at most 3 s ago, ends 6 s from here.
+  // With BFD, the silent death of a host is seen in its 300 ms; the hold time of 9 s, begun at most 3 s ago, ends 6 s
+  // from here.
   const [app1] = one.hosts as [Host];
   await app1.start('bornemisza@app.service');
   await one.router.waitForAnnouncers(floating, ['app1']);

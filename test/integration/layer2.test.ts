@@ -14,7 +14,9 @@ import {
   trailEnd,
 } from './cluster-bed.ts';
 
-/** The floating IP where the provider has no BGP: judged by the devices’ addresses, the router’s ARP table and a client. */
+/**
+ * The floating IP where the provider has no BGP: judged by the devices’ addresses, the router’s ARP table and a client.
+ */
 t.setTimeout(2_300_000);
 
 const FLOATING = '203.0.113.10';

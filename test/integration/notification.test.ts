@@ -154,7 +154,8 @@ t.test('people are told once, by one node, and by another when that one is gone'
     await app2.host.writeFile(
       '/etc/msmtprc',
       secret(
-        `account default\nhost ${host.publicAddress}\nport 587\ntls on\ntls_trust_file /etc/bornemisza/desk.pem\nauth on\nuser ops\npassword ${PASSWORD}\n`,
+        `account default\nhost ${host.publicAddress}\nport 587\ntls on\ntls_trust_file ` +
+          `/etc/bornemisza/desk.pem\nauth on\nuser ops\npassword ${PASSWORD}\n`,
       ),
     );
     await configure(app2, [...base, 'sendmail = "/usr/bin/msmtp"']);

@@ -4,8 +4,8 @@ import { until } from '../support/until.ts';
 import { allUp, PATIENCE_MS } from './cluster-bed.ts';
 
 /**
- * A db node that was removed knows the Erlang cookie and CouchDB's secret, so both are made anew. `LAB_COUCHDB` runs the same
- * on a real release.
+ * A db node that was removed knows the Erlang cookie and CouchDB's secret, so both are made anew. `LAB_COUCHDB` runs
+ * the same on a real release.
  */
 t.setTimeout(2_300_000);
 
@@ -46,7 +46,10 @@ const connected = (address: string, ports: string): string =>
 const LIBP2P = '4101|4103';
 const ERLANG = '9100';
 
-/** Asks the databases through the app role's listener. @returns what ends it, and gives the longest time without an answer, ms */
+/**
+ * Asks the databases through the app role's listener. @returns what ends it, and gives the longest time without an
+ * answer, ms
+ */
 function watchOutage(): () => Promise<number> {
   const ask = ['curl', '-sS', '-o', '/dev/null', '-f', '--max-time', '2', 'http://127.0.0.1:5984/_up'];
   const over = new AbortController();
@@ -88,7 +91,9 @@ t.test(
     )?.[1];
     const gone = db3.host.privateAddress;
     const list = 'show acl /var/lib/bornemisza/haproxy/db/revoked.list';
-    const notBarred = `! echo "${list}" | socat - unix-connect:/run/bornemisza-haproxy/db/stats.sock | grep -q ${serial ?? '?'}`;
+    const notBarred =
+      `! echo "${list}" | socat - unix-connect:/run/bornemisza-haproxy/db/stats.sock | grep -q ` +
+      (serial ?? '?');
     for (const each of [db1, db2])
       for (const ports of [LIBP2P, ERLANG])
         t.equal(

@@ -127,7 +127,8 @@ t.test('three members in processes of their own', async (t) => {
   await until(() => allAlive([a, b, c]), { what: 'alive again' });
   t.ok((a.seen.members[c.name]?.incarnation ?? 0) > before, 'it comes back with a higher incarnation');
 
-  // The ten seconds of a restart are the daemon's own; how long a busy machine takes to read its code is not judged here.
+  // The ten seconds of a restart are the daemon's own; how long a busy machine takes to read its code is not judged
+  // here.
   const again = load(hosts[1] as TestHost);
   await until(() => again.loaded, { what: 'the next one is loaded' });
   b.say('goodbye restart');

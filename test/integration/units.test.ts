@@ -23,7 +23,10 @@ const exposures = [
   ['bornemisza-rollout.service', 2.0],
 ] as const;
 
-/** The tree's units, with stand-ins for what other packages bring, in a directory that systemd-analyze takes for the only one. */
+/**
+ * The tree's units, with stand-ins for what other packages bring, in a directory that systemd-analyze takes for the
+ * only one.
+ */
 async function stage(t: Test): Promise<{ readonly env: NodeJS.ProcessEnv; readonly directory: string }> {
   const directory = t.testdir();
   await cp(join(source, 'system'), directory, { recursive: true });
@@ -38,7 +41,8 @@ async function stage(t: Test): Promise<{ readonly env: NodeJS.ProcessEnv; readon
   }
   await writeFile(join(directory, 'couchdb.service'), '[Service]\nUser=couchdb\nExecStart=/bin/true\n');
   await writeFile(join(directory, 'man'), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
-  // The colon keeps the distribution's units reachable. `man` is asked for every Documentation= and may not be installed.
+  // The colon keeps the distribution's units reachable. `man` is asked for every Documentation= and may not be
+  // installed.
   return {
     directory,
     env: {

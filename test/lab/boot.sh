@@ -1,7 +1,8 @@
 #!/bin/sh
 # Turns the fresh mount, pid, uts, ipc, cgroup and network namespaces that it is started in into a host, and becomes its
 # systemd. Arguments: HOST_DIRECTORY LOWER_DIRECTORIES HOST_NAME
-# HOST_DIRECTORY/binds lists read-only bind mounts, one "SOURCE TARGET" a line; HOST_DIRECTORY/machine-id is kept over reboots.
+# HOST_DIRECTORY/binds lists read-only bind mounts, one "SOURCE TARGET" a line; HOST_DIRECTORY/machine-id is kept over
+# reboots.
 set -eu
 directory=$1 lower=$2 name=$3
 root=$directory/root

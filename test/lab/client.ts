@@ -32,7 +32,9 @@ export type LoadOptions = Omit<RequestOptions, 'source'> & {
   readonly seconds?: number;
   /** How many of the client's addresses take turns. Default: all of them. */
   readonly sources?: number;
-  /** A request waits for one of these, and the wait counts as its own. Default: as many as there are requests under way. */
+  /**
+   * A request waits for one of these, and the wait counts as its own. Default: as many as there are requests under way.
+   */
   readonly connectionsPerSource?: number;
 };
 
@@ -98,7 +100,10 @@ export class Client {
     return run(inNamespace(this.#namespace, argv), options);
   }
 
-  /** One request over a fresh connection. Rejects with `RequestError` when there is no answer; every status is an answer. */
+  /**
+   * One request over a fresh connection. Rejects with `RequestError` when there is no answer; every status is an
+   * answer.
+   */
   async request(options: RequestOptions): Promise<Answer> {
     return (await this.#call((id) => ({ id, kind: 'request', options }))) as Answer;
   }

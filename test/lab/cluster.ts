@@ -10,7 +10,10 @@ export type ClusterOptions = Omit<LabOptions, 'hosts'> & {
   readonly both?: number;
   /** Draw the floating IPs by BGP, by layer 2, or not at all. Default true: BGP. */
   readonly floating?: boolean | 'layer2';
-  /** Installs the package, where the lab has one, on a host that has no file of the project. Default: rpm, without its requirements. */
+  /**
+   * Installs the package, where the lab has one, on a host that has no file of the project. Default: rpm, without its
+   * requirements.
+   */
   readonly install?: (host: Host) => Promise<void>;
   /** Said as each stage begins, for people who wait. */
   readonly progress?: (text: string) => void;

@@ -94,8 +94,8 @@ export class Fabric {
   }
 
   /**
-   * Makes a host's namespace with eth0 (public) and eth1 (private); the ports' standing faults apply at once. An earlier one
-   * goes with all that a machine forgets: addresses, routes, rules, connections.
+   * Makes a host's namespace with eth0 (public) and eth1 (private); the ports' standing faults apply at once. An
+   * earlier one goes with all that a machine forgets: addresses, routes, rules, connections.
    */
   async attach(name: string, index: number): Promise<void> {
     const host = namespaceOf(this.#place, name);

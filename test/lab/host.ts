@@ -125,7 +125,9 @@ export class Host {
     await writeFile(`${this.#directory}/binds`, binds.join(''));
   }
 
-  /** Switches the host on and waits until systemd has done what it starts by itself. Returns `running` or `degraded`. */
+  /**
+   * Switches the host on and waits until systemd has done what it starts by itself. Returns `running` or `degraded`.
+   */
   async boot(): Promise<string> {
     if (this.running) throw new Error(`${this.name} is already switched on`);
     await this.#clearCgroup();
@@ -149,8 +151,8 @@ export class Host {
   }
 
   /**
-   * The plug is pulled: nobody gets a last packet. What was written to the disk is kept, unsynced writes included, which is
-   * kinder than a real power cut. The host stays off until `boot()`.
+   * The plug is pulled: nobody gets a last packet. What was written to the disk is kept, unsynced writes included,
+   * which is kinder than a real power cut. The host stays off until `boot()`.
    */
   async powerCut(): Promise<void> {
     const ended = this.#ended();
@@ -332,7 +334,10 @@ export class Host {
     await this.must(['systemctl', 'kill', `--kill-whom=${whom}`, `--signal=${signal}`, unit]);
   }
 
-  /** Stops a unit's processes, or without a unit the whole host, dead in their tracks. TCP still acknowledges: see `cut`. */
+  /**
+   * Stops a unit's processes, or without a unit the whole host, dead in their tracks. TCP still acknowledges: see
+   * `cut`.
+   */
   async freeze(unit?: string): Promise<void> {
     await this.#freezer(unit, true);
   }

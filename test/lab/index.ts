@@ -1,7 +1,8 @@
 /**
  * A provider, its network and any number of machines in it, on this one machine.
  *
- *     await using lab = await Lab.create({ hosts: [{ name: 'app1', roles: ['app'] }, { name: 'db1', roles: ['db'] }] });
+ *     const hosts = [{ name: 'app1', roles: ['app'] }, { name: 'db1', roles: ['db'] }];
+ *     await using lab = await Lab.create({ hosts });
  *     const [app1] = lab.hosts;
  *     await app1.cut({ device: 'private' });
  *

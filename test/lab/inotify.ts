@@ -7,8 +7,8 @@ const SPARE = 32;
 const LIMIT_FILE = '/proc/sys/fs/inotify/max_user_instances';
 
 /**
- * Makes room for the inotify instances of a lab's hosts. A host that gets none hangs without a word: systemd waits for its bus,
- * and path units fail for good. The limit is this machine's, and is raised where that is permitted.
+ * Makes room for the inotify instances of a lab's hosts. A host that gets none hangs without a word: systemd waits for
+ * its bus, and path units fail for good. The limit is this machine's, and is raised where that is permitted.
  *
  * @throws Error with the limit, what is in use, and the command that raises it
  */
@@ -25,7 +25,8 @@ export async function makeInotifyRoom(
     await writeFile(file, `${wanted}\n`);
   } catch (error) {
     throw new Error(
-      `this machine has inotify instances for no ${hosts} hosts more: ${used} of ${limit} are in use. Next: sysctl fs.inotify.max_user_instances=${wanted}`,
+      `this machine has inotify instances for no ${hosts} hosts more: ${used} of ${limit} are in use. ` +
+        `Next: sysctl fs.inotify.max_user_instances=${wanted}`,
       { cause: error },
     );
   }

@@ -77,7 +77,9 @@ const masked = [
 /** Programs that systemd starts at each boot and reload, for units that no host of a lab has. */
 const generators = '/usr/lib/systemd/system-generators';
 
-/** Directories of which hosts see nothing: this machine's enabled units, old init scripts, own journal, own additions. */
+/**
+ * Directories of which hosts see nothing: this machine's enabled units, old init scripts, own journal, own additions.
+ */
 const hidden = ['etc/systemd/system', 'etc/init.d', 'var/log/journal', 'opt'];
 
 /** Fixed, so that files kept from one lab mean the same in the next. */
@@ -329,7 +331,9 @@ export function hostFiles(host: {
 const machineId = (labId: string, name: string): string =>
   createHash('sha256').update(`${labId}/${name}`).digest('hex').slice(0, 32);
 
-/** What the operator's first set-up writes: the session and its limits are root's, what is announced is the daemon's. */
+/**
+ * What the operator's first set-up writes: the session and its limits are root's, what is announced is the daemon's.
+ */
 function birdConfiguration(host: {
   readonly index: number;
   readonly floatingAddresses: readonly string[];

@@ -27,8 +27,8 @@ export const inNamespace = (namespace: string, argv: readonly string[]): string[
 ];
 
 /**
- * Starts a long-lived program of the lab: inside `cgroup` before its first instruction, in a session of its own (so that
- * Ctrl-C reaches the lab's owner alone), not holding the owner's event loop open.
+ * Starts a long-lived program of the lab: inside `cgroup` before its first instruction, in a session of its own (so
+ * that Ctrl-C reaches the lab's owner alone), not holding the owner's event loop open.
  */
 export function spawnInside(cgroup: string, argv: readonly string[], stdio: StdioOptions): ChildProcess {
   const enter = 'echo 0 >"$0/cgroup.procs"; exec "$@"';

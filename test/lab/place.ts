@@ -17,7 +17,10 @@ export type ClaimedPlace = LabPlace & {
   close(): Promise<void>;
 };
 
-/** A directory, a cgroup, and names of namespaces, for one lab. The directory appears with its owner's name in it, or not at all. */
+/**
+ * A directory, a cgroup, and names of namespaces, for one lab. The directory appears with its owner's name in it, or
+ * not at all.
+ */
 export async function claimPlace(): Promise<ClaimedPlace> {
   const id = randomBytes(3).toString('hex');
   const cgroups = await cgroupRoot();
@@ -93,7 +96,10 @@ async function cgroupRoot(): Promise<string> {
   return mount;
 }
 
-/** Ids of all places of which there is anything left: a run directory, which comes first, or a cgroup or namespace without. */
+/**
+ * Ids of all places of which there is anything left: a run directory, which comes first, or a cgroup or namespace
+ * without.
+ */
 async function traces(): Promise<Set<string>> {
   const names = async (directory: string): Promise<string[]> => readdir(directory).catch(() => []);
   const ids = (await names(runRoot)).filter((name) => /^[0-9a-f]{6}$/.test(name));

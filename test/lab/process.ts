@@ -12,7 +12,9 @@ export type Result = {
 export type RunOptions = {
   /** Written to standard input, which is then closed. Default: empty. */
   readonly stdin?: string | Uint8Array;
-  /** The program is killed after this time, on a busy machine later. Default 30 s: nothing the lab runs takes longer. */
+  /**
+   * The program is killed after this time, on a busy machine later. Default 30 s: nothing the lab runs takes longer.
+   */
   readonly timeoutMs?: number;
   /** The program's whole environment. Default: this process's own. */
   readonly env?: Readonly<Record<string, string>>;

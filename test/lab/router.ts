@@ -20,8 +20,8 @@ export type RouteChange = {
 const historyLimit = 10_000;
 
 /**
- * The provider: BIRD as AS 64515 at 169.254.169.254, two hops away, TCP MD5 password, routes only for the lab's floating
- * network, several best paths at once, hashed on layer 4.
+ * The provider: BIRD as AS 64515 at 169.254.169.254, two hops away, TCP MD5 password, routes only for the lab's
+ * floating network, several best paths at once, hashed on layer 4.
  */
 export class Router {
   readonly #place: LabPlace;
@@ -77,7 +77,9 @@ export class Router {
     return run(inNamespace(this.#namespace, argv));
   }
 
-  /** The next hops of the kernel's route to an address, in the order of their addresses; none when there is no route. */
+  /**
+   * The next hops of the kernel's route to an address, in the order of their addresses; none when there is no route.
+   */
   async routes(address: string): Promise<NextHop[]> {
     const text = await must(['ip', '-n', this.#namespace, '-json', 'route', 'show', `${address}/32`]);
     const routes = JSON.parse(text === '' ? '[]' : text) as {
@@ -173,7 +175,8 @@ template bgp host {
   passive;
   hold time 240;
   graceful restart off;
-  # Its default refuses a customer that died silently for up to a minute, which would be all that a test of a return sees.
+  # Its default refuses a customer that died silently for up to a minute, which would be all that a test of a return
+  # sees.
   error wait time 1, 5;
   ${this.#bfd ? 'bfd yes;' : ''}
   ipv4 { import filter floating; export none; };

@@ -5,8 +5,8 @@ import { slowness } from '../support/patience.ts';
 const TIMEOUT_MS = 10_000;
 
 /**
- * Asks a program at its Unix socket over HTTP, as `curl --unix-socket` does. Tests ask many times a second: a process for each
- * question took a tenth of the machine.
+ * Asks a program at its Unix socket over HTTP, as `curl --unix-socket` does. Tests ask many times a second: a process
+ * for each question took a tenth of the machine.
  *
  * @returns the body, whatever the status
  * @throws Error when nothing listens or the answer takes too long

@@ -1,5 +1,7 @@
 #!/bin/sh
-# Takes a lab away: processes, network namespaces, mounts, settings of the machine, cgroups, files. Arguments: LAB_DIRECTORY [--when-owner-ends]
+# Takes a lab away: processes, network namespaces, mounts, settings of the machine, cgroups, files.
+# Arguments: LAB_DIRECTORY [--when-owner-ends]
+#
 # The one way a lab ends: Lab.close() and the owner's death both close the pipe that is standard input here, and a sweep
 # runs it directly. It may run twice at once or after half a teardown. The last line says what could not be removed.
 trap '' INT TERM HUP

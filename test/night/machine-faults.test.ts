@@ -5,8 +5,8 @@ import { until } from '../support/until.ts';
 import { daemonOf, PATIENCE_MS, trailEnd } from '../integration/cluster-bed.ts';
 
 /**
- * What machines do to a daemon under its unit: they stop it, take away its memory, its files and its disk, lose its packets,
- * and are copied. Each time the others go on, and the node is back by itself once the fault is gone.
+ * What machines do to a daemon under its unit: they stop it, take away its memory, its files and its disk, lose its
+ * packets, and are copied. Each time the others go on, and the node is back by itself once the fault is gone.
  */
 t.setTimeout(2_300_000);
 

@@ -13,9 +13,9 @@ export const daemonOf = (role: Role): Attacker => ({
 });
 
 /**
- * Runs a script as somebody who took a service over: in the mount namespace of its unit, with its groups and capabilities,
- * and with its refusal of new privileges. The unit's filters of system calls do not come along: what holds here holds
- * without them.
+ * Runs a script as somebody who took a service over: in the mount namespace of its unit, with its groups and
+ * capabilities, and with its refusal of new privileges. The unit's filters of system calls do not come along: what
+ * holds here holds without them.
  *
  * @param args $1, $2, … of the script
  */

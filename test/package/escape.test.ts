@@ -74,7 +74,8 @@ t.test('the cluster is well before, and the app tier runs', async () => {
 t.test('doctor, called by root, has HAProxy read the daemon’s file as the daemon’s user', async (t) => {
   const place = '/var/lib/bornemisza/haproxy/app';
   const lua = [
-    "local id = io.popen('id -u; grep -c . /etc/shadow; touch /etc/escaped /root/escaped; grep NoNewPrivs /proc/self/status')",
+    "local id = io.popen('id -u; grep -c . /etc/shadow; touch /etc/escaped /root/escaped; grep " +
+      "NoNewPrivs /proc/self/status')",
     "error('as ' .. id:read('*a'):gsub('%s+', ' '))",
   ].join('\n');
   await attack(
@@ -83,7 +84,9 @@ t.test('doctor, called by root, has HAProxy read the daemon’s file as the daem
     `cd ${place} && cat >evil.lua <<'END'\n${lua}\nEND\nprintf 'global\\n  lua-load ${place}/evil.lua\\n' >evil.text`,
   );
   // The daemon that was taken over would not write it anew. This one does, so it is written again and again meanwhile.
-  const keep = `cd ${place} && while [ -e evil.text ]; do cp evil.text evil.new && mv evil.new haproxy.cfg; sleep 0.05; done; true`;
+  const keep =
+    `cd ${place} && while [ -e evil.text ]; do cp evil.text evil.new && mv evil.new haproxy.cfg; sleep ` +
+    '0.05; done; true';
   const keeping = asAttacker(host, app, keep);
   const seen = await until(
     async () =>
@@ -126,7 +129,9 @@ t.test('commands of root follow no link that the daemon laid', async (t) => {
 
   await attack(host, db, `rm ${state}/authority`);
   // The same by a race: the name is a directory at one moment and a link at the next.
-  const race = `cd ${state} && while [ ! -e stop ]; do mkdir authority; mv authority old-x; ln -s /etc/precious authority; rm -rf old-x authority; done 2>/dev/null; rm stop`;
+  const race =
+    `cd ${state} && while [ ! -e stop ]; do mkdir authority; mv authority old-x; ln -s /etc/precious ` +
+    'authority; rm -rf old-x authority; done 2>/dev/null; rm stop';
   const racing = asAttacker(host, db, race);
   for (let time = 0; time < 3; time += 1) await add();
   await attack(host, db, `touch ${state}/stop`);
@@ -143,7 +148,9 @@ async function preciousIsKept(t: Test): Promise<void> {
 t.test('a root key that a command opens cannot be read out of its memory', async (t) => {
   // What runStateTask does: a process that root started becomes the daemon's user by itself.
   const script =
-    "const row = require('node:fs').readFileSync('/etc/passwd', 'utf8').split('\\n').map((each) => each.split(':')).find(([name]) => name === 'bornemisza'); process.setgroups([]); process.setgid(Number(row[3])); process.setuid(Number(row[2])); setInterval(() => {}, 1000);";
+    "const row = require('node:fs').readFileSync('/etc/passwd', 'utf8').split('\\n').map((each) => " +
+    "each.split(':')).find(([name]) => name === 'bornemisza'); process.setgroups([]); " +
+    'process.setgid(Number(row[3])); process.setuid(Number(row[2])); setInterval(() => {}, 1000);';
   await host.must(['systemd-run', '--unit=lab-dropped', '/usr/libexec/bornemisza/node', '-e', script]);
   const pid = await until(
     async () => {

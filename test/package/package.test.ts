@@ -254,7 +254,10 @@ t.test('a cluster lives on the installed package', async (t) => {
     },
   );
 
-  /** Their daemons have restarted twice just now: once more within five minutes is no restart to the others (goodbyeEveryMs). */
+  /**
+   * Their daemons have restarted twice just now: once more within five minutes is no restart to the others
+   * (goodbyeEveryMs).
+   */
   const restless: string[] = [];
   await t.test('dnf-automatic upgrades the one host whose hour it is, and no other', async (t) => {
     // The hour is one host's, and its first 40 minutes; the clock may strike in between.
@@ -538,7 +541,10 @@ async function installFirst(host: Host): Promise<void> {
   if (!/init|join/.test(said)) throw new Error(`${host.name}: doctor names no next step: ${said}`);
 }
 
-/** dnf-automatic as it lies in Debian's dnf, which has no unit for it: EL's, and the package's drop-ins as the manual says. */
+/**
+ * dnf-automatic as it lies in Debian's dnf, which has no unit for it: EL's, and the package's drop-ins as the manual
+ * says.
+ */
 async function prepareAutomatic(host: Host): Promise<void> {
   const manual = await readFile(join(tree, 'docs/install.md'), 'utf8');
   const [commands = ''] = /^ {4}for unit in dnf-automatic[^]*?daemon-reload$/m.exec(manual) ?? [];
@@ -556,7 +562,8 @@ Type=oneshot
 Nice=19
 IOSchedulingClass=2
 IOSchedulingPriority=7
-ExecStart=/usr/bin/python3 -c "import sys; from dnf.automatic.main import main; sys.exit(main(sys.argv[1:]))" /etc/dnf/automatic.conf --timer --installupdates
+ExecStart=/usr/bin/python3 -c "import sys; from dnf.automatic.main import main; sys.exit(main(sys.argv[1:]))" \\
+  /etc/dnf/automatic.conf --timer --installupdates
 `;
 
 /** As its timer does it; where it is not the host's turn, the unit is skipped, which is no failure. */

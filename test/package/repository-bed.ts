@@ -29,7 +29,9 @@ export type Repository = {
   /** For LabOptions. */
   readonly bind: { readonly source: string; readonly target: string };
   readonly keyFile: string;
-  /** Release 3, not signed; and release 4, signed, whose daemon ends as soon as it starts. Not offered before `offer`. */
+  /**
+   * Release 3, not signed; and release 4, signed, whose daemon ends as soon as it starts. Not offered before `offer`.
+   */
   readonly unsigned: BuiltPackage;
   readonly broken: BuiltPackage;
   offer(file: string): Promise<void>;
@@ -158,12 +160,15 @@ async function makeStubs(directory: string, packages: string, libraries: readonl
   const all = { ...STUBS, glibc: { version: '2.34', provides: libraries } };
   const sections = Object.entries(all).map(
     ([name, { version, provides }]) =>
-      `%package -n ${name}\nSummary: Stub\nVersion: ${version}\n${provides.map((each) => `Provides: ${each}\n`).join('')}%description -n ${name}\nStub.\n%files -n ${name}\n`,
+      `%package -n ${name}\nSummary: Stub\nVersion: ` +
+      `${version}\n${provides.map((each) => `Provides: ${each}\n`).join('')}%description -n ` +
+      `${name}\nStub.\n%files -n ${name}\n`,
   );
   const spec = join(directory, 'stubs.spec');
   await writeFile(
     spec,
-    `Name: stubs\nVersion: 1\nRelease: 1\nSummary: Stubs\nLicense: Apache-2.0\n%description\nStubs.\n${sections.join('')}`,
+    `Name: stubs\nVersion: 1\nRelease: 1\nSummary: Stubs\nLicense: ` +
+      `Apache-2.0\n%description\nStubs.\n${sections.join('')}`,
   );
   await must('rpmbuild', [
     '-bb',

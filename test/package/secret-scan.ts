@@ -4,14 +4,16 @@ import type { Host } from '../lab/index.ts';
 const SHORTEST = 16;
 
 /**
- * Every secret that a host keeps on its disk, in the forms in which it would leak: lines of private keys, Erlang's cookie, the
- * secret of CouchDB's sessions, passwords and their hash, the passphrase and the body of the recovery bundle.
+ * Every secret that a host keeps on its disk, in the forms in which it would leak: lines of private keys, Erlang's
+ * cookie, the secret of CouchDB's sessions, passwords and their hash, the passphrase and the body of the recovery
+ * bundle.
  */
 export async function secretsOf(host: Host): Promise<string[]> {
   const keys = await host.must([
     'sh',
     '-c',
-    'grep -rlE "PRIVATE KEY|RECOVERY BUNDLE" /var/lib/bornemisza /root/recovery.txt 2>/dev/null | while read -r file; do cat "$file"; echo; done',
+    'grep -rlE "PRIVATE KEY|RECOVERY BUNDLE" /var/lib/bornemisza /root/recovery.txt 2>/dev/null | while ' +
+      'read -r file; do cat "$file"; echo; done',
   ]);
   const values = await host.must([
     'sh',
@@ -37,8 +39,8 @@ function privateLines(text: string): string[] {
 }
 
 /**
- * Where any of the secrets shows on a host: the whole journal, every process's command line and environment, every answer of
- * every control socket, the audit trail, and each file that a user without any rights may read.
+ * Where any of the secrets shows on a host: the whole journal, every process's command line and environment, every
+ * answer of every control socket, the audit trail, and each file that a user without any rights may read.
  */
 export async function leaksOn(host: Host, secrets: readonly string[]): Promise<string[]> {
   const patterns = `${secrets.join('\n')}\n`;
@@ -52,11 +54,13 @@ export async function leaksOn(host: Host, secrets: readonly string[]): Promise<s
     done
     for socket in /run/bornemisza/*/control.sock; do
       for path in status members plan upgrade 'audit?limit=2000' 'events?limit=2000'; do
-        curl -sS --max-time 10 --unix-socket $socket "http://daemon/v1/$path" | grep -aqF -f $patterns && echo "GET $path of $socket"
+        curl -sS --max-time 10 --unix-socket $socket "http://daemon/v1/$path" | grep -aqF -f $patterns &&
+          echo "GET $path of $socket"
       done
     done
     grep -lF -f $patterns /var/lib/bornemisza/*/audit.jsonl*
-    setpriv --reuid=65534 --regid=65534 --clear-groups grep -rslF -f - /etc/bornemisza /etc/bird /run /tmp /var/lib/bornemisza /var/lib/couchdb /var/log /var/tmp /srv <$patterns
+    setpriv --reuid=65534 --regid=65534 --clear-groups grep -rslF -f - /etc/bornemisza /etc/bird /run /tmp \\
+      /var/lib/bornemisza /var/lib/couchdb /var/log /var/tmp /srv <$patterns
     rm $patterns`;
   const found = await host.must(['sh', '-c', script], { stdin: patterns, timeoutMs: 120_000 });
   return found.split('\n').filter((line) => line !== '');

@@ -20,7 +20,8 @@ import { createQueue, type Queue } from './queue.ts';
 
 /**
  * Hosts in virtual time, each with one process of the very machine that the daemon runs, and with what its surroundings
- * do to it: an event loop that is busy or stopped (timers come before sockets, as in Node), connections, gossip with its measured cost, a clock of its own.
+ * do to it: an event loop that is busy or stopped (timers come before sockets, as in Node), connections, gossip with
+ * its measured cost, a clock of its own.
  */
 export interface ClusterOptions {
   readonly nodes: number;

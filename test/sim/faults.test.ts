@@ -2,8 +2,8 @@ import t, { type Test } from 'tap';
 import { type Action, runScenario } from './scenario.ts';
 
 /**
- * Faults that take minutes or years of a real clock, in virtual time: every invariant holds at every event, and afterwards
- * all agree. Six nodes, several seeds each, since chance decides who hears what first.
+ * Faults that take minutes or years of a real clock, in virtual time: every invariant holds at every event, and
+ * afterwards all agree. Six nodes, several seeds each, since chance decides who hears what first.
  */
 const SEEDS = [1, 2, 3, 4, 5];
 const TEN_YEARS_MS = 10 * 365.25 * 86_400_000;

@@ -1,7 +1,10 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { type FalseDeath, measureCalm, type Trouble } from './measure.ts';
 
-/** Many hours of trouble, in pieces with a seed each, so that an interruption costs one piece and a death is replayed in one. */
+/**
+ * Many hours of trouble, in pieces with a seed each, so that an interruption costs one piece and a death is replayed in
+ * one.
+ */
 export interface HoursOptions {
   readonly nodes: number;
   readonly trouble: Trouble;
@@ -9,7 +12,10 @@ export interface HoursOptions {
   /** Simulated. The last piece is a whole one, too. */
   readonly hours: number;
   readonly pieceHours: number;
-  /** What was done is noted there after each piece, and taken up from there when nodes, trouble, seed and length of a piece are the same. */
+  /**
+   * What was done is noted there after each piece, and taken up from there when nodes, trouble, seed and length of a
+   * piece are the same.
+   */
   readonly stateFile?: string;
   /** Told after each piece. */
   readonly progress?: (tally: Tally) => void;

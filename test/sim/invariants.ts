@@ -13,7 +13,8 @@ import type { Cluster, Process } from './cluster.ts';
  */
 export const INVARIANTS = {
   'nobody-healthy-dies':
-    'Neither 10 % loss, nor a pause of one second, nor a busy loop, nor an announced restart, nor one liar makes anybody dead.',
+    'Neither 10 % loss, nor a pause of one second, nor a busy loop, nor an announced restart, nor one ' +
+    'liar makes anybody dead.',
   'incarnations-never-regress': 'In one process’ view a member’s (incarnation, sequence) never falls.',
   'no-return-without-incarnation':
     'Who was dead, left or forgotten comes back with a higher incarnation only.',

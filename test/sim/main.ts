@@ -66,7 +66,8 @@ function keep(scenario: Scenario, seed: number): void {
   const file = join(values.directory, `${seed}.json`);
   writeFileSync(file, `${JSON.stringify(small.scenario, undefined, 2)}\n`);
   console.log(
-    `seed ${seed} failed; ${scenario.actions.length} actions shrunk to ${small.scenario.actions.length}, kept in ${file}`,
+    `seed ${seed} failed; ${scenario.actions.length} actions shrunk to ${small.scenario.actions.length}, ` +
+      `kept in ${file}`,
   );
   report(small.scenario);
 }

@@ -70,8 +70,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     rule: 'last-call',
     invariant: 'nobody-healthy-dies',
-    // Two accuse a healthy member. To one of thirty its refutation is lost on every way, and again after TCP's 200 ms. (Where all
-    // whom that one asks are stuck behind lost segments as well nothing helps: not so with these seeds.)
+    // Two accuse a healthy member. To one of thirty its refutation is lost on every way, and again after TCP's 200 ms.
+    // (Where all whom that one asks are stuck behind lost segments as well nothing helps: not so with these seeds.)
     scenarios: seeds(3).map((seed) =>
       scenario(seed, 30, [
         { atMs: 5000, kind: 'partition', hosts: allBut(30, 0), oneWay: true, forMs: 205 },

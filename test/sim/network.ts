@@ -18,8 +18,8 @@ export const tcp = {
 } as const;
 
 /**
- * Ethernet, IP and TCP with timestamps 66, Noise 18, yamux 12, the frame's length 4; and the other end's acknowledgements
- * of 66, of which 85 % travel alone. Measured on idle members (a ping is one segment of 40 bytes).
+ * Ethernet, IP and TCP with timestamps 66, Noise 18, yamux 12, the frame's length 4; and the other end's
+ * acknowledgements of 66, of which 85 % travel alone. Measured on idle members (a ping is one segment of 40 bytes).
  */
 export const FRAME_OVERHEAD_BYTES = 66 + 18 + 12 + 4 + 56;
 

@@ -4,8 +4,9 @@ import { availableParallelism, loadavg } from 'node:os';
 const MAX_SLOWNESS = 10;
 
 /**
- * How many times longer than on a free machine something may take now: as many as there are tasks for each core. A deadline is
- * what a free machine needs with much to spare; a machine that is shared gets it multiplied, and no test fails for its neighbours.
+ * How many times longer than on a free machine something may take now: as many as there are tasks for each core. A
+ * deadline is what a free machine needs with much to spare; a machine that is shared gets it multiplied, and no test
+ * fails for its neighbours.
  */
 export function slowness(): number {
   const [lastMinute = 0] = loadavg();

@@ -3,7 +3,8 @@ import { isOver } from './patience.ts';
 /**
  * Polls until the condition holds; what it returned is the result. A condition that throws counts as not yet.
  *
- * @throws Error after `deadlineMs` (on a busy machine later, see `isOver`), naming what was waited for and the last error or value
+ * @throws Error after `deadlineMs` (on a busy machine later, see `isOver`), naming what was waited for and the last
+ *   error or value
  */
 export async function until<T>(
   condition: () => T | Promise<T>,

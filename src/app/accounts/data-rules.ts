@@ -28,8 +28,8 @@ const DOCUMENT = ['GET', 'HEAD', 'PUT', 'DELETE'];
 /** Parameters that cost a node more than a request should, or reach other nodes: never passed on. */
 const QUERY = new Set(
   `rev revs open_revs atts_since attachments conflicts deleted_conflicts latest local_seq meta revs_info new_edits batch
-  include_docs limit skip startkey endkey start_key end_key startkey_docid endkey_docid key keys descending inclusive_end
-  update_seq since feed heartbeat timeout style seq_interval doc_ids filter`
+  include_docs limit skip startkey endkey start_key end_key startkey_docid endkey_docid key keys descending
+  inclusive_end update_seq since feed heartbeat timeout style seq_interval doc_ids filter`
     .split(/\s+/)
     .filter(Boolean),
 );

@@ -13,8 +13,8 @@ export interface AppKey {
 export type Purpose = 'account-name' | 'mail-token' | 'session' | 'database-password' | 'pepper' | 'device';
 
 /**
- * Keys shared by all app nodes, oldest first. Only the newest signs and verifies, since a node that was removed knows the
- * others. Passwords are checked with the key that they were set under; names use the first for ever.
+ * Keys shared by all app nodes, oldest first. Only the newest signs and verifies, since a node that was removed knows
+ * the others. Passwords are checked with the key that they were set under; names use the first for ever.
  */
 export class KeyRing {
   #keys: readonly AppKey[] = [];

@@ -20,7 +20,11 @@ export function addAuthority(program: Command, io: Io): void {
   addVerb(authority, 'add', {
     summary: 'make this node an authority',
     description:
-      'Makes this node one that may admit others, remove them and renew their certificates: a further one beside those that are there, or the first again after all were lost. Takes the recovery bundle that `bornemisza init` gave out, from a file or from standard input, and its passphrase: from --passphrase-file, else asked for on the terminal, else the line after the bundle. The daemon may run. Takes root.',
+      'Makes this node one that may admit others, remove them and renew their certificates: a further ' +
+      'one beside those that are there, or the first again after all were lost. Takes the recovery ' +
+      'bundle that `bornemisza init` gave out, from a file or from standard input, and its passphrase: ' +
+      'from --passphrase-file, else asked for on the terminal, else the line after the bundle. The ' +
+      'daemon may run. Takes root.',
     examples: [
       'sudo bornemisza authority add /root/bundle.txt',
       'sudo bornemisza authority add -',
@@ -39,7 +43,8 @@ export function addAuthority(program: Command, io: Io): void {
   addVerb(authority, 'list', {
     summary: 'list the authorities',
     description:
-      'Lists the nodes that may admit, remove and renew, as this node sees them. From the third node on there should be two. The node that answers is marked with *.',
+      'Lists the nodes that may admit, remove and renew, as this node sees them. From the third node on ' +
+      'there should be two. The node that answers is marked with *.',
     examples: ['bornemisza authority list', 'bornemisza authority list --json'],
     role: true,
     json: true,
@@ -56,7 +61,12 @@ function addRotateRoot(authority: Command, io: Io): void {
   addVerb(authority, 'rotate-root', {
     summary: 'replace the root of the cluster by a new one',
     description:
-      'Makes a new root of the cluster, on an authority, with the recovery bundle of the root that is there and its passphrase. The new bundle and its passphrase are given out first, as by `bornemisza init`: printed on a terminal, else written to a file. From then on both roots count; each member changes over by itself, and `bornemisza status` says who has not. Then --end, with the new bundle, ends the old root for good. Members that are away meanwhile follow when they come back. Takes root.',
+      'Makes a new root of the cluster, on an authority, with the recovery bundle of the root that is ' +
+      'there and its passphrase. The new bundle and its passphrase are given out first, as by ' +
+      '`bornemisza init`: printed on a terminal, else written to a file. From then on both roots count; ' +
+      'each member changes over by itself, and `bornemisza status` says who has not. Then --end, with ' +
+      'the new bundle, ends the old root for good. Members that are away meanwhile follow when they come ' +
+      'back. Takes root.',
     examples: [
       'sudo bornemisza authority rotate-root -',
       'sudo bornemisza authority rotate-root old.txt --passphrase-file old.pass --recovery-file new.txt',

@@ -12,7 +12,10 @@ export function addConfigShow(config: Command, io: Io): void {
   addVerb(config, 'show', {
     summary: 'show what the configuration files set',
     description:
-      'Shows what /etc/bornemisza/ROLE.toml and services.d set, as the daemon would read them now. With --effective every key: its value, and whether that comes from the file or is the default. What may be a secret is not shown. Needs no daemon and changes nothing; a change counts from the next `bornemisza reload` on.',
+      'Shows what /etc/bornemisza/ROLE.toml and services.d set, as the daemon would read them now. With ' +
+      '--effective every key: its value, and whether that comes from the file or is the default. What ' +
+      'may be a secret is not shown. Needs no daemon and changes nothing; a change counts from the next ' +
+      '`bornemisza reload` on.',
     examples: [
       'bornemisza config show',
       'bornemisza config show --effective --role app',

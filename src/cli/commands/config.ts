@@ -26,7 +26,8 @@ export function addConfig(program: Command, io: Io): void {
   addVerb(config, 'check', {
     summary: 'check the configuration files',
     description:
-      'Reads /etc/bornemisza/ROLE.toml and services.d as the daemon would, and names every problem with the nearest known key. Needs no daemon and changes nothing.',
+      'Reads /etc/bornemisza/ROLE.toml and services.d as the daemon would, and names every problem with ' +
+      'the nearest known key. Needs no daemon and changes nothing.',
     examples: [
       'bornemisza config check',
       'bornemisza config check --role app && sudo systemctl reload bornemisza@app',
@@ -57,7 +58,9 @@ export function addConfig(program: Command, io: Io): void {
   addVerb(config, 'migrate', {
     summary: 'bring the configuration files to the form of this version',
     description:
-      'Rewrites /etc/bornemisza/ROLE.toml where this version needs another form of it, keeps the file from before beside it as ROLE.toml.format-N, and after a downgrade puts that back. The package runs it at each upgrade; run twice, it does nothing. Your comments stay.',
+      'Rewrites /etc/bornemisza/ROLE.toml where this version needs another form of it, keeps the file ' +
+      'from before beside it as ROLE.toml.format-N, and after a downgrade puts that back. The package ' +
+      'runs it at each upgrade; run twice, it does nothing. Your comments stay.',
     examples: ['sudo bornemisza config migrate'],
     json: true,
     asRoot: 'it writes /etc/bornemisza, which root alone may write, and looks nowhere else',
@@ -107,7 +110,9 @@ export function addReload(program: Command, io: Io): void {
   addVerb(program, 'reload', {
     summary: 'have the daemon read its configuration again',
     description:
-      'Has the daemon read its configuration and services.d again, as `systemctl reload bornemisza@ROLE` does. What it refuses is said here and in `bornemisza status` until it is corrected; the configuration from before stays in use.',
+      'Has the daemon read its configuration and services.d again, as `systemctl reload bornemisza@ROLE` ' +
+      'does. What it refuses is said here and in `bornemisza status` until it is corrected; the ' +
+      'configuration from before stays in use.',
     examples: ['bornemisza config check && bornemisza reload', 'bornemisza reload --role app'],
     role: true,
     json: true,
@@ -133,5 +138,7 @@ async function apart(all: readonly Checked[]): Promise<Checked[]> {
 
 function sentence({ file, services, passedOver }: Checked): string {
   const notes = passedOver.map(({ message, next }) => `${message} -- ${next}\n`).join('');
-  return `${file} is valid${services.length === 0 ? '' : `, with ${services.length === 1 ? 'service' : 'services'} ${services.join(', ')}`}.\n${notes}`;
+  const noun = services.length === 1 ? 'service' : 'services';
+  const found = services.length === 0 ? '' : `, with ${noun} ${services.join(', ')}`;
+  return `${file} is valid${found}.\n${notes}`;
 }

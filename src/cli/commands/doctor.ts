@@ -13,7 +13,9 @@ export function addDoctor(program: Command, io: Io): void {
   addVerb(program, 'doctor', {
     summary: 'look for what is wrong on this machine',
     description:
-      'Looks at the machine, the configuration, the identity, the programs and the daemon, and says what to do about each thing that is not right. Works before the first start and after. Exit code 1 if anything fails. As root it sees more.',
+      'Looks at the machine, the configuration, the identity, the programs and the daemon, and says what ' +
+      'to do about each thing that is not right. Works before the first start and after. Exit code 1 if ' +
+      'anything fails. As root it sees more.',
     examples: [
       'sudo bornemisza doctor',
       'sudo bornemisza doctor --wait 60s',

@@ -25,7 +25,8 @@ export function addMaintenance(program: Command, io: Io): void {
   addVerb(program, 'maintenance', {
     summary: 'take this node out of traffic, or put it back',
     description:
-      'Takes this node out of traffic (on) or puts it back (off). It stays a member, keeps its data, and maintenance survives a reboot.',
+      'Takes this node out of traffic (on) or puts it back (off). It stays a member, keeps its data, and ' +
+      'maintenance survives a reboot.',
     examples: [
       'bornemisza maintenance on',
       'bornemisza maintenance off',
@@ -50,7 +51,9 @@ export function addLeave(program: Command, io: Io): void {
   addVerb(program, 'leave', {
     summary: 'leave the cluster for good, in the right order',
     description:
-      'Empties this node of duty: traffic first, then the announcement, then its data, and says goodbye. Prints each step as it ends; it says when the machine can be deleted. With --json one object a line (ndjson).',
+      'Empties this node of duty: traffic first, then the announcement, then its data, and says goodbye. ' +
+      'Prints each step as it ends; it says when the machine can be deleted. With --json one object a ' +
+      'line (ndjson).',
     examples: ['bornemisza leave', 'bornemisza leave --role db --json', 'sudo bornemisza leave --wipe'],
     role: true,
     json: true,
@@ -60,7 +63,8 @@ export function addLeave(program: Command, io: Io): void {
     .option('--force', FORCE)
     .option(
       '--wipe',
-      'after that, remove its keys, configuration and data from this machine (as root); with --role also after an earlier leave',
+      'after that, remove its keys, configuration and data from this machine (as root); with --role also ' +
+        'after an earlier leave',
     )
     .action(async (options: LeaveOptions) => {
       await leave(io, options);
@@ -131,7 +135,9 @@ export function addRemove(program: Command, io: Io): void {
   addVerb(program, 'remove', {
     summary: 'take another node out of the cluster for good',
     description:
-      'Revokes a node: its certificate is refused everywhere within a second. With --dead you give your word that the machine will never come back: only then are its copies of the data given up. A node that still runs had better `leave`.',
+      'Revokes a node: its certificate is refused everywhere within a second. With --dead you give your ' +
+      'word that the machine will never come back: only then are its copies of the data given up. A node ' +
+      'that still runs had better `leave`.',
     examples: ['bornemisza remove db2/db', 'bornemisza remove db2/db --dead'],
     role: true,
     json: true,
@@ -199,7 +205,8 @@ export function addGuards(program: Command, io: Io): void {
   addVerb(guards, 'release', {
     summary: 'let go of what the guards hold',
     description:
-      'Lets removals go through that a guard holds back, e.g. when more than half of a role vanished at once and you know why. `bornemisza status` shows what is held.',
+      'Lets removals go through that a guard holds back, e.g. when more than half of a role vanished at ' +
+      'once and you know why. `bornemisza status` shows what is held.',
     examples: ['bornemisza guards release', 'bornemisza guards release --role app'],
     role: true,
     json: true,

@@ -27,7 +27,9 @@ export function addEvents(program: Command, io: Io): void {
   addVerb(program, 'events', {
     summary: 'show what happened, newest last',
     description:
-      'Shows the audit trail of this node: what changed, why, what was done about it and how it ended. While the daemon is down, what it left on the disk is shown. With --json one object a line (ndjson).',
+      'Shows the audit trail of this node: what changed, why, what was done about it and how it ended. ' +
+      'While the daemon is down, what it left on the disk is shown. With --json one object a line ' +
+      '(ndjson).',
     examples: [
       'bornemisza events',
       'bornemisza events --since 1h --failed',

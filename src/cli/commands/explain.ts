@@ -14,7 +14,8 @@ export function addExplain(program: Command, io: Io): void {
   addVerb(program, 'explain', {
     summary: 'say why a node is in or out',
     description:
-      'Says whether a node gets traffic now and why, then tells from the audit trail what happened to it, newest last. A node that was removed is still told about.',
+      'Says whether a node gets traffic now and why, then tells from the audit trail what happened to ' +
+      'it, newest last. A node that was removed is still told about.',
     examples: ['bornemisza explain db2/db', 'bornemisza explain db2', 'bornemisza explain 10.0.0.12 --json'],
     role: true,
     json: true,

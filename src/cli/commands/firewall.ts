@@ -19,7 +19,9 @@ export function addFirewall(program: Command, io: Io): void {
   addVerb(firewall, 'on', {
     summary: 'load the rules for a trial; `firewall confirm` keeps them',
     description:
-      'Makes the rules from the configuration of this host, checks and loads them. They are taken back after 120 s unless `firewall confirm` is typed in a new ssh connection, so that a mistake locks nobody out. Run it again after a change of ports, of roles on this host, or of sshd.',
+      'Makes the rules from the configuration of this host, checks and loads them. They are taken back ' +
+      'after 120 s unless `firewall confirm` is typed in a new ssh connection, so that a mistake locks ' +
+      'nobody out. Run it again after a change of ports, of roles on this host, or of sshd.',
     asRoot: AS_ROOT,
     examples: ['sudo bornemisza firewall on', 'sudo bornemisza firewall on --beside'],
   })

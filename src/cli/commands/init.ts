@@ -7,12 +7,15 @@ export function addInit(program: Command, io: Io): void {
   const init = addVerb(program, 'init', {
     summary: 'make a new cluster, with this machine as its first node',
     description:
-      'Makes a new cluster on its first machine: configuration, keys, the cluster’s own CA. Finds out devices, addresses and names by itself, says what it will do, does it, and says what comes next. Takes root, while the daemon is stopped; can be run again after a half-done run.',
+      'Makes a new cluster on its first machine: configuration, keys, the cluster’s own CA. Finds out ' +
+      'devices, addresses and names by itself, says what it will do, does it, and says what comes next. ' +
+      'Takes root, while the daemon is stopped; can be run again after a half-done run.',
     examples: [
       'sudo bornemisza init --role app',
       'sudo bornemisza init --role app --dry-run',
       'sudo bornemisza init --role db --cluster shop --private-address 10.0.0.21',
-      'sudo bornemisza init --role app --floating-ip 203.0.113.10 --bgp-neighbor 169.254.169.254 --bgp-as 64515 --bgp-local-as 4288000123 --bgp-password-file /root/bgp --bgp-multihop 2',
+      'sudo bornemisza init --role app --floating-ip 203.0.113.10 --bgp-neighbor 169.254.169.254 ' +
+        '--bgp-as 64515 --bgp-local-as 4288000123 --bgp-password-file /root/bgp --bgp-multihop 2',
     ],
     json: true,
     asRoot:

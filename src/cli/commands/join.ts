@@ -8,7 +8,10 @@ export function addJoin(program: Command, io: Io): void {
   const join = addVerb(program, 'join', {
     summary: 'join this machine to a cluster',
     description:
-      'Joins this machine to the cluster that the token names, in the role that it names: the token comes from `bornemisza token create`. On a terminal it is asked for; else it comes from standard input (-) or a file. As an argument it would be seen in the process list, and is refused. Takes root, while the daemon is stopped; can be run again after a half-done run.',
+      'Joins this machine to the cluster that the token names, in the role that it names: the token ' +
+      'comes from `bornemisza token create`. On a terminal it is asked for; else it comes from standard ' +
+      'input (-) or a file. As an argument it would be seen in the process list, and is refused. Takes ' +
+      'root, while the daemon is stopped; can be run again after a half-done run.',
     examples: [
       'sudo bornemisza join --start',
       'sudo bornemisza join --dry-run',

@@ -13,7 +13,9 @@ export function addMembers(program: Command, io: Io): void {
   addVerb(program, 'members', {
     summary: 'list the nodes of the cluster, as this one sees them',
     description:
-      'Lists every admitted node: its state, its health by its own word, whether it gets traffic, and why. The node that answers is marked with *; where both roles run here, that is app unless --role says db.',
+      'Lists every admitted node: its state, its health by its own word, whether it gets traffic, and ' +
+      'why. The node that answers is marked with *; where both roles run here, that is app unless --role ' +
+      'says db.',
     examples: [
       'bornemisza members',
       'bornemisza members --wide',
@@ -80,7 +82,8 @@ function summary(members: MembersAnswer['members']): string {
     const counts = states.map((state) => [own.filter((each) => each.state === state).length, state] as const);
     const rest = counts.filter(([count]) => count > 0).map(([count, state]) => `${count} ${state}`);
     return [
-      `${own.length} ${role}: ${[`${own.filter((each) => each.rotation === 'in').length} in traffic`, ...rest].join(', ')}`,
+      `${own.length} ${role}: ` +
+        [`${own.filter((each) => each.rotation === 'in').length} in traffic`, ...rest].join(', '),
     ];
   });
   return parts.join('; ');

@@ -11,7 +11,9 @@ export function addNotify(program: Command, io: Io): void {
   addVerb(notify, 'test', {
     summary: 'send a test by every way that [notify] names',
     description:
-      'Sends a test from this node by each way that [notify] of its configuration names (mail, webhook, command), whatever the rate limit, and says how each went. Each node sends by its own configuration, so test on each. With --json one object a line (ndjson).',
+      'Sends a test from this node by each way that [notify] of its configuration names (mail, webhook, ' +
+      'command), whatever the rate limit, and says how each went. Each node sends by its own ' +
+      'configuration, so test on each. With --json one object a line (ndjson).',
     examples: ['bornemisza notify test', 'bornemisza notify test --role db --json'],
     role: true,
     json: true,

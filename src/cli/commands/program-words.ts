@@ -90,7 +90,8 @@ export function addDaemon(program: Command, io: Io): void {
   addVerb(program, 'daemon', {
     summary: 'run the daemon of one role in the foreground (systemd does it)',
     description:
-      'Runs the daemon of one role instance in the foreground. The unit bornemisza@ROLE.service calls it; people use systemctl.',
+      'Runs the daemon of one role instance in the foreground. The unit bornemisza@ROLE.service calls ' +
+      'it; people use systemctl.',
     examples: ['bornemisza daemon --role app', 'systemctl enable --now bornemisza@app'],
   })
     .addOption(roleOption('role of this instance').makeOptionMandatory())

@@ -20,7 +20,8 @@ export function addServices(program: Command, io: Io): void {
   addVerb(program, 'services', {
     summary: 'list the services of the whole cluster, and where they are up',
     description:
-      'Lists every service and program that a node checks, with the nodes on which it is up or down by their own word. Nodes that are not heard stand apart.',
+      'Lists every service and program that a node checks, with the nodes on which it is up or down by ' +
+      'their own word. Nodes that are not heard stand apart.',
     examples: [
       'bornemisza services',
       "bornemisza services --json | jq -r '.services[] | select(.down != []).name'",

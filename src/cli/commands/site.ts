@@ -6,7 +6,8 @@ export function addSite(program: Command, io: Io): void {
   addVerb(program, 'site', {
     summary: 'serve a directory of static files on 127.0.0.1',
     description:
-      'Serves a directory of static files on 127.0.0.1, behind HAProxy. bornemisza-site.service runs it; changed files are seen at once. `/` answers 200 also while the directory is empty.',
+      'Serves a directory of static files on 127.0.0.1, behind HAProxy. bornemisza-site.service runs it; ' +
+      'changed files are seen at once. `/` answers 200 also while the directory is empty.',
     examples: ['bornemisza site --root /srv/bornemisza/site --port 8080'],
     root: false,
   })

@@ -17,7 +17,9 @@ export function addStatus(program: Command, io: Io): void {
   addVerb(program, 'status', {
     summary: 'show how this node is doing',
     description:
-      'Shows the health of this node, what its daemon keeps in order, and what is held or worth knowing. Where both roles run on this host, both are shown; with --json they then stand in "instances" (pass --role for one shape).',
+      'Shows the health of this node, what its daemon keeps in order, and what is held or worth knowing. ' +
+      'Where both roles run on this host, both are shown; with --json they then stand in "instances" ' +
+      '(pass --role for one shape).',
     examples: [
       'bornemisza status',
       'bornemisza status --check',
@@ -49,7 +51,8 @@ interface StatusOptions extends CommonOptions {
 function refuseBad(answers: readonly StatusAnswer[]): void {
   const { level, why } = worst(answers.map(gradeOf));
   if (level === 'well') return;
-  // 2 is what programs that watch others take for critical; a wrong command line ends with 2 as well, and prints no status.
+  // 2 is what programs that watch others take for critical; a wrong command line ends with 2 as well, and prints no
+  // status.
   const exit = level === 'down' ? EXIT.usage : EXIT.failure;
   throw new CliFailure(exit, level === 'down' ? 'status-down' : 'status-degraded', why, 'bornemisza doctor');
 }

@@ -45,7 +45,9 @@ function addCreate(token: Command, io: Io): void {
   addVerb(token, 'create', {
     summary: 'make a token that admits one new node',
     description:
-      'Prints one string that admits one node of one role, once, while it lives, and at this node alone, which must be an authority. The string is a secret: hand it to `bornemisza join -` on the new machine. With --count it makes so many, one a line (with --json an array), or none.',
+      'Prints one string that admits one node of one role, once, while it lives, and at this node alone, ' +
+      'which must be an authority. The string is a secret: hand it to `bornemisza join -` on the new ' +
+      'machine. With --count it makes so many, one a line (with --json an array), or none.',
     examples: [
       'bornemisza token create --role db',
       'bornemisza token create --role app --ttl 15m',
@@ -70,7 +72,9 @@ function addList(token: Command, io: Io): void {
   addVerb(token, 'list', {
     summary: 'list the tokens that this node made',
     description:
-      'Lists the tokens that this authority made: role, whether each is open, used (and by whom), revoked or expired, and when it ends. The secrets are kept nowhere and cannot be shown again. A token is forgotten a day after its end. Each authority knows its own tokens alone.',
+      'Lists the tokens that this authority made: role, whether each is open, used (and by whom), ' +
+      'revoked or expired, and when it ends. The secrets are kept nowhere and cannot be shown again. A ' +
+      'token is forgotten a day after its end. Each authority knows its own tokens alone.',
     examples: [
       'bornemisza token list',
       'bornemisza token list --json | jq -r \'.tokens[] | select(.state == "open").id\'',
@@ -90,7 +94,9 @@ function addRevoke(token: Command, io: Io): void {
   addVerb(token, 'revoke', {
     summary: 'take open tokens back',
     description:
-      'Takes back a token that nobody used, by its id as `bornemisza token list` shows it, or with --all each open token of this authority. Who holds the string cannot join with it any more. Each is written to the audit trail.',
+      'Takes back a token that nobody used, by its id as `bornemisza token list` shows it, or with --all ' +
+      'each open token of this authority. Who holds the string cannot join with it any more. Each is ' +
+      'written to the audit trail.',
     examples: ['bornemisza token revoke 3fa2c0d1e4b59687', 'bornemisza token revoke --all'],
     json: true,
   })
@@ -118,7 +124,8 @@ async function create(io: Io, { role, ttl, count, json, root }: CreateOptions): 
   const where = tokens.length === 1 ? 'the new machine' : 'each new machine';
   // On standard error, so that a pipe into `join -` carries the token alone.
   io.stderr.write(
-    `${what} one node of role ${first.role} at ${first.listen}, until ${formatInstant(first.expiresAt)} (${formatDuration(ttl)}).\n` +
+    `${what} one node of role ${first.role} at ${first.listen}, until ${formatInstant(first.expiresAt)} ` +
+      `(${formatDuration(ttl)}).\n` +
       `  next: on ${where} \`sudo bornemisza join --start\`, and paste ${tokens.length === 1 ? 'it' : 'one of them'}\n`,
   );
 }

@@ -24,12 +24,17 @@ interface UpgradeOptions extends CommonOptions {
   readonly scheduled?: boolean;
 }
 
-/** Rolls a newer package over the cluster; everything that is root's happens in bornemisza-upgrade.service of each host. */
+/**
+ * Rolls a newer package over the cluster; everything that is root's happens in bornemisza-upgrade.service of each host.
+ */
 export function addUpgrade(program: Command, io: Io): void {
   const upgrade = addVerb(program, 'upgrade', {
     summary: 'bring every node to the newest package, one host after the other',
     description:
-      'Begins a rollout: each host in its turn has dnf upgrade its package and restarts its daemons, when every node is healthy, and the next begins when that one is. HAProxy, BIRD and CouchDB keep running. A host that does not come back stops the rollout for all, until `resume`. Prints each step; it may be left with Ctrl-C, the rollout goes on. With --json one object a line (ndjson).',
+      'Begins a rollout: each host in its turn has dnf upgrade its package and restarts its daemons, ' +
+      'when every node is healthy, and the next begins when that one is. HAProxy, BIRD and CouchDB keep ' +
+      'running. A host that does not come back stops the rollout for all, until `resume`. Prints each ' +
+      'step; it may be left with Ctrl-C, the rollout goes on. With --json one object a line (ndjson).',
     examples: ['sudo bornemisza upgrade --dry-run', 'sudo bornemisza upgrade', 'bornemisza upgrade status'],
     json: true,
   });
@@ -63,7 +68,8 @@ export function addUpgrade(program: Command, io: Io): void {
   addVerb(upgrade, 'resume', {
     summary: 'go on with a rollout that stopped',
     description:
-      'Begins the stopped rollout again, from its first host: dnf has nothing to do on those that are done. Refused while a node is not healthy. Nothing else resumes a stopped rollout.',
+      'Begins the stopped rollout again, from its first host: dnf has nothing to do on those that are ' +
+      'done. Refused while a node is not healthy. Nothing else resumes a stopped rollout.',
     examples: ['bornemisza upgrade resume'],
     json: true,
   }).action(async (options: CommonOptions) => {
@@ -74,7 +80,9 @@ export function addUpgrade(program: Command, io: Io): void {
   addVerb(upgrade, 'turn', {
     summary: 'say whether this host may be disturbed now, for dnf-automatic',
     description:
-      'Ends with 0 when this host may be upgraded now: it is its hour (each host has every N-th hour of N hosts), every node is healthy, and no rollout runs or is stopped. Else it says why not and ends with 5.',
+      'Ends with 0 when this host may be upgraded now: it is its hour (each host has every N-th hour of ' +
+      'N hosts), every node is healthy, and no rollout runs or is stopped. Else it says why not and ends ' +
+      'with 5.',
     examples: ['bornemisza upgrade turn && dnf -y upgrade'],
     json: true,
   }).action(async (options: CommonOptions) => {
@@ -133,7 +141,8 @@ async function newerHere(io: Io): Promise<string | undefined> {
     throw new CliFailure(
       EXIT.failure,
       'package-source',
-      `dnf cannot say whether there is a newer ${PACKAGE}: ${stderr.trim().split('\n').at(-1) ?? `it ended with ${code}`}`,
+      `dnf cannot say whether there is a newer ${PACKAGE}: ` +
+        (stderr.trim().split('\n').at(-1) ?? `it ended with ${code}`),
       `see what dnf says: dnf --refresh repoquery --upgrades ${PACKAGE}`,
     );
   }

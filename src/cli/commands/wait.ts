@@ -22,7 +22,9 @@ export function addWait(program: Command, io: Io): void {
   addVerb(program, 'wait', {
     summary: 'wait until this node is well',
     description:
-      'Waits until this node is healthy (all that `status --check` looks at is well) or serving (it is up and gets traffic, whatever else is wrong). Where both roles run, both must be. Exit code 1 where the time is over, with what is missing.',
+      'Waits until this node is healthy (all that `status --check` looks at is well) or serving (it is ' +
+      'up and gets traffic, whatever else is wrong). Where both roles run, both must be. Exit code 1 ' +
+      'where the time is over, with what is missing.',
     examples: ['bornemisza wait healthy', 'bornemisza wait serving --timeout 5m --role db'],
     role: true,
   })

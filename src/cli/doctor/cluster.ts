@@ -9,7 +9,9 @@ import { controlSocketOf } from '../places.ts';
 import { type Area, areaOf, type Check } from './check.ts';
 import { fullPackets } from './path.ts';
 
-/** CouchDB takes some ten seconds from its start to its first answer, and the checks some more until they believe it. */
+/**
+ * CouchDB takes some ten seconds from its start to its first answer, and the checks some more until they believe it.
+ */
 const STARTING_MS = 60_000;
 
 /** What the running daemon says of itself and its peers; when it doesn't run, that. */

@@ -10,14 +10,18 @@ const HEADERS_BYTES = 20 + 8;
 const SMALL_BYTES = 576;
 /** The longest that ping can send. */
 const LARGEST_BYTES = 65_535;
-/** What networks carry that carry less than their devices say: jumbo frames, Ethernet, and Ethernet less a tunnel or two. */
+/**
+ * What networks carry that carry less than their devices say: jumbo frames, Ethernet, and Ethernet less a tunnel or
+ * two.
+ */
 const USUAL_MTUS = [8950, 8900, 1500, 1492, 1480, 1450, 1420, 1400, 1280, SMALL_BYTES];
 /** One of them is enough to see it, as all are on one network; more, for those that are on another machine's. */
 const MOST_ASKED = 10;
 
 /**
- * Whether packets as large as the private device sends them arrive at the others. A network that carries less and does not say
- * so lets small words through, so that everything seems well, and whatever is longer hangs: libp2p, HAProxy, CouchDB.
+ * Whether packets as large as the private device sends them arrive at the others. A network that carries less and does
+ * not say so lets small words through, so that everything seems well, and whatever is longer hangs: libp2p, HAProxy,
+ * CouchDB.
  */
 export async function fullPackets(host: Host, members: readonly MemberRow[], area: Area): Promise<Check[]> {
   const own = members.find((each) => each.self)?.address;
@@ -48,8 +52,9 @@ async function largestTo(host: Host, address: string, mtu: number): Promise<numb
 }
 
 /**
- * Asks twice, as one may be lost, by packets that nobody on the way may take apart. Where the path itself says what it takes TCP
- * sends no more than that, and all is well. Another ping than that of iputils refuses the options, which is no answer.
+ * Asks twice, as one may be lost, by packets that nobody on the way may take apart. Where the path itself says what it
+ * takes TCP sends no more than that, and all is well. Another ping than that of iputils refuses the options, which is
+ * no answer.
  */
 async function arrives(host: Host, address: string, bytes: number): Promise<boolean> {
   const size = String(bytes - HEADERS_BYTES);
@@ -73,7 +78,9 @@ function judge(
   const carried = Math.min(...short.map(({ most = mtu }) => most));
   return area.warn(
     'packets',
-    `${device} sends packets of up to ${mtu} bytes, of which those above ${carried} never arrive at ${names}: what is short works, what is long hangs`,
-    `on each node: ip link set dev ${device} mtu ${carried}, and the same in the device's own configuration, for the next boot`,
+    `${device} sends packets of up to ${mtu} bytes, of which those above ${carried} never arrive at ` +
+      `${names}: what is short works, what is long hangs`,
+    `on each node: ip link set dev ${device} mtu ${carried}, and the same in the device's own ` +
+      'configuration, for the next boot',
   );
 }

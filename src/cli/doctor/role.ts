@@ -130,7 +130,9 @@ async function certificate(file: string, area: Area, role: Role): Promise<Check>
     const leftMs = validToDate.getTime() - Date.now();
     const detail =
       leftMs > 0 ? `valid for ${formatDuration(leftMs)} more` : `expired ${formatDuration(-leftMs)} ago`;
-    const next = `it renews by itself where an authority is reached; why not: journalctl -u bornemisza@${role} -p warning`;
+    const next =
+      `it renews by itself where an authority is reached; why not: journalctl -u bornemisza@${role} -p ` +
+      'warning';
     if (leftMs <= 0) return area.fail('certificate', detail, next);
     return leftMs < CERTIFICATE_WARN_MS
       ? area.warn('certificate', detail, next)
@@ -171,7 +173,9 @@ async function privateAddress({ host, area }: Looking, config: Config): Promise<
   if (network.endsWith('/32') || !inside(address, network)) {
     return area.fail(
       'address',
-      `private_network ${network} ${inside(address, network) ? 'holds this node alone' : `does not hold ${address}`}: no other node is let in here`,
+      `private_network ${network} ` +
+        `${inside(address, network) ? 'holds this node alone' : `does not hold ${address}`}: no other node ` +
+        'is let in here',
       `correct private_network${found.network.endsWith('/32') ? '' : `: ${choosePrivateNetwork(found)}`}`,
     );
   }
@@ -292,12 +296,16 @@ async function layer2({ host, root, area }: Looking, config: Config): Promise<Ch
     area.fail(
       'arping',
       'the daemon may not speak ARP (CAP_NET_RAW): no floating IP is taken',
-      'write /etc/systemd/system/bornemisza@app.service.d/layer2.conf as docs/install.md has it, systemctl daemon-reload, systemctl restart bornemisza@app',
+      'write /etc/systemd/system/bornemisza@app.service.d/layer2.conf as docs/install.md has it, ' +
+        'systemctl daemon-reload, systemctl restart bornemisza@app',
     ),
   ];
 }
 
-/** The key of the zone, and the programs that use it. Called when root is given up: what cannot be read here the daemon cannot read. */
+/**
+ * The key of the zone, and the programs that use it. Called when root is given up: what cannot be read here the daemon
+ * cannot read.
+ */
 async function dns({ host, area }: Looking, { dns: config }: Config): Promise<Check[]> {
   if (config.provider === 'off') return [];
   const file = (config.provider === 'cloudflare' ? config.token_file : config.key_file) ?? '';

@@ -30,7 +30,9 @@ export function parseProcNetTcp(text: string): Listening[] {
     });
 }
 
-/** IPv4 stands as one 32-bit word in the machine's byte order (little-endian on every machine that we are built for). */
+/**
+ * IPv4 stands as one 32-bit word in the machine's byte order (little-endian on every machine that we are built for).
+ */
 function addressOf(hex: string): string {
   const word = hex.length === 8 ? hex : /^0{16}FFFF0000/.test(hex) ? hex.slice(24) : undefined;
   if (word === undefined) return /^0+$/.test(hex) ? '0.0.0.0' : 'ipv6';

@@ -12,8 +12,8 @@ const EPMD_PORT = 4369;
 export const OTHER_FIREWALLS = ['firewalld.service', 'ufw.service', 'nftables.service'];
 
 /**
- * What the rules of this host are made of: the configuration of its roles, the ports that sshd listens on and BIRD's neighbours. All of
- * these files are root's.
+ * What the rules of this host are made of: the configuration of its roles, the ports that sshd listens on and BIRD's
+ * neighbours. All of these files are root's.
  *
  * @throws CliFailure `firewall-no-role`, `firewall-ssh-unknown`; OperatorError of the configuration
  */
@@ -62,7 +62,8 @@ async function sshPorts(host: Host): Promise<number[]> {
   throw new CliFailure(
     EXIT.failure,
     'firewall-ssh-unknown',
-    `sshd does not say which ports it listens on (${stderr.trim().split('\n')[0] || 'no answer'}), and a rule set without them could lock you out`,
+    `sshd does not say which ports it listens on (${stderr.trim().split('\n')[0] || 'no answer'}), and a ` +
+      'rule set without them could lock you out',
     'run `sudo sshd -T | grep ^port`, repair what it says, and run `firewall on` again; no rule has changed',
   );
 }

@@ -13,8 +13,9 @@ export interface TrialOrigin {
 }
 
 /**
- * When the ssh connection began in which this command was typed, in clock ticks since boot: when root's own sshd process for it
- * was started. Only what the kernel says of processes is read; environments and command lines are written by their users.
+ * When the ssh connection began in which this command was typed, in clock ticks since boot: when root's own sshd
+ * process for it was started. Only what the kernel says of processes is read; environments and command lines are
+ * written by their users.
  *
  * @returns undefined on a console, or in a shell that outlives its connection (tmux, screen)
  */

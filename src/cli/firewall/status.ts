@@ -45,5 +45,9 @@ const STATES: Readonly<Record<FirewallStatus['state'], string>> = {
 export function picture(found: FirewallStatus): string {
   const head = `firewall: ${STATES[found.state]}\n`;
   if (found.state === 'off' || found.state === 'missing') return head;
-  return `${head}app nodes let in: ${found.apps.join(', ') || 'none'}\ndb nodes let in: ${found.dbs.join(', ') || 'none'}\npackets refused since the rules were loaded: ${found.refusedPackets}\n`;
+  return (
+    `${head}app nodes let in: ${found.apps.join(', ') || 'none'}\ndb nodes let in: ` +
+    `${found.dbs.join(', ') || 'none'}\npackets refused since the rules were loaded: ` +
+    `${found.refusedPackets}\n`
+  );
 }

@@ -64,7 +64,8 @@ export async function turnOn(
     );
   }
   io.stdout.write(
-    `The rules count now, for ${withinS} s. Open a new ssh connection to this host and type there:\n\n  sudo bornemisza firewall confirm\n\nWithout it they are taken back.\n`,
+    `The rules count now, for ${withinS} s. Open a new ssh connection to this host and type there:\n\n  ` +
+      `sudo bornemisza firewall confirm\n\nWithout it they are taken back.\n`,
   );
 }
 
@@ -78,7 +79,8 @@ export async function confirm(io: Io, root: string): Promise<void> {
       EXIT.refused,
       'firewall-same-session',
       'this shell has no ssh connection that is younger than the rules: one that was open before them proves nothing',
-      'open a new ssh connection (ssh -o ControlPath=none HOST; no tmux, no screen) and type `sudo bornemisza firewall confirm` there',
+      'open a new ssh connection (ssh -o ControlPath=none HOST; no tmux, no screen) and type `sudo ' +
+        'bornemisza firewall confirm` there',
     );
   await host.run('systemctl', ['stop', `${UNDO}.timer`]);
   // The timer may have come first.

@@ -26,7 +26,8 @@ const MAX_PASSWORD_BYTES = 80;
 
 /**
  * Root's bird.conf. The filter lets nothing through but the configured addresses, whatever the daemon's fragments say.
- * BIRD's own hold time would be 240 s, its wait after a lost session 60 s and more, and graceful restart would keep a dead edge's routes for 120 s.
+ * BIRD's own hold time would be 240 s, its wait after a lost session 60 s and more, and graceful restart would keep a
+ * dead edge's routes for 120 s.
  */
 export function birdText(facts: BirdFacts): string {
   const { upstream } = facts;

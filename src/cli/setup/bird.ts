@@ -43,7 +43,9 @@ export async function birdStep(io: Io, options: SetupOptions, place: Place): Pro
     };
   }
   return {
-    title: `write ${file}: BGP with ${upstream.neighbor} (AS ${upstream.neighborAs}), only ${facts.floatingAddresses.join(', ')} may be announced`,
+    title:
+      `write ${file}: BGP with ${upstream.neighbor} (AS ${upstream.neighborAs}), only ` +
+      `${facts.floatingAddresses.join(', ')} may be announced`,
     run: () =>
       write(
         io,

@@ -18,7 +18,9 @@ export interface Settings {
   readonly couchdbRanges: number | undefined;
 }
 
-/** A role's first TOML file: what was found out, and the settings that an operator may want next, with a word on each. */
+/**
+ * A role's first TOML file: what was found out, and the settings that an operator may want next, with a word on each.
+ */
 export function configText(settings: Settings): string {
   const { role } = settings;
   const text = [
@@ -38,7 +40,8 @@ export function configText(settings: Settings): string {
     '',
     ...(role === 'app' ? appPart(settings) : databasePart(settings)),
     '[notify]',
-    '# Who is told when a node dies, a guard holds or a certificate is near its end. On two nodes at least; then: bornemisza notify test',
+    '# Who is told when a node dies, a guard holds or a certificate is near its end. On two nodes at ' +
+      'least; then: bornemisza notify test',
     '# mail_to = ["ops@example.com"]',
     '# mail_from = "bornemisza@example.com"',
     '# smtp_url = "smtp://mail.example.com:587"',
@@ -61,7 +64,8 @@ function appPart(settings: Settings): string[] {
       : 'certificate = ' + quote(settings.certificate),
     '',
     '[floating]',
-    '# off, bgp (every healthy app node announces), ranked (the first in order of admission wins), or layer2 (one node holds them on',
+    '# off, bgp (every healthy app node announces), ranked (the first in order of admission wins), or ' +
+      'layer2 (one node holds them on',
     '# its public device: for providers without BGP). The same on all app nodes.',
     'mode = ' + quote(settings.floatingMode),
     `addresses = [${settings.floatingAddresses.map(quote).join(', ')}]`,

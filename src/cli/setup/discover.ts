@@ -36,12 +36,12 @@ export interface Wish {
 }
 
 /**
- * The address for the cluster's own traffic: the only RFC 1918 address on a device without a public one, or what the operator
- * says. Beside a public address it may be anything: at DigitalOcean an anchor that no other machine reaches, at Linode the
- * private one.
+ * The address for the cluster's own traffic: the only RFC 1918 address on a device without a public one, or what the
+ * operator says. Beside a public address it may be anything: at DigitalOcean an anchor that no other machine reaches,
+ * at Linode the private one.
  *
- * @throws CliFailure `private-address-absent`, `private-address-ambiguous`, `private-address-unsure` or `address-not-here`, with
- * the candidates
+ * @throws CliFailure `private-address-absent`, `private-address-ambiguous`, `private-address-unsure` or
+ * `address-not-here`, with the candidates
  */
 export function choosePrivate(addresses: readonly Address[], wish: Wish): Address {
   if (wish.address !== undefined) return holderOf(addresses, wish.address, wish.device);
@@ -71,7 +71,8 @@ export function choosePrivate(addresses: readonly Address[], wish: Wish): Addres
   if (beside !== undefined && wish.device === undefined) {
     throw failure(
       'private-address-unsure',
-      `${first.address} is on ${first.device} beside the public address ${beside.address}: other machines may not reach it (at DigitalOcean it is an anchor address)`,
+      `${first.address} is on ${first.device} beside the public address ${beside.address}: other ` +
+        'machines may not reach it (at DigitalOcean it is an anchor address)',
       `where the other machines reach it: --private-address ${first.address}; else bring the private device up`,
     );
   }
@@ -142,8 +143,8 @@ function holderOf(addresses: readonly Address[], wanted: string, device: string 
 /**
  * The device that faces the internet; undefined where there is none to see.
  *
- * @param defaultRoutes devices of the default routes, best first: they decide between several, and one that carries IPv6 alone
- * shows nowhere else
+ * @param defaultRoutes devices of the default routes, best first: they decide between several, and one that carries
+ * IPv6 alone shows nowhere else
  * @throws CliFailure `public-device-ambiguous`, `device-not-here`
  */
 export function choosePublic(
@@ -174,8 +175,8 @@ export function choosePublic(
 }
 
 /**
- * Domains that providers give to their customers' machines, and that home routers give to everything. A name that is missing
- * here gives an odd name of a cluster, which `init` shows before it does anything.
+ * Domains that providers give to their customers' machines, and that home routers give to everything. A name that is
+ * missing here gives an odd name of a cluster, which `init` shows before it does anything.
  */
 const PROVIDERS_DOMAINS = [
   // AWS, in us-east-1 and elsewhere; GCE in both forms; Azure; Oracle Cloud
@@ -235,7 +236,8 @@ export function nameNode(
   if (!isLabel(cluster) || cluster.length > MAX_CLUSTER_CHARACTERS) {
     throw failure(
       'cluster-invalid',
-      `${JSON.stringify(cluster)} cannot be a cluster's name: letters a-z, digits and hyphens, ${MAX_CLUSTER_CHARACTERS} at most`,
+      `${JSON.stringify(cluster)} cannot be a cluster's name: letters a-z, digits and hyphens, ` +
+        `${MAX_CLUSTER_CHARACTERS} at most`,
       'name it: --cluster shop',
     );
   }

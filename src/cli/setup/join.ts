@@ -108,8 +108,10 @@ async function readToken(io: Io, given: string | undefined, options: JoinOptions
     throw new CliFailure(
       EXIT.usage,
       'token-in-argv',
-      'a token on the command line can be read by every user of this machine, in the process list and the shell’s history',
-      'paste it into `sudo bornemisza join -`, or give --token-file; where others use this machine, make a new one first',
+      'a token on the command line can be read by every user of this machine, in the process list and ' +
+        'the shell’s history',
+      'paste it into `sudo bornemisza join -`, or give --token-file; where others use this machine, make ' +
+        'a new one first',
     );
   }
   if (io.typed !== undefined) {

@@ -9,10 +9,11 @@ import type { Step } from './steps.ts';
 export const DROP_IN = '/etc/systemd/system/bornemisza@app.service.d/layer2.conf';
 
 /**
- * What the daemon needs beyond its unit to speak ARP. No other mode has it. arping lays its rights down and takes them up again, by
- * calls that stay refused: it is told that they went well, and goes on with what it was given.
+ * What the daemon needs beyond its unit to speak ARP. No other mode has it. arping lays its rights down and takes them
+ * up again, by calls that stay refused: it is told that they went well, and goes on with what it was given.
  */
-export const DROP_IN_TEXT = `# Written by bornemisza for floating.mode "layer2": asking who has an address, and saying who has it, are ARP.
+export const DROP_IN_TEXT = `\
+# Written by bornemisza for floating.mode "layer2": asking who has an address, and saying who has it, are ARP.
 [Service]
 AmbientCapabilities=CAP_NET_RAW
 CapabilityBoundingSet=CAP_NET_RAW

@@ -22,11 +22,13 @@ interface IpRoute {
 }
 
 /**
- * Kinds of devices that carry containers, or addresses which no other machine reaches. Tunnels (wireguard, tun) are not among
- * them: a founder may have built the private network of one.
+ * Kinds of devices that carry containers, or addresses which no other machine reaches. Tunnels (wireguard, tun) are not
+ * among them: a founder may have built the private network of one.
  */
 const NO_NETWORK_KINDS = new Set(['dummy', 'ifb', 'ipip', 'sit', 'gre', 'vxlan', 'geneve', 'nlmon', 'vrf']);
-/** What container engines and hypervisors put into a bridge. A bridge with nothing else in it leads to no other machine. */
+/**
+ * What container engines and hypervisors put into a bridge. A bridge with nothing else in it leads to no other machine.
+ */
 const GUEST_KINDS = new Set(['veth', 'tun', 'vxlan']);
 
 /** Asks ip(8). Without it, what the kernel lists has to do: addresses, and no routes. */
@@ -40,7 +42,9 @@ export async function readNetwork(host: Host): Promise<HostNetwork> {
   return networkFrom(links.stdout, routes.stdout, routes6.stdout);
 }
 
-/** @param links `ip -d -j addr show up` @param routes `ip -j -4 route show` @param routes6 `ip -j -6 route show default` */
+/**
+ * @param links `ip -d -j addr show up` @param routes `ip -j -4 route show` @param routes6 `ip -j -6 route show default`
+ */
 export function networkFrom(links: string, routes: string, routes6 = ''): HostNetwork {
   const table = parseRoutes(routes);
   const all = parseLinks(links);
@@ -79,8 +83,8 @@ function leadsToMachines(link: IpLink, all: readonly IpLink[]): boolean {
 }
 
 /**
- * The network that a device leads to. Its own prefix is no more than what is on the same wire: Hetzner Cloud and GCE give a /32
- * and a route by way of a gateway. Only routes inside RFC 1918 count, so that 0.0.0.0/1 of a VPN is none.
+ * The network that a device leads to. Its own prefix is no more than what is on the same wire: Hetzner Cloud and GCE
+ * give a /32 and a route by way of a gateway. Only routes inside RFC 1918 count, so that 0.0.0.0/1 of a VPN is none.
  */
 function widest(own: string, device: string, address: string, routes: readonly IpRoute[]): string {
   const reached = routes.flatMap(({ dst = '', dev, type = 'unicast' }) => {

@@ -16,8 +16,8 @@ export interface Migrated {
 }
 
 /**
- * Brings a role's configuration to the format of this version. After a downgrade, the file that the earlier version left
- * is put back, and the later one is kept.
+ * Brings a role's configuration to the format of this version. After a downgrade, the file that the earlier version
+ * left is put back, and the later one is kept.
  *
  * @returns undefined when the role has no configuration
  * @throws OperatorError `config-invalid`, `config-too-new`, PluginError of the file; the file is as it was then

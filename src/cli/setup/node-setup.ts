@@ -18,7 +18,9 @@ import { ensureAccounts, ensureDirectory } from './owners.ts';
 import { stateWork } from './state-work.ts';
 import type { Step } from './steps.ts';
 
-/** Everything about this node that `init` and `join` have in common, found out and checked before anything is written. */
+/**
+ * Everything about this node that `init` and `join` have in common, found out and checked before anything is written.
+ */
 export interface NodeSetup {
   readonly role: Role;
   readonly root: string;
@@ -103,7 +105,8 @@ async function refuseWhileRunning(io: Io, role: Role, root: string): Promise<voi
     EXIT.failure,
     'daemon-running',
     `bornemisza@${role} runs on this host: it is part of a cluster already`,
-    `look at it: bornemisza status --role ${role}; to begin anew: bornemisza leave --role ${role}, then systemctl stop bornemisza@${role}`,
+    `look at it: bornemisza status --role ${role}; to begin anew: bornemisza leave --role ${role}, then ` +
+      `systemctl stop bornemisza@${role}`,
   );
 }
 
@@ -163,7 +166,9 @@ async function configurationText(
   return { text, present: false };
 }
 
-/** A file that is there must be right; one that is made is checked too, so that a bad flag is told before it is written. */
+/**
+ * A file that is there must be right; one that is made is checked too, so that a bad flag is told before it is written.
+ */
 async function parsed(text: string, role: Role, paths: Paths, present: boolean): Promise<Config> {
   const { parseConfig } = await import('../../daemon/config/config.ts');
   try {

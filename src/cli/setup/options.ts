@@ -67,7 +67,8 @@ export function addSetupOptions(command: Command): Command {
     .addOption(
       new Option(
         '--floating-mode <mode>',
-        'role app: how they are drawn; layer2 where the provider has no BGP (default: bgp with --floating-ip, else off)',
+        'role app: how they are drawn; layer2 where the provider has no BGP (default: bgp with ' +
+          '--floating-ip, else off)',
       ).choices(['off', 'bgp', 'ranked', 'layer2']),
     )
     .option(

@@ -27,7 +27,8 @@ export async function ensureAccounts(host: Host): Promise<Ids> {
 
 /**
  * Makes a directory that is missing; one that is there keeps the owner and mode that it has. Where it is to be another
- * user's (`ids`), each directory above it must be root's alone: elsewhere a link could stand in its place a moment later.
+ * user's (`ids`), each directory above it must be root's alone: elsewhere a link could stand in its place a moment
+ * later.
  *
  * @throws CliFailure `directory-not-roots`
  */

@@ -55,7 +55,9 @@ function cut(text: string): Cut {
   );
 }
 
-/** Before the bundle stands `init`'s prose, where the passphrase has its name before it; after it, the passphrase alone. */
+/**
+ * Before the bundle stands `init`'s prose, where the passphrase has its name before it; after it, the passphrase alone.
+ */
 function beside({ before, after }: Pick<Cut, 'before' | 'after'>): string | undefined {
   const named = /^Passphrase: ([^(\n]+)$/m.exec(before)?.[1];
   return named ?? after.split('\n').find((line) => line.trim() !== '');

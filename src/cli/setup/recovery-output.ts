@@ -25,7 +25,8 @@ export interface HandedOver {
 export async function handOver(io: Io, made: HandedOver): Promise<string | undefined> {
   const text = [
     `Recovery bundle of cluster ${made.cluster}, root ${made.rootFingerprint}.`,
-    'With it and its passphrase a lost authority can be replaced. Keep both, apart from each other and off this machine.',
+    'With it and its passphrase a lost authority can be replaced. Keep both, apart from each other and ' +
+      'off this machine.',
     '',
     `Passphrase: ${made.passphrase}`,
     '',

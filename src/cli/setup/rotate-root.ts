@@ -13,8 +13,8 @@ import { handOver } from './recovery-output.ts';
 import { stateWork } from './state-work.ts';
 
 /**
- * Opens a root here, in a process that hears nobody, as `authority add` does, and leaves the daemon what the root signed.
- * A new root is given out before anything is told: a run that ends in between has changed nothing.
+ * Opens a root here, in a process that hears nobody, as `authority add` does, and leaves the daemon what the root
+ * signed. A new root is given out before anything is told: a run that ends in between has changed nothing.
  */
 export async function rotateRoot(io: Io, file: string, options: RotateOptions): Promise<void> {
   const { role, socket } = await instanceOf(io, options);

@@ -32,8 +32,8 @@ interface Daemon {
 }
 
 /**
- * All that the set-up commands do in directories that the daemon's user can write, and over its control socket. Each runs
- * as that user: root itself would follow links that the user lays, and read what it writes.
+ * All that the set-up commands do in directories that the daemon's user can write, and over its control socket. Each
+ * runs as that user: root itself would follow links that the user lays, and read what it writes.
  */
 export const TASKS = {
   instances: ({ root }: { readonly root: string }) => instances(root),

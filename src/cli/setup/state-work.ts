@@ -10,8 +10,8 @@ type Input<Name extends TaskName> = Parameters<Tasks[Name]>[0];
 type Output<Name extends TaskName> = Awaited<ReturnType<Tasks[Name]>>;
 
 /**
- * Does a task in a process that is the daemon's user from before its first look at a file. Here where there is nobody to
- * become: under `--root`, for who is not root, and before that user exists, when nothing can be its own.
+ * Does a task in a process that is the daemon's user from before its first look at a file. Here where there is nobody
+ * to become: under `--root`, for who is not root, and before that user exists, when nothing can be its own.
  *
  * @throws CliFailure what the task was refused with
  */
@@ -41,7 +41,8 @@ export async function stateWork<Name extends TaskName>(
   throw new CliFailure(
     EXIT.failure,
     'state-task-failed',
-    `the part of this command that runs as user ${user} ended without an answer (${task}): ${ran.stderr.trim().split('\n').at(-1) ?? ''}`,
+    `the part of this command that runs as user ${user} ended without an answer (${task}): ` +
+      (ran.stderr.trim().split('\n').at(-1) ?? ''),
     'run the command again; if it fails again, report it with the output of `bornemisza version`',
   );
 }

@@ -27,8 +27,8 @@ export function mayWipe(io: Io, root: string): void {
 }
 
 /**
- * Takes away what a node that has left leaves behind: its units, keys, memory, configuration and, for role db, its copy of
- * the data. What belongs to the other role on this machine stays.
+ * Takes away what a node that has left leaves behind: its units, keys, memory, configuration and, for role db, its copy
+ * of the data. What belongs to the other role on this machine stays.
  *
  * @throws CliFailure `wipe-failed` when a unit does not stop; nothing was removed then
  */

@@ -174,7 +174,8 @@ const schema = z.strictObject({
     .min(0)
     .max(
       CONFIG_FORMAT,
-      'is of a later version of the program: install that, or run `bornemisza config migrate` to put the file from before back',
+      'is of a later version of the program: install that, or run `bornemisza config migrate` to put the ' +
+        'file from before back',
     )
     .default(0),
   node: z.strictObject({ cluster: label, host: label }),
@@ -427,8 +428,8 @@ interface Listener {
 }
 
 /**
- * Which ports of one host's role instances meet, each in a sentence that names both keys. Two HAProxys, or two listeners of one,
- * would even start with the same port, and the kernel would deal the connections out between them.
+ * Which ports of one host's role instances meet, each in a sentence that names both keys. Two HAProxys, or two
+ * listeners of one, would even start with the same port, and the kernel would deal the connections out between them.
  */
 export function portClashes(configs: readonly Config[]): string[] {
   const listeners = configs.flatMap((config) =>
@@ -488,8 +489,8 @@ export function parseService(text: string, file: string): Service {
 }
 
 /**
- * Reads and checks a role's configuration and every file in services.d. A file of the founder's own there that cannot be read as
- * a service is refused; `lenient` passes it over, so that a node which starts serves all the rest.
+ * Reads and checks a role's configuration and every file in services.d. A file of the founder's own there that cannot
+ * be read as a service is refused; `lenient` passes it over, so that a node which starts serves all the rest.
  *
  * @throws OperatorError `config-missing`, `config-unreadable` or `config-invalid`
  */
@@ -570,7 +571,8 @@ function serviceOf(entry: Exclude<Entry, { strange: string }>, others: readonly 
   );
   if (!clash) return service;
   throw invalid(file, [
-    `name "${service.name}" or path_prefix "${service.path_prefix}" is taken by another file in ${basename(dirname(file))}`,
+    `name "${service.name}" or path_prefix "${service.path_prefix}" is taken by another file in ` +
+      basename(dirname(file)),
   ]);
 }
 

@@ -1,8 +1,8 @@
 import { parse } from 'smol-toml';
 
 /**
- * The form of ROLE.toml. A later version of the program may need another one; the file is brought there by root when the
- * package is upgraded (`bornemisza config migrate`), line by line, so that what its owner wrote beside it stays.
+ * The form of ROLE.toml. A later version of the program may need another one; the file is brought there by root when
+ * the package is upgraded (`bornemisza config migrate`), line by line, so that what its owner wrote beside it stays.
  */
 export interface Migration {
   /** The format that comes out. It takes the one before. */

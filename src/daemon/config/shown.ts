@@ -20,7 +20,9 @@ export interface ShownConfig {
   readonly passedOver: Config['passedOver'];
 }
 
-/** Keys that would hold a secret themselves. There is none: each names a file. A later one is hidden from its first day. */
+/**
+ * Keys that would hold a secret themselves. There is none: each names a file. A later one is hidden from its first day.
+ */
 const SECRET = /(^|_)(password|passphrase|secret|token|key|credential)s?$/;
 const HIDDEN = '(hidden)';
 

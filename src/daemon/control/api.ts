@@ -18,13 +18,14 @@
  * | POST /v1/authority/adopt | {} → {@link Done}; `bornemisza authority add` has written the key |
  * | POST /v1/authority/root | {} → {@link Done}; `bornemisza authority rotate-root` has written what it signed |
  * | POST /v1/guards/release | {} → {@link Done} |
- * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done` |
+ * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done`
+ * |
  * | POST /v1/reload | {} → {@link Done} |
  * | GET /v1/upgrade | → {@link UpgradeAnswer} |
  * | POST /v1/upgrade/start, /stop, /resume | {} → {@link Done} |
  *
- * Every refusal is {@link Refusal}: with status 400 for a request that makes no sense, 404 for a path or a member that is not there,
- * 409 for what the daemon will not do now, 413 for a body above 16 KiB, 500 for a fault of its own.
+ * Every refusal is {@link Refusal}: with status 400 for a request that makes no sense, 404 for a path or a member that
+ * is not there, 409 for what the daemon will not do now, 413 for a body above 16 KiB, 500 for a fault of its own.
  */
 import type { Health, MemberState, Role } from '../membership/types.ts';
 

@@ -37,14 +37,19 @@ export function mustNotBeLastAuthority(rows: readonly MemberRow[], name: string)
   );
 }
 
-/** Whether the others would be left without anybody, alive and staying, who may admit, remove and renew, if this one went. */
+/**
+ * Whether the others would be left without anybody, alive and staying, who may admit, remove and renew, if this one
+ * went.
+ */
 export function isLastAuthority(rows: readonly MemberRow[], name: string): boolean {
   const others = rows.filter((each) => each.name !== name && each.state !== 'left');
   const goes = rows.some((each) => each.name === name && each.authority);
   return goes && others.length > 0 && !others.some((each) => each.authority && each.state === 'alive');
 }
 
-/** @throws OperatorError `remove-self`, which no flag helps against, `guard-alive`, `guard-data`, `guard-last-authority` */
+/**
+ * @throws OperatorError `remove-self`, which no flag helps against, `guard-alive`, `guard-data`, `guard-last-authority`
+ */
 export function mustBeRemovable(
   rows: readonly MemberRow[],
   row: MemberRow | undefined,

@@ -116,5 +116,8 @@ export function statusText(
 ): string {
   const { alive, dead, suspect } = countsOf(rows);
   const gone = dead + suspect;
-  return `${name} ${health}${maintenance ? ' (maintenance)' : ''}, ${alive} alive${gone > 0 ? `, ${gone} missing` : ''}${synced ? '' : ', waiting for the first peer'}`;
+  return (
+    `${name} ${health}${maintenance ? ' (maintenance)' : ''}, ${alive} ` +
+    `alive${gone > 0 ? `, ${gone} missing` : ''}${synced ? '' : ', waiting for the first peer'}`
+  );
 }

@@ -125,7 +125,9 @@ export interface DriverCounters {
   notesSuppressed: number;
 }
 
-/** What gossipsub does with one message, and what handing it on to four neighbours costs: 3 ms on top of its reading. */
+/**
+ * What gossipsub does with one message, and what handing it on to four neighbours costs: 3 ms on top of its reading.
+ */
 const GOSSIP_MS = 3;
 /** A certificate, revocation or change of the root that is not taken costs one or two signature checks with RSA. */
 const REFUSED_ITEM_MS = 0.5;

@@ -70,8 +70,8 @@ export class Checks {
   }
 
   /**
-   * Starts, keeps and ends checks so that exactly these run. A check that asks the same keeps its verdict, also when the node
-   * depends on it from now on, or no longer.
+   * Starts, keeps and ends checks so that exactly these run. A check that asks the same keeps its verdict, also when
+   * the node depends on it from now on, or no longer.
    */
   set(checks: readonly Check[]): void {
     for (const [name, running] of this.#running) {
@@ -117,8 +117,8 @@ export class Checks {
   }
 
   /**
-   * Resolves once each check has a verdict of its own and no longer the one that it started with, or after `withinMs`: until
-   * then this node knows nothing about itself, and nobody may take that for "down".
+   * Resolves once each check has a verdict of its own and no longer the one that it started with, or after `withinMs`:
+   * until then this node knows nothing about itself, and nobody may take that for "down".
    */
   async decided(withinMs: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();

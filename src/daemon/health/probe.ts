@@ -77,7 +77,8 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
         connection: 'close',
         ...(target.host !== undefined && { host: target.host }),
       },
-      // The certificate names the public site, and this asks the node's own address: whether it answers is the question.
+      // The certificate names the public site, and this asks the node's own address: whether it answers is the
+      // question.
       rejectUnauthorized: false,
       ...(target.tls === true && { secureContext }),
     });

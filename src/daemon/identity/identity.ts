@@ -90,7 +90,8 @@ interface MutableIdentity extends Identity {
  * Reads the state directory, checks all of it against itself, and repairs what can be repaired (the roster, from its
  * previous generation).
  *
- * @throws IdentityError `not-initialised`, `state-unfinished`, `state-damaged`, `state-file-damaged`, `state-file-missing`, `state-permissions`
+ * @throws IdentityError `not-initialised`, `state-unfinished`, `state-damaged`, `state-file-damaged`,
+ *   `state-file-missing`, `state-permissions`
  */
 export async function loadIdentity(stateDir: string, nowMs: number): Promise<Identity> {
   const file = await readClusterFile(stateDir);
@@ -204,7 +205,10 @@ async function loadRoster(roster: Roster, path: string): Promise<IdentityWarning
 
 /** What is left to do for a node that was removed. */
 export function waysOut(role: NodeCertificate['role']): string {
-  return `to come back: sudo bornemisza join --reset - with a fresh token; to give the machine up: sudo bornemisza leave --wipe --role ${role}`;
+  return (
+    'to come back: sudo bornemisza join --reset - with a fresh token; to give the machine up: sudo ' +
+    `bornemisza leave --wipe --role ${role}`
+  );
 }
 
 function addOwn(roster: Roster, own: NodeCertificate): IdentityWarning[] {
@@ -236,7 +240,9 @@ function datesOf(own: NodeCertificate, nowMs: number): IdentityWarning[] {
   return [];
 }
 
-/** HOST/ROLE, HOST where it has one role only, or a PeerId. @throws IdentityError `member-unknown`, `member-ambiguous` */
+/**
+ * HOST/ROLE, HOST where it has one role only, or a PeerId. @throws IdentityError `member-unknown`, `member-ambiguous`
+ */
 export function findMember(roster: Roster, text: string): NodeCertificate {
   const members = roster.members();
   const exact = members.findLast((member) => member.peerId === text || member.name === text);
@@ -290,7 +296,8 @@ function authorityOf(identity: Identity): Authority {
  * {@link adoptAuthority}, or at its next start.
  *
  * @param bundle the recovery bundle that `init` printed
- * @throws IdentityError `recovery-*`, `recovery-other-cluster`, `recovery-outdated`, `already-authority`, `self-revoked`
+ * @throws IdentityError `recovery-*`, `recovery-other-cluster`, `recovery-outdated`, `already-authority`,
+ *   `self-revoked`
  */
 export async function becomeAuthority(
   identity: Identity,
@@ -337,8 +344,8 @@ export async function adoptAuthority(identity: Identity): Promise<RosterChange |
 }
 
 /**
- * Hangs what this node shows and signs with on a root: the certificates over its keys that authorities have signed stay,
- * the one of the authority beside them is another one.
+ * Hangs what this node shows and signs with on a root: the certificates over its keys that authorities have signed
+ * stay, the one of the authority beside them is another one.
  *
  * @returns whether this node shows another chain than before
  */
@@ -412,8 +419,8 @@ export async function acceptRenewal(
 }
 
 /**
- * Uses the certificate that the roster holds for this node, where that is another one: an authority that was removed had
- * signed the one in use.
+ * Uses the certificate that the roster holds for this node, where that is another one: an authority that was removed
+ * had signed the one in use.
  *
  * @returns whether it is another one
  */

@@ -24,7 +24,9 @@ export function parseCluster(text: string): string {
   if (LABEL.test(text) && text.length <= CLUSTER_CHARACTERS) return text;
   throw new IdentityError({
     code: 'cluster-invalid',
-    message: `The cluster name ${shown(text)} is not one label of lower-case letters, digits and hyphens (at most ${CLUSTER_CHARACTERS}).`,
+    message:
+      `The cluster name ${shown(text)} is not one label of lower-case letters, digits and hyphens (at most ` +
+      `${CLUSTER_CHARACTERS}).`,
     next: 'Give a short name such as prod with --cluster.',
   });
 }

@@ -9,8 +9,8 @@ import { storageNext } from './storage.ts';
 const MODE = 0o640;
 
 /**
- * Hands the app tier of this node its part of the secrets: the keys, and the account at CouchDB. In a directory that this
- * daemon owns and the app tier's user only reads, so that neither follows what the other could lay there.
+ * Hands the app tier of this node its part of the secrets: the keys, and the account at CouchDB. In a directory that
+ * this daemon owns and the app tier's user only reads, so that neither follows what the other could lay there.
  */
 export class SecretsHandOver {
   readonly #directory: string;

@@ -31,8 +31,8 @@ export async function keepAppSecrets(
 
 /**
  * One look at the secrets of role db: takes those of a peer that has newer ones; else rolls them, if a node was removed
- * that knows these and this node is the one to do it. Level-triggered: a roll that a crash cut short is made at the next look,
- * here or by whoever is first then.
+ * that knows these and this node is the one to do it. Level-triggered: a roll that a crash cut short is made at the
+ * next look, here or by whoever is first then.
  *
  * @returns what was done, for the audit trail; undefined when there was nothing to do
  */

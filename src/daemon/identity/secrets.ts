@@ -23,7 +23,9 @@ const Credentials = z.object({
 /** As many removals of app nodes as a cluster sees in its life; see {@link withNewKey} for what is dropped. */
 const MAX_APP_KEYS = 64;
 const AppKey = z.object({
-  /** Follows from the secret: of two keys that were made at once, on both sides of a cut, none is taken for the other. */
+  /**
+   * Follows from the secret: of two keys that were made at once, on both sides of a cut, none is taken for the other.
+   */
   id: z.string().regex(/^[0-9a-f]{16}$/),
   secret: z.string().regex(/^[0-9a-f]{64}$/),
 });
@@ -151,8 +153,8 @@ function letters(count: number): string {
 }
 
 /**
- * What a member may know, by the role in its certificate. One for whose removal the secrets were rolled gets nothing, also
- * where its removal has not been heard of yet.
+ * What a member may know, by the role in its certificate. One for whose removal the secrets were rolled gets nothing,
+ * also where its removal has not been heard of yet.
  *
  * @returns undefined when this node has nothing for it: ask another db member
  */

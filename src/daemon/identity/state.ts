@@ -52,7 +52,9 @@ export type Unfinished = z.infer<typeof Unfinished>['what'];
 
 export type StateOf = 'empty' | 'unfinished' | 'complete';
 
-/** @throws IdentityError `state-damaged` when a key is there but neither the end nor the beginning of an init or join */
+/**
+ * @throws IdentityError `state-damaged` when a key is there but neither the end nor the beginning of an init or join
+ */
 export async function stateOf(stateDir: string): Promise<StateOf> {
   if (await exists(join(stateDir, FILES.cluster))) return 'complete';
   if (await exists(join(stateDir, FILES.unfinished))) return 'unfinished';
@@ -68,7 +70,8 @@ export async function stateOf(stateDir: string): Promise<StateOf> {
  * Opens the directory for an init or a join: makes it, sees that nobody's identity is in it, leaves the mark.
  *
  * @returns what an earlier run left unfinished
- * @throws IdentityError `already-initialised` (init), `already-member` (join), `state-damaged`, `state-permissions`, `disk-full`, `state-io`
+ * @throws IdentityError `already-initialised` (init), `already-member` (join), `state-damaged`, `state-permissions`,
+ *   `disk-full`, `state-io`
  */
 export async function beginState(stateDir: string, what: Unfinished): Promise<Unfinished | undefined> {
   await createDirectory(stateDir);
@@ -108,7 +111,10 @@ async function alreadyInitialised(stateDir: string, what: Unfinished): Promise<I
   });
 }
 
-/** @throws IdentityError `not-initialised`, `state-unfinished`, `state-damaged`, `state-file-damaged`, `state-permissions` */
+/**
+ * @throws IdentityError `not-initialised`, `state-unfinished`, `state-damaged`, `state-file-damaged`,
+ *   `state-permissions`
+ */
 export async function readClusterFile(stateDir: string): Promise<ClusterFile> {
   const state = await stateOf(stateDir);
   if (state === 'empty') {
@@ -181,7 +187,10 @@ export async function checkDirectory(path: string): Promise<void> {
   }
 }
 
-/** Reads a whole small file. @throws IdentityError `state-file-missing`, `state-file-damaged`, `state-permissions`, `state-io` */
+/**
+ * Reads a whole small file. @throws IdentityError `state-file-missing`, `state-file-damaged`, `state-permissions`,
+ * `state-io`
+ */
 export async function readStateFile(path: string): Promise<string> {
   let file: Awaited<ReturnType<typeof open>>;
   try {

@@ -1,6 +1,6 @@
 /**
- * Tells how late the loop runs, from the machine's own timers: each schedule leaves its due time here, and the first step
- * at or after it shows the delay. A process that was stopped sees this before it can judge anybody.
+ * Tells how late the loop runs, from the machine's own timers: each schedule leaves its due time here, and the first
+ * step at or after it shows the delay. A process that was stopped sees this before it can judge anybody.
  */
 export interface Clockwork {
   expect(dueMs: number): void;

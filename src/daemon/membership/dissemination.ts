@@ -3,9 +3,9 @@ import { limits } from './limits.ts';
 import type { Message, PeerId, SignedAccusation, SignedRecord } from './types.ts';
 
 /**
- * What is new goes out once, on gossip, together with whatever else waits. Gossip is dear (8 ms of CPU on every node for
- * each message), so the cluster as a whole has a budget, which each node estimates from what it hears; what finds no
- * room rides on existing streams to a few links, and with the next message that does find room, whoever sends it.
+ * What is new goes out once, on gossip, together with whatever else waits. Gossip is dear (8 ms of CPU on every node
+ * for each message), so the cluster as a whole has a budget, which each node estimates from what it hears; what finds
+ * no room rides on existing streams to a few links, and with the next message that does find room, whoever sends it.
  */
 
 /** `delayMs` above the flush time lets somebody else be first: what arrives by gossip meanwhile is not repeated. */

@@ -15,7 +15,9 @@ export const limits = {
   /** 32 records of about 500 bytes are 16 kB; larger ones the wire splits further. */
   recordsPerMessage: 32,
   accusationsPerMessage: 64,
-  /** An honest accuser watches at most 12 links; twice that at once, then slowly: who accuses everybody is not heard. */
+  /**
+   * An honest accuser watches at most 12 links; twice that at once, then slowly: who accuses everybody is not heard.
+   */
   accusationBurst: 32,
   accusationsPerSecond: 2,
   /** A joiner asks once or twice, and then each 30 s. A full answer is the dearest thing that a peer can ask for. */

@@ -33,7 +33,9 @@ function renew(core: Core, change: OwnChange, why: string): void {
   changed(core, entry, was, why);
 }
 
-/** Coalesced: a burst of two, then one a second with whatever has changed by then. Load alone is not worth a message. */
+/**
+ * Coalesced: a burst of two, then one a second with whatever has changed by then. Load alone is not worth a message.
+ */
 export function takeFacts(core: Core, facts: LocalFacts): void {
   const cleaned = boundFacts(core, facts);
   if (cleaned === undefined) return;

@@ -28,7 +28,8 @@ export const presetFields = {
     test: 6,
     unit: 'count',
     reason:
-      'With more links each is pinged less often: the first two of many watchers find a silence as soon, at a flat cost.',
+      'With more links each is pinged less often: the first two of many watchers find a silence as soon, ' +
+      'at a flat cost.',
   },
   probeTimeoutMs: {
     lan: 450,
@@ -147,7 +148,8 @@ export const presetFields = {
     test: 12,
     unit: 'count',
     reason:
-      'Every link is one more copy of each gossip message and a handshake at each start: beyond this a full mesh is dear.',
+      'Every link is one more copy of each gossip message and a handshake at each start: beyond this a ' +
+      'full mesh is dear.',
   },
   minLinks: {
     lan: 6,
@@ -320,7 +322,9 @@ function column(name: PresetName): Preset {
   return Object.freeze(Object.fromEntries(rows)) as Preset;
 }
 
-/** `lan`: one provider’s private network. `wan`: several sites. `test`: about five times faster than lan, for suites. */
+/**
+ * `lan`: one provider’s private network. `wan`: several sites. `test`: about five times faster than lan, for suites.
+ */
 export const presets: Readonly<Record<PresetName, Preset>> = Object.freeze({
   lan: column('lan'),
   wan: column('wan'),

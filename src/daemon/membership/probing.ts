@@ -152,7 +152,10 @@ function answerDuty(core: Core, duty: RelayDuty, reached: boolean): void {
   send(core, duty.asker, { kind: 'pingReport', nonce: duty.askerNonce, target: duty.target, reached });
 }
 
-/** Share of the interval by which a ping may be early, to go out with others: an idle process is paid for by its wake-ups. */
+/**
+ * Share of the interval by which a ping may be early, to go out with others: an idle process is paid for by its
+ * wake-ups.
+ */
 const EARLY_SHARE = 0.2;
 
 /** The periodic look over all links; comes back when the next one is due. */

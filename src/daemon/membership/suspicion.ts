@@ -139,8 +139,9 @@ export function considerVerdict(core: Core, subject: PeerId, incarnation: number
 }
 
 /**
- * A refutation may be stuck behind lost segments on the way to us alone, and be known to all others: some of them are shown
- * the case, and who knows better says so (see `showRefutation`). Where the subject's own kernel refused, nothing can be known.
+ * A refutation may be stuck behind lost segments on the way to us alone, and be known to all others: some of them are
+ * shown the case, and who knows better says so (see `showRefutation`). Where the subject's own kernel refused, nothing
+ * can be known.
  */
 function lastCall(core: Core, entry: Entry): boolean {
   if (withoutRule(core, 'last-call')) return false;

@@ -116,7 +116,10 @@ export type Message =
       readonly final: boolean;
     };
 
-/** `suspect` still counts as serving; `dead` by verdict; `left` by its own word; `reaped` members are gone from the view. */
+/**
+ * `suspect` still counts as serving; `dead` by verdict; `left` by its own word; `reaped` members are gone from the
+ * view.
+ */
 export type MemberState = 'alive' | 'suspect' | 'dead' | 'leaving' | 'left';
 
 /** A member as the rest of the daemon sees it. */

@@ -8,7 +8,8 @@ export const DATABASE_CHECK = 'database';
 /** systemd has HAProxy back in 0.2 s. A withdrawal and a return for that would move more connections than it cut. */
 const HAPROXY_PATIENCE = 1;
 const REDIRECT =
-  'a redirect, which may lead to a login or nowhere: name a health_path that answers 200, or list this status in health_status';
+  'a redirect, which may lead to a login or nowhere: name a health_path that answers 200, or list this ' +
+  'status in health_status';
 const REDIRECTS = { 301: REDIRECT, 302: REDIRECT, 303: REDIRECT, 307: REDIRECT, 308: REDIRECT };
 
 /** HAProxy asks the same of a service, in the same words: else one of the two takes out what the other keeps in. */
@@ -18,7 +19,10 @@ const asCouchDb = {
   ...asHaproxy,
   statuses: { least: 200, most: 200 },
   meanings: {
-    401: 'CouchDB asks for a name and a password at /_up: in its own ini files write require_valid_user_except_for_up = true in place of require_valid_user = true, then systemctl restart couchdb',
+    401:
+      'CouchDB asks for a name and a password at /_up: in its own ini files write ' +
+      'require_valid_user_except_for_up = true in place of require_valid_user = true, then systemctl ' +
+      'restart couchdb',
   },
 } as const;
 
@@ -35,9 +39,9 @@ export function healthOptions({ health }: Config): HealthOptions {
 }
 
 /**
- * The checks of one node. An app node is up while its edge answers (on the floating IP itself, where BGP draws it), while
- * it finds a database (once it found one: a dependency that was never there takes nobody out) and while each service of the founder’s that is `required` is well. A db
- * node is up while its CouchDB serves and its door is open.
+ * The checks of one node. An app node is up while its edge answers (on the floating IP itself, where BGP draws it),
+ * while it finds a database (once it found one: a dependency that was never there takes nobody out) and while each
+ * service of the founder’s that is `required` is well. A db node is up while its CouchDB serves and its door is open.
  */
 export function checksFor(
   config: Config,

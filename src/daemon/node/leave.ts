@@ -51,7 +51,10 @@ export class Leave {
     this.#dependencies = dependencies;
   }
 
-  /** @throws OperatorError `left`, `guard-last-of-role`, `guard-last-authority`; and `leave-refused`, which takes it back */
+  /**
+   * @throws OperatorError `left`, `guard-last-of-role`, `guard-last-authority`; and `leave-refused`, which takes it
+   *   back
+   */
   async run({ force }: { readonly force?: boolean }, progress: (step: Progress) => void): Promise<Done> {
     const { driver, node, local } = this.#dependencies;
     const { name, role } = this.#identity;
@@ -73,7 +76,9 @@ export class Leave {
     await pause(DEPARTED_MS);
     return {
       done: true,
-      message: `${name} has left and carries no duty any more. Next: systemctl disable --now bornemisza@${role}; then the machine can be deleted at the provider`,
+      message:
+        `${name} has left and carries no duty any more. Next: systemctl disable --now bornemisza@${role}; ` +
+        'then the machine can be deleted at the provider',
     };
   }
 
@@ -128,13 +133,14 @@ export class Leave {
   #unheard(): OperatorError {
     return this.#refused(
       'no other node hears this one, so nobody takes its copies of the data',
-      'mend the private network and leave again; if it was removed, or its copies may be lost: bornemisza leave --force',
+      'mend the private network and leave again; if it was removed, or its copies may be lost: ' +
+        'bornemisza leave --force',
     );
   }
 
   /**
-   * A leave was announced and cannot be finished. The word is final for this incarnation, so the daemon starts again: its
-   * next one is a member like before.
+   * A leave was announced and cannot be finished. The word is final for this incarnation, so the daemon starts again:
+   * its next one is a member like before.
    */
   #refused(message: string, next: string): OperatorError {
     const { end } = this.#dependencies;

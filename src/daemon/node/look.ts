@@ -60,7 +60,10 @@ export interface Scene {
   readonly answerWrongly: readonly string[];
   /** What CouchDB's plugin saw at its last look; undefined before the first. */
   readonly couchdb: { readonly disagreement: string | undefined } | undefined;
-  /** Whether this node could read the zone of the DNS records at its last look, and how long it could not; undefined without `[dns]`. */
+  /**
+   * Whether this node could read the zone of the DNS records at its last look, and how long it could not; undefined
+   * without `[dns]`.
+   */
   readonly dns: { readonly works: boolean; readonly failsForMs: number } | undefined;
   /** CouchDB's data directory. */
   readonly couchdbData: string;

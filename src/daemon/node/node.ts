@@ -32,8 +32,8 @@ const STOP_DEADLINE_MS = 5000;
 const EXIT_CONFIG = 78;
 
 /**
- * One role instance, put together. All policy is in the rooms that it joins; every event ends in {@link turn}, which makes
- * a scene, has {@link look} decide, and sees to what follows.
+ * One role instance, put together. All policy is in the rooms that it joins; every event ends in {@link turn}, which
+ * makes a scene, has {@link look} decide, and sees to what follows.
  */
 export class RunningNode implements OrderedNode {
   readonly #options: NodeOptions;
@@ -273,7 +273,8 @@ export class RunningNode implements OrderedNode {
     } else if (change.mustStop) {
       end(
         EXIT_CONFIG,
-        'another process with this node’s key was there first: this is a clone or an old backup -- run `bornemisza join --reset -` with a fresh token',
+        'another process with this node’s key was there first: this is a clone or an old backup -- run ' +
+          '`bornemisza join --reset -` with a fresh token',
       );
     } else {
       log.error(
@@ -328,7 +329,9 @@ export class RunningNode implements OrderedNode {
     this.#assembly.certificate.look();
   }
 
-  /** Somebody else's word that this node is out: duty ends before the process does, and systemd does not start it again. */
+  /**
+   * Somebody else's word that this node is out: duty ends before the process does, and systemd does not start it again.
+   */
   async #withdrawAndEnd(why: string): Promise<void> {
     this.#phase = 'stopping';
     this.turn(why);

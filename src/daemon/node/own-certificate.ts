@@ -13,7 +13,10 @@ import type { ShownCertificates } from './look.ts';
 import { storageNext } from '../identity/storage.ts';
 
 const RENEWAL_LOOK_MS = 3_600_000;
-/** With a certificate that ended, peers' HAProxies turn this node away: whoever comes back after long asks until it has one. */
+/**
+ * With a certificate that ended, peers' HAProxies turn this node away: whoever comes back after long asks until it has
+ * one.
+ */
 const EXPIRED_LOOK_MS = 3000;
 
 export interface OwnCertificateDependencies {
@@ -26,7 +29,9 @@ export interface OwnCertificateDependencies {
   readonly show: () => void;
 }
 
-/** Keeps the certificate that this node shows: renewed in time, signed anew when need be, and the same in all programs. */
+/**
+ * Keeps the certificate that this node shows: renewed in time, signed anew when need be, and the same in all programs.
+ */
 export class OwnCertificate {
   readonly #identity: Identity;
   readonly #dependencies: OwnCertificateDependencies;
@@ -70,8 +75,8 @@ export class OwnCertificate {
   }
 
   /**
-   * Gives the programs what is on the disk: at the start, after a renewal, and with each reload. A certificate that cannot
-   * be read leaves the former one in use.
+   * Gives the programs what is on the disk: at the start, after a renewal, and with each reload. A certificate that
+   * cannot be read leaves the former one in use.
    */
   async read(): Promise<void> {
     const { node, log } = this.#dependencies;
@@ -135,6 +140,8 @@ function unreadable(file: string, why: string): NonNullable<ShownCertificates['e
   return {
     code: 'edge-certificate',
     message: `cannot read the site’s certificate file ${file}: ${why}`,
-    next: `make it readable for the daemon: chgrp bornemisza ${file} && chmod 640 ${file}, then \`systemctl reload bornemisza@app\``,
+    next:
+      `make it readable for the daemon: chgrp bornemisza ${file} && chmod 640 ${file}, then \`systemctl ` +
+      'reload bornemisza@app`',
   };
 }

@@ -71,7 +71,9 @@ const from =
     return given === undefined ? undefined : desired(given);
   };
 
-/** All programs that a node may keep. A new one is one entry here, its folder, its role's policy and its configuration. */
+/**
+ * All programs that a node may keep. A new one is one entry here, its folder, its role's policy and its configuration.
+ */
 export const PROGRAMS: readonly Program[] = [
   program({
     name: 'haproxy',

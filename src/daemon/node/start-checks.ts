@@ -30,12 +30,15 @@ export function mustBeOfThisNode(
     throw new OperatorError(
       'address-not-here',
       `the private address ${address} is on no device of this host that is up`,
-      `bring the private network up (ip -br addr; expected on ${network.private_device}); systemd tries again by itself`,
+      `bring the private network up (ip -br addr; expected on ${network.private_device}); systemd tries ` +
+        'again by itself',
     );
   }
 }
 
-/** What keeps the libp2p port from being opened, with what to do about it. The unit starts the daemon again by itself. */
+/**
+ * What keeps the libp2p port from being opened, with what to do about it. The unit starts the daemon again by itself.
+ */
 export function listenRefused(error: unknown): unknown {
   if (!(error instanceof TransportError)) return error;
   const next =

@@ -18,7 +18,10 @@ import { mustBeOfThisNode } from './start-checks.ts';
 import { verdictEntry } from '../audit/entries.ts';
 import { storageNext } from '../identity/storage.ts';
 
-/** Longest wait for the first verdicts at a start, well below the unit's TimeoutStartSec. They take a tenth of a second where all is well. */
+/**
+ * Longest wait for the first verdicts at a start, well below the unit's TimeoutStartSec. They take a tenth of a second
+ * where all is well.
+ */
 const FIRST_VERDICTS_MS = 10_000;
 
 /** One role instance as its process has it: starting, running or closed. */

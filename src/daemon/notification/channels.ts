@@ -104,12 +104,16 @@ const SMTP_FAILURES: Readonly<Record<SmtpFailure, { code: string; what: string; 
   tls: {
     code: 'notify-smtp-tls',
     what: 'has no TLS that is trusted here',
-    next: 'use the name that its certificate carries, or name its CA in notify.smtp_ca_file; a server on this host: smtp_tls = "off"',
+    next:
+      'use the name that its certificate carries, or name its CA in notify.smtp_ca_file; a server on this ' +
+      'host: smtp_tls = "off"',
   },
   refused: {
     code: 'notify-smtp-refused',
     what: 'refuses the mail',
-    next: 'correct notify.mail_from and notify.mail_to, or let the server relay for this host; then: bornemisza notify test',
+    next:
+      'correct notify.mail_from and notify.mail_to, or let the server relay for this host; then: ' +
+      'bornemisza notify test',
   },
   unreachable: {
     code: 'notify-smtp-unreachable',
@@ -132,7 +136,8 @@ async function bySendmail(message: Message, mailing: Mailing & { readonly progra
     throw new OperatorError(
       'notify-sendmail-rights',
       `${program} needs rights of its own, as Exim’s and Postfix’s do, and the daemon’s unit allows none`,
-      'use the mail server’s SMTP door: smtp_url = "smtp://127.0.0.1:25" and smtp_tls = "off" in place of sendmail; then: bornemisza notify test',
+      'use the mail server’s SMTP door: smtp_url = "smtp://127.0.0.1:25" and smtp_tls = "off" in place ' +
+        'of sendmail; then: bornemisza notify test',
     );
   }
   const { createTransport } = await import('nodemailer');
@@ -158,8 +163,8 @@ async function bySendmail(message: Message, mailing: Mailing & { readonly progra
 }
 
 /**
- * Exim's sendmail is set-uid; Postfix's gives the letter to a postdrop that is set-gid, and that, when it may not write to its spool,
- * tries again every ten seconds for ever, in a session of its own where our kill does not reach it.
+ * Exim's sendmail is set-uid; Postfix's gives the letter to a postdrop that is set-gid, and that, when it may not write
+ * to its spool, tries again every ten seconds for ever, in a session of its own where our kill does not reach it.
  */
 async function needsRights(program: string): Promise<boolean> {
   const file = await realpath(program).catch(() => program);

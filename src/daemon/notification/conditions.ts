@@ -38,18 +38,25 @@ export interface Condition {
 
 export interface ConditionInput {
   readonly view: MembershipView;
-  /** Members' certificates by HOST/ROLE: their end in ms since the epoch. Of members that are admitted and not revoked. */
+  /**
+   * Members' certificates by HOST/ROLE: their end in ms since the epoch. Of members that are admitted and not revoked.
+   */
   readonly certificates: ReadonlyMap<string, number>;
   readonly wallMs: number;
   /** How long this process runs. */
   readonly upMs: number;
 }
 
-/** Renewal at half of a certificate's life has failed for a month when a node's ends this soon; the site's is renewed by hand. */
+/**
+ * Renewal at half of a certificate's life has failed for a month when a node's ends this soon; the site's is renewed by
+ * hand.
+ */
 export const CERTIFICATE_ENDING_MS = 14 * 24 * 3_600_000;
 /** A provider that does not answer for some minutes costs nothing: the records stay as they are. */
 export const DNS_FAILING_MS = 10 * 60_000;
-/** A node that starts hears its first peer within seconds; after a power failure of the whole site it takes a minute. */
+/**
+ * A node that starts hears its first peer within seconds; after a power failure of the whole site it takes a minute.
+ */
 const LONELY_AFTER_MS = 120_000;
 
 /** Tags of a member's record in which it says what it alone can see. */
@@ -121,8 +128,12 @@ function deaths({ view, certificates: admitted }: ConditionInput): Condition[] {
         key: `dead ${name} ${incarnation}`,
         kind: 'node-dead' as const,
         subject: name,
-        what: `${name} is dead: ${said === undefined ? 'its daemon is not heard any more' : `it said that ${said}, and is not back`}`,
-        next: `bring its machine or its private network back; if it is gone for good: bornemisza remove ${name}${record.role === 'db' ? ' --dead' : ''}`,
+        what:
+          `${name} is dead: ` +
+          (said === undefined ? 'its daemon is not heard any more' : `it said that ${said}, and is not back`),
+        next:
+          'bring its machine or its private network back; if it is gone for good: bornemisza remove ' +
+          `${name}${record.role === 'db' ? ' --dead' : ''}`,
         announced: maintenance || goodbye?.kind === 'stop' || goodbye?.kind === 'shutdown',
       };
     });
@@ -155,7 +166,9 @@ function guards(view: MembershipView): Condition[] {
         key: `landslide ${role}`,
         kind: 'guard-holding',
         subject: role,
-        what: `more than half of role ${role} vanished at once, so nobody is taken out of a configuration (held by ${holders.join(', ')})`,
+        what:
+          `more than half of role ${role} vanished at once, so nobody is taken out of a configuration ` +
+          `(held by ${holders.join(', ')})`,
         next: 'look at the private network; when you know that they are gone: bornemisza guards release',
         announced: false,
       },

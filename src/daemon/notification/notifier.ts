@@ -183,7 +183,9 @@ export class Notifier {
       if (failure !== undefined) void this.#sendLater(channel, message);
   }
 
-  /** The message reached a person already, so a channel that stays down loses it in the end: with a warning in `status`. */
+  /**
+   * The message reached a person already, so a channel that stays down loses it in the end: with a warning in `status`.
+   */
   async #sendLater(channel: Channel, message: Message): Promise<void> {
     for (const delayMs of CHANNEL_RETRIES_MS) {
       // A daemon that stops ends the wait, and the next line the rest.

@@ -107,8 +107,8 @@ const MARK_CHARACTERS = 6;
 const MARKS_PER_TAG = 10;
 export const TELLER_TAG = 'notify';
 /**
- * Half of the tags that a record can hold, used as far as there is something to say: 80 events that hold at once. With more, those
- * that find no room are told once more by the next in order.
+ * Half of the tags that a record can hold, used as far as there is something to say: 80 events that hold at once. With
+ * more, those that find no room are told once more by the next in order.
  */
 const TOLD_TAGS = ['told', 'told2', 'told3', 'told4', 'told5', 'told6', 'told7', 'told8'] as const;
 
@@ -260,7 +260,9 @@ function happeningOf(entry: Entry): Happening | undefined {
   return entry.told ? 'ended' : 'passed';
 }
 
-/** When the first in order tells it. What ended must have ended for a while too: a return that does not last is none. */
+/**
+ * When the first in order tells it. What ended must have ended for a while too: a return that does not last is none.
+ */
 function dueMs(entry: Entry, happening: Happening, { waitMs }: PolicyOptions): number {
   return happening === 'began' ? entry.sinceMs + waitOf(entry, waitMs) : (entry.endedMs ?? 0) + waitMs;
 }

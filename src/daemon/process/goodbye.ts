@@ -8,8 +8,8 @@ const TIMEOUT_MS = 1000;
 
 /**
  * Why this process was asked to end: systemd knows. A job of type `restart` for our unit is an upgrade or a restart,
- * a manager that is stopping is a shutdown of the machine, anything else is a stop. Without systemd, or without its answer
- * within `timeoutMs`: a stop.
+ * a manager that is stopping is a shutdown of the machine, anything else is a stop. Without systemd, or without its
+ * answer within `timeoutMs`: a stop.
  */
 export async function reasonToEnd(unit: string | undefined, timeoutMs = TIMEOUT_MS): Promise<Goodbye> {
   if (unit === undefined) return 'stop';

@@ -14,8 +14,8 @@ export interface Watched {
 }
 
 /**
- * The daemon's sign of life: one line, UPTIME DEVICE PORT ADDRESS…, replaced whole. It holds seconds since the boot, since the
- * wall clock may jump. Nobody but the dead-man switch reads it, and it reads nothing else.
+ * The daemon's sign of life: one line, UPTIME DEVICE PORT ADDRESS…, replaced whole. It holds seconds since the boot,
+ * since the wall clock may jump. Nobody but the dead-man switch reads it, and it reads nothing else.
  */
 export class Heartbeat {
   readonly #path: string;
@@ -33,7 +33,9 @@ export class Heartbeat {
     this.#onFailure = onFailure;
   }
 
-  /** One beat at a time; of those that come meanwhile the last one counts. Resolves when it is written. Never throws. */
+  /**
+   * One beat at a time; of those that come meanwhile the last one counts. Resolves when it is written. Never throws.
+   */
   async beat(watched: Watched): Promise<void> {
     this.#next = watched;
     this.#writing ??= this.#writeAll();

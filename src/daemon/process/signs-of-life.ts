@@ -19,7 +19,8 @@ export interface SignsOfLifeDependencies {
 
 /**
  * What those hear who watch this process: systemd, and on role app the dead-man switch. Both are fed only while the
- * driver's loop turns: a process that hangs is ended and started again, and its floating IPs go where HAProxy is dead as well.
+ * driver's loop turns: a process that hangs is ended and started again, and its floating IPs go where HAProxy is dead
+ * as well.
  */
 export class SignsOfLife {
   readonly #dependencies: SignsOfLifeDependencies;

@@ -7,9 +7,9 @@ const MAX_FRAMES = 12;
 const POSITION = /(file:\/\/[^\s()]+):(\d+):(\d+)/;
 
 /**
- * Where a bug is: a line for each frame of an error's stack, in terms of the source where a source map lies beside the file.
- * The map is read here and nowhere else: with --enable-source-maps Node.js keeps it from the first stack on, 60 MB for a
- * bundle of 4.5. Blocks for a tenth of a second, which is nothing to a process that ends.
+ * Where a bug is: a line for each frame of an error's stack, in terms of the source where a source map lies beside the
+ * file. The map is read here and nowhere else: with --enable-source-maps Node.js keeps it from the first stack on, 60
+ * MB for a bundle of 4.5. Blocks for a tenth of a second, which is nothing to a process that ends.
  */
 export function framesOf(error: unknown): string[] {
   if (!(error instanceof Error)) return [];

@@ -12,8 +12,8 @@ export interface ServiceManager {
 }
 
 /**
- * Speaks sd_notify(3) through systemd-notify(1): Node has no datagram Unix sockets. Without NOTIFY_SOCKET (started by hand)
- * every call does nothing.
+ * Speaks sd_notify(3) through systemd-notify(1): Node has no datagram Unix sockets. Without NOTIFY_SOCKET (started by
+ * hand) every call does nothing.
  */
 export function serviceManager(
   environment: NodeJS.ProcessEnv,

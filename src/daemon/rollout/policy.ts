@@ -15,7 +15,9 @@ export const STOPS = {
   operator: { why: 'the operator stopped it', next: 'go on with: bornemisza upgrade resume' },
   'not-back': {
     why: 'a daemon on HOST did not come back after its upgrade',
-    next: 'on HOST: journalctl -u bornemisza@ROLE -p warning; dnf downgrade bornemisza-node; then bornemisza upgrade resume',
+    next:
+      'on HOST: journalctl -u bornemisza@ROLE -p warning; dnf downgrade bornemisza-node; then bornemisza ' +
+      'upgrade resume',
   },
   'not-healthy': {
     why: 'HOST is not healthy after its upgrade',
@@ -57,8 +59,14 @@ export interface Word extends Rollout {
   readonly step: Step;
 }
 
-const WORD =
-  /^(?<id>\d{1,11}) (?<state>running|finished|stopped) (?<step>waiting|working|done|failed)(?: (?<code>[a-z-]{1,20}))?$/;
+const WORD = new RegExp(
+  [
+    /^(?<id>\d{1,11}) (?<state>running|finished|stopped)/,
+    /(?<step>waiting|working|done|failed)(?: (?<code>[a-z-]{1,20}))?$/,
+  ]
+    .map(({ source }) => source)
+    .join(' '),
+);
 
 /** At most 50 bytes. */
 export function formatWord({ id, state, step, code }: Word): string {
@@ -82,7 +90,10 @@ export function parseWord(text: string | undefined): Word | undefined {
 /** A node whose clock is ahead must not end all rollouts to come. */
 const MAX_CLOCK_AHEAD_S = 3600;
 
-/** The later rollout wins; of the same one, stopped before finished before running. Commutative, associative, idempotent. */
+/**
+ * The later rollout wins; of the same one, stopped before finished before running. Commutative, associative,
+ * idempotent.
+ */
 export function merged(one: Rollout | undefined, other: Rollout | undefined): Rollout | undefined {
   if (one === undefined || other === undefined) return one ?? other;
   if (one.id !== other.id) return one.id > other.id ? one : other;
@@ -120,7 +131,9 @@ export interface HostInRollout {
 
 export const hostOf = (name: string): string => name.replace(/\/.*$/, '');
 
-/** The member that acts for its host: first by name, so that both know without asking. One that left acts for nobody. */
+/**
+ * The member that acts for its host: first by name, so that both know without asking. One that left acts for nobody.
+ */
 export function leads(name: string, rows: readonly MemberRow[]): boolean {
   const names = rows
     .filter((each) => each.state !== 'left' && hostOf(each.name) === hostOf(name))
@@ -129,8 +142,8 @@ export function leads(name: string, rows: readonly MemberRow[]): boolean {
 }
 
 /**
- * The hosts in the order of their turns: who was admitted last begins, so that the founder, which alone admits others, is
- * the last to take a new version.
+ * The hosts in the order of their turns: who was admitted last begins, so that the founder, which alone admits others,
+ * is the last to take a new version.
  *
  * @param admission names in order of admission
  */

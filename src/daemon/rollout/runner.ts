@@ -238,7 +238,10 @@ export class RolloutRunner {
     this.#say({ ...this.#mustHave(), step: 'working' });
   }
 
-  /** This host is at work: ask root, wait for dnf, look whether all is well. The process may be another one than at the beginning. */
+  /**
+   * This host is at work: ask root, wait for dnf, look whether all is well. The process may be another one than at the
+   * beginning.
+   */
   async #work(hosts: readonly HostInRollout[], nowMs: number): Promise<void> {
     const { turn } = this.#dependencies;
     const { announceMs, beginMs, verifyMs, settleMs } = this.#options;

@@ -14,7 +14,9 @@ export interface TurnPaths {
  */
 export type TurnState = 'none' | 'asked' | 'working' | 'success' | 'failed';
 
-/** The one thing that the daemon can ask of root: an upgrade of its own package, from the repositories that dnf knows. */
+/**
+ * The one thing that the daemon can ask of root: an upgrade of its own package, from the repositories that dnf knows.
+ */
 export class UpgradeTurn {
   readonly #paths: TurnPaths;
 

@@ -36,7 +36,8 @@ export interface DoorDependencies {
 
 /**
  * What happens to an incoming connection before it is a link: members' addresses come in as often as members have a
- * reason to, others within bounds; whoever does not become a link in its time is cut; a PeerId outside the roster gets one stream to say why.
+ * reason to, others within bounds; whoever does not become a link in its time is cut; a PeerId outside the roster gets
+ * one stream to say why.
  */
 export class Door {
   readonly #options: DoorOptions;

@@ -1,7 +1,10 @@
 import type { Connection, MessageStream } from '@libp2p/interface';
 import { TokenBucket } from '../driver/token-bucket.ts';
 
-/** How much work one peer may cause here. Work is CPU time of one core, as it was measured on a machine of 5 dollars a month. */
+/**
+ * How much work one peer may cause here. Work is CPU time of one core, as it was measured on a machine of 5 dollars a
+ * month.
+ */
 export interface PaceLimits {
   /** Over a long time. */
   readonly steadyMsPerSecond: number;
@@ -12,8 +15,9 @@ export interface PaceLimits {
 }
 
 /**
- * A member at n = 30 causes 1 ms of work a second, a storm of 200 changes in ten seconds 10 ms, the first sync of a cluster
- * of 500 (500 signatures, a roster of 1.3 MB) 200 ms at once. A second of work in advance leaves room for five of those.
+ * A member at n = 30 causes 1 ms of work a second, a storm of 200 changes in ten seconds 10 ms, the first sync of a
+ * cluster of 500 (500 signatures, a roster of 1.3 MB) 200 ms at once. A second of work in advance leaves room for five
+ * of those.
  */
 export const MEMBER_PACE: PaceLimits = {
   steadyMsPerSecond: 40,
@@ -30,7 +34,10 @@ export const STRANGER_PACE: PaceLimits = {
   shortBurstMs: 10,
 };
 
-/** What each thing costs, in ms of work. Noise, yamux and the cutting of frames: 60 µs for 4 kB, of which many may be small. */
+/**
+ * What each thing costs, in ms of work. Noise, yamux and the cutting of frames: 60 µs for 4 kB, of which many may be
+ * small.
+ */
 const BYTES_PER_MS = 16 * 1024;
 /** The protocol of a new stream is negotiated in four small messages. */
 const STREAM_MS = 0.5;
@@ -102,7 +109,8 @@ export class Pace {
     if (waitMs === 0) return;
     this.#slowed();
     this.#wait(waitMs);
-    // Not in the middle of a resume, which hands on what waited and only then lets the socket read: it would read for ever.
+    // Not in the middle of a resume, which hands on what waited and only then lets the socket read: it would read for
+    // ever.
     queueMicrotask(() => this.#pauseAll());
   }
 

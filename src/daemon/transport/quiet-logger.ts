@@ -1,6 +1,8 @@
 import type { ComponentLogger, Logger } from '@libp2p/interface';
 
-/** libp2p's own logs are for its developers: what an operator needs comes from our events. Saves the formatting, too. */
+/**
+ * libp2p's own logs are for its developers: what an operator needs comes from our events. Saves the formatting, too.
+ */
 export const quietLogger: ComponentLogger = { forComponent: () => quiet };
 
 const nothing = (): void => undefined;

@@ -31,7 +31,9 @@ export const DEFAULT_STRANGER_LIMITS: StrangerLimits = {
   memberPerSecond: 4,
 };
 
-/** Addresses remembered for their rate. The private network of a cluster is a /24 at most; beyond that the oldest goes. */
+/**
+ * Addresses remembered for their rate. The private network of a cluster is a /24 at most; beyond that the oldest goes.
+ */
 const MAX_ADDRESSES = 1024;
 
 interface Bucket {
@@ -55,7 +57,9 @@ export class Strangers {
     this.#nowMs = nowMs;
   }
 
-  /** A connection from `address`: a function that ends its pending time (safe to call twice), or undefined: refuse it. */
+  /**
+   * A connection from `address`: a function that ends its pending time (safe to call twice), or undefined: refuse it.
+   */
   arrive(address: string): (() => void) | undefined {
     const bucket = this.#bucketOf(address);
     const { pendingPerAddress, pending } = this.#limits;

@@ -70,7 +70,10 @@ export interface TransportOptions {
 }
 
 export interface TransportTiming {
-  /** TCP, Noise and yamux of an incoming connection. 2 s: five times what a loaded 2-core machine needs, a fifth of libp2p's default, so silent sockets go soon. */
+  /**
+   * TCP, Noise and yamux of an incoming connection. 2 s: five times what a loaded 2-core machine needs, a fifth of
+   * libp2p's default, so silent sockets go soon.
+   */
   readonly upgradeTimeoutMs: number;
   /** From connection to hello for one who is not in the roster. */
   readonly strangerTimeoutMs: number;
@@ -318,7 +321,9 @@ export class Transport {
     }
   }
 
-  /** Puts one message on the link's stream. False when there is no link or its queue is full: the message is dropped. */
+  /**
+   * Puts one message on the link's stream. False when there is no link or its queue is full: the message is dropped.
+   */
   send(to: PeerId, bytes: Uint8Array): boolean {
     const link = this.#links.get(to);
     if (link === undefined || bytes.byteLength > MAX_MESSAGE_BYTES) return false;
@@ -588,7 +593,10 @@ export class Transport {
   async #refusalOf(peer: PeerId, hello: Hello): Promise<string | undefined> {
     if (hello.cluster !== this.#options.cluster) return 'another cluster';
     if (commonProtocol(hello) === undefined)
-      return `no common protocol version: ${PROTOCOL_MIN} to ${PROTOCOL_MAX} here, ${hello.protocolMin} to ${hello.protocolMax} there`;
+      return (
+        `no common protocol version: ${PROTOCOL_MIN} to ${PROTOCOL_MAX} here, ${hello.protocolMin} to ` +
+        `${hello.protocolMax} there`
+      );
     if (this.#gate.isMember(peer)) return undefined;
     if (!(await this.#gate.admit(peer, hello.chain)) || !this.#gate.isMember(peer)) return 'not admitted';
     return undefined;

@@ -4,22 +4,32 @@
 export const PROTOCOL_MIN = 1;
 export const PROTOCOL_MAX = 1;
 
-/** One frame or gossiped message: a digest of MAX_DIGEST_ENTRIES members (66 bytes each) fits, and a hundred queued frames stay under 7 MB. */
+/**
+ * One frame or gossiped message: a digest of MAX_DIGEST_ENTRIES members (66 bytes each) fits, and a hundred queued
+ * frames stay under 7 MB.
+ */
 export const MAX_MESSAGE_BYTES = 64 * 1024;
 
-/** An encoded record: 32 services and 16 tags at their longest are 5 KB; the rest is room for fields of later versions. */
+/**
+ * An encoded record: 32 services and 16 tags at their longest are 5 KB; the rest is room for fields of later versions.
+ */
 export const MAX_RECORD_BYTES = 8 * 1024;
 
 /** An encoded accusation is two PeerIds and a number: 130 bytes; the rest is room for later fields. */
 export const MAX_ACCUSATION_BYTES = 512;
 
-/** Records in one message: at 280 bytes each about as many as MAX_MESSAGE_BYTES holds; each costs a signature check (0.1 ms). */
+/**
+ * Records in one message: at 280 bytes each about as many as MAX_MESSAGE_BYTES holds; each costs a signature check (0.1
+ * ms).
+ */
 export const MAX_RECORDS_PER_MESSAGE = 256;
 
 /** Two accusers decide; 256 leaves room for a whole site that goes dark at once. */
 export const MAX_ACCUSATIONS_PER_MESSAGE = 256;
 
-/** A digest must be whole (a missing entry means "unknown to me"), so this bounds the cluster; we promise 500 members. */
+/**
+ * A digest must be whole (a missing entry means "unknown to me"), so this bounds the cluster; we promise 500 members.
+ */
 export const MAX_DIGEST_ENTRIES = 768;
 
 /** Members in a snapshot: those of a digest, and as many again that were left or reaped late. */
@@ -48,7 +58,10 @@ export const MAX_SERVICE_NAME_LENGTH = 64;
 export const MAX_TAGS = 16;
 export const MAX_TAG_BYTES = 64;
 
-/** HOST/ROLE, where HOST may be a full domain name (RFC 1035 bounds it to 253; commonName in a certificate to 64, so this is generous). */
+/**
+ * HOST/ROLE, where HOST may be a full domain name (RFC 1035 bounds it to 253; commonName in a certificate to 64, so
+ * this is generous).
+ */
 export const MAX_NAME_LENGTH = 200;
 export const MAX_VERSION_LENGTH = 32;
 

@@ -18,7 +18,10 @@ const OCTET = '(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])';
 const IPV4 = new RegExp(`^${OCTET}(?:\\.${OCTET}){3}$`);
 const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$/;
 const TAG_KEY = /^[a-z0-9](?:[a-z0-9._/-]*[a-z0-9])?$/;
-/** Control characters, line and paragraph separators and bidirectional marks would let a tag rewrite an operator's terminal. */
+/**
+ * Control characters, line and paragraph separators and bidirectional marks would let a tag rewrite an operator's
+ * terminal.
+ */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u;
 const VERSION = /^[0-9A-Za-z][0-9A-Za-z.+-]*$/;
 const START_ID = /^[0-9a-f]{32}$/;
@@ -59,7 +62,9 @@ function goodbyeProblem({ goodbye }: NodeRecord): string | undefined {
   return undefined;
 }
 
-/** What is wrong with the fields that a daemon sets about itself, or undefined. Peers refuse a record with such a fault. */
+/**
+ * What is wrong with the fields that a daemon sets about itself, or undefined. Peers refuse a record with such a fault.
+ */
 export function factsProblem(facts: LocalFacts): string | undefined {
   if (!isCount(facts.load) || facts.load > MAX_LOAD) return 'load is out of range';
   if (!SETTINGS_DIGEST.test(facts.settingsDigest)) return 'settingsDigest is not 8 bytes in hex';

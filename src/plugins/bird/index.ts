@@ -41,9 +41,9 @@ export interface BirdCheckpoint {
 }
 
 /**
- * A look at the devices starts a process, 0.1 to 0.3 s on a busy host, before a withdrawal that takes a millisecond. What was
- * seen holds as long as the host has the same addresses, which one system call tells; not longer than this, since it does not
- * tell the kind of a device.
+ * A look at the devices starts a process, 0.1 to 0.3 s on a busy host, before a withdrawal that takes a millisecond.
+ * What was seen holds as long as the host has the same addresses, which one system call tells; not longer than this,
+ * since it does not tell the kind of a device.
  */
 const DEVICES_HOLD_MS = 10_000;
 const CHECK_TIMEOUT_MS = 10_000;
@@ -163,7 +163,9 @@ export class BirdPlugin
     await this.#discardStaged();
   }
 
-  /** An open connection to BIRD tells its end at once; addresses and what is done by hand are looked at twice a second. */
+  /**
+   * An open connection to BIRD tells its end at once; addresses and what is done by hand are looked at twice a second.
+   */
   watch(changed: (what: string) => void): () => void {
     this.#endWatch?.();
     const link = new BirdLink(this.#options.controlSocket, changed);
@@ -295,7 +297,9 @@ export class BirdPlugin
     }
   }
 
-  /** 0009 disabled, 0008 already disabled, 0011 enabled, 0010 already enabled; the last line is always an empty 0000. */
+  /**
+   * 0009 disabled, 0008 already disabled, 0011 enabled, 0010 already enabled; the last line is always an empty 0000.
+   */
   async #switch(verb: 'enable' | 'disable', signal: AbortSignal): Promise<void> {
     const [lines = []] = await tell(this.#options.controlSocket, [`${verb} ${PROTOCOL}`], { signal });
     const complaint = lines.find(({ code }) => code >= 8000);

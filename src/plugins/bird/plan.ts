@@ -192,12 +192,18 @@ function takeOff(device: string, address: string): BirdChange {
   return { kind: 'address-remove', device, address, summary: `${address}: taken off ${device}` };
 }
 
-/** What stands in for our fragment until BIRD has forgotten it: as long as the file is there, there is something left to do. */
+/**
+ * What stands in for our fragment until BIRD has forgotten it: as long as the file is there, there is something left to
+ * do.
+ */
 const EMPTY_FRAGMENT = '# Written by bornemisza, which is about to remove it.\n';
 /** The kinds that we make. Another one is the founder's, and stays without the addresses. */
 const OWN_KINDS: readonly (string | undefined)[] = ['dummy', 'ifb'];
 
-/** From what this fragment of ours made back to nothing; the file goes last, so that each step is done again until all are. */
+/**
+ * From what this fragment of ours made back to nothing; the file goes last, so that each step is done again until all
+ * are.
+ */
 function planRetirement({ why }: BirdRetired, { fragment, devices, running }: BirdObserved): BirdChange[] {
   if (fragment === undefined) return [];
   const changes: BirdChange[] = [];

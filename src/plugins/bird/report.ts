@@ -96,20 +96,28 @@ function findingOf(
       return {
         code: 'bird-session-down',
         message: `the session with the provider is not up (${stateWords(down)}): ${effect}`,
-        next: `compare neighbour, AS numbers and password with your provider: \`birdc show protocols all ${down[0]?.name}\``,
+        next:
+          'compare neighbour, AS numbers and password with your provider: `birdc show protocols all ' +
+          `${down[0]?.name}\``,
       };
     }
     case 'bird-route-not-exported':
       return {
         code: 'bird-route-not-exported',
         message: `${names} does not export ${list}: no neighbour has a route to it by this node`,
-        next: `its table must be the one of ${PROTOCOL}, and its export filter must accept ${first}/32: \`birdc show route ${first}/32 all\``,
+        next:
+          `its table must be the one of ${PROTOCOL}, and its export filter must accept ${first}/32: ` +
+          `\`birdc show route ${first}/32 all\``,
       };
     case 'bird-route-by-another':
       return {
         code: 'bird-route-by-another',
-        message: `${list} should be withdrawn (${why}), but ${othersOf(running)} of bird.conf still announces it: requests come here and fail`,
-        next: `ask for our protocol in the export filter: if proto = "${PROTOCOL}" && net ~ [ ${first}/32 ] then accept; reject; then \`birdc configure\``,
+        message:
+          `${list} should be withdrawn (${why}), but ${othersOf(running)} of bird.conf still announces it: ` +
+          'requests come here and fail',
+        next:
+          `ask for our protocol in the export filter: if proto = "${PROTOCOL}" && net ~ [ ${first}/32 ] ` +
+          'then accept; reject; then `birdc configure`',
       };
   }
 }

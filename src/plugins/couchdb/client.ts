@@ -110,7 +110,10 @@ export class CouchDbClient {
     return (await this.#ask({ method: 'DELETE', path, qs: { rev } }, signal)) as T;
   }
 
-  /** `/_up` needs no password, so it may always be asked. `down`: nobody listens; `silent`: somebody does, and did not answer. */
+  /**
+   * `/_up` needs no password, so it may always be asked. `down`: nobody listens; `silent`: somebody does, and did not
+   * answer.
+   */
   async up(signal: AbortSignal): Promise<'ok' | 'maintenance' | 'seeding' | 'silent' | 'down'> {
     try {
       await this.#ask({ path: '_up', anonymous: true }, signal);

@@ -35,7 +35,9 @@ export function clusterDigest(settings: CouchDbSettings): string {
   return digestOf(shared.map(String));
 }
 
-/** Digest over all that a running CouchDB only takes over by a restart. Certificates are not: Erlang reads them again. */
+/**
+ * Digest over all that a running CouchDB only takes over by a restart. Certificates are not: Erlang reads them again.
+ */
 export function restartDigest(desired: CouchDbDesired, directory: string): string {
   return digestOf([ini(desired, [], ''), vmArgs(desired, directory), desired.settings.cookie]);
 }
@@ -80,7 +82,8 @@ function ini(desired: CouchDbDesired, seeds: readonly string[], digest: string):
     `uuid = ${settings.uuid}`,
     `database_dir = ${settings.dataDirectory}/data`,
     `view_index_dir = ${settings.dataDirectory}/data`,
-    '; Every start begins in maintenance; the daemon ends it at run time, after the proof that all copies are complete.',
+    '; Every start begins in maintenance; the daemon ends it at run time, after the proof that all ' +
+      'copies are complete.',
     'maintenance_mode = true',
     '; People with an account see their own document of _users, which its _security must say.',
     'users_db_security_editable = true',

@@ -94,8 +94,8 @@ export async function agreedProperties(
 export type Standing = 'behind' | 'complete' | 'equal';
 
 /**
- * Proves copies complete. A copy is complete when the source holds no change after the checkpoint up to where the source
- * stood at the first look: under steady writes "nothing after the checkpoint" might never be seen, and a plain
+ * Proves copies complete. A copy is complete when the source holds no change after the checkpoint up to where the
+ * source stood at the first look: under steady writes "nothing after the checkpoint" might never be seen, and a plain
  * `checkpoint ≥ update_seq` waits for ever, since `_security` raises update_seq without a change.
  */
 export class CopyProver {

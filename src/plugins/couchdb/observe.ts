@@ -220,7 +220,8 @@ export class Observer {
   }
 
   /**
-   * Behind a silent cut Erlang holds a node for connected up to 18 s, and each question hangs; the daemons know earlier.
+   * Behind a silent cut Erlang holds a node for connected up to 18 s, and each question hangs; the daemons know
+   * earlier.
    *
    * @returns undefined when there was no answer for {@link DOUBTED_MS} of doubt
    */
@@ -316,7 +317,10 @@ export class Observer {
     else this.#fillingSinceMs = undefined;
   }
 
-  /** Counts of a moment: while databases are made all the time, two that were read one after the other may never be equal. */
+  /**
+   * Counts of a moment: while databases are made all the time, two that were read one after the other may never be
+   * equal.
+   */
   async #compareCounts(
     allNodes: readonly string[],
     members: ReadonlyMap<string, MemberWord | undefined>,

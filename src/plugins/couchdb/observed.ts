@@ -47,8 +47,8 @@ export interface CopyLack {
 /** The proof of rule "start and return", as far as it has come. */
 export interface Proof {
   /**
-   * Databases that have to be proved: all with copies here, but for those that were made since the proof began. These are
-   * pushed as the node opens, else a node would never open where databases are made all the time.
+   * Databases that have to be proved: all with copies here, but for those that were made since the proof began. These
+   * are pushed as the node opens, else a node would never open where databases are made all the time.
    */
   readonly total: number;
   readonly proved: number;

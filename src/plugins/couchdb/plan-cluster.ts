@@ -88,7 +88,9 @@ function strangers(desired: CouchDbDesired, server: Server): Alarm[] {
     .map((node) => ({
       code: 'couchdb-stranger',
       message: `${node} is in the CouchDB cluster and in no roster`,
-      next: 'bring its machine in with a token; if it is gone for good, delete its node document (docs/operations.md, “A stranger in CouchDB”)',
+      next:
+        'bring its machine in with a token; if it is gone for good, delete its node document ' +
+        '(docs/operations.md, “A stranger in CouchDB”)',
     }));
 }
 
@@ -124,7 +126,8 @@ function repairMaps(scene: Scene) {
       code: 'couchdb-map-conflict',
       message: `${database} has two shard maps (edited or created on both sides of a cut)`,
       next: hopeless
-        ? 'both have documents: copy the losing map and its files under another name, replicate from there, then delete the losing revision'
+        ? 'both have documents: copy the losing map and its files under another name, replicate from ' +
+          'there, then delete the losing revision'
         : 'nothing: it is being repaired',
     });
     if (hopeless) continue;
@@ -449,7 +452,9 @@ function joins(scene: Scene, member: DesiredMember): boolean {
     scene.alarms.push({
       code: 'couchdb-joiner-silent',
       message: `${nodeName} was let in and did not connect`,
-      next: 'check that epmd (4369) and the distribution port are open between the db nodes, and its cookie and certificate',
+      next:
+        'check that epmd (4369) and the distribution port are open between the db nodes, and its cookie ' +
+        'and certificate',
     });
     return false;
   }

@@ -34,13 +34,19 @@ export type RestartWord =
   /** It was asked for, and CouchDB does not serve again yet. */
   | 'now';
 
-/** A node that is silent although its process is said to serve is waited for; others for as long as a link takes to heal. */
+/**
+ * A node that is silent although its process is said to serve is waited for; others for as long as a link takes to
+ * heal.
+ */
 export const ABSENT_GRACE_MS = 10_000;
 /** A start takes 1 s, on a busy machine with much data many; asking more often would only disturb it. */
 const START_AGAIN_MS = 30_000;
 /** After a full restart with a copy that cannot be proved, serving what there is beats serving nothing. */
 export const ALONE_AFTER_MS = 10_000;
-/** A restart is due for so long before it is made: settings often reach all at once, and each must have heard of the others. */
+/**
+ * A restart is due for so long before it is made: settings often reach all at once, and each must have heard of the
+ * others.
+ */
 export const RESTART_TOLD_MS = 3000;
 
 export function outlookOf(desired: CouchDbDesired, observed: Observed, directory: string): Outlook {
@@ -59,7 +65,8 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
       refuse(
         'couchdb-password-refused',
         'CouchDB refuses the administrator’s password; it is not asked again, since five wrong ones lock the account',
-        'restart CouchDB so that it takes its settings from /var/lib/bornemisza/couchdb, or remove [admins] from its local.ini',
+        'restart CouchDB so that it takes its settings from /var/lib/bornemisza/couchdb, or remove ' +
+          '[admins] from its local.ini',
         'terminal',
       ),
     ]);
@@ -85,7 +92,8 @@ function outlookLocked(desired: CouchDbDesired, { marker, record }: Observed, op
   const locked =
     'another client locked the administrator’s account of CouchDB: it gave five wrong passwords from this host';
   const next =
-    'wait: the lock ends after at most 5 minutes, and the daemon then goes on by itself; `journalctl -u couchdb` shows who asked';
+    'wait: the lock ends after at most 5 minutes, and the daemon then goes on by itself; `journalctl -u ' +
+    'couchdb` shows who asked';
   return {
     ...outlook(serves ? 'serving' : 'down', [refuse('couchdb-account-locked', locked, next, 'retry')]),
     disagreement: 'the administrator’s account of CouchDB is locked',
@@ -102,7 +110,8 @@ function outlookFailed(
       ? [`CouchDB answers badly: ${detail}`, 'see `journalctl -u couchdb`']
       : [
           `CouchDB does not answer, and ${missing} is not heard`,
-          'wait: it asks that node as well, and notices within 18 s that it is gone; if it stays, see `journalctl -u couchdb`',
+          'wait: it asks that node as well, and notices within 18 s that it is gone; if it stays, see ' +
+            '`journalctl -u couchdb`',
         ];
   return { ...outlook('down', [refuse('couchdb-answer', badly, next, 'retry')]), disagreement: badly };
 }
@@ -156,8 +165,8 @@ function servesNobody({ http }: Observed): boolean {
 }
 
 /**
- * Another cookie is for all at once: a node that has it cannot connect to those that do not, so it would wait in maintenance
- * for them, and they for it. It is short, and it also cuts the removed node's own connections.
+ * Another cookie is for all at once: a node that has it cannot connect to those that do not, so it would wait in
+ * maintenance for them, and they for it. It is short, and it also cuts the removed node's own connections.
  */
 function cookieRolled({ settings }: CouchDbDesired, { http }: Observed): boolean {
   if (http.kind !== 'up' || http.server.runningCookie === undefined) return false;
@@ -204,7 +213,8 @@ function outlookUp(desired: CouchDbDesired, observed: Observed, server: Server):
     return outlook('refused', [
       refuse(
         'couchdb-other-name',
-        `CouchDB runs as ${server.nodeName}, this node is ${self.nodeName}: shard maps hold the name, so it is fixed for the life of the data`,
+        `CouchDB runs as ${server.nodeName}, this node is ${self.nodeName}: shard maps hold the name, so ` +
+          'it is fixed for the life of the data',
         'start it with the generated vm.args and an empty data directory',
         'terminal',
       ),
@@ -379,8 +389,8 @@ function absentServers(desired: CouchDbDesired, server: Server): string | undefi
 }
 
 /**
- * A node that has just been connected knows nothing yet of databases made meanwhile: nothing to prove is no proof. Once both
- * had the same number, another one is a database that is being made or deleted just now.
+ * A node that has just been connected knows nothing yet of databases made meanwhile: nothing to prove is no proof. Once
+ * both had the same number, another one is a database that is being made or deleted just now.
  */
 function lateMaps(server: Server): string | undefined {
   for (const [node, word] of server.members) {

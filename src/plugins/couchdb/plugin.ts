@@ -15,7 +15,9 @@ export interface CouchDbStatus {
   /** What this node waits for, one line. */
   readonly waiting: string | undefined;
   readonly alarms: readonly Alarm[];
-  /** Why administrative writes (databases, maps, `_security`) are refused, e.g. during a cut; undefined: they are not. */
+  /**
+   * Why administrative writes (databases, maps, `_security`) are refused, e.g. during a cut; undefined: they are not.
+   */
   readonly disagreement: string | undefined;
   /** For the tag `couchdb-restart`. */
   readonly restart: RestartWord | undefined;
@@ -29,7 +31,9 @@ export interface CouchDbPluginOptions {
   credentials(): Credentials;
   /** The user as whom app nodes come, made and kept in `_users`; without it nobody is. */
   appUser?(): Credentials | undefined;
-  /** Node names of members whose daemon is not heard: a cut may be the reason, so their CouchDB is not waited for long. */
+  /**
+   * Node names of members whose daemon is not heard: a cut may be the reason, so their CouchDB is not waited for long.
+   */
   unheard?(): readonly string[];
   /** Default http://127.0.0.1:15984. */
   readonly baseUrl?: string;

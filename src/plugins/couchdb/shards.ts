@@ -92,7 +92,10 @@ export function withoutHolder(map: ShardMap, node: string): ShardMap {
   };
 }
 
-/** All holders of all the given maps of one database (one suffix): the repair of a map that was edited on both sides of a cut. */
+/**
+ * All holders of all the given maps of one database (one suffix): the repair of a map that was edited on both sides of
+ * a cut.
+ */
 export function unionOf(winner: ShardMap, losers: readonly ShardMap[]): ShardMap {
   return losers.reduce(
     (map, loser) => nodesOf(loser).reduce((sum, node) => withHolder(sum, node, rangesOn(loser, node)), map),
@@ -114,7 +117,8 @@ export function lastCopies(maps: Iterable<ShardMap>, nodes: readonly string[]): 
 
 /**
  * The ranges of one database that `target` should hold besides its own: those with fewer than `min(n, eligible)` copies
- * among the eligible nodes, where `target` is among the nodes that are next in turn (fewest copies first, then by name).
+ * among the eligible nodes, where `target` is among the nodes that are next in turn (fewest copies first, then by
+ * name).
  */
 export function rangesToAdd(
   map: ShardMap,
@@ -146,8 +150,8 @@ export function loadOf(maps: Iterable<ShardMap>): Map<string, number> {
 }
 
 /**
- * Id of the document in which the source copy keeps how far the target has been brought (mem3_rep): base64url of the MD5
- * over Erlang's external term format of each copy's uuid, a binary.
+ * Id of the document in which the source copy keeps how far the target has been brought (mem3_rep): base64url of the
+ * MD5 over Erlang's external term format of each copy's uuid, a binary.
  */
 export function checkpointId(sourceUuid: string, targetUuid: string): string {
   return `_local/shard-sync-${uuidHash(sourceUuid)}-${uuidHash(targetUuid)}`;

@@ -243,7 +243,9 @@ export class Steps {
     await this.#client.put(path, body, signal);
   }
 
-  /** Asked on the leaver itself where it lives, since a removal elsewhere is undone by it; then read again everywhere. */
+  /**
+   * Asked on the leaver itself where it lives, since a removal elsewhere is undone by it; then read again everywhere.
+   */
   async #expel(change: ChangeOf<'expel'>, signal: AbortSignal): Promise<void> {
     const path = `_node/${change.through}/_nodes/${change.node}`;
     const document = await this.#client.find<NodeDocument>(path, signal);
@@ -269,7 +271,9 @@ export class Steps {
     await this.#client.get(database, signal);
   }
 
-  /** Rule 4: properties read, map, written to the new copies, sync. The proof before the opening reads all copies again. */
+  /**
+   * Rule 4: properties read, map, written to the new copies, sync. The proof before the opening reads all copies again.
+   */
   async #addCopies(change: ChangeOf<'add-copies'>, signal: AbortSignal): Promise<void> {
     const path = `_node/${change.arbiter}/_dbs/${encodeURIComponent(change.database)}`;
     const before = await this.#client.find<ShardMap>(path, signal);

@@ -169,7 +169,9 @@ export class CloudflareApi {
   #failed(why: string): CloudflareError {
     return new CloudflareError({
       code: 'dns-unreachable',
-      message: `the provider does not answer about ${this.#options.zone}: ${why.slice(0, 200)}; the records stay as they are`,
+      message:
+        `the provider does not answer about ${this.#options.zone}: ${why.slice(0, 200)}; the records stay ` +
+        'as they are',
       next: 'look at www.cloudflarestatus.com, and whether this host reaches api.cloudflare.com; it is tried again',
       outcome: 'retry',
       stateChanged: false,
@@ -181,7 +183,9 @@ export class CloudflareApi {
     return new CloudflareError({
       code: 'dns-token',
       message: `the token may not edit ${this.#options.zone}: ${why}`,
-      next: `make a token with Zone / DNS / Edit for this zone, put it into ${this.#options.tokenFile} (root:bornemisza 0640); it is read for each call`,
+      next:
+        `make a token with Zone / DNS / Edit for this zone, put it into ${this.#options.tokenFile} ` +
+        '(root:bornemisza 0640); it is read for each call',
       outcome: 'retry',
       stateChanged: false,
       keepsChanges: true,

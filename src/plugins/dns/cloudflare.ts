@@ -3,8 +3,8 @@ import type { DnsChange, ZoneRecord } from './plan.ts';
 import type { DnsProvider } from './provider.ts';
 
 /**
- * A zone at Cloudflare. The mark of a record is its comment. New values are posted in one call, and read back before a later call
- * deletes others by their ids, so two writers never delete what the other has just made.
+ * A zone at Cloudflare. The mark of a record is its comment. New values are posted in one call, and read back before a
+ * later call deletes others by their ids, so two writers never delete what the other has just made.
  */
 export class CloudflareProvider implements DnsProvider {
   readonly #api: CloudflareApi;

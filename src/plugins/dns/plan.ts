@@ -13,7 +13,10 @@ export interface ZoneRecord {
   readonly id?: string | undefined;
 }
 
-/** `create` makes a set with its mark, and only where nothing stands. `add` and `remove` change a set that bears our mark. */
+/**
+ * `create` makes a set with its mark, and only where nothing stands. `add` and `remove` change a set that bears our
+ * mark.
+ */
 export interface DnsChange extends PlannedChange {
   readonly kind: 'create' | 'add' | 'remove';
   readonly name: string;
@@ -36,8 +39,8 @@ const OURS: readonly string[] = ['A', 'AAAA', 'SRV'];
 const MOST_CHANGES = 50;
 
 /**
- * The difference between the records that should stand and the zone. Pure. What does not bear our mark is never changed. At one
- * name and type values are added first; only a later look, which has read them back, takes others out.
+ * The difference between the records that should stand and the zone. Pure. What does not bear our mark is never
+ * changed. At one name and type values are added first; only a later look, which has read them back, takes others out.
  *
  * @param silent addresses whose edge does not answer
  */
@@ -97,7 +100,9 @@ interface FoundSet {
   readonly name: string;
   readonly type: RecordType;
   readonly records: readonly ZoneRecord[];
-  /** Undefined where a record has no mark, or several marks stand side by side: then it is nobody's but the founder's. */
+  /**
+   * Undefined where a record has no mark, or several marks stand side by side: then it is nobody's but the founder's.
+   */
   readonly owner: string | undefined;
 }
 

@@ -20,7 +20,10 @@ export interface DnsObserved {
   readonly silent: ReadonlySet<string>;
 }
 
-/** How old a reading of the zone may be: of who writes, and of who stands by. What changes it are people and the next writer. */
+/**
+ * How old a reading of the zone may be: of who writes, and of who stands by. What changes it are people and the next
+ * writer.
+ */
 const WRITER_AGE_MS = 60_000;
 const STANDBY_AGE_MS = 600_000;
 const WATCH_MS = 1000;

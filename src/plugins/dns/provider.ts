@@ -5,8 +5,8 @@ export interface DnsProvider {
   /** Every record of the zone that can be read, the founder's as well. */
   list(signal: AbortSignal): Promise<ZoneRecord[]>;
   /**
-   * Makes each change whole or not at all, and reports those that are made. Where a set is not as it was planned for, it is left
-   * alone: a later look tells.
+   * Makes each change whole or not at all, and reports those that are made. Where a set is not as it was planned for,
+   * it is left alone: a later look tells.
    */
   changeAll(
     changes: readonly DnsChange[],

@@ -19,9 +19,9 @@ const MOST_ZONE_BYTES = 2 * 1024 * 1024;
 const MISSING = 'install it: `dnf install bind-utils`';
 
 /**
- * A zone at a server that takes dynamic updates (RFC 2136) signed by TSIG (RFC 8945): BIND, Knot. The mark of a set is a TXT at
- * `_bornemisza-TYPE.NAME`, written in the same update; each update has the mark, or its absence, as its prerequisite (RFC 2136 section 2.4),
- * so two writers never change what the other has just made.
+ * A zone at a server that takes dynamic updates (RFC 2136) signed by TSIG (RFC 8945): BIND, Knot. The mark of a set is
+ * a TXT at `_bornemisza-TYPE.NAME`, written in the same update; each update has the mark, or its absence, as its
+ * prerequisite (RFC 2136 section 2.4), so two writers never change what the other has just made.
  */
 export class Rfc2136Provider implements DnsProvider {
   readonly #options: Rfc2136Options;

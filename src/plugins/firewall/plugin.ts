@@ -5,8 +5,8 @@ import { type FirewallObserved, type FirewallPaths, observeFirewall } from './ob
 import { type FirewallChange, planFirewall } from './plan.ts';
 
 /**
- * Says who is a member to the helper that has the right to change the rules. It writes one file, whether the firewall is on or not,
- * so that `bornemisza firewall on` finds it.
+ * Says who is a member to the helper that has the right to change the rules. It writes one file, whether the firewall
+ * is on or not, so that `bornemisza firewall on` finds it.
  */
 export class FirewallPlugin
   implements Plugin<FirewallDesired, FirewallObserved, FirewallChange, string | undefined>

@@ -3,9 +3,9 @@ import { isIPv4 } from 'node:net';
 import { PluginError } from '../contract.ts';
 
 /**
- * The rule set of one host, as root's command writes it and bornemisza-firewall.service loads it. The order of the rules is the
- * guard: ssh is judged before anything that the cluster has a word in, and member ports before `ct state established`, so
- * that taking an address out of a set also cuts what is open.
+ * The rule set of one host, as root's command writes it and bornemisza-firewall.service loads it. The order of the
+ * rules is the guard: ssh is judged before anything that the cluster has a word in, and member ports before `ct state
+ * established`, so that taking an address out of a set also cuts what is open.
  */
 export interface FirewallBase {
   readonly roles: readonly ('app' | 'db')[];
@@ -47,7 +47,8 @@ export const TABLE = 'bornemisza';
 const FORMAT = 1;
 
 /**
- * The file that the helper loads: its first line says whose addresses are taken from the daemons, the rest is for nft(8).
+ * The file that the helper loads: its first line says whose addresses are taken from the daemons, the rest is for
+ * nft(8).
  *
  * @throws PluginError `firewall-value-refused` when a value could be read as anything but itself
  */

@@ -216,8 +216,8 @@ export class Steps {
   }
 
   /**
-   * From 2.7 on the master answers when the reload is over, with `Success=` and what the new process printed; before, it
-   * answers nothing and at once. A connection that breaks meanwhile tells nothing: the new worker does.
+   * From 2.7 on the master answers when the reload is over, with `Success=` and what the new process printed; before,
+   * it answers nothing and at once. A connection that breaks meanwhile tells nothing: the new worker does.
    */
   async #askForReload(signal: AbortSignal): Promise<void> {
     const answer = await this.#sockets

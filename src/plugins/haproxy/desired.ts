@@ -74,16 +74,23 @@ interface Instance {
   readonly statsPort: number;
   readonly certificates: Certificates;
   readonly revoked: readonly Revoked[];
-  /** The word that the names of removed authorities end in: nothing that they signed is let in but `knownCertificates`. */
+  /**
+   * The word that the names of removed authorities end in: nothing that they signed is let in but `knownCertificates`.
+   */
   readonly revokedAuthorities: readonly string[];
-  /** SHA-256, in hex, of certificates that are let in although a removed authority signed them: they were good before. */
+  /**
+   * SHA-256, in hex, of certificates that are let in although a removed authority signed them: they were good before.
+   */
   readonly knownCertificates: readonly string[];
 }
 
 export interface AppHaproxy extends Instance {
   readonly instance: 'app';
   readonly edge: {
-    /** `*` (IPv4, and IPv6 where the host has it) or IPv4 addresses; an address may come and go (floating), so it is bound transparently. */
+    /**
+     * `*` (IPv4, and IPv6 where the host has it) or IPv4 addresses; an address may come and go (floating), so it is
+     * bound transparently.
+     */
     readonly addresses: readonly string[];
     readonly httpsPort: number;
     readonly httpPort: number;

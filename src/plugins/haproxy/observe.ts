@@ -86,8 +86,8 @@ export class Observer {
   }
 
   /**
-   * Whether a process of before the last reload is left. It ends what it has with the certificates that it was started with, and
-   * opens connections to servers for that. Not known counts as yes.
+   * Whether a process of before the last reload is left. It ends what it has with the certificates that it was started
+   * with, and opens connections to servers for that. Not known counts as yes.
    */
   async hasOldWorkers(): Promise<boolean> {
     const signal = AbortSignal.timeout(OLD_WORKERS_TIMEOUT_MS);

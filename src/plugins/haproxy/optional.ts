@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { runCommand } from '../../host/command.ts';
 
 /**
- * Lines of the configuration that old releases of HAProxy do not know, and that the configuration works without. What a release
- * knows is a matter of its patches, so `haproxy -c` is asked for each line, and no version is compared.
+ * Lines of the configuration that old releases of HAProxy do not know, and that the configuration works without. What a
+ * release knows is a matter of its patches, so `haproxy -c` is asked for each line, and no version is compared.
  */
 export const OPTIONAL_LINES: readonly string[] = [
   // Without it, an old worker may close a kept-alive connection under the client's next request, during a reload.

@@ -70,7 +70,9 @@ export type HaproxyChange = PlannedChange &
 
 export type Admin = 'ready' | 'drain' | 'maint';
 
-/** After a start of the daemon CouchDB has not been looked at yet: what stands, stands on, and nothing is changed twice. */
+/**
+ * After a start of the daemon CouchDB has not been looked at yet: what stands, stands on, and nothing is changed twice.
+ */
 export function decided(desired: HaproxyDesired, { running }: HaproxyObserved): HaproxyDesired {
   if (desired.instance === 'app' || desired.databases !== undefined) return desired;
   const { backend, name } = DATABASE_SWITCH;
@@ -166,7 +168,10 @@ function revocationChanges(rendered: Rendered, running: Running): HaproxyChange[
   ];
 }
 
-/** A line of the list is a serial, the word that an authority's name ends in, or after a plus the digest of a good certificate. */
+/**
+ * A line of the list is a serial, the word that an authority's name ends in, or after a plus the digest of a good
+ * certificate.
+ */
 const certificate = (mark: string): string =>
   /^\+?([0-9A-F]{2})+$/.test(mark) ? `certificate ${mark}` : `certificates by authority ${mark}`;
 

@@ -50,7 +50,10 @@ export interface Rendered {
   readonly structure: string;
   readonly servers: readonly WantedServer[];
   readonly frontends: readonly string[];
-  /** The lines of the list: serials, words that names of authorities end in, and with a plus the digests of certificates that are good all the same. */
+  /**
+   * The lines of the list: serials, words that names of authorities end in, and with a plus the digests of certificates
+   * that are good all the same.
+   */
   readonly revoked: readonly { readonly mark: string; readonly address: string | undefined }[];
 }
 
@@ -64,8 +67,9 @@ export const NO_STATE = '1\n';
 export const twinOf = (backend: string): string => `${backend}.unwatched`;
 
 /**
- * The backend that serves for `NAME` while this host is too busy to check: then the checks of most servers end by timeout, and
- * it is this host that is slow, not they. Its own check is a bare connection, which the kernel of a busy peer still accepts.
+ * The backend that serves for `NAME` while this host is too busy to check: then the checks of most servers end by
+ * timeout, and it is this host that is slow, not they. Its own check is a bare connection, which the kernel of a busy
+ * peer still accepts.
  */
 export const panicOf = (backend: string): string => `${backend}.panic`;
 
@@ -80,13 +84,13 @@ export function isPanic(server: { backend: string }): boolean {
 /** HAProxy's name of the server on this host. No host name starts with `_`. */
 const LOCAL = '_local';
 /**
- * A server that never gets a request. While it is ready, clients may create and delete databases: the one state that can be
- * told to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.
+ * A server that never gets a request. While it is ready, clients may create and delete databases: the one state that
+ * can be told to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.
  */
 export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as const;
 /**
- * Tells the process that a daemon stands behind the switch. HAProxy forgets it by itself, since a daemon that does not run
- * notices no cut, and what it said last may be long untrue.
+ * Tells the process that a daemon stands behind the switch. HAProxy forgets it by itself, since a daemon that does not
+ * run notices no cut, and what it said last may be long untrue.
  */
 export const VOUCH = `set table ${DATABASE_SWITCH.backend} key ${DATABASE_SWITCH.name}`;
 /** Longer than systemd needs for a daemon that hangs: `WatchdogSec` is 20 s, and a start takes some more under load. */
@@ -95,15 +99,16 @@ const VOUCHED_SECONDS = 30;
 /** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
 const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
 /**
- * Nobody else watches: a service that is gone is out after three refusals, 0.9 s. A check waits for its TLS handshake as long
- * as `inter` says, so that one who does not answer fails every 600 ms: by the third, a peer that stood still for a second,
- * which kills nobody in the membership either, answers again.
+ * Nobody else watches: a service that is gone is out after three refusals, 0.9 s. A check waits for its TLS handshake
+ * as long as `inter` says, so that one who does not answer fails every 600 ms: by the third, a peer that stood still
+ * for a second, which kills nobody in the membership either, answers again.
  */
 const UNWATCHED_CHECK = 'check inter 300ms fall 3 rise 2';
 
 /**
- * A connection without TLS: `port` has HAProxy leave TLS out. Who refuses, and whose host is gone, takes no part in a panic.
- * `timeout check` cannot help here: HAProxy bounds the handshake of a check by `inter` and `timeout connect` alone.
+ * A connection without TLS: `port` has HAProxy leave TLS out. Who refuses, and whose host is gone, takes no part in a
+ * panic. `timeout check` cannot help here: HAProxy bounds the handshake of a check by `inter` and `timeout connect`
+ * alone.
  */
 const panicCheck = (on: number): string =>
   `check port ${on} inter 1s fastinter 300ms downinter 1s fall 2 rise 1`;
@@ -117,7 +122,8 @@ const PANIC_CONNECT = 'timeout connect 5s';
 const FEED_TIMEOUT = '15m';
 
 /**
- * The files of an instance. Pure; the same input gives the same bytes. `refused` has the optional lines that are left out.
+ * The files of an instance. Pure; the same input gives the same bytes. `refused` has the optional lines that are left
+ * out.
  *
  * @throws PluginError `haproxy-value-refused` when a value could be read as anything but itself
  */
@@ -277,8 +283,8 @@ const RETRY_AT_OTHERS = 'retry-on conn-failure empty-response 503';
 /** A door has one server: to wait for it would hold what another door can serve. */
 const NO_SECOND_TRY = 'retries 0';
 /**
- * A door without its service fails fast, and the fastest gets the most by `leastconn`. Two errors in a row (500, 502, 503, 504)
- * bring the next check forward, and that one alone decides: a service that answers an error by itself stays.
+ * A door without its service fails fast, and the fastest gets the most by `leastconn`. Two errors in a row (500, 502,
+ * 503, 504) bring the next check forward, and that one alone decides: a service that answers an error by itself stays.
  */
 const CHECK_AFTER_ERRORS = 'observe layer7 error-limit 2 on-error sudden-death';
 /** On the loopback a connection fails because nobody listens: one is enough to know. Its check brings it back. */
@@ -380,8 +386,8 @@ function routes(services: readonly EdgeService[], to: 'svc' | 'local'): string[]
 }
 
 /**
- * More than half of the servers that accept connections fail their check: from then on all of them serve. Those that the
- * members' records take out are in neither count.
+ * More than half of the servers that accept connections fail their check: from then on all of them serve. Those that
+ * the members' records take out are in neither count.
  */
 function panicRoute(backend: string, variable: string, asked: readonly string[]): string[] {
   const panic = panicOf(backend);
@@ -393,15 +399,18 @@ function panicRoute(backend: string, variable: string, asked: readonly string[])
 }
 
 /**
- * A service that accepts connections while its check fails is slow for all that HAProxy can tell, and slow is better than
- * refused: peers that have somebody better read it from the door's health path. The daemon knows one that answers wrongly.
+ * A service that accepts connections while its check fails is slow for all that HAProxy can tell, and slow is better
+ * than refused: peers that have somebody better read it from the door's health path. The daemon knows one that answers
+ * wrongly.
  */
 function slowRoute(backend: string, asked: readonly string[]): string[] {
   const slow = `{ nbsrv(${backend}) eq 0 } { nbsrv(${panicOf(backend)}) gt 0 }`;
   return [`use_backend ${panicOf(backend)} if ${asked.map((each) => `${each} ${slow}`.trim()).join(' or ')}`];
 }
 
-/** What a founder sees in the browser after the first set-up. It stands in double quotes of haproxy.cfg, so it has none. */
+/**
+ * What a founder sees in the browser after the first set-up. It stands in double quotes of haproxy.cfg, so it has none.
+ */
 const NO_SERVICE_PAGE = [
   '<!doctype html><title>It works</title><h1>The edge works. No service has this address yet.</h1>',
   '<p>On each app node, write a file /etc/bornemisza/services.d/NAME.toml with name and port of your program,',
@@ -420,10 +429,12 @@ const NOTHING: Section = {
 /** Mutual TLS, this role only, nobody who was revoked: per request, so that kept-alive connections end as well. */
 function door(address: string, on: number, role: string, context: Context): string[] {
   return [
-    `bind ${ipv4('private address', address)}:${port('port', on)} ssl crt ${context.node} ca-file ${context.ca} verify required alpn h2,http/1.1`,
+    `bind ${ipv4('private address', address)}:${port('port', on)} ssl crt ${context.node} ca-file ` +
+      `${context.ca} verify required alpn h2,http/1.1`,
     `http-request reject if { ssl_c_serial,hex -f ${context.revokedList} }`,
     // `CLUSTER authority WORD`, which is shorter than a serial: so one list, changed at runtime, holds it all.
-    `http-request reject if { ssl_c_i_dn(CN),word(3,\\ ) -f ${context.revokedList} } !{ ssl_c_der,sha2(256),hex,regsub(^,+) -f ${context.revokedList} }`,
+    `http-request reject if { ssl_c_i_dn(CN),word(3,\\ ) -f ${context.revokedList} } !{ ` +
+      `ssl_c_der,sha2(256),hex,regsub(^,+) -f ${context.revokedList} }`,
     `http-request deny deny_status 403 unless { ssl_c_s_dn(OU) -m str ${role} }`,
   ];
 }
@@ -432,7 +443,10 @@ function appDoor(desired: AppHaproxy, services: readonly EdgeService[], context:
   const local = services.filter((service) => service.localPort !== undefined);
   const health = local.map(({ name }) => {
     const [path, backend] = [`${SERVICE_HEALTH_PATH}${token('service name', name)}`, `local_${name}`];
-    return `http-request return status 200 content-type text/plain string ok if { path ${path} } { nbsrv(${backend}) gt 0 }`;
+    return (
+      `http-request return status 200 content-type text/plain string ok if { path ${path} } { ` +
+      `nbsrv(${backend}) gt 0 }`
+    );
   });
   return {
     head: 'frontend door',
@@ -486,7 +500,8 @@ function checkOf(
   const { least, most } = WELL_STATUSES;
   return [
     'option httpchk',
-    `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host ${dnsName('health host', host)}`,
+    `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host ` +
+      dnsName('health host', host),
     `http-check expect status ${statuses.length > 0 ? statuses.join(',') : `${least}-${most}`}`,
   ];
 }
@@ -635,16 +650,21 @@ const ASK_AGAIN_AFTER = 5;
 /** As CouchDB puts it. Between single quotes in the file, so it holds none. */
 const refusal = (reason: string): string => JSON.stringify({ error: 'service unavailable', reason });
 const DISAGREEMENT = refusal(
-  'Not all db nodes are connected and agree, and of a database that is created or deleted on both sides of a cut one side loses its documents. Ask again later: `bornemisza status` on a db node says who is missing and what to do.',
+  'Not all db nodes are connected and agree, and of a database that is created or deleted on both sides ' +
+    'of a cut one side loses its documents. Ask again later: `bornemisza status` on a db node says who is ' +
+    'missing and what to do.',
 );
 const silence = (address: string): string =>
   refusal(
-    `The daemon of the db node ${address} has been silent for ${VOUCHED_SECONDS} s, so nobody there would notice that it is cut off, and of a database that is created or deleted on both sides of a cut one side loses its documents. Ask again, as another db node may answer, and start it there: \`systemctl start bornemisza@db\`.`,
+    `The daemon of the db node ${address} has been silent for ${VOUCHED_SECONDS} s, so nobody there ` +
+      'would notice that it is cut off, and of a database that is created or deleted on both sides of a ' +
+      'cut one side loses its documents. Ask again, as another db node may answer, and start it there: ' +
+      '`systemctl start bornemisza@db`.',
   );
 
 /**
- * Creating and deleting a database, and nothing else: CouchDB splits the path at slashes, however many, before it decodes
- * it, takes a method from a header of a POST, and has one other thing to DELETE at the top, the session.
+ * Creating and deleting a database, and nothing else: CouchDB splits the path at slashes, however many, before it
+ * decodes it, takes a method from a header of a POST, and has one other thing to DELETE at the top, the session.
  */
 const DATABASE_EDITS = [
   '{ method PUT DELETE }',
@@ -660,7 +680,8 @@ function refuseDatabaseEdits({ privateAddress }: DbHaproxy): string[] {
   return reasons.flatMap(([condition, body]) =>
     DATABASE_EDITS.map(
       (edit) =>
-        `http-request return status 503 content-type application/json hdr Retry-After ${ASK_AGAIN_AFTER} string '${body}' if ${edit} ${condition}`,
+        `http-request return status 503 content-type application/json hdr Retry-After ${ASK_AGAIN_AFTER} ` +
+        `string '${body}' if ${edit} ${condition}`,
     ),
   );
 }
@@ -683,8 +704,8 @@ function databaseSwitch({ databases, couchdbPort }: DbHaproxy, context: Context)
 }
 
 /**
- * CouchDB locks an account by name and address, and reads the last address of this header from a peer on loopback. Without
- * it all clients and the daemon are 127.0.0.1 to CouchDB, and a client's wrong passwords lock the daemon out.
+ * CouchDB locks an account by name and address, and reads the last address of this header from a peer on loopback.
+ * Without it all clients and the daemon are 127.0.0.1 to CouchDB, and a client's wrong passwords lock the daemon out.
  */
 const CLIENT_ADDRESS = 'http-request set-header X-Forwarded-For %[src]';
 

@@ -187,7 +187,10 @@ export function parseFrontends(text: string): Map<string, boolean> {
   );
 }
 
-/** `BACKEND/NAME` of servers that have sessions, kept connections or waiting requests, from `show stat`: none is deleted. */
+/**
+ * `BACKEND/NAME` of servers that have sessions, kept connections or waiting requests, from `show stat`: none is
+ * deleted.
+ */
 export function parseBusyServers(text: string): Set<string> {
   const columns = ['pxname', 'svname', 'scur', 'qcur', 'idle_conn_cur', 'used_conn_cur'];
   return new Set(

@@ -67,7 +67,10 @@ export interface SiteSituation {
   readonly nowMs: number;
 }
 
-/** A certificate that is good, else the former one, else the node's own: browsers warn of that one, and peers do not care. */
+/**
+ * A certificate that is good, else the former one, else the node's own: browsers warn of that one, and peers do not
+ * care.
+ */
 export function chooseSite(
   text: string | undefined,
   problem: Finding | undefined,
@@ -177,7 +180,8 @@ function parsed<T>(parse: () => T): T | undefined {
 function finding(
   code: string,
   what: string,
-  next = 'put certificate, chain and key in PEM form into the file of edge.certificate, then `systemctl reload bornemisza@app`',
+  next = 'put certificate, chain and key in PEM form into the file of edge.certificate, then `systemctl reload ' +
+    'bornemisza@app`',
 ): Finding {
   return { code, message: `the site’s certificate file ${what}`, next };
 }
@@ -189,5 +193,8 @@ export function siteFileIn(config: string): string | undefined {
 
 /** The least that has HAProxy load a certificate. */
 export function siteProof(file: string): string {
-  return `defaults\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\nfrontend site\n  bind 127.0.0.1:1 ssl crt ${file} ssl-min-ver TLSv1.2\n`;
+  return (
+    `defaults\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\nfrontend ` +
+    `site\n  bind 127.0.0.1:1 ssl crt ${file} ssl-min-ver TLSv1.2\n`
+  );
 }

@@ -24,5 +24,8 @@ export function sightOf(running: Running | undefined, old: HaproxyObserved['old'
 function leftBehind(old: HaproxyObserved['old']): string {
   if (old === undefined || old.processes === 0) return '';
   const [processes, connections] = [old.processes, old.connections];
-  return `; ${processes} of before a reload (${connections} connection${connections === 1 ? '' : 's'}) end${processes === 1 ? 's' : ''} within 15 minutes`;
+  return (
+    `; ${processes} of before a reload (${connections} connection${connections === 1 ? '' : 's'}) ` +
+    `end${processes === 1 ? 's' : ''} within 15 minutes`
+  );
 }

@@ -83,7 +83,9 @@ export class Validator {
       return new PluginError({
         code: 'site-certificate-refused',
         message: `HAProxy refuses the site’s certificate: ${this.#refused.get(pem) ?? ''}`,
-        next: 'put another certificate, chain and key into the file of edge.certificate, then `systemctl reload bornemisza@app`; everything else is tried again without it',
+        next:
+          'put another certificate, chain and key into the file of edge.certificate, then `systemctl ' +
+          'reload bornemisza@app`; everything else is tried again without it',
         outcome: 'retry',
         stateChanged: false,
       });
@@ -103,7 +105,10 @@ export class Validator {
     throw new PluginError({
       code: 'haproxy-config-refused',
       message: `HAProxy refuses the new configuration: ${said || `exit status ${code}`}`,
-      next: `correct the setting or certificate that it names, then \`systemctl reload bornemisza@${this.#instance}\`; the last good configuration keeps running, and this one is tried again`,
+      next:
+        'correct the setting or certificate that it names, then `systemctl reload ' +
+        `bornemisza@${this.#instance}\`; the last good configuration keeps running, and this one is tried ` +
+        'again',
       // What HAProxy takes is also a matter of its version, of its libraries and of the machine's policies.
       outcome: 'retry',
       stateChanged: false,

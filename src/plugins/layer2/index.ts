@@ -131,7 +131,9 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
     throw new PluginError({
       code: 'layer2-address-taken',
       message: `${address} is not taken on ${device}: ${other} answers for it there`,
-      next: `find that machine (\`bornemisza members\`; \`ip neigh\`): as long as it serves nothing has to be done; else take ${address} off it. It is asked again each two seconds`,
+      next:
+        'find that machine (`bornemisza members`; `ip neigh`): as long as it serves nothing has to be ' +
+        `done; else take ${address} off it. It is asked again each two seconds`,
       outcome: 'retry',
       stateChanged: false,
     });
@@ -180,7 +182,8 @@ function arpingFailed(what: string, said: string): PluginError {
     message: `cannot ${what}: ${said.trim().split('\n')[0]?.slice(0, 200)}`,
     next: permitted
       ? 'is the device up? see `ip link` and `bornemisza doctor`'
-      : 'the daemon needs CAP_NET_RAW in this mode: /etc/systemd/system/bornemisza@app.service.d/layer2.conf, see docs/install.md',
+      : 'the daemon needs CAP_NET_RAW in this mode: ' +
+        '/etc/systemd/system/bornemisza@app.service.d/layer2.conf, see docs/install.md',
     outcome: 'retry',
     stateChanged: false,
   });

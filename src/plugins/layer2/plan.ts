@@ -30,7 +30,10 @@ export type Layer2Change = PlannedChange &
       }
   );
 
-/** Marks our addresses in the kernel, so that one that left the configuration is found after a restart too. 15 characters at most. */
+/**
+ * Marks our addresses in the kernel, so that one that left the configuration is found after a restart too. 15
+ * characters at most.
+ */
 export function labelOf(device: string): string {
   return `${device.slice(0, 12)}:bm`;
 }
@@ -48,7 +51,10 @@ export function parseAddresses(json: string): HeldAddress[] {
   );
 }
 
-/** What the neighbours are told once. It changes with who else claims the addresses, so that the last word is the holder's. */
+/**
+ * What the neighbours are told once. It changes with who else claims the addresses, so that the last word is the
+ * holder's.
+ */
 export function wordOf({ addresses, rivals }: Layer2Desired): string {
   return `${[...addresses].sort().join()} beside ${[...rivals].sort().join()}`;
 }

@@ -17,8 +17,8 @@ const cutRules = (port: number): string => `table inet cut {
 `;
 
 /**
- * A network namespace for each node, joined by a bridge, so that a link can be cut while both ends run. Nothing of it is
- * reached from outside but through a unix socket for each node's HTTP. Needs root.
+ * A network namespace for each node, joined by a bridge, so that a link can be cut while both ends run. Nothing of it
+ * is reached from outside but through a unix socket for each node's HTTP. Needs root.
  */
 export class Apart {
   readonly base = base;

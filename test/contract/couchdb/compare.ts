@@ -5,7 +5,8 @@
  * | in the recording | must be |
  * |---|---|
  * | revision of a document | the same, digit for digit (it is a hash of the content) |
- * | revision of a shard map or of a `_users` document (they hold a time, a salt) | of the same generation; the same recorded one is always the same here |
+ * | revision of a shard map or of a `_users` document (they hold a time, a salt) | of the same generation; the same
+ * recorded one is always the same here |
  * | uuid, secret, password hash | always the same here for the same recorded one, never the same for two |
  * | clustered sequence `21-g1AAA…` | of the same number |
  * | suffix of a database (its second of creation) | one, of the same form |

@@ -61,7 +61,9 @@ export type Scenario = {
 };
 export type Manifest = {
   scenarios: Scenario[];
-  /** Exchanges that are left out or may differ, each with the reason; those of the second recording by `FILE NUMBER`. */
+  /**
+   * Exchanges that are left out or may differ, each with the reason; those of the second recording by `FILE NUMBER`.
+   */
   notHeld: Record<string, string>;
   /** The same for a release, which is not pinned: what was chance in the recording is chance again. */
   realMayDiffer: Record<string, string>;
@@ -152,7 +154,9 @@ export class Replay {
         found = difference(recorded, answer.body, context);
         this.#learnCookie(response.headers['Set-Cookie'], answer.cookie);
       } else
-        found = `status: recorded ${response.status}, here ${answer.status} ${JSON.stringify(answer.body).slice(0, 300)}`;
+        found =
+          `status: recorded ${response.status}, here ${answer.status} ` +
+          JSON.stringify(answer.body).slice(0, 300);
       if (found !== undefined && !isOver(sinceMs, settlesMs)) await sleep(pollMs);
     } while (found !== undefined && !isOver(sinceMs, settlesMs));
     if (found !== undefined) trace(`${number} differs: ${found}`);
@@ -438,8 +442,8 @@ export class Replay {
   }
 
   /**
-   * Databases whose maps come to have two revisions by two recorded edits, made in such a second that the recorded one wins:
-   * revisions are hashes over the map, the second of its creation included.
+   * Databases whose maps come to have two revisions by two recorded edits, made in such a second that the recorded one
+   * wins: revisions are hashes over the map, the second of its creation included.
    * @param wins number of the exchange whose edit has to win
    */
   async #rival({ dbs, wins, loses }: Extract<Step, { rival: object }>['rival']): Promise<void> {

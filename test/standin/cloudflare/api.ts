@@ -2,8 +2,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 
 /**
- * The part of Cloudflare's API v4 that keeps the records of one zone, after its documentation and public threads. The real one was not
- * reached: what is known of its answers is what cloudflare.test.ts goes through, one by one.
+ * The part of Cloudflare's API v4 that keeps the records of one zone, after its documentation and public threads. The
+ * real one was not reached: what is known of its answers is what cloudflare.test.ts goes through, one by one.
  */
 export interface StoredRow {
   readonly id: string;

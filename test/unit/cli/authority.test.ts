@@ -21,7 +21,9 @@ const { recoveryBundle: bundle } = await initCluster({
   passphrase: PASSPHRASE,
   stateDir: first,
 });
-const written = `Recovery bundle of cluster shop, root ab.\nWith it and its passphrase a lost authority can be replaced.\n\nPassphrase: ${PASSPHRASE}\n\n${bundle}`;
+const written =
+  `Recovery bundle of cluster shop, root ab.\nWith it and its passphrase a lost authority can be ` +
+  `replaced.\n\nPassphrase: ${PASSPHRASE}\n\n${bundle}`;
 
 /** A member of the cluster that is no authority. */
 async function member(test: Parameters<typeof place>[0], files = {}): Promise<string> {

@@ -10,11 +10,15 @@ import { place } from './place.ts';
 
 /** As Debian's package leaves it, in short. */
 const DISTRIBUTION =
-  'log syslog all;\n# router id 198.51.100.1;\nprotocol device {\n}\nprotocol direct {\n\tdisabled;\n\tipv4;\n}\nprotocol kernel {\n\tipv4 { export all; };\n}\nprotocol static {\n\tipv4;\n#\troute 10.0.0.0/8 unreachable;\n}\n# protocol bgp uplink1 {\n# }\n';
+  'log syslog all;\n# router id 198.51.100.1;\nprotocol device {\n}\nprotocol direct ' +
+  '{\n\tdisabled;\n\tipv4;\n}\nprotocol kernel {\n\tipv4 { export all; };\n}\nprotocol static ' +
+  '{\n\tipv4;\n#\troute 10.0.0.0/8 unreachable;\n}\n# protocol bgp uplink1 {\n# }\n';
 const UPSTREAM = { bgpNeighbor: '169.254.169.254', bgpAs: 64515, bgpLocalAs: 4288000123, bgpMultihop: 2 };
 
 const config: Config = parseConfig(
-  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n[floating]\nmode = "bgp"\naddresses = ["203.0.113.10", "203.0.113.11"]\n',
+  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = ' +
+    '"10.0.0.0/24"\nprivate_device = "eth1"\n[floating]\nmode = "bgp"\naddresses = ["203.0.113.10", ' +
+    '"203.0.113.11"]\n',
   'app',
   'app.toml',
 );

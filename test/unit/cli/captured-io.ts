@@ -67,7 +67,10 @@ const address = (text: string, netmask = '255.255.255.0'): NetworkInterfaceInfo 
   cidr: null,
 });
 
-/** A machine with devices as given, e.g. `{ eth0: ['203.0.113.7'], eth1: ['10.0.0.11'] }`, on which no program is installed. */
+/**
+ * A machine with devices as given, e.g. `{ eth0: ['203.0.113.7'], eth1: ['10.0.0.11'] }`, on which no program is
+ * installed.
+ */
 export function fakeHost(facts: {
   readonly hostname?: string;
   readonly devices?: Readonly<Record<string, readonly string[]>>;

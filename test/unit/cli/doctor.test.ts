@@ -17,7 +17,8 @@ import { FakeDaemon, MEMBERS, member, status } from './fake-daemon.ts';
 import { place } from './place.ts';
 
 const CONFIG =
-  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "lo"\n';
+  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = ' +
+  '"10.0.0.0/24"\nprivate_device = "lo"\n';
 const HEALTHY_HOST = {
   devices: { lo: ['10.0.0.11'] },
   programs: {

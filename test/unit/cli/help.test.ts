@@ -116,7 +116,9 @@ t.test('completion scripts are printed for each shell, and bash takes its own', 
 t.test('bash completes commands, options and choices, and runs nothing that was typed', async (t) => {
   const root = await place(t);
   const stub = `bornemisza() { printf '%s\\n' "$@" > ${root}/asked; printf 'db1/db\\t\\ndb2/db\\t\\n:4\\n'; }`;
-  const typed = `COMP_WORDS=(bornemisza explain '$(touch ${root}/ran)' ''); COMP_CWORD=3; _bornemisza; printf '%s,' "\${COMPREPLY[@]}"`;
+  const typed =
+    `COMP_WORDS=(bornemisza explain '$(touch ${root}/ran)' ''); COMP_CWORD=3; _bornemisza; printf '%s,' ` +
+    `"\${COMPREPLY[@]}"`;
   const ran = spawnSync('bash', ['--norc', '-c', `${stub}\n${completionScript('bash')}\n${typed}`], {
     encoding: 'utf8',
   });

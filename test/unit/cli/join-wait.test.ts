@@ -19,7 +19,10 @@ const token = (ttlMs: number): string =>
     }),
   );
 
-/** A machine whose private device comes with the third look. 127.0.0.1 can be connected from, so it plays the private one. */
+/**
+ * A machine whose private device comes with the third look. 127.0.0.1 can be connected from, so it plays the private
+ * one.
+ */
 function lateHost(): Host & { looks(): number } {
   let looks = 0;
   const early = fakeHost({ devices: { eth0: ['203.0.113.7'] } });

@@ -90,7 +90,8 @@ t.test('the daemon is told by an empty word, and says who does not use the new r
   const file = join(root, 'new.txt');
   t.match((await rotate(root, old, '--recovery-file', file)).out, done.message);
   t.same(fake.asked, [{ method: 'POST', path: '/v1/authority/root', body: {} }]);
-  // The daemon of this test took nothing up, as one that was ended in between: it is told again, and no third root is made.
+  // The daemon of this test took nothing up, as one that was ended in between: it is told again, and no third root is
+  // made.
   t.equal((await rotate(root, 'nothing to read')).code, 0);
   t.equal(fake.asked.length, 2);
   await startedIn(root);

@@ -30,7 +30,10 @@ function rollout(
   };
 }
 
-/** A host whose daemon tells these answers one after the other, the last one for ever, and whose dnf knows one newer package or none. */
+/**
+ * A host whose daemon tells these answers one after the other, the last one for ever, and whose dnf knows one newer
+ * package or none.
+ */
 async function scene(t: Test, answers: readonly UpgradeAnswer[], newer = '', start: Answer = done) {
   const root = await place(t);
   const left = [...answers];

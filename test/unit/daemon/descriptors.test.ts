@@ -7,8 +7,9 @@ const run = promisify(execFile);
 const source = (file: string): string => JSON.stringify(join(import.meta.dirname, '../../../src', file));
 
 /**
- * A process that has used up its file descriptors asks for each thing that takes one. It must be told each time, and live: an
- * error that nobody listens for ends a Node process, and a question that could not be asked says nothing about a service.
+ * A process that has used up its file descriptors asks for each thing that takes one. It must be told each time, and
+ * live: an error that nobody listens for ends a Node process, and a question that could not be asked says nothing about
+ * a service.
  */
 const SCRIPT = `
   import { openSync } from 'node:fs';
@@ -36,7 +37,8 @@ const SCRIPT = `
   const log = { warn: ({ err }) => told.push(err?.code), info() {}, debug() {} };
   const held = [];
   for (;;) try { held.push(openSync('/dev/null')); } catch { break; }
-  said.command = await runCommand('true', [], { timeoutMs: 5000 }).then(() => 'ran', ({ code, cause }) => code + ' ' + cause?.code);
+  const command = runCommand('true', [], { timeoutMs: 5000 });
+  said.command = await command.then(() => 'ran', ({ code, cause }) => code + ' ' + cause?.code);
   for (const word of ['ready', 'status', 'reloading', 'stopping', 'watchdog']) await manager[word]('text');
   const entry = { id: 1, at: '', kind: 'note', result: 'done', summary: 'x', trigger: '', subjects: [], changes: [] };
   announceEntry(entry, log, true);

@@ -34,7 +34,9 @@ t.test('what systemd says makes a restart, a shutdown or a stop', async (t) => {
   t.teardown(() => (process.env['PATH'] = path));
   for (const [running, jobs, reason] of cases) {
     const directory = t.testdir();
-    const script = `#!/bin/sh\ncase "$1" in is-system-running) echo '${running}'; exit 1;; list-jobs) echo '${jobs}';; esac\n`;
+    const script =
+      `#!/bin/sh\ncase "$1" in is-system-running) echo '${running}'; exit 1;; list-jobs) echo '${jobs}';; ` +
+      `esac\n`;
     await writeFile(join(directory, 'systemctl'), script);
     await chmod(join(directory, 'systemctl'), 0o755);
     process.env['PATH'] = `${directory}:${path}`;

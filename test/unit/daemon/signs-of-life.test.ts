@@ -9,7 +9,8 @@ import { until } from '../../support/until.ts';
 
 const config = (role: Role) =>
   parseConfig(
-    '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n[floating]\nmode = "bgp"\naddresses = ["203.0.113.10"]\n',
+    '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network ' +
+      '= "10.0.0.0/24"\nprivate_device = "eth1"\n[floating]\nmode = "bgp"\naddresses = ["203.0.113.10"]\n',
     role,
     `${role}.toml`,
   );

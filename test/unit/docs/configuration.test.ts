@@ -75,11 +75,15 @@ t.test('every key of the configuration is documented, with the default that it h
 });
 
 t.test('a key without a default is one that the configuration takes', async (t) => {
-  const text = `${LEAST}public_device = "eth0"\nlibp2p_port = 5101\nadmission_port = 5102\n[edge]\ncertificate = "/etc/site.pem"\n`;
+  const text =
+    `${LEAST}public_device = "eth0"\nlibp2p_port = 5101\nadmission_port = 5102\n[edge]\ncertificate = ` +
+    `"/etc/site.pem"\n`;
   const mail = '[notify]\nmail_to = ["a@b.c"]\nmail_from = "d@e.f"\n';
   const smtp = `${mail}smtp_url = "smtp://g"\nsmtp_ca_file = "/h"\nsmtp_user = "i"\nsmtp_password_file = "/j"\n`;
   const others = `${mail}sendmail = "/k"\nwebhook_url = "https://l"\n`;
-  const dns = `[dns]\nprovider = "cloudflare"\nzone = "shop.example"\nzone_id = "${'0'.repeat(32)}"\ntoken_file = "/m"\n`;
+  const dns =
+    `[dns]\nprovider = "cloudflare"\nzone = "shop.example"\nzone_id = "${'0'.repeat(32)}"\ntoken_file = ` +
+    `"/m"\n`;
   const bind = '[dns]\nprovider = "rfc2136"\nzone = "shop.example"\nserver = "192.0.2.53"\nkey_file = "/n"\n';
   const keys = [smtp + dns, others + bind].flatMap((each) =>
     keysAndValues(parseConfig(text + each, 'app', 'app.toml')).map(([key]) => key),

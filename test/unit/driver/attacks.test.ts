@@ -8,8 +8,8 @@ import { makeDriver, makeHost, member, stateOf, type TestDriver, type TestHost }
 import { until } from '../../support/until.ts';
 
 /**
- * What a member that was taken over can try on the network, with its own key and its own links: drivers and transports are
- * real, each on an address of its own.
+ * What a member that was taken over can try on the network, with its own key and its own links: drivers and transports
+ * are real, each on an address of its own.
  */
 async function three(t: Test): Promise<{ hosts: TestHost[]; nodes: [TestDriver, TestDriver, TestDriver] }> {
   const hosts = await Promise.all(['a', 'b', 'c'].map((name) => makeHost(t, name)));

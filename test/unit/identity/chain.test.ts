@@ -189,7 +189,10 @@ t.test('what is no chain of two is refused', async (t) => {
   }
 });
 
-/** The same certificate with a kind of key that OpenSSL does not know: it is parsed, and its key throws when it is looked at. */
+/**
+ * The same certificate with a kind of key that OpenSSL does not know: it is parsed, and its key throws when it is
+ * looked at.
+ */
 function ofUnknownKey(pem: string): string {
   const der = Buffer.from(new X509Certificate(pem).raw);
   const rsaEncryption = der.indexOf(Buffer.from('2a864886f70d010101', 'hex'));

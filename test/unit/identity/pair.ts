@@ -12,7 +12,9 @@ export const HOUR_MS = 3_600_000;
 export const PASSPHRASE = 'a passphrase for tests';
 const PORT = 4102;
 
-/** State directories of an authority (`first`) and of a member that it admitted by a real token over a real connection. */
+/**
+ * State directories of an authority (`first`) and of a member that it admitted by a real token over a real connection.
+ */
 export async function pairOf(t: Pick<Test, 'testdir'>) {
   const home = t.testdir({ first: {}, second: {} });
   const address = loopback();

@@ -27,7 +27,8 @@ async function registrarOf(t: Test, name: 'first' | 'second', otherRow: Partial<
   await cp(join(home, name), directory, { recursive: true });
   const identity = await loadIdentity(directory, NOW_MS);
   const config = parseConfig(
-    `[node]\ncluster = "prod"\nhost = "${identity.host}"\n[network]\nprivate_address = "${identity.address}"\nprivate_network = "127.0.0.0/8"\nprivate_device = "lo"\n`,
+    `[node]\ncluster = "prod"\nhost = "${identity.host}"\n[network]\nprivate_address = ` +
+      `"${identity.address}"\nprivate_network = "127.0.0.0/8"\nprivate_device = "lo"\n`,
     'app',
     'app.toml',
   );
@@ -233,13 +234,17 @@ t.test('a removal says who refuses the removed node by now, and who does not', a
   Object.assign(said, { three: 'applied', four: 'applied' });
   t.equal(
     await removalReport(dependencies, rows, other.peerId),
-    'its certificate is refused by app1/app, app3/app, db1/db; not reached, so not asked: db2/db (each hears it when it is back)',
+    'its certificate is refused by app1/app, app3/app, db1/db; not reached, so not asked: db2/db (each ' +
+      'hears it when it is back)',
   );
   Object.assign(said, { three: 'heard', four: new Error('no link') });
   converged = false;
   t.match(
     await removalReport(dependencies, rows, other.peerId),
-    /^NOT YET by app3\/app: its HAProxy has not applied it; NOT YET by db1\/db: does not answer; NOT YET by app1\/app: its HAProxy/,
+    new RegExp(
+      /^NOT YET by app3\/app: its HAProxy has not applied it; /.source +
+        /NOT YET by db1\/db: does not answer; NOT YET by app1\/app: its HAProxy/.source,
+    ),
   );
 });
 

@@ -142,7 +142,8 @@ t.test('an app node does not take the secrets of a db node, whoever sends them',
 t.test('the admin hash is the one that CouchDB made of the same password and salt', async (t) => {
   t.equal(
     await adminHash('adminpw', '0925b4124357de88b424b5c5ac57f46e'),
-    '-pbkdf2:sha256-e615d84cd141b2ffcb2e23064049b0ed0648dec56c8721c07a21c152e2538a8a,0925b4124357de88b424b5c5ac57f46e,600000',
+    '-pbkdf2:sha256-e615d84cd141b2ffcb2e23064049b0ed0648dec56c8721c07a21c152e2538a8a,' +
+      '0925b4124357de88b424b5c5ac57f46e,600000',
     'as a release of 3.5.0 kept it',
   );
 });

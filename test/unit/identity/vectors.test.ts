@@ -6,8 +6,8 @@ import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
 import { NOW_MS } from './cluster.ts';
 
 /**
- * Rosters of version 1, kept for good: what lies on a disk that was switched off for a year must be read by whatever the
- * others run then. A later version may write otherwise, and then adds a file of its own.
+ * Rosters of version 1, kept for good: what lies on a disk that was switched off for a year must be read by whatever
+ * the others run then. A later version may write otherwise, and then adds a file of its own.
  */
 const text = await readFile(new URL('../../vectors/roster-1.txt', import.meta.url), 'utf8');
 const kept = new Map(

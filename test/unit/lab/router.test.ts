@@ -13,7 +13,8 @@ const cases = [
   ],
   [
     'two ways',
-    '[2026-01-02T03:04:05.678901] 203.0.113.10 proto bird metric 32 \\\tnexthop via 198.51.100.12 dev public weight 1 \\\tnexthop via 198.51.100.11 dev public weight 1 ',
+    '[2026-01-02T03:04:05.678901] 203.0.113.10 proto bird metric 32 \\\tnexthop via 198.51.100.12 dev ' +
+      'public weight 1 \\\tnexthop via 198.51.100.11 dev public weight 1 ',
     { address: '203.0.113.10', hosts: ['app1', 'app2'], atMs: at },
   ],
   [

@@ -8,7 +8,8 @@ import { render } from '../../../src/plugins/haproxy/render.ts';
 import { app, db, layout } from '../plugins/haproxy-cases.ts';
 
 const NODE =
-  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n';
+  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = ' +
+  '"10.0.0.0/24"\nprivate_device = "eth1"\n';
 /** A minute for an answer: what fails here fails for what it says. */
 const PATIENCE_MS = 60_000;
 

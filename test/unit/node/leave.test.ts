@@ -10,7 +10,8 @@ import { member, view } from '../roles/cases.ts';
 import { seen } from './scenes.ts';
 
 const config = parseConfig(
-  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n',
+  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = ' +
+    '"10.0.0.0/24"\nprivate_device = "eth1"\n',
   'app',
   'app.toml',
 );

@@ -9,7 +9,8 @@ import { member } from '../roles/cases.ts';
 
 export const configOf = (role: Role, more = '') =>
   parseConfig(
-    `[node]\ncluster = "shop"\nhost = "${role}1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n${more}`,
+    `[node]\ncluster = "shop"\nhost = "${role}1"\n[network]\nprivate_address = ` +
+      `"10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n${more}`,
     role,
     `${role}.toml`,
   );

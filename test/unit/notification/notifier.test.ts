@@ -40,7 +40,9 @@ class Desk {
 
   settings(lines: string) {
     const { port } = this.#server.address() as AddressInfo;
-    const text = `[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = "10.0.0.0/24"\nprivate_device = "eth1"\n[notify]\n${lines.replaceAll('PORT', String(port))}`;
+    const text =
+      `[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network ` +
+      `= "10.0.0.0/24"\nprivate_device = "eth1"\n[notify]\n${lines.replaceAll('PORT', String(port))}`;
     return parseConfig(text, 'app', 'app.toml').notify;
   }
 

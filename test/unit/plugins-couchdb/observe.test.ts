@@ -9,8 +9,8 @@ import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
 import { node } from './scene.ts';
 
 /**
- * What a CouchDB of two answers whose other node is behind a cut that Erlang has not noticed: questions to it hang, and with
- * `admins` those of an administrator, whom it looks up in `_users`, on both.
+ * What a CouchDB of two answers whose other node is behind a cut that Erlang has not noticed: questions to it hang, and
+ * with `admins` those of an administrator, whom it looks up in `_users`, on both.
  */
 async function cutCouchDb(
   admins: 'answered' | 'hanging',

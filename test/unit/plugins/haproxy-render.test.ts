@@ -66,7 +66,8 @@ t.test(
       `{ nbsrv(${name}.panic),sub(txn.${well}),sub(txn.${well}) gt 0 }`;
     for (const line of [
       'http-request set-var(txn.well0) nbsrv(svc_api)',
-      `use_backend svc_api.panic if { path /api } ${most('svc_api', 'well0')} or { path_beg /api/ } ${most('svc_api', 'well0')}`,
+      `use_backend svc_api.panic if { path /api } ${most('svc_api', 'well0')} or { path_beg /api/ } ` +
+        most('svc_api', 'well0'),
       `use_backend svc_site.panic if ${most('svc_site', 'well1')}`,
     ])
       t.ok(section(config, 'frontend edge').includes(line), line);

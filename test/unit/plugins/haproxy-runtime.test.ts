@@ -12,7 +12,10 @@ import {
 
 /** Answers of HAProxy 2.6.12, but where another version is named. */
 const HEADER =
-  '# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port';
+  '# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight ' +
+  'srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state ' +
+  'srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port ' +
+  'srv_check_addr srv_agent_addr srv_agent_port';
 
 t.test('the connections of a process', async (t) => {
   t.equal(parseConnections('Name: HAProxy\nCurrConns: 13\nCumConns: 99\n'), 13);
@@ -63,7 +66,8 @@ t.test('columns are found by name, and garbage is no server', async (t) => {
   t.same(parseServersState('Unknown command'), []);
   t.same(parseServersState(`1\n${HEADER}\nshort line`), []);
   const moved = parseServersState(
-    `1\n# srv_name be_name srv_addr srv_port srv_op_state srv_admin_state srv_check_state srv_uweight srv_iweight a b c d e f g h i j\nx b 10.0.0.1 80 2 0 6 1 1 - - - - - - - - - -`,
+    `1\n# srv_name be_name srv_addr srv_port srv_op_state srv_admin_state srv_check_state srv_uweight ` +
+      `srv_iweight a b c d e f g h i j\nx b 10.0.0.1 80 2 0 6 1 1 - - - - - - - - - -`,
   );
   t.match(moved, [{ backend: 'b', name: 'x', address: '10.0.0.1', port: 80, up: true, maint: false }]);
 });
@@ -78,7 +82,8 @@ t.test('the process says which structure it runs', async (t) => {
 t.test('whether servers can be added is what the socket’s help says', async (t) => {
   t.ok(
     offersAddServer(
-      'The following commands are valid at this level:\n  add server <bk>/<srv>                   : create a new server\n',
+      'The following commands are valid at this level:\n  add server <bk>/<srv>                   : ' +
+        'create a new server\n',
     ),
   );
   t.notOk(offersAddServer("Unknown command: 'add server'. Please enter one of the following:\n"));

@@ -91,7 +91,8 @@ t.test('the difference between what should be held and what is', async (t) => {
     t.same(
       changes.map(
         (change) =>
-          `${change.kind} ${change.kind === 'tell' ? change.addresses.join() : change.address}${change.device === 'eth0' ? '' : ` on ${change.device}`}`,
+          `${change.kind} ${change.kind === 'tell' ? change.addresses.join() : change.address}` +
+          (change.device === 'eth0' ? '' : ` on ${change.device}`),
       ),
       expected,
       what,

@@ -41,7 +41,9 @@ const settings = {
 };
 const ports = { doorPort: 6984, peerPort: 6985, statsPort: 8405, httpPort: 15984 };
 
-/** All bytes that nodes of both roles would write for their programs with such a record of app2 and db2 in their view. */
+/**
+ * All bytes that nodes of both roles would write for their programs with such a record of app2 and db2 in their view.
+ */
 function written(record: Partial<NodeRecord>): string {
   const others = [member('app2/app', { record }), member('db2/db', { record })];
   const input = appInput([member('app1/app', { self: true }), ...others]);

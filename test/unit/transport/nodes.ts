@@ -36,8 +36,8 @@ export interface TestNode {
 export const PORT = 4101;
 
 /**
- * Ten minutes for each deadline, longer than any test waits for anything: no link fails because the machine is busy, and
- * what ends a connection is never a time that a test did not ask for.
+ * Ten minutes for each deadline, longer than any test waits for anything: no link fails because the machine is busy,
+ * and what ends a connection is never a time that a test did not ask for.
  */
 export const PATIENT: TransportTiming = {
   ...DEFAULT_TIMING,

@@ -56,8 +56,8 @@ export interface Desk {
   /** Such as `10.0.0.0/16`. */
   readonly privateNetwork: string;
   /**
-   * What this node knows of a member: `unheard` was admitted and has said nothing yet, as before its daemon's first start,
-   * or has been silent for so long that it was forgotten.
+   * What this node knows of a member: `unheard` was admitted and has said nothing yet, as before its daemon's first
+   * start, or has been silent for so long that it was forgotten.
    */
   standing(peerId: PeerId): Standing;
 }
@@ -69,11 +69,13 @@ export interface Admission {
 }
 
 /**
- * Lets a node in or says why not. To be called for one joiner after the other. The claim on the token is the point of no
- * return: before it nothing is changed, after it the same joiner gets the same answer for as long as the token lives.
+ * Lets a node in or says why not. To be called for one joiner after the other. The claim on the token is the point of
+ * no return: before it nothing is changed, after it the same joiner gets the same answer for as long as the token
+ * lives.
  *
- * @throws IdentityError `token-expired`, `token-used`, `token-revoked`, `role-mismatch`, `join-forged`, `address-outside-network`,
- *   `address-not-yours`, `address-taken`, `name-taken`, `peer-revoked`, `peer-known`, `roster-full`, `request-*`, `disk-full` …
+ * @throws IdentityError `token-expired`, `token-used`, `token-revoked`, `role-mismatch`, `join-forged`,
+ *   `address-outside-network`, `address-not-yours`, `address-taken`, `name-taken`, `peer-revoked`, `peer-known`,
+ *   `roster-full`, `request-*`, `disk-full` …
  */
 export async function admit(desk: Desk, request: JoinRequest, arrival: Arrival): Promise<Admission> {
   const { token, nowMs } = arrival;

@@ -1,9 +1,9 @@
 /**
  * Who may stand at the admission listener: pure bookkeeping, on a clock that is handed in.
  *
- * The listener is open to strangers, so a connection is cheap to lose: where there are too many, the one that has waited
- * longest without a proof goes, and the newcomer comes in. A real joiner needs a tenth of a second, so whoever fills the
- * room with silent sockets only pushes out its own.
+ * The listener is open to strangers, so a connection is cheap to lose: where there are too many, the one that has
+ * waited longest without a proof goes, and the newcomer comes in. A real joiner needs a tenth of a second, so whoever
+ * fills the room with silent sockets only pushes out its own.
  */
 export interface DoorLimits {
   /** Connections at once, of all and of one address. */

@@ -75,8 +75,9 @@ const REFUSED_ATTEMPTS = 4;
  * Joins a cluster while the daemon is stopped. A run that did not end is taken up where it stopped, with the same keys,
  * so that an answer that was lost is given again.
  *
- * @throws IdentityError `token-*`, `already-member`, `host-invalid`, `address-invalid`, `role-mismatch`, `issuer-unreachable`,
- *   `issuer-other-cluster`, `issuer-other-root`, `issuer-other-node`, `address-not-here`, what the issuer refuses (identity/admit.ts), `state-*`, `disk-full`
+ * @throws IdentityError `token-*`, `already-member`, `host-invalid`, `address-invalid`, `role-mismatch`,
+ *   `issuer-unreachable`, `issuer-other-cluster`, `issuer-other-root`, `issuer-other-node`, `address-not-here`, what
+ *   the issuer refuses (identity/admit.ts), `state-*`, `disk-full`
  */
 export async function joinCluster(options: JoinOptions): Promise<Joined> {
   const token = parseToken(options.token);
@@ -312,7 +313,9 @@ function otherRoot(token: Token): IdentityError {
   const where = `${token.issuer.address}:${token.issuer.port}`;
   return new IdentityError({
     code: 'issuer-other-root',
-    message: `What answers at ${where} shows another root of the cluster ${token.cluster} than the one that the token names: the root was replaced since, or this is another cluster of the same name.`,
+    message:
+      `What answers at ${where} shows another root of the cluster ${token.cluster} than the one that the ` +
+      'token names: the root was replaced since, or this is another cluster of the same name.',
     next: 'Create a fresh token on an authority of the cluster that this machine shall join.',
   });
 }

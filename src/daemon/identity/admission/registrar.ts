@@ -46,8 +46,8 @@ export interface RegistrarDependencies {
 }
 
 /**
- * Who comes in and who is put out: tokens, admission, removal. On a node that is no authority all of it is refused, until
- * it is made one.
+ * Who comes in and who is put out: tokens, admission, removal. On a node that is no authority all of it is refused,
+ * until it is made one.
  */
 export class Registrar {
   readonly #identity: Identity;

@@ -229,7 +229,9 @@ export class TokenStore {
     return this.#read(this.#path(id, 'issued'), (text) => Issued.parse(JSON.parse(text)));
   }
 
-  /** A damaged token file is a token that does not work: another is made in a second. A claim's must not be overlooked. */
+  /**
+   * A damaged token file is a token that does not work: another is made in a second. A claim's must not be overlooked.
+   */
   async #read<T>(path: string, decode: (text: string) => T): Promise<T | undefined> {
     try {
       return await readDecoded(path, decode);

@@ -5,11 +5,11 @@ import { parseAddress, parseCluster, parsePort } from '../names.ts';
 import { peerIdOf, publicKeyOf } from '../keys/node-key.ts';
 
 /**
- * A token is one string to paste: `bm1.BODY.CHECK`. It names the cluster, the issuer and the cluster's root, and holds a
- * secret that works once. The check tells a paste that lost its end from a token that the issuer does not know.
+ * A token is one string to paste: `bm1.BODY.CHECK`. It names the cluster, the issuer and the cluster's root, and holds
+ * a secret that works once. The check tells a paste that lost its end from a token that the issuer does not know.
  *
- * The issuer keeps only a hash. Proof is as in SCRAM (RFC 5802 section 3), bound to the TLS channel, so that neither the
- * issuer's file nor a listener in the middle is enough to join.
+ * The issuer keeps only a hash. Proof is as in SCRAM (RFC 5802 section 3), bound to the TLS channel, so that neither
+ * the issuer's file nor a listener in the middle is enough to join.
  */
 export interface Token {
   readonly cluster: string;

@@ -7,8 +7,8 @@ import { privateName } from '../names.ts';
 /**
  * Builds the three kinds of certificate: root → one intermediate per authority → node.
  *
- * node-forge writes the structure; node:crypto signs it, as forge's own RSA blocks the loop for 100 ms. All keys are RSA:
- * forge knows no other kind that every supported HAProxy and Erlang knows too.
+ * node-forge writes the structure; node:crypto signs it, as forge's own RSA blocks the loop for 100 ms. All keys are
+ * RSA: forge knows no other kind that every supported HAProxy and Erlang knows too.
  */
 
 export const RSA_BITS = 3072;

@@ -93,7 +93,8 @@ export function parsed(block: string | Uint8Array): X509Certificate {
  * Verifies root → authority → node and reads what the node's certificate says. Everything in it must be exactly what
  * this cluster's authorities write; whatever else a certificate may hold is refused.
  *
- * @throws IdentityError `certificate-malformed`, `certificate-foreign`, `certificate-not-node`, `certificate-expired`, `certificate-not-yet-valid`
+ * @throws IdentityError `certificate-malformed`, `certificate-foreign`, `certificate-not-node`, `certificate-expired`,
+ *   `certificate-not-yet-valid`
  */
 export function verifyChain(chainPem: string, trust: Trust, at: ValidAt): NodeCertificate {
   const [leaf, intermediate, root, ...more] = certificatesIn(chainPem);
@@ -169,8 +170,16 @@ export function verifyLeaf(
 }
 
 const SUBJECT = /^CN=([a-z0-9-]{1,63})\nOU=(app|db)$/;
-const ALT_NAMES =
-  /^URI:bornemisza:\/\/[a-z0-9-]+\/([A-Za-z0-9]{1,64})\?admitted=(\d{1,15}), DNS:[a-z0-9.-]+, DNS:([\d.]+), IP Address:[\d.]+$/;
+const ALT_NAMES = new RegExp(
+  [
+    /^URI:bornemisza:\/\/[a-z0-9-]+\/([A-Za-z0-9]{1,64})\?admitted=(\d{1,15})/,
+    /DNS:[a-z0-9.-]+/,
+    /DNS:([\d.]+)/,
+    /IP Address:[\d.]+$/,
+  ]
+    .map(({ source }) => source)
+    .join(', '),
+);
 
 /** Reads the names, writes them again, and compares: so there is no second way to say the same. */
 function namesIn(x509: X509Certificate, cluster: string) {
@@ -224,7 +233,9 @@ function checkValidity(x509: X509Certificate, at: ValidAt, whose: string): void 
   if (at < x509.validFromDate.getTime()) {
     throw new IdentityError({
       code: 'certificate-not-yet-valid',
-      message: `The certificate of ${whose} starts at ${x509.validFromDate.toISOString()}, which is in this machine's future.`,
+      message:
+        `The certificate of ${whose} starts at ${x509.validFromDate.toISOString()}, which is in this ` +
+        `machine's future.`,
       next: 'Set the clock of this machine (timedatectl, chronyc makestep), then try again.',
       retry: true,
     });

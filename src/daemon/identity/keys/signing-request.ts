@@ -42,7 +42,10 @@ export function createSigningRequest(key: KeyObject, host: string, unit: Role | 
   return pki.certificationRequestToPem(request).replaceAll('\r', '');
 }
 
-/** Reads a request and checks its signature by node:crypto. @throws IdentityError `request-malformed`, `request-key-weak` */
+/**
+ * Reads a request and checks its signature by node:crypto. @throws IdentityError `request-malformed`,
+ * `request-key-weak`
+ */
 export function verifySigningRequest(pem: string): SigningRequest {
   if (pem.length > REQUEST_BYTES) throw malformed('it is too long');
   let request: Unsigned;

@@ -72,7 +72,9 @@ export class Authority {
     if (request.commonName !== names.host || request.unit !== names.role) {
       throw new IdentityError({
         code: 'request-other-name',
-        message: `The signing request is for ${shown(`${request.commonName}/${request.unit}`)}, not for ${names.host}/${names.role}.`,
+        message:
+          `The signing request is for ${shown(`${request.commonName}/${request.unit}`)}, not for ` +
+          `${names.host}/${names.role}.`,
         next: 'Join with the role of the token and the name of this host.',
       });
     }
@@ -97,7 +99,9 @@ export class Authority {
     );
   }
 
-  /** A new certificate for the same member, expired or not. The caller has proved the PeerId, e.g. by its connection. */
+  /**
+   * A new certificate for the same member, expired or not. The caller has proved the PeerId, e.g. by its connection.
+   */
   renew(current: NodeCertificate, csrPem: string, nowMs: number): Promise<NodeCertificate> {
     const { host, role, address, peerId, admittedAtMs } = current;
     return this.issue({ host, role, address, peerId, admittedAtMs, csrPem }, nowMs);
@@ -128,7 +132,9 @@ export class Authority {
   }
 }
 
-/** A fresh intermediate for a node that holds the opened root in its hands: the first one, a further one, after a loss. */
+/**
+ * A fresh intermediate for a node that holds the opened root in its hands: the first one, a further one, after a loss.
+ */
 export async function createAuthority(
   root: Root,
   peerId: PeerId,
@@ -152,7 +158,10 @@ export async function installAuthority(
   await writeStateFile(join(directory, AUTHORITY_FILES.certificate), files.certificatePem);
 }
 
-/** @returns undefined when this node is none. @throws IdentityError `authority-damaged`, `state-file-damaged` and the like */
+/**
+ * @returns undefined when this node is none. @throws IdentityError `authority-damaged`, `state-file-damaged` and the
+ *   like
+ */
 export async function loadAuthority(
   stateDir: string,
   trust: Trust,
@@ -179,7 +188,9 @@ export async function loadAuthority(
   return new Authority(certificate, key, trust);
 }
 
-/** That a key fits its certificate is judged by its public half alone: a damaged private half shows in what it signs. */
+/**
+ * That a key fits its certificate is judged by its public half alone: a damaged private half shows in what it signs.
+ */
 function mustSign(key: KeyObject, publicKey: KeyObject): void {
   const probe = Buffer.from('authority');
   if (!verify('sha256', probe, publicKey, sign('sha256', probe, key)))
@@ -196,7 +207,9 @@ async function isThere(path: string): Promise<boolean> {
 function withoutCertificate(directory: string): IdentityError {
   return new IdentityError({
     code: 'authority-damaged',
-    message: `${join(directory, AUTHORITY_FILES.certificate)} is missing although its key is there: this node signs for nobody.`,
+    message:
+      `${join(directory, AUTHORITY_FILES.certificate)} is missing although its key is there: this node ` +
+      'signs for nobody.',
     next: 'Restore it from a backup, or run "sudo bornemisza authority add" here, with the recovery bundle.',
   });
 }

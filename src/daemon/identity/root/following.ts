@@ -5,16 +5,19 @@ import type { Role } from '../../membership/types.ts';
 
 /**
  * How far a member is while the root is being replaced, in a tag of its record: it `knows` the new root when all of its
- * programs believe in it, and `uses` it when all of them show a chain that hangs on it and none shows another one. Nobody
- * shows such a chain before all who are here know the root.
+ * programs believe in it, and `uses` it when all of them show a chain that hangs on it and none shows another one.
+ * Nobody shows such a chain before all who are here know the root.
  */
 export const ROOT_TAG = 'root';
 
-/** Erlang looks at its files again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest. */
+/**
+ * Erlang looks at its files again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest.
+ */
 const ERLANG_FOLLOWS_MS = 130_000;
 /**
- * A process of HAProxy of before a reload shows and trusts what it was started with. Where one is left this long, it carries
- * feeds only, whose connections stand: a client that was idle has had its last answer (`timeout http-keep-alive` is 60 s).
+ * A process of HAProxy of before a reload shows and trusts what it was started with. Where one is left this long, it
+ * carries feeds only, whose connections stand: a client that was idle has had its last answer (`timeout
+ * http-keep-alive` is 60 s).
  */
 const HAPROXY_FOLLOWS_MS = 75_000;
 
@@ -58,7 +61,9 @@ export function rootWarnings(
   const about = rivals.map((message) => ({ code: 'rival-root', message, next: RIVAL_NEXT }));
   if (change === undefined) return about;
   const waiting = notYetUsing(rows, change.to);
-  const begun = `the root is being replaced by ${rootWord(change.to)} since ${new Date(change.madeAtMs).toISOString().slice(0, 10)}`;
+  const begun =
+    `the root is being replaced by ${rootWord(change.to)} since ` +
+    new Date(change.madeAtMs).toISOString().slice(0, 10);
   return [
     ...about,
     waiting.length > 0

@@ -43,7 +43,8 @@ export interface Founded {
  * Makes a cluster of one: root, authority, first node. Nothing of an earlier run that did not end is kept; nothing of a
  * run that did is touched.
  *
- * @throws IdentityError `already-initialised`, `host-invalid`, `cluster-invalid`, `address-invalid`, `passphrase-short`, `recovery-*`, `state-*`, `disk-full`
+ * @throws IdentityError `already-initialised`, `host-invalid`, `cluster-invalid`, `address-invalid`,
+ *   `passphrase-short`, `recovery-*`, `state-*`, `disk-full`
  */
 export async function initCluster(request: InitRequest): Promise<Founded> {
   const { stateDir, role, nowMs } = request;

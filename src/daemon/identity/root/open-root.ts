@@ -35,7 +35,9 @@ export async function openOneOf(
     throw new IdentityError({
       code: 'recovery-other-cluster',
       message: `The recovery bundle is not of this cluster's root (${cluster}).`,
-      next: 'Take the bundle that "bornemisza init" printed for this cluster, or the replacement of its root after that.',
+      next:
+        'Take the bundle that "bornemisza init" printed for this cluster, or the replacement of its root ' +
+        'after that.',
     });
   }
   throw new IdentityError({

@@ -34,8 +34,8 @@ export interface RootFollowerDependencies {
 }
 
 /**
- * Follows the root from one to the next: the programs believe in both first, then what this node shows hangs on the newest
- * one, as soon as nobody who is here would refuse it. How far it is stands in its {@link tag}.
+ * Follows the root from one to the next: the programs believe in both first, then what this node shows hangs on the
+ * newest one, as soon as nobody who is here would refuse it. How far it is stands in its {@link tag}.
  */
 export class RootFollower {
   readonly #identity: Identity;
@@ -90,7 +90,10 @@ export class RootFollower {
     void this.#lookAtOldHaproxies();
   }
 
-  /** For this node's record; undefined while the root is not being replaced. Not to be asked before the programs are known. */
+  /**
+   * For this node's record; undefined while the root is not being replaced. Not to be asked before the programs are
+   * known.
+   */
   get tag(): string | undefined {
     const change = this.#identity.roster.rootChange;
     if (change === undefined) return undefined;

@@ -16,11 +16,12 @@ import { rootWord, type SignedSuccession, signEnding, signSuccession } from './s
 /**
  * Replacing the root of a cluster, in two steps of its operator:
  *
- * 1. {@link replaceRoot} makes another root. The old one signs that it follows, and each authority gets a certificate under
- *    the new one, over the key that it has. Both roots count; members change over when all of them know.
+ * 1. {@link replaceRoot} makes another root. The old one signs that it follows, and each authority gets a certificate
+ *    under the new one, over the key that it has. Both roots count; members change over when all of them know.
  * 2. {@link endRoot} ends the old one, with the new bundle: so nobody can be left with a root of which no key is kept.
  *
- * Both run in the command's process, the only one that opens a root. What they sign is public and travels with the roster.
+ * Both run in the command's process, the only one that opens a root. What they sign is public and travels with the
+ * roster.
  */
 
 type Holder = Pick<Identity, 'cluster' | 'stateDir' | 'trust' | 'roster' | 'authority' | 'name'>;
@@ -110,7 +111,9 @@ function mustSign({ authority, cluster, name }: Holder): void {
   });
 }
 
-/** Leaves the daemon what was signed; with it the bundle of the root that counts from then on, as beside any authority. */
+/**
+ * Leaves the daemon what was signed; with it the bundle of the root that counts from then on, as beside any authority.
+ */
 export async function leaveRootChange(stateDir: string, change: string, bundle?: string): Promise<void> {
   if (bundle !== undefined)
     await writeStateFile(join(stateDir, FILES.authority, AUTHORITY_FILES.bundle), bundle);
@@ -161,6 +164,8 @@ function alreadyUnderWay(to: RootCertificate): IdentityError {
   return new IdentityError({
     code: 'root-change-under-way',
     message: `The root is being replaced already; the new one is ${rootWord(to)}.`,
-    next: 'Go on with "bornemisza authority rotate-root --end" and the new bundle. Where that one is lost: --again, with the old bundle.',
+    next:
+      'Go on with "bornemisza authority rotate-root --end" and the new bundle. Where that one is lost: ' +
+      '--again, with the old bundle.',
   });
 }

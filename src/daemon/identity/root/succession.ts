@@ -7,15 +7,18 @@ import { inDomain } from '../keys/node-key.ts';
 import type { Root } from './recovery.ts';
 
 /**
- * The word that one root follows another. Both roots sign it: the old one so that whoever holds it alone, as a node that
- * was away for all of it, can follow; the new one so that whoever came later and holds that one alone can keep the word for
- * those. When nobody needs the old root any more, the new one signs the same words once more, in another domain: from
- * then on the old root counts no longer, and nothing that it still signs is followed.
+ * The word that one root follows another. Both roots sign it: the old one so that whoever holds it alone, as a node
+ * that was away for all of it, can follow; the new one so that whoever came later and holds that one alone can keep the
+ * word for those. When nobody needs the old root any more, the new one signs the same words once more, in another
+ * domain: from then on the old root counts no longer, and nothing that it still signs is followed.
  */
 export interface Succession {
   readonly from: RootCertificate;
   readonly to: RootCertificate;
-  /** Of two words of one root that is not ended the higher one counts: so an operator who lost the new bundle makes another. */
+  /**
+   * Of two words of one root that is not ended the higher one counts: so an operator who lost the new bundle makes
+   * another.
+   */
   readonly sequence: number;
   readonly madeAtMs: number;
   /** The old root is ended. */
@@ -66,7 +69,10 @@ export async function signEnding(signed: SignedSuccession, newRoot: Root): Promi
   return { ...signed, ending: await signAsync('sha256', inDomain(ENDS, signed.payload), newRoot.key) };
 }
 
-/** Reads one and checks all its signatures; whether its roots are ours is {@link RootLine}'s. @throws IdentityError `succession-*`, `root-malformed`, `certificate-malformed` */
+/**
+ * Reads one and checks all its signatures; whether its roots are ours is {@link RootLine}'s. @throws IdentityError
+ * `succession-*`, `root-malformed`, `certificate-malformed`
+ */
 export function verifySuccession(signed: SignedSuccession, cluster: string): Succession {
   const { payload, byOld, byNew, ending } = signed;
   if (payload.length > PAYLOAD_BYTES) throw malformed();
@@ -108,8 +114,8 @@ function rootIn(cluster: string, pem: string): RootCertificate {
 export const SUCCESSIONS = 40;
 
 /**
- * The roots of a cluster, one after the other, from the one that this node held first. Sets what `trust` believes in, and
- * is the only one that does.
+ * The roots of a cluster, one after the other, from the one that this node held first. Sets what `trust` believes in,
+ * and is the only one that does.
  */
 export class RootLine {
   readonly #trust: { readonly cluster: string; roots: readonly RootCertificate[] };
@@ -181,7 +187,10 @@ export class RootLine {
     return this.#trust.roots.some(({ fingerprint }) => fingerprint === root.fingerprint);
   }
 
-  /** Forward from the root that was held first; never backwards: that a root vouches for its predecessor makes that one known, not believed. */
+  /**
+   * Forward from the root that was held first; never backwards: that a root vouches for its predecessor makes that one
+   * known, not believed.
+   */
   #believed(): readonly RootCertificate[] {
     const roots: RootCertificate[] = [];
     const seen = new Set<string>();
@@ -195,7 +204,10 @@ export class RootLine {
   }
 }
 
-/** The same on every node, so that all come to the same. @throws IdentityError `succession-rival` where two exclude each other */
+/**
+ * The same on every node, so that all come to the same. @throws IdentityError `succession-rival` where two exclude each
+ * other
+ */
 function isStronger(word: Succession, held: Succession): boolean {
   const same = word.to.fingerprint === held.to.fingerprint && word.sequence === held.sequence;
   if (same || (word.ended && !held.ended)) return word.ended && !held.ended;
@@ -241,7 +253,9 @@ function foreign({ from, to }: Succession): IdentityError {
 function rival(word: Succession, held: Succession): IdentityError {
   return new IdentityError({
     code: 'succession-rival',
-    message: `The root ${rootWord(held.from)} names two that follow it: ${rootWord(held.to)}, which this node holds, and ${rootWord(word.to)}, which it refuses.`,
+    message:
+      `The root ${rootWord(held.from)} names two that follow it: ${rootWord(held.to)}, which this node ` +
+      `holds, and ${rootWord(word.to)}, which it refuses.`,
     next: 'If you did not make both, somebody has the key of the old root: see “Another root” in docs/operations.md.',
   });
 }

@@ -36,8 +36,8 @@ import {
  * What an authority signed that was put out itself counts no longer, whenever it was signed: who holds its key writes
  * any date. So it is neither taken nor kept; who put it out has signed anew what shall stand (removal.ts).
  *
- * Where another root follows (rotation.ts), each authority has a certificate under either, over one key: so what it signed
- * stands under both, and only the certificate of the authority beside it is another one.
+ * Where another root follows (rotation.ts), each authority has a certificate under either, over one key: so what it
+ * signed stands under both, and only the certificate of the authority beside it is another one.
  */
 
 /** The largest cluster that the product is for. */
@@ -84,7 +84,9 @@ export class Roster {
   /** Serials by PeerId, whether revoked or not: grows by one per renewal, bounded per PeerId. */
   readonly #serials = new Map<PeerId, readonly string[]>();
   readonly #revoked = new Set<PeerId>();
-  /** Of members: the certificate by an authority that is out now. Only while this process lives: they change it at once. */
+  /**
+   * Of members: the certificate by an authority that is out now. Only while this process lives: they change it at once.
+   */
   readonly #good = new Map<PeerId, string>();
   readonly #authorities = new Map<string, AuthorityCertificate>();
   readonly #line: RootLine;
@@ -173,8 +175,8 @@ export class Roster {
   }
 
   /**
-   * SHA-256, in upper-case hex, of certificates that were good when their authority was put out: of members, who show them
-   * until they have the one that was signed anew. No serials: who holds the authority's key writes any serial.
+   * SHA-256, in upper-case hex, of certificates that were good when their authority was put out: of members, who show
+   * them until they have the one that was signed anew. No serials: who holds the authority's key writes any serial.
    */
   knownCertificates(): string[] {
     return [...this.#good]
@@ -257,7 +259,10 @@ export class Roster {
     return this.take([bytes], []);
   }
 
-  /** A word that a stranger may send: nothing but a revocation of this node itself is taken. @throws as {@link addRevocation} */
+  /**
+   * A word that a stranger may send: nothing but a revocation of this node itself is taken. @throws as {@link
+   * addRevocation}
+   */
   addOwnRevocation(bytes: Uint8Array, own: PeerId): RosterChange {
     return verifyRevocation(bytes, this.#trust).peerId === own ? this.take([bytes], []) : newChange();
   }

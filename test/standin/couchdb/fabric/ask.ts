@@ -34,7 +34,7 @@ export function ask<T>(cluster: Cluster, shard: Shard, op: string, args: object 
 }
 
 /** The first of these copies to answer. @throws HttpError 500 when none does. */
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the asked handler's type, as far as the mesh can know it
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the type of the handler that is asked
 export async function first<T>(
   cluster: Cluster,
   shards: Shard[],

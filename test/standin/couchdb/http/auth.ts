@@ -142,7 +142,10 @@ export class Auth {
     return { name, roles: credentials.roles, by: 'cookie' };
   }
 
-  /** An administrator is looked up in `_users` as well, at each request: so with a copy behind a cut it takes until that is noticed. */
+  /**
+   * An administrator is looked up in `_users` as well, at each request: so with a copy behind a cut it takes until that
+   * is noticed.
+   */
   async #credentials(name: string): Promise<Credentials | undefined> {
     const doc = await this.#userDoc(name);
     const admin = this.#settings.get('admins', name)?.match(/^-pbkdf2(?::(\w+))?-([0-9a-f]+),([^,]+),(\d+)$/);

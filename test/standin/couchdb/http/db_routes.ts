@@ -56,7 +56,8 @@ async function makeOrRemove(node: Node, db: string, ask: Ask): Promise<Reply> {
   needAdmin(ask);
   if (!/^[a-z][a-z0-9_$()+/-]*$/.test(db) && !systemDbs.has(db)) {
     const rule =
-      'Only lowercase characters (a-z), digits (0-9), and any of the characters _, $, (, ), +, -, and / are allowed. Must begin with a letter.';
+      'Only lowercase characters (a-z), digits (0-9), and any of the characters _, $, (, ), +, -, and / ' +
+      'are allowed. Must begin with a letter.';
     throw new HttpError(400, 'illegal_database_name', `Name: '${db}'. ${rule}`);
   }
   if (ask.method === 'DELETE') return ok({ ok: true }, await deleteDatabase(node.cluster, db));
