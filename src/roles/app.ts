@@ -70,7 +70,7 @@ export function floatingDecision(mode: FloatingMode, input: FloatingInput): Hold
 export function announcementOf({ view, local }: FloatingInput): Announcement {
   if (local.leaving) return { announce: false, why: 'this node is going' };
   if (local.maintenance) return { announce: false, why: 'maintenance' };
-  if (!local.edgeAnswers) return { announce: false, why: 'HAProxy does not answer here' };
+  if (!local.edgeAnswers) return { announce: false, why: 'the check of HAProxy is down here' };
   if (local.health === 'up') return { announce: true, why: 'this node is up' };
   const others = view.members.filter((member) => !member.self && member.record.role === 'app');
   const candidates = others.filter((member) => member.state !== 'left' && !member.record.maintenance);

@@ -1,6 +1,12 @@
 import type { Clock } from '../clock.ts';
 import type { Health } from '../membership/types.ts';
-import { type CheckState, type DampingOptions, initialCheckState, nextCheckState } from './damping.ts';
+import {
+  type CheckState,
+  type DampingOptions,
+  initialCheckState,
+  nextCheckState,
+  returnDelayMs,
+} from './damping.ts';
 import { probe, type ProbeResult, type ProbeTarget } from './probe.ts';
 
 export interface Check {
@@ -151,7 +157,8 @@ export class Checks {
     const fall = this.#options.fall + (running.check.patience ?? 0);
     const state = nextCheckState(was, result.passed, clock.monotonicMs(), { ...this.#options, fall });
     const silent = result.passed ? undefined : (result.silent ?? false);
-    running.verdict = { ...state, name, required: running.check.required, detail: result.detail, silent };
+    const detail = result.detail + returning(state, clock.monotonicMs(), this.#options);
+    running.verdict = { ...state, name, required: running.check.required, detail, silent };
     // A check starts down, which says nothing: a busy machine may let one question fail after each restart.
     const decided = state.health === 'up' || (!result.passed && state.streak >= fall);
     if (decided) running.decided.resolve();
@@ -162,4 +169,13 @@ export class Checks {
     );
     if (state.health !== was.health) this.#dependencies.changed(running.verdict, was.health);
   }
+}
+
+/** What passes again and is still held down says so: its own answer alone would contradict the verdict. */
+function returning(state: CheckState, nowMs: number, options: DampingOptions): string {
+  if (state.health === 'up' || state.lastPassed !== true) return '';
+  const leftMs = state.streakSinceMs + returnDelayMs(state, nowMs, options) - nowMs;
+  return leftMs > 0
+    ? `; it passes again, and counts as up after ${Math.ceil(leftMs / 1000)} s more of that`
+    : '';
 }

@@ -94,7 +94,7 @@ t.test('time alone is a reason where it changed who gets traffic', async (t) => 
   const cut = look(scene([app, { ...other, state: 'dead' }]), calm.memory);
   t.equal(changedByTime(calm, cut), 'a guard let go or took hold');
   const silent = look(scene([app, other], noEdge), calm.memory);
-  t.equal(changedByTime(calm, silent), 'floating IPs: HAProxy does not answer here');
+  t.equal(changedByTime(calm, silent), 'floating IPs: the check of HAProxy is down here');
 });
 
 t.test('who goes for longer than a restart has no duty, whatever its health', async (t) => {
