@@ -53,7 +53,7 @@ export const ROOMS: readonly Room[] = [
     packages: [/^node:/],
     reason: 'the plugin contract imports nothing of ours',
   },
-  ...['haproxy', 'couchdb', 'bird', 'layer2', 'firewall', 'dns'].map(
+  ...['haproxy', 'couchdb', 'bird', 'layer2', 'firewall', 'dns', 'certificates'].map(
     (name): Room => ({
       of: new RegExp(`^src/plugins/${name}/`),
       imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/contract\.ts$/, /^src\/host\//],
@@ -171,7 +171,7 @@ export const ROOMS: readonly Room[] = [
 
 export const PURE_ROOMS = new RegExp(
   [
-    /^src\/(daemon\/(membership|wire)|roles|app\/accounts)\/(?!gen\/)/,
+    /^src\/(daemon\/(membership|wire)|roles|app\/accounts|plugins\/certificates)\/(?!gen\/)/,
     /^src\/daemon\/node\/(look|inputs)\.ts$/,
     /^src\/daemon\/notification\/(conditions|policy|message)\.ts$/,
   ]

@@ -1,0 +1,79 @@
+/**
+ * The public certificate that all app nodes serve, and all that its next one needs. It has private keys: it goes
+ * to app nodes only, and nothing of it into a record, a log or an argument.
+ */
+export interface SiteBundle {
+  /** Grows with each change that who orders makes. */
+  readonly generation: number;
+  readonly account: SiteAccount | undefined;
+  readonly current: SiteCertificate | undefined;
+  readonly next: SiteOrder | undefined;
+  /**
+   * When the current one is renewed. Drawn once, and of no meaning for another certificate than the one that it
+   * names.
+   */
+  readonly renewal: { readonly fingerprint: string; readonly atMs: number } | undefined;
+  /** What the CA asked us to wait for. */
+  readonly notBeforeMs: number;
+  /**
+   * What became of the last orders. It travels with the bundle, so that no restart and no takeover forgets a
+   * limit.
+   */
+  readonly recent: readonly OrderOutcome[];
+  /** Peer ids of removed app nodes: none of them has these keys. */
+  readonly without: readonly string[];
+}
+
+export interface SiteAccount {
+  /** PEM, made before the CA hears of it. */
+  readonly key: string;
+  /** Undefined until the CA has said it. */
+  readonly url: string | undefined;
+}
+
+export interface SiteCertificate {
+  /** Sorted. */
+  readonly names: readonly string[];
+  readonly profile: string | undefined;
+  readonly key: string;
+  readonly chain: string;
+  /** SHA-256 of the leaf, in hex. */
+  readonly fingerprint: string;
+  readonly fromMs: number;
+  readonly endMs: number;
+  readonly revoked: boolean;
+}
+
+export interface SiteOrder {
+  readonly names: readonly string[];
+  readonly profile: string | undefined;
+  /** PEM of the certificate's key, made before the order. */
+  readonly key: string;
+  readonly url: string | undefined;
+  readonly sinceMs: number;
+}
+
+export interface OrderOutcome {
+  readonly atMs: number;
+  /** The names of the order, sorted, with a blank between them. */
+  readonly names: string;
+  /**
+   * `finalized`: the CA was asked to sign, and counts it. `issued`: what it signed is served. `refused`: a check of a
+   * name failed. `failed`: anything else.
+   */
+  readonly outcome: 'finalized' | 'issued' | 'refused' | 'failed';
+}
+
+export interface CertificatesDesired {
+  /** Sorted. */
+  readonly names: readonly string[];
+  readonly profile: string | undefined;
+  /** Whether this node speaks with the CA; all others take what it made. */
+  readonly orders: boolean;
+  /** Who orders, for people. */
+  readonly why: string;
+  readonly bundle: SiteBundle;
+  /** Peer ids of app nodes that were removed. */
+  readonly removed: readonly string[];
+  readonly nowMs: number;
+}

@@ -1,0 +1,41 @@
+import type { OrderOutcome, SiteBundle } from './desired.ts';
+import { MOST_OUTCOMES } from './limits.ts';
+
+/**
+ * Of two bundles that app nodes have, e.g. after a cut in which both sides ordered: the certificate that ends
+ * later wins everywhere, then the later generation, then the higher text. All that limits orders is kept of both.
+ * Nodes that hear the same bundles, in whatever order and however often, come to the same.
+ */
+export function mergedBundles(one: SiteBundle, other: SiteBundle): SiteBundle {
+  const winner = isBehind(one, other) ? other : one;
+  return {
+    ...winner,
+    notBeforeMs: Math.max(one.notBeforeMs, other.notBeforeMs),
+    recent: outcomes([...one.recent, ...other.recent]),
+  };
+}
+
+function isBehind(one: SiteBundle, other: SiteBundle): boolean {
+  const order = (one.current?.endMs ?? 0) - (other.current?.endMs ?? 0) || one.generation - other.generation;
+  return order === 0 ? textOf(one) < textOf(other) : order < 0;
+}
+
+/** All that is taken from one bundle whole. */
+function textOf({ account, current, next, renewal, without }: SiteBundle): string {
+  return JSON.stringify([
+    [account?.key, account?.url],
+    [current?.fingerprint, current?.key, current?.chain, current?.names, current?.profile, current?.revoked],
+    [next?.key, next?.url, next?.names, next?.profile, next?.sinceMs],
+    [renewal?.fingerprint, renewal?.atMs],
+    without,
+  ]);
+}
+
+/** The newest, each once, oldest first. */
+export function outcomes(all: readonly OrderOutcome[]): OrderOutcome[] {
+  const named = new Map(all.map((each) => [`${each.atMs} ${each.outcome} ${each.names}`, each]));
+  return [...named]
+    .sort(([one, { atMs: a }], [other, { atMs: b }]) => a - b || (one < other ? -1 : 1))
+    .slice(-MOST_OUTCOMES)
+    .map(([, each]) => each);
+}

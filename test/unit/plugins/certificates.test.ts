@@ -1,0 +1,350 @@
+import * as fc from 'fast-check';
+import t from 'tap';
+import type {
+  CertificatesDesired,
+  OrderOutcome,
+  SiteBundle,
+} from '../../../src/plugins/certificates/desired.ts';
+import { heldOrder, MOST_OUTCOMES, setOf } from '../../../src/plugins/certificates/limits.ts';
+import { mergedBundles } from '../../../src/plugins/certificates/merge.ts';
+import {
+  type CertificatesObserved,
+  heldNow,
+  orderReason,
+  planCertificates,
+} from '../../../src/plugins/certificates/plan.ts';
+import { renewAtMs } from '../../../src/plugins/certificates/renewal.ts';
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+const NOW = Date.UTC(2026, 10, 29);
+const NAMES = ['shop.example', 'www.shop.example'];
+
+const current = {
+  names: NAMES,
+  profile: undefined,
+  key: 'key 1',
+  chain: 'chain 1',
+  fingerprint: 'f1',
+  fromMs: NOW - 10 * DAY,
+  endMs: NOW + 80 * DAY,
+  revoked: false,
+};
+const next = {
+  names: NAMES,
+  profile: undefined,
+  key: 'key 2',
+  url: 'https://ca.example/o/1',
+  sinceMs: NOW - MINUTE,
+};
+const bundle: SiteBundle = {
+  generation: 3,
+  account: { key: 'account key', url: 'https://ca.example/acct/1' },
+  current,
+  next: undefined,
+  renewal: undefined,
+  notBeforeMs: 0,
+  recent: [],
+  without: [],
+};
+const desired = (
+  of: Partial<SiteBundle> = {},
+  more: Partial<CertificatesDesired> = {},
+): CertificatesDesired => ({
+  names: NAMES,
+  profile: undefined,
+  orders: true,
+  why: 'this node orders',
+  bundle: { ...bundle, ...of },
+  removed: [],
+  nowMs: NOW,
+  ...more,
+});
+const kinds = (wanted: CertificatesDesired, seen: Partial<CertificatesObserved> = {}): string[] =>
+  planCertificates(wanted, { served: 'f1', order: undefined, ...seen }).map(({ kind }) => kind);
+
+t.test('each state of an order has one next step', (t) => {
+  const noAccount = { account: undefined };
+  const keyOnly = { account: { key: 'account key', url: undefined } };
+  const none = { current: undefined };
+  const cases: readonly (readonly [
+    what: string,
+    of: Partial<SiteBundle>,
+    seen: Partial<CertificatesObserved>,
+    steps: readonly string[],
+  ])[] = [
+    ['all is well', {}, {}, []],
+    ['another is served', {}, { served: 'f0' }, ['install']],
+    ['none is served', {}, { served: undefined }, ['install']],
+    ['no account', { ...none, ...noAccount }, {}, ['account']],
+    ['the account was asked for, and nobody heard the answer', { ...none, ...keyOnly }, {}, ['account']],
+    ['no certificate', none, {}, ['order']],
+    [
+      'the order was sent, and nobody heard the answer',
+      { ...none, next: { ...next, url: undefined } },
+      {},
+      ['order'],
+    ],
+    ['the order was not asked yet', { next }, {}, []],
+    ['the CA wants to check', { next }, { order: 'pending' }, ['answer']],
+    ['all is checked', { next }, { order: 'ready' }, ['finalize']],
+    ['the CA signs', { next }, { order: 'processing' }, []],
+    ['it is signed', { next }, { order: 'valid' }, ['download']],
+    ['a check failed', { next }, { order: 'invalid' }, ['abandon']],
+    [
+      'an order of yesterday',
+      { next: { ...next, sinceMs: NOW - DAY - 1 } },
+      { order: 'pending' },
+      ['abandon'],
+    ],
+    [
+      'an order for other names',
+      { next: { ...next, names: ['shop.example'] } },
+      { order: 'valid' },
+      ['abandon'],
+    ],
+    [
+      'an order for another profile',
+      { next: { ...next, profile: 'short' } },
+      { order: 'valid' },
+      ['abandon'],
+    ],
+    [
+      'old served while the next is made',
+      { next },
+      { served: 'f0', order: 'ready' },
+      ['install', 'finalize'],
+    ],
+  ];
+  for (const [what, of, seen, steps] of cases) {
+    t.strictSame(kinds(desired(of), seen), steps, what);
+    const others = steps.filter((each) => each === 'install');
+    t.strictSame(
+      kinds(desired(of, { orders: false }), seen),
+      others,
+      `${what}, seen by one that does not order`,
+    );
+  }
+  t.end();
+});
+
+t.test('no order without a reason', (t) => {
+  const late = NOW + 51 * DAY;
+  const drawn = { fingerprint: 'f1', atMs: NOW + DAY };
+  const cases: readonly (readonly [
+    string,
+    Partial<SiteBundle>,
+    Partial<CertificatesDesired>,
+    string | undefined,
+  ])[] = [
+    ['all is well', {}, {}, undefined],
+    ['no names', { current: undefined }, { names: [] }, undefined],
+    ['none yet', { current: undefined }, {}, 'none'],
+    ['revoked', { current: { ...current, revoked: true } }, {}, 'revoked'],
+    ['a name more', {}, { names: ['api.shop.example', ...NAMES] }, 'names'],
+    ['a name less', {}, { names: ['shop.example'] }, 'names'],
+    ['another profile', {}, { profile: 'short' }, 'profile'],
+    ['a node was removed', {}, { removed: ['peer9'] }, 'removal'],
+    ['it was removed before this key', { without: ['peer9'] }, { removed: ['peer9'] }, undefined],
+    ['two thirds are over', {}, { nowMs: late }, 'renewal'],
+    ['the CA’s moment has come', { renewal: drawn }, { nowMs: NOW + DAY }, 'renewal'],
+    ['and not yet', { renewal: drawn }, { nowMs: NOW + DAY - 1 }, undefined],
+    [
+      'the CA’s moment is later than ours',
+      { renewal: { ...drawn, atMs: late + DAY } },
+      { nowMs: late },
+      undefined,
+    ],
+    [
+      'a moment of the former certificate',
+      { renewal: { ...drawn, fingerprint: 'f0', atMs: 1 } },
+      {},
+      undefined,
+    ],
+  ];
+  for (const [what, of, more, reason] of cases) t.equal(orderReason(desired(of, more)), reason, what);
+  t.end();
+});
+
+t.test('a certificate is renewed in the CA’s window, or else by the life that is left', (t) => {
+  const life = (days: number) => ({ fromMs: NOW, endMs: NOW + days * DAY });
+  const window = { startMs: NOW + 10 * DAY, endMs: NOW + 12 * DAY };
+  const over = { startMs: NOW - 3 * DAY, endMs: NOW - 2 * DAY };
+  type Case = readonly [
+    what: string,
+    days: number,
+    window: typeof window | undefined,
+    draw: number,
+    atDay: number,
+  ];
+  const cases: readonly Case[] = [
+    ['90 days', 90, undefined, 0.5, 60],
+    ['45 days', 45, undefined, 0.5, 30],
+    ['6 days', 6, undefined, 0.5, 3],
+    ['10 days', 10, undefined, 0.5, 5],
+    ['the window begins', 90, window, 0, 10],
+    ['in the window', 90, window, 0.5, 11],
+    ['the window ends', 90, window, 1, 12],
+    ['a window that is over', 90, over, 0.5, -2.5],
+    ['a window after the end', 11, window, 0.5, 22 / 3],
+    ['a window backwards', 90, { startMs: window.endMs, endMs: window.startMs }, 0.5, 60],
+  ];
+  for (const [what, days, of, draw, atDay] of cases)
+    t.equal(renewAtMs(life(days), of, draw), Math.round(NOW + atDay * DAY), what);
+  t.end();
+});
+
+const past = (outcome: OrderOutcome['outcome'], agoMs: number, names = setOf(NAMES)): OrderOutcome => ({
+  outcome,
+  names,
+  atMs: NOW - agoMs,
+});
+
+t.test('limits of our own hold an order, and say until when', (t) => {
+  const limited = (untilMs: number) => ({ code: 'certificate-limited', untilMs });
+  const budget = (untilMs: number) => ({ code: 'certificate-budget', untilMs });
+  const three = [past('finalized', 6 * DAY), past('finalized', 4 * DAY), past('finalized', 2 * DAY)];
+  const failures = (count: number, lastAgoMs: number) =>
+    Array.from({ length: count }, (_, at) => past('failed', lastAgoMs + at * 7 * HOUR));
+  type Case = readonly [string, readonly OrderOutcome[], Parameters<typeof heldOrder>[2], object | undefined];
+  const cases: readonly Case[] = [
+    ['nothing happened', [], 'none', undefined],
+    ['two signed in a week', three.slice(1), 'renewal', undefined],
+    ['three signed in a week', three, 'renewal', budget(NOW + DAY)],
+    ['three, whatever the reason', three, 'names', budget(NOW + DAY)],
+    ['three of other names', three.map((each) => ({ ...each, names: 'other.example' })), 'none', undefined],
+    ['the oldest is a week old', [past('finalized', 7 * DAY), ...three.slice(1)], 'renewal', undefined],
+    ['a success an hour ago', [past('issued', HOUR)], 'renewal', limited(NOW + 23 * HOUR)],
+    ['another profile after a success', [past('issued', HOUR)], 'profile', limited(NOW + 23 * HOUR)],
+    ['revoked after a success', [past('issued', HOUR)], 'revoked', undefined],
+    ['a node removed after a success', [past('issued', HOUR)], 'removal', undefined],
+    ['a success yesterday', [past('issued', DAY)], 'renewal', undefined],
+    ['one failure', failures(1, 30_000), 'none', limited(NOW + 30_000)],
+    ['one failure a minute ago', failures(1, MINUTE), 'none', undefined],
+    ['two failures', failures(2, MINUTE), 'none', limited(NOW + 4 * MINUTE)],
+    ['three failures', failures(3, MINUTE), 'none', limited(NOW + 29 * MINUTE)],
+    ['four failures', failures(4, MINUTE), 'none', limited(NOW + 119 * MINUTE)],
+    ['five failures', failures(5, MINUTE), 'none', limited(NOW + 6 * HOUR - MINUTE)],
+    ['twenty failures', failures(20, MINUTE), 'none', limited(NOW + 6 * HOUR - MINUTE)],
+    [
+      'failures before a success',
+      [...failures(5, 26 * HOUR), past('issued', 25 * HOUR)],
+      'renewal',
+      undefined,
+    ],
+    [
+      'two failed checks',
+      [past('refused', 40 * MINUTE), past('refused', 10 * MINUTE)],
+      'none',
+      limited(NOW + 20 * MINUTE),
+    ],
+    ['a failed check', [past('refused', 2 * MINUTE)], 'none', undefined],
+    // A clock that was set back by an hour: as if it happened now.
+    ['a failure in the future', failures(1, -HOUR), 'none', limited(NOW + MINUTE)],
+    [
+      'three of next year',
+      three.map((each) => ({ ...each, atMs: each.atMs + 365 * DAY })),
+      'none',
+      undefined,
+    ],
+  ];
+  for (const [what, recent, reason, held] of cases)
+    t.strictSame(heldOrder({ recent, notBeforeMs: 0 }, NAMES, reason, NOW), held, what);
+  t.strictSame(
+    heldOrder({ recent: [], notBeforeMs: NOW + 60_000 }, NAMES, 'none', NOW),
+    limited(NOW + 60_000),
+  );
+  const later = { recent: three, notBeforeMs: NOW + 2 * DAY };
+  t.strictSame(heldOrder(later, NAMES, 'none', NOW), limited(NOW + 2 * DAY), 'the CA’s word lasts longer');
+  t.end();
+});
+
+t.test('an order that is held is not made, by nobody, and one that is under way goes on', (t) => {
+  const recent = [past('failed', 30_000)];
+  t.strictSame(kinds(desired({ current: undefined, recent }), { served: undefined }), []);
+  t.match(heldNow(desired({ current: undefined, recent })), { code: 'certificate-limited' });
+  t.strictSame(kinds(desired({ next, recent }), { order: 'ready' }), ['finalize']);
+  t.equal(heldNow(desired({ next, recent })), undefined);
+  t.equal(heldNow(desired({ recent })), undefined, 'without a reason nothing is held');
+  t.end();
+});
+
+/** Sixty days of looks, at a CA where the same comes of every order, counted against what Let's Encrypt takes. */
+t.test('no week has more than three certificates, and no hour more than two failed checks', (t) => {
+  for (const outcomes of [
+    ['refused'],
+    ['failed'],
+    ['finalized', 'failed'],
+    ['finalized', 'issued'],
+  ] as const) {
+    let recent: readonly OrderOutcome[] = [];
+    const made: OrderOutcome[] = [];
+    for (let nowMs = NOW; nowMs < NOW + 60 * DAY; nowMs += 10 * MINUTE) {
+      if (heldOrder({ recent, notBeforeMs: 0 }, NAMES, 'renewal', nowMs) !== undefined) continue;
+      const one = outcomes.map((outcome) => ({ outcome, names: setOf(NAMES), atMs: nowMs }));
+      made.push(...one);
+      recent = [...recent, ...one].slice(-MOST_OUTCOMES);
+    }
+    const most = (kind: string, withinMs: number): number => {
+      const times = made.filter((each) => each.outcome === kind).map(({ atMs }) => atMs);
+      return Math.max(
+        0,
+        ...times.map((from) => times.filter((at) => at >= from && at < from + withinMs).length),
+      );
+    };
+    const signed = most('finalized', 7 * DAY);
+    t.equal(signed, outcomes.includes('finalized' as never) ? 3 : 0, outcomes.join());
+    t.ok(most('refused', HOUR) <= 2, outcomes.join());
+    t.ok(made.length > 40, `${outcomes.join()}: and it is not given up`);
+  }
+  t.end();
+});
+
+t.test('bundles of both sides of a cut become one, in whatever order they are heard', (t) => {
+  const times = fc.integer({ min: 0, max: 5 });
+  const outcome = fc.record({
+    atMs: times,
+    names: fc.constantFrom('a', 'b'),
+    outcome: fc.constantFrom('finalized' as const, 'issued' as const, 'failed' as const),
+  });
+  const bundles = fc.record({
+    generation: times,
+    account: fc.option(fc.record({ key: fc.constantFrom('k', 'l'), url: fc.constant(undefined) }), {
+      nil: undefined,
+    }),
+    current: fc.option(
+      fc
+        .record({ endMs: times, fingerprint: fc.constantFrom('f1', 'f2') })
+        .map((each) => ({ ...current, ...each })),
+      { nil: undefined },
+    ),
+    next: fc.constantFrom(undefined, next),
+    renewal: fc.constantFrom(undefined, { fingerprint: 'f1', atMs: 1 }),
+    notBeforeMs: times,
+    recent: fc.array(outcome, { maxLength: 5 }),
+    without: fc.constantFrom([], ['peer9']),
+  });
+  const same = (one: SiteBundle, other: SiteBundle): boolean => JSON.stringify(one) === JSON.stringify(other);
+  fc.assert(
+    fc.property(bundles, bundles, bundles, (a, b, c) => {
+      const ab = mergedBundles(a, b);
+      return (
+        same(ab, mergedBundles(b, a)) &&
+        same(mergedBundles(ab, c), mergedBundles(a, mergedBundles(b, c))) &&
+        same(mergedBundles(ab, a), ab) &&
+        same(mergedBundles(ab, ab), ab) &&
+        ab.notBeforeMs === Math.max(a.notBeforeMs, b.notBeforeMs) &&
+        [...a.recent, ...b.recent].every((each) => ab.recent.some((kept) => kept.atMs === each.atMs))
+      );
+    }),
+    { numRuns: 1000 },
+  );
+  const later = {
+    ...bundle,
+    generation: 1,
+    current: { ...current, endMs: current.endMs + 1, fingerprint: 'f9' },
+  };
+  t.equal(mergedBundles(bundle, later).current?.fingerprint, 'f9', 'the certificate that ends later wins');
+  t.end();
+});
