@@ -41,6 +41,8 @@ const Schema = z.strictObject({
     .default('http://127.0.0.1:5984'),
   /** Written by the daemon of this node: app keys and the application's account at CouchDB. */
   secrets_file: z.string().startsWith('/').default('/var/lib/bornemisza/accounts/secrets.json'),
+  /** The daemon of this node asks here what `bornemisza accounts` asks for. */
+  operator_socket: z.string().startsWith('/').default('/run/bornemisza-app/operator.sock'),
   mail: Mail,
 });
 

@@ -8,6 +8,8 @@ import { createApi } from './http/app.ts';
 import { Window } from './http/limits.ts';
 import { Quota } from './http/quota.ts';
 import type { AccountMail, Services } from './http/services.ts';
+import { OperatorOrders } from './operator/orders.ts';
+import { openOperatorSocket } from './operator/socket.ts';
 import { servePages } from './pages.ts';
 import { Accounts } from './store/accounts.ts';
 import { Couch, type Credentials } from './store/couch.ts';
@@ -48,6 +50,7 @@ export async function startAppServer(
   const couch = new Couch(config.database_url);
   const app = loginOf(secrets);
   const accounts = new Accounts({ couch, keys, app, nowMs });
+  const quota = new Quota(config.quota_mb, { couch, accounts, nowMs });
   let ending = false;
   const api = createApi({
     config,
@@ -56,7 +59,7 @@ export async function startAppServer(
     app,
     accounts,
     hashes: new PasswordHashes(keys),
-    quota: new Quota(config.quota_mb, { couch, accounts, nowMs }),
+    quota,
     mail,
     limits: {
       failures: new Window(FAILURES.most, FAILURES.windowMs),
@@ -74,6 +77,11 @@ export async function startAppServer(
   });
   server.maxConnections = MAX_CONNECTIONS;
   await listen(server, config.port);
+  const operator = await openOperatorSocket(
+    config.operator_socket,
+    new OperatorOrders({ accounts, quota }),
+    log,
+  );
   return {
     port: (server.address() as AddressInfo).port,
     renew(newer) {
@@ -82,6 +90,7 @@ export async function startAppServer(
     },
     async close() {
       ending = true;
+      operator.close();
       await new Promise((resolve) => setTimeout(resolve, drainMs));
       const closed = once(server, 'close');
       server.close();

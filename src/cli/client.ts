@@ -33,8 +33,8 @@ export class ControlClient {
   }
 
   /** @throws CliFailure see {@link get} */
-  async post<Answer>(path: string, body: unknown): Promise<Answer> {
-    return await this.#whole<Answer>({ method: 'POST', path, body, timeoutMs: ANSWER_TIMEOUT_MS });
+  async post<Answer>(path: string, body: unknown, timeoutMs = ANSWER_TIMEOUT_MS): Promise<Answer> {
+    return await this.#whole<Answer>({ method: 'POST', path, body, timeoutMs });
   }
 
   /** Yields one object for each line (application/x-ndjson) as it comes. Ends when the daemon closes the stream. */

@@ -1,3 +1,4 @@
+import { addAccounts } from './commands/accounts.ts';
 import { addAuthority } from './commands/authority.ts';
 import { addConfig, addReload } from './commands/config.ts';
 import { addDoctor } from './commands/doctor.ts';
@@ -63,6 +64,7 @@ export function buildProgram(io: Io): Verb {
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
     add(program, io);
+  addAccounts(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);
   return program;

@@ -23,7 +23,9 @@ export async function readAccounts(): Promise<Accounts> {
 
 /** The groups that the daemon's units have beside its own, as far as their packages are here. */
 export function daemonGroups({ groups }: Accounts): number[] {
-  return ['bornemisza-haproxy', 'bird', 'couchdb'].flatMap((name) => groups.get(name) ?? []);
+  return ['bornemisza-haproxy', 'bornemisza-app', 'bird', 'couchdb'].flatMap(
+    (name) => groups.get(name) ?? [],
+  );
 }
 
 /**

@@ -167,6 +167,7 @@ site_name = "Notes"
 port = ${port}
 database_url = "http://127.0.0.1:${this.couchPort}"
 secrets_file = "${secrets}"
+operator_socket = "${this.operatorSocket(port)}"
 ${settings.includes('web_root') ? '' : `web_root = "${join(this.#directory, 'web')}"`}
 ${settings}
 [mail]
@@ -180,6 +181,11 @@ timeout_ms = 5000
     this.nodes.push(node);
     await node.start();
     return node;
+  }
+
+  /** Where the daemon of that node would ask. */
+  operatorSocket(port: number): string {
+    return join(this.#directory, `operator-${port}.sock`);
   }
 
   async #writeSecrets(): Promise<string> {

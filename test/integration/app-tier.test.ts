@@ -147,6 +147,30 @@ t.test('a person registers through the edge, and is known at both nodes', async 
   t.equal((await ask('PUT', '/api/data/note-1', { text: 'hello' })).status, 201);
 });
 
+t.test('the founder reaches accounts at any node, and nobody else does', async (t) => {
+  for (const instance of [app1, app2]) {
+    const found = await instance.host.must(['bornemisza', 'accounts', 'list', '--json']);
+    t.match(JSON.parse(found), { accounts: [{ email: 'anna@example.org', disabled: false }], more: false });
+  }
+  await app1.host.must(['bornemisza', 'accounts', 'disable', 'anna@example.org']);
+  t.equal(await statusAt(app1, '/api/me'), '401', 'at once');
+  await until(async () => (await statusAt(app2, '/api/me')) === '401', {
+    what: 'the other node refuses the session',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
+  await app2.host.must(['bornemisza', 'accounts', 'enable', 'anna@example.org']);
+  const events = await app1.host.must(['bornemisza', 'events', '--json']);
+  t.match(events, /account a[a-z2-7]{32} was disabled/);
+  t.notMatch(events, 'anna@example.org');
+  for (const user of ['bornemisza-haproxy', 'nobody']) {
+    const asked = ['runuser', '-u', user, '--', 'ls', '/run/bornemisza-app/operator.sock'];
+    t.not((await app1.host.exec(asked)).code, 0, user);
+  }
+  const signedIn = await ask('POST', '/api/session', { email: 'anna@example.org', password: PASSWORD });
+  t.equal(signedIn.status, 200, JSON.stringify(signedIn.body));
+});
+
 t.test('a restart in maintenance, one node after the other, costs no answer', async (t) => {
   const { client } = cluster.lab;
   await until(bothServe, {

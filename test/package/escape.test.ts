@@ -365,7 +365,11 @@ const EDGES: readonly Edge[] = [
   ...[ofUser('nobody'), couchdb, bird, haproxy].map((from) => ({
     from,
     to: 'bornemisza-app',
-    tries: ['ls /var/lib/bornemisza/accounts', `kill -TERM ${main('bornemisza-app')}`],
+    tries: [
+      'ls /var/lib/bornemisza/accounts',
+      'ls /run/bornemisza-app',
+      `kill -TERM ${main('bornemisza-app')}`,
+    ],
   })),
   ...[ofUser('nobody'), couchdb, bird, haproxy, appTier].map((from) => ({
     from,

@@ -46,6 +46,11 @@ export function withSignedOut(account: Account, id: string, untilMs: number, now
   return { ...account, signedOut: [...kept, { id, untilMs }] };
 }
 
+/** Nobody is signed in to it any more, nor after it is enabled again; a mailed link of before ends too. */
+export function withDisabled(account: Account): Account {
+  return { ...account, disabled: true, epoch: account.epoch + 1, signedOut: [] };
+}
+
 export function isSessionOf(account: Account, session: { id: string; epoch: number }): boolean {
   if (account.disabled || session.epoch !== account.epoch) return false;
   return !account.signedOut.some(({ id }) => id === session.id);

@@ -7,11 +7,13 @@ import { databaseOf } from '../accounts/names.ts';
 import { MAX_BODY_BYTES } from './guard.ts';
 import { Problem } from './problems.ts';
 import type { Services } from './services.ts';
-import { signedIn } from './sessions.ts';
+import { sessionOf, signedIn } from './sessions.ts';
 
 /** A page has one feed and PouchDB one more; a person has a few devices. */
 const FEEDS_PER_ACCOUNT = 6;
 const FEEDS_PER_NODE = 1000;
+/** An open feed is held to its session this often, and an account is read each 5 s: ended, it is silent in 10 s. */
+const FEED_LOOK_MS = 5000;
 /** Of CouchDB's headers, those that mean something to PouchDB and to a cache. */
 const PASSED_HEADERS = ['content-type', 'etag', 'cache-control', 'transfer-encoding'];
 const EXPORT_PATH = '/_all_docs?include_docs=true&attachments=true';
@@ -150,10 +152,23 @@ async function openFeed(
   if (open >= FEEDS_PER_ACCOUNT || all >= FEEDS_PER_NODE)
     throw new Problem('too-many-requests', { retryAfterS: 30 });
   feeds.set(account.name, open + 1);
+  let end: () => void = () => undefined;
+  // Databases that do not answer end no session: the feed ends with its own connection then.
+  const look = async (): Promise<void> => {
+    const isOver = await sessionOf(services, c).then(
+      (found) => found === undefined,
+      () => false,
+    );
+    if (!isOver) return;
+    end();
+    done();
+  };
+  const looking = setInterval(() => void look(), FEED_LOOK_MS);
   let counted = true;
   const done = (): void => {
     if (!counted) return;
     counted = false;
+    clearInterval(looking);
     const left = (feeds.get(account.name) ?? 1) - 1;
     if (left === 0) feeds.delete(account.name);
     else feeds.set(account.name, left);
@@ -162,7 +177,15 @@ async function openFeed(
   try {
     const answer = await passOn(services, account, c, passed);
     if (answer.body === null) done();
-    const through = answer.body?.pipeThrough(new TransformStream({ flush: done }));
+    const through = answer.body?.pipeThrough(
+      new TransformStream({
+        start(controller) {
+          // Ends the answer as if CouchDB had: the browser asks again, and hears that it is signed out.
+          end = () => controller.terminate();
+        },
+        flush: done,
+      }),
+    );
     return new Response(through ?? null, { status: answer.status, headers: answer.headers });
   } catch (error) {
     done();

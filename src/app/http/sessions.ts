@@ -20,13 +20,22 @@ export interface SignedIn {
 
 /** Who asks, by the cookie. Reissues it once a day. @throws Problem `not-signed-in` */
 export async function signedIn(services: Services, c: Context): Promise<SignedIn> {
-  const { keys, accounts, nowMs } = services;
+  const { nowMs } = services;
+  const found = await sessionOf(services, c);
+  if (found === undefined) throw new Problem('not-signed-in');
+  if (mustReissue(found.session, nowMs())) giveCookie(services, c, { ...found.session, issuedMs: nowMs() });
+  return found;
+}
+
+/** The same for an answer that is under way: nothing is reissued. */
+export async function sessionOf(
+  { keys, accounts, nowMs }: Services,
+  c: Context,
+): Promise<SignedIn | undefined> {
   const text = cookieIn(c.req.header('cookie'));
   const session = text === undefined ? undefined : openSession(keys, text, nowMs());
   const account = session === undefined ? undefined : await accounts.cached(session.account);
-  if (session === undefined || account === undefined || !isSessionOf(account, session))
-    throw new Problem('not-signed-in');
-  if (mustReissue(session, nowMs())) giveCookie(services, c, { ...session, issuedMs: nowMs() });
+  if (session === undefined || account === undefined || !isSessionOf(account, session)) return undefined;
   return { account, session };
 }
 

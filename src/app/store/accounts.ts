@@ -15,6 +15,8 @@ import { Documents } from './documents.ts';
 /** How long a node believes what it read of an account: the longest delay of a sign-out at another node. */
 const CACHE_MS = 5000;
 const MAX_CACHED = 10_000;
+/** Accounts of a page are read so many at once: an operator's list leaves connections to everybody else. */
+const READ_AT_ONCE = 16;
 /** Two nodes that write the same document alternate; more tries than this is no race. */
 const TRIES = 5;
 /** One mail an address and minute, five a day. */
@@ -35,6 +37,11 @@ export interface AccountsDependencies {
   /** Account `app`, in role `bornemisza-app`. */
   readonly app: Credentials;
   readonly nowMs: () => number;
+}
+
+export interface Page {
+  readonly accounts: readonly Account[];
+  readonly next: string | undefined;
 }
 
 export type Holder =
@@ -93,6 +100,31 @@ export class Accounts {
     const account = await this.fresh(newest.account);
     if (account === undefined || identityOf(account.email) !== identity) return free(generation + 1);
     return { account, name: account.name, generation };
+  }
+
+  /**
+   * One page of all accounts, by the documents of their addresses: CouchDB lists `_users` for administrators alone.
+   *
+   * @param after where the page before ended
+   * @returns `next` where there is more
+   */
+  async page(after: string | undefined, limit: number): Promise<Page> {
+    const ids = await this.#own.ids('email:', after, limit);
+    const accounts: Account[] = [];
+    for (let at = 0; at < ids.length; at += READ_AT_ONCE) {
+      const found = await Promise.all(ids.slice(at, at + READ_AT_ONCE).map((id) => this.#confirmed(id)));
+      accounts.push(...found.filter((each) => each !== undefined));
+    }
+    return { accounts, next: ids.length < limit ? undefined : ids.at(-1) };
+  }
+
+  /** The account that an address document names, where the account says the same. */
+  async #confirmed(id: string): Promise<Account | undefined> {
+    const versions = (await this.#own.read(id)).found ?? [];
+    const newest = versions.map(({ body }) => addressOf(body)).toSorted(byGeneration)[0];
+    const account = newest?.account === undefined ? undefined : await this.fresh(newest.account);
+    if (account === undefined) return undefined;
+    return addressDocumentId(this.#keys, identityOf(account.email)) === id ? account : undefined;
   }
 
   /**

@@ -40,6 +40,20 @@ export class Documents {
     return { found: versions };
   }
 
+  /** Ids that begin with `prefix`, in CouchDB's order, from behind `after` on. @throws CouchError */
+  async ids(prefix: string, after: string | undefined, limit: number): Promise<string[]> {
+    const query = new URLSearchParams({
+      startkey: JSON.stringify(after ?? prefix),
+      endkey: JSON.stringify(`${prefix}\uFFF0`),
+      limit: String(limit + 1),
+    });
+    const path = `${this.#base}/_all_docs?${query.toString()}`;
+    const { status, body } = await this.#couch.ask({ method: 'GET', path, as: this.#as });
+    if (status !== 200) throw refused('listing', status, body);
+    const ids = (body['rows'] as readonly { readonly id: string }[]).map(({ id }) => id);
+    return ids.filter((id) => id !== after).slice(0, limit);
+  }
+
   /**
    * @returns whether it was written; `false`: another version is there
    * @throws CouchError `not-durable` when only a minority of the copies has it: writing the same again is harmless

@@ -154,6 +154,33 @@ export function startedEntry(name: string, version: string): NewAuditEntry {
   return { kind: 'daemon', summary, trigger: '', subjects: [name], result: 'info' };
 }
 
+/** The account by its name: an address is a person's, and stands in the trail long after the account is gone. */
+export function accountEntry(name: string, account: string, what: string): NewAuditEntry {
+  return {
+    kind: 'operator',
+    summary: `account ${account} was ${what}`,
+    trigger: 'operator',
+    subjects: [name],
+    result: 'ok',
+  };
+}
+
+/** Whether it was done nevertheless is not known: the answer may be what was lost. */
+export function accountFailedEntry(
+  name: string,
+  verb: string,
+  error: NonNullable<NewAuditEntry['error']>,
+): NewAuditEntry {
+  return {
+    kind: 'operator',
+    summary: `accounts ${verb} failed: ${error.message}`,
+    trigger: 'operator',
+    subjects: [name],
+    result: 'failed',
+    error,
+  };
+}
+
 export function operatorEntry(name: string, what: string): NewAuditEntry {
   return { kind: 'operator', summary: what, trigger: 'operator', subjects: [name], result: 'ok' };
 }

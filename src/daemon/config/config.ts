@@ -31,6 +31,8 @@ export interface Paths {
   readonly firewall: { readonly list: string; readonly base: string; readonly state: string };
   /** Of role app: what the app tier reads of the daemon's. */
   readonly accountsFiles: string;
+  /** Of role app: where the app tier listens for what `bornemisza accounts` asks. */
+  readonly accountsSocket: string;
   readonly couchdbData: string;
 }
 
@@ -56,6 +58,7 @@ export function pathsFor(role: Role, root = ''): Paths {
       state: `${root}/run/bornemisza-firewall/state`,
     },
     accountsFiles: `${root}/var/lib/bornemisza/accounts`,
+    accountsSocket: `${root}/run/bornemisza-app/operator.sock`,
     couchdbData: `${root}/var/lib/couchdb`,
   };
 }

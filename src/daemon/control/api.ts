@@ -21,6 +21,9 @@
  * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done`
  * |
  * | POST /v1/reload | {} → {@link Done} |
+ * | POST /v1/accounts/list | {@link AccountsRequest} → {@link AccountsAnswer}; of role app |
+ * | POST /v1/accounts/show | {@link AccountRequest} → {@link ShownAccount}; of role app |
+ * | POST /v1/accounts/disable, /enable, /delete | {@link AccountRequest} → {@link ChangedAccount}; of role app |
  * | GET /v1/upgrade | → {@link UpgradeAnswer} |
  * | POST /v1/upgrade/start, /stop, /resume | {} → {@link Done} |
  *
@@ -243,4 +246,35 @@ export interface Progress {
   readonly message: string;
   readonly done?: boolean;
   readonly error?: { readonly code: string; readonly message: string; readonly next: string };
+}
+
+/** People's accounts, as the app tier of this node has them. */
+export interface AccountsRequest {
+  /** `next` of the page before. */
+  readonly after?: string | undefined;
+}
+export interface AccountRequest {
+  /** As the person writes it: case and Unicode forms do not matter. */
+  readonly email: string;
+}
+export interface ListedAccount {
+  readonly email: string;
+  readonly account: string;
+  readonly disabled: boolean;
+}
+/** One page, in no order. */
+export interface AccountsAnswer {
+  readonly accounts: readonly ListedAccount[];
+  /** There is more. */
+  readonly next?: string | undefined;
+}
+export interface ShownAccount extends ListedAccount {
+  readonly database: string;
+  /** Null while the database is being made. */
+  readonly usedBytes: number | null;
+  readonly quotaBytes: number;
+}
+export interface ChangedAccount extends ListedAccount {
+  /** False where it was so already. */
+  readonly changed: boolean;
 }

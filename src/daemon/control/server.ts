@@ -17,7 +17,9 @@ import {
   TOKENS_MOST,
 } from '../identity/admission/token-life.ts';
 import type {
+  AccountsAnswer,
   AuditEntry,
+  ChangedAccount,
   Done,
   LeaveRequest,
   MaintenanceRequest,
@@ -25,6 +27,7 @@ import type {
   PlanAnswer,
   Progress,
   RemoveRequest,
+  ShownAccount,
   StatusAnswer,
   TokenAnswer,
   TokenRequest,
@@ -53,6 +56,9 @@ export interface ControlActions {
   reload(): Promise<Done>;
   upgrade(): UpgradeAnswer;
   rollout(verb: RolloutVerb): Done;
+  accounts(after: string | undefined): Promise<AccountsAnswer>;
+  account(email: string): Promise<ShownAccount>;
+  changeAccount(verb: AccountVerb, email: string): Promise<ChangedAccount>;
 }
 
 export interface ControlDependencies {
@@ -63,6 +69,8 @@ export interface ControlDependencies {
 }
 
 export type RolloutVerb = 'start' | 'stop' | 'resume';
+export const ACCOUNT_VERBS = ['disable', 'enable', 'delete'] as const;
+export type AccountVerb = (typeof ACCOUNT_VERBS)[number];
 
 /** No request of ours needs more; a larger one is refused before it is read. */
 const MAX_BODY_BYTES = 16 * 1024;
@@ -92,6 +100,8 @@ const requests = {
     dead: z.boolean().default(false),
     force: z.boolean().default(false),
   }),
+  accounts: z.strictObject({ after: z.string().max(200).optional() }),
+  account: z.strictObject({ email: z.string().min(1).max(1024) }),
   nothing: z.strictObject({}),
 };
 const query = {
@@ -241,6 +251,7 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
       return c.json(actions().rollout(verb));
     });
   }
+  addAccounts(app, actions);
   app.notFound((c) =>
     c.json(
       refusal(
@@ -252,6 +263,23 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
   );
   app.onError((error, c) => c.json(refusal(error, unit), statusOf(error)));
   return app;
+}
+
+function addAccounts(app: Hono, actions: ControlDependencies['actions']): void {
+  app.post('/v1/accounts/list', async (c) => {
+    const { after } = await body(c, requests.accounts);
+    return c.json(await actions().accounts(after));
+  });
+  app.post('/v1/accounts/show', async (c) => {
+    const { email } = await body(c, requests.account);
+    return c.json(await actions().account(email));
+  });
+  for (const verb of ACCOUNT_VERBS) {
+    app.post(`/v1/accounts/${verb}`, async (c) => {
+      const { email } = await body(c, requests.account);
+      return c.json(await actions().changeAccount(verb, email));
+    });
+  }
 }
 
 /** Every entry once: what is asked of the past first, then what happens while the stream stands. */

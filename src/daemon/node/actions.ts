@@ -1,3 +1,4 @@
+import { AccountOrders } from '../accounts/orders.ts';
 import type { ControlActions } from '../control/server.ts';
 import type { Done } from '../control/api.ts';
 import { hasNextStep } from '../errors.ts';
@@ -26,11 +27,12 @@ export function actionsOf(
   { paths }: NodeOptions,
   { clock, log, end }: NodeDependencies,
 ): ControlActions {
-  const { identity, local, checks, startedMs } = parts;
+  const { identity, local, checks, audit, startedMs } = parts;
   const { registrar, roots, rollout, notifier, reconciler, driver } = assembly;
   const answers = new Answers(identity, { ...assembly, clock, startedMs, node, local, checks });
   const duty = new Duty(identity, { local, node, retryNow: (reason) => reconciler.retryNow(reason) });
   const leave = new Leave(identity, { ...assembly, clock, node, local, checks, driver, end });
+  const orders = new AccountOrders(identity, { socket: paths.accountsSocket, audit });
   return {
     status: () => answers.status(),
     members: () => answers.members(),
@@ -56,5 +58,8 @@ export function actionsOf(
       node.operatorDid(`upgrade ${verb}`);
       return done;
     },
+    accounts: (after) => orders.list(after),
+    account: (email) => orders.show(email),
+    changeAccount: (verb, email) => orders.change(verb, email),
   };
 }

@@ -50,6 +50,11 @@ const EXPECTED = [
   'firewall confirm',
   'firewall off',
   'firewall status',
+  'accounts list',
+  'accounts show',
+  'accounts disable',
+  'accounts enable',
+  'accounts delete',
   'completion',
   'daemon',
   'site',
@@ -72,7 +77,7 @@ t.test('each command’s help has a usage line, an example of that command, and 
     t.match(out, new RegExp(`Examples:\n(.*\n)*.*bornemisza ${path}`), `an example of ${path}`);
     if (path !== 'site') t.notMatch(out, '--root');
   }
-  for (const group of ['token', 'authority', 'config', 'guards', 'notify', 'firewall'])
+  for (const group of ['token', 'authority', 'config', 'guards', 'notify', 'firewall', 'accounts'])
     t.equal((await runCli([group, '--help'])).code, 0);
 });
 

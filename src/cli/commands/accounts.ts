@@ -1,0 +1,185 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import type {
+  AccountsAnswer,
+  ChangedAccount,
+  ListedAccount,
+  ShownAccount,
+} from '../../daemon/control/api.ts';
+import { printJson } from '../answer.ts';
+import type { ControlClient } from '../client.ts';
+import { CliFailure, EXIT } from '../failure.ts';
+import { daemonOf, instances } from '../instances.ts';
+import type { Io } from '../io.ts';
+import { paintFor } from '../paint.ts';
+import { ask } from '../setup/ask.ts';
+import { renderFacts } from '../table.ts';
+import { addVerb, type CommonOptions } from '../verb.ts';
+
+/** The daemon waits a minute for the app tier, which waits for the databases. */
+const TIMEOUT_MS = 75_000;
+/** More in one table nobody reads, and all of it is held in memory: 2 MB. */
+const MOST_LISTED = 10_000;
+
+interface DeleteOptions extends CommonOptions {
+  readonly yes?: boolean;
+}
+
+/** For the founder's own support work: the app tier does it, the daemon writes it into the trail. */
+export function addAccounts(program: Command, io: Io): void {
+  const accounts = addVerb(program, 'accounts', {
+    summary: 'accounts of the people who use the site',
+    root: false,
+  });
+  addVerb(accounts, 'list', {
+    summary: 'list the accounts, by e-mail address',
+    description:
+      `Lists who has an account, ${MOST_LISTED} at most. Who asked for a link and has not used it has ` +
+      'none yet.',
+    examples: ['bornemisza accounts list', "bornemisza accounts list --json | jq -r '.accounts[].email'"],
+    json: true,
+  }).action(async (options: CommonOptions) => list(io, options));
+  addVerb(accounts, 'show', {
+    summary: 'show one account: its name, its database, the space it uses',
+    examples: [
+      'bornemisza accounts show anna@example.org',
+      'bornemisza accounts show anna@example.org --json',
+    ],
+    json: true,
+  })
+    .argument('<email>', 'address of the account', address)
+    .action(async (email: string, options: CommonOptions) => show(io, email, options));
+  addVerb(accounts, 'disable', {
+    summary: 'let nobody sign in to an account; its data stay',
+    description:
+      'Ends all sessions of the account and refuses further ones. At this node they end at once, at every ' +
+      'other node within 5 seconds, an open feed of changes within 10. The data stay, and `accounts enable` ' +
+      'gives them back.',
+    examples: ['bornemisza accounts disable anna@example.org'],
+    json: true,
+  })
+    .argument('<email>', 'address of the account', address)
+    .action(async (email: string, options: CommonOptions) => change(io, 'disable', email, options));
+  addVerb(accounts, 'enable', {
+    summary: 'let the person of a disabled account sign in again',
+    description: 'The person signs in with the password of before. Sessions of before stay ended.',
+    examples: ['bornemisza accounts enable anna@example.org'],
+    json: true,
+  })
+    .argument('<email>', 'address of the account', address)
+    .action(async (email: string, options: CommonOptions) => change(io, 'enable', email, options));
+  addVerb(accounts, 'delete', {
+    summary: 'delete an account and all its data, for good',
+    description:
+      'Deletes an account and its database, as the person could. It cannot be taken back; `accounts ' +
+      'disable` can. On a terminal the address is asked for once more; a script says --yes.',
+    examples: [
+      'bornemisza accounts delete anna@example.org',
+      'bornemisza accounts delete anna@example.org --yes',
+    ],
+    json: true,
+  })
+    .argument('<email>', 'address of the account', address)
+    .option('--yes', 'do not ask')
+    .action(async (email: string, options: DeleteOptions) => {
+      if (options.yes !== true) await mayDelete(io, email, options);
+      await change(io, 'delete', email, options);
+    });
+}
+
+function address(text: string): string {
+  if (/^[^@\s]+@[^@\s]+$/.test(text.trim())) return text.trim();
+  throw new InvalidArgumentError('It must be an e-mail address, e.g. anna@example.org.');
+}
+
+/** The app node of this host; where there is none, the daemon here says who to ask. */
+async function appDaemon({ root = '' }: CommonOptions): Promise<ControlClient> {
+  const isHere = (await instances(root)).some(
+    ({ role, socket, configured }) => role === 'app' && (socket !== 'absent' || configured === 'yes'),
+  );
+  return daemonOf({ root, ...(isHere && { role: 'app' }) });
+}
+
+async function list(io: Io, options: CommonOptions): Promise<void> {
+  const daemon = await appDaemon(options);
+  const found: ListedAccount[] = [];
+  let after: string | undefined;
+  do {
+    const page = await daemon.post<AccountsAnswer>('/v1/accounts/list', { after }, TIMEOUT_MS);
+    found.push(...page.accounts);
+    after = page.next;
+  } while (after !== undefined && found.length < MOST_LISTED);
+  const accounts = found.toSorted((a, b) => (a.email < b.email ? -1 : 1));
+  if (options.json === true) {
+    printJson(io, { accounts, more: after !== undefined });
+    return;
+  }
+  if (accounts.length === 0) io.stdout.write('nobody has an account yet\n');
+  else io.stdout.write(picture(accounts));
+  if (after !== undefined)
+    io.stderr.write(
+      `There are more than these ${accounts.length}.\n  next: bornemisza accounts show EMAIL\n`,
+    );
+}
+
+/** Lines of equal columns: a table that wraps takes half a minute for the longest list. */
+function picture(accounts: readonly ListedAccount[]): string {
+  const widest = Math.max('E-MAIL'.length, ...accounts.map(({ email }) => email.length));
+  const line = (email: string, state: string, account: string): string =>
+    `${email.padEnd(widest)}  ${state.padEnd(8)}  ${account}\n`;
+  const rows = accounts.map(({ email, disabled, account }) =>
+    line(email, disabled ? 'disabled' : 'enabled', account),
+  );
+  return [line('E-MAIL', 'STATE', 'ACCOUNT'), ...rows].join('');
+}
+
+async function show(io: Io, email: string, options: CommonOptions): Promise<void> {
+  const daemon = await appDaemon(options);
+  const shown = await daemon.post<ShownAccount>('/v1/accounts/show', { email }, TIMEOUT_MS);
+  if (options.json === true) {
+    printJson(io, shown);
+    return;
+  }
+  const facts = [
+    ['account', shown.account],
+    ['state', shown.disabled ? 'disabled: nobody can sign in' : 'enabled'],
+    ['database', shown.database],
+    ['space', space(shown)],
+  ] as const;
+  io.stdout.write(`${shown.email}\n${renderFacts(facts, paintFor(io.stdout))}`);
+}
+
+function space({ usedBytes, quotaBytes }: ShownAccount): string {
+  const megabytes = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(1)} MB`;
+  const used = usedBytes === null ? 'its database is being made' : megabytes(usedBytes);
+  return `${used}, of ${megabytes(quotaBytes)}`;
+}
+
+const DONE = {
+  disable: 'disabled: at other nodes its sessions end within 5 s, open feeds within 10 s',
+  enable: 'enabled',
+  delete: 'deleted, with its database',
+} as const;
+
+async function change(io: Io, verb: keyof typeof DONE, email: string, options: CommonOptions): Promise<void> {
+  const daemon = await appDaemon(options);
+  const answer = await daemon.post<ChangedAccount>(`/v1/accounts/${verb}`, { email }, TIMEOUT_MS);
+  if (options.json === true) printJson(io, answer);
+  else if (answer.changed) io.stdout.write(`${answer.email} is ${DONE[verb]}\n`);
+  else io.stdout.write(`${answer.email} is ${verb}d already\n`);
+}
+
+/** What goes is said first. A script that cannot be asked must say --yes. */
+async function mayDelete(io: Io, email: string, options: CommonOptions): Promise<void> {
+  const daemon = await appDaemon(options);
+  const shown = await daemon.post<ShownAccount>('/v1/accounts/show', { email }, TIMEOUT_MS);
+  if (io.typed !== undefined) {
+    io.stderr.write(`${shown.email} and its data (${space(shown)}) go for good.\n`);
+    if ((await ask(io, `To delete it, type ${shown.email}: `)) === shown.email) return;
+  }
+  throw new CliFailure(
+    EXIT.usage,
+    'accounts-not-confirmed',
+    `${shown.email} was not deleted`,
+    io.typed === undefined ? 'where nobody can be asked, say --yes' : 'run it again and type the address',
+  );
+}
