@@ -20,7 +20,7 @@ if [ "$purpose" = test ]; then
 setpriv:util-linux:util-linux sshd:openssh-server:openssh-server ssh:openssh-client:openssh-clients
 dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:iputils-arping:iputils
 man:man-db:man-db groff:groff-base:groff-base
-chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf
+python3:python3:python3 chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf
 createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
 fi
 deb='' el='' names=''
