@@ -1,10 +1,11 @@
 /**
  * Makes what the package brings: `dist/bornemisza.mjs`, daemon and command in one file of JavaScript, `dist/app.mjs`,
- * the app tier, each with its source map, and the page in `dist/web`.
+ * the app tier, each with its source map, the page in `dist/web`, and its sources for who changes it in `dist/page`.
  */
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { bundleAppTier, bundleProduct } from './bundle.ts';
+import { writePageKit } from './page-kit.ts';
 import { buildPage } from './page.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -12,6 +13,7 @@ const out = join(root, 'dist');
 
 await mkdir(out, { recursive: true });
 const page = await buildPage(join(root, 'src/web'), join(out, 'web'));
+await writePageKit(join(out, 'page'));
 const parts = {
   app: (await bundleAppTier(join(out, 'app.mjs'))).metafile,
   bornemisza: (await bundleProduct(join(out, 'bornemisza.mjs'))).metafile,

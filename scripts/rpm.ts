@@ -141,7 +141,7 @@ async function stageFiles(
     await mkdir(join(stage, directory), { recursive: true });
   const copy = (from: string, to: string): Promise<void> =>
     cp(resolve(root, from), join(stage, to), { recursive: true });
-  for (const name of ['bornemisza.mjs', 'bornemisza.mjs.map', 'app.mjs', 'app.mjs.map', 'web'])
+  for (const name of ['bornemisza.mjs', 'bornemisza.mjs.map', 'app.mjs', 'app.mjs.map', 'web', 'page'])
     await copy(join(dist, name), `dist/${name}`);
   await copy('rpm/bornemisza', 'bornemisza');
   for (const directory of ['systemd', 'rpm/firewalld', 'rpm/examples', 'rpm/selinux'])

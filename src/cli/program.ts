@@ -18,6 +18,7 @@ import { addStatus } from './commands/status.ts';
 import { addToken } from './commands/token.ts';
 import { addUpgrade } from './commands/upgrade.ts';
 import { addWait } from './commands/wait.ts';
+import { addWeb } from './commands/web.ts';
 import { EXIT_MEANINGS } from './failure.ts';
 import type { Io } from './io.ts';
 import { Verb } from './verb.ts';
@@ -64,7 +65,7 @@ export function buildProgram(io: Io): Verb {
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
     add(program, io);
-  addAccounts(program, io);
+  for (const add of [addAccounts, addWeb]) add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);
   return program;

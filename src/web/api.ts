@@ -1,4 +1,4 @@
-import type { Me, ProblemShape } from '../app/http/shapes.ts';
+import type { Me, ProblemShape } from './shapes.ts';
 import { fill, words } from './words.ts';
 
 export type { Me };

@@ -13,6 +13,7 @@ const MOVE_ONLY: ReadonlyMap<string, string> = new Map([
   ['src/daemon/identity/state.ts', 'keeps the former generation, and sets an old identity aside'],
   ['src/daemon/local-state.ts', 'sets a damaged file aside'],
   ['src/daemon/audit/trail.ts', 'keeps a full trail as the former one'],
+  ['src/cli/commands/web.ts', 'gives a directory that was copied to its end its name'],
 ]);
 
 /** What puts a file in its place, and what waits for the disk. */

@@ -55,6 +55,7 @@ const EXPECTED = [
   'accounts disable',
   'accounts enable',
   'accounts delete',
+  'web new',
   'completion',
   'daemon',
   'site',
@@ -77,7 +78,7 @@ t.test('each command’s help has a usage line, an example of that command, and 
     t.match(out, new RegExp(`Examples:\n(.*\n)*.*bornemisza ${path}`), `an example of ${path}`);
     if (path !== 'site') t.notMatch(out, '--root');
   }
-  for (const group of ['token', 'authority', 'config', 'guards', 'notify', 'firewall', 'accounts'])
+  for (const group of ['token', 'authority', 'config', 'guards', 'notify', 'firewall', 'accounts', 'web'])
     t.equal((await runCli([group, '--help'])).code, 0);
 });
 

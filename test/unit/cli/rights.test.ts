@@ -39,6 +39,7 @@ t.test('only these commands stay root where root calls them, each with a reason'
       'init',
       'join',
       'leave',
+      'web new',
     ],
   );
 });
