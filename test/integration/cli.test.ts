@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { bundleProduct } from '../../scripts/bundle.ts';
-import type { AuditAnswer, MembersAnswer, StatusAnswer } from '../../src/daemon/control/api.ts';
+import type { AuditAnswer, MembersAnswer, StatusAnswer, TokensAnswer } from '../../src/daemon/control/api.ts';
+import { parseToken } from '../../src/daemon/identity/admission/tokens.ts';
 import { runCommand } from '../../src/host/command.ts';
 import { slowness } from '../support/patience.ts';
 import { until } from '../support/until.ts';
@@ -105,6 +106,25 @@ t.test('from nothing to two nodes and back, by the commands that operators type'
   t.equal(used.code, 1, 'a used token admits nobody');
   t.match(used.err, /^bornemisza: .*\n {2}next: .*\n$/);
 
+  const pair = await bornemisza(['token', 'create', '--role', 'app', '--count', '2', '--root', one]);
+  const [revoked = '', open = ''] = pair.out.trim().split('\n');
+  const tokens = async () => (await json<TokensAnswer>(['token', 'list', '--root', one])).tokens;
+  t.match(
+    (await tokens()).map(({ state, usedBy }) => `${state} ${usedBy}`),
+    ['open undefined', 'open undefined', 'used app2/app'],
+  );
+  const { id } = parseToken(revoked);
+  t.match(await bornemisza(['token', 'revoke', id, '--root', one]), { code: 0, out: /^revoked / });
+  const join3 = ['join', '-', '--host', 'app3', '--private-address', `${net}.3`, '--root', await place()];
+  t.match(await bornemisza(join3, revoked), { code: 1, err: /token was revoked at its issuer/ });
+  t.match(await bornemisza([...join3, '--dry-run'], open), { code: 0, out: /Nothing was written/ });
+  t.match(await bornemisza(['token', 'revoke', '--all', '--root', one]), { code: 0 });
+  t.match(
+    (await tokens()).map(({ state }) => state),
+    ['used', 'revoked', 'revoked'],
+    'the dry run used nothing up',
+  );
+
   const second = await daemon(two);
   await until(
     async () =>
@@ -148,6 +168,9 @@ t.test('from nothing to two nodes and back, by the commands that operators type'
     following.exitCode === null ? ((await once(following, 'exit')) as [number | null]) : [following.exitCode];
   t.equal(code, 3, 'a follower says that the daemon went');
   t.match(await bornemisza(['status', '--root', one]), { code: 3, err: /systemctl start bornemisza@app/ });
+  const story = await bornemisza(['events', '--limit', '500', '--root', one]);
+  t.match(story, { code: 0, err: /bornemisza@app is not running: this is what it left on the disk/ });
+  t.match(story.out, `the token ${id} for one app node was revoked`);
 });
 
 t.test('a reader that closes the pipe ends the command without a word', async (t) => {
