@@ -1,0 +1,121 @@
+import { argon2Sync } from 'node:crypto';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { writeFile } from 'node:fs/promises';
+import t from 'tap';
+import { AppBed, ORIGIN } from './app-bed.ts';
+
+/** Attacks on the app tier that no other test tries, each with what it must come to. */
+t.setTimeout(1_100_000);
+const PASSWORD = 'four green turtles';
+
+const bed = await AppBed.start();
+t.teardown(() => bed.close());
+const one = await bed.addNode();
+const two = await bed.addNode();
+
+/** As an attacker sends it: `fetch` takes no Host of ours. */
+async function forged(
+  path: string,
+  body: unknown,
+  headers: Readonly<Record<string, string>>,
+): Promise<number> {
+  const text = JSON.stringify(body);
+  return new Promise((resolve, reject) => {
+    const call = request({
+      host: '127.0.0.1',
+      port: one.port,
+      method: 'POST',
+      path,
+      headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text), ...headers },
+    });
+    call.once('error', reject);
+    call.once('response', (answer) => {
+      answer.resume();
+      resolve(answer.statusCode ?? 0);
+    });
+    call.end(text);
+  });
+}
+
+t.test('whatever a request says of its host, a mailed link leads to the site', async (t) => {
+  const claims = [
+    { host: 'evil.test' },
+    { 'x-forwarded-host': 'evil.test', 'x-forwarded-proto': 'http' },
+    { forwarded: 'host=evil.test;proto=http', 'x-original-host': 'evil.test' },
+  ];
+  for (const [at, headers] of claims.entries()) {
+    const email = `host${at}@example.org`;
+    t.equal(await forged('/api/registrations', { email }, headers), 202);
+    const { text } = await bed.mailTo(email);
+    t.match(text, `${ORIGIN}/choose-password#`);
+    t.notMatch(text, 'evil.test');
+  }
+});
+
+t.test('an address gets one mail a minute, however many nodes are asked', async (t) => {
+  const asked = Array.from({ length: 12 }, (_, at) =>
+    bed.browser(at % 2 === 0 ? one : two).ask('POST', '/api/registrations', { email: 'flood@example.org' }),
+  );
+  for (const { status } of await Promise.all(asked)) t.equal(status, 202);
+  await bed.mailTo('flood@example.org');
+  t.equal(bed.mails.filter(({ to }) => to === 'flood@example.org').length, 1);
+});
+
+t.test('a flood of passwords is refused at once and not queued, and people get in afterwards', async (t) => {
+  await bed.register(bed.browser(one), 'anna@example.org', PASSWORD);
+  const guesses = Array.from({ length: 120 }, (_, at) =>
+    bed.browser(one).ask('POST', '/api/session', { email: `nobody${at}@example.org`, password: PASSWORD }),
+  );
+  const answers = await Promise.all(guesses);
+  const busy = answers.filter(({ status }) => status === 503);
+  t.same([...new Set(answers.map(({ status }) => status))].toSorted(), [401, 503]);
+  t.ok(busy.length > 0, `${busy.length} of ${answers.length} were refused`);
+  for (const { headers, body } of busy) {
+    t.match(body, { type: '/problems/busy' });
+    t.ok(Number(headers.get('retry-after')) >= 1);
+  }
+  const right = { email: 'anna@example.org', password: PASSWORD };
+  t.equal((await bed.browser(one).ask('POST', '/api/session', right)).status, 200);
+});
+
+t.test('who reads _users has no password to try: hashes are peppered, and CouchDB takes none', async (t) => {
+  await bed.register(bed.browser(one), 'bert@example.org', PASSWORD);
+  const all = await bed.couch('GET', '/_users/_all_docs?include_docs=true');
+  const rows = (all.body as { rows: { doc: Record<string, string> }[] }).rows.map(({ doc }) => doc);
+  const doc = rows.find(({ email }) => email === 'bert@example.org');
+  if (doc === undefined) throw new Error(JSON.stringify(rows));
+  const [, , , salt = '', tag = ''] = (doc['secret'] ?? '').split('$');
+  t.match(tag, /^[0-9a-f]{64}$/);
+  const nonce = Buffer.from(salt, 'hex');
+  const known = { parallelism: 1, tagLength: 32, memory: 19 * 1024, passes: 2, message: PASSWORD, nonce };
+  t.not(
+    argon2Sync('argon2id', known).toString('hex'),
+    tag,
+    'the right password alone does not give the hash',
+  );
+  const login = { name: doc['name'] ?? '', password: PASSWORD };
+  t.equal((await bed.couch('GET', '/_session', undefined, login)).status, 401);
+});
+
+t.test('no answer of the page may be framed, or run what is not its own', async (t) => {
+  const root = t.testdir({});
+  await writeFile(join(root, 'index.html'), '<!doctype html><title>page</title>');
+  const node = await bed.addNode(`web_root = "${root}"`);
+  for (const path of ['/', '/choose-password', '/index.html']) {
+    const { status, headers } = await bed.browser(node).ask('GET', path);
+    t.equal(status, 200, path);
+    const policy = headers.get('content-security-policy') ?? '';
+    for (const part of [
+      "default-src 'none'",
+      "frame-ancestors 'none'",
+      "base-uri 'none'",
+      "script-src 'self'",
+    ])
+      t.ok(policy.includes(part), `${path}: ${part}`);
+    t.ok(policy.includes("require-trusted-types-for 'script'"));
+    t.notMatch(policy, 'unsafe');
+    t.equal(headers.get('x-content-type-options'), 'nosniff');
+    t.equal(headers.get('referrer-policy'), 'no-referrer');
+  }
+});
