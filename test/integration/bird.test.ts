@@ -347,7 +347,7 @@ include "${fragments}/*.conf";
         'bird-session-down',
         /the provider has no route to 192\.0\.2\.7, 192\.0\.2\.8/,
       ],
-      ['no session', nodeText.replace(/protocol bgp .*/, ''), 'bird-no-session', /no BGP session/],
+      ['no session', nodeText.replace(/protocol bgp [^]*?\n}\n/, ''), 'bird-no-session', /no BGP session/],
       [
         'a table of its own',
         nodeText
