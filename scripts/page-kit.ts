@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '..');
 /** The page's sources, and what makes the page of them, each at the same place as here. */
-const FILES = ['src/web', 'scripts/page.ts', 'scripts/web.ts', 'tsconfig.json', 'LICENSE'];
+const FILES = ['src/web', 'scripts/page.ts', 'scripts/web.ts', 'tsconfig.json'];
 /** What building and checking the page takes, in the versions that it was tried with. */
 const PACKAGES = ['@types/node', 'esbuild', 'preact', 'typescript'];
 
@@ -34,6 +34,7 @@ export async function writePageKit(out: string): Promise<void> {
   const own = {
     name: 'page',
     private: true,
+    license: 'Apache-2.0',
     type: 'module',
     // Runs TypeScript as it is.
     engines: { node: '>=24' },
@@ -42,5 +43,4 @@ export async function writePageKit(out: string): Promise<void> {
   };
   await writeFile(join(out, 'package.json'), `${JSON.stringify(own, null, 2)}\n`);
   await writeFile(join(out, 'README.md'), README);
-  await writeFile(join(out, '.gitignore'), 'node_modules/\n/dist/\n');
 }
