@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { bundleProduct } from '../../scripts/bundle.ts';
 import type { StatusAnswer } from '../../src/daemon/control/api.ts';
+import { slowness } from '../support/patience.ts';
 import { until } from '../support/until.ts';
 
 /** What a daemon makes of bad input at its start and while it runs: one sentence, and the last good state goes on. */
@@ -41,7 +42,7 @@ function start(...argv: readonly string[]): Running {
 }
 
 async function ended({ child }: Running): Promise<number | null> {
-  const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
+  const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS * slowness());
   if (child.exitCode === null) await once(child, 'close');
   clearTimeout(timer);
   return child.exitCode;
