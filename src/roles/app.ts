@@ -170,10 +170,10 @@ function onlySaysDown({ state, record, rotation }: EffectiveMember): boolean {
 function databaseGroup(databases: readonly EffectiveMember[], config: AppRoleConfig): PeerGroup {
   const group = peerGroup(databases, 'db', config.cluster, config.dbDoorPort);
   if (databases.some(({ rotation }) => rotation === 'in')) return group;
-  const servers = group.servers.map((server, index): PeerGroup['servers'][number] => {
-    const member = databases[index];
-    return member !== undefined && onlySaysDown(member) ? { ...server, duty: 'out-when-down' } : server;
-  });
+  const servers = databases.map((member) => ({
+    ...serverOf(member, config.dbDoorPort),
+    ...(onlySaysDown(member) && { duty: 'out-when-down' as const }),
+  }));
   return { ...group, servers };
 }
 

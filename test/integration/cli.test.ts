@@ -8,7 +8,7 @@ import { bundleProduct } from '../../scripts/bundle.ts';
 import type { AuditAnswer, MembersAnswer, StatusAnswer, TokensAnswer } from '../../src/daemon/control/api.ts';
 import { parseToken } from '../../src/daemon/identity/admission/tokens.ts';
 import { runCommand } from '../../src/host/command.ts';
-import { slowness } from '../support/patience.ts';
+import { run } from '../lab/process.ts';
 import { until } from '../support/until.ts';
 
 /** The program itself, as processes: what an operator types, with real daemons behind it, on loopback addresses. */
@@ -17,6 +17,7 @@ let program: string;
 /** Addresses of this process alone, so that the test can run twice at once. */
 const net = `127.${64 + (process.pid % 64)}.${(process.pid >> 6) & 255}`;
 const LIMIT_MS = 30_000;
+const environment = { PATH: process.env['PATH'] ?? '' };
 
 interface Ended {
   readonly code: number | null;
@@ -27,21 +28,17 @@ interface Ended {
 function start(argv: readonly string[]): ChildProcess {
   return spawn(process.execPath, [program, ...argv], {
     stdio: ['pipe', 'pipe', 'pipe'],
-    env: { PATH: process.env['PATH'] },
+    env: environment,
   });
 }
 
 async function bornemisza(argv: readonly string[], stdin = ''): Promise<Ended> {
-  const child = start(argv);
-  const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS * slowness());
-  let out = '';
-  let err = '';
-  child.stdout?.setEncoding('utf8').on('data', (text: string) => (out += text));
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => (err += text));
-  child.stdin?.end(stdin);
-  const [code] = (await once(child, 'close')) as [number | null];
-  clearTimeout(timer);
-  return { code, out, err };
+  const { code, stdout, stderr } = await run([process.execPath, program, ...argv], {
+    stdin,
+    env: environment,
+    timeoutMs: LIMIT_MS,
+  });
+  return { code, out: stdout, err: stderr };
 }
 
 async function place(): Promise<string> {

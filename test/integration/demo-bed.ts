@@ -1,16 +1,38 @@
 import { spawn } from 'node:child_process';
 import { join, resolve } from 'node:path';
+import type { Test } from 'tap';
+import { STORY } from '../demo/story.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 
-/** Runs the demo as a user would, but for the set-up that the test command has done already. */
-export const demo = (
+interface Step {
+  readonly title: string;
+  readonly ok: boolean;
+  readonly seen: Readonly<Record<string, number>>;
+}
+
+/** The demo ends well, and each step of the story was seen in each of these programs. @returns the steps */
+export async function tellsWholeStory(
+  t: Test,
   args: readonly string[],
-): Promise<{
-  code: number | null;
-  steps: { title: string; ok: boolean; seen: Record<string, number> }[];
-  said: string;
-}> =>
+  programs: readonly string[],
+): Promise<readonly Step[]> {
+  const { code, steps, said } = await demo(args);
+  if (code !== 0) t.comment(said);
+  t.equal(code, 0);
+  t.same(
+    steps.map((step) => step.title),
+    STORY.map((step) => step.title),
+  );
+  for (const step of steps) {
+    t.ok(step.ok, step.title);
+    for (const where of programs) t.type(step.seen[where], 'number', `${step.title}: seen in ${where}`);
+  }
+  return steps;
+}
+
+/** Runs the demo as a user would, but for the set-up that the test command has done already. */
+const demo = (args: readonly string[]): Promise<{ code: number | null; steps: Step[]; said: string }> =>
   new Promise((done, failed) => {
     const child = spawn(process.execPath, [join(root, 'test/demo/main.ts'), '--script', '--json', ...args], {
       cwd: root,
@@ -27,7 +49,7 @@ export const demo = (
         steps: out
           .split('\n')
           .filter((line) => line.startsWith('{'))
-          .map((line) => JSON.parse(line) as { title: string; ok: boolean; seen: Record<string, number> }),
+          .map((line) => JSON.parse(line) as Step),
       }),
     );
   });

@@ -1,8 +1,10 @@
-import { request } from 'node:http';
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { slowness } from '../support/patience.ts';
 
-const TIMEOUT_MS = 10_000;
+const inTime = (): AbortSignal => AbortSignal.timeout(Math.ceil(10_000 * slowness()));
 
 /**
  * Asks a program at its Unix socket over HTTP, as `curl --unix-socket` does. Tests ask many times a second: a process
@@ -11,39 +13,20 @@ const TIMEOUT_MS = 10_000;
  * @returns the body, whatever the status
  * @throws Error when nothing listens or the answer takes too long
  */
-export function askHttp(socketPath: string, path: string): Promise<string> {
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  const timeout = Math.ceil(TIMEOUT_MS * slowness());
-  const asked = request({ socketPath, path, headers: { host: 'daemon', connection: 'close' } }, (answer) => {
-    let body = '';
-    answer.setEncoding('utf8');
-    answer.on('data', (text: string) => (body += text));
-    answer.on('end', () => resolve(body));
-    answer.on('error', reject);
-  });
-  const timer = setTimeout(
-    () => asked.destroy(new Error(`${socketPath}: no answer within ${timeout} ms`)),
-    timeout,
-  );
-  asked.on('error', reject);
+export async function askHttp(socketPath: string, path: string): Promise<string> {
+  const headers = { host: 'daemon', connection: 'close' };
+  const asked = request({ socketPath, path, headers, signal: inTime() });
+  const answered = once(asked, 'response') as Promise<[IncomingMessage]>;
+  // What goes wrong after the answer has begun is an error of the answer as well.
+  asked.on('error', () => undefined);
   asked.end();
-  return promise.finally(() => clearTimeout(timer));
+  const [answer] = await answered;
+  return text(answer);
 }
 
 /** Sends one command to a program's Unix socket, as `socat` does, and returns all that it says until it closes. */
 export function askLine(socketPath: string, command: string): Promise<string> {
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  const timeout = Math.ceil(TIMEOUT_MS * slowness());
-  const socket = connect(socketPath);
-  let said = '';
-  const timer = setTimeout(
-    () => socket.destroy(new Error(`${socketPath}: no answer within ${timeout} ms`)),
-    timeout,
-  );
-  socket.setEncoding('utf8');
-  socket.on('data', (text: string) => (said += text));
-  socket.on('error', reject);
-  socket.on('end', () => resolve(said));
+  const socket = connect({ path: socketPath, signal: inTime() });
   socket.end(`${command}\n`);
-  return promise.finally(() => clearTimeout(timer));
+  return text(socket);
 }

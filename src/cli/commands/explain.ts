@@ -15,7 +15,7 @@ export function addExplain(program: Command, io: Io): void {
     summary: 'say why a node is in or out',
     description:
       'Says whether a node gets traffic now and why, then tells from the audit trail what happened to ' +
-      'it, newest last. A node that was removed is still told about.',
+      'it, newest last. Knows removed nodes too.',
     examples: ['bornemisza explain db2/db', 'bornemisza explain db2', 'bornemisza explain 10.0.0.12 --json'],
     role: true,
     json: true,

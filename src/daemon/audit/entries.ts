@@ -154,7 +154,7 @@ export function startedEntry(name: string, version: string): NewAuditEntry {
   return { kind: 'daemon', summary, trigger: '', subjects: [name], result: 'info' };
 }
 
-/** The account by its name: an address is a person's, and stands in the trail long after the account is gone. */
+/** Names the account, not the e-mail address: the trail keeps its entries long after the account is gone. */
 export function accountEntry(name: string, account: string, what: string): NewAuditEntry {
   return {
     kind: 'operator',

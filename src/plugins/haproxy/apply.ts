@@ -290,7 +290,7 @@ function reloadFailed(unit: string, why: string): PluginError {
   return new PluginError({
     code: 'haproxy-reload-failed',
     message: `HAProxy did not take the new configuration: ${why}; the last good one is restored`,
-    next: `the reason stands in its journal only: \`journalctl -u ${unit}\``,
+    next: `read the reason in its journal: \`journalctl -u ${unit}\``,
     outcome: 'retry',
     stateChanged: true,
   });
