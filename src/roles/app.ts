@@ -70,6 +70,9 @@ export function floatingDecision(mode: FloatingMode, input: FloatingInput): Hold
 export function announcementOf({ view, local }: FloatingInput): Announcement {
   if (local.leaving) return { announce: false, why: 'this node is going' };
   if (local.maintenance) return { announce: false, why: 'maintenance' };
+  const self = view.members.find((member) => member.self);
+  // The others do not see it among the candidates, so they would not let go for it.
+  if (self?.guard === 'namesake') return { announce: false, why: self.reason };
   if (!local.edgeAnswers) return { announce: false, why: 'the check of HAProxy is down here' };
   if (local.health === 'up') return { announce: true, why: 'this node is up' };
   const others = view.members.filter((member) => !member.self && member.record.role === 'app');

@@ -16,7 +16,7 @@ export interface EffectiveMember {
   /** Why, in a few words, for the audit trail. */
   readonly reason: string;
   /** The guard that keeps it at this rotation; undefined where none does. */
-  readonly guard?: 'first-sync' | 'landslide' | undefined;
+  readonly guard?: 'first-sync' | 'landslide' | 'namesake' | undefined;
   /** Milliseconds since its newest record was accepted; 0 for self, infinite for one never heard. */
   readonly freshMs: number;
   /** Order of admission within its role, 0 first. Never changes while others come and go. */
@@ -27,8 +27,10 @@ export interface EffectiveMember {
 /** What the guards make of the membership view: the only input of the roles about others. */
 export interface EffectiveView {
   readonly self: string;
-  /** Everybody admitted and not revoked, self included, in order of admission. */
+  /** Everybody admitted and not revoked, self included, in order of admission. No name and no host's address twice. */
   readonly members: readonly EffectiveMember[];
+  /** Admitted under a name, or with an address, that one of the members has: used for nothing (namesakes.ts). */
+  readonly namesakes: readonly EffectiveMember[];
   readonly synced: boolean;
   /** What guards hold now, for people. */
   readonly held: readonly string[];

@@ -10,7 +10,7 @@ const MOST_MEMBERS = 512;
  * for it.
  */
 export function firewallOf(view: EffectiveView, privateNetwork: string): FirewallDesired {
-  const members = view.members
+  const members = [...view.members, ...view.namesakes]
     .filter(({ state, record }) => state !== 'left' && isInside(record.address, privateNetwork))
     .slice(0, MOST_MEMBERS);
   const of = (role: string): string[] =>

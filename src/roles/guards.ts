@@ -1,19 +1,11 @@
 import type { MembershipView, NodeRecord, Role } from '../daemon/membership/types.ts';
 import { type EffectiveMember, type EffectiveView, plainRotation, type Rotation } from './effective.ts';
+import { type RosterMember, withoutNamesakes } from './namesakes.ts';
 
 /**
  * Guards hold configuration, never health: HAProxy's own checks go on for each server whatever is held here.
  * They turn what the membership protocol believes into what the programs of this node are configured for.
  */
-
-/** One admitted node, from its certificate. */
-export interface RosterMember {
-  readonly peerId: string;
-  readonly name: string;
-  readonly role: Role;
-  readonly address: string;
-  readonly admittedAtMs: number;
-}
 
 /** What survives a restart of the daemon. Times are wall-clock ms: the machine's clock starts anew with the process. */
 export interface GuardState {
@@ -82,12 +74,13 @@ export function guarded(
   // Additions join at once, so that a young cluster is guarded too; who is gone leaves the measure after it stood.
   const stable =
     believed && stood ? living : synced ? grown.filter((name) => mayStay(name, input)) : state.stable;
-  const members = effectiveMembers(input, state, landslides);
+  const { members, namesakes } = effectiveMembers(input, state, landslides);
   const rotations = Object.fromEntries(members.map((member) => [member.record.name, member.rotation]));
   return {
     effective: {
       self: input.view.self,
       members,
+      namesakes,
       synced,
       held: heldInWords(input, landslides, members),
       revoked: input.revoked,
@@ -104,10 +97,10 @@ export function released(state: GuardState): GuardState {
 }
 
 function namesAlive(view: MembershipView): string[] {
-  return view.members
+  const names = view.members
     .filter((member) => member.state === 'alive' || member.state === 'suspect' || member.restarting)
-    .map((member) => member.record.name)
-    .sort();
+    .map((member) => member.record.name);
+  return [...new Set(names)].sort();
 }
 
 /** Who left by its own word or was removed is no part of a landslide. */
@@ -131,30 +124,45 @@ function effectiveMembers(
   input: GuardInput,
   state: GuardState,
   landslides: GuardState['landslides'],
-): EffectiveMember[] {
-  const byAdmission = [...input.roster].sort(
-    (a, b) => a.admittedAtMs - b.admittedAtMs || a.peerId.localeCompare(b.peerId),
-  );
+): Pick<EffectiveView, 'members' | 'namesakes'> {
+  const { used, namesakes, beforeSelf } = withoutNamesakes(input.roster, input.view.self);
   const ranks: Record<Role, number> = { app: 0, db: 0 };
-  return byAdmission.map((admitted) => {
-    const rank = ranks[admitted.role];
-    ranks[admitted.role] += 1;
+  const facts = (admitted: RosterMember) => {
     const member = input.view.members.find((each) => each.record.peerId === admitted.peerId);
     const self = admitted.peerId === input.view.self;
-    const plain =
-      member === undefined
-        ? { rotation: 'out' as const, reason: 'admitted, but its daemon was not heard yet' }
-        : plainRotation(member);
-    const held = self ? undefined : heldRotation(admitted, plain.rotation, input, state, landslides);
     return {
       record: member?.record ?? silentRecord(admitted),
-      state: member?.state ?? 'dead',
+      state: member?.state ?? ('dead' as const),
       freshMs: self ? 0 : member === undefined ? Number.POSITIVE_INFINITY : input.nowMs - member.heardMs,
-      rank,
+      rank: ranks[admitted.role],
       self,
-      ...(held ?? plain),
+      ...(member === undefined
+        ? { rotation: 'out' as const, reason: 'admitted, but its daemon was not heard yet' }
+        : plainRotation(member)),
     };
+  };
+  const members = used.map((admitted): EffectiveMember => {
+    const plain = facts(admitted);
+    ranks[admitted.role] += 1;
+    if (plain.self) return beforeSelf === undefined ? plain : { ...plain, ...nameShared(beforeSelf) };
+    return { ...plain, ...heldRotation(admitted, plain.rotation, input, state, landslides) };
   });
+  return {
+    members,
+    namesakes: namesakes.map(({ member, of }) => ({ ...facts(member), ...nameShared(of) })),
+  };
+}
+
+function nameShared({
+  peerId,
+  name,
+  address,
+}: RosterMember): Pick<EffectiveMember, 'rotation' | 'reason' | 'guard'> {
+  return {
+    rotation: 'out',
+    guard: 'namesake',
+    reason: `gets no traffic: its name or address is that of ${name} at ${address}, ${peerId}`,
+  };
 }
 
 /** What a guard keeps a member at, when that is more than what it would be now. Additions are never held. */

@@ -47,6 +47,18 @@ export function isLastAuthority(rows: readonly MemberRow[], name: string): boole
   return goes && others.length > 0 && !others.some((each) => each.authority && each.state === 'alive');
 }
 
+/** @throws OperatorError `name-shared` where two machines were admitted under the name that the operator gives */
+export function mustBeOne(rows: readonly MemberRow[]): void {
+  const two = rows.filter(({ name }) => name === rows[0]?.name);
+  if (two.length < 2) return;
+  const each = two.map(({ peerId, address, reason }) => `${peerId} at ${address} (${reason})`);
+  throw new OperatorError(
+    'name-shared',
+    `${two.length} machines were admitted as ${two[0]?.name}: ${each.join('; ')}`,
+    'give the PeerId of the one that shall go: bornemisza remove PEERID',
+  );
+}
+
 /**
  * @throws OperatorError `remove-self`, which no flag helps against, `guard-alive`, `guard-data`, `guard-last-authority`
  */

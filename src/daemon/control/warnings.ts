@@ -32,6 +32,21 @@ export function authorityDamage({
     .map(({ code, message, next }) => ({ code, message, next }));
 }
 
+/** Two authorities admitted one name or address each, or one that was taken over did. */
+export function namesakeWarnings(
+  namesakes: readonly (Pick<MemberRow, 'reason'> & {
+    readonly record: Pick<MemberRow, 'name' | 'peerId' | 'role'>;
+  })[],
+): Warning[] {
+  return namesakes.map(({ record: { name, peerId, role }, reason }) => ({
+    code: 'name-shared',
+    message: `${name}, ${peerId}, ${reason}`,
+    next:
+      `on an authority: bornemisza remove ${peerId}${role === 'db' ? ' --dead' : ''}; then join that machine ` +
+      'again with a fresh token and a host name and address of its own',
+  }));
+}
+
 /** What an operator should know though nothing fails. */
 export function warningsOf(rows: readonly MemberRow[], wallMs: number): Warning[] {
   const warnings: Warning[] = [];

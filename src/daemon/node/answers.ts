@@ -13,7 +13,7 @@ import { VERSION } from '../version.ts';
 import type { CurrentNode } from './current.ts';
 import type { KeptPrograms } from './kept-programs.ts';
 import { dnsWarnings } from './dns-warnings.ts';
-import { authorityDamage, countsOf, warningsOf } from '../control/warnings.ts';
+import { authorityDamage, countsOf, namesakeWarnings, warningsOf } from '../control/warnings.ts';
 import { notYetUsing, rootWarnings } from '../identity/root/following.ts';
 
 export interface AnswersDependencies {
@@ -76,6 +76,7 @@ export class Answers {
       warnings: [
         ...[node.refusedReload ?? []].flat(),
         ...config.passedOver,
+        ...namesakeWarnings(last.view.namesakes),
         ...warningsOf(rows, clock.wallMs()),
         ...authorityDamage(this.#identity),
         ...rootWarnings(rootChange, roster.rivals(), rows),

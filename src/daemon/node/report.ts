@@ -13,7 +13,7 @@ export interface ReportInput {
 
 /** One row for each admitted member, and for members that the view still knows. Sorted by name. */
 export function memberRows({ view, effective, certificates, authorities, nowMs }: ReportInput): MemberRow[] {
-  return effective.members
+  return [...effective.members, ...effective.namesakes]
     .map((member) =>
       row(
         member,

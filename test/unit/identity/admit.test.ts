@@ -1,4 +1,5 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import {
@@ -13,7 +14,8 @@ import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
 import { createSigningRequest } from '../../../src/daemon/identity/keys/signing-request.ts';
 import { TokenStore } from '../../../src/daemon/identity/admission/token-store.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
-import { codeOf, NOW_MS, testCluster } from './cluster.ts';
+import { withoutNamesakes } from '../../../src/roles/namesakes.ts';
+import { codeOf, furtherAuthority, NOW_MS, testCluster } from './cluster.ts';
 
 const founder = createNodeKey();
 const prod = await testCluster('prod', founder.peerId);
@@ -277,3 +279,61 @@ t.test('an address is given to one machine only, also before that one has said i
     'and one that died gives it free',
   );
 });
+
+t.test(
+  'two authorities that admit one name, or one address, at once: every node uses the first',
+  async (t) => {
+    const at = await desk(t);
+    const secondKey = createNodeKey();
+    at.roster.add(await prod.node('app2', 'app', { nodeKey: secondKey, address: '10.0.0.2' }));
+    const { authority } = await furtherAuthority(prod.root, prod.trust, secondKey.peerId);
+    at.roster.addAuthority(authority.certificate.pem);
+    const directory = await mkdtemp(join(tmpdir(), 'bm-desk-'));
+    t.teardown(() => rm(directory, { recursive: true, force: true }));
+    await mkdir(join(directory, 'tokens'));
+    const issuer = { peerId: secondKey.peerId, cluster: 'prod', rootFingerprint: '00'.repeat(32) };
+    const roster = new Roster(prod.trust, join(directory, 'roster.json'));
+    await roster.merge(at.roster.exportAll());
+    const other = { ...at, authority, roster, tokens: new TokenStore(join(directory, 'tokens'), issuer) };
+    // Neither hears of the other's admissions until both are done.
+    const joins: [Desk, string, string, number][] = [
+      [at, 'db1', '10.0.0.11', 20],
+      [other, 'db1', '10.0.0.12', 10],
+      [at, 'db3', '10.0.0.13', 10],
+      [other, 'db4', '10.0.0.13', 30],
+    ];
+    const keys = await Promise.all(
+      joins.map(async ([where, host, address, afterMs]) => {
+        const request = requestBy(createNodeKey(), { host, address });
+        const token = await tokenFor(where, 'db');
+        const arrival = { exporter, remoteAddress: address, nowMs: NOW_MS + afterMs };
+        return (await admit(where, request, { ...arrival, token })).certificate.peerId;
+      }),
+    );
+    await roster.merge(at.roster.exportAll());
+    await at.roster.merge(roster.exportAll());
+    t.equal(at.roster.digest(), roster.digest(), 'both have all');
+    t.equal(roster.members().length, 6);
+    for (const each of [at.roster, roster]) {
+      const members = each.members();
+      const { used, namesakes } = withoutNamesakes(members, founder.peerId);
+      t.strictSame(used.map(({ name, address }) => `${name} ${address}`).sort(), [
+        'app1/app 10.0.0.1',
+        'app2/app 10.0.0.2',
+        'db1/db 10.0.0.12',
+        'db3/db 10.0.0.13',
+      ]);
+      t.strictSame(
+        namesakes.map(({ member, of }) => [member.peerId, of.peerId]),
+        [
+          [keys[0], keys[1]],
+          [keys[3], keys[2]],
+        ],
+      );
+      const [late] = keys;
+      const seen = withoutNamesakes(members, late ?? '');
+      t.equal(seen.beforeSelf?.peerId, keys[1], 'and the later one knows who was before it');
+      t.equal(seen.used.filter(({ name }) => name === 'db1/db').length, 1);
+    }
+  },
+);

@@ -56,6 +56,7 @@ export const view = (
 ): EffectiveView => ({
   self: members.find(({ self }) => self)?.record.peerId ?? '',
   members,
+  namesakes: [],
   synced: true,
   held: [],
   revoked: [],

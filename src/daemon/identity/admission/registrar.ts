@@ -23,7 +23,7 @@ import type { Standing } from './admit.ts';
 import { AdmissionListener } from './listener.ts';
 import type { TokenStore } from './token-store.ts';
 import type { Names } from '../roster/names.ts';
-import { mustBeRemovable } from '../../control/operator-guards.ts';
+import { mustBeOne, mustBeRemovable } from '../../control/operator-guards.ts';
 
 /** A node that left stays to be looked at for a while before its certificate is taken back. */
 const LEFT_RETIRE_MS = 120_000;
@@ -157,9 +157,11 @@ export class Registrar {
   async remove(request: RemoveRequest): Promise<Done> {
     const { node } = request;
     const rows = this.#dependencies.node.rows();
-    const row = rows.find(
+    const found = rows.filter(
       (each) => each.name === node || each.peerId === node || each.name.startsWith(`${node}/`),
     );
+    mustBeOne(found);
+    const [row] = found;
     // First: a flag that a guard asks for would not help here.
     if (this.#identity.authority === undefined && row?.self !== true) throw this.#notAuthority();
     mustBeRemovable(rows, row, request);
