@@ -53,13 +53,19 @@ export const ROOMS: readonly Room[] = [
     packages: [/^node:/],
     reason: 'the plugin contract imports nothing of ours',
   },
-  ...['haproxy', 'couchdb', 'bird', 'layer2', 'firewall', 'dns', 'certificates'].map(
+  ...['haproxy', 'couchdb', 'bird', 'layer2', 'firewall', 'dns'].map(
     (name): Room => ({
       of: new RegExp(`^src/plugins/${name}/`),
       imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/contract\.ts$/, /^src\/host\//],
       reason: 'a plugin may import the contract and src/host; never the daemon, a role or another plugin',
     }),
   ),
+  {
+    of: /^src\/plugins\/certificates\//,
+    imports: [/^src\/plugins\/certificates\//, /^src\/plugins\/contract\.ts$/, /^src\/(host|acme)\//],
+    reason:
+      'a plugin may import the contract and src/host, and this one the client of the CA; never the daemon or a role',
+  },
   {
     of: /^src\/daemon\/reconciler\//,
     imports: [

@@ -57,6 +57,8 @@ export interface PebbleOptions {
   /** How many of a hundred good nonces it refuses. */
   readonly refusedNonces?: number;
   readonly externalAccounts?: boolean;
+  /** Where it looks for what it asked for; undefined: at the front, which answers by `edge`. */
+  readonly edgeAt?: { readonly address: string; readonly port: number };
 }
 
 export async function startPebble(t: Test, options: PebbleOptions = {}): Promise<Pebble> {
@@ -76,7 +78,7 @@ export async function startPebble(t: Test, options: PebbleOptions = {}): Promise
         managementListenAddress: `127.0.0.1:${management}`,
         certificate,
         privateKey: key,
-        httpPort: http,
+        httpPort: options.edgeAt?.port ?? http,
         tlsPort: await freePort(),
         externalAccountBindingRequired: options.externalAccounts === true,
         externalAccountMACKeys: { [EXTERNAL.kid]: EXTERNAL.hmacKey },
@@ -85,7 +87,18 @@ export async function startPebble(t: Test, options: PebbleOptions = {}): Promise
   );
   const names = start('pebble-challtestsrv', [
     ...['-dns01', `127.0.0.1:${dns}`, '-management', `127.0.0.1:${dnsManagement}`],
-    ...['-defaultIPv4', '127.0.0.1', '-defaultIPv6', '', '-http01', '', '-https01', '', '-tlsalpn01', ''],
+    ...[
+      '-defaultIPv4',
+      options.edgeAt?.address ?? '127.0.0.1',
+      '-defaultIPv6',
+      '',
+      '-http01',
+      '',
+      '-https01',
+      '',
+      '-tlsalpn01',
+      '',
+    ],
   ]);
   const pebble = start(
     'pebble',

@@ -4,9 +4,11 @@ import type { AcmeOrder } from '../../src/acme/answers.ts';
 import { renewalId, signingRequest } from '../../src/acme/certificate.ts';
 import { AcmeClient, REVOKED_FOR } from '../../src/acme/client.ts';
 import { notAuthorized } from '../../src/acme/error.ts';
-import { keyAuthorization } from '../../src/acme/jws.ts';
+import { keyAuthorization, thumbprint } from '../../src/acme/jws.ts';
+import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
 import { EXTERNAL, type Injected, type Pebble, startPebble } from './acme-bed.ts';
+import { appDesired, Bed, converge, get } from './haproxy-bed.ts';
 
 /** The ACME client at a real CA. */
 const { signal } = new AbortController();
@@ -88,6 +90,40 @@ t.test('an order from its start to a chain, each step by a client of its own, no
   for (let calls = 0; calls < 200 && refusedNonces(pebble) === 0; calls += 1)
     await client().order(order.url, signal);
   t.ok(refusedNonces(pebble) > 0, 'a nonce was refused, and no call failed');
+});
+
+t.test('HAProxy answers the checks of the CA by the thumbprint of the account alone', async (t) => {
+  const bed = await Bed.make();
+  t.teardown(() => bed.end());
+  const address = bed.address(31);
+  const accountKey = newKey();
+  const node = await bed.pki.leaf('app1', 'app');
+  const plain = appDesired({ address, node, ca: bed.pki.ca, databasePort: await freePort() });
+  const challengeThumbprint = thumbprint(accountKey);
+  const edge = await bed.launch('edge', { ...plain, edge: { ...plain.edge, challengeThumbprint } });
+  const pebble = await startPebble(t, { edgeAt: { address, port: 80 } });
+  const [leaf] = await issued(await clientsOf(pebble, accountKey), newKey());
+  t.equal(leaf?.checkHost('www.shop.example'), 'www.shop.example', 'and a real CA takes it');
+
+  const below = (path: string) => get(`http://${address}/.well-known/acme-challenge/${path}`);
+  t.match(await below('a_B-1'), { status: 200, body: `a_B-1.${challengeThumbprint}` });
+  t.match(await below(`${'x'.repeat(128)}?q=1`), { status: 200, body: /^x{128}\./ });
+  const strangers = [
+    '',
+    'x'.repeat(129),
+    'a/b',
+    'a.b',
+    'a%0d%0aX:1',
+    'a%b',
+    '%5Ba',
+    '../a',
+    'a b'.replace(' ', '+'),
+  ];
+  for (const path of strangers) t.equal((await below(path)).status, 308, `${path}: no token`);
+  t.equal((await get(`http://${address}/Xwell-known/acme-challenge/a`)).status, 308);
+
+  await converge(edge.plugin, plain);
+  t.equal((await below('a')).status, 308, 'without an account nothing is answered');
 });
 
 t.test('a CA that makes accounts for its customers only takes its own key, and no other', async (t) => {

@@ -96,6 +96,11 @@ export interface AppHaproxy extends Instance {
     readonly httpPort: number;
     /** Seconds of Strict-Transport-Security; undefined: no such header, since it can't be taken back. */
     readonly hstsMaxAgeSeconds: number | undefined;
+    /**
+     * Thumbprint of the cluster's account at the CA (RFC 8555 section 8.1), which is public: with it every edge answers
+     * the checks of the CA alike, whichever edge the router picks. Undefined: no account.
+     */
+    readonly challengeThumbprint?: string | undefined;
   };
   /** The door for other app nodes' edges. */
   readonly doorPort: number;
@@ -129,6 +134,8 @@ export type HaproxyDesired = AppHaproxy | DbHaproxy;
 
 /** Answers 200 on the edge, with and without TLS, as long as this HAProxy lives. */
 export const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
+/** Below it a CA looks for what it asked for (RFC 8555 section 8.3). */
+export const CHALLENGE_PATH = '/.well-known/acme-challenge/';
 /** `SERVICE_HEALTH_PATH + name` on the door answers 200 while the local service is well, else 503. */
 export const SERVICE_HEALTH_PATH = '/.well-known/bornemisza/service/';
 

@@ -3,6 +3,7 @@ import {
   type AppHaproxy,
   type DbHaproxy,
   type Duty,
+  CHALLENGE_PATH,
   CHECK_HOST,
   EDGE_HEALTH_PATH,
   type EdgeService,
@@ -11,7 +12,18 @@ import {
   SERVICE_HEALTH_PATH,
   WELL_STATUSES,
 } from './desired.ts';
-import { dnsName, filePath, fingerprint, ipv4, pem, port, serial, token, urlPath } from './values.ts';
+import {
+  dnsName,
+  filePath,
+  fingerprint,
+  ipv4,
+  pem,
+  port,
+  serial,
+  thumbprint,
+  token,
+  urlPath,
+} from './values.ts';
 
 /** Where this instance's files and sockets lie. */
 export interface Layout {
@@ -331,10 +343,24 @@ function plainFrontend({ edge }: AppHaproxy, layout: Layout): Section {
       ...binds(edge.addresses, edge.httpPort, '', layout),
       `http-request set-log-level silent if { path ${EDGE_HEALTH_PATH} }`,
       `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
+      ...challengeAnswer(edge.challengeThumbprint),
       // 308 keeps the method; a form that is posted here stays a post.
       `http-request redirect ${target} code 308`,
     ],
   };
+}
+
+/**
+ * Answers a CA without state (RFC 8555 section 8.3): TOKEN.THUMBPRINT for each token of its form. No backslash, since
+ * HAProxy takes it for its own; 128 characters are more than any CA's token has.
+ */
+function challengeAnswer(print: string | undefined): string[] {
+  if (print === undefined) return [];
+  const pattern = `^${CHALLENGE_PATH.replaceAll('.', '[.]')}[A-Za-z0-9_-]{1,128}$`;
+  const said = `%[path,field(4,/)].${thumbprint(print)}`;
+  return [
+    `http-request return status 200 content-type text/plain lf-string ${said} if { path_reg ${pattern} }`,
+  ];
 }
 
 /** Headers that only the edge may set: from outside they are lies. */

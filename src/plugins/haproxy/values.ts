@@ -53,6 +53,11 @@ export function filePath(what: string, value: string): string {
   );
 }
 
+/** SHA-256 in base64url (RFC 7638). */
+export function thumbprint(value: string): string {
+  return matching('thumbprint', value, /^[A-Za-z0-9_-]{43}$/, '43 letters, digits, _ and -');
+}
+
 /** SHA-256 in hexadecimal, as HAProxy prints it. */
 export function fingerprint(value: string): string {
   return matching('fingerprint', value, /^[0-9A-F]{64}$/, '64 hexadecimal digits in upper case');

@@ -49,6 +49,27 @@ t.test(
   },
 );
 
+t.test('what a CA asks for is answered before the redirect, and only with a thumbprint of its form', (t) => {
+  const plainWith = (challengeThumbprint: string | undefined): string[] =>
+    section(configOf(app({ edge: { ...app().edge, challengeThumbprint } })), 'frontend plain');
+  const print = `${'aZ0-_'.repeat(8)}abc`;
+  const lines = plainWith(print);
+  const at = lines.findIndex((line) => line.includes('acme-challenge'));
+  t.match(lines[at], `lf-string %[path,field(4,/)].${print} if { path_reg ^/[.]well-known/acme-challenge/`);
+  t.ok(at > 0 && at < lines.findIndex((line) => line.includes(' redirect ')), 'before the redirect');
+  t.notMatch(plainWith(undefined).join(), /acme/);
+  for (const bad of [
+    '',
+    `${print}a`,
+    print.slice(1),
+    `${print.slice(1)} `,
+    `${print.slice(1)}%`,
+    `${print}\n`,
+  ])
+    t.throws(() => plainWith(bad), { code: 'haproxy-value-refused' }, JSON.stringify(bad));
+  t.end();
+});
+
 t.test(
   'more than half of the servers without an answer in time: a backend without such checks serves',
   async (t) => {
