@@ -8,7 +8,7 @@ export interface Grade {
 }
 
 export function gradeOf(status: StatusAnswer): Grade {
-  const { checks, counts, held, health, maintenance, name, phase, plugins, synced } = status;
+  const { checks, counts, held, health, maintenance, name, phase, plugins, synced, warnings } = status;
   if (phase !== 'running') return { level: 'down', why: `${name} is ${phase}` };
   const failing = checks.filter((each) => each.health === 'down');
   const names = failing.map((each) => `${each.name} (${each.detail})`).join(', ');
@@ -20,6 +20,7 @@ export function gradeOf(status: StatusAnswer): Grade {
       .filter(({ state }) => state === 'failing' || state === 'stopped')
       .map((each) => `${each.name}: ${each.detail}`),
     ...plugins.flatMap(({ alarms }) => alarms.map(({ message }) => message)),
+    ...warnings.filter(({ code }) => code === 'disk-full').map(({ message }) => message),
     lost > 0 ? `${lost} members are not reached` : '',
     ...held.map((each) => `held: ${each}`),
     maintenance ? 'in maintenance' : '',

@@ -100,6 +100,7 @@ function why(member: MemberRow): string {
     member.reason,
     member.maintenance ? 'maintenance' : '',
     member.restarting ? 'restarting' : '',
+    member.tags['disk'] === 'full' && isHeard(member) ? 'a disk is full' : '',
   ];
   return [...new Set(marks.filter((mark) => mark !== ''))].join('; ');
 }

@@ -1,16 +1,11 @@
-import type { StatsFs } from 'node:fs';
 import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { readAccounts } from '../../host/account.ts';
+import { diskRoom } from '../../host/disk-room.ts';
 import type { Host } from '../io.ts';
 import { areaOf, type Check } from './check.ts';
 import { checkUnits, unitsOfHost } from './units.ts';
 
 const host = areaOf('host');
-/** Below this HAProxy's and our own files can no longer be replaced safely, and CouchDB's compaction stops. */
-const DISK_FAIL_BYTES = 100 * 1024 * 1024;
-const DISK_WARN_SHARE = 0.1;
-/** What CouchDB opens for a few databases with all their ranges. */
-const MIN_FREE_FILES = 1000;
 /** What is needed of Node.js: the type stripping and APIs of 24. */
 const MIN_NODE_MAJOR = 24;
 
@@ -101,24 +96,10 @@ async function disk(name: string, path: string): Promise<Check> {
 }
 
 /** @param facts as statfs(2) gives them */
-export function diskCheck(
-  name: string,
-  path: string,
-  { bavail, blocks, bsize, files, ffree }: Pick<StatsFs, 'bavail' | 'blocks' | 'bsize' | 'files' | 'ffree'>,
-): Check {
-  // Some file systems do not count files, and say 0.
-  if (files > 0 && ffree < MIN_FREE_FILES)
-    return host.fail(
-      name,
-      `room for no more than ${ffree} files under ${path}, however much space there is`,
-      `remove what is many and small: du -x --inodes ${path} | sort -n | tail`,
-    );
-  const freeBytes = bavail * bsize;
-  const share = blocks === 0 ? 1 : bavail / blocks;
-  const detail = `${Math.round(freeBytes / 1024 / 1024)} MiB free under ${path} (${Math.round(share * 100)} %)`;
-  const next = `free space: du -xh ${path} | sort -h | tail`;
-  if (freeBytes < DISK_FAIL_BYTES) return host.fail(name, detail, next);
-  return share < DISK_WARN_SHARE ? host.warn(name, detail, next) : host.ok(name, detail);
+export function diskCheck(name: string, path: string, facts: Parameters<typeof diskRoom>[1]): Check {
+  const { level, detail, next } = diskRoom(path, facts);
+  if (level === 'full') return host.fail(name, detail, next);
+  return level === 'low' ? host.warn(name, detail, next) : host.ok(name, detail);
 }
 
 async function haproxy(of: Host): Promise<Check> {

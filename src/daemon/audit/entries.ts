@@ -80,6 +80,21 @@ export function verdictEntry(name: string, verdict: CheckVerdict, was: Health): 
   };
 }
 
+export function diskEntry(
+  name: string,
+  { code, message, next }: NonNullable<NewAuditEntry['error']>,
+  full: boolean,
+): NewAuditEntry {
+  return {
+    kind: 'health',
+    summary: full ? message : `there is room again (${message})`,
+    trigger: '',
+    subjects: [name],
+    result: full ? 'failed' : 'ok',
+    ...(full && { error: { code, message, next } }),
+  };
+}
+
 /** One entry for each guard that took hold, then one for each that let go. */
 export function guardEntries(
   before: readonly string[],

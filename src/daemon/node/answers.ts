@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { MembersAnswer, PlanAnswer, StatusAnswer, Warning } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
+import type { Disks } from '../health/disks.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import { rootWord } from '../identity/root/succession.ts';
@@ -31,6 +32,7 @@ export interface AnswersDependencies {
   readonly programs: Pick<KeptPrograms, 'report'>;
   readonly notifier: Pick<Notifier, 'warnings'>;
   readonly rollout: Pick<RolloutRunner, 'warnings'>;
+  readonly disks: Pick<Disks, 'findings'>;
 }
 
 /** What an operator may ask at any time: how this node is, whom it sees, what it would do. Changes nothing. */
@@ -45,7 +47,7 @@ export class Answers {
 
   status(): StatusAnswer {
     const { clock, startedMs, node, local, checks, driver, transport } = this.#dependencies;
-    const { reconciler, programs, notifier, rollout } = this.#dependencies;
+    const { reconciler, programs, notifier, rollout, disks } = this.#dependencies;
     const { config, last } = node;
     const { cluster, name, role, peerId, address, roster } = this.#identity;
     const rows = node.rows();
@@ -74,6 +76,7 @@ export class Answers {
       plugins: reconciler.status(),
       held: last.view.held,
       warnings: [
+        ...disks.findings,
         ...[node.refusedReload ?? []].flat(),
         ...config.passedOver,
         ...namesakeWarnings(last.view.namesakes),

@@ -9,11 +9,13 @@ import type { Config, Paths } from '../config/config.ts';
 import type { Clock } from '../clock.ts';
 import type { Driver } from '../driver/driver.ts';
 import type { SeedSearch } from '../driver/seed-search.ts';
+import { Disks } from '../health/disks.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 import type { LocalStateFile } from '../local-state.ts';
 import type { LocalFacts, Role } from '../membership/types.ts';
+import { DISK_TAG } from '../notification/conditions.ts';
 import { Notifier } from '../notification/notifier.ts';
 import type { Log } from '../process/log.ts';
 import type { ServiceManager } from '../process/systemd.ts';
@@ -23,6 +25,7 @@ import { ROLLOUT_TAG } from '../rollout/policy.ts';
 import { DEFAULT_ROLLOUT_OPTIONS, RolloutRunner } from '../rollout/runner.ts';
 import { UpgradeTurn } from '../rollout/turn.ts';
 import type { Transport } from '../transport/transport.ts';
+import { writtenTo } from './checks.ts';
 import type { CurrentNode } from './current.ts';
 import type { ExchangeDependencies } from '../identity/exchange.ts';
 import { KeptPrograms } from './kept-programs.ts';
@@ -38,7 +41,7 @@ import { presentedChain } from '../identity/roster/presented.ts';
 import { SecretsKeeper } from '../identity/secrets-keeper.ts';
 import { SecretsHandOver } from '../identity/secrets-hand-over.ts';
 import { SignsOfLife } from '../process/signs-of-life.ts';
-import { foundEntry, rolloutEntry, toldEntry } from '../audit/entries.ts';
+import { diskEntry, foundEntry, rolloutEntry, toldEntry } from '../audit/entries.ts';
 
 export interface NodeOptions {
   readonly role: Role;
@@ -88,6 +91,7 @@ export interface Assembly {
   readonly roots: RootFollower;
   readonly secrets: SecretsKeeper;
   readonly rollout: RolloutRunner;
+  readonly disks: Disks;
   readonly notifier: Notifier;
   readonly signs: SignsOfLife;
 }
@@ -148,7 +152,7 @@ export function assemble(
   const roots = new RootFollower(identity, { ...common, ...followed });
   return {
     ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
-    ...{ certificate, registrar, roots, rollout },
+    ...{ certificate, registrar, roots, rollout, disks: disksOf(node, parts, paths, clock) },
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
     notifier: notifierOf(node, parts, { clock, log }, driver, names),
     signs: new SignsOfLife({ log, serviceManager, driver, node, heartbeat: paths.heartbeat }),
@@ -160,7 +164,7 @@ function handOverOf({ role }: Identity, { accountsFiles }: Paths, log: Log): Sec
 }
 
 /** What the parts say in this node's record; of the roots nothing before the programs are known. */
-export function saidBy({ rollout, roots, notifier, programs }: Assembly, phase: Phase): Words {
+export function saidBy({ rollout, roots, notifier, programs, disks }: Assembly, phase: Phase): Words {
   const couchdb = programs.report('couchdb') as CouchDbStatus | undefined;
   return {
     couchdb: couchdb?.tag,
@@ -168,8 +172,19 @@ export function saidBy({ rollout, roots, notifier, programs }: Assembly, phase: 
     [ROLLOUT_TAG]: rollout.tag,
     [ROOT_TAG]: phase === 'starting' ? undefined : roots.tag,
     [HOLDS_TAG]: wordOf(programs.report('bird') as BirdReport | undefined),
+    [DISK_TAG]: disks.tag,
     ...notifier.tags,
   };
+}
+
+function disksOf(node: NodeHooks, { identity, audit, config }: NodeParts, paths: Paths, clock: Clock): Disks {
+  return new Disks(writtenTo(paths, config.role), {
+    nowMs: () => clock.monotonicMs(),
+    changed: (finding, full) => {
+      const { summary } = audit.append(diskEntry(identity.name, finding, full));
+      node.turn(summary);
+    },
+  });
 }
 
 function rolloutOf(

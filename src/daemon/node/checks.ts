@@ -1,5 +1,7 @@
+import { dirname, join } from 'node:path';
 import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/haproxy/desired.ts';
-import { announces, type Config } from '../config/config.ts';
+import { announces, type Config, type Paths } from '../config/config.ts';
+import type { WatchedDirectory } from '../health/disks.ts';
 import type { Check, HealthOptions } from '../health/health.ts';
 import type { LocalState } from '../local-state.ts';
 
@@ -110,5 +112,16 @@ function dbChecks({ couchdb, network }: Config): Check[] {
       required: true,
       target: { kind: 'tcp', address: network.private_address, port: couchdb.door_port },
     },
+  ];
+}
+
+/** Where this node and the programs that it keeps have to write. */
+export function writtenTo(paths: Paths, role: Config['role']): WatchedDirectory[] {
+  const data = role === 'db' ? [paths.couchdbFiles, paths.couchdbData, join(paths.couchdbData, 'data')] : [];
+  const disks = [paths.state, paths.haproxyFiles, dirname(paths.config), ...data];
+  return [
+    ...disks.map((path): WatchedDirectory => ({ path, kind: 'disk' })),
+    // Sockets, and what the daemon asks of root's units.
+    { path: paths.run, kind: 'run' },
   ];
 }

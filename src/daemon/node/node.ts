@@ -321,6 +321,7 @@ export class RunningNode implements OrderedNode {
     void this.#assembly.signs.tellStatus();
     void this.#assembly.secrets.look();
     this.#assembly.seeds.look();
+    void this.#assembly.disks.look();
     void this.#assembly.registrar.retireTheLeft();
     this.#assembly.rollout.look().catch((error: unknown) => {
       const next = `look at the directory: ls -la ${this.#options.paths.run}`;

@@ -20,7 +20,8 @@ export type ConditionKind =
   | 'announcement-failing'
   | 'certificate-ending'
   | 'rollout-stopped'
-  | 'dns-failing';
+  | 'dns-failing'
+  | 'disk-full';
 
 export interface Condition {
   /** The same on every node that sees it; another one for the next time that the same thing happens. */
@@ -97,6 +98,7 @@ export function conditionsOf(input: ConditionInput): Condition[] {
     ...certificates(input),
     ...rollouts(input),
     ...records(view),
+    ...disks(view),
   ];
 }
 
@@ -226,6 +228,24 @@ function records(view: MembershipView): Condition[] {
   }));
 }
 
+/** The tag in which a node says that it has no room to write. */
+export const DISK_TAG = 'disk';
+export const DISK_FULL = 'full';
+
+function disks(view: MembershipView): Condition[] {
+  const full = heard(view).filter(({ record: { tags } }) => tags[DISK_TAG] === DISK_FULL);
+  return full.map(({ record: { name, role } }) => ({
+    key: `disk ${name}`,
+    kind: 'disk-full',
+    subject: name,
+    what:
+      `a disk of ${name} is full: ` +
+      (role === 'db' ? 'CouchDB refuses writes soon' : 'its programs keep the configuration that they have'),
+    next: `see which directory: bornemisza status on ${name}`,
+    announced: false,
+  }));
+}
+
 function certificates({ view, certificates: ends, wallMs }: ConditionInput): Condition[] {
   const nodes = heard(view).flatMap(({ record: { name } }): Condition[] => {
     const endMs = ends.get(name);
@@ -305,6 +325,8 @@ export function endOf(
       return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
     case 'dns-failing':
       return `${subject} keeps the DNS records again, or has no key for them any more`;
+    case 'disk-full':
+      return `the disks of ${subject} have room again, or its node is gone`;
     case 'rollout-stopped':
       return 'the rollout is no longer stopped';
   }

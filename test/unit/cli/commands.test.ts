@@ -49,6 +49,22 @@ t.test('status tells health, members, what is kept, what is held and what is wor
   t.match(out, 'note: one authority only');
 });
 
+t.test('a full disk shows in status, in its exit code, and in the list of members', async (t) => {
+  const warnings = [{ code: 'disk-full', message: 'a disk is full: 0 MiB free', next: 'free space' }];
+  const [first, ...rest] = MEMBERS;
+  const row = { ...first, tags: { disk: 'full' } };
+  const well = { plugins: [], held: [], counts: { ...status().counts, dead: 0 } };
+  const { root } = await daemon(t, {
+    'GET /v1/status': { json: status({ ...well, warnings }) },
+    'GET /v1/members': { json: { self: 'app1/app', members: [row, ...rest] } },
+  });
+  const { code, out, err } = await runCli(['status', '--check', '--root', root]);
+  t.equal(code, 1);
+  t.match(out, 'a disk is full: 0 MiB free -- free space');
+  t.match(err, 'a disk is full');
+  t.match((await runCli(['members', '--root', root])).out, /app1\/app \*.*a disk is full/);
+});
+
 t.test('status --json is the daemon’s own answer', async (t) => {
   const { root } = await daemon(t, { 'GET /v1/status': { json: status() } });
   const { code, out } = await runCli(['status', '--json', '--root', root]);

@@ -79,6 +79,7 @@ async function nodeWith(root: string, programs: readonly ReturnType<typeof progr
     },
     local: { state: EMPTY_LOCAL_STATE },
     checks: { node: 'up', verdicts: [] },
+    disks: { findings: [] },
     ...({ driver: {}, transport: {}, notifier: NO_WARNINGS, rollout: NO_WARNINGS } as unknown as Pick<
       AnswersDependencies,
       'driver' | 'transport' | 'notifier' | 'rollout'

@@ -1,0 +1,89 @@
+import type { StatsFs } from 'node:fs';
+import { stat, statfs } from 'node:fs/promises';
+import { type DiskRoom, diskRoom } from '../../host/disk-room.ts';
+
+/** A directory in which this node, or a program that it keeps, must be able to write. */
+export interface WatchedDirectory {
+  readonly path: string;
+  readonly kind: 'disk' | 'run';
+}
+
+export interface DiskFinding {
+  readonly code: 'disk-full' | 'disk-filling';
+  readonly message: string;
+  readonly next: string;
+}
+
+export interface DisksDependencies {
+  readonly nowMs: () => number;
+  /** Called when a file system has become full, or has room again. */
+  readonly changed: (finding: DiskFinding, full: boolean) => void;
+  /** Default: statfs(2) and the device of stat(2); tests name file systems that do not exist. */
+  readonly read?: (path: string) => Promise<{ readonly device: number; readonly facts: StatsFs }>;
+}
+
+/** Two calls for each directory: cheap, and a disk that is written to at 100 MB/s is known before it is full. */
+const LOOK_MS = 10_000;
+
+/** How much room is left where this node has to write: bytes, and inodes, which run out with many small files. */
+export class Disks {
+  readonly #directories: readonly WatchedDirectory[];
+  readonly #dependencies: DisksDependencies;
+  #lastMs = Number.NEGATIVE_INFINITY;
+  #looking: Promise<void> | undefined;
+  #findings: readonly DiskFinding[] = [];
+
+  constructor(directories: readonly WatchedDirectory[], dependencies: DisksDependencies) {
+    this.#directories = directories;
+    this.#dependencies = dependencies;
+  }
+
+  /** What an operator must know, the worst first. */
+  get findings(): readonly DiskFinding[] {
+    return this.#findings;
+  }
+
+  /** For this node's record. */
+  get tag(): 'full' | undefined {
+    return this.#findings.some(({ code }) => code === 'disk-full') ? 'full' : undefined;
+  }
+
+  /** Once a second. Resolves when the look that is under way has ended. */
+  async look(): Promise<void> {
+    const nowMs = this.#dependencies.nowMs();
+    // A file system that hangs keeps one look waiting, not one more each second.
+    if (this.#looking === undefined && nowMs - this.#lastMs >= LOOK_MS) {
+      this.#lastMs = nowMs;
+      this.#looking = this.#look().finally(() => (this.#looking = undefined));
+    }
+    await this.#looking;
+  }
+
+  async #look(): Promise<void> {
+    const rooms = new Map<number, DiskRoom>();
+    for (const { path, kind } of this.#directories) {
+      const seen = await (this.#dependencies.read ?? read)(path).catch(() => undefined);
+      // One that is not there is somebody else's to report, and two on one file system are one finding.
+      if (seen === undefined || rooms.has(seen.device)) continue;
+      rooms.set(seen.device, diskRoom(path, seen.facts, kind));
+    }
+    const bad = [...rooms.values()].filter(({ level }) => level !== 'ok');
+    const findings = bad
+      .map(({ level, detail, next }): DiskFinding => {
+        const full = level === 'full';
+        const message = full ? `a disk is full: ${detail}` : `a disk is nearly full: ${detail}`;
+        return { code: full ? 'disk-full' : 'disk-filling', message, next };
+      })
+      .sort((a, b) => Number(b.code === 'disk-full') - Number(a.code === 'disk-full'));
+    const [was, now] = [this.#findings.find(isFull), findings.find(isFull)];
+    this.#findings = findings;
+    if (was === undefined && now !== undefined) this.#dependencies.changed(now, true);
+    if (was !== undefined && now === undefined) this.#dependencies.changed(was, false);
+  }
+}
+
+const isFull = ({ code }: DiskFinding): boolean => code === 'disk-full';
+
+async function read(path: string): Promise<{ device: number; facts: StatsFs }> {
+  return { device: (await stat(path)).dev, facts: await statfs(path) };
+}
