@@ -42,9 +42,14 @@ export interface Payload {
 const MAX_EVENTS_IN_TEXT = 30;
 const MAX_SUBJECT_CHARACTERS = 150;
 
-export function messageAbout(events: readonly NoticeEvent[], sender: Sender, nowMs: number): Message {
+export function messageAbout(
+  events: readonly NoticeEvent[],
+  { cluster, node, alone }: Sender,
+  nowMs: number,
+): Message {
+  const sender = { cluster: oneLine(cluster), node: oneLine(node), alone };
   // What began stands before what is over.
-  const ordered = [...events].sort((one, other) => URGENCY[one.state] - URGENCY[other.state]);
+  const ordered = events.map(inLines).sort((one, other) => URGENCY[one.state] - URGENCY[other.state]);
   const [first, ...others] = ordered;
   const more = others.length === 0 ? '' : `, and ${others.length} more`;
   const headline = `${first === undefined ? 'nothing' : headlineOf(first)}${more}`;
@@ -74,6 +79,19 @@ export function testMessage(sender: Sender, nowMs: number): Message {
 }
 
 const URGENCY: Readonly<Record<Happening, number>> = { began: 0, passed: 1, ended: 2 };
+
+/** Control characters, and what ends a line. */
+const NOT_OF_A_LINE = /[\p{Cc}\p{Zl}\p{Zp}]+/gu;
+
+function oneLine(words: string): string {
+  return words.replaceAll(NOT_OF_A_LINE, ' ').trim();
+}
+
+/** Words that came from a server, a program or another node write no line of their own into what a person reads. */
+function inLines(event: NoticeEvent): NoticeEvent {
+  const { subject, what, next } = event;
+  return { ...event, subject: oneLine(subject), what: oneLine(what), next: oneLine(next) };
+}
 
 function headlineOf({ what }: NoticeEvent): string {
   return what.split(/[:,;(]/)[0]?.trim() ?? what;

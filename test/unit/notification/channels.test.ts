@@ -419,6 +419,64 @@ t.test('a command gets the event on standard input, its arguments as they are, a
   await t.rejects(send({ command: ['/nowhere/pager'] }), { code: 'command-missing' });
 });
 
+/** What a name, a sentence or a next step would need to write a header, an address or a line of its own. */
+const BREAKS = [
+  '\r\nBcc: thief@evil.example',
+  '\nTo: thief@evil.example',
+  '\r\n\r\nBuy!',
+  '\r.\r\nQUIT',
+  '\u2028X: y',
+  '\0',
+];
+const hostile = (text: string) => {
+  const [event] = MESSAGE.payload.events;
+  const { cluster, node } = MESSAGE.payload;
+  if (event === undefined) throw new Error('one event');
+  const about = { key: 'x', kind: event.kind, state: event.state, sinceMs: NOW };
+  const words = { subject: `db2/db${text}`, what: `db2/db${text} is dead`, next: `bring it back${text}` };
+  return messageAbout([{ ...about, ...words }], { cluster, node: `${node}${text}`, alone: false }, NOW);
+};
+const headersOf = (mail: string): string[] =>
+  (mail.split(/\r?\n\r?\n/)[0] ?? '').split(/\r?\n(?![ \t])/).map((line) => line.split(':')[0] ?? '');
+
+t.test('no word of an event becomes a header, a recipient or a line of a mail or a webhook', async (t) => {
+  const { port, received } = await mailServer(t, { tls: false });
+  const config = join(await place(t), 'msmtprc');
+  await writeFile(config, `account default\nhost 127.0.0.1\nport ${port}\ntls off\n`);
+  const program = await script(t, `exec msmtp -C ${config} "$@"`);
+  const hook = await webhook(t);
+  const ways = [
+    { ...MAIL, smtp_url: `smtp://127.0.0.1:${port}`, smtp_tls: 'off' },
+    { ...MAIL, sendmail: program },
+    { webhook_url: `${hook.url}/x` },
+  ];
+  const all = async (message: typeof MESSAGE): Promise<void> => {
+    for (const lines of ways)
+      for (const each of channelsOf(settingsOf({ ...PATIENT, ...lines })))
+        await each.send(message, new AbortController().signal);
+  };
+  await all(MESSAGE);
+  const plain = received.splice(0);
+  const [plainHook] = hook.received.splice(0);
+  const linesOf = (text = ''): number => text.split(/\r\n|[\r\n\u2028]/).length;
+  for (const [at, text] of BREAKS.entries()) {
+    const message = hostile(text);
+    const which = `break ${at}`;
+    t.notMatch(message.subject, /[\r\n\u2028\0]/, which);
+    t.equal(linesOf(message.text), linesOf(MESSAGE.text), which);
+    await all(message);
+    const mails = received.splice(0);
+    t.equal(mails.length, plain.length);
+    for (const [index, mail] of mails.entries()) {
+      t.strictSame(mail.to, MAIL.mail_to);
+      t.strictSame(headersOf(mail.text), headersOf(plain[index]?.text ?? ''), which);
+    }
+    const [posted] = hook.received.splice(0);
+    t.strictSame(Object.keys(posted?.headers ?? {}), Object.keys(plainHook?.headers ?? {}));
+    t.strictSame(posted?.body, message.payload);
+  }
+});
+
 t.test('every way that is named is used, and none without a name', async (t) => {
   t.same(channelsOf(settingsOf({})), []);
   const all = channelsOf(
