@@ -390,7 +390,8 @@ export class Reconciler {
       trigger: reasons.join('; '),
       plugin: slot.plugin.name,
       changes: summaries,
-      subjects: this.#dependencies.subjectsOf?.([...summaries, ...reasons]) ?? [],
+      subjects:
+        this.#dependencies.subjectsOf?.([...summaries, ...reasons, outcome.error?.message ?? '']) ?? [],
       ...outcome,
     });
   }

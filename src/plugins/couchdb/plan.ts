@@ -27,6 +27,28 @@ export interface Outlook {
   readonly restart: RestartWord | undefined;
 }
 
+/**
+ * What to do where the db nodes do not agree. To give a node up is named last, and only where it is none of this host's
+ * own faults, and the daemon of no missing node is heard: a node that is heard is not gone.
+ */
+export function disagreementNext(desired: CouchDbDesired, observed: Observed): string {
+  if (observed.restartPending)
+    return 'CouchDB of this host waits for a restart: see that it is made (sudo bornemisza doctor), and wait';
+  const server = observed.http.kind === 'up' ? observed.http.server : undefined;
+  const lost = (server?.clusterNodes ?? []).filter((node) => server?.allNodes.includes(node) === false);
+  const heard = lost.filter((node) => memberNamed(desired, node)?.alive === true);
+  if (heard.length > 0) {
+    const names = heard.map((node) => calledOf(desired, node)).join(', ');
+    return `${names} runs and its CouchDB is not connected: sudo bornemisza doctor here, then there`;
+  }
+  if (lost.length === 0)
+    return 'wait: it passes by itself; if it stays: sudo bornemisza doctor on each db node';
+  return (
+    'see that nothing is wrong on this host (sudo bornemisza doctor), then bring that db node back; only where it is ' +
+    'gone for good: `bornemisza remove HOST --dead`'
+  );
+}
+
 /** What a node says to the others of its restart for new settings, so that they take turns. */
 export type RestartWord =
   /** It serves on, and waits until it may. */
@@ -74,7 +96,11 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
   if (http.kind === 'locked') return outlookLocked(desired, observed, http.open);
   if (http.kind === 'failed') return outlookFailed(desired, http);
   if (observed.restartPending)
-    return { ...outlook('down', []), waiting: 'CouchDB to be restarted', restart: 'now' };
+    return {
+      ...outlook('down', restartNotDone(desired, observed)),
+      waiting: 'CouchDB to be restarted',
+      restart: 'now',
+    };
   return outlook('down', [
     refuse(
       'couchdb-down',
@@ -125,9 +151,26 @@ function outlookRunning(
 ): Outlook {
   if (restart === undefined && !observed.restartPending) return outlookUp(desired, observed, server);
   const waiting = restart ?? 'CouchDB to be restarted';
-  if (observed.marker === undefined) return { ...outlook('unknown', []), waiting };
+  const undone = restartNotDone(desired, observed);
+  if (observed.marker === undefined) return { ...outlook('unknown', undone), waiting };
   const going = outlookUp(desired, observed, server);
-  return { ...going, waiting: going.waiting ?? waiting };
+  return { ...going, changes: [...going.changes, ...undone], waiting: going.waiting ?? waiting };
+}
+
+/** The path unit takes the request within a second, and removes it; one that has failed takes none for good. */
+function restartNotDone(desired: CouchDbDesired, observed: Observed): CouchDbChange[] {
+  if (!observed.restartPending || observed.restartAskedAgoMs <= START_AGAIN_MS) return [];
+  const self = calledOf(desired, desired.self.nodeName);
+  return [
+    refuse(
+      'couchdb-restart-not-done',
+      `a restart of CouchDB was asked for on ${self} and did not happen: bornemisza-couchdb-restart.path or ` +
+        'bornemisza-couchdb-restart.service has failed',
+      'systemctl status bornemisza-couchdb-restart.path bornemisza-couchdb-restart.service; then sudo systemctl ' +
+        'restart bornemisza-couchdb-restart.path',
+      'retry',
+    ),
+  ];
 }
 
 function planFiles(

@@ -7,10 +7,12 @@ import { CopyProver } from './copies.ts';
 import { type Claim, type CouchDbDesired, formatClaim } from './desired.ts';
 import { Observer, type Places } from './observe.ts';
 import type { Observed } from './observed.ts';
-import { type Outlook, outlookOf, type Phase, type RestartWord } from './plan.ts';
+import { disagreementNext, type Outlook, outlookOf, type Phase, type RestartWord } from './plan.ts';
 import { Steps } from './steps.ts';
 
 export interface CouchDbStatus {
+  /** What this node waits for and how long it has, for `status`. */
+  readonly seen?: string | undefined;
   readonly phase: Phase;
   /** What this node waits for, one line. */
   readonly waiting: string | undefined;
@@ -79,6 +81,7 @@ export class CouchDbPlugin
   #restartWasPending = false;
   #restartAskedMs = performance.now();
   #restartDueSinceMs: number | undefined;
+  #waiting: { readonly for: string; readonly sinceMs: number } | undefined;
   #busy = true;
   #seen = '';
 
@@ -132,7 +135,16 @@ export class CouchDbPlugin
   status(desired: CouchDbDesired, observed: Observed): CouchDbStatus {
     const outlook = outlookOf(desired, observed, this.#places.configDirectory);
     const restart = outlook.restart ?? restartLeft(outlook.phase, observed);
-    return { ...statusOf(desired, observed, outlook, this.#places.configDirectory), restart };
+    const seen = this.#waitsFor(outlook.waiting);
+    return { ...statusOf(desired, observed, outlook, this.#places.configDirectory), restart, seen };
+  }
+
+  /** Counts in what is waited for change while it goes on; the wait is the same one. */
+  #waitsFor(waiting: string | undefined): string | undefined {
+    if (waiting === undefined) return undefined;
+    const now = { for: kindOf(waiting), sinceMs: performance.now() };
+    const { sinceMs } = this.#waiting?.for === now.for ? this.#waiting : now;
+    return `waits for ${waiting}, for ${Math.round((now.sinceMs - sinceMs) / 1000)} s`;
   }
 
   async validate(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<void> {
@@ -177,6 +189,10 @@ export class CouchDbPlugin
     this.#busy = status.waiting !== undefined || !['serving', 'left'].includes(status.phase);
     this.#restartDueSinceMs =
       status.restart === 'due' ? (this.#restartDueSinceMs ?? performance.now()) : undefined;
+    const { waiting } = status;
+    if (waiting === undefined) this.#waiting = undefined;
+    else if (this.#waiting?.for !== kindOf(waiting))
+      this.#waiting = { for: kindOf(waiting), sinceMs: performance.now() };
     this.#status = status;
   }
 
@@ -232,6 +248,8 @@ export class CouchDbPlugin
   }
 }
 
+const kindOf = (waiting: string): string => waiting.replaceAll(/\d+/g, '#');
+
 function stepOf({ kind }: CouchDbChange): NonNullable<PlannedChange['step']> {
   return MADE_ONCE.includes(kind) ? 'once' : 'repeats';
 }
@@ -248,7 +266,7 @@ function statusOf(
   observed: Observed,
   outlook: Outlook,
   directory: string,
-): Omit<CouchDbStatus, 'restart'> {
+): Omit<CouchDbStatus, 'restart' | 'seen'> {
   const server = observed.http.kind === 'up' ? observed.http.server : undefined;
   const refusals = outlook.changes
     .filter((change) => change.kind === 'refuse')
@@ -256,20 +274,24 @@ function statusOf(
   return {
     phase: outlook.phase,
     waiting: outlook.waiting,
-    alarms: [...refusals, ...disagreementAlarm(outlook), ...outlook.alarms],
+    alarms: [...refusals, ...disagreementAlarm(desired, observed, outlook), ...outlook.alarms],
     disagreement: outlook.disagreement,
     version: server?.version,
     tag: formatClaim(claimOf(desired, observed, outlook, directory)),
   };
 }
 
-function disagreementAlarm({ phase, disagreement }: Outlook): Alarm[] {
+function disagreementAlarm(
+  desired: CouchDbDesired,
+  observed: Observed,
+  { phase, disagreement }: Outlook,
+): Alarm[] {
   if (disagreement === undefined || !['proving', 'serving', 'leaving'].includes(phase)) return [];
   return [
     {
       code: 'couchdb-disagreement',
       message: `creating and deleting databases is refused here: ${disagreement}`,
-      next: 'bring that db node back, or give it up where it is gone for good: `bornemisza remove HOST --dead`',
+      next: disagreementNext(desired, observed),
     },
   ];
 }
