@@ -4,6 +4,7 @@
  */
 import { parseArgs } from 'node:util';
 import { until } from '../support/until.ts';
+import { Acts } from './acts.ts';
 import { labWorld } from './lab-world.ts';
 import { loopbackWorld, missingForLab } from './loopback-world.ts';
 import { draw, KEYS } from './screen.ts';
@@ -111,22 +112,10 @@ async function live(world: World): Promise<void> {
     stdout.write(`${draw(world, await world.look(), '', { columns: 120, rows: 60 })}\n`);
     return;
   }
-  let note = 'starting: green when everything serves';
-  let busy = false;
+  const acts = new Acts('starting: green when everything serves');
   let quit = false;
   let nextDb = 4;
-  const act = (what: string, work: () => Promise<void>): void => {
-    if (busy) return;
-    busy = true;
-    note = `${what} …`;
-    const fromMs = performance.now();
-    work()
-      .then(
-        () => (note = `${what}: done after ${((performance.now() - fromMs) / 1000).toFixed(1)} s`),
-        (error: unknown) => (note = `${what}: ${error instanceof Error ? error.message : String(error)}`),
-      )
-      .finally(() => (busy = false));
-  };
+  const act = (what: string, work: () => Promise<void>): void => acts.begin(what, work);
   const down = new Set<string>();
   const cut = new Set<string>();
   const toggle = (
@@ -160,15 +149,15 @@ async function live(world: World): Promise<void> {
       ),
     l: () => {
       const last = world.hosts('db').at(-1) ?? '';
-      act(`${last} leaves`, () => world.leave(last, (text) => (note = text)));
+      act(`${last} leaves`, () => world.leave(last, (text) => (acts.note = text)));
     },
     r: () => act('all machines reboot', () => world.rebootAll()),
     s: () =>
       act('the story', async () => {
         for (const step of STORY) {
-          const result = await tell(step, world, (text) => (note = text));
+          const result = await tell(step, world, (text) => (acts.note = text));
           if (!result.ok) throw new Error(`${result.title}: ${result.failure}`);
-          note = `✔ ${result.title}`;
+          acts.note = `✔ ${result.title}`;
         }
       }),
     q: () => (quit = true),
@@ -182,7 +171,7 @@ async function live(world: World): Promise<void> {
       async () => {
         const picture = await world.look().catch(() => undefined);
         if (picture !== undefined) {
-          const text = draw(world, picture, note, { columns: stdout.columns, rows: stdout.rows });
+          const text = draw(world, picture, acts.shown, { columns: stdout.columns, rows: stdout.rows });
           stdout.write(`\u001B[H${text.replaceAll('\n', '\u001B[K\n')}\u001B[J`);
         }
         return quit;

@@ -5,7 +5,7 @@ import type { Picture, ServerState, World } from './world.ts';
 type Colour = 'green' | 'red' | 'yellow' | 'dim' | 'bold' | 'cyan';
 const paint = (colour: Colour, text: string): string => styleText(colour, text, { stream: process.stdout });
 
-export const KEYS = 'j join · k kill · c cut · l leave · r reboot all · s tell the whole story · q quit';
+export const KEYS = 'j join · k kill · c cut · l leave · r reboot all · s whole story · q quit';
 
 /** One screen of the live cluster, at most `rows` lines of `columns` characters. */
 export function draw(
@@ -39,8 +39,8 @@ export function draw(
     paint('dim', 'what happened'),
   ];
   const foot = ['', note === '' ? '' : paint('cyan', note), paint('dim', KEYS)];
-  const room = Math.max(3, size.rows - lines.length - foot.length - 1);
-  const events = picture.events.slice(-room).map((entry) => {
+  const room = Math.max(0, size.rows - lines.length - foot.length);
+  const events = (room === 0 ? [] : picture.events.slice(-room)).map((entry) => {
     const colour: Colour =
       entry.result === 'failed' || entry.result === 'rolled-back'
         ? 'red'
@@ -52,7 +52,9 @@ export function draw(
       (entry.result === 'ok' || entry.result === 'info' ? entry.summary : paint(colour, entry.summary))
     );
   });
-  return [...lines, ...events, ...foot].map((line) => cut(line, size.columns)).join('\n');
+  // On a small screen the middle gives way, never the title, the note and the keys.
+  const body = [...lines, ...events].slice(0, Math.max(1, size.rows - foot.length));
+  return [...body, ...foot].map((line) => cut(line, size.columns)).join('\n');
 }
 
 function memberLine(member: MemberRow): string {
@@ -90,7 +92,7 @@ function couchWord([host, answer]: [
   return `${host} ${paint(whole ? 'green' : 'yellow', `${answer.connected.length}/${answer.members.length}`)}`;
 }
 
-/** Cuts to a width without cutting an escape sequence. */
+/** Cuts to a width without cutting an escape sequence, and says with `…` that it did. */
 function cut(line: string, columns: number): string {
   let width = 0;
   let out = '';
@@ -99,7 +101,8 @@ function cut(line: string, columns: number): string {
     if (part.startsWith('\u001B')) {
       out += part;
     } else {
-      out += part.slice(0, Math.max(0, columns - width));
+      const left = Math.max(0, columns - width);
+      out += part.length > left && left > 0 ? `${part.slice(0, left - 1)}…` : part.slice(0, left);
       width += part.length;
     }
   }
