@@ -396,9 +396,12 @@ t.test('the dead-man switch takes the floating IP off where HAProxy and daemon a
       `daemon long dead, HAProxy dead: withdrawn after ${((lastChange() - readableMs) / 1000).toFixed(1)} s`,
     );
     t.equal(await carriesAddress(app2), false);
+    // The daemon's unit wants HAProxy's, which would answer at once.
+    await app2.host.mask(haproxyOf(app2));
     await reviveDaemon(app2);
     await until(() => carriesAddress(app2), { deadlineMs: PATIENCE_MS, everyMs: 100 });
     t.strictSame(await cluster.lab.router.announcers(FLOATING), ['app1'], 'not before HAProxy answers');
+    await app2.host.unmask(haproxyOf(app2));
     await app2.host.start(haproxyOf(app2));
     await announced('app1', 'app2');
     await allUp(cluster);

@@ -12,7 +12,7 @@ import {
   PATIENCE_MS,
   reviveDaemon,
   trailEnd,
-} from './cluster-bed.ts';
+} from '../integration/cluster-bed.ts';
 
 /**
  * The floating IP where the provider has no BGP: judged by the devices’ addresses, the router’s ARP table and a client.

@@ -6,7 +6,7 @@ import { Cluster, type Instance } from '../lab/cluster.ts';
 import type { Host } from '../lab/index.ts';
 import { repository } from '../lab/layers.ts';
 import { until } from '../support/until.ts';
-import { daemonOf, killDaemon, PATIENCE_MS, reviveDaemon } from './cluster-bed.ts';
+import { daemonOf, killDaemon, PATIENCE_MS, reviveDaemon } from '../integration/cluster-bed.ts';
 
 /** Who is told what: daemons under their own units, and a machine that takes mail and webhooks. */
 t.setTimeout(2_300_000);

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
-import { allUp, PATIENCE_MS } from './cluster-bed.ts';
+import { allUp, PATIENCE_MS } from '../integration/cluster-bed.ts';
 
 /**
  * A db node that was removed knows the Erlang cookie and CouchDB's secret, so both are made anew. `LAB_COUCHDB` runs

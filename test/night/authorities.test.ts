@@ -2,7 +2,7 @@ import t from 'tap';
 import { trustOf, verifyChain } from '../../src/daemon/identity/keys/chain.ts';
 import { Cluster, CLUSTER_NAME, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
-import { daemonOf, nextEntry, PATIENCE_MS, serverIs, trailEnd } from './cluster-bed.ts';
+import { daemonOf, nextEntry, PATIENCE_MS, serverIs, trailEnd } from '../integration/cluster-bed.ts';
 
 /**
  * Further authorities by the recovery bundle, another root, the loss of all authorities, and what the removal of one

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap';
 import { Cluster, type ClusterOptions } from '../lab/cluster.ts';
-import { allUp, PATIENCE_MS, serving } from './cluster-bed.ts';
+import { allUp, PATIENCE_MS, serving } from '../integration/cluster-bed.ts';
 
 /** The smallest clusters: everything serves, although each role has one node only. */
 t.setTimeout(2_300_000);

@@ -1,9 +1,15 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { DistCertificates } from './certificates.ts';
-import { Fronts } from './fronts.ts';
-import { type Exchange, type Manifest, type Outcome, Replay, type Scenario } from './replay.ts';
+import { DistCertificates } from '../contract/couchdb/certificates.ts';
+import { Fronts } from '../contract/couchdb/fronts.ts';
+import {
+  type Exchange,
+  type Manifest,
+  type Outcome,
+  Replay,
+  type Scenario,
+} from '../contract/couchdb/replay.ts';
 
 /** Cutting a link takes network namespaces. */
 const mayCut = process.getuid?.() === 0;
@@ -17,7 +23,8 @@ const recorded = { 'transcripts.jsonl': 804, 'transcripts-2.jsonl': 1037 };
 /** Two minutes on two free cores, a release eight; the machine may be shared, and a scenario replayed again. */
 const timeoutMs = real ? 2_400_000 : 2_300_000;
 
-const read = async (file: string) => await readFile(join(import.meta.dirname, file), 'utf8');
+const read = async (file: string) =>
+  await readFile(join(import.meta.dirname, '../contract/couchdb', file), 'utf8');
 const exchangesOf = async (file: string) =>
   (await read(file))
     .trimEnd()
