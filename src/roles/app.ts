@@ -16,6 +16,8 @@ export interface AppRoleConfig {
   readonly doorPort: number;
   readonly statsPort: number;
   readonly databasePort: number;
+  /** Of the account at the CA, see the plugin. */
+  readonly challengeThumbprint?: string | undefined;
   /** The db nodes' door for app nodes. */
   readonly dbDoorPort: number;
   readonly floating: {
@@ -113,6 +115,7 @@ export function appHaproxy({ view, config, certificates, answerWrongly }: AppInp
       httpsPort: config.httpsPort,
       httpPort: config.httpPort,
       hstsMaxAgeSeconds: undefined,
+      challengeThumbprint: config.challengeThumbprint,
     },
     doorPort: config.doorPort,
     services: config.services.map((service) => ({

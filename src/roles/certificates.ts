@@ -1,8 +1,12 @@
+import type { CertificatesDesired } from '../plugins/certificates/desired.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
 /** In the record of an app node that can order the site's certificate: its settings for that are complete. */
 export const ORDERS_TAG = 'orders';
 export const ORDERS_READY = 'ready';
+
+/** In the record of an app node: which bundle it has. */
+export const SITE_TAG = 'site';
 
 export interface Orderer {
   /** Whether this node speaks with the CA. */
@@ -35,4 +39,39 @@ function canOrder({ record, state }: EffectiveMember): boolean {
     !record.maintenance &&
     record.tags[ORDERS_TAG] === ORDERS_READY
   );
+}
+
+export interface CertificateConfig {
+  readonly names: readonly string[];
+  readonly profile: string | undefined;
+  readonly directory: string;
+  readonly contact: readonly string[];
+  readonly termsAgreed: boolean;
+  readonly caFile: string | undefined;
+  readonly httpPort: number;
+}
+
+/** App nodes that are heard, with what they say of their bundle; undefined where they keep none. */
+export function sitePeers({ members }: EffectiveView) {
+  return members
+    .filter(({ record, self, state }) => record.role === 'app' && !self && state === 'alive')
+    .map(({ record: { peerId, name, tags } }) => ({
+      ...{ peerId, name },
+      word: tags[ORDERS_TAG] === ORDERS_READY ? (tags[SITE_TAG] ?? '') : undefined,
+    }));
+}
+
+/** What the plugin of certificates is to see to, as far as the members decide it. */
+export function certificatesOf(view: EffectiveView, removed: readonly string[], config: CertificateConfig) {
+  const { httpPort, names, profile, ...settings } = config;
+  const edges = view.members
+    .filter(({ record, state }) => record.role === 'app' && state === 'alive')
+    .map(({ record: { name, address } }) => ({ name, address, port: httpPort }));
+  const wanted: Omit<CertificatesDesired, 'bundle' | 'nowMs' | 'directory'> = {
+    ...ordererOf(view),
+    names: [...new Set(names)].sort(),
+    profile,
+    removed,
+  };
+  return { ...settings, ...wanted, edges };
 }

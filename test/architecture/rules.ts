@@ -178,7 +178,8 @@ export const ROOMS: readonly Room[] = [
 
 export const PURE_ROOMS = new RegExp(
   [
-    /^src\/(daemon\/(membership|wire)|roles|app\/accounts|plugins\/certificates)\/(?!gen\/)/,
+    /^src\/(daemon\/(membership|wire)|roles|app\/accounts)\/(?!gen\/)/,
+    /^src\/plugins\/certificates\/(desired|fit|limits|merge|plan|renewal)\.ts$/,
     /^src\/daemon\/node\/(look|inputs)\.ts$/,
     /^src\/daemon\/notification\/(conditions|policy|message)\.ts$/,
   ]

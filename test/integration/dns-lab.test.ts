@@ -6,7 +6,10 @@ import { Cluster } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
 import { daemonOf, haproxyOf, PATIENCE_MS } from './cluster-bed.ts';
 
-/** The records of a cluster at a real BIND on the internet's side, as any resolver gets them. */
+/**
+ * The records of a cluster at a real BIND on the internet's side, as any resolver gets them, and the certificate of its
+ * site from a real pebble there.
+ */
 t.setTimeout(600_000);
 
 const ZONE = 'shop.example';
@@ -113,6 +116,103 @@ t.test('the records of a join stand at the server, and the founder’s beside th
   const doctor = await cluster.instance('app1').host.exec(['bornemisza', 'doctor', '--json']);
   t.match(doctor.stdout, '/etc/bornemisza/dns.key can be read by the daemon alone');
 });
+
+/** SHA-256 of what visitors are shown, by the name of the node. */
+async function shown(name: string): Promise<string> {
+  const { publicAddress } = cluster.instance(name).host;
+  const script = `openssl s_client -connect ${publicAddress}:443 -servername ${ZONE} </dev/null 2>/dev/null |
+    openssl x509 -noout -fingerprint -sha256 -ext subjectAltName`;
+  return (await cluster.lab.client.exec(['sh', '-c', script])).stdout;
+}
+
+/** Pebble beside the name server. Every name leads to app2, and app1 is the one that orders. */
+async function startCa(): Promise<string> {
+  const { client } = cluster.lab;
+  const [key, cert] = [join(directory, 'ca.key'), join(directory, 'ca.pem')];
+  await client.exec([
+    ...[
+      'openssl',
+      'req',
+      '-x509',
+      '-nodes',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-days',
+      '2',
+    ],
+    ...['-subj', '/CN=pebble', '-addext', `subjectAltName=IP:${SERVER}`, '-keyout', key, '-out', cert],
+  ]);
+  const config = join(directory, 'pebble.json');
+  await writeFile(
+    config,
+    JSON.stringify({
+      pebble: {
+        ...{ listenAddress: `${SERVER}:14000`, managementListenAddress: `${SERVER}:15000` },
+        ...{ certificate: cert, privateKey: key, httpPort: 80, tlsPort: 443 },
+      },
+    }),
+  );
+  const run = (argv: readonly string[]): void =>
+    void client.exec(['setpriv', '--pdeathsig', 'KILL', ...argv], { timeoutMs: 600_000 });
+  const answers = ['-defaultIPv4', cluster.instance('app2').host.publicAddress, '-defaultIPv6', ''];
+  const off = ['-http01', '', '-https01', '', '-tlsalpn01', '', '-management', `${SERVER}:8055`];
+  run(['pebble-challtestsrv', '-dns01', `${SERVER}:8053`, ...answers, ...off]);
+  const log = join(directory, 'pebble.log');
+  const pebble = `PEBBLE_VA_NOSLEEP=1 exec pebble -config ${config} -dnsserver ${SERVER}:8053 >${log} 2>&1`;
+  run(['sh', '-c', pebble]);
+  return readFile(cert, 'utf8');
+}
+
+t.test('one app node orders a certificate, one time, and every edge shows it', async (t) => {
+  const ca = await startCa();
+  const section =
+    `\n[certificates]\nnames = ["${ZONE}", "www.${ZONE}"]\nterms = "agreed"\n` +
+    `directory = "https://${SERVER}:14000/dir"\nca_file = "/etc/bornemisza/ca.pem"\n`;
+  for (const { host } of cluster.instances) {
+    await host.must(['sh', '-c', 'cat >/etc/bornemisza/ca.pem; chmod 644 /etc/bornemisza/ca.pem'], {
+      stdin: ca,
+    });
+    await host.must(['sh', '-c', 'cat >>/etc/bornemisza/app.toml'], { stdin: section });
+    await host.must(['systemctl', 'restart', 'bornemisza@app.service']);
+  }
+  const certificate = await until(
+    async () => {
+      const [one, other] = [await shown('app1'), await shown('app2')];
+      const same = one === other && one.includes(`DNS:www.${ZONE}`);
+      return same ? one : Promise.reject(new Error(`${one}\n${other}\n${await said()}`));
+    },
+    { deadlineMs: 2 * PATIENCE_MS, everyMs: 500, what: 'both edges show the certificate' },
+  );
+  t.match(certificate, /sha256 Fingerprint=/i);
+  const log = await readFile(join(directory, 'pebble.log'), 'utf8');
+  const count = (what: RegExp): number => log.match(what)?.length ?? 0;
+  t.equal(count(/POST \/sign-me-up -> calling handler/g), 1, 'one account');
+  t.equal(count(/POST \/order-plz -> calling handler/g), 1, 'one order');
+  t.match(await cluster.instance('app1').host.must(['bornemisza', 'plan']), 'Nothing to change');
+  const bundles = await Promise.all(
+    cluster.instances.map(({ host }) => host.readFile('/var/lib/bornemisza/app/site.json')),
+  );
+  t.equal(bundles[0], bundles[1], 'both have the same keys');
+  const secret = /KEY-----\\n([A-Za-z0-9+/]{40})/g;
+  const keys = [...(bundles[0] ?? '').matchAll(secret)].map(([, key = '']) => key);
+  t.equal(keys.length, 2, 'of the account, and of the certificate');
+  for (const { host } of cluster.instances) {
+    const texts = await host.must([
+      ...[
+        'sh',
+        '-c',
+        'journalctl -o json --no-pager; bornemisza status --json; bornemisza members --json; ps axww',
+      ],
+    ]);
+    const trail = await host.readFile('/var/lib/bornemisza/app/audit.jsonl');
+    for (const key of keys)
+      t.notOk((texts + trail).includes(key), 'no key in journal, trail, record or answer');
+  }
+});
+
+const said = (): Promise<string> => cluster.instance('app1').host.must(['bornemisza', 'status', '--json']);
 
 t.test(
   'a dead daemon keeps its address while its edge answers, and loses it when that is silent too',

@@ -101,6 +101,17 @@ const dnsName = z
   .string()
   .max(253)
   .regex(/^[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)+$/i, 'must be a DNS name');
+/** A name for which a CA checks the edge itself, so no wildcard. */
+const siteName = z
+  .string()
+  .max(253)
+  .regex(
+    /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+    'must be a DNS name in lower case with a dot in it and without "*", e.g. "shop.example"',
+  );
+/** A certificate of ours; what limits orders is kept for each set of names, so their length is bounded too. */
+const MOST_NAMES = 20;
+const MOST_NAMES_LENGTH = 1000;
 /** Relative to the zone; `@` is the zone itself. */
 const recordName = z
   .string()
@@ -282,6 +293,30 @@ const schema = z.strictObject({
           message: `is needed with provider "${value.provider}"`,
         });
     }),
+  certificates: z
+    .strictObject({
+      names: z.array(siteName).max(MOST_NAMES).default([]),
+      challenge: z.enum(['http-01']).default('http-01'),
+      profile: z
+        .string()
+        .regex(/^[A-Za-z0-9_-]{1,64}$/, 'must be the name of a profile of the CA, e.g. "shortlived"')
+        .optional(),
+      directory: urlOf(['https:'], 'https://acme-v02.api.letsencrypt.org/directory').default(
+        'https://acme-v02.api.letsencrypt.org/directory',
+      ),
+      ca_file: absolutePath.optional(),
+      contact: z.array(mailAddress).max(4).default([]),
+      terms: z.enum(['agreed']).optional(),
+    })
+    .prefault({})
+    .refine(({ names }) => names.join(' ').length <= MOST_NAMES_LENGTH, {
+      message: `must be ${MOST_NAMES_LENGTH} characters at most in all`,
+      path: ['names'],
+    })
+    .refine(({ names, terms }) => names.length === 0 || terms !== undefined, {
+      message: 'must be "agreed" where there are names: read the terms of the CA first',
+      path: ['terms'],
+    }),
   /** Read by `bornemisza firewall on` alone. */
   firewall: z
     .strictObject({
@@ -397,6 +432,12 @@ export function parseConfig(
   const problems = [...portClashes([config]), ...layer2Problems(config)];
   if (role !== 'app' && config.dns.provider !== 'off')
     problems.push('[dns] belongs into app.toml: app nodes keep the records');
+  if (role !== 'app' && config.certificates.names.length > 0)
+    problems.push('[certificates] belongs into app.toml: app nodes show the certificate of the site');
+  if (config.certificates.names.length > 0 && config.edge.certificate !== undefined)
+    problems.push(
+      'edge.certificate and certificates.names are both set: take one out, so that it is clear which is shown',
+    );
   if (problems.length > 0) throw invalid(file, problems);
   return config;
 }

@@ -12,6 +12,7 @@ export function settingsDigest(config: Config): string {
     preset: config.membership.preset,
     floating: { mode: config.floating.mode, addresses: [...config.floating.addresses].sort() },
     edge: config.edge,
+    ...(config.certificates.names.length > 0 && { certificates: config.certificates }),
     couchdb: config.couchdb,
     services: config.services.map(({ name, port, path_prefix, health_path }) => ({
       name,

@@ -17,6 +17,7 @@ export const FILES = {
   cluster: 'cluster.json',
   roster: 'roster.json',
   secrets: 'secrets.json',
+  site: 'site.json',
   authority: 'authority',
   unfinished: 'unfinished.json',
 } as const;
@@ -162,7 +163,14 @@ export async function resetState(stateDir: string, nowMs: number): Promise<strin
 /** Other rooms keep files in the directory too (snapshot, audit): only our own are cleared or set aside. */
 function isOurs(name: string): boolean {
   const ours: string[] = Object.values(FILES);
-  return ours.includes(name.replace(/\.previous$/, '')) || /^\..*\.tmp$/.test(name);
+  return ours.includes(name.replace(/\.(previous|damaged)$/, '')) || /^\..*\.tmp$/.test(name);
+}
+
+/** A file that cannot be read stays beside the place where the next one is written. */
+export async function setFileAside(path: string): Promise<void> {
+  await rename(path, `${path}.damaged`).catch((error: unknown) => {
+    throw fileError(path, error);
+  });
 }
 
 /** Makes a directory 0700. Leaves one that exists as it is. */

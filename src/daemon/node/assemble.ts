@@ -1,5 +1,7 @@
 import { join } from 'node:path';
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import { mergedBundles } from '../../plugins/certificates/merge.ts';
+import { sitePeers } from '../../roles/certificates.ts';
 import { RESTART_TAG } from '../../roles/db.ts';
 import { HOLDS_TAG } from '../../roles/holder.ts';
 import { type BirdReport, wordOf } from '../../plugins/bird/report.ts';
@@ -39,6 +41,8 @@ import { Registrar, type RegistrarDependencies } from '../identity/admission/reg
 import { RootFollower } from '../identity/root/root-follower.ts';
 import { presentedChain } from '../identity/roster/presented.ts';
 import { SecretsKeeper } from '../identity/secrets-keeper.ts';
+import type { SiteStore } from '../identity/site.ts';
+import { SiteKeeper } from '../identity/site-keeper.ts';
 import { SecretsHandOver } from '../identity/secrets-hand-over.ts';
 import { SignsOfLife } from '../process/signs-of-life.ts';
 import { diskEntry, foundEntry, rolloutEntry, toldEntry } from '../audit/entries.ts';
@@ -61,6 +65,7 @@ export interface NodeParts {
   readonly config: Config;
   readonly identity: Identity;
   readonly local: LocalStateFile;
+  readonly site: SiteStore;
   readonly audit: AuditTrail;
   readonly checks: Checks;
   readonly startedMs: number;
@@ -90,6 +95,7 @@ export interface Assembly {
   readonly registrar: Registrar;
   readonly roots: RootFollower;
   readonly secrets: SecretsKeeper;
+  readonly site: SiteKeeper;
   readonly rollout: RolloutRunner;
   readonly disks: Disks;
   readonly notifier: Notifier;
@@ -128,6 +134,7 @@ export function assemble(
   );
   const names = new Names(identity.roster, () => driver.view);
   const exchange: ExchangeDependencies = { identity, transport, log, wallMs: () => clock.wallMs() };
+  const site = siteOf(node, parts, exchange, clock);
   const programs = new KeptPrograms(PROGRAMS, {
     config,
     paths,
@@ -135,6 +142,9 @@ export function assemble(
     node,
     secrets: () => identity.secrets.get(),
     view: () => node.last.view,
+    look: () => node.look(),
+    clock,
+    site,
     progress: (plugin, text) => log.info({ plugin }, text),
   });
   const certificate = new OwnCertificate(identity, {
@@ -152,11 +162,21 @@ export function assemble(
   const roots = new RootFollower(identity, { ...common, ...followed });
   return {
     ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
-    ...{ certificate, registrar, roots, rollout, disks: disksOf(node, parts, paths, clock) },
+    ...{ certificate, registrar, roots, rollout, site, disks: disksOf(node, parts, paths, clock) },
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
     notifier: notifierOf(node, parts, { clock, log }, driver, names),
     signs: new SignsOfLife({ log, serviceManager, driver, node, heartbeat: paths.heartbeat }),
   };
+}
+
+function siteOf(node: NodeHooks, { site: store }: NodeParts, exchange: ExchangeDependencies, clock: Clock) {
+  return new SiteKeeper({
+    ...{ ...exchange, store },
+    merged: mergedBundles,
+    peers: () => (node.last.scene.site === undefined ? undefined : sitePeers(node.last.view)),
+    changed: (what) => node.turn(what),
+    nowMs: () => clock.monotonicMs(),
+  });
 }
 
 function handOverOf({ role }: Identity, { accountsFiles }: Paths, log: Log): SecretsHandOver | undefined {

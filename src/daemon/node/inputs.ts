@@ -25,6 +25,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
       doorPort: edge.door_port,
       statsPort: edge.stats_port,
       databasePort: edge.database_port,
+      challengeThumbprint: scene.site?.thumbprint,
       dbDoorPort: couchdb.door_port,
       floating: { ...config.floating, device: floatingDevice(config) },
       services: services.map((service) => ({

@@ -1,5 +1,6 @@
 import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import { floatingDecision } from '../../roles/app.ts';
+import { ORDERS_READY, ORDERS_TAG, SITE_TAG } from '../../roles/certificates.ts';
 import { DNS_READY, DNS_TAG, PUBLIC_TAG } from '../../roles/dns.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
 import { guarded, type GuardInput, type GuardState } from '../../roles/guards.ts';
@@ -41,6 +42,8 @@ export interface Scene {
   readonly view: MembershipView;
   readonly roster: Pick<GuardInput, 'revoked' | 'revokedAuthorities' | 'knownCertificates'> & {
     readonly members: GuardInput['roster'];
+    /** Peer ids of members of role app that were put out by an operator. */
+    readonly removedApps: readonly string[];
     /** Members of role db that were removed, by their former names and addresses. */
     readonly removedDatabases: readonly {
       readonly peerId: string;
@@ -65,6 +68,8 @@ export interface Scene {
    * without `[dns]`.
    */
   readonly dns: { readonly works: boolean; readonly failsForMs: number } | undefined;
+  /** What of the bundle of the site's certificate others may know; undefined without `[certificates]`. */
+  readonly site: { readonly word: string; readonly thumbprint: string | undefined } | undefined;
   /** CouchDB's data directory. */
   readonly couchdbData: string;
   /** After a finished leave CouchDB is not to be started again here. */
@@ -124,7 +129,7 @@ export function look(scene: Scene, memory: Memory): Look {
       health: scene.health,
       maintenance: scene.maintenance,
       services: scene.services,
-      tags: { ...tagsOf(scene, noticesOf(scene, guards, floating)), ...dnsTags(scene) },
+      tags: { ...tagsOf(scene, noticesOf(scene, guards, floating)), ...dnsTags(scene), ...siteTags(scene) },
       load,
       settingsDigest: scene.settingsDigest,
     },
@@ -196,6 +201,12 @@ function dnsTags({ config, dns }: Scene): LocalFacts['tags'] {
     ...(addresses.length > 0 && { [PUBLIC_TAG]: addresses.join(' ') }),
     ...(dns?.works === true && { [DNS_TAG]: DNS_READY }),
   };
+}
+
+/** Settings are complete wherever there are names: `config check` sees to it. */
+function siteTags({ site }: Scene): LocalFacts['tags'] {
+  if (site === undefined) return {};
+  return { [ORDERS_TAG]: ORDERS_READY, ...(site.word !== '' && { [SITE_TAG]: site.word }) };
 }
 
 /**

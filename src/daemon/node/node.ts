@@ -111,6 +111,7 @@ export class RunningNode implements OrderedNode {
     this.#listens = true;
     serveExchange(this.#assembly.exchange);
     serveRemoved(this.#assembly.removal);
+    if (this.#config.role === 'app') this.#assembly.site.serve();
     this.turn('start');
     await this.#assembly.certificate.read();
     await this.#assembly.programs.start();
@@ -320,6 +321,7 @@ export class RunningNode implements OrderedNode {
     this.turn('');
     void this.#assembly.signs.tellStatus();
     void this.#assembly.secrets.look();
+    void this.#assembly.site.look();
     this.#assembly.seeds.look();
     void this.#assembly.disks.look();
     void this.#assembly.registrar.retireTheLeft();

@@ -4,6 +4,11 @@ import { isGlobalUnicast } from '../../host/public-address.ts';
 import { BirdPlugin } from '../../plugins/bird/index.ts';
 import { type PlannedChange, type Plugin, PluginError, type PluginReport } from '../../plugins/contract.ts';
 import { DesiredError } from '../../plugins/couchdb/desired.ts';
+import {
+  type CertificatesOptions,
+  CertificatesPlugin,
+  type CertificatesWanted,
+} from '../../plugins/certificates/plugin.ts';
 import { CouchDbPlugin } from '../../plugins/couchdb/plugin.ts';
 import { CloudflareProvider } from '../../plugins/dns/cloudflare.ts';
 import type { DnsDesired } from '../../plugins/dns/desired.ts';
@@ -15,6 +20,7 @@ import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/hapro
 import { HaproxyPlugin } from '../../plugins/haproxy/plugin.ts';
 import { Layer2Plugin } from '../../plugins/layer2/index.ts';
 import { appBird, appHaproxy, appLayer2 } from '../../roles/app.ts';
+import { certificatesOf } from '../../roles/certificates.ts';
 import { dbCouchDb, dbHaproxy, unheardNodes } from '../../roles/db.ts';
 import { dnsOf } from '../../roles/dns.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
@@ -23,6 +29,8 @@ import { announces, type Config, type Paths } from '../config/config.ts';
 import { probe } from '../health/probe.ts';
 import type { Secrets } from '../identity/secrets.ts';
 import type { Role } from '../membership/types.ts';
+import type { Clock } from '../clock.ts';
+import { VERSION } from '../version.ts';
 import { appInput, dbInput } from './inputs.ts';
 import type { Look } from './look.ts';
 
@@ -33,6 +41,10 @@ export interface Surroundings {
   /** Of this role; asked each time, so that rolled secrets are used at once. */
   readonly secrets: () => Secrets | undefined;
   readonly view: () => EffectiveView;
+  readonly look: () => Look;
+  readonly clock: Clock;
+  /** The keys and the certificate that all app nodes share. */
+  readonly site: CertificatesOptions['site'];
   readonly progress: (program: string, text: string) => void;
 }
 
@@ -118,6 +130,21 @@ export const PROGRAMS: readonly Program[] = [
     desired: ({ scene, view }) => dnsRecords(scene.config, view),
   }),
   program({
+    name: 'certificates',
+    roles: ['app'],
+    enabled: ({ certificates }) => certificates.names.length > 0,
+    make: ({ look, site, clock }) =>
+      new CertificatesPlugin({
+        userAgent: `bornemisza/${VERSION}`,
+        desired: () => siteCertificate(look()),
+        site,
+        wallMs: () => clock.wallMs(),
+        nowMs: () => clock.monotonicMs(),
+        random: Math.random,
+      }),
+    desired: siteCertificate,
+  }),
+  program({
     name: 'couchdb',
     roles: ['db'],
     enabled: () => true,
@@ -125,6 +152,16 @@ export const PROGRAMS: readonly Program[] = [
     desired: from(dbInput, refusing(dbCouchDb)),
   }),
 ];
+
+function siteCertificate({ scene, view }: Look): CertificatesWanted {
+  const { certificates, edge } = scene.config;
+  const { names, profile, directory, contact, terms, ca_file: caFile } = certificates;
+  return certificatesOf(view, scene.roster.removedApps, {
+    ...{ names, profile, directory, contact, caFile },
+    termsAgreed: terms === 'agreed',
+    httpPort: edge.http_port,
+  });
+}
 
 function makeDns({ config, view }: Surroundings): DnsPlugin {
   const { edge, health } = config;

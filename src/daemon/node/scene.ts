@@ -1,4 +1,5 @@
 import { loadavg } from 'node:os';
+import { shownOf, thumbprintOf } from '../../plugins/certificates/shown.ts';
 import { labelOf } from '../../plugins/layer2/plan.ts';
 import { EMPTY_GUARD_STATE, type GuardState } from '../../roles/guards.ts';
 import type { Clock } from '../clock.ts';
@@ -10,6 +11,8 @@ import { isOn } from '../health/probe.ts';
 import type { Identity } from '../identity/identity.ts';
 import { authorityWord } from '../identity/keys/certificates.ts';
 import { rankOf } from '../identity/secrets.ts';
+import { LEFT } from '../identity/roster/removal.ts';
+import type { SiteStore } from '../identity/site.ts';
 import type { LocalState, LocalStateFile } from '../local-state.ts';
 import type { Scene, Words } from './look.ts';
 import { SECRETS_TAG } from '../identity/secrets-keeper.ts';
@@ -23,6 +26,7 @@ export interface SceneSources
   readonly checks: Pick<Checks, 'node' | 'verdicts'>;
   readonly clock: Clock;
   readonly startedMs: number;
+  readonly site: Pick<SiteStore, 'get' | 'word'>;
   /** Of the program that keeps DNS records; undefined before it is there. */
   readonly dnsProgram: PluginStatus | undefined;
   /** Tags of other parts. */
@@ -32,9 +36,12 @@ export interface SceneSources
 /** Everything that this node knows in this moment. */
 export function sceneOf(sources: SceneSources): Scene {
   const { identity, config, local, checks, clock, startedMs, said, dnsProgram } = sources;
-  const { phase, view, certificates, couchdb, couchdbData, couchdbRetired } = sources;
+  const { phase, view, couchdb, couchdbData, couchdbRetired } = sources;
   const secrets = identity.secrets.get();
   const nowMs = clock.monotonicMs();
+  const own = config.certificates.names.length === 0;
+  const shown = own ? undefined : shownOf(sources.site.get(), clock.wallMs());
+  const certificates = sources.certificates && { ...sources.certificates, ...shown };
   return Object.freeze({
     ...{ config, phase, view, certificates, secrets, couchdb, couchdbData, couchdbRetired },
     roster: rosterOf(identity),
@@ -46,6 +53,7 @@ export function sceneOf(sources: SceneSources): Scene {
       .map(({ name }) => name),
     holds: holdsFloating(config),
     dns: dnsProgram === undefined ? undefined : dnsHealth(dnsProgram, nowMs - startedMs),
+    site: siteOf(sources),
     tags: { ...said, [SECRETS_TAG]: secrets?.kind === 'db' ? rankOf(secrets) : undefined },
     settingsDigest: settingsDigest(config),
     load: loadavg()[0] ?? 0,
@@ -53,6 +61,11 @@ export function sceneOf(sources: SceneSources): Scene {
     wallMs: clock.wallMs(),
     upMs: nowMs - startedMs,
   });
+}
+
+function siteOf({ config, site }: SceneSources): Scene['site'] {
+  if (config.certificates.names.length === 0) return undefined;
+  return { word: site.word, thumbprint: thumbprintOf(site.get()) };
 }
 
 function rosterOf({ roster }: Pick<Identity, 'roster'>): Scene['roster'] {
@@ -64,6 +77,9 @@ function rosterOf({ roster }: Pick<Identity, 'roster'>): Scene['roster'] {
     ),
     revokedAuthorities: roster.revokedAuthorities().map(authorityWord),
     knownCertificates: roster.knownCertificates(),
+    removedApps: revocations
+      .filter(({ name, reason }) => name.endsWith('/app') && !reason.startsWith(LEFT))
+      .map(({ peerId }) => peerId),
     removedDatabases: revocations.filter(({ name }) => name.endsWith('/db')),
   };
 }

@@ -69,6 +69,7 @@ function readAtStartOnly(before: Config, after: Config): string[] {
     '[floating] device': config.floating.device,
     '[couchdb] http_port': config.couchdb.http_port,
     '[dns]': config.dns,
+    '[certificates]': config.certificates,
     '[log]': config.log,
   });
   const [was, is] = [parts(before), parts(after)];

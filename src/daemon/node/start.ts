@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { EMPTY_BUNDLE } from '../../plugins/certificates/desired.ts';
 import { AUDIT_FILE } from '../audit/stored.ts';
 import { announceEntry, AuditTrail } from '../audit/trail.ts';
 import { loadConfig } from '../config/config.ts';
@@ -7,6 +8,7 @@ import { type ControlActions, ControlServer } from '../control/server.ts';
 import { OperatorError } from '../errors.ts';
 import { Checks } from '../health/health.ts';
 import { type Identity, loadIdentity } from '../identity/identity.ts';
+import { openedSite } from '../identity/site.ts';
 import { LocalStateFile } from '../local-state.ts';
 import type { Goodbye } from '../membership/types.ts';
 import type { NodeDependencies, NodeOptions } from './assemble.ts';
@@ -46,6 +48,7 @@ export class Node {
     const identity = await this.#loadIdentity();
     mustBeOfThisNode(config, identity, paths.config);
     const local = await this.#loadLocalState();
+    const site = await openedSite(paths.state, EMPTY_BUNDLE, this.#dependencies.log);
     const audit = this.#opened(this.#auditTrail());
     await audit.load();
     await takeLeftRootChange(identity, this.#dependencies.log);
@@ -68,7 +71,7 @@ export class Node {
     );
     checks.set(checksFor(config, identity.roster.members(), local.state));
     await checks.decided(FIRST_VERDICTS_MS);
-    const parts = { config, identity, local, audit, checks, startedMs };
+    const parts = { config, identity, local, site, audit, checks, startedMs };
     this.#running = this.#opened(new RunningNode(parts, this.#options, this.#dependencies));
     await this.#running.start();
   }

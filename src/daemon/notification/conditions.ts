@@ -269,8 +269,10 @@ function certificates({ view, certificates: ends, wallMs }: ConditionInput): Con
       key: `site-certificate ${day}`,
       kind: 'certificate-ending',
       subject: 'site',
-      what: `the certificate of the site (edge.certificate) on ${saying(view, word).join(', ')} ends on ${day}`,
-      next: 'renew it, put it into the file on each app node, then: systemctl reload bornemisza@app',
+      what: `the certificate of the site on ${saying(view, word).join(', ')} ends on ${day}`,
+      next:
+        'with [certificates]: bornemisza status on an app node says why it is not renewed; else put a new one into ' +
+        'the file of edge.certificate on each app node, then: systemctl reload bornemisza@app',
       announced: false,
     };
   });

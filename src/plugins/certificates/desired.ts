@@ -5,14 +5,14 @@
 export interface SiteBundle {
   /** Grows with each change that who orders makes. */
   readonly generation: number;
-  readonly account: SiteAccount | undefined;
-  readonly current: SiteCertificate | undefined;
-  readonly next: SiteOrder | undefined;
+  readonly account?: SiteAccount | undefined;
+  readonly current?: SiteCertificate | undefined;
+  readonly next?: SiteOrder | undefined;
   /**
    * When the current one is renewed. Drawn once, and of no meaning for another certificate than the one that it
    * names.
    */
-  readonly renewal: { readonly fingerprint: string; readonly atMs: number } | undefined;
+  readonly renewal?: { readonly fingerprint: string; readonly atMs: number } | undefined;
   /** What the CA asked us to wait for. */
   readonly notBeforeMs: number;
   /**
@@ -25,20 +25,24 @@ export interface SiteBundle {
 }
 
 export interface SiteAccount {
+  /** Directory of the CA that has it. */
+  readonly directory?: string | undefined;
   /** PEM, made before the CA hears of it. */
   readonly key: string;
   /** Undefined until the CA has said it. */
-  readonly url: string | undefined;
+  readonly url?: string | undefined;
 }
 
 export interface SiteCertificate {
   /** Sorted. */
   readonly names: readonly string[];
-  readonly profile: string | undefined;
+  readonly profile?: string | undefined;
   readonly key: string;
   readonly chain: string;
   /** SHA-256 of the leaf, in hex. */
   readonly fingerprint: string;
+  /** Directory of the CA that signed it. */
+  readonly directory?: string | undefined;
   readonly fromMs: number;
   readonly endMs: number;
   readonly revoked: boolean;
@@ -46,10 +50,10 @@ export interface SiteCertificate {
 
 export interface SiteOrder {
   readonly names: readonly string[];
-  readonly profile: string | undefined;
+  readonly profile?: string | undefined;
   /** PEM of the certificate's key, made before the order. */
   readonly key: string;
-  readonly url: string | undefined;
+  readonly url?: string | undefined;
   readonly sinceMs: number;
 }
 
@@ -67,7 +71,9 @@ export interface OrderOutcome {
 export interface CertificatesDesired {
   /** Sorted. */
   readonly names: readonly string[];
-  readonly profile: string | undefined;
+  readonly profile?: string | undefined;
+  /** Of the CA; undefined: whichever. */
+  readonly directory?: string | undefined;
   /** Whether this node speaks with the CA; all others take what it made. */
   readonly orders: boolean;
   /** Who orders, for people. */
@@ -77,3 +83,11 @@ export interface CertificatesDesired {
   readonly removed: readonly string[];
   readonly nowMs: number;
 }
+
+/** Before anything was ordered. */
+export const EMPTY_BUNDLE: SiteBundle = {
+  generation: 0,
+  notBeforeMs: 0,
+  recent: [],
+  without: [],
+};

@@ -20,7 +20,7 @@ const PAUSES_MS = [MINUTE_MS, 5 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 6 * HO
 export const MOST_OUTCOMES = 64;
 
 /** Why an order is made. */
-export type OrderReason = 'none' | 'names' | 'profile' | 'revoked' | 'removal' | 'renewal';
+export type OrderReason = 'none' | 'names' | 'profile' | 'directory' | 'revoked' | 'removal' | 'renewal';
 
 export interface Held {
   readonly code: 'certificate-limited' | 'certificate-budget';
@@ -37,7 +37,7 @@ export function heldOrder(
   const set = setOf(names);
   const own = recent.filter((each) => each.names === set);
   const issuedMs = timesOf(own, ['issued'], nowMs).at(-1);
-  const changed = reason === 'names' || reason === 'revoked' || reason === 'removal';
+  const changed = ['names', 'directory', 'revoked', 'removal'].includes(reason);
   const untilMs = Math.max(
     notBeforeMs,
     issuedMs === undefined || changed ? 0 : issuedMs + REST_MS,

@@ -5,14 +5,12 @@ import { renewAtMs } from './renewal.ts';
 
 /** What a look at the CA and at this host saw. */
 export interface CertificatesObserved {
-  /** SHA-256 of the leaf that this node's edge serves, in hex; undefined: none. */
-  readonly served: string | undefined;
   /** Of the bundle's next order; undefined: not asked, or there is none. */
   readonly order: 'pending' | 'ready' | 'processing' | 'valid' | 'invalid' | undefined;
 }
 
 export interface CertificateChange extends PlannedChange {
-  readonly kind: 'install' | 'account' | 'order' | 'answer' | 'finalize' | 'download' | 'abandon';
+  readonly kind: 'account' | 'order' | 'answer' | 'finalize' | 'download' | 'abandon';
   readonly step: 'repeats';
 }
 
@@ -21,19 +19,15 @@ const ORDER_LIFE_MS = 24 * 3_600_000;
 
 /**
  * The next step. At most one at the CA: what it answers is in the bundle, and with all app nodes, before the next
- * one is taken, so that whoever takes over goes on with the same keys and the same order.
+ * one is taken, so that whoever takes over goes on with the same keys and the same order. What is issued is shown by
+ * HAProxy, which has its own plugin.
  */
 export function planCertificates(
   desired: CertificatesDesired,
   observed: CertificatesObserved,
 ): CertificateChange[] {
-  const { current } = desired.bundle;
-  const installed = current === undefined || observed.served === current.fingerprint;
   const step = desired.orders ? atCa(desired, observed) : undefined;
-  return [
-    ...(installed ? [] : [change('install', `serve the certificate of ${current.names.join(', ')}`)]),
-    ...(step === undefined ? [] : [step]),
-  ];
+  return step === undefined ? [] : [step];
 }
 
 function atCa(desired: CertificatesDesired, observed: CertificatesObserved): CertificateChange | undefined {
@@ -43,14 +37,14 @@ function atCa(desired: CertificatesDesired, observed: CertificatesObserved): Cer
   if (next === undefined) {
     const reason = orderReason(desired);
     if (reason === undefined || heldNow(desired) !== undefined) return undefined;
-    if (bundle.account?.url === undefined) return change('account', 'make an account at the CA');
+    if (!hasAccount(desired)) return change('account', 'make an account at the CA');
     return change('order', `order a certificate for ${said}: ${WORDS[reason]}`);
   }
   if (!same(next.names, names) || next.profile !== profile)
     return change('abandon', `give up the order for ${next.names.join(', ')}: others are wanted now`);
   if (nowMs - next.sinceMs > ORDER_LIFE_MS)
     return change('abandon', `give up the order for ${said}: it came to no end`);
-  if (bundle.account?.url === undefined) return change('account', 'make an account at the CA');
+  if (!hasAccount(desired)) return change('account', 'make an account at the CA');
   if (next.url === undefined)
     return change('order', `order a certificate for ${said}: nobody has its address`);
   switch (observed.order) {
@@ -69,6 +63,23 @@ function atCa(desired: CertificatesDesired, observed: CertificatesObserved): Cer
   }
 }
 
+/** Of another CA than the one that is configured, it is none. */
+export function hasAccount({
+  bundle,
+  directory,
+}: Pick<CertificatesDesired, 'bundle' | 'directory'>): boolean {
+  const { account } = bundle;
+  return account?.url !== undefined && isOf(account, directory);
+}
+
+/** Whether something is of this CA. */
+export function isOf(
+  of: { readonly directory?: string | undefined },
+  directory: string | undefined,
+): boolean {
+  return directory === undefined || of.directory === undefined || of.directory === directory;
+}
+
 /** What holds an order that there is a reason for, for `status`. */
 export function heldNow(desired: CertificatesDesired): Held | undefined {
   const { bundle, names, nowMs } = desired;
@@ -80,7 +91,7 @@ export function heldNow(desired: CertificatesDesired): Held | undefined {
 
 /** Why a certificate is ordered; undefined: the one that is there is right. */
 export function orderReason(desired: Omit<CertificatesDesired, 'orders' | 'why'>): OrderReason | undefined {
-  const { bundle, names, profile, removed, nowMs } = desired;
+  const { bundle, names, profile, directory, removed, nowMs } = desired;
   const { current } = bundle;
   if (names.length === 0) return undefined;
   if (current === undefined) return 'none';
@@ -88,6 +99,7 @@ export function orderReason(desired: Omit<CertificatesDesired, 'orders' | 'why'>
   if (removed.some((peer) => !bundle.without.includes(peer))) return 'removal';
   if (!same(current.names, names)) return 'names';
   if (current.profile !== profile) return 'profile';
+  if (!isOf(current, directory)) return 'directory';
   return nowMs >= renewalMs(bundle, current) ? 'renewal' : undefined;
 }
 
@@ -103,6 +115,7 @@ const WORDS: Readonly<Record<OrderReason, string>> = {
   none: 'there is none yet',
   names: 'the names changed',
   profile: 'the profile changed',
+  directory: 'another CA is configured',
   revoked: 'the present one is revoked',
   removal: 'an app node was removed that has the present key',
   renewal: 'the time for the next has come',

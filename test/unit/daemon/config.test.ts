@@ -45,6 +45,45 @@ t.test('the least that a configuration must say, with every default, frozen', as
 });
 
 // A line that is put in, and what is said about it.
+t.test(
+  'the names of the certificate: for app nodes, with the CA’s terms, and not beside a file of one’s own',
+  (t) => {
+    const names = '[certificates]\nnames = ["shop.example"]\nterms = "agreed"\n';
+    t.match(parse(LEAST).certificates, { names: [], challenge: 'http-01' });
+    t.match(parse(LEAST + names).certificates.directory, /^https:\/\/acme-v02\./);
+    t.throws(() => parseConfig(LEAST + names, 'db', 'db.toml'), {
+      message: /\[certificates\] belongs into app\.toml/,
+    });
+    t.throws(() => parse(`${LEAST}[edge]\ncertificate = "/k"\n${names}`), {
+      code: 'config-invalid',
+      message: /edge\.certificate and certificates\.names are both set/,
+    });
+    const refused: readonly (readonly [string, RegExp])[] = [
+      ['names = ["shop.example"]', /certificates\.terms: must be "agreed"/],
+      ['names = ["shop.example"]\nterms = "yes"', /certificates\.terms/],
+      [
+        'names = ["*.shop.example"]\nterms = "agreed"',
+        /certificates\.names\.0: must be a DNS name .* without "\*"/,
+      ],
+      ['names = ["192.0.2.7"]', /certificates\.names\.0/],
+      ['names = ["Shop.example"]', /lower case/],
+      ['names = ["shop"]', /with a dot/],
+      ['names = ["shop.example\\nssl"]', /certificates\.names\.0/],
+      [`names = [${'"a.example",'.repeat(21)}]`, /certificates\.names/],
+      [`names = [${`"${'a'.repeat(60)}.example",`.repeat(15)}]\nterms = "agreed"`, /1000 characters/],
+      ['directory = "http://ca.example/dir"', /certificates\.directory: must be a URL/],
+      ['directory = "https://u:p@ca.example/dir"', /certificates\.directory/],
+      ['challenge = "dns-01"', /certificates\.challenge/],
+      ['contact = ["Ops <ops@shop.example>"]', /certificates\.contact\.0/],
+      ['profile = "a b"', /certificates\.profile/],
+      ['domains = ["shop.example"]', /domains/],
+    ];
+    for (const [text, message] of refused)
+      t.throws(() => parse(`${LEAST}[certificates]\n${text}\n`), { message }, text);
+    t.end();
+  },
+);
+
 const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])[] = [
   [
     'a slip in a key',

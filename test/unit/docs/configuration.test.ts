@@ -22,6 +22,9 @@ const WITHOUT_DEFAULT = [
   'network.public_device',
   'network.libp2p_port',
   'network.admission_port',
+  'certificates.profile',
+  'certificates.ca_file',
+  'certificates.terms',
   'dns.zone',
   'dns.zone_id',
   'dns.token_file',
@@ -85,7 +88,8 @@ t.test('a key without a default is one that the configuration takes', async (t) 
     `[dns]\nprovider = "cloudflare"\nzone = "shop.example"\nzone_id = "${'0'.repeat(32)}"\ntoken_file = ` +
     `"/m"\n`;
   const bind = '[dns]\nprovider = "rfc2136"\nzone = "shop.example"\nserver = "192.0.2.53"\nkey_file = "/n"\n';
-  const keys = [smtp + dns, others + bind].flatMap((each) =>
+  const site = '[certificates]\nprofile = "o"\nca_file = "/p"\nterms = "agreed"\n';
+  const keys = [smtp + dns + site, others + bind].flatMap((each) =>
     keysAndValues(parseConfig(text + each, 'app', 'app.toml')).map(([key]) => key),
   );
   for (const key of WITHOUT_DEFAULT) t.ok(keys.includes(key), key);

@@ -62,7 +62,7 @@ const desired = (
   ...more,
 });
 const kinds = (wanted: CertificatesDesired, seen: Partial<CertificatesObserved> = {}): string[] =>
-  planCertificates(wanted, { served: 'f1', order: undefined, ...seen }).map(({ kind }) => kind);
+  planCertificates(wanted, { order: undefined, ...seen }).map(({ kind }) => kind);
 
 t.test('each state of an order has one next step', (t) => {
   const noAccount = { account: undefined };
@@ -75,8 +75,6 @@ t.test('each state of an order has one next step', (t) => {
     steps: readonly string[],
   ])[] = [
     ['all is well', {}, {}, []],
-    ['another is served', {}, { served: 'f0' }, ['install']],
-    ['none is served', {}, { served: undefined }, ['install']],
     ['no account', { ...none, ...noAccount }, {}, ['account']],
     ['the account was asked for, and nobody heard the answer', { ...none, ...keyOnly }, {}, ['account']],
     ['no certificate', none, {}, ['order']],
@@ -110,21 +108,11 @@ t.test('each state of an order has one next step', (t) => {
       { order: 'valid' },
       ['abandon'],
     ],
-    [
-      'old served while the next is made',
-      { next },
-      { served: 'f0', order: 'ready' },
-      ['install', 'finalize'],
-    ],
+    ['old served while the next is made', { next }, { order: 'ready' }, ['finalize']],
   ];
   for (const [what, of, seen, steps] of cases) {
     t.strictSame(kinds(desired(of), seen), steps, what);
-    const others = steps.filter((each) => each === 'install');
-    t.strictSame(
-      kinds(desired(of, { orders: false }), seen),
-      others,
-      `${what}, seen by one that does not order`,
-    );
+    t.strictSame(kinds(desired(of, { orders: false }), seen), [], `${what}, seen by one that does not order`);
   }
   t.end();
 });
@@ -262,7 +250,7 @@ t.test('limits of our own hold an order, and say until when', (t) => {
 
 t.test('an order that is held is not made, by nobody, and one that is under way goes on', (t) => {
   const recent = [past('failed', 30_000)];
-  t.strictSame(kinds(desired({ current: undefined, recent }), { served: undefined }), []);
+  t.strictSame(kinds(desired({ current: undefined, recent })), []);
   t.match(heldNow(desired({ current: undefined, recent })), { code: 'certificate-limited' });
   t.strictSame(kinds(desired({ next, recent }), { order: 'ready' }), ['finalize']);
   t.equal(heldNow(desired({ next, recent })), undefined);

@@ -1,0 +1,266 @@
+import { createPrivateKey } from 'node:crypto';
+import type { AcmeOrder } from '../../acme/answers.ts';
+import { AcmeClient } from '../../acme/client.ts';
+import { AcmeError } from '../../acme/error.ts';
+import { readIfPresent } from '../../host/files.ts';
+import { type Finding, type Plugin, PluginError, type PluginReport } from '../contract.ts';
+import type { CertificatesDesired, SiteBundle } from './desired.ts';
+import { silentEdges } from './edges.ts';
+import { type CertificateChange, type CertificatesObserved, heldNow, planCertificates } from './plan.ts';
+import { type Ca, withOutcome, Steps } from './steps.ts';
+
+/** What of a desired state does not come from the bundle or the clock. */
+export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> & {
+  readonly directory: string;
+  readonly contact: readonly string[];
+  readonly termsAgreed: boolean;
+  /** PEM of a CA of one's own, trusted besides the public ones. */
+  readonly caFile: string | undefined;
+  /** Where the app nodes that are heard answer without TLS: a CA may ask any of them. */
+  readonly edges: readonly { readonly name: string; readonly address: string; readonly port: number }[];
+};
+
+export interface CertificatesOptions {
+  readonly userAgent: string;
+  readonly desired: () => CertificatesWanted | undefined;
+  readonly site: {
+    get(): SiteBundle;
+    change(next: (now: SiteBundle) => SiteBundle): Promise<unknown>;
+    /** App nodes that are heard and have another bundle than this one. */
+    differing(): readonly string[];
+  };
+  readonly wallMs: () => number;
+  readonly nowMs: () => number;
+  readonly random: () => number;
+}
+
+export interface Seen extends CertificatesObserved {
+  readonly bundle: SiteBundle;
+  readonly nowMs: number;
+  /** Why nothing is asked of the CA now; undefined: nothing waits. */
+  readonly waits: string | undefined;
+}
+
+const WATCH_MS = 1000;
+/** A CA needs seconds for its checks; one that takes longer is asked less often. */
+const ASK_MS = 1000;
+const SLOW_ASK_MS = 15_000;
+const SLOW_AFTER_MS = 60_000;
+/** An app node takes a new bundle within two seconds. One that does not is not waited for: it asks when it is back. */
+const SHARED_WITHIN_MS = 10_000;
+/** An edge takes a new thumbprint within seconds. One that is silent for longer may be one that no router picks. */
+const EDGES_WITHIN_MS = 120_000;
+/** Told once more after this time that it may check: it may have lost that. */
+const CHECKS_WITHIN_MS = 30_000;
+/** After a call that failed, where the CA does not say how long to wait. */
+const PAUSE_MS = 60_000;
+const MOST_CA_BYTES = 256 * 1024;
+
+/** The one in the cluster that speaks with the CA; on all others it only says what they have. */
+export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, CertificateChange, undefined> {
+  readonly name = 'certificates';
+  readonly evidence = 'journalctl -u bornemisza@app';
+  readonly #options: CertificatesOptions;
+  readonly #steps: Steps;
+  #timer: NodeJS.Timeout | undefined;
+  /** The bundle that was seen last, and the machine time since which it is as it is. */
+  #since: { readonly bundle: SiteBundle | undefined; readonly atMs: number };
+  /** Machine time before which nothing is tried: a disk that is full must not make an order a second. */
+  #pausedMs = Number.NEGATIVE_INFINITY;
+  /** The order whose names the CA was told to check, and the machine time of that. */
+  #answered: { readonly url: string; readonly atMs: number } | undefined;
+  #askedMs = Number.NEGATIVE_INFINITY;
+  #order: AcmeOrder | undefined;
+  #problem: Finding | undefined;
+
+  constructor(options: CertificatesOptions) {
+    this.#options = options;
+    this.#steps = new Steps(options);
+    this.#since = { bundle: undefined, atMs: options.nowMs() };
+  }
+
+  async observe(signal: AbortSignal): Promise<Seen> {
+    const { site, wallMs, desired } = this.#options;
+    const [bundle, nowMs, wanted] = [site.get(), wallMs(), desired()];
+    if (bundle !== this.#since.bundle) this.#since = { bundle, atMs: this.#options.nowMs() };
+    const still = { bundle, nowMs, order: undefined };
+    if (wanted?.orders !== true) return { ...still, waits: undefined };
+    const waits = this.#waits(bundle, nowMs);
+    if (waits !== undefined) return { ...still, waits };
+    const { next } = bundle;
+    if (next?.url === undefined || !this.#mayAsk(next.sinceMs, nowMs)) return { ...still, waits: undefined };
+    this.#askedMs = this.#options.nowMs();
+    this.#order = await this.#called(async () =>
+      (await this.#ca(wanted, bundle)).client().order(next.url ?? '', signal),
+    );
+    const silent =
+      this.#order.status === 'pending' && nowMs - next.sinceMs < EDGES_WITHIN_MS
+        ? await silentEdges(wanted.edges, bundle.account?.key ?? '', signal)
+        : [];
+    if (silent.length > 0)
+      return { ...still, waits: `the edge of ${silent.join(', ')} does not answer the CA's check yet` };
+    const { url, status } = this.#order;
+    if (
+      status === 'pending' &&
+      this.#answered?.url === url &&
+      this.#askedMs - this.#answered.atMs < CHECKS_WITHIN_MS
+    )
+      return { ...still, waits: 'the CA checks the names' };
+    return { ...still, order: status, waits: undefined };
+  }
+
+  plan(wanted: CertificatesWanted, { bundle, nowMs, waits, order }: Seen): readonly CertificateChange[] {
+    return waits === undefined ? planCertificates({ ...wanted, bundle, nowMs }, { order }) : [];
+  }
+
+  status(wanted: CertificatesWanted, { bundle, nowMs, waits }: Seen): PluginReport {
+    const { current, next } = bundle;
+    const held = wanted.orders ? heldNow({ ...wanted, bundle, nowMs }) : undefined;
+    const has =
+      current === undefined
+        ? 'no certificate yet'
+        : `${current.names.join(', ')} until ${dayOf(current.endMs)}, SHA-256 ${current.fingerprint.slice(0, 16)}`;
+    const doing = next === undefined ? '' : '; an order is under way';
+    const why = waits === undefined ? '' : `; waits: ${waits}`;
+    return {
+      seen: `${has}; ${wanted.why}${doing}${why}`,
+      alarms: [
+        ...(this.#problem === undefined ? [] : [this.#problem]),
+        ...(held?.code === 'certificate-budget' ? [budget(held.untilMs)] : []),
+      ],
+    };
+  }
+
+  /** The CA proves each step; what it sends is proved before it is kept. */
+  async validate(): Promise<void> {}
+
+  async checkpoint(): Promise<undefined> {
+    return undefined;
+  }
+
+  async apply(
+    changes: readonly CertificateChange[],
+    signal: AbortSignal,
+    made: (change: CertificateChange) => void,
+  ): Promise<void> {
+    const wanted = this.#options.desired();
+    if (wanted === undefined) return;
+    for (const change of changes) {
+      const bundle = this.#options.site.get();
+      const problem = await this.#called(async () =>
+        this.#steps.make(change.kind, await this.#ca(wanted, bundle), this.#order, signal),
+      );
+      if (change.kind === 'answer' && this.#order !== undefined)
+        this.#answered = { url: this.#order.url, atMs: this.#options.nowMs() };
+      this.#order = undefined;
+      if (problem !== undefined || change.kind === 'download') this.#problem = problem;
+      made(change);
+    }
+  }
+
+  /** What a CA was asked for stays asked; the next look finds what is left to do. */
+  async undo(): Promise<void> {}
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+  }
+
+  watch(changed: (what: string) => void): () => void {
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => {
+      const wanted = this.#options.desired();
+      if (wanted === undefined || !this.#isDue(wanted)) return;
+      changed('the next step of the certificate is due');
+    }, WATCH_MS);
+    return () => clearInterval(this.#timer);
+  }
+
+  #isDue(wanted: CertificatesWanted): boolean {
+    const { site, wallMs } = this.#options;
+    const [bundle, nowMs] = [site.get(), wallMs()];
+    const moved = bundle !== this.#since.bundle;
+    if (!wanted.orders || nowMs < bundle.notBeforeMs || this.#isPaused()) return moved;
+    if (bundle.next?.url !== undefined) return this.#mayAsk(bundle.next.sinceMs, nowMs);
+    return moved || planCertificates({ ...wanted, bundle, nowMs }, { order: undefined }).length > 0;
+  }
+
+  #isPaused(): boolean {
+    return this.#options.nowMs() < this.#pausedMs;
+  }
+
+  #mayAsk(sinceMs: number, nowMs: number): boolean {
+    const pauseMs = Math.max(
+      nowMs - sinceMs < SLOW_AFTER_MS ? ASK_MS : SLOW_ASK_MS,
+      this.#order?.retryAfterMs ?? 0,
+    );
+    return this.#options.nowMs() - this.#askedMs >= pauseMs || this.#order === undefined;
+  }
+
+  /** Whoever takes over must have what the CA hears of: keys and addresses go to all before the next step. */
+  #waits(bundle: SiteBundle, wallMs: number): string | undefined {
+    const { site, nowMs } = this.#options;
+    if (this.#isPaused()) return 'the last step failed';
+    if (wallMs < bundle.notBeforeMs)
+      return `no call of the CA before ${new Date(bundle.notBeforeMs).toISOString()}`;
+    const differing = nowMs() - this.#since.atMs < SHARED_WITHIN_MS ? site.differing() : [];
+    return differing.length > 0 ? `${differing.join(', ')} takes the keys first` : undefined;
+  }
+
+  async #ca(wanted: CertificatesWanted, { account }: SiteBundle): Promise<Ca> {
+    const ca = wanted.caFile === undefined ? undefined : await readIfPresent(wanted.caFile, MOST_CA_BYTES);
+    const { userAgent } = this.#options;
+    const { directory: directoryUrl } = wanted;
+    return {
+      wanted,
+      client: () =>
+        new AcmeClient({
+          ...{ directoryUrl, userAgent, ca },
+          accountKey: createPrivateKey(account?.key ?? ''),
+          accountUrl: account?.url,
+        }),
+    };
+  }
+
+  /** What a CA refuses is kept, with when it may be asked again, where no restart and no takeover forgets it. */
+  async #called<T>(call: () => Promise<T>): Promise<T> {
+    const { site, wallMs } = this.#options;
+    try {
+      const answer = await call();
+      if (this.#problem !== undefined && PASSING.has(this.#problem.code)) this.#problem = undefined;
+      return answer;
+    } catch (error) {
+      this.#order = undefined;
+      this.#pausedMs = this.#options.nowMs() + PAUSE_MS;
+      if (!(error instanceof AcmeError)) throw error;
+      const { code, message, next, outcome, retryAfterMs } = error;
+      this.#problem = { code, message, next };
+      const untilMs = wallMs() + (retryAfterMs ?? PAUSE_MS);
+      await site.change((now) => ({
+        ...(outcome === 'terminal' && now.next !== undefined ? withOutcome(now, 'failed', wallMs()) : now),
+        generation: now.generation + 1,
+        notBeforeMs: Math.max(now.notBeforeMs, untilMs),
+      }));
+      throw new PluginError({ code, message, next, outcome: 'retry', stateChanged: false, cause: error });
+    }
+  }
+}
+
+/** They are over with the next call that goes well; what a check of a name said stays until there is a certificate. */
+const PASSING: ReadonlySet<string> = new Set([
+  'certificate-unreachable',
+  'certificate-limited',
+  'certificate-answer',
+  'certificate-account',
+]);
+
+function budget(untilMs: number): Finding {
+  return {
+    code: 'certificate-budget',
+    message: `3 certificates for these names were signed in 7 days: none is ordered before ${dayOf(untilMs)}`,
+    next: 'nothing: the present certificate stays in use, and the next is ordered then',
+  };
+}
+
+function dayOf(ms: number): string {
+  return new Date(ms).toISOString().slice(0, 10);
+}

@@ -1,0 +1,222 @@
+import { createPrivateKey, generateKeyPairSync, type X509Certificate } from 'node:crypto';
+import type { AcmeOrder } from '../../acme/answers.ts';
+import type { AcmeClient } from '../../acme/client.ts';
+import { AcmeError, notAuthorized } from '../../acme/error.ts';
+import { certificatesOf, signingRequest } from '../../acme/certificate.ts';
+import type { Finding } from '../contract.ts';
+import type { CertificatesDesired, OrderOutcome, SiteBundle, SiteOrder } from './desired.ts';
+import { fittingLeaf, isMisfit } from './fit.ts';
+import { setOf } from './limits.ts';
+import { outcomes } from './merge.ts';
+import { type CertificateChange, isOf } from './plan.ts';
+import { renewAtMs } from './renewal.ts';
+
+/** The CA as a step finds it. */
+export interface Ca {
+  readonly wanted: Pick<CertificatesDesired, 'names' | 'profile' | 'removed'> & {
+    readonly directory: string;
+    readonly contact: readonly string[];
+    readonly termsAgreed: boolean;
+  };
+  /** Made with the account's key, so only where there is one. */
+  readonly client: () => AcmeClient;
+}
+
+export interface StepsOptions {
+  readonly site: { get(): SiteBundle; change(next: (now: SiteBundle) => SiteBundle): Promise<unknown> };
+  readonly wallMs: () => number;
+  /** 0 to 1. */
+  readonly random: () => number;
+}
+
+/** One step of an order at the CA. What it gives is in the bundle before the step is over. */
+export class Steps {
+  readonly #options: StepsOptions;
+
+  constructor(options: StepsOptions) {
+    this.#options = options;
+  }
+
+  /** @returns what an operator must know of an order that ended badly */
+  async make(
+    kind: CertificateChange['kind'],
+    ca: Ca,
+    order: AcmeOrder | undefined,
+    signal: AbortSignal,
+  ): Promise<Finding | undefined> {
+    switch (kind) {
+      case 'account':
+        await this.#account(ca, signal);
+        return undefined;
+      case 'order':
+        await this.#order(ca, signal);
+        return undefined;
+      case 'answer':
+        for (const url of order?.authorizations ?? []) await answer(ca.client(), url, signal);
+        return undefined;
+      case 'finalize':
+        if (order !== undefined) await this.#finalize(ca, order, signal);
+        return undefined;
+      case 'download':
+        return order === undefined ? undefined : this.#download(ca, order, signal);
+      case 'abandon':
+        return this.#abandon(ca, order, signal);
+    }
+  }
+
+  /** The key first: it is with all app nodes before the CA hears of it. */
+  async #account(ca: Ca, signal: AbortSignal): Promise<void> {
+    const { directory, contact, termsAgreed } = ca.wanted;
+    const { account } = this.#options.site.get();
+    if (account === undefined || !isOf(account, directory)) {
+      await this.#change((now) => ({ ...now, account: { directory, key: newKey() } }));
+      return;
+    }
+    const url = await ca
+      .client()
+      .account({ contact: contact.map((each) => `mailto:${each}`), termsAgreed }, signal);
+    await this.#change((now) =>
+      now.account?.key === account.key ? { ...now, account: { ...now.account, url } } : now,
+    );
+  }
+
+  /** The certificate's key first, as above. */
+  async #order(ca: Ca, signal: AbortSignal): Promise<void> {
+    const { names, profile } = ca.wanted;
+    const { next, current } = this.#options.site.get();
+    if (next === undefined) {
+      const sinceMs = this.#options.wallMs();
+      await this.#change((now) => ({ ...now, next: { names, profile, key: newKey(), sinceMs } }));
+      return;
+    }
+    const replaces =
+      current !== undefined && setOf(current.names) === setOf(names) ? leafOf(current.chain) : undefined;
+    const asked = { names: next.names, profile: next.profile };
+    const { url } = await ca
+      .client()
+      .newOrder({ ...asked, replaces }, signal)
+      .catch((error: unknown) => {
+        if (!(error instanceof AcmeError) || error.code !== 'certificate-replaced') throw error;
+        return ca.client().newOrder(asked, signal);
+      });
+    await this.#change((now) => (isSame(now.next, next) ? { ...now, next: { ...next, url } } : now));
+  }
+
+  /** It counts from now on: whatever comes of it, the CA was asked to sign. */
+  async #finalize({ client }: Ca, order: AcmeOrder, signal: AbortSignal): Promise<void> {
+    const { next } = this.#options.site.get();
+    if (next === undefined) return;
+    await this.#change((now) => counted(now, 'finalized', next.names, this.#options.wallMs()));
+    await client().finalize(order, signingRequest(next.names, createPrivateKey(next.key)), signal);
+  }
+
+  async #download(
+    { client, wanted }: Ca,
+    order: AcmeOrder,
+    signal: AbortSignal,
+  ): Promise<Finding | undefined> {
+    const { wallMs, random } = this.#options;
+    const { next } = this.#options.site.get();
+    if (next === undefined || order.certificate === undefined) return undefined;
+    const chain = await client().certificate(order.certificate, signal);
+    const leaf = fittingLeaf({ chain, key: next.key, names: next.names, nowMs: wallMs() });
+    if (isMisfit(leaf)) {
+      await this.#change((now) => withOutcome(now, 'failed', wallMs()));
+      return leaf;
+    }
+    const current = {
+      names: [...next.names],
+      profile: next.profile,
+      key: next.key,
+      chain,
+      fingerprint: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
+      directory: wanted.directory,
+      fromMs: leaf.validFromDate.getTime(),
+      endMs: leaf.validToDate.getTime(),
+      revoked: false,
+    };
+    // A CA that does not say when, or not now, is no reason to lose what it has signed.
+    const window = await client()
+      .renewalInfo(leaf, signal)
+      .catch(() => undefined);
+    const atMs = renewAtMs(current, window, random());
+    await this.#change((now) => ({
+      ...withOutcome(now, 'issued', wallMs()),
+      current,
+      renewal: { fingerprint: current.fingerprint, atMs },
+      without: [...new Set([...now.without, ...wanted.removed])].slice(-1000),
+    }));
+    return undefined;
+  }
+
+  async #abandon(
+    { client }: Ca,
+    order: AcmeOrder | undefined,
+    signal: AbortSignal,
+  ): Promise<Finding | undefined> {
+    const { next, account } = this.#options.site.get();
+    if (next === undefined) return undefined;
+    if (order?.status !== 'invalid' || account?.url === undefined) {
+      await this.#change((now) => ({ ...now, next: undefined }));
+      return undefined;
+    }
+    const why = await whyRefused(client(), order, signal);
+    const outcome = why.code === 'certificate-refused' ? 'refused' : 'failed';
+    await this.#change((now) => withOutcome(now, outcome, this.#options.wallMs()));
+    return { code: why.code, message: why.message, next: why.next };
+  }
+
+  #change(next: (now: SiteBundle) => SiteBundle): Promise<unknown> {
+    return this.#options.site.change((now) => {
+      const then = next(now);
+      return then === now ? now : { ...then, generation: now.generation + 1 };
+    });
+  }
+}
+
+/** The order under way has come to its end. */
+export function withOutcome(bundle: SiteBundle, outcome: OrderOutcome['outcome'], atMs: number): SiteBundle {
+  const { next } = bundle;
+  return next === undefined ? bundle : { ...counted(bundle, outcome, next.names, atMs), next: undefined };
+}
+
+function counted(
+  bundle: SiteBundle,
+  outcome: OrderOutcome['outcome'],
+  names: readonly string[],
+  atMs: number,
+): SiteBundle {
+  return { ...bundle, recent: outcomes([...bundle.recent, { atMs, names: setOf(names), outcome }]) };
+}
+
+/** Says for one name that the CA may look; a name that it knows already needs nothing. */
+async function answer(client: AcmeClient, url: string, signal: AbortSignal): Promise<void> {
+  const { status, name, challenges } = await client.authorization(url, signal);
+  if (status !== 'pending') return;
+  const challenge = challenges.find(({ type }) => type === 'http-01');
+  if (challenge === undefined) throw notAuthorized(name, undefined);
+  if (challenge.status === 'pending') await client.answer(challenge.url, signal);
+}
+
+async function whyRefused(client: AcmeClient, order: AcmeOrder, signal: AbortSignal): Promise<AcmeError> {
+  for (const url of order.authorizations) {
+    const { status, name, challenges } = await client.authorization(url, signal);
+    if (status === 'invalid')
+      return notAuthorized(name, challenges.find(({ problem }) => problem !== undefined)?.problem);
+  }
+  return notAuthorized(order.names.join(', '), order.problem);
+}
+
+function isSame(one: SiteOrder | undefined, other: SiteOrder): boolean {
+  return one?.key === other.key;
+}
+
+function leafOf(chain: string): X509Certificate | undefined {
+  return certificatesOf(chain)[0];
+}
+
+/** P-256, as PEM. */
+function newKey(): string {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  return privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
+}

@@ -1,0 +1,291 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { connect } from 'node:tls';
+import t, { type Test } from 'tap';
+import { SiteStore } from '../../src/daemon/identity/site.ts';
+import { EMPTY_BUNDLE } from '../../src/plugins/certificates/desired.ts';
+import { mergedBundles } from '../../src/plugins/certificates/merge.ts';
+import { CertificatesPlugin, type CertificatesWanted } from '../../src/plugins/certificates/plugin.ts';
+import { thumbprint } from '../../src/acme/jws.ts';
+import { freePort } from '../support/free-port.ts';
+import { until } from '../support/until.ts';
+import { type Pebble, startPebble } from './acme-bed.ts';
+import { appDesired, Bed, converge, type Instance } from './haproxy-bed.ts';
+
+/** The certificate of a site from nothing to the edge: real pebble, real HAProxy, and app nodes that come and go. */
+
+const NAMES = ['shop.example', 'www.shop.example'];
+const DEADLINE = { deadlineMs: 60_000, everyMs: 20 };
+
+/** An app node as far as its certificate goes: what the daemon gives the plugin, and the bundle on its disk. */
+class AppNode {
+  readonly name: string;
+  readonly store: SiteStore;
+  readonly plugin: CertificatesPlugin;
+  readonly directory: string;
+  orders = false;
+  nowMs = 0;
+  wallOffsetMs = 0;
+  readonly others: AppNode[] = [];
+
+  constructor(name: string, directory: string, wanted: Omit<CertificatesWanted, 'orders' | 'why'>) {
+    this.name = name;
+    this.directory = directory;
+    this.store = new SiteStore(directory, EMPTY_BUNDLE);
+    this.plugin = new CertificatesPlugin({
+      userAgent: 'bornemisza/test',
+      desired: () => ({ ...wanted, orders: this.orders, why: 'by the test' }),
+      site: {
+        get: () => this.store.get(),
+        change: (next) => this.store.change(next),
+        differing: () =>
+          this.others.filter((each) => each.store.word !== this.store.word).map(({ name }) => name),
+      },
+      wallMs: () => Date.now() + this.wallOffsetMs,
+      // Each look is later than any pause of a step that goes well: nothing here waits for the clock.
+      nowMs: () => (this.nowMs += 2000),
+      random: () => 0.5,
+    });
+    this.wanted = wanted;
+  }
+
+  readonly wanted: Omit<CertificatesWanted, 'orders' | 'why'>;
+
+  /** One run; @returns the kinds of what it did */
+  async run(): Promise<string[]> {
+    const desired = { ...this.wanted, orders: this.orders, why: 'by the test' };
+    return (await converge(this.plugin, desired)).map(({ kind }) => kind);
+  }
+
+  report() {
+    const desired = { ...this.wanted, orders: this.orders, why: 'by the test' };
+    return this.plugin
+      .observe(new AbortController().signal)
+      .then((seen) => this.plugin.status(desired, seen));
+  }
+}
+
+interface Site {
+  readonly bed: Bed;
+  readonly pebble: Pebble;
+  readonly nodes: readonly AppNode[];
+  /** HAProxy takes what the first node's bundle says. */
+  readonly edge: () => Promise<void>;
+  readonly served: () => Promise<X509Certificate>;
+}
+
+const EDGE = { name: 'edge', port: 80 };
+
+async function siteOf(t: Test, count = 3, edges: readonly (typeof EDGE)[] = [EDGE]): Promise<Site> {
+  const bed = await Bed.make();
+  t.teardown(() => bed.end());
+  const address = bed.address(41);
+  const pebble = await startPebble(t, { edgeAt: { address, port: 80 } });
+  const caFile = join(bed.root, 'ca.pem');
+  await writeFile(caFile, pebble.ca);
+  const wanted = {
+    names: NAMES,
+    profile: undefined,
+    directory: pebble.directoryUrl,
+    contact: ['ops@shop.example'],
+    termsAgreed: true,
+    caFile,
+    edges: edges.map((each) => ({ ...each, address })),
+    removed: [],
+  };
+  const nodes: AppNode[] = [];
+  for (let at = 1; at <= count; at += 1) {
+    const directory = join(bed.root, `node${at}`);
+    await mkdir(directory, { mode: 0o700 });
+    nodes.push(new AppNode(`app${at}`, directory, wanted));
+  }
+  for (const each of nodes) each.others.push(...nodes.filter((other) => other !== each));
+  const node = await bed.pki.leaf('app1', 'app');
+  const plain = appDesired({ address, node, ca: bed.pki.ca, databasePort: await freePort() });
+  const instance: Instance = await bed.launch('edge', plain);
+  const edge = async (): Promise<void> => {
+    const { account, current } = nodes.map(({ store }) => store.get()).reduce(mergedBundles);
+    const challengeThumbprint = account && thumbprint(createPrivateKey(account.key));
+    const site = current === undefined ? undefined : current.chain + current.key;
+    await converge(instance.plugin, {
+      ...plain,
+      certificates: { ...plain.certificates, edge: site },
+      edge: { ...plain.edge, challengeThumbprint },
+    });
+  };
+  return { bed, pebble, nodes, edge, served: () => servedBy(address) };
+}
+
+function servedBy(host: string): Promise<X509Certificate> {
+  const { promise, resolve, reject } = Promise.withResolvers<X509Certificate>();
+  const socket = connect({ host, port: 443, servername: NAMES[0], rejectUnauthorized: false }, () => {
+    resolve(new X509Certificate(socket.getPeerCertificate().raw));
+    socket.destroy();
+  });
+  socket.on('error', reject);
+  return promise;
+}
+
+/** What the exchange of the daemons comes to: all have the merged one. */
+async function share(nodes: readonly AppNode[]): Promise<void> {
+  const all = nodes.map(({ store }) => store.get()).reduce(mergedBundles);
+  for (const { store } of nodes) await store.change((now) => mergedBundles(now, all));
+}
+
+/** Runs who orders until all have a certificate; `takeover` may name who orders next, after each step. */
+async function issue({ nodes, edge }: Site, takeover: (steps: readonly string[]) => void = () => undefined) {
+  const steps: string[] = [];
+  await until(async () => {
+    for (const each of nodes.filter(({ orders }) => orders)) {
+      const made = await each.run();
+      if (process.env['DBG']) console.error(performance.now(), made, JSON.stringify(await each.report()));
+      steps.push(...made);
+      if (made.length > 0) takeover(steps);
+    }
+    await share(nodes);
+    await edge();
+    return nodes.every(({ store }) => store.get().current !== undefined && store.get().next === undefined);
+  }, DEADLINE);
+  return steps;
+}
+
+const print = async (site: Site): Promise<string> =>
+  (await site.served()).fingerprint256.replaceAll(':', '').toLowerCase();
+const count = ({ answered }: Pebble, call: RegExp): number =>
+  answered.filter((each) => call.test(each.call) && each.status < 300).length;
+const orders = (pebble: Pebble): number => count(pebble, /^POST \/order-plz/);
+
+t.test(
+  'from nothing: one account, one order, one certificate at the edge and on all disks, 0600',
+  async (t) => {
+    const site = await siteOf(t);
+    const [first] = site.nodes;
+    if (first === undefined) throw new Error('a node');
+    first.orders = true;
+    const steps = await issue(site);
+    t.strictSame([...new Set(steps)], ['account', 'order', 'answer', 'finalize', 'download']);
+    t.equal(count(site.pebble, /^POST \/sign-me-up/), 1, 'one account');
+    t.equal(orders(site.pebble), 1, 'one order');
+    const served = await site.served();
+    const found = await print(site);
+    for (const { store, directory } of site.nodes) {
+      t.equal(store.get().current?.fingerprint, found, 'the edge serves what each node has');
+      t.equal((await stat(join(directory, 'site.json'))).mode & 0o777, 0o600);
+    }
+    t.equal(served.checkHost('www.shop.example'), 'www.shop.example');
+
+    t.strictSame(await first.run(), [], 'nothing is left to do');
+    const before = site.pebble.answered.length;
+    const again = new AppNode('app1', first.directory, first.wanted);
+    again.orders = true;
+    await again.store.load();
+    t.strictSame(await again.run(), [], 'nor after a restart');
+    t.equal(site.pebble.answered.length, before, 'and the CA is not even asked');
+
+    const { seen, alarms } = await again.report();
+    t.match(seen, `shop.example, www.shop.example until `);
+    t.strictSame(alarms, []);
+    const bundle = again.store.get();
+    for (const text of [JSON.stringify(await again.report()), again.store.word, ...steps])
+      for (const key of [bundle.account?.key, bundle.current?.key])
+        for (const line of (key ?? '').split('\n').filter((each) => each.length > 40))
+          t.notOk(text.includes(line), 'no key in a report or a word of the record');
+
+    // A day later, as a CA that wants it renewed at once.
+    first.wallOffsetMs = 25 * 3_600_000;
+    await first.store.change((now) => ({ ...now, renewal: { fingerprint: found, atMs: 1 } }));
+    await share(site.nodes);
+    const seenAtEdge = new Set<string>();
+    await until(async () => {
+      await first.run();
+      await share(site.nodes);
+      seenAtEdge.add(await print(site));
+      await site.edge();
+      return first.store.get().current?.fingerprint !== found;
+    }, DEADLINE);
+    t.strictSame([...seenAtEdge], [found], 'the former is served until the next is proved');
+    t.equal(await print(site), first.store.get().current?.fingerprint, 'and then the next');
+    t.strictSame(await first.run(), [], 'one renewal, and no more');
+    t.equal(orders(site.pebble), 2);
+  },
+);
+
+t.test('who orders dies after any step, and another goes on: still one certificate', async (t) => {
+  for (const after of ['account', 'order', 'answer', 'finalize'] as const) {
+    await t.test(`after ${after}`, async (t) => {
+      const site = await siteOf(t, 2);
+      const [first, second] = site.nodes;
+      if (first === undefined || second === undefined) throw new Error('two nodes');
+      first.orders = true;
+      await issue(site, (steps) => {
+        if (!steps.includes(after)) return;
+        [first.orders, second.orders] = [false, true];
+      });
+      t.equal(second.orders, true);
+      t.equal(orders(site.pebble), 1, 'one order');
+      t.equal(count(site.pebble, /^POST \/finalize-order/), 1, 'one signature');
+      t.equal(await print(site), second.store.get().current?.fingerprint);
+    });
+  }
+});
+
+t.test('a CA that says when to come back is left alone until then, also after a restart', async (t) => {
+  const { pebble, nodes } = await siteOf(t, 1);
+  const [node] = nodes;
+  if (node === undefined) throw new Error('a node');
+  node.orders = true;
+  const problem = '{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}';
+  const headers = { 'content-type': 'application/problem+json', 'retry-after': '60' };
+  pebble.inject = (call) =>
+    call.includes('sign-me-up') ? { status: 429, headers, body: problem } : undefined;
+  await node.run();
+  await t.rejects(node.run(), { code: 'certificate-limited', message: /too many/ });
+  const calls = pebble.answered.length;
+  const again = new AppNode('app1', node.directory, node.wanted);
+  await again.store.load();
+  again.orders = true;
+  t.strictSame(await again.run(), []);
+  t.equal(pebble.answered.length, calls, 'no call');
+  t.match((await again.report()).seen, /no call of the CA before/);
+  t.match((await node.report()).alarms, [{ code: 'certificate-limited' }]);
+  again.wallOffsetMs = 61_000;
+  pebble.inject = undefined;
+  t.strictSame(await again.run(), ['account']);
+  t.ok(pebble.answered.length > calls, 'and after it the account is made');
+});
+
+t.test(
+  'a name that leads elsewhere is refused with the CA’s reason, and not ordered again at once',
+  async (t) => {
+    const { pebble, nodes } = await siteOf(t, 1, []);
+    const [node] = nodes;
+    if (node === undefined) throw new Error('a node');
+    node.orders = true;
+    // HAProxy is not told of the account, as where the name leads to somebody else's server.
+    await until(async () => (await node.run()).includes('abandon'), DEADLINE);
+    t.match(node.store.get(), { next: undefined, recent: [{ outcome: 'refused', names: NAMES.join(' ') }] });
+    t.strictSame(await node.run(), [], 'held for a time');
+    const { alarms } = await node.report();
+    t.match(alarms, [
+      { code: 'certificate-refused', message: /could not check (www\.)?shop\.example/, next: /port 80/ },
+    ]);
+    t.equal(orders(pebble), 1);
+  },
+);
+
+t.test('an edge that does not answer yet is waited for before the CA looks', async (t) => {
+  const site = await siteOf(t, 1);
+  const [node] = site.nodes;
+  if (node === undefined) throw new Error('a node');
+  node.orders = true;
+  await until(async () => {
+    await node.run();
+    return node.store.get().next?.url !== undefined;
+  }, DEADLINE);
+  t.strictSame(await node.run(), []);
+  t.match((await node.report()).seen, 'the edge of edge does not answer the CA');
+  t.equal(count(site.pebble, /^POST \/chalZ/), 0, 'no check was asked for');
+  await issue(site);
+  t.equal(orders(site.pebble), 1);
+});
