@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { parse, TomlError } from 'smol-toml';
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** A setting that cannot be used: what, and what to do. */
 export class AppConfigError extends Error {

@@ -1,5 +1,5 @@
 import { readFile, rename } from 'node:fs/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { replaceWhole } from '../host/whole-file.ts';
 import { fileError } from './identity/state.ts';
 

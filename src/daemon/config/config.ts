@@ -3,7 +3,7 @@ import { isIP, isIPv4 } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { closest, distance } from 'fastest-levenshtein';
 import { parse, TomlError } from 'smol-toml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';

@@ -1,7 +1,7 @@
 import { createHash, pbkdf2, randomBytes, randomInt } from 'node:crypto';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { PeerId, Role } from '../membership/types.ts';
 import { IdentityError } from './errors.ts';
 import { FILES, readDecoded, writeStateFile } from './state.ts';

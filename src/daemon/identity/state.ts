@@ -1,6 +1,6 @@
 import { constants, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type WholeFile, wholeFile } from '../../host/whole-file.ts';
 import { IdentityError } from './errors.ts';
 

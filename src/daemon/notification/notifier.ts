@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { hasNextStep } from '../errors.ts';
 import type { MembershipView } from '../membership/types.ts';
 import { type Channel, channelsOf, type NotifySettings } from './channels.ts';

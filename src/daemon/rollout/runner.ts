@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Clock } from '../clock.ts';
 import type { Done, MemberRow, UpgradeAnswer } from '../control/api.ts';
 import { OperatorError } from '../errors.ts';

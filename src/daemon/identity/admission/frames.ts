@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { IdentityError } from '../errors.ts';
 import type { JoinRequest } from './admit.ts';
 import { ROSTER_BYTES } from '../roster/roster-encoding.ts';

@@ -1,7 +1,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { PeerId, Role } from '../../membership/types.ts';
 import { IdentityError } from '../errors.ts';
 import { parseAddress, parsePort } from '../names.ts';

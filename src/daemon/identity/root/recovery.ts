@@ -7,7 +7,7 @@ import {
   scrypt,
   type ScryptOptions,
 } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { keyPem } from '../keys/certificates.ts';
 import { trustOf } from '../keys/chain.ts';
 import { IdentityError } from '../errors.ts';

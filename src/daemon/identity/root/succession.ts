@@ -1,6 +1,6 @@
 import { createHash, type KeyObject, sign, verify } from 'node:crypto';
 import { promisify } from 'node:util';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parsed, type RootCertificate, type Trust, trustOf } from '../keys/chain.ts';
 import { IdentityError } from '../errors.ts';
 import { inDomain } from '../keys/node-key.ts';

@@ -1,6 +1,6 @@
 import { createHash, type KeyObject, sign, verify } from 'node:crypto';
 import { promisify } from 'node:util';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { PeerId } from '../../membership/types.ts';
 import { type AuthorityCertificate, parsed, type Trust, verifyAuthority } from '../keys/chain.ts';
 import { IdentityError } from '../errors.ts';
