@@ -1,6 +1,6 @@
 #!/bin/sh
 # with-tools.sh PURPOSE COMMAND…: installs what COMMAND needs (system programs where it may, node modules, the bundle),
-# then runs it with the pinned Node.js. PURPOSE is `demo` or `test`. Needs git, Node.js 20 or later and npm.
+# then runs it with the pinned Node.js. PURPOSE is `demo`, `test` or `selinux`. Needs git, Node.js 20 or later and npm.
 set -eu
 purpose=$1
 shift
@@ -23,10 +23,15 @@ man:man-db:man-db groff:groff-base:groff-base
 python3:python3:python3 chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf
 createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
 fi
+if [ "$purpose" = selinux ]; then
+  # Debian compiles its policy when it is installed, and does not load it on this machine.
+  wanted="$wanted semodule:policycoreutils: matchpathcon:selinux-utils: sesearch:setools: rpmbuild:rpm:
+rpm2cpio:rpm2cpio: cpio:cpio: /usr/share/selinux/default/base.pp.bz2:selinux-policy-default:"
+fi
 deb='' el='' names=''
 for each in $wanted; do
   program=${each%%:*} rest=${each#*:}
-  command -v "$program" >/dev/null 2>&1 && continue
+  { command -v "$program" || [ -e "$program" ]; } >/dev/null 2>&1 && continue
   names="$names $program" deb="$deb ${rest%%:*}" el="$el ${rest#*:}"
 done
 if [ -n "$names" ] && [ "$(id -u)" = 0 ]; then
