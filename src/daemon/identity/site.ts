@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Log } from '../process/log.ts';
 import { IdentityError } from './errors.ts';
 import { FILES, readDecoded, setFileAside, writeStateFile } from './state.ts';

@@ -66,3 +66,17 @@ t.test('nor does it wait for the built-in modules that it does not use', async (
   t.match(stderr, 'NativeModule path', 'the list is there');
   t.notMatch(stderr, /undici/);
 });
+
+t.test('nor does it read the error texts of other languages', async (t) => {
+  const { metafile } = await bundleProduct(join(t.testdir(), 'bornemisza.mjs'));
+  const kept = Object.values(metafile.outputs).flatMap(({ inputs }) =>
+    Object.entries(inputs).filter(
+      ([path, { bytesInOutput }]) => /zod\/.*\/locales\/(?!index)/.test(path) && bytesInOutput > 0,
+    ),
+  );
+  // `import * as z`: a named import of `z` keeps all of them.
+  t.strictSame(
+    kept.map(([path]) => path.replace(/^.*\//, '')),
+    ['en.js'],
+  );
+});
