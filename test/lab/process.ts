@@ -18,6 +18,8 @@ export type RunOptions = {
   readonly timeoutMs?: number;
   /** The program's whole environment. Default: this process's own. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Ends the program, for one that serves until its test is over; `run` then rejects with its reason. */
+  readonly signal?: AbortSignal;
 };
 
 const RUN_TIMEOUT_MS = 30_000;
@@ -46,6 +48,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     timeout: Math.ceil((options.timeoutMs ?? RUN_TIMEOUT_MS) * slowness()),
     killSignal: 'SIGKILL',
     ...(options.env === undefined ? {} : { env: options.env }),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];
