@@ -52,18 +52,7 @@ controls { };
 zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };
 `,
   );
-  const argv = [
-    'setpriv',
-    '--pdeathsig',
-    'KILL',
-    'named',
-    '-g',
-    '-c',
-    join(directory, 'named.conf'),
-    '-n',
-    '1',
-  ];
-  serve(argv);
+  serve(['named', '-g', '-c', join(directory, 'named.conf'), '-n', '1']);
   await waitFor('mail.shop.example', 'A', '198.51.100.25');
   for (const { host } of cluster.instances) {
     await host.must(['sh', '-c', 'cat >/etc/bornemisza/dns.key; chmod 640 /etc/bornemisza/dns.key'], {
@@ -90,7 +79,8 @@ t.teardown(async () => {
 
 /** Starts a program on the internet's side that runs until all tests are over. */
 function serve(argv: readonly string[]): void {
-  const running = cluster.lab.client.exec(argv, { timeoutMs: 600_000, signal: over.signal });
+  const bound = ['setpriv', '--pdeathsig', 'KILL', ...argv];
+  const running = cluster.lab.client.exec(bound, { timeoutMs: 600_000, signal: over.signal });
   running.catch(() => undefined);
 }
 
@@ -161,13 +151,12 @@ async function startCa(): Promise<string> {
       },
     }),
   );
-  const run = (argv: readonly string[]): void => serve(['setpriv', '--pdeathsig', 'KILL', ...argv]);
   const answers = ['-defaultIPv4', cluster.instance('app2').host.publicAddress, '-defaultIPv6', ''];
   const off = ['-http01', '', '-https01', '', '-tlsalpn01', '', '-management', `${SERVER}:8055`];
-  run(['pebble-challtestsrv', '-dns01', `${SERVER}:8053`, ...answers, ...off]);
+  serve(['pebble-challtestsrv', '-dns01', `${SERVER}:8053`, ...answers, ...off]);
   const log = join(directory, 'pebble.log');
   const pebble = `PEBBLE_VA_NOSLEEP=1 exec pebble -config ${config} -dnsserver ${SERVER}:8053 >${log} 2>&1`;
-  run(['sh', '-c', pebble]);
+  serve(['sh', '-c', pebble]);
   return readFile(cert, 'utf8');
 }
 

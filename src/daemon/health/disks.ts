@@ -45,7 +45,7 @@ export class Disks {
 
   /** For this node's record. */
   get tag(): 'full' | undefined {
-    return this.#findings.some(({ code }) => code === 'disk-full') ? 'full' : undefined;
+    return this.#findings.some(isFull) ? 'full' : undefined;
   }
 
   /** Once a second. Resolves when the look that is under way has ended. */
@@ -74,7 +74,7 @@ export class Disks {
         const message = full ? `a disk is full: ${detail}` : `a disk is nearly full: ${detail}`;
         return { code: full ? 'disk-full' : 'disk-filling', message, next };
       })
-      .sort((a, b) => Number(b.code === 'disk-full') - Number(a.code === 'disk-full'));
+      .sort((a, b) => Number(isFull(b)) - Number(isFull(a)));
     const [was, now] = [this.#findings.find(isFull), findings.find(isFull)];
     this.#findings = findings;
     if (was === undefined && now !== undefined) this.#dependencies.changed(now, true);

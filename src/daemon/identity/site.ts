@@ -155,14 +155,15 @@ export class SiteStore {
   async #after(last: Promise<unknown>, next: (now: Site) => Site): Promise<boolean> {
     await last;
     const site = next(this.#held);
-    if (siteWord(site) === this.#word) return false;
+    const word = siteWord(site);
+    if (word === this.#word) return false;
     await writeStateFile(this.#path, `${JSON.stringify(site)}\n`);
-    this.#take(site);
+    this.#take(site, word);
     return true;
   }
 
-  #take(site: Site): void {
+  #take(site: Site, word = siteWord(site)): void {
     this.#held = site;
-    this.#word = siteWord(site);
+    this.#word = word;
   }
 }

@@ -40,8 +40,8 @@ export interface Surroundings {
   readonly paths: Paths;
   /** Of this role; asked each time, so that rolled secrets are used at once. */
   readonly secrets: () => Secrets | undefined;
-  readonly view: () => EffectiveView;
-  readonly look: () => Look;
+  /** The last turn's: a program that asks each second has no look made for it. */
+  readonly last: () => Look;
   readonly clock: Clock;
   /** The keys and the certificate that all app nodes share. */
   readonly site: CertificatesOptions['site'];
@@ -133,10 +133,10 @@ export const PROGRAMS: readonly Program[] = [
     name: 'certificates',
     roles: ['app'],
     enabled: ({ certificates }) => certificates.names.length > 0,
-    make: ({ look, site, clock }) =>
+    make: ({ last, site, clock }) =>
       new CertificatesPlugin({
         userAgent: `bornemisza/${VERSION}`,
-        desired: () => siteCertificate(look()),
+        desired: () => siteCertificate(last()),
         site,
         wallMs: () => clock.wallMs(),
         nowMs: () => clock.monotonicMs(),
@@ -163,12 +163,12 @@ function siteCertificate({ scene, view }: Look): CertificatesWanted {
   });
 }
 
-function makeDns({ config, view }: Surroundings): DnsPlugin {
+function makeDns({ config, last }: Surroundings): DnsPlugin {
   const { edge, health } = config;
   const asked = { kind: 'http', tls: true, host: CHECK_HOST, statuses: WELL_STATUSES } as const;
   return new DnsPlugin({
     provider: dnsProvider(config),
-    desired: () => dnsRecords(config, view()),
+    desired: () => dnsRecords(config, last().view),
     // Of a node whose daemon is dead, as visitors come to it.
     ask: async (address) => {
       const target = { ...asked, address, port: edge.https_port, path: EDGE_HEALTH_PATH };
@@ -199,7 +199,7 @@ function dnsProvider({ dns }: Config): DnsProvider {
     : new Rfc2136Provider({ zone, server, port, keyFile: key_file });
 }
 
-function makeCouchDb({ config, paths, secrets, view, progress }: Surroundings): CouchDbPlugin {
+function makeCouchDb({ config, paths, secrets, last, progress }: Surroundings): CouchDbPlugin {
   return new CouchDbPlugin({
     credentials: () => {
       const known = secrets();
@@ -211,7 +211,7 @@ function makeCouchDb({ config, paths, secrets, view, progress }: Surroundings): 
       const known = secrets();
       return known?.kind === 'db' ? { name: known.app.user, password: known.app.password } : undefined;
     },
-    unheard: () => unheardNodes(view()),
+    unheard: () => unheardNodes(last().view),
     baseUrl: `http://127.0.0.1:${config.couchdb.http_port}`,
     configDirectory: paths.couchdbFiles,
     markerFile: join(paths.couchdbData, 'data', 'bornemisza-identity.json'),

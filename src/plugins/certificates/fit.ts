@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto';
 import { certificatesOf } from '../../acme/certificate.ts';
-import { type Finding, PluginError } from '../contract.ts';
+import type { Finding } from '../contract.ts';
 
 export interface Fitting {
   /** PEM, leaf first. */
@@ -39,7 +39,7 @@ export function fittingLeaf({ chain, key, names, nowMs }: Fitting): X509Certific
 }
 
 /** DNS names in lower case. What is no DNS name (an address, a mail) was never ordered, and stands as it is. */
-export function namesOf({ subjectAltName }: Pick<X509Certificate, 'subjectAltName'>): string[] {
+function namesOf({ subjectAltName }: Pick<X509Certificate, 'subjectAltName'>): string[] {
   return (subjectAltName ?? '')
     .split(', ')
     .filter((each) => each !== '')
@@ -49,11 +49,6 @@ export function namesOf({ subjectAltName }: Pick<X509Certificate, 'subjectAltNam
 /** Whether a leaf may not be shown. */
 export function isMisfit(judged: X509Certificate | Finding): judged is Finding {
   return 'code' in judged;
-}
-
-/** A run that fails for this changed nothing that anybody is shown. */
-export function misfitError({ code, message, next }: Finding): PluginError {
-  return new PluginError({ code, message, next, outcome: 'retry', stateChanged: false });
 }
 
 function belongs(leaf: X509Certificate, key: KeyObject): boolean {

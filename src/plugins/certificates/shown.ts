@@ -1,6 +1,6 @@
 import { createPrivateKey } from 'node:crypto';
 import { thumbprint } from '../../acme/jws.ts';
-import type { SiteBundle } from './desired.ts';
+import type { SiteAccount, SiteBundle } from './desired.ts';
 
 /** A quarter of its life is left: two thirds, or half, is when it is renewed, so that has failed for long. */
 const ENDING_PART = 4;
@@ -19,7 +19,13 @@ export function shownOf({ current }: SiteBundle, wallMs: number) {
   };
 }
 
+/** By account: each look at this node asks for it, and to parse a key takes longer than most of the look. */
+const thumbprints = new WeakMap<SiteAccount, string>();
+
 /** Of the account at the CA, by which every edge answers its checks. */
 export function thumbprintOf({ account }: SiteBundle): string | undefined {
-  return account === undefined ? undefined : thumbprint(createPrivateKey(account.key));
+  if (account === undefined) return undefined;
+  const known = thumbprints.get(account) ?? thumbprint(createPrivateKey(account.key));
+  thumbprints.set(account, known);
+  return known;
 }

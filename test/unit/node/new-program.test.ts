@@ -62,7 +62,7 @@ async function nodeWith(root: string, programs: readonly ReturnType<typeof progr
   );
   const keeper = new KeptPrograms(programs, {
     ...{ config, paths, reconciler, node: { look: now, turn: () => undefined } },
-    ...({} as Pick<KeptProgramsDependencies, 'secrets' | 'view' | 'progress' | 'look' | 'clock' | 'site'>),
+    ...({} as Pick<KeptProgramsDependencies, 'secrets' | 'last' | 'progress' | 'clock' | 'site'>),
   });
   const rows = () => memberRows({ ...now(), effective: now().view, view: now().scene.view, ...NO_ROSTER });
   const identity = { name: 'app1/app', role: 'app', roster: NO_ROSTER, warnings: [] } as unknown as Identity;

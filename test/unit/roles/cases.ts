@@ -7,6 +7,7 @@ import {
   type AppRoleConfig,
   floatingDecision,
 } from '../../../src/roles/app.ts';
+import type { DbInput } from '../../../src/roles/db.ts';
 import type { AppSituation } from '../../../src/roles/situation.ts';
 import { type EffectiveMember, type EffectiveView, plainRotation } from '../../../src/roles/effective.ts';
 
@@ -104,6 +105,28 @@ export function appInput(
 }
 
 /** What an app node's programs are to be. */
+const SECRETS = {
+  cookie: 'A'.repeat(40),
+  secret: 'a'.repeat(64),
+  adminName: 'admin',
+  adminHash: `-pbkdf2:sha256-${'a'.repeat(64)},${'b'.repeat(32)},600000`,
+  uuid: 'c'.repeat(32),
+};
+
+/** What role db of db1 is decided from, with its secrets and nothing to do. */
+export function dbInput(seen: EffectiveView, certificates: DbInput['certificates']): DbInput {
+  const ports = { doorPort: 6984, peerPort: 6985, statsPort: 8405, httpPort: 15984 };
+  return {
+    view: seen,
+    config: { cluster: 'shop', privateAddress: '10.0.0.21', ...ports },
+    certificates,
+    settings: SECRETS,
+    removed: [],
+    leaving: false,
+    couchdb: undefined,
+  };
+}
+
 export const appDesired = (input: AppInput) => ({
   haproxy: appHaproxy(input),
   bird: appBird(input),

@@ -2,8 +2,8 @@ import t from 'tap';
 import type { NodeRecord } from '../../../src/daemon/membership/types.ts';
 import { configFiles } from '../../../src/plugins/couchdb/config.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
-import { dbCouchDb, dbHaproxy, type DbInput } from '../../../src/roles/db.ts';
-import { appDesired, appInput, member, view } from './cases.ts';
+import { dbCouchDb, dbHaproxy } from '../../../src/roles/db.ts';
+import { appDesired, appInput, dbInput, member, view } from './cases.ts';
 
 /** What a member that was taken over may write where its own words are free, to make a peer run or write something. */
 const HOSTILE = [
@@ -32,14 +32,6 @@ const layout = { directory: '/var/lib/x/app', statsSocket: '/run/x/stats.sock' }
 const pem = (text: string): string =>
   `-----BEGIN CERTIFICATE-----\n${Buffer.from(text).toString('base64')}\n-----END CERTIFICATE-----\n`;
 const certificates = { node: pem('node'), ca: pem('ca'), edge: undefined };
-const settings = {
-  cookie: 'A'.repeat(40),
-  secret: 'a'.repeat(64),
-  adminName: 'admin',
-  adminHash: `-pbkdf2:sha256-${'a'.repeat(64)},${'b'.repeat(32)},600000`,
-  uuid: 'c'.repeat(32),
-};
-const ports = { doorPort: 6984, peerPort: 6985, statsPort: 8405, httpPort: 15984 };
 
 /**
  * All bytes that nodes of both roles would write for their programs with such a record of app2 and db2 in their view.
@@ -48,15 +40,7 @@ function written(record: Partial<NodeRecord>): string {
   const others = [member('app2/app', { record }), member('db2/db', { record })];
   const input = appInput([member('app1/app', { self: true }), ...others]);
   const app = appDesired({ ...input, certificates });
-  const db: DbInput = {
-    view: view([member('db1/db', { self: true }), ...others]),
-    config: { cluster: 'shop', privateAddress: '10.0.0.21', ...ports },
-    certificates,
-    settings,
-    removed: [],
-    leaving: false,
-    couchdb: undefined,
-  };
+  const db = dbInput(view([member('db1/db', { self: true }), ...others]), certificates);
   const couchdb = dbCouchDb(db);
   if (couchdb === undefined) throw new Error('settings were given');
   const files = [

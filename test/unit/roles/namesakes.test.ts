@@ -4,10 +4,10 @@ import { namesakeWarnings } from '../../../src/daemon/control/warnings.ts';
 import type { Member, NodeRecord } from '../../../src/daemon/membership/types.ts';
 import { memberRows } from '../../../src/daemon/node/report.ts';
 import { floatingDecision } from '../../../src/roles/app.ts';
-import { dbCouchDb, dbHaproxy, type DbInput } from '../../../src/roles/db.ts';
+import { dbCouchDb, dbHaproxy } from '../../../src/roles/db.ts';
 import { firewallOf } from '../../../src/roles/firewall.ts';
 import { EMPTY_GUARD_STATE, guarded } from '../../../src/roles/guards.ts';
-import { appDesired, appInput, member, well } from './cases.ts';
+import { appDesired, appInput, dbInput, member, well } from './cases.ts';
 
 /** In order of admission: PeerId, name, address. */
 type Row = readonly [peerId: string, name: string, address: string];
@@ -52,15 +52,6 @@ function seenBy(self: string, rows: readonly Row[]) {
   return { view, effective: guarded(input, EMPTY_GUARD_STATE).effective };
 }
 
-const settings = {
-  cookie: 'A'.repeat(40),
-  secret: 'a'.repeat(64),
-  adminName: 'admin',
-  adminHash: `-pbkdf2:sha256-${'a'.repeat(64)},${'b'.repeat(32)},600000`,
-  uuid: 'c'.repeat(32),
-};
-const ports = { doorPort: 6984, peerPort: 6985, statsPort: 8405, httpPort: 15984 };
-
 /** What the programs of a node are to be. */
 function programs(self: string, rows: readonly Row[]): string {
   const { effective } = seenBy(self, rows);
@@ -69,15 +60,7 @@ function programs(self: string, rows: readonly Row[]): string {
     const announcement = floatingDecision('bgp', { view: effective, local: well });
     return JSON.stringify(appDesired({ ...input, announcement }));
   }
-  const db: DbInput = {
-    view: effective,
-    config: { cluster: 'shop', privateAddress: '10.0.0.21', ...ports },
-    certificates: { node: 'node', ca: 'ca', edge: undefined },
-    settings,
-    removed: [],
-    leaving: false,
-    couchdb: undefined,
-  };
+  const db = dbInput(effective, { node: 'node', ca: 'ca', edge: undefined });
   return JSON.stringify([dbHaproxy(db), dbCouchDb(db)]);
 }
 
