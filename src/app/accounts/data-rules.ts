@@ -46,7 +46,8 @@ export function judgeData({ method, path, query }: DataRequest): DataVerdict {
   if (segments.includes(undefined)) return refused('a path that is not valid');
   const [first, second, ...rest] = segments as string[];
   if (first === '_local') {
-    if (second === undefined || rest.length > 0 || !isId(second)) return refused('this path');
+    // A checkpoint of PouchDB is a digest in letters, digits, `.` and `_`: one of 64 begins with `_`.
+    if (second === undefined || rest.length > 0 || !isName(second)) return refused('this path');
     return ['GET', 'HEAD', 'PUT'].includes(method)
       ? allowed(`/_local/${encode(second)}`, query)
       : refused(method);
@@ -107,10 +108,13 @@ function badId(doc: unknown): string | undefined {
 }
 
 function isId(id: string): boolean {
-  if (id === '' || id.startsWith('_') || /\p{Cc}/u.test(id) || Buffer.byteLength(id) > MAX_ID_BYTES)
-    return false;
+  return !id.startsWith('_') && isName(id);
+}
+
+function isName(name: string): boolean {
+  if (name === '' || /\p{Cc}/u.test(name) || Buffer.byteLength(name) > MAX_ID_BYTES) return false;
   // A proxy on the way could take `..` for a step up, even encoded.
-  return !id.split('/').some((part) => part === '.' || part === '..');
+  return !name.split('/').some((part) => part === '.' || part === '..');
 }
 
 function allowed(path: string, query: URLSearchParams, writes = false): DataVerdict {

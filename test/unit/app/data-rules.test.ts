@@ -24,6 +24,14 @@ t.test('what PouchDB asks is allowed', async (t) => {
   }
 });
 
+t.test('a checkpoint may begin with any character that PouchDB writes', async (t) => {
+  for (const first of 'azAZ09._') {
+    const [name, path] = [`${first}ipCgRs_GFW6z.UzAR5pNqQ==`, `/_local/${first}ipCgRs_GFW6z.UzAR5pNqQ%3D%3D`];
+    for (const method of ['GET', 'PUT']) t.match(judge(method, path), { allowed: true, path }, path);
+    t.equal(judgeBody(path, { _id: `_local/${name}`, last_seq: 7 }), undefined, path);
+  }
+});
+
 t.test('the rest is refused', async (t) => {
   for (const [method, path] of [
     ['DELETE', ''],
@@ -38,6 +46,12 @@ t.test('the rest is refused', async (t) => {
     ['GET', '/_shards'],
     ['GET', '/_local'],
     ['DELETE', '/_local/abc'],
+    ['GET', '/_local/'],
+    ['GET', '/_local/..'],
+    ['GET', '/_local/%2e%2e'],
+    ['GET', '/_local/a%2f..%2f..%2f_security'],
+    ['GET', '/_local/a/_b'],
+    ['GET', `/_local/${'x'.repeat(513)}`],
     ['GET', '/note/attachment'],
     ['COPY', '/note'],
     ['GET', '/..'],
