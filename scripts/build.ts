@@ -1,6 +1,6 @@
 /**
- * Makes what the package brings: `dist/bornemisza.mjs`, daemon and command in one file of JavaScript, `dist/app.mjs`,
- * the app tier, each with its source map, the page in `dist/web`, and its sources for who changes it in `dist/page`.
+ * Makes what the package brings: `dist/bornemisza.mjs` and its parts (daemon, command, set-up) and `dist/app.mjs`, the
+ * app tier, each with its source map, the page in `dist/web`, and its sources for who changes it in `dist/page`.
  */
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -23,9 +23,8 @@ await writeFile(join(out, 'web.meta.json'), JSON.stringify(page.metafile));
 for (const [name, metafile] of Object.entries(parts)) {
   await chmod(join(out, `${name}.mjs`), 0o755);
   await writeFile(join(out, `${name}.meta.json`), JSON.stringify(metafile));
-  const bytes = Object.values(metafile.outputs).reduce((most, each) => Math.max(most, each.bytes), 0);
-  console.log(
-    `dist/${name}.mjs: ${Object.keys(metafile.inputs).length} modules, ${(bytes / 1e6).toFixed(1)} MB`,
-  );
+  for (const [file, { bytes, inputs }] of Object.entries(metafile.outputs))
+    if (file.endsWith('.mjs'))
+      console.log(`${file}: ${Object.keys(inputs).length} modules, ${(bytes / 1e6).toFixed(1)} MB`);
 }
 console.log(`dist/web: ${page.bytes} bytes`);

@@ -1,6 +1,9 @@
 import { isBuiltin } from 'node:module';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { build, type BuildOptions, type Plugin } from 'esbuild';
+import { PROGRAM_PARTS } from './parts.ts';
+
+const root = join(import.meta.dirname, '..');
 
 /**
  * Built-in modules are required where they are used. An `import` reads each of a module's exports before the first line
@@ -45,18 +48,40 @@ export const bundleOptions = {
 export function bundleAppTier(outfile: string) {
   return build({
     ...bundleOptions,
-    entryPoints: [join(import.meta.dirname, '../src/app/main.ts')],
+    entryPoints: [join(root, 'src/app/main.ts')],
     outfile,
     metafile: true,
   });
 }
 
-/** Daemon and command in one file, as the package brings it; what is inside stands in the result's `metafile`. */
+/**
+ * The program's entry imports its parts by name and at once: no file of a running daemon is looked for later, when the
+ * package may have been replaced.
+ */
+const importParts: Plugin = {
+  name: 'import-parts',
+  setup: (bundle) => {
+    const parts = new Map(Object.entries(PROGRAM_PARTS).map(([name, source]) => [join(root, source), name]));
+    bundle.onResolve({ filter: /\.ts$/ }, ({ path, kind, importer, resolveDir }) => {
+      const part = parts.get(join(resolveDir, path));
+      const handsOver = kind === 'dynamic-import' && basename(importer) === 'bornemisza.ts';
+      return handsOver && part !== undefined ? { path: `./${part}.mjs`, external: true } : undefined;
+    });
+  },
+};
+
+/**
+ * The program as the package brings it: its entry in `outfile`, the parts beside it. What is inside stands in the
+ * result's `metafile`.
+ */
 export function bundleProduct(outfile: string) {
+  const entries = { [basename(outfile, '.mjs')]: 'src/bornemisza.ts', ...PROGRAM_PARTS };
   return build({
     ...bundleOptions,
-    entryPoints: [join(import.meta.dirname, '../src/bornemisza.ts')],
-    outfile,
+    plugins: [importParts, ...bundleOptions.plugins],
+    entryPoints: Object.entries(entries).map(([out, source]) => ({ in: join(root, source), out })),
+    outdir: dirname(outfile),
+    outExtension: { '.js': '.mjs' },
     metafile: true,
   });
 }

@@ -115,7 +115,7 @@ export function licenceBook(packages: readonly Bundled[]): string {
       `${line}\n${name} ${version} (${licence})\n${line}\n\n${text.replaceAll('\r', '').trim()}\n`,
   );
   return (
-    'bornemisza.mjs, app.mjs and the page contain code of these ' +
+    'The programs (*.mjs) and the page contain code of these ' +
     `packages:\n\n${list.join('\n')}\n\n${chapters.join('\n')}`
   );
 }

@@ -21,6 +21,7 @@ import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { bundledPackages, licenceBook, licenceExpression, type Bundled } from './licences.ts';
+import { PROGRAM_PARTS } from './parts.ts';
 
 const execute = promisify(execFile);
 const root = resolve(import.meta.dirname, '..');
@@ -141,8 +142,9 @@ async function stageFiles(
     await mkdir(join(stage, directory), { recursive: true });
   const copy = (from: string, to: string): Promise<void> =>
     cp(resolve(root, from), join(stage, to), { recursive: true });
-  for (const name of ['bornemisza.mjs', 'bornemisza.mjs.map', 'app.mjs', 'app.mjs.map', 'web', 'page'])
-    await copy(join(dist, name), `dist/${name}`);
+  const programs = ['bornemisza', ...Object.keys(PROGRAM_PARTS), 'app'];
+  const files = programs.flatMap((name) => [`${name}.mjs`, `${name}.mjs.map`]);
+  for (const name of [...files, 'web', 'page']) await copy(join(dist, name), `dist/${name}`);
   await copy('rpm/bornemisza', 'bornemisza');
   for (const directory of ['systemd', 'rpm/firewalld', 'rpm/examples', 'rpm/selinux'])
     await copy(directory, basename(directory));

@@ -74,6 +74,6 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
   touch node_modules/.package-lock.json
 fi
 newer() { find src package.json scripts/*.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1; }
-stale() { [ ! -e dist/bornemisza.mjs ] || [ ! -e dist/app.mjs ] || [ -n "$(newer)" ]; }
+stale() { [ ! -e dist/daemon.mjs ] || [ ! -e dist/app.mjs ] || [ -n "$(newer)" ]; }
 if stale; then node scripts/build.ts >&2; fi
 exec "$@"

@@ -1,4 +1,7 @@
-/** The program: the one file that is bundled. The daemon and the command load nothing of each other. */
+/**
+ * The program: hands over to one of three parts. Each is bundled as a file of its own (scripts/bundle.ts), so that a
+ * command reads nothing of the daemon.
+ */
 import type { Io } from './cli/io.ts';
 
 const [word, ...rest] = process.argv.slice(2);
@@ -14,10 +17,6 @@ if (word === 'daemon' && !rest.some((each) => each === '--help' || each === '-h'
   const { runStateTask } = await import('./cli/setup/state-task.ts');
   await runStateTask();
 } else {
-  const [{ run }, { processIo }] = await Promise.all([
-    import('./cli/main.ts'),
-    import('./cli/process-io.ts'),
-  ]);
-  const code = await run(process.argv.slice(2), processIo(startDaemon));
-  if (code !== 0) process.exitCode = code;
+  const { runProcess } = await import('./cli/process.ts');
+  await runProcess(startDaemon);
 }

@@ -29,6 +29,7 @@ import {
   providerAs,
   publicAddress,
 } from './addresses.ts';
+import { PROGRAM_PARTS } from '../../scripts/parts.ts';
 import { must } from './process.ts';
 
 export const repository = fileURLToPath(new URL('../../', import.meta.url));
@@ -238,8 +239,15 @@ export class Layers {
       const source = join(repository, from);
       if (await exists(source)) this.binds.push({ source, target: to });
     }
-    const map = `${this.#options.bundle}.map`;
+    const { bundle } = this.#options;
+    const map = `${bundle}.map`;
     if (await exists(map)) this.binds.push({ source: map, target: `${libexec}/bornemisza.mjs.map` });
+    for (const part of Object.keys(PROGRAM_PARTS)) {
+      for (const name of [`${part}.mjs`, `${part}.mjs.map`]) {
+        const source = join(dirname(bundle), name);
+        if (await exists(source)) this.binds.push({ source, target: `${libexec}/${name}` });
+      }
+    }
   }
 
   async #copyTree(from: string, to: string): Promise<void> {
