@@ -76,4 +76,5 @@ fi
 newer() { find src package.json scripts/*.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1; }
 stale() { [ ! -e dist/daemon.mjs ] || [ ! -e dist/app.mjs ] || [ -n "$(newer)" ]; }
 if stale; then node scripts/build.ts >&2; fi
+if [ "$purpose" != selinux ]; then node test/standin/bundle.ts; fi
 exec "$@"
