@@ -178,7 +178,9 @@ t.test('a restart in maintenance, one node after the other, costs no answer', as
     deadlineMs: PATIENCE_MS,
     everyMs: 200,
   });
-  const load = { ratePerSecond: 20, timeoutMs: 20_000 };
+  // Few connections that are kept: this is about the change of nodes, not about a flood of handshakes.
+  const load = { ratePerSecond: 20, timeoutMs: 20_000, sources: 8, connectionsPerSource: 2 };
+  const movesBefore = cluster.lab.router.history(new URL(SITE).hostname).length;
   const pages = client.startLoad({ url: `${SITE}/`, ...load });
   const posts = client.startLoad({
     url: `${SITE}/api/data/_all_docs?limit=1`,
@@ -214,16 +216,18 @@ t.test('a restart in maintenance, one node after the other, costs no answer', as
       everyMs: 200,
     });
   }
+  const moves = cluster.lab.router.history(new URL(SITE).hostname).length - movesBefore;
   for (const report of [await pages.stop(), await posts.stop()]) {
-    t.comment(`${report.requests} requests, p99 ${report.p99Ms} ms, ${JSON.stringify(report.byStatus)}`);
-    t.ok(report.requests > 100);
-    t.same(Object.keys(report.byStatus), ['200'], 'every answer is good');
-    // The floating address moves twice, and with it connections that are open: TCP knows no other way.
+    const { requests, failed, byStatus, byError, badAnswers, mostConnections } = report;
+    t.comment(`${requests} requests, ${failed} resets, ${moves} moves, ${mostConnections} connections`);
+    t.ok(requests > 100);
+    t.same(Object.keys(byStatus), ['200'], `every answer is good: ${badAnswers.join('; ')}`);
+    // The floating address moves, and with it connections that are open: TCP knows no other way.
     t.same(
-      Object.keys(report.byError).filter((code) => code !== 'ECONNRESET'),
+      Object.keys(byError).filter((code) => code !== 'ECONNRESET'),
       [],
     );
-    t.ok(report.failed < report.requests / 50, `${report.failed} connections were reset`);
+    t.ok(failed <= moves * mostConnections, `${failed} resets in ${moves} moves of ${mostConnections}`);
   }
 });
 

@@ -7,6 +7,9 @@ import type { AgentCall, AgentReply, Answer, LoadOptions, LoadReport, RequestOpt
 /** An open loop against a dead server piles up requests until their timeout; 20,000 are 4,000/s for 5 s. */
 const inFlightLimit = 20_000;
 const loadLimitSeconds = 3600;
+/** Of the answers that fail: the first few tell why, and a load may fail for a minute. */
+const badAnswersKept = 5;
+const badBodyBytes = 300;
 
 type Carrier = { readonly localAddress: string; readonly agent: http.Agent | undefined };
 
@@ -58,6 +61,7 @@ class Load {
   readonly #byStatus: Record<string, number> = {};
   readonly #byError: Record<string, number> = {};
   readonly #elapsedMs: number[] = [];
+  readonly #badAnswers: string[] = [];
   readonly #over = Promise.withResolvers<void>();
   #requests = 0;
   #failed = 0;
@@ -65,6 +69,8 @@ class Load {
   #sending = true;
   #lastGoodMs = performance.now();
   #longestGapMs = 0;
+  #connections = 0;
+  #mostConnections = 0;
 
   constructor(options: LoadOptions) {
     this.#options = options;
@@ -74,6 +80,21 @@ class Load {
       localAddress: clientAddress(index),
       agent: secure ? new https.Agent(keeping) : new http.Agent(keeping),
     }));
+    for (const { agent } of this.#carriers) this.#watch(agent);
+  }
+
+  #watch(agent: http.Agent | undefined): void {
+    const connect = agent?.createConnection.bind(agent);
+    if (agent === undefined || connect === undefined) return;
+    agent.createConnection = (options, done) => {
+      const socket = connect(options, done);
+      this.#connections += 1;
+      this.#mostConnections = Math.max(this.#mostConnections, this.#connections);
+      socket?.once('close', () => {
+        this.#connections -= 1;
+      });
+      return socket;
+    };
   }
 
   async run(): Promise<LoadReport> {
@@ -110,7 +131,10 @@ class Load {
       .then(
         (answer) => {
           this.#elapsedMs.push(answer.elapsedMs);
-          this.#count(this.#byStatus, String(answer.status), answer.status >= 500);
+          const bad = answer.status >= 500;
+          if (bad && this.#badAnswers.length < badAnswersKept)
+            this.#badAnswers.push(`${answer.status} ${answer.body.slice(0, badBodyBytes)}`);
+          this.#count(this.#byStatus, String(answer.status), bad);
         },
         (error: NodeJS.ErrnoException) => this.#count(this.#byError, error.code ?? error.message, true),
       )
@@ -141,6 +165,8 @@ class Load {
       failed: this.#failed,
       byStatus: this.#byStatus,
       byError: this.#byError,
+      badAnswers: this.#badAnswers,
+      mostConnections: this.#mostConnections,
       longestGapMs: this.#longestGapMs,
       p50Ms: quantile(0.5),
       p99Ms: quantile(0.99),

@@ -46,6 +46,10 @@ export type LoadReport = {
   readonly byStatus: Readonly<Record<string, number>>;
   /** Requests without an answer by error code: ECONNREFUSED, ECONNRESET, TIMEOUT, … */
   readonly byError: Readonly<Record<string, number>>;
+  /** Status and beginning of the body of the first answers of 500 and above. */
+  readonly badAnswers: readonly string[];
+  /** So many connections were open at once, at the most: what the move of an address can end at one stroke. */
+  readonly mostConnections: number;
   /** Longest time without a good answer, from the first request to the end. */
   readonly longestGapMs: number;
   /** Of the answers, whatever their status; null when there was none. */
