@@ -58,15 +58,18 @@ export interface FloatingInput {
 
 /** Whether this node draws the floating IP, by the means of its mode. */
 export function floatingDecision(mode: FloatingMode, input: FloatingInput): Holding {
-  const own = announcementOf(input);
-  return mode === 'layer2' ? holdingOf(input, own) : { ...own, rivals: [] };
+  if (mode !== 'layer2') return { ...announcementOf(input), rivals: [] };
+  // One holds at most, and the records do not say whose HAProxy is only slow.
+  const { local } = input;
+  return holdingOf(input, announcementOf({ ...input, local: { ...local, edge: strict(local.edge) } }));
 }
 
 /**
  * Whether this node is fit to draw the floating IP; with BGP, all that are do.
  *
  * The last one standing keeps it though its own check fails, only when every other candidate says *down* itself and
- * is still heard. Not heard is not down. Heard is who the detector, which probes each second, holds alive: the newest
+ * is still heard. An overload makes the HAProxy of all edges slow at once: that each withdraws would make it dark for
+ * everybody. Not heard is not down. Heard is who the detector, which probes each second, holds alive: the newest
  * signed record of such a member is its word of now, however old, since an unchanged record is not sent again.
  */
 export function announcementOf({ view, local }: FloatingInput): Announcement {
@@ -75,12 +78,16 @@ export function announcementOf({ view, local }: FloatingInput): Announcement {
   const self = view.members.find((member) => member.self);
   // The others do not see it among the candidates, so they would not let go for it.
   if (self?.guard === 'namesake') return { announce: false, why: self.reason };
-  if (!local.edgeAnswers) return { announce: false, why: 'the check of HAProxy is down here' };
-  if (local.health === 'up') return { announce: true, why: 'this node is up' };
+  if (local.edge === 'fails') return { announce: false, why: 'the check of HAProxy is down here' };
+  const silent = local.edge === 'silent';
+  if (local.health === 'up' && !silent) return { announce: true, why: 'this node is up' };
   const others = view.members.filter((member) => !member.self && member.record.role === 'app');
   const candidates = others.filter((member) => member.state !== 'left' && !member.record.maintenance);
+  // An edge that answers, even for a node that is down, is better than one that is silent.
+  const saysDown = ({ record }: EffectiveMember): boolean =>
+    (silent ? saysOf(record, 'haproxy') : record.health) === 'down';
   const surelyDown = (member: EffectiveMember): boolean =>
-    view.synced && member.state === 'alive' && member.record.health === 'down';
+    view.synced && member.state === 'alive' && saysDown(member);
   const doubtful = candidates.filter((member) => !surelyDown(member));
   if (doubtful.length === 0) {
     return {
@@ -92,8 +99,11 @@ export function announcementOf({ view, local }: FloatingInput): Announcement {
     };
   }
   const names = doubtful.map((member) => member.record.name).join(', ');
-  return { announce: false, why: `this node is down, and ${names} may be up` };
+  const what = silent ? 'HAProxy gives no answer in time here' : 'this node is down';
+  return { announce: false, why: `${what}, and ${names} may be up` };
 }
+
+const strict = (edge: AppSituation['edge']): AppSituation['edge'] => (edge === 'silent' ? 'fails' : edge);
 
 export function appHaproxy({ view, config, certificates, answerWrongly }: AppInput): AppHaproxy {
   const apps = view.members.filter((member) => member.record.role === 'app');

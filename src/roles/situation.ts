@@ -3,8 +3,11 @@ import type { Health } from '../daemon/membership/types.ts';
 /** What this node knows of itself. */
 export interface AppSituation {
   readonly health: Health;
-  /** Our HAProxy answered on the floating IP (or on loopback, where there is none). */
-  readonly edgeAnswers: boolean;
+  /**
+   * Our HAProxy on the floating IP (or on loopback, where there is none): it answers; it gives no answer in time, and
+   * may be slow and no more; or it refuses, answers wrongly, or was not asked yet.
+   */
+  readonly edge: 'answers' | 'silent' | 'fails';
   readonly maintenance: boolean;
   /** Leaving, stopping or shutting down: duty ends before the process does. */
   readonly leaving: boolean;

@@ -148,16 +148,22 @@ export function changedByTime(before: Look | undefined, now: Look): string {
 
 /** What a role's policy may know of this node besides the view. */
 export function situationOf(scene: Scene): AppSituation {
-  const { phase, health, services, maintenance, holds, upMs } = scene;
+  const { phase, health, maintenance, holds, upMs } = scene;
   return {
     health,
-    edgeAnswers: services.some((each) => each.name === 'haproxy' && each.health === 'up'),
+    edge: edgeOf(scene),
     maintenance,
     // A node that goes for longer than a restart takes itself out before it ends.
     leaving: phase === 'leaving' || phase === 'left' || phase === 'stopping',
     holds,
     upMs,
   };
+}
+
+function edgeOf({ services, answerWrongly }: Scene): AppSituation['edge'] {
+  const said = services.find(({ name }) => name === 'haproxy')?.health;
+  if (said === 'up') return 'answers';
+  return said === 'down' && !answerWrongly.includes('haproxy') ? 'silent' : 'fails';
 }
 
 /** What no other node can see of this one, and a person should be told of, by whichever node tells. */

@@ -7,12 +7,17 @@ const DAY_MS = 86_400_000;
 const app = believed('app1/app');
 const other = believed('app2/app');
 const down = { ...other, record: { ...other.record, health: 'down' as const } };
-const noEdge = { services: [{ name: 'haproxy', health: 'down' as const }] };
+const silentEdge = { services: [{ name: 'haproxy', health: 'down' as const }] };
+const noEdge = { ...silentEdge, answerWrongly: ['haproxy'] };
+const bothSilent = { ...down, record: { ...down.record, ...silentEdge } };
 
 t.test('the floating IPs are decided once, from what the node knows in this moment', async (t) => {
   const cases: [string, Scene, boolean | undefined][] = [
     ['up', scene(), true],
-    ['its HAProxy does not answer', scene([app], noEdge), false],
+    ['its HAProxy refuses', scene([app], noEdge), false],
+    ['its HAProxy was not asked yet', scene([app], { services: [] }), false],
+    ['its HAProxy is silent, and another may answer', scene([app, down], silentEdge), false],
+    ['the HAProxy of both is silent', scene([app, bothSilent], silentEdge), true],
     ['maintenance', scene([app, other], { maintenance: true }), false],
     ['down, and another may be up', scene([app, other], { health: 'down' }), false],
     ['down, and so says the only other one', scene([app, down], { health: 'down' }), true],
@@ -99,7 +104,7 @@ t.test('time alone is a reason where it changed who gets traffic', async (t) => 
 
 t.test('who goes for longer than a restart has no duty, whatever its health', async (t) => {
   t.strictSame(situationOf(scene([app], { health: 'down', maintenance: true })), {
-    ...{ health: 'down', edgeAnswers: true, maintenance: true, leaving: false, holds: false, upMs: 60_000 },
+    ...{ health: 'down', edge: 'answers', maintenance: true, leaving: false, holds: false, upMs: 60_000 },
   });
   for (const phase of ['leaving', 'left', 'stopping'] as const)
     t.equal(situationOf(scene([app], { phase })).leaving, true, phase);

@@ -134,14 +134,30 @@ t.test('a node that only routes to a service is no server of it', async (t) => {
 t.test('who announces the floating IP', async (t) => {
   const down = { health: 'down' as const };
   const saysDown = member('app2/app', { record: down });
+  const edgeDown = (changes: MemberCase = {}) =>
+    member('app2/app', {
+      ...changes,
+      record: { ...down, services: [{ name: 'haproxy', health: 'down' }] },
+    });
   const cases: [string, Partial<AppSituation>, EffectiveMember[], boolean][] = [
     ['up', {}, [member('app2/app')], true],
     ['up and alone', {}, [], true],
-    ['its HAProxy does not answer, though all checks pass', { edgeAnswers: false }, [], false],
+    ['its HAProxy refuses, though it is alone', { edge: 'fails', ...down }, [], false],
+    ['its HAProxy refuses and all others are down', { edge: 'fails', ...down }, [saysDown], false],
+    ['its HAProxy is silent, and the other’s may answer', { edge: 'silent', ...down }, [saysDown], false],
+    ['its HAProxy is silent, and the other is up', { edge: 'silent' }, [member('app2/app')], false],
+    ['its HAProxy is silent, and there is no other', { edge: 'silent', ...down }, [], true],
+    ['the HAProxy of all edges is silent', { edge: 'silent', ...down }, [edgeDown()], true],
     [
-      'its HAProxy does not answer and all others are down',
-      { edgeAnswers: false, ...down },
-      [saysDown],
+      'the HAProxy of two is silent, and of the third it is not known',
+      { edge: 'silent', ...down },
+      [edgeDown(), member('app3/app', { record: down })],
+      false,
+    ],
+    [
+      'the HAProxy of all edges was silent, and one is not heard',
+      { edge: 'silent', ...down },
+      [edgeDown({ state: 'suspect' })],
       false,
     ],
     ['maintenance', { maintenance: true }, [saysDown], false],

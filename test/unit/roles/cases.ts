@@ -81,7 +81,7 @@ const config: AppRoleConfig = {
 
 export const well: AppSituation = {
   health: 'up',
-  edgeAnswers: true,
+  edge: 'answers',
   maintenance: false,
   leaving: false,
   holds: false,

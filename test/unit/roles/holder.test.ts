@@ -118,7 +118,15 @@ t.test('who holds the floating IPs by layer 2', async (t) => {
       false,
       /app1\/app has them/,
     ],
-    ['its HAProxy is silent', [app(3)], { ...holds, edgeAnswers: false }, false, /HAProxy/],
+    ['its HAProxy is silent', [app(3)], { ...holds, edge: 'silent' }, false, /HAProxy/],
+    [
+      'its HAProxy is silent, and so is the other’s: at most one may hold',
+      [app(3, { record: { ...down, services: [{ name: 'haproxy', health: 'down' }] } })],
+      { ...holds, ...down, edge: 'silent' },
+      false,
+      /HAProxy/,
+    ],
+    ['its HAProxy refuses', [app(3)], { ...holds, edge: 'fails' }, false, /HAProxy/],
     ['maintenance', [app(3)], { ...holds, maintenance: true }, false, /maintenance/],
     ['going', [app(3)], { ...holds, leaving: true }, false, /going/],
     [
