@@ -17,13 +17,14 @@ export interface PaceLimits {
 /**
  * A member at n = 30 causes 1 ms of work a second, a storm of 200 changes in ten seconds 10 ms, the first sync of a
  * cluster of 500 (500 signatures, a roster of 1.3 MB) 200 ms at once. A second of work in advance leaves room for five
- * of those.
+ * of those. The rest of what a flood may cost (10 % of a core) is for what follows from it: refutations that everybody
+ * reads, and the greater cost of each thing on a machine that is busy.
  */
 export const MEMBER_PACE: PaceLimits = {
-  steadyMsPerSecond: 40,
+  steadyMsPerSecond: 25,
   steadyBurstMs: 1000,
-  shortMsPerSecond: 200,
-  shortBurstMs: 100,
+  shortMsPerSecond: 100,
+  shortBurstMs: 50,
 };
 
 /** A stranger has one second and 4 KB to say why it should be let in: this is three times what that costs. */

@@ -134,22 +134,28 @@ t.test('what is older than what the machine holds is left out, unverified', asyn
   t.match(gate.vet(batch(signed(clone))), { news: true }, 'another holder of the key is heard');
 });
 
-t.test('256 accusations in one message cost no more than what they can change', async (t) => {
-  const members = [...roster, { peerId: PEERS[2], name: 'c/app', role: 'app' as const, address: '10.0.0.3' }];
-  const { gate, checks } = incoming(members, [SMALL, FULL]);
-  const accuser = signer(signWith(KEYS[2]));
-  const accusations = Array.from({ length: 256 }, (_, n) =>
-    accuser.accusation({
-      accuser: PEERS[2],
-      subject: (n % 2 === 0 ? SMALL : FULL).peerId,
-      incarnation: (n % 2 === 0 ? SMALL : FULL).incarnation + (n >> 1),
-    }),
-  );
-  const vetted = gate.vet(frame({ kind: 'batch', records: [], accusations }));
-  t.equal(checks(), 2, 'one for each subject as it lives now');
-  t.equal(vetted.message?.kind === 'batch' && vetted.message.accusations.length, 2);
-  t.ok(vetted.workMs < 3, `${vetted.workMs} ms of work`);
-});
+t.test(
+  'of 256 accusations in one message those are verified that can change something, and all are charged',
+  async (t) => {
+    const members = [
+      ...roster,
+      { peerId: PEERS[2], name: 'c/app', role: 'app' as const, address: '10.0.0.3' },
+    ];
+    const { gate, checks } = incoming(members, [SMALL, FULL]);
+    const accuser = signer(signWith(KEYS[2]));
+    const accusations = Array.from({ length: 256 }, (_, n) =>
+      accuser.accusation({
+        accuser: PEERS[2],
+        subject: (n % 2 === 0 ? SMALL : FULL).peerId,
+        incarnation: (n % 2 === 0 ? SMALL : FULL).incarnation + (n >> 1),
+      }),
+    );
+    const vetted = gate.vet(frame({ kind: 'batch', records: [], accusations }));
+    t.equal(checks(), 2, 'one for each subject as it lives now');
+    t.equal(vetted.message?.kind === 'batch' && vetted.message.accusations.length, 2);
+    t.ok(vetted.workMs > 7, `${vetted.workMs} ms are charged: their decoding takes 7 ms of CPU time`);
+  },
+);
 
 t.test('an accusation that comes with the record that it is about is heard', async (t) => {
   const members = [...roster, { peerId: PEERS[2], name: 'c/app', role: 'app' as const, address: '10.0.0.3' }];

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { DECODED_BYTES_PER_MS } from '../../../src/daemon/driver/incoming.ts';
 import { TokenBucket } from '../../../src/daemon/driver/token-bucket.ts';
 import { MEMBER_PACE, type PaceLimits, workOfBytes } from '../../../src/daemon/transport/pace.ts';
 import { MAX_MESSAGE_BYTES } from '../../../src/daemon/wire/limits.ts';
@@ -84,6 +85,6 @@ t.test('a new connection does not bring a new share', async (t) => {
 
 t.test('the share leaves room for the first sync of 500 members, five times over', async (t) => {
   const roster = workOfBytes(500 * 2700);
-  const records = workOfBytes(500 * 350) + 500 * 0.1;
+  const records = workOfBytes(500 * 350) + (500 * 350) / DECODED_BYTES_PER_MS + 500 * 0.1;
   t.ok(MEMBER_PACE.steadyBurstMs > 5 * (roster + records), `${Math.round(roster + records)} ms`);
 });
