@@ -20,6 +20,10 @@ export const limits = {
    */
   accusationBurst: 32,
   accusationsPerSecond: 2,
+  /** A refuted accusation costs as many as this more: who is wrong all the time is heard once in eight seconds. */
+  refutedAccusation: 15,
+  /** Whoever was wrong during a bad minute is heard again eight seconds after it. */
+  accusationDebt: 16,
   /** A joiner asks once or twice, and then each 30 s. A full answer is the dearest thing that a peer can ask for. */
   syncAnswersBurst: 6,
   syncAnswersPerSecond: 0.5,

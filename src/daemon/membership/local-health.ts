@@ -1,8 +1,12 @@
 import type { Preset } from './preset.ts';
+import type { PeerId } from './types.ts';
 
 /**
  * How far this node can trust its own clockwork, after Lifeguard (Dadgar, Phillips, Currey 2018, section IV-A): a node
  * that was late, or missed answers that others got, gives everybody more time. 0 is well; each point stretches.
+ *
+ * Unlike Lifeguard, what one peer alone misses counts for nothing: a member that answers late, on purpose or because it
+ * floods us and is read slowly, would have us give a silent host four times its time.
  */
 export interface LocalHealth {
   readonly score: number;
@@ -10,8 +14,8 @@ export interface LocalHealth {
   readonly stretch: number;
   /** No verdict before this time (ms). */
   readonly holdUntilMs: number;
-  /** An answer came too late, or only others got one. */
-  missed(): void;
+  /** The answers of these peers came too late, or only others got them. */
+  missed(peers: readonly PeerId[], nowMs: number): void;
   /** A probe was answered in time. */
   answered(nowMs: number): void;
   /** The own loop was late. Returns whether it was late enough to matter. */
@@ -22,6 +26,7 @@ export function createLocalHealth(preset: Preset, enabled: boolean): LocalHealth
   let score = 0;
   let holdUntilMs = 0;
   let forgivenMs = 0;
+  let lastMiss: { readonly peer: PeerId; readonly atMs: number } | undefined;
   const worsen = (points: number): void => {
     if (enabled) score = Math.min(preset.healthScoreMax, score + points);
   };
@@ -35,7 +40,13 @@ export function createLocalHealth(preset: Preset, enabled: boolean): LocalHealth
     get holdUntilMs() {
       return holdUntilMs;
     },
-    missed: () => worsen(1),
+    missed(peers, nowMs) {
+      const recent = lastMiss !== undefined && nowMs - lastMiss.atMs < preset.healthRecoveryMs;
+      const missed = new Set(recent ? [lastMiss?.peer, ...peers] : peers);
+      if (missed.size > 1) worsen(1);
+      const peer = peers.at(-1);
+      if (peer !== undefined) lastMiss = { peer, atMs: nowMs };
+    },
     answered(nowMs) {
       if (score === 0 || nowMs - forgivenMs < preset.healthRecoveryMs) return;
       score -= 1;

@@ -174,7 +174,8 @@ function receive(core: Core, from: PeerId, message: Message, via: 'gossip' | 'st
     case 'batch':
       if (via === 'gossip') countGossip(core);
       for (const signed of message.records.slice(0, limits.members)) hearRecord(core, signed, via);
-      for (const signed of message.accusations.slice(0, limits.members)) hearAccusation(core, signed, via);
+      for (const signed of message.accusations.slice(0, limits.members))
+        hearAccusation(core, signed, via, from);
       if (via === 'stream') showRefutation(core, from, message.accusations.slice(0, limits.members));
       return;
     case 'ping':

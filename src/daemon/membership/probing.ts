@@ -40,7 +40,8 @@ export function indirectTimedOut(core: Core, nonce: number): void {
   core.probes.delete(current.target);
   reportToAskers(core, current.target, false);
   // Relays that stayed silent say something about us, not about the target (Lifeguard's missing nacks).
-  if ([...current.relays.values()].includes(false)) core.health.missed();
+  const silent = [...current.relays].filter(([, reported]) => !reported).map(([relay]) => relay);
+  core.health.missed(silent, core.nowMs);
   const link = core.links.get(current.target);
   if (link !== undefined) link.pingDueMs = core.nowMs + pingIntervalMs(core);
   const entry = core.entries.get(current.target);
@@ -84,7 +85,7 @@ export function heardFrom(core: Core, peer: PeerId): void {
 function scoreAnswer(core: Core, current: Probe): void {
   if (current.cause === 'dial' || current.cause === 'closed') return;
   if (current.phase === 'direct') core.health.answered(core.nowMs);
-  else core.health.missed();
+  else core.health.missed([current.target], core.nowMs);
 }
 
 export function hearReport(core: Core, from: PeerId, nonce: number, target: PeerId, reached: boolean): void {
@@ -103,7 +104,7 @@ export function hearReport(core: Core, from: PeerId, nonce: number, target: Peer
 /** Others reach it and we do not. The fault is here, or on our link, which is dialled anew when it stays so. */
 function vouch(core: Core, entry: Entry, current: Probe, by: PeerId): void {
   entry.vouchedMs = core.nowMs;
-  if (current.pinged) core.health.missed();
+  if (current.pinged) core.health.missed([current.target], core.nowMs);
   takeBackAccusation(core, entry, `answers ${by}`);
   const link = core.links.get(current.target);
   if (link === undefined) return;

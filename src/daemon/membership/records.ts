@@ -8,6 +8,7 @@ import {
   schedule,
   withoutRule,
 } from './core.ts';
+import { discredit } from './credit.ts';
 import { tellRecord, wasGossiped, withdraw } from './dissemination.ts';
 import { limits } from './limits.ts';
 import { hearOwnRecord, honouredWindowMs } from './own.ts';
@@ -85,6 +86,9 @@ function update(core: Core, entry: Entry, signed: SignedRecord, way: Way): void 
   const news = was !== outcome.state || differsBeyondLoad(before, signed.record);
   entry.signed = signed;
   entry.heardMs = core.nowMs;
+  // Another start says nothing about its accusers: they may have been right.
+  if (outcome.absolved && was === 'suspect' && before.startId === signed.record.startId)
+    discredit(core, entry.accusations.keys());
   if (outcome.absolved) absolve(core, entry);
   if (outcome.state !== was) entry.sinceMs = core.nowMs;
   entry.state = outcome.state;

@@ -10,8 +10,9 @@ import {
   send,
   withoutRule,
 } from './core.ts';
+import { accuserHasCredit, discredit } from './credit.ts';
 import { accusationWasGossiped, tellAccusation } from './dissemination.ts';
-import { limits, takeToken } from './limits.ts';
+import { limits } from './limits.ts';
 import { refute } from './own.ts';
 import { decide } from './precedence.ts';
 import { probe } from './probe.ts';
@@ -37,15 +38,15 @@ export function accuse(core: Core, entry: Entry, evidence: Evidence): void {
   if (needed) tellAccusation(core, signed, 0);
 }
 
-/** Another's word, verified by the boundary to be signed by the accuser. */
-export function hearAccusation(core: Core, signed: SignedAccusation, way: Way): void {
+/** Another's word, verified by the boundary to be signed by the accuser. `from` handed it to us. */
+export function hearAccusation(core: Core, signed: SignedAccusation, way: Way, from: PeerId): void {
   const { accusation } = signed;
   const { subject, accuser, incarnation } = accusation;
   if (way === 'gossip') accusationWasGossiped(core, subject, accuser);
   if (accuser === core.selfId || accuser === subject || !isCount(incarnation, limits.incarnation)) return;
   if (!core.roster.has(accuser))
     return note(core, 'accuser-not-admitted', accuser, `accuses ${subject} and is not on the roster`);
-  if (subject === core.selfId) return hearOwnAccusation(core, incarnation, accuser);
+  if (subject === core.selfId) return hearOwnAccusation(core, incarnation, accuser, from);
   const entry = core.entries.get(subject);
   if (entry === undefined || entry.accusations.has(accuser)) return;
   if (entry.signed.record.incarnation !== incarnation) return;
@@ -56,19 +57,12 @@ export function hearAccusation(core: Core, signed: SignedAccusation, way: Way): 
   followUp(core, entry, signed);
 }
 
-function hearOwnAccusation(core: Core, incarnation: number, accuser: PeerId): void {
+/** Whatever others hold against us must be refuted. What the accuser alone says to us is worth what it is worth. */
+function hearOwnAccusation(core: Core, incarnation: number, accuser: PeerId, from: PeerId): void {
   const mine = selfEntry(core).signed.record;
-  if (incarnation === mine.incarnation) refute(core, incarnation, `refuted ${accuser}`);
-}
-
-/** Who accuses everybody runs dry; the rest of what it says is not affected. */
-function accuserHasCredit(core: Core, accuser: PeerId): boolean {
-  const bucket = core.accuserBuckets.get(accuser) ?? {
-    tokens: limits.accusationBurst,
-    filledMs: core.nowMs,
-  };
-  core.accuserBuckets.set(accuser, bucket);
-  return takeToken(bucket, limits.accusationBurst, limits.accusationsPerSecond, core.nowMs);
+  if (incarnation !== mine.incarnation || (from === accuser && !accuserHasCredit(core, accuser))) return;
+  discredit(core, [accuser]);
+  refute(core, incarnation, `refuted ${accuser}`);
 }
 
 /** Stores an accusation if precedence lets it count. */

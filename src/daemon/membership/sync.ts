@@ -184,7 +184,8 @@ function sendDelta(
 
 export function hearDelta(core: Core, from: PeerId, message: Extract<Message, { kind: 'delta' }>): void {
   for (const signed of message.records.slice(0, limits.members)) hearRecord(core, signed, 'delta');
-  for (const signed of message.accusations.slice(0, limits.members)) hearAccusation(core, signed, 'delta');
+  for (const signed of message.accusations.slice(0, limits.members))
+    hearAccusation(core, signed, 'delta', from);
   const wants = message.wants.slice(0, limits.members);
   if (wants.length > 0 && mayAnswer(core, from)) answerWants(core, from, wants);
   if (from === core.syncPartner && (message.final || wants.length > 0)) endSync(core, from);

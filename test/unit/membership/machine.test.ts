@@ -133,6 +133,33 @@ t.test('who accuses everybody is heard no more', async (t) => {
   t.ok(suspects > 0 && suspects <= 34, `${suspects} suspects`);
 });
 
+t.test('who is refuted again and again is believed seldom, and refuted seldom', async (t) => {
+  const stage = new Stage();
+  let suspected = 0;
+  for (let round = 0; round < 240; round += 1) {
+    const incarnation = stage.member('d')?.record.incarnation ?? 0;
+    stage.accuse(accusation('b', 'd', incarnation), accusation('b', 'a', stage.self.incarnation));
+    if (stage.state('d') === 'suspect') suspected += 1;
+    stage.hear('d', recordOf('d', { incarnation: incarnation + 1 }));
+    t.equal(stage.state('d'), 'alive');
+    stage.run(500);
+  }
+  // 32 in advance and 2 a second; each costs 16.
+  t.ok(
+    suspected > 0 && suspected + stage.self.incarnation <= 2 + (32 + 240) / 16,
+    `${suspected} in two minutes`,
+  );
+  stage.accuse(accusation('c', 'a', stage.self.incarnation));
+  const before = stage.self.incarnation;
+  stage.step({
+    kind: 'received',
+    from: 'c',
+    message: { kind: 'batch', records: [], accusations: [accusation('b', 'a', before)] },
+    via: 'stream',
+  });
+  t.equal(stage.self.incarnation, before + 1, 'what somebody else holds against us is refuted at once');
+});
+
 t.test('an accused member refutes at once with a higher incarnation, to all and to its links', async (t) => {
   const stage = new Stage();
   stage.accuse(accusation('b', 'a', 1));
@@ -350,6 +377,35 @@ t.test('a lag of its own holds a node’s verdicts and gives every probe its tim
   t.equal(stage.state('d'), 'suspect');
   stage.run(2000);
   t.equal(stage.state('d'), 'dead');
+});
+
+/** How long `a` needs to accuse the silent `d` while `e` answers pings so late, and no indirect ones. */
+function accusedAfterMs(lateMs: number, calmMs: number): number {
+  const stage = new Stage({ peers: ['b', 'c', 'd', 'e'] });
+  stage.answering.delete('e');
+  const due: { readonly atMs: number; readonly nonce: number }[] = [];
+  let seen = 0;
+  const turn = (): void => {
+    stage.run(10);
+    const sent = stage.sent('e');
+    for (const message of sent.slice(seen))
+      if (message.kind === 'ping') due.push({ atMs: stage.nowMs + lateMs, nonce: message.nonce });
+    seen = sent.length;
+    while (due[0] !== undefined && due[0].atMs <= stage.nowMs)
+      stage.step({ kind: 'received', from: 'e', message: { kind: 'ack', nonce: due.shift()?.nonce ?? 0 } });
+  };
+  while (stage.nowMs < calmMs) turn();
+  stage.answering.delete('d');
+  const sinceMs = stage.nowMs;
+  while (stage.state('d') === 'alive' && stage.nowMs - sinceMs < 60_000) turn();
+  return stage.nowMs - sinceMs;
+}
+
+t.test('a member that answers late does not have us give others more time', async (t) => {
+  const calms = Array.from({ length: 20 }, (_, n) => 30_000 + 170 * n);
+  const most = (lateMs: number): number => Math.max(...calms.map((calmMs) => accusedAfterMs(lateMs, calmMs)));
+  const late = most(lan.probeTimeoutMs + 150);
+  t.ok(late < most(20) + 100, `${late} ms, ${most(20)} ms when all answer at once`);
 });
 
 t.test('a process that was stopped notices by its own timers, without being told', async (t) => {
