@@ -1,3 +1,4 @@
+import { BlockList, type SocketAddress } from 'node:net';
 import type {
   Connection,
   ConnectionGater,
@@ -35,6 +36,24 @@ export interface DoorDependencies {
 }
 
 /**
+ * Node.js asks it for each accepted connection, before it makes a socket of it. A flood of strangers needs that: a
+ * refusal by libp2p's gater takes a millisecond of CPU time, so that a thousand a second held the loop and filled the
+ * kernel's queue, in which a member waited with them.
+ */
+class Doorstep extends BlockList {
+  readonly #turnsAway: (address: string) => boolean;
+
+  constructor(turnsAway: (address: string) => boolean) {
+    super();
+    this.#turnsAway = turnsAway;
+  }
+
+  override check(address: string | SocketAddress): boolean {
+    return this.#turnsAway(typeof address === 'string' ? address : address.address);
+  }
+}
+
+/**
  * What happens to an incoming connection before it is a link: members' addresses come in as often as members have a
  * reason to, others within bounds; whoever does not become a link in its time is cut; a PeerId outside the roster gets
  * one stream to say why.
@@ -56,6 +75,11 @@ export class Door {
     this.#isLink = isLink;
     this.#refused = refused;
     this.#strangers = new Strangers(options.strangers, () => performance.now());
+  }
+
+  /** For the server's `blockList`. */
+  doorstep(): BlockList {
+    return new Doorstep((address) => this.#turnsAway(address));
   }
 
   gater(): ConnectionGater {
@@ -103,6 +127,15 @@ export class Door {
   #forgetDeadline({ id }: Connection): void {
     clearTimeout(this.#deadlines.get(id));
     this.#deadlines.delete(id);
+  }
+
+  #turnsAway(address: string): boolean {
+    const hasRoom = this.#gate.isMemberAddress(address)
+      ? this.#strangers.memberHasRoom(address)
+      : this.#strangers.hasRoom(address);
+    if (hasRoom && !this.#closed) return false;
+    this.#refused();
+    return true;
   }
 
   #refusesArrival(raw: MultiaddrConnection): boolean {

@@ -61,10 +61,8 @@ export class Strangers {
    * A connection from `address`: a function that ends its pending time (safe to call twice), or undefined: refuse it.
    */
   arrive(address: string): (() => void) | undefined {
+    if (!this.hasRoom(address)) return undefined;
     const bucket = this.#bucketOf(address);
-    const { pendingPerAddress, pending } = this.#limits;
-    if (bucket.tokens < 1 || bucket.pending >= pendingPerAddress || this.#pending >= pending)
-      return undefined;
     bucket.tokens -= 1;
     bucket.pending += 1;
     this.#pending += 1;
@@ -74,19 +72,34 @@ export class Strangers {
     });
   }
 
+  /** Whether `arrive` would let it in. */
+  hasRoom(address: string): boolean {
+    const bucket = this.#bucketOf(address);
+    const { pendingPerAddress, pending } = this.#limits;
+    return bucket.tokens >= 1 && bucket.pending < pendingPerAddress && this.#pending < pending;
+  }
+
   /**
    * A connection from a member's address: false when it dials more often than any member has a reason to. Each costs a
    * Noise handshake before its PeerId is known.
    */
   memberArrives(address: string): boolean {
-    const nowMs = this.#nowMs();
+    return this.#memberBucketOf(address).take(this.#nowMs());
+  }
+
+  /** Whether `memberArrives` would let it in. */
+  memberHasRoom(address: string): boolean {
+    return this.#memberBucketOf(address).has(this.#nowMs());
+  }
+
+  #memberBucketOf(address: string): TokenBucket {
     let bucket = this.#memberBuckets.get(address);
     if (bucket === undefined) {
-      bucket = new TokenBucket(this.#limits.memberBurst, this.#limits.memberPerSecond, nowMs);
+      bucket = new TokenBucket(this.#limits.memberBurst, this.#limits.memberPerSecond, this.#nowMs());
       this.#memberBuckets.set(address, bucket);
       dropOldest(this.#memberBuckets);
     }
-    return bucket.take(nowMs);
+    return bucket;
   }
 
   /** An unknown PeerId wants to present its certificate: a function that ends it, or undefined: refuse it. */

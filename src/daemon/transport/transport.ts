@@ -1,4 +1,5 @@
 import { randomBytes, type KeyObject } from 'node:crypto';
+import type { ServerOpts } from 'node:net';
 import {
   type Connection,
   type Libp2p,
@@ -8,7 +9,7 @@ import {
 } from '@libp2p/interface';
 import { noise } from '@libp2p/noise';
 import { peerIdFromString } from '@libp2p/peer-id';
-import { tcp } from '@libp2p/tcp';
+import { tcp, type TCPSocketOptions } from '@libp2p/tcp';
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import type { PeerId } from '../membership/types.ts';
@@ -136,6 +137,11 @@ const MAX_REQUEST_BYTES = 4 * 1024 * 1024 + 128;
 const MAX_INBOUND_REQUESTS = 4;
 /** Sockets altogether: 500 members, their restarts, and strangers up to their own bound. */
 const MAX_SOCKETS = 2048;
+/**
+ * Connections that the kernel keeps for us while we are busy: a flood of 10,000 a second for 0.4 s. Beyond it the SYN
+ * of a member is lost, and comes again a second later. It is what the kernel allows by default.
+ */
+const BACKLOG = 4096;
 /** gossip both ways, the link, requests both ways: fewer than 32, whatever a member opens. */
 const MAX_STREAMS_PER_CONNECTION = 32;
 /** What one stream may hold back unread: eight frames. */
@@ -381,7 +387,7 @@ export class Transport {
       privateKey: libp2pKey(nodeKey),
       logger: quietLogger,
       addresses: { listen: [`/ip4/${address}/tcp/${port}`] },
-      transports: [tcp({ maxConnections: MAX_SOCKETS })],
+      transports: [this.#tcp()],
       connectionEncrypters: [noise()],
       streamMuxers: [
         leanYamux({
@@ -409,6 +415,12 @@ export class Transport {
         gossip: (components) => this.#gossip.service(components),
       },
     });
+  }
+
+  #tcp(): ReturnType<typeof tcp> {
+    // @libp2p/tcp hands it on to Node.js as it is, and has no type for it.
+    const listenOpts: TCPSocketOptions & ServerOpts = { blockList: this.#door.doorstep() };
+    return tcp({ maxConnections: MAX_SOCKETS, backlog: BACKLOG, listenOpts });
   }
 
   async #register(libp2p: Libp2p, protocol: string, handler: RequestHandler): Promise<void> {

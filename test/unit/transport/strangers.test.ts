@@ -1,4 +1,6 @@
 import { generateKeyPairSync } from 'node:crypto';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { connect, type Socket } from 'node:net';
 import { noise } from '@libp2p/noise';
 import { tcp } from '@libp2p/tcp';
 import { yamux } from '@libp2p/yamux';
@@ -10,7 +12,7 @@ import { libp2pKey } from '../../../src/daemon/identity/keys/node-key.ts';
 import { DEFAULT_STRANGER_LIMITS, Strangers } from '../../../src/daemon/transport/strangers.ts';
 import { ADMIT_PROTOCOL, DEFAULT_TIMING } from '../../../src/daemon/transport/transport.ts';
 import { encodeHello, type Hello } from '../../../src/daemon/wire/handshake.ts';
-import { cluster, PORT, type TestNode } from './nodes.ts';
+import { cluster, loopback, PORT, type TestNode } from './nodes.ts';
 import { until } from '../../support/until.ts';
 
 t.test('an address has a burst, then a rate, and only so many at once', async (t) => {
@@ -80,6 +82,35 @@ t.test('a stranger that says nothing is hung up on within about a second', async
   // A timer may be a millisecond early.
   t.ok(performance.now() - startMs > strangerTimeoutMs - 2, 'it had its time');
 });
+
+t.test(
+  'who floods a member with sockets is turned away before there is a socket; members come in',
+  async (t) => {
+    const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
+    a.memberAddresses.add(b.address);
+    const { burst } = DEFAULT_STRANGER_LIMITS;
+    const from = loopback();
+    let made = 0;
+    const count = (message: unknown): void => {
+      if ((message as { socket: Socket }).socket.remoteAddress === from) made += 1;
+    };
+    subscribe('net.server.socket', count);
+    t.teardown(() => unsubscribe('net.server.socket', count));
+    const sinceMs = performance.now();
+    const one = (): Promise<void> =>
+      new Promise((resolve) => {
+        const socket = connect({ host: a.address, port: PORT, localAddress: from });
+        socket.on('error', () => undefined).on('connect', () => socket.destroy());
+        socket.on('close', () => resolve());
+      });
+    for (let n = 0; n < 20; n += 1) await Promise.all(Array.from({ length: 20 }, one));
+    await until(() => a.transport.counters.connectionsRefused + made >= 400, { what: 'a has seen all 400' });
+    const granted = burst + (DEFAULT_STRANGER_LIMITS.perSecond * (performance.now() - sinceMs)) / 1000;
+    t.ok(made <= granted + 1, `${made} sockets for 400 connections`);
+    await b.transport.connect(a.peer, a.address, PORT);
+    t.same(b.transport.peers(), [a.peer]);
+  },
+);
 
 t.test('a stranger gets one stream', async (t) => {
   const [a] = (await cluster(t, 1)) as [TestNode];
