@@ -201,6 +201,17 @@ t.test('setting up for real takes root', async (t) => {
   }
 });
 
+t.test('a token on the command line is not used, nor said again', async (t) => {
+  const root = await place(t);
+  const token = tokenFor('app');
+  const { code, out, err } = await runCli(['join', token, '--root', root], { host: fakeHost({}) });
+  t.equal(code, 2);
+  t.match(err, 'a token on the command line can be read by every user');
+  t.match(err, 'sudo bornemisza join -');
+  t.notMatch(out + err, token.slice(-20));
+  t.same(await readdir(join(root, 'var/lib/bornemisza')).catch(() => []), [], 'nothing was made');
+});
+
 t.test('init is refused while the daemon runs', async (t) => {
   const root = await place(t);
   const fake = await new FakeDaemon(root, 'app', { 'GET /v1/status': { json: status() } }).start();
