@@ -22,7 +22,7 @@ export function gradeOf(status: StatusAnswer): Grade {
     ...plugins.flatMap(({ alarms }) => alarms.map(({ message }) => message)),
     ...warnings.filter(({ code }) => code === 'disk-full').map(({ message }) => message),
     lost > 0 ? `${lost} members are not reached` : '',
-    ...held.map((each) => `held: ${each}`),
+    ...held.map(({ message }) => `held: ${message}`),
     maintenance ? 'in maintenance' : '',
     synced ? '' : 'not synced yet',
   ].filter((each) => each !== '');

@@ -87,8 +87,12 @@ export function tellEntry(entry: AuditEntry, { paint, columns }: Telling): strin
   const changes = (entry.changes ?? []).filter((change) => !entry.summary.endsWith(`: ${change}`));
   for (const change of changes) lines.push(detail(well ? 'did' : 'wanted', change));
   if (entry.error !== undefined) {
-    lines.push(detail('failed', `${entry.error.message} (${entry.error.code})`));
-    lines.push(detail('next', entry.error.next));
+    const { code, message, next } = entry.error;
+    const isSaid = entry.summary.endsWith(message);
+    lines.push(
+      isSaid ? detail('code', code) : detail('failed', `${message} (${code})`),
+      detail('next', next),
+    );
   }
   return lines.join('');
 }

@@ -62,6 +62,8 @@ export interface PlannedChange {
   readonly kind: string;
   /** One line for people, e.g. `db_nodes/db2: ready → maint (left the cluster)`. */
   readonly summary: string;
+  /** Members that it is about, by HOST/ROLE, so that `explain` finds it. */
+  readonly subjects?: readonly string[];
   /**
    * Undefined: when a run is over, no such change may be left. `once`: it may follow from another step, but a run that
    * made it must not find it again. `repeats`: it may be planned again, since it waits for others or goes on bit by

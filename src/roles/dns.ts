@@ -109,3 +109,22 @@ function whoWrites({ synced }: EffectiveView, first: EffectiveMember | undefined
   if (first === undefined) return 'no node could read the zone yet';
   return first.self ? 'this node writes them' : `${first.record.name} writes them`;
 }
+
+/** Where the only node that can write the DNS records dies, they stay as they are. */
+export function dnsWarnings({ members }: Pick<EffectiveView, 'members'>): {
+  readonly code: string;
+  readonly message: string;
+  readonly next: string;
+}[] {
+  const present = members.filter(({ state, record }) => state !== 'left' && record.role === 'app');
+  const writers = present.filter(({ record }) => record.tags[DNS_TAG] === DNS_READY);
+  const [writer] = writers;
+  if (writer === undefined || writers.length > 1 || present.length === 1) return [];
+  return [
+    {
+      code: 'one-dns-writer',
+      message: `only ${writer.record.name} can write the DNS records; if it dies, they stay as they are`,
+      next: 'put [dns] and its key file on a second app node',
+    },
+  ];
+}

@@ -24,6 +24,15 @@ export interface EffectiveMember {
   readonly self: boolean;
 }
 
+/** What a guard holds now, and what an operator can do about it. */
+export interface Hold {
+  readonly code: 'landslide' | 'not-synced';
+  /** HOST/ROLE of each member that it keeps as it was. */
+  readonly subjects: readonly string[];
+  readonly message: string;
+  readonly next: string;
+}
+
 /** What the guards make of the membership view: the only input of the roles about others. */
 export interface EffectiveView {
   readonly self: string;
@@ -32,8 +41,8 @@ export interface EffectiveView {
   /** Admitted under a name, or with an address, that one of the members has: used for nothing (namesakes.ts). */
   readonly namesakes: readonly EffectiveMember[];
   readonly synced: boolean;
-  /** What guards hold now, for people. */
-  readonly held: readonly string[];
+  /** What guards hold now. */
+  readonly held: readonly Hold[];
   /** Certificates that no door lets in any more. */
   readonly revoked: readonly { readonly serialHex: string; readonly address?: string }[];
   /** The word that the name of each removed authority ends in. */

@@ -1,5 +1,11 @@
 import type { MembershipView, NodeRecord, Role } from '../daemon/membership/types.ts';
-import { type EffectiveMember, type EffectiveView, plainRotation, type Rotation } from './effective.ts';
+import {
+  type EffectiveMember,
+  type EffectiveView,
+  type Hold,
+  plainRotation,
+  type Rotation,
+} from './effective.ts';
 import { type RosterMember, withoutNamesakes } from './namesakes.ts';
 
 /**
@@ -82,7 +88,7 @@ export function guarded(
       members,
       namesakes,
       synced,
-      held: heldInWords(input, landslides, members),
+      held: holdsOf(input, landslides, members),
       revoked: input.revoked,
       revokedAuthorities: input.revokedAuthorities,
       knownCertificates: input.knownCertificates,
@@ -198,20 +204,32 @@ function heldRotation(
   return undefined;
 }
 
-function heldInWords(
+function holdsOf(
   { view }: GuardInput,
   landslides: GuardState['landslides'],
   members: readonly EffectiveMember[],
-): string[] {
-  const words = landslides.map(
-    ({ role, gone }) =>
-      `landslide: ${gone.join(', ')} vanished without a leave, more than half of role ${role}; nobody is ` +
-      'removed until they return, 10 minutes pass, or `bornemisza guards release`',
-  );
+): Hold[] {
+  const holds = landslides.map(({ role, gone }): Hold => {
+    return {
+      code: 'landslide',
+      subjects: gone,
+      message:
+        `${gone.join(', ')} vanished without a leave, more than half of role ${role}: nobody is removed ` +
+        'until they return or 10 minutes pass',
+      next: 'if they are gone for good: bornemisza guards release',
+    };
+  });
   const kept = members.filter((member) => member.guard === 'first-sync').map((member) => member.record.name);
-  if (!view.synced && kept.length > 0)
-    words.push(`not synced yet: ${kept.join(', ')} stay as before the restart`);
-  return words;
+  if (view.synced || kept.length === 0) return holds;
+  return [
+    ...holds,
+    {
+      code: 'not-synced',
+      subjects: kept,
+      message: `this node has not synced since its start: ${kept.join(', ')} stay as before`,
+      next: 'wait for the first sync; if none comes: bornemisza doctor',
+    },
+  ];
 }
 
 /** Stands in for a member that was admitted but never heard: nothing is promised for it. */

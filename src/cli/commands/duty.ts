@@ -200,7 +200,7 @@ export function addGuards(program: Command, io: Io): void {
     const { name, held } = await (await daemonOf(options)).get<StatusAnswer>('/v1/status');
     if (options.json === true) printJson(io, { node: name, held });
     else if (held.length === 0) io.stdout.write(`no guard holds anything on ${name}\n`);
-    else io.stdout.write(`${held.join('\n')}\nTo let go of them: bornemisza guards release\n`);
+    else io.stdout.write(held.map(({ message, next }) => `${message} -- ${next}\n`).join(''));
   });
   addVerb(guards, 'release', {
     summary: 'let go of what the guards hold',

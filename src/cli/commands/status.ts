@@ -83,7 +83,9 @@ function show(io: Io, answers: readonly StatusAnswer[], json: boolean): void {
 
 export function renderStatus(status: StatusAnswer, paint: Paint, columns: number): string {
   const words = [
-    ...status.held.map((text) => wrap(`${paint('yellow', 'held:')} ${text}`, columns)),
+    ...status.held.map(({ message, next }) =>
+      wrap(`${paint('yellow', 'held:')} ${message} -- ${next}`, columns),
+    ),
     ...status.warnings.map(({ message, next }) =>
       wrap(`${paint('yellow', 'note:')} ${message} -- ${next}`, columns),
     ),

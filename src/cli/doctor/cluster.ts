@@ -112,11 +112,8 @@ function settings(members: MembersAnswer['members'], area: Area): Check {
 
 function guards(status: StatusAnswer, area: Area): Check {
   if (status.held.length === 0) return area.ok('guards', 'nothing is held');
-  return area.warn(
-    'guards',
-    status.held.join('; '),
-    'if that is what you want gone: bornemisza guards release',
-  );
+  const all = (of: 'message' | 'next'): string => status.held.map((each) => each[of]).join('; ');
+  return area.warn('guards', all('message'), all('next'));
 }
 
 function plugins(status: StatusAnswer, area: Area): Check[] {

@@ -1,6 +1,7 @@
 import type { NewAuditEntry } from './trail.ts';
 import type { DriverChange } from '../driver/driver.ts';
 import type { CheckVerdict } from '../health/health.ts';
+import type { Held } from '../control/api.ts';
 import type { Health, MemberState } from '../membership/types.ts';
 import type { Message } from '../notification/message.ts';
 import type { RolloutNews } from '../rollout/runner.ts';
@@ -17,23 +18,23 @@ export type MemberChange = Extract<DriverChange, { kind: 'changed' | 'synced' | 
 export function memberNews(
   change: MemberChange,
   names: Pick<Names, 'of' | 'named'>,
-): { readonly reason: string; readonly entry: NewAuditEntry | undefined } {
+): {
+  readonly reason: string;
+  readonly subjects: readonly string[];
+  readonly entry: NewAuditEntry | undefined;
+} {
   switch (change.kind) {
     case 'changed': {
       const { record, state } = change.member;
       const reason = names.named(changeInWords(record.name, change.was, state, change.why));
-      const entry = {
-        kind: 'member',
-        summary: reason,
-        trigger: '',
-        subjects: [record.name],
-        result: 'info',
-      } as const;
-      return { reason, entry: change.was === state ? undefined : entry };
+      const subjects = [record.name];
+      const entry = { kind: 'member', summary: reason, trigger: '', subjects, result: 'info' } as const;
+      return { reason, subjects, entry: change.was === state ? undefined : entry };
     }
     case 'synced':
       return {
         reason: 'first sync',
+        subjects: [],
         entry: {
           kind: 'guard',
           summary: `first sync done with ${names.of(change.with)}: removals are allowed again`,
@@ -45,6 +46,7 @@ export function memberNews(
     case 'reaped':
       return {
         reason: `${change.name} reaped`,
+        subjects: [change.name],
         entry: {
           kind: 'member',
           summary: `${change.name} was forgotten: dead for long`,
@@ -96,21 +98,21 @@ export function diskEntry(
 }
 
 /** One entry for each guard that took hold, then one for each that let go. */
-export function guardEntries(
-  before: readonly string[],
-  now: readonly string[],
-  names: Pick<Names, 'subjectsOf'>,
-): NewAuditEntry[] {
-  const entry = (words: string, held: string, result: 'held' | 'info'): NewAuditEntry => ({
-    kind: 'guard',
-    summary: `${words}: ${held}`,
-    trigger: '',
-    subjects: names.subjectsOf([held]),
-    result,
-  });
+export function guardEntries(before: readonly Held[], now: readonly Held[]): NewAuditEntry[] {
+  const isIn = (held: readonly Held[], { code, subjects }: Held): boolean =>
+    held.some((each) => each.code === code && each.subjects.join() === subjects.join());
+  const common = { kind: 'guard', trigger: '' } as const;
   return [
-    ...now.filter((each) => !before.includes(each)).map((held) => entry('held', held, 'held')),
-    ...before.filter((each) => !now.includes(each)).map((gone) => entry('no longer held', gone, 'info')),
+    ...now
+      .filter((each) => !isIn(before, each))
+      .map(({ subjects, ...error }): NewAuditEntry => {
+        return { ...common, subjects, summary: `held: ${error.message}`, result: 'held', error };
+      }),
+    ...before
+      .filter((each) => !isIn(now, each))
+      .map(({ subjects, message }): NewAuditEntry => {
+        return { ...common, subjects, summary: `no longer held: ${message}`, result: 'info' };
+      }),
   ];
 }
 
@@ -130,7 +132,6 @@ export function rolloutEntry(name: string, { text, stopped }: RolloutNews): NewA
 export function toldEntry(
   { subject, payload: { events } }: Message,
   channels: readonly string[],
-  names: Pick<Names, 'subjectsOf'>,
 ): NewAuditEntry {
   return {
     kind: 'daemon',
@@ -139,7 +140,7 @@ export function toldEntry(
       .slice(0, EVENTS_IN_TRAIL)
       .map((each) => each.what)
       .join('; '),
-    subjects: names.subjectsOf(events.map((each) => each.subject)),
+    subjects: [...new Set(events.map((each) => each.subject))],
     result: 'ok',
   };
 }

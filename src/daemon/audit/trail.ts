@@ -177,6 +177,8 @@ export function announceEntry(entry: AuditEntry, log: Log, journal: boolean): vo
 export function messageOf(entry: AuditEntry): string {
   const why = entry.trigger === '' ? '' : ` [${entry.trigger}]`;
   const took = entry.durationMs === undefined ? '' : ` in ${Math.round(entry.durationMs)} ms`;
-  const error = entry.error === undefined ? '' : `: ${entry.error.message} -- ${entry.error.next}`;
+  const { message, next } = entry.error ?? { message: '', next: '' };
+  const failed = message === '' || entry.summary.endsWith(message) ? '' : `: ${message}`;
+  const error = next === '' ? failed : `${failed} -- ${next}`;
   return `${entry.summary}${took}${error}${why}`;
 }

@@ -87,6 +87,12 @@ export interface Warning {
   readonly next: string;
 }
 
+/** What a guard holds now. */
+export interface Held extends Warning {
+  /** HOST/ROLE of each member that it keeps as it was. */
+  readonly subjects: readonly string[];
+}
+
 export interface CheckStatus {
   readonly name: string;
   readonly health: Health;
@@ -110,8 +116,7 @@ export interface StatusAnswer {
   readonly counts: Readonly<Record<MemberState | 'absent', number>>;
   readonly checks: readonly CheckStatus[];
   readonly plugins: readonly PluginStatus[];
-  /** Guards that hold something now, in words. */
-  readonly held: readonly string[];
+  readonly held: readonly Held[];
   /** Things that an operator should know though nothing fails: one authority only, settings that differ, … */
   readonly warnings: readonly Warning[];
   /** Whether this node draws the floating IPs, and why or why not; undefined where it has none to draw. */

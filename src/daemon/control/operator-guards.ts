@@ -4,18 +4,19 @@ import { OperatorError } from '../errors.ts';
 
 /** The asker is refused before anything is announced; once announced, nobody holds it. Each gives way to a flag. */
 
+/** Who of each role gets traffic. */
+export interface RoleView {
+  readonly members: readonly {
+    readonly self: boolean;
+    readonly rotation: Rotation;
+    readonly record: { readonly role: Role };
+  }[];
+}
+
 /** @throws OperatorError `guard-last-of-role` where this node is the last of its role in rotation */
 export function mustNotBeLast(
   { name, role }: Pick<MemberRow, 'name' | 'role'>,
-  {
-    members,
-  }: {
-    readonly members: readonly {
-      readonly self: boolean;
-      readonly rotation: Rotation;
-      readonly record: { readonly role: Role };
-    }[];
-  },
+  { members }: RoleView,
   what: string,
 ): void {
   const others = members.filter((each) => !each.self && each.record.role === role && each.rotation === 'in');

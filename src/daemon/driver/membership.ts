@@ -131,3 +131,12 @@ function seedSearch(
     },
   );
 }
+
+/** Two processes have the same key: the one that came later ends. */
+export const THIS_IS_A_CLONE =
+  'another process with this node’s key was there first: this is a clone or an old backup -- run ' +
+  '`bornemisza join --reset -` with a fresh token';
+export const CLONED = {
+  message: 'another process holds this node’s key; it came later, and must stop',
+  next: 'find the cloned machine and join it with a token of its own',
+};

@@ -22,8 +22,8 @@ export interface CheckVerdict extends CheckState {
   readonly name: string;
   readonly required: boolean;
   readonly detail: string;
-  /** Whether the last question failed by its timeout; undefined: it passed, or none was asked yet. */
-  readonly silent?: boolean | undefined;
+  /** How the last question failed; undefined: it passed, or none was asked yet. */
+  readonly failure?: 'silent' | 'refused' | 'answer' | undefined;
 }
 
 export interface HealthOptions extends DampingOptions {
@@ -100,7 +100,6 @@ export class Checks {
         name: check.name,
         required: check.required,
         detail: 'not asked yet',
-        silent: undefined,
       };
       this.#running.set(check.name, {
         check,
@@ -148,7 +147,7 @@ export class Checks {
     const { clock, ask = probe } = this.#dependencies;
     const result = await ask(running.check.target, this.#options.timeoutMs);
     if (running.ended) return;
-    if (result.unasked === true) {
+    if (result.failure === 'unasked') {
       running.timer = setTimeout(() => void this.#ask(name), this.#options.fastIntervalMs);
       running.verdict = { ...running.verdict, detail: result.detail };
       return;
@@ -156,9 +155,9 @@ export class Checks {
     const was = running.verdict;
     const fall = this.#options.fall + (running.check.patience ?? 0);
     const state = nextCheckState(was, result.passed, clock.monotonicMs(), { ...this.#options, fall });
-    const silent = result.passed ? undefined : (result.silent ?? false);
+    const failure = result.passed ? undefined : (result.failure ?? 'answer');
     const detail = result.detail + returning(state, clock.monotonicMs(), this.#options);
-    running.verdict = { ...state, name, required: running.check.required, detail, silent };
+    running.verdict = { ...state, name, required: running.check.required, detail, failure };
     // A check starts down, which says nothing: a busy machine may let one question fail after each restart.
     const decided = state.health === 'up' || (!result.passed && state.streak >= fall);
     if (decided) running.decided.resolve();

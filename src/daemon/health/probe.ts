@@ -27,10 +27,11 @@ export interface ProbeResult {
   readonly passed: boolean;
   /** One short line, e.g. `200 in 3 ms` or `connection refused`. */
   readonly detail: string;
-  /** Failed by its timeout: there may be a service, and a busy host. */
-  readonly silent?: boolean;
-  /** It could not be asked, for want of something on our own side: this says nothing about the service. */
-  readonly unasked?: true;
+  /**
+   * `silent`: no answer in time: there may be a service, and a busy host. `refused`: nobody listens. `unasked`: something
+   * was lacking on our own side, which says nothing about the service. Undefined: passed, or failed in another way.
+   */
+  readonly failure?: 'silent' | 'refused' | 'unasked';
 }
 
 /** No descriptor, buffer, memory or local port was left for a question. */
@@ -52,12 +53,12 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
       resolve({ passed, detail, ...more });
     };
     const timer = setTimeout(
-      () => end(false, `no answer within ${timeoutMs} ms`, { silent: true }),
+      () => end(false, `no answer within ${timeoutMs} ms`, { failure: 'silent' }),
       timeoutMs,
     );
     const failed = (error: NodeJS.ErrnoException): void => {
-      if (OURS.has(error.code ?? '')) end(false, `could not be asked: ${error.code}`, { unasked: true });
-      else end(false, reasonOf(error));
+      if (OURS.has(error.code ?? '')) end(false, `could not be asked: ${error.code}`, { failure: 'unasked' });
+      else end(false, reasonOf(error), error.code === 'ECONNREFUSED' ? { failure: 'refused' } : {});
     };
     let stop: () => void;
     if (target.kind === 'tcp') {

@@ -1,3 +1,4 @@
+import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { AccountOrders } from '../accounts/orders.ts';
 import type { ControlActions } from '../control/server.ts';
 import type { Done } from '../control/api.ts';
@@ -5,7 +6,7 @@ import { hasNextStep } from '../errors.ts';
 import { Answers } from './answers.ts';
 import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
 import { Duty } from './duty.ts';
-import { Leave } from './leave.ts';
+import { Leave } from '../control/leave.ts';
 import type { Phase } from './look.ts';
 import { testNotification } from '../notification/test-run.ts';
 import type { Warning } from '../control/api.ts';
@@ -31,7 +32,8 @@ export function actionsOf(
   const { registrar, roots, rollout, notifier, reconciler, driver } = assembly;
   const answers = new Answers(identity, { ...assembly, clock, startedMs, node, local, checks });
   const duty = new Duty(identity, { local, node, retryNow: (reason) => reconciler.retryNow(reason) });
-  const leave = new Leave(identity, { ...assembly, clock, node, local, checks, driver, end });
+  const couchdb = () => assembly.programs.report('couchdb') as CouchDbStatus | undefined;
+  const leave = new Leave(identity, { reconciler, driver, clock, node, local, checks, couchdb, end });
   const orders = new AccountOrders(identity, { socket: paths.accountsSocket, audit });
   return {
     status: () => answers.status(),

@@ -1,3 +1,4 @@
+import { dnsWarnings } from '../../roles/dns.ts';
 import type { Clock } from '../clock.ts';
 import type { MembersAnswer, PlanAnswer, StatusAnswer, Warning } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
@@ -13,7 +14,6 @@ import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import type { CurrentNode } from './current.ts';
 import type { KeptPrograms } from './kept-programs.ts';
-import { dnsWarnings } from './dns-warnings.ts';
 import { authorityDamage, countsOf, namesakeWarnings, warningsOf } from '../control/warnings.ts';
 import { notYetUsing, rootWarnings } from '../identity/root/following.ts';
 
@@ -83,7 +83,7 @@ export class Answers {
         ...warningsOf(rows, clock.wallMs()),
         ...authorityDamage(this.#identity),
         ...rootWarnings(rootChange, roster.rivals(), rows),
-        ...dnsWarnings(rows),
+        ...dnsWarnings(last.view),
         ...notifier.warnings,
         ...rollout.warnings,
         ...(programs.report('couchdb')?.alarms ?? []),

@@ -31,15 +31,16 @@ import { writtenTo } from './checks.ts';
 import type { CurrentNode } from './current.ts';
 import type { ExchangeDependencies } from '../identity/exchange.ts';
 import { KeptPrograms } from './kept-programs.ts';
-import type { Look, Phase, Words } from './look.ts';
+import type { Look, Phase, ShownCertificates, Words } from './look.ts';
 import { assembleMembership, firstRecord } from '../driver/membership.ts';
 import { Names } from '../identity/roster/names.ts';
-import { OwnCertificate } from './own-certificate.ts';
+import { shownBy } from './shown-certificates.ts';
 import { PROGRAMS } from './programs.ts';
 import { type RemovalDependencies, removalReport } from '../identity/removal-report.ts';
 import { Registrar, type RegistrarDependencies } from '../identity/admission/registrar.ts';
 import { RootFollower } from '../identity/root/root-follower.ts';
 import { presentedChain } from '../identity/roster/presented.ts';
+import { OwnCertificate } from '../identity/own-certificate.ts';
 import { SecretsKeeper } from '../identity/secrets-keeper.ts';
 import type { SiteStore } from '../identity/site.ts';
 import { SiteKeeper } from '../identity/site-keeper.ts';
@@ -91,7 +92,7 @@ export interface Assembly {
   readonly removal: RemovalDependencies;
   readonly reconciler: Reconciler;
   readonly programs: KeptPrograms;
-  readonly certificate: OwnCertificate;
+  readonly certificate: OwnCertificate<ShownCertificates>;
   readonly registrar: Registrar;
   readonly roots: RootFollower;
   readonly secrets: SecretsKeeper;
@@ -114,7 +115,6 @@ export function assemble(
   const reconciler: Reconciler = new Reconciler(DEFAULT_RECONCILER_OPTIONS, {
     clock,
     audit: (entry) => audit.append(entry),
-    subjectsOf: (texts) => names.subjectsOf(texts),
   });
   const rollout = rolloutOf(node, parts, paths, clock, reconciler);
   const self = firstRecord(
@@ -153,6 +153,7 @@ export function assemble(
       transport.setChain(presentedChain(identity));
       driver.rosterChanged();
     },
+    read: () => shownBy(identity, node.config),
   });
   const removal = { identity, transport, reconciler };
   const applied: RegistrarDependencies['applied'] = (rows, removed) => removalReport(removal, rows, removed);
@@ -163,7 +164,7 @@ export function assemble(
     ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
     ...{ certificate, registrar, roots, rollout, site, disks: disksOf(node, parts, paths, clock) },
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
-    notifier: notifierOf(node, parts, { clock, log }, driver, names),
+    notifier: notifierOf(node, parts, { clock, log }, driver),
     signs: new SignsOfLife({ log, serviceManager, driver, node, heartbeat: paths.heartbeat }),
   };
 }
@@ -239,7 +240,6 @@ function notifierOf(
   { config, identity, local, audit, startedMs }: NodeParts,
   { clock, log }: Pick<NodeDependencies, 'clock' | 'log'>,
   driver: Driver,
-  names: Names,
 ): Notifier {
   const { name, cluster, roster } = identity;
   return new Notifier(config.notify, local.state.notification, {
@@ -252,7 +252,7 @@ function notifierOf(
     save: (notification) => void local.keep({ notification }),
     told: (message, channels) => {
       node.turn('');
-      audit.append(toldEntry(message, channels, names));
+      audit.append(toldEntry(message, channels));
     },
     failed: (channel, { code, next, message }) =>
       log.warn({ code, next }, `notification by ${channel.name} (${channel.target}) failed: ${message}`),

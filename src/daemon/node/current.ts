@@ -10,8 +10,12 @@ export interface CurrentNode {
   readonly last: Look;
   /** One row for each member, sorted by name. */
   rows(): MemberRow[];
-  /** The only way from an event to what this node says, to its programs and to the audit trail. */
-  turn(reason: string): void;
+  /**
+   * The only way from an event to what this node says, to its programs and to the audit trail.
+   *
+   * @param subjects members (HOST/ROLE) that the reason is about
+   */
+  turn(reason: string, subjects?: readonly string[]): void;
   /** An entry of the audit trail. */
   operatorDid(what: string): void;
 }

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { PluginError, type PluginReport } from '../../plugins/contract.ts';
-import type { Reconciler } from '../reconciler/reconciler.ts';
+import type { Reason, Reconciler } from '../reconciler/reconciler.ts';
 import type { Look } from './look.ts';
 import type { AnyPlugin, Program, Surroundings } from './programs.ts';
 
@@ -42,12 +42,12 @@ export class KeptPrograms {
   }
 
   /** Asks for a run of each program whose desired state is another than at the look before. */
-  follow(look: Look, reasons: readonly string[]): void {
+  follow(look: Look, reasons: readonly Reason[]): void {
     for (const [name, kept] of this.#kept) {
       const desired = desiredOf(kept.program, look);
       if (isDeepStrictEqual(kept.desired, desired)) continue;
       kept.desired = desired;
-      for (const reason of reasons) this.#dependencies.reconciler.trigger(reason, name);
+      for (const { text, subjects } of reasons) this.#dependencies.reconciler.trigger(text, name, subjects);
     }
   }
 

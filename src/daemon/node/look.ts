@@ -137,13 +137,18 @@ export function look(scene: Scene, memory: Memory): Look {
 }
 
 /** Why the programs are looked at after a time in which nobody said anything; '' where time changed nothing. */
-export function changedByTime(before: Look | undefined, now: Look): string {
-  if (before?.floating?.announce !== now.floating?.announce)
-    return `floating IPs: ${now.floating?.why ?? 'none'}`;
-  const rotations = ({ view }: Look): string[] =>
-    view.members.map(({ record, rotation }) => `${record.name} ${rotation}`);
-  const same = before !== undefined && rotations(before).join() === rotations(now).join();
-  return same ? '' : 'a guard let go or took hold';
+export function changedByTime(
+  before: Look,
+  now: Look,
+): { readonly text: string; readonly subjects: readonly string[] } {
+  if (before.floating?.announce !== now.floating?.announce)
+    return { text: `floating IPs: ${now.floating?.why ?? 'none'}`, subjects: [] };
+  const was = new Map(before.view.members.map(({ record, rotation }) => [record.name, rotation]));
+  const subjects = now.view.members
+    .filter(({ record, rotation }) => was.get(record.name) !== rotation)
+    .map(({ record }) => record.name);
+  const same = subjects.length === 0 && was.size === now.view.members.length;
+  return { text: same ? '' : 'a guard let go or took hold', subjects };
 }
 
 /** What a role's policy may know of this node besides the view. */

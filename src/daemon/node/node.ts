@@ -1,9 +1,8 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
-import { type Config, loadConfig } from '../config/config.ts';
+import type { Config } from '../config/config.ts';
 import type { Done, MemberRow, Warning } from '../control/api.ts';
 import type { ControlActions } from '../control/server.ts';
 import type { DriverChange } from '../driver/driver.ts';
-import type { OperatorError } from '../errors.ts';
 import { waysOut } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 import type { Goodbye, LocalFacts, MembershipView } from '../membership/types.ts';
@@ -11,17 +10,20 @@ import { VERSION } from '../version.ts';
 import { actionsOf, type OrderedNode } from './actions.ts';
 import type { Assembly, NodeDependencies, NodeOptions, NodeParts } from './assemble.ts';
 import { assemble, saidBy } from './assemble.ts';
+import { CLONED, THIS_IS_A_CLONE } from '../driver/membership.ts';
 import { checksFor, DATABASE_CHECK, healthOptions } from './checks.ts';
 import { serveExchange } from '../identity/exchange.ts';
 import { serveRemoved } from '../identity/removal-report.ts';
-import { withdrawn } from './leave.ts';
+import { withdrawn } from '../control/leave.ts';
 import { changedByTime, type Look, look, type Memory, type Phase, type Scene, type Words } from './look.ts';
 import { retireCouchDb } from './programs.ts';
 import { statusText } from '../control/warnings.ts';
 import { memberRows } from './report.ts';
 import { guardMemory, sceneOf } from './scene.ts';
-import { listenRefused, mustBeReloadable } from './start-checks.ts';
+import { Reload } from '../process/reload.ts';
+import { listenRefused } from '../process/start-checks.ts';
 import { guardEntries, memberNews, operatorEntry, removedEntry, startedEntry } from '../audit/entries.ts';
+import type { Reason } from '../reconciler/reconciler.ts';
 import { storageNext } from '../identity/storage.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
@@ -41,16 +43,15 @@ export class RunningNode implements OrderedNode {
   readonly #parts: NodeParts;
   readonly #assembly: Assembly;
   readonly #actions: ControlActions;
+  readonly #reload: Reload;
   #config: Config;
   #phase: Phase = 'starting';
   #last: Look;
   /** Why to look, while a turn is under way. */
-  #reasons: string[] | undefined;
+  #reasons: Reason[] | undefined;
   #listens = false;
   #couchdbRetired = false;
   #tick: NodeJS.Timeout | undefined;
-  /** Why the configuration on the disk is not the one in use, until a reload takes one. */
-  #refusedReload: Warning | undefined;
 
   constructor(parts: NodeParts, options: NodeOptions, dependencies: NodeDependencies) {
     this.#parts = parts;
@@ -62,6 +63,9 @@ export class RunningNode implements OrderedNode {
     const guards = guardMemory(parts.local.state);
     this.#last = look(this.#scene(nobody, {}, undefined), { guards, load: 0 });
     this.#assembly = assemble(this, parts, options, dependencies);
+    const { log, serviceManager } = dependencies;
+    const reloaded = () => this.#assembly.signs.reloaded();
+    this.#reload = new Reload(options, { log, serviceManager, reloaded, node: this });
     this.#actions = actionsOf(this, this.#assembly, parts, options, dependencies);
   }
 
@@ -78,7 +82,7 @@ export class RunningNode implements OrderedNode {
   }
 
   get refusedReload(): Warning | undefined {
-    return this.#refusedReload;
+    return this.#reload.refused;
   }
 
   /** Once it runs. */
@@ -154,46 +158,30 @@ export class RunningNode implements OrderedNode {
     await this.#parts.local.keep({});
   }
 
-  /** Reads the configuration again. A bad one is refused and the old one stays. */
-  async reload(): Promise<Done> {
-    const { serviceManager, log } = this.#dependencies;
-    await serviceManager.reloading();
-    try {
-      const config = await loadConfig(this.#options.role, this.#options.paths);
-      mustBeReloadable(this.#config, config);
-      this.#config = config;
-      this.#assembly.notifier.reconfigure(config.notify);
-      await this.#assembly.certificate.read();
-      this.#setChecks();
-      this.operatorDid('the configuration was read again');
-      this.turn('reload');
-      this.#assembly.reconciler.retryNow('reload');
-      this.#refusedReload = undefined;
-      log.info('the configuration was read again');
-      const passedOver = config.passedOver.map(({ message, next }) => `; ${message} -- ${next}`).join('');
-      return { done: true, message: `the configuration was read again${passedOver}` };
-    } catch (error) {
-      const { message, next } = error as Partial<OperatorError>;
-      this.#refusedReload = {
-        code: 'reload-refused',
-        message: `the configuration on the disk is refused, and the one from before is in use: ${message}`,
-        next: next ?? 'bornemisza config check',
-      };
-      throw error;
-    } finally {
-      await this.#assembly.signs.reloaded();
-    }
+  reload(): Promise<Done> {
+    return this.#reload.run();
+  }
+
+  /** A configuration that was read again is in use from now on. */
+  async take(config: Config): Promise<void> {
+    this.#config = config;
+    this.#assembly.notifier.reconfigure(config.notify);
+    await this.#assembly.certificate.read();
+    this.#setChecks();
+    this.operatorDid('the configuration was read again');
+    this.turn('reload');
+    this.#assembly.reconciler.retryNow('reload');
   }
 
   // --- from events to what follows ---
 
-  turn(reason: string): void {
+  turn(text: string, subjects: readonly string[] = []): void {
     // What comes before this node listens is seen by its first turn; what a turn itself causes, by that turn.
     if (!this.#listens || this.#reasons !== undefined) {
-      this.#reasons?.push(reason);
+      this.#reasons?.push({ text, subjects });
       return;
     }
-    this.#reasons = [reason];
+    this.#reasons = [{ text, subjects }];
     try {
       // What a node says of itself is part of the view that it acts on.
       this.#assembly.driver.local(this.look().facts);
@@ -203,14 +191,13 @@ export class RunningNode implements OrderedNode {
     }
   }
 
-  #follow(now: Look, reasons: readonly string[]): void {
+  #follow(now: Look, reasons: readonly Reason[]): void {
     const before = this.#last;
     this.#last = now;
     void this.#parts.local.keep({ guards: now.memory.guards });
-    const said = reasons.filter((each) => each !== '');
+    const said = reasons.filter(({ text }) => text !== '');
     this.#assembly.programs.follow(now, said.length > 0 ? said : [changedByTime(before, now)]);
-    for (const entry of guardEntries(before.view.held, now.view.held, this.#assembly.names))
-      this.#parts.audit.append(entry);
+    for (const entry of guardEntries(before.view.held, now.view.held)) this.#parts.audit.append(entry);
   }
 
   /** What is so now. Nothing follows from it. */
@@ -249,9 +236,10 @@ export class RunningNode implements OrderedNode {
 
   /** A check of this node has another verdict: the program of that name may be another than at its last look. */
   verdict(check: string, summary: string): void {
-    this.#assembly.reconciler.trigger(summary, check);
+    const subjects = [this.#parts.identity.name];
+    this.#assembly.reconciler.trigger(summary, check, subjects);
     if (check === DATABASE_CHECK) this.#rememberDatabase();
-    this.turn(summary);
+    this.turn(summary, subjects);
   }
 
   /** From the first database that it finds on, this node depends on finding one. */
@@ -268,20 +256,13 @@ export class RunningNode implements OrderedNode {
     if (change.kind === 'note') {
       log.debug({ code: change.code, peer: change.peer }, change.detail);
     } else if (change.kind !== 'clone') {
-      const { entry, reason } = memberNews(change, this.#assembly.names);
+      const { entry, reason, subjects } = memberNews(change, this.#assembly.names);
       if (entry !== undefined) this.#parts.audit.append(entry);
-      this.turn(reason);
+      this.turn(reason, subjects);
     } else if (change.mustStop) {
-      end(
-        EXIT_CONFIG,
-        'another process with this node’s key was there first: this is a clone or an old backup -- run ' +
-          '`bornemisza join --reset -` with a fresh token',
-      );
+      end(EXIT_CONFIG, THIS_IS_A_CLONE);
     } else {
-      log.error(
-        { next: 'find the cloned machine and join it with a token of its own' },
-        'another process holds this node’s key; it came later and is told to stop',
-      );
+      log.error({ next: CLONED.next }, CLONED.message);
     }
   }
 

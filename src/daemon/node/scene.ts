@@ -49,7 +49,7 @@ export function sceneOf(sources: SceneSources): Scene {
     health: checks.node,
     services: checks.verdicts.map(({ name, health }) => ({ name, health })),
     answerWrongly: checks.verdicts
-      .filter(({ health, silent }) => health === 'down' && silent === false)
+      .filter(({ health, failure }) => health === 'down' && failure !== undefined && failure !== 'silent')
       .map(({ name }) => name),
     holds: holdsFloating(config),
     dns: dnsProgram === undefined ? undefined : dnsHealth(dnsProgram, nowMs - startedMs),

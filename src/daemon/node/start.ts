@@ -13,10 +13,10 @@ import { LocalStateFile } from '../local-state.ts';
 import type { Goodbye } from '../membership/types.ts';
 import type { NodeDependencies, NodeOptions } from './assemble.ts';
 import { checksFor, healthOptions } from './checks.ts';
-import { leftAlready } from './leave.ts';
+import { leftAlready } from '../control/leave.ts';
 import { RunningNode } from './node.ts';
 import { takeLeftRootChange } from '../identity/root/root-follower.ts';
-import { mustBeOfThisNode } from './start-checks.ts';
+import { mustBeOfThisNode } from '../process/start-checks.ts';
 import { verdictEntry } from '../audit/entries.ts';
 import { storageNext } from '../identity/storage.ts';
 

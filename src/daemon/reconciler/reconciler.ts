@@ -39,14 +39,19 @@ export const DEFAULT_RECONCILER_OPTIONS: ReconcilerOptions = {
 export interface ReconcilerDependencies {
   readonly clock: Clock;
   readonly audit: (entry: NewAuditEntry) => void;
-  /** Names (HOST/ROLE) that a text is about, so that `explain` finds the entry. */
-  readonly subjectsOf?: (texts: readonly string[]) => string[];
   readonly random?: () => number;
 }
 
 // The reconciler knows plugins only by the contract; what Desired is stays between a role and its plugin.
 // oxlint-disable-next-line typescript/no-explicit-any
 type AnyPlugin = Plugin<any, any, PlannedChange, any, any>;
+
+/** Why a program is looked at. */
+export interface Reason {
+  readonly text: string;
+  /** Members (HOST/ROLE) that it is about, so that `explain` finds what follows. */
+  readonly subjects: readonly string[];
+}
 
 interface Slot {
   readonly plugin: AnyPlugin;
@@ -63,7 +68,7 @@ interface Slot {
   /** Machine time at which `timer` fires. */
   dueMs: number;
   firstTriggerMs: number | undefined;
-  reasons: string[];
+  reasons: Reason[];
   running: Promise<void> | undefined;
   failures: number;
   /** The program was started anew behind our back, and nobody has said yet that all is well. */
@@ -145,12 +150,13 @@ export class Reconciler {
     this.trigger('start', plugin.name);
   }
 
-  /** Asks for a look, by one plugin or by all. */
-  trigger(reason: string, pluginName?: string): void {
+  /** Asks for a look, by one plugin or by all. @param subjects members (HOST/ROLE) that the reason is about */
+  trigger(text: string, pluginName?: string, subjects: readonly string[] = []): void {
     const nowMs = this.#dependencies.clock.monotonicMs();
     for (const slot of this.#slots.values()) {
       if (pluginName !== undefined && slot.plugin.name !== pluginName) continue;
-      if (slot.reasons.length < MAX_REASONS && !slot.reasons.includes(reason)) slot.reasons.push(reason);
+      const isKnown = slot.reasons.some((each) => each.text === text);
+      if (slot.reasons.length < MAX_REASONS && !isKnown) slot.reasons.push({ text, subjects });
       slot.firstTriggerMs ??= nowMs;
       if (slot.running === undefined) this.#schedule(slot, this.#quietDueMs(slot, nowMs), slot.failures > 0);
     }
@@ -265,7 +271,7 @@ export class Reconciler {
 
   async #run(slot: Slot): Promise<void> {
     const { clock } = this.#dependencies;
-    const reasons = slot.reasons.length > 0 ? slot.reasons : ['resync'];
+    const reasons = slot.reasons.length > 0 ? slot.reasons : [{ text: 'resync', subjects: [] }];
     slot.reasons = [];
     slot.firstTriggerMs = undefined;
     slot.lastRunMs = clock.monotonicMs();
@@ -332,7 +338,7 @@ export class Reconciler {
 
   #succeeded(
     slot: Slot,
-    reasons: readonly string[],
+    reasons: readonly Reason[],
     { planned, made }: RunOutcome<PlannedChange>,
     durationMs: number,
   ): void {
@@ -354,13 +360,14 @@ export class Reconciler {
         ? `${slot.plugin.name} is correct again`
         : `${slot.plugin.name}: ${made[0]?.summary ?? ''}${made.length > 1 ? ` and ${made.length - 1} more` : ''}`;
     // A run that was already under way answers for it as well.
-    const why = restarted === undefined ? reasons : [...new Set([restarted, ...reasons])];
+    const others = reasons.filter(({ text }) => text !== restarted);
+    const why = restarted === undefined ? reasons : [{ text: restarted, subjects: [] }, ...others];
     this.#audit(slot, why, made, { summary, result: 'ok', durationMs });
   }
 
   #failed(
     slot: Slot,
-    reasons: readonly string[],
+    reasons: readonly Reason[],
     { reason: error, planned, undone }: RunFailure,
     desired: unknown,
     durationMs: number,
@@ -380,18 +387,16 @@ export class Reconciler {
 
   #audit(
     slot: Slot,
-    reasons: readonly string[],
+    reasons: readonly Reason[],
     changes: readonly PlannedChange[],
     outcome: Pick<NewAuditEntry, 'summary' | 'result' | 'durationMs' | 'error'>,
   ): void {
-    const summaries = changes.map((change) => change.summary);
     this.#dependencies.audit({
       kind: 'change',
-      trigger: reasons.join('; '),
+      trigger: reasons.map(({ text }) => text).join('; '),
       plugin: slot.plugin.name,
-      changes: summaries,
-      subjects:
-        this.#dependencies.subjectsOf?.([...summaries, ...reasons, outcome.error?.message ?? '']) ?? [],
+      changes: changes.map(({ summary }) => summary),
+      subjects: [...new Set([...changes, ...reasons].flatMap(({ subjects = [] }) => subjects))],
       ...outcome,
     });
   }

@@ -175,11 +175,11 @@ function problemOf(row: MemberRow): string | undefined {
 /** What keeps the whole cluster from being touched now, or undefined. */
 export function holding(
   hosts: readonly HostInRollout[],
-  node: { readonly synced: boolean; readonly held: readonly string[] },
+  node: { readonly synced: boolean; readonly held: readonly { readonly message: string }[] },
 ): string | undefined {
   if (!node.synced) return 'this node has not heard the others since its start';
   const [held] = node.held;
-  if (held !== undefined) return `a guard holds: ${held}`;
+  if (held !== undefined) return `a guard holds: ${held.message}`;
   return hosts.find(({ problem }) => problem !== undefined)?.problem;
 }
 

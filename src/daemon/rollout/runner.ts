@@ -54,7 +54,7 @@ export interface RolloutScene {
   /** Names in order of admission. */
   readonly admission: readonly string[];
   readonly synced: boolean;
-  readonly held: readonly string[];
+  readonly held: readonly { readonly message: string }[];
   /** Whether every plugin of this daemon has nothing left to do. */
   readonly settled: boolean;
 }

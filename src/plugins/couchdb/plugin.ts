@@ -129,7 +129,10 @@ export class CouchDbPlugin
 
   plan(desired: CouchDbDesired, observed: Observed): readonly CouchDbChange[] {
     const { changes } = outlookOf(desired, observed, this.#places.configDirectory);
-    return changes.map((change) => ({ ...change, step: stepOf(change) }));
+    return changes.map((change) => {
+      const member = 'node' in change && desired.members.find(({ nodeName }) => nodeName === change.node);
+      return { ...change, step: stepOf(change), ...(member && { subjects: [member.name] }) };
+    });
   }
 
   status(desired: CouchDbDesired, observed: Observed): CouchDbStatus {

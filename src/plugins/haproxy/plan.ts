@@ -1,6 +1,6 @@
 import type { PlannedChange } from '../contract.ts';
 import type { HaproxyDesired } from './desired.ts';
-import { DATABASE_SWITCH, type Rendered, twinOf, type WantedServer } from './render.ts';
+import { DATABASE_SWITCH, LOCAL, type Rendered, twinOf, type WantedServer } from './render.ts';
 import type { ServerState } from './runtime.ts';
 import type { SiteSituation } from './site-certificate.ts';
 
@@ -123,7 +123,7 @@ export function planRuntime(rendered: Rendered, running: Running): HaproxyChange
     if (change.kind === 'server-add') return 0;
     return change.kind === 'server-state' && change.admin !== 'ready' ? 2 : 1;
   };
-  return [
+  const planned: HaproxyChange[] = [
     ...revocationChanges(rendered, running),
     ...[...running.frontends]
       .filter(([name, open]) => !open && rendered.frontends.includes(name))
@@ -137,6 +137,16 @@ export function planRuntime(rendered: Rendered, running: Running): HaproxyChange
     ...changes.toSorted((a, b) => rank(a) - rank(b)),
     ...removals(rendered, running),
   ];
+  return planned.map((change) => {
+    const server = 'server' in change ? change.server : 'backend' in change ? change : undefined;
+    return server === undefined ? change : { ...change, subjects: memberOf(server) };
+  });
+}
+
+/** A peer's server has the name of its host, and its backend tells the role. */
+function memberOf({ backend, name }: { readonly backend: string; readonly name: string }): string[] {
+  if (backend.startsWith('svc_')) return [`${name}/app`];
+  return /^(db_nodes|couchdb)(\.|$)/.test(backend) && name !== LOCAL ? [`${name}/db`] : [];
 }
 
 function revocationChanges(rendered: Rendered, running: Running): HaproxyChange[] {

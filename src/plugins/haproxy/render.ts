@@ -94,7 +94,7 @@ export function isPanic(server: { backend: string }): boolean {
 }
 
 /** HAProxy's name of the server on this host. No host name starts with `_`. */
-const LOCAL = '_local';
+export const LOCAL = '_local';
 /**
  * A server that never gets a request. While it is ready, clients may create and delete databases: the one state that
  * can be told to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.

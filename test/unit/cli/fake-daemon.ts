@@ -228,7 +228,7 @@ export function status(facts: Partial<StatusAnswer> = {}): StatusAnswer {
         alarms: [],
       },
     ],
-    held: ['2 removals of role db: more than half vanished at once'],
+    held: [HELD],
     warnings: [{ code: 'one-authority', message: 'one authority only', next: 'admit a third node' }],
     announcing: true,
     announcingWhy: 'this node is up',
@@ -243,3 +243,10 @@ export const DONE_LEAVING: readonly Progress[] = [
   { message: 'announcement: withdrawn' },
   { message: 'left; the machine can be deleted', done: true },
 ];
+
+export const HELD = {
+  code: 'landslide',
+  subjects: ['db2/db', 'db3/db'],
+  message: 'db2/db, db3/db vanished without a leave',
+  next: 'if they are gone for good: bornemisza guards release',
+};

@@ -13,7 +13,6 @@ import { member } from '../notification/views.ts';
 const names = {
   of: (peer: string) => `${peer}/app`,
   named: (text: string) => text.replaceAll('PEER', 'app2/app'),
-  subjectsOf: (texts: readonly string[]) => texts.map((each) => each.toUpperCase()),
 };
 
 t.test(
@@ -28,11 +27,13 @@ t.test(
     const words = 'app1/app: alive → dead (accused by app2/app)';
     t.strictSame(memberNews(change('alive'), names), {
       reason: words,
+      subjects: ['app1/app'],
       entry: { kind: 'member', summary: words, trigger: '', subjects: ['app1/app'], result: 'info' },
     });
     t.equal(memberNews(change(undefined), names).entry?.summary, 'app1/app: new, dead (accused by app2/app)');
     t.strictSame(memberNews({ ...change('dead'), why: '' } as MemberChange, names), {
       reason: 'app1/app: dead',
+      subjects: ['app1/app'],
       entry: undefined,
     });
   },
@@ -50,10 +51,14 @@ t.test('the first sync and a member that is forgotten are told', async (t) => {
 });
 
 t.test('a guard is told when it takes hold and when it lets go, and not in between', async (t) => {
-  t.strictSame(guardEntries(['a', 'b'], ['a', 'b'], names), []);
-  t.match(guardEntries(['a', 'b'], ['b', 'c'], names), [
-    { summary: 'held: c', subjects: ['C'], result: 'held' },
-    { summary: 'no longer held: a', subjects: ['A'], result: 'info' },
+  const held = (code: string, subject: string, message = subject) => ({
+    ...{ code, subjects: [subject], message, next: `release ${subject}` },
+  });
+  const [a, b, c] = [held('landslide', 'a/db'), held('landslide', 'b/db'), held('not-synced', 'a/db')];
+  t.strictSame(guardEntries([a, b], [a, held('landslide', 'b/db', 'said in other words')]), []);
+  t.match(guardEntries([a, b], [b, c]), [
+    { summary: 'held: a/db', subjects: ['a/db'], result: 'held', error: { code: 'not-synced' } },
+    { summary: 'no longer held: a/db', subjects: ['a/db'], result: 'info', error: undefined },
   ]);
 });
 
@@ -70,11 +75,10 @@ t.test('a check that fails says what to do, one that passes does not', async (t)
 
 t.test('what people were told is kept in short', async (t) => {
   const events = Array.from({ length: 30 }, (_, at) => ({ what: `event ${at}`, subject: `s${at}` }));
-  const entry = toldEntry(
-    { subject: 'dead', payload: { events } } as unknown as Message,
-    ['mail', 'webhook'],
-    names,
-  );
+  const entry = toldEntry({ subject: 'dead', payload: { events } } as unknown as Message, [
+    'mail',
+    'webhook',
+  ]);
   t.equal(entry.summary, 'told by mail and webhook: dead');
   t.equal(entry.trigger.split('; ').length, 10);
   t.equal(entry.subjects.length, 30);

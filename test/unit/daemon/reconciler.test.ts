@@ -43,7 +43,9 @@ class Program implements Plugin<number, number, PlannedChange & { to: number }, 
     return this.value;
   }
   plan(desired: number, observed: number) {
-    return desired === observed ? [] : [{ kind: 'set', summary: `${observed} → ${desired}`, to: desired }];
+    const summary = `${observed} → ${desired}`;
+    const change: PlannedChange & { to: number } = { kind: 'set', summary, subjects: ['a/app'], to: desired };
+    return desired === observed ? [] : [change];
   }
   async validate() {}
   async checkpoint() {
@@ -92,7 +94,7 @@ const start = (
   const entries: NewAuditEntry[] = [];
   const reconciler = new Reconciler(
     { ...options, ...over },
-    { clock, audit: (entry) => entries.push(entry), subjectsOf: () => ['a/app'] },
+    { clock, audit: (entry) => entries.push(entry) },
   );
   reconciler.add(program, desired);
   t.teardown(() => reconciler.close());

@@ -103,7 +103,7 @@ t.test('refused connections, silence and redirects are told apart', async (t) =>
   t.same(await probe({ kind: 'http', address: '127.0.0.1', port: silentPort, path: '/' }, 50), {
     passed: false,
     detail: 'no answer within 50 ms',
-    silent: true,
+    failure: 'silent',
   });
   t.match(await probe({ kind: 'http', address: '127.0.0.1', port, path: '/' }, 60_000), {
     passed: true,

@@ -20,9 +20,3 @@ t.test('a PeerId in a text becomes a name, also of who is out or is known by its
   );
   t.equal(names.named(`by ${peer('d')}`), `by ${peer('d')}`);
 });
-
-t.test('a text is about the members whose name or host stands in it as a word', async (t) => {
-  t.strictSame(names.subjectsOf(['db_nodes/db1: ready → maint', 'nothing']), ['db1/db']);
-  t.strictSame(names.subjectsOf(['held: db1/db, more than half']), ['db1/db']);
-  t.strictSame(names.subjectsOf(['db10, mydb1 and db2']), [], 'db2 is out');
-});

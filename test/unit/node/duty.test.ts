@@ -1,6 +1,7 @@
 import t from 'tap';
 import { EMPTY_LOCAL_STATE, type LocalState } from '../../../src/daemon/local-state.ts';
 import { Duty } from '../../../src/daemon/node/duty.ts';
+import type { Hold } from '../../../src/roles/effective.ts';
 import { EMPTY_GUARD_STATE, type GuardState } from '../../../src/roles/guards.ts';
 import { member, view } from '../roles/cases.ts';
 import { seen } from './scenes.ts';
@@ -10,7 +11,7 @@ function node(full = false) {
   const did: string[] = [];
   let state: LocalState = EMPTY_LOCAL_STATE;
   let members = [member('app1/app', { self: true }), member('app2/app')];
-  let held: readonly string[] = [];
+  let held: readonly Hold[] = [];
   const duty = new Duty(
     { name: 'app1/app', role: 'app' },
     {
@@ -39,9 +40,9 @@ function node(full = false) {
     did,
     state: () => state,
     alone: () => (members = members.slice(0, 1)),
-    hold: (guards: GuardState, words: readonly string[]) => {
+    hold: (guards: GuardState, holds: readonly Hold[]) => {
       state = { ...state, guards };
-      held = words;
+      held = holds;
     },
   };
 }
@@ -76,9 +77,10 @@ t.test('guards that are released hold nothing more, and what they held is tried 
   const { duty, did, state, hold } = node();
   t.match(await duty.releaseGuards(), { message: 'no guard held anything' });
   const landslides = [{ role: 'db', sinceMs: 0, gone: ['db1/db', 'db2/db'] }] as const;
-  hold({ ...EMPTY_GUARD_STATE, landslides }, ['db1/db', 'db2/db']);
+  const held = { code: 'landslide', subjects: ['db1/db', 'db2/db'], message: 'two', next: 'look' } as const;
+  hold({ ...EMPTY_GUARD_STATE, landslides }, [held]);
   did.length = 0;
-  t.match(await duty.releaseGuards(), { message: '2 held, now released' });
+  t.match(await duty.releaseGuards(), { message: '1 held, now released' });
   t.strictSame((state().guards as GuardState).landslides, []);
   t.strictSame(did, [
     'saved',

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { parseConfig } from '../../../src/daemon/config/config.ts';
 import type { MemberRow, StatusAnswer } from '../../../src/daemon/control/api.ts';
-import { Leave, type LeaveDependencies } from '../../../src/daemon/node/leave.ts';
+import { Leave, type LeaveDependencies } from '../../../src/daemon/control/leave.ts';
 import type { CouchDbStatus } from '../../../src/plugins/couchdb/plugin.ts';
 import type { EffectiveView } from '../../../src/roles/effective.ts';
 import { until } from '../../support/until.ts';
@@ -18,7 +18,7 @@ const config = parseConfig(
 
 /** What CouchDB's plugin reports, each time that it is asked. */
 const reporting = (status: () => Partial<CouchDbStatus> | undefined) =>
-  ({ report: () => status() }) as LeaveDependencies['programs'];
+  status as LeaveDependencies['couchdb'];
 
 /** A node that is told to leave, and in order what came of it. */
 function leaving(
@@ -54,7 +54,7 @@ function leaving(
       },
       checks: { verdicts: [] },
       reconciler: { converged: () => true, status: () => [] },
-      programs: reporting(() => undefined),
+      couchdb: reporting(() => undefined),
       local: { update: async ({ left }) => void did.push(left === true ? 'kept' : 'lost') },
       end: (code) => did.push(`ended with ${code}`),
       ...changes,
@@ -73,13 +73,13 @@ t.test('a db node says that it left, and keeps it, only when its data is on the 
   ];
   let asked = 0;
   const { leave, did, told } = leaving('db1/db', {
-    programs: reporting(() => phases[Math.min(asked++, phases.length - 1)]),
+    couchdb: reporting(() => phases[Math.min(asked++, phases.length - 1)]),
   });
   t.match(await leave.run({}, told), { message: /^db1\/db has left and carries no duty any more/ });
   t.strictSame(did, [
     ...announced,
     'told: told the others: db1/db is leaving',
-    'told: copies of 3 shards',
+    'told: waiting for copies of 3 shards',
     'told: every copy is on the others; stopping CouchDB here (its data stays on the disk)',
     'CouchDB is retired',
     'word: left',
@@ -109,7 +109,7 @@ t.test(
     };
     const stopped = { name: 'couchdb', state: 'stopped', detail: 'too few nodes', next: 'add one' } as const;
     await refused('db1/db', /^too few nodes$/, {
-      programs: reporting(() => ({ phase: 'draining' as CouchDbStatus['phase'] })),
+      couchdb: reporting(() => ({ phase: 'draining' as CouchDbStatus['phase'] })),
       reconciler: {
         converged: () => true,
         status: () => [
@@ -134,7 +134,7 @@ t.test(
 
 t.test('a db node whom nobody hears does not wait for ever, and says what is true', async (t) => {
   const filling = {
-    programs: reporting(() => ({ phase: 'draining' as CouchDbStatus['phase'], waiting: 'copies' })),
+    couchdb: reporting(() => ({ phase: 'draining' as CouchDbStatus['phase'], waiting: 'copies' })),
   };
   for (const state of ['dead', 'suspect', 'absent'] as const) {
     const rows = [row({ name: 'db1/db', self: true }), row({ name: 'db2/db', state })];

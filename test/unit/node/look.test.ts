@@ -84,7 +84,7 @@ t.test('a landslide is held, remembered and said in one and the same look', asyn
   t.strictSame(calm.view.held, []);
   const gone = all.map((each) => (each.self ? each : { ...each, state: 'dead' as const }));
   const held = look(scene(gone), calm.memory);
-  t.match(held.view.held, [/^landslide: app2\/app, app3\/app, app4\/app vanished/]);
+  t.match(held.view.held, [{ code: 'landslide', subjects: ['app2/app', 'app3/app', 'app4/app'] }]);
   t.strictSame(
     held.view.members.map(({ rotation }) => rotation),
     ['in', 'in', 'in', 'in'],
@@ -95,11 +95,12 @@ t.test('a landslide is held, remembered and said in one and the same look', asyn
 
 t.test('time alone is a reason where it changed who gets traffic', async (t) => {
   const calm = look(scene([app, other]), EMPTY_MEMORY);
-  t.equal(changedByTime(calm, look(scene([app, other], { load: 9 }), calm.memory)), '');
+  t.equal(changedByTime(calm, look(scene([app, other], { load: 9 }), calm.memory)).text, '');
   const cut = look(scene([app, { ...other, state: 'dead' }]), calm.memory);
-  t.equal(changedByTime(calm, cut), 'a guard let go or took hold');
+  const guard = { text: 'a guard let go or took hold', subjects: [other.record.name] };
+  t.strictSame(changedByTime(calm, cut), guard);
   const silent = look(scene([app, other], noEdge), calm.memory);
-  t.equal(changedByTime(calm, silent), 'floating IPs: the check of HAProxy is down here');
+  t.equal(changedByTime(calm, silent).text, 'floating IPs: the check of HAProxy is down here');
 });
 
 t.test('who goes for longer than a restart has no duty, whatever its health', async (t) => {

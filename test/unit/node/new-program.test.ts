@@ -9,7 +9,6 @@ import { EMPTY_LOCAL_STATE } from '../../../src/daemon/local-state.ts';
 import { Answers, type AnswersDependencies } from '../../../src/daemon/node/answers.ts';
 import { KeptPrograms, type KeptProgramsDependencies } from '../../../src/daemon/node/kept-programs.ts';
 import { look } from '../../../src/daemon/node/look.ts';
-import { Names } from '../../../src/daemon/identity/roster/names.ts';
 import { program } from '../../../src/daemon/node/programs.ts';
 import { memberRows } from '../../../src/daemon/node/report.ts';
 import { AuditTrail } from '../../../src/daemon/audit/trail.ts';
@@ -47,7 +46,6 @@ async function nodeWith(root: string, programs: readonly ReturnType<typeof progr
   const config = configOf('app');
   let members = [believed('app1/app')];
   const now = () => look(scene(members, { config }), EMPTY_MEMORY);
-  const names = new Names(rosterOf(now), () => now().scene.view);
   const audit = new AuditTrail(
     { file: join(root, 'audit.jsonl') },
     { clock: systemClock, announce: () => undefined, onProblem: () => undefined },
@@ -57,7 +55,6 @@ async function nodeWith(root: string, programs: readonly ReturnType<typeof progr
     {
       clock: systemClock,
       audit: (entry) => audit.append(entry),
-      subjectsOf: (texts) => names.subjectsOf(texts),
     },
   );
   const keeper = new KeptPrograms(programs, {
@@ -96,7 +93,7 @@ async function nodeWith(root: string, programs: readonly ReturnType<typeof progr
     /** Another member comes: a look, and what follows from it. */
     joins: (name: string) => {
       members = [...members, believed(name)];
-      keeper.follow(now(), [`${name}: new, alive`]);
+      keeper.follow(now(), [{ text: `${name}: new, alive`, subjects: [name] }]);
     },
     settled: () => until(() => reconciler.converged('greeting'), { what: 'the program is as it should be' }),
     failed: () =>
@@ -117,13 +114,6 @@ async function nodeWith(root: string, programs: readonly ReturnType<typeof progr
 
 const NO_WARNINGS = { warnings: [] };
 const NO_ROSTER = { certificates: [], authorities: [], nowMs: 5000, rivals: () => [], rootChange: undefined };
-const rosterOf = (now: () => ReturnType<typeof look>) =>
-  ({
-    get: () => undefined,
-    members: () => now().view.members.map(({ record }) => ({ ...record, host: record.name.split('/')[0] })),
-    revocations: () => [],
-  }) as unknown as Identity['roster'];
-
 t.test('a program of ten lines is all that a new plugin takes', async (t) => {
   const root = await place(t);
   const file = join(root, 'greeting');

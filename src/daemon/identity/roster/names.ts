@@ -25,15 +25,4 @@ export class Names {
   named(text: string): string {
     return text.replaceAll(/\b12D3KooW\w{44}\b/g, (peer) => this.of(peer));
   }
-
-  /** Members whose name, or whose host as a server name, stands in a text. */
-  subjectsOf(texts: readonly string[]): string[] {
-    const words = new Set(
-      texts.flatMap((text) => text.split(/[^A-Za-z0-9./-]+/).flatMap((word) => [word, ...word.split('/')])),
-    );
-    return this.#roster
-      .members()
-      .filter((member) => words.has(member.name) || words.has(member.host))
-      .map((member) => member.name);
-  }
 }

@@ -1,7 +1,11 @@
 import t from 'tap';
 import { parseConfig } from '../../../src/daemon/config/config.ts';
 import type { Identity } from '../../../src/daemon/identity/identity.ts';
-import { listenRefused, mustBeOfThisNode, mustBeReloadable } from '../../../src/daemon/node/start-checks.ts';
+import {
+  listenRefused,
+  mustBeOfThisNode,
+  mustBeReloadable,
+} from '../../../src/daemon/process/start-checks.ts';
 import { TransportError } from '../../../src/daemon/transport/errors.ts';
 
 const NODE = '[node]\ncluster = "shop"\nhost = "app1"\n';

@@ -1,16 +1,10 @@
-import { readIfPresent } from '../../host/files.ts';
-import { PluginError } from '../../plugins/contract.ts';
-import { isFinding, readSite } from '../../plugins/haproxy/site-certificate.ts';
 import type { AuditTrail } from '../audit/trail.ts';
 import type { Clock } from '../clock.ts';
-import type { Config } from '../config/config.ts';
 import { hasNextStep } from '../errors.ts';
-import { adoptCertificate, type Identity } from '../identity/identity.ts';
+import { adoptCertificate, type Identity } from './identity.ts';
 import type { Log } from '../process/log.ts';
-import type { CurrentNode } from './current.ts';
-import { type ExchangeDependencies, renewCertificate } from '../identity/exchange.ts';
-import type { ShownCertificates } from './look.ts';
-import { storageNext } from '../identity/storage.ts';
+import { type ExchangeDependencies, renewCertificate } from './exchange.ts';
+import { storageNext } from './storage.ts';
 
 const RENEWAL_LOOK_MS = 3_600_000;
 /**
@@ -19,32 +13,34 @@ const RENEWAL_LOOK_MS = 3_600_000;
  */
 const EXPIRED_LOOK_MS = 3000;
 
-export interface OwnCertificateDependencies {
+export interface OwnCertificateDependencies<Shown> {
   readonly clock: Clock;
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;
   readonly exchange: ExchangeDependencies;
-  readonly node: Pick<CurrentNode, 'config' | 'turn'>;
+  readonly node: { turn(reason: string): void };
   /** Shows peers the chain of now. */
   readonly show: () => void;
+  /** What is on the disk for the programs. @throws with code and next step */
+  readonly read: () => Promise<Shown>;
 }
 
 /**
  * Keeps the certificate that this node shows: renewed in time, signed anew when need be, and the same in all programs.
  */
-export class OwnCertificate {
+export class OwnCertificate<Shown> {
   readonly #identity: Identity;
-  readonly #dependencies: OwnCertificateDependencies;
+  readonly #dependencies: OwnCertificateDependencies<Shown>;
   #lookedMs = Number.NEGATIVE_INFINITY;
-  #shown: ShownCertificates | undefined;
+  #shown: Shown | undefined;
 
-  constructor(identity: Identity, dependencies: OwnCertificateDependencies) {
+  constructor(identity: Identity, dependencies: OwnCertificateDependencies<Shown>) {
     this.#identity = identity;
     this.#dependencies = dependencies;
   }
 
   /** What the programs show and trust; undefined until {@link read}. */
-  get shown(): ShownCertificates | undefined {
+  get shown(): Shown | undefined {
     return this.#shown;
   }
 
@@ -79,9 +75,9 @@ export class OwnCertificate {
    * cannot be read leaves the former one in use.
    */
   async read(): Promise<void> {
-    const { node, log } = this.#dependencies;
+    const { node, log, read } = this.#dependencies;
     try {
-      this.#shown = await shownBy(this.#identity, node.config);
+      this.#shown = await read();
       node.turn('certificates changed');
     } catch (error) {
       if (!hasNextStep(error)) throw error;
@@ -108,40 +104,4 @@ export class OwnCertificate {
     const ends = new Date(this.#identity.certificate.notAfterMs).toISOString().slice(0, 10);
     return `the certificate was renewed until ${ends}`;
   }
-}
-
-async function shownBy(identity: Identity, config: Config): Promise<ShownCertificates> {
-  const file = config.role === 'app' ? config.edge.certificate : undefined;
-  const key = await identity.tlsKeyPem();
-  const site = file === undefined ? { edge: undefined } : await readEdgeCertificate(file);
-  const siteEndMs = site.edge === undefined ? undefined : endOf(site.edge);
-  return { chain: identity.chainPem.trim(), key, ca: identity.rootsPem, ...site, siteEndMs };
-}
-
-/** The plugin judges the file; a certificate that is refused is not watched. */
-function endOf(pem: string): number | undefined {
-  const site = readSite(pem);
-  return isFinding(site) ? undefined : site.untilMs;
-}
-
-/** A file that cannot be read is one optional input: it stops nothing else, and `status` says so. */
-async function readEdgeCertificate(file: string): Promise<Pick<ShownCertificates, 'edge' | 'edgeProblem'>> {
-  try {
-    const edge = await readIfPresent(file);
-    if (edge !== undefined) return { edge };
-    return { edge: undefined, edgeProblem: unreadable(file, 'there is no such file') };
-  } catch (error) {
-    const why = error instanceof PluginError ? error.message : String(error);
-    return { edge: undefined, edgeProblem: unreadable(file, why) };
-  }
-}
-
-function unreadable(file: string, why: string): NonNullable<ShownCertificates['edgeProblem']> {
-  return {
-    code: 'edge-certificate',
-    message: `cannot read the site’s certificate file ${file}: ${why}`,
-    next:
-      `make it readable for the daemon: chgrp bornemisza ${file} && chmod 640 ${file}, then \`systemctl ` +
-      'reload bornemisza@app`',
-  };
 }

@@ -1,7 +1,6 @@
-import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import type { Clock } from '../clock.ts';
-import { announces, floatingDevice } from '../config/config.ts';
-import type { Done, MemberRow, Progress } from '../control/api.ts';
+import { announces, type Config, floatingDevice } from '../config/config.ts';
+import type { Done, MemberRow, Progress, StatusAnswer } from './api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import type { Checks } from '../health/health.ts';
@@ -9,9 +8,7 @@ import type { Identity } from '../identity/identity.ts';
 import type { LocalStateFile } from '../local-state.ts';
 import type { Role } from '../membership/types.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
-import type { CurrentNode } from './current.ts';
-import type { KeptPrograms } from './kept-programs.ts';
-import { mustNotBeLast, mustNotBeLastAuthority } from '../control/operator-guards.ts';
+import { mustNotBeLast, mustNotBeLastAuthority, type RoleView } from './operator-guards.ts';
 
 /** How long the floating IP may take to go. */
 const WITHDRAW_DEADLINE_MS = 10_000;
@@ -28,14 +25,21 @@ const DEPARTED_MS = 300;
 
 export interface LeaveDependencies {
   readonly clock: Clock;
-  readonly node: Pick<CurrentNode, 'config' | 'phase' | 'last' | 'rows' | 'turn' | 'operatorDid'> & {
+  readonly node: {
+    readonly config: Config;
+    readonly phase: StatusAnswer['phase'];
+    readonly last: { readonly view: RoleView };
+    rows(): readonly MemberRow[];
+    turn(reason: string): void;
+    operatorDid(what: string): void;
     enter(phase: 'leaving' | 'left'): void;
     retireCouchDb(): Promise<void>;
   };
   readonly driver: Pick<Driver, 'leave' | 'departed'>;
   readonly checks: Pick<Checks, 'verdicts'>;
   readonly reconciler: Pick<Reconciler, 'converged' | 'status'>;
-  readonly programs: Pick<KeptPrograms, 'report'>;
+  /** What CouchDB's plugin saw at its last look; undefined where there is none. */
+  readonly couchdb: () => { readonly phase: string; readonly waiting: string | undefined } | undefined;
   /** Keeps for good that this identity is used up. */
   readonly local: Pick<LocalStateFile, 'update'>;
   readonly end: (code: number, why: string) => void;
@@ -101,14 +105,13 @@ export class Leave {
   }
 
   async #leaveData(progress: (step: Progress) => void, force: boolean | undefined): Promise<void> {
-    const { reconciler, programs, node, checks, clock } = this.#dependencies;
-    const couchdb = () => programs.report('couchdb') as CouchDbStatus | undefined;
+    const { reconciler, couchdb, node, checks, clock } = this.#dependencies;
     let told = '';
     let aloneSinceMs: number | undefined;
     for (let status = couchdb(); status !== undefined && status.phase !== 'left'; status = couchdb()) {
       const plugin = reconciler.status().find((each) => each.name === 'couchdb');
       if (plugin?.state === 'stopped') throw this.#refused(plugin.detail, plugin.next);
-      const words = status.waiting ?? plugin?.detail ?? '';
+      const words = status.waiting === undefined ? (plugin?.detail ?? '') : `waiting for ${status.waiting}`;
       if (isUnheard(node.rows())) {
         aloneSinceMs ??= clock.monotonicMs();
         if (clock.monotonicMs() - aloneSinceMs > UNHEARD_MS) {
@@ -126,7 +129,7 @@ export class Leave {
     await node.retireCouchDb();
     const untilMs = clock.monotonicMs() + COUCHDB_STOP_MS;
     const stopped = (): boolean =>
-      checks.verdicts.find((each) => each.name === 'couchdb')?.detail === 'connection refused';
+      checks.verdicts.find((each) => each.name === 'couchdb')?.failure === 'refused';
     while (!stopped() && clock.monotonicMs() < untilMs) await pause(100);
   }
 
