@@ -3,7 +3,7 @@ import { PluginError } from '../contract.ts';
 import { BACKUPS, type HaproxyFiles, isCertificate } from './files.ts';
 import type { Observer } from './observe.ts';
 import { type HaproxyChange, planRuntime, type Running } from './plan.ts';
-import { CONFIG_FILE, NO_STATE, REVOKED_FILE, type Rendered, STATE_FILE, serversIn } from './render.ts';
+import { CONFIG_FILE, NO_STATE, REVOKED_FILE, type Rendered, STATE_FILE, serversIn } from './rendered.ts';
 import { notRunning, parseInfo, parseProcesses, sessionsFrom } from './runtime.ts';
 import type { Sockets } from './sockets.ts';
 import type { Validator } from './validate.ts';

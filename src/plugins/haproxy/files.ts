@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileError, readIfOurs, replaceFile } from '../../host/files.ts';
-import { CONFIG_FILE, REVOKED_FILE } from './render.ts';
+import { CONFIG_FILE, REVOKED_FILE } from './rendered.ts';
 import { siteFileIn } from './site-certificate.ts';
 
 /** Former configurations that stay beside the present one, with the certificates that they name. */

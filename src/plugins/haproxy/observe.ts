@@ -3,7 +3,7 @@ import { PluginError } from '../contract.ts';
 import { type HaproxyFiles, sha256 } from './files.ts';
 import { refusedLines } from './optional.ts';
 import type { HaproxyObserved, Running } from './plan.ts';
-import { REVOKED_FILE } from './render.ts';
+import { REVOKED_FILE } from './rendered.ts';
 import {
   offersAddServer,
   parseAcl,

@@ -1,6 +1,6 @@
 import type { PlannedChange } from '../contract.ts';
 import type { HaproxyDesired } from './desired.ts';
-import { DATABASE_SWITCH, LOCAL, type Rendered, twinOf, type WantedServer } from './render.ts';
+import { DATABASE_SWITCH, LOCAL, type Rendered, twinOf, type WantedServer } from './rendered.ts';
 import type { ServerState } from './runtime.ts';
 import type { SiteSituation } from './site-certificate.ts';
 

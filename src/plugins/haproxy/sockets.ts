@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { PluginError } from '../contract.ts';
 import { ask, type AskOptions } from './runtime.ts';
-import { VOUCH } from './render.ts';
+import { VOUCH } from './rendered.ts';
 
 /** The two sockets of one instance: its master's, and the statistics' of its worker. */
 export class Sockets {

@@ -1,5 +1,5 @@
 import type { HaproxyObserved, Running } from './plan.ts';
-import { isPanic, isTwin, panicOf } from './render.ts';
+import { isPanic, isTwin, panicOf } from './rendered.ts';
 
 /** Facts of the running process, one line. */
 export function sightOf(running: Running | undefined, old: HaproxyObserved['old']): string {

@@ -3,7 +3,7 @@ import { type Staged, stageFile } from '../../host/files.ts';
 import { PluginError } from '../contract.ts';
 import { FILE_MODE, type HaproxyFiles } from './files.ts';
 import type { HaproxyChange } from './plan.ts';
-import { CONFIG_FILE, NO_STATE, REVOKED_FILE, STATE_FILE } from './render.ts';
+import { CONFIG_FILE, NO_STATE, REVOKED_FILE, STATE_FILE } from './rendered.ts';
 import { siteFileIn, siteProof } from './site-certificate.ts';
 
 /** `haproxy -c` takes 20 ms; a loaded machine may take long. */

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { HaproxyFiles } from './files.ts';
-import { isTwin } from './render.ts';
+import { isTwin } from './rendered.ts';
 import { parseBusyServers, parseFrontends, parseServersState, type ServerState } from './runtime.ts';
 import type { Sockets } from './sockets.ts';
 

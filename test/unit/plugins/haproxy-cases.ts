@@ -1,5 +1,5 @@
 import type { AppHaproxy, DbHaproxy, PeerServer } from '../../../src/plugins/haproxy/desired.ts';
-import type { Layout, Rendered } from '../../../src/plugins/haproxy/render.ts';
+import type { Layout, Rendered } from '../../../src/plugins/haproxy/rendered.ts';
 import type { ServerState } from '../../../src/plugins/haproxy/runtime.ts';
 import type { Running } from '../../../src/plugins/haproxy/plan.ts';
 

@@ -4,7 +4,8 @@ import type { DbHaproxy, PeerServer } from '../../../src/plugins/haproxy/desired
 import { HaproxyPlugin } from '../../../src/plugins/haproxy/plugin.ts';
 import { OPTIONAL_LINES } from '../../../src/plugins/haproxy/optional.ts';
 import { type HaproxyObserved, planHaproxy, type Running } from '../../../src/plugins/haproxy/plan.ts';
-import { type Rendered, render } from '../../../src/plugins/haproxy/render.ts';
+import type { Rendered } from '../../../src/plugins/haproxy/rendered.ts';
+import { render } from '../../../src/plugins/haproxy/render.ts';
 import type { ServerState } from '../../../src/plugins/haproxy/runtime.ts';
 import { app, db, layout, noSite, peer, runningAs } from './haproxy-cases.ts';
 

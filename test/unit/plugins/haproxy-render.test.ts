@@ -1,5 +1,6 @@
 import t from 'tap';
-import { DATABASE_SWITCH, render, serversIn } from '../../../src/plugins/haproxy/render.ts';
+import { DATABASE_SWITCH, serversIn } from '../../../src/plugins/haproxy/rendered.ts';
+import { render } from '../../../src/plugins/haproxy/render.ts';
 import { serial } from '../../../src/plugins/haproxy/values.ts';
 import { app, db, layout, peer } from './haproxy-cases.ts';
 

@@ -1,0 +1,216 @@
+import {
+  type AppHaproxy,
+  CHECK_HOST,
+  type EdgeService,
+  type PeerGroup,
+  SERVICE_HEALTH_PATH,
+  WELL_STATUSES,
+} from './desired.ts';
+import { type WantedServer, twinOf, panicOf, LOCAL } from './rendered.ts';
+import { type Context, type Section, FEEDS, IDEMPOTENT_ONLY } from './sections.ts';
+import { dnsName, ipv4, port, token, urlPath } from './values.ts';
+
+/** Backends, their servers and their checks. */
+
+/** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
+const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
+
+/**
+ * Nobody else watches: a service that is gone is out after three refusals, 0.9 s. A check waits for its TLS handshake
+ * as long as `inter` says, so that one who does not answer fails every 600 ms: by the third, a peer that stood still
+ * for a second, which kills nobody in the membership either, answers again.
+ */
+const UNWATCHED_CHECK = 'check inter 300ms fall 3 rise 2';
+
+/**
+ * A connection without TLS: `port` has HAProxy leave TLS out. Who refuses, and whose host is gone, takes no part in a
+ * panic. `timeout check` cannot help here: HAProxy bounds the handshake of a check by `inter` and `timeout connect`
+ * alone.
+ */
+const panicCheck = (on: number): string =>
+  `check port ${on} inter 1s fastinter 300ms downinter 1s fall 2 rise 1`;
+
+/** A busy host takes long for its part of a handshake; a panic is no time to give up sooner. */
+const PANIC_CONNECT = 'timeout connect 5s';
+
+/** A door without its service answers 503 at once; an edge has other doors to ask. */
+const RETRY_AT_OTHERS = 'retry-on conn-failure empty-response 503';
+
+/** A door has one server: to wait for it would hold what another door can serve. */
+const NO_SECOND_TRY = 'retries 0';
+
+/**
+ * A door without its service fails fast, and the fastest gets the most by `leastconn`. Two errors in a row (500, 502,
+ * 503, 504) bring the next check forward, and that one alone decides: a service that answers an error by itself stays.
+ */
+const CHECK_AFTER_ERRORS = 'observe layer7 error-limit 2 on-error sudden-death';
+
+/** On the loopback a connection fails because nobody listens: one is enough to know. Its check brings it back. */
+const OUT_AT_ONCE = 'observe layer4 error-limit 1 on-error mark-down';
+
+export function serviceBackends(service: EdgeService, context: Context): Section[] {
+  const name = token('service name', service.name);
+  const check = checkOf(`${SERVICE_HEALTH_PATH}${name}`);
+  const lines = [...check, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY];
+  const peers = [
+    ...peerBackends(`svc_${name}`, lines, service.peers, '', context),
+    panicBackend(`svc_${name}`, lines, service.peers, context),
+  ];
+  if (service.localPort === undefined) return peers;
+  const local = {
+    backend: `local_${name}`,
+    lines: [...checkOf(service.healthPath, service), NO_SECOND_TRY, IDEMPOTENT_ONLY],
+    port: service.localPort,
+    failing: service.answersWrongly === true,
+  };
+  return [...peers, localBackend(local, context), slowBackend(service, service.localPort, context)];
+}
+
+function slowBackend(service: EdgeService, on: number, context: Context): Section {
+  const backend = panicOf(`local_${service.name}`);
+  const server: WantedServer = {
+    ...localServer(backend, on),
+    options: panicCheck(on),
+    ...(service.answersWrongly === true && { duty: 'maint', why: 'its answer to the check is wrong' }),
+  };
+  context.servers.push(server);
+  return { head: `backend ${backend}`, lines: [NO_SECOND_TRY, IDEMPOTENT_ONLY], servers: [server] };
+}
+
+function checkOf(
+  path: string,
+  { healthHost: host = CHECK_HOST, healthStatus = [] }: Pick<EdgeService, 'healthHost' | 'healthStatus'> = {},
+): string[] {
+  const statuses = healthStatus.map((each) => {
+    if (!Number.isInteger(each) || each < 100 || each > 599) throw new Error(`not a status: ${each}`);
+    return each;
+  });
+  const { least, most } = WELL_STATUSES;
+  return [
+    'option httpchk',
+    `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host ` +
+      dnsName('health host', host),
+    `http-check expect status ${statuses.length > 0 ? statuses.join(',') : `${least}-${most}`}`,
+  ];
+}
+
+/** The servers of a group once more, for a panic: only those that nothing but their check speaks against. */
+function panicBackend(
+  backend: string,
+  lines: readonly string[],
+  group: PeerGroup,
+  context: Context,
+): Section {
+  const servers = peerServers(panicOf(backend), group, panicCheck, '', context).map((server) => ({
+    ...server,
+    duty: server.duty === 'ready' || server.lastResort === true ? ('ready' as const) : ('maint' as const),
+  }));
+  context.servers.push(...servers);
+  return {
+    head: `backend ${panicOf(backend)}`,
+    lines: [...lines.filter((line) => !CHECK_LINE.test(line)), PANIC_CONNECT],
+    servers,
+  };
+}
+
+export function localBackend(
+  of: { backend: string; lines: readonly string[]; port: number; failing?: boolean },
+  context: Context,
+): Section {
+  const server = { ...localServer(of.backend, of.port), ...(of.failing === true && { failing: true }) };
+  context.servers.push(server);
+  return { head: `backend ${of.backend}`, lines: of.lines, servers: [server] };
+}
+
+export function localServer(backend: string, on: number): WantedServer {
+  return {
+    backend,
+    name: LOCAL,
+    address: '127.0.0.1',
+    port: port('port', on),
+    options: `${WATCHED_CHECK} ${OUT_AT_ONCE}`,
+    duty: 'ready',
+    why: 'runs on this node',
+    peer: false,
+  };
+}
+
+const CHECK_LINE = /^(option httpchk|http-check)/;
+
+/** A group's servers in one backend. @param checkOn their check, given their port */
+function peerServers(
+  backend: string,
+  group: PeerGroup,
+  checkOn: (on: number) => string,
+  extra: string,
+  context: Context,
+): WantedServer[] {
+  return [...group.servers]
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .map((server) => ({
+      backend,
+      name: token('server name', server.name),
+      address: ipv4(`address of ${server.name}`, server.address),
+      port: port(`port of ${server.name}`, server.port),
+      options: [
+        `ssl verify required ca-file ${context.ca} crt ${context.node}`,
+        `verifyhost ${dnsName('certificate name', `${server.name}.${group.verifySuffix}`)}`,
+        `${checkOn(server.port)}${extra}`,
+      ].join(' '),
+      duty: server.duty,
+      why: server.why,
+      ...(server.lastResort === true && { lastResort: true }),
+      peer: true,
+    }));
+}
+
+/** A backend of peers and its twin with the faster checks. The twin's servers are enabled while they are needed. */
+export function peerBackends(
+  backend: string,
+  lines: readonly string[],
+  group: PeerGroup,
+  extra: string,
+  context: Context,
+  first: readonly WantedServer[] = [],
+): Section[] {
+  // A dynamic server (`add server`) doesn't infer check-ssl from ssl.
+  const servers = [
+    ...first,
+    ...peerServers(backend, group, () => `${WATCHED_CHECK} ${CHECK_AFTER_ERRORS} check-ssl`, extra, context),
+  ];
+  const twins = peerServers(twinOf(backend), group, () => `${UNWATCHED_CHECK} check-ssl`, extra, context).map(
+    (server) => ({
+      ...server,
+      duty: server.duty === 'out-when-down' ? ('ready' as const) : ('maint' as const),
+    }),
+  );
+  context.servers.push(...servers, ...twins);
+  return [
+    {
+      head: `backend ${backend}`,
+      lines: [`# certificates: NAME.${dnsName('certificate suffix', group.verifySuffix)}`, ...lines],
+      servers,
+    },
+    {
+      head: `backend ${twinOf(backend)}`,
+      lines: ['no log', ...lines.filter((line) => CHECK_LINE.test(line))],
+      servers: twins,
+    },
+  ];
+}
+
+/** A CouchDB in maintenance answers 404 here: it finishes what it has and gets nothing new. */
+export const COUCHDB_CHECK = [
+  'option httpchk',
+  'http-check disable-on-404',
+  `http-check send meth GET uri /_up ver HTTP/1.1 hdr Host ${CHECK_HOST}`,
+  'http-check expect status 200',
+];
+
+export function databaseBackends({ databases }: AppHaproxy, context: Context): Section[] {
+  const lines = [...COUCHDB_CHECK, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY, FEEDS];
+  return [
+    ...peerBackends('db_nodes', lines, databases, '', context),
+    panicBackend('db_nodes', lines, databases, context),
+  ];
+}

@@ -1,0 +1,118 @@
+import type { Duty } from './desired.ts';
+
+/** What HAProxy is to be, rendered: its files, and its servers as far as they can be changed at run time. */
+
+/** Where this instance's files and sockets lie. */
+export interface Layout {
+  readonly directory: string;
+  readonly statsSocket: string;
+  /** Whether this host has IPv6: where the kernel has none, HAProxy does not start with an address of it. */
+  readonly ipv6?: boolean;
+}
+
+/** A server line, taken apart: what can be changed at run time stands apart from what can't (`options`). */
+export interface WantedServer {
+  readonly backend: string;
+  readonly name: string;
+  readonly address: string;
+  readonly port: number;
+  /** Everything after the address on its line. */
+  readonly options: string;
+  readonly duty: Duty;
+  readonly why: string;
+  /** The daemon saw it fail: out at once. The server's own check brings it back. */
+  readonly failing?: boolean;
+  /** See {@link PeerServer}. */
+  readonly lastResort?: boolean;
+  /** True for servers that come and go with the members; the others are part of the structure. */
+  readonly peer: boolean;
+}
+
+export interface RenderedFile {
+  readonly name: string;
+  readonly content: string;
+}
+
+export interface Rendered {
+  readonly files: readonly RenderedFile[];
+  /** Digest of everything that only a reload can change. HAProxy reports it back in `show info`. */
+  readonly structure: string;
+  readonly servers: readonly WantedServer[];
+  readonly frontends: readonly string[];
+  /**
+   * The lines of the list: serials, words that names of authorities end in, and with a plus the digests of certificates
+   * that are good all the same.
+   */
+  readonly revoked: readonly { readonly mark: string; readonly address: string | undefined }[];
+}
+
+export const CONFIG_FILE = 'haproxy.cfg';
+
+export const REVOKED_FILE = 'revoked.list';
+
+/** Written before a reload so that the new worker starts with the health that the old one knew. */
+export const STATE_FILE = 'servers.state';
+
+/** A valid, empty `server-state-file`. Without a file HAProxy warns at each start. */
+export const NO_STATE = '1\n';
+
+/** The backend of the second, faster checks of `NAME`. It never gets a request. */
+export const twinOf = (backend: string): string => `${backend}.unwatched`;
+
+/**
+ * The backend that serves for `NAME` while this host is too busy to check: then the checks of most servers end by
+ * timeout, and it is this host that is slow, not they. Its own check is a bare connection, which the kernel of a busy
+ * peer still accepts.
+ */
+export const panicOf = (backend: string): string => `${backend}.panic`;
+
+export function isTwin(server: { backend: string }): boolean {
+  return server.backend.endsWith(twinOf(''));
+}
+
+export function isPanic(server: { backend: string }): boolean {
+  return server.backend.endsWith(panicOf(''));
+}
+
+/** HAProxy's name of the server on this host. No host name starts with `_`. */
+export const LOCAL = '_local';
+
+/**
+ * A server that never gets a request. While it is ready, clients may create and delete databases: the one state that
+ * can be told to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.
+ */
+export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as const;
+
+/**
+ * Tells the process that a daemon stands behind the switch. HAProxy forgets it by itself, since a daemon that does not
+ * run notices no cut, and what it said last may be long untrue.
+ */
+export const VOUCH = `set table ${DATABASE_SWITCH.backend} key ${DATABASE_SWITCH.name}`;
+
+/** Longer than systemd needs for a daemon that hangs: `WatchdogSec` is 20 s, and a start takes some more under load. */
+export const VOUCHED_SECONDS = 30;
+
+/** The peer and local servers of a configuration that `render` wrote: what a rollback has to bring back. */
+export function serversIn(config: string): WantedServer[] {
+  const servers: WantedServer[] = [];
+  let backend: string | undefined;
+  for (const line of config.split('\n')) {
+    const head = /^(\w+)(?: (\S+))?/.exec(line);
+    if (head !== null) backend = head[1] === 'backend' ? head[2] : undefined;
+    const found = /^\s+server (\S+) (\d+\.\d+\.\d+\.\d+):(\d+) (.*?)( disabled)?$/.exec(line);
+    if (found === null || backend === undefined) continue;
+    const [, name = '', address = '', on = '', options = '', disabled] = found;
+    const duty = disabled === undefined ? 'ready' : 'maint';
+    servers.push({
+      backend,
+      name,
+      address,
+      port: Number(on),
+      options,
+      duty,
+      why: 'last good configuration',
+      peer: name !== LOCAL,
+    });
+  }
+  return servers;
+}
