@@ -26,16 +26,13 @@ export interface Plugin<
   status?(desired: Desired, observed: Observed): Report;
   /**
    * Proves the changes before anything is touched, e.g. `haproxy -c` on the staged file. Throws {@link PluginError}.
+   * Left out where whoever takes a change proves it, as a DNS server does.
    */
-  validate(changes: readonly Change[], signal: AbortSignal): Promise<void>;
-  /** What `undo` needs to restore the last good state. Asked after `validate`, before anything is touched. */
-  checkpoint(changes: readonly Change[], signal: AbortSignal): Promise<Checkpoint>;
+  validate?(changes: readonly Change[], signal: AbortSignal): Promise<void>;
   /** Makes the changes and reports each one that is made. Throws {@link PluginError}. */
   apply(changes: readonly Change[], signal: AbortSignal, made: (change: Change) => void): Promise<void>;
-  /**
-   * Restores the last good state after a change that failed or did not hold. Restores nothing that is right already.
-   */
-  undo(checkpoint: Checkpoint, signal: AbortSignal): Promise<void>;
+  /** Left out where each step is right by itself, and the next look finds what is left to do. */
+  readonly rollback?: Rollback<Change, Checkpoint>;
   /** Ends watches and children. Works after a partial start, and twice. */
   close(): Promise<void>;
   /**
@@ -54,6 +51,14 @@ export interface Plugin<
    * Optional: a sign of life that the program forgets unless it is given again each second. Says nothing else to it.
    */
   readonly heartbeat?: ((signal: AbortSignal) => Promise<void>) | undefined;
+}
+
+/** How the last good state comes back after a change that failed or did not hold. */
+export interface Rollback<Change extends PlannedChange, Checkpoint> {
+  /** What `undo` needs. Asked after `validate`, before anything is touched. */
+  checkpoint(changes: readonly Change[], signal: AbortSignal): Promise<Checkpoint>;
+  /** Restores nothing that is right already. */
+  undo(checkpoint: Checkpoint, signal: AbortSignal): Promise<void>;
 }
 
 /** One planned change, as `bornemisza plan` and the audit trail print it. No secrets in either field. */

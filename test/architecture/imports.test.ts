@@ -81,6 +81,22 @@ t.test('pure rooms have no clock, randomness, I/O or async', async (t) => {
   );
 });
 
+/** Where the same question of two plugins is answered. DNS has one file for each kind of provider, which looks and changes. */
+const FIVE = ['desired.ts', 'observe.ts', 'plan.ts', 'apply.ts', 'plugin.ts'];
+const WITHOUT: Readonly<Record<string, readonly string[]>> = { dns: ['apply.ts'] };
+
+t.test('each plugin has the same five files', async (t) => {
+  const inPlugins = files.filter((file) => file.startsWith('src/plugins/') && file.split('/').length === 4);
+  const names = [...new Set(inPlugins.map((file) => file.split('/')[2] ?? ''))];
+  t.ok(names.length >= 7, `${names.length} plugins`);
+  const missing = names.flatMap((name) =>
+    FIVE.filter((file) => WITHOUT[name]?.includes(file) !== true)
+      .map((file) => `src/plugins/${name}/${file}`)
+      .filter((file) => !inPlugins.includes(file)),
+  );
+  t.same(missing, []);
+});
+
 t.test('a forbidden import is told with its reason', async (t) => {
   const one = (file: string, text: string) => importsOf(root, file, text).map(forbidden)[0];
   t.match(

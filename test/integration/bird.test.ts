@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { readDevices } from '../../src/plugins/bird/device.ts';
-import { BirdPlugin } from '../../src/plugins/bird/index.ts';
+import { BirdPlugin } from '../../src/plugins/bird/plugin.ts';
 import type { BirdDesired } from '../../src/plugins/bird/desired.ts';
 import { tell } from '../../src/plugins/bird/control.ts';
 import { runCommand } from '../../src/host/command.ts';

@@ -1,7 +1,7 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isGlobalUnicast } from '../../host/public-address.ts';
-import { BirdPlugin } from '../../plugins/bird/index.ts';
+import { BirdPlugin } from '../../plugins/bird/plugin.ts';
 import { type PlannedChange, type Plugin, PluginError, type PluginReport } from '../../plugins/contract.ts';
 import { DesiredError } from '../../plugins/couchdb/desired.ts';
 import {
@@ -18,7 +18,7 @@ import { Rfc2136Provider } from '../../plugins/dns/rfc2136.ts';
 import { FirewallPlugin } from '../../plugins/firewall/plugin.ts';
 import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../plugins/haproxy/plugin.ts';
-import { Layer2Plugin } from '../../plugins/layer2/index.ts';
+import { Layer2Plugin } from '../../plugins/layer2/plugin.ts';
 import { appBird, appHaproxy, appLayer2 } from '../../roles/app.ts';
 import { certificatesOf } from '../../roles/certificates.ts';
 import { dbCouchDb, dbHaproxy, unheardNodes } from '../../roles/db.ts';

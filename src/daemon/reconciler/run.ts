@@ -47,7 +47,7 @@ export async function runPlugin<D, O, C extends PlannedChange, K, R extends Plug
     planned = await look(plugin, desired, options);
     if (planned.length === 0) return { planned, made: [] };
     options.changing?.(planned[0]?.summary ?? '');
-    await plugin.validate(planned, options.signal);
+    await plugin.validate?.(planned, options.signal);
     return { planned, made: await change(plugin, desired, planned, options) };
   } catch (error) {
     if (error instanceof RunFailure) throw error;
@@ -72,16 +72,18 @@ async function change<D, O, C extends PlannedChange, K, R extends PluginReport>(
   options: RunOptions<R>,
 ): Promise<readonly C[]> {
   const made: C[] = [];
-  const checkpoint = await plugin.checkpoint(planned, options.signal);
+  const { rollback } = plugin;
+  const checkpoint = await rollback?.checkpoint(planned, options.signal);
   try {
     await plugin.apply(planned, options.signal, (each) => made.push(each));
     verify(plugin, await look(plugin, desired, options), made);
     return made;
   } catch (error) {
     const reason = changed(asPluginError(error, plugin.name), made.length > 0);
-    if (reason.keepsChanges || options.stopping?.() === true) throw new RunFailure(reason, planned, false);
+    if (rollback === undefined || reason.keepsChanges || options.stopping?.() === true)
+      throw new RunFailure(reason, planned, false);
     try {
-      await plugin.undo(checkpoint, AbortSignal.timeout(options.undoTimeoutMs));
+      await rollback.undo(checkpoint as K, AbortSignal.timeout(options.undoTimeoutMs));
     } catch (second) {
       throw new RunFailure(notUndone(reason, asPluginError(second, plugin.name)), planned, false);
     }

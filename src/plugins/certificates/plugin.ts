@@ -5,9 +5,9 @@ import { AcmeError } from '../../acme/error.ts';
 import { readIfPresent } from '../../host/files.ts';
 import { type Finding, type Plugin, PluginError, type PluginReport } from '../contract.ts';
 import type { CertificatesDesired, SiteBundle } from './desired.ts';
-import { silentEdges } from './edges.ts';
+import { silentEdges } from './observe.ts';
 import { type CertificateChange, type CertificatesObserved, heldNow, planCertificates } from './plan.ts';
-import { type Ca, withOutcome, Steps } from './steps.ts';
+import { type Ca, withOutcome, Steps } from './apply.ts';
 
 /** What of a desired state does not come from the bundle or the clock. */
 export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> & {
@@ -56,7 +56,10 @@ const CHECKS_WITHIN_MS = 30_000;
 const PAUSE_MS = 60_000;
 const MOST_CA_BYTES = 256 * 1024;
 
-/** The one in the cluster that speaks with the CA; on all others it only says what they have. */
+/**
+ * The one in the cluster that speaks with the CA; on all others it only says what they have. What a CA was asked for
+ * stays asked, so nothing is rolled back.
+ */
 export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, CertificateChange, undefined> {
   readonly name = 'certificates';
   readonly evidence = 'journalctl -u bornemisza@app';
@@ -132,12 +135,6 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
   }
 
   /** The CA proves each step; what it sends is proved before it is kept. */
-  async validate(): Promise<void> {}
-
-  async checkpoint(): Promise<undefined> {
-    return undefined;
-  }
-
   async apply(
     changes: readonly CertificateChange[],
     signal: AbortSignal,
@@ -157,9 +154,6 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
       made(change);
     }
   }
-
-  /** What a CA was asked for stays asked; the next look finds what is left to do. */
-  async undo(): Promise<void> {}
 
   async close(): Promise<void> {
     clearInterval(this.#timer);

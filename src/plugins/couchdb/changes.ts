@@ -26,7 +26,7 @@ export type CouchDbChange = PlannedChange &
         readonly busy: number;
         readonly sources: readonly string[];
       }
-    /** The first document of a joiner. Exactly `{"decom":true}`: see steps.ts. */
+    /** The first document of a joiner. Exactly `{"decom":true}`: see apply.ts. */
     | { readonly kind: 'admit'; readonly node: string; readonly arbiter: string }
     | {
         readonly kind: 'node-document';

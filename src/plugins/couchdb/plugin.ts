@@ -8,7 +8,7 @@ import { type Claim, type CouchDbDesired, formatClaim } from './desired.ts';
 import { Observer, type Places } from './observe.ts';
 import type { Observed } from './observed.ts';
 import { disagreementNext, type Outlook, outlookOf, type Phase, type RestartWord } from './plan.ts';
-import { Steps } from './steps.ts';
+import { Steps } from './apply.ts';
 
 export interface CouchDbStatus {
   /** What this node waits for and how long it has, for `status`. */
@@ -165,11 +165,10 @@ export class CouchDbPlugin
     });
   }
 
-  /** Nothing to restore: node documents and maps only go forward, each step is safe to stop after. */
-  async checkpoint(): Promise<undefined> {
-    return undefined;
-  }
-
+  /**
+   * Nothing is rolled back: node documents and maps only go forward, each step is safe to stop after, and to undo one
+   * could remove data: the way back from a join is a leave.
+   */
   async apply(
     changes: readonly CouchDbChange[],
     signal: AbortSignal,
@@ -181,11 +180,6 @@ export class CouchDbPlugin
     } catch (error) {
       throw pluginError(error, true);
     }
-  }
-
-  /** Undoing a step could remove data: the way back from a join is a leave. */
-  async undo(_checkpoint: undefined, signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
   }
 
   note(status: CouchDbStatus): void {

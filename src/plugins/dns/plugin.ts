@@ -1,6 +1,6 @@
 import type { Plugin, PluginReport } from '../contract.ts';
 import type { DnsDesired } from './desired.ts';
-import { EdgeWatch } from './edges.ts';
+import { EdgeWatch } from './observe.ts';
 import { type DnsChange, planDns, type ZoneRecord } from './plan.ts';
 import type { DnsProvider } from './provider.ts';
 
@@ -28,7 +28,10 @@ const WRITER_AGE_MS = 60_000;
 const STANDBY_AGE_MS = 600_000;
 const WATCH_MS = 1000;
 
-/** The one writer of the records that bear the cluster's mark. */
+/**
+ * The one writer of the records that bear the cluster's mark. A record that was made is right, and one that went was
+ * not, so nothing is rolled back.
+ */
 export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, undefined> {
   readonly name = 'dns';
   readonly evidence = 'bornemisza plan --role app';
@@ -64,12 +67,6 @@ export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, und
   }
 
   /** Both providers prove a change themselves: by its prerequisite, or by the record's id. */
-  async validate(): Promise<void> {}
-
-  async checkpoint(): Promise<undefined> {
-    return undefined;
-  }
-
   async apply(
     changes: readonly DnsChange[],
     signal: AbortSignal,
@@ -81,9 +78,6 @@ export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, und
     this.#zone = undefined;
     await this.#options.provider.changeAll(changes, owner, signal, made);
   }
-
-  /** A record that was made is right, and one that went was not: the next look finds what is left to do. */
-  async undo(): Promise<void> {}
 
   async close(): Promise<void> {
     clearInterval(this.#timer);

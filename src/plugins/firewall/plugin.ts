@@ -1,4 +1,4 @@
-import type { Finding, Plugin, PluginReport } from '../contract.ts';
+import type { Finding, Plugin, PluginReport, Rollback } from '../contract.ts';
 import { applyFirewall, restoreList } from './apply.ts';
 import type { FirewallDesired } from './desired.ts';
 import { type FirewallObserved, type FirewallPaths, observeFirewall } from './observe.ts';
@@ -14,6 +14,12 @@ export class FirewallPlugin
   readonly name = 'firewall';
   readonly evidence = 'journalctl -u bornemisza-firewall';
   readonly #paths: FirewallPaths;
+
+  /** The list as it was. */
+  readonly rollback: Rollback<FirewallChange, string | undefined> = {
+    checkpoint: async () => (await this.observe()).list,
+    undo: (list) => restoreList(list, this.#paths),
+  };
 
   constructor(paths: FirewallPaths) {
     this.#paths = paths;
@@ -36,23 +42,12 @@ export class FirewallPlugin
     };
   }
 
-  async validate(): Promise<void> {}
-
-  /** The list as it was. */
-  async checkpoint(): Promise<string | undefined> {
-    return (await this.observe()).list;
-  }
-
   apply(
     changes: readonly FirewallChange[],
     signal: AbortSignal,
     made: (change: FirewallChange) => void,
   ): Promise<void> {
     return applyFirewall(changes, this.#paths, signal, made);
-  }
-
-  undo(list: string | undefined): Promise<void> {
-    return restoreList(list, this.#paths);
   }
 
   async close(): Promise<void> {}

@@ -4,8 +4,8 @@ import type { HaproxyDesired } from './desired.ts';
 import { HaproxyFiles, sha256 } from './files.ts';
 import { Observer } from './observe.ts';
 import { decided, type HaproxyChange, type HaproxyObserved, planHaproxy } from './plan.ts';
-import { render } from './render.ts';
 import type { Layout } from './rendered.ts';
+import { render } from './render.ts';
 import { chooseSite } from './site-certificate.ts';
 import { Sockets } from './sockets.ts';
 import { sightOf } from './status.ts';
@@ -34,6 +34,7 @@ export class HaproxyPlugin
   readonly #validator: Validator;
   readonly #steps: Steps;
   readonly #watch: Watch;
+  readonly rollback: Steps;
   /** On a db node. */
   readonly heartbeat: ((signal: AbortSignal) => Promise<void>) | undefined;
 
@@ -59,6 +60,7 @@ export class HaproxyPlugin
       validator: this.#validator,
       heartbeat: this.heartbeat,
     });
+    this.rollback = this.#steps;
     this.#watch = new Watch(files, sockets, this.#steps.lingering, watchIntervalMs);
   }
 
@@ -83,20 +85,12 @@ export class HaproxyPlugin
     return this.#validator.validate(changes, signal);
   }
 
-  checkpoint(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
-    return this.#steps.checkpoint(changes, signal);
-  }
-
   apply(
     changes: readonly HaproxyChange[],
     signal: AbortSignal,
     made: (change: HaproxyChange) => void,
   ): Promise<void> {
     return this.#steps.apply(changes, signal, made);
-  }
-
-  undo(checkpoint: HaproxyCheckpoint, signal: AbortSignal): Promise<void> {
-    return this.#steps.undo(checkpoint, signal);
   }
 
   async close(): Promise<void> {

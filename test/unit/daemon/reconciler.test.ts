@@ -48,9 +48,13 @@ class Program implements Plugin<number, number, PlannedChange & { to: number }, 
     return desired === observed ? [] : [change];
   }
   async validate() {}
-  async checkpoint() {
-    return this.value;
-  }
+  readonly rollback = {
+    checkpoint: async () => this.value,
+    undo: async (before: number) => {
+      this.undone += 1;
+      this.value = before;
+    },
+  };
   async apply(
     changes: readonly (PlannedChange & { to: number })[],
     _signal: AbortSignal,
@@ -68,10 +72,6 @@ class Program implements Plugin<number, number, PlannedChange & { to: number }, 
     } finally {
       this.running -= 1;
     }
-  }
-  async undo(before: number) {
-    this.undone += 1;
-    this.value = before;
   }
   async close() {
     this.closed += 1;
@@ -302,7 +302,7 @@ t.test('undo: what apply did not finish is undone, what waits for its program is
 
   const stuck = new Program();
   stuck.keeps = () => 1;
-  stuck.undo = async () => {
+  stuck.rollback.undo = async () => {
     throw refused('disk-full', 'retry');
   };
   const both = (await ran(stuck)).failure?.reason.message;
@@ -372,3 +372,18 @@ t.test('a sign of life is given until the end, also while nothing is known to be
   await new Promise((resolve) => setImmediate(resolve));
   t.equal(beats, last);
 });
+
+t.test(
+  'a plugin that rolls nothing back says that a change failed, not that it was rolled back',
+  async (t) => {
+    const program = new Program();
+    const entries: NewAuditEntry[] = [];
+    const reconciler = new Reconciler(options, { clock: systemClock, audit: (entry) => entries.push(entry) });
+    t.teardown(() => reconciler.close());
+    program.keeps = (value) => value + 1;
+    reconciler.add(Object.assign(program, { rollback: undefined }), () => 7);
+    await until(() => entries.length > 0);
+    t.match(entries, [{ result: 'failed', error: { code: 'change-did-not-hold' } }]);
+    t.equal(program.undone, 0);
+  },
+);

@@ -29,14 +29,13 @@ const greeting = (file: string) =>
     ...{ name: 'greeting', roles: ['app'], enabled: () => true },
     desired: ({ view }) => view.members.map(({ record }) => record.name).join(' and '),
     make: () => ({
-      ...{ name: 'greeting', evidence: `cat ${file}`, validate: nothing, close: nothing },
+      ...{ name: 'greeting', evidence: `cat ${file}`, close: nothing },
       observe: () => read(file),
       plan: (to: string, is: string) => (to === is ? [] : [{ kind: 'file', summary: `${is} → ${to}`, to }]),
-      checkpoint: () => read(file),
       apply: async (changes, _signal, made) => {
         for (const each of changes) await writeFile(file, kept(each.to)).then(() => made(each));
       },
-      undo: (was) => writeFile(file, was),
+      rollback: { checkpoint: () => read(file), undo: (was) => writeFile(file, was) },
     }),
   });
 

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import t from 'tap';
 import type { DnsDesired, DnsSet } from '../../../src/plugins/dns/desired.ts';
-import { EdgeWatch } from '../../../src/plugins/dns/edges.ts';
+import { EdgeWatch } from '../../../src/plugins/dns/observe.ts';
 import { type DnsChange, planDns, type ZoneRecord } from '../../../src/plugins/dns/plan.ts';
 
 const OWNER = 'shop';

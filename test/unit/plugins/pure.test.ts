@@ -2,14 +2,14 @@ import { createHook } from 'node:async_hooks';
 import { readFile } from 'node:fs/promises';
 import { mock } from 'node:test';
 import t from 'tap';
-import { BirdPlugin } from '../../../src/plugins/bird/index.ts';
+import { BirdPlugin } from '../../../src/plugins/bird/plugin.ts';
 import type { PlannedChange, Plugin } from '../../../src/plugins/contract.ts';
 import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
 import { DnsPlugin } from '../../../src/plugins/dns/plugin.ts';
 import { FirewallPlugin } from '../../../src/plugins/firewall/plugin.ts';
 import { HaproxyPlugin } from '../../../src/plugins/haproxy/plugin.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
-import { Layer2Plugin } from '../../../src/plugins/layer2/index.ts';
+import { Layer2Plugin } from '../../../src/plugins/layer2/plugin.ts';
 import {
   desired as couchDesired,
   directory,
