@@ -81,7 +81,7 @@ t.test('pure rooms have no clock, randomness, I/O or async', async (t) => {
   );
 });
 
-/** Where the same question of two plugins is answered. DNS has one file for each kind of provider, which looks and changes. */
+/** Where each plugin answers the same question. DNS has a file for each kind of provider, which looks and changes. */
 const FIVE = ['desired.ts', 'observe.ts', 'plan.ts', 'apply.ts', 'plugin.ts'];
 const WITHOUT: Readonly<Record<string, readonly string[]>> = { dns: ['apply.ts'] };
 

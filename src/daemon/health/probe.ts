@@ -28,8 +28,9 @@ export interface ProbeResult {
   /** One short line, e.g. `200 in 3 ms` or `connection refused`. */
   readonly detail: string;
   /**
-   * `silent`: no answer in time: there may be a service, and a busy host. `refused`: nobody listens. `unasked`: something
-   * was lacking on our own side, which says nothing about the service. Undefined: passed, or failed in another way.
+   * `silent`: no answer in time, so there may be a service, and a busy host. `refused`: nobody listens. `unasked`:
+   * something was lacking on our own side, which says nothing about the service. Undefined: passed, or failed in
+   * another way.
    */
   readonly failure?: 'silent' | 'refused' | 'unasked';
 }
