@@ -1,3 +1,4 @@
+import { access, mkdir, readdir, readFile, readlink, rmdir, writeFile } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Cluster, type Instance } from '../lab/cluster.ts';
@@ -90,6 +91,47 @@ t.test('one that gets no more memory ends, and is started anew', async (t) => {
     },
     { deadlineMs: PATIENCE_MS, what: 'the daemon to end and systemd to start it' },
   );
+  await allWell(t);
+  t.not(await mainPid(app2), before.pid);
+});
+
+/** The process that the host calls `pid`, as this machine calls it. */
+async function outerPid({ host }: Instance, pid: number): Promise<number> {
+  const namespace = await readlink(`/proc/${host.pid}/ns/pid`);
+  for (const outer of await readdir('/proc')) {
+    const status = await readFile(`/proc/${outer}/status`, 'utf8').catch(() => '');
+    if (Number(/^NSpid:.*\s(\d+)$/m.exec(status)?.[1]) !== pid) continue;
+    if ((await readlink(`/proc/${outer}/ns/pid`).catch(() => '')) === namespace) return Number(outer);
+  }
+  throw new Error(`no process ${pid} on ${host.name}`);
+}
+
+/** A group of the kernel's, as `MemoryMax=` makes one. What it has already does not count, all that it takes does. */
+async function confine(t: Test, pid: number, bytes: number): Promise<void> {
+  const unified = '/sys/fs/cgroup/cgroup.controllers';
+  const isUnified = await access(unified).then(
+    () => true,
+    () => false,
+  );
+  if (isUnified) await writeFile('/sys/fs/cgroup/cgroup.subtree_control', '+memory');
+  const group = `/sys/fs/cgroup/${isUnified ? '' : 'memory/'}bornemisza-night-${process.pid}`;
+  await mkdir(group);
+  t.teardown(() => rmdir(group));
+  await writeFile(`${group}/${isUnified ? 'memory.max' : 'memory.limit_in_bytes'}`, String(bytes));
+  await writeFile(`${group}/cgroup.procs`, String(pid));
+}
+
+t.test('one that the kernel kills at its limit of memory is started anew', async (t) => {
+  const before = { pid: await mainPid(app2), restarts: await restarts(app2) };
+  await confine(t, await outerPid(app2, before.pid), 1024 * 1024);
+  await until(
+    async () => {
+      await status(app2);
+      return (await restarts(app2)) > before.restarts;
+    },
+    { deadlineMs: PATIENCE_MS, what: 'the kernel to end the daemon and systemd to start it' },
+  );
+  t.match(await app2.host.journal(daemonOf(app2)), /code=killed, status=9\/KILL/);
   await allWell(t);
   t.not(await mainPid(app2), before.pid);
 });
