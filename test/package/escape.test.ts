@@ -69,6 +69,11 @@ t.test('the cluster is well before, and the app tier runs', async () => {
     async () => (await host.exec(['curl', '-sS', '-f', 'http://127.0.0.1:8090/healthz'])).code === 0,
     { what: 'the app tier answers', deadlineMs: SETTLE_MS, everyMs: 500 },
   );
+  // For as long as a trial lasts; --beside, since other rules of the host are nobody's business here.
+  // The command asks sshd for its ports.
+  await host.must(['sh', '-c', 'mkdir -p /run/sshd && ssh-keygen -A']);
+  await host.must(['bornemisza', 'firewall', 'on', '--beside', '--within', '3600'], { timeoutMs: 60_000 });
+  await host.waitForUnit('bornemisza-firewall.service', ({ active }) => active === 'active', 60_000);
 });
 
 t.test('doctor, called by root, has HAProxy read the daemon’s file as the daemon’s user', async (t) => {
@@ -265,6 +270,9 @@ const appTier: Attacker = { user: 'bornemisza-app', unit: 'bornemisza-app.servic
 const haproxy: Attacker = { user: 'bornemisza-haproxy', unit: 'bornemisza-haproxy@app.service' };
 const bird: Attacker = { user: 'bird', unit: 'bird.service' };
 const couchdb: Attacker = { user: 'couchdb', unit: 'couchdb.service' };
+const deadman: Attacker = { user: 'bornemisza-deadman', unit: 'bornemisza-deadman.service' };
+const firewall: Attacker = { user: 'bornemisza-firewall', unit: 'bornemisza-firewall.service' };
+const CONTROL = ['curl', '-sS', '--max-time', '5', '--unix-socket', '/run/bornemisza/app/control.sock'];
 const main = (unit: string): string => `$(systemctl show -P MainPID ${unit})`;
 
 /** What leads from the daemon's user to the rights of others. */
@@ -323,6 +331,40 @@ const AWAY = (from: Attacker): readonly Edge[] => [
 const EDGES: readonly Edge[] = [
   ...AWAY(app),
   ...AWAY(db),
+  ...AWAY(firewall),
+  ...AWAY(deadman).filter(({ to }) => to !== 'the dead-man switch'),
+  ...[app, db, deadman].map((from) => ({
+    from,
+    to: 'bornemisza-firewall',
+    tries: [
+      `kill -TERM ${main('bornemisza-firewall')}`,
+      `cat /proc/${main('bornemisza-firewall')}/environ`,
+      'touch /etc/bornemisza/firewall.base',
+      'touch /run/bornemisza-firewall.trial',
+      'touch /run/bornemisza-firewall/x',
+      'ls /var/lib/private/bornemisza-firewall',
+      'touch /usr/libexec/bornemisza/firewall',
+    ],
+  })),
+  // The role without a capability: the kernel's rules are not its to see.
+  { from: db, to: 'the rules in the kernel', tries: ['nft list ruleset', 'nft flush ruleset'] },
+  {
+    from: firewall,
+    to: 'bornemisza',
+    tries: [
+      'ls /var/lib/bornemisza/app',
+      'cat /var/lib/bornemisza/db/secrets.json',
+      'touch /etc/bornemisza/x || touch /etc/bornemisza/app.toml',
+      'touch /var/lib/bornemisza/haproxy/app/x',
+      'touch /var/lib/bornemisza/couchdb/x',
+      'touch /etc/bird/bornemisza.d/x.conf',
+      'touch /run/bornemisza/app/upgrade || touch /run/bornemisza/db/restart-couchdb',
+      'touch /run/bornemisza/app/firewall || touch /run/bornemisza/db/firewall',
+      'touch /run/bornemisza/deadman/heartbeat',
+      `kill -TERM ${main('bornemisza@app')}`,
+      `cat /proc/${main('bornemisza@db')}/environ`,
+    ],
+  },
   {
     from: app,
     to: 'couchdb',
@@ -362,7 +404,7 @@ const EDGES: readonly Edge[] = [
       'ls /run/credentials/bornemisza-app.service',
     ],
   },
-  ...[ofUser('nobody'), couchdb, bird, haproxy].map((from) => ({
+  ...[ofUser('nobody'), couchdb, bird, haproxy, deadman, firewall].map((from) => ({
     from,
     to: 'bornemisza-app',
     tries: [
@@ -371,7 +413,7 @@ const EDGES: readonly Edge[] = [
       `kill -TERM ${main('bornemisza-app')}`,
     ],
   })),
-  ...[ofUser('nobody'), couchdb, bird, haproxy, appTier].map((from) => ({
+  ...[ofUser('nobody'), couchdb, bird, haproxy, appTier, deadman].map((from) => ({
     from,
     to: 'bornemisza',
     tries: [
@@ -423,6 +465,9 @@ t.test(
       await attack(host, appTier, 'id -un; head -c 8 /var/lib/bornemisza/accounts/secrets.json'),
       /^bornemisza-app\n\{"keys":/,
     );
+    t.match(await attack(host, app, 'nft list table inet bornemisza'), /table inet bornemisza/);
+    t.match(await attack(host, firewall, 'head -1 /etc/bornemisza/app.toml; nft list tables'), /bornemisza/);
+    await attack(host, deadman, 'ip link set lo up && head -c 1 /run/bornemisza/deadman/heartbeat');
     t.match(await attack(host, bird, 'id -un; head -1 /etc/bird/bird.conf'), /^bird\n./);
     t.match(
       await attack(host, couchdb, 'id -un; head -1 /var/lib/bornemisza/couchdb/vm.args'),
@@ -430,6 +475,33 @@ t.test(
     );
   },
 );
+
+t.test('the firewall’s helper is in the daemon’s group, and has no way to its control socket', async (t) => {
+  const families = (
+    await host.must(['systemctl', 'show', '-P', 'RestrictAddressFamilies', 'bornemisza-firewall.service'])
+  ).trim();
+  const ask = (...limits: readonly string[]): Promise<number | null> =>
+    host
+      .exec(
+        [
+          ...[
+            'systemd-run',
+            '--wait',
+            '--quiet',
+            '-p',
+            'DynamicUser=yes',
+            '-p',
+            'SupplementaryGroups=bornemisza',
+          ],
+          ...limits.flatMap((each) => ['-p', each]),
+          ...[...CONTROL, '-o', '/dev/null', 'http://daemon/v1/status'],
+        ],
+        { timeoutMs: 60_000 },
+      )
+      .then(({ code }) => code);
+  t.equal(await ask(), 0, 'the group alone is enough');
+  t.not(await ask(`RestrictAddressFamilies=${families}`), 0, `the unit allows ${families}`);
+});
 
 t.test('the cluster is well afterwards', async (t) => {
   await cluster.settled(SETTLE_MS);
