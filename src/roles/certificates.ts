@@ -49,6 +49,7 @@ export interface CertificateConfig {
   readonly termsAgreed: boolean;
   readonly caFile: string | undefined;
   readonly httpPort: number;
+  readonly httpsPort: number;
 }
 
 /** App nodes that are heard, with what they say of their bundle; undefined where they keep none. */
@@ -63,10 +64,10 @@ export function sitePeers({ members }: EffectiveView) {
 
 /** What the plugin of certificates is to see to, as far as the members decide it. */
 export function certificatesOf(view: EffectiveView, removed: readonly string[], config: CertificateConfig) {
-  const { httpPort, names, profile, ...settings } = config;
+  const { httpPort, httpsPort, names, profile, ...settings } = config;
   const edges = view.members
     .filter(({ record, state }) => record.role === 'app' && state === 'alive')
-    .map(({ record: { name, address } }) => ({ name, address, port: httpPort }));
+    .map(({ record: { name, address } }) => ({ name, address, port: httpPort, tlsPort: httpsPort }));
   const wanted: Omit<CertificatesDesired, 'bundle' | 'nowMs' | 'directory'> = {
     ...ordererOf(view),
     names: [...new Set(names)].sort(),

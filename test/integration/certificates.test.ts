@@ -75,7 +75,7 @@ interface Site {
   readonly served: () => Promise<X509Certificate>;
 }
 
-const EDGE = { name: 'edge', port: 80 };
+const EDGE = { name: 'edge', port: 80, tlsPort: 443 };
 
 async function siteOf(t: Test, count = 3, edges: readonly (typeof EDGE)[] = [EDGE]): Promise<Site> {
   const bed = await Bed.make();
@@ -192,9 +192,15 @@ t.test(
         for (const line of (key ?? '').split('\n').filter((each) => each.length > 40))
           t.notOk(text.includes(line), 'no key in a report or a word of the record');
 
-    // A day later, as a CA that wants it renewed at once.
-    first.wallOffsetMs = 25 * 3_600_000;
-    await first.store.change((now) => ({ ...now, renewal: { fingerprint: found, atMs: 1 } }));
+    // An operator at another node, who insists.
+    const [, second = first] = site.nodes;
+    const shown = await second.plugin.show(new AbortController().signal);
+    t.match(shown, {
+      current: { issuer: /Pebble/, sha256: found },
+      edges: [{ name: 'edge', sha256: found }],
+    });
+    await t.rejects(second.plugin.renew(false), { code: 'certificate-limited', next: /--force/ });
+    await second.plugin.renew(true);
     await share(site.nodes);
     const seenAtEdge = new Set<string>();
     await until(async () => {

@@ -11,6 +11,7 @@ import type { Io } from '../io.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
 import { controlSocketOf } from '../places.ts';
 import { renderFacts, renderTable, wrap } from '../table.ts';
+import { certificateLine } from './certificate.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
 export function addStatus(program: Command, io: Io): void {
@@ -138,6 +139,9 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     ...(status.floating.length > 0
       ? ([['floating', `${status.floating.join(', ')} ${floatingWords(status, paint)}`]] as const)
       : []),
+    ...(status.certificate === undefined
+      ? []
+      : ([['site', certificateLine(status.certificate, Date.now(), paint)]] as const)),
     ['address', status.address],
     ['peer id', status.peerId],
     ['version', status.version],

@@ -7,6 +7,7 @@ import { type Instance, noMember } from '../instances.ts';
 import type { Host } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { type Area, areaOf, type Check } from './check.ts';
+import { checkCertificate } from './certificate.ts';
 import { fullPackets } from './path.ts';
 
 /**
@@ -36,6 +37,7 @@ export async function checkCluster(of: Host, instance: Instance, root: string): 
       settings(members, area),
       guards(status, area),
       ...plugins(status, area),
+      ...(status.certificate === undefined ? [] : await checkCertificate(daemon, status, members, area)),
       ...status.warnings.map(({ message, next }) => area.warn('note', message, next)),
     ];
   } catch (error) {

@@ -20,6 +20,8 @@
  * | POST /v1/guards/release | {} → {@link Done} |
  * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done`
  * |
+ * | GET /v1/certificate | → {@link CertificateAnswer}; of role app |
+ * | POST /v1/certificate/renew | {@link RenewRequest} → {@link Done}; of role app |
  * | POST /v1/reload | {} → {@link Done} |
  * | POST /v1/accounts/list | {@link AccountsRequest} → {@link AccountsAnswer}; of role app |
  * | POST /v1/accounts/show | {@link AccountRequest} → {@link ShownAccount}; of role app |
@@ -79,6 +81,45 @@ export interface PluginStatus {
   readonly alarms: readonly { readonly code: string; readonly message: string; readonly next: string }[];
 }
 
+/** The certificate of the site, as `[certificates]` has it. Times are ISO 8601, UTC. */
+export interface SiteCertificateStatus {
+  readonly names: readonly string[];
+  /** Of the certificate authority. */
+  readonly directory: string;
+  readonly profile?: string | undefined;
+  /** Which node orders, in words. */
+  readonly orderer: string;
+  readonly current?:
+    | {
+        readonly names: readonly string[];
+        readonly issuer: string;
+        readonly serial: string;
+        readonly sha256: string;
+        readonly from: string;
+        readonly ends: string;
+        readonly revoked: boolean;
+      }
+    | undefined;
+  /** When the next one is ordered, and why; `held` is the code of the limit that keeps it from being ordered before. */
+  readonly next?:
+    | { readonly at: string; readonly why: string; readonly held?: string | undefined }
+    | undefined;
+  readonly order?: { readonly since: string; readonly waits?: string | undefined } | undefined;
+  readonly problem?: Warning | undefined;
+  /** Since when orders fail. */
+  readonly failingSince?: string | undefined;
+}
+
+export interface CertificateAnswer extends SiteCertificateStatus {
+  /** What each app node that is heard shows a browser now; `sha256` undefined: its edge does not answer. */
+  readonly edges: readonly { readonly name: string; readonly sha256?: string | undefined }[];
+}
+
+export interface RenewRequest {
+  /** Past our own limits for one signature, never past the CA's. */
+  readonly force?: boolean;
+}
+
 /** Something that an operator should know though nothing fails. */
 export interface Warning {
   /** A stable word in kebab-case, documented in docs/troubleshooting.md. */
@@ -123,6 +164,8 @@ export interface StatusAnswer {
   readonly announcing: boolean | undefined;
   readonly announcingWhy: string | undefined;
   readonly floating: readonly string[];
+  /** Undefined without `[certificates]`, and before the first look. */
+  readonly certificate?: SiteCertificateStatus | undefined;
   readonly counters: Readonly<Record<string, number>>;
   /** While the root is being replaced: the new one, in 8 hex characters, and who is here and does not use it yet. */
   readonly rootChange?: { readonly root: string; readonly notYet: readonly string[] } | undefined;

@@ -19,6 +19,7 @@ import {
 import type {
   AccountsAnswer,
   AuditEntry,
+  CertificateAnswer,
   ChangedAccount,
   Done,
   LeaveRequest,
@@ -27,6 +28,7 @@ import type {
   PlanAnswer,
   Progress,
   RemoveRequest,
+  RenewRequest,
   ShownAccount,
   StatusAnswer,
   TokenAnswer,
@@ -53,6 +55,8 @@ export interface ControlActions {
   changeRoot(): Promise<Done>;
   releaseGuards(): Promise<Done>;
   testNotification(progress: (step: Progress) => void): Promise<Done>;
+  certificate(): Promise<CertificateAnswer>;
+  renewCertificate(request: RenewRequest): Promise<Done>;
   reload(): Promise<Done>;
   upgrade(): UpgradeAnswer;
   rollout(verb: RolloutVerb): Done;
@@ -102,6 +106,7 @@ const requests = {
   }),
   accounts: z.strictObject({ after: z.string().max(200).optional() }),
   account: z.strictObject({ email: z.string().min(1).max(1024) }),
+  renew: z.strictObject({ force: z.boolean().default(false) }),
   nothing: z.strictObject({}),
 };
 const query = {
@@ -233,6 +238,11 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
   app.post('/v1/remove', async (c) => {
     const request = await body(c, requests.remove);
     return c.json(await actions().remove(request));
+  });
+  app.get('/v1/certificate', async (c) => c.json(await actions().certificate()));
+  app.post('/v1/certificate/renew', async (c) => {
+    const request = await body(c, requests.renew);
+    return c.json(await actions().renewCertificate(request));
   });
   for (const [path, order] of PLAIN_ORDERS) {
     app.post(path, async (c) => {

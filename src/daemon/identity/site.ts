@@ -40,6 +40,7 @@ const Site = z.object({
   next: z.object({ names, profile, key, url: url.optional(), sinceMs: ms }).optional(),
   renewal: z.object({ fingerprint, atMs: ms }).optional(),
   notBeforeMs: ms,
+  asked: z.object({ fingerprint: fingerprint.optional(), atMs: ms, force: z.boolean() }).optional(),
   recent: z
     .array(
       z.object({

@@ -2,7 +2,8 @@ import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { AccountOrders } from '../accounts/orders.ts';
 import type { ControlActions } from '../control/server.ts';
 import type { Done } from '../control/api.ts';
-import { hasNextStep } from '../errors.ts';
+import { CertificatesPlugin } from '../../plugins/certificates/plugin.ts';
+import { hasNextStep, OperatorError } from '../errors.ts';
 import { Answers } from './answers.ts';
 import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
 import { Duty } from './duty.ts';
@@ -19,6 +20,9 @@ export interface OrderedNode extends NodeHooks {
   retireCouchDb(): Promise<void>;
   reload(): Promise<Done>;
 }
+
+/** An edge that does not answer is passed over sooner. */
+const SHOW_MS = 10_000;
 
 /** What the control socket asks for, and who does it. */
 export function actionsOf(
@@ -49,6 +53,12 @@ export function actionsOf(
     adoptAuthority: () => registrar.adopt(),
     changeRoot: () => roots.take(),
     testNotification: (progress) => testNotification(notifier, identity, paths.config, progress),
+    certificate: () => siteCertificate(assembly).show(AbortSignal.timeout(SHOW_MS)),
+    renewCertificate: async ({ force = false }) => {
+      const message = await siteCertificate(assembly).renew(force);
+      node.operatorDid(`certificate renew${force ? ' --force' : ''}`);
+      return { done: true, message };
+    },
     reload: () =>
       node.reload().catch((error: unknown) => {
         if (hasNextStep(error)) log.error({ code: error.code, next: error.next }, error.message);
@@ -64,4 +74,14 @@ export function actionsOf(
     account: (email) => orders.show(email),
     changeAccount: (verb, email) => orders.change(verb, email),
   };
+}
+
+function siteCertificate({ programs }: Pick<Assembly, 'programs'>): CertificatesPlugin {
+  const plugin = programs.plugin('certificates');
+  if (plugin instanceof CertificatesPlugin) return plugin;
+  throw new OperatorError(
+    'certificates-off',
+    'this node orders no certificate: [certificates] of app.toml names no site',
+    'docs/certificates.md says how to set it up; `bornemisza doctor` shows what is served',
+  );
 }

@@ -160,6 +160,7 @@ function siteCertificate({ scene, view }: Look): CertificatesWanted {
     ...{ names, profile, directory, contact, caFile },
     termsAgreed: terms === 'agreed',
     httpPort: edge.http_port,
+    httpsPort: edge.https_port,
   });
 }
 

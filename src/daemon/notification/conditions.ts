@@ -19,6 +19,7 @@ export type ConditionKind =
   | 'guard-holding'
   | 'announcement-failing'
   | 'certificate-ending'
+  | 'certificate-failing'
   | 'rollout-stopped'
   | 'dns-failing'
   | 'disk-full';
@@ -55,6 +56,8 @@ export interface ConditionInput {
 export const CERTIFICATE_ENDING_MS = 14 * 24 * 3_600_000;
 /** A provider that does not answer for some minutes costs nothing: the records stay as they are. */
 export const DNS_FAILING_MS = 10 * 60_000;
+/** The CA may be down for hours, and a third of the certificate's life is left. */
+export const ORDERS_FAILING_MS = 24 * 3_600_000;
 /**
  * A node that starts hears its first peer within seconds; after a power failure of the whole site it takes a minute.
  */
@@ -73,17 +76,21 @@ export interface Notices {
   readonly siteCertificateEndMs: number | undefined;
   /** It has the key of the DNS records and could not keep them for ten minutes. */
   readonly dnsFails: boolean;
+  /** It orders the site's certificate, and for a day no order came to one. */
+  readonly ordersFail: boolean;
 }
 
 const DNS_FAILS = 'dns';
+const ORDERS_FAIL = 'ca';
 
 export function noticeTag(notices: Notices): string {
-  const { landslides, lastStanding, siteCertificateEndMs, dnsFails } = notices;
+  const { landslides, lastStanding, siteCertificateEndMs, dnsFails, ordersFail } = notices;
   return [
     ...landslides.map((role) => `landslide-${role}`),
     ...(lastStanding ? ['last-standing'] : []),
     ...(siteCertificateEndMs === undefined ? [] : [`site-${dayOf(siteCertificateEndMs)}`]),
     ...(dnsFails ? [DNS_FAILS] : []),
+    ...(ordersFail ? [ORDERS_FAIL] : []),
   ].join(' ');
 }
 
@@ -96,6 +103,7 @@ export function conditionsOf(input: ConditionInput): Condition[] {
     ...guards(view),
     ...announcements(view),
     ...certificates(input),
+    ...orders(view),
     ...rollouts(input),
     ...records(view),
     ...disks(view),
@@ -228,6 +236,22 @@ function records(view: MembershipView): Condition[] {
   }));
 }
 
+/** The certificate of before is served meanwhile. One condition, whichever node orders. */
+function orders(view: MembershipView): Condition[] {
+  const failing = saying(view, ORDERS_FAIL);
+  if (failing.length === 0) return [];
+  return [
+    {
+      key: 'site-certificate orders',
+      kind: 'certificate-failing',
+      subject: 'site',
+      what: `the orders of the site's certificate have failed for a day (${failing.join(', ')} orders)`,
+      next: `see why: bornemisza certificate show on ${failing[0]}`,
+      announced: false,
+    },
+  ];
+}
+
 /** The tag in which a node says that it has no room to write. */
 export const DISK_TAG = 'disk';
 export const DISK_FULL = 'full';
@@ -325,6 +349,8 @@ export function endOf(
       return `BIRD on ${subject} does again what it should, or its node is gone`;
     case 'certificate-ending':
       return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
+    case 'certificate-failing':
+      return 'a certificate of the site was issued, or none is wanted any more';
     case 'dns-failing':
       return `${subject} keeps the DNS records again, or has no key for them any more`;
     case 'disk-full':

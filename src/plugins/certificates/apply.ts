@@ -144,6 +144,7 @@ export class Steps {
       ...withOutcome(now, 'issued', wallMs()),
       current,
       renewal: { fingerprint: current.fingerprint, atMs },
+      asked: undefined,
       without: [...new Set([...now.without, ...wanted.removed])].slice(-1000),
     }));
     return undefined;

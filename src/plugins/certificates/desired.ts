@@ -16,6 +16,11 @@ export interface SiteBundle {
   /** What the CA asked us to wait for. */
   readonly notBeforeMs: number;
   /**
+   * An operator asked for an order. Of no meaning for another certificate than the one that it names; without one,
+   * where there was none.
+   */
+  readonly asked?: OperatorRequest | undefined;
+  /**
    * What became of the last orders. It travels with the bundle, so that no restart and no takeover forgets a
    * limit.
    */
@@ -46,6 +51,13 @@ export interface SiteCertificate {
   readonly fromMs: number;
   readonly endMs: number;
   readonly revoked: boolean;
+}
+
+export interface OperatorRequest {
+  readonly fingerprint?: string | undefined;
+  readonly atMs: number;
+  /** Past our own limits for one signature, never past the CA's. */
+  readonly force: boolean;
 }
 
 export interface SiteOrder {

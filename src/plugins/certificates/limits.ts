@@ -20,16 +20,30 @@ const PAUSES_MS = [MINUTE_MS, 5 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 6 * HO
 export const MOST_OUTCOMES = 64;
 
 /** Why an order is made. */
-export type OrderReason = 'none' | 'names' | 'profile' | 'directory' | 'revoked' | 'removal' | 'renewal';
+export type OrderReason =
+  | 'none'
+  | 'names'
+  | 'profile'
+  | 'directory'
+  | 'revoked'
+  | 'removal'
+  | 'asked'
+  | 'renewal';
 
 export interface Held {
   readonly code: 'certificate-limited' | 'certificate-budget';
   readonly untilMs: number;
 }
 
-/** @returns what holds an order for these names; undefined: it may be made now */
+/**
+ * What failed before an operator asked says nothing about now: he has mended something. With `force` the other limits
+ * of ours are passed over until the CA is asked to sign once.
+ *
+ * @param bundle `asked` is that for the present certificate
+ * @returns what holds an order for these names; undefined: it may be made now
+ */
 export function heldOrder(
-  { recent, notBeforeMs }: Pick<SiteBundle, 'recent' | 'notBeforeMs'>,
+  { recent, notBeforeMs, asked }: Pick<SiteBundle, 'recent' | 'notBeforeMs' | 'asked'>,
   names: readonly string[],
   reason: OrderReason,
   nowMs: number,
@@ -38,13 +52,17 @@ export function heldOrder(
   const own = recent.filter((each) => each.names === set);
   const issuedMs = timesOf(own, ['issued'], nowMs).at(-1);
   const changed = ['names', 'directory', 'revoked', 'removal'].includes(reason);
+  const askedMs = asked?.atMs ?? 0;
+  const signed = timesOf(own, ['finalized'], nowMs);
+  const forced = asked?.force === true && signed.every((each) => each < askedMs);
+  const refused = timesOf(own, ['refused'], nowMs).filter((each) => !forced || each >= askedMs);
   const untilMs = Math.max(
     notBeforeMs,
-    issuedMs === undefined || changed ? 0 : issuedMs + REST_MS,
-    pauseEndMs(timesOf(own, ['refused', 'failed'], nowMs), issuedMs),
-    freeAgainMs(timesOf(own, ['refused'], nowMs), MOST_REFUSED, REFUSED_IN_MS),
+    issuedMs === undefined || changed || forced ? 0 : issuedMs + REST_MS,
+    pauseEndMs(timesOf(own, ['refused', 'failed'], nowMs), Math.max(issuedMs ?? 0, askedMs)),
+    freeAgainMs(refused, MOST_REFUSED, REFUSED_IN_MS),
   );
-  const budgetMs = freeAgainMs(timesOf(own, ['finalized'], nowMs), MOST_SIGNED, SIGNED_IN_MS);
+  const budgetMs = forced ? 0 : freeAgainMs(signed, MOST_SIGNED, SIGNED_IN_MS);
   if (budgetMs > nowMs && budgetMs >= untilMs) return { code: 'certificate-budget', untilMs: budgetMs };
   return untilMs > nowMs ? { code: 'certificate-limited', untilMs } : undefined;
 }
@@ -66,8 +84,8 @@ function timesOf(
 }
 
 /** What failed before a success says nothing about now. */
-function pauseEndMs(failedMs: readonly number[], issuedMs = 0): number {
-  const since = failedMs.filter((each) => each > issuedMs);
+function pauseEndMs(failedMs: readonly number[], wellMs: number): number {
+  const since = failedMs.filter((each) => each > wellMs);
   const pauseMs = PAUSES_MS[Math.min(since.length, PAUSES_MS.length) - 1];
   const lastMs = since.at(-1);
   return lastMs === undefined || pauseMs === undefined ? 0 : lastMs + pauseMs;

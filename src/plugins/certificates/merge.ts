@@ -21,12 +21,13 @@ function isBehind(one: SiteBundle, other: SiteBundle): boolean {
 }
 
 /** All that is taken from one bundle whole. */
-function textOf({ account, current, next, renewal, without }: SiteBundle): string {
+function textOf({ account, current, next, renewal, asked, without }: SiteBundle): string {
   return JSON.stringify([
     [account?.key, account?.url],
     [current?.fingerprint, current?.key, current?.chain, current?.names, current?.profile, current?.revoked],
     [next?.key, next?.url, next?.names, next?.profile, next?.sinceMs],
     [renewal?.fingerprint, renewal?.atMs],
+    [asked?.fingerprint, asked?.atMs, asked?.force],
     without,
   ]);
 }

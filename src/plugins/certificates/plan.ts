@@ -86,7 +86,17 @@ export function heldNow(desired: CertificatesDesired): Held | undefined {
   const reason = orderReason(desired);
   return reason === undefined || bundle.next !== undefined
     ? undefined
-    : heldOrder(bundle, names, reason, nowMs);
+    : heldOrder({ ...bundle, asked: askedNow(bundle) }, names, reason, nowMs);
+}
+
+/** What an operator asked for, unless it was done since. */
+function askedNow({ asked, current }: SiteBundle): SiteBundle['asked'] {
+  return asked?.fingerprint === current?.fingerprint ? asked : undefined;
+}
+
+/** Whether an order is under way, or there is a reason for one. */
+export function wantsOrder(desired: CertificatesDesired): boolean {
+  return desired.bundle.next !== undefined || orderReason(desired) !== undefined;
 }
 
 /** Why a certificate is ordered; undefined: the one that is there is right. */
@@ -100,6 +110,7 @@ export function orderReason(desired: Omit<CertificatesDesired, 'orders' | 'why'>
   if (!same(current.names, names)) return 'names';
   if (current.profile !== profile) return 'profile';
   if (!isOf(current, directory)) return 'directory';
+  if (askedNow(bundle) !== undefined) return 'asked';
   return nowMs >= renewalMs(bundle, current) ? 'renewal' : undefined;
 }
 
@@ -107,17 +118,19 @@ export function orderReason(desired: Omit<CertificatesDesired, 'orders' | 'why'>
  * A moment that was drawn for another certificate is forgotten with it: kept, it would order without end (cert-
  * manager #8993).
  */
-function renewalMs({ renewal }: SiteBundle, current: NonNullable<SiteBundle['current']>): number {
+export function renewalMs({ renewal }: SiteBundle, current: NonNullable<SiteBundle['current']>): number {
   return renewal?.fingerprint === current.fingerprint ? renewal.atMs : renewAtMs(current, undefined, 0);
 }
 
-const WORDS: Readonly<Record<OrderReason, string>> = {
+/** Why, for people. */
+export const WORDS: Readonly<Record<OrderReason, string>> = {
   none: 'there is none yet',
   names: 'the names changed',
   profile: 'the profile changed',
   directory: 'another CA is configured',
   revoked: 'the present one is revoked',
   removal: 'an app node was removed that has the present key',
+  asked: 'an operator asked for it',
   renewal: 'the time for the next has come',
 };
 

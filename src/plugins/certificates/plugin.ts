@@ -6,7 +6,16 @@ import { readIfPresent } from '../../host/files.ts';
 import { type Finding, type Plugin, PluginError, type PluginReport } from '../contract.ts';
 import type { CertificatesDesired, SiteBundle } from './desired.ts';
 import { silentEdges } from './observe.ts';
-import { type CertificateChange, type CertificatesObserved, heldNow, planCertificates } from './plan.ts';
+import { type CertificateFacts, factsOf, failingSinceMs } from './facts.ts';
+import {
+  type CertificateChange,
+  type CertificatesObserved,
+  heldNow,
+  planCertificates,
+  wantsOrder,
+} from './plan.ts';
+import { type Served, servedAt } from './served.ts';
+import type { Held } from './limits.ts';
 import { type Ca, withOutcome, Steps } from './apply.ts';
 
 /** What of a desired state does not come from the bundle or the clock. */
@@ -16,9 +25,20 @@ export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> &
   readonly termsAgreed: boolean;
   /** PEM of a CA of one's own, trusted besides the public ones. */
   readonly caFile: string | undefined;
-  /** Where the app nodes that are heard answer without TLS: a CA may ask any of them. */
-  readonly edges: readonly { readonly name: string; readonly address: string; readonly port: number }[];
+  /** Where the app nodes that are heard answer: `port` without TLS, since a CA may ask any of them there. */
+  readonly edges: readonly {
+    readonly name: string;
+    readonly address: string;
+    readonly port: number;
+    readonly tlsPort: number;
+  }[];
 };
+
+export interface CertificatesReport extends PluginReport {
+  readonly facts: CertificateFacts;
+  /** Since when orders fail, where this node orders. */
+  readonly failingSinceMs: number | undefined;
+}
 
 export interface CertificatesOptions {
   readonly userAgent: string;
@@ -60,7 +80,9 @@ const MOST_CA_BYTES = 256 * 1024;
  * The one in the cluster that speaks with the CA; on all others it only says what they have. What a CA was asked for
  * stays asked, so nothing is rolled back.
  */
-export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, CertificateChange, undefined> {
+export class CertificatesPlugin
+  implements Plugin<CertificatesWanted, Seen, CertificateChange, undefined, CertificatesReport>
+{
   readonly name = 'certificates';
   readonly evidence = 'journalctl -u bornemisza@app';
   readonly #options: CertificatesOptions;
@@ -75,6 +97,9 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
   #askedMs = Number.NEGATIVE_INFINITY;
   #order: AcmeOrder | undefined;
   #problem: Finding | undefined;
+  /** Wall time of the first call of the CA that failed since a certificate came. */
+  #failingMs: number | undefined;
+  #waited: string | undefined;
 
   constructor(options: CertificatesOptions) {
     this.#options = options;
@@ -83,10 +108,17 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
   }
 
   async observe(signal: AbortSignal): Promise<Seen> {
+    const seen = await this.#look(signal);
+    this.#waited = seen.waits;
+    return seen;
+  }
+
+  async #look(signal: AbortSignal): Promise<Seen> {
     const { site, wallMs, desired } = this.#options;
     const [bundle, nowMs, wanted] = [site.get(), wallMs(), desired()];
     if (bundle !== this.#since.bundle) this.#since = { bundle, atMs: this.#options.nowMs() };
     const still = { bundle, nowMs, order: undefined };
+    if (wanted !== undefined && !wantsOrder({ ...wanted, bundle, nowMs })) this.#note(undefined);
     if (wanted?.orders !== true) return { ...still, waits: undefined };
     const waits = this.#waits(bundle, nowMs);
     if (waits !== undefined) return { ...still, waits };
@@ -116,8 +148,10 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
     return waits === undefined ? planCertificates({ ...wanted, bundle, nowMs }, { order }) : [];
   }
 
-  status(wanted: CertificatesWanted, { bundle, nowMs, waits }: Seen): PluginReport {
+  status(wanted: CertificatesWanted, { bundle, nowMs, waits }: Seen): CertificatesReport {
     const { current, next } = bundle;
+    const desired = { ...wanted, bundle, nowMs };
+    const failingMs = wanted.orders ? this.#failingSince(desired) : undefined;
     const held = wanted.orders ? heldNow({ ...wanted, bundle, nowMs }) : undefined;
     const has =
       current === undefined
@@ -126,12 +160,58 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
     const doing = next === undefined ? '' : '; an order is under way';
     const why = waits === undefined ? '' : `; waits: ${waits}`;
     return {
+      facts: this.#facts(desired, wanted.directory, failingMs),
+      failingSinceMs: failingMs,
       seen: `${has}; ${wanted.why}${doing}${why}`,
       alarms: [
         ...(this.#problem === undefined ? [] : [this.#problem]),
         ...(held?.code === 'certificate-budget' ? [budget(held.untilMs)] : []),
       ],
     };
+  }
+
+  /** What an operator asks for: all that `status` says, and what each edge shows now. */
+  async show(signal: AbortSignal): Promise<CertificateFacts & { readonly edges: readonly Served[] }> {
+    const wanted = this.#wanted();
+    const desired = { ...wanted, bundle: this.#options.site.get(), nowMs: this.#options.wallMs() };
+    const facts = this.#facts(desired, wanted.directory, this.#failingSince(desired));
+    return { ...facts, edges: await servedAt(wanted.edges, wanted.names[0] ?? '', signal) };
+  }
+
+  /**
+   * Has the next certificate ordered now, by whichever node orders: the request is in the bundle.
+   *
+   * @param force past our own limits for one signature, never past the CA's
+   * @returns what follows
+   * @throws PluginError `certificate-limited`, `certificate-budget`: what holds it, and until when
+   */
+  async renew(force: boolean): Promise<string> {
+    const { site, wallMs } = this.#options;
+    const wanted = this.#wanted();
+    const [bundle, nowMs] = [site.get(), wallMs()];
+    if (bundle.next !== undefined) return `an order is under way already; ${wanted.why}`;
+    const asked = { fingerprint: bundle.current?.fingerprint, atMs: nowMs, force };
+    const held = heldNow({ ...wanted, bundle: { ...bundle, asked }, nowMs });
+    if (held !== undefined) throw refused(held, held.untilMs > bundle.notBeforeMs && !force);
+    await site.change((now) => ({ ...now, asked, generation: now.generation + 1 }));
+    return `a certificate for ${wanted.names.join(', ')} is ordered now; ${wanted.why}`;
+  }
+
+  #wanted(): CertificatesWanted {
+    const wanted = this.#options.desired();
+    if (wanted === undefined) throw new TypeError('asked for before the node knows what it wants');
+    return wanted;
+  }
+
+  #facts(desired: CertificatesDesired, directory: string, failingMs: number | undefined): CertificateFacts {
+    const [waits, problem] = [this.#waited, this.#problem];
+    return factsOf({ desired, directory, waits, problem, failingSinceMs: failingMs });
+  }
+
+  /** By what all app nodes know, and by what this one met: a CA that does not answer is in no bundle. */
+  #failingSince(desired: CertificatesDesired): number | undefined {
+    const times = [failingSinceMs(desired), this.#failingMs].filter((each) => each !== undefined);
+    return times.length === 0 ? undefined : Math.min(...times);
   }
 
   /** The CA proves each step; what it sends is proved before it is kept. */
@@ -150,7 +230,7 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
       if (change.kind === 'answer' && this.#order !== undefined)
         this.#answered = { url: this.#order.url, atMs: this.#options.nowMs() };
       this.#order = undefined;
-      if (problem !== undefined || change.kind === 'download') this.#problem = problem;
+      if (problem !== undefined || change.kind === 'download') this.#note(problem);
       made(change);
     }
   }
@@ -176,6 +256,11 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
     if (!wanted.orders || nowMs < bundle.notBeforeMs || this.#isPaused()) return moved;
     if (bundle.next?.url !== undefined) return this.#mayAsk(bundle.next.sinceMs, nowMs);
     return moved || planCertificates({ ...wanted, bundle, nowMs }, { order: undefined }).length > 0;
+  }
+
+  #note(problem: Finding | undefined): void {
+    this.#problem = problem;
+    this.#failingMs = problem === undefined ? undefined : (this.#failingMs ?? this.#options.wallMs());
   }
 
   #isPaused(): boolean {
@@ -227,7 +312,7 @@ export class CertificatesPlugin implements Plugin<CertificatesWanted, Seen, Cert
       this.#pausedMs = this.#options.nowMs() + PAUSE_MS;
       if (!(error instanceof AcmeError)) throw error;
       const { code, message, next, outcome, retryAfterMs } = error;
-      this.#problem = { code, message, next };
+      this.#note({ code, message, next });
       const untilMs = wallMs() + (retryAfterMs ?? PAUSE_MS);
       await site.change((now) => ({
         ...(outcome === 'terminal' && now.next !== undefined ? withOutcome(now, 'failed', wallMs()) : now),
@@ -253,6 +338,19 @@ function budget(untilMs: number): Finding {
     message: `3 certificates for these names were signed in 7 days: none is ordered before ${dayOf(untilMs)}`,
     next: 'nothing: the present certificate stays in use, and the next is ordered then',
   };
+}
+
+function refused({ code, untilMs }: Held, own: boolean): PluginError {
+  const until = `${new Date(untilMs).toISOString().slice(0, 16)} UTC`;
+  return new PluginError({
+    code,
+    message: `no certificate is ordered before ${until}: ${own ? 'a limit of ours' : 'the CA is to be left alone'}`,
+    next: own
+      ? 'bornemisza certificate renew --force passes over our own limits, never over those of the CA'
+      : 'wait for that time; the present certificate stays in use',
+    outcome: 'retry',
+    stateChanged: false,
+  });
 }
 
 function dayOf(ms: number): string {

@@ -50,6 +50,8 @@ const EXPECTED = [
   'firewall confirm',
   'firewall off',
   'firewall status',
+  'certificate show',
+  'certificate renew',
   'accounts list',
   'accounts show',
   'accounts disable',
@@ -78,7 +80,17 @@ t.test('each command’s help has a usage line, an example of that command, and 
     t.match(out, new RegExp(`Examples:\n(.*\n)*.*bornemisza ${path}`), `an example of ${path}`);
     if (path !== 'site') t.notMatch(out, '--root');
   }
-  for (const group of ['token', 'authority', 'config', 'guards', 'notify', 'firewall', 'accounts', 'web'])
+  for (const group of [
+    'token',
+    'authority',
+    'config',
+    'guards',
+    'notify',
+    'firewall',
+    'certificate',
+    'accounts',
+    'web',
+  ])
     t.equal((await runCli([group, '--help'])).code, 0);
 });
 

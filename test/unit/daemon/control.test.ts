@@ -63,6 +63,7 @@ class Actions {
       remove: this.#done,
       releaseGuards: () => this.#done('release'),
       reload: () => this.#done('reload'),
+      renewCertificate: this.#done,
       testNotification: async (progress: (step: object) => void) => {
         progress({ message: 'mail failed', error: { code: 'x', message: 'mail failed', next: 'mend it' } });
         return this.#done('notify test');
@@ -145,6 +146,8 @@ t.test('bodies that are not what a call takes', async (t) => {
     ['/v1/remove', `{"node":"${'n'.repeat(201)}"}`, /node/],
     ['/v1/guards/release', '{"x":1}', /x/],
     ['/v1/reload', '3', /not valid/],
+    ['/v1/certificate/renew', '{"force":"yes"}', /force/],
+    ['/v1/certificate/renew', '{"names":["a.example"]}', /Unrecognized key/],
     // A rollout takes no words: what is installed is nobody's to say.
     ['/v1/upgrade/start', '{"package":"x"}', /Unrecognized key/],
     ['/v1/upgrade/resume', '{"version":"1"}', /Unrecognized key/],
@@ -161,10 +164,18 @@ t.test('bodies that are not what a call takes', async (t) => {
   t.strictSame(actions.asked, [], 'nothing of it reached the daemon');
   t.match(await ask(path, 'POST', '/v1/reload'), { status: 200 }, 'no body is an empty one');
   t.match(await ask(path, 'POST', '/v1/maintenance', '{"on":true}'), { status: 200 });
+  t.match(await ask(path, 'POST', '/v1/certificate/renew', '{"force":true}'), { status: 200 });
   for (const verb of ['start', 'stop', 'resume'])
     t.match(await ask(path, 'POST', `/v1/upgrade/${verb}`), { status: 200 });
   t.match(await ask(path, 'POST', '/v1/upgrade/dnf'), { status: 404 });
-  t.strictSame(actions.asked, ['reload', { on: true, force: false }, 'start', 'stop', 'resume']);
+  t.strictSame(actions.asked, [
+    'reload',
+    { on: true, force: false },
+    { force: true },
+    'start',
+    'stop',
+    'resume',
+  ]);
 });
 
 t.test('tokens: one is an object, a count makes a list of them, and one or all are revoked', async (t) => {

@@ -68,6 +68,7 @@ t.test('what one node says in its record is one condition for all, whoever says 
       lastStanding: true,
       siteCertificateEndMs: NOW + 3 * DAY,
       dnsFails: true,
+      ordersFail: true,
     }),
   };
   t.ok(Buffer.byteLength(tags.notice) <= 64, `${tags.notice} fits into a tag`);
@@ -79,6 +80,7 @@ t.test('what one node says in its record is one condition for all, whoever says 
       'landslide db',
       'last-standing app1/app',
       'site-certificate 2026-01-05',
+      'site-certificate orders',
       'dns app1/app',
     ],
   );
@@ -91,6 +93,7 @@ t.test('what one node says in its record is one condition for all, whoever says 
       'last-standing app1/app',
       'last-standing app2/app',
       'site-certificate 2026-01-05',
+      'site-certificate orders',
       'dns app1/app',
       'dns app2/app',
     ],
@@ -103,7 +106,13 @@ t.test('what one node says in its record is one condition for all, whoever says 
     'the dead hold nothing',
   );
   t.equal(
-    noticeTag({ landslides: [], lastStanding: false, siteCertificateEndMs: undefined, dnsFails: false }),
+    noticeTag({
+      landslides: [],
+      lastStanding: false,
+      siteCertificateEndMs: undefined,
+      dnsFails: false,
+      ordersFail: false,
+    }),
     '',
   );
   t.same(

@@ -5,6 +5,7 @@ import type {
   OrderOutcome,
   SiteBundle,
 } from '../../../src/plugins/certificates/desired.ts';
+import { failingSinceMs } from '../../../src/plugins/certificates/facts.ts';
 import { heldOrder, MOST_OUTCOMES, setOf } from '../../../src/plugins/certificates/limits.ts';
 import { mergedBundles } from '../../../src/plugins/certificates/merge.ts';
 import {
@@ -152,6 +153,10 @@ t.test('no order without a reason', (t) => {
     ],
   ];
   for (const [what, of, more, reason] of cases) t.equal(orderReason(desired(of, more)), reason, what);
+  const asked = { fingerprint: 'f1', atMs: NOW, force: false };
+  t.equal(orderReason(desired({ asked })), 'asked', 'an operator asked');
+  t.equal(orderReason(desired({ asked: { ...asked, fingerprint: 'f0' } })), undefined, 'for another one');
+  t.equal(orderReason(desired({ asked: { atMs: NOW, force: true } })), undefined, 'before there was one');
   t.end();
 });
 
@@ -242,6 +247,44 @@ t.test('limits of our own hold an order, and say until when', (t) => {
   t.strictSame(
     heldOrder({ recent: [], notBeforeMs: NOW + 60_000 }, NAMES, 'none', NOW),
     limited(NOW + 60_000),
+  );
+  const plain = { atMs: NOW, force: false };
+  const asked: readonly (readonly [string, readonly OrderOutcome[], boolean, object | undefined])[] = [
+    ['an operator asks after five failures', failures(5, MINUTE), false, undefined],
+    ['a day is not over', [past('issued', HOUR)], false, limited(NOW + 23 * HOUR)],
+    ['he says force', [past('issued', HOUR)], true, undefined],
+    ['three were signed', three, false, budget(NOW + DAY)],
+    ['three were signed, with force', three, true, undefined],
+    [
+      'two checks failed',
+      [past('refused', 40 * MINUTE), past('refused', MINUTE)],
+      false,
+      limited(NOW + 20 * MINUTE),
+    ],
+    [
+      'two checks failed, with force',
+      [past('refused', 40 * MINUTE), past('refused', MINUTE)],
+      true,
+      undefined,
+    ],
+    ['force was used up', [...three, past('finalized', 0)], true, budget(NOW + 3 * DAY)],
+    ['it failed once more since', failures(1, 0), true, limited(NOW + MINUTE)],
+  ];
+  for (const [what, recent, force, held] of asked)
+    t.strictSame(
+      heldOrder({ recent, notBeforeMs: 0, asked: { ...plain, atMs: NOW - 1, force } }, NAMES, 'asked', NOW),
+      held,
+      what,
+    );
+  t.strictSame(
+    heldOrder(
+      { recent: [], notBeforeMs: NOW + 60_000, asked: { ...plain, force: true } },
+      NAMES,
+      'asked',
+      NOW,
+    ),
+    limited(NOW + 60_000),
+    'force is not for the CA',
   );
   const later = { recent: three, notBeforeMs: NOW + 2 * DAY };
   t.strictSame(heldOrder(later, NAMES, 'none', NOW), limited(NOW + 2 * DAY), 'the CA’s word lasts longer');
@@ -334,5 +377,37 @@ t.test('bundles of both sides of a cut become one, in whatever order they are he
     current: { ...current, endMs: current.endMs + 1, fingerprint: 'f9' },
   };
   t.equal(mergedBundles(bundle, later).current?.fingerprint, 'f9', 'the certificate that ends later wins');
+  t.end();
+});
+
+t.test('orders fail since the first that failed after a success, or since a renewal that is late', (t) => {
+  const none = { current: undefined };
+  const due = { nowMs: NOW + 50 * DAY + 2 * HOUR };
+  const cases: readonly (readonly [
+    string,
+    Partial<SiteBundle>,
+    { readonly nowMs?: number },
+    number | undefined,
+  ])[] = [
+    ['all is well', {}, {}, undefined],
+    ['nothing was tried yet', none, {}, undefined],
+    [
+      'it failed twice',
+      { ...none, recent: [past('failed', 3 * HOUR), past('refused', HOUR)] },
+      {},
+      NOW - 3 * HOUR,
+    ],
+    [
+      'it failed before a success',
+      { ...none, recent: [past('failed', 3 * HOUR), past('issued', HOUR)] },
+      {},
+      undefined,
+    ],
+    ['other names failed', { ...none, recent: [past('failed', HOUR, 'other.example')] }, {}, undefined],
+    ['failures, and nothing is wanted', { recent: [past('failed', HOUR)] }, {}, undefined],
+    ['the renewal is two hours late', {}, due, NOW + 50 * DAY],
+    ['the renewal is just due', {}, { nowMs: NOW + 50 * DAY + HOUR }, undefined],
+  ];
+  for (const [what, of, more, since] of cases) t.equal(failingSinceMs(desired(of, more)), since, what);
   t.end();
 });

@@ -1,0 +1,136 @@
+import type { Command } from 'commander';
+import type { CertificateAnswer, Done, SiteCertificateStatus } from '../../daemon/control/api.ts';
+import { printJson } from '../answer.ts';
+import type { ControlClient } from '../client.ts';
+import { formatDuration, formatInstant } from '../duration.ts';
+import { daemonOf, instances } from '../instances.ts';
+import type { Io } from '../io.ts';
+import { type Paint, paintFor } from '../paint.ts';
+import { renderFacts, renderTable } from '../table.ts';
+import { addVerb, type CommonOptions } from '../verb.ts';
+
+/** The daemon waits some seconds for edges that do not answer. */
+const TIMEOUT_MS = 20_000;
+
+interface RenewOptions extends CommonOptions {
+  readonly force?: boolean;
+}
+
+export function addCertificate(program: Command, io: Io): void {
+  const certificate = addVerb(program, 'certificate', {
+    summary: 'the certificate of the site, which a CA signs',
+    root: false,
+  });
+  addVerb(certificate, 'show', {
+    summary: 'show it, when the next one is ordered, and what each edge serves',
+    description:
+      'Shows names, issuer, serial number and end of the certificate that [certificates] ordered, when the ' +
+      'next one is ordered and why, what went wrong last, and what each app node serves at this moment.',
+    examples: [
+      'bornemisza certificate show',
+      "bornemisza certificate show --json | jq -r '.edges[] | [.name, .sha256] | @tsv'",
+    ],
+    json: true,
+  }).action(async (options: CommonOptions) => {
+    const answer = await (await appDaemon(options)).get<CertificateAnswer>('/v1/certificate', TIMEOUT_MS);
+    if (options.json === true) printJson(io, answer);
+    else io.stdout.write(renderCertificate(answer, Date.now(), paintFor(io.stdout), io.stdout.columns));
+  });
+  addVerb(certificate, 'renew', {
+    summary: 'have the next certificate ordered now',
+    description:
+      'Orders a certificate with a new key now, whichever node orders. After failed orders it does not wait ' +
+      'for the next try: use it when you have mended what kept the CA from checking a name. Limits of ours ' +
+      '(one certificate a day, three a week) are kept unless you say --force; what the CA asked for always is.',
+    examples: ['bornemisza certificate renew', 'bornemisza certificate renew --force'],
+    json: true,
+  })
+    .option('--force', 'pass over our own limits for one certificate')
+    .action(async (options: RenewOptions) => {
+      const daemon = await appDaemon(options);
+      const force = options.force === true;
+      const done = await daemon.post<Done>('/v1/certificate/renew', { force });
+      if (options.json === true) printJson(io, done);
+      else io.stdout.write(`${done.message}\n`);
+    });
+}
+
+/** The app node of this host; where there is none, the daemon here says that it has no certificate of the site. */
+async function appDaemon({ root = '' }: CommonOptions): Promise<ControlClient> {
+  const isHere = (await instances(root)).some(
+    ({ role, socket, configured }) => role === 'app' && (socket !== 'absent' || configured === 'yes'),
+  );
+  return daemonOf({ root, ...(isHere && { role: 'app' }) });
+}
+
+function renderCertificate(answer: CertificateAnswer, nowMs: number, paint: Paint, columns: number): string {
+  const { current, problem, edges } = answer;
+  const rows = edges.map(({ name, sha256 }) => [name, servesWords(sha256, current?.sha256, paint)]);
+  return [
+    renderFacts(certificateFacts(answer, nowMs), paint),
+    rows.length === 0 ? '' : `\n${renderTable(['EDGE', 'SERVES'], rows, { columns, paint })}`,
+    problem === undefined
+      ? ''
+      : `\n${paint('red', '!')} ${problem.message} (${problem.code})\n  ${paint('bold', 'next:')} ${problem.next}\n`,
+  ].join('');
+}
+
+function certificateFacts(answer: SiteCertificateStatus, nowMs: number): (readonly [string, string])[] {
+  const { names, directory, profile, orderer, current, order, failingSince } = answer;
+  const since =
+    failingSince === undefined ? '' : `; no order has succeeded since ${formatInstant(failingSince)}`;
+  return [
+    ['names', names.join(', ')],
+    ['CA', profile === undefined ? directory : `${directory}, profile ${profile}`],
+    ...(current === undefined
+      ? ([['certificate', 'none yet']] as const)
+      : ([
+          ['issuer', current.issuer],
+          ['serial', current.serial],
+          ['SHA-256', current.sha256],
+          [
+            'issued',
+            `${formatInstant(current.from)}, ${formatDuration(nowMs - Date.parse(current.from))} ago`,
+          ],
+          ['ends', endWords(current, nowMs)],
+        ] as const)),
+    ...(order === undefined
+      ? ([['next', nextWords(answer)]] as const)
+      : ([['order', `under way since ${formatInstant(order.since)}${waitWords(order.waits)}`]] as const)),
+    ['ordered by', `${orderer}${since}`],
+  ];
+}
+
+function endWords({ ends, revoked }: NonNullable<SiteCertificateStatus['current']>, nowMs: number): string {
+  const leftMs = Date.parse(ends) - nowMs;
+  const left = leftMs > 0 ? `${formatDuration(leftMs)} left` : `ended ${formatDuration(-leftMs)} ago`;
+  return `${formatInstant(ends)}, ${left}${revoked ? '; revoked' : ''}`;
+}
+
+function nextWords({ next }: SiteCertificateStatus): string {
+  if (next === undefined) return 'nothing is to be ordered';
+  const held = next.held === undefined ? '' : `; not before (${next.held})`;
+  return `${formatInstant(next.at)}: ${next.why}${held}`;
+}
+
+function waitWords(waits: string | undefined): string {
+  return waits === undefined ? '' : `; waits: ${waits}`;
+}
+
+function servesWords(sha256: string | undefined, wanted: string | undefined, paint: Paint): string {
+  if (sha256 === undefined) return paint('red', 'nothing: no TLS at its port');
+  if (sha256 === wanted) return paint('green', 'this certificate');
+  return paint('yellow', `another certificate, SHA-256 ${sha256}`);
+}
+
+/** For `status`: one line. */
+export function certificateLine(
+  { current, next, problem }: SiteCertificateStatus,
+  nowMs: number,
+  paint: Paint,
+): string {
+  const renewed = next === undefined ? '' : `; next order ${formatInstant(next.at)} (${next.why})`;
+  const wrong = problem === undefined ? '' : `; ${paint('red', problem.code)}: bornemisza certificate show`;
+  if (current === undefined) return `${paint('yellow', 'no certificate yet')}${renewed}${wrong}`;
+  return `certificate ends ${endWords(current, nowMs)}${renewed}${wrong}`;
+}

@@ -1,0 +1,154 @@
+import { Resolver } from 'node:dns/promises';
+import type { CertificateAnswer, MembersAnswer, StatusAnswer } from '../../daemon/control/api.ts';
+import type { ControlClient } from '../client.ts';
+import { formatDuration } from '../duration.ts';
+import { isHeard } from '../members.ts';
+import type { Area, Check } from './check.ts';
+
+/** What the checks ask of DNS. */
+export interface Lookup {
+  resolve4(name: string): Promise<readonly string[]>;
+  resolve6(name: string): Promise<readonly string[]>;
+  resolveCaa(name: string): Promise<readonly { readonly issue?: string | undefined }[]>;
+}
+
+/** A server that is there answers sooner, and a doctor that hangs is of no use. */
+const DNS: Lookup = new Resolver({ timeout: 2000, tries: 1 });
+
+/** How a CA names itself in a CAA record (RFC 8659), by the host of its directory. */
+const CAA_NAMES: readonly (readonly [host: RegExp, name: string])[] = [
+  [/\.letsencrypt\.org$/, 'letsencrypt.org'],
+  [/\.zerossl\.com$/, 'sectigo.com'],
+  [/\.pki\.goog$/, 'pki.goog'],
+  [/\.buypass\.(com|no)$/, 'buypass.com'],
+];
+
+/** Whether the certificate that [certificates] orders is there, is served by all edges, and can be renewed. */
+export async function checkCertificate(
+  daemon: Pick<ControlClient, 'get'>,
+  { floating }: Pick<StatusAnswer, 'floating'>,
+  members: MembersAnswer['members'],
+  area: Area,
+  lookup: Lookup = DNS,
+): Promise<Check[]> {
+  const answer = await daemon.get<CertificateAnswer>('/v1/certificate');
+  return [
+    life(answer, area),
+    ...served(answer, area),
+    orderers(members, area),
+    ...(await Promise.all(answer.names.map((name) => leadsHere(name, floating, members, area, lookup)))),
+    ...(await caa(answer, area, lookup)),
+  ];
+}
+
+function life({ current, problem, failingSince }: CertificateAnswer, area: Area): Check {
+  if (problem !== undefined && failingSince !== undefined) {
+    const detail = `orders fail since ${failingSince}: ${problem.message}`;
+    return current === undefined
+      ? area.fail('site certificate', detail, problem.next)
+      : area.warn('site certificate', detail, problem.next);
+  }
+  if (current === undefined)
+    return area.warn(
+      'site certificate',
+      'there is none yet',
+      'bornemisza certificate show says what it waits for',
+    );
+  const leftMs = Date.parse(current.ends) - Date.now();
+  if (leftMs <= 0)
+    return area.fail(
+      'site certificate',
+      `it ended ${formatDuration(-leftMs)} ago`,
+      'bornemisza certificate renew; bornemisza certificate show says what is in the way',
+    );
+  return area.ok('site certificate', `${current.names.join(', ')}, ${formatDuration(leftMs)} left`);
+}
+
+/** Browsers that come to another edge must see the same. */
+function served({ current, edges }: CertificateAnswer, area: Area): Check[] {
+  if (current === undefined) return [];
+  const others = edges.filter(({ sha256 }) => sha256 !== undefined && sha256 !== current.sha256);
+  const silent = edges.filter(({ sha256 }) => sha256 === undefined);
+  const names = (list: CertificateAnswer['edges']): string => list.map(({ name }) => name).join(', ');
+  if (others.length > 0)
+    return [
+      area.fail(
+        'edges',
+        `${names(others)} serves another certificate than the site's`,
+        'bornemisza status there: does HAProxy converge, and is app.toml the same as here?',
+      ),
+    ];
+  return [
+    silent.length > 0
+      ? area.warn('edges', `${names(silent)} answers no TLS`, 'bornemisza status there: does HAProxy run?')
+      : area.ok('edges', `${edges.length} of ${edges.length} serve the same certificate`),
+  ];
+}
+
+function orderers(members: MembersAnswer['members'], area: Area): Check {
+  const apps = members.filter((each) => each.role === 'app' && isHeard(each));
+  const able = apps.filter(({ tags }) => tags['orders'] === 'ready');
+  if (able.length > 1 || apps.length < 2)
+    return area.ok('orderers', `${able.length} of ${apps.length} app nodes can order`);
+  return area.warn(
+    'orderers',
+    'one app node alone can order: if it dies, nothing is renewed',
+    'put the same [certificates] into app.toml of each app node',
+  );
+}
+
+/** The CA asks at port 80 of whatever the name leads to. */
+async function leadsHere(
+  name: string,
+  floating: readonly string[],
+  members: MembersAnswer['members'],
+  area: Area,
+  lookup: Lookup,
+): Promise<Check> {
+  const what = `name ${name}`;
+  const found = (await Promise.all([lookup.resolve4(name), lookup.resolve6(name)].map(orNone))).flat();
+  if (found.length === 0)
+    return area.fail(what, 'it leads nowhere: it has no address', `create its record, or let [dns] do it`);
+  const apps = members.filter(({ role }) => role === 'app');
+  const ours = new Set([...floating, ...apps.flatMap(({ tags }) => (tags['public'] ?? '').split(' '))]);
+  const foreign = found.filter((each) => !ours.has(each));
+  if ([...ours].every((each) => each === ''))
+    return area.ok(what, `leads to ${found.join(', ')} (no public address is configured to compare with)`);
+  if (foreign.length === 0) return area.ok(what, `leads to ${found.join(', ')}`);
+  return area.warn(
+    what,
+    `it leads to ${foreign.join(', ')}, which is no floating IP and no public address of an app node`,
+    'correct its record; behind a proxy (e.g. of Cloudflare) this is as it should be',
+  );
+}
+
+/** The nearest record counts (RFC 8659 section 3); without one every CA may sign. */
+async function caa({ names, directory }: CertificateAnswer, area: Area, lookup: Lookup): Promise<Check[]> {
+  const host = URL.canParse(directory) ? new URL(directory).hostname : '';
+  const ca = CAA_NAMES.find(([pattern]) => pattern.test(host))?.[1];
+  if (ca === undefined) return [];
+  const forbidden: string[] = [];
+  for (const name of names) {
+    const issuers = await nearestCaa(name, lookup);
+    if (issuers.length > 0 && !issuers.includes(ca)) forbidden.push(`${name} (${issuers.join(', ')})`);
+  }
+  if (forbidden.length === 0) return [area.ok('CAA', `${ca} may sign for all names`)];
+  return [area.fail('CAA', `only others may sign for ${forbidden.join('; ')}`, `add to it: 0 issue "${ca}"`)];
+}
+
+async function nearestCaa(name: string, lookup: Lookup): Promise<string[]> {
+  const labels = name.replace(/^\*\./, '').split('.');
+  for (let at = 0; at < labels.length - 1; at += 1) {
+    const records = await orNone(lookup.resolveCaa(labels.slice(at).join('.')));
+    const issuers = records.flatMap(({ issue }) =>
+      issue === undefined ? [] : [issue.split(';')[0]?.trim() ?? ''],
+    );
+    if (issuers.length > 0) return issuers;
+  }
+  return [];
+}
+
+/** A server that does not answer is told by the names that lead nowhere. */
+async function orNone<T>(asked: Promise<readonly T[]>): Promise<readonly T[]> {
+  return asked.catch(() => []);
+}

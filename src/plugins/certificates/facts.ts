@@ -1,0 +1,132 @@
+import { X509Certificate } from 'node:crypto';
+import type { Finding } from '../contract.ts';
+import type { CertificatesDesired, SiteBundle, SiteCertificate } from './desired.ts';
+import { type Held, setOf } from './limits.ts';
+import { heldNow, orderReason, renewalMs, WORDS } from './plan.ts';
+import { renewAtMs } from './renewal.ts';
+
+const LATE_MS = 3_600_000;
+
+/** What people are shown of the site's certificate. No key. Times are ISO 8601, UTC. */
+export interface CertificateFacts {
+  readonly names: readonly string[];
+  /** Of the CA. */
+  readonly directory: string;
+  readonly profile?: string | undefined;
+  /** Who orders, in words. */
+  readonly orderer: string;
+  readonly current?: ShownCertificate | undefined;
+  /** When the next one is ordered, and why; `held`: there is a reason now, and a limit. Undefined: one is under way. */
+  readonly next?:
+    | { readonly at: string; readonly why: string; readonly held?: Held['code'] | undefined }
+    | undefined;
+  /** The order under way; `waits`: what it waits for. */
+  readonly order?: { readonly since: string; readonly waits?: string | undefined } | undefined;
+  readonly problem?: Finding | undefined;
+  /** Since when no order has come to a certificate though one is wanted. */
+  readonly failingSince?: string | undefined;
+}
+
+export interface ShownCertificate {
+  readonly names: readonly string[];
+  readonly issuer: string;
+  readonly serial: string;
+  readonly sha256: string;
+  readonly from: string;
+  readonly ends: string;
+  readonly revoked: boolean;
+}
+
+export interface FactsInput {
+  readonly desired: CertificatesDesired;
+  readonly directory: string;
+  readonly waits: string | undefined;
+  readonly problem: Finding | undefined;
+  readonly failingSinceMs: number | undefined;
+}
+
+/** Pure. */
+export function factsOf({
+  desired,
+  directory,
+  waits,
+  problem,
+  failingSinceMs,
+}: FactsInput): CertificateFacts {
+  const { names, profile, why, bundle } = desired;
+  const { current, next } = bundle;
+  return {
+    ...{ names, directory, profile, problem },
+    orderer: why,
+    current: current && shown(current),
+    next: next === undefined ? nextOrder(desired) : undefined,
+    order: next && { since: iso(next.sinceMs), waits },
+    failingSince: failingSinceMs === undefined ? undefined : iso(failingSinceMs),
+  };
+}
+
+function shown({ names, chain, fingerprint, fromMs, endMs, revoked }: SiteCertificate): ShownCertificate {
+  const leaf = new X509Certificate(chain);
+  return {
+    ...{ names, revoked },
+    issuer: issuerOf(leaf),
+    serial: leaf.serialNumber.toLowerCase(),
+    sha256: fingerprint,
+    from: iso(fromMs),
+    ends: iso(endMs),
+  };
+}
+
+/** E.g. `R11, Let's Encrypt`. What a CA calls itself goes on a screen: printable, on one line. */
+function issuerOf({ issuer }: Pick<X509Certificate, 'issuer'>): string {
+  const parts = new Map(
+    issuer.split('\n').map((line) => {
+      const at = line.indexOf('=');
+      return [line.slice(0, at), line.slice(at + 1)] as const;
+    }),
+  );
+  const said = [parts.get('CN'), parts.get('O')].filter((each) => each !== undefined).join(', ');
+  return said.replaceAll(/[\p{C}\p{Z}]+/gu, ' ').slice(0, 200);
+}
+
+function nextOrder(desired: CertificatesDesired): CertificateFacts['next'] {
+  const { bundle, nowMs } = desired;
+  const reason = orderReason(desired);
+  if (reason !== undefined) {
+    const held = heldNow(desired);
+    return { at: iso(held?.untilMs ?? nowMs), why: WORDS[reason], held: held?.code };
+  }
+  const { current } = bundle;
+  if (current === undefined) return undefined;
+  const atMs = renewalMs(bundle, current);
+  const own = atMs === renewAtMs(current, undefined, 0);
+  return { at: iso(atMs), why: own ? 'the greater part of its life is over then' : 'the CA named the time' };
+}
+
+/**
+ * Since when orders fail, by what all app nodes know: the first that failed after the last success, or the time of a
+ * renewal that has not come.
+ */
+export function failingSinceMs(desired: CertificatesDesired): number | undefined {
+  const { bundle, names, nowMs } = desired;
+  const reason = orderReason(desired);
+  if (reason === undefined) return undefined;
+  const own = bundle.recent.filter((each) => each.names === setOf(names));
+  const issuedMs = Math.max(0, ...own.filter(({ outcome }) => outcome === 'issued').map(({ atMs }) => atMs));
+  const failed = own.filter(({ outcome, atMs }) => /^(failed|refused)$/.test(outcome) && atMs > issuedMs);
+  const times = [
+    ...failed.map(({ atMs }) => atMs),
+    ...(reason === 'renewal' ? overdueMs(bundle, nowMs) : []),
+  ];
+  return times.length === 0 ? undefined : Math.min(...times);
+}
+
+/** One that goes well takes a minute. */
+function overdueMs(bundle: SiteBundle, nowMs: number): number[] {
+  const atMs = bundle.current === undefined ? nowMs : renewalMs(bundle, bundle.current);
+  return nowMs - atMs > LATE_MS ? [atMs] : [];
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

@@ -1,0 +1,54 @@
+import { connect } from 'node:tls';
+import type { CertificatesWanted } from './plugin.ts';
+
+/** As long as an edge needs that is well. */
+const TIMEOUT_MS = 2000;
+
+/** What one edge shows to a visitor. */
+export interface Served {
+  readonly name: string;
+  /** SHA-256 of the certificate, in hex; undefined: nobody answers there. */
+  readonly sha256?: string | undefined;
+}
+
+/**
+ * Asks each edge by the private network, as a browser would.
+ *
+ * @param site the name that it asks for
+ */
+export function servedAt(
+  edges: CertificatesWanted['edges'],
+  site: string,
+  signal: AbortSignal,
+): Promise<Served[]> {
+  return Promise.all(
+    edges.map(async ({ name, address, tlsPort }) => ({
+      name,
+      sha256: await shown(address, tlsPort, site, signal),
+    })),
+  );
+}
+
+function shown(
+  host: string,
+  port: number,
+  servername: string,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const { promise, resolve } = Promise.withResolvers<string | undefined>();
+  // Whoever it is signed by: it is compared with ours.
+  const socket = connect({ host, port, servername, rejectUnauthorized: false, timeout: TIMEOUT_MS }, () => {
+    resolve(socket.getPeerX509Certificate()?.fingerprint256.replaceAll(':', '').toLowerCase());
+    socket.destroy();
+  });
+  const end = (): void => {
+    resolve(undefined);
+    socket.destroy();
+  };
+  const until = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
+  until.addEventListener('abort', end, { once: true });
+  socket.on('timeout', end);
+  socket.on('error', end);
+  socket.on('close', () => until.removeEventListener('abort', end));
+  return promise;
+}
