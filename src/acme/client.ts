@@ -43,6 +43,9 @@ export interface OrderRequest {
 /** Why a certificate is revoked (RFC 5280 section 5.3.1). */
 export const REVOKED_FOR = { unspecified: 0, keyCompromise: 1, superseded: 4, cessation: 5 } as const;
 
+/** How CAs refuse what another key than the account's has signed (RFC 8555 section 6.7). */
+const OTHER_KEY = new Set(['malformed', 'unauthorized', 'accountDoesNotExist']);
+
 const TIMEOUT_MS = 15_000;
 /**
  * RFC 8555 section 6.5: a nonce may be refused at any time, and the next one is tried. A CA that refuses six has
@@ -200,6 +203,17 @@ export class AcmeClient {
     if (keyChange === undefined) throw strange(this.#ca, 'its directory has no keyChange');
     const payload = { account: this.#account(), oldKey: jwkOf(this.#options.accountKey) };
     await this.#post(keyChange, signed(newKey, { jwk: jwkOf(newKey), url: keyChange }, payload), signal);
+  }
+
+  /** Whether this client's key is that of the account, which only it may read (RFC 8555 section 6.3). */
+  async isKnown(signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#post(this.#account(), undefined, signal);
+      return true;
+    } catch (error) {
+      if (error instanceof AcmeError && OTHER_KEY.has(error.problem?.type ?? '')) return false;
+      throw error;
+    }
   }
 
   /**

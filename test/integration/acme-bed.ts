@@ -46,6 +46,8 @@ export interface Pebble {
   readonly payloads: readonly string[];
   /** What the front says instead of pebble; undefined: pebble's own word. */
   inject: ((call: string) => Injected | undefined) | undefined;
+  /** Whether pebble's answer to a call is lost on its way. */
+  lose: ((call: string) => boolean) | undefined;
   /** What the edge answers to the challenge with this token; undefined: 404. */
   edge: (token: string) => string | undefined;
   /** `Valid` or `Revoked`, with the reason. */
@@ -135,6 +137,7 @@ class Front {
   readonly answered: Answered[] = [];
   readonly payloads: string[] = [];
   inject: Pebble['inject'];
+  lose: Pebble['lose'];
   edge: Pebble['edge'] = () => undefined;
   readonly #api: number;
   readonly #http: number;
@@ -189,7 +192,8 @@ class Front {
         const text = Buffer.concat(parts);
         const status = response.statusCode ?? 0;
         this.answered.push({ call, status, body: text.toString() });
-        answer.writeHead(status, response.headers).end(text);
+        if (this.lose?.(call) === true) answer.destroy();
+        else answer.writeHead(status, response.headers).end(text);
       });
     });
     passed.on('error', () => answer.destroy());

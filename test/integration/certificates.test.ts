@@ -3,7 +3,9 @@ import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import t, { type Test } from 'tap';
+import { AcmeClient } from '../../src/acme/client.ts';
 import { SiteStore } from '../../src/daemon/identity/site.ts';
+import { mayHave } from '../../src/daemon/identity/site-keeper.ts';
 import { EMPTY_BUNDLE } from '../../src/plugins/certificates/desired.ts';
 import { mergedBundles } from '../../src/plugins/certificates/merge.ts';
 import { CertificatesPlugin, type CertificatesWanted } from '../../src/plugins/certificates/plugin.ts';
@@ -27,6 +29,8 @@ class AppNode {
   orders = false;
   nowMs = 0;
   wallOffsetMs = 0;
+  /** Peer ids of app nodes that were removed. */
+  readonly removed: string[] = [];
   readonly others: AppNode[] = [];
 
   constructor(name: string, directory: string, wanted: Omit<CertificatesWanted, 'orders' | 'why'>) {
@@ -35,7 +39,7 @@ class AppNode {
     this.store = new SiteStore(directory, EMPTY_BUNDLE);
     this.plugin = new CertificatesPlugin({
       userAgent: 'bornemisza/test',
-      desired: () => ({ ...wanted, orders: this.orders, why: 'by the test' }),
+      desired: () => this.#desired(),
       site: {
         get: () => this.store.get(),
         change: (next) => this.store.change(next),
@@ -54,12 +58,15 @@ class AppNode {
 
   /** One run; @returns the kinds of what it did */
   async run(): Promise<string[]> {
-    const desired = { ...this.wanted, orders: this.orders, why: 'by the test' };
-    return (await converge(this.plugin, desired)).map(({ kind }) => kind);
+    return (await converge(this.plugin, this.#desired())).map(({ kind }) => kind);
+  }
+
+  #desired(): CertificatesWanted {
+    return { ...this.wanted, orders: this.orders, why: 'by the test', removed: [...this.removed] };
   }
 
   report() {
-    const desired = { ...this.wanted, orders: this.orders, why: 'by the test' };
+    const desired = this.#desired();
     return this.plugin
       .observe(new AbortController().signal)
       .then((seen) => this.plugin.status(desired, seen));
@@ -277,6 +284,101 @@ t.test(
       { code: 'certificate-refused', message: /could not check (www\.)?shop\.example/, next: /port 80/ },
     ]);
     t.equal(orders(pebble), 1);
+  },
+);
+
+t.test(
+  'an app node is removed: other keys for account and site, and the former certificate revoked',
+  async (t) => {
+    const site = await siteOf(t, 2);
+    const [first, second] = site.nodes;
+    if (first === undefined || second === undefined) throw new Error('two nodes');
+    first.orders = true;
+    await issue(site);
+    const before = first.store.get();
+    const former = await site.served();
+    first.removed.push('peer9');
+    const steps: string[] = [];
+    let lost = 0;
+    // The CA's first word on the new key never arrives.
+    site.pebble.lose = (call) => call.includes('rollover') && (lost += 1) === 1;
+    await until(async () => {
+      const made = await first.run().catch((error: unknown) => {
+        if (lost !== 1) throw error;
+        first.wallOffsetMs += 61_000;
+        first.nowMs += 61_000;
+        return [];
+      });
+      steps.push(...made);
+      if (made.includes('exclude'))
+        t.notOk(
+          mayHave('app', 'peer9', first.store.get()),
+          'it gets none of the new keys, from the first on',
+        );
+      await share(site.nodes);
+      await site.edge();
+      return steps.includes('revoke');
+    }, DEADLINE);
+    t.strictSame(
+      [...new Set(steps)],
+      ['exclude', 'rekey', 'order', 'answer', 'finalize', 'download', 'revoke'],
+    );
+    const after = second.store.get();
+    t.not(after.account?.key, before.account?.key, 'the account has another key');
+    t.equal(after.account?.url, before.account?.url, 'and is the same');
+    t.not(after.current?.key, before.current?.key, 'the site has another key');
+    t.equal(await print(site), after.current?.fingerprint);
+    t.strictSame(await site.pebble.statusOf(former.serialNumber), {
+      ...(await site.pebble.statusOf(former.serialNumber)),
+      ...{ Status: 'Revoked', Reason: 1 },
+    });
+    const now = await site.pebble.statusOf((await site.served()).serialNumber);
+    t.equal(now.Status, 'Valid');
+    t.equal(count(site.pebble, /^POST \/sign-me-up/), 1, 'no further account');
+    t.equal(orders(site.pebble), 2);
+    const old = new AcmeClient({
+      ...{ directoryUrl: site.pebble.directoryUrl, userAgent: 'bornemisza/test', ca: site.pebble.ca },
+      ...{ accountKey: createPrivateKey(before.account?.key ?? ''), accountUrl: before.account?.url },
+    });
+    t.equal(
+      await old.isKnown(new AbortController().signal),
+      false,
+      'the CA refuses the former key of the account',
+    );
+    t.strictSame(await first.run(), [], 'nothing is left to do');
+  },
+);
+
+t.test(
+  'a certificate of a shorter life takes the place of a longer one at every node, and stays',
+  async (t) => {
+    const site = await siteOf(t, 2);
+    const [first, second] = site.nodes;
+    if (first === undefined || second === undefined) throw new Error('two nodes');
+    first.orders = true;
+    await issue(site);
+    // As of a profile whose certificates end later than those that the CA signs now.
+    for (const { store } of site.nodes)
+      await store.change((now) => ({
+        ...now,
+        current: now.current && {
+          ...now.current,
+          profile: 'long',
+          endMs: now.current.endMs + 90 * 86_400_000,
+        },
+      }));
+    const before = first.store.get().current?.fingerprint;
+    first.wallOffsetMs = 25 * 3_600_000;
+    await until(async () => {
+      await first.run();
+      await share(site.nodes);
+      await site.edge();
+      return first.store.get().current?.fingerprint !== before;
+    }, DEADLINE);
+    await share(site.nodes);
+    t.not(second.store.get().current?.fingerprint, before, 'the other node took it');
+    t.strictSame(await first.run(), [], 'and nothing is ordered once more');
+    t.equal(orders(site.pebble), 2);
   },
 );
 

@@ -22,7 +22,9 @@ const fingerprint = z.string().regex(/^[0-9a-f]{64}$/);
 
 const Site = z.object({
   generation: z.int().min(0).max(999_999_999),
-  account: z.object({ directory: url.optional(), key, url: url.optional() }).optional(),
+  account: z
+    .object({ directory: url.optional(), key, nextKey: key.optional(), url: url.optional() })
+    .optional(),
   current: z
     .object({
       names,
@@ -40,6 +42,12 @@ const Site = z.object({
   next: z.object({ names, profile, key, url: url.optional(), sinceMs: ms }).optional(),
   renewal: z.object({ fingerprint, atMs: ms }).optional(),
   notBeforeMs: ms,
+  /** A leaf with many names has some 5 kB. */
+  exposed: z
+    .array(z.object({ fingerprint, leaf: z.string().max(16_384), directory: url.optional(), endMs: ms }))
+    .max(4)
+    .readonly()
+    .optional(),
   asked: z.object({ fingerprint: fingerprint.optional(), atMs: ms, force: z.boolean() }).optional(),
   recent: z
     .array(

@@ -1,14 +1,21 @@
-import { createPrivateKey, generateKeyPairSync, type X509Certificate } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
 import type { AcmeOrder } from '../../acme/answers.ts';
-import type { AcmeClient } from '../../acme/client.ts';
+import { type AcmeClient, REVOKED_FOR } from '../../acme/client.ts';
 import { AcmeError, notAuthorized } from '../../acme/error.ts';
 import { certificatesOf, signingRequest } from '../../acme/certificate.ts';
 import type { Finding } from '../contract.ts';
-import type { CertificatesDesired, OrderOutcome, SiteBundle, SiteOrder } from './desired.ts';
+import type {
+  CertificatesDesired,
+  ExposedCertificate,
+  OrderOutcome,
+  SiteAccount,
+  SiteBundle,
+  SiteOrder,
+} from './desired.ts';
 import { fittingLeaf, isMisfit } from './fit.ts';
 import { setOf } from './limits.ts';
 import { outcomes } from './merge.ts';
-import { type CertificateChange, isOf } from './plan.ts';
+import { type CertificateChange, isOf, toRevoke } from './plan.ts';
 import { renewAtMs } from './renewal.ts';
 
 /** The CA as a step finds it. */
@@ -18,8 +25,8 @@ export interface Ca {
     readonly contact: readonly string[];
     readonly termsAgreed: boolean;
   };
-  /** Made with the account's key, so only where there is one. */
-  readonly client: () => AcmeClient;
+  /** Made with the account's key, so only where there is one; or with its next key. */
+  readonly client: (key?: string) => AcmeClient;
 }
 
 export interface StepsOptions {
@@ -45,6 +52,15 @@ export class Steps {
     signal: AbortSignal,
   ): Promise<Finding | undefined> {
     switch (kind) {
+      case 'exclude':
+        await this.#exclude(ca);
+        return undefined;
+      case 'rekey':
+        await this.#rekey(ca, signal);
+        return undefined;
+      case 'revoke':
+        await this.#revoke(ca, signal);
+        return undefined;
       case 'account':
         await this.#account(ca, signal);
         return undefined;
@@ -62,6 +78,48 @@ export class Steps {
       case 'abandon':
         return this.#abandon(ca, order, signal);
     }
+  }
+
+  /** From now on nothing of this goes to those that were removed, also from a node that has not heard of it. */
+  async #exclude({ wanted }: Ca): Promise<void> {
+    await this.#change((now) => ({
+      ...now,
+      account: now.account && withNextKey(now.account),
+      next: undefined,
+      exposed: exposedOf(now),
+      without: [...new Set([...now.without, ...wanted.removed])].slice(-1000),
+    }));
+  }
+
+  /** Where the answer to an earlier call was lost, the CA knows the next key already and refuses the present one. */
+  async #rekey(ca: Ca, signal: AbortSignal): Promise<void> {
+    const { account } = this.#options.site.get();
+    const { nextKey } = account ?? {};
+    if (account === undefined || nextKey === undefined) return;
+    await ca
+      .client()
+      .changeKey(createPrivateKey(nextKey), signal)
+      .catch(async (error: unknown) => {
+        const refused = error instanceof AcmeError && error.problem !== undefined;
+        if (!refused || !(await ca.client(nextKey).isKnown(signal))) throw error;
+      });
+    await this.#change((now) =>
+      now.account?.nextKey === nextKey
+        ? { ...now, account: { ...now.account, key: nextKey, nextKey: undefined } }
+        : now,
+    );
+  }
+
+  /** Of another CA than the one of now, or past its end: it is forgotten. */
+  async #revoke({ client, wanted }: Ca, signal: AbortSignal): Promise<void> {
+    const former = toRevoke(this.#options.site.get());
+    if (former === undefined) return;
+    if (isOf(former, wanted.directory) && former.endMs > this.#options.wallMs())
+      await client().revoke(new X509Certificate(former.leaf), REVOKED_FOR.keyCompromise, signal);
+    await this.#change((now) => ({
+      ...now,
+      exposed: now.exposed?.filter(({ fingerprint }) => fingerprint !== former.fingerprint),
+    }));
   }
 
   /** The key first: it is with all app nodes before the CA hears of it. */
@@ -131,7 +189,7 @@ export class Steps {
       chain,
       fingerprint: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
       directory: wanted.directory,
-      fromMs: leaf.validFromDate.getTime(),
+      fromMs: Math.max(leaf.validFromDate.getTime(), (this.#options.site.get().current?.fromMs ?? -1) + 1),
       endMs: leaf.validToDate.getTime(),
       revoked: false,
     };
@@ -145,7 +203,6 @@ export class Steps {
       current,
       renewal: { fingerprint: current.fingerprint, atMs },
       asked: undefined,
-      without: [...new Set([...now.without, ...wanted.removed])].slice(-1000),
     }));
     return undefined;
   }
@@ -206,6 +263,24 @@ async function whyRefused(client: AcmeClient, order: AcmeOrder, signal: AbortSig
       return notAuthorized(name, challenges.find(({ problem }) => problem !== undefined)?.problem);
   }
   return notAuthorized(order.names.join(', '), order.problem);
+}
+
+/** One that the CA has not heard of yet is made anew. */
+function withNextKey(account: SiteAccount): SiteAccount {
+  return account.url === undefined
+    ? { ...account, key: newKey(), nextKey: undefined }
+    : { ...account, nextKey: newKey() };
+}
+
+/** More than one at a time waits only where the CA signs nothing for days. */
+const MOST_EXPOSED = 4;
+
+function exposedOf({ exposed = [], current }: SiteBundle): ExposedCertificate[] {
+  const former = exposed.filter(({ fingerprint }) => fingerprint !== current?.fingerprint);
+  if (current === undefined) return former;
+  const { fingerprint, chain, directory, endMs } = current;
+  const leaf = leafOf(chain)?.toString() ?? '';
+  return [...former, { fingerprint, leaf, directory, endMs }].slice(-MOST_EXPOSED);
 }
 
 function isSame(one: SiteOrder | undefined, other: SiteOrder): boolean {

@@ -20,6 +20,8 @@ export interface SiteBundle {
    * where there was none.
    */
   readonly asked?: OperatorRequest | undefined;
+  /** Certificates whose key a removed app node has: each is replaced, and then revoked at the CA. */
+  readonly exposed?: readonly ExposedCertificate[] | undefined;
   /**
    * What became of the last orders. It travels with the bundle, so that no restart and no takeover forgets a
    * limit.
@@ -34,6 +36,8 @@ export interface SiteAccount {
   readonly directory?: string | undefined;
   /** PEM, made before the CA hears of it. */
   readonly key: string;
+  /** PEM: to be the account's key, since a removed app node has the present one. The CA may know it already. */
+  readonly nextKey?: string | undefined;
   /** Undefined until the CA has said it. */
   readonly url?: string | undefined;
 }
@@ -48,9 +52,18 @@ export interface SiteCertificate {
   readonly fingerprint: string;
   /** Directory of the CA that signed it. */
   readonly directory?: string | undefined;
+  /** When its time began, and later than that of the certificate that it took the place of: so the newer one wins. */
   readonly fromMs: number;
   readonly endMs: number;
   readonly revoked: boolean;
+}
+
+export interface ExposedCertificate {
+  readonly fingerprint: string;
+  /** PEM. */
+  readonly leaf: string;
+  readonly directory?: string | undefined;
+  readonly endMs: number;
 }
 
 export interface OperatorRequest {

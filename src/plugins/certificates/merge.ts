@@ -2,8 +2,9 @@ import type { OrderOutcome, SiteBundle } from './desired.ts';
 import { MOST_OUTCOMES } from './limits.ts';
 
 /**
- * Of two bundles that app nodes have, e.g. after a cut in which both sides ordered: the certificate that ends
- * later wins everywhere, then the later generation, then the higher text. All that limits orders is kept of both.
+ * Of two bundles that app nodes have, e.g. after a cut in which both sides ordered: the certificate that was issued
+ * later wins everywhere (it may end sooner, as one of another profile or CA does), then the later generation, then
+ * the higher text. All that limits orders is kept of both.
  * Nodes that hear the same bundles, in whatever order and however often, come to the same.
  */
 export function mergedBundles(one: SiteBundle, other: SiteBundle): SiteBundle {
@@ -16,18 +17,20 @@ export function mergedBundles(one: SiteBundle, other: SiteBundle): SiteBundle {
 }
 
 function isBehind(one: SiteBundle, other: SiteBundle): boolean {
-  const order = (one.current?.endMs ?? 0) - (other.current?.endMs ?? 0) || one.generation - other.generation;
+  const order =
+    (one.current?.fromMs ?? 0) - (other.current?.fromMs ?? 0) || one.generation - other.generation;
   return order === 0 ? textOf(one) < textOf(other) : order < 0;
 }
 
 /** All that is taken from one bundle whole. */
-function textOf({ account, current, next, renewal, asked, without }: SiteBundle): string {
+function textOf({ account, current, next, renewal, asked, exposed, without }: SiteBundle): string {
   return JSON.stringify([
-    [account?.key, account?.url],
+    [account?.key, account?.nextKey, account?.url],
     [current?.fingerprint, current?.key, current?.chain, current?.names, current?.profile, current?.revoked],
     [next?.key, next?.url, next?.names, next?.profile, next?.sinceMs],
     [renewal?.fingerprint, renewal?.atMs],
     [asked?.fingerprint, asked?.atMs, asked?.force],
+    exposed?.map(({ fingerprint }) => fingerprint),
     without,
   ]);
 }

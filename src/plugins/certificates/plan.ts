@@ -1,5 +1,5 @@
 import type { PlannedChange } from '../contract.ts';
-import type { CertificatesDesired, SiteBundle } from './desired.ts';
+import type { CertificatesDesired, ExposedCertificate, SiteBundle } from './desired.ts';
 import { type Held, heldOrder, type OrderReason } from './limits.ts';
 import { renewAtMs } from './renewal.ts';
 
@@ -7,10 +7,21 @@ import { renewAtMs } from './renewal.ts';
 export interface CertificatesObserved {
   /** Of the bundle's next order; undefined: not asked, or there is none. */
   readonly order: 'pending' | 'ready' | 'processing' | 'valid' | 'invalid' | undefined;
+  /** Whether the edges serve the present certificate, so that a former one is of no use to a visitor. */
+  readonly replaced?: boolean;
 }
 
 export interface CertificateChange extends PlannedChange {
-  readonly kind: 'account' | 'order' | 'answer' | 'finalize' | 'download' | 'abandon';
+  readonly kind:
+    | 'exclude'
+    | 'account'
+    | 'rekey'
+    | 'order'
+    | 'answer'
+    | 'finalize'
+    | 'download'
+    | 'abandon'
+    | 'revoke';
   readonly step: 'repeats';
 }
 
@@ -26,8 +37,38 @@ export function planCertificates(
   desired: CertificatesDesired,
   observed: CertificatesObserved,
 ): CertificateChange[] {
-  const step = desired.orders ? atCa(desired, observed) : undefined;
+  const step = desired.orders
+    ? (withoutRemoved(desired) ?? atCa(desired, observed) ?? revocation(desired, observed))
+    : undefined;
   return step === undefined ? [] : [step];
+}
+
+/** A removed app node has the keys of now: the next ones are made at once, and it gets none of them. */
+function withoutRemoved(desired: CertificatesDesired): CertificateChange | undefined {
+  const { bundle, removed } = desired;
+  if (removed.some((peer) => !bundle.without.includes(peer)))
+    return change('exclude', 'make new keys: an app node was removed that has those of now');
+  return bundle.account?.nextKey !== undefined && hasAccount(desired)
+    ? change('rekey', 'change the key of the account at the CA: a removed app node has the present one')
+    : undefined;
+}
+
+/** A certificate that another one took the place of, and whose key is known outside. */
+export function toRevoke({ exposed = [], current }: SiteBundle): ExposedCertificate | undefined {
+  return exposed.find(({ fingerprint }) => fingerprint !== current?.fingerprint);
+}
+
+function revocation(
+  { bundle }: CertificatesDesired,
+  { replaced }: CertificatesObserved,
+): CertificateChange | undefined {
+  const former = toRevoke(bundle);
+  return former !== undefined && replaced === true && bundle.next === undefined
+    ? change(
+        'revoke',
+        `revoke the former certificate ${former.fingerprint.slice(0, 16)}: a removed app node has its key`,
+      )
+    : undefined;
 }
 
 function atCa(desired: CertificatesDesired, observed: CertificatesObserved): CertificateChange | undefined {
@@ -107,6 +148,8 @@ export function orderReason(desired: Omit<CertificatesDesired, 'orders' | 'why'>
   if (current === undefined) return 'none';
   if (current.revoked) return 'revoked';
   if (removed.some((peer) => !bundle.without.includes(peer))) return 'removal';
+  if (bundle.exposed?.some(({ fingerprint }) => fingerprint === current.fingerprint) === true)
+    return 'removal';
   if (!same(current.names, names)) return 'names';
   if (current.profile !== profile) return 'profile';
   if (!isOf(current, directory)) return 'directory';

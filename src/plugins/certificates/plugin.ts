@@ -12,6 +12,7 @@ import {
   type CertificatesObserved,
   heldNow,
   planCertificates,
+  toRevoke,
   wantsOrder,
 } from './plan.ts';
 import { type Served, servedAt } from './served.ts';
@@ -72,6 +73,8 @@ const SHARED_WITHIN_MS = 10_000;
 const EDGES_WITHIN_MS = 120_000;
 /** Told once more after this time that it may check: it may have lost that. */
 const CHECKS_WITHIN_MS = 30_000;
+/** A former certificate whose key is known outside is not kept valid for the sake of an edge that cannot change. */
+const REVOKED_WITHIN_MS = 600_000;
 /** After a call that failed, where the CA does not say how long to wait. */
 const PAUSE_MS = 60_000;
 const MOST_CA_BYTES = 256 * 1024;
@@ -123,6 +126,8 @@ export class CertificatesPlugin
     const waits = this.#waits(bundle, nowMs);
     if (waits !== undefined) return { ...still, waits };
     const { next } = bundle;
+    if (next === undefined && toRevoke(bundle) !== undefined)
+      return { ...still, waits: undefined, replaced: await this.#isReplaced(wanted, bundle, signal) };
     if (next?.url === undefined || !this.#mayAsk(next.sinceMs, nowMs)) return { ...still, waits: undefined };
     this.#askedMs = this.#options.nowMs();
     this.#order = await this.#called(async () =>
@@ -144,8 +149,8 @@ export class CertificatesPlugin
     return { ...still, order: status, waits: undefined };
   }
 
-  plan(wanted: CertificatesWanted, { bundle, nowMs, waits, order }: Seen): readonly CertificateChange[] {
-    return waits === undefined ? planCertificates({ ...wanted, bundle, nowMs }, { order }) : [];
+  plan(wanted: CertificatesWanted, { bundle, nowMs, waits, ...seen }: Seen): readonly CertificateChange[] {
+    return waits === undefined ? planCertificates({ ...wanted, bundle, nowMs }, seen) : [];
   }
 
   status(wanted: CertificatesWanted, { bundle, nowMs, waits }: Seen): CertificatesReport {
@@ -157,7 +162,9 @@ export class CertificatesPlugin
       current === undefined
         ? 'no certificate yet'
         : `${current.names.join(', ')} until ${dayOf(current.endMs)}, SHA-256 ${current.fingerprint.slice(0, 16)}`;
-    const doing = next === undefined ? '' : '; an order is under way';
+    const former =
+      toRevoke(bundle) === undefined ? '' : '; the former one is revoked when all edges serve this one';
+    const doing = next === undefined ? former : '; an order is under way';
     const why = waits === undefined ? '' : `; waits: ${waits}`;
     return {
       facts: this.#facts(desired, wanted.directory, failingMs),
@@ -258,6 +265,18 @@ export class CertificatesPlugin
     return moved || planCertificates({ ...wanted, bundle, nowMs }, { order: undefined }).length > 0;
   }
 
+  /** An edge that does not answer shows nobody the former one. */
+  async #isReplaced(
+    wanted: CertificatesWanted,
+    { current }: SiteBundle,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const served = await servedAt(wanted.edges, wanted.names[0] ?? '', signal);
+    const shown = served.flatMap(({ sha256 }) => sha256 ?? []);
+    const all = shown.length > 0 && shown.every((each) => each === current?.fingerprint);
+    return all || this.#options.nowMs() - this.#since.atMs > REVOKED_WITHIN_MS;
+  }
+
   #note(problem: Finding | undefined): void {
     this.#problem = problem;
     this.#failingMs = problem === undefined ? undefined : (this.#failingMs ?? this.#options.wallMs());
@@ -291,10 +310,10 @@ export class CertificatesPlugin
     const { directory: directoryUrl } = wanted;
     return {
       wanted,
-      client: () =>
+      client: (key = account?.key ?? '') =>
         new AcmeClient({
           ...{ directoryUrl, userAgent, ca },
-          accountKey: createPrivateKey(account?.key ?? ''),
+          accountKey: createPrivateKey(key),
           accountUrl: account?.url,
         }),
     };

@@ -332,6 +332,58 @@ t.test('no week has more than three certificates, and no hour more than two fail
   t.end();
 });
 
+t.test(
+  'an app node is removed: new keys first, then the account, the order, and the former one revoked',
+  (t) => {
+    const removed = ['peer9'];
+    const known = { without: ['peer9'] };
+    const exposed = [{ fingerprint: 'f1', leaf: 'leaf 1', endMs: NOW + DAY }];
+    const rekeyed = { key: 'account key', nextKey: 'next key', url: 'https://ca.example/acct/1' };
+    const served = { replaced: true };
+    const other = { ...current, fingerprint: 'f2' };
+    type Case = readonly [string, Partial<SiteBundle>, Partial<CertificatesObserved>, readonly string[]];
+    const cases: readonly Case[] = [
+      ['it was just removed', {}, {}, ['exclude']],
+      ['in the middle of an order', { next }, { order: 'ready' }, ['exclude']],
+      [
+        'at the limit of orders',
+        { recent: [past('finalized', 0), past('finalized', 0), past('finalized', 0)] },
+        {},
+        ['exclude'],
+      ],
+      ['keys are there', { ...known, exposed, account: rekeyed }, {}, ['rekey']],
+      ['the account has the next key', { ...known, exposed }, {}, ['order']],
+      ['within a day of the last one', { ...known, exposed, recent: [past('issued', HOUR)] }, {}, ['order']],
+      ['the order goes on', { ...known, exposed, next }, { order: 'ready' }, ['finalize']],
+      ['an edge shows the former one', { ...known, exposed, current: other }, { replaced: false }, []],
+      ['all show the next one', { ...known, exposed, current: other }, served, ['revoke']],
+      [
+        'in the middle of a further order',
+        { ...known, exposed, current: other, next },
+        { ...served, order: 'ready' },
+        ['finalize'],
+      ],
+      ['the present one is never revoked', { ...known, exposed }, served, ['order']],
+      [
+        'the present one is never revoked, at the limit',
+        { ...known, exposed, notBeforeMs: NOW + 1 },
+        served,
+        [],
+      ],
+      ['it is over', { ...known, exposed: [], current: other }, served, []],
+    ];
+    for (const [what, of, seen, steps] of cases) {
+      t.strictSame(kinds(desired(of, { removed }), seen), steps, what);
+      t.strictSame(
+        kinds(desired(of, { removed, orders: false }), seen),
+        [],
+        `${what}, seen by one that does not order`,
+      );
+    }
+    t.end();
+  },
+);
+
 t.test('bundles of both sides of a cut become one, in whatever order they are heard', (t) => {
   const times = fc.integer({ min: 0, max: 5 });
   const outcome = fc.record({
@@ -346,7 +398,7 @@ t.test('bundles of both sides of a cut become one, in whatever order they are he
     }),
     current: fc.option(
       fc
-        .record({ endMs: times, fingerprint: fc.constantFrom('f1', 'f2') })
+        .record({ fromMs: times, endMs: times, fingerprint: fc.constantFrom('f1', 'f2') })
         .map((each) => ({ ...current, ...each })),
       { nil: undefined },
     ),
@@ -374,9 +426,13 @@ t.test('bundles of both sides of a cut become one, in whatever order they are he
   const later = {
     ...bundle,
     generation: 1,
-    current: { ...current, endMs: current.endMs + 1, fingerprint: 'f9' },
+    current: { ...current, fromMs: current.fromMs + 1, endMs: current.endMs - 80 * DAY, fingerprint: 'f9' },
   };
-  t.equal(mergedBundles(bundle, later).current?.fingerprint, 'f9', 'the certificate that ends later wins');
+  t.equal(
+    mergedBundles(bundle, later).current?.fingerprint,
+    'f9',
+    'the newer wins, also one of a shorter profile',
+  );
   t.end();
 });
 
