@@ -303,7 +303,7 @@ t.test(
     // The CA's first word on the new key never arrives.
     site.pebble.lose = (call) => call.includes('rollover') && (lost += 1) === 1;
     await until(async () => {
-      const made = await first.run().catch((error: unknown) => {
+      const made = await first.run().catch((error: unknown): string[] => {
         if (lost !== 1) throw error;
         first.wallOffsetMs += 61_000;
         first.nowMs += 61_000;

@@ -728,9 +728,10 @@ t.test('a configuration that HAProxy refuses changes nothing', async (t) => {
 });
 
 t.test('a bad certificate for the site stops no revocation and no other change', async (t) => {
-  const [first, second, weak] = [
+  const [first, second, third, weak] = [
     await bed.pki.leaf('www', 'site'),
     await bed.pki.leaf('www2', 'site'),
+    await bed.pki.leaf('www3', 'site'),
     await bed.pki.leaf('weak', 'site', undefined, 1024),
   ];
   const address = bed.address(31);
@@ -759,10 +760,26 @@ t.test('a bad certificate for the site stops no revocation and no other change',
   t.equal((await door(app2)).status, 404);
 
   const text = `Certificate:\n    Data:\n        Version: 3 (0x2)\n${second.certificate}# key\n${second.key}`;
+  const pidOf = async () => (await instance.plugin.observe(AbortSignal.timeout(5000))).running?.pid;
+  const pid = await pidOf();
+  const open = connectTls({ host: address, port: 443, rejectUnauthorized: false });
+  await new Promise((resolve, reject) => open.once('secureConnect', resolve).once('error', reject));
+  t.strictSame(summaries(await converge(instance.plugin, showing(text))).slice(-1), [
+    'another certificate of the site',
+  ]);
+  t.equal(await shown(), second.serialHex, 'text around the blocks does no harm');
+  t.equal(await pidOf(), pid, 'without a reload');
+  t.equal(open.destroyed, false, 'an idle connection stays open');
+  open.destroy();
+  t.match(await readFile(instance.config, 'utf8'), /edge-[0-9a-f]{16}\.pem/);
+  t.same(await converge(instance.plugin, showing(text)), [], 'and nothing is left to do');
+
+  // Its socket takes no more than 16 kB: then it is a reload after all.
+  const long = third.certificate + third.key + ca.repeat(Math.ceil(16_384 / ca.length) + 1);
+  await converge(instance.plugin, showing(long));
+  t.equal(await shown(), third.serialHex, 'a chain that is too long for the socket is shown as well');
+  t.not(await pidOf(), pid, 'by a reload');
   await converge(instance.plugin, showing(text));
-  await until(async () => (await shown()) === second.serialHex, {
-    what: 'text around the blocks does no harm',
-  });
 
   const bad: [string, string][] = [
     ['garbage', '\u0000'],

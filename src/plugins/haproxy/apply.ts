@@ -125,6 +125,9 @@ export class Steps {
       case 'reload':
         await this.#reload(change.rendered, signal);
         return undefined;
+      case 'site':
+        if (!(await this.#swapSite(change, signal))) await this.#reload(change.rendered, signal);
+        return undefined;
       case 'frontend-open':
         await this.#sockets.tell(`enable frontend ${change.frontend}`, signal);
         return undefined;
@@ -166,6 +169,24 @@ export class Steps {
       case 'server-delete':
         return (await this.#delete(change, signal)) ? undefined : 'refused';
     }
+  }
+
+  /**
+   * The process keeps the path that it was started with; the file that the configuration names now is there for the
+   * next one. A chain that is longer than its buffer (16 kB) is refused, as is what it cannot load.
+   */
+  async #swapSite(
+    { file, content }: Extract<HaproxyChange, { kind: 'site' }>,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const lines = content.split('\n').filter((line) => line.trim() !== '');
+    const set = await this.#sockets.give(`set ssl cert ${file}`, lines.join('\n'), signal).catch(() => '');
+    const committed = /Transaction (created|updated)/.test(set)
+      ? await this.#sockets.ask(`commit ssl cert ${file}`, signal).catch(() => '')
+      : '';
+    if (committed.includes('Success')) return true;
+    await this.#sockets.ask(`abort ssl cert ${file}`, signal).catch(() => '');
+    return false;
   }
 
   /** HAProxy refuses while connections are open: then the watch says when the last one has ended. */

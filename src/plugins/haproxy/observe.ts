@@ -13,6 +13,8 @@ import {
   parseInfo,
   parseProcesses,
   parseServersState,
+  parseSiteDigest,
+  parseSiteFile,
 } from './runtime.ts';
 import type { Sockets } from './sockets.ts';
 
@@ -67,6 +69,7 @@ export class Observer {
         servers: parseServersState(await this.#sockets.ask('show servers state', signal)),
         frontends: parseFrontends(await this.#sockets.ask('show stat -1 1 -1', signal)),
         busy: parseBusyServers(await this.#sockets.ask('show stat -1 4 -1', signal)),
+        site: ours && this.#instance === 'app' ? await this.#site(signal) : undefined,
         revoked: ours
           ? parseAcl(await this.#sockets.ask(`show acl ${this.#files.path(REVOKED_FILE)}`, signal))
           : [],
@@ -75,6 +78,13 @@ export class Observer {
       if (error instanceof PluginError && error.code === 'haproxy-not-running') return undefined;
       throw error;
     }
+  }
+
+  async #site(signal: AbortSignal): Promise<Running['site']> {
+    const file = parseSiteFile(await this.#sockets.ask('show ssl cert', signal));
+    if (file === undefined) return undefined;
+    const sha1 = parseSiteDigest(await this.#sockets.ask(`show ssl cert ${file}`, signal));
+    return sha1 === undefined ? undefined : { file, sha1 };
   }
 
   /** Asked anew of each new process, and while none runs: the package may have been replaced meanwhile. */

@@ -18,6 +18,8 @@ export interface Running {
   readonly busy: ReadonlySet<string>;
   /** Serials that it refuses. */
   readonly revoked: readonly string[];
+  /** The certificate of the site that it has loaded: under which path, and the SHA-1 of its leaf in hex. */
+  readonly site?: { readonly file: string; readonly sha1: string } | undefined;
 }
 
 export interface HaproxyObserved {
@@ -42,6 +44,8 @@ export type HaproxyChange = PlannedChange &
     /** Nobody answers: the file is there for the unit to start with. */
     | { readonly kind: 'start' }
     | { readonly kind: 'reload'; readonly rendered: Rendered }
+    /** `file`: the path under which the process knows the certificate of the site. */
+    | { readonly kind: 'site'; readonly file: string; readonly content: string; readonly rendered: Rendered }
     | { readonly kind: 'frontend-open'; readonly frontend: string }
     | { readonly kind: 'revoke'; readonly mark: string; readonly address: string | undefined }
     | { readonly kind: 'unrevoke'; readonly mark: string }
@@ -99,7 +103,25 @@ export function planHaproxy(
   }
   const reason = reloadReason(rendered, running);
   if (reason !== undefined) return [...files, { kind: 'reload', rendered, summary: `reload: ${reason}` }];
-  return [...files, ...planRuntime(rendered, running)];
+  const site = siteChange(rendered, running, files);
+  return [...files, ...site, ...(site[0]?.kind === 'reload' ? [] : planRuntime(rendered, running))];
+}
+
+/** Another certificate of the site is given to the process that runs: a reload would end idle connections for it. */
+function siteChange(
+  rendered: Rendered,
+  { site }: Running,
+  written: readonly HaproxyChange[],
+): HaproxyChange[] {
+  const wanted = rendered.site;
+  if (wanted === undefined) return [];
+  // The same leaf may come with another chain.
+  const isNew = written.some((each) => each.kind === 'file' && each.name === wanted.name);
+  if (site === undefined)
+    return isNew ? [{ kind: 'reload', rendered, summary: 'reload: another certificate of the site' }] : [];
+  if (!isNew && site.sha1 === wanted.sha1) return [];
+  const { content } = wanted;
+  return [{ kind: 'site', file: site.file, content, rendered, summary: 'another certificate of the site' }];
 }
 
 function reloadReason(rendered: Rendered, running: Running): string | undefined {

@@ -27,7 +27,7 @@ export function render(
   const sections = desired.instance === 'app' ? appSections(desired, context) : dbSections(desired, context);
   const all = [defaultsSection(refused), ...sections, statsSection(desired)];
   const structure = digest(
-    globalSection(desired, layout, '-') + all.map((section) => bare(section)).join('\n'),
+    withoutSite(globalSection(desired, layout, '-') + all.map((section) => bare(section)).join('\n')),
   );
   const text = [globalSection(desired, layout, structure), ...all.map((section) => full(section))].join('\n');
   const revoked = [
@@ -49,6 +49,7 @@ export function render(
       },
     ],
     structure,
+    site: files.site && { ...files.site, sha1: leafDigest(files.site.content) },
     servers: context.servers,
     frontends: all.flatMap((section) =>
       section.head.startsWith('frontend ') ? [section.head.slice('frontend '.length)] : [],
@@ -70,8 +71,20 @@ function certificateFiles(desired: HaproxyDesired, { directory }: Layout) {
   const path = (file: RenderedFile): string => filePath('certificate file', `${directory}/${file.name}`);
   return {
     files: edge === node ? [node, ca] : [node, ca, edge],
+    site: edge === node ? undefined : edge,
     paths: { node: path(node), ca: path(ca), edge: path(edge) },
   };
+}
+
+/** Another certificate of the site is given to the running process; whether there is one is structure. */
+function withoutSite(text: string): string {
+  return text.replaceAll(/\/edge-[0-9a-f]{16}\.pem\b/g, '/edge.pem');
+}
+
+/** SHA-1 of the first certificate in hex, as HAProxy gives it out of what it has loaded. */
+function leafDigest(content: string): string {
+  const body = /-----BEGIN CERTIFICATE-----([^-]*)-----END/.exec(content)?.[1] ?? '';
+  return createHash('sha1').update(Buffer.from(body, 'base64')).digest('hex');
 }
 
 function digest(text: string): string {

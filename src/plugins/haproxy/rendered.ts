@@ -37,6 +37,8 @@ export interface Rendered {
   readonly files: readonly RenderedFile[];
   /** Digest of everything that only a reload can change. HAProxy reports it back in `show info`. */
   readonly structure: string;
+  /** The certificate of the site, with the SHA-1 of its leaf in hex; undefined: the node's own is shown. */
+  readonly site?: (RenderedFile & { readonly sha1: string }) | undefined;
   readonly servers: readonly WantedServer[];
   readonly frontends: readonly string[];
   /**

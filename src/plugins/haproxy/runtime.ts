@@ -6,6 +6,8 @@ export interface AskOptions {
   readonly unit: string;
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: number;
+  /** Lines that belong to the command; none of them is empty. May be secret: no error quotes it. */
+  readonly payload?: string | undefined;
 }
 
 /** 500 servers are 100 kB; beyond this it isn't HAProxy that answers. */
@@ -19,7 +21,7 @@ const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
 export function ask(
   socketPath: string,
   command: string,
-  { unit, signal, timeoutMs = 2000 }: AskOptions,
+  { unit, signal, timeoutMs = 2000, payload }: AskOptions,
 ): Promise<string> {
   // One line, one command: values were checked when they were rendered, so this is a bug, not an input.
   if (/[\n\r;]/.test(command)) throw new Error(`not a single command: ${JSON.stringify(command)}`);
@@ -49,7 +51,7 @@ export function ask(
       resolve(Buffer.concat(chunks).toString('utf8').trim());
     });
     // The client side is half-closed at once: the master answers a reload only then.
-    socket.end(`${command}\n`);
+    socket.end(payload === undefined ? `${command}\n` : `${command} <<\n${payload}\n\n`);
     if (signal?.aborted === true) abort();
   });
 }
@@ -153,6 +155,16 @@ export function parseInfo(text: string, instance: string): Info {
     pid: Number(value('Pid')),
     structure: description.startsWith(prefix) ? description.slice(prefix.length) : '',
   };
+}
+
+/** The certificate of the site among those that a process has loaded, by `show ssl cert`: its path there. */
+export function parseSiteFile(text: string): string | undefined {
+  return /^\S+\/edge-[0-9a-f]{16}\.pem$/m.exec(text)?.[0];
+}
+
+/** SHA-1 of the leaf in hex, from `show ssl cert FILE`. */
+export function parseSiteDigest(text: string): string | undefined {
+  return /^SHA1 FingerPrint: *([0-9A-F]{40})$/m.exec(text)?.[1]?.toLowerCase();
 }
 
 /** Connections of clients that a process has, from `show info`. */

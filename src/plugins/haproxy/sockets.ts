@@ -27,6 +27,11 @@ export class Sockets {
     return ask(this.master, command, { unit: this.unit, ...options });
   }
 
+  /** @param payload see {@link AskOptions} */
+  give(command: string, payload: string, signal: AbortSignal): Promise<string> {
+    return ask(this.stats, command, { unit: this.unit, signal, payload });
+  }
+
   /** These commands say nothing when all is well. */
   async tell(command: string, signal: AbortSignal): Promise<void> {
     const answer = await this.ask(command, signal);

@@ -201,6 +201,50 @@ t.test('a HAProxy that does not offer `add server` learns of a new server by a r
   t.same(changes(true), ['server-add', 'server-add', 'server-add']);
 });
 
+t.test('another certificate of the site is given to the process that runs', async (t) => {
+  const pem = (word: string): string =>
+    `-----BEGIN CERTIFICATE-----\n${Buffer.from(word).toString('base64')}\n-----END CERTIFICATE-----\n`;
+  const showing = (edge: string | undefined) => {
+    const { certificates } = app();
+    return render(app({ certificates: { ...certificates, edge } }), layout);
+  };
+  const [former, wanted] = [showing(pem('former')), showing(pem('next'))];
+  const shown = ({ site }: Rendered) => ({ file: '/var/x/edge-00.pem', sha1: site?.sha1 ?? '' });
+  const right = runningAs(wanted, { site: shown(wanted) });
+  const otherChain = showing(`${pem('next')}${pem('an issuer')}`);
+  type Case = readonly [
+    what: string,
+    to: Rendered,
+    files: Rendered,
+    running: Running,
+    kinds: readonly string[],
+  ];
+  const cases: readonly Case[] = [
+    ['it shows the right one', wanted, wanted, right, []],
+    ['a renewal', wanted, former, runningAs(former, { site: shown(former) }), ['file', 'file', 'site']],
+    [
+      'a renewal whose files were written',
+      wanted,
+      wanted,
+      runningAs(former, { site: shown(former) }),
+      ['site'],
+    ],
+    ['another chain', otherChain, wanted, right, ['file', 'file', 'site']],
+    ['the first one', wanted, showing(undefined), runningAs(showing(undefined)), ['file', 'file', 'reload']],
+    ['none any more', showing(undefined), wanted, right, ['file', 'reload']],
+    ['a HAProxy that does not say', wanted, former, runningAs(former), ['file', 'file', 'reload']],
+    ['and has loaded it', wanted, wanted, runningAs(wanted), []],
+  ];
+  for (const [what, to, files, running, kinds] of cases)
+    t.same(
+      planHaproxy(to, observed(files, running), digest).map(({ kind }) => kind),
+      kinds,
+      what,
+    );
+  const given = planHaproxy(wanted, observed(former, runningAs(former, { site: shown(former) })), digest);
+  t.notMatch(given.map(({ summary }) => summary).join(), 'BEGIN', 'nothing of it is in a summary');
+});
+
 t.test('dead by membership alone', async (t) => {
   const wanted = rendered(peer('db1', 'out-when-down', 'its daemon is dead'), peer('db2'));
   const alive = runningAs(rendered(peer('db1'), peer('db2')));
