@@ -59,6 +59,18 @@ export async function anyDaemonOf(options: {
   return new ControlClient(controlSocketOf(found.role, root), found.role);
 }
 
+/**
+ * The app node of this host, for what only an app node has; where there is none, the daemon here says who to ask.
+ *
+ * @throws CliFailure as {@link daemonOf}
+ */
+export async function appDaemonOf({ root = '' }: { root?: string | undefined }): Promise<ControlClient> {
+  const isHere = (await instances(root)).some(
+    ({ role, socket, configured }) => role === 'app' && (socket !== 'absent' || configured === 'yes'),
+  );
+  return daemonOf({ root, ...(isHere && { role: 'app' }) });
+}
+
 /** The instance that runs here: the one of that role, else the only one. @throws CliFailure see {@link daemonOf} */
 export function theOnly(all: readonly Instance[], role: Role | undefined): Instance {
   const usable = all.filter(

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { type DnsChange, planDns } from '../../src/plugins/dns/plan.ts';
+import { DnsPlugin } from '../../src/plugins/dns/plugin.ts';
 import { Rfc2136Provider } from '../../src/plugins/dns/rfc2136.ts';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
@@ -130,6 +131,37 @@ t.test('records come and go by the plan, and the founder’s stay byte-equal', a
     ['192.0.2.3'],
   );
   t.strictSame(await founders(), before);
+});
+
+t.test('a set is adopted and released by its mark alone', async (t) => {
+  const before = await founders();
+  const wanted = [{ ...SETS[1], values: ['198.51.100.2'] }];
+  const desired = { zone: ZONE, owner: 'shop', writer: true, why: 'x', sets: wanted, doubtful: [] };
+  const plugin = new DnsPlugin({ provider, desired: () => desired, ask: async () => true, nowMs: () => 0 });
+  t.teardown(() => plugin.close());
+  const set = { name: `app1.${ZONE}`, type: 'A' as const };
+  t.match((await plugin.show(signal)).sets, [{ name: set.name, whose: 'yours', present: ['198.51.100.1'] }]);
+  t.match(await plugin.mark('adopt', set, signal), 'is the cluster’s now');
+  t.match((await plugin.show(signal)).sets, [{ whose: 'ours', present: ['198.51.100.1'] }]);
+  await converge(wanted);
+  t.match((await plugin.show(signal)).sets, [{ whose: 'ours', present: ['198.51.100.2'] }]);
+  t.match(await plugin.mark('release', set, signal), 'is yours now');
+  t.match(await plugin.mark('release', set, signal), 'is yours already');
+  t.match((await plugin.show(signal)).sets, [{ whose: 'yours', present: ['198.51.100.2'] }]);
+  t.strictSame(await converge([]), [], 'and is left alone');
+  // Somebody else marks it between the look and the change.
+  const stale = { ...set, ttlS: 60, ids: [], from: 'other', to: 'shop' };
+  await t.rejects(provider.mark(stale, signal), { code: 'dns-changed' });
+  await t.rejects(provider.mark({ ...stale, from: undefined, name: `none.${ZONE}` }, signal), {
+    code: 'dns-changed',
+  });
+  await t.rejects(plugin.mark('adopt', { name: `mail.${ZONE}`, type: 'A' }, signal), {
+    code: 'dns-not-wanted',
+  });
+  t.strictSame(
+    await founders(),
+    before.map((each) => (each.startsWith('app1.') ? each.replace(/ 300 A .*/, ' 60 A 198.51.100.2') : each)),
+  );
 });
 
 t.test('two writers that planned on the same look do not undo each other', async (t) => {

@@ -135,6 +135,22 @@ t.test('a new value is posted and read back before an old one is deleted', async
   t.equal(order[first + 1], 'GET dns_records');
 });
 
+t.test('a record is adopted and released by its comment, and keeps its proxy', async (t) => {
+  const { api, converge, plugin } = await scene(t);
+  const wanted = desired([set('shop', ['192.0.2.1'])]);
+  await converge(wanted);
+  const row = () => api.rows.filter(({ name, type }) => name === `shop.${ZONE}` && type === 'A');
+  t.match(row(), [{ content: '198.51.100.7', comment: null, proxied: true }]);
+  await plugin.mark('adopt', { name: `shop.${ZONE}`, type: 'A' }, signal);
+  t.match(row(), [{ content: '198.51.100.7', comment: 'bornemisza:shop', proxied: true, ttl: 1 }]);
+  await converge(wanted);
+  t.match(row(), [{ content: '192.0.2.1', comment: 'bornemisza:shop', proxied: true }]);
+  await plugin.mark('release', { name: `shop.${ZONE}`, type: 'A' }, signal);
+  t.match(row(), [{ content: '192.0.2.1', comment: '', proxied: true }]);
+  t.strictSame(await converge(desired([])), [], 'and is left alone');
+  t.match((await plugin.show(signal)).sets, []);
+});
+
 t.test('what is not ours is left alone, and the proxy stays the founder’s', async (t) => {
   const { api, converge, plugin, time } = await scene(t);
   const before = founders(api.rows);

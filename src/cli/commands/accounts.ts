@@ -6,9 +6,8 @@ import type {
   ShownAccount,
 } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
-import type { ControlClient } from '../client.ts';
 import { CliFailure, EXIT } from '../failure.ts';
-import { daemonOf, instances } from '../instances.ts';
+import { appDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
 import { ask } from '../setup/ask.ts';
@@ -91,16 +90,8 @@ function address(text: string): string {
   throw new InvalidArgumentError('It must be an e-mail address, e.g. anna@example.org.');
 }
 
-/** The app node of this host; where there is none, the daemon here says who to ask. */
-async function appDaemon({ root = '' }: CommonOptions): Promise<ControlClient> {
-  const isHere = (await instances(root)).some(
-    ({ role, socket, configured }) => role === 'app' && (socket !== 'absent' || configured === 'yes'),
-  );
-  return daemonOf({ root, ...(isHere && { role: 'app' }) });
-}
-
 async function list(io: Io, options: CommonOptions): Promise<void> {
-  const daemon = await appDaemon(options);
+  const daemon = await appDaemonOf(options);
   const found: ListedAccount[] = [];
   let after: string | undefined;
   do {
@@ -133,7 +124,7 @@ function picture(accounts: readonly ListedAccount[]): string {
 }
 
 async function show(io: Io, email: string, options: CommonOptions): Promise<void> {
-  const daemon = await appDaemon(options);
+  const daemon = await appDaemonOf(options);
   const shown = await daemon.post<ShownAccount>('/v1/accounts/show', { email }, TIMEOUT_MS);
   if (options.json === true) {
     printJson(io, shown);
@@ -161,7 +152,7 @@ const DONE = {
 } as const;
 
 async function change(io: Io, verb: keyof typeof DONE, email: string, options: CommonOptions): Promise<void> {
-  const daemon = await appDaemon(options);
+  const daemon = await appDaemonOf(options);
   const answer = await daemon.post<ChangedAccount>(`/v1/accounts/${verb}`, { email }, TIMEOUT_MS);
   if (options.json === true) printJson(io, answer);
   else if (answer.changed) io.stdout.write(`${answer.email} is ${DONE[verb]}\n`);
@@ -170,7 +161,7 @@ async function change(io: Io, verb: keyof typeof DONE, email: string, options: C
 
 /** What goes is said first. A script that cannot be asked must say --yes. */
 async function mayDelete(io: Io, email: string, options: CommonOptions): Promise<void> {
-  const daemon = await appDaemon(options);
+  const daemon = await appDaemonOf(options);
   const shown = await daemon.post<ShownAccount>('/v1/accounts/show', { email }, TIMEOUT_MS);
   if (io.typed !== undefined) {
     io.stderr.write(`${shown.email} and its data (${space(shown)}) go for good.\n`);

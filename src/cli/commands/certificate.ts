@@ -1,9 +1,8 @@
 import type { Command } from 'commander';
 import type { CertificateAnswer, Done, SiteCertificateStatus } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
-import type { ControlClient } from '../client.ts';
 import { formatDuration, formatInstant } from '../duration.ts';
-import { daemonOf, instances } from '../instances.ts';
+import { appDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { type Paint, paintFor } from '../paint.ts';
 import { renderFacts, renderTable } from '../table.ts';
@@ -32,7 +31,7 @@ export function addCertificate(program: Command, io: Io): void {
     ],
     json: true,
   }).action(async (options: CommonOptions) => {
-    const answer = await (await appDaemon(options)).get<CertificateAnswer>('/v1/certificate', TIMEOUT_MS);
+    const answer = await (await appDaemonOf(options)).get<CertificateAnswer>('/v1/certificate', TIMEOUT_MS);
     if (options.json === true) printJson(io, answer);
     else io.stdout.write(renderCertificate(answer, Date.now(), paintFor(io.stdout), io.stdout.columns));
   });
@@ -47,20 +46,12 @@ export function addCertificate(program: Command, io: Io): void {
   })
     .option('--force', 'pass over our own limits for one certificate')
     .action(async (options: RenewOptions) => {
-      const daemon = await appDaemon(options);
+      const daemon = await appDaemonOf(options);
       const force = options.force === true;
       const done = await daemon.post<Done>('/v1/certificate/renew', { force });
       if (options.json === true) printJson(io, done);
       else io.stdout.write(`${done.message}\n`);
     });
-}
-
-/** The app node of this host; where there is none, the daemon here says that it has no certificate of the site. */
-async function appDaemon({ root = '' }: CommonOptions): Promise<ControlClient> {
-  const isHere = (await instances(root)).some(
-    ({ role, socket, configured }) => role === 'app' && (socket !== 'absent' || configured === 'yes'),
-  );
-  return daemonOf({ root, ...(isHere && { role: 'app' }) });
 }
 
 function renderCertificate(answer: CertificateAnswer, nowMs: number, paint: Paint, columns: number): string {

@@ -58,14 +58,23 @@ function refuseFailed(checks: readonly Check[]): void {
 
 async function examine(io: Io, options: DoctorOptions): Promise<Check[]> {
   const { role, root = '' } = options;
-  const [{ checkHost }, { checkRole }, { checkCluster }, { areaOf }, { askPrograms }] = await Promise.all([
+  const [
+    { checkHost },
+    { checkRole },
+    { checkCluster },
+    { areaOf },
+    { askPrograms },
+    { askFirewall, checkFirewall },
+  ] = await Promise.all([
     import('../doctor/host.ts'),
     import('../doctor/role.ts'),
     import('../doctor/cluster.ts'),
     import('../doctor/check.ts'),
     import('../doctor/programs.ts'),
+    import('../doctor/firewall.ts'),
   ]);
   const verdicts = await askPrograms(io.host, root, role);
+  const firewall = await askFirewall(io, root);
   if (root === '') await io.host.becomeDaemon();
   if (options.wait !== undefined) await waitFor('serving', options, options.wait);
   const all = await instances(root);
@@ -74,6 +83,7 @@ async function examine(io: Io, options: DoctorOptions): Promise<Check[]> {
   const roles = chosen.map((each) => each.role);
   // Before the first set-up: what either role would need.
   const checks = await checkHost(io.host, root, roles.length === 0 ? ['app'] : roles, roles.length > 0);
+  if (chosen.length > 0) checks.push(...checkFirewall(firewall));
   if (chosen.length === 0) {
     checks.push(
       areaOf('node').warn(

@@ -22,6 +22,8 @@
  * |
  * | GET /v1/certificate | → {@link CertificateAnswer}; of role app |
  * | POST /v1/certificate/renew | {@link RenewRequest} → {@link Done}; of role app |
+ * | GET /v1/dns | → {@link DnsAnswer}; of role app |
+ * | POST /v1/dns/adopt, /release | {@link DnsRequest} → {@link Done}; of role app |
  * | POST /v1/reload | {} → {@link Done} |
  * | POST /v1/accounts/list | {@link AccountsRequest} → {@link AccountsAnswer}; of role app |
  * | POST /v1/accounts/show | {@link AccountRequest} → {@link ShownAccount}; of role app |
@@ -113,6 +115,26 @@ export interface SiteCertificateStatus {
 export interface CertificateAnswer extends SiteCertificateStatus {
   /** What each app node that is heard shows a browser now; `sha256` undefined: its edge does not answer. */
   readonly edges: readonly { readonly name: string; readonly sha256?: string | undefined }[];
+}
+
+/** The records that `[dns]` keeps, and the zone as it was read for this answer. */
+export interface DnsAnswer {
+  readonly zone: string;
+  /** Which node writes, in words. */
+  readonly writer: string;
+  readonly sets: readonly {
+    readonly name: string;
+    readonly type: 'A' | 'AAAA' | 'SRV';
+    readonly wanted: readonly string[];
+    readonly present: readonly string[];
+    readonly whose: 'ours' | 'yours' | 'another' | 'none';
+  }[];
+  readonly findings: readonly Warning[];
+}
+
+export interface DnsRequest {
+  readonly name: string;
+  readonly type: 'A' | 'AAAA' | 'SRV';
 }
 
 export interface RenewRequest {

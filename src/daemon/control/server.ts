@@ -21,6 +21,8 @@ import type {
   AuditEntry,
   CertificateAnswer,
   ChangedAccount,
+  DnsAnswer,
+  DnsRequest,
   Done,
   LeaveRequest,
   MaintenanceRequest,
@@ -57,6 +59,8 @@ export interface ControlActions {
   testNotification(progress: (step: Progress) => void): Promise<Done>;
   certificate(): Promise<CertificateAnswer>;
   renewCertificate(request: RenewRequest): Promise<Done>;
+  dns(): Promise<DnsAnswer>;
+  markDns(verb: DnsVerb, request: DnsRequest): Promise<Done>;
   reload(): Promise<Done>;
   upgrade(): UpgradeAnswer;
   rollout(verb: RolloutVerb): Done;
@@ -72,6 +76,7 @@ export interface ControlDependencies {
   readonly actions: () => ControlActions;
 }
 
+export type DnsVerb = 'adopt' | 'release';
 export type RolloutVerb = 'start' | 'stop' | 'resume';
 export const ACCOUNT_VERBS = ['disable', 'enable', 'delete'] as const;
 export type AccountVerb = (typeof ACCOUNT_VERBS)[number];
@@ -107,6 +112,13 @@ const requests = {
   accounts: z.strictObject({ after: z.string().max(200).optional() }),
   account: z.strictObject({ email: z.string().min(1).max(1024) }),
   renew: z.strictObject({ force: z.boolean().default(false) }),
+  dns: z.strictObject({
+    name: z
+      .string()
+      .max(253)
+      .regex(/^[a-z0-9_*][a-z0-9_.-]*[a-z0-9]$/, 'must be the full name of a record, in lower case'),
+    type: z.enum(['A', 'AAAA', 'SRV']),
+  }),
   nothing: z.strictObject({}),
 };
 const query = {
@@ -244,6 +256,13 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
     const request = await body(c, requests.renew);
     return c.json(await actions().renewCertificate(request));
   });
+  app.get('/v1/dns', async (c) => c.json(await actions().dns()));
+  for (const verb of ['adopt', 'release'] as const) {
+    app.post(`/v1/dns/${verb}`, async (c) => {
+      const request = await body(c, requests.dns);
+      return c.json(await actions().markDns(verb, request));
+    });
+  }
   for (const [path, order] of PLAIN_ORDERS) {
     app.post(path, async (c) => {
       await body(c, requests.nothing);

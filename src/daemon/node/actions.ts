@@ -3,6 +3,7 @@ import { AccountOrders } from '../accounts/orders.ts';
 import type { ControlActions } from '../control/server.ts';
 import type { Done } from '../control/api.ts';
 import { CertificatesPlugin } from '../../plugins/certificates/plugin.ts';
+import { DnsPlugin } from '../../plugins/dns/plugin.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import { Answers } from './answers.ts';
 import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
@@ -23,6 +24,8 @@ export interface OrderedNode extends NodeHooks {
 
 /** An edge that does not answer is passed over sooner. */
 const SHOW_MS = 10_000;
+/** Reading and one change; Cloudflare takes a call a second from us. */
+const DNS_MS = 40_000;
 
 /** What the control socket asks for, and who does it. */
 export function actionsOf(
@@ -59,6 +62,13 @@ export function actionsOf(
       node.operatorDid(`certificate renew${force ? ' --force' : ''}`);
       return { done: true, message };
     },
+    dns: () => dnsRecords(assembly).show(AbortSignal.timeout(DNS_MS)),
+    markDns: async (verb, set) => {
+      const message = await dnsRecords(assembly).mark(verb, set, AbortSignal.timeout(DNS_MS));
+      node.operatorDid(`dns ${verb} ${set.name} ${set.type}`);
+      reconciler.trigger(`dns ${verb}`, 'dns');
+      return { done: true, message };
+    },
     reload: () =>
       node.reload().catch((error: unknown) => {
         if (hasNextStep(error)) log.error({ code: error.code, next: error.next }, error.message);
@@ -83,5 +93,15 @@ function siteCertificate({ programs }: Pick<Assembly, 'programs'>): Certificates
     'certificates-off',
     'this node orders no certificate: [certificates] of app.toml names no site',
     'docs/certificates.md says how to set it up; `bornemisza doctor` shows what is served',
+  );
+}
+
+function dnsRecords({ programs }: Pick<Assembly, 'programs'>): DnsPlugin {
+  const plugin = programs.plugin('dns');
+  if (plugin instanceof DnsPlugin) return plugin;
+  throw new OperatorError(
+    'dns-off',
+    'this node keeps no DNS records: app.toml has no [dns]',
+    'ask an app node that has it; docs/dns.md says how to set it up',
   );
 }

@@ -95,7 +95,11 @@ export class CloudflareApi {
 
   /** All of it or nothing. */
   async batch(
-    body: { readonly posts?: readonly object[]; readonly deletes?: readonly { readonly id: string }[] },
+    body: {
+      readonly posts?: readonly object[];
+      readonly patches?: readonly { readonly id: string; readonly comment: string }[];
+      readonly deletes?: readonly { readonly id: string }[];
+    },
     signal: AbortSignal,
   ): Promise<void> {
     await this.#call('POST', '/batch', body, signal);

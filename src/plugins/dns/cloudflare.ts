@@ -1,6 +1,8 @@
 import { CloudflareApi, CloudflareError, type CloudflareOptions, RACED, type Row } from './cloudflare-api.ts';
+import { PluginError } from '../contract.ts';
 import type { DnsChange, ZoneRecord } from './plan.ts';
 import type { DnsProvider } from './provider.ts';
+import type { MarkChange } from './shown.ts';
 
 /**
  * A zone at Cloudflare. The mark of a record is its comment. New values are posted in one call, and read back before a
@@ -40,6 +42,18 @@ export class CloudflareProvider implements DnsProvider {
     if (posts.length > 0 && (await this.#batch({ posts }, signal))) adding.forEach(made);
     const deletes = removing.flatMap(({ ids }) => ids.map((id) => ({ id })));
     if (deletes.length > 0 && (await this.#batch({ deletes }, signal))) removing.forEach(made);
+  }
+
+  async mark({ name, type, ids, to }: MarkChange, signal: AbortSignal): Promise<void> {
+    const comment = to === undefined ? '' : `bornemisza:${to}`;
+    if (await this.#batch({ patches: ids.map((id) => ({ id, comment })) }, signal)) return;
+    throw new PluginError({
+      code: 'dns-changed',
+      message: `${name} ${type} changed while it was marked; nothing is changed`,
+      next: 'run the command again',
+      outcome: 'retry',
+      stateChanged: false,
+    });
   }
 
   /** False: somebody was faster, and the zone is to be looked at again. */

@@ -96,7 +96,7 @@ function planSet(
   else changes.push(removal(found, surplus, empties, 'no longer there'));
 }
 
-interface FoundSet {
+export interface FoundSet {
   readonly name: string;
   readonly type: RecordType;
   readonly records: readonly ZoneRecord[];
@@ -106,7 +106,7 @@ interface FoundSet {
   readonly owner: string | undefined;
 }
 
-function setsOf(zone: readonly ZoneRecord[]): FoundSet[] {
+export function setsOf(zone: readonly ZoneRecord[]): FoundSet[] {
   const groups = Map.groupBy(
     zone.filter(({ type }) => OURS.includes(type)),
     keyOf,
@@ -120,7 +120,8 @@ function setsOf(zone: readonly ZoneRecord[]): FoundSet[] {
   });
 }
 
-const keyOf = ({ name, type }: { readonly name: string; readonly type: string }): string => `${name} ${type}`;
+export const keyOf = ({ name, type }: { readonly name: string; readonly type: string }): string =>
+  `${name} ${type}`;
 
 function facts(set: DnsSet, kind: 'create' | 'add', values: readonly string[]): Omit<DnsChange, 'summary'> {
   return { kind, name: set.name, type: set.type, values, ttlS: set.ttlS, last: false, ids: [], step: 'once' };
@@ -154,7 +155,10 @@ function foreign({ name, type }: DnsSet, stands: string): Finding {
   return {
     code: 'dns-foreign',
     message: `${name} has a ${stands} record without our mark; ${name} ${type} is not kept`,
-    next: `take ${name} out of dns.names, or delete its ${stands} record at the provider`,
+    next:
+      stands === 'CNAME'
+        ? `take ${name} out of dns.names, or delete its CNAME record at the provider`
+        : `bornemisza dns adopt ${name} ${type}, or take ${name} out of dns.names`,
   };
 }
 

@@ -1,13 +1,14 @@
-import type { Plugin, PluginReport } from '../contract.ts';
-import type { DnsDesired } from './desired.ts';
+import { type Plugin, PluginError, type PluginReport } from '../contract.ts';
+import type { DnsDesired, RecordType } from './desired.ts';
 import { EdgeWatch } from './observe.ts';
 import { type DnsChange, planDns, type ZoneRecord } from './plan.ts';
 import type { DnsProvider } from './provider.ts';
+import { type DnsShown, isRefusal, markChange, shownRecords } from './shown.ts';
 
 export interface DnsPluginOptions {
   readonly provider: DnsProvider;
   /** What should be now: who writes, and whose daemon is dead. */
-  readonly desired: () => Pick<DnsDesired, 'writer' | 'doubtful' | 'owner'> | undefined;
+  readonly desired: () => DnsDesired | undefined;
   /** Whether the edge at an address answers; never throws. */
   readonly ask: (address: string) => Promise<boolean>;
   /** Monotonic, ms. */
@@ -64,6 +65,45 @@ export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, und
       seen: `${ours} records of ours in ${desired.zone}; ${desired.why}`,
       alarms: desired.writer ? planDns(desired, zone, silent).findings : [],
     };
+  }
+
+  /** For an operator: what is wanted, and the zone as it is now. @throws PluginError of the provider */
+  async show(signal: AbortSignal): Promise<DnsShown> {
+    return shownRecords(this.#desired(), await this.#readAnew(signal), this.#edges.silent);
+  }
+
+  /**
+   * Marks a set as the cluster's, or gives it back; any node with the provider's key may.
+   *
+   * @returns what was done, in words
+   * @throws PluginError `dns-set-unknown`, `dns-not-wanted`, `dns-changed`, or of the provider
+   */
+  async mark(
+    verb: 'adopt' | 'release',
+    set: { readonly name: string; readonly type: RecordType },
+    signal: AbortSignal,
+  ): Promise<string> {
+    const judged = markChange(verb, set, this.#desired(), await this.#readAnew(signal));
+    const what = `${set.name} ${set.type}`;
+    if (judged === undefined) return `${what} is ${verb === 'adopt' ? 'the cluster’s' : 'yours'} already`;
+    if (isRefusal(judged)) throw new PluginError({ ...judged, outcome: 'terminal', stateChanged: false });
+    await this.#options.provider.mark(judged, signal);
+    this.#zone = undefined;
+    return verb === 'adopt'
+      ? `${what} is the cluster’s now; its values follow the members within a minute`
+      : `${what} is yours now, and stays as it is`;
+  }
+
+  #desired(): DnsDesired {
+    const desired = this.#options.desired();
+    if (desired === undefined) throw new TypeError('asked for before the node knows what it wants');
+    return desired;
+  }
+
+  async #readAnew(signal: AbortSignal): Promise<readonly ZoneRecord[]> {
+    const records = await this.#options.provider.list(signal);
+    this.#zone = { records, atMs: this.#options.nowMs() };
+    return records;
   }
 
   /** Both providers prove a change themselves: by its prerequisite, or by the record's id. */

@@ -1,4 +1,5 @@
 import type { DnsChange, ZoneRecord } from './plan.ts';
+import type { MarkChange } from './shown.ts';
 
 /** Where the zone lies. Each call is bounded in time, and throws {@link PluginError}. */
 export interface DnsProvider {
@@ -14,4 +15,6 @@ export interface DnsProvider {
     signal: AbortSignal,
     made: (change: DnsChange) => void,
   ): Promise<void>;
+  /** Sets or takes off the mark of one set, whole or not at all. Throws `dns-changed` where it is not as it was read. */
+  mark(change: MarkChange, signal: AbortSignal): Promise<void>;
 }

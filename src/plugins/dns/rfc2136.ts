@@ -3,6 +3,7 @@ import { runCommand } from '../../host/command.ts';
 import { PluginError } from '../contract.ts';
 import type { DnsChange, ZoneRecord } from './plan.ts';
 import type { DnsProvider } from './provider.ts';
+import type { MarkChange } from './shown.ts';
 
 export interface Rfc2136Options {
   readonly zone: string;
@@ -89,6 +90,21 @@ export class Rfc2136Provider implements DnsProvider {
     if (kind === 'create') updates.push(`update add ${mark}. ${ttlS} TXT ${quoted(owner)}`);
     if (kind === 'remove' && last) updates.push(`update delete ${mark}. TXT ${quoted(owner)}`);
     await this.#update([...prerequisites, ...updates], signal);
+  }
+
+  async mark({ name, type, ttlS, from, to }: MarkChange, signal: AbortSignal): Promise<void> {
+    const mark = markName(name, type);
+    const had =
+      from === undefined ? `prereq nxrrset ${mark}. TXT` : `prereq yxrrset ${mark}. IN TXT ${quoted(from)}`;
+    await this.#update(
+      [
+        `prereq yxrrset ${plainName(name)}. ${type}`,
+        had,
+        ...(from === undefined ? [] : [`update delete ${mark}. TXT ${quoted(from)}`]),
+        ...(to === undefined ? [] : [`update add ${mark}. ${ttlS} TXT ${quoted(to)}`]),
+      ],
+      signal,
+    );
   }
 
   /** Adds a value beside others to a name's TXT, or takes that value away: for ACME's dns-01. */

@@ -2,7 +2,7 @@ import type { Finding, Plugin, PluginReport, Rollback } from '../contract.ts';
 import { applyFirewall, restoreList } from './apply.ts';
 import type { FirewallDesired } from './desired.ts';
 import { type FirewallObserved, type FirewallPaths, observeFirewall } from './observe.ts';
-import { type FirewallChange, planFirewall } from './plan.ts';
+import { type FirewallChange, planFirewall, SILENT_AFTER_S } from './plan.ts';
 
 /**
  * Says who is a member to the helper that has the right to change the rules. It writes one file, whether the firewall
@@ -38,7 +38,8 @@ export class FirewallPlugin
     const members = helper === undefined ? 0 : helper.apps.length + helper.dbs.length;
     return {
       seen: `on: ${members} members let in`,
-      alarms: helper?.outcome === 'refused' ? [REFUSED] : [],
+      alarms:
+        helper?.outcome === 'refused' ? [REFUSED] : (helper?.ageS ?? 0) >= SILENT_AFTER_S ? [SILENT] : [],
     };
   }
 
@@ -53,6 +54,11 @@ export class FirewallPlugin
   async close(): Promise<void> {}
 }
 
+const SILENT: Finding = {
+  code: 'firewall-silent',
+  message: `the helper of the firewall gave no sign for ${SILENT_AFTER_S} s: the rules stay, and follow nobody`,
+  next: 'systemctl restart bornemisza-firewall; `journalctl -u bornemisza-firewall` says why it ended',
+};
 const REFUSED: Finding = {
   code: 'firewall-refused',
   message: 'the kernel refuses the rules of the firewall; the old rules stay',

@@ -101,15 +101,20 @@ export class CloudflareStandIn {
     return { result: this.rows.slice((page - 1) * size, page * size), result_info };
   }
 
-  /** Deletes first, then posts; all or nothing. */
+  /** Deletes first, then patches, then posts; all or nothing. */
   #batch(body: {
     readonly posts?: readonly Posted[];
+    readonly patches?: readonly ({ readonly id: string } & Partial<StoredRow>)[];
     readonly deletes?: readonly { readonly id: string }[];
   }): object | [number, number] {
     let rows = this.rows;
     for (const { id } of body.deletes ?? []) {
       if (!rows.some((each) => each.id === id)) return [404, 81044];
       rows = rows.filter((each) => each.id !== id);
+    }
+    for (const patch of body.patches ?? []) {
+      if (!rows.some((each) => each.id === patch.id)) return [404, 81044];
+      rows = rows.map((each) => (each.id === patch.id ? { ...each, ...patch } : each));
     }
     for (const posted of body.posts ?? []) {
       const row = this.#rowOf(posted);

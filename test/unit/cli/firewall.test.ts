@@ -3,6 +3,10 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Ran } from '../../../src/cli/io.ts';
 import { proves, sshSince, trialOrigin } from '../../../src/cli/firewall/session.ts';
+import { askFirewall, checkFirewall } from '../../../src/cli/doctor/firewall.ts';
+import { renderBase } from '../../../src/plugins/firewall/rules.ts';
+import { gatherBase } from '../../../src/cli/firewall/gather.ts';
+import type { Io } from '../../../src/cli/io.ts';
 import { fakeHost, runCli } from './captured-io.ts';
 import { place } from './place.ts';
 
@@ -253,4 +257,49 @@ t.test('status tells what the kernel has', async (t) => {
   await writeFile(gone.base, '');
   t.match((await gone.run('status')).out, 'should be on');
   await rm(gone.base);
+});
+
+t.test('doctor looks whether the rules stand, were confirmed, and are those of now', async (t) => {
+  const listing = 'table inet bornemisza {\n\tset apps {\n\t\telements = { 10.0.0.11 }\n\t}\n}';
+  const base = 'etc/bornemisza/firewall.base';
+  const trial = 'run/bornemisza-firewall.trial';
+  type Case = readonly [
+    what: string,
+    files: Readonly<Record<string, string>>,
+    stands: boolean,
+    uid: number,
+    found: string,
+  ];
+  const cases: readonly Case[] = [
+    ['it was never on', {}, false, 0, 'ok off'],
+    ['it should be on and is not', { [base]: 'rules' }, false, 0, 'fail it should be on'],
+    ['a trial', { [base]: 'rules', [trial]: 'rules' }, true, 0, 'warn the rules are on trial'],
+    ['the rules of now', { [base]: 'NOW' }, true, 0, 'ok on: 1 app nodes'],
+    ['the rules of now, beside another firewall', { [base]: 'BESIDE' }, true, 0, 'ok on: 1 app nodes'],
+    [
+      'rules of before a change',
+      { [base]: '# bornemisza firewall 1 10.0.0.0/24 app 0011223344556677\n' },
+      true,
+      0,
+      'warn ports, roles',
+    ],
+    ['nobody but root can see it', { [base]: 'rules' }, true, 1000, ''],
+  ];
+  for (const [what, files, stands, uid, found] of cases) {
+    const host = fakeHost({
+      uid,
+      programs: {
+        sshd: () => ({ stdout: 'port 922\nport 22\n' }),
+        nft: () => ({ code: stands ? 0 : 1, stdout: stands ? listing : '' }),
+      },
+    });
+    const root = await place(t, { 'etc/bornemisza/app.toml': APP, 'etc/bird/bird.conf': BIRD, ...files });
+    if (['NOW', 'BESIDE'].includes(files[base] ?? '')) {
+      const { text } = renderBase(await gatherBase(host, root, files[base] === 'BESIDE'));
+      await writeFile(join(root, base), text);
+    }
+    const [check] = checkFirewall(await askFirewall({ host } as Io, root));
+    t.match(check === undefined ? '' : `${check.state} ${check.detail}`, found, what);
+    t.equal(check === undefined, found === '', what);
+  }
 });

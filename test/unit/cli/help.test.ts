@@ -52,6 +52,9 @@ const EXPECTED = [
   'firewall status',
   'certificate show',
   'certificate renew',
+  'dns show',
+  'dns adopt',
+  'dns release',
   'accounts list',
   'accounts show',
   'accounts disable',
@@ -88,6 +91,7 @@ t.test('each command’s help has a usage line, an example of that command, and 
     'notify',
     'firewall',
     'certificate',
+    'dns',
     'accounts',
     'web',
   ])

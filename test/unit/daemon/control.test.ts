@@ -147,6 +147,9 @@ t.test('bodies that are not what a call takes', async (t) => {
     ['/v1/guards/release', '{"x":1}', /x/],
     ['/v1/reload', '3', /not valid/],
     ['/v1/certificate/renew', '{"force":"yes"}', /force/],
+    ['/v1/dns/adopt', '{"name":"shop.example\\nsend","type":"A"}', /full name/],
+    ['/v1/dns/adopt', '{"name":"shop.example","type":"MX"}', /type/],
+    ['/v1/dns/release', '{"name":"shop.example"}', /type/],
     ['/v1/certificate/renew', '{"names":["a.example"]}', /Unrecognized key/],
     // A rollout takes no words: what is installed is nobody's to say.
     ['/v1/upgrade/start', '{"package":"x"}', /Unrecognized key/],

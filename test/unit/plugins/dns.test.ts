@@ -3,6 +3,7 @@ import t from 'tap';
 import type { DnsDesired, DnsSet } from '../../../src/plugins/dns/desired.ts';
 import { EdgeWatch } from '../../../src/plugins/dns/observe.ts';
 import { type DnsChange, planDns, type ZoneRecord } from '../../../src/plugins/dns/plan.ts';
+import { markChange, shownRecords } from '../../../src/plugins/dns/shown.ts';
 
 const OWNER = 'shop';
 const record = (name: string, value: string, more: Partial<ZoneRecord> = {}): ZoneRecord => ({
@@ -182,4 +183,94 @@ t.test('an edge is silent after three questions in 15 s, and asked only while it
   answers = false;
   await look(['192.0.2.2'], 25_000);
   t.equal(edges.silent.size, 0, 'it is counted anew');
+});
+
+t.test('a set is marked or given back only where that does what the operator means', async (t) => {
+  const desired = { zone: 'shop.example', owner: OWNER, sets: [set('', ['192.0.2.1'])] };
+  const yours = record('', '192.0.2.9', { owner: undefined, id: 'r1' });
+  type Case = readonly [
+    what: string,
+    verb: 'adopt' | 'release',
+    name: string,
+    zone: readonly ZoneRecord[],
+    found: object | undefined,
+  ];
+  const cases: readonly Case[] = [
+    ['a record by hand', 'adopt', '', [yours], { from: undefined, to: OWNER, ids: ['r1'], ttlS: 60 }],
+    ['ours already', 'adopt', '', [record('', '192.0.2.9')], undefined],
+    [
+      'of the cluster’s former name',
+      'adopt',
+      '',
+      [record('', '192.0.2.9', { owner: 'former' })],
+      { from: 'former', to: OWNER },
+    ],
+    [
+      'one that nobody wants would be deleted',
+      'adopt',
+      'mail.',
+      [record('mail.', '192.0.2.9', { owner: undefined })],
+      { code: 'dns-not-wanted' },
+    ],
+    ['nothing there', 'adopt', '', [], { code: 'dns-set-unknown' }],
+    [
+      'another type there',
+      'adopt',
+      '',
+      [record('', 'x', { type: 'MX', owner: undefined })],
+      { code: 'dns-set-unknown' },
+    ],
+    [
+      'two records of which one is ours',
+      'adopt',
+      '',
+      [yours, record('', '192.0.2.8', { id: 'r2' })],
+      { to: OWNER, ids: ['r1', 'r2'] },
+    ],
+    ['given back', 'release', '', [record('', '192.0.2.9')], { from: OWNER, to: undefined }],
+    [
+      'given back, though nobody wants it',
+      'release',
+      'old.',
+      [record('old.', '192.0.2.9')],
+      { from: OWNER, to: undefined },
+    ],
+    ['yours already', 'release', '', [yours], undefined],
+    ['another cluster’s', 'release', '', [record('', '192.0.2.9', { owner: 'other' })], undefined],
+    ['nothing to give back', 'release', '', [], { code: 'dns-set-unknown' }],
+  ];
+  for (const [what, verb, name, zone, found] of cases) {
+    const judged = markChange(verb, { name: `${name}shop.example`, type: 'A' }, desired, zone);
+    if (found === undefined) t.equal(judged, undefined, what);
+    else t.match(judged, found, what);
+  }
+});
+
+t.test('what is shown are the sets that are wanted and those with our mark', async (t) => {
+  const zone = [
+    record('', '192.0.2.9', { owner: undefined }),
+    record('old.', '192.0.2.8'),
+    record('mail.', '192.0.2.7', { owner: undefined }),
+    record('app2.', '192.0.2.2', { owner: 'other' }),
+  ];
+  const sets = [set('', ['192.0.2.1']), set('app1.', ['192.0.2.1']), set('app2.', ['192.0.2.2'])];
+  const desired = {
+    zone: 'shop.example',
+    owner: OWNER,
+    writer: true,
+    why: 'this node writes',
+    sets,
+    doubtful: [],
+  };
+  const shown = shownRecords(desired, zone, new Set());
+  t.strictSame(
+    shown.sets.map(({ name, whose, wanted, present }) => [name, whose, wanted.join(), present.join()]),
+    [
+      ['shop.example', 'yours', '192.0.2.1', '192.0.2.9'],
+      ['app1.shop.example', 'none', '192.0.2.1', ''],
+      ['app2.shop.example', 'another', '192.0.2.2', '192.0.2.2'],
+      ['old.shop.example', 'ours', '', '192.0.2.8'],
+    ],
+  );
+  t.match(shown.findings, [{ code: 'dns-foreign', next: /dns adopt shop\.example A/ }]);
 });

@@ -145,7 +145,7 @@ function dnsCase(): Case {
   const set = { name: 'shop.example', type: 'A', values: ['192.0.2.1'], ttlS: 60, guard: 'serves' };
   return {
     plugin: new DnsPlugin({
-      provider: { list: nobody, changeAll: nobody },
+      provider: { list: nobody, changeAll: nobody, mark: nobody },
       desired: () => undefined,
       ask: nobody,
       nowMs: () => 0,

@@ -1,0 +1,69 @@
+import { readFile } from 'node:fs/promises';
+import { renderBase } from '../../plugins/firewall/rules.ts';
+import { gatherBase } from '../firewall/gather.ts';
+import { type FirewallStatus, status } from '../firewall/status.ts';
+import { basePath } from '../firewall/turn.ts';
+import type { Io } from '../io.ts';
+import { type Area, areaOf, type Check } from './check.ts';
+
+export interface FirewallFacts extends FirewallStatus {
+  /** Whether the rules are those that the configuration of now would give; undefined: it cannot be said. */
+  readonly current: boolean | undefined;
+}
+
+/** To be asked while this process is still root: the kernel tells nobody else. It reads root's files alone. */
+export async function askFirewall(io: Io, root: string): Promise<FirewallFacts | undefined> {
+  if (io.host.uid !== 0) return undefined;
+  const found = await status(io, root);
+  return { ...found, current: found.state === 'on' ? await isCurrent(io, root) : undefined };
+}
+
+async function isCurrent({ host }: Io, root: string): Promise<boolean | undefined> {
+  try {
+    const kept = (await readFile(basePath(root), 'utf8')).split('\n', 1)[0] ?? '';
+    // Whether another firewall stood beside is not in the first line.
+    for (const beside of [false, true])
+      if (kept.endsWith(` ${renderBase(await gatherBase(host, root, beside)).digest}`)) return true;
+    return false;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether the rules stand, were confirmed, and are those of the configuration of now. */
+export function checkFirewall(facts: FirewallFacts | undefined): Check[] {
+  const area: Area = areaOf('host');
+  if (facts === undefined) return [];
+  switch (facts.state) {
+    case 'off':
+      return [area.ok('firewall', 'off: every port is open (`sudo bornemisza firewall on` closes them)')];
+    case 'missing':
+      return [
+        area.fail(
+          'firewall',
+          'it should be on, and no rule stands: every port is open',
+          'systemctl status bornemisza-firewall, then sudo bornemisza firewall on',
+        ),
+      ];
+    case 'trial':
+      return [
+        area.warn(
+          'firewall',
+          'the rules are on trial and nobody has confirmed them: they are taken back soon',
+          'sudo bornemisza firewall confirm, in a new ssh connection',
+        ),
+      ];
+    case 'on':
+      return [onCheck(facts, area)];
+  }
+}
+
+function onCheck({ apps, dbs, current, refusedPackets }: FirewallFacts, area: Area): Check {
+  const letIn = `${apps.length} app nodes and ${dbs.length} db nodes are let in, ${refusedPackets} packets refused`;
+  if (current !== false) return area.ok('firewall', `on: ${letIn}`);
+  return area.warn(
+    'firewall',
+    'ports, roles, sshd or BIRD’s neighbours of this host changed since the rules were made',
+    'sudo bornemisza firewall on, then confirm',
+  );
+}
