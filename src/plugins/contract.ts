@@ -41,6 +41,11 @@ export interface Plugin<
    * the audit trail says even when nothing is left to do. Returns the function that ends the watch.
    */
   watch?(changed: (what: string, restarted?: boolean) => void): () => void;
+  /**
+   * Optional: what an operator asks of the program besides `status`: `show`, or a verb of its own. The request was
+   * checked where it came in. Throws {@link PluginError}.
+   */
+  ask?(verb: string, request: unknown, signal: AbortSignal): Promise<object>;
   /** Optional: keeps what the last look of a run saw, for the next one. */
   note?(report: Report): void;
   /** Optional: whether something of ours is on this host, left by a mode that is no longer configured. Only looks. */
@@ -89,6 +94,8 @@ export interface Finding {
 export interface PluginReport {
   /** One line of facts, not of intent. Undefined: the plugin has its own place in `status`. */
   readonly seen?: string | undefined;
+  /** The same and more for programs, in a form of the plugin's own. */
+  readonly facts?: object | undefined;
   readonly alarms: readonly Finding[];
 }
 

@@ -206,8 +206,8 @@ t.test(
       current: { issuer: /Pebble/, sha256: found },
       edges: [{ name: 'edge', sha256: found }],
     });
-    await t.rejects(second.plugin.renew(false), { code: 'certificate-limited', next: /--force/ });
-    await second.plugin.renew(true);
+    await t.rejects(second.plugin.renew({ force: false }), { code: 'certificate-limited', next: /--force/ });
+    await second.plugin.renew({ force: true });
     await share(site.nodes);
     const seenAtEdge = new Set<string>();
     await until(async () => {

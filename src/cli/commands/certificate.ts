@@ -1,5 +1,10 @@
 import type { Command } from 'commander';
-import type { CertificateAnswer, Done, SiteCertificateStatus } from '../../daemon/control/api.ts';
+import type {
+  CertificateAnswer,
+  Done,
+  SiteCertificateStatus,
+  StatusAnswer,
+} from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
 import { formatDuration, formatInstant } from '../duration.ts';
 import { appDaemonOf } from '../instances.ts';
@@ -112,6 +117,11 @@ function servesWords(sha256: string | undefined, wanted: string | undefined, pai
   if (sha256 === undefined) return paint('red', 'nothing: no TLS at its port');
   if (sha256 === wanted) return paint('green', 'this certificate');
   return paint('yellow', `another certificate, SHA-256 ${sha256}`);
+}
+
+/** As the program that orders it reports it; undefined: it is not kept here, or was not looked at yet. */
+export function certificateIn({ plugins }: Pick<StatusAnswer, 'plugins'>): SiteCertificateStatus | undefined {
+  return plugins.find(({ name }) => name === 'certificates')?.facts as SiteCertificateStatus | undefined;
 }
 
 /** For `status`: one line. */

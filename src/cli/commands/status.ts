@@ -11,7 +11,7 @@ import type { Io } from '../io.ts';
 import { type Paint, paintFor, paintWord } from '../paint.ts';
 import { controlSocketOf } from '../places.ts';
 import { renderFacts, renderTable, wrap } from '../table.ts';
-import { certificateLine } from './certificate.ts';
+import { certificateIn, certificateLine } from './certificate.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
 export function addStatus(program: Command, io: Io): void {
@@ -128,6 +128,7 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     .filter(([, count]) => count > 0)
     .map(([state, count]) => `${count} ${paintWord(paint, state)}`);
   const alone = cutOffFrom(status) > 0 ? ' -- look at the private network: sudo bornemisza doctor' : '';
+  const certificate = certificateIn(status);
   const members = (counts.length === 0 ? 'none known' : counts.join(', ')) + alone;
   return [
     [
@@ -139,9 +140,9 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     ...(status.floating.length > 0
       ? ([['floating', `${status.floating.join(', ')} ${floatingWords(status, paint)}`]] as const)
       : []),
-    ...(status.certificate === undefined
+    ...(certificate === undefined
       ? []
-      : ([['site', certificateLine(status.certificate, Date.now(), paint)]] as const)),
+      : ([['site', certificateLine(certificate, Date.now(), paint)]] as const)),
     ['address', status.address],
     ['peer id', status.peerId],
     ['version', status.version],

@@ -7,6 +7,7 @@ import { type Instance, noMember } from '../instances.ts';
 import type { Host } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { type Area, areaOf, type Check } from './check.ts';
+import { certificateIn } from '../commands/certificate.ts';
 import { checkCertificate } from './certificate.ts';
 import { fullPackets } from './path.ts';
 
@@ -37,7 +38,7 @@ export async function checkCluster(of: Host, instance: Instance, root: string): 
       settings(members, area),
       guards(status, area),
       ...plugins(status, area),
-      ...(status.certificate === undefined ? [] : await checkCertificate(daemon, status, members, area)),
+      ...(certificateIn(status) === undefined ? [] : await checkCertificate(daemon, status, members, area)),
       ...status.warnings.map(({ message, next }) => area.warn('note', message, next)),
     ];
   } catch (error) {

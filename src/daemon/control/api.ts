@@ -79,6 +79,8 @@ export interface PluginStatus {
   readonly changes: number;
   /** What the plugin saw at its last look, one line of facts; undefined: it was not looked at, or has its own place. */
   readonly seen: string | undefined;
+  /** The same and more for programs: of `certificates` {@link SiteCertificateStatus}. */
+  readonly facts?: object | undefined;
   readonly seenAgoMs: number | undefined;
   readonly alarms: readonly { readonly code: string; readonly message: string; readonly next: string }[];
 }
@@ -186,8 +188,6 @@ export interface StatusAnswer {
   readonly announcing: boolean | undefined;
   readonly announcingWhy: string | undefined;
   readonly floating: readonly string[];
-  /** Undefined without `[certificates]`, and before the first look. */
-  readonly certificate?: SiteCertificateStatus | undefined;
   readonly counters: Readonly<Record<string, number>>;
   /** While the root is being replaced: the new one, in 8 hex characters, and who is here and does not use it yet. */
   readonly rootChange?: { readonly root: string; readonly notYet: readonly string[] } | undefined;

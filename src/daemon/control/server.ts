@@ -19,10 +19,7 @@ import {
 import type {
   AccountsAnswer,
   AuditEntry,
-  CertificateAnswer,
   ChangedAccount,
-  DnsAnswer,
-  DnsRequest,
   Done,
   LeaveRequest,
   MaintenanceRequest,
@@ -30,7 +27,6 @@ import type {
   PlanAnswer,
   Progress,
   RemoveRequest,
-  RenewRequest,
   ShownAccount,
   StatusAnswer,
   TokenAnswer,
@@ -57,10 +53,8 @@ export interface ControlActions {
   changeRoot(): Promise<Done>;
   releaseGuards(): Promise<Done>;
   testNotification(progress: (step: Progress) => void): Promise<Done>;
-  certificate(): Promise<CertificateAnswer>;
-  renewCertificate(request: RenewRequest): Promise<Done>;
-  dns(): Promise<DnsAnswer>;
-  markDns(verb: DnsVerb, request: DnsRequest): Promise<Done>;
+  /** What a program that this node keeps is asked besides; undefined: it keeps none of that name. */
+  ask(program: AskedProgram, verb: string, request: object): Promise<object | undefined>;
   reload(): Promise<Done>;
   upgrade(): UpgradeAnswer;
   rollout(verb: RolloutVerb): Done;
@@ -76,7 +70,7 @@ export interface ControlDependencies {
   readonly actions: () => ControlActions;
 }
 
-export type DnsVerb = 'adopt' | 'release';
+export type AskedProgram = 'certificates' | 'dns';
 export type RolloutVerb = 'start' | 'stop' | 'resume';
 export const ACCOUNT_VERBS = ['disable', 'enable', 'delete'] as const;
 export type AccountVerb = (typeof ACCOUNT_VERBS)[number];
@@ -251,18 +245,7 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
     const request = await body(c, requests.remove);
     return c.json(await actions().remove(request));
   });
-  app.get('/v1/certificate', async (c) => c.json(await actions().certificate()));
-  app.post('/v1/certificate/renew', async (c) => {
-    const request = await body(c, requests.renew);
-    return c.json(await actions().renewCertificate(request));
-  });
-  app.get('/v1/dns', async (c) => c.json(await actions().dns()));
-  for (const verb of ['adopt', 'release'] as const) {
-    app.post(`/v1/dns/${verb}`, async (c) => {
-      const request = await body(c, requests.dns);
-      return c.json(await actions().markDns(verb, request));
-    });
-  }
+  programRoutes(app, actions);
   for (const [path, order] of PLAIN_ORDERS) {
     app.post(path, async (c) => {
       await body(c, requests.nothing);
@@ -309,6 +292,40 @@ function addAccounts(app: Hono, actions: ControlDependencies['actions']): void {
       return c.json(await actions().changeAccount(verb, email));
     });
   }
+}
+
+/** Programs with verbs of their own, by the first word of the path: what each verb takes. */
+const PROGRAM_VERBS = {
+  certificates: ['certificate', { renew: requests.renew }],
+  dns: ['dns', { adopt: requests.dns, release: requests.dns }],
+} as const;
+
+function programRoutes(app: Hono, actions: ControlDependencies['actions']): void {
+  for (const program of ['certificates', 'dns'] as const) {
+    const [word, verbs] = PROGRAM_VERBS[program];
+    const answer = async (c: Context, verb: string, request: object): Promise<Response> => {
+      const given = await actions().ask(program, verb, request);
+      if (given === undefined) throw notKept(program);
+      return c.json(given);
+    };
+    app.get(`/v1/${word}`, (c) => answer(c, 'show', {}));
+    for (const [verb, schema] of Object.entries(verbs))
+      app.post(`/v1/${word}/${verb}`, async (c) => answer(c, verb, await body(c, schema)));
+  }
+}
+
+function notKept(program: AskedProgram): OperatorError {
+  return program === 'dns'
+    ? new OperatorError(
+        'dns-off',
+        'this node keeps no DNS records: it has no [dns]',
+        'ask an app node that has it; docs/dns.md says how to set it up',
+      )
+    : new OperatorError(
+        'certificates-off',
+        'this node orders no certificate of the site: [certificates] names none',
+        'ask an app node that has it; docs/certificates.md says how to set it up',
+      );
 }
 
 /** Every entry once: what is asked of the past first, then what happens while the stream stands. */

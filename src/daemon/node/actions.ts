@@ -2,9 +2,7 @@ import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { AccountOrders } from '../accounts/orders.ts';
 import type { ControlActions } from '../control/server.ts';
 import type { Done } from '../control/api.ts';
-import { CertificatesPlugin } from '../../plugins/certificates/plugin.ts';
-import { DnsPlugin } from '../../plugins/dns/plugin.ts';
-import { hasNextStep, OperatorError } from '../errors.ts';
+import { hasNextStep } from '../errors.ts';
 import { Answers } from './answers.ts';
 import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
 import { Duty } from './duty.ts';
@@ -21,11 +19,6 @@ export interface OrderedNode extends NodeHooks {
   retireCouchDb(): Promise<void>;
   reload(): Promise<Done>;
 }
-
-/** An edge that does not answer is passed over sooner. */
-const SHOW_MS = 10_000;
-/** Reading and one change; Cloudflare takes a call a second from us. */
-const DNS_MS = 40_000;
 
 /** What the control socket asks for, and who does it. */
 export function actionsOf(
@@ -56,19 +49,7 @@ export function actionsOf(
     adoptAuthority: () => registrar.adopt(),
     changeRoot: () => roots.take(),
     testNotification: (progress) => testNotification(notifier, identity, paths.config, progress),
-    certificate: () => siteCertificate(assembly).show(AbortSignal.timeout(SHOW_MS)),
-    renewCertificate: async ({ force = false }) => {
-      const message = await siteCertificate(assembly).renew(force);
-      node.operatorDid(`certificate renew${force ? ' --force' : ''}`);
-      return { done: true, message };
-    },
-    dns: () => dnsRecords(assembly).show(AbortSignal.timeout(DNS_MS)),
-    markDns: async (verb, set) => {
-      const message = await dnsRecords(assembly).mark(verb, set, AbortSignal.timeout(DNS_MS));
-      node.operatorDid(`dns ${verb} ${set.name} ${set.type}`);
-      reconciler.trigger(`dns ${verb}`, 'dns');
-      return { done: true, message };
-    },
+    ask: (program, verb, request) => reconciler.ask(program, verb, request),
     reload: () =>
       node.reload().catch((error: unknown) => {
         if (hasNextStep(error)) log.error({ code: error.code, next: error.next }, error.message);
@@ -84,24 +65,4 @@ export function actionsOf(
     account: (email) => orders.show(email),
     changeAccount: (verb, email) => orders.change(verb, email),
   };
-}
-
-function siteCertificate({ programs }: Pick<Assembly, 'programs'>): CertificatesPlugin {
-  const plugin = programs.plugin('certificates');
-  if (plugin instanceof CertificatesPlugin) return plugin;
-  throw new OperatorError(
-    'certificates-off',
-    'this node orders no certificate: [certificates] of app.toml names no site',
-    'docs/certificates.md says how to set it up; `bornemisza doctor` shows what is served',
-  );
-}
-
-function dnsRecords({ programs }: Pick<Assembly, 'programs'>): DnsPlugin {
-  const plugin = programs.plugin('dns');
-  if (plugin instanceof DnsPlugin) return plugin;
-  throw new OperatorError(
-    'dns-off',
-    'this node keeps no DNS records: app.toml has no [dns]',
-    'ask an app node that has it; docs/dns.md says how to set it up',
-  );
 }

@@ -1,4 +1,3 @@
-import type { CertificatesReport } from '../../plugins/certificates/plugin.ts';
 import { dnsWarnings } from '../../roles/dns.ts';
 import type { Clock } from '../clock.ts';
 import type { MembersAnswer, PlanAnswer, StatusAnswer, Warning } from '../control/api.ts';
@@ -92,7 +91,6 @@ export class Answers {
       announcing: last.floating?.announce,
       announcingWhy: last.floating?.why,
       floating: config.role === 'app' ? config.floating.addresses : [],
-      certificate: (programs.report('certificates') as CertificatesReport | undefined)?.facts,
       counters: { ...driver.counters, ...transport.counters },
       ...(rootChange !== undefined && {
         rootChange: { root: rootWord(rootChange.to), notYet: notYetUsing(rows, rootChange.to) },

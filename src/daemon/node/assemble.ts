@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import type { CertificatesReport } from '../../plugins/certificates/plugin.ts';
 import { mergedBundles } from '../../plugins/certificates/merge.ts';
 import { sitePeers } from '../../roles/certificates.ts';
 import { RESTART_TAG } from '../../roles/db.ts';
@@ -17,7 +18,7 @@ import type { Identity } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 import type { LocalStateFile } from '../local-state.ts';
 import type { LocalFacts, Role } from '../membership/types.ts';
-import { DISK_TAG } from '../notification/conditions.ts';
+import { CERTIFICATE_TAG, DISK_TAG } from '../notification/conditions.ts';
 import { Notifier } from '../notification/notifier.ts';
 import type { Log } from '../process/log.ts';
 import type { ServiceManager } from '../process/systemd.ts';
@@ -193,6 +194,7 @@ export function saidBy({ rollout, roots, notifier, programs, disks }: Assembly, 
     [ROOT_TAG]: phase === 'starting' ? undefined : roots.tag,
     [HOLDS_TAG]: wordOf(programs.report('bird') as BirdReport | undefined),
     [DISK_TAG]: disks.tag,
+    [CERTIFICATE_TAG]: (programs.report('certificates') as CertificatesReport | undefined)?.tag,
     ...notifier.tags,
   };
 }

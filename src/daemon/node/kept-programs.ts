@@ -51,11 +51,6 @@ export class KeptPrograms {
     }
   }
 
-  /** Of a program that is kept here. */
-  plugin(program: string): AnyPlugin | undefined {
-    return this.#kept.get(program)?.plugin;
-  }
-
   /** What the plugin of a program saw at its last look. */
   report(program: string): PluginReport | undefined {
     return this.#reports.get(program);

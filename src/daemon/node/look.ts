@@ -15,7 +15,6 @@ import {
   NOTICE_TAG,
   type Notices,
   noticeTag,
-  ORDERS_FAILING_MS,
 } from '../notification/conditions.ts';
 
 /**
@@ -69,13 +68,8 @@ export interface Scene {
    * without `[dns]`.
    */
   readonly dns: { readonly works: boolean; readonly failsForMs: number } | undefined;
-  /**
-   * What of the bundle of the site's certificate others may know, and how long its orders fail; undefined without
-   * `[certificates]`.
-   */
-  readonly site:
-    | { readonly word: string; readonly thumbprint: string | undefined; readonly failsForMs: number }
-    | undefined;
+  /** What of the bundle of the site's certificate others may know; undefined without `[certificates]`. */
+  readonly site: { readonly word: string; readonly thumbprint: string | undefined } | undefined;
   /** CouchDB's data directory. */
   readonly couchdbData: string;
   /** After a finished leave CouchDB is not to be started again here. */
@@ -184,9 +178,8 @@ export function noticesOf(
     phase,
     certificates,
     dns,
-    site,
     wallMs,
-  }: Pick<Scene, 'health' | 'phase' | 'certificates' | 'dns' | 'site' | 'wallMs'>,
+  }: Pick<Scene, 'health' | 'phase' | 'certificates' | 'dns' | 'wallMs'>,
   { landslides }: Pick<GuardState, 'landslides'>,
   floating: Pick<Holding, 'announce'> | undefined,
 ): Notices {
@@ -197,7 +190,6 @@ export function noticesOf(
     lastStanding: health === 'down' && phase === 'running' && floating?.announce === true,
     siteCertificateEndMs: near ? endMs : undefined,
     dnsFails: dns !== undefined && dns.failsForMs >= DNS_FAILING_MS,
-    ordersFail: site !== undefined && site.failsForMs >= ORDERS_FAILING_MS,
   };
 }
 

@@ -1,5 +1,4 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
-import type { CertificatesReport } from '../../plugins/certificates/plugin.ts';
 import type { Config } from '../config/config.ts';
 import type { Done, MemberRow, Warning } from '../control/api.ts';
 import type { ControlActions } from '../control/server.ts';
@@ -226,7 +225,6 @@ export class RunningNode implements OrderedNode {
       ...{ view, said },
       certificates: assembly?.certificate.shown,
       couchdb: assembly?.programs.report('couchdb') as CouchDbStatus | undefined,
-      siteReport: assembly?.programs.report('certificates') as CertificatesReport | undefined,
       dnsProgram: assembly?.reconciler.status().find(({ name }) => name === 'dns'),
       config: this.#config,
       phase: this.#phase,

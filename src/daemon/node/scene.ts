@@ -1,5 +1,4 @@
 import { loadavg } from 'node:os';
-import type { CertificatesReport } from '../../plugins/certificates/plugin.ts';
 import { shownOf, thumbprintOf } from '../../plugins/certificates/shown.ts';
 import { labelOf } from '../../plugins/layer2/plan.ts';
 import { EMPTY_GUARD_STATE, type GuardState } from '../../roles/guards.ts';
@@ -28,7 +27,6 @@ export interface SceneSources
   readonly clock: Clock;
   readonly startedMs: number;
   readonly site: Pick<SiteStore, 'get' | 'word'>;
-  readonly siteReport: Pick<CertificatesReport, 'failingSinceMs'> | undefined;
   /** Of the program that keeps DNS records; undefined before it is there. */
   readonly dnsProgram: PluginStatus | undefined;
   /** Tags of other parts. */
@@ -65,14 +63,9 @@ export function sceneOf(sources: SceneSources): Scene {
   });
 }
 
-function siteOf({ config, site, siteReport, clock }: SceneSources): Scene['site'] {
+function siteOf({ config, site }: SceneSources): Scene['site'] {
   if (config.certificates.names.length === 0) return undefined;
-  const { failingSinceMs = clock.wallMs() } = siteReport ?? {};
-  return {
-    word: site.word,
-    thumbprint: thumbprintOf(site.get()),
-    failsForMs: clock.wallMs() - failingSinceMs,
-  };
+  return { word: site.word, thumbprint: thumbprintOf(site.get()) };
 }
 
 function rosterOf({ roster }: Pick<Identity, 'roster'>): Scene['roster'] {

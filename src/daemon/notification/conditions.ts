@@ -56,8 +56,6 @@ export interface ConditionInput {
 export const CERTIFICATE_ENDING_MS = 14 * 24 * 3_600_000;
 /** A provider that does not answer for some minutes costs nothing: the records stay as they are. */
 export const DNS_FAILING_MS = 10 * 60_000;
-/** The CA may be down for hours, and a third of the certificate's life is left. */
-export const ORDERS_FAILING_MS = 24 * 3_600_000;
 /**
  * A node that starts hears its first peer within seconds; after a power failure of the whole site it takes a minute.
  */
@@ -76,21 +74,17 @@ export interface Notices {
   readonly siteCertificateEndMs: number | undefined;
   /** It has the key of the DNS records and could not keep them for ten minutes. */
   readonly dnsFails: boolean;
-  /** It orders the site's certificate, and for a day no order came to one. */
-  readonly ordersFail: boolean;
 }
 
 const DNS_FAILS = 'dns';
-const ORDERS_FAIL = 'ca';
 
 export function noticeTag(notices: Notices): string {
-  const { landslides, lastStanding, siteCertificateEndMs, dnsFails, ordersFail } = notices;
+  const { landslides, lastStanding, siteCertificateEndMs, dnsFails } = notices;
   return [
     ...landslides.map((role) => `landslide-${role}`),
     ...(lastStanding ? ['last-standing'] : []),
     ...(siteCertificateEndMs === undefined ? [] : [`site-${dayOf(siteCertificateEndMs)}`]),
     ...(dnsFails ? [DNS_FAILS] : []),
-    ...(ordersFail ? [ORDERS_FAIL] : []),
   ].join(' ');
 }
 
@@ -236,17 +230,21 @@ function records(view: MembershipView): Condition[] {
   }));
 }
 
+/** The tag in which the node that orders the site's certificate says that no order came to one for a day. */
+export const CERTIFICATE_TAG = 'certificate';
+const CERTIFICATE_FAILING = 'failing';
+
 /** The certificate of before is served meanwhile. One condition, whichever node orders. */
 function orders(view: MembershipView): Condition[] {
-  const failing = saying(view, ORDERS_FAIL);
-  if (failing.length === 0) return [];
+  const [first] = heard(view).filter(({ record }) => record.tags[CERTIFICATE_TAG] === CERTIFICATE_FAILING);
+  if (first === undefined) return [];
   return [
     {
       key: 'site-certificate orders',
       kind: 'certificate-failing',
       subject: 'site',
-      what: `the orders of the site's certificate have failed for a day (${failing.join(', ')} orders)`,
-      next: `see why: bornemisza certificate show on ${failing[0]}`,
+      what: `the orders of the site's certificate have failed for a day (${first.record.name} orders)`,
+      next: `see why: bornemisza certificate show on ${first.record.name}`,
       announced: false,
     },
   ];

@@ -88,6 +88,8 @@ interface Slot {
 const HEARTBEAT_MS = 1000;
 /** An alarm that comes and goes within this time is announced once. */
 const ALARM_QUIET_MS = 5 * 60_000;
+/** A person waits; a provider takes some calls of a second each. */
+const ASK_TIMEOUT_MS = 40_000;
 /** Reasons shown in an audit entry; more than this are one burst. */
 const MAX_REASONS = 8;
 
@@ -187,6 +189,21 @@ export class Reconciler {
     );
   }
 
+  /**
+   * What an operator asks of a program besides; undefined: it is not kept here, or takes no such question.
+   *
+   * @throws PluginError of the program
+   */
+  async ask(pluginName: string, verb: string, request: object): Promise<object | undefined> {
+    const plugin = this.#slots.get(pluginName)?.plugin;
+    const answer = await plugin?.ask?.(verb, request, AbortSignal.timeout(ASK_TIMEOUT_MS));
+    if (answer === undefined || verb === 'show') return answer;
+    const summary = [pluginName, verb, ...Object.values(request).map(String)].join(' ');
+    this.#dependencies.audit({ kind: 'operator', summary, trigger: 'operator', subjects: [], result: 'ok' });
+    this.trigger(summary, pluginName);
+    return answer;
+  }
+
   status(): PluginStatus[] {
     const nowMs = this.#dependencies.clock.monotonicMs();
     return [...this.#slots.values()].map((slot) => ({
@@ -198,6 +215,7 @@ export class Reconciler {
       runs: slot.runs,
       changes: slot.changes,
       seen: slot.seen?.report.seen,
+      facts: slot.seen?.report.facts,
       seenAgoMs: slot.seen === undefined ? undefined : nowMs - slot.seen.atMs,
       alarms: slot.seen?.report.alarms ?? [],
     }));

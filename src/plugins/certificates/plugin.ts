@@ -37,8 +37,18 @@ export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> &
 
 export interface CertificatesReport extends PluginReport {
   readonly facts: CertificateFacts;
-  /** Since when orders fail, where this node orders. */
-  readonly failingSinceMs: number | undefined;
+  /** `failing`: this node orders, and no order came to a certificate for a day. */
+  readonly tag: 'failing' | undefined;
+}
+
+export interface RenewRequest {
+  /** Past our own limits for one signature, never past the CA's. */
+  readonly force: boolean;
+}
+
+interface Done {
+  readonly done: true;
+  readonly message: string;
 }
 
 export interface CertificatesOptions {
@@ -77,6 +87,8 @@ const CHECKS_WITHIN_MS = 30_000;
 const REVOKED_WITHIN_MS = 600_000;
 /** After a call that failed, where the CA does not say how long to wait. */
 const PAUSE_MS = 60_000;
+/** The CA may be down for hours, and a third of the certificate's life is left. */
+const FAILING_MS = 24 * 3_600_000;
 const MOST_CA_BYTES = 256 * 1024;
 
 /**
@@ -168,13 +180,17 @@ export class CertificatesPlugin
     const why = waits === undefined ? '' : `; waits: ${waits}`;
     return {
       facts: this.#facts(desired, wanted.directory, failingMs),
-      failingSinceMs: failingMs,
+      tag: failingMs !== undefined && nowMs - failingMs >= FAILING_MS ? 'failing' : undefined,
       seen: `${has}; ${wanted.why}${doing}${why}`,
       alarms: [
         ...(this.#problem === undefined ? [] : [this.#problem]),
         ...(held?.code === 'certificate-budget' ? [budget(held.untilMs)] : []),
       ],
     };
+  }
+
+  ask(verb: string, request: unknown, signal: AbortSignal): Promise<object> {
+    return verb === 'renew' ? this.renew(request as RenewRequest) : this.show(signal);
   }
 
   /** What an operator asks for: all that `status` says, and what each edge shows now. */
@@ -188,20 +204,19 @@ export class CertificatesPlugin
   /**
    * Has the next certificate ordered now, by whichever node orders: the request is in the bundle.
    *
-   * @param force past our own limits for one signature, never past the CA's
-   * @returns what follows
+   * @returns what follows, for people
    * @throws PluginError `certificate-limited`, `certificate-budget`: what holds it, and until when
    */
-  async renew(force: boolean): Promise<string> {
+  async renew({ force }: RenewRequest): Promise<Done> {
     const { site, wallMs } = this.#options;
     const wanted = this.#wanted();
     const [bundle, nowMs] = [site.get(), wallMs()];
-    if (bundle.next !== undefined) return `an order is under way already; ${wanted.why}`;
+    if (bundle.next !== undefined) return done(`an order is under way already; ${wanted.why}`);
     const asked = { fingerprint: bundle.current?.fingerprint, atMs: nowMs, force };
     const held = heldNow({ ...wanted, bundle: { ...bundle, asked }, nowMs });
     if (held !== undefined) throw refused(held, held.untilMs > bundle.notBeforeMs && !force);
     await site.change((now) => ({ ...now, asked, generation: now.generation + 1 }));
-    return `a certificate for ${wanted.names.join(', ')} is ordered now; ${wanted.why}`;
+    return done(`a certificate for ${wanted.names.join(', ')} is ordered now; ${wanted.why}`);
   }
 
   #wanted(): CertificatesWanted {
@@ -371,6 +386,8 @@ function refused({ code, untilMs }: Held, own: boolean): PluginError {
     stateChanged: false,
   });
 }
+
+const done = (message: string): Done => ({ done: true, message });
 
 function dayOf(ms: number): string {
   return new Date(ms).toISOString().slice(0, 10);

@@ -1,8 +1,13 @@
 import { connect } from 'node:tls';
-import type { CertificatesWanted } from './plugin.ts';
 
 /** As long as an edge needs that is well. */
 const TIMEOUT_MS = 2000;
+
+interface Edge {
+  readonly name: string;
+  readonly address: string;
+  readonly tlsPort: number;
+}
 
 /** What one edge shows to a visitor. */
 export interface Served {
@@ -16,11 +21,7 @@ export interface Served {
  *
  * @param site the name that it asks for
  */
-export function servedAt(
-  edges: CertificatesWanted['edges'],
-  site: string,
-  signal: AbortSignal,
-): Promise<Served[]> {
+export function servedAt(edges: readonly Edge[], site: string, signal: AbortSignal): Promise<Served[]> {
   return Promise.all(
     edges.map(async ({ name, address, tlsPort }) => ({
       name,

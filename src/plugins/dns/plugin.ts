@@ -1,9 +1,9 @@
 import { type Plugin, PluginError, type PluginReport } from '../contract.ts';
-import type { DnsDesired, RecordType } from './desired.ts';
+import type { DnsDesired } from './desired.ts';
 import { EdgeWatch } from './observe.ts';
 import { type DnsChange, planDns, type ZoneRecord } from './plan.ts';
 import type { DnsProvider } from './provider.ts';
-import { type DnsShown, isRefusal, markChange, shownRecords } from './shown.ts';
+import { type DnsShown, isRefusal, type MarkChange, markChange, shownRecords } from './shown.ts';
 
 export interface DnsPluginOptions {
   readonly provider: DnsProvider;
@@ -67,6 +67,14 @@ export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, und
     };
   }
 
+  async ask(verb: string, request: unknown, signal: AbortSignal): Promise<object> {
+    if (verb !== 'adopt' && verb !== 'release') return this.show(signal);
+    return {
+      done: true,
+      message: await this.mark(verb, request as Pick<MarkChange, 'name' | 'type'>, signal),
+    };
+  }
+
   /** For an operator: what is wanted, and the zone as it is now. @throws PluginError of the provider */
   async show(signal: AbortSignal): Promise<DnsShown> {
     return shownRecords(this.#desired(), await this.#readAnew(signal), this.#edges.silent);
@@ -80,7 +88,7 @@ export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, und
    */
   async mark(
     verb: 'adopt' | 'release',
-    set: { readonly name: string; readonly type: RecordType },
+    set: Pick<MarkChange, 'name' | 'type'>,
     signal: AbortSignal,
   ): Promise<string> {
     const judged = markChange(verb, set, this.#desired(), await this.#readAnew(signal));

@@ -15,6 +15,6 @@ export interface DnsProvider {
     signal: AbortSignal,
     made: (change: DnsChange) => void,
   ): Promise<void>;
-  /** Sets or takes off the mark of one set, whole or not at all. Throws `dns-changed` where it is not as it was read. */
+  /** Sets or takes off the mark of one set. Throws `dns-changed` where the set is not as it was read. */
   mark(change: MarkChange, signal: AbortSignal): Promise<void>;
 }

@@ -9,8 +9,8 @@ export interface ShownSet {
   readonly wanted: readonly string[];
   readonly present: readonly string[];
   /**
-   * `ours`: it bears our mark. `yours`: it has none and is left as it is. `another`: another cluster's mark, or several.
-   * `none`: it is not there.
+   * `ours`: it bears our mark. `yours`: it has none and is left as it is. `another`: it bears another cluster's, or
+   * several. `none`: it is not there.
    */
   readonly whose: 'ours' | 'yours' | 'another' | 'none';
 }

@@ -100,8 +100,9 @@ t.test('certificate renew asks the daemon, and gives its refusal out', async (t)
 });
 
 t.test('status has one line for it', async (t) => {
-  const { edges: _, ...certificate } = ANSWER;
-  const { root } = await daemon(t, { 'GET /v1/status': { json: status({ certificate }) } });
+  const { edges: _, ...facts } = ANSWER;
+  const plugins = status().plugins.map((each) => ({ ...each, name: 'certificates', facts }));
+  const { root } = await daemon(t, { 'GET /v1/status': { json: status({ plugins }) } });
   t.match(
     (await runCli(['status', '--root', root])).out,
     /site +certificate ends .*80 d left; next order .* \(the CA named the time\)\n/,

@@ -63,7 +63,10 @@ class Actions {
       remove: this.#done,
       releaseGuards: () => this.#done('release'),
       reload: () => this.#done('reload'),
-      renewCertificate: this.#done,
+      ask: async (program: string, verb: string, request: object) => {
+        this.asked.push([program, verb, request]);
+        return program === 'dns' ? undefined : { done: true };
+      },
       testNotification: async (progress: (step: object) => void) => {
         progress({ message: 'mail failed', error: { code: 'x', message: 'mail failed', next: 'mend it' } });
         return this.#done('notify test');
@@ -168,13 +171,14 @@ t.test('bodies that are not what a call takes', async (t) => {
   t.match(await ask(path, 'POST', '/v1/reload'), { status: 200 }, 'no body is an empty one');
   t.match(await ask(path, 'POST', '/v1/maintenance', '{"on":true}'), { status: 200 });
   t.match(await ask(path, 'POST', '/v1/certificate/renew', '{"force":true}'), { status: 200 });
+  t.match(await ask(path, 'POST', '/v1/certificate/revoke', '{}'), { status: 404 });
   for (const verb of ['start', 'stop', 'resume'])
     t.match(await ask(path, 'POST', `/v1/upgrade/${verb}`), { status: 200 });
   t.match(await ask(path, 'POST', '/v1/upgrade/dnf'), { status: 404 });
   t.strictSame(actions.asked, [
     'reload',
     { on: true, force: false },
-    { force: true },
+    ['certificates', 'renew', { force: true }],
     'start',
     'stop',
     'resume',

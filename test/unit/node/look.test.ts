@@ -64,9 +64,6 @@ t.test('a tag is there only while it says something', async (t) => {
   t.strictSame(tags({ dns: { works: true, failsForMs: 0 } }), { dns: 'ready' });
   t.strictSame(tags({ dns: { works: false, failsForMs: 599_999 } }), {});
   t.strictSame(tags({ dns: { works: false, failsForMs: 600_000 } }), { notice: 'dns' });
-  const site = { word: '', thumbprint: undefined };
-  t.strictSame(tags({ site: { ...site, failsForMs: DAY_MS - 1 } }), { orders: 'ready' });
-  t.strictSame(tags({ site: { ...site, failsForMs: DAY_MS } }), { orders: 'ready', notice: 'ca' });
   t.strictSame(tags({ health: 'down' }), { notice: 'last-standing' }, 'what it alone can see');
   t.strictSame(tags({ health: 'down', phase: 'leaving' }), {}, 'nor when it goes');
   t.strictSame(tags({ health: 'down', phase: 'starting' }), {}, 'nor before it runs');

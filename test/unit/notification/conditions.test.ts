@@ -68,7 +68,6 @@ t.test('what one node says in its record is one condition for all, whoever says 
       lastStanding: true,
       siteCertificateEndMs: NOW + 3 * DAY,
       dnsFails: true,
-      ordersFail: true,
     }),
   };
   t.ok(Buffer.byteLength(tags.notice) <= 64, `${tags.notice} fits into a tag`);
@@ -80,7 +79,6 @@ t.test('what one node says in its record is one condition for all, whoever says 
       'landslide db',
       'last-standing app1/app',
       'site-certificate 2026-01-05',
-      'site-certificate orders',
       'dns app1/app',
     ],
   );
@@ -93,7 +91,6 @@ t.test('what one node says in its record is one condition for all, whoever says 
       'last-standing app1/app',
       'last-standing app2/app',
       'site-certificate 2026-01-05',
-      'site-certificate orders',
       'dns app1/app',
       'dns app2/app',
     ],
@@ -106,13 +103,7 @@ t.test('what one node says in its record is one condition for all, whoever says 
     'the dead hold nothing',
   );
   t.equal(
-    noticeTag({
-      landslides: [],
-      lastStanding: false,
-      siteCertificateEndMs: undefined,
-      dnsFails: false,
-      ordersFail: false,
-    }),
+    noticeTag({ landslides: [], lastStanding: false, siteCertificateEndMs: undefined, dnsFails: false }),
     '',
   );
   t.same(
@@ -121,6 +112,28 @@ t.test('what one node says in its record is one condition for all, whoever says 
     'unknown words',
   );
 });
+
+t.test(
+  'orders of the site’s certificate that fail for a day are one condition, whoever orders',
+  async (t) => {
+    const failing = { record: { tags: { certificate: 'failing' } } };
+    const told = found([member('app1/app'), member('app2/app', failing), member('app3/app', failing)]);
+    t.match(told, [
+      {
+        key: 'site-certificate orders',
+        kind: 'certificate-failing',
+        what: /app2\/app orders/,
+        next: /certificate show on app2/,
+      },
+    ]);
+    t.equal(told.length, 1);
+    t.same(found([member('app1/app', { record: { tags: { certificate: 'other' } } })]), []);
+    t.match(
+      endOf({ kind: 'certificate-failing', subject: 'site', what: '' }, viewOf([member('app1/app')])),
+      'was issued',
+    );
+  },
+);
 
 t.test('a certificate near its end is told once for each end, and not of the dead', async (t) => {
   const near = { ends: { 'db2/db': NOW + 13 * DAY } };

@@ -14,6 +14,7 @@ import {
   orderReason,
   planCertificates,
 } from '../../../src/plugins/certificates/plan.ts';
+import { CertificatesPlugin } from '../../../src/plugins/certificates/plugin.ts';
 import { renewAtMs } from '../../../src/plugins/certificates/renewal.ts';
 
 const MINUTE = 60_000;
@@ -465,5 +466,27 @@ t.test('orders fail since the first that failed after a success, or since a rene
     ['the renewal is just due', {}, { nowMs: NOW + 50 * DAY + HOUR }, undefined],
   ];
   for (const [what, of, more, since] of cases) t.equal(failingSinceMs(desired(of, more)), since, what);
+  t.end();
+});
+
+t.test('who orders says so in its record when no order came to a certificate for a day', (t) => {
+  const site = { get: () => bundle, change: async () => undefined, differing: () => [] };
+  const times = { wallMs: () => NOW, nowMs: () => 0, random: () => 0.5 };
+  const plugin = new CertificatesPlugin({ userAgent: 'x', desired: () => undefined, site, ...times });
+  const { bundle: _, nowMs: __, ...plain } = desired();
+  const tag = (orders: boolean, failedAgoMs: number) => {
+    const recent = [past('failed', failedAgoMs)];
+    const wanted = { ...plain, orders, directory: 'https://ca.example/dir', contact: [], termsAgreed: true };
+    const seen = {
+      bundle: { ...bundle, current: undefined, recent },
+      nowMs: NOW,
+      waits: undefined,
+      order: undefined,
+    };
+    return plugin.status({ ...wanted, caFile: undefined, edges: [] }, seen).tag;
+  };
+  t.equal(tag(true, DAY - 1), undefined);
+  t.equal(tag(true, DAY), 'failing');
+  t.equal(tag(false, DAY), undefined, 'another says nothing');
   t.end();
 });
