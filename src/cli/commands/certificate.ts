@@ -126,12 +126,13 @@ export function certificateIn({ plugins }: Pick<StatusAnswer, 'plugins'>): SiteC
 
 /** For `status`: one line. */
 export function certificateLine(
-  { current, next, problem }: SiteCertificateStatus,
+  { names, current, next, problem }: SiteCertificateStatus,
   nowMs: number,
   paint: Paint,
 ): string {
   const renewed = next === undefined ? '' : `; next order ${formatInstant(next.at)} (${next.why})`;
   const wrong = problem === undefined ? '' : `; ${paint('red', problem.code)}: bornemisza certificate show`;
-  if (current === undefined) return `${paint('yellow', 'no certificate yet')}${renewed}${wrong}`;
-  return `certificate ends ${endWords(current, nowMs)}${renewed}${wrong}`;
+  const link = `https://${names[0]}/`;
+  if (current === undefined) return `${link} ${paint('yellow', 'no certificate yet')}${renewed}${wrong}`;
+  return `${link} certificate ends ${endWords(current, nowMs)}${renewed}${wrong}`;
 }

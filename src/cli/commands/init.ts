@@ -13,6 +13,8 @@ export function addInit(program: Command, io: Io): void {
     examples: [
       'sudo bornemisza init --role app',
       'sudo bornemisza init --role app --dry-run',
+      'sudo bornemisza init --role app --domain shop.example --agree-terms --dns-token-file /root/token ' +
+        '--dns-zone-id 0123456789abcdef0123456789abcdef',
       'sudo bornemisza init --role db --cluster shop --private-address 10.0.0.21',
       'sudo bornemisza init --role app --floating-ip 203.0.113.10 --bgp-neighbor 169.254.169.254 ' +
         '--bgp-as 64515 --bgp-local-as 4288000123 --bgp-password-file /root/bgp --bgp-multihop 2',

@@ -12,6 +12,12 @@ export interface Settings {
   readonly publicDevice: string | undefined;
   /** The founder's certificate with its key in one PEM file; undefined: one signed by the cluster's CA. */
   readonly certificate: string | undefined;
+  /** Name of the site; undefined: no certificate is ordered. */
+  readonly domain: string | undefined;
+  /** Where the records of the domain are kept by the cluster, at Cloudflare. */
+  readonly dns: { readonly zoneId: string; readonly tokenFile: string } | undefined;
+  /** Addresses of this host that the internet reaches. */
+  readonly publicAddresses: readonly string[];
   readonly floatingMode: 'off' | 'bgp' | 'ranked' | 'layer2';
   readonly floatingAddresses: readonly string[];
   readonly couchdbCopies: number | undefined;
@@ -37,6 +43,9 @@ export function configText(settings: Settings): string {
     'private_network = ' + quote(settings.privateNetwork),
     'private_device = ' + quote(settings.privateDevice),
     ...(settings.publicDevice === undefined ? [] : ['public_device = ' + quote(settings.publicDevice)]),
+    ...(settings.publicAddresses.length === 0
+      ? []
+      : [`public_addresses = [${settings.publicAddresses.map(quote).join(', ')}]`]),
     '',
     ...(role === 'app' ? appPart(settings) : databasePart(settings)),
     '[notify]',
@@ -70,6 +79,32 @@ function appPart(settings: Settings): string[] {
     'mode = ' + quote(settings.floatingMode),
     `addresses = [${settings.floatingAddresses.map(quote).join(', ')}]`,
     '',
+    ...(settings.domain === undefined ? [] : domainPart(settings.domain, settings.dns)),
+  ];
+}
+
+function domainPart(domain: string, dns: Settings['dns']): string[] {
+  // Without the records in our hands nobody knows whether `www` leads here; a name that does not stops the others.
+  const names = dns === undefined ? [domain] : [domain, `www.${domain}`];
+  return [
+    '[certificates]',
+    '# Signed by Let’s Encrypt and renewed by itself. The same on all app nodes. bornemisza certificate show',
+    `names = [${names.map(quote).join(', ')}]`,
+    '# Who is written to when something is wrong with the account.',
+    '# contact = ["ops@example.com"]',
+    'terms = "agreed"',
+    '',
+    ...(dns === undefined
+      ? []
+      : [
+          '[dns]',
+          '# Records that follow the cluster; yours are never touched. On two app nodes at least. bornemisza dns show',
+          'provider = "cloudflare"',
+          `zone = ${quote(domain)}`,
+          `zone_id = ${quote(dns.zoneId)}`,
+          `token_file = ${quote(dns.tokenFile)}`,
+          '',
+        ]),
   ];
 }
 

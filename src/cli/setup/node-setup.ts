@@ -1,6 +1,6 @@
-import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Config, Paths } from '../../daemon/config/config.ts';
+import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { type Ids, readAccounts } from '../../host/account.ts';
 import { readIfPresent, replaceFile } from '../../host/files.ts';
@@ -9,12 +9,13 @@ import type { Instance } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { foundOrAsked } from './ask.ts';
 import { birdStep } from './bird.ts';
-import { configText } from './config-text.ts';
+import { configText, type Settings } from './config-text.ts';
+import { type DomainSetup, domainOf } from './domain.ts';
 import { type Address, choosePrivate, choosePrivateNetwork, choosePublic, nameNode } from './discover.ts';
 import { layer2Step } from './layer2.ts';
 import { type HostNetwork, readNetwork } from './links.ts';
 import type { SetupOptions } from './options.ts';
-import { ensureAccounts, ensureDirectory } from './owners.ts';
+import { ensureAccounts, ensureDirectory, giveToGroup } from './owners.ts';
 import { stateWork } from './state-work.ts';
 import type { Step } from './steps.ts';
 
@@ -57,7 +58,8 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
   const paths = pathsFor(role, root);
   const network = await readNetwork(io.host);
   const { addresses } = network;
-  const { text, present } = await configurationText(io, options, wanted, paths, network);
+  const domain = await domainOf(options, { role, root, paths });
+  const { text, present } = await configurationText(io, options, wanted, { paths, network, domain });
   const config = await parsed(text, role, paths, present);
   if (present) {
     refuseContradiction(config, options, wanted, paths.config);
@@ -89,6 +91,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
       ...(root === '' ? [accountsStep(io)] : []),
       directoriesStep(paths, role, root),
       configStep(paths.config, text, present, root),
+      ...domain.steps,
       ...(role === 'app' && announces(config)
         ? [await birdStep(io, options, { paths, root, config, routerId: upstreamAddress })]
         : []),
@@ -114,9 +117,10 @@ async function configurationText(
   io: Io,
   options: SetupOptions,
   wanted: Wanted,
-  paths: Paths,
-  { addresses, defaultRoutes }: HostNetwork,
+  found: { readonly paths: Paths; readonly network: HostNetwork; readonly domain: DomainSetup },
 ): Promise<{ text: string; present: boolean }> {
+  const { paths, domain } = found;
+  const { addresses, defaultRoutes } = found.network;
   const kept = await readIfPresent(paths.config);
   if (kept !== undefined) return { text: kept, present: true };
   const asked = options.json === true ? undefined : io;
@@ -158,6 +162,8 @@ async function configurationText(
     privateDevice: inside.device,
     publicDevice,
     certificate: options.certificate,
+    ...domain.settings,
+    publicAddresses: publicAddressesOf(own, publicDevice, domain.settings.dns),
     floatingMode: options.floatingMode ?? (floating.length > 0 ? 'bgp' : 'off'),
     floatingAddresses: floating,
     couchdbCopies: options.couchdbN,
@@ -192,6 +198,7 @@ function refuseContradiction(config: Config, options: SetupOptions, wanted: Want
     ['floating mode', options.floatingMode, config.floating.mode],
     ['floating addresses', options.floatingIp?.join(','), config.floating.addresses.join(',')],
     ['certificate', options.certificate, config.edge.certificate ?? ''],
+    ['domain', options.domain, config.certificates.names[0] ?? ''],
   ];
   const clash = said.find(([, wish, there]) => wish !== undefined && wish !== there);
   if (clash === undefined) return;
@@ -204,10 +211,21 @@ function refuseContradiction(config: Config, options: SetupOptions, wanted: Want
   );
 }
 
-/** Where a browser finds the site: the floating IP, where there is one. */
-function siteOf({ edge, floating }: Config, own: string): string {
+/** For the records of this node; the configuration takes one of each family. */
+function publicAddressesOf(
+  own: readonly Address[],
+  device: string | undefined,
+  dns: Settings['dns'],
+): readonly string[] {
+  const found = own.find((each) => each.device === device && isGlobalUnicast(each.address));
+  return dns === undefined || found === undefined ? [] : [found.address];
+}
+
+/** Where a browser finds the site: by its name, else the floating IP, where there is one. */
+function siteOf({ edge, floating, certificates }: Config, own: string): string {
   const port = edge.https_port === 443 ? '' : `:${edge.https_port}`;
-  const [first = own] = floating.mode === 'off' ? [] : floating.addresses;
+  const [address = own] = floating.mode === 'off' ? [] : floating.addresses;
+  const [first = address] = certificates.names;
   return `https://${first}${port}/`;
 }
 
@@ -262,11 +280,4 @@ function configStep(file: string, text: string, present: boolean, root: string):
       return undefined;
     },
   };
-}
-
-async function giveToGroup(file: string): Promise<void> {
-  const { chown } = await import('node:fs/promises');
-  const gid = (await readAccounts()).groups.get('bornemisza');
-  const { uid } = await stat(file);
-  if (gid !== undefined) await chown(file, uid, gid);
 }

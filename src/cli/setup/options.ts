@@ -12,6 +12,10 @@ export interface SetupOptions extends CommonOptions {
   readonly privateNetwork?: string;
   readonly publicDevice?: string;
   readonly certificate?: string;
+  readonly domain?: string;
+  readonly agreeTerms?: boolean;
+  readonly dnsTokenFile?: string;
+  readonly dnsZoneId?: string;
   readonly floatingIp?: readonly string[];
   readonly floatingMode?: 'off' | 'bgp' | 'ranked' | 'layer2';
   readonly bgpNeighbor?: string;
@@ -63,6 +67,17 @@ export function addSetupOptions(command: Command): Command {
     )
     .option('--public-device <device>', 'device that faces the internet, where there are several')
     .option('--certificate <file>', 'role app: PEM file with certificate, chain and key for the edge')
+    .option(
+      '--domain <name>',
+      'role app: name of the site, e.g. shop.example: Let’s Encrypt signs its certificate',
+      domainName,
+    )
+    .option('--agree-terms', 'with --domain: you agree to the terms of Let’s Encrypt')
+    .option(
+      '--dns-token-file <file>',
+      'with --domain: token of Cloudflare that may edit its zone; the records then follow the cluster',
+    )
+    .option('--dns-zone-id <id>', 'with --dns-token-file: ID of the zone, from its page at Cloudflare')
     .option('--floating-ip <addresses>', 'role app: floating IPs, separated by commas', addressList)
     .addOption(
       new Option(
@@ -88,6 +103,12 @@ export function addSetupOptions(command: Command): Command {
     .option('--start', 'start the daemon at the end, now and at each boot')
     .option('--dry-run', 'show what was found and what would be made, and write nothing')
     .option('--reset', 'set an identity that is here already aside, whole, and begin anew');
+}
+
+function domainName(text: string): string {
+  const name = text.toLowerCase().replace(/\.$/, '');
+  if (/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])$/.test(name)) return name;
+  throw new InvalidArgumentError(`${JSON.stringify(text)} is no domain name, e.g. shop.example.`);
 }
 
 function addressList(text: string): string[] {

@@ -1,4 +1,4 @@
-import { constants, mkdir, open, stat } from 'node:fs/promises';
+import { chown, constants, mkdir, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type Ids, readAccounts } from '../../host/account.ts';
 import { CliFailure, EXIT } from '../failure.ts';
@@ -61,4 +61,11 @@ async function mustBeRootsAbove(path: string): Promise<void> {
     }
     if (above === dirname(above)) return;
   }
+}
+
+/** Readable for the daemon, and nobody else. */
+export async function giveToGroup(file: string): Promise<void> {
+  const gid = (await readAccounts()).groups.get('bornemisza');
+  const { uid } = await stat(file);
+  if (gid !== undefined) await chown(file, uid, gid);
 }

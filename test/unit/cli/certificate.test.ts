@@ -105,7 +105,7 @@ t.test('status has one line for it', async (t) => {
   const { root } = await daemon(t, { 'GET /v1/status': { json: status({ plugins }) } });
   t.match(
     (await runCli(['status', '--root', root])).out,
-    /site +certificate ends .*80 d left; next order .* \(the CA named the time\)\n/,
+    /site +https:\/\/shop\.example\/ certificate ends .*80 d left; next order .* \(the CA named the time\)\n/,
   );
 });
 
