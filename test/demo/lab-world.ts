@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import type { AuditEntry } from '../../src/daemon/control/api.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
 import type { Picture, World } from './world.ts';
@@ -28,7 +29,7 @@ export async function labWorld(options: {
       .filter((each) => reachable(each) && !left.has(each.host.name));
     const [members, events, routes, servers, couch] = await Promise.all([
       cluster.members(asked),
-      cluster.audit(asked),
+      eventsOf(asked),
       lab.router.announcers(floating),
       Promise.all(
         edges.map(
@@ -46,6 +47,17 @@ export async function labWorld(options: {
       servers: new Map(servers),
       couch: new Map(couch),
     };
+  };
+  const trails = new Map<string, readonly AuditEntry[]>();
+  /** What a trail had is not asked for again: the daemon would read and send all of it at each look. */
+  const eventsOf = async (instance: Instance): Promise<readonly AuditEntry[]> => {
+    const lastId = (): number => trails.get(instance.name)?.at(-1)?.id ?? 0;
+    const more = await cluster.audit(instance, { since: lastId() });
+    // A look of the live view may have run meanwhile.
+    const news = more.filter(({ id }) => id > lastId());
+    const events = [...(trails.get(instance.name) ?? []), ...news].slice(-KEPT_EVENTS);
+    trails.set(instance.name, events);
+    return events;
   };
   const asking = new Map<string, ReturnType<typeof cluster.couchMembership>>();
   /**
@@ -139,6 +151,8 @@ export async function labWorld(options: {
   };
 }
 
+/** More than one step makes, and than a screen shows. */
+const KEPT_EVENTS = 500;
 const COUCHDB_PATIENCE_MS = 1000;
 /** Every copy of every database moves, at most two minutes in a lab. */
 const LEAVE_TIMEOUT_MS = 120_000;

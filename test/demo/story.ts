@@ -25,6 +25,8 @@ interface Step {
 
 /** A node that joins gets copies, one that was away is proved complete; two cores carry nine machines here. */
 const LONG_MS = 150_000;
+/** A look asks fifteen programs; more often it would take from two cores what the cluster is to be seen doing. */
+const LOOK_EVERY_MS = 500;
 const NEW_DB = 'db4';
 
 /** The whole life of a small cluster. Each step is judged by the programs themselves, not by the daemon’s word. */
@@ -146,7 +148,7 @@ export async function tell(step: Step, world: World, say: (text: string) => void
         if (missing.length > 0) throw new Error(missing.join('; '));
         return true;
       },
-      { deadlineMs: step.deadlineMs, everyMs: 250, what: step.title },
+      { deadlineMs: step.deadlineMs, everyMs: LOOK_EVERY_MS, what: step.title },
     );
     await act;
   } catch (error) {
