@@ -34,9 +34,7 @@ export function renderTable(
   rows: readonly (readonly string[])[],
   options: { columns: number; paint: Paint },
 ): string {
-  const widths = head.map((title, at) =>
-    Math.max(...[title, ...rows.map((row) => row[at] ?? '')].map(width)),
-  );
+  const widths = head.map((title, at) => widthOf([title, ...rows.map((row) => row[at] ?? '')]));
   const fixed = widths.slice(0, -1).reduce((sum, each) => sum + each + GAP, 0);
   const last = Math.max(MIN_LAST_COLUMN, Math.min(widths.at(-1) ?? 0, options.columns - fixed));
   const table = new Table({
@@ -53,6 +51,15 @@ export function renderTable(
     .split('\n')
     .map((line) => line.trimEnd())
     .join('\n')}\n`;
+}
+
+/** How much of a line these columns take, with the gap after each. */
+export function tableWidth(columns: readonly (readonly string[])[]): number {
+  return columns.reduce((sum, words) => sum + widthOf(words) + GAP, 0);
+}
+
+function widthOf(words: readonly string[]): number {
+  return Math.max(...words.map(width));
 }
 
 /** Two columns without a head, e.g. the facts of `status`. */

@@ -1,13 +1,24 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
-import type { MemberRow, MembersAnswer } from '../../daemon/control/api.ts';
+import type { MembersAnswer } from '../../daemon/control/api.ts';
 import { printJson } from '../answer.ts';
-import { formatDuration } from '../duration.ts';
+import { formatDuration, formatInstant } from '../duration.ts';
+import { tell } from '../failure.ts';
 import { anyDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
-import { isHeard } from '../members.ts';
-import { type Paint, paintFor, paintWord } from '../paint.ts';
-import { renderTable } from '../table.ts';
+import { renderMembers } from '../member-table.ts';
+import { paintFor } from '../paint.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
+import { duration } from './wait.ts';
+
+interface MembersOptions extends CommonOptions {
+  readonly wide?: boolean;
+  readonly watch?: true | number;
+}
+
+const WATCH_MS = 2000;
+/** Cursor to the first cell, and all from there on away (ECMA-48: CUP, ED). */
+const SCREEN = '\u001B[H\u001B[J';
 
 export function addMembers(program: Command, io: Io): void {
   addVerb(program, 'members', {
@@ -15,92 +26,58 @@ export function addMembers(program: Command, io: Io): void {
     description:
       'Lists every admitted node: its state, its health by its own word, whether it gets traffic, and ' +
       'why. The node that answers is marked with *; where both roles run here, that is app unless --role ' +
-      'says db.',
+      'says db. CERT is how long the certificate is valid. Columns that do not fit are named below the table.',
     examples: [
       'bornemisza members',
       'bornemisza members --wide',
+      'bornemisza members --watch',
       'bornemisza members --json | jq -r \'.members[] | select(.rotation != "in").name\'',
     ],
     role: true,
     json: true,
   })
-    .option('--wide', 'with version, authority, services and the end of the certificate')
-    .action(async (options: CommonOptions & { readonly wide?: boolean }) => {
-      const answer = await (await anyDaemonOf(options)).get<MembersAnswer>('/v1/members');
-      if (options.json === true) printJson(io, answer);
-      else
-        io.stdout.write(renderMembers(answer, paintFor(io.stdout), io.stdout.columns, options.wide === true));
+    .option('--wide', 'with all columns, however long the lines become')
+    .option(
+      '--watch [every]',
+      'look again every 2s, or as often as said, until interrupted; with --json one object a line',
+      duration,
+    )
+    .action(async (options: MembersOptions) => {
+      if (options.watch === undefined) show(io, options, await askMembers(options));
+      else await watch(io, options, options.watch === true ? WATCH_MS : options.watch);
     });
 }
 
-export function renderMembers(answer: MembersAnswer, paint: Paint, columns: number, wide = false): string {
-  const floating = answer.members.some(({ tags }) => tags['floating'] !== undefined);
-  const rows = answer.members.map((member) => [
-    member.self ? `${member.name} *` : member.name,
-    member.address,
-    `${paintWord(paint, member.state)} ${formatDuration(member.stateForMs)}`,
-    healthWord(member, paint),
-    paintWord(paint, member.rotation),
-    ...(floating ? [floatingWord(member)] : []),
-    ...(wide ? wideWords(member) : []),
-    why(member),
-  ]);
-  const head = [
-    'NODE',
-    'ADDRESS',
-    'STATE',
-    'HEALTH',
-    'TRAFFIC',
-    ...(floating ? ['FLOATING IP'] : []),
-    ...(wide ? WIDE : []),
-    'WHY',
-  ];
-  return `${renderTable(head, rows, { columns, paint })}${summary(answer.members)}\n`;
+async function askMembers(options: MembersOptions): Promise<MembersAnswer> {
+  return (await anyDaemonOf(options)).get<MembersAnswer>('/v1/members');
 }
 
-const WIDE = ['VERSION', 'AUTHORITY', 'SERVICES', 'CERT UNTIL'];
-
-function wideWords(member: MemberRow): string[] {
-  const { version, authority, services, certificateNotAfter } = member;
-  const down = services.filter((each) => each.health === 'down').map((each) => `${each.name} down`);
-  const said = down.length === 0 ? `${services.length} up` : down.join(', ');
-  const heard = isHeard(member) ? said : `was ${said}`;
-  return [version, authority ? 'yes' : 'no', heard, certificateNotAfter.slice(0, 10)];
+function show(io: Io, { json, wide = false }: MembersOptions, answer: MembersAnswer): void {
+  if (json === true) printJson(io, answer);
+  else io.stdout.write(tableOf(io, answer, wide));
 }
 
-/** Of a member that is not heard only its last word is known. */
-function healthWord(member: MemberRow, paint: Paint): string {
-  return isHeard(member) ? paintWord(paint, member.health) : `was ${member.health}`;
+function tableOf(io: Io, answer: MembersAnswer, wide: boolean): string {
+  const { columns } = io.stdout;
+  return renderMembers(answer, { paint: paintFor(io.stdout), columns, wide, nowMs: Date.now() });
 }
 
-/** All of it in one line, e.g. `3 app: 2 in traffic; 2 db: 1 in traffic, 1 dead`. */
-function summary(members: MembersAnswer['members']): string {
-  const parts = (['app', 'db'] as const).flatMap((role) => {
-    const own = members.filter((each) => each.role === role);
-    if (own.length === 0) return [];
-    const states = ['suspect', 'dead', 'absent', 'leaving', 'left'] as const;
-    const counts = states.map((state) => [own.filter((each) => each.state === state).length, state] as const);
-    const rest = counts.filter(([count]) => count > 0).map(([count, state]) => `${count} ${state}`);
-    return [
-      `${own.length} ${role}: ` +
-        [`${own.filter((each) => each.rotation === 'in').length} in traffic`, ...rest].join(', '),
-    ];
-  });
-  return parts.join('; ');
-}
-
-/** As the node itself saw it in BIRD or on its device; codes are those of docs/troubleshooting.md. */
-function floatingWord({ role, tags, state }: MemberRow): string {
-  if (role !== 'app') return '';
-  return state === 'alive' ? (tags['floating'] ?? 'no') : '?';
-}
-
-function why(member: MemberRow): string {
-  const marks = [
-    member.reason,
-    member.maintenance ? 'maintenance' : '',
-    member.restarting ? 'restarting' : '',
-    member.tags['disk'] === 'full' && isHeard(member) ? 'a disk is full' : '',
-  ];
-  return [...new Set(marks.filter((mark) => mark !== ''))].join('; ');
+/** A daemon that restarts meanwhile ends nothing: what keeps it from answering is shown until it answers. */
+async function watch(io: Io, options: MembersOptions, everyMs: number): Promise<void> {
+  const { json = false, wide = false } = options;
+  const frame = (text: string): string => {
+    const head = `${formatInstant(new Date().toISOString())}, every ${formatDuration(everyMs)}; Ctrl-C ends it\n`;
+    return `${io.terminal ? SCREEN : ''}${head}${text}${io.terminal ? '' : '\n'}`;
+  };
+  while (io.stdout.gone !== true) {
+    try {
+      const answer = await askMembers(options);
+      io.stdout.write(json ? `${JSON.stringify(answer)}\n` : frame(tableOf(io, answer, wide)));
+    } catch (error) {
+      const { code, message, next } = tell(error);
+      const failed = { error: { code, message, next } };
+      io.stdout.write(json ? `${JSON.stringify(failed)}\n` : frame(`${message}\n  next: ${next}\n`));
+    }
+    await sleep(everyMs);
+  }
 }

@@ -20,6 +20,8 @@ export interface Surroundings {
   readonly startDaemon?: Io['startDaemon'];
   /** Called with each piece of standard output as it is written. */
   readonly onOut?: (text: string) => void;
+  /** Whether nobody reads standard output any more. */
+  readonly gone?: () => boolean;
 }
 
 /** Runs one command line in this process and keeps what it printed. */
@@ -28,6 +30,9 @@ export async function runCli(argv: readonly string[], given: Surroundings = {}):
   let err = '';
   const output = (write: (text: string) => void) => ({
     write,
+    get gone() {
+      return given.gone?.() ?? false;
+    },
     colour: given.colour ?? false,
     columns: given.columns ?? 100,
   });

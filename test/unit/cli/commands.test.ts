@@ -179,12 +179,22 @@ t.test(
 
 t.test('members is a table of at most 100 columns that says who is out and why', async (t) => {
   const { root } = await daemon(t, members);
-  for (const columns of [80, 100]) {
+  const heads: readonly (readonly [number, RegExp, RegExp])[] = [
+    [64, /NODE +STATE +HEALTH +TRAFFIC +WHY\n/, /^ADDRESS, EDGE, SERVICES, AUTHORITY, VERSION, CERT:\s/m],
+    [80, /NODE +STATE +HEALTH +TRAFFIC +EDGE +CERT +WHY\n/, /^ADDRESS, SERVICES, AUTHORITY, VERSION:\s/m],
+    [
+      100,
+      /NODE +STATE +HEALTH +TRAFFIC +EDGE +SERVICES +CERT +WHY\n/,
+      /^ADDRESS, AUTHORITY, VERSION: bornemisza members --wide\n$/m,
+    ],
+  ];
+  for (const [columns, head, left] of heads) {
     const { code, out } = await runCli(['members', '--root', root], { columns });
     t.equal(code, 0);
-    t.match(out, /NODE +ADDRESS +STATE +HEALTH +TRAFFIC +WHY/);
+    t.match(out, head);
+    t.match(out, left, 'what does not fit is named');
     t.match(out, /app1\/app \*/);
-    t.match(out, /db2\/db +10\.0\.0\.22 +dead 3 min +was up +out +dead, and/);
+    t.match(out, /db2\/db +dead 3 min +was up +out .* ?dead, and/);
     t.ok(
       out.split('\n').every((line) => line.length <= columns),
       `no line is longer than ${columns}`,
@@ -325,14 +335,66 @@ t.test(
 );
 
 t.test('members end with a summary; --wide has the rest; a dead one’s health is its last word', async (t) => {
-  const { root } = await daemon(t, members);
+  const inDays = (days: number) => new Date(Date.now() + days * 86_400_000 + 60_000).toISOString();
+  const ends: Readonly<Record<string, string>> = {
+    'app1/app': inDays(44),
+    'app2/app': inDays(0),
+    'both/app': inDays(-1),
+    'both/db': '',
+    'db2/db': inDays(1),
+  };
+  const rows = MEMBERS.map((each) => ({
+    ...each,
+    certificateNotAfter: ends[each.name] ?? '',
+    version: each.name === 'db2/db' ? '0.0.9' : each.version,
+    tags: each.name === 'both/app' ? { floating: 'exported' } : each.tags,
+  }));
+  const { root } = await daemon(t, { 'GET /v1/members': { json: { self: 'app1/app', members: rows } } });
   const { out } = await runCli(['members', '--root', root]);
-  t.match(out, /3 app: 2 in traffic; 2 db: 1 in traffic, 1 dead\n$/);
+  t.match(
+    out,
+    /3 app: 2 in traffic; 2 db: 1 in traffic, 1 dead; authority: app1\/app; versions 0\.0\.9,\s0\.1\.0\n/,
+  );
   t.match(out, /db2\/db .* was up/);
-  t.notMatch(out, 'AUTHORITY');
-  const wide = (await runCli(['members', '--wide', '--root', root], { columns: 160 })).out;
-  t.match(wide, /app1\/app \* .* 0\.1\.0 +yes +1 up +2027-01-20/);
-  t.match(wide, /db2\/db .* couchdb down +2027-01-20/);
+  for (const columns of [60, 100, 160]) {
+    const wide = (await runCli(['members', '--wide', '--root', root], { columns })).out;
+    t.match(wide, /EDGE +SERVICES +AUTHORITY +VERSION +CERT +WHY/, `${columns}`);
+    t.match(wide, /app1\/app \* .* in +up +1 up +yes +0\.1\.0 +44 d/);
+    t.match(wide, /app2\/app .* drain +up +1 up +- +0\.1\.0 +<1 d +in maintenance/);
+    t.match(wide, /both\/app .* in +exported +1 up +- +0\.1\.0 +ended/);
+    t.match(wide, /both\/db .* in +- +1 up +- +0\.1\.0 +-/);
+    t.match(wide, /db2\/db .* out +- +was couchdb down +- +0\.0\.9 +1 d +dead/);
+    t.notMatch(wide, '--wide');
+  }
+});
+
+t.test('members --watch looks again, also over a restart of the daemon, until nobody reads', async (t) => {
+  const gone = refusal('starting', 'the daemon starts', 'wait');
+  let asked = 0;
+  const { root } = await daemon(t, {
+    'GET /v1/members': () => {
+      asked += 1;
+      return asked === 2 ? { json: gone, status: 409 } : { json: { self: 'app1/app', members: MEMBERS } };
+    },
+  });
+  const watched = ['members', '--watch', '1s', '--root', root];
+  let frames = 0;
+  const reader = { gone: () => frames >= 3, onOut: () => void (frames += 1) };
+  const screen = await runCli(watched, { ...reader, terminal: true });
+  t.equal(screen.code, 0);
+  const shown = screen.out.split('\u001B[H\u001B[J').slice(1);
+  t.equal(shown.length, 3);
+  t.match(shown[0], /every 1 s; Ctrl-C ends it\nNODE/);
+  t.match(shown[1], /the daemon starts\n {2}next: wait/);
+  t.match(shown[2], /db2\/db/);
+  frames = 0;
+  asked = 0;
+  const lines = (await runCli([...watched, '--json'], reader)).out.trim().split('\n');
+  t.match(
+    lines.map((line) => JSON.parse(line)),
+    [{ self: 'app1/app' }, gone, { self: 'app1/app' }],
+  );
+  t.match(await runCli(['members', '--watch', 'often', '--root', root]), { code: 2 });
 });
 
 t.test('guards list shows what is held, and remove --dead what it costs', async (t) => {
