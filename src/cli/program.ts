@@ -12,6 +12,7 @@ import { addInit } from './commands/init.ts';
 import { addJoin } from './commands/join.ts';
 import { addMembers } from './commands/members.ts';
 import { addNotify } from './commands/notify.ts';
+import { addPing } from './commands/ping.ts';
 import { addPlan } from './commands/plan.ts';
 import { addComplete, addCompletion, addDaemon, addVersion } from './commands/program-words.ts';
 import { addServices } from './commands/services.ts';
@@ -63,7 +64,8 @@ export function buildProgram(io: Io): Verb {
     `\nExamples:\n${program.examples.map((line) => `  ${line}\n`).join('')}\n${exitCodes()}`,
   );
   for (const add of [addInit, addToken, addJoin]) add(program, io);
-  for (const add of [addStatus, addMembers, addServices, addWait, addEvents, addExplain]) add(program, io);
+  for (const add of [addStatus, addMembers, addServices, addWait, addEvents, addExplain, addPing])
+    add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
     add(program, io);

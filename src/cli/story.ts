@@ -72,8 +72,10 @@ export function tellHistory(name: string, entries: readonly AuditEntry[], tellin
 
 /**
  * One entry: when and what on the first line, then why, what was done (or wanted, where it failed) and how it ended.
+ *
+ * @param by whose trail says so, where it may be several nodes'
  */
-export function tellEntry(entry: AuditEntry, { paint, columns }: Telling): string {
+export function tellEntry(entry: AuditEntry, { paint, columns }: Telling, by?: string): string {
   const detail = (label: string, text: string): string => wrap(`${label} ${text}`, columns, ' '.repeat(6));
   const took = entry.durationMs === undefined ? '' : ` (${formatDuration(entry.durationMs)})`;
   const well = entry.result === 'info' || entry.result === 'ok';
@@ -82,6 +84,7 @@ export function tellEntry(entry: AuditEntry, { paint, columns }: Telling): strin
   const hanging = ' '.repeat(instant.length + 4);
   const what = wrap(`${entry.summary}${ended}${took}`, columns, hanging).trimStart();
   const lines = [`  ${paint('dim', instant)}  ${what}`];
+  if (by !== undefined) lines.push(detail('on', by));
   if (entry.trigger !== '' && entry.trigger !== entry.summary) lines.push(detail('because', entry.trigger));
   // A single change is the summary already.
   const changes = (entry.changes ?? []).filter((change) => !entry.summary.endsWith(`: ${change}`));

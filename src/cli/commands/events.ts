@@ -1,7 +1,8 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import type { AuditAnswer, AuditEntry } from '../../daemon/control/api.ts';
+import type { AuditAnswer, AuditEntry, ClusterAuditAnswer } from '../../daemon/control/api.ts';
+import { mergeTrails } from '../cluster-trail.ts';
 import { parseDuration } from '../duration.ts';
-import { daemonOf } from '../instances.ts';
+import { anyDaemonOf, daemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
 import { tellEntry } from '../story.ts';
@@ -11,6 +12,7 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 
 interface EventsOptions extends CommonOptions {
   readonly follow?: boolean;
+  readonly cluster?: boolean;
   readonly limit: number;
   readonly since?: Since;
   readonly node?: string;
@@ -22,17 +24,21 @@ type Since = { readonly id: number } | { readonly ms: number };
 
 /** The control socket gives no more at once. */
 const MAX_LIMIT = 2000;
+/** Each node has a few seconds, and eight are asked at once. */
+const CLUSTER_ANSWER_MS = 120_000;
 
 export function addEvents(program: Command, io: Io): void {
   addVerb(program, 'events', {
     summary: 'show what happened, newest last',
     description:
       'Shows the audit trail of this node: what changed, why, what was done about it and how it ended. ' +
-      'While the daemon is down, what it left on the disk is shown. With --json one object a line ' +
-      '(ndjson).',
+      'While the daemon is down, what it left on the disk is shown. With --cluster the trails of all ' +
+      'nodes are asked for and merged by time; what several tell alike is shown once. With --json one ' +
+      'object a line (ndjson).',
     examples: [
       'bornemisza events',
       'bornemisza events --since 1h --failed',
+      'bornemisza events --cluster --since 10m',
       'bornemisza events --node db2/db --limit 500',
       'bornemisza events --follow',
       'bornemisza events --follow --json | jq \'select(.result == "failed")\'',
@@ -41,6 +47,7 @@ export function addEvents(program: Command, io: Io): void {
     json: true,
   })
     .option('-f, --follow', 'go on as things happen, until interrupted')
+    .option('--cluster', 'of all nodes that are reached')
     .option('-n, --limit <count>', 'how many of the latest to show first', wholeNumber, 50)
     .option(
       '--since <time>',
@@ -50,34 +57,72 @@ export function addEvents(program: Command, io: Io): void {
     .option('--node <name>', 'only those about this node: HOST/ROLE, or HOST')
     .option('--failed', 'only what failed, was rolled back or is held')
     .action(async (options: EventsOptions) => {
-      const print = printer(io, options.json === true);
-      const stored = options.follow === true ? undefined : await storedTrail(io, options);
-      if (stored !== undefined) {
-        io.stderr.write(`bornemisza@${stored.role} is not running: this is what it left on the disk\n`);
-        stored.entries.filter(wantedBy(options, Date.now())).slice(-clamp(options.limit)).forEach(print);
-        return;
-      }
-      const daemon = await daemonOf(options);
-      const narrowed = options.since !== undefined || options.node !== undefined || options.failed === true;
-      // What is asked for may be far back: all that the socket gives is looked through, and the latest of it shown.
-      const asked = narrowed ? MAX_LIMIT : clamp(options.limit);
-      const { entries } = await daemon.get<AuditAnswer>(`/v1/audit?limit=${asked}`);
-      const wanted = wantedBy(options, Date.now());
-      entries.filter(wanted).slice(-clamp(options.limit)).forEach(print);
-      if (options.follow !== true) return;
-      // From the last one shown, so that nothing falls between the two questions.
-      const last = entries.at(-1)?.id ?? idOf(options.since) ?? 0;
-      for await (const entry of daemon.lines<AuditEntry>('GET', `/v1/events?follow=1&since=${last}`)) {
-        if (entry.id > last && wanted(entry)) print(entry);
-        if (io.stdout.gone === true) return;
-      }
-      throw new CliFailure(
-        EXIT.notRunning,
-        'daemon-gone',
-        `the daemon bornemisza@${daemon.role} ended the stream of events`,
-        `look why: systemctl status bornemisza@${daemon.role}`,
-      );
+      if (options.cluster === true) await showCluster(io, options);
+      else await showOwn(io, options);
     });
+}
+
+async function showOwn(io: Io, options: EventsOptions): Promise<void> {
+  const print = printer(io, options.json === true);
+  const stored = options.follow === true ? undefined : await storedTrail(io, options);
+  if (stored !== undefined) {
+    io.stderr.write(`bornemisza@${stored.role} is not running: this is what it left on the disk\n`);
+    stored.entries.filter(wantedBy(options, Date.now())).slice(-clamp(options.limit)).forEach(print);
+    return;
+  }
+  const daemon = await daemonOf(options);
+  const narrowed = options.since !== undefined || options.node !== undefined || options.failed === true;
+  // What is asked for may be far back: all that the socket gives is looked through, and the latest of it shown.
+  const asked = narrowed ? MAX_LIMIT : clamp(options.limit);
+  const { entries } = await daemon.get<AuditAnswer>(`/v1/audit?limit=${asked}`);
+  const wanted = wantedBy(options, Date.now());
+  entries.filter(wanted).slice(-clamp(options.limit)).forEach(print);
+  if (options.follow !== true) return;
+  // From the last one shown, so that nothing falls between the two questions.
+  const last = entries.at(-1)?.id ?? idOf(options.since) ?? 0;
+  for await (const entry of daemon.lines<AuditEntry>('GET', `/v1/events?follow=1&since=${last}`)) {
+    if (entry.id > last && wanted(entry)) print(entry);
+    if (io.stdout.gone === true) return;
+  }
+  throw new CliFailure(
+    EXIT.notRunning,
+    'daemon-gone',
+    `the daemon bornemisza@${daemon.role} ended the stream of events`,
+    `look why: systemctl status bornemisza@${daemon.role}`,
+  );
+}
+
+async function showCluster(io: Io, options: EventsOptions): Promise<void> {
+  const { follow = false, since, node, failed = false, json = false } = options;
+  if (follow) throw notOfCluster('--follow follows the trail of one node');
+  if (since !== undefined && 'id' in since) throw notOfCluster('an id is of one node’s trail');
+  const limit = clamp(options.limit);
+  const asked = new URLSearchParams({
+    limit: String(limit),
+    failed: failed ? '1' : '0',
+    ...(node === undefined ? {} : { node }),
+    ...(since === undefined ? {} : { since_ms: String(Math.max(0, Date.now() - since.ms)) }),
+  });
+  const daemon = await anyDaemonOf(options);
+  const answer = await daemon.get<ClusterAuditAnswer>(
+    `/v1/cluster/audit?${asked.toString()}`,
+    CLUSTER_ANSWER_MS,
+  );
+  const telling = { paint: paintFor(io.stdout), columns: io.stdout.columns };
+  for (const { also, ...entry } of mergeTrails(answer).slice(-limit)) {
+    const by = [entry.node, ...also].join(', ');
+    const told = json ? `${JSON.stringify({ ...entry, also })}\n` : tellEntry(entry, telling, by);
+    io.stdout.write(told);
+  }
+  for (const { node: name, missing } of answer.trails) {
+    if (missing === '') continue;
+    io.stderr.write(json ? `${JSON.stringify({ node: name, missing })}\n` : `without ${name}: ${missing}\n`);
+  }
+}
+
+function notOfCluster(why: string): CliFailure {
+  const next = 'leave it out, or leave --cluster out';
+  return new CliFailure(EXIT.usage, 'usage', `--cluster does not go with that: ${why}`, next);
 }
 
 /** @param nowMs since the epoch */

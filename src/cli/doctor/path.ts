@@ -18,29 +18,53 @@ const USUAL_MTUS = [8950, 8900, 1500, 1492, 1480, 1450, 1420, 1400, 1280, SMALL_
 /** One of them is enough to see it, as all are on one network; more, for those that are on another machine's. */
 const MOST_ASKED = 10;
 
+/** What packets the private device sends, and how large the largest is that arrives at one address. */
+export interface PacketSize {
+  readonly device: string;
+  readonly mtu: number;
+  /** Undefined: not even the smallest is answered. */
+  readonly most: number | undefined;
+}
+
 /**
  * Whether packets as large as the private device sends them arrive at the others. A network that carries less and does
  * not say so lets small words through, so that everything seems well, and whatever is longer hangs: libp2p, HAProxy,
  * CouchDB.
  */
 export async function fullPackets(host: Host, members: readonly MemberRow[], area: Area): Promise<Check[]> {
+  const names = new Map(
+    members.filter(({ state }) => state === 'alive').map((each) => [each.address, each.name]),
+  );
+  const sizes = [...(await packetSizes(host, members))];
+  const asked = sizes.map(([address, { most }]) => ({ name: names.get(address) ?? address, most }));
+  const [first] = sizes;
+  return first === undefined ? [] : [judge(area, first[1].device, first[1].mtu, asked)];
+}
+
+/** By address of the members that are alive, this node's own among the rows; none where it has no device of its own. */
+export async function packetSizes(
+  host: Host,
+  members: readonly MemberRow[],
+): Promise<ReadonlyMap<string, PacketSize>> {
   const own = members.find((each) => each.self)?.address;
-  const device = (await readNetwork(host)).addresses.find((each) => each.address === own);
-  const machines = new Map(
+  const machines = new Set(
     members
       .filter(({ address, state }) => address !== own && state === 'alive')
-      .map((each) => [each.address, each.name]),
+      .map(({ address }) => address),
   );
-  if (device === undefined || device.kind === 'loopback' || machines.size === 0) return [];
+  if (machines.size === 0) return new Map();
+  const device = (await readNetwork(host)).addresses.find((each) => each.address === own);
+  if (device === undefined || device.kind === 'loopback') return new Map();
   const text = await readFile(`/sys/class/net/${device.device}/mtu`, 'utf8').catch(() => '');
   const mtu = Math.min(Number(text), LARGEST_BYTES);
-  if (!(mtu > SMALL_BYTES)) return [];
-  const asked = await Promise.all(
-    [...machines].slice(0, MOST_ASKED).map(async ([address, name]) => {
-      return { name, most: await largestTo(host, address, mtu) };
-    }),
+  if (!(mtu > SMALL_BYTES)) return new Map();
+  return new Map(
+    await Promise.all(
+      [...machines].slice(0, MOST_ASKED).map(async (address): Promise<[string, PacketSize]> => {
+        return [address, { device: device.device, mtu, most: await largestTo(host, address, mtu) }];
+      }),
+    ),
   );
-  return [judge(area, device.device, mtu, asked)];
 }
 
 /** @returns the largest packet that arrives, in bytes; undefined: not even the smallest is answered */

@@ -9,6 +9,8 @@
  * | GET /v1/plan | → {@link PlanAnswer} |
  * | GET /v1/audit?node=&limit= | → {@link AuditAnswer}; newest last |
  * | GET /v1/events?follow=1&since= | → one {@link AuditEntry} a line (application/x-ndjson) |
+ * | GET /v1/cluster/audit?node=&since_ms=&failed=&limit= | → {@link ClusterAuditAnswer}; of all nodes |
+ * | POST /v1/ping | {@link PingRequest} → {@link PingAnswer} |
  * | POST /v1/maintenance | {@link MaintenanceRequest} → {@link Done} |
  * | POST /v1/leave | {@link LeaveRequest} → one {@link Progress} a line, the last one with `done` |
  * | POST /v1/tokens | {@link TokenRequest} → {@link TokenAnswer}; with `count` → {@link TokensMade} |
@@ -227,6 +229,53 @@ export interface AuditEntry {
 }
 export interface AuditAnswer {
   readonly entries: readonly AuditEntry[];
+}
+
+/** The trails of all nodes, each oldest first, by the clock of the node whose it is. */
+export interface ClusterAuditAnswer {
+  readonly trails: readonly {
+    readonly node: string;
+    readonly entries: readonly AuditEntry[];
+    /** Why it could not be had; '' when it was. */
+    readonly missing: string;
+  }[];
+}
+
+export interface PingRequest {
+  /** HOST/ROLE; undefined: all others. */
+  readonly node?: string | undefined;
+}
+export interface PortLook {
+  readonly port: number;
+  /** What listens there, e.g. `daemon`. */
+  readonly what: string;
+  readonly open: boolean;
+  /** Why not, e.g. `connection refused`; '' when open. */
+  readonly detail: string;
+}
+/** What was found out about the way to another node and back. Times in ms. */
+export interface PingedNode {
+  readonly name: string;
+  readonly address: string;
+  readonly state: MemberRow['state'];
+  readonly version: string;
+  /** Question and answer over the link of the daemons. */
+  readonly roundTripMs?: { readonly least: number; readonly median: number; readonly most: number };
+  /** By how much the other's clock is ahead of this node's; negative: it is behind. */
+  readonly clockAheadMs?: number;
+  readonly clockSureToMs?: number;
+  /** Whether so many bytes at once arrive. */
+  readonly large?: { readonly bytes: number; readonly there: boolean; readonly back: boolean };
+  /** The other's ports, as this node reaches them. */
+  readonly portsThere: readonly PortLook[];
+  /** This node's ports, as the other reaches them; undefined: it did not say. */
+  readonly portsBack?: readonly PortLook[] | undefined;
+  /** Why the other's daemon did not answer; '' when it did. */
+  readonly problem: string;
+}
+export interface PingAnswer {
+  readonly self: string;
+  readonly nodes: readonly PingedNode[];
 }
 
 /** The rollout of a newer package over the cluster, as this node knows it. */

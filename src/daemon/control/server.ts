@@ -10,6 +10,7 @@ import * as z from 'zod';
 import { type AuditTrail, isAbout } from '../audit/trail.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
+import { type TrailQuestion, trailQuestion } from '../peers/trail.ts';
 import {
   TOKEN_DEFAULT_MS,
   TOKEN_LEAST_MS,
@@ -20,10 +21,12 @@ import type {
   AccountsAnswer,
   AuditEntry,
   ChangedAccount,
+  ClusterAuditAnswer,
   Done,
   LeaveRequest,
   MaintenanceRequest,
   MembersAnswer,
+  PingAnswer,
   PlanAnswer,
   Progress,
   RemoveRequest,
@@ -42,6 +45,8 @@ export interface ControlActions {
   status(): StatusAnswer;
   members(): MembersAnswer;
   plan(): Promise<PlanAnswer>;
+  trails(question: TrailQuestion): Promise<ClusterAuditAnswer>;
+  ping(node: string | undefined): Promise<PingAnswer>;
   maintenance(request: MaintenanceRequest): Promise<Done>;
   leave(request: LeaveRequest, progress: (step: Progress) => void): Promise<Done>;
   tokens(): Promise<TokensAnswer>;
@@ -103,6 +108,7 @@ const requests = {
     dead: z.boolean().default(false),
     force: z.boolean().default(false),
   }),
+  ping: z.strictObject({ node: z.string().min(1).max(200).optional() }),
   accounts: z.strictObject({ after: z.string().max(200).optional() }),
   account: z.strictObject({ email: z.string().min(1).max(1024) }),
   renew: z.strictObject({ force: z.boolean().default(false) }),
@@ -263,6 +269,7 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
       return c.json(actions().rollout(verb));
     });
   }
+  addOfOthers(app, actions);
   addAccounts(app, actions);
   app.notFound((c) =>
     c.json(
@@ -275,6 +282,17 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
   );
   app.onError((error, c) => c.json(refusal(error, unit), statusOf(error)));
   return app;
+}
+
+/** What other nodes are asked for. */
+function addOfOthers(app: Hono, actions: ControlDependencies['actions']): void {
+  app.get('/v1/cluster/audit', async (c) =>
+    c.json(await actions().trails(checked(trailQuestion, c.req.query()))),
+  );
+  app.post('/v1/ping', async (c) => {
+    const { node } = await body(c, requests.ping);
+    return c.json(await actions().ping(node));
+  });
 }
 
 function addAccounts(app: Hono, actions: ControlDependencies['actions']): void {

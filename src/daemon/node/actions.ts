@@ -29,7 +29,7 @@ export function actionsOf(
   { clock, log, end }: NodeDependencies,
 ): ControlActions {
   const { identity, local, checks, audit, startedMs } = parts;
-  const { registrar, roots, rollout, notifier, reconciler, driver } = assembly;
+  const { registrar, roots, rollout, notifier, reconciler, driver, peers } = assembly;
   const answers = new Answers(identity, { ...assembly, clock, startedMs, node, local, checks });
   const duty = new Duty(identity, { local, node, retryNow: (reason) => reconciler.retryNow(reason) });
   const couchdb = () => assembly.programs.report('couchdb') as CouchDbStatus | undefined;
@@ -39,6 +39,8 @@ export function actionsOf(
     status: () => answers.status(),
     members: () => answers.members(),
     plan: () => answers.plan(),
+    trails: (question) => peers.trails(question),
+    ping: (other) => peers.ping(other),
     maintenance: (request) => duty.maintenance(request),
     releaseGuards: () => duty.releaseGuards(),
     leave: (request, progress) => leave.run(request, progress),

@@ -37,6 +37,7 @@ import { assembleMembership, firstRecord } from '../driver/membership.ts';
 import { Names } from '../identity/roster/names.ts';
 import { shownBy } from './shown-certificates.ts';
 import { PROGRAMS } from './programs.ts';
+import { Peers } from '../peers/peers.ts';
 import { type RemovalDependencies, removalReport } from '../identity/removal-report.ts';
 import { Registrar, type RegistrarDependencies } from '../identity/admission/registrar.ts';
 import { RootFollower } from '../identity/root/root-follower.ts';
@@ -88,6 +89,7 @@ export interface Assembly {
   readonly driver: Driver;
   readonly transport: Transport;
   readonly seeds: SeedSearch;
+  readonly peers: Peers;
   readonly names: Names;
   readonly exchange: ExchangeDependencies;
   readonly removal: RemovalDependencies;
@@ -164,6 +166,7 @@ export function assemble(
   return {
     ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
     ...{ certificate, registrar, roots, rollout, site, disks: disksOf(node, parts, paths, clock) },
+    peers: new Peers(identity, { ...common, transport, driver }),
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
     notifier: notifierOf(node, parts, { clock, log }, driver),
     signs: new SignsOfLife({ log, serviceManager, driver, node, heartbeat: paths.heartbeat }),

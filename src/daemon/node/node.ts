@@ -115,6 +115,7 @@ export class RunningNode implements OrderedNode {
     this.#listens = true;
     serveExchange(this.#assembly.exchange);
     serveRemoved(this.#assembly.removal);
+    this.#assembly.peers.serve();
     if (this.#config.role === 'app') this.#assembly.site.serve();
     this.turn('start');
     await this.#assembly.certificate.read();
@@ -172,8 +173,6 @@ export class RunningNode implements OrderedNode {
     this.turn('reload');
     this.#assembly.reconciler.retryNow('reload');
   }
-
-  // --- from events to what follows ---
 
   turn(text: string, subjects: readonly string[] = []): void {
     // What comes before this node listens is seen by its first turn; what a turn itself causes, by that turn.

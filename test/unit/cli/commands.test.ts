@@ -1,7 +1,7 @@
 import t from 'tap';
 import { parseDuration } from '../../../src/cli/duration.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
-import { runCli } from './captured-io.ts';
+import { fakeHost, runCli } from './captured-io.ts';
 import {
   type Answer,
   type Asked,
@@ -319,6 +319,117 @@ t.test('events can be narrowed to a time, a node, and what failed', async (t) =>
   t.match(fake.asked.at(-1)?.path, 'limit=2000', 'what is asked for may be far back');
   const wrong = await runCli(['events', '--since', 'yesterday', '--root', root]);
   t.match(wrong, { code: 2, err: /It must be a time like 90s/ });
+});
+
+t.test('events --cluster merges all trails by time, and tells once what several nodes tell', async (t) => {
+  const at = (second: number) => new Date(1_800_000_000_000 + second * 1000).toISOString();
+  const dead = { summary: 'db2/db is dead', subjects: ['db2/db'] };
+  const trails = [
+    {
+      node: 'app1/app',
+      entries: [
+        entry({ id: 1, at: at(10), ...dead }),
+        entry({ id: 2, at: at(12), summary: 'haproxy: out', kind: 'change' }),
+        entry({ id: 3, at: at(13), ...dead }),
+      ],
+      missing: '',
+    },
+    {
+      node: 'app2/app',
+      // Its own entries stay in their order, though its clock was set back.
+      entries: [entry({ id: 40, at: at(11), ...dead }), entry({ id: 41, at: at(99), ...dead })],
+      missing: '',
+    },
+    { node: 'db1/db', entries: [entry({ id: 7, at: at(1), ...dead })], missing: '' },
+    { node: 'db2/db', entries: [], missing: 'it is dead' },
+  ];
+  const { root, fake } = await daemon(t, { 'GET /v1/cluster/audit': { json: { trails } } });
+  const argv = ['events', '--cluster', '--root', root];
+  const { code, out, err } = await runCli([...argv, '--json']);
+  t.equal(code, 0);
+  const lines = out
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { id: number; node: string; also: string[] });
+  t.same(
+    lines.map(({ id, node, also }) => [id, node, ...also]),
+    [
+      [7, 'db1/db'],
+      [1, 'app1/app', 'app2/app'],
+      [2, 'app1/app'],
+      [3, 'app1/app'],
+      [41, 'app2/app'],
+    ],
+    'the same within five seconds, and of each node once',
+  );
+  t.same(JSON.parse(err), { node: 'db2/db', missing: 'it is dead' });
+  const told = await runCli(argv);
+  t.match(told.out, /db2\/db is dead\n {6}on app1\/app, app2\/app\n/);
+  t.match(told.err, /^without db2\/db: it is dead\n$/);
+  const last = (await runCli([...argv, '--json', '--limit', '2'])).out.trim().split('\n');
+  t.equal(last.length, 2);
+  await runCli([...argv, '--since', '1h', '--node', 'db2', '--failed']);
+  const query = new URLSearchParams(fake.asked.at(-1)?.path.split('?')[1]);
+  t.match(Object.fromEntries(query), { node: 'db2', failed: '1', limit: '50' });
+  t.ok(Math.abs(Date.now() - 3_600_000 - Number(query.get('since_ms'))) < 60_000, 'an hour ago');
+  for (const bad of [['--follow'], ['--since', '7']])
+    t.match(await runCli([...argv, ...bad]), { code: 2, err: /--cluster does not go with that/ });
+});
+
+t.test('ping says what is not right on the way to a node, and ends with 1 then', async (t) => {
+  const open = (port: number, what: string) => ({ port, what, open: true, detail: '' });
+  const well = {
+    name: 'app2/app',
+    address: '10.0.0.12',
+    state: 'alive',
+    version: '0.1.0',
+    roundTripMs: { least: 0.31, median: 0.42, most: 12.4 },
+    clockAheadMs: -40,
+    clockSureToMs: 1,
+    large: { bytes: 16_384, there: true, back: true },
+    portsThere: [open(4101, 'daemon'), open(8443, 'edge')],
+    portsBack: [open(4101, 'daemon'), open(8443, 'edge')],
+    problem: '',
+  };
+  let nodes: readonly object[] = [well];
+  const { root, fake } = await daemon(t, {
+    ...members,
+    'POST /v1/ping': () => ({ json: { self: 'app1/app', nodes } }),
+  });
+  const good = await runCli(['ping', 'app2', '--root', root], { host: fakeHost({}) });
+  t.match(good, { code: 0, err: '' });
+  t.same(fake.asked.at(-1)?.body, { node: 'app2/app' });
+  t.match(good.out, /^app2\/app at 10\.0\.0\.12, alive: well\n/);
+  t.match(good.out, /round trip +0\.4 ms \(0\.3 ms to 12 ms\)/);
+  t.match(good.out, /clock +40 ms behind, sure to 1 ms/);
+  t.match(good.out, /large +16384 bytes at once arrive there, arrive back/);
+  t.match(good.out, /ports there +4101 daemon open, 8443 edge open/);
+  const closed = { port: 8443, what: 'edge', open: false, detail: 'connection refused' };
+  const table: readonly (readonly [string, object, RegExp])[] = [
+    ['its clock', { clockAheadMs: 3_600_000 }, /its clock is 1 h ahead/],
+    ['a port there', { portsThere: [closed] }, /port 8443 \(edge\) there: connection refused/],
+    ['a port back', { portsBack: [closed] }, /port 8443 \(edge\) back: connection refused/],
+    ['long packets there', { large: { bytes: 16_384, there: false, back: true } }, /do not arrive there/],
+    ['long packets back', { large: { bytes: 16_384, there: true, back: false } }, /do not come back/],
+    ['no answer', { problem: 'nothing listens there', portsBack: undefined }, /nothing listens there/],
+  ];
+  for (const [what, more, words] of table) {
+    nodes = [well, { ...well, name: 'db2/db', ...more }];
+    const { code, out, err } = await runCli(['ping', '--root', root], { host: fakeHost({}) });
+    t.equal(code, 1, what);
+    t.match(out, words, what);
+    t.match(err, /^bornemisza: db2\/db: /, what);
+    t.match(err, words, what);
+    const json = await runCli(['ping', '--json', '--root', root], { host: fakeHost({}) });
+    t.match(JSON.parse(json.out).nodes, [{ wrong: [] }, { wrong: [words] }], what);
+  }
+  nodes = [{ ...well, clockAheadMs: 2500, clockSureToMs: 800 }];
+  t.equal((await runCli(['ping', '--root', root], { host: fakeHost({}) })).code, 0, 'not sure is not wrong');
+  nodes = [];
+  t.match(await runCli(['ping', '--root', root], { host: fakeHost({}) }), {
+    code: 0,
+    out: 'there is no other node\n',
+  });
 });
 
 t.test(

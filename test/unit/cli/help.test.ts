@@ -26,6 +26,7 @@ const EXPECTED = [
   'wait',
   'events',
   'explain',
+  'ping',
   'maintenance',
   'upgrade',
   'upgrade status',

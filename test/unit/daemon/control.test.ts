@@ -59,6 +59,11 @@ class Actions {
       status: () => ({ version: '1' }),
       members: () => ({ self: 'a/app', members: [] }),
       plan: async () => ({ plugins: [] }),
+      trails: async (what: unknown) => {
+        this.asked.push(what);
+        return { trails: [] };
+      },
+      ping: this.#done,
       maintenance: this.#done,
       remove: this.#done,
       releaseGuards: () => this.#done('release'),
@@ -148,6 +153,8 @@ t.test('bodies that are not what a call takes', async (t) => {
     ['/v1/remove', '{"node":""}', /node/],
     ['/v1/remove', `{"node":"${'n'.repeat(201)}"}`, /node/],
     ['/v1/guards/release', '{"x":1}', /x/],
+    ['/v1/ping', '{"node":""}', /node/],
+    ['/v1/ping', '{"address":"127.0.0.1"}', /address/],
     ['/v1/reload', '3', /not valid/],
     ['/v1/certificate/renew', '{"force":"yes"}', /force/],
     ['/v1/dns/adopt', '{"name":"shop.example\\nsend","type":"A"}', /full name/],
@@ -216,9 +223,19 @@ t.test('questions that make no sense', async (t) => {
     t.match(await ask(path, 'GET', `/v1/audit?${query}`), { status: 400, text: /bad-request/ }, query);
     t.match(await ask(path, 'GET', `/v1/events?${query}`), { status: 400, text: /bad-request/ }, query);
   }
+  for (const query of ['since_ms=-1', 'limit=0', 'limit=2001', 'failed=yes', `node=${'n'.repeat(201)}`])
+    t.match(
+      await ask(path, 'GET', `/v1/cluster/audit?${query}`),
+      { status: 400, text: /bad-request/ },
+      query,
+    );
   t.strictSame(actions.asked, []);
   t.match(await ask(path, 'GET', '/v1/audit?node=db1%2Fdb&since=3&limit=5'), { status: 200 });
-  t.strictSame(actions.asked, [{ subject: 'db1/db', sinceId: 3, limit: 5 }]);
+  t.match(await ask(path, 'GET', '/v1/cluster/audit?node=db1&failed=1&since_ms=7'), { status: 200 });
+  t.strictSame(actions.asked, [
+    { subject: 'db1/db', sinceId: 3, limit: 5 },
+    { node: 'db1', failed: '1', since_ms: 7, limit: 200 },
+  ]);
 });
 
 t.test('paths and methods that are not there', async (t) => {
