@@ -2,6 +2,7 @@ import { addAccounts } from './commands/accounts.ts';
 import { addAuthority } from './commands/authority.ts';
 import { addCertificate } from './commands/certificate.ts';
 import { addConfig, addReload } from './commands/config.ts';
+import { addDebug } from './commands/debug.ts';
 import { addDns } from './commands/dns.ts';
 import { addDoctor } from './commands/doctor.ts';
 import { addGuards, addLeave, addMaintenance, addRemove } from './commands/duty.ts';
@@ -67,7 +68,7 @@ export function buildProgram(io: Io): Verb {
   for (const add of [addStatus, addMembers, addServices, addWait, addEvents, addExplain, addPing])
     add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
-  for (const add of [addDoctor, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
+  for (const add of [addDoctor, addDebug, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
     add(program, io);
   for (const add of [addCertificate, addDns]) add(program, io);
   for (const add of [addAccounts, addWeb]) add(program, io);

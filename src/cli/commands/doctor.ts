@@ -56,7 +56,8 @@ function refuseFailed(checks: readonly Check[]): void {
   );
 }
 
-async function examine(io: Io, options: DoctorOptions): Promise<Check[]> {
+/** As root first, then as the daemon's user: root is given up on the way. */
+export async function examine(io: Io, options: DoctorOptions): Promise<Check[]> {
   const { role, root = '' } = options;
   const [
     { checkHost },

@@ -39,6 +39,7 @@ const EXPECTED = [
   'authority list',
   'authority rotate-root',
   'doctor',
+  'debug bundle',
   'config check',
   'config show',
   'config migrate',

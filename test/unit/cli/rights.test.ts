@@ -31,6 +31,7 @@ t.test('only these commands stay root where root calls them, each with a reason'
       'authority add',
       'authority rotate-root',
       'config migrate',
+      'debug bundle',
       'doctor',
       'firewall confirm',
       'firewall off',
