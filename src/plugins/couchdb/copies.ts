@@ -1,5 +1,6 @@
 /** Reading and proving single copies (one range of one database on one node) through the proxy. */
 import { CouchDbAnswer, type CouchDbClient } from './client.ts';
+import type { Amount } from './progress.ts';
 import { checkpointId, copyPath, holdersOf, idOf, rangesOf, revOf, type ShardMap } from './shards.ts';
 
 /** Copies of one database that are asked at once. */
@@ -8,6 +9,8 @@ const COPIES_AT_ONCE = 4;
 interface CopyInfo {
   readonly uuid: string;
   readonly update_seq: number;
+  /** `active`: what the documents take, without what a compaction would free. */
+  readonly sizes?: { readonly active?: number };
 }
 
 /** The two properties of a database that CouchDB does not copy to a new copy. */
@@ -102,6 +105,8 @@ export class CopyProver {
   readonly #client: CouchDbClient;
   /** Where each source stood at the first look, by database, map revision, range and pair. */
   readonly #goals = new Map<string, number>();
+  /** Bytes of each copy that was looked at, by database, range and target: those of its fullest source, and its own. */
+  readonly #sizes = new Map<string, Amount>();
 
   constructor(client: CouchDbClient) {
     this.#client = client;
@@ -109,6 +114,22 @@ export class CopyProver {
 
   forget(): void {
     this.#goals.clear();
+    this.#sizes.clear();
+  }
+
+  /** Of all copies that were looked at since the start. */
+  get bytes(): Amount | undefined {
+    if (this.#sizes.size === 0) return undefined;
+    const [done, all] = [...this.#sizes.values()].reduce(
+      ([ours, theirs], each) => [ours + Math.min(each.done, each.all), theirs + each.all],
+      [0, 0],
+    );
+    return { done, all };
+  }
+
+  #noteSizes(key: string, from: CopyInfo, to: CopyInfo | undefined, whole: boolean): void {
+    const all = Math.max(from.sizes?.active ?? 0, this.#sizes.get(key)?.all ?? 0);
+    this.#sizes.set(key, { done: whole ? all : (to?.sizes?.active ?? 0), all });
   }
 
   /** How the copy of `range` on `target` stands to the one on `source`. */
@@ -126,7 +147,22 @@ export class CopyProver {
     ]);
     if (from === undefined)
       throw new CouchDbAnswer(404, `GET /${sourcePath}`, 'the source has no such copy', false);
+    const place = `${idOf(map)} ${range} ${target}`;
+    this.#noteSizes(place, from, to, false);
     if (to === undefined) return 'behind';
+    const standing = await this.#standing(map, range, { path: sourcePath, info: from }, to, signal);
+    // Compacted differently, a whole copy may be the smaller one.
+    if (standing !== 'behind') this.#noteSizes(place, from, to, true);
+    return standing;
+  }
+
+  async #standing(
+    map: ShardMap,
+    range: string,
+    { path: sourcePath, info: from }: { readonly path: string; readonly info: CopyInfo },
+    to: CopyInfo,
+    signal: AbortSignal,
+  ): Promise<Standing> {
     const key = [idOf(map), revOf(map), range, from.uuid, to.uuid].join(' ');
     const goal = this.#goals.get(key) ?? from.update_seq;
     // Bounded by what a large cluster has in flight; dropping them only moves goals forward.

@@ -387,6 +387,7 @@ export class Observer {
     return {
       total: required.length,
       proved,
+      bytes: this.#prover.bytes,
       busyFirst: names.sort((a, b) => Number(isBusy(b)) - Number(isBusy(a))),
       busy: names.filter(isBusy).length,
       lacking: lacking.sort((a, b) => (a.database < b.database ? -1 : 1)).slice(0, 32),

@@ -1,5 +1,7 @@
 /** What is, as the plan reads it. */
 import type { AppUserState } from './app-user.ts';
+import type { Amount } from './progress.ts';
+import type { UnitState } from './restart-units.ts';
 import type { ShardMap } from './shards.ts';
 
 export interface Identity {
@@ -52,6 +54,8 @@ export interface Proof {
    */
   readonly total: number;
   readonly proved: number;
+  /** Of the copies of this node that were looked at, and how much of that is here. */
+  readonly bytes?: Amount | undefined;
   /** All databases with copies here, those first that were being written to. */
   readonly busyFirst: readonly string[];
   /** How many of `busyFirst` were being written to. */
@@ -116,6 +120,8 @@ export interface Observed {
   readonly restartPending: boolean;
   /** Milliseconds since this process began or last asked for a restart. */
   readonly restartAskedAgoMs: number;
+  /** What systemd says of the units that should have made it; asked where it is overdue. */
+  readonly restartUnits?: readonly UnitState[] | undefined;
   /** Milliseconds since this node said first that a restart is due; 0 where none is. */
   readonly restartDueForMs: number;
   /** What this node last said of its restart. */

@@ -20,6 +20,7 @@ import {
 import { clusterDigest } from './config.ts';
 import type { CouchDbDesired, DesiredMember } from './desired.ts';
 import type { Mark, NodeDocument, Server } from './observed.ts';
+import type { Progress } from './progress.ts';
 import {
   idOf,
   lastCopies,
@@ -35,6 +36,7 @@ import {
 export interface ClusterPlan {
   readonly changes: readonly CouchDbChange[];
   readonly waiting: string | undefined;
+  readonly progress?: Progress | undefined;
   readonly alarms: readonly Alarm[];
 }
 
@@ -48,7 +50,7 @@ interface Scene {
   readonly alarms: Alarm[];
 }
 
-type Stage = (scene: Scene) => Pick<ClusterPlan, 'changes' | 'waiting'> | undefined;
+type Stage = (scene: Scene) => Pick<ClusterPlan, 'changes' | 'waiting' | 'progress'> | undefined;
 
 /** In this order: the first stage that has something to do or to wait for is the only one. */
 const stages: readonly Stage[] = [
@@ -94,8 +96,8 @@ function strangers(desired: CouchDbDesired, server: Server): Alarm[] {
     }));
 }
 
-function work(changes: readonly CouchDbChange[], waiting?: string) {
-  return { changes: changes.slice(0, CHANGES_AT_ONCE), waiting };
+function work(changes: readonly CouchDbChange[], waiting?: string, progress?: Progress) {
+  return { changes: changes.slice(0, CHANGES_AT_ONCE), waiting, progress };
 }
 
 /** After a join the joiner's own first document always stays behind as a loser: an everyday repair. */
@@ -265,18 +267,17 @@ function fill(scene: Scene, target: string, additions: readonly CouchDbChange[])
   const decom = isDecom(documentOf(server, target) as NodeDocument);
   // While new databases keep off it, each one that is made is one more to be added, and there may be no end to that.
   const wanted = decom ? additions.filter((change) => !server.late.has(databaseOf(change))) : additions;
-  if (wanted.length > 0) return work(wanted, filling(scene, target, wanted.length));
+  if (wanted.length > 0) {
+    const databases = { done: Math.max(0, server.maps.size - wanted.length), all: server.maps.size };
+    const far = `${databases.done} of ${databases.all} databases have theirs`;
+    return work(wanted, `copies to be added on ${target}: ${far}`, { databases });
+  }
   if (decom && additions.length > 0)
     return work([
       edit(scene, target, false, 'filling', 'databases are being made: the next ones get copies here'),
     ]);
   const why = `all its copies are in the maps, ${desired.settings.n} of each range are wanted`;
   return work([edit(scene, target, decom, decom ? 'filled' : undefined, why)]);
-}
-
-function filling({ server }: Scene, target: string, missing: number): string {
-  const all = server.maps.size;
-  return `copies to be added on ${target}: ${Math.max(0, all - missing)} of ${all} databases have theirs`;
 }
 
 function closedNodes(scene: Scene, nodes: readonly string[]): string[] {

@@ -12,7 +12,10 @@ import { calledOf, coordinatorOf, disagreement, documentOf, isFilling, memberNam
 import { configFiles, cookieDigest, restartDigest } from './config.ts';
 import type { CouchDbDesired } from './desired.ts';
 import type { Http, Identity, Observed, Proof, Server } from './observed.ts';
+import type { Progress } from './progress.ts';
 import { planCluster } from './plan-cluster.ts';
+import { faultWords, RESTART_UNITS } from './restart-units.ts';
+import { nodesOf } from './shards.ts';
 
 export type Phase = 'unknown' | 'down' | 'refused' | 'fresh' | 'proving' | 'serving' | 'leaving' | 'left';
 
@@ -21,6 +24,8 @@ export interface Outlook {
   readonly phase: Phase;
   readonly changes: readonly CouchDbChange[];
   readonly waiting: string | undefined;
+  /** How far what is waited for has come, where that can be counted. */
+  readonly progress?: Progress | undefined;
   readonly alarms: readonly Alarm[];
   /** Why administrative writes are refused (rule 2); undefined: all members are connected and of one mind. */
   readonly disagreement: string | undefined;
@@ -62,7 +67,7 @@ export type RestartWord =
  */
 export const ABSENT_GRACE_MS = 10_000;
 /** A start takes 1 s, on a busy machine with much data many; asking more often would only disturb it. */
-const START_AGAIN_MS = 30_000;
+export const START_AGAIN_MS = 30_000;
 /** After a full restart with a copy that cannot be proved, serving what there is beats serving nothing. */
 export const ALONE_AFTER_MS = 10_000;
 /**
@@ -164,10 +169,8 @@ function restartNotDone(desired: CouchDbDesired, observed: Observed): CouchDbCha
   return [
     refuse(
       'couchdb-restart-not-done',
-      `a restart of CouchDB was asked for on ${self} and did not happen: bornemisza-couchdb-restart.path or ` +
-        'bornemisza-couchdb-restart.service has failed',
-      'systemctl status bornemisza-couchdb-restart.path bornemisza-couchdb-restart.service; then sudo systemctl ' +
-        'restart bornemisza-couchdb-restart.path',
+      `a restart of CouchDB was asked for on ${self} and did not happen: ${faultWords(observed.restartUnits ?? [])}`,
+      `systemctl status ${RESTART_UNITS.join(' ')}; then sudo systemctl restart ${RESTART_UNITS[0]}`,
       'retry',
     ),
   ];
@@ -353,7 +356,7 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
   const cluster =
     reason === undefined && leads
       ? planCluster(desired, server)
-      : { changes: [], waiting: undefined, alarms: [] };
+      : { changes: [], waiting: undefined, progress: undefined, alarms: [] };
   const waiting =
     own.waiting ?? (reason === undefined ? cluster.waiting : `all members to agree (${reason})`);
   const serving = !server.maintenance && !own.closing;
@@ -362,6 +365,7 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
     phase,
     changes: [...own.changes, ...(opens ? [] : cluster.changes)].slice(0, CHANGES_AT_ONCE),
     waiting,
+    progress: own.waiting === undefined ? cluster.progress : own.progress,
     alarms: [...own.alarms, ...cluster.alarms],
     disagreement: reason,
     restart: undefined,
@@ -371,6 +375,7 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
 interface Own {
   readonly changes: readonly CouchDbChange[];
   readonly waiting: string | undefined;
+  readonly progress?: Progress | undefined;
   readonly alarms: readonly Alarm[];
   readonly closing: boolean;
 }
@@ -403,7 +408,14 @@ function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): O
       };
     return { ...none, changes: marker };
   }
-  if (held) return { ...none, waiting: 'the coordinator to add this node’s copies' };
+  if (held) {
+    const databases = {
+      done: [...server.maps.values()].filter((map) => nodesOf(map).includes(nodeName)).length,
+      all: server.maps.size,
+    };
+    const far = `${databases.done} of ${databases.all} databases have copies here`;
+    return { ...none, waiting: `the coordinator to add this node’s copies: ${far}`, progress: { databases } };
+  }
   if (desired.duty === 'leave' && !neededAlone(server))
     return { ...none, waiting: 'the coordinator to take this node out' };
   const blocked = absentServers(desired, server);
@@ -412,7 +424,12 @@ function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): O
   if (late !== undefined) return { ...none, waiting: late };
   const verdict = judge(server.proof, server, nodeName);
   if (verdict.open) return { ...none, changes: [...marker, open(server, verdict.why)] };
-  return { ...none, changes: verdict.changes, waiting: verdict.why, alarms: verdict.alarms };
+  const { proof } = server;
+  const progress =
+    proof === undefined
+      ? undefined
+      : { databases: { done: proof.proved, all: proof.total }, bytes: proof.bytes };
+  return { ...none, changes: verdict.changes, waiting: verdict.why, progress, alarms: verdict.alarms };
 }
 
 /** A leaver that came back in maintenance serves again only where nobody else can. */

@@ -7,7 +7,16 @@ import { CopyProver } from './copies.ts';
 import { type Claim, type CouchDbDesired, formatClaim } from './desired.ts';
 import { Observer, type Places } from './observe.ts';
 import type { Observed } from './observed.ts';
-import { disagreementNext, type Outlook, outlookOf, type Phase, type RestartWord } from './plan.ts';
+import {
+  disagreementNext,
+  type Outlook,
+  outlookOf,
+  type Phase,
+  type RestartWord,
+  START_AGAIN_MS,
+} from './plan.ts';
+import { type Begun, type Progress, progressWords } from './progress.ts';
+import { restartUnits } from './restart-units.ts';
 import { Steps } from './apply.ts';
 
 export interface CouchDbStatus {
@@ -16,6 +25,7 @@ export interface CouchDbStatus {
   readonly phase: Phase;
   /** What this node waits for, one line. */
   readonly waiting: string | undefined;
+  readonly progress?: Progress | undefined;
   readonly alarms: readonly Alarm[];
   /**
    * Why administrative writes (databases, maps, `_security`) are refused, e.g. during a cut; undefined: they are not.
@@ -81,7 +91,7 @@ export class CouchDbPlugin
   #restartWasPending = false;
   #restartAskedMs = performance.now();
   #restartDueSinceMs: number | undefined;
-  #waiting: { readonly for: string; readonly sinceMs: number } | undefined;
+  #waiting: { readonly for: string; readonly sinceMs: number; readonly begun: Begun | undefined } | undefined;
   #busy = true;
   #seen = '';
 
@@ -119,9 +129,12 @@ export class CouchDbPlugin
     if (this.#restartWasPending && !observed.restartPending) this.#client.forgetRefusal();
     this.#restartWasPending = observed.restartPending;
     const nowMs = performance.now();
+    const restartAskedAgoMs = nowMs - this.#restartAskedMs;
+    const overdue = observed.restartPending && restartAskedAgoMs > START_AGAIN_MS;
     return {
       ...observed,
-      restartAskedAgoMs: nowMs - this.#restartAskedMs,
+      restartAskedAgoMs,
+      restartUnits: overdue ? await restartUnits(this.#bounded(signal)) : [],
       restartDueForMs: nowMs - (this.#restartDueSinceMs ?? nowMs),
       restartSaid: this.#status.restart,
     };
@@ -138,16 +151,18 @@ export class CouchDbPlugin
   status(desired: CouchDbDesired, observed: Observed): CouchDbStatus {
     const outlook = outlookOf(desired, observed, this.#places.configDirectory);
     const restart = outlook.restart ?? restartLeft(outlook.phase, observed);
-    const seen = this.#waitsFor(outlook.waiting);
+    const seen = this.#waitsFor(outlook);
     return { ...statusOf(desired, observed, outlook, this.#places.configDirectory), restart, seen };
   }
 
   /** Counts in what is waited for change while it goes on; the wait is the same one. */
-  #waitsFor(waiting: string | undefined): string | undefined {
+  #waitsFor({ waiting, progress }: Outlook): string | undefined {
     if (waiting === undefined) return undefined;
-    const now = { for: kindOf(waiting), sinceMs: performance.now() };
-    const { sinceMs } = this.#waiting?.for === now.for ? this.#waiting : now;
-    return `waits for ${waiting}, for ${Math.round((now.sinceMs - sinceMs) / 1000)} s`;
+    const nowMs = performance.now();
+    const since = this.#waiting?.for === kindOf(waiting) ? this.#waiting : undefined;
+    const begun = since?.begun;
+    const far = progress === undefined ? '' : progressWords(progress, begun, nowMs);
+    return `waits for ${waiting}${far}, for ${Math.round((nowMs - (since?.sinceMs ?? nowMs)) / 1000)} s`;
   }
 
   async validate(changes: readonly CouchDbChange[], signal: AbortSignal): Promise<void> {
@@ -189,7 +204,7 @@ export class CouchDbPlugin
     const { waiting } = status;
     if (waiting === undefined) this.#waiting = undefined;
     else if (this.#waiting?.for !== kindOf(waiting))
-      this.#waiting = { for: kindOf(waiting), sinceMs: performance.now() };
+      this.#waiting = { for: kindOf(waiting), sinceMs: performance.now(), begun: begunWith(status) };
     this.#status = status;
   }
 
@@ -245,6 +260,10 @@ export class CouchDbPlugin
   }
 }
 
+function begunWith({ progress }: CouchDbStatus): Begun | undefined {
+  return progress === undefined ? undefined : { progress, atMs: performance.now() };
+}
+
 const kindOf = (waiting: string): string => waiting.replaceAll(/\d+/g, '#');
 
 function stepOf({ kind }: CouchDbChange): NonNullable<PlannedChange['step']> {
@@ -271,6 +290,7 @@ function statusOf(
   return {
     phase: outlook.phase,
     waiting: outlook.waiting,
+    progress: outlook.progress,
     alarms: [...refusals, ...disagreementAlarm(desired, observed, outlook), ...outlook.alarms],
     disagreement: outlook.disagreement,
     version: server?.version,

@@ -1,5 +1,6 @@
 import t from 'tap';
 import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
+import { restartUnits, unitStates } from '../../../src/plugins/couchdb/restart-units.ts';
 import { desired, look, member, observed, type SceneFacts } from './scene.ts';
 
 const three = [member(1), member(2), member(3)];
@@ -44,6 +45,33 @@ t.test(
     t.match(seen, /^waits for .+, for 0 s$/);
   },
 );
+
+t.test('which unit keeps it from happening is what systemd says', async (t) => {
+  const shown = (path: string, service: string): string =>
+    `Id=bornemisza-couchdb-restart.path\n${path}\n\nId=bornemisza-couchdb-restart.service\n${service}\n`;
+  const idle = 'Result=success\nActiveState=inactive';
+  const watching = 'Result=success\nActiveState=active';
+  for (const [what, text, words] of [
+    [
+      'no inotify instance left',
+      shown('Result=resources\nActiveState=failed', idle),
+      /: \S+\.path has failed \(resources\)$/,
+    ],
+    ['stopped', shown(idle, idle), /: \S+\.path is inactive$/],
+    [
+      'a request that cannot be taken',
+      shown(watching, 'Result=exit-code\nActiveState=failed'),
+      /\.service has failed \(exit-code\)$/,
+    ],
+    ['slow', shown(watching, 'Result=success\nActiveState=activating'), /\.service is still at it$/],
+    ['nobody answers', '', /\.path or \S+\.service has failed$/],
+  ] as const) {
+    const overdue = { ...asked(31_000), restartUnits: unitStates(text) };
+    const [fault] = look({ self: 1, members: three, observed: overdue }).changes;
+    t.match(fault, { code: 'couchdb-restart-not-done', summary: words }, what);
+  }
+  t.same(await restartUnits(AbortSignal.timeout(60_000), '/nonexistent/systemctl'), []);
+});
 
 t.test('remove --dead is named only for a node that is not heard', async (t) => {
   const adviceFor = (facts: SceneFacts): string =>
