@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { Lab, poll, type Host } from '../lab/index.ts';
 import { run } from '../lab/process.ts';
 import { floating, ping, placeholderLab } from './lab-bed.ts';
@@ -217,8 +217,36 @@ ERL_EPMD_ADDRESS=10.77.0.11
       t.not(now.mainPid, pid, `restart ${time}`);
       pid = now.mainPid;
     }
+    await takenByTheClock(t, db1, ask);
   },
 );
+
+/** As where no inotify instance is left, but for this host alone: each start of the path unit ends in a failure. */
+async function takenByTheClock(t: Test, db1: Host, ask: () => Promise<unknown>): Promise<void> {
+  const watcher = 'bornemisza-couchdb-restart.path';
+  const retry = 'bornemisza-path-retry@bornemisza-couchdb-restart.timer';
+  const dropIn = `/run/systemd/system/${watcher}.d/fails.conf`;
+  await db1.writeFile(dropIn, { content: '[Path]\nTriggerLimitIntervalSec=1h\nTriggerLimitBurst=1\n' });
+  await db1.must(['systemctl', 'daemon-reload']);
+  await db1.must(['systemctl', 'restart', watcher]);
+  for (let time = 1, pid = (await db1.unit('couchdb.service')).mainPid; time <= 3; time += 1) {
+    await ask();
+    const now = await db1.waitForUnit(
+      'couchdb.service',
+      ({ sub, mainPid: of }) => sub === 'running' && of !== pid,
+    );
+    t.not(now.mainPid, pid, `restart ${time}, whatever the path unit does`);
+    pid = now.mainPid;
+  }
+  t.match(await db1.journal(watcher), /trigger-limit-hit/, 'it did fail');
+  await db1.must(['rm', dropIn]);
+  await db1.must(['systemctl', 'daemon-reload']);
+  await db1.waitForUnit(watcher, ({ active }) => active === 'active');
+  await db1.waitForUnit(retry, ({ active }) => active === 'inactive');
+  const { mainPid } = await db1.unit('couchdb.service');
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  t.equal((await db1.unit('couchdb.service')).mainPid, mainPid, 'nothing is restarted without a request');
+}
 
 t.test('with a package, hosts come up without any file of the project', async (t) => {
   const directory = t.testdir({ 'some.rpm': 'not looked into' });

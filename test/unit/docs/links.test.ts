@@ -25,17 +25,18 @@ t.test('every relative link and every named file of the tree leads somewhere', a
   }
 });
 
-t.test('every test that SECURITY.md names exists under that name', async (t) => {
-  const rows = readFileSync(join(root, 'SECURITY.md'), 'utf8')
-    .split('\n')
-    .filter((line) => line.startsWith('| ') && line.includes('.test.ts'));
-  t.ok(rows.length > 15);
-  for (const row of rows) {
-    for (const [, file = '', names = ''] of row.matchAll(/`(test\/[\w/-]+\.test\.ts)`: ([^|`]*)/g)) {
-      const source = readFileSync(join(root, file), 'utf8');
-      const titles = [...names.matchAll(/“([^”]+)”/g)].map(([, title = '']) => title);
-      t.ok(titles.length > 0, `${file} is named with a test`);
-      for (const title of titles) t.ok(source.includes(title), `${file}: ${title}`);
+for (const document of ['SECURITY.md', 'docs/reliability.md'])
+  t.test(`every test that ${document} names exists under that name`, async (t) => {
+    const rows = readFileSync(join(root, document), 'utf8')
+      .split('\n')
+      .filter((line) => line.startsWith('| ') && line.includes('.test.ts'));
+    t.ok(rows.length > 15);
+    for (const row of rows) {
+      for (const [, file = '', names = ''] of row.matchAll(/`(test\/[\w/-]+\.test\.ts)`: ([^|`]*)/g)) {
+        const source = readFileSync(join(root, file), 'utf8');
+        const titles = [...names.matchAll(/“([^”]+)”/g)].map(([, title = '']) => title);
+        t.ok(titles.length > 0, `${file} is named with a test`);
+        for (const title of titles) t.ok(source.includes(title), `${file}: ${title}`);
+      }
     }
-  }
-});
+  });
