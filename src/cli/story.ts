@@ -86,8 +86,8 @@ export function tellEntry(entry: AuditEntry, { paint, columns }: Telling, by?: s
   const lines = [`  ${paint('dim', instant)}  ${what}`];
   if (by !== undefined) lines.push(detail('on', by));
   if (entry.trigger !== '' && entry.trigger !== entry.summary) lines.push(detail('because', entry.trigger));
-  // A single change is the summary already.
-  const changes = (entry.changes ?? []).filter((change) => !entry.summary.endsWith(`: ${change}`));
+  // A few changes are the summary already.
+  const changes = (entry.changes ?? []).filter((change) => !entry.summary.includes(change));
   for (const change of changes) lines.push(detail(well ? 'did' : 'wanted', change));
   if (entry.error !== undefined) {
     const { code, message, next } = entry.error;

@@ -155,7 +155,6 @@ function commandError(
     message: `${program} ${what}`,
     next,
     outcome: 'retry',
-    stateChanged: false,
     cause,
   });
 }

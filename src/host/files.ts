@@ -148,7 +148,7 @@ export function fileError(error: unknown, path: string): PluginError {
         };
     }
   })();
-  return new PluginError({ ...facts, outcome: 'retry', stateChanged: false, cause: error });
+  return new PluginError({ ...facts, outcome: 'retry', cause: error });
 }
 
 async function holds(path: string, content: string | Uint8Array, mode: number | undefined): Promise<boolean> {

@@ -69,6 +69,5 @@ export function ipFailed(what: string, complaint: string): PluginError {
       : 'the daemon needs CAP_NET_ADMIN: compare its unit with the one that was shipped (`systemctl cat ' +
         'bornemisza@app`)',
     outcome: 'retry',
-    stateChanged: false,
   });
 }

@@ -108,8 +108,6 @@ export interface PluginErrorFacts {
   readonly next: string;
   /** `retry`: trying again can help (backoff); `terminal`: only a new desired state or the operator can. */
   readonly outcome: 'retry' | 'terminal';
-  /** Whether the managed program may have been changed when this was thrown. */
-  readonly stateChanged: boolean;
   /** What was made so far is right and waits for something, e.g. for the program to start: it is not undone. */
   readonly keepsChanges?: boolean;
   readonly cause?: unknown;
@@ -119,7 +117,6 @@ export class PluginError extends Error {
   readonly code: string;
   readonly next: string;
   readonly outcome: 'retry' | 'terminal';
-  readonly stateChanged: boolean;
   readonly keepsChanges: boolean;
 
   constructor(facts: PluginErrorFacts) {
@@ -128,7 +125,6 @@ export class PluginError extends Error {
     this.code = facts.code;
     this.next = facts.next;
     this.outcome = facts.outcome;
-    this.stateChanged = facts.stateChanged;
     this.keepsChanges = facts.keepsChanges ?? false;
   }
 }

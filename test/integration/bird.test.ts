@@ -149,7 +149,6 @@ include "${fragments}/*.conf";
       t.match(error, {
         code: 'bird-not-running',
         outcome: 'retry',
-        stateChanged: true,
         next: /systemctl start bird/,
       });
       t.same(await floating(), ['192.0.2.7/32', '192.0.2.8/32']);
@@ -416,7 +415,7 @@ include "${fragments}/*.conf";
     const retired = { retired: true, why: 'floating.mode is "off"' } as const;
     t.ok(await plugin.leftBehind());
     await writeFile(nodeConf, `${nodeText}\nnonsense here;\n`);
-    t.match(await failure(converge(plugin, retired)), { code: 'bird-config-refused', stateChanged: true });
+    t.match(await failure(converge(plugin, retired)), { code: 'bird-config-refused' });
     t.ok(await plugin.leftBehind(), 'as long as BIRD has it, it is tried again');
     await until(() => announced(), { what: 'it is withdrawn all the same' });
     await writeFile(nodeConf, nodeText);

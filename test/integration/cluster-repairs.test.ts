@@ -114,7 +114,7 @@ const REPAIRS: readonly Repair[] = [
     what: 'HAProxy killed',
     damage: () => app1.host.kill(haproxyOf(app1), 'SIGKILL'),
     // systemd may have it back before the daemon looks, which then says what it was that began anew.
-    says: /haproxy is correct again|\[.*HAProxy was started anew/,
+    says: /haproxy is correct again|\[.*HAProxy was restarted/,
     withinMs: RESYNC_MS,
   },
 ];

@@ -168,7 +168,7 @@ t.test('people are told once, by one node, and by another when that one is gone'
 
     const none = await app3.host.exec(['bornemisza', 'notify', 'test']);
     t.equal(none.code, 1);
-    t.match(none.stderr, 'app3/app is told nothing in [notify]');
+    t.match(none.stderr, 'app3/app has no channel in [notify]');
     await configure(app3, smtp);
     await cluster.command(app3, ['notify', 'test']);
   });

@@ -51,7 +51,7 @@ function health(status: StatusAnswer, area: Area): Check {
   if (status.phase === 'left')
     return area.warn(
       'health',
-      'it has left the cluster and carries no duty',
+      'it has left the cluster',
       `delete the machine, or: sudo bornemisza leave --wipe --role ${status.role}`,
     );
   const down = status.checks.filter((check) => check.health === 'down');
@@ -65,7 +65,7 @@ function health(status: StatusAnswer, area: Area): Check {
       'sudo bornemisza doctor --wait 60s',
     );
   if (status.health === 'down')
-    return area.fail('health', `down: ${names}`, 'mend what the check names; it comes back by itself');
+    return area.fail('health', `down: ${names}`, 'repair what the check names; it comes back by itself');
   if (status.maintenance) return area.warn('health', 'up, but in maintenance', 'bornemisza maintenance off');
   return down.length > 0
     ? area.warn('health', `up, but ${names} is down`, 'bornemisza status')

@@ -91,7 +91,7 @@ async function disks(root: string, roles: readonly string[]): Promise<Check[]> {
 async function disk(name: string, path: string): Promise<Check> {
   const facts = await statfs(path).catch(() => undefined);
   return facts === undefined
-    ? host.warn(name, `${path} cannot be looked at`, `ls -ld ${path}`)
+    ? host.warn(name, `${path} cannot be read`, `ls -ld ${path}`)
     : diskCheck(name, path, facts);
 }
 

@@ -76,7 +76,7 @@ async function stateDirectory({ paths, area, role, root }: Looking): Promise<Che
             `${paths.state} does not exist: this node has no identity`,
             `sudo bornemisza init --role ${role}, or sudo bornemisza join -`,
           )
-        : area.warn('state', `${paths.state} cannot be looked at: ${facts.code}`, 'run doctor as root'),
+        : area.warn('state', `${paths.state} cannot be read: ${facts.code}`, 'run doctor as root'),
     ];
   }
   const owner = root === '' ? (await readAccounts()).users.get('bornemisza')?.uid : undefined;
@@ -84,7 +84,7 @@ async function stateDirectory({ paths, area, role, root }: Looking): Promise<Che
     return [
       area.fail(
         'state',
-        `others may look into ${paths.state}: it holds this node's keys`,
+        `other users can read ${paths.state}: it holds this node's keys`,
         `chmod 0700 ${paths.state}`,
       ),
     ];
@@ -147,7 +147,7 @@ async function certificate(file: string, area: Area, role: Role): Promise<Check>
 }
 
 async function units({ role, host, root, area }: Looking, config: Config | undefined): Promise<Check[]> {
-  if (root !== '') return [area.ok('units', 'not looked at, as paths lie under --root')];
+  if (root !== '') return [area.ok('units', 'not checked, since --root is given')];
   const mode = role === 'app' ? config?.floating.mode : undefined;
   return checkUnits(host, unitsOf(role, mode ?? 'off'));
 }

@@ -113,7 +113,7 @@ export function choosePrivateNetwork({ address, device, network }: Address, wish
   if (!network.endsWith('/32')) return network;
   throw failure(
     'private-network-unknown',
-    `${device} has ${address}/32 and no route says which network it leads to, so that no other node would be let in`,
+    `${device} has ${address}/32 and no route says which network it leads to, so that no other node would be admitted`,
     `take the network from your provider’s page: --private-network ${networkOf(address, 20)}`,
   );
 }

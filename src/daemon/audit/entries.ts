@@ -135,7 +135,7 @@ export function toldEntry(
 ): NewAuditEntry {
   return {
     kind: 'daemon',
-    summary: `told by ${channels.join(' and ')}: ${subject}`,
+    summary: `notified by ${channels.join(' and ')}: ${subject}`,
     trigger: events
       .slice(0, EVENTS_IN_TRAIL)
       .map((each) => each.what)

@@ -81,7 +81,7 @@ export class Leave {
     return {
       done: true,
       message:
-        `${name} has left and carries no duty any more. Next: systemctl disable --now bornemisza@${role}; ` +
+        `${name} has left the cluster. Next: systemctl disable --now bornemisza@${role}; ` +
         'then the machine can be deleted at the provider',
     };
   }
@@ -136,7 +136,7 @@ export class Leave {
   #unheard(): OperatorError {
     return this.#refused(
       'no other node hears this one, so nobody takes its copies of the data',
-      'mend the private network and leave again; if it was removed, or its copies may be lost: ' +
+      'repair the private network and leave again; if it was removed, or its copies may be lost: ' +
         'bornemisza leave --force',
     );
   }
@@ -165,7 +165,7 @@ function isUnheard(rows: readonly MemberRow[]): boolean {
 function toldWords(name: string, rows: readonly MemberRow[]): string {
   return isUnheard(rows)
     ? `no other node is reached, so none hears that ${name} is leaving`
-    : `told the others: ${name} is leaving`;
+    : `notified the other nodes: ${name} is leaving`;
 }
 
 /** @returns whether those that draw the floating IP have nothing left to do, after `deadlineMs` at the latest */

@@ -8,8 +8,6 @@ export interface IdentityErrorFacts {
   readonly next: string;
   /** Whether trying again, with nothing changed, can help. Default false. */
   readonly retry?: boolean;
-  /** Whether something on disk or at the issuer may have been changed when this was thrown. Default false. */
-  readonly stateChanged?: boolean;
   readonly cause?: unknown;
 }
 
@@ -18,7 +16,6 @@ export class IdentityError extends Error {
   readonly code: string;
   readonly next: string;
   readonly retry: boolean;
-  readonly stateChanged: boolean;
 
   constructor(facts: IdentityErrorFacts) {
     super(facts.message, facts.cause === undefined ? undefined : { cause: facts.cause });
@@ -26,7 +23,6 @@ export class IdentityError extends Error {
     this.code = facts.code;
     this.next = facts.next;
     this.retry = facts.retry ?? false;
-    this.stateChanged = facts.stateChanged ?? false;
   }
 }
 

@@ -26,7 +26,7 @@ export async function keepAppSecrets(
   if (own?.kind !== 'app') return undefined;
   const ahead = peersAhead(view, own.rank);
   const taken = ahead.length > 0 && (await fetchSecrets(exchange, ahead));
-  return taken ? 'took keys of the app tier that were made anew' : undefined;
+  return taken ? 'took the new keys of the app tier' : undefined;
 }
 
 /**
@@ -46,7 +46,7 @@ export async function keepDbSecrets(
   const ahead = peersAhead(view, rankOf(own));
   if (ahead.length > 0) {
     const taken = await fetchSecrets(exchange, ahead);
-    return taken ? 'took the Erlang cookie and CouchDB’s secret that were made anew' : undefined;
+    return taken ? 'took the new Erlang cookie and CouchDB’s new secret' : undefined;
   }
   if (!view.synced || firstDatabase(view) !== identity.peerId) return undefined;
   if (own.appKeys.length === 0 && isFirstOfAll(view)) {
@@ -56,7 +56,7 @@ export async function keepDbSecrets(
   const databases = notRolledFor(own, removed(identity.roster, 'db'));
   if (databases.length > 0) {
     await identity.secrets.put(rollSecrets(own, databases));
-    return 'made the Erlang cookie and CouchDB’s secret anew, since a db node was removed';
+    return 'replaced the Erlang cookie and CouchDB’s secret, since a db node was removed';
   }
   const apps = notRolledFor(own, removed(identity.roster, 'app'));
   if (apps.length === 0) return undefined;

@@ -188,7 +188,7 @@ export async function checkDirectory(path: string): Promise<void> {
     throw fileError(path, error);
   });
   if (!facts.isDirectory()) throw permissions(path, 'it is not a directory', `mv ${path} ${path}.old`);
-  if ((facts.mode & 0o077) !== 0) throw permissions(path, 'others may look into it', `chmod 0700 ${path}`);
+  if ((facts.mode & 0o077) !== 0) throw permissions(path, 'other users can read it', `chmod 0700 ${path}`);
   // Also for root, who is no exception here: whoever owns the directory can lay links in it.
   if (facts.uid !== process.getuid?.()) {
     throw permissions(path, "it is another user's", `chown -R bornemisza:bornemisza ${path}`);
@@ -209,7 +209,7 @@ export async function readStateFile(path: string): Promise<string> {
   }
   try {
     const facts = await file.stat();
-    if ((facts.mode & 0o077) !== 0) throw permissions(path, 'others may read it', `chmod 0600 ${path}`);
+    if ((facts.mode & 0o077) !== 0) throw permissions(path, 'other users can read it', `chmod 0600 ${path}`);
     if (!facts.isFile() || facts.size > FILE_BYTES) throw damaged(path);
     return await file.readFile('utf8');
   } catch (error) {

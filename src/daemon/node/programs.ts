@@ -247,7 +247,6 @@ function refusing<I, D>(desired: (input: I) => D): (input: I) => D {
         message: error.message,
         next: 'correct [couchdb] in /etc/bornemisza/db.toml, then systemctl reload bornemisza@db',
         outcome: 'terminal',
-        stateChanged: false,
         cause: error,
       });
     }

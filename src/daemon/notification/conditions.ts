@@ -183,7 +183,7 @@ function guards(view: MembershipView): Condition[] {
       key: `last-standing ${name}`,
       kind: 'guard-holding',
       subject: name,
-      what: `${name} is down and keeps the floating IP all the same: no other app node is up`,
+      what: `${name} is down and keeps the floating IP, since no other app node is up`,
       next: `see what fails there: bornemisza status on ${name}`,
       announced: false,
     }),
@@ -344,7 +344,7 @@ export function endOf(
     case 'guard-holding':
       return `no longer held: ${what}`;
     case 'announcement-failing':
-      return `BIRD on ${subject} does again what it should, or its node is gone`;
+      return `the announcement of ${subject} works again, or its node is gone`;
     case 'certificate-ending':
       return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
     case 'certificate-failing':

@@ -28,7 +28,7 @@ export async function testNotification(
   if (reached + failed === 0) {
     throw new OperatorError(
       'notify-not-configured',
-      `${name} is told nothing in [notify], so it tells nobody`,
+      `${name} has no channel in [notify], so it sends no notification`,
       `add mail_to, webhook_url or command to ${configFile}, then: systemctl reload bornemisza@${role}`,
     );
   }

@@ -90,6 +90,8 @@ const HEARTBEAT_MS = 1000;
 const ALARM_QUIET_MS = 5 * 60_000;
 /** A person waits; a provider takes some calls of a second each. */
 const ASK_TIMEOUT_MS = 40_000;
+/** Changes that the summary of an entry names. */
+const MOST_SAID = 3;
 /** Reasons shown in an audit entry; more than this are one burst. */
 const MAX_REASONS = 8;
 
@@ -337,7 +339,7 @@ export class Reconciler {
       const lastMs = slot.announced.get(code) ?? Number.NEGATIVE_INFINITY;
       slot.announced.set(code, nowMs);
       if (nowMs - lastMs < ALARM_QUIET_MS) continue;
-      const summary = `${slot.plugin.name}: needs you`;
+      const summary = `${slot.plugin.name}: needs attention`;
       this.#audit(slot, [], [], { summary, result: 'failed', error: { code, message, next } });
     }
   }
@@ -376,7 +378,7 @@ export class Reconciler {
     const summary =
       made.length === 0
         ? `${slot.plugin.name} is correct again`
-        : `${slot.plugin.name}: ${made[0]?.summary ?? ''}${made.length > 1 ? ` and ${made.length - 1} more` : ''}`;
+        : `${slot.plugin.name}: ${changesInWords(made)}`;
     // A run that was already under way answers for it as well.
     const others = reasons.filter(({ text }) => text !== restarted);
     const why = restarted === undefined ? reasons : [{ text: restarted, subjects: [] }, ...others];
@@ -418,6 +420,13 @@ export class Reconciler {
       ...outcome,
     });
   }
+}
+
+/** All that fit one line; the entry lists each. */
+function changesInWords(made: readonly PlannedChange[]): string {
+  const said = made.slice(0, MOST_SAID).map(({ summary }) => summary);
+  const more = made.length - said.length;
+  return more > 0 ? `${said.join('; ')}; ${more} more changes` : said.join('; ');
 }
 
 function stateOf(slot: Slot): PluginStatus['state'] {

@@ -79,7 +79,7 @@ async function change<D, O, C extends PlannedChange, K, R extends PluginReport>(
     verify(plugin, await look(plugin, desired, options), made);
     return made;
   } catch (error) {
-    const reason = changed(asPluginError(error, plugin.name), made.length > 0);
+    const reason = asPluginError(error, plugin.name);
     if (rollback === undefined || reason.keepsChanges || options.stopping?.() === true)
       throw new RunFailure(reason, planned, false);
     try {
@@ -107,19 +107,12 @@ function verify(
     message: `${name} still differs after the change: ${summaries.join('; ')}`,
     next: `find out whether another program changes it: \`${evidence}\`; it is tried again`,
     outcome: 'retry',
-    stateChanged: true,
   });
-}
-
-function changed(error: PluginError, stateChanged: boolean): PluginError {
-  if (error.stateChanged || !stateChanged) return error;
-  const { code, message, next, outcome, keepsChanges } = error;
-  return new PluginError({ code, message, next, outcome, keepsChanges, stateChanged, cause: error });
 }
 
 function notUndone({ code, message, next, outcome, cause }: PluginError, second: PluginError): PluginError {
   const both = `${message}; the former state could not be restored: ${second.message}`;
-  return new PluginError({ code, message: both, next, outcome, stateChanged: true, cause });
+  return new PluginError({ code, message: both, next, outcome, cause });
 }
 
 export function asPluginError(error: unknown, plugin: string): PluginError {
@@ -136,7 +129,6 @@ export function asPluginError(error: unknown, plugin: string): PluginError {
       ? `look at the program that ${plugin} manages: is it stuck?`
       : 'report this with the journal around it',
     outcome: 'retry',
-    stateChanged: true,
     cause: error,
   });
 }

@@ -21,18 +21,18 @@ export const STOPS = {
   },
   'not-healthy': {
     why: 'HOST is not healthy after its upgrade',
-    next: 'on HOST: bornemisza status; mend it or dnf downgrade bornemisza-node; then bornemisza upgrade resume',
+    next: 'on HOST: bornemisza status; repair it or dnf downgrade bornemisza-node; then bornemisza upgrade resume',
   },
   package: {
     why: 'dnf failed on HOST',
-    next: 'on HOST: journalctl -u bornemisza-upgrade; mend it, then bornemisza upgrade resume',
+    next: 'on HOST: journalctl -u bornemisza-upgrade; correct it, then bornemisza upgrade resume',
   },
   'not-begun': {
     why: 'HOST did not begin its upgrade: bornemisza-upgrade.path does not run there',
     next: 'on HOST: systemctl start bornemisza-upgrade.path; then bornemisza upgrade resume',
   },
   interrupted: {
-    why: 'HOST was restarted in the middle of its upgrade',
+    why: 'HOST was restarted during its upgrade',
     next: 'on HOST: dnf check bornemisza-node, rpm -V bornemisza-node; then bornemisza upgrade resume',
   },
   'no-progress': {

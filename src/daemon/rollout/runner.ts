@@ -288,7 +288,7 @@ export class RolloutRunner {
       throw new OperatorError(
         'guard-rollout',
         `not everybody is healthy: ${problem}`,
-        'bornemisza members; mend that first, then start the rollout again',
+        'bornemisza members; repair that first, then start the rollout again',
       );
     }
     const id = Math.max(Math.floor(clock.wallMs() / 1000), (this.#word?.id ?? 0) + 1);

@@ -13,29 +13,14 @@ export type TransportErrorCode =
   | 'closed'
   | 'failed';
 
-/** Whether trying the same again later can help. */
-const RETRY: Readonly<Record<TransportErrorCode, boolean>> = {
-  'address-in-use': true,
-  'address-not-here': true,
-  'connection-refused': true,
-  'not-admitted': false,
-  timeout: true,
-  'not-connected': true,
-  'too-large': false,
-  closed: false,
-  failed: true,
-};
-
 /** Nothing was changed when one of these is thrown: a link is up entirely or not at all. */
 export class TransportError extends Error {
   readonly code: TransportErrorCode;
-  readonly retry: boolean;
 
   constructor(code: TransportErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.name = 'TransportError';
     this.code = code;
-    this.retry = RETRY[code];
   }
 }
 

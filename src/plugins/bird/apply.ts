@@ -202,7 +202,6 @@ function configRefused(said: string): PluginError {
     message: `BIRD refuses its configuration: ${said.split('\n')[0]?.slice(0, 300)}`,
     next: 'correct the file and line that it names (`bird -p`); BIRD keeps running with what it had',
     outcome: 'retry',
-    stateChanged: false,
   });
 }
 
@@ -212,6 +211,5 @@ function refusedCommand(command: string, said: string): PluginError {
     message: `BIRD refuses \`${command}\`: ${said.slice(0, 300)}`,
     next: 'see `bornemisza doctor`; bird.conf must include the fragment of bornemisza',
     outcome: 'retry',
-    stateChanged: false,
   });
 }

@@ -141,7 +141,6 @@ function controlError(path: string, error: unknown): PluginError {
         ? `check that the daemon is in group bird: ls -l ${path}`
         : 'see `journalctl -u bird`',
     outcome: 'retry',
-    stateChanged: false,
     cause: error,
   });
 }
@@ -152,7 +151,6 @@ export function birdNotRunning(path: string, cause?: unknown): PluginError {
     message: `BIRD is not running: nobody listens at ${path}; no floating IP is announced`,
     next: 'install it if it is missing (`dnf install bird`), then `systemctl start bird` and see `journalctl -u bird`',
     outcome: 'retry',
-    stateChanged: false,
     // Its fragment waits for it.
     keepsChanges: true,
     cause,

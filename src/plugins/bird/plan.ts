@@ -245,6 +245,5 @@ function refused(what: string, value: string): PluginError {
     message: `${what} ${JSON.stringify(value.slice(0, 80))} cannot stand in BIRD's configuration`,
     next: 'correct it under [floating] and run `bornemisza config check`; BIRD is unchanged',
     outcome: 'terminal',
-    stateChanged: false,
   });
 }

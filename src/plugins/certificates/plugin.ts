@@ -353,7 +353,7 @@ export class CertificatesPlugin
         generation: now.generation + 1,
         notBeforeMs: Math.max(now.notBeforeMs, untilMs),
       }));
-      throw new PluginError({ code, message, next, outcome: 'retry', stateChanged: false, cause: error });
+      throw new PluginError({ code, message, next, outcome: 'retry', cause: error });
     }
   }
 }

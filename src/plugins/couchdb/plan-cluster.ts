@@ -452,7 +452,7 @@ function joins(scene: Scene, member: DesiredMember): boolean {
   if (server.shunned.has(nodeName)) {
     scene.alarms.push({
       code: 'couchdb-joiner-silent',
-      message: `${nodeName} was let in and did not connect`,
+      message: `${nodeName} was admitted and did not connect`,
       next:
         'check that epmd (4369) and the distribution port are open between the db nodes, and its cookie ' +
         'and certificate',

@@ -308,7 +308,7 @@ function outlookFresh(desired: CouchDbDesired, observed: Observed, server: Serve
       const names = unheard.map((member) => member.name).join(', ');
       return {
         ...outlook('fresh', []),
-        waiting: `word from ${names}, before a new cluster is made beside one that may exist`,
+        waiting: `${names}, to avoid founding a second cluster`,
       };
     }
     const identity: Identity = { nodeName: self.nodeName, peerId: self.peerId };
@@ -417,7 +417,7 @@ function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): O
     return { ...none, waiting: `the coordinator to add this node’s copies: ${far}`, progress: { databases } };
   }
   if (desired.duty === 'leave' && !neededAlone(server))
-    return { ...none, waiting: 'the coordinator to take this node out' };
+    return { ...none, waiting: 'the coordinator to remove this node from the CouchDB cluster' };
   const blocked = absentServers(desired, server);
   if (blocked !== undefined) return { ...none, waiting: blocked };
   const late = lateMaps(server);
@@ -501,7 +501,7 @@ function judge(proof: Proof | undefined, server: Server, nodeName: string): Verd
     const sync: ChangeOf<'sync'> = {
       kind: 'sync',
       database: lack.database,
-      summary: `${lack.database}: copy on`,
+      summary: `${lack.database}: resume shard sync`,
     };
     return [...(lack.carry ? [carry] : []), ...(lack.incomplete && proof.waitingMs > 2000 ? [sync] : [])];
   });

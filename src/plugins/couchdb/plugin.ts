@@ -83,7 +83,7 @@ export class CouchDbPlugin
     phase: 'unknown',
     waiting: undefined,
     alarms: [],
-    disagreement: 'CouchDB of this node was not looked at yet',
+    disagreement: 'this node’s CouchDB was not checked yet',
     restart: undefined,
     version: undefined,
     tag: 'out',
@@ -176,7 +176,6 @@ export class CouchDbPlugin
       message: refusal.summary,
       next: refusal.next,
       outcome: refusal.outcome,
-      stateChanged: false,
     });
   }
 
@@ -193,7 +192,7 @@ export class CouchDbPlugin
       if (changes.some((change) => change.kind === 'restart')) this.#restartAskedMs = performance.now();
       await this.#steps.run(changes, this.#bounded(signal), made);
     } catch (error) {
-      throw pluginError(error, true);
+      throw pluginError(error);
     }
   }
 
@@ -336,7 +335,7 @@ function claimOf(desired: CouchDbDesired, observed: Observed, outlook: Outlook, 
   return outlook.phase satisfies never;
 }
 
-function pluginError(error: unknown, stateChanged: boolean): Error {
+function pluginError(error: unknown): Error {
   if (error instanceof PluginError) return error;
   if (error instanceof AccountLocked) {
     return new PluginError({
@@ -344,7 +343,6 @@ function pluginError(error: unknown, stateChanged: boolean): Error {
       message: error.message,
       next: 'wait: the lock ends after at most 5 minutes, and the daemon then goes on by itself',
       outcome: 'retry',
-      stateChanged,
     });
   }
   if (error instanceof PasswordRefused) {
@@ -353,7 +351,6 @@ function pluginError(error: unknown, stateChanged: boolean): Error {
       message: error.message,
       next: 'restart CouchDB so that it takes its settings from /var/lib/bornemisza/couchdb',
       outcome: 'terminal',
-      stateChanged,
     });
   }
   if (error instanceof CouchDbAnswer) {
@@ -362,7 +359,6 @@ function pluginError(error: unknown, stateChanged: boolean): Error {
       message: error.message,
       next: 'nothing: it is read again and tried again; if it stays, see `journalctl -u couchdb`',
       outcome: 'retry',
-      stateChanged,
       cause: error,
     });
   }

@@ -165,7 +165,6 @@ export class CloudflareApi {
       message: `the provider takes no calls for ${minutes} min; the records of ${this.#options.zone} stay as they are`,
       next: 'nothing: it is tried again then; see whether another program uses the API as the same user',
       outcome: 'retry',
-      stateChanged: false,
       keepsChanges: true,
     });
   }
@@ -178,7 +177,6 @@ export class CloudflareApi {
         'as they are',
       next: 'look at www.cloudflarestatus.com, and whether this host reaches api.cloudflare.com; it is tried again',
       outcome: 'retry',
-      stateChanged: false,
       keepsChanges: true,
     });
   }
@@ -191,7 +189,6 @@ export class CloudflareApi {
         `make a token with Zone / DNS / Edit for this zone, put it into ${this.#options.tokenFile} ` +
         '(root:bornemisza 0640); it is read for each call',
       outcome: 'retry',
-      stateChanged: false,
       keepsChanges: true,
     });
   }
@@ -199,7 +196,7 @@ export class CloudflareApi {
   #refusal(status: number, apiCode: number, said: string): CloudflareError {
     const { zone, zoneId } = this.#options;
     const why = `${said.slice(0, 120)} (${apiCode})`;
-    const shared = { stateChanged: false, keepsChanges: true } as const;
+    const shared = { keepsChanges: true } as const;
     if (TOKEN_CODES.has(apiCode) || status === 401 || status === 403) return this.#badToken(why);
     if (apiCode === 7003)
       return new CloudflareError({
@@ -214,7 +211,7 @@ export class CloudflareApi {
         {
           code: 'dns-changed',
           message: `a record of ${zone} changed while it was written: ${why}`,
-          next: 'nothing: the zone is looked at again',
+          next: 'nothing: the zone is read again by itself',
           outcome: 'retry',
           ...shared,
         },

@@ -185,7 +185,6 @@ function valueRefused(value: string): PluginError {
     message: `${JSON.stringify(value.slice(0, 80))} cannot stand in a DNS record; nothing is changed`,
     next: 'correct it under [dns] and run `bornemisza config check`',
     outcome: 'terminal',
-    stateChanged: false,
   });
 }
 
@@ -199,7 +198,7 @@ function refusal(words: string, server: string, zone: string): PluginError {
       ?.trim()
       .slice(0, 200) ?? 'no answer';
   const make = (code: string, message: string, next: string, outcome: 'retry' | 'terminal') =>
-    new PluginError({ code, message, next, outcome, stateChanged: false, keepsChanges: true });
+    new PluginError({ code, message, next, outcome, keepsChanges: true });
   if (/BADSIG|BADKEY|BADTIME|tsig (verify|indicates)|could not read key/i.test(words))
     return make(
       'dns-key',
@@ -211,7 +210,7 @@ function refusal(words: string, server: string, zone: string): PluginError {
     return make(
       'dns-changed',
       `a record of ${zone} changed while it was written (${said}); nothing is changed`,
-      'nothing: the zone is looked at again',
+      'nothing: the zone is read again by itself',
       'retry',
     );
   if (/REFUSED|NOTAUTH|Transfer failed|NOTZONE|SERVFAIL/.test(words))

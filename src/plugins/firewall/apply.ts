@@ -46,7 +46,6 @@ async function awaitLoaded(
       'the firewall has not loaded the list of members; its rules stay as they are, and new members cannot connect',
     next: 'see `journalctl -u bornemisza-firewall`: it names the line or the rule that it refuses',
     outcome: 'retry',
-    stateChanged: false,
     // A list that the helper has not loaded yet is still the right one.
     keepsChanges: true,
   });

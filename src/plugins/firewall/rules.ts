@@ -200,6 +200,5 @@ function refused(what: string, value: string): PluginError {
     message: `${what} ${JSON.stringify(value.slice(0, 80))} cannot stand in a rule of the firewall`,
     next: 'correct it in /etc/bornemisza/ROLE.toml and run `bornemisza firewall on` again; no rule has changed',
     outcome: 'terminal',
-    stateChanged: false,
   });
 }

@@ -313,6 +313,5 @@ function reloadFailed(unit: string, why: string): PluginError {
     message: `HAProxy did not take the new configuration: ${why}; the last good one is restored`,
     next: `read the reason in its journal: \`journalctl -u ${unit}\``,
     outcome: 'retry',
-    stateChanged: true,
   });
 }

@@ -21,17 +21,15 @@ const ASK_AGAIN_AFTER = 5;
 const refusal = (reason: string): string => JSON.stringify({ error: 'service unavailable', reason });
 
 const DISAGREEMENT = refusal(
-  'Not all db nodes are connected and agree, and of a database that is created or deleted on both sides ' +
-    'of a cut one side loses its documents. Ask again later: `bornemisza status` on a db node says who is ' +
-    'missing and what to do.',
+  'Not all db nodes are connected and agree. Creating or deleting a database during a partition can lose ' +
+    'documents. Retry later: `bornemisza status` on a db node says who is missing and what to do.',
 );
 
 const silence = (address: string): string =>
   refusal(
-    `The daemon of the db node ${address} has been silent for ${VOUCHED_SECONDS} s, so nobody there ` +
-      'would notice that it is cut off, and of a database that is created or deleted on both sides of a ' +
-      'cut one side loses its documents. Ask again, as another db node may answer, and start it there: ' +
-      '`systemctl start bornemisza@db`.',
+    `The daemon of the db node ${address} has been silent for ${VOUCHED_SECONDS} s and would not notice a ` +
+      'partition. Creating or deleting a database during a partition can lose documents. Retry, since ' +
+      'another db node may answer, and start the daemon: `systemctl start bornemisza@db`.',
   );
 
 /**

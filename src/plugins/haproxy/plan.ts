@@ -184,7 +184,7 @@ function revocationChanges(rendered: Rendered, running: Running): HaproxyChange[
           mark,
           address,
           summary: mark.startsWith('+')
-            ? `${certificate(mark)}: let in all the same`
+            ? `${certificate(mark)}: accepted although its issuer was removed`
             : `${certificate(mark)}: refused from now on${cut}`,
         };
       }),

@@ -67,7 +67,6 @@ function socketError(path: string, unit: string, error: unknown): PluginError {
         ? `check that the daemon is in the socket's group: ls -l ${path}`
         : `see \`journalctl -u ${unit}\``,
     outcome: 'retry',
-    stateChanged: false,
     cause: error,
   });
 }
@@ -82,7 +81,6 @@ export function notRunning(
     message: `HAProxy is not running: nobody listens at ${path}`,
     next: `its configuration is written; start it: \`systemctl start ${unit}\`, then see \`journalctl -u ${unit}\``,
     outcome: 'retry',
-    stateChanged: false,
     ...more,
   });
 }

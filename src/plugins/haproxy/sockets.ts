@@ -50,6 +50,5 @@ function refusedCommand(command: string, answer: string): PluginError {
     message: `HAProxy refuses \`${command}\`: ${answer.split('\n')[0]?.slice(0, 200)}`,
     next: 'it is tried again; if it stays, see `bornemisza doctor`',
     outcome: 'retry',
-    stateChanged: false,
   });
 }

@@ -87,7 +87,6 @@ export class Validator {
           'put another certificate, chain and key into the file of edge.certificate, then `systemctl ' +
           'reload bornemisza@app`; everything else is tried again without it',
         outcome: 'retry',
-        stateChanged: false,
       });
     } finally {
       await alone.discard();
@@ -111,7 +110,6 @@ export class Validator {
         'again',
       // What HAProxy takes is also a matter of its version, of its libraries and of the machine's policies.
       outcome: 'retry',
-      stateChanged: false,
     });
   }
 }

@@ -94,6 +94,5 @@ function refused(what: string, value: string, allowed: string): PluginError {
     message: `${what} must be ${allowed}, not ${shown}`,
     next: 'correct it where it is set (`bornemisza config check`); the running HAProxy is unchanged',
     outcome: 'terminal',
-    stateChanged: false,
   });
 }

@@ -54,7 +54,7 @@ export class Watch {
         () => void look(),
         sight.unwatched ? Math.min(this.#intervalMs, UNWATCHED_INTERVAL_MS) : this.#intervalMs,
       );
-      if (restarted) changed('HAProxy was started anew', true);
+      if (restarted) changed('HAProxy was restarted', true);
       else if (difference !== undefined) changed(difference);
     };
     void look();

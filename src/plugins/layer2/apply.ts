@@ -33,7 +33,6 @@ export async function probe(
       'find that machine (`bornemisza members`; `ip neigh`): as long as it serves nothing has to be ' +
       `done; else take ${address} off it. It is asked again each two seconds`,
     outcome: 'retry',
-    stateChanged: false,
   });
 }
 
@@ -53,8 +52,8 @@ export async function tell(device: string, addresses: readonly string[], signal:
     await Promise.all(each);
   } catch (error) {
     if (!(error instanceof PluginError)) throw error;
-    const { code, message, next, outcome, stateChanged } = error;
-    throw new PluginError({ code, message, next, outcome, stateChanged, keepsChanges: true, cause: error });
+    const { code, message, next, outcome } = error;
+    throw new PluginError({ code, message, next, outcome, keepsChanges: true, cause: error });
   }
 }
 
@@ -82,6 +81,5 @@ function arpingFailed(what: string, said: string): PluginError {
       : 'the daemon needs CAP_NET_RAW in this mode: ' +
         '/etc/systemd/system/bornemisza@app.service.d/layer2.conf, see docs/install.md',
     outcome: 'retry',
-    stateChanged: false,
   });
 }

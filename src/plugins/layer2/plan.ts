@@ -91,7 +91,7 @@ export function planLayer2(desired: Layer2Desired, observed: Layer2Observed): La
       device,
       addresses: wanted,
       word,
-      summary: `${wanted.join(', ')}: the neighbours on ${device} are told that they are here`,
+      summary: `${wanted.join(', ')}: announced to the neighbours on ${device}`,
     });
   return changes;
 }

@@ -79,7 +79,7 @@ t.test('what people were told is kept in short', async (t) => {
     'mail',
     'webhook',
   ]);
-  t.equal(entry.summary, 'told by mail and webhook: dead');
+  t.equal(entry.summary, 'notified by mail and webhook: dead');
   t.equal(entry.trigger.split('; ').length, 10);
   t.equal(entry.subjects.length, 30);
 });

@@ -82,7 +82,7 @@ class Program implements Plugin<number, number, PlannedChange & { to: number }, 
   }
 }
 const refused = (code: string, outcome: 'retry' | 'terminal') =>
-  new PluginError({ code, message: code, next: 'look', outcome, stateChanged: false });
+  new PluginError({ code, message: code, next: 'look', outcome });
 
 const start = (
   t: { teardown(fn: () => unknown): unknown },
@@ -293,10 +293,10 @@ t.test('undo: what apply did not finish is undone, what waits for its program is
     if (failure === undefined) throw new Error('it did not fail');
     return [program, failure];
   };
-  const facts = { code: 'halfway', message: 'm', next: 'n', outcome: 'retry', stateChanged: false } as const;
+  const facts = { code: 'halfway', message: 'm', next: 'n', outcome: 'retry' } as const;
   const [undone, failure] = await run(new PluginError(facts));
   t.same([undone.value, undone.undone, failure.undone], [0, 1, true]);
-  t.match(failure.reason, { code: 'halfway', stateChanged: true });
+  t.match(failure.reason, { code: 'halfway' });
   const [kept, waits] = await run(new PluginError({ ...facts, keepsChanges: true }));
   t.same([kept.value, kept.undone, waits.undone], [3, 0, false]);
 
@@ -387,3 +387,16 @@ t.test(
     t.equal(program.undone, 0);
   },
 );
+
+t.test('the entry of several changes names three of them and counts the rest', async (t) => {
+  const program = new Program();
+  const many = (to: number, is: number) =>
+    to === is ? [] : [1, 2, 3, 4, 5].map((step) => ({ kind: 'set', summary: `step ${step}`, to }));
+  const entries: NewAuditEntry[] = [];
+  const reconciler = new Reconciler(options, { clock: systemClock, audit: (entry) => entries.push(entry) });
+  t.teardown(() => reconciler.close());
+  reconciler.add(Object.assign(program, { plan: many }), () => 7);
+  await until(() => entries.length > 0);
+  t.equal(entries[0]?.summary, 'program: step 1; step 2; step 3; 2 more changes');
+  t.equal(entries[0]?.changes?.length, 5);
+});

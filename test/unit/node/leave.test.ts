@@ -75,10 +75,10 @@ t.test('a db node says that it left, and keeps it, only when its data is on the 
   const { leave, did, told } = leaving('db1/db', {
     couchdb: reporting(() => phases[Math.min(asked++, phases.length - 1)]),
   });
-  t.match(await leave.run({}, told), { message: /^db1\/db has left and carries no duty any more/ });
+  t.match(await leave.run({}, told), { message: /^db1\/db has left the cluster/ });
   t.strictSame(did, [
     ...announced,
-    'told: told the others: db1/db is leaving',
+    'told: notified the other nodes: db1/db is leaving',
     'told: waiting for copies of 3 shards',
     'told: every copy is on the others; stopping CouchDB here (its data stays on the disk)',
     'CouchDB is retired',
@@ -103,7 +103,7 @@ t.test(
         message,
         next: /starts again and stays a member/,
       });
-      t.strictSame(did, [...announced, `told: told the others: ${name} is leaving`]);
+      t.strictSame(did, [...announced, `told: notified the other nodes: ${name} is leaving`]);
       await until(() => did.includes('ended with 1'), { what: 'the daemon ends' });
       for (const word of ['word: left', 'left', 'kept']) t.notOk(did.includes(word), word);
     };

@@ -67,7 +67,7 @@ const own: readonly Row[] = [
     },
     phase: 'fresh',
     changes: [],
-    waits: 'word from db2/db',
+    waits: 'db2/db, to avoid founding a second cluster',
   },
   {
     when: 'the first in the roster is empty and another was in a cluster once',

@@ -331,7 +331,7 @@ t.test(
     const known = 'F'.repeat(64);
     const wanted = render(app({ revokedAuthorities: ['AbCdEfGh'], knownCertificates: [known] }), layout);
     t.same(plan(wanted, runningAs(wanted, { revoked: [] })), [
-      `certificate +${known}: let in all the same`,
+      `certificate +${known}: accepted although its issuer was removed`,
       'certificates by authority AbCdEfGh: refused from now on',
     ]);
     const none = render(app(), layout);

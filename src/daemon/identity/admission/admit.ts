@@ -189,7 +189,7 @@ function checkedAgainstRoster(
   }
   if (holder === undefined && known === undefined && roster.members().length >= MEMBERS) {
     const next = 'Remove members that are gone for good: "bornemisza remove NODE".';
-    throw refused('roster-full', `The cluster has ${MEMBERS} members, which is the most.`, next);
+    throw refused('roster-full', `The cluster has ${MEMBERS} members, which is the limit.`, next);
   }
   return holder;
 }

@@ -186,7 +186,7 @@ function secured(socket: TLSSocket): Promise<void> {
         error instanceof NetworkTrouble ? error : new NetworkTrouble(error.code ?? 'error', error.message),
       );
     });
-    socket.once('close', () => reject(new NetworkTrouble('ECONNRESET', 'the issuer hung up')));
+    socket.once('close', () => reject(new NetworkTrouble('ECONNRESET', 'the issuer closed the connection')));
   });
 }
 
@@ -197,7 +197,7 @@ async function answerOf(reader: BoundedReader): Promise<Admitted> {
     answer = decodeAnswer(await reader.read(length));
   } catch (error) {
     if (error instanceof IdentityError && error.code !== 'admission-closed') throw error;
-    throw new NetworkTrouble('ECONNRESET', 'the issuer hung up before it answered');
+    throw new NetworkTrouble('ECONNRESET', 'the issuer closed the connection before it answered');
   }
   if (answer.admitted) return answer;
   const { code, message, next, retry } = answer;
@@ -276,7 +276,6 @@ function verifiedOwn(
     code: 'certificate-other-peer',
     message: `The issuer answered with a certificate of ${certificate.name} that is not for the keys of this node.`,
     next: 'Look in the journal of the issuer, then join again with a fresh token.',
-    stateChanged: true,
   });
 }
 

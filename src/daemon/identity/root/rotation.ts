@@ -143,7 +143,6 @@ export async function takeRootChange({ stateDir, roster }: Holder): Promise<Rost
     code: 'root-change-refused',
     message: `The change of the root was not taken: ${refused.detail}`,
     next: 'Look at "bornemisza status": somebody else may have changed the root meanwhile.',
-    stateChanged: true,
   });
 }
 

@@ -263,7 +263,7 @@ function rival(word: Succession, held: Succession): IdentityError {
 function tooMany(): IdentityError {
   return new IdentityError({
     code: 'roster-full',
-    message: `The roster holds ${SUCCESSIONS} successions of roots already, which is the most.`,
+    message: `The roster holds ${SUCCESSIONS} successions of roots already, which is the limit.`,
     next: 'Found the cluster anew: "bornemisza init", then join each node with a fresh token.',
   });
 }

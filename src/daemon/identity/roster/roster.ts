@@ -625,7 +625,7 @@ function signedByRemoved(authority: PeerId): IdentityError {
 function full(what: string, limit: number): IdentityError {
   return new IdentityError({
     code: 'roster-full',
-    message: `The roster holds ${limit} ${what} already, which is the most.`,
+    message: `The roster holds ${limit} ${what} already, which is the limit.`,
     next: 'Remove members that are gone for good: "bornemisza remove NODE".',
   });
 }
