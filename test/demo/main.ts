@@ -2,6 +2,7 @@
  * The demo: a whole cluster on one machine, live in the terminal, or `--script`: the story from the first start to the
  * reboot of all machines, each step judged by HAProxy, the provider's router and CouchDB themselves.
  */
+import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { until } from '../support/until.ts';
 import { Acts } from './acts.ts';
@@ -9,12 +10,14 @@ import { labWorld } from './lab-world.ts';
 import { loopbackWorld, missingForLab } from './loopback-world.ts';
 import { draw, KEYS } from './screen.ts';
 import { STORY, type StepResult, tell } from './story.ts';
+import { svgOf } from './svg.ts';
 import type { World } from './world.ts';
 
 const HELP = `npm run demo [-- OPTIONS]
 
   --script     tell the whole story without keys and end; exit code 0 only if each step was seen
   --json       with --script: one JSON object a line instead of the table
+  --picture F  start all, kill app2, write the screen to F as SVG, and end
   --loopback   without namespaces, systemd and BIRD, even as root
   --app N      app nodes at the start (default 3)
   --db N       db nodes at the start (default 3)
@@ -25,12 +28,15 @@ const { values } = parseArgs({
   options: {
     script: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
+    picture: { type: 'string' },
     loopback: { type: 'boolean', default: false },
     app: { type: 'string', default: '3' },
     db: { type: 'string', default: '3' },
     help: { type: 'boolean', short: 'h', default: false },
   },
 });
+/** The step of the story after which the picture is taken. */
+const PICTURED = 'app2 is killed';
 const startedMs = performance.now();
 const seconds = (): string => ((performance.now() - startedMs) / 1000).toFixed(1).padStart(6);
 const say = (text: string): void => void process.stderr.write(`${seconds()} s  ${text}\n`);
@@ -55,11 +61,26 @@ async function main(): Promise<number> {
   process.once('SIGTERM', () => void end().finally(() => process.exit(143)));
   try {
     if (values.script) return await script(world);
+    if (values.picture !== undefined) return await picture(world, values.picture);
     await live(world);
     return 0;
   } finally {
     await end();
   }
+}
+
+/** Writes the screen as it is once the cluster has taken a dead node out: the picture of the README. */
+async function picture(world: World, file: string): Promise<number> {
+  for (const step of STORY.filter(({ title }, at) => at === 0 || title === PICTURED)) {
+    say(`▶ ${step.title}`);
+    const { ok, failure } = await tell(step, world, (text) => say(`  ${text}`));
+    if (ok) continue;
+    say(`✘ ${failure}`);
+    return 1;
+  }
+  const screen = draw(world, await world.look(), '', { columns: 118, rows: 30 });
+  await writeFile(file, svgOf(screen));
+  return 0;
 }
 
 async function script(world: World): Promise<number> {

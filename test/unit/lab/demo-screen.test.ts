@@ -3,6 +3,7 @@ import t from 'tap';
 import { Acts } from '../../demo/acts.ts';
 import { draw, KEYS } from '../../demo/screen.ts';
 import type { Picture, World } from '../../demo/world.ts';
+import { svgOf } from '../../demo/svg.ts';
 import { until } from '../../support/until.ts';
 import { entry, MEMBERS, member } from '../cli/fake-daemon.ts';
 
@@ -68,3 +69,15 @@ t.test(
     t.match(acts.shown, /^app2 is killed: asked in \d+\.\d s; watch the screen$/);
   },
 );
+
+t.test('a screen becomes a picture with its colours, each stretch in its column', async (t) => {
+  const svg = svgOf('db1 \u001B[31mdead\u001B[39m <here> & \u001B[2mthere\u001B[22m\n');
+  for (const part of [
+    '>db1 <',
+    '<tspan x="49.6" fill="#ff7b72">dead<',
+    '> &lt;here&gt; &amp; <',
+    '0.6">there<',
+  ])
+    t.match(svg, part);
+  t.notMatch(svg, '\u001B');
+});
