@@ -383,7 +383,6 @@ function refused({ code, untilMs }: Held, own: boolean): PluginError {
       ? 'bornemisza certificate renew --force passes over our own limits, never over those of the CA'
       : 'wait for that time; the present certificate stays in use',
     outcome: 'retry',
-    stateChanged: false,
   });
 }
 

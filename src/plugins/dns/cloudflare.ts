@@ -52,7 +52,6 @@ export class CloudflareProvider implements DnsProvider {
       message: `${name} ${type} changed while it was marked; nothing is changed`,
       next: 'run the command again',
       outcome: 'retry',
-      stateChanged: false,
     });
   }
 

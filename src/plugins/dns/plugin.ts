@@ -94,7 +94,7 @@ export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, und
     const judged = markChange(verb, set, this.#desired(), await this.#readAnew(signal));
     const what = `${set.name} ${set.type}`;
     if (judged === undefined) return `${what} is ${verb === 'adopt' ? 'the cluster’s' : 'yours'} already`;
-    if (isRefusal(judged)) throw new PluginError({ ...judged, outcome: 'terminal', stateChanged: false });
+    if (isRefusal(judged)) throw new PluginError({ ...judged, outcome: 'terminal' });
     await this.#options.provider.mark(judged, signal);
     this.#zone = undefined;
     return verb === 'adopt'
