@@ -26,7 +26,15 @@ function isBehind(one: SiteBundle, other: SiteBundle): boolean {
 function textOf({ account, current, next, renewal, asked, exposed, without }: SiteBundle): string {
   return JSON.stringify([
     [account?.key, account?.nextKey, account?.url],
-    [current?.fingerprint, current?.key, current?.chain, current?.names, current?.profile, current?.revoked],
+    [
+      current?.endMs,
+      current?.fingerprint,
+      current?.key,
+      current?.chain,
+      current?.names,
+      current?.profile,
+      current?.revoked,
+    ],
     [next?.key, next?.url, next?.names, next?.profile, next?.sinceMs],
     [renewal?.fingerprint, renewal?.atMs],
     [asked?.fingerprint, asked?.atMs, asked?.force],
