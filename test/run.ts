@@ -4,7 +4,7 @@
  * A test file that fails beside others runs once more, alone. Passes it then, it is named as unsteady, and what it
  * failed with stands above: something in it depends on how busy the machine is, and is to be mended.
  */
-import { spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { globSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
@@ -40,14 +40,8 @@ interface Outcome {
 process.exitCode = await main();
 
 async function main(): Promise<number> {
-  for (const [program, ...args] of values['tests-only'] ? [] : CHECKS) {
-    process.stdout.write(`# ${[program, ...args].join(' ')}\n`);
-    const { status } = spawnSync(program, args, { stdio: 'inherit' });
-    if (status !== 0) {
-      process.stdout.write('\n0 passed, 1 failed\n');
-      return 1;
-    }
-  }
+  const checked = await Promise.all((values['tests-only'] ? [] : CHECKS).map(check));
+  if (checked.includes(false)) return end(0, 1);
   const files = positionals.length > 0 ? positionals : globSync(FILES).toSorted();
   const first = await tap(files, values.jobs);
   if (first.exitCode === 0) return end(first.passed, first.failed);
@@ -64,6 +58,26 @@ async function main(): Promise<number> {
   return end(first.passed, second.exitCode === 0 ? still : Math.max(1, still, second.failed));
 }
 
+/** Says whether a check is content, and shows what it printed, each check's lines together. */
+async function check([program, ...args]: (typeof CHECKS)[number]): Promise<boolean> {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      said += text;
+    });
+  const exitCode = await ended(child);
+  process.stdout.write(`# ${[program, ...args].join(' ')}\n${said}`);
+  return exitCode === 0;
+}
+
+function ended(child: ChildProcess): Promise<number> {
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  child.on('error', reject);
+  child.on('close', (code) => resolve(code ?? 1));
+  return promise;
+}
+
 function end(passed: number, failed: number): number {
   process.stdout.write(`\n${passed} passed, ${failed} failed\n`);
   return failed === 0 ? 0 : 1;
@@ -73,10 +87,7 @@ function end(passed: number, failed: number): number {
 async function tap(files: readonly string[], jobs: string): Promise<Outcome> {
   const args = [`--jobs=${jobs}`, '--timeout=2400', ...files];
   const child = spawn('tap', args, { stdio: ['inherit', 'pipe', 'inherit'] });
-  const ended = new Promise<number>((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code) => resolve(code ?? 1));
-  });
+  const exitCode = ended(child);
   let [passed, failed] = [0, 0];
   const good = new Set<string>();
   for await (const line of createInterface({ input: child.stdout })) {
@@ -86,5 +97,5 @@ async function tap(files: readonly string[], jobs: string): Promise<Outcome> {
     const file = /^ok \d+ - (\S+)/.exec(line)?.[1];
     if (file !== undefined) good.add(file);
   }
-  return { passed, failed, exitCode: await ended, good };
+  return { passed, failed, exitCode: await exitCode, good };
 }

@@ -2,6 +2,7 @@ import {
   couchDbDesired,
   type CouchDbDesired,
   type DesiredFacts,
+  type Disagreement,
   type MemberFacts,
   type MemberPhase,
   nodeNameOf,
@@ -30,7 +31,7 @@ export interface DbInput {
   readonly removed: readonly { readonly peerId: string; readonly name: string; readonly address: string }[];
   readonly leaving: boolean;
   /** The CouchDB plugin's word of rule "who may edit"; undefined while it has given none since the start. */
-  readonly couchdb: { readonly disagreement: string | undefined } | undefined;
+  readonly couchdb: { readonly disagreement: Disagreement | undefined } | undefined;
 }
 
 /** The doors of a db node. They stand whatever may be wrong with CouchDB’s settings. */
@@ -53,10 +54,10 @@ export function dbHaproxy({ view, config, certificates, couchdb }: DbInput): DbH
 }
 
 /** Not held by any guard: of two sides of a cut, each that creates or deletes may cost the other its documents. */
-function permissionOf({ disagreement }: { readonly disagreement: string | undefined }): Permission {
+function permissionOf({ disagreement }: { readonly disagreement: Disagreement | undefined }): Permission {
   return disagreement === undefined
     ? { given: true, why: 'all db nodes are connected and agree' }
-    : { given: false, why: disagreement };
+    : { given: false, why: disagreement.message, subjects: disagreement.subjects };
 }
 
 /** Node names of members whose daemon is silent or dead: a cut may be the reason. */

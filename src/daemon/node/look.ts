@@ -1,3 +1,4 @@
+import type { Disagreement } from '../../plugins/couchdb/desired.ts';
 import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import { floatingDecision } from '../../roles/app.ts';
 import { ORDERS_READY, ORDERS_TAG, SITE_TAG } from '../../roles/certificates.ts';
@@ -62,7 +63,7 @@ export interface Scene {
   /** Services whose check fails by its answer or a refusal, and not for want of an answer. */
   readonly answerWrongly: readonly string[];
   /** What CouchDB's plugin saw at its last look; undefined before the first. */
-  readonly couchdb: { readonly disagreement: string | undefined } | undefined;
+  readonly couchdb: { readonly disagreement: Disagreement | undefined } | undefined;
   /**
    * Whether this node could read the zone of the DNS records at its last look, and how long it could not; undefined
    * without `[dns]`.

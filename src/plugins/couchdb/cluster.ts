@@ -1,24 +1,29 @@
 /** Judging the cluster as it was seen: who agrees, who decides, who may hold data. Pure. */
-import type { CouchDbDesired, DesiredMember } from './desired.ts';
+import type { CouchDbDesired, DesiredMember, Disagreement } from './desired.ts';
 import type { Mark, NodeDocument, Server } from './observed.ts';
 import { holdersOf, idOf, revOf, type ShardMap } from './shards.ts';
 
-/** Reason why no administrative write may be made now (rule 2), or undefined when all agree. */
-export function disagreement(desired: CouchDbDesired, server: Server): string | undefined {
+/** Rule 2; undefined when all agree. */
+export function disagreement(desired: CouchDbDesired, server: Server): Disagreement | undefined {
   const bound = boundNodes(desired, server);
   const called = (nodes: readonly string[]): string =>
     nodes.map((node) => calledOf(desired, node)).join(', ');
+  const about = (nodes: readonly string[], message: string): Disagreement => ({
+    message,
+    subjects: nodes.map((node) => calledOf(desired, node)),
+  });
   const missing = bound.filter((node) => !server.allNodes.includes(node));
-  if (missing.length > 0) return `not connected: ${called(missing)}`;
+  if (missing.length > 0) return about(missing, `not connected: ${called(missing)}`);
   const own = wordOf(server, server.nodeName);
-  if (own === undefined) return 'this node does not answer about itself';
+  if (own === undefined) return about([], 'this node does not answer about itself');
   for (const node of bound) {
     const word = wordOf(server, node);
-    if (word === undefined) return `${called([node])} does not answer`;
+    if (word === undefined) return about([node], `${called([node])} does not answer`);
     const unseen = bound.filter((other) => !word.connected.includes(other));
-    if (unseen.length > 0) return `${called([node])} is not connected to ${called(unseen)}`;
+    if (unseen.length > 0)
+      return about([node, ...unseen], `${called([node])} is not connected to ${called(unseen)}`);
     if (digestOf(word.documents) !== digestOf(own.documents))
-      return `${called([node])} has other node documents`;
+      return about([node], `${called([node])} has other node documents`);
   }
   return undefined;
 }

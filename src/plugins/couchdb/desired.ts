@@ -89,6 +89,12 @@ export interface CouchDbSettings {
   readonly releaseDirectory: string;
 }
 
+/** Why no administrative write may be made now, and the members (HOST/ROLE) that it is about. */
+export interface Disagreement {
+  readonly message: string;
+  readonly subjects: readonly string[];
+}
+
 export interface CouchDbDesired {
   readonly self: {
     readonly nodeName: string;

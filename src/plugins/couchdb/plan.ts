@@ -10,7 +10,7 @@ import {
 } from './changes.ts';
 import { calledOf, coordinatorOf, disagreement, documentOf, isFilling, memberNamed } from './cluster.ts';
 import { configFiles, cookieDigest, restartDigest } from './config.ts';
-import type { CouchDbDesired } from './desired.ts';
+import type { CouchDbDesired, Disagreement } from './desired.ts';
 import type { Http, Identity, Observed, Proof, Server } from './observed.ts';
 import type { Progress } from './progress.ts';
 import { planCluster } from './plan-cluster.ts';
@@ -28,7 +28,7 @@ export interface Outlook {
   readonly progress?: Progress | undefined;
   readonly alarms: readonly Alarm[];
   /** Why administrative writes are refused (rule 2); undefined: all members are connected and of one mind. */
-  readonly disagreement: string | undefined;
+  readonly disagreement: Disagreement | undefined;
   readonly restart: RestartWord | undefined;
 }
 
@@ -127,7 +127,7 @@ function outlookLocked(desired: CouchDbDesired, { marker, record }: Observed, op
     'couchdb` shows who asked';
   return {
     ...outlook(serves ? 'serving' : 'down', [refuse('couchdb-account-locked', locked, next, 'retry')]),
-    disagreement: 'the administrator’s account of CouchDB is locked',
+    disagreement: { message: 'the administrator’s account of CouchDB is locked', subjects: [] },
   };
 }
 
@@ -135,7 +135,8 @@ function outlookFailed(
   desired: CouchDbDesired,
   { detail, unheard }: Extract<Http, { kind: 'failed' }>,
 ): Outlook {
-  const missing = unheard.map((node) => calledOf(desired, node)).join(', ');
+  const subjects = unheard.map((node) => calledOf(desired, node));
+  const missing = subjects.join(', ');
   const [badly, next] =
     missing === ''
       ? [`CouchDB answers badly: ${detail}`, 'see `journalctl -u couchdb`']
@@ -144,7 +145,10 @@ function outlookFailed(
           'wait: it asks that node as well, and notices within 18 s that it is gone; if it stays, see ' +
             '`journalctl -u couchdb`',
         ];
-  return { ...outlook('down', [refuse('couchdb-answer', badly, next, 'retry')]), disagreement: badly };
+  return {
+    ...outlook('down', [refuse('couchdb-answer', badly, next, 'retry')]),
+    disagreement: { message: badly, subjects },
+  };
 }
 
 /** A member that waits for its turn to restart goes on as before; one that was never in does nothing until then. */
@@ -358,7 +362,7 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
       ? planCluster(desired, server)
       : { changes: [], waiting: undefined, progress: undefined, alarms: [] };
   const waiting =
-    own.waiting ?? (reason === undefined ? cluster.waiting : `all members to agree (${reason})`);
+    own.waiting ?? (reason === undefined ? cluster.waiting : `all members to agree (${reason.message})`);
   const serving = !server.maintenance && !own.closing;
   const phase = desired.duty === 'leave' ? 'leaving' : serving ? 'serving' : 'proving';
   return {
@@ -522,6 +526,6 @@ function disagreeAlarm(database: string): Alarm {
 }
 
 function outlook(phase: Phase, changes: readonly CouchDbChange[]): Outlook {
-  const disagreement = `CouchDB of this node does not take part (${phase})`;
+  const disagreement = { message: `CouchDB of this node does not take part (${phase})`, subjects: [] };
   return { phase, changes, waiting: undefined, alarms: [], disagreement, restart: undefined };
 }

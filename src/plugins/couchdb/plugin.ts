@@ -4,7 +4,7 @@ import type { Alarm, CouchDbChange } from './changes.ts';
 import { AccountLocked, CouchDbAnswer, CouchDbClient, type Credentials, PasswordRefused } from './client.ts';
 import { clusterDigest, restartDigest } from './config.ts';
 import { CopyProver } from './copies.ts';
-import { type Claim, type CouchDbDesired, formatClaim } from './desired.ts';
+import { type Claim, type CouchDbDesired, type Disagreement, formatClaim } from './desired.ts';
 import { Observer, type Places } from './observe.ts';
 import type { Observed } from './observed.ts';
 import {
@@ -30,7 +30,7 @@ export interface CouchDbStatus {
   /**
    * Why administrative writes (databases, maps, `_security`) are refused, e.g. during a cut; undefined: they are not.
    */
-  readonly disagreement: string | undefined;
+  readonly disagreement: Disagreement | undefined;
   /** For the tag `couchdb-restart`. */
   readonly restart: RestartWord | undefined;
   readonly version: string | undefined;
@@ -83,7 +83,7 @@ export class CouchDbPlugin
     phase: 'unknown',
     waiting: undefined,
     alarms: [],
-    disagreement: 'this node’s CouchDB was not checked yet',
+    disagreement: { message: 'this node’s CouchDB was not checked yet', subjects: [] },
     restart: undefined,
     version: undefined,
     tag: 'out',
@@ -306,7 +306,7 @@ function disagreementAlarm(
   return [
     {
       code: 'couchdb-disagreement',
-      message: `creating and deleting databases is refused here: ${disagreement}`,
+      message: `creating and deleting databases is refused here: ${disagreement.message}`,
       next: disagreementNext(desired, observed),
     },
   ];

@@ -57,7 +57,7 @@ function refuseDatabaseEdits({ privateAddress }: DbHaproxy): string[] {
 }
 
 function databaseSwitch({ databases, couchdbPort }: DbHaproxy, context: Context): Section {
-  const { given, why } = databases ?? { given: false, why: 'not known yet' };
+  const { given, why, subjects = [] } = databases ?? { given: false, why: 'not known yet' };
   const server: WantedServer = {
     ...DATABASE_SWITCH,
     address: '127.0.0.1',
@@ -65,6 +65,7 @@ function databaseSwitch({ databases, couchdbPort }: DbHaproxy, context: Context)
     options: 'no-check',
     duty: given ? 'ready' : 'maint',
     why: given ? why : `creating and deleting databases is refused: ${why}`,
+    subjects,
     // What comes and goes at run time, so no part of the structure.
     peer: true,
   };

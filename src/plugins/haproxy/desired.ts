@@ -112,8 +112,9 @@ export interface AppHaproxy extends Instance {
 
 export interface Permission {
   readonly given: boolean;
-  /** For the audit trail. */
+  /** For the audit trail, and the members (HOST/ROLE) that it is about. */
   readonly why: string;
+  readonly subjects?: readonly string[];
 }
 
 export interface DbHaproxy extends Instance {

@@ -161,7 +161,11 @@ export function planRuntime(rendered: Rendered, running: Running): HaproxyChange
   ];
   return planned.map((change) => {
     const server = 'server' in change ? change.server : 'backend' in change ? change : undefined;
-    return server === undefined ? change : { ...change, subjects: memberOf(server) };
+    if (server === undefined) return change;
+    const wanted = rendered.servers.find(
+      ({ backend, name }) => backend === server.backend && name === server.name,
+    );
+    return { ...change, subjects: wanted?.subjects ?? memberOf(server) };
   });
 }
 

@@ -20,6 +20,8 @@ export interface WantedServer {
   readonly options: string;
   readonly duty: Duty;
   readonly why: string;
+  /** Members (HOST/ROLE) that the reason is about; undefined: the one whose server it is. */
+  readonly subjects?: readonly string[];
   /** The daemon saw it fail: out at once. The server's own check brings it back. */
   readonly failing?: boolean;
   /** See {@link PeerServer}. */

@@ -844,7 +844,7 @@ t.test('files', async (t) => {
     t.equal(found.phase, 'serving');
     t.match(found.changes, [{ kind: 'refuse', code: 'couchdb-account-locked', outcome: 'retry' }]);
     t.match(found.changes, [{ summary: /another client/, next: /5 minutes/ }]);
-    t.match(found.disagreement, /locked/, 'databases are not created or deleted meanwhile');
+    t.match(found.disagreement?.message, /locked/, 'databases are not created or deleted meanwhile');
     t.equal(locked(false).phase, 'down', 'in maintenance it serves nobody');
     t.equal(locked(true, alone).phase, 'down', 'one that was never in serves nobody');
     const leaver = [member(1, { phase: 'leaving' }), member(2), member(3)];
@@ -854,9 +854,11 @@ t.test('files', async (t) => {
   t.test('a CouchDB that answers no administrator behind a cut names whom it waits for', async (t) => {
     const failed = { kind: 'failed' as const, detail: 'GET /: 500 badmatch', unheard: [] };
     const badly = outlookOf(wanted, { ...seen, http: failed }, directory);
-    t.match(badly, { disagreement: 'CouchDB answers badly: GET /: 500 badmatch' });
+    t.match(badly, { disagreement: { message: 'CouchDB answers badly: GET /: 500 badmatch', subjects: [] } });
     const cut = outlookOf(wanted, { ...seen, http: { ...failed, unheard: [node(2)] } }, directory);
-    t.match(cut, { disagreement: 'CouchDB does not answer, and db2/db is not heard' });
+    t.match(cut, {
+      disagreement: { message: 'CouchDB does not answer, and db2/db is not heard', subjects: ['db2/db'] },
+    });
     t.match(cut.changes, [{ kind: 'refuse', code: 'couchdb-answer', outcome: 'retry', next: /18 s/ }]);
   });
 

@@ -54,6 +54,10 @@ t.test('whether clients may create and delete databases', async (t) => {
   ];
   const summaries = (desired: DbHaproxy, is: Rendered, running = runningAs(is)): string[] =>
     plugin.plan(desired, observed(is, running)).map(({ summary }) => summary);
+  const about = db({ databases: { given: false, why: 'not connected: db3/db', subjects: ['db3/db'] } });
+  const planned = plugin.plan(about, observed(asGiven, runningAs(asGiven)));
+  const state = planned.find((each) => each.kind === 'server-state');
+  t.same(state?.subjects, ['db3/db'], 'so that `explain db3` finds it');
   t.same(summaries(refused, asGiven), [
     'haproxy.cfg: rewritten',
     'permissions/databases: ready → maint (creating and deleting databases is refused: not connected: db3/db)',

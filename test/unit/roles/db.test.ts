@@ -63,10 +63,15 @@ t.test(
     const { databases } = desiredOf([self]).haproxy;
     t.equal(databases, undefined);
     t.match(desiredOf([self], { disagreement: undefined }).haproxy.databases, { given: true });
-    t.same(desiredOf([self], { disagreement: 'not connected: db3/db' }).haproxy.databases, {
-      given: false,
-      why: 'not connected: db3/db',
-    });
+    t.same(
+      desiredOf([self], { disagreement: { message: 'not connected: db3/db', subjects: ['db3/db'] } }).haproxy
+        .databases,
+      {
+        given: false,
+        why: 'not connected: db3/db',
+        subjects: ['db3/db'],
+      },
+    );
   },
 );
 
