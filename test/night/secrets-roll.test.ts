@@ -152,7 +152,7 @@ t.test(
     const trails = await Promise.all([db1, db2].map((each) => cluster.audit(each)));
     const made = trails
       .flat()
-      .filter(({ kind, summary }) => kind === 'daemon' && summary.startsWith('made the Erlang'));
+      .filter(({ kind, summary }) => kind === 'daemon' && summary.startsWith('replaced the Erlang'));
     t.equal(made.length, 1, 'exactly one made them');
     t.match(JSON.parse(await cluster.couch(db2.host, '/kept/one')), { said: 'before' });
     await cluster.couch(db2.host, '/kept/two', 'PUT', '{"said":"after"}');
