@@ -7,6 +7,8 @@ import type { AgentCall, AgentReply, Answer, LoadOptions, LoadReport, RequestOpt
 /** An open loop against a dead server piles up requests until their timeout; 20,000 are 4,000/s for 5 s. */
 const inFlightLimit = 20_000;
 const loadLimitSeconds = 3600;
+/** The end less the start of one second is 999.9999999999 ms at times, and the last request would not be due. */
+const ROUNDING = 1e-6;
 /** Of the answers that fail: the first few tell why, and a load may fail for a minute. */
 const badAnswersKept = 5;
 const badBodyBytes = 300;
@@ -102,7 +104,7 @@ class Load {
     const endMs = startedMs + Math.min(this.#options.seconds ?? loadLimitSeconds, loadLimitSeconds) * 1000;
     const tick = (): void => {
       const nowMs = Math.min(performance.now(), endMs);
-      const due = Math.floor(((nowMs - startedMs) * this.#options.ratePerSecond) / 1000);
+      const due = Math.floor(((nowMs - startedMs) * this.#options.ratePerSecond) / 1000 + ROUNDING);
       while (this.#sending && this.#requests < due) this.#send();
       if (nowMs >= endMs) this.stop();
     };
