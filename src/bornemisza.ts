@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 /**
  * The program: hands over to one of three parts. Each is bundled as a file of its own (scripts/bundle.ts), so that a
  * command reads nothing of the daemon.
