@@ -60,8 +60,8 @@ export interface FloatingInput {
 export function floatingDecision(mode: FloatingMode, input: FloatingInput): Holding {
   if (mode !== 'layer2') return { ...announcementOf(input), rivals: [] };
   // One holds at most, and the records do not say whose HAProxy is only slow.
-  const { local } = input;
-  return holdingOf(input, announcementOf({ ...input, local: { ...local, edge: strict(local.edge) } }));
+  const edge = input.local.edge === 'answers' ? 'answers' : 'fails';
+  return holdingOf(input, announcementOf({ ...input, local: { ...input.local, edge } }));
 }
 
 /**
@@ -102,8 +102,6 @@ export function announcementOf({ view, local }: FloatingInput): Announcement {
   const what = silent ? 'HAProxy gives no answer in time here' : 'this node is down';
   return { announce: false, why: `${what}, and ${names} may be up` };
 }
-
-const strict = (edge: AppSituation['edge']): AppSituation['edge'] => (edge === 'silent' ? 'fails' : edge);
 
 export function appHaproxy({ view, config, certificates, answerWrongly }: AppInput): AppHaproxy {
   const apps = view.members.filter((member) => member.record.role === 'app');

@@ -5,7 +5,7 @@ import type {
   SiteCertificateStatus,
   StatusAnswer,
 } from '../../daemon/control/api.ts';
-import { printJson } from '../answer.ts';
+import { printDone, printJson } from '../answer.ts';
 import { formatDuration, formatInstant } from '../duration.ts';
 import { appDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
@@ -53,9 +53,7 @@ export function addCertificate(program: Command, io: Io): void {
     .action(async (options: RenewOptions) => {
       const daemon = await appDaemonOf(options);
       const force = options.force === true;
-      const done = await daemon.post<Done>('/v1/certificate/renew', { force });
-      if (options.json === true) printJson(io, done);
-      else io.stdout.write(`${done.message}\n`);
+      printDone(io, options, await daemon.post<Done>('/v1/certificate/renew', { force }));
     });
 }
 

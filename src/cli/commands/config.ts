@@ -2,8 +2,8 @@ import type { Command } from 'commander';
 import type { Config } from '../../daemon/config/config.ts';
 import type { Done } from '../../daemon/control/api.ts';
 import type { Role } from '../../daemon/membership/types.ts';
-import { printJson } from '../answer.ts';
-import { CliFailure, EXIT, tell } from '../failure.ts';
+import { failureJson, printDone, printJson } from '../answer.ts';
+import { CliFailure, EXIT } from '../failure.ts';
 import { configuredRoles, daemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { configOf, ROLES } from '../places.ts';
@@ -101,8 +101,7 @@ async function check(role: Role, root: string): Promise<Checked> {
     const services = read.services.map((each) => each.name);
     return { config: read, file, role, valid: true, services, passedOver: read.passedOver };
   } catch (error) {
-    const { code, message, next } = tell(error);
-    return { file, role, valid: false, services: [], passedOver: [], error: { code, message, next } };
+    return { file, role, valid: false, services: [], passedOver: [], ...failureJson(error) };
   }
 }
 
@@ -117,9 +116,7 @@ export function addReload(program: Command, io: Io): void {
     role: true,
     json: true,
   }).action(async (options: CommonOptions) => {
-    const answer = await (await daemonOf(options)).post<Done>('/v1/reload', {});
-    if (options.json === true) printJson(io, answer);
-    else io.stdout.write(`${answer.message}\n`);
+    printDone(io, options, await (await daemonOf(options)).post<Done>('/v1/reload', {}));
   });
 }
 

@@ -6,10 +6,10 @@ import { gzip } from 'node:zlib';
 import { type Command, Option } from 'commander';
 import type { Paths } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
-import { printJson } from '../answer.ts';
+import { failureJson, printJson } from '../answer.ts';
 import { notPermitted } from '../client.ts';
 import type { Gathered } from '../debug/gather.ts';
-import { CliFailure, EXIT, tell } from '../failure.ts';
+import { CliFailure, EXIT } from '../failure.ts';
 import { configuredRoles } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
@@ -147,8 +147,7 @@ async function configOf(role: Role, paths: Paths): Promise<Gathered> {
       text: `${JSON.stringify(await shownConfig(role, paths), null, 2)}\n`,
     };
   } catch (error) {
-    const { code, message, next } = tell(error);
-    return { path: `${role}/config.json`, text: `${JSON.stringify({ error: { code, message, next } })}\n` };
+    return { path: `${role}/config.json`, text: `${JSON.stringify(failureJson(error))}\n` };
   }
 }
 

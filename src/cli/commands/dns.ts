@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { DnsAnswer, Done } from '../../daemon/control/api.ts';
-import { printJson } from '../answer.ts';
+import { printDone, printJson } from '../answer.ts';
 import { appDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { type Paint, paintFor } from '../paint.ts';
@@ -55,13 +55,8 @@ function addMarking(
     .argument('<name>', 'full name of the record, e.g. shop.example', recordName)
     .argument('<type>', TYPES.join(', '), recordType)
     .action(async (name: string, type: string, options: CommonOptions) => {
-      const done = await (await appDaemonOf(options)).post<Done>(
-        `/v1/dns/${verb}`,
-        { name, type },
-        TIMEOUT_MS,
-      );
-      if (options.json === true) printJson(io, done);
-      else io.stdout.write(`${done.message}\n`);
+      const daemon = await appDaemonOf(options);
+      printDone(io, options, await daemon.post<Done>(`/v1/dns/${verb}`, { name, type }, TIMEOUT_MS));
     });
 }
 

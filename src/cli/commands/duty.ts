@@ -1,6 +1,6 @@
 import { Argument, type Command } from 'commander';
 import type { Done, MemberRow, MembersAnswer, Progress, StatusAnswer } from '../../daemon/control/api.ts';
-import { printJson } from '../answer.ts';
+import { printDone, printJson } from '../answer.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { exitOfRefusal } from '../client.ts';
 import { CliFailure, EXIT, type Exit } from '../failure.ts';
@@ -39,7 +39,7 @@ export function addMaintenance(program: Command, io: Io): void {
     .option('--force', FORCE)
     .action(async (state: 'on' | 'off', options: Forced) => {
       const daemon = await daemonOf(options);
-      report(
+      printDone(
         io,
         options,
         await daemon.post<Done>('/v1/maintenance', { on: state === 'on', force: options.force === true }),
@@ -153,7 +153,7 @@ export function addRemove(program: Command, io: Io): void {
       // One that is no authority refuses it, whatever is typed.
       const able = members.some((each) => each.self && each.authority);
       if (options.dead === true && able) await mayGiveUp(io, members, row);
-      report(
+      printDone(
         io,
         options,
         await daemon.post<Done>('/v1/remove', {
@@ -211,11 +211,6 @@ export function addGuards(program: Command, io: Io): void {
     role: true,
     json: true,
   }).action(async (options: CommonOptions) => {
-    report(io, options, await (await daemonOf(options)).post<Done>('/v1/guards/release', {}));
+    printDone(io, options, await (await daemonOf(options)).post<Done>('/v1/guards/release', {}));
   });
-}
-
-function report(io: Io, options: CommonOptions, answer: Done): void {
-  if (options.json === true) printJson(io, answer);
-  else io.stdout.write(`${answer.message}\n`);
 }

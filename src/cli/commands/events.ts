@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { AuditAnswer, AuditEntry, ClusterAuditAnswer } from '../../daemon/control/api.ts';
+import { hasFailed } from '../../daemon/audit/stored.ts';
 import { mergeTrails } from '../cluster-trail.ts';
 import { parseDuration } from '../duration.ts';
 import { anyDaemonOf, daemonOf } from '../instances.ts';
@@ -135,10 +136,8 @@ export function wantedBy(
     (since === undefined ||
       ('id' in since ? entry.id > since.id : Date.parse(entry.at) >= nowMs - since.ms)) &&
     (node === undefined || entry.subjects.some(names)) &&
-    (failed !== true || FAILED.includes(entry.result));
+    (failed !== true || hasFailed(entry));
 }
-
-const FAILED: readonly AuditEntry['result'][] = ['failed', 'rolled-back', 'held'];
 
 const idOf = (since: Since | undefined): number | undefined =>
   since !== undefined && 'id' in since ? since.id : undefined;

@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { MembersAnswer } from '../../daemon/control/api.ts';
-import { printJson } from '../answer.ts';
+import { failureJson, printJson } from '../answer.ts';
 import { formatDuration, formatInstant } from '../duration.ts';
-import { tell } from '../failure.ts';
 import { anyDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { renderMembers } from '../member-table.ts';
@@ -74,8 +73,8 @@ async function watch(io: Io, options: MembersOptions, everyMs: number): Promise<
       const answer = await askMembers(options);
       io.stdout.write(json ? `${JSON.stringify(answer)}\n` : frame(tableOf(io, answer, wide)));
     } catch (error) {
-      const { code, message, next } = tell(error);
-      const failed = { error: { code, message, next } };
+      const failed = failureJson(error);
+      const { message, next } = failed.error;
       io.stdout.write(json ? `${JSON.stringify(failed)}\n` : frame(`${message}\n  next: ${next}\n`));
     }
     await sleep(everyMs);

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { Done, UpgradeAnswer } from '../../daemon/control/api.ts';
-import { printJson } from '../answer.ts';
+import { printDone, printJson } from '../answer.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { anyDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
@@ -61,9 +61,7 @@ export function addUpgrade(program: Command, io: Io): void {
     examples: ['bornemisza upgrade stop'],
     json: true,
   }).action(async (options: CommonOptions) => {
-    const done = await (await anyDaemonOf(options)).post<Done>('/v1/upgrade/stop', {});
-    if (options.json === true) printJson(io, done);
-    else io.stdout.write(`${done.message}\n`);
+    printDone(io, options, await (await anyDaemonOf(options)).post<Done>('/v1/upgrade/stop', {}));
   });
   addVerb(upgrade, 'resume', {
     summary: 'go on with a rollout that stopped',

@@ -1,7 +1,7 @@
 import type { AuditAnswer } from '../../daemon/control/api.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { ControlClient } from '../client.ts';
-import { tell } from '../failure.ts';
+import { failureJson } from '../answer.ts';
 import type { Host } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 
@@ -108,8 +108,7 @@ export async function gatherFromDaemon(role: Role, root: string): Promise<Gather
           : `${JSON.stringify(answer, null, 2)}\n`;
       return { path: `${role}/${name}`, text };
     } catch (error) {
-      const { code, message, next } = tell(error);
-      return { path: `${role}/${name}`, text: `${JSON.stringify({ error: { code, message, next } })}\n` };
+      return { path: `${role}/${name}`, text: `${JSON.stringify(failureJson(error))}\n` };
     }
   };
   return [

@@ -22,9 +22,8 @@ async function isCurrent({ host }: Io, root: string): Promise<boolean | undefine
   try {
     const kept = (await readFile(basePath(root), 'utf8')).split('\n', 1)[0] ?? '';
     // Whether another firewall stood beside is not in the first line.
-    for (const beside of [false, true])
-      if (kept.endsWith(` ${renderBase(await gatherBase(host, root, beside)).digest}`)) return true;
-    return false;
+    const base = await gatherBase(host, root, false);
+    return [false, true].some((beside) => kept.endsWith(` ${renderBase({ ...base, beside }).digest}`));
   } catch {
     return undefined;
   }

@@ -30,6 +30,11 @@ export function parseEntry(
   }
 }
 
+/** What failed, was rolled back or is held: what `events --failed` asks for. */
+export function hasFailed({ result }: AuditEntry): boolean {
+  return result === 'failed' || result === 'rolled-back' || result === 'held';
+}
+
 /**
  * What the trail left on the disk, oldest first, for when no daemon answers. Lines that are no entries are passed over.
  * The caller must not be root: the daemon's user writes these files.

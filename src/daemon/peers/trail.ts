@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import { type AuditTrail, isAbout } from '../audit/trail.ts';
-import { parseEntry } from '../audit/stored.ts';
+import { hasFailed, parseEntry } from '../audit/stored.ts';
 import type { AuditEntry } from '../control/api.ts';
 import type { PeerId } from '../membership/types.ts';
 import type { Transport } from '../transport/transport.ts';
@@ -23,8 +23,6 @@ export const trailQuestion = z.object({
 });
 export type TrailQuestion = z.output<typeof trailQuestion>;
 
-const FAILED: readonly AuditEntry['result'][] = ['failed', 'rolled-back', 'held'];
-
 /** The latest entries that are asked for, oldest first. */
 export function trailHere(
   audit: Pick<AuditTrail, 'query'>,
@@ -36,7 +34,7 @@ export function trailHere(
       (entry) =>
         (node === undefined || isAbout(entry, node)) &&
         (sinceMs === undefined || Date.parse(entry.at) >= sinceMs) &&
-        (failed === '0' || FAILED.includes(entry.result)),
+        (failed === '0' || hasFailed(entry)),
     )
     .slice(-limit);
 }

@@ -169,7 +169,7 @@ export class CertificatesPlugin
     const { current, next } = bundle;
     const desired = { ...wanted, bundle, nowMs };
     const failingMs = wanted.orders ? this.#failingSince(desired) : undefined;
-    const held = wanted.orders ? heldNow({ ...wanted, bundle, nowMs }) : undefined;
+    const held = wanted.orders ? heldNow(desired) : undefined;
     const has =
       current === undefined
         ? 'no certificate yet'

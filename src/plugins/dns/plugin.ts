@@ -47,11 +47,9 @@ export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, und
   }
 
   async observe(signal: AbortSignal): Promise<DnsObserved> {
-    const { provider, desired, nowMs } = this.#options;
+    const { desired, nowMs } = this.#options;
     const ageMs = nowMs() - (this.#zone?.atMs ?? Number.NEGATIVE_INFINITY);
-    if (ageMs > (desired()?.writer === true ? WRITER_AGE_MS : STANDBY_AGE_MS)) {
-      this.#zone = { records: await provider.list(signal), atMs: nowMs() };
-    }
+    if (ageMs > (desired()?.writer === true ? WRITER_AGE_MS : STANDBY_AGE_MS)) await this.#readAnew(signal);
     return { zone: this.#zone?.records ?? [], silent: this.#edges.silent };
   }
 
