@@ -146,7 +146,7 @@ async function stageFiles(
   const files = programs.flatMap((name) => [`${name}.mjs`, `${name}.mjs.map`]);
   for (const name of [...files, 'web', 'page']) await copy(join(dist, name), `dist/${name}`);
   await copy('rpm/bornemisza', 'bornemisza');
-  for (const directory of ['systemd', 'rpm/firewalld', 'rpm/examples', 'rpm/selinux'])
+  for (const directory of ['systemd', 'monitoring', 'rpm/firewalld', 'rpm/examples', 'rpm/selinux'])
     await copy(directory, basename(directory));
   await copy('LICENSE', 'LICENSE');
   await writeFile(join(stage, 'licences/LICENSES.bundled'), licenceBook(packages));

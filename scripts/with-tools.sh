@@ -1,6 +1,7 @@
 #!/bin/sh
 # with-tools.sh PURPOSE COMMAND…: installs what COMMAND needs (system programs where it may, node modules, the bundle),
-# then runs it with the pinned Node.js. PURPOSE is `demo`, `test` or `selinux`. Needs git, Node.js 20 or later and npm.
+# then runs it with the pinned Node.js. PURPOSE is `demo`, `test`, `night` or `selinux`. Needs git, Node.js 20
+# or later and npm.
 set -eu
 purpose=$1
 shift
@@ -15,7 +16,10 @@ export PATH
 wanted='ip:iproute2:iproute nft:nftables:nftables nsenter:util-linux:util-linux bird:bird2:bird haproxy:haproxy:haproxy
 socat:socat:socat curl:curl:curl systemd-sysusers:systemd:systemd dbus-daemon:dbus:dbus-daemon
 ps:procps:procps-ng openssl:openssl:openssl'
-if [ "$purpose" = test ]; then
+if [ "$purpose" = night ]; then
+  wanted="$wanted promtool:prometheus:"
+fi
+if [ "$purpose" = test ] || [ "$purpose" = night ]; then
   wanted="$wanted serf:serf: pebble:pebble: named:bind9:bind nsupdate:bind9-dnsutils:bind-utils
 setpriv:util-linux:util-linux sshd:openssh-server:openssh-server ssh:openssh-client:openssh-clients
 dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:iputils-arping:iputils

@@ -39,7 +39,7 @@ t.before(async () => {
     await host.must([
       'sh',
       '-c',
-      `printf '\\n[health]\\ndamping_ms = 500\\n' >>/etc/bornemisza/${role}.toml`,
+      `printf '\\n[health]\\ndamping_ms = 500\\n[metrics]\\nenabled = true\\n' >>/etc/bornemisza/${role}.toml`,
     ]);
     await host.restart(`bornemisza@${role}.service`);
   }
@@ -70,6 +70,40 @@ const sees = (
     },
     { deadlineMs: PATIENCE_MS, everyMs: 200, what: `${name} as ${JSON.stringify(what)} to ${watcher.name}` },
   );
+
+t.test(
+  'Prometheus reads daemons and HAProxies from the private network, and nobody from outside',
+  async (t) => {
+    const curl = (url: string): string[] => ['curl', '-sS', '--max-time', '10', url];
+    const scraped = async ({ host }: Instance, port: number): Promise<string[]> =>
+      (await db2.host.must(curl(`http://${host.privateAddress}:${port}/metrics`))).split('\n');
+    const daemon = await scraped(app1, 4105);
+    for (const line of [
+      'bornemisza_node_up 1',
+      'bornemisza_members{role="db",state="alive"} 2',
+      'bornemisza_members_in_traffic{role="app"} 2',
+      'bornemisza_floating_ip_held 1',
+      'bornemisza_program_converged{program="haproxy"} 1',
+    ])
+      t.ok(daemon.includes(line), line);
+    const [, gossip] = daemon.flatMap(
+      (line) => /^bornemisza_membership_bytes_total.*"in"} (\d+)$/.exec(line) ?? [],
+    );
+    t.ok(Number(gossip) > 0, 'what was heard is counted');
+    t.ok((await scraped(db1, 4106)).includes('bornemisza_check_up{check="couchdb",required="true"} 1'));
+    t.ok(
+      (await scraped(app1, 8404)).includes(
+        'haproxy_server_status{proxy="db_nodes",server="db1",state="UP"} 1',
+      ),
+    );
+    for (const port of [4105, 8404]) {
+      const outside = await cluster.lab.client.exec(
+        curl(`http://${app1.host.publicAddress}:${port}/metrics`),
+      );
+      t.not(outside.code, 0, `${port}: ${outside.stdout}`);
+    }
+  },
+);
 
 t.test('a dead daemon is not a dead service: only a failed check beside it takes a server out', async (t) => {
   const end = await trailEnd(cluster, app1);

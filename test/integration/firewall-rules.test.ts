@@ -33,6 +33,7 @@ const BASE: FirewallBase = {
     dbDoor: 6984,
     dbStats: 8405,
     dbPeers: [6985, 4369, 9100],
+    metrics: [],
   },
   neighbours: [],
   allow: [{ protocol: 'tcp', port: 9000, from: '198.51.100.0/24' }],

@@ -213,7 +213,8 @@ export function portsOf(config: Config): readonly (readonly [address: string, po
           ['127.0.0.1', config.couchdb.http_port],
           [inside, config.couchdb.distribution_port],
         ];
-  return [[inside, config.libp2pPort], ...haproxyPortsOf(config), ...others];
+  const metrics: [string, number][] = config.metrics.enabled ? [[inside, config.metricsPort]] : [];
+  return [[inside, config.libp2pPort], ...metrics, ...haproxyPortsOf(config), ...others];
 }
 
 function haproxyPortsOf({ role, network, edge, couchdb }: Config): [address: string, port: number][] {

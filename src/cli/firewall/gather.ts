@@ -47,6 +47,9 @@ export async function gatherBase(host: Host, root: string, beside: boolean): Pro
       dbDoor: couchdb.door_port,
       dbStats: couchdb.stats_port,
       dbPeers: [couchdb.peer_port, EPMD_PORT, couchdb.distribution_port],
+      metrics: configs.flatMap(({ role, metrics, metricsPort, edge, couchdb }) =>
+        metrics.enabled ? [metricsPort, role === 'app' ? edge.stats_port : couchdb.stats_port] : [],
+      ),
     },
     neighbours: app !== undefined && announces(app) ? await neighbours(root) : [],
     allow: configs.flatMap(({ firewall }) => firewall.allow.map(parseAllow)),

@@ -63,10 +63,10 @@ export function pathsFor(role: Role, root = ''): Paths {
   };
 }
 
-/** libp2p and admission ports. They differ by role, so that both roles fit on one host. */
+/** Ports of the daemon. They differ by role, so that both roles fit on one host. */
 export const PORTS = {
-  app: { libp2p: 4101, admission: 4102 },
-  db: { libp2p: 4103, admission: 4104 },
+  app: { libp2p: 4101, admission: 4102, metrics: 4105 },
+  db: { libp2p: 4103, admission: 4104, metrics: 4106 },
 } as const;
 
 const label = z
@@ -345,6 +345,7 @@ const schema = z.strictObject({
       for (const [path, message] of notifyProblems(value))
         context.addIssue({ code: 'custom', path: [path], message });
     }),
+  metrics: z.strictObject({ enabled: z.boolean().default(false), port: port.optional() }).prefault({}),
   log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
 });
 
@@ -402,6 +403,7 @@ export type Config = Readonly<z.output<typeof schema>> & {
   readonly role: Role;
   readonly libp2pPort: number;
   readonly admissionPort: number;
+  readonly metricsPort: number;
   readonly services: readonly Service[];
   /** What in services.d is no service, and what to do about it. Nothing else is affected. */
   readonly passedOver: readonly PassedOver[];
@@ -426,6 +428,7 @@ export function parseConfig(
     role,
     libp2pPort: value.network.libp2p_port ?? PORTS[role].libp2p,
     admissionPort: value.network.admission_port ?? PORTS[role].admission,
+    metricsPort: value.metrics.port ?? PORTS[role].metrics,
     services: [...services],
     passedOver: [...passedOver],
   });
@@ -493,14 +496,15 @@ export function portClashes(configs: readonly Config[]): string[] {
   );
 }
 
-function appListeners({ edge, libp2pPort, admissionPort, services }: Config): Listener[] {
+function appListeners(config: Config): Listener[] {
+  const { edge, services } = config;
   return [
     { key: 'edge.https_port', on: 'all addresses', port: edge.https_port },
     { key: 'edge.http_port', on: 'all addresses', port: edge.http_port },
     { key: 'edge.door_port', on: 'the private address', port: edge.door_port },
     { key: 'edge.stats_port', on: 'the private address', port: edge.stats_port },
     { key: 'edge.database_port', on: '127.0.0.1', port: edge.database_port },
-    ...daemonListeners(libp2pPort, admissionPort),
+    ...daemonListeners(config),
     // Two services may be one program with two paths: they are compared with our own ports only.
     ...[...new Map(services.filter(({ local }) => local).map(({ port, name }) => [port, name]))].map(
       ([number, name]): Listener => ({ key: `service ${name}`, on: '127.0.0.1', port: number }),
@@ -508,7 +512,8 @@ function appListeners({ edge, libp2pPort, admissionPort, services }: Config): Li
   ];
 }
 
-function dbListeners({ couchdb, libp2pPort, admissionPort }: Config): Listener[] {
+function dbListeners(config: Config): Listener[] {
+  const { couchdb } = config;
   return [
     { key: 'couchdb.http_port', on: '127.0.0.1', port: couchdb.http_port },
     { key: 'couchdb.door_port', on: 'the private address', port: couchdb.door_port },
@@ -516,14 +521,17 @@ function dbListeners({ couchdb, libp2pPort, admissionPort }: Config): Listener[]
     { key: 'couchdb.stats_port', on: 'the private address', port: couchdb.stats_port },
     { key: 'couchdb.distribution_port', on: 'the private address', port: couchdb.distribution_port },
     { key: 'the port of epmd', on: 'the private address', port: EPMD_PORT },
-    ...daemonListeners(libp2pPort, admissionPort),
+    ...daemonListeners(config),
   ];
 }
 
-function daemonListeners(libp2pPort: number, admissionPort: number): Listener[] {
+function daemonListeners({ libp2pPort, admissionPort, metrics, metricsPort }: Config): Listener[] {
   return [
     { key: 'network.libp2p_port', on: 'the private address', port: libp2pPort },
     { key: 'network.admission_port', on: 'the private address', port: admissionPort },
+    ...(metrics.enabled
+      ? [{ key: 'metrics.port', on: 'the private address', port: metricsPort } as const]
+      : []),
   ];
 }
 

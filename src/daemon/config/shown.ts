@@ -41,6 +41,7 @@ export async function shownConfig(role: Role, paths: Paths): Promise<ShownConfig
       libp2p_port: config.libp2pPort,
       admission_port: config.admissionPort,
     },
+    metrics: { ...config.metrics, port: config.metricsPort },
   };
   const keys = configKeys().map((path) => shownKey(path, valueAt(values, path), valueAt(raw, path)));
   const services = role === 'app' ? await shownServices(config, paths.services) : [];

@@ -79,6 +79,9 @@ export interface PluginStatus {
   readonly lastConvergedAgoMs: number | undefined;
   readonly runs: number;
   readonly changes: number;
+  /** Runs that failed, and the time that all runs took; since the daemon's start. */
+  readonly failed: number;
+  readonly busyMs: number;
   /** What the plugin saw at its last look, one line of facts; undefined: it was not looked at, or has its own place. */
   readonly seen: string | undefined;
   /** The same and more for programs: of `certificates` {@link SiteCertificateStatus}. */

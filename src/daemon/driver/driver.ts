@@ -123,6 +123,9 @@ export interface DriverCounters {
   snapshots: number;
   rosterSyncs: number;
   notesSuppressed: number;
+  /** How often a member became suspect, or dead. */
+  suspicions: number;
+  deaths: number;
 }
 
 /**
@@ -171,6 +174,8 @@ export class Driver {
     snapshots: 0,
     rosterSyncs: 0,
     notesSuppressed: 0,
+    suspicions: 0,
+    deaths: 0,
   };
   readonly #options: DriverOptions;
   readonly #timing: DriverTiming;
@@ -371,6 +376,7 @@ export class Driver {
         this.#note(effect.code, effect.peer, effect.detail);
         return this.#tell(effect);
       case 'changed':
+        this.#count(effect);
         this.#snapshots.touch();
         return this.#tell(effect);
       case 'reaped':
@@ -381,6 +387,12 @@ export class Driver {
       case 'clone':
         this.#tell(effect);
     }
+  }
+
+  #count({ member, was }: Extract<Effect, { kind: 'changed' }>): void {
+    if (member.state === was) return;
+    if (member.state === 'suspect') this.counters.suspicions += 1;
+    if (member.state === 'dead') this.counters.deaths += 1;
   }
 
   #send(to: PeerId, message: Message): void {

@@ -7,6 +7,7 @@ import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import { rootWord } from '../identity/root/succession.ts';
 import type { LocalStateFile } from '../local-state.ts';
+import type { MetricsEndpoint } from '../metrics/endpoint.ts';
 import type { Notifier } from '../notification/notifier.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
 import type { RolloutRunner } from '../rollout/runner.ts';
@@ -33,6 +34,7 @@ export interface AnswersDependencies {
   readonly notifier: Pick<Notifier, 'warnings'>;
   readonly rollout: Pick<RolloutRunner, 'warnings'>;
   readonly disks: Pick<Disks, 'findings'>;
+  readonly metrics: Pick<MetricsEndpoint, 'warnings'>;
 }
 
 /** What an operator may ask at any time: how this node is, whom it sees, what it would do. Changes nothing. */
@@ -47,7 +49,7 @@ export class Answers {
 
   status(): StatusAnswer {
     const { clock, startedMs, node, local, checks, driver, transport } = this.#dependencies;
-    const { reconciler, programs, notifier, rollout, disks } = this.#dependencies;
+    const { reconciler, programs, notifier, rollout, disks, metrics } = this.#dependencies;
     const { config, last } = node;
     const { cluster, name, role, peerId, address, roster } = this.#identity;
     const rows = node.rows();
@@ -86,6 +88,7 @@ export class Answers {
         ...dnsWarnings(last.view),
         ...notifier.warnings,
         ...rollout.warnings,
+        ...metrics.warnings,
         ...(programs.report('couchdb')?.alarms ?? []),
       ],
       announcing: last.floating?.announce,

@@ -20,6 +20,7 @@ import type { LocalStateFile } from '../local-state.ts';
 import type { LocalFacts, Role } from '../membership/types.ts';
 import { CERTIFICATE_TAG, DISK_TAG } from '../notification/conditions.ts';
 import { Notifier } from '../notification/notifier.ts';
+import { MetricsEndpoint } from '../metrics/endpoint.ts';
 import type { Log } from '../process/log.ts';
 import type { ServiceManager } from '../process/systemd.ts';
 import { newStartId } from '../random.ts';
@@ -29,6 +30,7 @@ import { DEFAULT_ROLLOUT_OPTIONS, RolloutRunner } from '../rollout/runner.ts';
 import { UpgradeTurn } from '../rollout/turn.ts';
 import type { Transport } from '../transport/transport.ts';
 import { writtenTo } from './checks.ts';
+import type { ControlActions } from '../control/server.ts';
 import type { CurrentNode } from './current.ts';
 import type { ExchangeDependencies } from '../identity/exchange.ts';
 import { KeptPrograms } from './kept-programs.ts';
@@ -79,6 +81,8 @@ export interface NodeHooks extends CurrentNode {
   /** Of a node that says something for the first time. @param said tags of other parts */
   firstFacts(said: Words): LocalFacts;
   look(): Look;
+  /** Undefined while it starts. */
+  readonly actions: ControlActions | undefined;
   /** The roster has it; the peers are told by whoever brought it. */
   rosterChanged(change: RosterChange): void;
   /** For `systemctl status`. */
@@ -102,6 +106,7 @@ export interface Assembly {
   readonly site: SiteKeeper;
   readonly rollout: RolloutRunner;
   readonly disks: Disks;
+  readonly metrics: MetricsEndpoint;
   readonly notifier: Notifier;
   readonly signs: SignsOfLife;
 }
@@ -166,6 +171,7 @@ export function assemble(
   return {
     ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
     ...{ certificate, registrar, roots, rollout, site, disks: disksOf(node, parts, paths, clock) },
+    metrics: metricsOf(node, { clock, log }),
     peers: new Peers(identity, { ...common, transport, driver }),
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
     notifier: notifierOf(node, parts, { clock, log }, driver),
@@ -210,6 +216,20 @@ function disksOf(node: NodeHooks, { identity, audit, config }: NodeParts, paths:
       node.turn(summary);
     },
   });
+}
+
+function metricsOf(
+  node: NodeHooks,
+  { clock, log }: Pick<NodeDependencies, 'clock' | 'log'>,
+): MetricsEndpoint {
+  const facts = () => {
+    const { actions, last } = node;
+    if (actions === undefined) return undefined;
+    const { members } = actions.members();
+    const siteEndMs = last.scene.certificates?.siteEndMs;
+    return { status: actions.status(), members, upgrade: actions.upgrade(), siteEndMs };
+  };
+  return new MetricsEndpoint({ clock, log, config: () => node.config, facts });
 }
 
 function rolloutOf(

@@ -107,7 +107,6 @@ export class RunningNode implements OrderedNode {
 
   /** @throws OperatorError where the port cannot be had */
   async start(): Promise<void> {
-    const { name } = this.#parts.identity;
     this.#assembly.driver.onChange((change) => this.#onChange(change));
     await this.#assembly.driver.start().catch((error: unknown) => {
       throw listenRefused(error);
@@ -126,7 +125,7 @@ export class RunningNode implements OrderedNode {
     this.#tick = setInterval(() => this.#look(), TICK_MS);
     await this.#assembly.registrar.start();
     await this.#assembly.signs.start();
-    this.#parts.audit.append(startedEntry(name, VERSION));
+    this.#parts.audit.append(startedEntry(this.#parts.identity.name, VERSION));
   }
 
   /** Says goodbye to the peers, and gives duty up where the node goes for longer than a restart. */
@@ -150,6 +149,7 @@ export class RunningNode implements OrderedNode {
     clearInterval(this.#tick);
     this.#listens = false;
     this.#assembly.signs.close();
+    this.#assembly.metrics.close();
     this.#parts.checks.close();
     await this.#assembly.notifier.close();
     await this.#assembly.registrar.close();
@@ -297,6 +297,7 @@ export class RunningNode implements OrderedNode {
   #look(): void {
     this.#assembly.roots.look();
     this.#assembly.signs.beat();
+    this.#assembly.metrics.look();
     if (this.#phase === 'running') this.#assembly.notifier.tick();
     this.turn('');
     void this.#assembly.signs.tellStatus();

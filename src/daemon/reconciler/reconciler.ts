@@ -81,6 +81,8 @@ interface Slot {
   changing: string;
   runs: number;
   changes: number;
+  failed: number;
+  busyMs: number;
   closed: boolean;
 }
 
@@ -147,6 +149,8 @@ export class Reconciler {
       changing: '',
       runs: 0,
       changes: 0,
+      failed: 0,
+      busyMs: 0,
       closed: false,
     };
     this.#slots.set(plugin.name, slot);
@@ -216,6 +220,8 @@ export class Reconciler {
       lastConvergedAgoMs: slot.lastConvergedMs === undefined ? undefined : nowMs - slot.lastConvergedMs,
       runs: slot.runs,
       changes: slot.changes,
+      failed: slot.failed,
+      busyMs: slot.busyMs,
       seen: slot.seen?.report.seen,
       facts: slot.seen?.report.facts,
       seenAgoMs: slot.seen === undefined ? undefined : nowMs - slot.seen.atMs,
@@ -311,6 +317,8 @@ export class Reconciler {
           ? error
           : new RunFailure(asPluginError(error, slot.plugin.name), [], false);
       this.#failed(slot, reasons, failure, desired, clock.monotonicMs() - startedMs);
+    } finally {
+      slot.busyMs += clock.monotonicMs() - startedMs;
     }
   }
 
@@ -395,6 +403,7 @@ export class Reconciler {
     // The same failure at each retry is one entry, not one every 30 s: no noise at rest.
     const repeated = slot.error?.code === error.code && slot.error.message === error.message;
     slot.failures += 1;
+    slot.failed += 1;
     slot.error = error;
     slot.changing = '';
     if (error.outcome === 'terminal') slot.refusedDesired = { value: desired };

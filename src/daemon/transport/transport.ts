@@ -113,10 +113,15 @@ export interface TransportCounters {
   linksUp: number;
   linksDown: number;
   framesIn: number;
+  framesInBytes: number;
   framesOut: number;
+  framesOutBytes: number;
   framesDropped: number;
   gossipIn: number;
+  gossipInBytes: number;
+  /** What is published here; neighbours hand it on. */
   gossipOut: number;
+  gossipOutBytes: number;
   connectionsRefused: number;
   strangersRefused: number;
   duplicates: number;
@@ -165,10 +170,14 @@ export class Transport {
     linksUp: 0,
     linksDown: 0,
     framesIn: 0,
+    framesInBytes: 0,
     framesOut: 0,
+    framesOutBytes: 0,
     framesDropped: 0,
     gossipIn: 0,
+    gossipInBytes: 0,
     gossipOut: 0,
+    gossipOutBytes: 0,
     connectionsRefused: 0,
     strangersRefused: 0,
     duplicates: 0,
@@ -338,6 +347,7 @@ export class Transport {
       return false;
     }
     this.counters.framesOut += 1;
+    this.counters.framesOutBytes += bytes.byteLength;
     return true;
   }
 
@@ -345,6 +355,7 @@ export class Transport {
   publish(bytes: Uint8Array): void {
     if (bytes.byteLength > MAX_MESSAGE_BYTES || this.#closed) return;
     this.counters.gossipOut += 1;
+    this.counters.gossipOutBytes += bytes.byteLength;
     this.#gossip
       .publish(bytes)
       .catch((error: unknown) => this.#events.onNote('publish-failed', undefined, messageOf(error)));
@@ -661,6 +672,7 @@ export class Transport {
     frames.listen(MAX_MESSAGE_BYTES, (bytes) => {
       if (this.#links.get(peer) !== link) return;
       this.counters.framesIn += 1;
+      this.counters.framesInBytes += bytes.byteLength;
       this.#events.onMessage(peer, bytes);
     });
   }
@@ -694,6 +706,7 @@ export class Transport {
 
   #onGossip(from: PeerId, bytes: Uint8Array): GossipVerdict {
     this.counters.gossipIn += 1;
+    this.counters.gossipInBytes += bytes.byteLength;
     return this.#links.has(from) ? this.#events.onGossip(from, bytes) : 'ignore';
   }
 

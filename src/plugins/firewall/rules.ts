@@ -33,6 +33,8 @@ export interface FirewallPorts {
   readonly dbStats: number;
   /** Between db nodes: their door, epmd, Erlang distribution. */
   readonly dbPeers: readonly number[];
+  /** Where metrics are on: the daemons' and HAProxy's, from the whole private network. Who scrapes is no member. */
+  readonly metrics: readonly number[];
 }
 
 export interface FirewallAllow {
@@ -83,6 +85,7 @@ export function describeBase(base: FirewallBase): string[] {
   const db = roles.includes('db');
   const list = (numbers: readonly number[]): string => numbers.join(', ');
   const members = [
+    ...(ports.metrics.length > 0 ? [`tcp ${list(ports.metrics)} (metrics): ${privateNetwork}`] : []),
     ...(app ? [`tcp ${ports.appDoor}: app nodes`, `tcp ${ports.appStats}: members`] : []),
     ...(db
       ? [
@@ -127,11 +130,17 @@ function memberRules({ roles, ports }: FirewallBase): string[] {
 function inputRules(base: FirewallBase): string[] {
   const { privateDevice, privateNetwork, ports, roles, neighbours, allow } = base;
   const members = `iifname "${privateDevice}" ip saddr ${privateNetwork} jump members`;
-  if (base.beside) return ['iif "lo" accept', members];
+  // Before the members' ports, of which the statistics are one.
+  const scraped =
+    ports.metrics.length === 0
+      ? []
+      : [`iifname "${privateDevice}" ip saddr ${privateNetwork} tcp dport ${setOf(ports.metrics)} accept`];
+  if (base.beside) return ['iif "lo" accept', ...scraped, members];
   const source = base.sshFrom.length === 0 ? '' : `ip saddr ${setOf(base.sshFrom)} `;
   return [
     'iif "lo" accept',
     `${source}tcp dport ${setOf(base.sshPorts)} accept`,
+    ...scraped,
     members,
     'ct state established,related accept',
     'ct state invalid drop',
@@ -170,6 +179,7 @@ function mustBePlain(base: FirewallBase): void {
     ...ports.public,
     ...ports.gossip,
     ...ports.dbPeers,
+    ...ports.metrics,
     ...base.allow.map(({ port }) => port),
     ports.appDoor,
     ports.appStats,

@@ -3,6 +3,9 @@ import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runCommand } from '../../host/command.ts';
 
+/** HAProxy's own metrics for Prometheus, in a frontend. */
+export const EXPORTER = 'http-request use-service prometheus-exporter if { path /metrics }';
+
 /**
  * Lines of the configuration that old releases of HAProxy do not know, and that the configuration works without. What a
  * release knows is a matter of its patches, so `haproxy -c` is asked for each line, and no version is compared.
@@ -10,6 +13,8 @@ import { runCommand } from '../../host/command.ts';
 export const OPTIONAL_LINES: readonly string[] = [
   // Without it, an old worker may close a kept-alive connection under the client's next request, during a reload.
   'option idle-close-on-response',
+  // A matter of how it was built: Debian's and EL's are, one's own may not be.
+  EXPORTER,
 ];
 
 /** `haproxy -c` takes 20 ms; a loaded machine may take long. */
@@ -41,13 +46,15 @@ export async function refusedLines(
 
 /** Complete but for the line: so a refusal is about the line. Nothing listens: `-c` opens no socket. */
 function probeOf(line: string): string {
+  const inFrontend = line.startsWith('http-request ');
   return `defaults
   mode http
   timeout connect 1s
   timeout client 1s
   timeout server 1s
-  ${line}
+  ${inFrontend ? '' : line}
 frontend probe
   bind 127.0.0.1:1
+  ${inFrontend ? line : ''}
 `;
 }

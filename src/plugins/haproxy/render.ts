@@ -25,7 +25,7 @@ export function render(
     servers: [],
   };
   const sections = desired.instance === 'app' ? appSections(desired, context) : dbSections(desired, context);
-  const all = [defaultsSection(refused), ...sections, statsSection(desired)];
+  const all = [defaultsSection(refused), ...sections, statsSection(desired, refused)];
   const structure = digest(
     withoutSite(globalSection(desired, layout, '-') + all.map((section) => bare(section)).join('\n')),
   );

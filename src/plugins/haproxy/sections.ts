@@ -1,4 +1,5 @@
 import type { HaproxyDesired } from './desired.ts';
+import { EXPORTER } from './optional.ts';
 import { type Layout, type WantedServer, STATE_FILE } from './rendered.ts';
 import { filePath, ipv4, port } from './values.ts';
 
@@ -121,11 +122,13 @@ export const FEEDS = `http-request set-timeout server ${FEED_TIMEOUT} if { path_
 /** Peers ask several times a second; while this node is down, each answer would be a line in the journal. */
 export const QUIET_CHECKS = 'http-request set-log-level silent if { path /_up }';
 
-export function statsSection(desired: HaproxyDesired): Section {
+export function statsSection(desired: HaproxyDesired, refused: ReadonlySet<string>): Section {
   return {
     head: 'frontend stats',
     lines: [
       `bind ${ipv4('private address', desired.privateAddress)}:${port('port', desired.statsPort)}`,
+      // Before the page of the statistics, which takes every path.
+      ...[EXPORTER].filter((line) => !refused.has(line)),
       'stats enable',
       'stats uri /',
       'stats refresh 5s',

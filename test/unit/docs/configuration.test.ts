@@ -22,6 +22,7 @@ const WITHOUT_DEFAULT = [
   'network.public_device',
   'network.libp2p_port',
   'network.admission_port',
+  'metrics.port',
   'certificates.profile',
   'certificates.ca_file',
   'certificates.terms',
@@ -89,7 +90,8 @@ t.test('a key without a default is one that the configuration takes', async (t) 
     `"/m"\n`;
   const bind = '[dns]\nprovider = "rfc2136"\nzone = "shop.example"\nserver = "192.0.2.53"\nkey_file = "/n"\n';
   const site = '[certificates]\nprofile = "o"\nca_file = "/p"\nterms = "agreed"\n';
-  const keys = [smtp + dns + site, others + bind].flatMap((each) =>
+  const metrics = '[metrics]\nport = 9000\n';
+  const keys = [smtp + dns + site, others + bind + metrics].flatMap((each) =>
     keysAndValues(parseConfig(text + each, 'app', 'app.toml')).map(([key]) => key),
   );
   for (const key of WITHOUT_DEFAULT) t.ok(keys.includes(key), key);

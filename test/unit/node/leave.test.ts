@@ -118,6 +118,8 @@ t.test(
             lastConvergedAgoMs: undefined,
             runs: 1,
             changes: 0,
+            failed: 0,
+            busyMs: 5,
             seen: undefined,
             seenAgoMs: undefined,
             alarms: [],

@@ -76,10 +76,8 @@ async function nodeWith(root: string, programs: readonly ReturnType<typeof progr
     local: { state: EMPTY_LOCAL_STATE },
     checks: { node: 'up', verdicts: [] },
     disks: { findings: [] },
-    ...({ driver: {}, transport: {}, notifier: NO_WARNINGS, rollout: NO_WARNINGS } as unknown as Pick<
-      AnswersDependencies,
-      'driver' | 'transport' | 'notifier' | 'rollout'
-    >),
+    ...{ metrics: NO_WARNINGS, notifier: NO_WARNINGS, rollout: NO_WARNINGS },
+    ...({ driver: {}, transport: {} } as unknown as Pick<AnswersDependencies, 'driver' | 'transport'>),
   });
   const control = new ControlServer(
     { path: paths.controlSocket, role: 'app' },

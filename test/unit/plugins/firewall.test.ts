@@ -18,6 +18,7 @@ const APP: FirewallBase = {
     dbDoor: 6984,
     dbStats: 8405,
     dbPeers: [6985, 4369, 9100],
+    metrics: [],
   },
   neighbours: [{ address: '169.254.169.254', multihop: true }],
   allow: [{ protocol: 'tcp', port: 9000, from: '192.0.2.0/24' }],
@@ -45,6 +46,22 @@ t.test('a port that a role does not have is not opened', async (t) => {
   t.notMatch(db.text, /dport \{ 80/);
   t.match(db.text, 'tcp dport { 6985, 4369, 9100 } ip saddr @dbs accept');
   t.match(db.text, 'tcp dport { 6984 } ip saddr @apps accept');
+});
+
+t.test('where metrics are on, who scrapes them need be no member', async (t) => {
+  const metrics = [4105, 8404];
+  const open = 'iifname "eth1" ip saddr 10.0.0.0/24 tcp dport { 4105, 8404 } accept';
+  for (const beside of [false, true]) {
+    const base = { ...APP, beside, ports: { ...APP.ports, metrics } };
+    const rules = rulesOf(renderBase(base).text);
+    t.ok(rules.indexOf(open) > rules.indexOf('iif "lo" accept'));
+    t.ok(
+      rules.indexOf(open) < rules.findIndex((rule) => rule.endsWith('jump members')),
+      'before the members’ own',
+    );
+    t.match(describeBase(base).join('\n'), 'tcp 4105, 8404 (metrics): 10.0.0.0/24');
+  }
+  t.notMatch(renderBase(APP).text, open);
 });
 
 t.test('beside another firewall nothing is judged but member ports', async (t) => {

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { EXPORTER } from '../../../src/plugins/haproxy/optional.ts';
 import { DATABASE_SWITCH, serversIn } from '../../../src/plugins/haproxy/rendered.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
 import { serial } from '../../../src/plugins/haproxy/values.ts';
@@ -240,6 +241,16 @@ t.test(
     t.ok(section(configOf(app()), 'frontend stats').includes('bind 10.0.0.11:8404'));
   },
 );
+
+t.test('HAProxy’s own metrics stand beside its statistics, where it has them', async (t) => {
+  for (const desired of [app(), db()]) {
+    const lines = section(configOf(desired), 'frontend stats');
+    t.equal(lines[1], EXPORTER);
+    t.ok(lines.indexOf(EXPORTER) < lines.indexOf('stats uri /'), 'before the page, which takes every path');
+    const without = render(desired, layout, new Set([EXPORTER])).files.at(-1)?.content ?? '';
+    t.notMatch(without, 'prometheus');
+  }
+});
 
 t.test('each peer has a second check that is faster, and off until it is needed', async (t) => {
   const { servers } = render(
