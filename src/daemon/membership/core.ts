@@ -118,6 +118,12 @@ export interface Outgoing {
   readonly urgent: boolean;
 }
 
+/** A message of gossip, for the estimate of the cluster's rate. `author`: who signed all of it, if one did. */
+export interface GossipHeard {
+  readonly atMs: number;
+  readonly author: PeerId | undefined;
+}
+
 export interface Core {
   readonly options: MembershipOptions;
   readonly preset: Preset;
@@ -147,7 +153,7 @@ export interface Core {
   readonly syncBuckets: Map<PeerId, Bucket>;
   readonly noteBucket: Bucket;
   readonly ownBucket: Bucket;
-  readonly gossipTimesMs: number[];
+  readonly gossipHeard: GossipHeard[];
   readonly otherStarts: Map<string, { readonly earlier: boolean; answeredTo: number; rounds: number }>;
   facts: LocalFacts;
   factsSignedMs: number;
@@ -194,7 +200,7 @@ export function createCore(options: MembershipOptions): Core {
     syncBuckets: new Map(),
     noteBucket: { tokens: limits.notesBurst, filledMs: 0 },
     ownBucket: { tokens: preset.ownBurst, filledMs: 0 },
-    gossipTimesMs: [],
+    gossipHeard: [],
     otherStarts: new Map(),
     facts: factsOf(self),
     factsSignedMs: 0,

@@ -20,6 +20,13 @@ export function discredit(core: Core, accusers: Iterable<PeerId>): void {
   }
 }
 
+/** It was refuted again and again: some members still count its word, others no more. */
+export function isDoubted(core: Core, accuser: PeerId): boolean {
+  const { tokens, filledMs } = bucketOf(core, accuser);
+  const earned = ((core.nowMs - filledMs) / 1000) * limits.accusationsPerSecond;
+  return tokens + earned < limits.doubtedBelow;
+}
+
 function bucketOf(core: Core, accuser: PeerId): Bucket {
   const bucket = core.accuserBuckets.get(accuser) ?? {
     tokens: limits.accusationBurst,

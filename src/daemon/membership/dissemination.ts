@@ -52,15 +52,33 @@ function flushBy(core: Core, readyMs: number): void {
 }
 
 /** A message of gossip was heard or sent: part of the estimate of the cluster's rate. */
-export function countGossip(core: Core): void {
-  core.gossipTimesMs.push(core.nowMs);
-  if (core.gossipTimesMs.length > limits.gossipTimes) core.gossipTimesMs.shift();
+export function countGossip(core: Core, message: Extract<Message, { kind: 'batch' }>): void {
+  core.gossipHeard.push({ atMs: core.nowMs, author: soleAuthor(message) });
+  if (core.gossipHeard.length > limits.gossipTimes) core.gossipHeard.shift();
 }
 
+/** Who signed everything in it; undefined if several did. */
+function soleAuthor({ records, accusations }: Extract<Message, { kind: 'batch' }>): PeerId | undefined {
+  const authors = new Set(records.map(({ record }) => record.peerId));
+  for (const { accusation } of accusations) authors.add(accusation.accuser);
+  const [author] = authors;
+  return authors.size === 1 ? author : undefined;
+}
+
+/**
+ * What one member says of its own counts for less than half of the budget at most: otherwise a member that was taken
+ * over would take the budget of all others, and accusations and refutations would go the slower way.
+ */
 function gossipLastSecond(core: Core): number {
+  const share = Math.floor(core.preset.gossipPerSecond / 2);
+  const counted = new Map<PeerId, number>();
   let count = 0;
-  for (let at = core.gossipTimesMs.length - 1; at >= 0; at -= 1) {
-    if (core.nowMs - (core.gossipTimesMs[at] ?? 0) >= 1000) break;
+  for (let at = core.gossipHeard.length - 1; at >= 0; at -= 1) {
+    const heard = core.gossipHeard[at];
+    if (heard === undefined || core.nowMs - heard.atMs >= 1000) break;
+    const own = heard.author === undefined ? 0 : (counted.get(heard.author) ?? 0);
+    if (own >= share) continue;
+    if (heard.author !== undefined) counted.set(heard.author, own + 1);
     count += 1;
   }
   return count;
@@ -112,7 +130,7 @@ function publish(core: Core): void {
   for (const signed of message.records) core.outgoingRecords.delete(signed.record.peerId);
   for (const signed of message.accusations) core.outgoingAccusations.delete(signed);
   if (message.records.length + message.accusations.length === 0) return;
-  countGossip(core);
+  countGossip(core, message);
   core.effects.push({ kind: 'publish', message });
 }
 

@@ -24,6 +24,8 @@ export const limits = {
   refutedAccusation: 15,
   /** Whoever was wrong during a bad minute is heard again eight seconds after it. */
   accusationDebt: 16,
+  /** After two refutations, and six seconds longer: one is an honest mistake. */
+  doubtedBelow: 12,
   /** A joiner asks once or twice, and then each 30 s. A full answer is the dearest thing that a peer can ask for. */
   syncAnswersBurst: 6,
   syncAnswersPerSecond: 0.5,

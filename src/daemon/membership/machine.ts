@@ -172,7 +172,7 @@ function receive(core: Core, from: PeerId, message: Message, via: 'gossip' | 'st
   if (message.kind !== 'batch') heardFrom(core, from);
   switch (message.kind) {
     case 'batch':
-      if (via === 'gossip') countGossip(core);
+      if (via === 'gossip') countGossip(core, message);
       for (const signed of message.records.slice(0, limits.members)) hearRecord(core, signed, via);
       for (const signed of message.accusations.slice(0, limits.members))
         hearAccusation(core, signed, via, from);

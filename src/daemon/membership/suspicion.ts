@@ -10,7 +10,7 @@ import {
   send,
   withoutRule,
 } from './core.ts';
-import { accuserHasCredit, discredit } from './credit.ts';
+import { accuserHasCredit, discredit, isDoubted } from './credit.ts';
 import { accusationWasGossiped, tellAccusation } from './dissemination.ts';
 import { limits } from './limits.ts';
 import { refute } from './own.ts';
@@ -32,9 +32,10 @@ export function accuse(core: Core, entry: Entry, evidence: Evidence): void {
   const { incarnation } = entry.signed.record;
   const accusation = { subject: entry.peerId, incarnation, accuser: core.selfId, evidence };
   const signed = core.signer.accusation(accusation);
-  const needed = entry.accusations.size < 2;
+  // With two that everybody believes, a third voice would cost every node a message and decide nothing.
+  const believed = [...entry.accusations.keys()].filter((accuser) => !isDoubted(core, accuser));
+  const needed = believed.length < 2;
   if (!record(core, entry, signed)) return;
-  // Two have spoken already: a third voice would cost every node a message and decide nothing.
   if (needed) tellAccusation(core, signed, 0);
 }
 

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { presetFields, presets } from '../../../src/daemon/membership/preset.ts';
-import type { LocalFacts } from '../../../src/daemon/membership/types.ts';
+import type { LocalFacts, PeerId } from '../../../src/daemon/membership/types.ts';
 import { accusation, recordOf, Stage, signed } from './stage.ts';
 
 const { lan } = presets;
@@ -158,6 +158,60 @@ t.test('who is refuted again and again is believed seldom, and refuted seldom', 
     via: 'stream',
   });
   t.equal(stage.self.incarnation, before + 1, 'what somebody else holds against us is refuted at once');
+});
+
+t.test('a third accuser speaks where one of the two before it was refuted again and again', async (t) => {
+  for (const refutations of [0, 1, 2, 4]) {
+    const stage = new Stage({ peers: ['b', 'c', 'd', 'e'] });
+    for (let round = 1; round <= refutations; round += 1) {
+      stage.accuse(accusation('b', 'e', round));
+      stage.hear('e', recordOf('e', { incarnation: round + 1 }));
+    }
+    // Time enough for one more accusation of b's to count, not for its standing of before.
+    stage.run(500);
+    stage.answering.delete('d');
+    stage.effects.length = 0;
+    while (!stage.sent('d').some(({ kind }) => kind === 'ping')) stage.run(10);
+    stage.run(presets.lan.probeTimeoutMs + presets.lan.indirectTimeoutMs - 100);
+    stage.accuse(accusation('b', 'd', 1));
+    stage.accuse(accusation('c', 'd', 1));
+    t.equal(stage.member('d')?.accusers.length, 2, `${refutations} refutations: both count here`);
+    stage.effects.length = 0;
+    stage.run(300);
+    const own = stage
+      .published()
+      .flatMap(({ accusations }) => accusations)
+      .filter(({ accusation: { accuser, subject } }) => accuser === 'a' && subject === 'd');
+    t.equal(own.length, refutations >= 2 ? 1 : 0, `${refutations} refutations`);
+  }
+});
+
+t.test('one member that gossips all the time leaves room for the life and death of others', async (t) => {
+  const peers = Array.from({ length: 12 }, (_, index) => `p${index}`);
+  const refutes = (author: (at: number) => PeerId): boolean => {
+    const stage = new Stage({ peers });
+    stage.run(2000);
+    for (let at = 0; at < 12; at += 1) stage.hear('p1', recordOf(author(at), { sequence: at + 1 }));
+    stage.effects.length = 0;
+    stage.step({
+      kind: 'received',
+      from: 'p2',
+      message: { kind: 'batch', records: [], accusations: [accusation('p3', 'a', stage.self.incarnation)] },
+      via: 'stream',
+    });
+    stage.run(100);
+    return stage.published().some(({ records }) => records.some(({ record }) => record.peerId === 'a'));
+  };
+  t.equal(
+    refutes(() => 'p0'),
+    true,
+    'twelve messages of one',
+  );
+  t.equal(
+    refutes((at) => `p${at}`),
+    false,
+    'one message of each of twelve',
+  );
 });
 
 t.test('an accused member refutes at once with a higher incarnation, to all and to its links', async (t) => {
