@@ -1,8 +1,15 @@
 import { randomBytes, randomInt } from 'node:crypto';
 
-/** 16 random bytes in hex: tells two runs of one program apart. */
-export function newStartId(): string {
-  return randomBytes(16).toString('hex');
+/**
+ * 16 bytes in hex: tells two runs of one program apart. The time stands first, so that of two holders of one key who do
+ * not know which was there before, the one that started later has the higher id and ends.
+ *
+ * @param wallMs of the start, ms since the epoch
+ */
+export function newStartId(wallMs: number): string {
+  const id = randomBytes(16);
+  id.writeUIntBE(Math.floor(wallMs), 0, 6);
+  return id.toString('hex');
 }
 
 /** Seed of the pure machine's own generator. */

@@ -51,7 +51,7 @@ function firstRecord(): NodeRecord {
     port: PORT,
     incarnation: Math.floor(Date.now() / 1000),
     sequence: 0,
-    startId: newStartId(),
+    startId: newStartId(Date.now()),
     version: VERSION,
     protocolMin: PROTOCOL_MIN,
     protocolMax: PROTOCOL_MAX,

@@ -164,7 +164,10 @@ export function hearOwnRecord(core: Core, record: NodeRecord): void {
   resolveClone(core, record, seen);
 }
 
-/** Clones of one snapshot, started together, each see the other after their first sync: then the ids decide. */
+/**
+ * Clones that were cut off from each other, as by one address, or started together each see the other after their first
+ * sync: then the ids decide. They rise with the time of the start, so that the later one ends.
+ */
 const ROUNDS_BEFORE_IDS_DECIDE = 3;
 
 function resolveClone(core: Core, other: NodeRecord, seen: { earlier: boolean; rounds: number }): void {

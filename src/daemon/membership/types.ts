@@ -21,7 +21,7 @@ export interface NodeRecord {
   readonly incarnation: number;
   /** Rises with every change of this record inside one incarnation. */
   readonly sequence: number;
-  /** 16 random bytes in hex, new at each start of the process: tells two holders of one key apart. */
+  /** 16 bytes in hex, new and higher at each start of the process: tells two holders of one key apart. */
   readonly startId: string;
   /** Version of the program, and the range of protocol versions that it speaks. */
   readonly version: string;

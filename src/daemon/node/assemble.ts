@@ -127,7 +127,7 @@ export function assemble(
   const rollout = rolloutOf(node, parts, paths, clock, reconciler);
   const self = firstRecord(
     identity,
-    { port: config.libp2pPort, startId: newStartId(), wallMs: clock.wallMs() },
+    { port: config.libp2pPort, startId: newStartId(clock.wallMs()), wallMs: clock.wallMs() },
     node.firstFacts({ [ROLLOUT_TAG]: rollout.tag }),
   );
   const { driver, transport, seeds } = assembleMembership(

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { newStartId } from '../../../src/daemon/random.ts';
 import { presetFields, presets } from '../../../src/daemon/membership/preset.ts';
 import type { LocalFacts, PeerId } from '../../../src/daemon/membership/types.ts';
 import { accusation, recordOf, Stage, signed } from './stage.ts';
@@ -526,6 +527,26 @@ t.test(
     t.same(late.step({ kind: 'leave' }), [], 'who must stop says nothing more');
   },
 );
+
+t.test('of two with one key that heard of each other late, the one that started later ends', async (t) => {
+  const dayMs = 86_400_000;
+  for (let pair = 1; pair <= 20; pair += 1) {
+    const [early, late] = [newStartId(pair * dayMs), newStartId(pair * dayMs + 1)];
+    for (const [own, other, mustStop] of [
+      [early, late, false],
+      [late, early, true],
+    ] as const) {
+      const stage = new Stage({ self: { startId: own } });
+      for (const incarnation of [7, 9, 11, 13])
+        stage.hear('b', recordOf('a', { incarnation, startId: other }));
+      const told = stage.effects.filter((effect) => effect.kind === 'clone');
+      t.equal(
+        told.some((each) => each.mustStop),
+        mustStop,
+      );
+    }
+  }
+});
 
 t.test('a restored snapshot is outbid by one, and its failed members are dialled', async (t) => {
   const first = new Stage();
