@@ -92,14 +92,19 @@ interface MutableIdentity extends Identity {
  *
  * @throws IdentityError `not-initialised`, `state-unfinished`, `state-damaged`, `state-file-damaged`,
  *   `state-file-missing`, `state-permissions`
+ * @param wallMs for a process that stays: its clock, as {@link Roster} takes it
  */
-export async function loadIdentity(stateDir: string, nowMs: number): Promise<Identity> {
+export async function loadIdentity(
+  stateDir: string,
+  nowMs: number,
+  wallMs?: () => number,
+): Promise<Identity> {
   const file = await readClusterFile(stateDir);
   const path = (name: keyof typeof FILES) => join(stateDir, FILES[name]);
   const nodeKey = await readDecoded(path('nodeKey'), (pem) => ownKey(pem, file));
   const trust = await readDecoded(path('roots'), (pem) => trustOf(file.cluster, pem));
   // First: it says which roots follow from the one that this node held when it last ran.
-  const roster = new Roster(trust, path('roster'));
+  const roster = new Roster(trust, path('roster'), wallMs);
   const damages = await loadRoster(roster, path('roster'));
   const certificate = await readDecoded(path('chain'), (pem) =>
     ownCertificate(roster.standing(pem), trust, file),
@@ -233,8 +238,11 @@ function datesOf(own: NodeCertificate, nowMs: number): IdentityWarning[] {
     return [{ code: 'certificate-expired', message: `The certificate of this node ended at ${ends}.`, next }];
   }
   if (nowMs < own.notBeforeMs) {
-    const next = 'Set the clock of this machine (timedatectl, chronyc makestep).';
-    const message = 'The certificate of this node is not valid yet: the clock of this machine is behind.';
+    const next =
+      'Set the clock of this machine (timedatectl, chronyc makestep); the daemon asks for another one.';
+    const message =
+      'The certificate of this node is not valid yet: the clock of this machine is behind, or that of the ' +
+      'authority was ahead.';
     return [{ code: 'certificate-not-yet-valid', message, next }];
   }
   return [];

@@ -12,6 +12,8 @@ const RENEWAL_LOOK_MS = 3_600_000;
  * one.
  */
 const EXPIRED_LOOK_MS = 3000;
+/** One that has not begun turns it away as well; here it may be this machine's clock that is wrong. */
+const NOT_BEGUN_LOOK_MS = 30_000;
 
 export interface OwnCertificateDependencies<Shown> {
   readonly clock: Clock;
@@ -47,16 +49,21 @@ export class OwnCertificate<Shown> {
   /** Once a second; asks for a renewal when it is time to. */
   look(): void {
     const { clock } = this.#dependencies;
-    const ended = clock.wallMs() > this.#identity.certificate.notAfterMs;
-    if (clock.monotonicMs() - this.#lookedMs > (ended ? EXPIRED_LOOK_MS : RENEWAL_LOOK_MS))
-      void this.#renew();
+    if (clock.monotonicMs() - this.#lookedMs > this.#everyMs(clock.wallMs())) void this.#renew();
   }
 
-  /** The authority that had signed it was removed; another one signed it anew. */
+  #everyMs(wallMs: number): number {
+    const { notBeforeMs, notAfterMs } = this.#identity.certificate;
+    if (wallMs > notAfterMs) return EXPIRED_LOOK_MS;
+    return wallMs < notBeforeMs ? NOT_BEGUN_LOOK_MS : RENEWAL_LOOK_MS;
+  }
+
+  /** The authority that had signed it was removed and another one signed it anew, or it had been signed too early. */
   async takeSignedAnew(): Promise<void> {
+    const early = this.#dependencies.clock.wallMs() < this.#identity.certificate.notBeforeMs;
     try {
       if (await adoptCertificate(this.#identity))
-        await this.changed(this.#renewedWords(), 'its authority was removed');
+        await this.changed(this.#renewedWords(), early ? 'it had not begun' : 'its authority was removed');
     } catch (error) {
       const next = `${storageNext(error)}; it is tried again at the next start`;
       this.#dependencies.log.error({ err: error, next }, 'this node’s new certificate cannot be kept');

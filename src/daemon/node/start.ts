@@ -106,7 +106,7 @@ export class Node {
 
   async #loadIdentity(): Promise<Identity> {
     const { clock, log } = this.#dependencies;
-    const identity = await loadIdentity(this.#options.paths.state, clock.wallMs());
+    const identity = await loadIdentity(this.#options.paths.state, clock.wallMs(), () => clock.wallMs());
     for (const { message, code, next } of identity.warnings) {
       if (code === 'self-revoked') throw new OperatorError(code, message, next);
       log.warn({ code, next }, message);

@@ -3,13 +3,14 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import {
   acceptRenewal,
+  adoptCertificate,
   answerRenewal,
   type Identity,
   loadIdentity,
   removeMember,
   renewalRequest,
 } from '../../../src/daemon/identity/identity.ts';
-import { verifyChain } from '../../../src/daemon/identity/keys/chain.ts';
+import { renewalDue, verifyChain } from '../../../src/daemon/identity/keys/chain.ts';
 import { Roster } from '../../../src/daemon/identity/roster/roster.ts';
 import { codeOf, DAY_MS, NOW_MS } from './cluster.ts';
 import { HOUR_MS, pairOf } from './pair.ts';
@@ -121,6 +122,48 @@ t.test(
     t.equal(verifyChain(second.chainPem, first.trust, later).serialHex, renewed.serialHex);
     t.equal(first.roster.get(second.peerId)?.serialHex, renewed.serialHex);
     t.strictSame((await loadIdentity(second.stateDir, later)).warnings, []);
+  },
+);
+
+t.test(
+  'what an authority signed while its clock was years ahead takes the place of nothing, and goes',
+  async (t) => {
+    for (const alone of [false, true]) {
+      const directory = t.testdir({ a: {}, b: {} });
+      let wallMs = NOW_MS + 1000 * DAY_MS;
+      const load = async (from: string, to: string, clock: () => number): Promise<Identity> => {
+        await rm(join(directory, to), { recursive: true });
+        await cp(join(home, from), join(directory, to), { recursive: true });
+        return await loadIdentity(join(directory, to), clock(), clock);
+      };
+      const first = await load('first', 'a', () => wallMs);
+      const second = await load('second', 'b', () => NOW_MS);
+      const was = [first, second].map(({ certificate }) => certificate.serialHex);
+      const held = ({ roster }: Identity) =>
+        [first, second].map(({ peerId }) => roster.get(peerId)?.serialHex ?? '');
+
+      const own = await answerRenewal(first, first.peerId, await renewalRequest(first), wallMs);
+      await acceptRenewal(first, own, wallMs);
+      t.ok(first.certificate.notBeforeMs > NOW_MS + 900 * DAY_MS, 'it shows one that nobody lets in');
+      const answer = await answerRenewal(first, second.peerId, await renewalRequest(second), wallMs);
+      t.equal(await codeOf(() => acceptRenewal(second, answer, NOW_MS)), 'certificate-not-yet-valid');
+      await second.roster.merge(first.roster.exportAll());
+      t.strictSame(held(second), was, 'the other one keeps what has begun');
+
+      wallMs = NOW_MS + HOUR_MS;
+      t.ok(renewalDue(first.certificate, wallMs));
+      if (alone) {
+        const anew = await answerRenewal(first, first.peerId, await renewalRequest(first), wallMs);
+        await acceptRenewal(first, anew, wallMs);
+      } else {
+        await first.roster.merge(second.roster.exportAll());
+        t.strictSame(held(first), was);
+        t.ok(await adoptCertificate(first));
+      }
+      const again = await loadIdentity(first.stateDir, wallMs, () => wallMs);
+      t.strictSame(again.warnings, []);
+      t.equal(verifyChain(again.chainPem, second.trust, wallMs).peerId, first.peerId);
+    }
   },
 );
 

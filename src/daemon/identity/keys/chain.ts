@@ -242,9 +242,10 @@ function checkValidity(x509: X509Certificate, at: ValidAt, whose: string): void 
   }
 }
 
-/** True when half of the certificate's life is over: time to renew. */
+/** Time to renew: half of its life is over, or it has not begun, since a clock that was ahead signed it. */
 export function renewalDue(certificate: NodeCertificate, nowMs: number): boolean {
-  return nowMs >= (certificate.notBeforeMs + certificate.notAfterMs) / 2;
+  const { notBeforeMs, notAfterMs } = certificate;
+  return nowMs < notBeforeMs || nowMs >= (notBeforeMs + notAfterMs) / 2;
 }
 
 function refused(code: string, message: string, cause?: unknown): IdentityError {

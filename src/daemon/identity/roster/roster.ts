@@ -66,6 +66,8 @@ export interface RosterChange {
   readonly roots: boolean;
 }
 
+const endOfTime = (): number => Number.POSITIVE_INFINITY;
+
 interface Entry {
   readonly id: string;
   readonly certificate: NodeCertificate;
@@ -77,6 +79,7 @@ interface Entry {
 export class Roster {
   readonly #trust: Trust;
   readonly #path: string;
+  readonly #wallMs: () => number;
   readonly #entries = new Map<PeerId, Entry>();
   /** Ids of the certificates in `#entries`. */
   readonly #held = new Set<string>();
@@ -98,10 +101,12 @@ export class Roster {
   /**
    * @param trust changed here, and only here, where another root follows
    * @param path where `save` writes, and the roots beside it; nothing is read here
+   * @param wallMs this machine's clock, ms since the epoch. By default all that is signed has begun.
    */
-  constructor(trust: Trust, path: string) {
+  constructor(trust: Trust, path: string, wallMs = endOfTime) {
     this.#trust = trust;
     this.#path = path;
+    this.#wallMs = wallMs;
     this.#line = new RootLine(trust);
     this.#rootsKept = rootsPem(trust);
   }
@@ -476,7 +481,7 @@ export class Roster {
     if (before === undefined && this.#entries.size >= MEMBERS) throw full('members', MEMBERS);
     this.#noteSerials(peerId, [certificate.serialHex]);
     const stands = before !== undefined && !this.#revoked.has(before.issuer);
-    if (stands && !isNewer(certificate, before)) return;
+    if (stands && !isNewer(certificate, before, this.#wallMs())) return;
     const replaced = stands ? undefined : this.#entries.get(peerId);
     if (replaced !== undefined) this.#good.set(peerId, fingerprintOf(replaced.leaf).toUpperCase());
     this.#hold(certificate);
@@ -578,8 +583,13 @@ function authorityBeside(chainPem: string, trust: Trust): AuthorityCertificate {
   });
 }
 
-/** The same on every node, so that rosters converge: the longer life, then the higher serial. */
-function isNewer(candidate: NodeCertificate, held: NodeCertificate): boolean {
+/**
+ * The same on every node, so that rosters converge: the longer life, then the higher serial. But what has not begun, as
+ * a clock that was ahead signed it, does not take the place of what has: nobody would let its owner in until then.
+ */
+function isNewer(candidate: NodeCertificate, held: NodeCertificate, nowMs: number): boolean {
+  const [begun, heldBegun] = [candidate.notBeforeMs <= nowMs, held.notBeforeMs <= nowMs];
+  if (begun !== heldBegun) return begun;
   if (candidate.notAfterMs !== held.notAfterMs) return candidate.notAfterMs > held.notAfterMs;
   return candidate.serialHex > held.serialHex;
 }
