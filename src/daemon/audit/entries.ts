@@ -6,6 +6,7 @@ import type { Health, MemberState } from '../membership/types.ts';
 import type { Message } from '../notification/message.ts';
 import type { RolloutNews } from '../rollout/runner.ts';
 import type { Names } from '../identity/roster/names.ts';
+import type { RosterChange } from '../identity/roster/roster.ts';
 
 /** How the audit trail tells what happens. `name` is HOST/ROLE of this node. */
 
@@ -155,14 +156,26 @@ export function foundEntry(name: string, where: string): NewAuditEntry {
   };
 }
 
-export function removedEntry(name: string): NewAuditEntry {
-  return {
+/** On every node: an authority that was taken over is found by what it signed. */
+export function rosterEntries(
+  { admitted, revoked }: Pick<RosterChange, 'admitted' | 'revoked'>,
+  names: Pick<Names, 'of' | 'removerOf'>,
+): NewAuditEntry[] {
+  const entry = (name: string, what: string, trigger: string): NewAuditEntry => ({
     kind: 'operator',
-    summary: `${name} was removed from the cluster`,
-    trigger: 'signed revocation',
+    summary: `${name} was ${what}`,
+    trigger,
     subjects: [name],
     result: 'ok',
-  };
+  });
+  return [
+    ...admitted.map(({ name, address, issuer }) =>
+      entry(name, 'admitted with a token', `signed by ${names.of(issuer)}, for ${address}`),
+    ),
+    ...revoked.map((peer) =>
+      entry(names.of(peer), 'removed from the cluster', `signed by ${names.removerOf(peer)}`),
+    ),
+  ];
 }
 
 export function startedEntry(name: string, version: string): NewAuditEntry {

@@ -22,7 +22,7 @@ import { memberRows } from './report.ts';
 import { guardMemory, sceneOf } from './scene.ts';
 import { Reload } from '../process/reload.ts';
 import { listenRefused } from '../process/start-checks.ts';
-import { guardEntries, memberNews, operatorEntry, removedEntry, startedEntry } from '../audit/entries.ts';
+import { guardEntries, memberNews, operatorEntry, rosterEntries, startedEntry } from '../audit/entries.ts';
 import type { Reason } from '../reconciler/reconciler.ts';
 import { storageNext } from '../identity/storage.ts';
 
@@ -274,7 +274,7 @@ export class RunningNode implements OrderedNode {
       const next = `${storageNext(error)}; the roster is tried again with its next change`;
       this.#dependencies.log.error({ err: error, next }, 'the roster cannot be saved');
     });
-    for (const peer of change.revoked) audit.append(removedEntry(this.#assembly.names.of(peer)));
+    for (const entry of rosterEntries(change, this.#assembly.names)) audit.append(entry);
     if (change.revoked.includes(peerId)) {
       // Its identity is used up, as after a leave: `status` and `leave --wipe` know it without the daemon.
       void this.#parts.local

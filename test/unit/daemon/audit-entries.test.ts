@@ -4,10 +4,12 @@ import {
   guardEntries,
   type MemberChange,
   memberNews,
+  rosterEntries,
   toldEntry,
   verdictEntry,
 } from '../../../src/daemon/audit/entries.ts';
 import type { Message } from '../../../src/daemon/notification/message.ts';
+import type { NodeCertificate } from '../../../src/daemon/identity/keys/chain.ts';
 import { member } from '../notification/views.ts';
 
 const names = {
@@ -82,4 +84,21 @@ t.test('what people were told is kept in short', async (t) => {
   t.equal(entry.summary, 'notified by mail and webhook: dead');
   t.equal(entry.trigger.split('; ').length, 10);
   t.equal(entry.subjects.length, 30);
+});
+
+t.test('every node tells who was let in and put out, and which authority signed it', async (t) => {
+  const admitted = { name: 'app9/app', address: '10.0.0.9', issuer: 'app1' } as NodeCertificate;
+  const removers = { ...names, removerOf: (peer: string) => `whoever removed ${peer}` };
+  t.match(rosterEntries({ admitted: [admitted], revoked: ['db1'] }, removers), [
+    {
+      summary: 'app9/app was admitted with a token',
+      trigger: 'signed by app1/app, for 10.0.0.9',
+      subjects: ['app9/app'],
+    },
+    {
+      summary: 'db1/app was removed from the cluster',
+      trigger: 'signed by whoever removed db1',
+      subjects: ['db1/app'],
+    },
+  ]);
 });

@@ -8,7 +8,7 @@ const db1 = { peerId: peer('a'), name: 'db1/db', host: 'db1' };
 const roster = {
   get: (id: string) => (id === db1.peerId ? db1 : undefined),
   members: () => [db1],
-  revocations: () => [{ peerId: peer('b'), name: 'db2/db' }],
+  revocations: () => [{ peerId: peer('b'), name: 'db2/db', by: { peerId: db1.peerId } }],
 } as unknown as Roster;
 const names = new Names(roster, () => viewOf([member('app9/app', { record: { peerId: peer('c') } })]));
 
@@ -19,4 +19,6 @@ t.test('a PeerId in a text becomes a name, also of who is out or is known by its
     'db1/db accused db2/db and app9/app.',
   );
   t.equal(names.named(`by ${peer('d')}`), `by ${peer('d')}`);
+  t.equal(names.removerOf(peer('b')), 'db1/db');
+  t.equal(names.removerOf(peer('d')), 'an authority that was removed');
 });

@@ -55,7 +55,6 @@ async function registrarOf(t: Test, name: 'first' | 'second', otherRow: Partial<
     applied: async (rows, removed) =>
       `${rows.length} rows, ${removed === other.peerId ? other.name : removed}`,
     names: { of: (peer) => identity.roster.get(peer)?.name ?? peer },
-    audit: { append: (entry) => ({ ...entry, id: 1, at: '' }) },
     node: {
       config,
       rows: () => [

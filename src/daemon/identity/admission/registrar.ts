@@ -1,4 +1,3 @@
-import type { AuditTrail } from '../../audit/trail.ts';
 import type { Clock } from '../../clock.ts';
 import type { Config } from '../../config/config.ts';
 import type {
@@ -35,7 +34,6 @@ export interface RegistrarDependencies {
   readonly names: Pick<Names, 'of'>;
   /** Who refuses a removed member by now, in words. */
   readonly applied: (rows: readonly MemberRow[], removed: PeerId) => Promise<string>;
-  readonly audit: Pick<AuditTrail, 'append'>;
   readonly node: {
     readonly config: Pick<Config, 'admissionPort' | 'network'>;
     rows(): readonly MemberRow[];
@@ -243,18 +241,9 @@ export class Registrar {
   }
 
   #admitted(change: RosterChange): void {
-    const { driver, audit, node } = this.#dependencies;
+    const { driver, node } = this.#dependencies;
     node.rosterChanged(change);
-    for (const member of change.admitted) {
-      driver.admitted(member);
-      audit.append({
-        kind: 'operator',
-        summary: `${member.name} was admitted with a token`,
-        trigger: `asked from ${member.address}`,
-        subjects: [member.name],
-        result: 'ok',
-      });
-    }
+    for (const member of change.admitted) driver.admitted(member);
     driver.rosterChanged();
   }
 

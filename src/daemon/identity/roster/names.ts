@@ -21,6 +21,12 @@ export class Names {
     );
   }
 
+  /** Who signed that a member is out. */
+  removerOf(peer: string): string {
+    const revocation = this.#roster.revocations().find((each) => each.peerId === peer);
+    return revocation === undefined ? 'an authority that was removed' : this.of(revocation.by.peerId);
+  }
+
   /** The same text with a name for each PeerId. */
   named(text: string): string {
     return text.replaceAll(/\b12D3KooW\w{44}\b/g, (peer) => this.of(peer));
