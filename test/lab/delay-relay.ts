@@ -1,5 +1,6 @@
 /**
- * Hands Ethernet frames between two tap devices, each frame DELAY_MS later. Arguments: TAP TAP DELAY_MS.
+ * Hands Ethernet frames between two tap devices, each frame DELAY_MS later, and by up to JITTER_MS more. Arguments: TAP
+ * TAP DELAY_MS JITTER_MS.
  * Ends when standard input does.
  *
  * Node can neither open a tap nor speak datagrams on unix sockets: one socat per device turns frames into UDP datagrams
@@ -31,10 +32,11 @@ async function openSide(device: string): Promise<Side> {
   return { socket, port, tap };
 }
 
-/** First in, first out: one timer for the head, as every frame waits equally long. */
-function carry(from: Side, to: Side, delayMs: number): void {
+/** First in, first out, also where the waits differ: one timer for the head. */
+function carry(from: Side, to: Side, delayMs: number, jitterMs: number): void {
   const queue: { readonly frame: Buffer; readonly dueMs: number }[] = [];
   let head = 0;
+  let lastMs = 0;
   const deliver = (): void => {
     for (let next = queue[head]; next !== undefined; next = queue[head]) {
       const waitMs = next.dueMs - performance.now();
@@ -52,15 +54,17 @@ function carry(from: Side, to: Side, delayMs: number): void {
   };
   from.socket.on('message', (frame) => {
     if (queue.length - head >= queueLimit) return;
-    queue.push({ frame, dueMs: performance.now() + delayMs });
-    if (queue.length - head === 1) setTimeout(deliver, delayMs);
+    const nowMs = performance.now();
+    lastMs = Math.max(lastMs, nowMs + delayMs + Math.random() * jitterMs);
+    queue.push({ frame, dueMs: lastMs });
+    if (queue.length - head === 1) setTimeout(deliver, lastMs - nowMs);
   });
 }
 
-const [inner = '', outer = '', delay = ''] = process.argv.slice(2);
+const [inner = '', outer = '', delay = '', jitter = ''] = process.argv.slice(2);
 const sides = [await openSide(inner), await openSide(outer)] as const;
-carry(sides[0], sides[1], Number(delay));
-carry(sides[1], sides[0], Number(delay));
+carry(sides[0], sides[1], Number(delay), Number(jitter));
+carry(sides[1], sides[0], Number(delay), Number(jitter));
 const end = (code: number): void => {
   for (const side of sides) side.tap.kill('SIGKILL');
   process.exit(code);

@@ -18,13 +18,19 @@ export class DelayLine {
   readonly #inner: string;
   readonly #outer: string;
   readonly #delayMs: number;
+  readonly #jitterMs: number;
   #relay: ChildProcess | undefined;
 
-  /** @param wire.delayMs one way; a round trip takes twice that */
+  /** @param wire.delayMs one way; a round trip takes twice that. @param wire.jitterMs at most so much more */
   constructor(
     place: LabPlace,
     namespace: string,
-    wire: { readonly network: Network; readonly port: string; readonly delayMs: number },
+    wire: {
+      readonly network: Network;
+      readonly port: string;
+      readonly delayMs: number;
+      readonly jitterMs: number;
+    },
   ) {
     this.#place = place;
     this.#namespace = namespace;
@@ -33,6 +39,7 @@ export class DelayLine {
     this.#inner = `i-${wire.port}`;
     this.#outer = DelayLine.outerPort(wire.port);
     this.#delayMs = wire.delayMs;
+    this.#jitterMs = wire.jitterMs;
   }
 
   static outerPort(port: string): string {
@@ -45,7 +52,8 @@ export class DelayLine {
       `link set ${this.innerBridge} up`,
     ]);
     const relay = fileURLToPath(new URL('delay-relay.ts', import.meta.url));
-    const argv = [process.execPath, relay, this.#inner, this.#outer, String(this.#delayMs)];
+    const late = [String(this.#delayMs), String(this.#jitterMs)];
+    const argv = [process.execPath, relay, this.#inner, this.#outer, ...late];
     this.#relay = spawnInside(this.#place.cgroup, inNamespace(this.#namespace, argv), [
       'pipe',
       'ignore',

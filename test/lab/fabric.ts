@@ -152,8 +152,8 @@ export class Fabric {
     await this.#apply();
   }
 
-  /** Each frame arrives this much later, each way; 0 ends it. */
-  async delay(network: Network, port: string, delayMs: number): Promise<void> {
+  /** Each frame arrives this much later, and by up to `jitterMs` more, each way; 0 ends it. */
+  async delay(network: Network, port: string, delayMs: number, jitterMs = 0): Promise<void> {
     const faults = this.#faults(port);
     const before = faults.delay;
     if (before !== undefined) {
@@ -162,7 +162,7 @@ export class Fabric {
       await before.close();
     }
     if (delayMs > 0) {
-      const line = new DelayLine(this.#place, this.#namespace, { network, port, delayMs });
+      const line = new DelayLine(this.#place, this.#namespace, { network, port, delayMs, jitterMs });
       await line.open();
       faults.delay = line;
       await this.#setPort(port, `master ${line.innerBridge}`);

@@ -359,9 +359,10 @@ export class Host {
     }
   }
 
-  /** Frames arrive this much later, each way. */
-  async delay(delayMs: number, device: FaultDevice = 'both'): Promise<void> {
-    for (const network of networksOf(device)) await this.#fabric.delay(network, this.#port(network), delayMs);
+  /** Frames arrive this much later, each way, and each by up to `jitterMs` more. */
+  async delay(delayMs: number, device: FaultDevice = 'both', jitterMs = 0): Promise<void> {
+    for (const network of networksOf(device))
+      await this.#fabric.delay(network, this.#port(network), delayMs, jitterMs);
   }
 
   /** This share of the frames is lost, each way. */
