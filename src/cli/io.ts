@@ -7,6 +7,8 @@ export interface Output {
   readonly gone?: boolean;
   readonly colour: boolean;
   readonly columns: number;
+  /** Lines of the terminal; of what is none, as many as are written. */
+  readonly rows: number;
 }
 
 /** What a program that was run left behind. `code` is -1 when it could not be started or was killed. */
@@ -56,6 +58,11 @@ export interface Io {
     line(prompt: string, hidden: boolean): Promise<string | undefined>;
     close(): void;
   };
+  /**
+   * Gives each key as it is pressed, without a line's end, until the returned function is called; absent where standard
+   * input is no terminal.
+   */
+  readonly keys?: (pressed: (key: string) => void) => () => void;
   /** Whether a person is reading standard output. */
   readonly terminal: boolean;
   readonly host: Host;

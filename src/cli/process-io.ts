@@ -15,7 +15,7 @@ export function processIo(startDaemon: Io['startDaemon']): Io {
     stdout: output(process.stdout, process.env),
     stderr: output(process.stderr, process.env),
     stdin: process.stdin,
-    ...(process.stdin.isTTY && { typed: openTerminal }),
+    ...(process.stdin.isTTY && { typed: openTerminal, keys: readKeys }),
     terminal: process.stdout.isTTY,
     host: thisHost(),
     startDaemon,
@@ -47,6 +47,17 @@ function openTerminal(): ReturnType<NonNullable<Io['typed']>> {
   };
 }
 
+function readKeys(pressed: (key: string) => void): () => void {
+  const { stdin } = process;
+  const take = (chunk: string | Uint8Array): void => pressed(chunk.toString());
+  stdin.setRawMode(true).resume();
+  stdin.on('data', take);
+  return () => {
+    stdin.off('data', take);
+    stdin.setRawMode(false).pause();
+  };
+}
+
 /** Colours only on a terminal, and not where https://no-color.org says no. */
 export function wantsColour(isTerminal: boolean, environment: NodeJS.ProcessEnv): boolean {
   return isTerminal && (environment['NO_COLOR'] ?? '') === '' && environment['TERM'] !== 'dumb';
@@ -72,6 +83,9 @@ function output(stream: WriteStream, environment: NodeJS.ProcessEnv): Output {
     colour: wantsColour(stream.isTTY, environment),
     get columns() {
       return stream.isTTY ? Math.min(MAX_COLUMNS, Math.max(MIN_COLUMNS, stream.columns)) : MAX_COLUMNS;
+    },
+    get rows() {
+      return stream.isTTY ? stream.rows : Number.POSITIVE_INFINITY;
     },
   };
 }

@@ -19,6 +19,7 @@ import { addComplete, addCompletion, addDaemon, addVersion } from './commands/pr
 import { addServices } from './commands/services.ts';
 import { addSite } from './commands/site.ts';
 import { addStatus } from './commands/status.ts';
+import { addTop } from './commands/top.ts';
 import { addToken } from './commands/token.ts';
 import { addUpgrade } from './commands/upgrade.ts';
 import { addWait } from './commands/wait.ts';
@@ -65,7 +66,7 @@ export function buildProgram(io: Io): Verb {
     `\nExamples:\n${program.examples.map((line) => `  ${line}\n`).join('')}\n${exitCodes()}`,
   );
   for (const add of [addInit, addToken, addJoin]) add(program, io);
-  for (const add of [addStatus, addMembers, addServices, addWait, addEvents, addExplain, addPing])
+  for (const add of [addStatus, addTop, addMembers, addServices, addWait, addEvents, addExplain, addPing])
     add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addDebug, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])

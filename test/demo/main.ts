@@ -4,6 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
+import { FULL_SCREEN, redrawn } from '../../src/cli/screen.ts';
 import { until } from '../support/until.ts';
 import { Acts } from './acts.ts';
 import { labWorld } from './lab-world.ts';
@@ -186,14 +187,14 @@ async function live(world: World): Promise<void> {
   };
   stdin.setRawMode(true).resume().setEncoding('utf8');
   stdin.on('data', (key: string) => keys[key]?.());
-  stdout.write('\u001B[?1049h\u001B[?25l');
+  stdout.write(FULL_SCREEN.enter);
   try {
     await until(
       async () => {
         const picture = await world.look().catch(() => undefined);
         if (picture !== undefined) {
           const text = draw(world, picture, acts.shown, { columns: stdout.columns, rows: stdout.rows });
-          stdout.write(`\u001B[H${text.replaceAll('\n', '\u001B[K\n')}\u001B[J`);
+          stdout.write(redrawn(text));
         }
         return quit;
       },
@@ -201,7 +202,7 @@ async function live(world: World): Promise<void> {
     );
   } finally {
     stdin.setRawMode(false).pause();
-    stdout.write('\u001B[?25h\u001B[?1049l');
+    stdout.write(FULL_SCREEN.leave);
     say('taking everything away');
   }
 }

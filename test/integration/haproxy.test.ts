@@ -1006,6 +1006,59 @@ t.test('a request is sent again only when it was not delivered or can be repeate
   t.ok((await send('GET')) > 1, 'a read is');
 });
 
+t.test(
+  'what goes through it is told: kept connections, requests under way, and those of before a reload',
+  async (t) => {
+    const held: (() => void)[] = [];
+    const { port: local } = await bed.server((request, response) => {
+      if (request.url === '/held') held.push(() => response.end('at last'));
+      else response.end('ok');
+    });
+    const address = bed.address(47);
+    const service: EdgeService = {
+      name: 'shop',
+      prefix: '/',
+      healthPath: '/',
+      localPort: local,
+      peers: { verifySuffix: 'app.shop.internal', servers: [peer('app1', address, 8443)] },
+    };
+    const desired = appDesired({
+      address,
+      node: app1,
+      ca,
+      databasePort: await freePort(),
+      services: [service],
+    });
+    const { plugin } = await launch('traffic', desired);
+    const { signal } = new AbortController();
+    const traffic = () => plugin.ask('show', {}, signal);
+    const edge = async () => (await traffic()).frontends.find(({ name }) => name === 'edge');
+    const url = (path: string): string => `https://${address}${path}`;
+    await until(async () => (await get(url('/'), { rejectUnauthorized: false })).status === 200);
+
+    const kept = new Agent({ keepAlive: true, rejectUnauthorized: false });
+    t.teardown(() => kept.destroy());
+    t.equal((await get(url('/'), { agent: kept })).status, 200);
+    await until(async () => (await edge())?.connections === 1, { what: 'the kept connection' });
+    t.equal((await edge())?.requests, 0, 'which nobody waits for');
+
+    const answer = get(url('/held'), { rejectUnauthorized: false, timeout: 60_000 });
+    await until(() => held.length > 0);
+    t.match(await edge(), { connections: 2, requests: 1 });
+    t.match((await traffic()).summary, /^\d+ connections, 2 requests under way \(edge 1, door 1\)$/);
+    t.match((await traffic()).servers, [
+      { server: 'svc_shop/app1', sessions: 1 },
+      { server: 'local_shop/_local' },
+    ]);
+
+    await converge(plugin, { ...desired, edge: { ...desired.edge, hstsMaxAgeSeconds: 1 } });
+    t.match(await traffic(), { old: { processes: 1, requests: 2 }, requests: 2 }, 'a reload hides none');
+    held[0]?.();
+    t.equal((await answer).body, 'at last');
+    await until(async () => (await traffic()).requests === 0, { what: 'nothing is under way' });
+  },
+);
+
 t.test('the edge speaks HTTP/2 to browsers', async (t) => {
   const desired = appDesired({ address: bed.address(34), node: app1, ca, databasePort: await freePort() });
   await launch('h2', desired);

@@ -1,14 +1,17 @@
-import { Argument, type Command } from 'commander';
+import { Argument, type Command, Option } from 'commander';
 import type { Done, MemberRow, MembersAnswer, Progress, StatusAnswer } from '../../daemon/control/api.ts';
 import { printDone, printJson } from '../answer.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { exitOfRefusal } from '../client.ts';
+import { waitDrained } from '../drain.ts';
+import { formatDuration } from '../duration.ts';
 import { CliFailure, EXIT, type Exit } from '../failure.ts';
-import { daemonOf, theOnly } from '../instances.ts';
+import { anyDaemonOf, daemonOf, theOnly } from '../instances.ts';
 import type { Io } from '../io.ts';
-import { findMember } from '../members.ts';
+import { findMember, hostOf } from '../members.ts';
 import { ask } from '../setup/ask.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
+import { duration, waitFor } from './wait.ts';
 
 interface Forced extends CommonOptions {
   readonly force?: boolean;
@@ -16,7 +19,16 @@ interface Forced extends CommonOptions {
 
 interface LeaveOptions extends Forced {
   readonly wipe?: boolean;
+  readonly timeout?: number;
 }
+
+interface MaintenanceOptions extends Forced {
+  readonly wait?: boolean;
+  readonly timeout: number;
+}
+
+/** A page and its files are over in seconds; who serves larger files or web sockets says more. */
+const DRAIN_MS = 120_000;
 
 const FORCE = 'do it although a guard would refuse, e.g. because it empties a role';
 
@@ -26,9 +38,13 @@ export function addMaintenance(program: Command, io: Io): void {
     summary: 'take this node out of traffic, or put it back',
     description:
       'Takes this node out of traffic (on) or puts it back (off). It stays a member, keeps its data, and ' +
-      'maintenance survives a reboot.',
+      'maintenance survives a reboot. It is said on the node itself; for another NODE the command says ' +
+      'which one to run there. --wait ends when no request is under way here, or with exit code 1 and what ' +
+      'is left when the time is over; after off it ends when the node gets traffic. With --wait and --json ' +
+      'one object a line.',
     examples: [
-      'bornemisza maintenance on',
+      'bornemisza maintenance on --wait',
+      'bornemisza maintenance on --wait --timeout 15m',
       'bornemisza maintenance off',
       'bornemisza maintenance on --role db',
     ],
@@ -36,15 +52,56 @@ export function addMaintenance(program: Command, io: Io): void {
     json: true,
   })
     .addArgument(new Argument('<state>', 'on or off').choices(['on', 'off']))
+    .argument('[node]', 'HOST/ROLE, HOST where it has one role, address or PeerId; this host where left out')
     .option('--force', FORCE)
-    .action(async (state: 'on' | 'off', options: Forced) => {
-      const daemon = await daemonOf(options);
-      printDone(
-        io,
-        options,
-        await daemon.post<Done>('/v1/maintenance', { on: state === 'on', force: options.force === true }),
-      );
+    .option('--wait', 'wait until nothing is under way here any more, and say what remains')
+    .addOption(
+      new Option('--timeout <duration>', 'with --wait: how long, e.g. 90s')
+        .argParser(duration)
+        .default(DRAIN_MS, '2m'),
+    )
+    .action(async (state: 'on' | 'off', node: string | undefined, options: MaintenanceOptions) => {
+      await maintenance(io, state === 'on', node, options);
     });
+}
+
+async function maintenance(
+  io: Io,
+  on: boolean,
+  node: string | undefined,
+  options: MaintenanceOptions,
+): Promise<void> {
+  const { root, json = false, wait = false, timeout } = options;
+  const role = node === undefined ? options.role : await roleHere(node, on, options);
+  const daemon = await daemonOf({ root, role });
+  const done = await daemon.post<Done>('/v1/maintenance', { on, force: options.force === true });
+  if (!wait) {
+    printDone(io, options, done);
+    return;
+  }
+  io.stdout.write(json ? `${JSON.stringify(done)}\n` : `${done.message}\n`);
+  if (on) {
+    await waitDrained(io, daemon, { json, timeoutMs: timeout });
+    return;
+  }
+  const missing = await waitFor('serving', { ...options, role: daemon.role }, timeout);
+  if (missing === undefined) return;
+  const late = `not serving within ${formatDuration(timeout)}: ${missing}`;
+  throw new CliFailure(EXIT.failure, 'wait-timeout', late, 'bornemisza status');
+}
+
+/** @returns the role of the instance on this host that `wanted` names @throws CliFailure `maintenance-elsewhere` */
+async function roleHere(wanted: string, on: boolean, options: CommonOptions): Promise<Role> {
+  const { members } = await (await anyDaemonOf(options)).get<MembersAnswer>('/v1/members');
+  const { name, role, address } = findMember(members, wanted);
+  const here = members.find((each) => each.self);
+  if (here !== undefined && hostOf(here.name) === hostOf(name)) return role;
+  throw new CliFailure(
+    EXIT.usage,
+    'maintenance-elsewhere',
+    `${name} is another machine, and takes maintenance only from its own operator`,
+    `ssh ${address} sudo bornemisza maintenance ${on ? 'on --wait' : 'off'} --role ${role}`,
+  );
 }
 
 export function addLeave(program: Command, io: Io): void {
@@ -61,6 +118,12 @@ export function addLeave(program: Command, io: Io): void {
       '--wipe stops units; without it, and for all that lies in the daemon’s directories, root is given up',
   })
     .option('--force', FORCE)
+    .addOption(
+      new Option(
+        '--timeout <duration>',
+        'how long requests that are under way may take to end; 30s',
+      ).argParser(duration),
+    )
     .option(
       '--wipe',
       'after that, remove its keys, configuration and data from this machine (as root); with --role also ' +
@@ -93,11 +156,12 @@ async function leave(io: Io, options: LeaveOptions): Promise<void> {
 
 /** As the daemon's user, in a process of its own: this one goes on as root. @returns the role that has left */
 async function leaveFirst(io: Io, options: LeaveOptions): Promise<Role> {
-  const { root = '', force = false, json = false } = options;
+  const { root = '', force = false, json = false, timeout } = options;
   if (root !== '') return await leaveCluster(io, options);
   const { stateWork } = await import('../setup/state-work.ts');
   const { role } = theOnly(await stateWork(io, root, 'instances', { root }), options.role);
-  const flags = [...(force ? ['--force'] : []), ...(json ? ['--json'] : [])];
+  const within = timeout === undefined ? [] : ['--timeout', `${Math.ceil(timeout / 1000)}s`];
+  const flags = [...(force ? ['--force'] : []), ...(json ? ['--json'] : []), ...within];
   const exit = await io.host.again(['leave', '--role', role, ...flags]);
   if (exit === EXIT.ok) return role;
   throw new CliFailure(
@@ -114,7 +178,8 @@ const exitOf = (code: number): Exit => Object.values(EXIT).find((each) => each =
 async function leaveCluster(io: Io, options: LeaveOptions): Promise<Role> {
   const daemon = await daemonOf(options);
   let done = false;
-  for await (const step of daemon.lines<Progress>('POST', '/v1/leave', { force: options.force === true })) {
+  const request = { force: options.force === true, drainMs: options.timeout };
+  for await (const step of daemon.lines<Progress>('POST', '/v1/leave', request)) {
     if (step.error !== undefined) {
       const { code, message, next } = step.error;
       throw new CliFailure(exitOfRefusal(code), code, message, next);

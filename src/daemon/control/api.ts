@@ -7,6 +7,7 @@
  * | GET /v1/status | → {@link StatusAnswer} |
  * | GET /v1/members | → {@link MembersAnswer} |
  * | GET /v1/plan | → {@link PlanAnswer} |
+ * | GET /v1/traffic | → {@link TrafficAnswer}; asked of HAProxy now |
  * | GET /v1/audit?node=&limit= | → {@link AuditAnswer}; newest last |
  * | GET /v1/events?follow=1&since= | → one {@link AuditEntry} a line (application/x-ndjson) |
  * | GET /v1/cluster/audit?node=&since_ms=&failed=&limit= | → {@link ClusterAuditAnswer}; of all nodes |
@@ -211,6 +212,32 @@ export interface PlanAnswer {
   }[];
 }
 
+/** What goes through this node's HAProxy now, by its own word. */
+export interface TrafficAnswer {
+  /** False: nobody answers at its socket, so nothing goes through it. */
+  readonly running: boolean;
+  /** What other hosts come in by. What programs of this host ask of the databases is not in it. */
+  readonly frontends: readonly {
+    readonly name: string;
+    readonly connections: number;
+    /** Under way, web sockets and feeds among them. */
+    readonly requests: number;
+  }[];
+  /** Processes of before the last reloads, which end what they have. */
+  readonly old: { readonly processes: number; readonly connections: number; readonly requests: number };
+  readonly servers: readonly {
+    /** `BACKEND/NAME`. */
+    readonly server: string;
+    /** As HAProxy has it, e.g. `UP`, `DOWN`, `MAINT`, `DRAIN`, `no check`. */
+    readonly status: string;
+    readonly sessions: number;
+  }[];
+  /** All that would be cut if HAProxy ended now. */
+  readonly requests: number;
+  /** One line for people. */
+  readonly summary: string;
+}
+
 /** One entry of the audit trail: who or what changed, why, what was done, how it ended. */
 export interface AuditEntry {
   /** Rises by one with each entry of this node, across restarts. */
@@ -306,6 +333,8 @@ export interface MaintenanceRequest {
 }
 export interface LeaveRequest {
   readonly force?: boolean;
+  /** How long requests that are under way may take to end. Default 30 s. */
+  readonly drainMs?: number | undefined;
 }
 export interface TokenRequest {
   readonly role: Role;

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { announces, type Config, floatingDevice } from '../config/config.ts';
-import type { Done, MemberRow, Progress, StatusAnswer } from './api.ts';
+import type { Done, LeaveRequest, MemberRow, Progress, StatusAnswer, TrafficAnswer } from './api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import type { Checks } from '../health/health.ts';
@@ -12,8 +12,11 @@ import { mustNotBeLast, mustNotBeLastAuthority, type RoleView } from './operator
 
 /** How long the floating IP may take to go. */
 const WITHDRAW_DEADLINE_MS = 10_000;
-/** An edge that was told to go stays up this long, so that what is under way can end. */
-const DRAIN_MS = 2000;
+/** What is under way may take this long to end, unless the operator says otherwise. */
+const DRAIN_MS = 30_000;
+const DRAIN_LOOK_MS = 300;
+/** The others hear of a leave in some milliseconds; what they send until then is seen at the second look. */
+const QUIET_LOOKS = 2;
 /** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
 const COUCHDB_STOP_MS = 20_000;
 /** A cut of the private network heals within this time, or needs a person. */
@@ -40,6 +43,8 @@ export interface LeaveDependencies {
   readonly reconciler: Pick<Reconciler, 'converged' | 'status'>;
   /** What CouchDB's plugin saw at its last look; undefined where there is none. */
   readonly couchdb: () => { readonly phase: string; readonly waiting: string | undefined } | undefined;
+  /** What goes through HAProxy here. */
+  readonly traffic: () => Promise<Pick<TrafficAnswer, 'requests' | 'summary'>>;
   /** Keeps for good that this identity is used up. */
   readonly local: Pick<LocalStateFile, 'update'>;
   readonly end: (code: number, why: string) => void;
@@ -59,7 +64,7 @@ export class Leave {
    * @throws OperatorError `left`, `guard-last-of-role`, `guard-last-authority`; and `leave-refused`, which takes it
    *   back
    */
-  async run({ force }: { readonly force?: boolean }, progress: (step: Progress) => void): Promise<Done> {
+  async run({ force, drainMs }: LeaveRequest, progress: (step: Progress) => void): Promise<Done> {
     const { driver, node, local } = this.#dependencies;
     const { name, role } = this.#identity;
     if (node.phase === 'left') throw leftAlready(role);
@@ -72,8 +77,10 @@ export class Leave {
     driver.leave();
     node.turn('leave by the operator');
     progress({ message: toldWords(name, node.rows()) });
-    if (role === 'app') await this.#leaveEdge(progress);
+    if (role === 'app') await this.#withdraw(progress);
     else await this.#leaveData(progress, force);
+    await this.#drain(progress, drainMs ?? DRAIN_MS);
+    if (role === 'db') await this.#stopData(progress);
     driver.departed();
     node.enter('left');
     await local.update({ left: true });
@@ -86,7 +93,7 @@ export class Leave {
     };
   }
 
-  async #leaveEdge(progress: (step: Progress) => void): Promise<void> {
+  async #withdraw(progress: (step: Progress) => void): Promise<void> {
     const { reconciler, clock, node } = this.#dependencies;
     if (!(await withdrawn(reconciler, clock, WITHDRAW_DEADLINE_MS))) {
       if (announces(node.config))
@@ -100,12 +107,28 @@ export class Leave {
       );
     }
     progress({ message: 'no new traffic; draining connections' });
-    await pause(DRAIN_MS);
-    progress({ message: 'drained' });
+  }
+
+  /** Ends when nothing is under way, or says what is left when the time is over: a leave is not held up by it. */
+  async #drain(progress: (step: Progress) => void, drainMs: number): Promise<void> {
+    const { clock, traffic } = this.#dependencies;
+    const untilMs = clock.monotonicMs() + drainMs;
+    let told = '';
+    for (let quiet = 0; ; ) {
+      // A HAProxy that does not answer has nothing that could be waited for.
+      const { requests, summary } = await traffic().catch(() => ({ requests: 0, summary: 'not known' }));
+      quiet = requests === 0 ? quiet + 1 : 0;
+      if (quiet >= QUIET_LOOKS) return progress({ message: `drained: ${summary}` });
+      if (clock.monotonicMs() >= untilMs)
+        return progress({ message: `not drained: ${summary}, which are cut when HAProxy ends` });
+      if (summary !== told && requests > 0) progress({ message: `draining: ${summary}` });
+      told = summary;
+      await pause(DRAIN_LOOK_MS);
+    }
   }
 
   async #leaveData(progress: (step: Progress) => void, force: boolean | undefined): Promise<void> {
-    const { reconciler, couchdb, node, checks, clock } = this.#dependencies;
+    const { reconciler, couchdb, node, clock } = this.#dependencies;
     let told = '';
     let aloneSinceMs: number | undefined;
     for (let status = couchdb(); status !== undefined && status.phase !== 'left'; status = couchdb()) {
@@ -124,7 +147,11 @@ export class Leave {
       told = words;
       await pause(200);
     }
-    if (couchdb() === undefined) return;
+  }
+
+  async #stopData(progress: (step: Progress) => void): Promise<void> {
+    const { couchdb, node, checks, clock } = this.#dependencies;
+    if (couchdb()?.phase !== 'left') return;
     progress({ message: 'every copy is on the others; stopping CouchDB here (its data stays on the disk)' });
     await node.retireCouchDb();
     const untilMs = clock.monotonicMs() + COUCHDB_STOP_MS;

@@ -37,6 +37,7 @@ import type {
   TokenRevocation,
   TokensAnswer,
   TokensRevoked,
+  TrafficAnswer,
   UpgradeAnswer,
 } from './api.ts';
 
@@ -45,6 +46,7 @@ export interface ControlActions {
   status(): StatusAnswer;
   members(): MembersAnswer;
   plan(): Promise<PlanAnswer>;
+  traffic(): Promise<TrafficAnswer>;
   trails(question: TrailQuestion): Promise<ClusterAuditAnswer>;
   ping(node: string | undefined): Promise<PingAnswer>;
   maintenance(request: MaintenanceRequest): Promise<Done>;
@@ -82,13 +84,18 @@ export type AccountVerb = (typeof ACCOUNT_VERBS)[number];
 
 /** No request of ours needs more; a larger one is refused before it is read. */
 const MAX_BODY_BYTES = 16 * 1024;
+/** A connection that takes longer is cut by HAProxy's own limits before. */
+const DRAIN_MOST_MS = 24 * 3_600_000;
 /** Entries that wait for one slow follower; then its stream ends, and it can go on from the last id it saw. */
 const MAX_FOLLOWER_BACKLOG = 1000;
 
 const role = z.enum(['app', 'db']);
 const requests = {
   maintenance: z.strictObject({ on: z.boolean(), force: z.boolean().default(false) }),
-  leave: z.strictObject({ force: z.boolean().default(false) }),
+  leave: z.strictObject({
+    force: z.boolean().default(false),
+    drainMs: z.int().min(0).max(DRAIN_MOST_MS).optional(),
+  }),
   token: z.strictObject({
     role,
     ttlMs: z.int().min(TOKEN_LEAST_MS).max(TOKEN_MOST_MS).default(TOKEN_DEFAULT_MS),
@@ -319,6 +326,7 @@ const PROGRAM_VERBS = {
 } as const;
 
 function programRoutes(app: Hono, actions: ControlDependencies['actions']): void {
+  app.get('/v1/traffic', async (c) => c.json(await actions().traffic()));
   for (const program of ['certificates', 'dns'] as const) {
     const [word, verbs] = PROGRAM_VERBS[program];
     const answer = async (c: Context, verb: string, request: object): Promise<Response> => {

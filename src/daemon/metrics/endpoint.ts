@@ -3,6 +3,7 @@ import { BlockList } from 'node:net';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/config.ts';
 import type { Warning } from '../control/api.ts';
+import type { ControlActions } from '../control/server.ts';
 import type { Log } from '../process/log.ts';
 import { CONTENT_TYPE, expose } from './exposition.ts';
 import { familiesOf, type MetricsFacts } from './families.ts';
@@ -24,9 +25,15 @@ const IDLE_MS = 65_000;
 export interface MetricsDependencies {
   readonly clock: Clock;
   readonly log: Log;
-  readonly config: () => Config;
-  /** Undefined while the node starts. */
-  readonly facts: () => Omit<MetricsFacts, 'process' | 'wallMs'> | undefined;
+  readonly node: {
+    readonly config: Config;
+    /** Undefined while it starts. */
+    readonly actions: Pick<ControlActions, 'status' | 'members' | 'upgrade'> | undefined;
+    /** When the founder's own certificate of the site ends, in ms since the epoch. */
+    readonly last: {
+      readonly scene: { readonly certificates: Pick<MetricsFacts, 'siteEndMs'> | undefined };
+    };
+  };
 }
 
 /**
@@ -55,7 +62,7 @@ export class MetricsEndpoint {
   look(): void {
     const nowMs = this.#dependencies.clock.monotonicMs();
     this.#lag.came(nowMs);
-    const { metrics, metricsPort, network } = this.#dependencies.config();
+    const { metrics, metricsPort, network } = this.#dependencies.node.config;
     const wanted = metrics.enabled
       ? `${network.private_address}:${metricsPort} ${network.private_network}`
       : '';
@@ -128,13 +135,20 @@ export class MetricsEndpoint {
   }
 
   #exposed(): string | undefined {
-    const { clock, facts } = this.#dependencies;
+    const { clock, node } = this.#dependencies;
     const atMs = clock.monotonicMs();
     if (this.#text !== undefined && atMs - this.#text.atMs < FRESH_MS) return this.#text.text;
-    const now = facts();
-    if (now === undefined) return undefined;
-    const process = processFacts(this.#lag);
-    const text = expose(familiesOf({ ...now, process, wallMs: clock.wallMs() }));
+    const { actions, last } = node;
+    if (actions === undefined) return undefined;
+    const facts: MetricsFacts = {
+      status: actions.status(),
+      members: actions.members().members,
+      upgrade: actions.upgrade(),
+      siteEndMs: last.scene.certificates?.siteEndMs,
+      process: processFacts(this.#lag),
+      wallMs: clock.wallMs(),
+    };
+    const text = expose(familiesOf(facts));
     this.#text = { text, atMs };
     return text;
   }

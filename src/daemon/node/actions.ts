@@ -1,7 +1,7 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { AccountOrders } from '../accounts/orders.ts';
 import type { ControlActions } from '../control/server.ts';
-import type { Done } from '../control/api.ts';
+import type { Done, TrafficAnswer } from '../control/api.ts';
 import { hasNextStep } from '../errors.ts';
 import { Answers } from './answers.ts';
 import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
@@ -33,12 +33,24 @@ export function actionsOf(
   const answers = new Answers(identity, { ...assembly, clock, startedMs, node, local, checks });
   const duty = new Duty(identity, { local, node, retryNow: (reason) => reconciler.retryNow(reason) });
   const couchdb = () => assembly.programs.report('couchdb') as CouchDbStatus | undefined;
-  const leave = new Leave(identity, { reconciler, driver, clock, node, local, checks, couchdb, end });
+  const traffic = () => reconciler.ask('haproxy', 'show', {}) as Promise<TrafficAnswer>;
+  const leave = new Leave(identity, {
+    reconciler,
+    driver,
+    clock,
+    node,
+    local,
+    checks,
+    couchdb,
+    traffic,
+    end,
+  });
   const orders = new AccountOrders(identity, { socket: paths.accountsSocket, audit });
   return {
     status: () => answers.status(),
     members: () => answers.members(),
     plan: () => answers.plan(),
+    traffic,
     trails: (question) => peers.trails(question),
     ping: (other) => peers.ping(other),
     maintenance: (request) => duty.maintenance(request),

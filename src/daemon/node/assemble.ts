@@ -171,7 +171,7 @@ export function assemble(
   return {
     ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
     ...{ certificate, registrar, roots, rollout, site, disks: disksOf(node, parts, paths, clock) },
-    metrics: metricsOf(node, { clock, log }),
+    metrics: new MetricsEndpoint({ clock, log, node }),
     peers: new Peers(identity, { ...common, transport, driver }),
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
     notifier: notifierOf(node, parts, { clock, log }, driver),
@@ -216,20 +216,6 @@ function disksOf(node: NodeHooks, { identity, audit, config }: NodeParts, paths:
       node.turn(summary);
     },
   });
-}
-
-function metricsOf(
-  node: NodeHooks,
-  { clock, log }: Pick<NodeDependencies, 'clock' | 'log'>,
-): MetricsEndpoint {
-  const facts = () => {
-    const { actions, last } = node;
-    if (actions === undefined) return undefined;
-    const { members } = actions.members();
-    const siteEndMs = last.scene.certificates?.siteEndMs;
-    return { status: actions.status(), members, upgrade: actions.upgrade(), siteEndMs };
-  };
-  return new MetricsEndpoint({ clock, log, config: () => node.config, facts });
 }
 
 function rolloutOf(

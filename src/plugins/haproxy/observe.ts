@@ -107,16 +107,20 @@ export class Observer {
     return processes?.some(({ kind }) => kind === 'old-worker') ?? true;
   }
 
-  async #old(signal: AbortSignal): Promise<NonNullable<HaproxyObserved['old']>> {
+  /** Pids of the processes of before the last reloads; none where the master does not say. */
+  async oldWorkers(signal: AbortSignal): Promise<number[]> {
     const options = { signal, timeoutMs: OLD_WORKERS_TIMEOUT_MS };
     const processes = await this.#sockets.askMaster('show proc', options).then(parseProcesses, () => []);
-    const old = processes.filter(({ kind }) => kind === 'old-worker');
+    return processes.filter(({ kind }) => kind === 'old-worker').map(({ pid }) => pid);
+  }
+
+  async #old(signal: AbortSignal): Promise<NonNullable<HaproxyObserved['old']>> {
+    const options = { signal, timeoutMs: OLD_WORKERS_TIMEOUT_MS };
+    const old = await this.oldWorkers(signal);
     const counts = await Promise.all(
       old
         .slice(0, MAX_OLD_ASKED)
-        .map(({ pid }) =>
-          this.#sockets.askMaster(`@!${pid} show info`, options).then(parseConnections, () => 0),
-        ),
+        .map((pid) => this.#sockets.askMaster(`@!${pid} show info`, options).then(parseConnections, () => 0)),
     );
     return { processes: old.length, connections: counts.reduce((sum, each) => sum + each, 0) };
   }

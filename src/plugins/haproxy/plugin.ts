@@ -9,6 +9,7 @@ import { render } from './render.ts';
 import { chooseSite } from './site-certificate.ts';
 import { Sockets } from './sockets.ts';
 import { sightOf } from './status.ts';
+import { type HaproxyTraffic, trafficOf } from './traffic.ts';
 import { Validator } from './validate.ts';
 import { Watch } from './watch.ts';
 
@@ -33,6 +34,7 @@ export class HaproxyPlugin
   readonly #observer: Observer;
   readonly #validator: Validator;
   readonly #steps: Steps;
+  readonly #sockets: Sockets;
   readonly #watch: Watch;
   readonly rollback: Steps;
   /** On a db node. */
@@ -49,6 +51,7 @@ export class HaproxyPlugin
     const sockets = new Sockets(instance, runDirectory);
     this.heartbeat = instance === 'db' ? (signal) => sockets.vouch(signal) : undefined;
     this.evidence = `journalctl -u ${sockets.unit}`;
+    this.#sockets = sockets;
     this.#layout = { directory, statsSocket: sockets.stats };
     this.#observer = new Observer(instance, binary, files, sockets);
     this.#validator = new Validator(instance, binary, files);
@@ -100,6 +103,11 @@ export class HaproxyPlugin
 
   watch(changed: (what: string, restarted?: boolean) => void): () => void {
     return this.#watch.begin(changed);
+  }
+
+  /** `show`: what goes through it now. */
+  ask(_verb: string, _request: unknown, signal: AbortSignal): Promise<HaproxyTraffic> {
+    return trafficOf(this.#sockets, (until) => this.#observer.oldWorkers(until), signal);
   }
 
   hasOldWorkers(): Promise<boolean> {

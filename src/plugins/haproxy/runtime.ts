@@ -210,6 +210,39 @@ export function parseBusyServers(text: string): Set<string> {
   );
 }
 
+/** Frontends with their open connections, and servers, from `show stat`. */
+export function parseStat(text: string): {
+  readonly frontends: readonly { readonly name: string; readonly connections: number }[];
+  readonly servers: readonly {
+    readonly backend: string;
+    readonly name: string;
+    readonly status: string;
+    readonly sessions: number;
+  }[];
+} {
+  const rows = rowsOf(text, ['pxname', 'svname', 'status', 'scur']);
+  return {
+    frontends: rows.flatMap(([name = '', kind, , current]) =>
+      kind === 'FRONTEND' ? [{ name, connections: Number(current) }] : [],
+    ),
+    servers: rows.flatMap(([backend = '', name = '', status = '', current]) =>
+      ['FRONTEND', 'BACKEND', ''].includes(name)
+        ? []
+        : [{ backend, name, status, sessions: Number(current) }],
+    ),
+  };
+}
+
+/** Frontend → requests under way, from `show sess`: a kept connection without a request has no line there. */
+export function parseStreams(text: string): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const line of text.split('\n')) {
+    const frontend = /^0x[0-9a-f]+: .* fe=(\S+) /.exec(line)?.[1];
+    if (frontend !== undefined) counts.set(frontend, (counts.get(frontend) ?? 0) + 1);
+  }
+  return counts;
+}
+
 /** Values of a pattern file from `show acl FILE`: one `0xADDRESS VALUE` a line. */
 export function parseAcl(text: string): string[] {
   return text.split('\n').flatMap((line) => /^0x[0-9a-f]+ (\S+)$/.exec(line.trim())?.[1] ?? []);

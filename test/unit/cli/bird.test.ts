@@ -29,7 +29,7 @@ function stepAt(
   bird?: (args: readonly string[]) => Partial<Ran>,
 ) {
   const host = fakeHost(bird === undefined ? {} : { programs: { bird } });
-  const quiet = { write: () => {}, colour: false, columns: 100 };
+  const quiet = { write: () => {}, colour: false, columns: 100, rows: 24 };
   const io: Io = {
     stdout: quiet,
     stderr: quiet,

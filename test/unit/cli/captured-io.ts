@@ -16,6 +16,9 @@ export interface Surroundings {
   readonly terminal?: boolean;
   readonly colour?: boolean;
   readonly columns?: number;
+  readonly rows?: number;
+  /** Keys that a person presses, one after another. Default: there is no keyboard. */
+  readonly keys?: readonly string[];
   readonly host?: Host;
   readonly startDaemon?: Io['startDaemon'];
   /** Called with each piece of standard output as it is written. */
@@ -35,6 +38,7 @@ export async function runCli(argv: readonly string[], given: Surroundings = {}):
     },
     colour: given.colour ?? false,
     columns: given.columns ?? 100,
+    rows: given.rows ?? Number.POSITIVE_INFINITY,
   });
   const left = [...(given.answers ?? [])];
   const answer = async (prompt: string): Promise<string | undefined> => {
@@ -51,12 +55,23 @@ export async function runCli(argv: readonly string[], given: Surroundings = {}):
     }),
     stdin: inputOf(given.stdin ?? ''),
     ...(given.answers !== undefined && { typed: () => ({ line: answer, close: () => {} }) }),
+    ...(given.keys !== undefined && { keys: (pressed) => presser(given.keys ?? [], pressed) }),
     terminal: given.terminal ?? false,
     host: given.host ?? thisHost(),
     startDaemon: given.startDaemon ?? (async () => {}),
   };
   const code = await run(argv, io);
   return { code, out, err };
+}
+
+/** Presses one key after another, with time for what each one does. */
+function presser(keys: readonly string[], pressed: (key: string) => void): () => void {
+  const left = [...keys];
+  const timer = setInterval(() => {
+    const key = left.shift();
+    if (key !== undefined) pressed(key);
+  }, 20);
+  return () => clearInterval(timer);
 }
 
 async function* inputOf(text: string): AsyncGenerator<string> {

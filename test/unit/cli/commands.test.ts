@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from 'node:util';
 import t from 'tap';
 import { parseDuration } from '../../../src/cli/duration.ts';
 import type { Role } from '../../../src/daemon/membership/types.ts';
@@ -602,6 +603,159 @@ t.test('maintenance, guards release and remove post what was said and print the 
   });
   t.equal((await runCli(['remove', 'db3', '--root', root])).code, 1, 'an unknown node is not asked for');
   t.not(fake.asked.at(-1)?.path, '/v1/remove');
+});
+
+const through = (requests: number, more = {}) => ({
+  running: true,
+  frontends: [{ name: 'edge', connections: 4, requests }],
+  old: { processes: 0, connections: 0, requests: 0 },
+  servers: [],
+  requests,
+  summary: `4 connections, ${requests} requests under way`,
+  ...more,
+});
+const settled = status({ plugins: [], announcing: false, announcingWhy: 'in maintenance' });
+
+t.test('maintenance on --wait says what is under way, and ends when nothing is', async (t) => {
+  const left = [3, 3, 1, 0, 0];
+  let looks = 0;
+  const answers: Answers = {
+    'POST /v1/maintenance': { json: { done: true, message: 'out of rotation' } },
+    'GET /v1/status': () => ({ json: looks === 0 ? { ...settled, announcing: true } : settled }),
+    'GET /v1/traffic': () => ({ json: through(left[Math.min(looks++, left.length - 1)] ?? 0) }),
+  };
+  const { root, fake } = await daemon(t, answers);
+  const { code, out } = await runCli(['maintenance', 'on', '--wait', '--root', root]);
+  t.equal(code, 0);
+  t.same(out.trim().split('\n'), [
+    'out of rotation',
+    'draining: the floating IPs are still announced; 4 connections, 3 requests under way',
+    'draining: 4 connections, 3 requests under way',
+    'draining: 4 connections, 1 requests under way',
+    'draining: 4 connections, 0 requests under way',
+    'drained: 4 connections, 0 requests under way',
+  ]);
+  t.equal(fake.asked.filter(({ path }) => path === '/v1/traffic').length, 5, 'quiet at two looks in a row');
+
+  looks = 3;
+  const json = await runCli(['maintenance', 'on', '--wait', '--json', '--root', root]);
+  const lines = json.out
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as object);
+  t.match(lines, [{ done: true }, { drained: false, traffic: { requests: 0 } }, { drained: true }]);
+});
+
+t.test(
+  'what is not drained in time ends with 1 and what is left; a HAProxy that works is not done',
+  async (t) => {
+    const { root } = await daemon(t, {
+      'POST /v1/maintenance': { json: { done: true, message: 'out of rotation' } },
+      'GET /v1/status': { json: settled },
+      'GET /v1/traffic': { json: through(2) },
+    });
+    const late = await runCli(['maintenance', 'on', '--wait', '--timeout', '1s', '--root', root]);
+    t.equal(late.code, 1);
+    t.match(late.err, /not drained within 1 s: 4 connections, 2 requests under way\n  next: .*--timeout 15m/);
+    const { root: working } = await daemon(t, {
+      'POST /v1/maintenance': { json: { done: true, message: 'out of rotation' } },
+      'GET /v1/status': { json: status({ announcing: false }) },
+      'GET /v1/traffic': { json: through(0) },
+    });
+    const failing = await runCli(['maintenance', 'on', '--wait', '--timeout', '1s', '--root', working]);
+    t.match(failing, { code: 1, err: /not drained within 1 s: bird is failing; 4 connections, 0 requests/ });
+  },
+);
+
+t.test('maintenance of another machine says what to run there; a name of this one is this one', async (t) => {
+  const done: Answer = { json: { done: true, message: 'out of rotation' } };
+  const { root, fake } = await daemon(t, { ...members, 'POST /v1/maintenance': done });
+  for (const [argv, next] of [
+    [['on', 'db2'], 'ssh 10.0.0.22 sudo bornemisza maintenance on --wait --role db'],
+    [['off', 'app2/app'], 'ssh 10.0.0.12 sudo bornemisza maintenance off --role app'],
+  ] as const) {
+    const { code, err } = await runCli(['maintenance', ...argv, '--root', root]);
+    t.equal(code, 2);
+    t.match(err, `next: ${next}\n`);
+  }
+  t.notOk(
+    fake.asked.some(({ method }) => method === 'POST'),
+    'nothing was changed',
+  );
+  t.match(await runCli(['maintenance', 'on', 'app1', '--root', root]), { code: 0, out: 'out of rotation\n' });
+  t.match(await runCli(['maintenance', 'on', 'app9', '--root', root]), {
+    code: 1,
+    err: /there is no node app9/,
+  });
+});
+
+const onScreen: Answers = {
+  ...members,
+  'GET /v1/status': { json: status() },
+  'GET /v1/traffic': {
+    json: through(1, {
+      servers: [
+        { server: 'svc_web-shop/app1', status: 'UP', sessions: 1 },
+        { server: 'svc_web-shop/app2', status: 'MAINT', sessions: 0 },
+        { server: 'db_nodes/db2', status: 'DOWN', sessions: 0 },
+      ],
+    }),
+  },
+  'GET /v1/audit': { json: { entries: STORY } },
+};
+
+t.test('top puts members, servers, programs, what is wrong and what happened on one screen', async (t) => {
+  const { root } = await daemon(t, onScreen);
+  const { code, out, err } = await runCli(['top', '--once', '--root', root], { columns: 80 });
+  t.equal(code, 0, err);
+  for (const part of [
+    /^Bornemisza {2}cluster shop, app1\/app up, running for 1 h, version 0\.1\.0$/m,
+    /^4 connections, 1 requests under way$/m,
+    /^203\.0\.113\.10 {2}not announced: BIRD is not running$/m,
+    /^db2\/db +10\.0\.0\.22 +dead +up +out +dead, and HAProxy/m,
+    /^svc_web-shop {2}app1 UP {2}app2 MAINT$/m,
+    /^db_nodes {2}db2 DOWN$/m,
+    /^keeps {2}haproxy converged {2}bird failing$/m,
+    /^held: db2\/db, db3\/db vanished/m,
+    /^17:01:04 haproxy: took db2 out of db_nodes$/m,
+  ])
+    t.match(out, part);
+  t.same(
+    out.split('\n').filter((line) => [...line].length > 80),
+    [],
+  );
+  const json = JSON.parse((await runCli(['top', '--once', '--json', '--root', root])).out) as object;
+  t.same(Object.keys(json), ['status', 'members', 'traffic', 'events']);
+});
+
+t.test('top fits a terminal of 80×24, and q gives the terminal back', async (t) => {
+  const { root } = await daemon(t, onScreen);
+  const { code, out } = await runCli(['top', '--root', root], {
+    terminal: true,
+    columns: 80,
+    rows: 24,
+    keys: ['x', 'q'],
+  });
+  t.equal(code, 0);
+  t.ok(out.startsWith('\u001B[?1049h\u001B[?25l'), 'a page of its own');
+  t.ok(out.endsWith('\u001B[?25h\u001B[?1049l'), 'and back');
+  const lines = stripVTControlCharacters(out.split('\u001B[H')[1] ?? '').split('\n');
+  t.ok(lines.length <= 24, `${lines.length} lines`);
+  t.match(lines.at(-1), /^q quit/);
+  t.match(lines[0], /^Bornemisza {2}cluster shop/);
+
+  const gone = await runCli(['top', '--root', await place(t)], { terminal: true, rows: 24, keys: ['q'] });
+  t.match(
+    gone.out,
+    /is not part of a cluster yet|is not running/,
+    'a daemon that does not answer ends nothing',
+  );
+});
+
+t.test('leave hands on how long what is under way may take', async (t) => {
+  const { root, fake } = await daemon(t, { 'POST /v1/leave': { lines: DONE_LEAVING } });
+  await runCli(['leave', '--timeout', '5m', '--root', root]);
+  t.same(fake.asked.at(-1)?.body, { force: false, drainMs: 300_000 });
 });
 
 t.test('leave prints each step, and fails when the daemon ends before it had left', async (t) => {

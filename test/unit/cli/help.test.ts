@@ -21,6 +21,7 @@ const EXPECTED = [
   'token revoke',
   'join',
   'status',
+  'top',
   'members',
   'services',
   'wait',

@@ -140,15 +140,24 @@ function endpoint(first: Config) {
   let config = first;
   let nowMs = 0;
   let made = 0;
+  const said = facts();
   const logged: string[] = [];
   const subject = new MetricsEndpoint({
     clock: { monotonicMs: () => nowMs, wallMs: () => 0 },
     log: createLog({ level: 'warn', journal: false, write: (line) => logged.push(line) }),
-    config: () => config,
-    facts: () => {
-      made += 1;
-      const { status: said, members, upgrade, siteEndMs } = facts();
-      return { status: said, members, upgrade, siteEndMs };
+    node: {
+      get config() {
+        return config;
+      },
+      actions: {
+        status: () => {
+          made += 1;
+          return said.status;
+        },
+        members: () => ({ self: 'app1/app', members: said.members }),
+        upgrade: () => said.upgrade,
+      },
+      last: { scene: { certificates: { siteEndMs: said.siteEndMs } } },
     },
   });
   const look = (changed = config): void => {

@@ -7,6 +7,8 @@ import {
   parseInfo,
   parseProcesses,
   parseServersState,
+  parseStat,
+  parseStreams,
   sessionsFrom,
 } from '../../../src/plugins/haproxy/runtime.ts';
 
@@ -20,6 +22,26 @@ const HEADER =
 t.test('the connections of a process', async (t) => {
   t.equal(parseConnections('Name: HAProxy\nCurrConns: 13\nCumConns: 99\n'), 13);
   t.equal(parseConnections(''), 0, 'one that went away meanwhile has none');
+});
+
+t.test('frontends, servers, and which frontend’s requests are under way', async (t) => {
+  const csv =
+    '# pxname,svname,qcur,qmax,scur,smax,status\nedge,FRONTEND,,,3,9,OPEN\nsvc_shop,app1,0,0,2,4,UP\n' +
+    'svc_shop,BACKEND,0,0,2,4,UP\n';
+  t.same(parseStat(csv), {
+    frontends: [{ name: 'edge', connections: 3 }],
+    servers: [{ backend: 'svc_shop', name: 'app1', status: 'UP', sessions: 2 }],
+  });
+  const line = (id: string, fe: string): string =>
+    `0x${id}: proto=tcpv4 src=10.0.0.9:41 fe=${fe} be=svc_shop srv=app1 ts=00 epoch=0 age=2s calls=2`;
+  const sessions = [line('7f1', 'edge'), line('7f2', 'edge'), line('7f3', 'GLOBAL'), ''].join('\n');
+  t.same(
+    [...parseStreams(sessions)],
+    [
+      ['edge', 2],
+      ['GLOBAL', 1],
+    ],
+  );
 });
 
 t.test('states of servers', async (t) => {

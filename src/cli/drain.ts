@@ -1,0 +1,59 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { StatusAnswer, TrafficAnswer } from '../daemon/control/api.ts';
+import type { ControlClient } from './client.ts';
+import { formatDuration } from './duration.ts';
+import { CliFailure, EXIT } from './failure.ts';
+import type { Io } from './io.ts';
+
+const EVERY_MS = 500;
+/** The others hear of it in some milliseconds; what they send until then is seen at the second look. */
+const QUIET_LOOKS = 2;
+/** Whose work it is to send nothing new here. */
+const TRAFFIC_PROGRAMS: readonly string[] = ['haproxy', 'bird', 'layer2'];
+
+export interface DrainOptions {
+  readonly json?: boolean;
+  readonly timeoutMs: number;
+}
+
+/**
+ * Waits until no request is under way at this node's HAProxy, and says what remains as it changes. With `json` one
+ * object a line.
+ *
+ * @throws CliFailure `drain-timeout` with what remains
+ */
+export async function waitDrained(io: Io, daemon: ControlClient, options: DrainOptions): Promise<void> {
+  const { json = false, timeoutMs } = options;
+  const startMs = performance.now();
+  let told = '';
+  for (let quiet = 0; ; ) {
+    const { traffic, waits } = await look(daemon);
+    quiet = waits === '' && traffic.requests === 0 ? quiet + 1 : 0;
+    const drained = quiet >= QUIET_LOOKS;
+    const what = drained ? `drained: ${traffic.summary}` : `draining: ${waits}${traffic.summary}`;
+    if (what !== told)
+      io.stdout.write(json ? `${JSON.stringify({ message: what, drained, traffic })}\n` : `${what}\n`);
+    told = what;
+    if (drained) return;
+    if (performance.now() - startMs + EVERY_MS > timeoutMs)
+      throw new CliFailure(
+        EXIT.failure,
+        'drain-timeout',
+        `not drained within ${formatDuration(timeoutMs)}: ${waits}${traffic.summary}`,
+        'wait longer: bornemisza maintenance on --wait --timeout 15m; or go on, and what is left is cut when ' +
+          'HAProxy ends',
+      );
+    await sleep(EVERY_MS);
+  }
+}
+
+/** @returns what goes through HAProxy now, and why more may come; '' where nothing new is sent here */
+async function look(daemon: ControlClient): Promise<{ traffic: TrafficAnswer; waits: string }> {
+  const status = await daemon.get<StatusAnswer>('/v1/status');
+  const traffic = await daemon.get<TrafficAnswer>('/v1/traffic');
+  const late = status.plugins.find(
+    ({ name, state }) => TRAFFIC_PROGRAMS.includes(name) && state !== 'converged',
+  );
+  if (late !== undefined) return { traffic, waits: `${late.name} is ${late.state}; ` };
+  return { traffic, waits: status.announcing === true ? 'the floating IPs are still announced; ' : '' };
+}

@@ -1,0 +1,110 @@
+import { PluginError } from '../contract.ts';
+import { DATABASE_SWITCH, isPanic, isTwin } from './rendered.ts';
+import { parseConnections, parseStat, parseStreams } from './runtime.ts';
+import type { Sockets } from './sockets.ts';
+
+/** What goes through one HAProxy now, by its own word. */
+export interface HaproxyTraffic {
+  /** False: nobody answers at its socket, so nothing goes through it. */
+  readonly running: boolean;
+  /** What other hosts come in by. What services on this host ask of the databases stays when the node goes. */
+  readonly frontends: readonly {
+    readonly name: string;
+    readonly connections: number;
+    /** Requests under way, web sockets and feeds among them. */
+    readonly requests: number;
+  }[];
+  /** Processes of before the last reloads, which end what they have. */
+  readonly old: { readonly processes: number; readonly connections: number; readonly requests: number };
+  readonly servers: readonly {
+    /** `BACKEND/NAME`. */
+    readonly server: string;
+    /** As HAProxy has it, e.g. `UP`, `DOWN`, `MAINT`, `DRAIN`, `no check`. */
+    readonly status: string;
+    readonly sessions: number;
+  }[];
+  /** All requests under way that would be cut if HAProxy ended now. */
+  readonly requests: number;
+  /** One line for people. */
+  readonly summary: string;
+}
+
+/** Of this host's own programs, and of who looks at the statistics. */
+const OWN_FRONTENDS: ReadonlySet<string> = new Set(['databases', 'stats']);
+const ANSWER_MS = 2000;
+/** More than some reloads in 15 minutes are a fault of their own. */
+const MAX_OLD_ASKED = 8;
+
+/** @param oldWorkers pids of processes of before the last reloads */
+export async function trafficOf(
+  sockets: Sockets,
+  oldWorkers: (signal: AbortSignal) => Promise<readonly number[]>,
+  signal: AbortSignal,
+): Promise<HaproxyTraffic> {
+  try {
+    const { frontends, servers } = parseStat(await sockets.ask('show stat -1 5 -1', signal, ANSWER_MS));
+    const streams = parseStreams(await sockets.ask('show sess', signal, ANSWER_MS));
+    const outer = frontends
+      .filter(({ name }) => !OWN_FRONTENDS.has(name))
+      .map((each) => ({ ...each, requests: streams.get(each.name) ?? 0 }));
+    const names = new Set(outer.map(({ name }) => name));
+    const old = await oldTraffic(sockets, await oldWorkers(signal), names, signal);
+    const shown = servers.filter(
+      (each) => !isTwin(each) && !isPanic(each) && each.backend !== DATABASE_SWITCH.backend,
+    );
+    return told({
+      running: true,
+      frontends: outer,
+      old,
+      servers: shown.map(({ backend, name, status, sessions }) => ({
+        server: `${backend}/${name}`,
+        status,
+        sessions,
+      })),
+    });
+  } catch (error) {
+    if (!(error instanceof PluginError) || error.code !== 'haproxy-not-running') throw error;
+    return told({
+      running: false,
+      frontends: [],
+      old: { processes: 0, connections: 0, requests: 0 },
+      servers: [],
+    });
+  }
+}
+
+async function oldTraffic(
+  sockets: Sockets,
+  pids: readonly number[],
+  frontends: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<HaproxyTraffic['old']> {
+  const options = { signal, timeoutMs: ANSWER_MS };
+  let [connections, requests] = [0, 0];
+  for (const pid of pids.slice(0, MAX_OLD_ASKED)) {
+    // One that ends meanwhile has nothing left.
+    const info = await sockets.askMaster(`@!${pid} show info`, options).catch(() => '');
+    const sessions = await sockets.askMaster(`@!${pid} show sess`, options).catch(() => '');
+    connections += parseConnections(info);
+    for (const [name, count] of parseStreams(sessions)) if (frontends.has(name)) requests += count;
+  }
+  return { processes: pids.length, connections, requests };
+}
+
+function told(traffic: Omit<HaproxyTraffic, 'requests' | 'summary'>): HaproxyTraffic {
+  const { running, frontends, old } = traffic;
+  const sum = (of: (each: HaproxyTraffic['frontends'][number]) => number): number =>
+    frontends.reduce((all, each) => all + of(each), 0);
+  const connections = sum((each) => each.connections) + old.connections;
+  const requests = sum((each) => each.requests) + old.requests;
+  const parts = [
+    ...frontends.filter((each) => each.requests > 0).map((each) => `${each.name} ${each.requests}`),
+    ...(old.requests > 0 ? [`of before a reload ${old.requests}`] : []),
+  ];
+  const where = parts.length === 0 ? '' : ` (${parts.join(', ')})`;
+  const summary = running
+    ? `${connections} connection${connections === 1 ? '' : 's'}, ` +
+      `${requests} request${requests === 1 ? '' : 's'} under way${where}`
+    : 'HAProxy does not run';
+  return { ...traffic, requests, summary };
+}
