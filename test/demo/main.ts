@@ -55,7 +55,11 @@ async function main(): Promise<number> {
   const loopback = values.loopback || missing.length > 0;
   if (missing.length > 0)
     say('so this runs the loopback variant: no machines of their own, no systemd, no BIRD');
-  const world = await (loopback ? loopbackWorld(sizes) : labWorld(sizes));
+  const world = await (loopback ? loopbackWorld(sizes) : labWorld(sizes)).catch((error: unknown) => {
+    say(`✘ the cluster did not start: ${error instanceof Error ? error.message : String(error)}`);
+    say('next: end what else keeps this machine busy, then run it again');
+  });
+  if (world === undefined) return 1;
   let ending: Promise<void> | undefined;
   const end = (): Promise<void> => (ending ??= world.close());
   process.once('SIGINT', () => void end().finally(() => process.exit(130)));

@@ -3,8 +3,8 @@ import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import type { Step } from './steps.ts';
 
-/** The unit's own TimeoutStartSec is 30 s. */
-const START_MS = 60_000;
+/** The unit's own TimeoutStartSec is 120 s. */
+const START_MS = 150_000;
 
 /** Last of a set-up: the daemon runs, now and after each boot. `--start` asks for it. */
 export function startStep(io: Io, role: Role): Step {
