@@ -164,7 +164,7 @@ export class Steps {
         return undefined;
       case 'server-remove':
         await this.#sockets.tell(`set server ${change.backend}/${change.name} state maint`, signal);
-        await this.#delete(change, signal);
+        if (change.deletes) await this.#delete(change, signal);
         return undefined;
       case 'server-delete':
         return (await this.#delete(change, signal)) ? undefined : 'refused';

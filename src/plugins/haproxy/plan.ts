@@ -8,7 +8,10 @@ import type { SiteSituation } from './site-certificate.ts';
 export interface Running {
   /** Of the worker. */
   readonly pid: number;
-  /** True when its socket offers `add server`. Where it does not, a reload brings new servers. */
+  /**
+   * True when its socket offers `add server`. Where it does not, a reload brings new servers and forgets old ones: what
+   * came with the configuration cannot be deleted either.
+   */
   readonly addsServers: boolean;
   readonly structure: string;
   readonly servers: readonly ServerState[];
@@ -68,7 +71,13 @@ export type HaproxyChange = PlannedChange &
     | { readonly kind: 'server-down'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-check'; readonly backend: string; readonly name: string }
     | { readonly kind: 'server-weight'; readonly backend: string; readonly name: string }
-    | { readonly kind: 'server-remove'; readonly backend: string; readonly name: string }
+    | {
+        readonly kind: 'server-remove';
+        readonly backend: string;
+        readonly name: string;
+        /** False: it rests in maintenance until a reload forgets it. */
+        readonly deletes: boolean;
+      }
     | { readonly kind: 'server-delete'; readonly backend: string; readonly name: string }
   );
 
@@ -289,13 +298,19 @@ function reasonOf(server: WantedServer, admin: Admin): string {
  * connections are open; until then it rests in maintenance, which counts as done.
  */
 function removals(rendered: Rendered, running: Running): HaproxyChange[] {
+  const deletes = running.addsServers;
   return running.servers
     .filter((server) => find(rendered.servers, server) === undefined)
-    .filter((server) => !server.maint || !running.busy.has(label(server)))
+    .filter((server) => !server.maint || (deletes && !running.busy.has(label(server))))
     .map(({ backend, name, maint }): HaproxyChange => {
       const server = { backend, name };
       if (!maint)
-        return { kind: 'server-remove', ...server, summary: `${label(server)}: removed (not a member)` };
+        return {
+          kind: 'server-remove',
+          ...server,
+          deletes,
+          summary: `${label(server)}: removed (not a member)`,
+        };
       const summary = `${label(server)}: deleted (its last connection ended)`;
       return { kind: 'server-delete', ...server, summary, step: 'repeats' };
     });

@@ -205,6 +205,28 @@ t.test('a HAProxy that does not offer `add server` learns of a new server by a r
   t.same(changes(true), ['server-add', 'server-add', 'server-add']);
 });
 
+t.test('and deletes none: a former member rests in maintenance until a reload forgets it', async (t) => {
+  const wanted = rendered(peer('db1'));
+  const before = runningAs(rendered(peer('db1'), peer('db2')));
+  const resting = before.servers.map((each) => (each.name === 'db2' ? { ...each, maint: true } : each));
+  const changes = (addsServers: boolean, servers = before.servers) =>
+    planHaproxy(wanted, observed(wanted, { ...before, addsServers, servers }), digest).map((change) =>
+      change.kind === 'server-remove' ? [change.kind, change.deletes] : [change.kind],
+    );
+  // Its second check rests already.
+  t.same(new Set(changes(true).map(String)), new Set(['server-remove,true', 'server-delete']));
+  t.same(new Set(changes(false).map(String)), new Set(['server-remove,false']));
+  t.same(new Set(changes(true, resting).map(String)), new Set(['server-delete']));
+  t.same(changes(false, resting), []);
+  const back = rendered(peer('db1'), peer('db2'));
+  const kinds = planHaproxy(
+    back,
+    observed(back, { ...before, addsServers: false, servers: resting }),
+    digest,
+  ).map(({ kind }) => kind);
+  t.same(new Set(kinds), new Set(['server-state']), 'one that comes back needs no reload');
+});
+
 t.test('another certificate of the site is given to the process that runs', async (t) => {
   const pem = (word: string): string =>
     `-----BEGIN CERTIFICATE-----\n${Buffer.from(word).toString('base64')}\n-----END CERTIFICATE-----\n`;
