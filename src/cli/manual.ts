@@ -133,7 +133,7 @@ function fileSection(): string[] {
       '/run/bornemisza/deadman/heartbeat',
       'sign of life of role app, which bornemisza-deadman.service reads; see operations.md',
     ],
-    ['/etc/bird/bornemisza.d', 'what the daemon announces, included by /etc/bird/bird.conf'],
+    ['/etc/bird/bornemisza.d', 'what the daemon announces, included by BIRD’s own bird.conf'],
   ];
   return [
     '.Sh FILES',

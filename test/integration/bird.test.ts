@@ -15,6 +15,9 @@ import { until } from '../support/until.ts';
 
 /** A node with a real BIRD and a provider with another, each in a network namespace of its own. */
 const INSIDE = 'BORNEMISZA_TEST_NAMESPACE';
+/** LAB_BIRD=DIRECTORY runs the same tests on the `bird` there, e.g. a version that was built from its source. */
+const LAB_BIRD = process.env['LAB_BIRD'] ?? '';
+const BIRD = LAB_BIRD === '' ? 'bird' : join(LAB_BIRD, 'bird');
 if (process.env[INSIDE] === undefined) {
   const self = [process.execPath, ...process.execArgv, import.meta.filename];
   t.spawn(
@@ -36,6 +39,7 @@ async function inside(t: Test): Promise<void> {
   const plugin = new BirdPlugin({
     fragmentDirectory: fragments,
     controlSocket: control,
+    binary: BIRD,
     readDevices: (signal) => {
       devicesRead += 1;
       return readDevices(signal);
@@ -99,7 +103,7 @@ protocol bgp node {
 }
 `,
   );
-  start('nsenter', ...provider, 'bird', '-f', '-c', providerConf, '-s', join(root, 'provider.ctl'));
+  start('nsenter', ...provider, BIRD, '-f', '-c', providerConf, '-s', join(root, 'provider.ctl'));
   const nodeConf = join(root, 'bird.conf');
   const nodeText = `router id 10.9.0.1;
 protocol device {}
@@ -112,7 +116,7 @@ protocol bgp provider {
 include "${fragments}/*.conf";
 `;
   await writeFile(nodeConf, nodeText);
-  const startBird = () => start('bird', '-f', '-c', nodeConf, '-s', control);
+  const startBird = () => start(BIRD, '-f', '-c', nodeConf, '-s', control);
 
   const desired: BirdDesired = {
     device: 'bm-float',

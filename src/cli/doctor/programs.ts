@@ -1,9 +1,10 @@
 import { access, lstat, readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { type Paths, pathsFor } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { runConfined } from '../confined.ts';
 import type { Host, Ran } from '../io.ts';
+import { type BirdPlace, birdPlace } from '../setup/bird-place.ts';
 import { isIncluded } from '../setup/bird-syntax.ts';
 import { configOf, ROLES } from '../places.ts';
 import type { Area, Check } from './check.ts';
@@ -24,14 +25,14 @@ export async function askPrograms(host: Host, root: string, only: Role | undefin
   if (root === '' && host.uid !== 0) return { haproxy, bird };
   for (const role of ROLES.filter((each) => only === undefined || each === only)) {
     if (!(await isThere(configOf(role, root)))) continue;
-    const { birdFragments, haproxyFiles } = pathsFor(role, root);
+    const { haproxyFiles } = pathsFor(role, root);
     haproxy.set(
       role,
       await runConfined(host, root, 'haproxy', ['-c', '-f', join(haproxyFiles, 'haproxy.cfg')]),
     );
-    const file = join(dirname(birdFragments), 'bird.conf');
-    if (role === 'app' && (await isThere(file)))
-      bird = await runConfined(host, root, 'bird', ['-p', '-c', file]);
+    if (role !== 'app') continue;
+    const { config } = await birdPlace(host, root);
+    if (await isThere(config)) bird = await runConfined(host, root, 'bird', ['-p', '-c', config]);
   }
   return { haproxy, bird };
 }
@@ -74,8 +75,13 @@ function alert(text: string): string {
   return line.replace(/^\[ALERT\]\s*(\(\d+\)\s*:)?\s*/, '').slice(0, 160);
 }
 
-export async function birdConfig(paths: Paths, area: Area, { bird: said }: Verdicts): Promise<Check> {
-  const file = join(dirname(paths.birdFragments), 'bird.conf');
+/** @param place where BIRD's own files lie */
+export async function birdConfig(
+  paths: Paths,
+  area: Area,
+  { bird: said }: Verdicts,
+  { config: file, socket }: BirdPlace,
+): Promise<Check> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => error);
   if (text instanceof Error) {
     return text.code === 'ENOENT'
@@ -92,6 +98,13 @@ export async function birdConfig(paths: Paths, area: Area, { bird: said }: Verdi
       'bird.conf',
       `${file} does not include ${paths.birdFragments}: nothing is announced`,
       `add to it: include "${paths.birdFragments}/*.conf";`,
+    );
+  }
+  if (socket !== undefined && socket !== paths.birdSocket) {
+    return area.fail(
+      'bird.conf',
+      `bird.service makes its control socket ${socket}, and the daemon speaks to ${paths.birdSocket}`,
+      `systemctl edit bird: an empty ExecStart=, then its command with -s ${paths.birdSocket}`,
     );
   }
   if (said === undefined) return area.warn('bird.conf', NOT_ASKED, 'run doctor as root');

@@ -8,6 +8,7 @@ import { tell } from '../failure.ts';
 import { readAccounts } from '../../host/account.ts';
 import type { Host } from '../io.ts';
 import { choosePrivateNetwork, inside } from '../setup/discover.ts';
+import { birdPlace } from '../setup/bird-place.ts';
 import { DROP_IN } from '../setup/layer2.ts';
 import { readNetwork } from '../setup/links.ts';
 import { type Area, areaOf, type Check } from './check.ts';
@@ -43,7 +44,9 @@ export async function checkRole(of: Host, role: Role, root: string, verdicts: Ve
     await ports(looking, config),
     ...(root === '' ? await selinux(looking, config) : []),
     await haproxyConfig(paths, area, role, verdicts),
-    ...(announces(config) && role === 'app' ? [await birdConfig(paths, area, verdicts)] : []),
+    ...(announces(config) && role === 'app'
+      ? [await birdConfig(paths, area, verdicts, await birdPlace(of, root))]
+      : []),
     ...(await layer2(looking, config)),
     ...(await dns(looking, config)),
   ];

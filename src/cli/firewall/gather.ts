@@ -4,6 +4,7 @@ import type { Role } from '../../daemon/membership/types.ts';
 import type { FirewallAllow, FirewallBase } from '../../plugins/firewall/rules.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Host } from '../io.ts';
+import { birdPlace } from '../setup/bird-place.ts';
 import { configOf, ROLES } from '../places.ts';
 
 /** epmd(1). */
@@ -51,7 +52,7 @@ export async function gatherBase(host: Host, root: string, beside: boolean): Pro
         metrics.enabled ? [metricsPort, role === 'app' ? edge.stats_port : couchdb.stats_port] : [],
       ),
     },
-    neighbours: app !== undefined && announces(app) ? await neighbours(root) : [],
+    neighbours: app !== undefined && announces(app) ? await neighbours(host, root) : [],
     allow: configs.flatMap(({ firewall }) => firewall.allow.map(parseAllow)),
     beside,
   };
@@ -72,8 +73,9 @@ async function sshPorts(host: Host): Promise<number[]> {
 }
 
 /** BIRD's neighbours, from root's bird.conf. */
-async function neighbours(root: string): Promise<{ address: string; multihop: boolean }[]> {
-  const text = await readFile(`${root}/etc/bird/bird.conf`, 'utf8').catch(() => '');
+async function neighbours(host: Host, root: string): Promise<{ address: string; multihop: boolean }[]> {
+  const { config } = await birdPlace(host, root);
+  const text = await readFile(config, 'utf8').catch(() => '');
   const multihop = /^\s*multihop\b/m.test(text);
   return [...text.matchAll(/^\s*neighbor\s+(\d+\.\d+\.\d+\.\d+)\b/gm)].map(([, address = '']) => ({
     address,

@@ -7,6 +7,7 @@ import { runConfined } from '../confined.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { BIRD_MARK, birdLinesToAdd, birdText, checkUpstream, type Upstream } from './bird-text.ts';
+import { birdPlace } from './bird-place.ts';
 import { isIncluded, isUntouched } from './bird-syntax.ts';
 import type { SetupOptions } from './options.ts';
 import { ensureDirectory } from './owners.ts';
@@ -21,7 +22,7 @@ interface Place {
 
 /** The first set-up of BIRD. A bird.conf that a person wrote is never touched: then the lines to add are printed. */
 export async function birdStep(io: Io, options: SetupOptions, place: Place): Promise<Step> {
-  const file = join(dirname(place.paths.birdFragments), 'bird.conf');
+  const { config: file } = await birdPlace(io.host, place.root);
   const upstream = await upstreamOf(options);
   const present = await readIfPresent(file);
   if (present?.startsWith(BIRD_MARK) === true) {

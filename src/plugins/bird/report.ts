@@ -86,7 +86,7 @@ function findingOf(
       return {
         code: 'bird-no-session',
         message: `bird.conf has no BGP session: the provider has no route to ${list} by this node`,
-        next: 'add your provider’s session to /etc/bird/bird.conf, then `birdc configure`',
+        next: 'add your provider’s session to bird.conf (`bornemisza doctor` names the file), then `birdc configure`',
       };
     case 'bird-session-down': {
       const all = down.length === running.sessions.length;

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { Io, Ran } from '../../../src/cli/io.ts';
 import { birdStep } from '../../../src/cli/setup/bird.ts';
+import { birdPlace, builtWith, optionsOfUnit } from '../../../src/cli/setup/bird-place.ts';
 import { includesIn, isIncluded, isUntouched } from '../../../src/cli/setup/bird-syntax.ts';
 import { type Config, parseConfig, pathsFor } from '../../../src/daemon/config/config.ts';
 import { fakeHost } from './captured-io.ts';
@@ -200,4 +201,55 @@ t.test('an include counts as BIRD reads it: through other files, and not in a co
     t.equal(await isIncluded(join(root, 'etc/bird/bird.conf'), target), expected, what);
   }
   t.same(includesIn('include "a#b"; # "c"\ninclude "d/*";'), ['a#b', 'd/*']);
+});
+
+t.test('BIRD’s files are where its unit says, else where it was built to look for them', async (t) => {
+  const show = (argv: string): string =>
+    `ExecStart={ path=/usr/sbin/bird ; argv[]=${argv} ; ignore_errors=no ; start_time=[n/a] ; pid=0 }\n`;
+  const help = (file: string): string =>
+    `Options: \n  -c <config-file>     Use given configuration file instead of\n                       ${file}\n  -d\n`;
+  const cases: [what: string, argv: string, built: string, config: string, socket: string | undefined][] = [
+    [
+      'Debian',
+      '/usr/sbin/bird -f -u $BIRD_RUN_USER',
+      '/etc/bird/bird.conf',
+      '/etc/bird/bird.conf',
+      undefined,
+    ],
+    ['an rpm of BIRD', '/usr/sbin/bird -f -u bird -g bird', '/etc/bird.conf', '/etc/bird.conf', undefined],
+    ['its unit', 'bird -f -c /etc/r/b.conf -s /run/b.ctl', '/etc/bird.conf', '/etc/r/b.conf', '/run/b.ctl'],
+    ['without spaces', 'bird -c/etc/r/b.conf -s/run/b.ctl', '/etc/bird.conf', '/etc/r/b.conf', '/run/b.ctl'],
+    ['not root’s', 'bird -c /home/x/bird.conf', '/etc/bird.conf', '/etc/bird.conf', undefined],
+    ['out of /etc', 'bird -c /etc/../home/bird.conf', '/etc/bird.conf', '/etc/bird.conf', undefined],
+  ];
+  for (const [what, argv, built, config, socket] of cases) {
+    const programs = {
+      systemctl: () => ({ stdout: show(argv) }),
+      bird: () => ({ stderr: help(built) }),
+    };
+    t.same(await birdPlace(fakeHost({ programs }), ''), { config, socket }, what);
+  }
+  t.same(optionsOfUnit(''), { config: undefined, socket: undefined });
+  t.equal(builtWith('bird: not found'), undefined);
+});
+
+t.test('under --root the file that is there counts', async (t) => {
+  const cases: [Record<string, string>, string][] = [
+    [{}, 'etc/bird/bird.conf'],
+    [{ 'etc/bird.conf': '' }, 'etc/bird.conf'],
+    [{ 'etc/bird.conf': '', 'etc/bird/bird.conf': '' }, 'etc/bird/bird.conf'],
+  ];
+  for (const [files, expected] of cases) {
+    const root = await place(t, files);
+    t.equal((await birdPlace(fakeHost({}), root)).config, join(root, expected), JSON.stringify(files));
+  }
+});
+
+t.test('the bird.conf of an rpm is replaced where it lies, beside the fragments in /etc/bird', async (t) => {
+  const root = await place(t, { 'etc/bird.conf': DISTRIBUTION });
+  await (await stepAt(root, UPSTREAM, () => ({}))).run();
+  const conf = await readFile(join(root, 'etc/bird.conf'), 'utf8');
+  t.match(conf, `include "${root}/etc/bird/bornemisza.d/*.conf";`);
+  t.equal(await readFile(join(root, 'etc/bird.conf.distribution'), 'utf8'), DISTRIBUTION);
+  t.same((await readdir(join(root, 'etc'))).sort(), ['bird.conf', 'bird.conf.distribution']);
 });
