@@ -9,6 +9,7 @@ import { addGuards, addLeave, addMaintenance, addRemove } from './commands/duty.
 import { addEvents } from './commands/events.ts';
 import { addExplain } from './commands/explain.ts';
 import { addFirewall } from './commands/firewall.ts';
+import { addFloating } from './commands/floating.ts';
 import { addInit } from './commands/init.ts';
 import { addJoin } from './commands/join.ts';
 import { addMembers } from './commands/members.ts';
@@ -71,7 +72,7 @@ export function buildProgram(io: Io): Verb {
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addDebug, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])
     add(program, io);
-  for (const add of [addCertificate, addDns]) add(program, io);
+  for (const add of [addCertificate, addDns, addFloating]) add(program, io);
   for (const add of [addAccounts, addWeb]) add(program, io);
   for (const add of [addCompletion, addDaemon, addSite, addVersion]) add(program, io);
   addComplete(program, io);

@@ -2,10 +2,10 @@ import type { BirdDesired, BirdRetired } from '../plugins/bird/desired.ts';
 import type { AppHaproxy, Certificates, Duty, PeerGroup } from '../plugins/haproxy/desired.ts';
 import type { Layer2Desired } from '../plugins/layer2/desired.ts';
 import type { EffectiveMember, EffectiveView, Rotation } from './effective.ts';
-import { type Holding, holdingOf } from './holder.ts';
+import { type Holding, holdingOf, isReady } from './holder.ts';
 import type { Announcement, AppSituation } from './situation.ts';
 
-export type FloatingMode = 'off' | 'bgp' | 'ranked' | 'layer2';
+export type FloatingMode = 'off' | 'bgp' | 'ranked' | 'layer2' | 'api';
 
 /** What of the configuration an app node's policy needs. */
 export interface AppRoleConfig {
@@ -58,10 +58,11 @@ export interface FloatingInput {
 
 /** Whether this node draws the floating IP, by the means of its mode. */
 export function floatingDecision(mode: FloatingMode, input: FloatingInput): Holding {
-  if (mode !== 'layer2') return { ...announcementOf(input), rivals: [] };
+  if (mode !== 'layer2' && mode !== 'api') return { ...announcementOf(input), rivals: [] };
   // One holds at most, and the records do not say whose HAProxy is only slow.
   const edge = input.local.edge === 'answers' ? 'answers' : 'fails';
-  return holdingOf(input, announcementOf({ ...input, local: { ...input.local, edge } }));
+  const own = announcementOf({ ...input, local: { ...input.local, edge } });
+  return mode === 'api' ? holdingOf(input, own, isReady) : holdingOf(input, own);
 }
 
 /**
@@ -228,7 +229,7 @@ function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][n
 export function appBird({ view, config, announcement }: AppInput): BirdDesired | BirdRetired {
   const { announce, why } = announcement;
   const { mode, device, addresses } = config.floating;
-  if (mode === 'off' || mode === 'layer2') return { retired: true, why: modeWord(mode) };
+  if (mode !== 'bgp' && mode !== 'ranked') return { retired: true, why: modeWord(mode) };
   const rank = view.members.find((member) => member.self)?.rank ?? 0;
   return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, announce, why };
 }

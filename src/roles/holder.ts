@@ -1,3 +1,4 @@
+import { READY } from '../plugins/floating/desired.ts';
 import type { Announcement, AppSituation } from './situation.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
@@ -12,6 +13,11 @@ import type { EffectiveMember, EffectiveView } from './effective.ts';
  */
 export const HOLDS_TAG = 'floating';
 export const HOLDS = 'held';
+/**
+ * Mode `api`, in the record of an app node: its server at the provider, whether its looks at the provider work, and the
+ * code of what is wrong, with blanks between.
+ */
+export const SERVER_TAG = 'server';
 
 /** A daemon that comes back finds its peers in a second or two; one that finds none by then is cut off. */
 const KEEP_UNSYNCED_MS = 10_000;
@@ -27,32 +33,53 @@ export interface Holding extends Announcement {
   readonly why: string;
 }
 
-/** @param own whether this node would announce if there were BGP: its own fitness, and the last one standing */
-export function holdingOf({ view, local }: HolderInput, own: Announcement): Holding {
+/**
+ * @param own whether this node would announce if there were BGP: its own fitness, and the last one standing
+ * @param canTake who has the means to; whoever has them already keeps them without
+ */
+export function holdingOf(
+  { view, local }: HolderInput,
+  own: Announcement,
+  canTake: (member: EffectiveMember) => boolean = () => true,
+): Holding {
   const others = view.members.filter((member) => !member.self);
   const rivals = others
     .filter((member) => member.state === 'alive' && claims(member))
     .map(({ record }) => record.name);
   const decided = (announce: boolean, why: string): Holding => ({ announce, rivals, why });
-  if (!own.announce) return decided(false, own.why);
-  if (!view.synced) {
-    const keep = local.holds && local.upMs < KEEP_UNSYNCED_MS;
-    return decided(keep, keep ? 'held before the start' : 'no other node was heard since the start');
-  }
+  if (own.announce && !view.synced && local.holds && local.upMs < KEEP_UNSYNCED_MS)
+    return decided(true, 'held before the start');
+  const barred = barredFrom({ view, local }, own);
+  if (barred !== undefined) return decided(false, barred);
+  const self = view.members.find((member) => member.self);
+  const able = self === undefined || canTake(self) || local.holds;
+  const first = others
+    .filter((member) => isCandidate(member) && (canTake(member) || claims(member)))
+    .map(standingOf)
+    .concat(able ? standingOfSelf(view, local) : [])
+    .sort(byStanding)[0];
+  if (first === undefined && !able)
+    return decided(false, 'no answer of the provider here, nor at another node');
+  if (first === undefined || first.self) return decided(true, local.holds ? 'it has them' : 'first in line');
+  return decided(false, `${first.name} ${first.holds ? 'has them' : 'is before this node'}`);
+}
+
+/** What keeps this node from having them, whoever else could; undefined: nothing. */
+export function barredFrom({ view, local }: HolderInput, own: Announcement): string | undefined {
+  if (!own.announce) return own.why;
+  if (!view.synced) return 'no other node was heard since the start';
   // A suspicion takes nothing from a holder and gives nothing to another: who is cut off lets go before the rest takes.
   const heard = view.members.filter(
     ({ self, state }) => self || state === 'alive' || (local.holds && state === 'suspect'),
   );
   const counted = view.members.filter(({ self, state }) => self || state !== 'left');
-  if (2 * heard.length <= counted.length)
-    return decided(false, `hears ${heard.length} of ${counted.length} nodes, itself included: no majority`);
-  const first = others
-    .filter(isCandidate)
-    .map(standingOf)
-    .concat(standingOfSelf(view, local))
-    .sort(byStanding)[0];
-  if (first === undefined || first.self) return decided(true, local.holds ? 'it has them' : 'first in line');
-  return decided(false, `${first.name} ${first.holds ? 'has them' : 'is before this node'}`);
+  if (2 * heard.length > counted.length) return undefined;
+  return `hears ${heard.length} of ${counted.length} nodes, itself included: no majority`;
+}
+
+/** Mode `api`: it has a token, and its last look at the provider worked. */
+export function isReady({ record }: EffectiveMember): boolean {
+  return (record.tags[SERVER_TAG] ?? '').split(' ')[1] === READY;
 }
 
 interface Standing {
@@ -78,7 +105,7 @@ function isCandidate(member: EffectiveMember): boolean {
   return state === 'alive' || (state === 'suspect' && claims(member));
 }
 
-function claims({ record }: EffectiveMember): boolean {
+export function claims({ record }: EffectiveMember): boolean {
   return record.tags[HOLDS_TAG] === HOLDS;
 }
 

@@ -11,7 +11,7 @@ export interface AppSituation {
   readonly maintenance: boolean;
   /** Leaving, stopping or shutting down: duty ends before the process does. */
   readonly leaving: boolean;
-  /** The floating IPs are on this node's public device. Mode `layer2` only. */
+  /** Modes `layer2` and `api`: the floating IPs are on this node's public device, or assigned to its server. */
   readonly holds: boolean;
   /** Since the daemon's start. */
   readonly upMs: number;

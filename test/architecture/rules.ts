@@ -53,7 +53,7 @@ export const ROOMS: readonly Room[] = [
     packages: [/^node:/],
     reason: 'the plugin contract imports nothing of ours',
   },
-  ...['haproxy', 'couchdb', 'bird', 'layer2', 'firewall', 'dns'].map(
+  ...['haproxy', 'couchdb', 'bird', 'layer2', 'floating', 'firewall', 'dns'].map(
     (name): Room => ({
       of: new RegExp(`^src/plugins/${name}/`),
       imports: [new RegExp(`^src/plugins/${name}/`), /^src\/plugins\/contract\.ts$/, /^src\/host\//],

@@ -18,6 +18,8 @@ export function addInit(program: Command, io: Io): void {
       'sudo bornemisza init --role db --cluster shop --private-address 10.0.0.21',
       'sudo bornemisza init --role app --floating-ip 203.0.113.10 --bgp-neighbor 169.254.169.254 ' +
         '--bgp-as 64515 --bgp-local-as 4288000123 --bgp-password-file /root/bgp --bgp-multihop 2',
+      'sudo bornemisza init --role app --floating-ip 203.0.113.10 --floating-mode api ' +
+        '--floating-provider digitalocean --floating-token-file /root/token',
     ],
     json: true,
     asRoot:

@@ -160,7 +160,7 @@ function floatingWords({ announcing, announcingWhy, plugins }: StatusAnswer, pai
 }
 
 /** The programs that have the floating IPs. */
-const FLOATING_PLUGINS: readonly string[] = ['bird', 'layer2'];
+const FLOATING_PLUGINS: readonly string[] = ['bird', 'layer2', 'floating'];
 
 function checksTable(status: StatusAnswer, paint: Paint, columns: number): string {
   if (status.checks.length === 0) return '';

@@ -49,6 +49,7 @@ export async function checkRole(of: Host, role: Role, root: string, verdicts: Ve
       : []),
     ...(await layer2(looking, config)),
     ...(await dns(looking, config)),
+    ...(await floatingApi(looking, config)),
   ];
 }
 
@@ -306,23 +307,66 @@ async function layer2({ host, root, area }: Looking, config: Config): Promise<Ch
   ];
 }
 
-/**
- * The key of the zone, and the programs that use it. Called when root is given up: what cannot be read here the daemon
- * cannot read.
- */
-async function dns({ host, area }: Looking, { dns: config }: Config): Promise<Check[]> {
-  if (config.provider === 'off') return [];
-  const file = (config.provider === 'cloudflare' ? config.token_file : config.key_file) ?? '';
-  const mend = `sudo chown root:bornemisza ${file} && sudo chmod 640 ${file}`;
-  const unreadable = await access(file, constants.R_OK).then(
+/** Who made this machine, as its firmware says; UpCloud's is from public source, the others from memory. */
+const VENDORS: Readonly<Record<string, string>> = {
+  digitalocean: 'DigitalOcean',
+  hetzner: 'Hetzner',
+  upcloud: 'UpCloud',
+};
+
+/** What assigns the floating IPs: the provider's token, or the operator's program. */
+async function floatingApi({ root, area }: Looking, { role, floating }: Config): Promise<Check[]> {
+  if (role !== 'app' || floating.mode !== 'api') return [];
+  const { provider = '', token_file: token = '', command } = floating;
+  const [program] = command;
+  if (provider === 'command') {
+    const missing = await unreachable(program ?? '', constants.X_OK);
+    if (missing === undefined) return [area.ok('floating', `${program} can be run by the daemon`)];
+    const mend = `sudo chmod 755 ${program}`;
+    return [area.fail('floating', `${program} cannot be run (${missing}): no floating IP is moved`, mend)];
+  }
+  const vendor = await readFile(`${root}/sys/class/dmi/id/sys_vendor`, 'utf8').catch(() => '');
+  const wanted = VENDORS[provider] ?? '';
+  const other = vendor.trim() !== '' && !vendor.toLowerCase().includes(wanted.toLowerCase());
+  return [
+    await secretFile(area, 'floating', token, 'no floating IP is moved'),
+    ...(other
+      ? [
+          area.warn(
+            'floating',
+            `this machine is of ${vendor.trim()}, and floating.provider is "${provider}"`,
+            'correct floating.provider, unless the firmware of this provider says something else',
+          ),
+        ]
+      : []),
+  ];
+}
+
+async function unreachable(file: string, how: number): Promise<string | undefined> {
+  return access(file, how).then(
     () => undefined,
     (error: NodeJS.ErrnoException) => error.code,
   );
+}
+
+/** Called when root is given up: what cannot be read here the daemon cannot read. */
+async function secretFile(area: Area, name: string, file: string, lost: string): Promise<Check> {
+  const mend = `sudo chown root:bornemisza ${file} && sudo chmod 640 ${file}`;
+  const unreadable = await unreachable(file, constants.R_OK);
   if (unreadable !== undefined)
-    return [area.fail('dns', `${file} cannot be read (${unreadable}): no record is kept`, mend)];
+    return area.fail(name, `${file} cannot be read (${unreadable}): ${lost}`, mend);
   const { mode } = await stat(file);
-  if ((mode & 0o007) !== 0) return [area.warn('dns', `every user of this host can read ${file}`, mend)];
+  if ((mode & 0o007) !== 0) return area.warn(name, `every user of this host can read ${file}`, mend);
+  return area.ok(name, `${file} can be read by the daemon alone`);
+}
+
+/** The key of the zone, and the programs that use it. */
+async function dns({ host, area }: Looking, { dns: config }: Config): Promise<Check[]> {
+  if (config.provider === 'off') return [];
+  const file = (config.provider === 'cloudflare' ? config.token_file : config.key_file) ?? '';
+  const check = await secretFile(area, 'dns', file, 'no record is kept');
+  if (check.state !== 'ok') return [check];
   if (config.provider === 'rfc2136' && (await host.run('nsupdate', ['-V'])).code === -1)
     return [area.fail('dns', 'nsupdate is not installed: no record is kept', 'dnf install bind-utils')];
-  return [area.ok('dns', `${file} can be read by the daemon alone`)];
+  return [check];
 }

@@ -26,7 +26,7 @@ export function unitsOf(role: Role, floating: Config['floating']['mode']): reado
     const lost = 'CouchDB is not restarted when a setting of it changes';
     own.push({ unit: 'couchdb', area, package: 'couchdb' });
     own.push({ unit: 'bornemisza-couchdb-restart.path', area, lost });
-  } else if (floating !== 'off') {
+  } else if (floating !== 'off' && floating !== 'api') {
     if (floating !== 'layer2') own.push({ unit: 'bird', area, package: 'bird' });
     own.push({ unit: 'bornemisza-deadman', area });
   }

@@ -18,7 +18,9 @@ export interface Settings {
   readonly dns: { readonly zoneId: string; readonly tokenFile: string } | undefined;
   /** Addresses of this host that the internet reaches. */
   readonly publicAddresses: readonly string[];
-  readonly floatingMode: 'off' | 'bgp' | 'ranked' | 'layer2';
+  readonly floatingMode: 'off' | 'bgp' | 'ranked' | 'layer2' | 'api';
+  /** Mode `api`: whose API assigns them, and the file of its token. */
+  readonly floatingApi?: { readonly provider: string; readonly tokenFile: string } | undefined;
   readonly floatingAddresses: readonly string[];
   readonly couchdbCopies: number | undefined;
   readonly couchdbRanges: number | undefined;
@@ -74,10 +76,17 @@ function appPart(settings: Settings): string[] {
     '',
     '[floating]',
     '# off, bgp (every healthy app node announces), ranked (the first in order of admission wins), or ' +
-      'layer2 (one node holds them on',
-    '# its public device: for providers without BGP). The same on all app nodes.',
+      'without BGP: layer2',
+    '# (one node holds them on its public device), or api (the provider assigns them). The same on all app nodes.',
     'mode = ' + quote(settings.floatingMode),
     `addresses = [${settings.floatingAddresses.map(quote).join(', ')}]`,
+    ...(settings.floatingApi === undefined
+      ? []
+      : [
+          `provider = ${quote(settings.floatingApi.provider)}`,
+          '# root:bornemisza 0640. On two app nodes at least. bornemisza floating show',
+          `token_file = ${quote(settings.floatingApi.tokenFile)}`,
+        ]),
     '',
     ...(settings.domain === undefined ? [] : domainPart(settings.domain, settings.dns)),
   ];

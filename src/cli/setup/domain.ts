@@ -55,7 +55,8 @@ export async function domainOf(
   };
 }
 
-function tokenStep(file: string, token: string, root: string): Step {
+/** A token of a provider, beside the configuration. */
+export function tokenStep(file: string, token: string, root: string): Step {
   return {
     title: `write ${file}, for root and the daemon alone`,
     run: async () => {

@@ -12,6 +12,7 @@ import { birdStep } from './bird.ts';
 import { configText, type Settings } from './config-text.ts';
 import { type DomainSetup, domainOf } from './domain.ts';
 import { type Address, choosePrivate, choosePrivateNetwork, choosePublic, nameNode } from './discover.ts';
+import { type FloatingApiSetup, floatingApiOf } from './floating-api.ts';
 import { layer2Step } from './layer2.ts';
 import { type HostNetwork, readNetwork } from './links.ts';
 import type { SetupOptions } from './options.ts';
@@ -59,7 +60,9 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
   const network = await readNetwork(io.host);
   const { addresses } = network;
   const domain = await domainOf(options, { role, root, paths });
-  const { text, present } = await configurationText(io, options, wanted, { paths, network, domain });
+  const floatingApi = await floatingApiOf(options, { role, root, paths });
+  const found = { paths, network, domain, floatingApi };
+  const { text, present } = await configurationText(io, options, wanted, found);
   const config = await parsed(text, role, paths, present);
   if (present) {
     refuseContradiction(config, options, wanted, paths.config);
@@ -92,6 +95,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
       directoriesStep(paths, role, root),
       configStep(paths.config, text, present, root),
       ...domain.steps,
+      ...floatingApi.steps,
       ...(role === 'app' && announces(config)
         ? [await birdStep(io, options, { paths, root, config, routerId: upstreamAddress })]
         : []),
@@ -117,7 +121,12 @@ async function configurationText(
   io: Io,
   options: SetupOptions,
   wanted: Wanted,
-  found: { readonly paths: Paths; readonly network: HostNetwork; readonly domain: DomainSetup },
+  found: {
+    readonly paths: Paths;
+    readonly network: HostNetwork;
+    readonly domain: DomainSetup;
+    readonly floatingApi: FloatingApiSetup;
+  },
 ): Promise<{ text: string; present: boolean }> {
   const { paths, domain } = found;
   const { addresses, defaultRoutes } = found.network;
@@ -166,6 +175,7 @@ async function configurationText(
     publicAddresses: publicAddressesOf(own, publicDevice, domain.settings.dns),
     floatingMode: options.floatingMode ?? (floating.length > 0 ? 'bgp' : 'off'),
     floatingAddresses: floating,
+    ...found.floatingApi.settings,
     couchdbCopies: options.couchdbN,
     couchdbRanges: options.couchdbQ,
   });
@@ -196,6 +206,7 @@ function refuseContradiction(config: Config, options: SetupOptions, wanted: Want
     ['private_device', options.privateDevice, config.network.private_device],
     ['private_network', options.privateNetwork, config.network.private_network],
     ['floating mode', options.floatingMode, config.floating.mode],
+    ['floating provider', options.floatingProvider, config.floating.provider ?? ''],
     ['floating addresses', options.floatingIp?.join(','), config.floating.addresses.join(',')],
     ['certificate', options.certificate, config.edge.certificate ?? ''],
     ['domain', options.domain, config.certificates.names[0] ?? ''],

@@ -17,7 +17,9 @@ export interface SetupOptions extends CommonOptions {
   readonly dnsTokenFile?: string;
   readonly dnsZoneId?: string;
   readonly floatingIp?: readonly string[];
-  readonly floatingMode?: 'off' | 'bgp' | 'ranked' | 'layer2';
+  readonly floatingMode?: 'off' | 'bgp' | 'ranked' | 'layer2' | 'api';
+  readonly floatingProvider?: 'digitalocean' | 'hetzner' | 'upcloud';
+  readonly floatingTokenFile?: string;
   readonly bgpNeighbor?: string;
   readonly bgpAs?: number;
   readonly bgpLocalAs?: number;
@@ -82,9 +84,19 @@ export function addSetupOptions(command: Command): Command {
     .addOption(
       new Option(
         '--floating-mode <mode>',
-        'role app: how they are drawn; layer2 where the provider has no BGP (default: bgp with ' +
+        'role app: how they are drawn; where the provider has no BGP: layer2, or api (default: bgp with ' +
           '--floating-ip, else off)',
-      ).choices(['off', 'bgp', 'ranked', 'layer2']),
+      ).choices(['off', 'bgp', 'ranked', 'layer2', 'api']),
+    )
+    .addOption(
+      new Option(
+        '--floating-provider <provider>',
+        'with --floating-mode api: whose API assigns them',
+      ).choices(['digitalocean', 'hetzner', 'upcloud']),
+    )
+    .option(
+      '--floating-token-file <file>',
+      'with --floating-mode api: token of the provider that may assign them',
     )
     .option(
       '--bgp-neighbor <address>',

@@ -180,6 +180,8 @@ const serviceSchema = z.strictObject({
 
 /** Of BGP's modes. */
 const FLOATING_DEVICE = 'bm-float';
+/** Of mode `api`; `command` is a program of the operator's. */
+const FLOATING_PROVIDERS = ['digitalocean', 'hetzner', 'upcloud', 'command'] as const;
 
 const schema = z.strictObject({
   /** See config-format.ts. A file without one is of format 0, which reads the same. */
@@ -243,11 +245,22 @@ const schema = z.strictObject({
     .prefault({}),
   floating: z
     .strictObject({
-      mode: z.enum(['off', 'bgp', 'ranked', 'layer2']).default('off'),
+      mode: z.enum(['off', 'bgp', 'ranked', 'layer2', 'api']).default('off'),
       addresses: z.array(address).max(16).default([]),
       device: device.default(FLOATING_DEVICE),
+      provider: z.enum(FLOATING_PROVIDERS).optional(),
+      token_file: absolutePath.optional(),
+      command: z.array(z.string().max(1000)).max(32).default([]),
+      server_id: z
+        .string()
+        .regex(/^[\w:.-]{1,36}$/, 'must be what the provider calls this server, 36 characters at most')
+        .optional(),
     })
     .prefault({})
+    .superRefine((value, context) => {
+      for (const [path, message] of floatingProblems(value))
+        context.addIssue({ code: 'custom', path: [path], message });
+    })
     .refine((value) => value.mode === 'off' || value.addresses.length > 0, {
       message: 'addresses must name at least one floating IP unless mode is "off"',
       path: ['addresses'],
@@ -349,6 +362,47 @@ const schema = z.strictObject({
   log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
 });
 
+/** What fits the keys of `[floating]` one by one and not together, as to mode `api`. */
+function floatingProblems(value: {
+  readonly mode: string;
+  readonly addresses: readonly string[];
+  readonly provider?: string | undefined;
+  readonly token_file?: string | undefined;
+  readonly command: readonly string[];
+  readonly server_id?: string | undefined;
+}): (readonly [key: string, problem: string])[] {
+  const { mode, addresses, provider, token_file, command, server_id } = value;
+  const others = [provider, token_file, server_id, command[0]].some((each) => each !== undefined);
+  if (mode !== 'api')
+    return others ? [['mode', 'must be "api" where provider, token_file, command or server_id is set']] : [];
+  if (provider === undefined)
+    return [['provider', `is needed with mode "api": one of ${FLOATING_PROVIDERS.join(', ')}`]];
+  const problems: (readonly [string, string])[] = [];
+  const [program] = command;
+  const needed: readonly (readonly [key: string, value: unknown])[] =
+    provider === 'command'
+      ? [
+          ['command', program],
+          ['server_id', server_id],
+        ]
+      : [['token_file', token_file]];
+  for (const [key, given] of needed)
+    if (given === undefined) problems.push([key, `is needed with provider "${provider}"`]);
+  if (provider !== 'command' && program !== undefined)
+    problems.push(['command', 'is for provider "command": leave it out']);
+  if (program !== undefined && !program.startsWith('/'))
+    problems.push(['command', 'must begin with the absolute path of a program; it is not given to a shell']);
+  if (provider === 'digitalocean' && addresses.length > 1)
+    problems.push(['addresses', 'must be one: a droplet has one reserved IP at most']);
+  if (
+    server_id !== undefined &&
+    (provider === 'digitalocean' || provider === 'hetzner') &&
+    !/^\d+$/.test(server_id)
+  )
+    problems.push(['server_id', `must be a number with provider "${provider}"`]);
+  return problems;
+}
+
 type DnsKey = 'zone' | 'zone_id' | 'token_file' | 'server' | 'key_file';
 const NEEDED_FOR_DNS: Readonly<Record<'off' | 'cloudflare' | 'rfc2136', readonly DnsKey[]>> = {
   off: [],
@@ -432,7 +486,7 @@ export function parseConfig(
     services: [...services],
     passedOver: [...passedOver],
   });
-  const problems = [...portClashes([config]), ...layer2Problems(config)];
+  const problems = [...portClashes([config]), ...publicDeviceProblems(config)];
   if (role !== 'app' && config.dns.provider !== 'off')
     problems.push('[dns] belongs into app.toml: app nodes keep the records');
   if (role !== 'app' && config.certificates.names.length > 0)
@@ -445,14 +499,30 @@ export function parseConfig(
   return config;
 }
 
-/** What the keys of `[floating]` and `[network]` do not give together for mode `layer2`. */
-function layer2Problems({ floating, network }: Config): string[] {
-  if (floating.mode !== 'layer2') return [];
+/** What the keys of `[floating]` and `[network]` do not give together where the public device carries the addresses. */
+function publicDeviceProblems(config: Config): string[] {
+  const { floating, network } = config;
+  const { mode } = floating;
+  if (mode !== 'layer2' && !(mode === 'api' && usesPublicDevice(config))) return [];
+  const where = mode === 'api' ? `provider "${floating.provider}"` : 'mode "layer2"';
   if (network.public_device === undefined)
-    return ['network.public_device is missing: with floating.mode "layer2" the floating IPs go on it'];
+    return [`network.public_device is missing: with floating.${where} the floating IPs go on it`];
   return network.public_device === network.private_device
-    ? ['network.public_device must not be network.private_device where floating.mode is "layer2"']
+    ? [`network.public_device must not be network.private_device with floating.${where}`]
     : [];
+}
+
+function usesPublicDevice({ floating }: Config): boolean {
+  const { provider, device } = floating;
+  return device === FLOATING_DEVICE && (provider === 'hetzner' || provider === 'upcloud');
+}
+
+/** @returns besides, the device that carries what is assigned here; empty where the provider's own address does */
+export function apiFloating(config: Config) {
+  const { floating, network } = config;
+  const { mode, addresses } = floating;
+  const own = floating.device === FLOATING_DEVICE ? '' : floating.device;
+  return { mode, addresses, device: usesPublicDevice(config) ? (network.public_device ?? '') : own };
 }
 
 /** Whether BIRD announces the floating IPs. */
@@ -463,6 +533,12 @@ export function announces({ floating }: Config): boolean {
 /** The device that carries the floating IPs: one of their own, or the public one where there is no BGP. */
 export function floatingDevice({ floating, network }: Config): string {
   return floating.mode === 'layer2' ? (network.public_device ?? '') : floating.device;
+}
+
+/** Mode `api`: the configuration has judged that what a provider needs is there. */
+export function floatingProvider({ floating, network }: Config) {
+  const { provider = 'command', token_file: tokenFile = '', server_id: serverId, command } = floating;
+  return { provider, tokenFile, serverId, command, publicDevice: network.public_device ?? '' };
 }
 
 /** epmd(1) is asked for by its number alone; Erlang has no key for it here. */

@@ -10,7 +10,12 @@ export function settingsDigest(config: Config): string {
     role: config.role,
     cluster: config.node.cluster,
     preset: config.membership.preset,
-    floating: { mode: config.floating.mode, addresses: [...config.floating.addresses].sort() },
+    floating: {
+      mode: config.floating.mode,
+      addresses: [...config.floating.addresses].sort(),
+      // Left out elsewhere, so that a member of a former version has the same digest.
+      ...(config.floating.mode === 'api' && { provider: config.floating.provider }),
+    },
     edge: config.edge,
     ...(config.certificates.names.length > 0 && { certificates: config.certificates }),
     couchdb: config.couchdb,

@@ -27,6 +27,8 @@
  * | POST /v1/certificate/renew | {@link RenewRequest} → {@link Done}; of role app |
  * | GET /v1/dns | → {@link DnsAnswer}; of role app |
  * | POST /v1/dns/adopt, /release | {@link DnsRequest} → {@link Done}; of role app |
+ * | GET /v1/floating | → {@link FloatingAnswer}; of role app |
+ * | POST /v1/floating/take | {} → {@link Done}; of role app |
  * | POST /v1/reload | {} → {@link Done} |
  * | POST /v1/accounts/list | {@link AccountsRequest} → {@link AccountsAnswer}; of role app |
  * | POST /v1/accounts/show | {@link AccountRequest} → {@link ShownAccount}; of role app |
@@ -143,6 +145,28 @@ export interface DnsAnswer {
 export interface DnsRequest {
   readonly name: string;
   readonly type: 'A' | 'AAAA' | 'SRV';
+}
+
+/** Where the floating IPs are assigned, by the provider's answer of now. */
+export interface FloatingAnswer {
+  readonly provider: string;
+  /** This server at the provider; null: not known. */
+  readonly server: string | null;
+  /** Why this node is to have them or not. */
+  readonly why: string;
+  readonly addresses: readonly {
+    readonly address: string;
+    /** null: to no server, or not known. */
+    readonly server: string | null;
+    /** HOST/ROLE, or in words. */
+    readonly owner: string;
+    readonly known: boolean;
+    /** The provider still works on it. */
+    readonly busy: boolean;
+    /** The device of this host that carries it. */
+    readonly device: string | null;
+  }[];
+  readonly findings: readonly Warning[];
 }
 
 export interface RenewRequest {

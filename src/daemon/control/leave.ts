@@ -12,6 +12,8 @@ import { mustNotBeLast, mustNotBeLastAuthority, type RoleView } from './operator
 
 /** How long the floating IP may take to go. */
 const WITHDRAW_DEADLINE_MS = 10_000;
+/** How long another node may take to have it, where the provider moves it. */
+const HAND_OVER_MS = 30_000;
 /** What is under way may take this long to end, unless the operator says otherwise. */
 const DRAIN_MS = 30_000;
 const DRAIN_LOOK_MS = 300;
@@ -31,7 +33,7 @@ export interface LeaveDependencies {
   readonly node: {
     readonly config: Config;
     readonly phase: StatusAnswer['phase'];
-    readonly last: { readonly view: RoleView };
+    readonly last: { readonly view: RoleView; readonly scene: { readonly holds: boolean } };
     rows(): readonly MemberRow[];
     turn(reason: string): void;
     operatorDid(what: string): void;
@@ -95,6 +97,7 @@ export class Leave {
 
   async #withdraw(progress: (step: Progress) => void): Promise<void> {
     const { reconciler, clock, node } = this.#dependencies;
+    await this.#handOver(progress);
     if (!(await withdrawn(reconciler, clock, WITHDRAW_DEADLINE_MS))) {
       if (announces(node.config))
         throw this.#refused(
@@ -125,6 +128,17 @@ export class Leave {
       told = summary;
       await pause(DRAIN_LOOK_MS);
     }
+  }
+
+  /** Mode `api`: nobody unassigns, so the node serves on until another one has the addresses, for a while. */
+  async #handOver(progress: (step: Progress) => void): Promise<void> {
+    const { clock, node } = this.#dependencies;
+    const holds = (): boolean => node.config.floating.mode === 'api' && node.last.scene.holds;
+    if (!holds()) return;
+    progress({ message: 'waiting until another node has the floating IPs' });
+    const untilMs = clock.monotonicMs() + HAND_OVER_MS;
+    while (holds() && clock.monotonicMs() < untilMs) await pause(100);
+    progress({ message: holds() ? 'no other node has them yet: going on' : 'another node has them' });
   }
 
   async #leaveData(progress: (step: Progress) => void, force: boolean | undefined): Promise<void> {

@@ -77,7 +77,7 @@ export interface ControlDependencies {
   readonly actions: () => ControlActions;
 }
 
-export type AskedProgram = 'certificates' | 'dns';
+export type AskedProgram = 'certificates' | 'dns' | 'floating';
 export type RolloutVerb = 'start' | 'stop' | 'resume';
 export const ACCOUNT_VERBS = ['disable', 'enable', 'delete'] as const;
 export type AccountVerb = (typeof ACCOUNT_VERBS)[number];
@@ -323,11 +323,12 @@ function addAccounts(app: Hono, actions: ControlDependencies['actions']): void {
 const PROGRAM_VERBS = {
   certificates: ['certificate', { renew: requests.renew }],
   dns: ['dns', { adopt: requests.dns, release: requests.dns }],
+  floating: ['floating', { take: requests.nothing }],
 } as const;
 
 function programRoutes(app: Hono, actions: ControlDependencies['actions']): void {
   app.get('/v1/traffic', async (c) => c.json(await actions().traffic()));
-  for (const program of ['certificates', 'dns'] as const) {
+  for (const program of ['certificates', 'dns', 'floating'] as const) {
     const [word, verbs] = PROGRAM_VERBS[program];
     const answer = async (c: Context, verb: string, request: object): Promise<Response> => {
       const given = await actions().ask(program, verb, request);
@@ -341,6 +342,12 @@ function programRoutes(app: Hono, actions: ControlDependencies['actions']): void
 }
 
 function notKept(program: AskedProgram): OperatorError {
+  if (program === 'floating')
+    return new OperatorError(
+      'floating-off',
+      'this node has no floating IP assigned by an API: floating.mode is not "api"',
+      'ask an app node that has it; docs/floating.md says how to set it up',
+    );
   return program === 'dns'
     ? new OperatorError(
         'dns-off',

@@ -1,4 +1,5 @@
 import { dnsWarnings } from '../../roles/dns.ts';
+import { floatingWarnings } from '../../roles/floating.ts';
 import type { Clock } from '../clock.ts';
 import type { MembersAnswer, PlanAnswer, StatusAnswer, Warning } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
@@ -86,6 +87,7 @@ export class Answers {
         ...authorityDamage(this.#identity),
         ...rootWarnings(rootChange, roster.rivals(), rows),
         ...dnsWarnings(last.view),
+        ...floatingWarnings(last.view),
         ...notifier.warnings,
         ...rollout.warnings,
         ...metrics.warnings,

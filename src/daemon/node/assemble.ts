@@ -4,7 +4,8 @@ import type { CertificatesReport } from '../../plugins/certificates/plugin.ts';
 import { mergedBundles } from '../../plugins/certificates/merge.ts';
 import { sitePeers } from '../../roles/certificates.ts';
 import { RESTART_TAG } from '../../roles/db.ts';
-import { HOLDS_TAG } from '../../roles/holder.ts';
+import { HOLDS, HOLDS_TAG, SERVER_TAG } from '../../roles/holder.ts';
+import type { FloatingReport } from '../../plugins/floating/plugin.ts';
 import { type BirdReport, wordOf } from '../../plugins/bird/report.ts';
 import { ROOT_TAG } from '../identity/root/following.ts';
 import type { AuditTrail } from '../audit/trail.ts';
@@ -196,12 +197,14 @@ function handOverOf({ role }: Identity, { accountsFiles }: Paths, log: Log): Sec
 /** What the parts say in this node's record; of the roots nothing before the programs are known. */
 export function saidBy({ rollout, roots, notifier, programs, disks }: Assembly, phase: Phase): Words {
   const couchdb = programs.report('couchdb') as CouchDbStatus | undefined;
+  const floating = programs.report('floating') as FloatingReport | undefined;
   return {
     couchdb: couchdb?.tag,
     [RESTART_TAG]: couchdb?.restart,
     [ROLLOUT_TAG]: rollout.tag,
     [ROOT_TAG]: phase === 'starting' ? undefined : roots.tag,
-    [HOLDS_TAG]: wordOf(programs.report('bird') as BirdReport | undefined),
+    [HOLDS_TAG]: floating?.holds ? HOLDS : wordOf(programs.report('bird') as BirdReport | undefined),
+    [SERVER_TAG]: floating?.server,
     [DISK_TAG]: disks.tag,
     [CERTIFICATE_TAG]: (programs.report('certificates') as CertificatesReport | undefined)?.tag,
     ...notifier.tags,

@@ -75,7 +75,7 @@ export interface Scene {
   readonly couchdbData: string;
   /** After a finished leave CouchDB is not to be started again here. */
   readonly couchdbRetired: boolean;
-  /** Mode `layer2`: the floating IPs are on this node's public device. */
+  /** The floating IPs are on this node's public device (mode `layer2`), or assigned to its server (mode `api`). */
   readonly holds: boolean;
   /** What other parts of the daemon say in this node's record: rollout, root, secrets, notification, CouchDB. */
   readonly tags: Words;

@@ -1,4 +1,5 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
+import { retireCouchDb } from '../../plugins/couchdb/retire.ts';
 import type { Config } from '../config/config.ts';
 import type { Done, MemberRow, Warning } from '../control/api.ts';
 import type { ControlActions } from '../control/server.ts';
@@ -16,7 +17,6 @@ import { serveExchange } from '../identity/exchange.ts';
 import { serveRemoved } from '../identity/removal-report.ts';
 import { withdrawn } from '../control/leave.ts';
 import { changedByTime, type Look, look, type Memory, type Phase, type Scene, type Words } from './look.ts';
-import { retireCouchDb } from './programs.ts';
 import { statusText } from '../control/warnings.ts';
 import { memberRows } from './report.ts';
 import { guardMemory, sceneOf } from './scene.ts';

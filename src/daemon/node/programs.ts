@@ -1,4 +1,3 @@
-import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import { BirdPlugin } from '../../plugins/bird/plugin.ts';
@@ -10,13 +9,19 @@ import {
   type CertificatesWanted,
 } from '../../plugins/certificates/plugin.ts';
 import { CouchDbPlugin } from '../../plugins/couchdb/plugin.ts';
-import { CloudflareProvider } from '../../plugins/dns/cloudflare.ts';
+import { restartFileOf } from '../../plugins/couchdb/retire.ts';
 import type { DnsDesired } from '../../plugins/dns/desired.ts';
 import { DnsPlugin } from '../../plugins/dns/plugin.ts';
-import type { DnsProvider } from '../../plugins/dns/provider.ts';
-import { Rfc2136Provider } from '../../plugins/dns/rfc2136.ts';
+import { dnsProviderOf } from '../../plugins/dns/providers.ts';
 import { FirewallPlugin } from '../../plugins/firewall/plugin.ts';
-import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/haproxy/desired.ts';
+import { FloatingPlugin } from '../../plugins/floating/plugin.ts';
+import { providerOf } from '../../plugins/floating/providers.ts';
+import {
+  CHECK_HOST,
+  EDGE_HEALTH_PATH,
+  EDGE_SERVES_PATH,
+  WELL_STATUSES,
+} from '../../plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../plugins/haproxy/plugin.ts';
 import { Layer2Plugin } from '../../plugins/layer2/plugin.ts';
 import { appBird, appHaproxy, appLayer2 } from '../../roles/app.ts';
@@ -24,15 +29,16 @@ import { certificatesOf } from '../../roles/certificates.ts';
 import { dbCouchDb, dbHaproxy, unheardNodes } from '../../roles/db.ts';
 import { dnsOf } from '../../roles/dns.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
+import { floatingOf } from '../../roles/floating.ts';
 import { firewallOf } from '../../roles/firewall.ts';
-import { announces, type Config, type Paths } from '../config/config.ts';
+import { announces, apiFloating, type Config, floatingProvider, type Paths } from '../config/config.ts';
 import { probe } from '../health/probe.ts';
 import type { Secrets } from '../identity/secrets.ts';
 import type { Role } from '../membership/types.ts';
 import type { Clock } from '../clock.ts';
 import { VERSION } from '../version.ts';
 import { appInput, dbInput } from './inputs.ts';
-import type { Look } from './look.ts';
+import { type Look, situationOf } from './look.ts';
 
 /** What a plugin may be given when it is made. */
 export interface Surroundings {
@@ -116,6 +122,18 @@ export const PROGRAMS: readonly Program[] = [
     desired: from(appInput, appLayer2),
   }),
   program({
+    name: 'floating',
+    roles: ['app'],
+    enabled: ({ floating }) => floating.mode === 'api',
+    make: ({ config, last }) =>
+      new FloatingPlugin({
+        provider: providerOf(floatingProvider(config)),
+        desired: () => floatingIps(last()),
+        ask: (address) => edgeAnswers(config, address, EDGE_SERVES_PATH, 500),
+      }),
+    desired: floatingIps,
+  }),
+  program({
     name: 'firewall',
     roles: ['app', 'db'],
     enabled: () => true,
@@ -165,18 +183,22 @@ function siteCertificate({ scene, view }: Look): CertificatesWanted {
 }
 
 function makeDns({ config, last }: Surroundings): DnsPlugin {
-  const { edge, health } = config;
-  const asked = { kind: 'http', tls: true, host: CHECK_HOST, statuses: WELL_STATUSES } as const;
   return new DnsPlugin({
-    provider: dnsProvider(config),
+    provider: dnsProviderOf(config.dns),
     desired: () => dnsRecords(config, last().view),
-    // Of a node whose daemon is dead, as visitors come to it.
-    ask: async (address) => {
-      const target = { ...asked, address, port: edge.https_port, path: EDGE_HEALTH_PATH };
-      return (await probe(target, health.timeout_ms)).passed;
-    },
+    ask: (address) => edgeAnswers(config, address, EDGE_HEALTH_PATH, config.health.timeout_ms),
     nowMs: () => performance.now(),
   });
+}
+
+/** Of a node whose daemon is dead, as visitors come to it. */
+async function edgeAnswers({ edge }: Config, address: string, path: string, ms: number): Promise<boolean> {
+  const asked = { kind: 'http', tls: true, host: CHECK_HOST, statuses: WELL_STATUSES } as const;
+  return (await probe({ ...asked, address, port: edge.https_port, path }, ms)).passed;
+}
+
+function floatingIps({ scene, view, floating }: Look) {
+  return floatingOf(view, situationOf(scene), floating, apiFloating(scene.config));
 }
 
 function dnsRecords({ node, dns, floating }: Config, view: EffectiveView): DnsDesired | undefined {
@@ -189,15 +211,6 @@ function dnsRecords({ node, dns, floating }: Config, view: EffectiveView): DnsDe
     floating: floating.mode === 'off' ? [] : floating.addresses,
     isPublic: isGlobalUnicast,
   });
-}
-
-/** The configuration has judged that what a provider needs is there. */
-function dnsProvider({ dns }: Config): DnsProvider {
-  const { zone_id = '', token_file = '', server = '', port, key_file = '' } = dns;
-  const zone = (dns.zone ?? '').toLowerCase();
-  return dns.provider === 'cloudflare'
-    ? new CloudflareProvider({ zone, zoneId: zone_id, tokenFile: token_file })
-    : new Rfc2136Provider({ zone, server, port, keyFile: key_file });
 }
 
 function makeCouchDb({ config, paths, secrets, last, progress }: Surroundings): CouchDbPlugin {
@@ -219,20 +232,6 @@ function makeCouchDb({ config, paths, secrets, last, progress }: Surroundings): 
     restartFile: restartFileOf(paths),
     onProgress: (text) => progress('couchdb', text),
   });
-}
-
-/**
- * Ends CouchDB for good after its node document is gone: a start with its data would put it back into the cluster, and
- * until it stops the others stay connected with it. Without vm.args its unit does not start; the data stays.
- */
-export async function retireCouchDb(paths: Pick<Paths, 'couchdbFiles' | 'run'>): Promise<void> {
-  await rm(join(paths.couchdbFiles, 'vm.args'), { force: true });
-  await writeFile(restartFileOf(paths), 'stop: this node has left\n', { mode: 0o640 });
-}
-
-/** A path unit restarts CouchDB and removes it. */
-function restartFileOf({ run }: Pick<Paths, 'run'>): string {
-  return join(run, 'restart-couchdb');
 }
 
 /** A setting that cannot stand in CouchDB's files is its owner's to correct. */

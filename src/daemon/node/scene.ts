@@ -2,6 +2,7 @@ import { loadavg } from 'node:os';
 import { shownOf, thumbprintOf } from '../../plugins/certificates/shown.ts';
 import { labelOf } from '../../plugins/layer2/plan.ts';
 import { EMPTY_GUARD_STATE, type GuardState } from '../../roles/guards.ts';
+import { HOLDS, HOLDS_TAG } from '../../roles/holder.ts';
 import type { Clock } from '../clock.ts';
 import { type Config, floatingDevice } from '../config/config.ts';
 import { settingsDigest } from '../config/digest.ts';
@@ -51,7 +52,7 @@ export function sceneOf(sources: SceneSources): Scene {
     answerWrongly: checks.verdicts
       .filter(({ health, failure }) => health === 'down' && failure !== undefined && failure !== 'silent')
       .map(({ name }) => name),
-    holds: holdsFloating(config),
+    holds: said[HOLDS_TAG] === HOLDS || holdsFloating(config),
     dns: dnsProgram === undefined ? undefined : dnsHealth(dnsProgram, nowMs - startedMs),
     site: siteOf(sources),
     tags: { ...said, [SECRETS_TAG]: secrets?.kind === 'db' ? rankOf(secrets) : undefined },

@@ -18,6 +18,7 @@ export type ConditionKind =
   | 'node-dead'
   | 'guard-holding'
   | 'announcement-failing'
+  | 'floating-failing'
   | 'certificate-ending'
   | 'certificate-failing'
   | 'rollout-stopped'
@@ -96,6 +97,7 @@ export function conditionsOf(input: ConditionInput): Condition[] {
     ...deaths(input),
     ...guards(view),
     ...announcements(view),
+    ...assignments(view),
     ...certificates(input),
     ...orders(view),
     ...rollouts(input),
@@ -212,6 +214,38 @@ function announcements(view: MembershipView): Condition[] {
         subject: name,
         what: `${name} ${what}`,
         next: `see what its BIRD says: sudo bornemisza doctor on ${name}`,
+        announced: false,
+      },
+    ];
+  });
+}
+
+/** The tag in which an app node names its server at the provider, and what is wrong with the floating IPs there. */
+const SERVER_TAG = 'server';
+const ASSIGNMENTS: Readonly<Record<string, string>> = {
+  'floating-token': 'cannot have the floating IP moved: the provider refuses its token',
+  'floating-scope': 'cannot have the floating IP moved: its token lacks a right',
+  'floating-address': 'cannot have the floating IP moved: the provider does not know it with this token',
+  'floating-region': 'cannot have the floating IP moved: it is in another region',
+  'floating-refused': 'cannot have the floating IP moved: the provider refuses',
+  'floating-foreign': 'does not take the floating IP: it is assigned to a server that is no member',
+  'floating-serves': 'does not take the floating IP: its holder is not heard, and the address answers',
+  'floating-api-down': 'cannot have the floating IP moved: the provider does not answer',
+  'floating-unmoved': 'finds the floating IP silent, though it is assigned to a node that is well',
+};
+
+function assignments(view: MembershipView): Condition[] {
+  return heard(view).flatMap(({ record: { name, tags } }): Condition[] => {
+    const code = (tags[SERVER_TAG] ?? '').split(' ').at(-1) ?? '';
+    const what = ASSIGNMENTS[code];
+    if (what === undefined) return [];
+    return [
+      {
+        key: `assignment ${name} ${code}`,
+        kind: 'floating-failing',
+        subject: name,
+        what: `${name} ${what}`,
+        next: `see what it says: bornemisza floating show on ${name}`,
         announced: false,
       },
     ];
@@ -345,6 +379,8 @@ export function endOf(
       return `no longer held: ${what}`;
     case 'announcement-failing':
       return `the announcement of ${subject} works again, or its node is gone`;
+    case 'floating-failing':
+      return `${subject} can have the floating IP moved again, or its node is gone`;
     case 'certificate-ending':
       return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
     case 'certificate-failing':

@@ -96,7 +96,8 @@ export class SignsOfLife {
     return {
       device: floatingDevice(config),
       port: config.edge.http_port,
-      addresses: mode === 'off' ? [] : addresses,
+      // Where the provider moves them, who is silent is robbed: nothing has to be taken off.
+      addresses: mode === 'off' || mode === 'api' ? [] : addresses,
     };
   }
 

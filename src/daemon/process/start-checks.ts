@@ -67,6 +67,7 @@ function readAtStartOnly(before: Config, after: Config): string[] {
     '[membership]': config.membership,
     '[floating] mode': announces(config) || config.floating.mode,
     '[floating] device': config.floating.device,
+    '[floating] of mode "api"': config.floating.mode === 'api' && { ...config.floating, addresses: [] },
     '[couchdb] http_port': config.couchdb.http_port,
     '[dns]': config.dns,
     '[certificates]': config.certificates,

@@ -3,6 +3,7 @@ import {
   type AppHaproxy,
   CHALLENGE_PATH,
   EDGE_HEALTH_PATH,
+  EDGE_SERVES_PATH,
   type EdgeService,
   SERVICE_HEALTH_PATH,
 } from './desired.ts';
@@ -71,6 +72,18 @@ function challengeAnswer(print: string | undefined): string[] {
   ];
 }
 
+/** Whoever is cut off from the databases answers visitors, and does not serve them. A cluster may have none at all. */
+function servesAnswer(databases: AppHaproxy['databases']): string[] {
+  const asked = `{ path ${EDGE_SERVES_PATH} }`;
+  const ok = `http-request return status 200 content-type text/plain string ok if ${asked}`;
+  const some = ['db_nodes', panicOf('db_nodes')].map((backend) => `${ok} { nbsrv(${backend}) gt 0 }`);
+  return [
+    `http-request set-log-level silent if ${asked}`,
+    ...(databases.servers.length === 0 ? [ok] : some),
+    `http-request return status 503 if ${asked}`,
+  ];
+}
+
 /** Headers that only the edge may set: from outside they are lies. */
 const FORWARDED = [
   'X-Forwarded-For',
@@ -81,13 +94,18 @@ const FORWARDED = [
   'Forwarded',
 ];
 
-function edgeFrontend({ edge }: AppHaproxy, services: readonly EdgeService[], context: Context): Section {
+function edgeFrontend(
+  { edge, databases }: AppHaproxy,
+  services: readonly EdgeService[],
+  context: Context,
+): Section {
   return {
     head: 'frontend edge',
     lines: [
       ...binds(edge.addresses, edge.httpsPort, `ssl crt ${context.edge} alpn h2,http/1.1`, context.layout),
       `http-request set-log-level silent if { path ${EDGE_HEALTH_PATH} }`,
       `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
+      ...servesAnswer(databases),
       'http-request return status 404 if { path_beg /.well-known/bornemisza/ }',
       ...FORWARDED.map((header) => `http-request del-header ${header}`),
       'http-request set-header X-Forwarded-For %[src]',

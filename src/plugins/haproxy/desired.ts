@@ -135,6 +135,8 @@ export type HaproxyDesired = AppHaproxy | DbHaproxy;
 
 /** Answers 200 on the edge, with and without TLS, as long as this HAProxy lives. */
 export const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
+/** The same of an edge that finds a database, else 503: whether visitors are served there. */
+export const EDGE_SERVES_PATH = '/.well-known/bornemisza/serves';
 /** Below it a CA looks for what it asked for (RFC 8555 section 8.3). */
 export const CHALLENGE_PATH = '/.well-known/acme-challenge/';
 /** `SERVICE_HEALTH_PATH + name` on the door answers 200 while the local service is well, else 503. */

@@ -58,6 +58,8 @@ const EXPECTED = [
   'dns show',
   'dns adopt',
   'dns release',
+  'floating show',
+  'floating take',
   'accounts list',
   'accounts show',
   'accounts disable',
@@ -95,6 +97,7 @@ t.test('each command’s help has a usage line, an example of that command, and 
     'firewall',
     'certificate',
     'dns',
+    'floating',
     'accounts',
     'web',
   ])

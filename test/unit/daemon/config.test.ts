@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { runCommand } from '../../../src/host/command.ts';
+import { settingsDigest } from '../../../src/daemon/config/digest.ts';
 import {
+  apiFloating,
   loadConfig,
   loadServices,
   parseConfig,
@@ -42,6 +44,25 @@ t.test('the least that a configuration must say, with every default, frozen', as
     t.strictSame(parse(`${LEAST}[membership]\nsrv = ${srv}\n`).membership.srv, ['_app._tcp.shop.example']);
   t.throws(() => Object.assign(config.edge, { https_port: 1 }), TypeError);
   t.throws(() => (config.services as unknown[]).push({}), TypeError);
+});
+
+t.test('a floating IP by API: one key for each provider, and the device that carries it', async (t) => {
+  const floating = (keys: string, network = '') =>
+    parse(`${LEAST}${network}[floating]\nmode = "api"\naddresses = ["203.0.113.10"]\n${keys}`);
+  const device = (...given: Parameters<typeof floating>) => apiFloating(floating(...given)).device;
+  const token = 'token_file = "/t"\n';
+  const eth0 = 'public_device = "eth0"\n';
+  t.equal(device(`provider = "digitalocean"\n${token}`), '');
+  t.equal(device(`provider = "digitalocean"\ndevice = "eth0"\n${token}`), 'eth0', 'an image of one’s own');
+  t.equal(device(`provider = "hetzner"\n${token}`, eth0), 'eth0');
+  t.equal(device(`provider = "upcloud"\n${token}`, eth0), 'eth0');
+  t.equal(device('provider = "command"\ncommand = ["/x"]\nserver_id = "i-1"\n'), '');
+  const two = 'provider = "digitalocean"\ntoken_file = "/t"\n';
+  t.throws(() => parse(`${LEAST}[floating]\nmode = "api"\naddresses = ["192.0.2.1", "192.0.2.2"]\n${two}`), {
+    message: /floating\.addresses: must be one/,
+  });
+  const digest = (keys: string) => settingsDigest(floating(keys, eth0));
+  t.not(digest(`provider = "hetzner"\n${token}`), digest(`provider = "upcloud"\n${token}`));
 });
 
 // A line that is put in, and what is said about it.
@@ -83,6 +104,40 @@ t.test(
     t.end();
   },
 );
+
+const DROPLET = 'mode = "api"\nprovider = "digitalocean"\ntoken_file = "/t"\n';
+const API_REFUSED: readonly (readonly [what: string, keys: string, message: RegExp])[] = [
+  ['no provider', 'mode = "api"\n', /floating\.provider: is needed with mode "api": one of digitalocean, /],
+  ['another provider', 'mode = "api"\nprovider = "linode"\n', /floating\.provider/],
+  [
+    'no token',
+    'mode = "api"\nprovider = "upcloud"\n',
+    /floating\.token_file: is needed with provider "upcloud"/,
+  ],
+  ['no program', 'mode = "api"\nprovider = "command"\nserver_id = "i"\n', /floating\.command: is needed/],
+  ['no ID', 'mode = "api"\nprovider = "command"\ncommand = ["/x"]\n', /floating\.server_id: is needed/],
+  [
+    'a program that a shell would find',
+    'mode = "api"\nprovider = "command"\ncommand = ["x"]\nserver_id = "i"\n',
+    /floating\.command: must begin with the absolute path/,
+  ],
+  [
+    'a program beside a provider',
+    `${DROPLET}command = ["/x"]\n`,
+    /floating\.command: is for provider "command"/,
+  ],
+  ['an ID that is no number', `${DROPLET}server_id = "i-1"\n`, /floating\.server_id: must be a number/],
+  [
+    'an ID with a blank',
+    `${DROPLET}server_id = "1 ready"\n`,
+    /floating\.server_id: must be what the provider/,
+  ],
+  [
+    'a provider in another mode',
+    'mode = "bgp"\nprovider = "upcloud"\n',
+    /floating\.mode: must be "api" where/,
+  ],
+];
 
 const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])[] = [
   [
@@ -174,6 +229,16 @@ const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])
     'layer 2 on the private device',
     `${LEAST}public_device = "eth1"\n[floating]\nmode = "layer2"\naddresses = ["203.0.113.10"]\n`,
     /network\.public_device must not be network\.private_device/,
+  ],
+  ...API_REFUSED.map(([what, keys, said]): [string, string, RegExp] => [
+    `by API: ${what}`,
+    `${LEAST}public_device = "eth0"\n[floating]\naddresses = ["203.0.113.10"]\n${keys}`,
+    said,
+  ]),
+  [
+    'by API at Hetzner without a public device',
+    `${LEAST}[floating]\nmode = "api"\nprovider = "hetzner"\naddresses = ["203.0.113.10"]\ntoken_file = "/t"\n`,
+    /network\.public_device is missing: with floating\.provider "hetzner"/,
   ],
   [
     'layer 2 on a device for BGP',

@@ -32,6 +32,9 @@ const WITHOUT_DEFAULT = [
   'dns.server',
   'dns.key_file',
   'edge.certificate',
+  'floating.provider',
+  'floating.token_file',
+  'floating.server_id',
   'notify.mail_from',
   'notify.smtp_url',
   'notify.smtp_ca_file',
@@ -91,7 +94,10 @@ t.test('a key without a default is one that the configuration takes', async (t) 
   const bind = '[dns]\nprovider = "rfc2136"\nzone = "shop.example"\nserver = "192.0.2.53"\nkey_file = "/n"\n';
   const site = '[certificates]\nprofile = "o"\nca_file = "/p"\nterms = "agreed"\n';
   const metrics = '[metrics]\nport = 9000\n';
-  const keys = [smtp + dns + site, others + bind + metrics].flatMap((each) =>
+  const floating =
+    '[floating]\nmode = "api"\nprovider = "digitalocean"\naddresses = ["192.0.2.7"]\n' +
+    'token_file = "/q"\nserver_id = "1"\n';
+  const keys = [smtp + dns + site, others + bind + metrics + floating].flatMap((each) =>
     keysAndValues(parseConfig(text + each, 'app', 'app.toml')).map(([key]) => key),
   );
   for (const key of WITHOUT_DEFAULT) t.ok(keys.includes(key), key);

@@ -7,7 +7,7 @@ import type { EffectiveView } from '../../../src/roles/effective.ts';
 import { until } from '../../support/until.ts';
 import { member as row } from '../cli/fake-daemon.ts';
 import { member, view } from '../roles/cases.ts';
-import { seen } from './scenes.ts';
+import { configOf } from './scenes.ts';
 
 const config = parseConfig(
   '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = ' +
@@ -24,7 +24,12 @@ const reporting = (status: () => Partial<CouchDbStatus> | undefined) =>
 function leaving(
   name: 'app1/app' | 'db1/db',
   changes: Partial<LeaveDependencies> = {},
-  others: { readonly view?: EffectiveView; readonly rows?: MemberRow[] } = {},
+  others: {
+    readonly view?: EffectiveView;
+    readonly rows?: MemberRow[];
+    readonly config?: typeof config;
+    readonly holds?: () => boolean;
+  } = {},
 ) {
   const role = name === 'db1/db' ? 'db' : 'app';
   const second = name.replace('1', '2');
@@ -38,11 +43,18 @@ function leaving(
       clock: { wallMs: () => 0, monotonicMs: () => (nowMs += 3000) },
       driver: { leave: () => did.push('word: leaving'), departed: () => did.push('word: left') },
       node: {
-        config,
+        config: others.config ?? config,
         get phase() {
           return phase;
         },
-        last: seen(others.view ?? view([member(name, { self: true }), member(second)])),
+        last: {
+          view: others.view ?? view([member(name, { self: true }), member(second)]),
+          scene: {
+            get holds() {
+              return others.holds?.() ?? false;
+            },
+          },
+        },
         rows: () => others.rows ?? [row({ name, self: true }), row({ name: second })],
         turn: (reason) => did.push(`turn: ${reason}`),
         operatorDid: (what) => did.push(`audit: ${what}`),
@@ -135,6 +147,23 @@ t.test(
       });
   },
 );
+
+t.test('where the provider moves the floating IPs, an app node serves until another has them', async (t) => {
+  const api = configOf(
+    'app',
+    '[floating]\nmode = "api"\nprovider = "digitalocean"\naddresses = ["192.0.2.7"]\ntoken_file = "/t"\n',
+  );
+  const leaveWith = async (holds: (asked: number) => boolean) => {
+    let asked = 0;
+    const { leave, did, told } = leaving('app1/app', {}, { config: api, holds: () => holds((asked += 1)) });
+    await leave.run({}, told);
+    return did.filter((each) => /another node has|no other node has/.test(each));
+  };
+  const waits = 'told: waiting until another node has the floating IPs';
+  t.strictSame(await leaveWith((asked) => asked < 3), [waits, 'told: another node has them']);
+  t.strictSame(await leaveWith(() => true), [waits, 'told: no other node has them yet: going on']);
+  t.strictSame(await leaveWith(() => false), []);
+});
 
 t.test('a db node whom nobody hears does not wait for ever, and says what is true', async (t) => {
   const filling = {

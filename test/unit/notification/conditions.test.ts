@@ -47,6 +47,27 @@ t.test('a dead member is told with its incarnation, so that its next death is an
   t.match(dead({ maintenance: true }), [{ announced: true }]);
 });
 
+t.test(
+  'what keeps a floating IP from being moved by a provider is told, and what is well is not',
+  async (t) => {
+    const words = (server: string) =>
+      found([member('app1/app', { self: true, record: { tags: { server } } })]);
+    t.match(words('12 floating-token'), [
+      {
+        key: 'assignment app1/app floating-token',
+        kind: 'floating-failing',
+        subject: 'app1/app',
+        what: /^app1\/app cannot have the floating IP moved: the provider refuses its token$/,
+        next: /bornemisza floating show/,
+      },
+    ]);
+    t.match(words('12 ready floating-foreign'), [{ what: /a server that is no member/ }]);
+    for (const well of ['12 ready', '12', '', '12 ready floating-busy']) t.same(words(well), [], well);
+    const over = { kind: 'floating-failing', subject: 'app1/app', what: '' } as const;
+    t.match(endOf(over, viewOf([])), /can have the floating IP moved again/);
+  },
+);
+
 t.test('suspects, those that left, and a dead one whose name another carries are not told', async (t) => {
   const self = member('app1/app', { self: true });
   for (const state of ['suspect', 'left', 'leaving'] as const)

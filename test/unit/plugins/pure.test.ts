@@ -3,9 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { mock } from 'node:test';
 import t from 'tap';
 import { BirdPlugin } from '../../../src/plugins/bird/plugin.ts';
+import type { ApiDesired } from '../../../src/plugins/floating/desired.ts';
 import type { PlannedChange, Plugin } from '../../../src/plugins/contract.ts';
 import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
 import { DnsPlugin } from '../../../src/plugins/dns/plugin.ts';
+import { FloatingPlugin } from '../../../src/plugins/floating/plugin.ts';
 import { FirewallPlugin } from '../../../src/plugins/firewall/plugin.ts';
 import { HaproxyPlugin } from '../../../src/plugins/haproxy/plugin.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
@@ -111,6 +113,7 @@ function cases(): Case[] {
     },
     { plugin: bird, desired: birdDesired, observed: birdObserved },
     dnsCase(),
+    floatingCase(),
     {
       plugin: new FirewallPlugin({ list: '/nowhere', base: '/nowhere', state: '/nowhere' }),
       desired: { apps: ['10.0.0.11'], dbs: [], keep: false, why: 'x' },
@@ -139,6 +142,33 @@ function cases(): Case[] {
     },
   ];
 }
+
+function floatingCase(): Case {
+  const nobody = async (): Promise<never> => Promise.reject(new Error('asked'));
+  const provider = { label: 'x', callsFor: () => 1, self: nobody, look: nobody, assign: nobody };
+  return {
+    plugin: new FloatingPlugin({ provider, desired: () => nothing, ask: nobody, nowMs: () => 0 }),
+    desired: { ...nothing, addresses: ['203.0.113.7'], take: true },
+    observed: {
+      ...{
+        label: 'x',
+        self: '2',
+        fresh: true,
+        fault: undefined,
+        failingForMs: 0,
+        held: [],
+        asked: new Map(),
+      },
+      ...{ pending: new Set(), again: new Set(), ids: new Map() },
+      assigned: new Map([['203.0.113.7', { to: undefined, busy: false }]]),
+    },
+  };
+}
+
+const nothing: ApiDesired = {
+  ...{ addresses: [], device: '', take: false, barred: undefined, ask: undefined, others: [], silentTo: [] },
+  why: 'x',
+};
 
 function dnsCase(): Case {
   const nobody = async (): Promise<never> => Promise.reject(new Error('asked'));

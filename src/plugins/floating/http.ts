@@ -1,0 +1,283 @@
+import { readFile } from 'node:fs/promises';
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { notAnswering, ProviderFault } from './provider.ts';
+
+export interface ApiOptions {
+  /** Holds an API token and nothing else. Read for each call. */
+  readonly tokenFile: string;
+  /** Without its last slash. For tests: each provider has its own. */
+  readonly baseUrl?: string | undefined;
+  /** Of the provider's metadata service. For tests. */
+  readonly metadataUrl?: string | undefined;
+  /** Monotonic, ms. */
+  readonly nowMs: () => number;
+}
+
+/** What differs between providers. */
+export interface Dialect {
+  /** In messages, e.g. `DigitalOcean`. */
+  readonly label: string;
+  readonly baseUrl: string;
+  /** What the token must be allowed to do, in the provider's own words. */
+  readonly scope: string;
+  /** What an answer other than 2xx means where the status alone does not tell. `said`: the provider's words. */
+  meaning(status: number, said: string): 'busy' | 'elsewhere' | undefined;
+}
+
+interface Got {
+  readonly status: number;
+  readonly text: string;
+  readonly headers: NodeJS.Dict<string | string[]>;
+}
+
+const TIMEOUT_MS = 5000;
+/** Fifty addresses of Hetzner are some 80 kB. */
+const MOST_BYTES = 1024 * 1024;
+/** Far below each provider's own limit, which all programs of one account share. */
+const WINDOW_MS = 60_000;
+const MOST_CALLS = 60;
+const LEAST_PENALTY_MS = 1000;
+const MOST_PENALTY_MS = 3_600_000;
+const DEFAULT_PENALTY_MS = 60_000;
+/** What is shown of a provider's words. */
+const MOST_SAID = 120;
+
+/** Calls of one provider's API, bounded in time, size and number. No redirect is followed, and no token is shown. */
+export class Api {
+  readonly #dialect: Dialect;
+  readonly #options: ApiOptions;
+  #calledMs: number[] = [];
+  #notBeforeMs = Number.NEGATIVE_INFINITY;
+
+  constructor(dialect: Dialect, options: ApiOptions) {
+    this.#dialect = dialect;
+    this.#options = options;
+  }
+
+  /** @returns the answer's JSON; undefined: 404 @throws ProviderFault */
+  async call(
+    method: 'GET' | 'POST' | 'PATCH',
+    path: string,
+    body: object | undefined,
+    signal: AbortSignal,
+  ): Promise<unknown> {
+    const token = await this.#token();
+    this.#count();
+    const url = `${this.#options.baseUrl ?? this.#dialect.baseUrl}${path}`;
+    const got = await send(method, url, { authorization: `Bearer ${token}` }, body, signal).catch(
+      (error: unknown) => {
+        throw notAnswering(this.#dialect.label, error instanceof Error ? error.message : String(error));
+      },
+    );
+    const json = parsed(got.text);
+    if (got.status >= 200 && got.status < 300) {
+      if (json !== undefined) return json;
+      throw notAnswering(
+        this.#dialect.label,
+        `it answered ${got.status} with something that is not its JSON`,
+      );
+    }
+    if (got.status === 404) return undefined;
+    throw this.#refusal(got, wordsOf(json).replaceAll(token, '(token)'));
+  }
+
+  async #token(): Promise<string> {
+    const { tokenFile } = this.#options;
+    const text = await readFile(tokenFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      throw this.#badToken(`${tokenFile} cannot be read: ${error.code}`);
+    });
+    // What may stand in a header.
+    if (!/^[\x21-\x7e]{20,200}$/.test(text.trim()))
+      throw this.#badToken(`${tokenFile} does not hold one token`);
+    return text.trim();
+  }
+
+  #count(): void {
+    const now = this.#options.nowMs();
+    this.#calledMs = this.#calledMs.filter((each) => each > now - WINDOW_MS);
+    const [first] = this.#calledMs;
+    if (first !== undefined && this.#calledMs.length >= MOST_CALLS)
+      this.#notBeforeMs = Math.max(this.#notBeforeMs, first + WINDOW_MS);
+    if (now < this.#notBeforeMs) throw this.#limited(now);
+    this.#calledMs.push(now);
+  }
+
+  #refusal({ status, headers }: Got, said: string): ProviderFault {
+    const { label, scope } = this.#dialect;
+    const why = said === '' ? `status ${status}` : `${said} (${status})`;
+    if (status === 401) return this.#badToken(why);
+    if (status === 403)
+      return new ProviderFault({
+        code: 'floating-scope',
+        message: `the token lacks ${scope}: ${label} says ${why}; the floating IP stays where it is`,
+        next: `make a token with ${scope}, put it into ${this.#options.tokenFile}; it is read for each call`,
+      });
+    if (status === 429) return this.#limitedBy(headers);
+    const meaning = status === 409 || status === 423 ? 'busy' : this.#dialect.meaning(status, said);
+    if (meaning === 'busy') return busy(label, why);
+    if (meaning === 'elsewhere') return elsewhere(`${label} says ${why}`);
+    // 5xx and redirects: neither yes nor no.
+    if (status < 400 || status >= 500) return notAnswering(label, `it answered ${why}`);
+    return new ProviderFault({
+      code: 'floating-refused',
+      message: `${label} refuses to assign the floating IP to this server: ${why}`,
+      next: `look at the address and at this server on the page of ${label}; it is tried again`,
+    });
+  }
+
+  #badToken(why: string): ProviderFault {
+    return new ProviderFault({
+      code: 'floating-token',
+      message: `${this.#dialect.label} cannot be asked with this token: ${why}; the floating IP stays where it is`,
+      next:
+        `make a token with ${this.#dialect.scope}, put it into ${this.#options.tokenFile} ` +
+        '(root:bornemisza 0640); it is read for each call',
+    });
+  }
+
+  /** `retry-after` in seconds, or the time of the clock at which the limit is over. */
+  #limitedBy(headers: Got['headers']): ProviderFault {
+    const now = this.#options.nowMs();
+    const afterMs = Number(headers['retry-after'] ?? Number.NaN) * 1000;
+    const wanted = Number.isFinite(afterMs) ? afterMs : DEFAULT_PENALTY_MS;
+    this.#notBeforeMs = now + Math.min(MOST_PENALTY_MS, Math.max(LEAST_PENALTY_MS, wanted));
+    return this.#limited(now);
+  }
+
+  #limited(now: number): ProviderFault {
+    const { label } = this.#dialect;
+    const seconds = Math.ceil((this.#notBeforeMs - now) / 1000);
+    return new ProviderFault(
+      {
+        code: 'floating-limited',
+        message: `${label} takes no calls for ${seconds} s; the floating IP stays where it is`,
+        next: 'nothing: it is asked again then; see whether another program uses the API with the same account',
+      },
+      { notBeforeMs: this.#notBeforeMs },
+    );
+  }
+}
+
+export function busy(label: string, why: string): ProviderFault {
+  return new ProviderFault({
+    code: 'floating-busy',
+    message: `${label} still works on the floating IP or this server: ${why}`,
+    next: 'nothing: it is asked again; if it lasts, look for a pending action on the provider’s page',
+  });
+}
+
+export function elsewhere(why: string): ProviderFault {
+  return new ProviderFault({
+    code: 'floating-region',
+    message: `the floating IP and this server are in different regions: ${why}`,
+    next: 'order the address in the region of the app nodes, or app nodes in the region of the address',
+  });
+}
+
+/** The provider does not know the address, or not as this account's. */
+export function unknownAddress(label: string, address: string): ProviderFault {
+  return new ProviderFault({
+    code: 'floating-address',
+    message: `${label} knows no floating IP ${address} with this token`,
+    next: 'compare floating.addresses with the page of the account that the token belongs to',
+  });
+}
+
+/**
+ * What the provider's metadata service says of this server, in one line: only a server of the provider reaches it.
+ *
+ * @returns undefined: no answer, or none of this form
+ */
+export async function metadata(url: string, form: RegExp, signal: AbortSignal): Promise<string | undefined> {
+  const got = await send(
+    'GET',
+    url,
+    {},
+    undefined,
+    AbortSignal.any([signal, AbortSignal.timeout(2000)]),
+  ).catch(() => undefined);
+  const text = got?.status === 200 ? got.text.trim() : '';
+  return form.test(text) ? text : undefined;
+}
+
+/** This server's name at the provider cannot be read. */
+export function noIdentity(label: string, where: string): ProviderFault {
+  return new ProviderFault({
+    code: 'floating-identity',
+    message: `this server's ID at ${label} cannot be read from ${where}`,
+    next: `is this a server of ${label}? If it is, and its metadata service is shut off: set floating.server_id`,
+  });
+}
+
+/** One call, whole within its time: a body that is cut short or never ends is an error. */
+function send(
+  method: string,
+  url: string,
+  headers: Readonly<Record<string, string>>,
+  body: object | undefined,
+  signal: AbortSignal,
+): Promise<Got> {
+  const text = body === undefined ? undefined : JSON.stringify(body);
+  const call = url.startsWith('https:') ? httpsRequest : httpRequest;
+  return new Promise((resolve, reject) => {
+    const request = call(url, {
+      method,
+      agent: false,
+      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
+      headers: {
+        ...headers,
+        accept: 'application/json',
+        'user-agent': 'bornemisza',
+        ...(text !== undefined && {
+          'content-type': 'application/json',
+          'content-length': Buffer.byteLength(text),
+        }),
+      },
+    });
+    request.on('error', (error) => {
+      reject(error.name === 'AbortError' ? new Error(`no answer within ${TIMEOUT_MS / 1000} s`) : error);
+    });
+    request.once('response', (response) => {
+      const parts: Buffer[] = [];
+      let bytes = 0;
+      response.on('data', (part: Buffer) => {
+        bytes += part.length;
+        parts.push(part);
+        if (bytes > MOST_BYTES) request.destroy(new Error('its answer is too long'));
+      });
+      response.on('error', () => reject(new Error('its answer was cut short')));
+      response.on('end', () => {
+        const { statusCode: status = 0, headers: said } = response;
+        resolve({ status, text: Buffer.concat(parts).toString(), headers: said });
+      });
+    });
+    request.end(text);
+  });
+}
+
+function parsed(text: string): unknown {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What the provider says of a refusal, in the form of any of them, without what would rewrite a terminal. */
+function wordsOf(json: unknown): string {
+  const { message, error } = (json ?? {}) as { message?: unknown; error?: unknown };
+  const inner = (error ?? {}) as { message?: unknown; error_message?: unknown };
+  const said = [message, inner.message, inner.error_message].find((each) => typeof each === 'string') ?? '';
+  return said.replaceAll(/[^\x20-\x7e]/g, ' ').slice(0, MOST_SAID);
+}
+
+/** The field of an object whose form nobody has checked. */
+export function field(of: unknown, ...path: readonly string[]): unknown {
+  return path.reduce<unknown>(
+    (at, key) =>
+      typeof at === 'object' && at !== null ? (at as Readonly<Record<string, unknown>>)[key] : undefined,
+    of,
+  );
+}

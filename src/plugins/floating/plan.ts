@@ -1,0 +1,255 @@
+import { parseLinks } from '../../host/ip.ts';
+import type { Finding, PlannedChange } from '../contract.ts';
+import type { ApiDesired, Owner } from './desired.ts';
+import type { Assignment } from './provider.ts';
+
+export interface HeldAddress {
+  readonly device: string;
+  /** Without its prefix length. */
+  readonly address: string;
+}
+
+export interface ApiObserved {
+  /** In messages, e.g. `DigitalOcean`. */
+  readonly label: string;
+  /** The provider's name of this server; undefined: not known yet. */
+  readonly self: string | undefined;
+  /** By the last look that worked. An address that is missing was never looked at. */
+  readonly assigned: ReadonlyMap<string, Assignment>;
+  /** Whether the look of this moment worked: without one nothing is called. */
+  readonly fresh: boolean;
+  /** What keeps the provider's answer from us, since when it does (0: nothing does). */
+  readonly fault: Finding | undefined;
+  readonly failingForMs: number;
+  /** Addresses on devices of this host that bear our label. */
+  readonly held: readonly HeldAddress[];
+  /** What the addresses themselves said. One that is missing was not asked often enough. */
+  readonly asked: ReadonlyMap<string, 'answers' | 'silent'>;
+  /** Ordered, and neither done nor given up yet. */
+  readonly pending: ReadonlySet<string>;
+  /** Ordered once more, since somebody found them silent. */
+  readonly again: ReadonlySet<string>;
+  /** Servers of members, present and former, by their names. */
+  readonly ids: ReadonlyMap<string, string>;
+}
+
+/** In the order in which they are made. */
+export type FloatingChange = PlannedChange &
+  (
+    | { readonly kind: 'device-off'; readonly device: string; readonly address: string }
+    | { readonly kind: 'device-on'; readonly device: string; readonly address: string }
+    | { readonly kind: 'assign'; readonly address: string; readonly again: boolean }
+  );
+
+/** What is to become of one address. */
+export type Verdict = 'ours' | 'assign' | 'ask' | 'serves' | 'foreign' | 'busy' | 'elsewhere' | 'stays';
+
+/**
+ * Marks our addresses in the kernel, so that one that left the configuration is found after a restart too. 15
+ * characters at most; another mark than that of mode `layer2`, whose program takes its own away.
+ */
+export function labelOf(device: string): string {
+  return `${device.slice(0, 12)}:bf`;
+}
+
+export function isLabel(name: string): boolean {
+  return name.endsWith(':bf');
+}
+
+/** Reads `ip -j addr show`: what bears our label. */
+export function heldIn(json: string): HeldAddress[] {
+  return parseLinks(json).flatMap(({ ifname: device = '', addr_info = [] }) =>
+    addr_info
+      .filter(({ family, label }) => family === 'inet' && label === labelOf(device))
+      .map(({ local = '' }) => ({ device, address: local })),
+  );
+}
+
+/**
+ * The difference between what should be and what is. Pure.
+ *
+ * The device follows the assignment, calls follow the decision. Only who takes calls; nobody gives an assignment up.
+ */
+export function planFloating(desired: ApiDesired, observed: ApiObserved): FloatingChange[] {
+  const { addresses, device, why } = desired;
+  const left = observed.held.filter((each) => each.device !== device || !addresses.includes(each.address));
+  return [
+    ...left.map((each) => off(each, why)),
+    ...addresses.flatMap((address) => planAddress(address, desired, observed)),
+  ];
+}
+
+function planAddress(address: string, desired: ApiDesired, observed: ApiObserved): FloatingChange[] {
+  const { device } = desired;
+  const seen = observed.assigned.get(address);
+  // Not known is not nobody's.
+  if (seen === undefined || observed.self === undefined) return [];
+  const isOn = observed.held.some((each) => each.address === address && each.device === device);
+  const on = device === '' || isOn ? [] : [onDevice(device, address, desired.why)];
+  const verdict = verdictOf(address, desired, observed);
+  if (verdict === 'ours') return [...on, ...onceMore(address, desired, observed)];
+  if (verdict === 'assign') return [...on, assigned(address, desired, observed)];
+  // What was ordered may be done in this moment.
+  if (!isOn || observed.pending.has(address)) return [];
+  const owner = seen.to === undefined ? 'nobody' : nameOf(seen.to, desired, observed);
+  return [off({ device, address }, `${observed.label} has it assigned to ${owner}`)];
+}
+
+export function verdictOf(address: string, desired: ApiDesired, observed: ApiObserved): Verdict {
+  const seen = observed.assigned.get(address);
+  if (seen === undefined) return 'stays';
+  if (seen.to !== undefined && seen.to === observed.self) return 'ours';
+  if (!desired.take || !observed.fresh || observed.pending.has(address)) return 'stays';
+  if (seen.elsewhere !== undefined) return 'elsewhere';
+  if (seen.busy) return 'busy';
+  if (seen.to === undefined) return 'assign';
+  const owner = ownerOf(seen.to, desired, observed);
+  if (owner === undefined) return 'foreign';
+  switch (owner.from) {
+    case 'given':
+      return 'assign';
+    case 'rival':
+      return [...observed.assigned.values()].some(({ to }) => to === observed.self) ? 'assign' : 'stays';
+    case 'never':
+      return 'stays';
+    case 'unheard': {
+      const said = observed.asked.get(address);
+      return said === undefined ? 'ask' : said === 'silent' ? 'assign' : 'serves';
+    }
+  }
+}
+
+/** The member whose server it is or was; undefined: none's. */
+export function ownerOf(id: string, { others }: ApiDesired, { ids }: ApiObserved): Owner | undefined {
+  const present = others.find((each) => (each.id ?? ids.get(each.name)) === id);
+  if (present !== undefined) return present;
+  const former = [...ids].find(([, each]) => each === id)?.[0];
+  // It left or was removed.
+  return former === undefined ? undefined : { name: former, id, from: 'given' };
+}
+
+export function nameOf(id: string, desired: ApiDesired, observed: ApiObserved): string {
+  if (id === observed.self) return 'this node';
+  return ownerOf(id, desired, observed)?.name ?? `server ${id}, no member`;
+}
+
+/** Assigned here, and another node finds it silent: the provider may not have done all that it says. */
+function onceMore(address: string, desired: ApiDesired, observed: ApiObserved): FloatingChange[] {
+  const [by] = desired.silentTo;
+  if (by === undefined || !desired.take || !observed.fresh) return [];
+  if (observed.again.has(address) || observed.pending.has(address)) return [];
+  const summary = `${address}: assigned to this node once more (${by} finds it silent)`;
+  return [{ kind: 'assign', address, again: true, summary, subjects: [by], step: 'repeats' }];
+}
+
+function assigned(address: string, desired: ApiDesired, observed: ApiObserved): FloatingChange {
+  const id = observed.assigned.get(address)?.to;
+  const owner = id === undefined ? undefined : ownerOf(id, desired, observed);
+  const before = id === undefined ? 'nobody' : nameOf(id, desired, observed);
+  return {
+    kind: 'assign',
+    address,
+    again: false,
+    summary: `${address}: ${before} → this node at ${observed.label} (${desired.why})`,
+    subjects: owner === undefined ? [] : [owner.name],
+    step: 'repeats',
+  };
+}
+
+function onDevice(device: string, address: string, why: string): FloatingChange {
+  return {
+    kind: 'device-on',
+    device,
+    address,
+    summary: `${address}/32: put on ${device} (${why})`,
+    step: 'repeats',
+  };
+}
+
+function off({ device, address }: HeldAddress, why: string): FloatingChange {
+  return {
+    kind: 'device-off',
+    device,
+    address,
+    summary: `${address}/32: taken off ${device} (${why})`,
+    step: 'repeats',
+  };
+}
+
+/** What an operator must know of the addresses. Pure. */
+export function findingsOf(desired: ApiDesired, observed: ApiObserved): Finding[] {
+  const { fault, label } = observed;
+  const found = desired.addresses.flatMap((address) => findingOf(address, desired, observed) ?? []);
+  return fault === undefined
+    ? found
+    : [{ ...fault, message: `${fault.message}${whereNow(desired, observed, label)}` }];
+}
+
+function whereNow({ addresses }: ApiDesired, { assigned: known }: ApiObserved, label: string): string {
+  const never = addresses.filter((each) => !known.has(each));
+  return never.length === 0 ? '' : ` (${label} has not told yet where ${never.join(', ')} is)`;
+}
+
+function findingOf(address: string, desired: ApiDesired, observed: ApiObserved): Finding | undefined {
+  const { label } = observed;
+  const seen = observed.assigned.get(address);
+  const owner = seen?.to === undefined ? 'nobody' : nameOf(seen.to, desired, observed);
+  switch (verdictOf(address, desired, observed)) {
+    case 'foreign':
+      return {
+        code: 'floating-foreign',
+        message: `${address} is assigned to ${owner}, so it is not taken`,
+        next: 'if it is to serve this cluster: sudo bornemisza floating take',
+      };
+    case 'serves':
+      return {
+        code: 'floating-serves',
+        message: `${owner} is dead to this node, but ${address} answers; it is not moved`,
+        next: `look at the private network and at the daemon of ${owner}: systemctl status bornemisza@app there`,
+      };
+    case 'busy':
+      return {
+        code: 'floating-busy',
+        message: `${label} still works on ${address}; it is asked again`,
+        next: 'nothing; if it lasts, look for a pending action on the provider’s page',
+      };
+    case 'elsewhere':
+      return {
+        code: 'floating-region',
+        message: `${address} is in ${seen?.elsewhere}, and this server is not: it cannot be assigned here`,
+        next: 'order the address in the region of the app nodes, or app nodes in the region of the address',
+      };
+    case 'ours':
+      return observed.again.has(address) && desired.silentTo.length > 0
+        ? silent(address, 'this node', desired.device)
+        : undefined;
+    default:
+      return desired.ask === 'watch' && seen?.to !== undefined && observed.asked.get(address) === 'silent'
+        ? silent(address, owner, '')
+        : undefined;
+  }
+}
+
+function silent(address: string, owner: string, device: string): Finding {
+  const where = device === '' ? 'ip -br addr' : `ip addr show ${device}`;
+  return {
+    code: 'floating-unmoved',
+    message: `${address} is assigned to ${owner}, yet it is silent`,
+    next: `on that machine: \`${where}\`, its firewall, and its page at the provider`,
+  };
+}
+
+/** How old the last look may be. @param calls that one look takes */
+export function paceMs(
+  { take, ask, addresses }: ApiDesired,
+  { assigned: known, self, pending }: Pick<ApiObserved, 'assigned' | 'self' | 'pending'>,
+  calls: number,
+): number {
+  const ours = addresses.filter((each) => self !== undefined && known.get(each)?.to === self).length;
+  // 1.1 s, so that an order still fits into the sixty calls of a minute.
+  if (pending.size > 0) return 1100 * calls;
+  // It waits for somebody: who answers there, an operator, or the node that takes them from here.
+  if (take ? ours < addresses.length : ours > 0) return 3300 * calls;
+  if (ours > 0) return 10_000;
+  return ask === undefined ? 600_000 : 60_000;
+}

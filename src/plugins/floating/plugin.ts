@@ -1,0 +1,327 @@
+import { networkInterfaces } from 'node:os';
+import { type Finding, type Plugin, PluginError, type PluginReport } from '../contract.ts';
+import { changeDevice } from './apply.ts';
+import { type ApiDesired, READY } from './desired.ts';
+import { AddressWatch, addressesHeld, faultOf, Looks } from './observe.ts';
+import {
+  type ApiObserved,
+  findingsOf,
+  type FloatingChange,
+  nameOf,
+  paceMs,
+  planFloating,
+  verdictOf,
+} from './plan.ts';
+import type { FloatingProvider, ProviderFault } from './provider.ts';
+
+export interface FloatingPluginOptions {
+  readonly provider: FloatingProvider;
+  /** What should be now, by the last turn of the node. */
+  readonly desired: () => ApiDesired;
+  /** Whether the edge at an address answers and finds a database, within half a second; never throws. */
+  readonly ask: (address: string) => Promise<boolean>;
+  /** Monotonic, ms. For tests. */
+  readonly nowMs?: () => number;
+}
+
+/** What the rest of the daemon knows of it. */
+export interface FloatingReport extends PluginReport {
+  /** Whether the provider said that an address is assigned to this server. */
+  readonly holds: boolean;
+  /** For the member's record: the server's name, whether this node may be given the addresses, what is wrong. */
+  readonly server: string | undefined;
+}
+
+/** What `bornemisza floating show` shows. */
+export interface FloatingShown {
+  readonly provider: string;
+  /** This server at the provider; null: not known. */
+  readonly server: string | null;
+  readonly why: string;
+  readonly addresses: readonly {
+    readonly address: string;
+    /** null: to no server, or never asked with an answer. */
+    readonly server: string | null;
+    /** HOST/ROLE, `nobody`, or that it is no member. */
+    readonly owner: string;
+    readonly known: boolean;
+    readonly busy: boolean;
+    /** The device of this host that carries it. */
+    readonly device: string | null;
+  }[];
+  readonly findings: readonly Finding[];
+}
+
+const TICK_MS = 500;
+/** A process that was not run for this long may have been robbed meanwhile. */
+const STOOD_STILL_MS = 2000;
+const FREE_LOOK_MS = 2000;
+/** An order that was taken is done within this; DigitalOcean's own sample takes 11 s. */
+const PENDING_MS = 20_000;
+/** One whose answer nobody heard may be done as well. */
+const UNSURE_MS = 5000;
+/** A refused order is tried again after this, and twice as long each time. */
+const REFUSED_FIRST_MS = 1000;
+const REFUSED_MOST_MS = 15_000;
+/** A node whose looks or orders fail for longer is passed over, and may try again after a minute. */
+const READY_FOR_MS = 10_000;
+const PASSED_OVER_MS = 60_000;
+
+/** The one caller of the provider for the floating IPs, and the one writer of them on this host's devices. */
+export class FloatingPlugin
+  implements Plugin<ApiDesired, ApiObserved, FloatingChange, undefined, FloatingReport>
+{
+  readonly name = 'floating';
+  readonly evidence = 'bornemisza floating show';
+  readonly #options: Required<FloatingPluginOptions>;
+  readonly #looks: Looks;
+  readonly #watch: AddressWatch;
+  readonly #pendingMs = new Map<string, number>();
+  /** Orders that failed in a row, over all addresses. */
+  #refused: { readonly fault: Finding; readonly sinceMs: number; lastMs: number; count: number } | undefined;
+  readonly #again = new Set<string>();
+  readonly #ids = new Map<string, string>();
+  #observed: ApiObserved | undefined;
+  /** What the last look was made for: another decision needs another look. */
+  #decided = '';
+  #timer: NodeJS.Timeout | undefined;
+  #tickMs = Number.POSITIVE_INFINITY;
+  #freeMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: FloatingPluginOptions) {
+    const { nowMs = () => performance.now() } = options;
+    this.#options = { ...options, nowMs };
+    this.#looks = new Looks(options.provider, nowMs);
+    this.#watch = new AddressWatch(options.ask);
+  }
+
+  async leftBehind(): Promise<boolean> {
+    return (await addressesHeld(false, AbortSignal.timeout(TICK_MS * 10))).length > 0;
+  }
+
+  async observe(signal: AbortSignal): Promise<ApiObserved> {
+    const desired = this.#options.desired();
+    const decided = JSON.stringify([desired.addresses, desired.take && desired.others]);
+    if (decided !== this.#decided) this.#looks.forget();
+    this.#decided = decided;
+    const due = desired.addresses.length > 0 && this.#looks.due(this.#paceMs(desired));
+    const fresh = due && (await this.#looks.look(desired.addresses, signal));
+    return this.#remember(desired, fresh, await addressesHeld(desired.device !== '', signal));
+  }
+
+  plan(desired: ApiDesired, observed: ApiObserved): FloatingChange[] {
+    return planFloating(desired, observed);
+  }
+
+  status(desired: ApiDesired, observed: ApiObserved): FloatingReport {
+    const { addresses } = desired;
+    const { self, assigned, failingForMs } = observed;
+    if (addresses.length === 0) return { alarms: [], holds: false, server: undefined };
+    const alarms = findingsOf(desired, observed);
+    const works = failingForMs < READY_FOR_MS;
+    const ready =
+      works && assigned.size > 0 && [...assigned.values()].every((each) => each.elsewhere === undefined);
+    const words = [self, ready ? READY : undefined, alarms[0]?.code].filter((each) => each !== undefined);
+    return {
+      seen: addresses.map((each) => `${each} ${whereIs(each, desired, observed)}`).join(', '),
+      alarms,
+      // What is not known any more is not claimed: another one may be the holder.
+      holds: works && addresses.some((each) => verdictOf(each, desired, observed) === 'ours'),
+      server: self === undefined ? undefined : words.join(' '),
+    };
+  }
+
+  /** Looks, decides again, orders. What was planned from an older view is left out. */
+  async apply(
+    changes: readonly FloatingChange[],
+    signal: AbortSignal,
+    made: (change: FloatingChange) => void,
+  ): Promise<void> {
+    for (const change of changes) {
+      if (!this.#stillPlanned(change)) continue;
+      if (change.kind !== 'assign') await changeDevice(change, signal);
+      else await this.#assign(change.address, signal);
+      if (change.kind === 'assign' && change.again) this.#again.add(change.address);
+      made(change);
+    }
+  }
+
+  /** `show`, or `take`: has the addresses assigned to this node, whoever has them. */
+  async ask(verb: string, _request: unknown, signal: AbortSignal): Promise<object> {
+    if (verb !== 'take') return this.#show(signal);
+    const { addresses, barred, device } = this.#options.desired();
+    if (barred !== undefined)
+      throw new PluginError({
+        code: 'floating-not-fit',
+        message: `the floating IPs cannot be taken here: ${barred}`,
+        next: 'see bornemisza status; on a node that is well: sudo bornemisza floating take',
+        outcome: 'terminal',
+      });
+    await this.#lookNow(signal);
+    const moved = addresses.filter((each) => this.#looks.assigned.get(each)?.to !== this.#looks.self);
+    for (const address of moved) {
+      if (device !== '') await changeDevice({ kind: 'device-on', device, address, summary: '' }, signal);
+      await this.#assign(address, signal);
+    }
+    const list = moved.join(', ');
+    const message =
+      moved.length === 0
+        ? 'they are assigned to this node already'
+        : `${list}: ordered for this node; bornemisza floating show says when it is done`;
+    return { done: true, message };
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+  }
+
+  watch(changed: (what: string) => void): () => void {
+    clearInterval(this.#timer);
+    this.#tickMs = Number.POSITIVE_INFINITY;
+    this.#timer = setInterval(() => this.#tick(changed), TICK_MS);
+    return () => clearInterval(this.#timer);
+  }
+
+  #tick(changed: (what: string) => void): void {
+    const { desired: desiredNow, nowMs, provider } = this.#options;
+    const desired = desiredNow();
+    const now = nowMs();
+    const stoodStill = now - this.#tickMs > STOOD_STILL_MS;
+    this.#tickMs = now;
+    if (desired.addresses.length === 0) return;
+    if (stoodStill) {
+      this.#looks.forget();
+      changed('this process stood still');
+    } else if (this.#looks.due(this.#paceMs(desired))) changed(`what ${provider.label} says is old`);
+    // What is ours already, or on a device of ours, would be answered by ourselves.
+    const { assigned, self } = this.#looks;
+    const elsewhere = desired.addresses.filter((each) => assigned.get(each)?.to !== self && !isHere(each));
+    this.#watch.look(desired.ask, elsewhere, now, (what) => {
+      this.#looks.forget();
+      changed(what);
+    });
+    if (desired.silentTo.length === 0) this.#again.clear();
+    if (now - this.#freeMs >= FREE_LOOK_MS) void this.#freeLook(changed, now);
+  }
+
+  /** Whoever was robbed hears it within two seconds, without a call. */
+  async #freeLook(changed: (what: string) => void, now: number): Promise<void> {
+    const { provider, desired } = this.#options;
+    const { assigned, self } = this.#looks;
+    this.#freeMs = now;
+    if (provider.active === undefined || self === undefined) return;
+    if (!desired().addresses.some((each) => assigned.get(each)?.to === self)) return;
+    if ((await provider.active(AbortSignal.timeout(FREE_LOOK_MS)).catch(() => undefined)) !== false) return;
+    this.#looks.forget();
+    changed(`${provider.label} says that no floating IP is assigned here`);
+  }
+
+  #stillPlanned(change: FloatingChange): boolean {
+    const { desired } = this.#options;
+    const observed = this.#observed;
+    return (
+      observed !== undefined &&
+      planFloating(desired(), observed).some(
+        (each) => each.kind === change.kind && each.address === change.address,
+      )
+    );
+  }
+
+  async #assign(address: string, signal: AbortSignal): Promise<void> {
+    const { provider, nowMs } = this.#options;
+    const { self } = this.#looks;
+    if (self === undefined) return;
+    // The next look asks the provider, whatever comes of this.
+    this.#looks.forget();
+    this.#pendingMs.set(address, nowMs() + PENDING_MS);
+    try {
+      await provider.assign(address, self, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#orderFailed(address, faultOf(error, provider.label));
+      throw error;
+    }
+  }
+
+  #orderFailed(address: string, { code, message, next, unsure }: ProviderFault): void {
+    const now = this.#options.nowMs();
+    const count = this.#refused?.count ?? 0;
+    const againMs = unsure ? UNSURE_MS : Math.min(REFUSED_FIRST_MS * 2 ** count, REFUSED_MOST_MS);
+    this.#pendingMs.set(address, now + againMs);
+    const sinceMs = this.#refused?.sinceMs ?? now;
+    this.#refused = { fault: { code, message, next }, sinceMs, lastMs: now, count: count + 1 };
+  }
+
+  async #lookNow(signal: AbortSignal): Promise<void> {
+    const desired = this.#options.desired();
+    const fresh = await this.#looks.look(desired.addresses, signal);
+    this.#remember(desired, fresh, await addressesHeld(desired.device !== '', signal));
+    const { fault } = this.#looks;
+    if (!fresh && fault !== undefined) throw new PluginError({ ...fault, outcome: 'retry' });
+  }
+
+  async #show(signal: AbortSignal): Promise<FloatingShown> {
+    const desired = this.#options.desired();
+    const fresh = await this.#looks.look(desired.addresses, signal);
+    const observed = this.#remember(desired, fresh, await addressesHeld(desired.device !== '', signal));
+    const { label, self, assigned, held } = observed;
+    return {
+      provider: label,
+      server: self ?? null,
+      why: desired.why,
+      addresses: desired.addresses.map((address) => {
+        const seen = assigned.get(address);
+        return {
+          address,
+          server: seen?.to ?? null,
+          owner: seen?.to === undefined ? 'nobody' : nameOf(seen.to, desired, observed),
+          known: seen !== undefined,
+          busy: seen?.busy ?? false,
+          device: held.find((each) => each.address === address)?.device ?? null,
+        };
+      }),
+      findings: findingsOf(desired, observed),
+    };
+  }
+
+  #remember(desired: ApiDesired, fresh: boolean, held: ApiObserved['held']): ApiObserved {
+    const { provider, nowMs } = this.#options;
+    const { self, assigned } = this.#looks;
+    const now = nowMs();
+    for (const { name, id } of desired.others) if (id !== undefined) this.#ids.set(name, id);
+    for (const [address, untilMs] of this.#pendingMs)
+      if (now >= untilMs || (fresh && assigned.get(address)?.to === self)) this.#pendingMs.delete(address);
+    const done = fresh && desired.addresses.every((each) => assigned.get(each)?.to === self);
+    if (done || now - (this.#refused?.lastMs ?? now) >= PASSED_OVER_MS) this.#refused = undefined;
+    const orderFailingMs = this.#refused === undefined ? 0 : now - this.#refused.sinceMs;
+    this.#observed = {
+      ...{ label: provider.label, self, assigned, fresh, held },
+      fault: this.#looks.fault ?? this.#refused?.fault,
+      failingForMs: Math.max(this.#looks.failingForMs, orderFailingMs),
+      asked: this.#watch.said,
+      pending: new Set(this.#pendingMs.keys()),
+      again: new Set(this.#again),
+      ids: new Map(this.#ids),
+    };
+    return this.#observed;
+  }
+
+  #paceMs(desired: ApiDesired): number {
+    const { provider } = this.#options;
+    const { assigned, self } = this.#looks;
+    const pending = new Set(this.#pendingMs.keys());
+    return paceMs(desired, { assigned, self, pending }, provider.callsFor(desired.addresses));
+  }
+}
+
+function isHere(address: string): boolean {
+  return Object.values(networkInterfaces()).some((all) => all?.some((each) => each.address === address));
+}
+
+function whereIs(address: string, desired: ApiDesired, observed: ApiObserved): string {
+  const seen = observed.assigned.get(address);
+  if (seen === undefined) return 'was not looked at yet';
+  return seen.to === undefined
+    ? 'is assigned to nobody'
+    : `is assigned to ${nameOf(seen.to, desired, observed)}`;
+}
