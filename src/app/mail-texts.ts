@@ -42,6 +42,14 @@ export const MAIL_TEXTS: Readonly<Record<'en' | 'de', Readonly<Record<MailKind, 
       ],
       action: '',
     },
+    disabled: {
+      subject: 'Your account at SITE is disabled',
+      paragraphs: [
+        'Somebody, probably you, asked for a link to your account at SITE. The account is disabled, so there is none.',
+        'To have it enabled again, answer to this mail.',
+      ],
+      action: '',
+    },
     'change-email': {
       subject: 'Confirm your new address for SITE',
       paragraphs: [
@@ -94,6 +102,15 @@ export const MAIL_TEXTS: Readonly<Record<'en' | 'de', Readonly<Record<MailKind, 
         'Jemand, vermutlich Sie, möchte bei SITE ein neues Passwort setzen, aber mit dieser Adresse gibt ' +
           'es kein Konto.',
         'Vielleicht haben Sie sich mit einer anderen Adresse registriert.',
+      ],
+      action: '',
+    },
+    disabled: {
+      subject: 'Ihr Konto bei SITE ist gesperrt',
+      paragraphs: [
+        'Jemand, vermutlich Sie, hat einen Link zu Ihrem Konto bei SITE verlangt. Das Konto ist gesperrt, deshalb ' +
+          'gibt es keinen.',
+        'Damit es wieder freigegeben wird, antworten Sie auf diese Mail.',
       ],
       action: '',
     },

@@ -4,6 +4,7 @@ import { type IncomingMessage, request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { signMailToken } from '../../src/app/accounts/mail-token.ts';
 import { AccountOrders } from '../../src/daemon/accounts/orders.ts';
 import { systemClock } from '../../src/daemon/clock.ts';
 import { AuditTrail } from '../../src/daemon/audit/trail.ts';
@@ -131,6 +132,76 @@ t.test('a disabled account is refused here at once, elsewhere in 5 s, and its op
   t.equal((await bed.browser(here).ask('POST', '/api/session', credentials)).status, 200);
   const { account } = await json<ShownAccount>('show', 'carl@example.org');
   t.same(written(), [`account ${account} was disabled`, `account ${account} was enabled`]);
+});
+
+t.test('nothing of a disabled account answers, at the node where it was disabled', async (t) => {
+  const browser = await signedUp('emma@example.org');
+  const next = { email: 'emma@new.example', password: PASSWORD };
+  t.equal((await browser.ask('POST', '/api/me/email', next)).status, 202);
+  const { token } = await bed.mailTo('emma@new.example');
+  await accounts('disable', 'emma@example.org');
+  const ways: readonly (readonly [method: string, path: string, body?: unknown])[] = [
+    ['GET', '/api/me'],
+    ['GET', '/api/me/export'],
+    ['PUT', '/api/me/password', { old: PASSWORD, new: 'seven purple elephants' }],
+    ['POST', '/api/me/email', next],
+    ['PUT', '/api/me/email', { token }],
+    ['POST', '/api/me/deletion', { password: PASSWORD }],
+    ['DELETE', '/api/session'],
+    ['DELETE', '/api/sessions'],
+    ['POST', '/api/session', { email: 'emma@example.org', password: PASSWORD }],
+    ['GET', '/api/data'],
+    ['PUT', '/api/data/x', {}],
+    ['POST', '/api/data/_bulk_docs', { docs: [] }],
+    ['GET', '/api/data/_changes?feed=longpoll'],
+    ['GET', '/api/data/_changes?feed=eventsource'],
+  ];
+  for (const [method, path, body] of ways)
+    t.equal((await browser.ask(method, path, body)).status, 401, `${method} ${path}`);
+});
+
+t.test('no link sets a password or an address of a disabled account, and none is sent', async (t) => {
+  const browser = await signedUp('fred@example.org');
+  const other = browser.at(there.port);
+  const change = { email: 'fred@new.example', password: PASSWORD };
+  t.equal((await browser.ask('POST', '/api/me/email', change)).status, 202);
+  const { token } = await bed.mailTo('fred@new.example');
+  // The other node believes for 5 s what it reads here.
+  t.equal((await other.ask('GET', '/api/me')).status, 200);
+  await accounts('disable', 'fred@example.org');
+  const changed = await other.ask('PUT', '/api/me/email', { token });
+  t.ok([401, 410].includes(changed.status), `${changed.status} at the other node`);
+
+  for (const path of ['/api/password-resets', '/api/registrations']) {
+    await bed.forgetMails('fred@example.org');
+    const from = bed.mails.length;
+    t.equal((await bed.browser(here).ask('POST', path, { email: 'fred@example.org' })).status, 202, path);
+    t.match(await bed.mailTo('fred@example.org', from), { text: /is disabled/, token: undefined });
+  }
+  const { account } = await json<ShownAccount>('show', 'fred@example.org');
+  const { body } = await bed.couch('GET', `/_users/org.couchdb.user:${account}`);
+  const { epoch } = body as { epoch: number };
+  const link = signMailToken(bed.keys, { purpose: 'reset', account, epoch }, Date.now());
+  const reset = { token: link, password: 'seven purple elephants' };
+  t.equal(
+    (await bed.browser(there).ask('PUT', '/api/password', reset)).status,
+    410,
+    'a link of its own epoch',
+  );
+  const again = signMailToken(bed.keys, { purpose: 'register', email: 'fred@example.org' }, Date.now());
+  const confirmed = await bed
+    .browser(there)
+    .ask('POST', '/api/accounts', { token: again, password: PASSWORD });
+  t.equal(confirmed.status, 409);
+
+  await accounts('enable', 'fred@example.org');
+  const credentials = { email: 'fred@example.org', password: PASSWORD };
+  t.equal(
+    (await bed.browser(here).ask('POST', '/api/session', credentials)).status,
+    200,
+    'nothing has changed',
+  );
+  t.equal((await other.ask('GET', '/api/me')).status, 401, 'no session of before counts again');
 });
 
 t.test('a feed ends with any session: signed out here, signed out everywhere, deleted', async () => {

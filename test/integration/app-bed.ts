@@ -9,6 +9,8 @@ import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SMTPServer } from 'smtp-server';
+import { KeyRing } from '../../src/app/accounts/keys.ts';
+import { mailDocumentId } from '../../src/app/accounts/names.ts';
 import type { AppSecrets } from '../../src/app/config.ts';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
@@ -226,6 +228,20 @@ timeout_ms = 5000
     const made = await browser.ask('POST', '/api/accounts', { token, password });
     if (made.status !== 201)
       throw new Error(`the account answers ${made.status} ${JSON.stringify(made.body)}`);
+  }
+
+  /** The keys of the app tier, for what a test signs itself. */
+  get keys(): KeyRing {
+    return new KeyRing(
+      this.secrets.keys.map(({ id, secret }) => ({ id, secret: Buffer.from(secret, 'hex') })),
+    );
+  }
+
+  /** As if no mail had gone to an address: the next one needs no wait. */
+  async forgetMails(address: string): Promise<void> {
+    const path = `/userdb-617070/${encodeURIComponent(mailDocumentId(this.keys, address))}`;
+    const { body } = await this.couch('GET', path);
+    await this.couch('DELETE', `${path}?rev=${(body as Record<string, string>)['_rev']}`);
   }
 
   /** CouchDB itself, as its administrator. */

@@ -101,22 +101,35 @@ async function mailTo(
 ): Promise<void> {
   const { accounts } = services;
   const holder = await accounts.holderOf(address.identity);
-  if ((await accounts.noteMail(address.identity)) > 0) return;
-  const [kind, token, to] = letterFor(what, address, holder.account);
+  await sendOnce(services, c, address, letterFor(what, address, holder.account));
+}
+
+type AccountLetter = readonly [kind: MailKind, token: MailToken | undefined, to: string];
+
+/** No more mails than an address may get, whoever asks for them: a refused one is answered like one that was sent. */
+export async function sendOnce(
+  services: Services,
+  c: Context,
+  { identity }: MailAddress,
+  [kind, token, to]: AccountLetter,
+): Promise<void> {
+  const { accounts, mail } = services;
+  if ((await accounts.noteMail(identity)) > 0) return;
   const link = token === undefined ? undefined : linkFor(services, token);
   try {
-    await services.mail.send(kind, to, { language: languageOf(c), ...(link !== undefined && { link }) });
+    await mail.send(kind, to, { language: languageOf(c), ...(link !== undefined && { link }) });
   } catch (error) {
-    await accounts.forgetMail(address.identity).catch(() => undefined);
+    await accounts.forgetMail(identity).catch(() => undefined);
     throw error;
   }
 }
 
-function letterFor(
+export function letterFor(
   what: 'register' | 'reset',
   address: MailAddress,
   account: Account | undefined,
-): [MailKind, MailToken | undefined, string] {
+): AccountLetter {
+  if (account?.disabled === true) return ['disabled', undefined, account.email];
   if (account !== undefined) {
     const token = { purpose: 'reset', account: account.name, epoch: account.epoch } as const;
     return [what === 'register' ? 'taken' : 'reset', token, account.email];
@@ -145,8 +158,8 @@ async function confirm(services: Services, text: string, password: string): Prom
   const holder = await accounts.holderOf(address.identity);
   if (holder.account !== undefined) {
     // The same link with the same password finishes what was cut off, at any node.
-    if (holder.account.epoch === 0 && (await hashes.verify(password, holder.account.secret)))
-      return holder.account;
+    const { epoch, secret, disabled } = holder.account;
+    if (epoch === 0 && !disabled && (await hashes.verify(password, secret))) return holder.account;
     throw new Problem('already-confirmed');
   }
   const account: Account = {
@@ -161,7 +174,7 @@ async function confirm(services: Services, text: string, password: string): Prom
   await accounts.create(address.identity, holder, account);
   // Another confirmation at the same moment may have won.
   const now = await accounts.fresh(account.name);
-  if (now === undefined || !(await hashes.verify(password, now.secret)))
+  if (now === undefined || now.disabled || !(await hashes.verify(password, now.secret)))
     throw new Problem('already-confirmed');
   return now;
 }
@@ -176,7 +189,8 @@ async function resetPassword(
   const token = readMailToken(keys, text, nowMs());
   if (token?.purpose !== 'reset') throw new Problem('link-expired');
   const account = await accounts.fresh(token.account);
-  if (account === undefined || account.epoch !== token.epoch) throw new Problem('link-expired');
+  const isOpen = account !== undefined && account.epoch === token.epoch && !account.disabled;
+  if (!isOpen) throw new Problem('link-expired');
   mustBeFit(services, password, account.email);
   const changed = await accounts.change(account.name, await withPassword(hashes, password, account));
   if (changed === undefined) throw new Problem('link-expired');
@@ -184,14 +198,15 @@ async function resetPassword(
   await mail.send('password-changed', account.email, { language }).catch(() => undefined);
 }
 
-/** A change that holds only while the account is at this epoch, so that a link and an old password work once. */
+/** A change that holds only while the account is enabled and at this epoch: a link and an old password work once. */
 export async function withPassword(
   hashes: Services['hashes'],
   password: string,
   { name, epoch }: Pick<Account, 'name' | 'epoch'>,
 ): Promise<(account: Account) => Account | undefined> {
   const secret = await hashes.hash(password, `${name} ${epoch + 1}`);
-  return (now) => (now.epoch === epoch ? { ...now, epoch: epoch + 1, secret, signedOut: [] } : undefined);
+  return (now) =>
+    now.epoch === epoch && !now.disabled ? { ...now, epoch: epoch + 1, secret, signedOut: [] } : undefined;
 }
 
 /** @throws Problem `password-unfit` */

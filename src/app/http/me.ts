@@ -3,7 +3,7 @@ import type { Context } from 'hono';
 import { type Account, withSignedOut } from '../accounts/account.ts';
 import { CLEAR_COOKIE, sessionEndMs } from '../accounts/cookie.ts';
 import { readMailToken } from '../accounts/mail-token.ts';
-import { addressIn, languageOf, linkFor, mustBeFit, withPassword } from './accounts.ts';
+import { addressIn, languageOf, letterFor, mustBeFit, sendOnce, withPassword } from './accounts.ts';
 import { answers, json } from './describe.ts';
 import { networkOf } from './limits.ts';
 import { Problem } from './problems.ts';
@@ -145,18 +145,11 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
       const account = await reauthenticated(services, c, password);
       const address = addressIn(email);
       const holder = await services.accounts.holderOf(address.identity);
-      if ((await services.accounts.noteMail(address.identity)) > 0) return c.json({}, 202);
       const isTaken = holder.account !== undefined && holder.account.name !== account.name;
-      const { name, epoch } = account;
-      const token = {
-        purpose: 'change-email',
-        account: name,
-        epoch,
-        from: account.email,
-        email: address.deliver,
-      } as const;
-      const facts = { language: languageOf(c), ...(!isTaken && { link: linkFor(services, token) }) };
-      await services.mail.send(isTaken ? 'taken' : 'change-email', address.deliver, facts);
+      const { name, epoch, email: from } = account;
+      const token = { purpose: 'change-email', account: name, epoch, from, email: address.deliver } as const;
+      const own = ['change-email', token, address.deliver] as const;
+      await sendOnce(services, c, address, isTaken ? letterFor('register', address, holder.account) : own);
       return c.json({}, 202);
     },
   );
@@ -181,8 +174,9 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
         throw new Problem('link-expired');
       const from = addressIn(account.email).identity;
       const next = { ...account, email: token.email, epoch: account.epoch + 1 };
-      if ((await services.accounts.move(next, from, addressIn(token.email).identity)) === 'taken')
-        throw new Problem('address-taken');
+      const moved = await services.accounts.move(next, from, addressIn(token.email).identity);
+      if (moved === 'taken') throw new Problem('address-taken');
+      if (moved === 'ended') throw new Problem('link-expired');
       startSession(services, c, next);
       // The old address hears of it: a thief of a session cannot take an account in silence.
       await services.mail

@@ -34,6 +34,7 @@ export type MailKind =
   | 'taken'
   | 'reset'
   | 'no-account'
+  | 'disabled'
   | 'change-email'
   | 'password-changed'
   | 'email-changed';

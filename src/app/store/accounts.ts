@@ -164,13 +164,21 @@ export class Accounts {
     throw new CouchError('databases-disagree', 'other nodes change this account all the time; try again');
   }
 
-  /** Takes an address for an account, and gives the former one up afterwards. */
-  async move(account: Account, from: string, to: string): Promise<'moved' | 'taken'> {
+  /**
+   * Takes an address for an account, and gives the former one up afterwards.
+   *
+   * @param account as it shall be; `ended` where it was disabled or changed since: a session may be 5 s old news
+   */
+  async move(account: Account, from: string, to: string): Promise<'moved' | 'taken' | 'ended'> {
     const holder = await this.holderOf(to);
     if (holder.account !== undefined && holder.account.name !== account.name) return 'taken';
     await this.#claim(to, { account: account.name, generation: holder.generation });
     const before = await this.holderOf(from);
-    await this.change(account.name, (now) => ({ ...now, email: account.email, epoch: account.epoch }));
+    const { name, email, epoch } = account;
+    const moved = await this.change(name, (now) =>
+      now.disabled || now.epoch !== epoch - 1 ? undefined : { ...now, email, epoch },
+    );
+    if (moved === undefined) return 'ended';
     if (from !== to) await this.#claim(from, { generation: before.generation + 1 });
     return 'moved';
   }
