@@ -1,5 +1,12 @@
 import type { BirdDesired, BirdRetired } from '../plugins/bird/desired.ts';
-import type { AppHaproxy, Certificates, Duty, PeerGroup } from '../plugins/haproxy/desired.ts';
+import type {
+  AppHaproxy,
+  Certificates,
+  Duty,
+  EdgeService,
+  LimitSharing,
+  PeerGroup,
+} from '../plugins/haproxy/desired.ts';
 import type { Layer2Desired } from '../plugins/layer2/desired.ts';
 import type { EffectiveMember, EffectiveView, Rotation } from './effective.ts';
 import { type Holding, holdingOf, isReady } from './holder.ts';
@@ -15,6 +22,8 @@ export interface AppRoleConfig {
   readonly httpPort: number;
   readonly doorPort: number;
   readonly statsPort: number;
+  /** Where edges share what they count, see the plugin. */
+  readonly sharingPort: number;
   readonly databasePort: number;
   /** Of the account at the CA, see the plugin. */
   readonly challengeThumbprint?: string | undefined;
@@ -33,6 +42,7 @@ export interface AppRoleConfig {
     readonly healthPath: string;
     readonly healthHost?: string;
     readonly healthStatus?: readonly number[];
+    readonly limit?: EdgeService['limit'];
     readonly local: boolean;
   }[];
 }
@@ -133,6 +143,7 @@ export function appHaproxy({ view, config, certificates, answerWrongly }: AppInp
       healthPath: service.healthPath,
       ...(service.healthHost !== undefined && { healthHost: service.healthHost }),
       ...(service.healthStatus !== undefined && { healthStatus: service.healthStatus }),
+      ...(service.limit !== undefined && { limit: service.limit }),
       localPort: service.local ? service.port : undefined,
       ...(answerWrongly.includes(service.name) && { answersWrongly: true }),
       peers: {
@@ -142,8 +153,22 @@ export function appHaproxy({ view, config, certificates, answerWrongly }: AppInp
         ),
       },
     })),
+    sharing: sharingOf(apps, config),
     databasePort: config.databasePort,
     databases: databaseGroup(databases, config),
+  };
+}
+
+/** All edges that may come back: who is away for a while costs no reload. */
+function sharingOf(apps: readonly EffectiveMember[], config: AppRoleConfig): LimitSharing | undefined {
+  const self = apps.find((member) => member.self);
+  if (self === undefined || config.services.every(({ limit }) => limit === undefined)) return undefined;
+  const others = apps.filter((member) => !member.self && member.state !== 'left');
+  return {
+    host: hostOf(self),
+    port: config.sharingPort,
+    verifySuffix: `app.${config.cluster}.internal`,
+    edges: others.map((member) => ({ name: hostOf(member), address: member.record.address })),
   };
 }
 
@@ -215,10 +240,12 @@ const DUTIES: Readonly<Record<Rotation, Duty>> = {
   out: 'maint',
 };
 
+const hostOf = ({ record }: EffectiveMember): string => record.name.split('/')[0] ?? record.name;
+
 function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][number] {
   const { record, rotation, reason } = member;
   return {
-    name: record.name.split('/')[0] ?? record.name,
+    name: hostOf(member),
     address: record.address,
     port,
     duty: DUTIES[rotation],

@@ -29,6 +29,7 @@ const BASE: FirewallBase = {
     public: [80, 443],
     gossip: [4101],
     appDoor: 8443,
+    appSharing: 8444,
     appStats: 8404,
     dbDoor: 6984,
     dbStats: 8405,

@@ -1071,6 +1071,106 @@ t.test(
   },
 );
 
+t.test('edges count together what a client network sends, over mutual TLS of their own role', async (t) => {
+  const api = await bed.server((_request, response) => response.end('served'));
+  const addresses = [bed.address(35), bed.address(36)] as const;
+  const edges = [
+    { name: 'app1', address: addresses[0] },
+    { name: 'app2', address: addresses[1] },
+  ] as const;
+  const desiredAt = async (at: 0 | 1, node: Leaf): Promise<AppHaproxy> => ({
+    ...appDesired({ address: addresses[at], node, ca, databasePort: await freePort() }),
+    services: [
+      {
+        name: 'api',
+        prefix: '/api',
+        healthPath: '/',
+        localPort: api.port,
+        limit: { paths: ['/api/session'], perMinute: 10 },
+        peers: { verifySuffix: 'app.shop.internal', servers: [peer(edges[at].name, addresses[at], 8443)] },
+      },
+    ],
+    sharing: {
+      host: edges[at].name,
+      port: 8444,
+      verifySuffix: 'app.shop.internal',
+      edges: edges.filter((_, other) => other !== at),
+    },
+  });
+  const first = await desiredAt(0, app1);
+  const [one, two] = [await launch('share1', first), await launch('share2', await desiredAt(1, app2))];
+  t.same(await converge(one.plugin, first), [], 'nothing is left to do');
+  t.notMatch(one.log + two.log, /WARNING|ALERT/, 'HAProxy has nothing to say against it');
+  // As it is: the path of a URL is put in order before it is sent.
+  const send = async (at: 0 | 1, path = '/api/session', options: object = {}): Promise<Reply> =>
+    get(`https://${addresses[at]}`, {
+      path,
+      method: 'POST',
+      ca,
+      checkServerIdentity: () => undefined,
+      ...options,
+    });
+  const statuses = async (at: 0 | 1, count: number, path?: string, options?: object): Promise<number[]> => {
+    const seen: number[] = [];
+    for (let n = 0; n < count; n += 1) seen.push((await send(at, path, options)).status);
+    return seen;
+  };
+  await until(async () => (await send(0, '/api')).status === 200 && (await send(1, '/api')).status === 200, {
+    what: 'both edges serve',
+  });
+
+  t.same([...new Set(await statuses(0, 8))], [200]);
+  await until(async () => /gpc0_rate\(60000\)=8/.test(await two.ask('show table limit_api')), {
+    what: `the other edge has heard of it: ${await two.ask('show peers')}`,
+  });
+  t.same(await statuses(1, 5), [200, 200, 429, 429, 429], 'the other edge counts on');
+  const refused = await send(1, '/api/%73ession/x');
+  t.match(
+    refused,
+    { status: 429, headers: { 'content-type': 'application/problem+json' } },
+    'as it is decoded',
+  );
+  t.match(JSON.parse(refused.body), { type: '/problems/too-many-requests', status: 429 });
+  t.equal(refused.headers['retry-after'], '60');
+  t.same(
+    await statuses(1, 12, '/api/session', { method: 'GET' }),
+    Array(12).fill(200),
+    'what changes nothing',
+  );
+  t.same(await statuses(1, 12, '/api/sessions'), Array(12).fill(200), 'another path');
+  t.equal((await send(1, '/api/session', { localAddress: bed.address(97) })).status, 200, 'another network');
+  for (const path of ['/api/x/../session', '/api/%2e/session', '/api/x\\..\\session'])
+    t.equal((await send(1, path)).status, 400, `${path} could be read as a path that is counted`);
+
+  const opens = async (leaf: Leaf): Promise<boolean> => {
+    const socket = connectTls({
+      host: addresses[0],
+      port: 8444,
+      ca,
+      cert: leaf.certificate,
+      key: leaf.key,
+      checkServerIdentity: () => undefined,
+    });
+    socket.on('error', () => undefined);
+    socket.once('secureConnect', () => socket.write('HAProxyS 2.1\napp1\napp2 1 1\n'));
+    const said = new Promise<boolean>((resolve) => {
+      socket.once('data', (bytes) => resolve(bytes.toString().startsWith('200')));
+      socket.once('close', () => resolve(false));
+    });
+    return said.finally(() => socket.destroy());
+  };
+  t.match(await one.plugin.ask('show', {}, AbortSignal.timeout(10_000)), { requests: 0 }, 'nothing to drain');
+  t.equal(await opens(db1), false, 'a db node does not');
+  t.equal(await opens(app3), true, 'an app node speaks with it');
+  const revoked = { ...first, revoked: [{ serialHex: app3.serialHex, address: undefined }] };
+  await converge(one.plugin, revoked);
+  t.equal(await opens(app3), false, 'nor one that was removed');
+
+  const alone = { ...revoked, sharing: { ...first.sharing!, edges: [] } };
+  t.match(summaries(await converge(one.plugin, alone)), ['haproxy.cfg: rewritten', /^reload/]);
+  t.equal((await send(0)).status, 429, 'a reload keeps what was counted');
+});
+
 t.test('the edge speaks HTTP/2 to browsers', async (t) => {
   const desired = appDesired({ address: bed.address(34), node: app1, ca, databasePort: await freePort() });
   await launch('h2', desired);

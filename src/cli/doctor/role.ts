@@ -221,7 +221,13 @@ export function portsOf(config: Config): readonly (readonly [address: string, po
   return [[inside, config.libp2pPort], ...metrics, ...haproxyPortsOf(config), ...others];
 }
 
-function haproxyPortsOf({ role, network, edge, couchdb }: Config): [address: string, port: number][] {
+function haproxyPortsOf({
+  role,
+  network,
+  edge,
+  couchdb,
+  services,
+}: Config): [address: string, port: number][] {
   const inside = network.private_address;
   if (role === 'db')
     return [couchdb.door_port, couchdb.peer_port, couchdb.stats_port].map((each) => [inside, each]);
@@ -230,6 +236,9 @@ function haproxyPortsOf({ role, network, edge, couchdb }: Config): [address: str
     ['*', edge.http_port],
     [inside, edge.door_port],
     [inside, edge.stats_port],
+    ...(services.some(({ limit_paths }) => limit_paths.length > 0)
+      ? [[inside, edge.sharing_port] satisfies [string, number]]
+      : []),
     ['127.0.0.1', edge.database_port],
   ];
 }

@@ -44,6 +44,7 @@ export async function gatherBase(host: Host, root: string, beside: boolean): Pro
       public: app === undefined ? [] : [app.edge.http_port, app.edge.https_port],
       gossip: configs.flatMap(({ libp2pPort, admissionPort }) => [libp2pPort, admissionPort]),
       appDoor: (app?.edge ?? edge).door_port,
+      appSharing: (app?.edge ?? edge).sharing_port,
       appStats: (app?.edge ?? edge).stats_port,
       dbDoor: couchdb.door_port,
       dbStats: couchdb.stats_port,

@@ -160,23 +160,56 @@ const pathText = z
   .string()
   .regex(/^\/[A-Za-z0-9._~/-]*$/, "must start with '/' and hold only letters, digits and . _ ~ / -");
 
-const serviceSchema = z.strictObject({
-  name: serviceName,
-  port,
-  path_prefix: pathText.default('/'),
-  health_path: pathText.default('/'),
-  /** What the checks put into `Host`: Django and Rails answer to the names that they were told alone. */
-  health_host: z
-    .string()
-    .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/, 'must be a host name, e.g. "shop.example.com"')
-    .default('localhost'),
-  /** Statuses that are healthy; empty: 200 to 299. */
-  health_status: z.array(z.int().min(100).max(599)).max(10).default([]),
-  /** Whether this node takes itself out of the floating IP when the service is down. */
-  required: z.boolean().default(false),
-  /** False on nodes that only route to the service of others. */
-  local: z.boolean().default(true),
-});
+const DEFAULT_LIMIT = 10;
+
+const serviceSchema = z
+  .strictObject({
+    name: serviceName,
+    port,
+    path_prefix: pathText.default('/'),
+    health_path: pathText.default('/'),
+    /** What the checks put into `Host`: Django and Rails answer to the names that they were told alone. */
+    health_host: z
+      .string()
+      .regex(
+        /^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/,
+        'must be a host name, e.g. "shop.example.com"',
+      )
+      .default('localhost'),
+    /** Statuses that are healthy; empty: 200 to 299. */
+    health_status: z.array(z.int().min(100).max(599)).max(10).default([]),
+    /** Whether this node takes itself out of the floating IP when the service is down. */
+    required: z.boolean().default(false),
+    /** False on nodes that only route to the service of others. */
+    local: z.boolean().default(true),
+    /** Where the edge limits what a client network may send; it and what is below. */
+    limit_paths: z.array(pathText).max(20).default([]),
+    limit_per_minute: z.int().min(1).max(100_000).default(DEFAULT_LIMIT),
+  })
+  .superRefine(({ path_prefix, limit_paths, limit_per_minute }, context) => {
+    const isOutside = (path: string): boolean => !isBelow(path, path_prefix);
+    const problem = (path: string, message: string): void =>
+      context.addIssue({ code: 'custom', path: [path], message });
+    for (const path of limit_paths.filter(isOutside))
+      problem(
+        'limit_paths',
+        `"${path}" is not below path_prefix "${path_prefix}": the edge never sends it here`,
+      );
+    if (limit_per_minute !== DEFAULT_LIMIT && limit_paths.length === 0)
+      problem('limit_per_minute', 'needs limit_paths: the paths that are counted');
+  });
+
+function isBelow(path: string, prefix: string): boolean {
+  const [one, other] = [path, prefix].map((each) => each.replace(/\/+$/, ''));
+  return one === other || `${one}`.startsWith(`${other}/`);
+}
+
+/** What of a service the edge counts, in the plugin's words. */
+export function limitOf({ limit_paths: paths, limit_per_minute: perMinute }: Service): {
+  limit?: { paths: readonly string[]; perMinute: number };
+} {
+  return paths.length === 0 ? {} : { limit: { paths, perMinute } };
+}
 
 /** Of BGP's modes. */
 const FLOATING_DEVICE = 'bm-float';
@@ -240,6 +273,7 @@ const schema = z.strictObject({
       http_port: port.default(80),
       door_port: port.default(8443),
       stats_port: port.default(8404),
+      sharing_port: port.default(8444),
       database_port: port.default(5984),
     })
     .prefault({}),
@@ -579,6 +613,9 @@ function appListeners(config: Config): Listener[] {
     { key: 'edge.http_port', on: 'all addresses', port: edge.http_port },
     { key: 'edge.door_port', on: 'the private address', port: edge.door_port },
     { key: 'edge.stats_port', on: 'the private address', port: edge.stats_port },
+    ...(services.some(({ limit_paths }) => limit_paths.length > 0)
+      ? [{ key: 'edge.sharing_port', on: 'the private address', port: edge.sharing_port } as const]
+      : []),
     { key: 'edge.database_port', on: '127.0.0.1', port: edge.database_port },
     ...daemonListeners(config),
     // Two services may be one program with two paths: they are compared with our own ports only.

@@ -2,7 +2,7 @@ import type { DesiredFacts } from '../../plugins/couchdb/desired.ts';
 import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import type { AppInput } from '../../roles/app.ts';
 import type { DbInput } from '../../roles/db.ts';
-import { floatingDevice } from '../config/config.ts';
+import { floatingDevice, limitOf } from '../config/config.ts';
 import type { Look, Scene, ShownCertificates } from './look.ts';
 
 /** What a role's policy is given of a look. Pure. */
@@ -24,6 +24,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
       httpPort: edge.http_port,
       doorPort: edge.door_port,
       statsPort: edge.stats_port,
+      sharingPort: edge.sharing_port,
       databasePort: edge.database_port,
       challengeThumbprint: scene.site?.thumbprint,
       dbDoorPort: couchdb.door_port,
@@ -35,6 +36,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
         healthPath: service.health_path,
         healthHost: service.health_host,
         healthStatus: service.health_status,
+        ...limitOf(service),
         local: service.local,
       })),
     },

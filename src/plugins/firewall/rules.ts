@@ -28,6 +28,7 @@ export interface FirewallPorts {
   /** Gossip and admission of the roles here, from the whole private network: a joiner is no member yet. */
   readonly gossip: readonly number[];
   readonly appDoor: number;
+  readonly appSharing: number;
   readonly appStats: number;
   readonly dbDoor: number;
   readonly dbStats: number;
@@ -86,7 +87,9 @@ export function describeBase(base: FirewallBase): string[] {
   const list = (numbers: readonly number[]): string => numbers.join(', ');
   const members = [
     ...(ports.metrics.length > 0 ? [`tcp ${list(ports.metrics)} (metrics): ${privateNetwork}`] : []),
-    ...(app ? [`tcp ${ports.appDoor}: app nodes`, `tcp ${ports.appStats}: members`] : []),
+    ...(app
+      ? [`tcp ${ports.appDoor}, ${ports.appSharing}: app nodes`, `tcp ${ports.appStats}: members`]
+      : []),
     ...(db
       ? [
           `tcp ${ports.dbDoor}: app nodes`,
@@ -113,7 +116,8 @@ export function describeBase(base: FirewallBase): string[] {
 /** What the private network may do with the ports that members alone share. Judged before `established`. */
 function memberRules({ roles, ports }: FirewallBase): string[] {
   const opened: (readonly [ports: readonly number[], sets: readonly string[]])[] = [];
-  if (roles.includes('app')) opened.push([[ports.appDoor], ['apps']], [[ports.appStats], ['apps', 'dbs']]);
+  if (roles.includes('app'))
+    opened.push([[ports.appDoor, ports.appSharing], ['apps']], [[ports.appStats], ['apps', 'dbs']]);
   if (roles.includes('db'))
     opened.push([[ports.dbDoor], ['apps']], [ports.dbPeers, ['dbs']], [[ports.dbStats], ['apps', 'dbs']]);
   return [
@@ -122,7 +126,7 @@ function memberRules({ roles, ports }: FirewallBase): string[] {
     ),
     `tcp dport ${setOf(opened.flatMap(([numbers]) => numbers))} reject with tcp reset`,
     // Links that this host opened itself end as well when the other side is no member any more.
-    `tcp sport ${setOf([ports.appDoor, ports.appStats])} ip saddr != @apps drop`,
+    `tcp sport ${setOf([ports.appDoor, ports.appSharing, ports.appStats])} ip saddr != @apps drop`,
     `tcp sport ${setOf([ports.dbDoor, ports.dbStats, ...ports.dbPeers])} ip saddr != @dbs drop`,
   ];
 }
@@ -182,6 +186,7 @@ function mustBePlain(base: FirewallBase): void {
     ...ports.metrics,
     ...base.allow.map(({ port }) => port),
     ports.appDoor,
+    ports.appSharing,
     ports.appStats,
     ports.dbDoor,
     ports.dbStats,

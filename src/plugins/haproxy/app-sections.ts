@@ -7,6 +7,7 @@ import {
   type EdgeService,
   SERVICE_HEALTH_PATH,
 } from './desired.ts';
+import { limitSections } from './limits.ts';
 import { type Layout, panicOf } from './rendered.ts';
 import { type Context, type Section, FEED_TIMEOUT, door, QUIET_CHECKS } from './sections.ts';
 import { ipv4, port, thumbprint, token, urlPath } from './values.ts';
@@ -25,6 +26,7 @@ export function appSections(desired: AppHaproxy, context: Context): Section[] {
     NOTHING,
     ...services.flatMap((service) => serviceBackends(service, context)),
     ...databaseBackends(desired, context),
+    ...limitSections(desired, context),
   ];
 }
 

@@ -6,6 +6,7 @@ import {
   SERVICE_HEALTH_PATH,
   WELL_STATUSES,
 } from './desired.ts';
+import { limitLines } from './limits.ts';
 import { type WantedServer, twinOf, panicOf, LOCAL } from './rendered.ts';
 import { type Context, type Section, FEEDS, IDEMPOTENT_ONLY } from './sections.ts';
 import { dnsName, ipv4, port, token, urlPath } from './values.ts';
@@ -51,7 +52,7 @@ const OUT_AT_ONCE = 'observe layer4 error-limit 1 on-error mark-down';
 export function serviceBackends(service: EdgeService, context: Context): Section[] {
   const name = token('service name', service.name);
   const check = checkOf(`${SERVICE_HEALTH_PATH}${name}`);
-  const lines = [...check, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY];
+  const lines = [...check, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY, ...limitLines(service)];
   const peers = [
     ...peerBackends(`svc_${name}`, lines, service.peers, '', context),
     panicBackend(`svc_${name}`, lines, service.peers, context),

@@ -41,6 +41,8 @@ export interface EdgeService {
   readonly healthStatus?: readonly number[];
   /** Port on 127.0.0.1; undefined on a node that only routes to the service of others. */
   readonly localPort: number | undefined;
+  /** How many requests that change something a client network sends to these paths, and below, in a minute. */
+  readonly limit?: { readonly paths: readonly string[]; readonly perMinute: number };
   /** This node's own instance answers its check, and wrongly: it is not merely slow. */
   readonly answersWrongly?: boolean;
   /** The app nodes' doors, this node's own included. */
@@ -84,6 +86,17 @@ interface Instance {
   readonly knownCertificates: readonly string[];
 }
 
+/** How the edges share what they count for the limits of services. */
+export interface LimitSharing {
+  /** This node's host name. */
+  readonly host: string;
+  /** Where each edge listens for the others, on its private address. */
+  readonly port: number;
+  readonly verifySuffix: string;
+  /** The other app nodes, well or not: a change of this list is a reload. */
+  readonly edges: readonly { readonly name: string; readonly address: string }[];
+}
+
 export interface AppHaproxy extends Instance {
   readonly instance: 'app';
   readonly edge: {
@@ -105,6 +118,8 @@ export interface AppHaproxy extends Instance {
   /** The door for other app nodes' edges. */
   readonly doorPort: number;
   readonly services: readonly EdgeService[];
+  /** Undefined where no service has a limit. */
+  readonly sharing?: LimitSharing | undefined;
   /** Port on 127.0.0.1 where the app finds the databases. */
   readonly databasePort: number;
   readonly databases: PeerGroup;

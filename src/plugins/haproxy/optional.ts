@@ -6,13 +6,15 @@ import { runCommand } from '../../host/command.ts';
 /** HAProxy's own metrics for Prometheus, in a frontend. */
 export const EXPORTER = 'http-request use-service prometheus-exporter if { path /metrics }';
 
+/** Without it, an old worker may close a kept-alive connection under the client's next request, during a reload. */
+export const IDLE_CLOSE = 'option idle-close-on-response';
+
 /**
  * Lines of the configuration that old releases of HAProxy do not know, and that the configuration works without. What a
  * release knows is a matter of its patches, so `haproxy -c` is asked for each line, and no version is compared.
  */
 export const OPTIONAL_LINES: readonly string[] = [
-  // Without it, an old worker may close a kept-alive connection under the client's next request, during a reload.
-  'option idle-close-on-response',
+  IDLE_CLOSE,
   // A matter of how it was built: Debian's and EL's are, one's own may not be.
   EXPORTER,
 ];

@@ -23,6 +23,7 @@ export function render(
     layout,
     revokedList: `${layout.directory}/${REVOKED_FILE}`,
     servers: [],
+    refused,
   };
   const sections = desired.instance === 'app' ? appSections(desired, context) : dbSections(desired, context);
   const all = [defaultsSection(refused), ...sections, statsSection(desired, refused)];

@@ -87,6 +87,9 @@ export const LOCAL = '_local';
  */
 export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as const;
 
+/** Where edges tell one another what they counted: a connection that never ends, and no request of anybody. */
+export const SHARING = { frontend: 'edges_door', backend: 'edges_local' } as const;
+
 /**
  * Tells the process that a daemon stands behind the switch. HAProxy forgets it by itself, since a daemon that does not
  * run notices no cut, and what it said last may be long untrue.

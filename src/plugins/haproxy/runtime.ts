@@ -120,6 +120,8 @@ export function parseServersState(text: string): ServerState[] {
     if (line.startsWith('#') || cells.length < 19) return [];
     const cell = (name: string): string => cells[columns.indexOf(name)] ?? '';
     if (cell('be_name') === INTERNAL_PROXY) return [];
+    // On a unix socket: part of the structure, and never told anything.
+    if (cell('srv_addr') === '-') return [];
     const admin = Number(cell('srv_admin_state'));
     return [
       {

@@ -1,7 +1,7 @@
 import type { HaproxyDesired } from './desired.ts';
-import { EXPORTER } from './optional.ts';
+import { EXPORTER, IDLE_CLOSE } from './optional.ts';
 import { type Layout, type WantedServer, STATE_FILE } from './rendered.ts';
-import { filePath, ipv4, port } from './values.ts';
+import { filePath, ipv4, port, token } from './values.ts';
 
 /** The sections of haproxy.cfg that both instances have, and what their sections share. */
 
@@ -18,6 +18,8 @@ export interface Context {
   readonly edge: string;
   readonly revokedList: string;
   readonly servers: WantedServer[];
+  /** Optional lines that are left out. */
+  readonly refused: ReadonlySet<string>;
 }
 
 export interface Section {
@@ -48,6 +50,9 @@ export function globalSection(desired: HaproxyDesired, layout: Layout, structure
     lines: [
       // The only free text that `show info` gives back: tells which structure a process runs.
       `description bornemisza-${desired.instance}-${structure}`,
+      ...(desired.instance === 'app' && desired.sharing !== undefined
+        ? [`localpeer ${token('host', desired.sharing.host)}`]
+        : []),
       // Not above err: HAProxy calls an empty backend an emergency, which the journal would shout to all terminals.
       'log stdout format short daemon err err',
       // 33 kB a connection with TLS on both sides: 270 MB at worst on a machine with 1 GB.
@@ -74,7 +79,7 @@ export function defaultsSection(refused: ReadonlySet<string>): Section {
       'option log-separate-errors',
       'load-server-state-from-file global',
       // An old worker closes a kept-alive connection after one more answer, not under the client's next request.
-      'option idle-close-on-response',
+      IDLE_CLOSE,
       'timeout connect 1s',
       // Against slow senders of requests; the other timeouts start when the request is complete.
       'timeout http-request 10s',
@@ -109,13 +114,19 @@ export function door(address: string, on: number, role: string, context: Context
   return [
     `bind ${ipv4('private address', address)}:${port('port', on)} ssl crt ${context.node} ca-file ` +
       `${context.ca} verify required alpn h2,http/1.1`,
-    `http-request reject if { ssl_c_serial,hex -f ${context.revokedList} }`,
-    // `CLUSTER authority WORD`, which is shorter than a serial: so one list, changed at runtime, holds it all.
-    `http-request reject if { ssl_c_i_dn(CN),word(3,\\ ) -f ${context.revokedList} } !{ ` +
-      `ssl_c_der,sha2(256),hex,regsub(^,+) -f ${context.revokedList} }`,
-    `http-request deny deny_status 403 unless { ssl_c_s_dn(OU) -m str ${role} }`,
+    ...barred(context).map((each) => `http-request reject if ${each}`),
+    `http-request deny deny_status 403 unless ${ofRole(role)}`,
   ];
 }
+
+/** Conditions of certificates that count no more. */
+export const barred = ({ revokedList }: Context): string[] => [
+  `{ ssl_c_serial,hex -f ${revokedList} }`,
+  // `CLUSTER authority WORD`, which is shorter than a serial: so one list, changed at runtime, holds it all.
+  `{ ssl_c_i_dn(CN),word(3,\\ ) -f ${revokedList} } !{ ssl_c_der,sha2(256),hex,regsub(^,+) -f ${revokedList} }`,
+];
+
+export const ofRole = (role: string): string => `{ ssl_c_s_dn(OU) -m str ${role} }`;
 
 export const FEEDS = `http-request set-timeout server ${FEED_TIMEOUT} if { path_end /_changes }`;
 

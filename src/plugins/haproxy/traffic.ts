@@ -1,5 +1,5 @@
 import { PluginError } from '../contract.ts';
-import { DATABASE_SWITCH, isPanic, isTwin } from './rendered.ts';
+import { DATABASE_SWITCH, isPanic, isTwin, SHARING } from './rendered.ts';
 import { parseConnections, parseStat, parseStreams } from './runtime.ts';
 import type { Sockets } from './sockets.ts';
 
@@ -29,8 +29,9 @@ export interface HaproxyTraffic {
   readonly summary: string;
 }
 
-/** Of this host's own programs, and of who looks at the statistics. */
-const OWN_FRONTENDS: ReadonlySet<string> = new Set(['databases', 'stats']);
+/** Of this host's own programs, of who looks at the statistics, and of other edges. */
+const OWN_FRONTENDS: ReadonlySet<string> = new Set(['databases', 'stats', SHARING.frontend]);
+const OWN_BACKENDS: ReadonlySet<string> = new Set([DATABASE_SWITCH.backend, SHARING.backend]);
 const ANSWER_MS = 2000;
 /** More than some reloads in 15 minutes are a fault of their own. */
 const MAX_OLD_ASKED = 8;
@@ -50,7 +51,7 @@ export async function trafficOf(
     const names = new Set(outer.map(({ name }) => name));
     const old = await oldTraffic(sockets, await oldWorkers(signal), names, signal);
     const shown = servers.filter(
-      (each) => !isTwin(each) && !isPanic(each) && each.backend !== DATABASE_SWITCH.backend,
+      (each) => !isTwin(each) && !isPanic(each) && !OWN_BACKENDS.has(each.backend),
     );
     return told({
       running: true,

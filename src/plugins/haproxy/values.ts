@@ -53,6 +53,12 @@ export function filePath(what: string, value: string): string {
   );
 }
 
+export function perMinute(what: string, value: number): number {
+  if (!Number.isInteger(value) || value < 1 || value > 100_000)
+    throw refused(what, String(value), 'a number, 1 to 100000');
+  return value;
+}
+
 /** SHA-256 in base64url (RFC 7638). */
 export function thumbprint(value: string): string {
   return matching('thumbprint', value, /^[A-Za-z0-9_-]{43}$/, '43 letters, digits, _ and -');

@@ -76,7 +76,7 @@ t.test('the timer that takes the rules back runs before they can count', async (
   t.equal(code, 0, err);
   for (const line of [
     'tcp 922, 22 (ssh): anywhere',
-    'tcp 8443: app nodes',
+    'tcp 8443, 8444: app nodes',
     'BGP and BFD: 169.254.169.254',
     'tcp 9000: 192.0.2.0/24',
   ])

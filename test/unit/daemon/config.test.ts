@@ -9,6 +9,7 @@ import { settingsDigest } from '../../../src/daemon/config/digest.ts';
 import {
   apiFloating,
   loadConfig,
+  limitOf,
   loadServices,
   parseConfig,
   parseService,
@@ -324,6 +325,29 @@ t.test('a service is refused in one sentence, too', async (t) => {
   t.match(parseService(SERVICE, 'site.toml'), { path_prefix: '/', required: false, local: true });
   for (const [what, text, message] of BAD_SERVICES)
     t.throws(() => parseService(text, 'site.toml'), { code: 'config-invalid', message }, what);
+});
+
+t.test('a limit of a service is for paths that the edge hands to it', async (t) => {
+  const read = (more: string) => parseService(`${SERVICE}path_prefix = "/api"\n${more}`, 'api.toml');
+  t.same(limitOf(read('')), {});
+  const least = read('limit_paths = ["/api", "/api/session"]\n');
+  t.same(limitOf(least), { limit: { paths: ['/api', '/api/session'], perMinute: 10 } });
+  t.match(limitOf(read('limit_paths = ["/api/"]\nlimit_per_minute = 60\n')), { limit: { perMinute: 60 } });
+  t.same(limitOf(parseService(`${SERVICE}limit_paths = ["/x"]\n`, 'a.toml')).limit?.paths, ['/x']);
+  const cases: [what: string, text: string, says: RegExp][] = [
+    ['another service’s path', 'limit_paths = ["/apiary"]', /"\/apiary" is not below path_prefix "\/api"/],
+    ['no path', 'limit_paths = ["session"]', /limit_paths\.0: must start with '\/'/],
+    ['none at all', 'limit_per_minute = 5', /limit_per_minute: needs limit_paths/],
+    ['a limit of none', 'limit_paths = ["/api"]\nlimit_per_minute = 0', /limit_per_minute: /],
+    ['a slip', 'limit_path = ["/api"]', /did you mean "limit_paths"/],
+  ];
+  for (const [what, text, message] of cases)
+    t.throws(() => read(text), { code: 'config-invalid', message }, what);
+  const port = `${LEAST}[edge]\nstats_port = 8444\n`;
+  t.doesNotThrow(() => parse(port), 'nobody listens there without a limit');
+  t.throws(() => parseConfig(port, 'app', 'f.toml', [least]), {
+    message: /edge\.sharing_port and edge\.stats_port|edge\.stats_port and edge\.sharing_port/,
+  });
 });
 
 t.test('two listeners of ours on one port are refused, each named by its key', async (t) => {

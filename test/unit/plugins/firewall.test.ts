@@ -14,6 +14,7 @@ const APP: FirewallBase = {
     public: [80, 443],
     gossip: [4101, 4102],
     appDoor: 8443,
+    appSharing: 8444,
     appStats: 8404,
     dbDoor: 6984,
     dbStats: 8405,
@@ -71,7 +72,7 @@ t.test('beside another firewall nothing is judged but member ports', async (t) =
     rulesOf(text).filter((rule) => /accept|drop|jump/.test(rule) && !rule.startsWith('type')),
     ['iif "lo" accept', 'iifname "eth1" ip saddr 10.0.0.0/24 jump members'],
   );
-  t.match(describeBase({ ...APP, beside: true }), ['tcp 8443: app nodes']);
+  t.match(describeBase({ ...APP, beside: true }), ['tcp 8443, 8444: app nodes']);
 });
 
 t.test('no value that could be read as a rule stands in one', async (t) => {

@@ -123,6 +123,29 @@ t.test('a service: the doors of the app nodes that carry it, this one included',
   });
 });
 
+t.test(
+  'edges share what they count with every app node that may come back, and only for a limit',
+  async (t) => {
+    const own = { name: 'api', port: 3000, prefix: '/api', healthPath: '/', local: true };
+    const members = [
+      self,
+      member('app2/app'),
+      member('app3/app', { state: 'dead' }),
+      member('app4/app', { state: 'left' }),
+      member('db1/db'),
+    ];
+    const sharingWith = (services: (typeof own & { limit?: { paths: string[]; perMinute: number } })[]) =>
+      appDesired(appInput(members, {}, { config: { services } })).haproxy.sharing;
+    t.equal(sharingWith([own]), undefined);
+    const sharing = sharingWith([{ ...own, limit: { paths: ['/api'], perMinute: 10 } }]);
+    t.match(sharing, { host: 'app1', port: 8444, verifySuffix: 'app.shop.internal' });
+    t.same(
+      sharing?.edges.map(({ name }) => name),
+      ['app2', 'app3'],
+    );
+  },
+);
+
 t.test('a node that only routes to a service is no server of it', async (t) => {
   const services = [{ name: 'api', port: 3000, prefix: '/api', healthPath: '/', local: false }];
   const [service] = appDesired(appInput([self, member('app2/app')], {}, { config: { services } })).haproxy

@@ -73,6 +73,7 @@ const config: AppRoleConfig = {
   httpPort: 80,
   doorPort: 8443,
   statsPort: 8404,
+  sharingPort: 8444,
   databasePort: 5984,
   dbDoorPort: 6984,
   floating: { mode: 'bgp', device: 'bm-float', addresses: ['192.0.2.7'] },
