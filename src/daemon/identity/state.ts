@@ -145,14 +145,19 @@ export async function clearState(stateDir: string): Promise<void> {
   }
 }
 
-/** Sets the old identity aside, whole, so that this machine can join anew. @returns the directory that now holds it */
+/**
+ * Sets the old identity aside, whole, with what was remembered under it, so that this machine can join anew. The audit
+ * trail stays: it is the machine's.
+ *
+ * @returns the directory that now holds it
+ */
 export async function resetState(stateDir: string, nowMs: number): Promise<string> {
   await checkDirectory(stateDir);
   const aside = join(stateDir, `old-${new Date(nowMs).toISOString().replaceAll(':', '')}`);
   await createDirectory(aside);
   try {
     for (const name of await readdir(stateDir)) {
-      if (isOurs(name)) await rename(join(stateDir, name), join(aside, name));
+      if (isOurs(name) || isRemembered(name)) await rename(join(stateDir, name), join(aside, name));
     }
   } catch (error) {
     throw fileError(stateDir, error);
@@ -164,6 +169,11 @@ export async function resetState(stateDir: string, nowMs: number): Promise<strin
 function isOurs(name: string): boolean {
   const ours: string[] = Object.values(FILES);
   return ours.includes(name.replace(/\.(previous|damaged)$/, '')) || /^\..*\.tmp$/.test(name);
+}
+
+/** Other rooms' files: that this identity has left, whom it knew. The next one would not start, or start with them. */
+function isRemembered(name: string): boolean {
+  return /^(local\.json|members\.snapshot)(\.damaged)?$/.test(name);
 }
 
 /** A file that cannot be read stays beside the place where the next one is written. */

@@ -1,5 +1,5 @@
 import { chmod, cp, mkdir, readdir, readFile, rm, stat, truncate, unlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { initCluster, type InitRequest } from '../../../src/daemon/identity/root/init-cluster.ts';
 import {
@@ -368,8 +368,13 @@ t.test('with every machine lost, the bundle founds the cluster anew on its old r
 
 t.test('an identity is set aside whole, not thrown away', async (t) => {
   const stateDir = await copied(t);
+  // As after a leave: a start with it is refused, so it would keep the next identity from starting as well.
+  const remembered = ['local.json', 'members.snapshot', 'members.snapshot.damaged'];
+  for (const name of [...remembered, 'audit.jsonl']) await writeFile(join(stateDir, name), '{"left":true}');
   const aside = await resetState(stateDir, NOW_MS);
   t.equal(await stateOf(stateDir), 'empty');
+  t.strictSame((await readdir(stateDir)).toSorted(), ['audit.jsonl', basename(aside)], 'the trail stays');
+  for (const name of remembered) t.equal(await readFile(join(aside, name), 'utf8'), '{"left":true}');
   t.equal((await loadIdentity(aside, NOW_MS)).peerId, founded.peerId);
   t.equal(await beginState(stateDir, 'join'), undefined);
   t.equal(await beginState(stateDir, 'join'), 'join', 'a second run knows of the first');
