@@ -228,3 +228,24 @@ t.test('a copy of a machine’s disk on another machine is refused there, and ha
   t.equal(await mainPid(app3), pid, 'the real one runs on');
   await allWell(t);
 });
+
+/** Each has some of the links, and hears of the other by a sync, of which there is one in half a minute. */
+const CLONE_MS = 300_000;
+
+t.test('a clone that has the address as well: the later one ends, the first one goes on', async (t) => {
+  const pid = await mainPid(app3);
+  const copy = cluster.lab.host('app4');
+  const address = `${app3.host.privateAddress}/24`;
+  await copy.must(['sh', '-c', `ip addr flush dev eth1 && ip addr add ${address} dev eth1`]);
+  await copy.exec(['systemctl', 'start', '--no-block', 'bornemisza@app.service']);
+  await until(
+    async () =>
+      /process with this node.s key was there first/.test(await copy.journal('bornemisza@app.service')),
+    { deadlineMs: CLONE_MS, everyMs: 500, what: 'the clone to be told' },
+  );
+  await copy.waitForUnit('bornemisza@app.service', ({ active }) => active === 'failed', PATIENCE_MS);
+  t.equal(await mainPid(app3), pid, 'the first one runs on');
+  await copy.powerCut();
+  await allWell(t);
+  t.equal(await mainPid(app3), pid);
+});
