@@ -359,6 +359,7 @@ t.test('a cluster lives on the installed package', async (t) => {
   await t.test('a build that does not come back halts the rollout, and nobody else is touched', async (t) => {
     await packages.offer(packages.broken.file);
     const before = await pidsOf(cluster);
+    const movesBefore = cluster.lab.router.history(FLOATING).length;
     const load = cluster.lab.client.startLoad({ url: SITE, ratePerSecond: 50 });
     // The last one was stopped: a new one does not begin over it, the operator's word does.
     t.equal((await app2.host.exec(['bornemisza', 'upgrade'], { timeoutMs: ROLLOUT_MS })).code, 5);
@@ -368,7 +369,14 @@ t.test('a cluster lives on the installed package', async (t) => {
     t.equal(code, 1);
     t.match(stderr, /a daemon on both1 did not come back after its upgrade\n.*next:.*dnf downgrade/);
     const report = await load.stop();
-    t.equal(report.failed, 0, JSON.stringify(report));
+    const moves = cluster.lab.router.history(FLOATING).slice(movesBefore);
+    // The floating address may move, and with it connections that are open: TCP knows no other way.
+    t.same(Object.keys(report.byStatus), ['200'], JSON.stringify(report));
+    t.same(
+      Object.keys(report.byError).filter((code) => code !== 'ECONNRESET'),
+      [],
+    );
+    t.ok(report.failed <= moves.length * report.mostConnections, JSON.stringify({ ...report, moves }));
     for (const instance of [app1, app2]) {
       const { name, host } = instance;
       t.match(await host.must(['rpm', '-q', 'bornemisza-node']), /-2\./, `${name} keeps its version`);
