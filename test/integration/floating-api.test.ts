@@ -299,6 +299,30 @@ t.test('what was decided anew in between is not ordered any more', async (t) => 
   t.equal(api.orders.length, 0);
 });
 
+t.test(
+  'assigned here and silent to another: ordered once more, whatever comes of it, then reported',
+  async (t) => {
+    for (const fault of [undefined, { status: 422, said: 'is assigned already' }]) {
+      const { api, node, time } = await scene(t);
+      const { run, report, set } = node(2);
+      t.equal(await run(), 'assign');
+      set({ silentTo: ['app3/app'] });
+      time.ms += 10_000;
+      if (fault !== undefined) api.writeFaults.push(fault);
+      t.equal(await run(), fault === undefined ? 'assign' : 'floating-refused');
+      for (let count = 0; count < 3; count += 1) {
+        time.ms += 10_000;
+        t.equal(await run(), '');
+      }
+      t.equal(api.orders.length, 2);
+      t.match(report(), {
+        holds: true,
+        alarms: [{ code: 'floating-unmoved', message: /this node, yet it is silent/ }],
+      });
+    }
+  },
+);
+
 t.test('an operator sees where they are, and has them taken whoever has them', async (t) => {
   const { api, node, time } = await scene(t, { assigned: { [A]: '9' } });
   const { plugin, set, run, report } = node(2);

@@ -9,7 +9,12 @@ import t from 'tap';
 import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import type { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
-import type { AppHaproxy, EdgeService } from '../../src/plugins/haproxy/desired.ts';
+import {
+  type AppHaproxy,
+  EDGE_HEALTH_PATH,
+  EDGE_SERVES_PATH,
+  type EdgeService,
+} from '../../src/plugins/haproxy/desired.ts';
 import {
   appDesired,
   Bed,
@@ -530,6 +535,31 @@ t.test('a server that was down stays out over a reload', async (t) => {
   t.ok(kinds(changes).includes('reload'));
   t.equal((await instance.servers('db_nodes'))['gone'], 'DOWN', 'the new worker knows what the old one knew');
 });
+
+t.test(
+  'an edge that finds no database says that it serves nobody, and one of a cluster without any serves',
+  async (t) => {
+    const port = await freePort();
+    const gone = peer('gone', bed.address(9), await freePort());
+    const base = appDesired({
+      address: bed.address(40),
+      node: app1,
+      ca,
+      databasePort: port,
+      databases: [gone],
+    });
+    const instance = await launch('serves', base);
+    const status = async (path: string): Promise<number> =>
+      (await get(`https://${bed.address(40)}${path}`, { ca, checkServerIdentity: () => undefined })).status;
+    await until(async () => (await status(EDGE_SERVES_PATH)) === 503, { what: 'it finds none' });
+    t.equal(await status(EDGE_HEALTH_PATH), 200, 'HAProxy lives');
+    const servers = [gone, peer('db1', one.address, 6984)];
+    await converge(instance.plugin, { ...base, databases: { ...base.databases, servers } });
+    await until(async () => (await status(EDGE_SERVES_PATH)) === 200, { what: 'it finds one' });
+    await converge(instance.plugin, { ...base, databases: { ...base.databases, servers: [] } });
+    t.equal(await status(EDGE_SERVES_PATH), 200, 'there is none to find');
+  },
+);
 
 t.test(
   'dead by membership alone: it serves on, goes when its own check fails too, and comes back',

@@ -75,9 +75,7 @@ export function namedIn(toml: string): {
     files: of(/(_file|^certificate)$/),
     values: [
       ...ways,
-      ...of(/^command$/)
-        .slice(1)
-        .flatMap(parts),
+      ...all.filter(({ key }) => key === 'command').flatMap(({ strings }) => strings.slice(1).flatMap(parts)),
       ...of(/(password|passphrase|secret|token|credential)s?$/),
     ],
   };

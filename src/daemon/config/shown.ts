@@ -25,6 +25,8 @@ export interface ShownConfig {
  */
 const SECRET = /(^|_)(password|passphrase|secret|token|key|credential)s?$/;
 const HIDDEN = '(hidden)';
+/** Programs of the operator's: what they are given may be a secret. */
+const COMMANDS: ReadonlySet<string> = new Set(['notify.command', 'floating.command']);
 
 /**
  * Every key with its value and where that comes from. Secrets are never shown.
@@ -84,7 +86,7 @@ function withoutSecrets(key: string, value: unknown): unknown {
     const url = typeof value === 'string' ? URL.parse(value) : null;
     return url === null ? HIDDEN : `${url.origin}/${HIDDEN}`;
   }
-  if (key === 'notify.command' && Array.isArray(value) && value.length > 1) return [value[0], HIDDEN];
+  if (COMMANDS.has(key) && Array.isArray(value) && value.length > 1) return [value[0], HIDDEN];
   return SECRET.test(key) ? HIDDEN : value;
 }
 

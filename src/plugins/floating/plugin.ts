@@ -139,9 +139,11 @@ export class FloatingPlugin
   ): Promise<void> {
     for (const change of changes) {
       if (!this.#stillPlanned(change)) continue;
-      if (change.kind !== 'assign') await changeDevice(change, signal);
-      else await this.#assign(change.address, signal);
-      if (change.kind === 'assign' && change.again) this.#again.add(change.address);
+      if (change.kind === 'assign') {
+        // Once, whatever comes of it: a provider may refuse what is so already.
+        if (change.again) this.#again.add(change.address);
+        await this.#assign(change.address, signal);
+      } else await changeDevice(change, signal);
       made(change);
     }
   }

@@ -26,6 +26,7 @@ async function installed(test: Parameters<typeof place>[0]) {
   const own: Readonly<Record<string, string>> = {
     smtp: 'smtpPassword12345',
     dns: 'cloudflareToken_12345-abc',
+    floating: 'digitaloceanToken_12345-abc',
     tsig: 'bm90IGEgcmVhbCB0c2lnIGtleQ==',
   };
   await mkdir(paths.couchdbFiles, { recursive: true });
@@ -39,6 +40,7 @@ async function installed(test: Parameters<typeof place>[0]) {
   await writeFile(join(paths.couchdbFiles, 'key.pem'), siteKey);
   await writeFile(join(root, 'smtp-password'), `${own['smtp']}\n`);
   await writeFile(join(root, 'dns-token'), `${own['dns']}\n`);
+  await writeFile(join(root, 'floating-token'), `${own['floating']}\n`);
   await writeFile(
     join(root, 'tsig'),
     `key "k" {\n  algorithm hmac-sha256;\n  secret "${own['tsig']}";\n};\n`,
@@ -54,14 +56,15 @@ async function installed(test: Parameters<typeof place>[0]) {
   // An app node of the same host, whose file is wrong: what it names is a secret all the same.
   await writeFile(
     pathsFor('app', root).config,
-    `[dns]\nprovider = "wrong"\nkey_file = "${join(root, 'tsig')}"\ntoken_file = "${join(root, 'dns-token')}"\n`,
+    `[dns]\nprovider = "wrong"\nkey_file = "${join(root, 'tsig')}"\ntoken_file = "${join(root, 'dns-token')}"\n` +
+      `[floating]\nmode = "api"\ntoken_file = "${join(root, 'floating-token')}"\ncommand = ["/x", "moveWord12345"]\n`,
   );
   const { admin, app, appKeys } = secrets;
   const words = [
     ...[secrets.cookie, secrets.authSecret, admin.password, admin.hash, app.password],
     ...appKeys.map(({ secret }) => secret),
     ...Object.values(own),
-    ...[WEBHOOK.split('.com/')[1] ?? '', 'commandWord123'],
+    ...[WEBHOOK.split('.com/')[1] ?? '', 'commandWord123', 'moveWord12345'],
     ...(await pemLines(join(root, 'var/lib'))),
     Buffer.from(`${admin.user}:${admin.password}`).toString('base64'),
   ];

@@ -123,6 +123,40 @@ t.test('the key of the DNS records must be there for the daemon alone', async (t
   });
 });
 
+t.test(
+  'the token that moves the floating IPs, the operator’s program, and whose machine this is',
+  async (t) => {
+    const token = join(t.testdir(), 'floating.token');
+    const api = (keys: string): string =>
+      `${CONFIG}[floating]\nmode = "api"\naddresses = ["203.0.113.7"]\n${keys}`;
+    const droplet = api(`provider = "digitalocean"\ntoken_file = "${token}"\n`);
+    const root = await place(t, { 'etc/bornemisza/app.toml': droplet });
+    t.match((await doctor(root)).find('floating'), { state: 'fail', detail: /cannot be read \(ENOENT\)/ });
+    await writeFile(token, '');
+    await chmod(token, 0o644);
+    t.match((await doctor(root)).find('floating'), {
+      state: 'warn',
+      detail: /every user of this host can read/,
+    });
+    await chmod(token, 0o640);
+    t.match((await doctor(root)).find('floating'), { state: 'ok' });
+    const elsewhere = await place(t, {
+      'etc/bornemisza/app.toml': droplet,
+      'sys/class/dmi/id/sys_vendor': 'UpCloud\n',
+    });
+    const { checks } = await doctor(elsewhere);
+    t.match(
+      checks.filter(({ name }) => name === 'floating'),
+      [{ state: 'ok' }, { state: 'warn', detail: /this machine is of UpCloud/ }],
+    );
+    const command = `provider = "command"\ncommand = ["${token}"]\nserver_id = "i-1"\n`;
+    const other = await place(t, { 'etc/bornemisza/app.toml': api(command) });
+    t.match((await doctor(other)).find('floating'), { state: 'fail', detail: /cannot be run \(EACCES\)/ });
+    await chmod(token, 0o750);
+    t.match((await doctor(other)).find('floating'), { state: 'ok' });
+  },
+);
+
 t.test('a real identity has a certificate that lives long enough', async (t) => {
   const root = await place(t);
   const made = await runCli(['init', '--role', 'app', '--root', root, '--json'], { host: fakeHost({}) });
