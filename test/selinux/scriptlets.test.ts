@@ -1,10 +1,9 @@
 /** bornemisza-selinux beside Debian's policy, or the one that LAB_SELINUX=DIRECTORY names; see CONTRIBUTING.md. */
-import { cp, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { buildPackage } from '../../scripts/rpm.ts';
-import { repository } from '../lab/layers.ts';
-import { makeRoot, must, placePolicy } from './tree.ts';
+import { makeRoot, must, placeGivenPolicy, runScriptlet } from './tree.ts';
 
 const OURS = 'bornemisza_haproxy_t';
 /** What a boot with SELinux enforcing showed to be asked for: source, target, class, permission. */
@@ -20,18 +19,15 @@ const NEEDED = [
   [OURS, 'http_port_t', 'tcp_socket', 'name_bind'],
 ] as const;
 
-const given = process.env['LAB_SELINUX'] ?? '';
 const directory = await mkdtemp('/var/tmp/bornemisza-selinux-');
 t.teardown(() => rm(directory, { recursive: true, force: true }));
 const root = join(directory, 'root');
 const { selinux } = await buildPackage({ out: join(directory, 'rpm'), bundle: false });
-await makeRoot(root, selinux);
+await makeRoot(root, ['libc-bin', 'base-files', 'dash', 'coreutils', 'selinux-utils', 'policycoreutils']);
+await must('sh', ['-c', 'rpm2cpio "$1" | cpio -idm --quiet', 'sh', selinux], root);
 
-/** Runs a scriptlet of the package in the tree, as rpm does. */
-async function scriptlet(name: string, remaining: number): Promise<void> {
-  const body = await must('rpm', ['-qp', '--nosignature', '--qf', `%{${name}}`, selinux]);
-  await must('chroot', [root, '/bin/sh', '-c', body, 'scriptlet', String(remaining)]);
-}
+const scriptlet = (name: string, remaining: number): Promise<void> =>
+  runScriptlet(root, selinux, name, remaining);
 
 async function modules(): Promise<readonly string[]> {
   return (await must('chroot', [root, 'semodule', '-l'])).trim().split(/\s+/);
@@ -57,11 +53,7 @@ async function rules(source: string, target: string, kind: string, permission: s
 }
 
 t.test('the scriptlets load the module, keep it over an upgrade and take it away at the end', async (t) => {
-  if (given === '') {
-    await placePolicy(root, { store: '/', name: 'default' });
-    await cp(join(repository, 'test/selinux/like-el.cil'), join(root, 'like_el.cil'));
-    await must('chroot', [root, 'semodule', '-n', '-s', 'targeted', '-i', '/like_el.cil']);
-  } else await placePolicy(root, { store: given, name: 'targeted' });
+  await placeGivenPolicy(root);
   t.notOk((await modules()).includes('bornemisza'));
 
   await scriptlet('POSTIN', 1);

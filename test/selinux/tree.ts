@@ -19,21 +19,21 @@ export async function must(program: string, args: readonly string[], cwd = '/'):
   return stdout;
 }
 
-/** Debian's packages of the tree; what they depend on comes along. */
-const PACKAGES = ['libc-bin', 'base-files', 'dash', 'coreutils', 'selinux-utils', 'policycoreutils'];
 /** Neither read at run time nor small. */
 const LEFT_OUT = /^\/usr\/share\/(doc|man|locale|info|perl|lintian|bug|zoneinfo)\/|^\/usr\/lib\/[^/]+\/perl/;
 /** Directories that are links in each of these distributions. */
 const MERGED = ['bin', 'sbin', 'lib', 'lib64'];
 
-/** Makes at `root` a tree of files with the packages and the rpm; without a policy. */
-export async function makeRoot(root: string, rpm: string): Promise<void> {
+/**
+ * Makes at `root` the files of Debian's packages, as they are installed here, and of what these depend on; without a
+ * policy.
+ */
+export async function makeRoot(root: string, packages: readonly string[]): Promise<void> {
   for (const name of MERGED) {
     await mkdir(join(root, 'usr', name), { recursive: true });
     await symlink(`usr/${name}`, join(root, name));
   }
-  await copyPackages(root);
-  await must('sh', ['-c', 'rpm2cpio "$1" | cpio -idm --quiet', 'sh', rpm], root);
+  await copyPackages(root, packages);
   for (const name of ['passwd', 'group', 'nsswitch.conf'])
     await cp(join('/etc', name), join(root, 'etc', name));
   await must('ldconfig', ['-r', root]);
@@ -41,14 +41,15 @@ export async function makeRoot(root: string, rpm: string): Promise<void> {
     await mkdir(join(root, name), { recursive: true });
 }
 
-async function put(root: string, path: string, text: string): Promise<void> {
+/** Writes a file below `root`, with its directory. */
+export async function put(root: string, path: string, text: string): Promise<void> {
   await mkdir(dirname(join(root, path)), { recursive: true });
   await writeFile(join(root, path), text);
 }
 
-async function copyPackages(root: string): Promise<void> {
+async function copyPackages(root: string, packages: readonly string[]): Promise<void> {
   const files = new Set<string>();
-  for (const name of await withDependencies(PACKAGES)) {
+  for (const name of await withDependencies(packages)) {
     // "multi-arch: same" packages have their architecture in the name.
     for (const list of [`${name}.list`, `${name}:${DPKG_ARCH}.list`]) {
       const text = await readFile(join('/var/lib/dpkg/info', list), 'utf8').catch(() => '');
@@ -79,10 +80,35 @@ async function withDependencies(names: readonly string[]): Promise<ReadonlySet<s
     for (const known of [name, ...namesIn(provides)])
       needs.set(known, [...(needs.get(known) ?? []), name, ...namesIn(depends.join('|'))]);
   }
+  const absent = names.filter((name) => !needs.has(name));
+  if (absent.length > 0)
+    throw new Error(`not installed: ${absent.join(' ')}; \`npm run test:selinux\` installs them`);
   const all = new Set(names);
   // A set that grows while it is walked: what was added is visited as well.
   for (const name of all) for (const need of needs.get(name) ?? []) all.add(need);
   return all;
+}
+
+/** A directory with the policy `targeted`, made elsewhere; '' for Debian's own. */
+export const givenPolicy = process.env['LAB_SELINUX'] ?? '';
+
+/** Gives the tree the given policy, or Debian's with what EL's has and Debian's lacks. */
+export async function placeGivenPolicy(root: string): Promise<void> {
+  if (givenPolicy !== '') return placePolicy(root, { store: givenPolicy, name: 'targeted' });
+  await placePolicy(root, { store: '/', name: 'default' });
+  await cp(join(import.meta.dirname, 'like-el.cil'), join(root, 'like_el.cil'));
+  await must('chroot', [root, 'semodule', '-n', '-s', 'targeted', '-i', '/like_el.cil']);
+}
+
+/** Runs a scriptlet of the package in the tree, as rpm does. */
+export async function runScriptlet(
+  root: string,
+  rpm: string,
+  name: string,
+  remaining: number,
+): Promise<void> {
+  const body = await must('rpm', ['-qp', '--nosignature', '--qf', `%{${name}}`, rpm]);
+  await must('chroot', [root, '/bin/sh', '-c', body, 'scriptlet', String(remaining)]);
 }
 
 /** A policy as its store has it: `etc/selinux/NAME` and `var/lib/selinux/NAME` below `store`. */

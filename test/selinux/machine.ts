@@ -1,0 +1,202 @@
+/**
+ * A whole machine whose kernel enforces SELinux: User-Mode Linux, which is a process here, without rights of its own
+ * and without a network. It boots an image of files, systemd in it loads the policy, and an agent in it runs commands.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { isOver } from '../support/patience.ts';
+import { must, put } from './tree.ts';
+
+export const POLICY = 'etc/selinux/targeted';
+/** Of which about half is free: Node, its cache and what a daemon writes. */
+const MEMORY = '1024M';
+const IMAGE_MEGABYTES = 900;
+/** A boot takes 15 s on a free machine. */
+const BOOT_MS = 90_000;
+const COMMAND_MS = 60_000;
+/** Characters: the last lines. */
+const CONSOLE_SHOWN = 4000;
+
+/**
+ * What runs the commands, as a login's shell would: a line in, the command in base64; a line out, its number, its exit
+ * code and its output in base64.
+ */
+const AGENT = `#!/bin/bash
+exec <>/dev/ttyS0 >&0
+stty raw -echo
+echo "@ready"
+while read -r number command; do
+  output=$(bash -c "$(base64 -d <<<"$command")" </dev/null 2>&1 | base64 -w 0; exit "\${PIPESTATUS[0]}")
+  echo "@$number $? $output"
+done
+`;
+const AGENT_UNIT = `[Unit]
+After=multi-user.target
+[Service]
+Type=idle
+ExecStart=/bin/bash /usr/libexec/lab-agent
+SELinuxContext=-unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023
+KillMode=process
+StandardOutput=null
+[Install]
+WantedBy=multi-user.target
+`;
+/** What only slows a boot down, or needs devices that are not there. */
+const MASKED = [
+  'getty.target',
+  'systemd-logind.service',
+  'systemd-timesyncd.service',
+  'systemd-update-utmp.service',
+  'systemd-update-utmp-runlevel.service',
+  'systemd-random-seed.service',
+  'systemd-network-generator.service',
+  'systemd-hwdb-update.service',
+  'systemd-journal-catalog-update.service',
+  'systemd-machine-id-commit.service',
+  'systemd-pcrphase.service',
+  'systemd-pcrphase-sysinit.service',
+  'ldconfig.service',
+  'dev-hugepages.mount',
+  'dev-mqueue.mount',
+  'sys-kernel-config.mount',
+  'sys-kernel-debug.mount',
+  'sys-kernel-tracing.mount',
+  'sys-fs-fuse-connections.mount',
+  'proc-sys-fs-binfmt_misc.automount',
+];
+
+/** What systemd-tmpfiles does at each boot for a whole distribution: none of it is about the product. */
+const TMPFILES_LEFT_OUT = [
+  'debian.conf',
+  'etc.conf',
+  'home.conf',
+  'provision.conf',
+  'legacy.conf',
+  'x11.conf',
+];
+
+export async function addAgent(root: string): Promise<void> {
+  await put(root, '/usr/libexec/lab-agent', AGENT);
+  await put(root, '/usr/lib/systemd/system/lab-agent.service', AGENT_UNIT);
+  const units = join(root, 'etc/systemd/system');
+  await mkdir(join(units, 'multi-user.target.wants'), { recursive: true });
+  const wants = join(units, 'multi-user.target.wants/lab-agent.service');
+  await must('ln', ['-sf', '/usr/lib/systemd/system/lab-agent.service', wants]);
+  for (const name of TMPFILES_LEFT_OUT) await rm(join(root, 'usr/lib/tmpfiles.d', name), { force: true });
+  for (const unit of MASKED) await must('ln', ['-sf', '/dev/null', join(units, unit)]);
+}
+
+/** Labels the tree by the policy that is in it, and makes an image of it. */
+export async function makeImage(root: string, image: string): Promise<void> {
+  await must('setfiles', ['-F', '-r', root, join(root, POLICY, 'contexts/files/file_contexts'), root]);
+  await must('mke2fs', ['-q', '-F', '-t', 'ext4', '-d', root, image, `${IMAGE_MEGABYTES}M`]);
+}
+
+export type Answer = { readonly code: number; readonly output: string };
+
+export class Machine {
+  readonly #process: ChildProcess;
+  readonly #channel: Duplex;
+  /** File that holds what the kernel printed. */
+  readonly #console: string;
+  #text = '';
+  #number = 0;
+  #ended = false;
+
+  private constructor(child: ChildProcess, channel: Duplex, file: string) {
+    this.#process = child;
+    this.#channel = channel;
+    this.#console = file;
+  }
+
+  /** Boots an image, which the machine writes to, and waits for its agent. */
+  static async boot(image: string): Promise<Machine> {
+    const file = `${image}.console`;
+    const log = await open(file, 'w');
+    // In a namespace of its own: all of its processes end when the test does.
+    const contained = [
+      '--pdeathsig',
+      'KILL',
+      'unshare',
+      '--net',
+      '--pid',
+      '--fork',
+      '--kill-child',
+      '--mount-proc',
+    ];
+    const kernel = [
+      'linux.uml',
+      `mem=${MEMORY}`,
+      `ubd0=${image}`,
+      `uml_dir=${image}.uml`,
+      ...['root=/dev/ubda', 'rw', 'con=null', 'con0=null,fd:1', 'ssl=null', 'ssl0=fd:3,fd:3'],
+      ...['lsm=selinux', 'selinux=1', 'enforcing=1', 'audit_backlog_limit=8192', 'log_buf_len=4M'],
+      // No record of a denial may be left out for there are many.
+      'sysctl.kernel.printk_ratelimit=0',
+      ...['init=/usr/lib/systemd/systemd', 'systemd.unit=multi-user.target', 'systemd.show_status=0'],
+    ];
+    await mkdir(`${image}.uml`, { recursive: true });
+    const child = spawn('setpriv', [...contained, ...kernel], {
+      stdio: ['ignore', log.fd, log.fd, 'pipe'],
+      env: { ...process.env, TMPDIR: join(image, '..') },
+    });
+    await log.close();
+    const channel = child.stdio[3] as Duplex;
+    const machine = new Machine(child, channel, file);
+    channel.on('data', (chunk: Buffer) => {
+      machine.#text += chunk.toString('latin1');
+    });
+    channel.on('error', () => {});
+    child.once('exit', () => {
+      machine.#ended = true;
+    });
+    try {
+      await machine.#line('@ready', BOOT_MS);
+    } catch (error) {
+      await machine.close();
+      throw error;
+    }
+    return machine;
+  }
+
+  /** Runs a bash script as root; one at a time. `output` is what it printed to both. */
+  async run(script: string, timeoutMs = COMMAND_MS): Promise<Answer> {
+    const number = ++this.#number;
+    this.#channel.write(`${number} ${Buffer.from(script).toString('base64')}\n`);
+    const line = await this.#line(`@${number} `, timeoutMs);
+    const [, code, output = ''] = line.split(' ');
+    return { code: Number(code), output: Buffer.from(output, 'base64').toString() };
+  }
+
+  async must(script: string, timeoutMs = COMMAND_MS): Promise<string> {
+    const { code, output } = await this.run(script, timeoutMs);
+    if (code !== 0) throw new Error(`${script}: exit code ${code}\n${output}`);
+    return output;
+  }
+
+  async close(): Promise<void> {
+    if (this.#ended) return;
+    const ended = new Promise((resolve) => this.#process.once('exit', resolve));
+    this.#process.kill('SIGKILL');
+    await ended;
+  }
+
+  async #line(start: string, timeoutMs: number): Promise<string> {
+    const since = performance.now();
+    for (;;) {
+      const lines = this.#text.split('\n');
+      const at = lines.findIndex((line) => line.startsWith(start));
+      if (at >= 0 && at < lines.length - 1) {
+        this.#text = lines.slice(at + 1).join('\n');
+        return (lines[at] ?? '').trim();
+      }
+      if (this.#ended || isOver(since, timeoutMs)) {
+        const last = (await readFile(this.#console, 'utf8')).slice(-CONSOLE_SHOWN);
+        throw new Error(`the machine did not say ${start}; it said ${this.#text}; its kernel:\n${last}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}

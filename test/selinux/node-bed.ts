@@ -1,0 +1,130 @@
+/** A machine of Debian's packages with our package installed by rpm: both roles, BIRD, and CouchDB's stand-in. */
+import { cp, mkdir, readdir, rm, symlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { BuiltPackage } from '../../scripts/rpm.ts';
+import { repository } from '../lab/layers.ts';
+import { addAgent, type Machine } from './machine.ts';
+import { makeRoot, must, put } from './tree.ts';
+
+/** Debian's packages in the machine. What they depend on comes along. */
+const PACKAGES = [
+  ...[
+    'libc-bin',
+    'base-files',
+    'bash',
+    'dash',
+    'coreutils',
+    'sed',
+    'grep',
+    'findutils',
+    'util-linux',
+    'mount',
+  ],
+  ...[
+    'procps',
+    'kmod',
+    'iproute2',
+    'systemd',
+    'dbus',
+    'selinux-utils',
+    'policycoreutils',
+    'rpm',
+    'curl',
+    'openssl',
+  ],
+  ...['haproxy', 'bird2', 'nftables', 'socat', 'dnf'],
+];
+
+const UML_MODULES = '/usr/lib/uml/modules';
+
+/** As Apache's package has it. */
+const COUCHDB_UNIT = `[Unit]
+Description=Apache CouchDB
+Wants=network-online.target
+After=network-online.target
+[Service]
+RuntimeDirectory=couchdb
+User=couchdb
+Group=couchdb
+ExecStart=/opt/couchdb/bin/couchdb
+Restart=always
+[Install]
+WantedBy=multi-user.target
+`;
+
+/** A router with nobody to speak to. */
+const BIRD = 'router id 198.51.100.11;\nprotocol device {}\n';
+const PATIENT = '[Service]\nTimeoutStartSec=infinity\nWatchdogSec=0\n';
+
+/** Makes at `root` the files of the machine, without a policy. */
+export async function makeNodeRoot(root: string, built: BuiltPackage): Promise<void> {
+  await makeRoot(root, PACKAGES);
+  await copyKernelModules(root);
+  await put(root, '/etc/hostname', 'both1\n');
+  await put(root, '/etc/hosts', '127.0.0.1 localhost\n10.77.0.11 both1\n');
+  await put(root, '/etc/machine-id', '5e11a0c5e11a0c5e11a0c5e11a0c5e11\n');
+  await put(root, '/etc/rpm/macros', '%_dbpath /var/lib/rpm\n');
+  await addCouchdb(root);
+  await addAgent(root);
+  // Neighbours on this machine make the other one slow, which is no fault of what runs there.
+  for (const unit of ['bornemisza@.service', 'bornemisza-haproxy@.service'])
+    await put(root, `/etc/systemd/system/${unit}.d/lab.conf`, PATIENT);
+  // Newer than /usr: nothing is brought up to date at boot.
+  await put(root, '/etc/.updated', '');
+  await put(root, '/var/.updated', '');
+  for (const file of [built.file, built.selinux]) {
+    await cp(file, join(root, basename(file)));
+    // What it requires is Debian's, of which the database of the tree knows nothing.
+    const install = ['rpm', '--install', '--nodeps', '--nosignature', `/${basename(file)}`];
+    await must('chroot', [root, ...install]);
+    await rm(join(root, basename(file)));
+  }
+  await put(root, '/etc/bird/bird.conf', BIRD);
+  await must('chroot', [root, 'chgrp', 'bird', '/etc/bird/bird.conf']);
+}
+
+/** Of 100 MB, what a network and a firewall need. */
+const KERNEL_MODULES = [
+  'drivers/net/veth.ko',
+  'drivers/net/dummy.ko',
+  'net/netfilter',
+  'net/ipv4/netfilter',
+  'net/ipv6',
+  'lib',
+];
+
+async function copyKernelModules(root: string): Promise<void> {
+  const [version = ''] = await readdir(UML_MODULES);
+  const to = join(root, 'usr/lib/modules', version);
+  for (const path of KERNEL_MODULES)
+    await cp(join(UML_MODULES, version, 'kernel', path), join(to, 'kernel', path), { recursive: true });
+  for (const name of await readdir(join(UML_MODULES, version)))
+    if (name.startsWith('modules.')) await cp(join(UML_MODULES, version, name), join(to, name));
+  await must('depmod', ['-b', join(root, 'usr'), version]);
+}
+
+async function addCouchdb(root: string): Promise<void> {
+  await put(root, '/usr/lib/systemd/system/couchdb.service', COUCHDB_UNIT);
+  await put(root, '/usr/lib/sysusers.d/couchdb.conf', 'u couchdb - "CouchDB" /opt/couchdb -\n');
+  await must('systemd-sysusers', [`--root=${root}`]);
+  // The stand-in looks for its bundle where the tree has it.
+  const tree = join(root, 'opt/tree');
+  for (const path of ['test/standin/couchdb/bin', 'dist/standin.mjs'])
+    await cp(join(repository, path), join(tree, path), { recursive: true });
+  await symlink('/opt/tree/test/standin/couchdb', join(root, 'opt/couchdb'));
+  await mkdir(join(root, 'var/lib/couchdb'), { recursive: true });
+  await must('chroot', [root, 'chown', 'couchdb:couchdb', '/var/lib/couchdb']);
+  await must('chroot', [root, 'chmod', '0750', '/var/lib/couchdb']);
+}
+
+/** A public device with a default route and a private one; nothing is at their other ends. */
+export async function startNetwork(machine: Machine): Promise<void> {
+  await machine.must(`set -e
+ip link set lo up
+ip link add eth0 type veth peer name wire0
+ip link add eth1 type veth peer name wire1
+for device in eth0 wire0 eth1 wire1; do ip link set $device up; done
+ip addr add 198.51.100.11/24 dev eth0
+ip addr add 10.77.0.11/24 dev eth1
+ip route add default via 198.51.100.1`);
+}
