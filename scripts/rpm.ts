@@ -1,9 +1,9 @@
 /**
- * Builds the package bornemisza-node: `npm run rpm [-- --arch aarch64 --release 2 --out DIR]`. The same tree gives the
- * same bytes. RPM_GPG_KEY, the name of a key in gpg's keyring or a file that holds a secret key, signs it.
+ * Builds the package bornemisza-node: `npm run rpm [-- --arch aarch64 --release 2 --out DIR --repository URL]`. The
+ * same tree gives the same bytes. RPM_GPG_KEY, the name of a key in gpg's keyring or a file that holds a secret key,
+ * signs it. With `--repository`, what a web server at URL has to hand out lies in repository/ beside it.
  */
 import { createHash } from 'node:crypto';
-import { execFile } from 'node:child_process';
 import {
   chmod,
   copyFile,
@@ -19,18 +19,17 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
-import { parseArgs, promisify } from 'node:util';
+import { parseArgs } from 'node:util';
 import { bundledPackages, licenceBook, licenceExpression, type Bundled } from './licences.ts';
 import { PROGRAM_PARTS } from './parts.ts';
+import { writeRepository } from './repository.ts';
+import { root, run } from './run.ts';
+import { withKey } from './signing.ts';
 
-const execute = promisify(execFile);
-const root = resolve(import.meta.dirname, '..');
 const ARCHITECTURES = ['x86_64', 'aarch64'] as const;
 type Architecture = (typeof ARCHITECTURES)[number];
-/** Longest step: compression, or fetching the other architecture's runtime. */
-const STEP_TIMEOUT_MS = 300_000;
 /** Above this the package is no quick download any more; Node.js alone is 37 MB of it. */
-const LIMIT_BYTES = 45_000_000;
+const LIMIT_BYTES = 42_000_000;
 
 /** What is bundled, each with a list of what is inside. */
 export const PARTS = ['bornemisza', 'app', 'web'] as const;
@@ -267,37 +266,11 @@ async function rpmbuild(
 }
 
 async function sign(file: string, key: string): Promise<void> {
-  // Debian's rpm looks for it under a name that Debian does not have.
-  const gpg = (await run('sh', ['-c', 'command -v gpg'])).trim();
-  const addSignature = async (name: string, env: NodeJS.ProcessEnv): Promise<void> => {
-    await run(
-      'rpmsign',
-      ['--define', `__gpg ${gpg}`, '--define', `_gpg_name ${name}`, '--addsign', file],
-      root,
-      env,
-    );
-  };
-  const isFile = await stat(key).then(
-    (facts) => facts.isFile(),
-    () => false,
-  );
-  if (!isFile) {
-    await addSignature(key, process.env);
-    return;
-  }
-  // A socket path in it must be short: not below the tree.
-  const home = await mkdtemp(join(tmpdir(), 'bm-gpg-'));
-  const env = { ...process.env, GNUPGHOME: home };
-  try {
-    await run(gpg, ['--batch', '--quiet', '--import', key], root, env);
-    const listed = await run(gpg, ['--batch', '--with-colons', '--list-secret-keys'], root, env);
-    const fingerprint = /^fpr:+([0-9A-F]+):/m.exec(listed)?.[1];
-    if (fingerprint === undefined) throw new Error(`${key} holds no secret key`);
-    await addSignature(fingerprint, env);
-  } finally {
-    await run('gpgconf', ['--kill', 'all'], root, env).catch(() => '');
-    await rm(home, { recursive: true, force: true });
-  }
+  await withKey(key, async ({ gpg, name, env }) => {
+    // Debian's rpm looks for gpg under a name that Debian does not have.
+    const defines = ['--define', `__gpg ${gpg}`, '--define', `_gpg_name ${name}`];
+    await run('rpmsign', [...defines, '--addsign', file], root, env);
+  });
 }
 
 async function deliver(built: string, out: string): Promise<Omit<BuiltPackage, 'selinux'>> {
@@ -314,33 +287,17 @@ async function digest(file: string): Promise<string> {
     .digest('hex');
 }
 
-/** Returns standard output. */
-async function run(program: string, args: readonly string[], cwd = root, env = process.env): Promise<string> {
-  try {
-    const { stdout } = await execute(program, args, {
-      cwd,
-      env,
-      timeout: STEP_TIMEOUT_MS,
-      maxBuffer: 64 * 1024 * 1024,
-    });
-    return stdout;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
-      throw new Error(
-        `${program} is missing: dnf install rpm-build git tar (or apt-get install rpm git tar)`,
-        {
-          cause: error,
-        },
-      );
-    throw error;
-  }
-}
-
 if (import.meta.main) {
   const startedMs = performance.now();
   const { values } = parseArgs({
-    options: { arch: { type: 'string' }, release: { type: 'string' }, out: { type: 'string' } },
+    options: {
+      arch: { type: 'string' },
+      release: { type: 'string' },
+      out: { type: 'string' },
+      repository: { type: 'string' },
+    },
   });
+  const key = process.env['RPM_GPG_KEY'];
   const arch = ARCHITECTURES.find((each) => each === values.arch);
   if (values.arch !== undefined && arch === undefined)
     throw new Error(`--arch is one of ${ARCHITECTURES.join(', ')}`);
@@ -348,8 +305,14 @@ if (import.meta.main) {
     ...(arch === undefined ? {} : { arch }),
     ...(values.release === undefined ? {} : { release: values.release }),
     ...(values.out === undefined ? {} : { out: resolve(values.out) }),
-    key: process.env['RPM_GPG_KEY'],
+    key,
   });
+  if (values.repository !== undefined) {
+    const directory = join(file, '../repository');
+    await mkdir(directory, { recursive: true });
+    for (const each of [file, selinux]) await copyFile(each, join(directory, basename(each)));
+    console.log(await writeRepository(directory, values.repository, key));
+  }
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
   console.log(`${selinux}\n${file}\n${(bytes / 1e6).toFixed(1)} MB, sha256 ${sha256}, ${seconds} s`);
 }

@@ -128,7 +128,9 @@ export async function labelOf(file: string): Promise<string> {
   return must('rpm', ['-qp', '--nosignature', '--qf', '%{NAME}-%{VERSION}-%{RELEASE}', file]);
 }
 
-async function makeKey(directory: string): Promise<{ readonly secret: string; readonly public: string }> {
+export async function makeKey(
+  directory: string,
+): Promise<{ readonly secret: string; readonly public: string }> {
   // gpg's sockets need a short path.
   const home = `/tmp/bm-key-${createHash('sha256').update(directory).digest('hex').slice(0, 8)}`;
   await mkdir(home, { recursive: true, mode: 0o700 });
