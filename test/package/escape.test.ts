@@ -64,6 +64,13 @@ t.test('the cluster is well before, and the app tier runs', async () => {
     mode: 0o640,
     group: 'bornemisza',
   });
+  // As docs/dns.md and docs/operations.md say.
+  for (const name of ['dns.token', 'smtp-password'])
+    await host.writeFile(`/etc/bornemisza/${name}`, {
+      content: 'secret\n',
+      mode: 0o640,
+      group: 'bornemisza',
+    });
   await host.must(['systemctl', 'start', 'bornemisza-app.service']);
   await until(
     async () => (await host.exec(['curl', '-sS', '-f', 'http://127.0.0.1:8090/healthz'])).code === 0,
@@ -272,6 +279,9 @@ const bird: Attacker = { user: 'bird', unit: 'bird.service' };
 const couchdb: Attacker = { user: 'couchdb', unit: 'couchdb.service' };
 const deadman: Attacker = { user: 'bornemisza-deadman', unit: 'bornemisza-deadman.service' };
 const firewall: Attacker = { user: 'bornemisza-firewall', unit: 'bornemisza-firewall.service' };
+const site: Attacker = { user: 'bornemisza-site', unit: 'bornemisza-site.service' };
+/** Those that are in no group of the daemon's. */
+const LESSER = [ofUser('nobody'), couchdb, bird, haproxy, appTier, site, deadman];
 const CONTROL = ['curl', '-sS', '--max-time', '5', '--unix-socket', '/run/bornemisza/app/control.sock'];
 const main = (unit: string): string => `$(systemctl show -P MainPID ${unit})`;
 
@@ -328,12 +338,47 @@ const AWAY = (from: Attacker): readonly Edge[] => [
   },
 ];
 
+/** What is whose, and what nobody else of the lesser ones may have. */
+const OWN: readonly (readonly [owner: Attacker, tries: readonly string[]])[] = [
+  [
+    couchdb,
+    [
+      'ls /var/lib/couchdb',
+      'cat /var/lib/couchdb/.erlang.cookie',
+      'cat /var/lib/bornemisza/couchdb/cookie',
+      'touch /opt/couchdb/bin/x',
+      'curl -sSf --max-time 5 http://127.0.0.1:15984/_all_dbs',
+    ],
+  ],
+  [bird, ['cat /etc/bird/bird.conf', 'ls /etc/bird/bornemisza.d', 'birdc show status']],
+  [
+    haproxy,
+    [
+      'cat /var/lib/bornemisza/haproxy/app/haproxy.cfg',
+      'cat /var/lib/bornemisza/haproxy/app/*.pem',
+      'ls /run/bornemisza-haproxy/app',
+      `kill -TERM ${main('bornemisza-haproxy@db')}`,
+    ],
+  ],
+  [site, ['touch /srv/bornemisza/site/x']],
+];
+
+/** From each of the lesser ones to each other. The app tier has edges of its own below. */
+const AMONG: readonly Edge[] = LESSER.flatMap((from) =>
+  OWN.filter(([owner]) => owner.user !== from.user).map(([{ user, unit = '' }, tries]) => ({
+    from,
+    to: user,
+    tries: [`kill -TERM ${main(unit)}`, `cat /proc/${main(unit)}/environ`, ...tries],
+  })),
+);
+
 const EDGES: readonly Edge[] = [
   ...AWAY(app),
   ...AWAY(db),
   ...AWAY(firewall),
-  ...AWAY(deadman).filter(({ to }) => to !== 'the dead-man switch'),
-  ...[app, db, deadman].map((from) => ({
+  ...LESSER.flatMap((from) => AWAY(from)).filter(({ from, to }) => from !== deadman || !/dead-man/.test(to)),
+  ...AMONG,
+  ...[app, db, ...LESSER].map((from) => ({
     from,
     to: 'bornemisza-firewall',
     tries: [
@@ -394,6 +439,20 @@ const EDGES: readonly Edge[] = [
     ],
   },
   {
+    from: db,
+    to: 'bornemisza-haproxy',
+    tries: [
+      `kill -TERM ${main('bornemisza-haproxy@db')}`,
+      `cat /proc/${main('bornemisza-haproxy@db')}/environ`,
+      'touch /var/lib/bornemisza/haproxy/app/x',
+    ],
+  },
+  ...[app, db].map((from) => ({
+    from,
+    to: 'bornemisza-site',
+    tries: [`kill -TERM ${main('bornemisza-site')}`, 'touch /srv/bornemisza/site/x'],
+  })),
+  {
     from: app,
     to: 'bornemisza-app',
     tries: [
@@ -404,20 +463,25 @@ const EDGES: readonly Edge[] = [
       'ls /run/credentials/bornemisza-app.service',
     ],
   },
-  ...[ofUser('nobody'), couchdb, bird, haproxy, deadman, firewall].map((from) => ({
-    from,
-    to: 'bornemisza-app',
-    tries: [
-      'ls /var/lib/bornemisza/accounts',
-      'ls /run/bornemisza-app',
-      `kill -TERM ${main('bornemisza-app')}`,
-    ],
-  })),
-  ...[ofUser('nobody'), couchdb, bird, haproxy, appTier, deadman].map((from) => ({
+  ...[...LESSER, firewall]
+    .filter(({ user }) => user !== appTier.user)
+    .map((from) => ({
+      from,
+      to: 'bornemisza-app',
+      tries: [
+        'ls /var/lib/bornemisza/accounts',
+        'ls /run/bornemisza-app',
+        `kill -TERM ${main('bornemisza-app')}`,
+      ],
+    })),
+  ...LESSER.map((from) => ({
     from,
     to: 'bornemisza',
     tries: [
       'ls /var/lib/bornemisza/app',
+      'cat /var/lib/bornemisza/app/site.json',
+      'cat /etc/bornemisza/dns.token',
+      'cat /etc/bornemisza/smtp-password',
       'cat /var/lib/bornemisza/db/secrets.json',
       'cat /etc/bornemisza/app.toml',
       'curl -sS --max-time 5 --unix-socket /run/bornemisza/app/control.sock http://daemon/v1/status',
@@ -467,6 +531,8 @@ t.test(
     );
     t.match(await attack(host, app, 'nft list table inet bornemisza'), /table inet bornemisza/);
     t.match(await attack(host, firewall, 'head -1 /etc/bornemisza/app.toml; nft list tables'), /bornemisza/);
+    for (const who of [app, db, firewall])
+      t.equal(await attack(host, who, 'cat /etc/bornemisza/dns.token'), 'secret\n');
     await attack(host, deadman, 'ip link set lo up && head -c 1 /run/bornemisza/deadman/heartbeat');
     t.match(await attack(host, bird, 'id -un; head -1 /etc/bird/bird.conf'), /^bird\n./);
     t.match(
@@ -476,11 +542,13 @@ t.test(
   },
 );
 
-t.test('the firewall’s helper is in the daemon’s group, and has no way to its control socket', async (t) => {
+t.test('the firewall’s helper is in the daemon’s group, and has no way to carry what it reads', async (t) => {
   const families = (
     await host.must(['systemctl', 'show', '-P', 'RestrictAddressFamilies', 'bornemisza-firewall.service'])
   ).trim();
-  const ask = (...limits: readonly string[]): Promise<number | null> =>
+  const edge = ['curl', '-sSk', '--max-time', '5', 'https://127.0.0.1/'];
+  const control = [...CONTROL, 'http://daemon/v1/status'];
+  const ask = (argv: readonly string[], ...limits: readonly string[]): Promise<number | null> =>
     host
       .exec(
         [
@@ -494,13 +562,15 @@ t.test('the firewall’s helper is in the daemon’s group, and has no way to it
             'SupplementaryGroups=bornemisza',
           ],
           ...limits.flatMap((each) => ['-p', each]),
-          ...[...CONTROL, '-o', '/dev/null', 'http://daemon/v1/status'],
+          ...[...argv, '-o', '/dev/null'],
         ],
         { timeoutMs: 60_000 },
       )
       .then(({ code }) => code);
-  t.equal(await ask(), 0, 'the group alone is enough');
-  t.not(await ask(`RestrictAddressFamilies=${families}`), 0, `the unit allows ${families}`);
+  for (const argv of [control, edge]) {
+    t.equal(await ask(argv), 0, 'the group alone is enough');
+    t.not(await ask(argv, `RestrictAddressFamilies=${families}`), 0, `the unit allows ${families}`);
+  }
 });
 
 t.test('the cluster is well afterwards', async (t) => {
