@@ -1,6 +1,15 @@
 import { readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { systemClock } from '../../src/daemon/clock.ts';
+import type { Member } from '../../src/daemon/membership/types.ts';
+import { KeptPrograms, type KeptProgramsDependencies } from '../../src/daemon/node/kept-programs.ts';
+import { look } from '../../src/daemon/node/look.ts';
+import { PROGRAMS } from '../../src/daemon/node/programs.ts';
+import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../src/daemon/reconciler/reconciler.ts';
+import { runCommand } from '../../src/host/command.ts';
 import type { ApiDesired, ApiProvider, Owner } from '../../src/plugins/floating/desired.ts';
 import {
   FloatingPlugin,
@@ -10,6 +19,7 @@ import {
 import { providerOf } from '../../src/plugins/floating/providers.ts';
 import { RunFailure, runPlugin } from '../../src/daemon/reconciler/run.ts';
 import { until } from '../support/until.ts';
+import { believed as asBelieved, configOf, EMPTY_MEMORY, scene as nodeScene } from '../unit/node/scenes.ts';
 import { type Fault, FloatingStandIn, type StandInOptions } from '../standin/floating/api.ts';
 
 /** The providers and the plugin over HTTP, at a stand-in for each provider's API. */
@@ -384,6 +394,93 @@ t.test('a program of the operator’s is asked and ordered by its arguments alon
     message: /ended with 3: not now/,
   });
 });
+
+t.test(
+  'the program of a node: its dead holder’s address answers, then is silent, and is taken',
+  async (t) => {
+    const directory = t.testdir();
+    const [file, owner] = [join(directory, 'fip'), join(directory, 'owner')];
+    await writeFile(file, `#!/bin/sh\ncase $1 in show) cat ${owner};; assign) echo "$3" >${owner};; esac\n`, {
+      mode: 0o755,
+    });
+    await writeFile(owner, 'i-2\n');
+    const edge = await edgeAt('127.0.0.77', directory);
+    t.teardown(() => edge.close());
+    const config = configOf(
+      'app',
+      `[edge]\nhttps_port = ${edge.port}\n[floating]\nmode = "api"\nprovider = "command"\n` +
+        `addresses = ["127.0.0.77"]\ncommand = ["${file}"]\nserver_id = "i-1"\n`,
+    );
+    const others = [
+      believed('app2/app', { state: 'dead' }, { server: 'i-2 ready', floating: 'held' }),
+      believed('app3/app', {}, { server: 'i-3 ready' }),
+    ];
+    let report: FloatingReport | undefined;
+    const now = () => {
+      const self = believed('app1/app', {}, report?.server === undefined ? {} : { server: report.server });
+      return look(nodeScene([self, ...others], { config, holds: report?.holds ?? false }), EMPTY_MEMORY);
+    };
+    const reconciler = new Reconciler(DEFAULT_RECONCILER_OPTIONS, {
+      clock: systemClock,
+      audit: () => undefined,
+    });
+    t.teardown(() => reconciler.close());
+    const programs = new KeptPrograms(
+      PROGRAMS.filter(({ name }) => name === 'floating'),
+      {
+        ...{ config, reconciler, last: now, clock: systemClock },
+        node: {
+          look: now,
+          turn: () => {
+            report = programs.report('floating') as FloatingReport | undefined;
+            programs.follow(now(), [{ text: 'a turn', subjects: [] }]);
+          },
+        },
+        ...({} as Pick<KeptProgramsDependencies, 'paths' | 'secrets' | 'progress' | 'site'>),
+      },
+    );
+    await programs.start();
+    const code = () => report?.alarms[0]?.code;
+    await until(() => code() === 'floating-serves' || Promise.reject(new Error(report?.seen)), {
+      what: 'the edge of the dead daemon is asked',
+    });
+    t.equal(await readFile(owner, 'utf8'), 'i-2\n');
+    t.strictSame([...edge.asked], ['/.well-known/bornemisza/serves']);
+    edge.close();
+    await until(() => report?.holds === true || Promise.reject(new Error(report?.seen)), {
+      what: 'it is taken',
+    });
+    t.equal(await readFile(owner, 'utf8'), 'i-1\n');
+    t.match(report, { server: 'i-1 ready', seen: '127.0.0.77 is assigned to this node', alarms: [] });
+  },
+);
+
+const believed = (name: string, changes: Partial<Member>, tags: Record<string, string>): Member => {
+  const member = asBelieved(name, changes);
+  return { ...member, record: { ...member.record, tags } };
+};
+
+/** An edge that answers visitors, and which paths it was asked for. */
+async function edgeAt(address: string, directory: string) {
+  const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
+  const ec = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=edge'];
+  const made = await runCommand('openssl', ['req', '-x509', ...ec, '-keyout', key, '-out', cert], {
+    timeoutMs: 20_000,
+  });
+  if (made.code !== 0) throw new Error(made.stderr);
+  const asked = new Set<string>();
+  const files = { key: await readFile(key), cert: await readFile(cert) };
+  const server = createServer(files, ({ url = '' }, response) => {
+    asked.add(url);
+    response.end('ok');
+  });
+  await new Promise<void>((resolve) => void server.listen(0, address, resolve));
+  const close = (): void => {
+    server.closeAllConnections();
+    server.close();
+  };
+  return { port: (server.address() as AddressInfo).port, asked, close };
+}
 
 t.test('this server’s own name comes from the metadata service', async (t) => {
   const { api, baseUrl, tokenFile } = await scene(t);
