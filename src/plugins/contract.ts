@@ -26,7 +26,8 @@ export interface Plugin<
   status?(desired: Desired, observed: Observed): Report;
   /**
    * Proves the changes before anything is touched, e.g. `haproxy -c` on the staged file. Throws {@link PluginError}.
-   * Left out where whoever takes a change proves it, as a DNS server does.
+   * Left out where whoever takes a change proves it, as a DNS server does; a change that the running program takes or
+   * refuses by itself may be proved in `apply`, after it.
    */
   validate?(changes: readonly Change[], signal: AbortSignal): Promise<void>;
   /** Makes the changes and reports each one that is made. Throws {@link PluginError}. */

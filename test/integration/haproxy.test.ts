@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { chmod, readFile, writeFile } from 'node:fs/promises';
+import { chmod, readFile, rm, writeFile } from 'node:fs/promises';
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
 import { createServer as createTcpServer } from 'node:net';
@@ -8,7 +8,7 @@ import { connect as connectTls } from 'node:tls';
 import t from 'tap';
 import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
-import type { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
+import { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
 import {
   type AppHaproxy,
   EDGE_HEALTH_PATH,
@@ -1199,6 +1199,69 @@ t.test('edges count together what a client network sends, over mutual TLS of the
   const alone = { ...revoked, sharing: { ...first.sharing!, edges: [] } };
   t.match(summaries(await converge(one.plugin, alone)), ['haproxy.cfg: rewritten', /^reload/]);
   t.equal((await send(0)).status, 429, 'a reload keeps what was counted');
+});
+
+t.test('a server is out before the file is proved, and back when it is refused', async (t) => {
+  const databases = (duty: 'ready' | 'maint') => [
+    peer('db1', one.address, 6984),
+    peer('db2', two.address, 6984, duty),
+  ];
+  const with2 = (duty: 'ready' | 'maint') =>
+    appDesired({ address: bed.address(48), node: app1, ca, databasePort: port, databases: databases(duty) });
+  const port = await freePort();
+  const instance = await launch('first', with2('ready'));
+  // Proves only when it is let, and refuses when it is told to.
+  const [slow, asked, go, refuse] = ['slow', 'asked', 'go', 'refuse'].map((name) =>
+    join(bed.root, `first-${name}`),
+  );
+  await writeFile(
+    slow ?? '',
+    `#!/bin/sh\ncase $* in *probe*) exit 0;; esac\n: >${asked}\nwhile [ ! -e ${go} ]; do sleep 0.05; done\n` +
+      `[ ! -e ${refuse} ]\n`,
+    { mode: 0o755 },
+  );
+  const { directory, runDirectory } = instance;
+  const plugin = new HaproxyPlugin({ instance: 'app', directory, runDirectory, binary: slow ?? '' });
+  t.teardown(() => plugin.close());
+  const isDisabled = async (): Promise<boolean> => {
+    const [, backend = ''] = (await readFile(instance.config, 'utf8')).split(/^backend db_nodes$/m);
+    return /^ +server db2 .* disabled$/m.test(backend.split(/^backend /m)[0] ?? '');
+  };
+  const state = async (): Promise<string | undefined> => (await instance.servers('db_nodes'))['db2'];
+  const isAsked = () => readFile(asked ?? '').then(() => true);
+  const letGo = async (): Promise<void> => writeFile(go ?? '', '');
+  const again = async (): Promise<void> => {
+    await rm(asked ?? '', { force: true });
+    await rm(go ?? '', { force: true });
+  };
+
+  const out = converge(plugin, with2('maint'));
+  await until(isAsked, { what: 'haproxy -c runs' });
+  t.equal(await state(), 'MAINT', 'nobody waits for the proof');
+  t.notOk(await isDisabled());
+  await letGo();
+  t.same([...new Set(kinds(await out))], ['file', 'server-state']);
+  t.ok(await isDisabled(), 'the file follows');
+
+  await again();
+  await writeFile(refuse ?? '', '');
+  const refused = failure(converge(plugin, with2('ready')));
+  await until(isAsked, { what: 'haproxy -c runs' });
+  t.not(await state(), 'MAINT');
+  await letGo();
+  t.equal((await refused).code, 'haproxy-config-refused');
+  t.equal(await state(), 'MAINT', 'both are as before');
+  t.ok(await isDisabled());
+
+  await again();
+  const second = failure(converge(plugin, with2('ready')));
+  await until(isAsked, { what: 'haproxy -c runs' });
+  t.equal(await state(), 'MAINT', 'what was refused is proved first the next time');
+  await rm(refuse ?? '');
+  await letGo();
+  await t.rejects(second, /was expected to fail/);
+  t.not(await state(), 'MAINT');
+  t.notOk(await isDisabled());
 });
 
 t.test('the edge speaks HTTP/2 to browsers', async (t) => {

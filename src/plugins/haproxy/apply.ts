@@ -26,6 +26,31 @@ export interface StepsDependencies {
   readonly heartbeat: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
+/** What the running process takes by itself, whatever the file says meanwhile. */
+const TOLD: ReadonlySet<HaproxyChange['kind']> = new Set([
+  'server-state',
+  'server-down',
+  'server-check',
+  'server-weight',
+  'server-address',
+  'server-remove',
+  'server-delete',
+  'frontend-open',
+  'revoke',
+  'unrevoke',
+]);
+
+/**
+ * Whether the process can be told before the file is proved, which takes `haproxy -c` a second on a busy host. Not
+ * where a change needs the file, and not where a server is added: additions come before removals.
+ */
+export function toldFirst(changes: readonly HaproxyChange[]): boolean {
+  return (
+    changes.some(({ kind }) => TOLD.has(kind)) &&
+    changes.every(({ kind }) => kind === 'file' || TOLD.has(kind))
+  );
+}
+
 /** Makes the changes, one by one, and takes them back. */
 export class Steps {
   readonly #instance: 'app' | 'db';
@@ -50,6 +75,11 @@ export class Steps {
     return this.#lingering;
   }
 
+  /** See {@link toldFirst}. What was refused before would be told and taken back at each new try. */
+  tellsFirst(changes: readonly HaproxyChange[]): boolean {
+    return toldFirst(changes) && !this.#validator.wasRefused(changes);
+  }
+
   async checkpoint(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
     const files = new Map<string, string | undefined>();
     for (const change of changes) {
@@ -64,10 +94,13 @@ export class Steps {
     signal: AbortSignal,
     made: (change: HaproxyChange) => void,
   ): Promise<void> {
+    const isFirst = !this.#validator.hasProof && this.tellsFirst(changes);
+    const first = isFirst ? changes.filter(({ kind }) => kind !== 'file') : [];
     try {
-      for (const change of changes) {
-        if ((await this.#make(change, signal)) !== 'refused') made(change);
-      }
+      for (const change of first) if ((await this.#make(change, signal)) !== 'refused') made(change);
+      if (first.length > 0) await this.#validator.validate(changes, signal);
+      for (const change of changes)
+        if (!first.includes(change) && (await this.#make(change, signal)) !== 'refused') made(change);
     } catch (error) {
       throw error instanceof PluginError ? error : fileError(error, this.#files.directory);
     } finally {

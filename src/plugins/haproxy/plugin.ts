@@ -84,8 +84,10 @@ export class HaproxyPlugin
     return { seen: sightOf(running, old), alarms: alarm === undefined ? [] : [alarm] };
   }
 
-  validate(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<void> {
-    return this.#validator.validate(changes, signal);
+  /** What the running process is told first is proved after it, before the file takes its place. */
+  async validate(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<void> {
+    if (this.#steps.tellsFirst(changes)) await this.#validator.discard();
+    else await this.#validator.validate(changes, signal);
   }
 
   apply(

@@ -18,6 +18,8 @@ export class Validator {
   readonly #files: HaproxyFiles;
   readonly #refused = new Map<string, string>();
   #staged: Staged | undefined;
+  /** The configuration that was refused last. */
+  #refusedConfig: string | undefined;
 
   constructor(instance: 'app' | 'db', binary: string, files: HaproxyFiles) {
     this.#instance = instance;
@@ -30,11 +32,21 @@ export class Validator {
     return this.#refused;
   }
 
+  /** Whether a configuration is proved and not in its place yet. */
+  get hasProof(): boolean {
+    return this.#staged !== undefined;
+  }
+
+  wasRefused(changes: readonly HaproxyChange[]): boolean {
+    const { content } = configIn(changes) ?? {};
+    return content !== undefined && content === this.#refusedConfig;
+  }
+
   /** Writes what the new configuration names (files that nobody uses yet), then asks HAProxy about it. */
   async validate(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<void> {
     await this.discard();
-    const config = changes.find((change) => change.kind === 'file' && change.name === CONFIG_FILE);
-    if (config?.kind !== 'file') return;
+    const config = configIn(changes);
+    if (config === undefined) return;
     for (const change of changes) {
       if (change.kind === 'file' && change.name.endsWith('.pem'))
         await this.#files.write(change.name, change.content);
@@ -47,7 +59,9 @@ export class Validator {
     });
     try {
       await this.#check(this.#staged.stagedPath, signal);
+      this.#refusedConfig = undefined;
     } catch (error) {
+      this.#refusedConfig = config.content;
       await this.discard();
       throw (await this.#siteRefusal(config.content, signal)) ?? error;
     }
@@ -112,4 +126,9 @@ export class Validator {
       outcome: 'retry',
     });
   }
+}
+
+function configIn(changes: readonly HaproxyChange[]): Extract<HaproxyChange, { kind: 'file' }> | undefined {
+  for (const change of changes) if (change.kind === 'file' && change.name === CONFIG_FILE) return change;
+  return undefined;
 }
