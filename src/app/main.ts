@@ -2,6 +2,7 @@
 import { AppConfigError, type AppSecrets, loadAppConfig, loadAppSecrets } from './config.ts';
 import { Mailer, smtpServerOf } from './mailer.ts';
 import { type AppServer, startAppServer } from './server.ts';
+import { tryMail } from './try-mail.ts';
 
 /** systemd.exec(5): for what only a person can correct. */
 const EXIT_CONFIG = 78;
@@ -64,8 +65,16 @@ function followSecrets(
   setInterval(() => void look(), LOOK_MS).unref();
 }
 
+/** `app.mjs --try [ADDRESS]`, before anything is written: what `bornemisza accounts setup` asks this program. */
+async function tryOut(to: string | undefined): Promise<void> {
+  const tried = await tryMail(process.env['CREDENTIALS_DIRECTORY'] ?? '/etc/bornemisza', to);
+  process.stdout.write(`${JSON.stringify(tried)}\n`);
+  process.exitCode = tried.ok ? 0 : 1;
+}
+
 try {
-  await run(process.argv[2] ?? '/etc/bornemisza/accounts.toml');
+  const [first = '/etc/bornemisza/accounts.toml', second] = process.argv.slice(2);
+  await (first === '--try' ? tryOut(second) : run(first));
 } catch (error) {
   if (!(error instanceof AppConfigError)) throw error;
   log(3, `${error.message}; next: ${error.next}`, { code: error.code });

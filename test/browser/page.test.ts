@@ -12,6 +12,7 @@ import { front, launch, strictContext } from './bed.ts';
 t.setTimeout(2_300_000);
 const ROOT = join(import.meta.dirname, '../..');
 const WEB = join(ROOT, 'dist/web');
+/** `npm run page:pictures` has them written anew; a run of the test writes none. */
 const PICTURES = process.env['PICTURES'];
 const PASSWORD = 'four green turtles';
 const MOST_BYTES = 40_000;
@@ -61,13 +62,20 @@ t.test('register, confirm, write notes, lose the node, go offline, come back, si
   await page.getByRole('button', { name: 'Save' }).click();
   await page.getByRole('heading', { name: 'Notes' }).waitFor();
   await page.getByText('No notes yet').waitFor();
-  await write(page, 'first');
+  await look(t, page, 'no-notes');
+  await write(page, 'Order the new labels before Friday');
+  const markup = '<img src=x onerror="document.title = 1"><script>document.title = 2</script>';
+  await write(page, markup);
+  t.equal(await page.title(), 'Notes', 'what a person writes is text, and nothing of it runs');
+  await write(page, 'Ask Anna whether the market in Leipzig takes place, and what a table costs there');
   await page.getByText('Waiting for the connection').waitFor({ state: 'detached' });
+  await page.getByRole('button', { name: `Delete: ${markup.slice(0, 40)}` }).click();
+  await page.getByText(markup).waitFor({ state: 'detached' });
   await look(t, page, 'notes');
 
   await one.end('SIGKILL');
   await write(page, 'written after the node died');
-  await stored(page, 2);
+  await stored(page, 3);
 
   await context.setOffline(true);
   await write(page, 'written offline');
@@ -76,11 +84,17 @@ t.test('register, confirm, write notes, lose the node, go offline, come back, si
   await page.getByText('written offline').waitFor();
   await look(t, page, 'offline');
   await context.setOffline(false);
-  await stored(page, 3);
+  await stored(page, 4);
 
   await page.getByRole('link', { name: 'Account' }).click();
   await page.getByText('anna@example.org').waitFor();
   await look(t, page, 'account');
+  await page.getByText('Change password').click();
+  await page.getByLabel('Present password').fill('wrong wrong wrong');
+  await page.getByLabel('New password').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByText('password is wrong').waitFor();
+  await look(t, page, 'account-error');
   await page.getByRole('button', { name: 'Sign out', exact: true }).click();
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
   const kept = await page.evaluate(`indexedDB.databases().then(async (all) => {
@@ -100,7 +114,10 @@ t.test('in German and in the dark', async (t) => {
   await page.goto(`${ORIGIN}/forgotten`);
   await page.getByRole('heading', { name: 'Passwort vergessen' }).waitFor();
   t.equal(await page.evaluate('document.documentElement.lang'), 'de');
-  await look(t, page, 'forgotten-dark-german');
+  await look(t, page, 'forgotten-german');
+  await page.goto(`${ORIGIN}/new-password#token`);
+  await page.getByRole('heading', { name: 'Neues Passwort' }).waitFor();
+  await look(t, page, 'new-password-german');
   await page.keyboard.press('Tab');
   await page.keyboard.press('Tab');
   await page.goto(`${ORIGIN}/nowhere`);
@@ -148,5 +165,9 @@ async function look(t: Test, page: Page, name: string): Promise<void> {
   await session.detach();
   if (PICTURES === undefined) return;
   await mkdir(PICTURES, { recursive: true });
-  await page.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true });
+  for (const colorScheme of ['light', 'dark'] as const) {
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+    await page.screenshot({ path: join(PICTURES, `${name}-${colorScheme}.png`), fullPage: true });
+  }
+  await page.emulateMedia({ colorScheme: null, reducedMotion: null });
 }

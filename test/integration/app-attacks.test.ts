@@ -62,6 +62,32 @@ t.test('an address gets one mail a minute, however many nodes are asked', async 
   t.equal(bed.mails.filter(({ to }) => to === 'flood@example.org').length, 1);
 });
 
+t.test(
+  'who registers a stranger’s address plants no password, and who opens a link uses nothing up',
+  async (t) => {
+    const email = 'owner@example.org';
+    const planted = { email, password: 'the password of a stranger' };
+    t.equal((await bed.browser(one).ask('POST', '/api/registrations', planted)).status, 400);
+    t.equal((await bed.browser(one).ask('POST', '/api/registrations', { email })).status, 202);
+    const { token = '' } = await bed.mailTo(email);
+    // A scanner of mails opens what stands in them, in each way that it can.
+    for (const path of [
+      '/choose-password',
+      `/choose-password?token=${token}`,
+      `/api/accounts?token=${token}`,
+    ])
+      for (const method of ['GET', 'HEAD', 'OPTIONS']) {
+        const { status, headers } = await bed.browser(two).ask(method, path);
+        t.ok(status < 500, `${method} ${path.slice(0, 30)}: ${status}`);
+        t.equal(headers.get('set-cookie'), null);
+      }
+    t.equal((await bed.browser(one).ask('POST', '/api/session', planted)).status, 401);
+    const owner = bed.browser(one);
+    t.equal((await owner.ask('POST', '/api/accounts', { token, password: PASSWORD })).status, 201);
+    t.equal((await bed.browser(one).ask('POST', '/api/session', planted)).status, 401, 'nor afterwards');
+  },
+);
+
 t.test('a flood of passwords is refused at once and not queued, and people get in afterwards', async (t) => {
   await bed.register(bed.browser(one), 'anna@example.org', PASSWORD);
   const guesses = Array.from({ length: 120 }, (_, at) =>

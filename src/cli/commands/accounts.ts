@@ -10,6 +10,7 @@ import { CliFailure, EXIT } from '../failure.ts';
 import { appDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
+import type { AccountsSetupOptions } from '../setup/accounts-questions.ts';
 import { ask } from '../setup/ask.ts';
 import { renderFacts } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
@@ -29,6 +30,7 @@ export function addAccounts(program: Command, io: Io): void {
     summary: 'accounts of the people who use the site',
     root: false,
   });
+  addSetup(accounts, io);
   addVerb(accounts, 'list', {
     summary: 'list the accounts, by e-mail address',
     description:
@@ -82,6 +84,40 @@ export function addAccounts(program: Command, io: Io): void {
     .action(async (email: string, options: DeleteOptions) => {
       if (options.yes !== true) await mayDelete(io, email, options);
       await change(io, 'delete', email, options);
+    });
+}
+
+function addSetup(accounts: Command, io: Io): void {
+  addVerb(accounts, 'setup', {
+    summary: 'set the app tier of this node up: site, mail server, services',
+    description:
+      'Asks what the app tier must be told, sends a test mail, and only then writes ' +
+      '/etc/bornemisza/accounts.toml, the password of the mail server and the services web and api, starts ' +
+      'bornemisza-app and has the edge find it. Run again, it proposes what is there; your own keys and ' +
+      'comments stay. On a further app node, --from takes the file of the first.',
+    examples: [
+      'sudo bornemisza accounts setup',
+      'sudo bornemisza accounts setup --public-url https://shop.example --mail-from hello@shop.example ' +
+        '--smtp-url smtp://mail.shop.example:587 --no-test-mail',
+      'sudo bornemisza accounts setup --from accounts.toml --smtp-password-file smtp-password --json',
+    ],
+    json: true,
+    asRoot: 'it writes /etc/bornemisza, which root alone may write, and asks the mail server as another user',
+  })
+    .option('--public-url <url>', 'address of the site, e.g. https://shop.example')
+    .option('--site-name <name>', 'name of the site, as mails say it')
+    .option('--mail-from <address>', 'sender of the mails')
+    .option('--smtp-url <url>', 'mail server, e.g. smtp://mail.shop.example:587 or smtps://…:465')
+    .option('--smtp-user <name>', 'user at the mail server')
+    .option('--smtp-password-file <file>', 'file of root’s that holds the password of that user')
+    .option('--from <file>', 'take what is not given from this accounts.toml, a file of root’s')
+    .option('--test-to <address>', 'your own address, for the test mail', address)
+    .option('--no-test-mail', 'send no test mail')
+    .option('--dry-run', 'check it, show what would be written, and write nothing')
+    .action(async (options: AccountsSetupOptions) => {
+      // Loaded here alone: the other commands parse no TOML.
+      const { setUpAccounts } = await import('../setup/accounts.ts');
+      await setUpAccounts(io, options);
     });
 }
 

@@ -19,6 +19,7 @@ import { KeyRing } from '../../../src/app/accounts/keys.ts';
 import { readMailToken, signMailToken, TOKEN_LIFE_MS } from '../../../src/app/accounts/mail-token.ts';
 import { ACCOUNT_NAME, accountName, addressDocumentId, databaseOf } from '../../../src/app/accounts/names.ts';
 import { passwordProblem } from '../../../src/app/accounts/password-rules.ts';
+import { PasswordHashes } from '../../../src/app/store/hashing.ts';
 import { ring } from './keys.ts';
 
 const DAY_MS = 24 * 3600_000;
@@ -35,6 +36,22 @@ t.test('an address is one account however it is typed', async (t) => {
   );
   t.equal(parseAddress('jörg@bücher.example')?.deliver, 'jörg@xn--bcher-kva.example');
   t.equal(parseAddress('jo\u0308rg@bücher.example')?.identity, parseAddress('jörg@bücher.example')?.identity);
+});
+
+t.test('a password of an account that is not there takes the same work', async (t) => {
+  const hashes = new PasswordHashes(ring());
+  const stored = await hashes.hash('four green turtles', 'a 0');
+  t.ok(await hashes.verify('four green turtles', stored));
+  const workOf = async (secret: string | undefined): Promise<number> => {
+    const before = process.cpuUsage();
+    for (let n = 0; n < 8; n += 1) t.notOk(await hashes.verify(`wrong ${n}`, secret));
+    const { user, system } = process.cpuUsage(before);
+    return user + system;
+  };
+  await workOf(stored);
+  const [known, unknown, broken] = [await workOf(stored), await workOf(undefined), await workOf('no hash')];
+  for (const each of [unknown, broken])
+    t.ok(each > known / 5 && each < known * 5, `${each} µs of CPU time, and ${known} with an account`);
 });
 
 t.test('what is no address is refused', async (t) => {

@@ -28,6 +28,7 @@ t.test('only these commands stay root where root calls them, each with a reason'
       .map(([path]) => path)
       .sort(),
     [
+      'accounts setup',
       'authority add',
       'authority rotate-root',
       'config migrate',
