@@ -3,7 +3,7 @@ import type { Role } from '../daemon/membership/types.ts';
 import type { Refusal } from '../daemon/control/api.ts';
 import { CliFailure, EXIT, type Exit } from './failure.ts';
 
-/** A daemon that answers at all does so in milliseconds; this long it may be busy with a slow disk. */
+/** A daemon normally answers in milliseconds; a slow disk can keep it busy for this long. */
 const ANSWER_TIMEOUT_MS = 15_000;
 /** 500 members with all their fields are below 1 MiB. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
@@ -13,7 +13,7 @@ interface Ask {
   readonly method: 'GET' | 'POST';
   readonly path: string;
   readonly body?: unknown;
-  /** 0: wait as long as it takes, e.g. while shards move. */
+  /** 0: no limit, e.g. while shards move. */
   readonly timeoutMs?: number;
 }
 
@@ -27,7 +27,7 @@ export class ControlClient {
     this.role = role;
   }
 
-  /** @throws CliFailure that says what is wrong and what to do */
+  /** @throws CliFailure with the cause and the next step */
   async get<Answer>(path: string, timeoutMs = ANSWER_TIMEOUT_MS): Promise<Answer> {
     return await this.#whole<Answer>({ method: 'GET', path, timeoutMs });
   }
@@ -106,7 +106,7 @@ async function text(response: IncomingMessage, role: Role): Promise<string> {
   return whole;
 }
 
-/** Words that peers sent must not steer the operator's terminal: control characters become a visible mark. */
+/** Text from peers must not control the operator's terminal: control characters become a visible mark. */
 function parse(json: string, role: Role): unknown {
   try {
     return JSON.parse(json, (_key, value: unknown) => (typeof value === 'string' ? printable(value) : value));
@@ -126,7 +126,7 @@ function refusal(status: number, body: string, role: Role): CliFailure {
   return new CliFailure(exitOfRefusal(error.code, status), error.code, error.message, error.next);
 }
 
-/** The code says that a guard spoke: a line of progress has no HTTP status, and 409 has other causes too. */
+/** A guard is recognised by the error code: a line of progress has no HTTP status, and 409 has other causes too. */
 export function exitOfRefusal(code: string, status?: number): Exit {
   if (code.startsWith('guard-')) return EXIT.refused;
   return status === 400 ? EXIT.usage : EXIT.failure;
@@ -146,7 +146,7 @@ function unreachable(error: NodeJS.ErrnoException, role: Role, socketPath: strin
         EXIT.failure,
         'daemon-silent',
         `bornemisza@${role} runs but does not answer`,
-        `look why: journalctl -u bornemisza@${role} -n 50`,
+        `see why: journalctl -u bornemisza@${role} -n 50`,
         { cause: error },
       );
     default:
@@ -178,8 +178,8 @@ function goneAway(role: Role, cause: unknown): CliFailure {
   return new CliFailure(
     EXIT.notRunning,
     'daemon-gone',
-    `the daemon bornemisza@${role} ended the conversation`,
-    `look why: systemctl status bornemisza@${role}`,
+    `the daemon bornemisza@${role} closed the connection`,
+    `see why: systemctl status bornemisza@${role}`,
     { cause },
   );
 }

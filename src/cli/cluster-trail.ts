@@ -6,19 +6,19 @@ export interface ClusterEntry extends AuditEntry {
   readonly also: readonly string[];
 }
 
-/** Nodes hear of the same thing within seconds, and their clocks may differ by as much. */
+/** Nodes learn of the same event within seconds, and their clocks can differ by as much. */
 const SAME_MS = 5000;
 
 /**
- * All trails in one, oldest first by each node's own clock. What several nodes tell within seconds in the same words,
- * such as the death of a member, is told once.
+ * All trails in one, oldest first by each node's own clock. An entry that several nodes wrote within seconds in the
+ * same words, such as the death of a member, is shown once.
  */
 export function mergeTrails({ trails }: ClusterAuditAnswer): ClusterEntry[] {
   const all = trails
     .flatMap(({ node, entries }) =>
       entries.map((entry) => ({ entry, node, atMs: Date.parse(entry.at) || 0 })),
     )
-    // A trail is in the order in which things happened, whatever its clock did: of equal times the order stays.
+    // A trail is in the order of events even if its clock jumped: entries with equal times keep their order.
     .sort((a, b) => a.atMs - b.atMs);
   const merged: { entry: AuditEntry; node: string; atMs: number; also: string[] }[] = [];
   const latest = new Map<string, (typeof merged)[number]>();

@@ -5,8 +5,8 @@ export type Shell = 'bash' | 'zsh' | 'fish';
 export const SHELLS: readonly Shell[] = ['bash', 'zsh', 'fish'];
 
 /**
- * The bash script is ours: the library's puts the words that were typed unquoted into `eval`, so that a TAB after
- * `explain $(…)` would run what stands there, as root. It also sets read-only variables in the user's shell.
+ * The bash script is ours: the library's puts the typed words unquoted into `eval`, so that a TAB after
+ * `explain $(…)` would run that command, as root. It also sets read-only variables in the user's shell.
  */
 const BASH_SCRIPT = `# bash completion for bornemisza
 _bornemisza() {
@@ -40,7 +40,7 @@ export function candidates(program: Command, words: readonly string[], nodes: re
   return captured(() => root.parse(help ? rest : [...words]));
 }
 
-/** Whether a candidate may be a node: then, and only then, the daemon is asked for names. */
+/** Whether a candidate can be a node: only then the daemon is asked for names. */
 export function wantsNode(program: Command, words: readonly string[]): boolean {
   const command = program.commands.find((each) => each.name() === words[0]);
   return command?.registeredArguments.some((each) => each.name() === 'node') ?? false;

@@ -1,12 +1,12 @@
 import type { Host, Ran } from './io.ts';
 
-/** HAProxy and BIRD read their files in milliseconds; a busy machine needs longer, a FIFO takes for ever. */
+/** HAProxy and BIRD read their files in milliseconds; a busy machine needs longer, and a FIFO never ends. */
 const LONGEST_S = 15;
 
 /**
- * Whose files HAProxy and BIRD are asked about, and the confinement of that user's own unit: a program may run what
- * stands in them (`lua-load` does), and must gain nothing by it that their writer lacks. No network: checking a file
- * needs none.
+ * The user whose files HAProxy and BIRD check, and the confinement of that user's unit: a program can run what the
+ * files name (`lua-load` does), and must gain no right that their writer lacks. No network: a check of a file needs
+ * none.
  */
 const CONFINEMENT = [
   'User=bornemisza',
@@ -76,5 +76,5 @@ export async function runConfined(
     ...args,
   ]);
   if (ran.code === 0 || ran.stdout + ran.stderr !== '') return ran;
-  return { ...ran, stderr: `it was ended, as it did not finish within ${LONGEST_S} s or was killed` };
+  return { ...ran, stderr: `it did not finish within ${LONGEST_S} s, or was killed` };
 }

@@ -62,8 +62,8 @@ export function tell(error: unknown): Told {
   return {
     exit: EXIT.failure,
     code: 'unexpected',
-    message: message === '' ? 'something unexpected happened' : message,
-    next: 'look with `bornemisza doctor`; if it persists, report it with the output of `bornemisza version`',
+    message: message === '' ? 'unexpected error' : message,
+    next: 'run `bornemisza doctor`; if the error repeats, report it with the output of `bornemisza version`',
   };
 }
 

@@ -1,9 +1,9 @@
 import type { StatusAnswer } from '../daemon/control/api.ts';
 
-/** How a node is, for programs: `status --check` ends with 0, 1 or 2, and `wait` waits for one of them. */
+/** The state of a node for programs: the exit code of `status --check` (0, 1 or 2), and what `wait` waits for. */
 export interface Grade {
   readonly level: 'well' | 'degraded' | 'down';
-  /** What keeps it from being well; '' when nothing does. */
+  /** The problems; '' if there is none. */
   readonly why: string;
 }
 
@@ -21,7 +21,7 @@ export function gradeOf(status: StatusAnswer): Grade {
       .map((each) => `${each.name}: ${each.detail}`),
     ...plugins.flatMap(({ alarms }) => alarms.map(({ message }) => message)),
     ...warnings.filter(({ code }) => code === 'disk-full').map(({ message }) => message),
-    lost > 0 ? `${lost} members are not reached` : '',
+    lost > 0 ? `${lost} members are not reachable` : '',
     ...held.map(({ message }) => `held: ${message}`),
     maintenance ? 'in maintenance' : '',
     synced ? '' : 'not synced yet',

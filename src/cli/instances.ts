@@ -11,9 +11,9 @@ const CONNECT_TIMEOUT_MS = 2000;
 export interface Instance {
   readonly role: Role;
   readonly socket: 'answers' | 'absent' | 'forbidden';
-  /** Whether its configuration exists; `hidden` where this user may not look. */
+  /** Whether its configuration exists; `hidden` if this user may not read it. */
   readonly configured: 'yes' | 'no' | 'hidden';
-  /** It has left or was removed; false as well where this user may not look. */
+  /** It has left or was removed; false also if this user may not read that. */
   readonly left?: boolean;
 }
 
@@ -43,8 +43,8 @@ export async function daemonOf(options: {
 }
 
 /**
- * A daemon for what is the same whichever of this host's answers: who is in the cluster, and how a rollout goes. Role
- * app first, where both run.
+ * A daemon for questions that each daemon of this host answers alike: the members, and the state of a rollout. If both
+ * run, role app is asked.
  *
  * @throws CliFailure as {@link daemonOf}, but for `role-ambiguous`
  */
@@ -83,7 +83,7 @@ export function theOnly(all: readonly Instance[], role: Role | undefined): Insta
       EXIT.usage,
       'role-ambiguous',
       'both roles run on this host',
-      'say which: --role app or --role db',
+      'choose one: --role app or --role db',
     );
   }
   return first;
@@ -113,9 +113,7 @@ export function whyNone(candidates: readonly Instance[]): CliFailure {
   if (configured?.left === true) return noMember(configured.role);
   if (configured !== undefined) return notRunning(configured.role);
   if (candidates.some((each) => each.configured === 'hidden')) {
-    return notPermitted(
-      'no daemon runs here, and whether one should is for root and group bornemisza to see',
-    );
+    return notPermitted('no daemon runs here; only root and group bornemisza can see whether one should');
   }
   const role = candidates.length === 1 ? candidates[0]?.role : undefined;
   return new CliFailure(
@@ -126,13 +124,13 @@ export function whyNone(candidates: readonly Instance[]): CliFailure {
   );
 }
 
-/** Of a daemon that does not run: its identity is used up, so that a start would be refused. */
+/** For a daemon that does not run: its identity is no longer valid, so a start would be refused. */
 export function noMember(role: Role): CliFailure {
   return new CliFailure(
     EXIT.notRunning,
     'left',
-    `the ${role} node of this host is no member any more: it has left, or was removed from the cluster`,
-    'to come back: sudo bornemisza join --reset - with a fresh token; to give the machine up: sudo ' +
+    `the ${role} node of this host is no longer a member: it has left, or was removed from the cluster`,
+    'to join again: sudo bornemisza join --reset - with a new token; to remove all from this machine: sudo ' +
       `bornemisza leave --wipe --role ${role}`,
   );
 }
@@ -152,7 +150,7 @@ function probe(path: string): Promise<Instance['socket']> {
       socket.destroy();
       resolve(result);
     };
-    // A daemon that accepts late is there: the question itself has its own, longer patience.
+    // A daemon that accepts late does run: the request itself has its own, longer limit.
     socket.setTimeout(CONNECT_TIMEOUT_MS, () => settle('answers'));
     socket.on('connect', () => settle('answers'));
     socket.on('error', (error: NodeJS.ErrnoException) =>

@@ -3,7 +3,7 @@ import type { NetworkInterfaceInfo } from 'node:os';
 /** Where text goes. `columns` is the width that tables are made for. */
 export interface Output {
   write(text: string): void;
-  /** Nobody reads any more: a command without an end of its own ends then. */
+  /** The reader has gone: a command that runs until interrupted ends then. */
   readonly gone?: boolean;
   readonly colour: boolean;
   readonly columns: number;
@@ -11,7 +11,7 @@ export interface Output {
   readonly rows: number;
 }
 
-/** What a program that was run left behind. `code` is -1 when it could not be started or was killed. */
+/** Result of a program. `code` is -1 if it could not be started or was killed. */
 export interface Ran {
   readonly code: number;
   readonly stdout: string;
@@ -20,7 +20,7 @@ export interface Ran {
 
 export interface RunLimits {
   readonly timeoutMs?: number;
-  /** Given on standard input, for what must not stand in argv. */
+  /** Written to its standard input, for what must not be in argv. */
   readonly input?: string;
 }
 

@@ -28,7 +28,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
 }
 
 /**
- * `help token create` is `token create --help`: commander's own reads one word, and says nothing of one that is none.
+ * `help token create` is `token create --help`: commander's own reads one word, and ignores unknown ones.
  */
 function helpAsked(program: Command, argv: readonly string[]): string[] {
   const [first, ...words] = argv;
@@ -43,12 +43,12 @@ function helpAsked(program: Command, argv: readonly string[]): string[] {
   );
 }
 
-/** What commander refused, in our form; undefined when it only showed help or the version. */
+/** The error of commander in our form; undefined if it only showed help or the version. */
 function usage(error: CommanderError, program: Command, argv: readonly string[]): Told | undefined {
   if (error.exitCode === 0) return undefined;
   const { path, command } = commandAt(program, argv);
   const next = `bornemisza ${[...path, '--help'].join(' ')}`;
-  // A group without a command: its help is on the screen already.
+  // A group without a command: commander has already printed its help.
   if (error.code === 'commander.help') {
     return new CliFailure(EXIT.usage, 'usage', `${path.at(-1) ?? 'it'} needs one of its commands`, next);
   }
@@ -63,7 +63,7 @@ function usage(error: CommanderError, program: Command, argv: readonly string[])
   return new CliFailure(EXIT.usage, 'usage', message, next);
 }
 
-/** The command that the operator was at, for the pointer to its help. */
+/** The command that the operator typed, for the reference to its help. */
 function commandAt(
   program: Command,
   argv: readonly string[],

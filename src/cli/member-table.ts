@@ -7,7 +7,7 @@ import { renderTable, tableWidth, wrap } from './table.ts';
 interface Column {
   readonly title: string;
   readonly word: (member: MemberRow) => string;
-  /** Where the terminal is narrow, columns go in this order, 1 first; without it, a column stays. */
+  /** On a narrow terminal columns are dropped in this order, 1 first; a column without a number stays. */
   readonly goes?: number;
 }
 
@@ -16,8 +16,7 @@ const LEAST_WHY = 24;
 const DAY_MS = 86_400_000;
 
 /**
- * One row for each member and a summary. What does not fit into `columns` is left out and named; `wide` leaves nothing
- * out.
+ * One row for each member and a summary. Columns that do not fit are left out and named; `wide` shows all.
  *
  * @param nowMs since the epoch
  */
@@ -69,17 +68,17 @@ function fitting(all: readonly Column[], members: readonly MemberRow[], columns:
   }
 }
 
-/** Of a member that is not heard only its last word is known. */
+/** Of a member that does not report now only its last report is known. */
 function healthWord(member: MemberRow, paint: Paint): string {
   return isHeard(member) ? paintWord(paint, member.health) : `was ${member.health}`;
 }
 
-/** What an app node's edge is seen to do with the floating IP; where there is none, whether it answers. */
+/** What the edge of an app node does with the floating IP; without one, whether it answers. */
 function edgeWord(member: MemberRow, paint: Paint): string {
   const { role, tags, services } = member;
   if (role !== 'app') return '-';
   if (!isHeard(member)) return '?';
-  // As the node itself saw it in BIRD or on its device; codes are those of docs/troubleshooting.md.
+  // As the node itself reads it from BIRD or its device; codes are those of docs/troubleshooting.md.
   const floating = tags['floating'];
   if (floating !== undefined) return floating;
   const edge = services.find(({ name }) => name === 'haproxy');

@@ -17,7 +17,7 @@ export function findMember(members: MembersAnswer['members'], wanted: string): M
       EXIT.usage,
       'node-ambiguous',
       `${shown(wanted)} can be ${names.join(' or ')}`,
-      `say which, e.g. ${names[0]}`,
+      `choose one, e.g. ${names[0]}`,
     );
   }
   const near = nearest(
@@ -28,7 +28,7 @@ export function findMember(members: MembersAnswer['members'], wanted: string): M
     EXIT.failure,
     'node-unknown',
     `there is no node ${shown(wanted)} in this cluster${near === undefined ? '' : `; did you mean ${near}?`}`,
-    'bornemisza members lists them all',
+    'list all nodes: bornemisza members',
   );
 }
 
@@ -42,14 +42,14 @@ function matches(members: MembersAnswer['members'], wanted: string): MemberRow[]
   return [];
 }
 
-/** The nearest known word, if it is near enough to be a slip of the fingers. */
+/** The nearest known word, if it is near enough to be a typing mistake. */
 export function nearest(wanted: string, known: readonly string[]): string | undefined {
   if (known.length === 0) return undefined;
   const near = closest(wanted, [...known]);
   return distance(wanted, near) <= Math.max(2, Math.floor(near.length / 3)) ? near : undefined;
 }
 
-/** Whether what the member says of itself counts now; of one that is not heard only its last word is known. */
+/** Whether the report of the member is current; of one that is not reachable only its last report is known. */
 export function isHeard({ state }: Pick<MemberRow, 'state'>): boolean {
   return state === 'alive' || state === 'suspect' || state === 'leaving';
 }

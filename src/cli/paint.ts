@@ -27,7 +27,7 @@ const DOUBTFUL = new Set([
 ]);
 const BAD = new Set(['down', 'out', 'dead', 'fail', 'failed', 'failing', 'stopped', 'rolled-back']);
 
-/** Green for what is well, yellow for what may be, red for what is not. */
+/** Green: well. Yellow: unsure. Red: a problem. */
 export function paintWord(paint: Paint, word: string): string {
   if (GOOD.has(word)) return paint('green', word);
   if (DOUBTFUL.has(word)) return paint('yellow', word);

@@ -3,8 +3,8 @@ import type { Role } from '../daemon/membership/types.ts';
 export const ROLES: readonly Role[] = ['app', 'db'];
 
 /**
- * The two paths that every command needs. `pathsFor` in the daemon's config.ts is the authority, and a test holds
- * these to it; importing it would load the whole schema library before `bornemisza status` prints a word.
+ * The two paths that every command needs. `pathsFor` in the daemon's config.ts is the source, and a test compares
+ * them; importing it would load the whole schema library before `bornemisza status` prints anything.
  */
 export function controlSocketOf(role: Role, root = ''): string {
   return `${root}/run/bornemisza/${role}/control.sock`;

@@ -4,7 +4,7 @@ import { Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
 import type { Host, Io, Output, Ran, RunLimits } from './io.ts';
 
-/** Tables stay readable on the narrowest terminal that people use, and don't sprawl on the widest. */
+/** Tables stay readable on the narrowest terminal that people use, and are not too wide on the widest. */
 const MIN_COLUMNS = 60;
 const MAX_COLUMNS = 100;
 const PROGRAM_TIMEOUT_MS = 20_000;
@@ -64,8 +64,8 @@ export function wantsColour(isTerminal: boolean, environment: NodeJS.ProcessEnv)
 }
 
 /**
- * A reader that goes (`bornemisza init … | head -3`) ends no command: what is being set up would be left half done.
- * What it would have read is thrown away. That is the reader's right and no error; a disk that is full is one.
+ * A reader that ends early (`bornemisza init … | head -3`) must not end the command half way through a set-up. The
+ * rest of the output is dropped. That is no error; a full disk is one.
  */
 function output(stream: WriteStream, environment: NodeJS.ProcessEnv): Output {
   let gone = false;

@@ -6,9 +6,9 @@ import type { AddressInfo } from 'node:net';
 import sirv from 'sirv';
 import { CliFailure, EXIT } from './failure.ts';
 
-/** After this long open connections are cut, so that a restart never waits for a sleeping client. */
+/** Open connections are closed after this time, so that a restart never waits for an idle client. */
 const DRAIN_MS = 5000;
-/** An editor or a deployment touches many files at once: look again when it is quiet. */
+/** An editor or a deployment changes many files at once: read them again when changes stop. */
 const SETTLE_MS = 200;
 /** HAProxy in front keeps connections; more than this is a leak. */
 const MAX_CONNECTIONS = 1024;
@@ -32,7 +32,7 @@ export async function serveSite(root: string, port: number, note: (message: stri
       EXIT.failure,
       'site-root-missing',
       `${root} is not a directory`,
-      `make it and put index.html into it: mkdir -p ${root}`,
+      `create it and put index.html into it: mkdir -p ${root}`,
     );
   }
   let answer = filesOf(root);
@@ -80,7 +80,7 @@ function filesOf(root: string): Answer {
   };
 }
 
-/** An empty site is a healthy one: the node must not leave the rotation because nobody wrote a page yet. */
+/** An empty site is healthy: the node must not lose its traffic because nobody has written a page yet. */
 function nothingThere(root: string, request: IncomingMessage, response: ServerResponse): void {
   const home = (request.url ?? '').split('?')[0] === '/';
   response.writeHead(home ? 200 : 404, { 'content-type': 'text/plain; charset=utf-8' });
@@ -95,11 +95,11 @@ function watchFiles(
   try {
     const watcher = watch(root, { recursive: true }, changed);
     watcher.on('error', (error) =>
-      note(`bornemisza: changes of ${root} are not seen any more: ${error.message}`),
+      note(`bornemisza: changed files in ${root} are no longer noticed: ${error.message}`),
     );
     return watcher;
   } catch (error) {
-    note(`bornemisza: changes of ${root} are not seen until a restart: ${(error as Error).message}`);
+    note(`bornemisza: changed files in ${root} are not noticed until a restart: ${(error as Error).message}`);
     return undefined;
   }
 }
@@ -122,15 +122,15 @@ async function listen(server: Server, port: number): Promise<void> {
       throw new CliFailure(
         EXIT.permission,
         'port-not-permitted',
-        `port ${port} is for root alone`,
-        'take one from 1024 on, e.g. --port 8080',
+        `only root may listen on port ${port}`,
+        'use a port from 1024 on, e.g. --port 8080',
       );
     }
     throw new CliFailure(
       EXIT.failure,
       'port-failed',
       `cannot listen on 127.0.0.1:${port}: ${message}`,
-      'look with `bornemisza doctor`',
+      'run `bornemisza doctor`',
     );
   }
 }

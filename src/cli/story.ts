@@ -10,10 +10,10 @@ interface Telling {
 }
 
 const ROTATION_SENTENCE: Readonly<Record<MemberRow['rotation'], string>> = {
-  in: 'is in rotation',
-  unwatched: 'is in rotation, unwatched: only HAProxy’s own check decides',
-  drain: 'is draining: it finishes what it has and gets nothing new',
-  out: 'is out of rotation',
+  in: 'gets traffic',
+  unwatched: 'gets traffic, but its daemon does not report: only HAProxy’s own check decides',
+  drain: 'is draining: it finishes its requests and gets no new ones',
+  out: 'gets no traffic',
 };
 
 /** Why a node is in or out now, then what happened to it, newest last. */
@@ -35,7 +35,7 @@ function tellNow(member: MemberRow, paint: Paint): string {
   const restarting = member.restarting ? ', restarting' : '';
   const services = member.services.map((each) => `${each.name} ${paintWord(paint, each.health)}`).join(', ');
   const said = `${paintWord(paint, member.health)}${services === '' ? '' : ` (${services})`}`;
-  // What nodes tell one another about what was told is of no use to people.
+  // How nodes share the record of sent notifications is of no use to people.
   const tags = Object.entries(member.tags)
     .filter(([key]) => !/^told\d?$/.test(key))
     .map(([key, value]) => `${key}=${value}`);
@@ -43,7 +43,7 @@ function tellNow(member: MemberRow, paint: Paint): string {
     [
       ['state', `${paintWord(paint, member.state)} for ${formatDuration(member.stateForMs)}${restarting}`],
       ['record', recordWords(member)],
-      ['health', isHeard(member) ? said : `not known; it was ${said}`],
+      ['health', isHeard(member) ? said : `unknown; last report: ${said}`],
       ['maintenance', member.maintenance ? paint('yellow', 'on') : 'off'],
       ['address', member.address],
       ['peer id', member.peerId],
@@ -58,22 +58,22 @@ function tellNow(member: MemberRow, paint: Paint): string {
   );
 }
 
-/** A node says something of itself when it changes: a record of an hour ago is no sign of silence. */
+/** A node sends a record when something changes: an hour without one is normal. */
 function recordWords({ self, heardAgoMs }: MemberRow): string {
   if (self) return 'this node itself';
-  return `newest one is ${formatDuration(heardAgoMs)} old; a node sends one when something of it changes`;
+  return `the newest is ${formatDuration(heardAgoMs)} old; a node sends one when something changes`;
 }
 
-/** The audit trail about one node, as sentences. */
+/** The audit trail about one node, for people. */
 export function tellHistory(name: string, entries: readonly AuditEntry[], telling: Telling): string {
   if (entries.length === 0) return `This node's audit trail says nothing about ${name}.\n`;
   return `What happened\n${entries.map((entry) => tellEntry(entry, telling)).join('')}`;
 }
 
 /**
- * One entry: when and what on the first line, then why, what was done (or wanted, where it failed) and how it ended.
+ * One entry: when and what on the first line, then why, what was done (or wanted, if it failed) and how it ended.
  *
- * @param by whose trail says so, where it may be several nodes'
+ * @param by the nodes whose trails have the entry
  */
 export function tellEntry(entry: AuditEntry, { paint, columns }: Telling, by?: string): string {
   const detail = (label: string, text: string): string => wrap(`${label} ${text}`, columns, ' '.repeat(6));

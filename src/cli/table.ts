@@ -53,7 +53,7 @@ export function renderTable(
     .join('\n')}\n`;
 }
 
-/** How much of a line these columns take, with the gap after each. */
+/** The width of these columns, with the gap after each. */
 export function tableWidth(columns: readonly (readonly string[])[]): number {
   return columns.reduce((sum, words) => sum + widthOf(words) + GAP, 0);
 }

@@ -14,8 +14,8 @@ export interface StoredTrail {
 }
 
 /**
- * The audit trail as a daemon that does not run left it. Read by the daemon's user, which root has become by then: root
- * itself reads nothing that this user can write.
+ * The audit trail on the disk of a daemon that does not run. Read as the daemon's user, since root reads nothing that
+ * this user can write.
  *
  * @returns undefined where a daemon answers, or where there is no trail
  * @throws CliFailure `role-ambiguous`, `daemon-not-running` where the trail may not be read
@@ -38,8 +38,8 @@ export async function storedTrail(
   throw new CliFailure(
     EXIT.usage,
     'role-ambiguous',
-    'neither daemon runs on this host, and both left a trail',
-    'say which: --role app or --role db',
+    'neither daemon runs on this host, and both have a trail',
+    'choose one: --role app or --role db',
   );
 }
 

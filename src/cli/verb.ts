@@ -2,7 +2,7 @@ import { Command, Option } from 'commander';
 import type { Role } from '../daemon/membership/types.ts';
 import { ROLES } from './places.ts';
 
-/** A command that carries its examples, so that help, manual page and tests read the same ones. */
+/** A command with its examples, so that help, manual page and tests read the same ones. */
 export class Verb extends Command {
   examples: readonly string[] = [];
   /** See {@link VerbFacts.asRoot}. */
@@ -12,7 +12,7 @@ export class Verb extends Command {
 export interface VerbFacts {
   /** One line, for the list of commands. */
   readonly summary: string;
-  /** What it does, for its own help; the summary when absent. */
+  /** What it does, for its own help; without it, the summary. */
   readonly description?: string;
   /** Whole command lines, most wanted first. A group of commands has none: its members have. */
   readonly examples?: readonly string[];
@@ -22,8 +22,8 @@ export interface VerbFacts {
   readonly root?: boolean;
   readonly hidden?: boolean;
   /**
-   * Why the command stays root where root calls it. Without a reason it becomes the daemon's user before it does
-   * anything: it reads what the daemon writes.
+   * Why the command stays root if root calls it. Without a reason it becomes the daemon's user first, since it reads
+   * what the daemon writes.
    */
   readonly asRoot?: string;
 }
@@ -43,7 +43,7 @@ export function addVerb(parent: Command, name: string, facts: VerbFacts): Verb {
   verb.helpOption('-h, --help', 'show this help');
   verb.examples = facts.examples ?? [];
   verb.asRoot = facts.asRoot;
-  if (facts.role === true) verb.addOption(roleOption('role instance on this host, where both run'));
+  if (facts.role === true) verb.addOption(roleOption('role instance on this host, if both run'));
   if (facts.json === true) verb.option('--json', 'print JSON for programs');
   if (facts.root !== false)
     verb.addOption(new Option('--root <dir>', 'put all paths under this directory').default('').hideHelp());

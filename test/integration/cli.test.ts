@@ -166,7 +166,7 @@ t.test('from nothing to two nodes and back, by the commands that operators type'
   t.equal(code, 3, 'a follower says that the daemon went');
   t.match(await bornemisza(['status', '--root', one]), { code: 3, err: /systemctl start bornemisza@app/ });
   const story = await bornemisza(['events', '--limit', '500', '--root', one]);
-  t.match(story, { code: 0, err: /bornemisza@app is not running: this is what it left on the disk/ });
+  t.match(story, { code: 0, err: /bornemisza@app is not running: this is its trail on the disk/ });
   t.match(story.out, `the token ${id} for one app node was revoked`);
 });
 

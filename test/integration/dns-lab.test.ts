@@ -111,7 +111,7 @@ t.test('the records of a join stand at the server, and the founder’s beside th
   t.match(await written('app2'), 'app1/app writes them');
   t.match(await cluster.instance('app1').host.must(['bornemisza', 'plan']), 'Nothing to change');
   const doctor = await cluster.instance('app1').host.exec(['bornemisza', 'doctor', '--json']);
-  t.match(doctor.stdout, '/etc/bornemisza/dns.key can be read by the daemon alone');
+  t.match(doctor.stdout, 'only root and the daemon can read /etc/bornemisza/dns.key');
 });
 
 /** SHA-256 of what visitors are shown, by the name of the node. */

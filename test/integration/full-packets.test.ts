@@ -53,7 +53,7 @@ t.test(
     t.match(await look(), [
       {
         state: 'warn',
-        detail: /those above 1450 never arrive at app2\/app/,
+        detail: /packets above 1450 bytes do not arrive at app2\/app/,
         next: /ip link set dev eth1 mtu 1450/,
       },
     ]);

@@ -17,14 +17,14 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 
 /** The daemon waits a minute for the app tier, which waits for the databases. */
 const TIMEOUT_MS = 75_000;
-/** More in one table nobody reads, and all of it is held in memory: 2 MB. */
+/** Nobody reads a longer table, and all of it is held in memory: 2 MB. */
 const MOST_LISTED = 10_000;
 
 interface DeleteOptions extends CommonOptions {
   readonly yes?: boolean;
 }
 
-/** For the founder's own support work: the app tier does it, the daemon writes it into the trail. */
+/** For the founder's support work: the app tier does it, the daemon writes it to the audit trail. */
 export function addAccounts(program: Command, io: Io): void {
   const accounts = addVerb(program, 'accounts', {
     summary: 'accounts of the people who use the site',
@@ -34,8 +34,8 @@ export function addAccounts(program: Command, io: Io): void {
   addVerb(accounts, 'list', {
     summary: 'list the accounts, by e-mail address',
     description:
-      `Lists who has an account, ${MOST_LISTED} at most. Who asked for a link and has not used it has ` +
-      'none yet.',
+      `Lists the accounts, ${MOST_LISTED} at most. A person who requested a link and has not used it has no ` +
+      'account yet.',
     examples: ['bornemisza accounts list', "bornemisza accounts list --json | jq -r '.accounts[].email'"],
     json: true,
   }).action(async (options: CommonOptions) => list(io, options));
@@ -50,19 +50,19 @@ export function addAccounts(program: Command, io: Io): void {
     .argument('<email>', 'address of the account', address)
     .action(async (email: string, options: CommonOptions) => show(io, email, options));
   addVerb(accounts, 'disable', {
-    summary: 'let nobody sign in to an account; its data stay',
+    summary: 'refuse all sign-ins to an account; its data stay',
     description:
-      'Ends all sessions of the account and refuses further ones. At this node they end at once, at every ' +
-      'other node within 5 seconds, an open feed of changes within 10. The data stay, and `accounts enable` ' +
-      'gives them back.',
+      'Ends all sessions of the account and refuses new ones. Sessions end at once on this node and within ' +
+      '5 seconds on the others; open feeds of changes end within 10. The data stay; `accounts enable` ' +
+      'gives access again.',
     examples: ['bornemisza accounts disable anna@example.org'],
     json: true,
   })
     .argument('<email>', 'address of the account', address)
     .action(async (email: string, options: CommonOptions) => change(io, 'disable', email, options));
   addVerb(accounts, 'enable', {
-    summary: 'let the person of a disabled account sign in again',
-    description: 'The person signs in with the password of before. Sessions of before stay ended.',
+    summary: 'allow sign-ins to a disabled account again',
+    description: 'The person signs in with the same password as before. Ended sessions stay ended.',
     examples: ['bornemisza accounts enable anna@example.org'],
     json: true,
   })
@@ -71,8 +71,8 @@ export function addAccounts(program: Command, io: Io): void {
   addVerb(accounts, 'delete', {
     summary: 'delete an account and all its data, for good',
     description:
-      'Deletes an account and its database, as the person could. It cannot be taken back; `accounts ' +
-      'disable` can. On a terminal the address is asked for once more; a script says --yes.',
+      'Deletes an account and its database, as the person could. This cannot be undone; `accounts ' +
+      'disable` can. On a terminal you type the address once more; a script passes --yes.',
     examples: [
       'bornemisza accounts delete anna@example.org',
       'bornemisza accounts delete anna@example.org --yes',
@@ -144,11 +144,11 @@ async function list(io: Io, options: CommonOptions): Promise<void> {
   else io.stdout.write(picture(accounts));
   if (after !== undefined)
     io.stderr.write(
-      `There are more than these ${accounts.length}.\n  next: bornemisza accounts show EMAIL\n`,
+      `Only the first ${accounts.length} are listed.\n  next: bornemisza accounts show EMAIL\n`,
     );
 }
 
-/** Lines of equal columns: a table that wraps takes half a minute for the longest list. */
+/** Columns of equal width: wrapping the longest list would take half a minute. */
 function picture(accounts: readonly ListedAccount[]): string {
   const widest = Math.max('E-MAIL'.length, ...accounts.map(({ email }) => email.length));
   const line = (email: string, state: string, account: string): string =>
@@ -177,7 +177,7 @@ async function show(io: Io, email: string, options: CommonOptions): Promise<void
 
 function space({ usedBytes, quotaBytes }: ShownAccount): string {
   const megabytes = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(1)} MB`;
-  const used = usedBytes === null ? 'its database is being made' : megabytes(usedBytes);
+  const used = usedBytes === null ? 'its database is being created' : megabytes(usedBytes);
   return `${used}, of ${megabytes(quotaBytes)}`;
 }
 
@@ -192,21 +192,21 @@ async function change(io: Io, verb: keyof typeof DONE, email: string, options: C
   const answer = await daemon.post<ChangedAccount>(`/v1/accounts/${verb}`, { email }, TIMEOUT_MS);
   if (options.json === true) printJson(io, answer);
   else if (answer.changed) io.stdout.write(`${answer.email} is ${DONE[verb]}\n`);
-  else io.stdout.write(`${answer.email} is ${verb}d already\n`);
+  else io.stdout.write(`${answer.email} is already ${verb}d\n`);
 }
 
-/** What goes is said first. A script that cannot be asked must say --yes. */
+/** Shows first what will be deleted. A script must pass --yes. */
 async function mayDelete(io: Io, email: string, options: CommonOptions): Promise<void> {
   const daemon = await appDaemonOf(options);
   const shown = await daemon.post<ShownAccount>('/v1/accounts/show', { email }, TIMEOUT_MS);
   if (io.typed !== undefined) {
-    io.stderr.write(`${shown.email} and its data (${space(shown)}) go for good.\n`);
+    io.stderr.write(`${shown.email} and its data (${space(shown)}) will be deleted for good.\n`);
     if ((await ask(io, `To delete it, type ${shown.email}: `)) === shown.email) return;
   }
   throw new CliFailure(
     EXIT.usage,
     'accounts-not-confirmed',
     `${shown.email} was not deleted`,
-    io.typed === undefined ? 'where nobody can be asked, say --yes' : 'run it again and type the address',
+    io.typed === undefined ? 'without a terminal, pass --yes' : 'run it again and type the address',
   );
 }

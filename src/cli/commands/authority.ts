@@ -10,7 +10,7 @@ import type { AuthorityOptions, RotateOptions } from '../setup/options.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
 const RECOVERY =
-  'root alone may read and write the recovery bundle; what lies in the daemon’s directories is done by stateWork';
+  'only root may read and write the recovery bundle; stateWork does what touches the daemon’s directories';
 
 export function addAuthority(program: Command, io: Io): void {
   const authority = addVerb(program, 'authority', {
@@ -20,11 +20,11 @@ export function addAuthority(program: Command, io: Io): void {
   addVerb(authority, 'add', {
     summary: 'make this node an authority',
     description:
-      'Makes this node one that may admit others, remove them and renew their certificates: a further ' +
-      'one beside those that are there, or the first again after all were lost. Takes the recovery ' +
-      'bundle that `bornemisza init` gave out, from a file or from standard input, and its passphrase: ' +
-      'from --passphrase-file, else asked for on the terminal, else the line after the bundle. The ' +
-      'daemon may run. Takes root.',
+      'Makes this node an authority: it may admit nodes, remove them and renew their certificates. Use it ' +
+      'to add an authority, or to get one again after all were lost. Needs the recovery bundle of ' +
+      '`bornemisza init`, from a file or from standard input, and its passphrase: from ' +
+      '--passphrase-file, else from the terminal, else from the line after the bundle. The daemon may ' +
+      'run. Needs root.',
     examples: [
       'sudo bornemisza authority add /root/bundle.txt',
       'sudo bornemisza authority add -',
@@ -43,8 +43,8 @@ export function addAuthority(program: Command, io: Io): void {
   addVerb(authority, 'list', {
     summary: 'list the authorities',
     description:
-      'Lists the nodes that may admit, remove and renew, as this node sees them. From the third node on ' +
-      'there should be two. The node that answers is marked with *.',
+      'Lists the nodes that may admit, remove and renew, as this node sees them. A cluster of three or more ' +
+      'nodes should have two. The node that answers is marked with *.',
     examples: ['bornemisza authority list', 'bornemisza authority list --json'],
     role: true,
     json: true,
@@ -59,14 +59,14 @@ export function addAuthority(program: Command, io: Io): void {
 
 function addRotateRoot(authority: Command, io: Io): void {
   addVerb(authority, 'rotate-root', {
-    summary: 'replace the root of the cluster by a new one',
+    summary: 'replace the root CA of the cluster by a new one',
     description:
-      'Makes a new root of the cluster, on an authority, with the recovery bundle of the root that is ' +
-      'there and its passphrase. The new bundle and its passphrase are given out first, as by ' +
-      '`bornemisza init`: printed on a terminal, else written to a file. From then on both roots count; ' +
-      'each member changes over by itself, and `bornemisza status` says who has not. Then --end, with ' +
-      'the new bundle, ends the old root for good. Members that are away meanwhile follow when they come ' +
-      'back. Takes root.',
+      'Creates a new root CA of the cluster. Run it on an authority, with the recovery bundle of the ' +
+      'present root and its passphrase. It first gives out the new bundle and its passphrase, as ' +
+      '`bornemisza init` does: printed on a terminal, else written to a file. Both roots are valid then; ' +
+      'each member switches by itself, and `bornemisza status` lists those that have not. Then --end, with ' +
+      'the new bundle, ends the old root for good. Members that are away switch when they return. ' +
+      'Needs root.',
     examples: [
       'sudo bornemisza authority rotate-root -',
       'sudo bornemisza authority rotate-root old.txt --passphrase-file old.pass --recovery-file new.txt',
@@ -79,12 +79,9 @@ function addRotateRoot(authority: Command, io: Io): void {
     .argument('[bundle]', 'file that holds the recovery bundle, or - for standard input', '-')
     .option('--passphrase-file <file>', 'file that holds the passphrase of the recovery bundle')
     .option('--recovery-file <file>', 'where to write the new bundle and its passphrase')
-    .option('--end', 'end the old root; takes the new bundle')
-    .option(
-      '--again',
-      'make another new root, where the bundle of the one begun was lost; takes the old bundle',
-    )
-    .option('--force', 'with --end: also while members that are here do not use the new root')
+    .option('--end', 'end the old root; needs the new bundle')
+    .option('--again', 'create another new root, if the bundle of the new one was lost; needs the old bundle')
+    .option('--force', 'with --end: even if reachable members do not use the new root yet')
     .action(async (bundle: string, options: RotateOptions) => {
       const { rotateRoot } = await import('../setup/rotate-root.ts');
       await rotateRoot(io, bundle, options);

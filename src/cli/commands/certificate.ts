@@ -13,7 +13,7 @@ import { type Paint, paintFor } from '../paint.ts';
 import { renderFacts, renderTable } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
-/** The daemon waits some seconds for edges that do not answer. */
+/** The daemon waits for some seconds if edges do not answer. */
 const TIMEOUT_MS = 20_000;
 
 interface RenewOptions extends CommonOptions {
@@ -22,14 +22,14 @@ interface RenewOptions extends CommonOptions {
 
 export function addCertificate(program: Command, io: Io): void {
   const certificate = addVerb(program, 'certificate', {
-    summary: 'the certificate of the site, which a CA signs',
+    summary: 'the public certificate of the site',
     root: false,
   });
   addVerb(certificate, 'show', {
-    summary: 'show it, when the next one is ordered, and what each edge serves',
+    summary: 'show the certificate, its next order, and what each edge serves',
     description:
-      'Shows names, issuer, serial number and end of the certificate that [certificates] ordered, when the ' +
-      'next one is ordered and why, what went wrong last, and what each app node serves at this moment.',
+      'Shows names, issuer, serial number and end of the certificate that [certificates] ordered, when and ' +
+      'why the next one is ordered, the last problem, and what each app node serves now.',
     examples: [
       'bornemisza certificate show',
       "bornemisza certificate show --json | jq -r '.edges[] | [.name, .sha256] | @tsv'",
@@ -41,15 +41,15 @@ export function addCertificate(program: Command, io: Io): void {
     else io.stdout.write(renderCertificate(answer, Date.now(), paintFor(io.stdout), io.stdout.columns));
   });
   addVerb(certificate, 'renew', {
-    summary: 'have the next certificate ordered now',
+    summary: 'order the next certificate now',
     description:
-      'Orders a certificate with a new key now, whichever node orders. After failed orders it does not wait ' +
-      'for the next try: use it when you have mended what kept the CA from checking a name. Limits of ours ' +
-      '(one certificate a day, three a week) are kept unless you say --force; what the CA asked for always is.',
+      'Orders a certificate with a new key now; any app node can be asked. After failed orders it does not wait ' +
+      'for the next try: use it when you have repaired what kept the CA from checking a name. Our own limits ' +
+      '(one certificate a day, three a week) apply unless you pass --force; the limits of the CA always apply.',
     examples: ['bornemisza certificate renew', 'bornemisza certificate renew --force'],
     json: true,
   })
-    .option('--force', 'pass over our own limits for one certificate')
+    .option('--force', 'ignore our own limits for one certificate')
     .action(async (options: RenewOptions) => {
       const daemon = await appDaemonOf(options);
       const force = options.force === true;
@@ -102,7 +102,7 @@ function endWords({ ends, revoked }: NonNullable<SiteCertificateStatus['current'
 }
 
 function nextWords({ next }: SiteCertificateStatus): string {
-  if (next === undefined) return 'nothing is to be ordered';
+  if (next === undefined) return 'none needed';
   const held = next.held === undefined ? '' : `; not before (${next.held})`;
   return `${formatInstant(next.at)}: ${next.why}${held}`;
 }
@@ -117,7 +117,7 @@ function servesWords(sha256: string | undefined, wanted: string | undefined, pai
   return paint('yellow', `another certificate, SHA-256 ${sha256}`);
 }
 
-/** As the program that orders it reports it; undefined: it is not kept here, or was not looked at yet. */
+/** As the program that orders it reports it; undefined: it is not kept here, or was not checked yet. */
 export function certificateIn({ plugins }: Pick<StatusAnswer, 'plugins'>): SiteCertificateStatus | undefined {
   return plugins.find(({ name }) => name === 'certificates')?.facts as SiteCertificateStatus | undefined;
 }

@@ -12,10 +12,10 @@ export function addConfigShow(config: Command, io: Io): void {
   addVerb(config, 'show', {
     summary: 'show what the configuration files set',
     description:
-      'Shows what /etc/bornemisza/ROLE.toml and services.d set, as the daemon would read them now. With ' +
-      '--effective every key: its value, and whether that comes from the file or is the default. What ' +
-      'may be a secret is not shown. Needs no daemon and changes nothing; a change counts from the next ' +
-      '`bornemisza reload` on.',
+      'Shows what /etc/bornemisza/ROLE.toml and services.d set, as the daemon would read them now. ' +
+      '--effective shows every key with its value, and whether the value is the default. Possible secrets ' +
+      'are hidden. Needs no daemon and changes nothing. The daemon uses a changed file after ' +
+      '`bornemisza reload`.',
     examples: [
       'bornemisza config show',
       'bornemisza config show --effective --role app',
@@ -24,7 +24,7 @@ export function addConfigShow(config: Command, io: Io): void {
     role: true,
     json: true,
   })
-    .option('--effective', 'with the keys that the file does not set')
+    .option('--effective', 'also show the keys that the file does not set')
     .action(async (options: CommonOptions & { readonly effective?: boolean }) => {
       await showConfig(io, options);
     });

@@ -16,7 +16,7 @@ interface Checked {
   readonly role: Role;
   readonly valid: boolean;
   readonly services: readonly string[];
-  /** What in services.d is no service and is left alone. */
+  /** Notes about files in services.d that are ignored. */
   readonly passedOver: Config['passedOver'];
   readonly error?: { readonly code: string; readonly message: string; readonly next: string };
 }
@@ -56,14 +56,14 @@ export function addConfig(program: Command, io: Io): void {
   });
   addConfigShow(config, io);
   addVerb(config, 'migrate', {
-    summary: 'bring the configuration files to the form of this version',
+    summary: 'convert the configuration files to the format of this version',
     description:
-      'Rewrites /etc/bornemisza/ROLE.toml where this version needs another form of it, keeps the file ' +
-      'from before beside it as ROLE.toml.format-N, and after a downgrade puts that back. The package ' +
-      'runs it at each upgrade; run twice, it does nothing. Your comments stay.',
+      'Rewrites /etc/bornemisza/ROLE.toml if this version needs another format. The previous file stays ' +
+      'beside it as ROLE.toml.format-N, and is restored after a downgrade. The package runs this at each ' +
+      'upgrade; a second run does nothing. Your comments stay.',
     examples: ['sudo bornemisza config migrate'],
     json: true,
-    asRoot: 'it writes /etc/bornemisza, which root alone may write, and looks nowhere else',
+    asRoot: 'it writes /etc/bornemisza, which only root may write, and reads nothing else',
   }).action(async (options: CommonOptions) => {
     await migrate(io, options);
   });
@@ -87,13 +87,13 @@ async function migrate(io: Io, { root = '', json = false }: CommonOptions): Prom
     io.stdout.write(
       backup === ''
         ? `${file} has format ${to}: nothing to do\n`
-        : `${file}: format ${from} → ${to}, ${changes.join(', ')}; the file from before is ${backup}\n`,
+        : `${file}: format ${from} → ${to}, ${changes.join(', ')}; the previous file is ${backup}\n`,
     );
   }
 }
 
 async function check(role: Role, root: string): Promise<Checked> {
-  // Loaded here alone: the schema library costs as much as all the rest of a command.
+  // Loaded only here: the schema library costs as much time as the rest of a command.
   const { loadConfig, pathsFor } = await import('../../daemon/config/config.ts');
   const file = configOf(role, root);
   try {
@@ -107,11 +107,11 @@ async function check(role: Role, root: string): Promise<Checked> {
 
 export function addReload(program: Command, io: Io): void {
   addVerb(program, 'reload', {
-    summary: 'have the daemon read its configuration again',
+    summary: 'make the daemon read its configuration again',
     description:
-      'Has the daemon read its configuration and services.d again, as `systemctl reload bornemisza@ROLE` ' +
-      'does. What it refuses is said here and in `bornemisza status` until it is corrected; the ' +
-      'configuration from before stays in use.',
+      'Makes the daemon read its configuration and services.d again, as `systemctl reload bornemisza@ROLE` ' +
+      'does. If the daemon refuses them, this command and `bornemisza status` say why, and the previous ' +
+      'configuration stays in use.',
     examples: ['bornemisza config check && bornemisza reload', 'bornemisza reload --role app'],
     role: true,
     json: true,
@@ -120,7 +120,7 @@ export function addReload(program: Command, io: Io): void {
   });
 }
 
-/** Both roles of one host must get on with each other; either file alone may be right. */
+/** The files of both roles of one host must not conflict; each alone can be valid. */
 async function apart(all: readonly Checked[]): Promise<Checked[]> {
   const { portClashes } = await import('../../daemon/config/config.ts');
   const clashes = portClashes(all.flatMap(({ config }) => config ?? []));

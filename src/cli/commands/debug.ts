@@ -23,24 +23,27 @@ interface BundleOptions extends CommonOptions {
 }
 
 const SINCE_MS = 86_400_000;
-/** Of one file in the bundle; its end is kept, which is the latest. */
+/** Limit of one file in the bundle; its end is kept, as it is the latest. */
 const MAX_TEXT = 2 * 1024 * 1024;
 
 export function addDebug(program: Command, io: Io): void {
-  const debug = addVerb(program, 'debug', { summary: 'what helps somebody who helps you', root: false });
+  const debug = addVerb(program, 'debug', {
+    summary: 'collect facts for a person who helps you',
+    root: false,
+  });
   addVerb(debug, 'bundle', {
-    summary: 'put into one file what shows how this host is',
+    summary: 'write the state of this host to one file, without its secrets',
     description:
       'Writes a .tar.gz with doctor, status, members, plan, events, units, journals, configuration and ' +
-      'network of this host. Every secret of this host is taken out; names, addresses and times stay, so ' +
-      'look into it before you give it away. It is readable by you alone (0600), and no file is replaced.',
+      'network of this host. Every secret of this host is removed; names, addresses and times stay, so ' +
+      'check it before you give it away. Only you can read it (0600), and no file is replaced.',
     examples: [
       'sudo bornemisza debug bundle',
       'sudo bornemisza debug bundle --since 2h --output /root/bundle.tar.gz',
     ],
     role: true,
     json: true,
-    asRoot: 'journals and units are asked of systemd, and the file is made, as root; then root is given up',
+    asRoot: 'it reads journals and units and creates the file as root; then it drops root',
   })
     .option('--output <file>', 'where to; default: bornemisza-HOST-TIME.tar.gz in this directory')
     .addOption(
@@ -50,7 +53,7 @@ export function addDebug(program: Command, io: Io): void {
     )
     .action(async (options: BundleOptions) => {
       const { root = '' } = options;
-      if (root === '' && io.host.uid !== 0) throw notPermitted('the bundle holds what root alone may see');
+      if (root === '' && io.host.uid !== 0) throw notPermitted('the bundle holds what only root may see');
       const file = resolve(options.output ?? defaultName(io));
       const handle = await create(file);
       try {
@@ -67,7 +70,7 @@ export function addDebug(program: Command, io: Io): void {
 function told(file: string, bytes: number, count: number): string {
   return (
     `${file}: ${count} files, ${Math.ceil(bytes / 1024)} kB\n` +
-    `Secrets of this host are taken out. Look into it before you give it away: tar -tzf ${file}\n`
+    `Secrets of this host are removed. Check it before you give it away: tar -tzf ${file}\n`
   );
 }
 
@@ -80,12 +83,12 @@ function defaultName({ host }: Io): string {
   return `bornemisza-${name}-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.tar.gz`;
 }
 
-/** Before root is given up; nothing that is there is opened, followed or replaced. */
+/** Runs before root is dropped; it opens, follows and replaces nothing that exists. */
 async function create(file: string): Promise<FileHandle> {
   const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
   return await open(file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600).catch((error: unknown) => {
     const { code = '' } = error as NodeJS.ErrnoException;
-    const why = code === 'EEXIST' ? 'is there already' : `cannot be made: ${code}`;
+    const why = code === 'EEXIST' ? 'exists already' : `cannot be created: ${code}`;
     throw new CliFailure(EXIT.failure, 'bundle-file', `${file} ${why}`, 'name another one: --output FILE', {
       cause: error,
     });
@@ -113,7 +116,7 @@ async function write(
   const { pathsFor } = await import('../../daemon/config/config.ts');
   const since = `-${Math.ceil(options.since / 1000)}s`;
   const gathered: Gathered[] = await gatherAsRoot(io.host, roles, since);
-  // `examine` gives root up, after HAProxy and BIRD were asked.
+  // `examine` drops root after it has asked HAProxy and BIRD.
   gathered.push(await doctorOf(io, options));
   const secrets = new Set<string>();
   for (const role of roles) {
@@ -138,7 +141,7 @@ async function doctorOf(io: Io, { role, root }: BundleOptions): Promise<Gathered
   return { path: 'doctor.json', text: `${JSON.stringify({ checks }, null, 2)}\n` };
 }
 
-/** With its defaults; what may be a secret is hidden there already. */
+/** With its defaults; `config show` hides possible secrets. */
 async function configOf(role: Role, paths: Paths): Promise<Gathered> {
   const { shownConfig } = await import('../../daemon/config/shown.ts');
   try {
@@ -155,6 +158,6 @@ function readme(roles: readonly Role[]): string {
   return (
     `bornemisza ${VERSION}, debug bundle of ${new Date().toISOString()}; roles: ${roles.join(', ') || 'none'}\n` +
     'doctor.json first; then ROLE/status.json, ROLE/events.ndjson, units/status.txt, journal/.\n' +
-    'Every secret of this host was taken out and is written (secret).\n'
+    'Every secret of this host is replaced by (secret).\n'
   );
 }

@@ -7,17 +7,17 @@ import { type Paint, paintFor } from '../paint.ts';
 import { renderTable, wrap } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
-/** A provider that answers slowly does so within 15 s a call. */
+/** A slow provider answers within 15 s a call. */
 const TIMEOUT_MS = 45_000;
 const TYPES = ['A', 'AAAA', 'SRV'] as const;
 
 export function addDns(program: Command, io: Io): void {
   const dns = addVerb(program, 'dns', { summary: 'the DNS records that follow the cluster', root: false });
   addVerb(dns, 'show', {
-    summary: 'show each record that is wanted, what stands there, and whose it is',
+    summary: 'show each wanted record, what the zone has, and who owns it',
     description:
-      'Reads the zone now, and shows each set of records that the cluster wants or has marked as its own, ' +
-      'what stands there, and what keeps it from being changed. Run it on an app node that has [dns].',
+      'Reads the zone now and shows each set of records that the cluster wants or owns, what the zone has, ' +
+      'and why it is not changed. Run it on an app node that has [dns].',
     examples: [
       'bornemisza dns show',
       "bornemisza dns show --json | jq -r '.sets[] | select(.wanted != .present).name'",
@@ -29,18 +29,18 @@ export function addDns(program: Command, io: Io): void {
     else io.stdout.write(renderDns(answer, paintFor(io.stdout), io.stdout.columns));
   });
   addMarking(dns, io, 'adopt', {
-    summary: 'give a record of yours to the cluster, which keeps it from then on',
+    summary: 'let the cluster manage a record of yours',
     description:
       'Marks the records of one type at one name as the cluster’s: from then on their values follow the ' +
-      'members. For a record that you made by hand before, and after the cluster got another name. Only what ' +
-      '`dns show` lists as wanted is taken; at Cloudflare the mark takes the place of the record’s comment.',
+      'members. Use it for a record that you created by hand, and after the cluster got another name. Only ' +
+      'records that `dns show` lists as wanted can be adopted. At Cloudflare the mark replaces the comment.',
     examples: ['bornemisza dns adopt shop.example A'],
   });
   addMarking(dns, io, 'release', {
-    summary: 'take a record back from the cluster; it stays as it is',
+    summary: 'stop managing a record; it stays as it is',
     description:
-      'Takes the mark off the records of one type at one name. They stay as they are and are yours: nothing ' +
-      'changes them until `dns adopt`.',
+      'Removes the cluster’s mark from the records of one type at one name. They stay as they are, and the ' +
+      'cluster does not change them until `dns adopt`.',
     examples: ['bornemisza dns release www.shop.example A'],
   });
 }
@@ -76,7 +76,7 @@ const WHOSE = {
   ours: 'the cluster’s',
   yours: 'yours',
   another: 'another cluster’s',
-  none: 'not there',
+  none: 'absent',
 } as const;
 
 function renderDns({ zone, writer, sets, findings }: DnsAnswer, paint: Paint, columns: number): string {
@@ -88,10 +88,10 @@ function renderDns({ zone, writer, sets, findings }: DnsAnswer, paint: Paint, co
       type,
       paint(same ? 'green' : 'yellow', WHOSE[whose]),
       list(wanted),
-      same ? 'so it is' : list(present),
+      same ? 'as wanted' : list(present),
     ];
   });
-  const head = ['NAME', 'TYPE', 'WHOSE', 'WANTED', 'IN THE ZONE'];
+  const head = ['NAME', 'TYPE', 'OWNER', 'WANTED', 'IN THE ZONE'];
   return [
     `zone ${zone}; ${writer}\n\n`,
     renderTable(head, rows, { columns, paint }),

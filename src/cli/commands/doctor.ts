@@ -13,9 +13,9 @@ export function addDoctor(program: Command, io: Io): void {
   addVerb(program, 'doctor', {
     summary: 'look for what is wrong on this machine',
     description:
-      'Looks at the machine, the configuration, the identity, the programs and the daemon, and says what ' +
-      'to do about each thing that is not right. Works before the first start and after. Exit code 1 if ' +
-      'anything fails. As root it sees more.',
+      'Checks the machine, the configuration, the identity, the programs and the daemon, and prints the next ' +
+      'step for each problem. Works before the first start and after it. Exit code 1 if a check fails. As ' +
+      'root it checks more.',
     examples: [
       'sudo bornemisza doctor',
       'sudo bornemisza doctor --wait 60s',
@@ -24,11 +24,11 @@ export function addDoctor(program: Command, io: Io): void {
     ],
     role: true,
     json: true,
-    asRoot: 'systemd is asked to run HAProxy and BIRD confined as the daemon’s user; then root is given up',
+    asRoot: 'it has systemd run HAProxy and BIRD confined as the daemon’s user; then it drops root',
   })
     .option(
       '--wait <duration>',
-      'give a node that has just started so long to be up, before the look',
+      'wait up to this long for a node that has just started, then check',
       duration,
     )
     .action(async (options: DoctorOptions) => {
@@ -47,16 +47,16 @@ function refuseFailed(checks: readonly Check[]): void {
   const failed = checks.filter((each) => each.state === 'fail');
   const [first] = failed;
   if (first === undefined) return;
-  const count = failed.length === 1 ? 'one thing is' : `${failed.length} things are`;
+  const count = failed.length === 1 ? 'one check' : `${failed.length} checks`;
   throw new CliFailure(
     EXIT.failure,
     'doctor-found',
-    `${count} not right; first: ${first.name}: ${first.detail}`,
+    `${count} failed; first: ${first.name}: ${first.detail}`,
     first.next,
   );
 }
 
-/** As root first, then as the daemon's user: root is given up on the way. */
+/** Runs as root first, then drops root and runs as the daemon's user. */
 export async function examine(io: Io, options: DoctorOptions): Promise<Check[]> {
   const { role, root = '' } = options;
   const [
@@ -110,5 +110,5 @@ export function renderChecks(checks: readonly Check[], paint: Paint, columns: nu
   ]);
   const count = (state: Check['state']): number => checks.filter((each) => each.state === state).length;
   const table = renderTable(['WHERE', 'WHAT', 'STATE', 'DETAIL'], rows, { columns, paint });
-  return `${table}\n${count('ok')} ok, ${count('warn')} to look at, ${count('fail')} not right\n`;
+  return `${table}\n${count('ok')} ok, ${count('warn')} warnings, ${count('fail')} failed\n`;
 }

@@ -108,14 +108,13 @@ export function addLeave(program: Command, io: Io): void {
   addVerb(program, 'leave', {
     summary: 'leave the cluster for good, in the right order',
     description:
-      'Empties this node of duty: traffic first, then the announcement, then its data, and says goodbye. ' +
-      'Prints each step as it ends; it says when the machine can be deleted. With --json one object a ' +
-      'line (ndjson).',
+      'Drains traffic, withdraws the announcement, moves the data to other nodes, and leaves the cluster. ' +
+      'Prints each step as it ends, and says when you can delete the machine. With --json it prints one ' +
+      'object a line (ndjson).',
     examples: ['bornemisza leave', 'bornemisza leave --role db --json', 'sudo bornemisza leave --wipe'],
     role: true,
     json: true,
-    asRoot:
-      '--wipe stops units; without it, and for all that lies in the daemon’s directories, root is given up',
+    asRoot: '--wipe stops units as root; all else, and all in the daemon’s directories, runs without root',
   })
     .option('--force', FORCE)
     .addOption(
@@ -126,8 +125,8 @@ export function addLeave(program: Command, io: Io): void {
     )
     .option(
       '--wipe',
-      'after that, remove its keys, configuration and data from this machine (as root); with --role also ' +
-        'after an earlier leave',
+      'then remove its keys, configuration and data from this machine (as root); with --role this works ' +
+        'after an earlier leave too',
     )
     .action(async (options: LeaveOptions) => {
       await leave(io, options);
@@ -151,10 +150,10 @@ async function leave(io: Io, options: LeaveOptions): Promise<void> {
   const left = options.role !== undefined && (await hasLeft(io, pathsFor(options.role, root), root));
   const role = left ? options.role : await leaveFirst(io, options);
   await wipe(io, role, pathsFor(role, root), root, say);
-  say(`nothing of the ${role} node is left on this machine`);
+  say(`removed all of the ${role} node from this machine`);
 }
 
-/** As the daemon's user, in a process of its own: this one goes on as root. @returns the role that has left */
+/** Runs as the daemon's user in a process of its own: this one stays root. @returns the role that has left */
 async function leaveFirst(io: Io, options: LeaveOptions): Promise<Role> {
   const { root = '', force = false, json = false, timeout } = options;
   if (root !== '') return await leaveCluster(io, options);
@@ -168,7 +167,7 @@ async function leaveFirst(io: Io, options: LeaveOptions): Promise<Role> {
     exitOf(exit),
     'wipe-not-left',
     'the node has not left its cluster, so nothing was removed',
-    'do what the line above says, then run it again',
+    'do the next step of the line above, then run this again',
   );
 }
 
@@ -192,7 +191,7 @@ async function leaveCluster(io: Io, options: LeaveOptions): Promise<Role> {
     EXIT.failure,
     'leave-unfinished',
     'the daemon ended before it had left',
-    `systemctl start bornemisza@${daemon.role}, then run \`bornemisza leave\` again: it goes on where it stopped`,
+    `systemctl start bornemisza@${daemon.role}, then run \`bornemisza leave\` again: it continues where it stopped`,
   );
 }
 
@@ -200,9 +199,9 @@ export function addRemove(program: Command, io: Io): void {
   addVerb(program, 'remove', {
     summary: 'take another node out of the cluster for good',
     description:
-      'Revokes a node: its certificate is refused everywhere within a second. With --dead you give your ' +
-      'word that the machine will never come back: only then are its copies of the data given up. A node ' +
-      'that still runs had better `leave`.',
+      'Revokes a node: every node refuses its certificate within a second. With --dead you confirm that the ' +
+      'machine will never come back: only then are its copies of the data given up. On a node that still ' +
+      'runs, run `leave` instead.',
     examples: ['bornemisza remove db2/db', 'bornemisza remove db2/db --dead'],
     role: true,
     json: true,
@@ -215,7 +214,7 @@ export function addRemove(program: Command, io: Io): void {
       const { members } = await daemon.get<MembersAnswer>('/v1/members');
       const row = findMember(members, node);
       const { name } = row;
-      // One that is no authority refuses it, whatever is typed.
+      // A node that is no authority refuses it in any case.
       const able = members.some((each) => each.self && each.authority);
       if (options.dead === true && able) await mayGiveUp(io, members, row);
       printDone(
@@ -230,15 +229,15 @@ export function addRemove(program: Command, io: Io): void {
     });
 }
 
-/** What `--dead` costs is said before it is done; on a terminal the name is asked for. */
+/** Shows the cost of `--dead` before it is done; on a terminal the operator types the name. */
 async function mayGiveUp(io: Io, members: MembersAnswer['members'], row: MemberRow): Promise<void> {
   const { name, role, state } = row;
   const rest = members.filter((each) => each.role === role && each.name !== name && each.state !== 'left');
   const alive = rest.filter((each) => each.state === 'alive').length;
   const copies =
     role === 'db'
-      ? `Its copies of the data are given up for good; ${alive} of ${rest.length} other db nodes are reached.`
-      : `${alive} of ${rest.length} other app nodes are reached.`;
+      ? `Its copies of the data are lost for good; ${alive} of ${rest.length} other db nodes are reachable.`
+      : `${alive} of ${rest.length} other app nodes are reachable.`;
   const running = state === 'alive' ? ` It RUNS now: \`bornemisza leave\` there loses nothing.` : '';
   io.stderr.write(`${copies} ${name} cannot come back with this identity.${running}\n`);
   if (io.typed === undefined) return;
@@ -256,8 +255,7 @@ export function addGuards(program: Command, io: Io): void {
   const guards = addVerb(program, 'guards', { summary: 'what the guards hold', root: false });
   addVerb(guards, 'list', {
     summary: 'list what the guards hold now',
-    description:
-      'Lists what the guards keep from being believed or changed, with the reason. Nothing is changed.',
+    description: 'Lists the changes that the guards hold back, with the reason. Changes nothing.',
     examples: ['bornemisza guards list', 'bornemisza guards list --json | jq .held'],
     role: true,
     json: true,
@@ -268,10 +266,10 @@ export function addGuards(program: Command, io: Io): void {
     else io.stdout.write(held.map(({ message, next }) => `${message} -- ${next}\n`).join(''));
   });
   addVerb(guards, 'release', {
-    summary: 'let go of what the guards hold',
+    summary: 'allow the changes that the guards hold back',
     description:
-      'Lets removals go through that a guard holds back, e.g. when more than half of a role vanished at ' +
-      'once and you know why. `bornemisza status` shows what is held.',
+      'Allows removals that a guard holds back, e.g. if more than half of a role vanished at once and you ' +
+      'know why. `bornemisza status` shows what is held.',
     examples: ['bornemisza guards release', 'bornemisza guards release --role app'],
     role: true,
     json: true,

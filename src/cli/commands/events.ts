@@ -20,12 +20,12 @@ interface EventsOptions extends CommonOptions {
   readonly failed?: boolean;
 }
 
-/** The entry with this id, or a time before now. */
+/** The id of an entry, or a duration before now. */
 type Since = { readonly id: number } | { readonly ms: number };
 
 /** The control socket gives no more at once. */
 const MAX_LIMIT = 2000;
-/** Each node has a few seconds, and eight are asked at once. */
+/** Each node gets a few seconds, and eight are asked at once. */
 const CLUSTER_ANSWER_MS = 120_000;
 
 export function addEvents(program: Command, io: Io): void {
@@ -33,9 +33,9 @@ export function addEvents(program: Command, io: Io): void {
     summary: 'show what happened, newest last',
     description:
       'Shows the audit trail of this node: what changed, why, what was done about it and how it ended. ' +
-      'While the daemon is down, what it left on the disk is shown. With --cluster the trails of all ' +
-      'nodes are asked for and merged by time; what several tell alike is shown once. With --json one ' +
-      'object a line (ndjson).',
+      'While the daemon is down, shows the trail on the disk. --cluster merges the trails of all nodes by ' +
+      'time; equal entries of several nodes are shown once. With --json it prints one object a line ' +
+      '(ndjson).',
     examples: [
       'bornemisza events',
       'bornemisza events --since 1h --failed',
@@ -47,16 +47,16 @@ export function addEvents(program: Command, io: Io): void {
     role: true,
     json: true,
   })
-    .option('-f, --follow', 'go on as things happen, until interrupted')
-    .option('--cluster', 'of all nodes that are reached')
-    .option('-n, --limit <count>', 'how many of the latest to show first', wholeNumber, 50)
+    .option('-f, --follow', 'print new entries as they come, until interrupted')
+    .option('--cluster', 'show the trails of all reachable nodes')
+    .option('-n, --limit <count>', 'how many of the latest entries to show first', wholeNumber, 50)
     .option(
       '--since <time>',
-      'only those of the last 90s, 30m, 1h, 1d, or after the entry with this id',
+      'only entries of the last 90s, 30m, 1h, 1d, or after the entry with this id',
       sinceOf,
     )
-    .option('--node <name>', 'only those about this node: HOST/ROLE, or HOST')
-    .option('--failed', 'only what failed, was rolled back or is held')
+    .option('--node <name>', 'only entries about this node: HOST/ROLE, or HOST')
+    .option('--failed', 'only entries that failed, were rolled back or are held')
     .action(async (options: EventsOptions) => {
       if (options.cluster === true) await showCluster(io, options);
       else await showOwn(io, options);
@@ -67,19 +67,19 @@ async function showOwn(io: Io, options: EventsOptions): Promise<void> {
   const print = printer(io, options.json === true);
   const stored = options.follow === true ? undefined : await storedTrail(io, options);
   if (stored !== undefined) {
-    io.stderr.write(`bornemisza@${stored.role} is not running: this is what it left on the disk\n`);
+    io.stderr.write(`bornemisza@${stored.role} is not running: this is its trail on the disk\n`);
     stored.entries.filter(wantedBy(options, Date.now())).slice(-clamp(options.limit)).forEach(print);
     return;
   }
   const daemon = await daemonOf(options);
   const narrowed = options.since !== undefined || options.node !== undefined || options.failed === true;
-  // What is asked for may be far back: all that the socket gives is looked through, and the latest of it shown.
+  // Wanted entries can be old: all that the socket gives is searched, and the latest matches are shown.
   const asked = narrowed ? MAX_LIMIT : clamp(options.limit);
   const { entries } = await daemon.get<AuditAnswer>(`/v1/audit?limit=${asked}`);
   const wanted = wantedBy(options, Date.now());
   entries.filter(wanted).slice(-clamp(options.limit)).forEach(print);
   if (options.follow !== true) return;
-  // From the last one shown, so that nothing falls between the two questions.
+  // Starts at the last one shown, so that no entry is missed between the two requests.
   const last = entries.at(-1)?.id ?? idOf(options.since) ?? 0;
   for await (const entry of daemon.lines<AuditEntry>('GET', `/v1/events?follow=1&since=${last}`)) {
     if (entry.id > last && wanted(entry)) print(entry);
@@ -89,14 +89,14 @@ async function showOwn(io: Io, options: EventsOptions): Promise<void> {
     EXIT.notRunning,
     'daemon-gone',
     `the daemon bornemisza@${daemon.role} ended the stream of events`,
-    `look why: systemctl status bornemisza@${daemon.role}`,
+    `see why: systemctl status bornemisza@${daemon.role}`,
   );
 }
 
 async function showCluster(io: Io, options: EventsOptions): Promise<void> {
   const { follow = false, since, node, failed = false, json = false } = options;
   if (follow) throw notOfCluster('--follow follows the trail of one node');
-  if (since !== undefined && 'id' in since) throw notOfCluster('an id is of one node’s trail');
+  if (since !== undefined && 'id' in since) throw notOfCluster('an id belongs to the trail of one node');
   const limit = clamp(options.limit);
   const asked = new URLSearchParams({
     limit: String(limit),
@@ -122,8 +122,8 @@ async function showCluster(io: Io, options: EventsOptions): Promise<void> {
 }
 
 function notOfCluster(why: string): CliFailure {
-  const next = 'leave it out, or leave --cluster out';
-  return new CliFailure(EXIT.usage, 'usage', `--cluster does not go with that: ${why}`, next);
+  const next = 'remove one of the two';
+  return new CliFailure(EXIT.usage, 'usage', `--cluster cannot be combined with that: ${why}`, next);
 }
 
 /** @param nowMs since the epoch */

@@ -12,10 +12,10 @@ import { clamp, wholeNumber } from './events.ts';
 
 export function addExplain(program: Command, io: Io): void {
   addVerb(program, 'explain', {
-    summary: 'say why a node is in or out',
+    summary: 'say why a node gets traffic or not',
     description:
-      'Says whether a node gets traffic now and why, then tells from the audit trail what happened to ' +
-      'it, newest last. Knows removed nodes too.',
+      'Says whether a node gets traffic now and why, then shows from the audit trail what happened to it, ' +
+      'newest last. Works for removed nodes too.',
     examples: ['bornemisza explain db2/db', 'bornemisza explain db2', 'bornemisza explain 10.0.0.12 --json'],
     role: true,
     json: true,
@@ -36,7 +36,7 @@ async function explain(
   const { members } = await daemon.get<MembersAnswer>('/v1/members');
   const telling = { paint: paintFor(io.stdout), columns: io.stdout.columns };
   const known = members.some((each) => each.name === node);
-  // A removed node is in nobody's list any more, but its story is still in the trail.
+  // A removed node is no longer in the list, but the trail still has its entries.
   const past = known ? [] : (await trail(daemon, node, options.limit)).entries;
   if (past.length > 0 && !members.some((each) => each.name.split('/')[0] === node)) {
     if (options.json === true) printJson(io, { member: null, entries: past });

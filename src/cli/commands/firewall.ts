@@ -8,24 +8,24 @@ interface OnOptions extends CommonOptions {
   readonly within: number;
 }
 
-/** Each of them reads root's configuration and the kernel's table, and nothing that a daemon or the helper writes. */
+/** Each command reads root's configuration and the kernel's table, and nothing that a daemon or the helper writes. */
 const AS_ROOT = 'it changes or lists rules of the kernel, and reads root’s files only';
 
-/** Only root changes rules; who is a member the helper learns from the daemons. */
+/** Only root changes rules; the helper learns the members from the daemons. */
 export function addFirewall(program: Command, io: Io): void {
   const firewall = addVerb(program, 'firewall', {
-    summary: 'close every port of this host but those that the cluster needs',
+    summary: 'close every port of this host except those that the cluster needs',
   });
   addVerb(firewall, 'on', {
-    summary: 'load the rules for a trial; `firewall confirm` keeps them',
+    summary: 'load the rules on trial; `firewall confirm` keeps them',
     description:
-      'Makes the rules from the configuration of this host, checks and loads them. They are taken back ' +
-      'after 120 s unless `firewall confirm` is typed in a new ssh connection, so that a mistake locks ' +
-      'nobody out. Run it again after a change of ports, of roles on this host, or of sshd.',
+      'Builds the rules from the configuration of this host, checks and loads them. They are removed after ' +
+      '120 s unless you type `firewall confirm` in a new ssh connection, so that a mistake locks nobody out. ' +
+      'Run it again after you change ports, roles of this host, or sshd.',
     asRoot: AS_ROOT,
     examples: ['sudo bornemisza firewall on', 'sudo bornemisza firewall on --beside'],
   })
-    .option('--beside', 'another firewall filters here too: judge the member ports only')
+    .option('--beside', 'another firewall filters here too: filter only the member ports')
     .option('--within <seconds>', 'how long the trial lasts, 10 to 3600', seconds, 120)
     .action(async (options: OnOptions) => {
       const { turnOn } = await import('../firewall/turn.ts');
@@ -34,7 +34,7 @@ export function addFirewall(program: Command, io: Io): void {
   addVerb(firewall, 'confirm', {
     summary: 'keep the rules of the trial, also after a reboot',
     description:
-      'Keeps the rules that `firewall on` loaded. Type it in a new ssh connection: that one has passed the new rules.',
+      'Keeps the rules that `firewall on` loaded. Type it in a new ssh connection, which proves that ssh still works.',
     asRoot: AS_ROOT,
     examples: ['sudo bornemisza firewall confirm'],
   }).action(async (options: CommonOptions) => {
@@ -50,7 +50,7 @@ export function addFirewall(program: Command, io: Io): void {
     await turnOff(io, options.root ?? '');
   });
   addVerb(firewall, 'status', {
-    summary: 'show whether the rules stand, whom they let in and what they dropped',
+    summary: 'show whether the rules are loaded, whom they allow and what they dropped',
     asRoot: AS_ROOT,
     examples: ['sudo bornemisza firewall status', 'sudo bornemisza firewall status --json'],
     json: true,

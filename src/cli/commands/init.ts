@@ -5,11 +5,11 @@ import { addVerb, roleOption } from '../verb.ts';
 
 export function addInit(program: Command, io: Io): void {
   const init = addVerb(program, 'init', {
-    summary: 'make a new cluster, with this machine as its first node',
+    summary: 'create a new cluster, with this machine as its first node',
     description:
-      'Makes a new cluster on its first machine: configuration, keys, the cluster’s own CA. Finds out ' +
-      'devices, addresses and names by itself, says what it will do, does it, and says what comes next. ' +
-      'Takes root, while the daemon is stopped; can be run again after a half-done run.',
+      'Creates a new cluster on its first machine: configuration, keys, the cluster’s own CA. Detects ' +
+      'devices, addresses and names, prints what it will do, does it, and prints the next steps. Needs ' +
+      'root and a stopped daemon. Run it again if a run was interrupted.',
     examples: [
       'sudo bornemisza init --role app',
       'sudo bornemisza init --role app --dry-run',
@@ -23,7 +23,7 @@ export function addInit(program: Command, io: Io): void {
     ],
     json: true,
     asRoot:
-      'it makes users, directories and configuration; what lies in the daemon’s directories is done by stateWork',
+      'it creates users, directories and configuration; stateWork does what touches the daemon’s directories',
   })
     .addOption(roleOption('what this node does: app or db').makeOptionMandatory())
     .option('--cluster <name>', 'name of the cluster (default: from the domain of the host name)');
@@ -35,7 +35,7 @@ export function addInit(program: Command, io: Io): void {
     .option('--passphrase-file <file>', 'passphrase of the recovery bundle (default: one is made)')
     .option(
       '--recover <file>',
-      'found the cluster anew on the root in this recovery bundle, when every authority is lost',
+      'create the cluster again with the root CA of this recovery bundle, if every authority is lost',
     )
     .action(async (options: InitOptions) => {
       const { initNode } = await import('../setup/init.ts');

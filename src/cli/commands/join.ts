@@ -8,10 +8,10 @@ export function addJoin(program: Command, io: Io): void {
   const join = addVerb(program, 'join', {
     summary: 'join this machine to a cluster',
     description:
-      'Joins this machine to the cluster that the token names, in the role that it names: the token ' +
-      'comes from `bornemisza token create`. On a terminal it is asked for; else it comes from standard ' +
-      'input (-) or a file. As an argument it would be seen in the process list, and is refused. Takes ' +
-      'root, while the daemon is stopped; can be run again after a half-done run.',
+      'Joins this machine to the cluster and role that the token names; `bornemisza token create` prints a ' +
+      'token. On a terminal you paste it; else it is read from standard input (-) or a file. A token as an ' +
+      'argument is refused, since the process list would show it. Needs root and a stopped daemon. Run it ' +
+      'again if a run was interrupted.',
     examples: [
       'sudo bornemisza join --start',
       'sudo bornemisza join --dry-run',
@@ -21,7 +21,7 @@ export function addJoin(program: Command, io: Io): void {
     json: true,
     role: true,
     asRoot:
-      'it makes users, directories and configuration; what lies in the daemon’s directories is done by stateWork',
+      'it creates users, directories and configuration; stateWork does what touches the daemon’s directories',
   })
     .argument('[-]', 'read the token from standard input')
     .option('--token-file <file>', 'file that holds the token')

@@ -16,16 +16,16 @@ interface MembersOptions extends CommonOptions {
 }
 
 const WATCH_MS = 2000;
-/** Cursor to the first cell, and all from there on away (ECMA-48: CUP, ED). */
+/** Moves the cursor to the first cell and clears the screen from there (ECMA-48: CUP, ED). */
 const SCREEN = '\u001B[H\u001B[J';
 
 export function addMembers(program: Command, io: Io): void {
   addVerb(program, 'members', {
     summary: 'list the nodes of the cluster, as this one sees them',
     description:
-      'Lists every admitted node: its state, its health by its own word, whether it gets traffic, and ' +
-      'why. The node that answers is marked with *; where both roles run here, that is app unless --role ' +
-      'says db. CERT is how long the certificate is valid. Columns that do not fit are named below the table.',
+      'Lists every admitted node: its state, the health that it reports, whether it gets traffic, and why. ' +
+      'The node that answers is marked with *; if both roles run here, that is app unless you pass --role db. ' +
+      'CERT is how long the certificate is still valid. Columns that do not fit are named below the table.',
     examples: [
       'bornemisza members',
       'bornemisza members --wide',
@@ -35,10 +35,10 @@ export function addMembers(program: Command, io: Io): void {
     role: true,
     json: true,
   })
-    .option('--wide', 'with all columns, however long the lines become')
+    .option('--wide', 'show all columns, even if lines are longer than the terminal')
     .option(
       '--watch [every]',
-      'look again every 2s, or as often as said, until interrupted; with --json one object a line',
+      'refresh every 2s or at the given interval, until interrupted; with --json one object a line',
       duration,
     )
     .action(async (options: MembersOptions) => {
@@ -61,7 +61,7 @@ function tableOf(io: Io, answer: MembersAnswer, wide: boolean): string {
   return renderMembers(answer, { paint: paintFor(io.stdout), columns, wide, nowMs: Date.now() });
 }
 
-/** A daemon that restarts meanwhile ends nothing: what keeps it from answering is shown until it answers. */
+/** A daemon that restarts does not end it: the error is shown until the daemon answers. */
 async function watch(io: Io, options: MembersOptions, everyMs: number): Promise<void> {
   const { json = false, wide = false } = options;
   const frame = (text: string): string => {

@@ -7,13 +7,13 @@ import type { Io } from '../io.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
 export function addNotify(program: Command, io: Io): void {
-  const notify = addVerb(program, 'notify', { summary: 'how people are told', root: false });
+  const notify = addVerb(program, 'notify', { summary: 'notifications to people', root: false });
   addVerb(notify, 'test', {
-    summary: 'send a test by every way that [notify] names',
+    summary: 'send a test by every channel that [notify] names',
     description:
-      'Sends a test from this node by each way that [notify] of its configuration names (mail, webhook, ' +
-      'command), whatever the rate limit, and says how each went. Each node sends by its own ' +
-      'configuration, so test on each. With --json one object a line (ndjson).',
+      'Sends a test from this node by each channel that [notify] of its configuration names (mail, webhook, ' +
+      'command), without the rate limit, and prints each result. Each node uses its own configuration, so ' +
+      'test on each node. With --json it prints one object a line (ndjson).',
     examples: ['bornemisza notify test', 'bornemisza notify test --role db --json'],
     role: true,
     json: true,
@@ -28,7 +28,7 @@ async function test(io: Io, options: CommonOptions): Promise<void> {
     const next = step.error === undefined ? '' : `\n  next: ${step.error.next}`;
     io.stdout.write(options.json === true ? `${JSON.stringify(step)}\n` : `${step.message}${next}\n`);
   };
-  // A way that failed is one line; the last line says how the whole ended.
+  // A channel that failed is one line; the last line is the result of all.
   let last: Progress | undefined;
   for await (const step of daemon.lines<Progress>('POST', '/v1/notify/test', {})) {
     if (last !== undefined) print(last);
@@ -45,7 +45,7 @@ async function test(io: Io, options: CommonOptions): Promise<void> {
   throw new CliFailure(
     EXIT.failure,
     'notify-test-unfinished',
-    'the daemon ended before every way was tried',
+    'the daemon ended before every channel was tried',
     `systemctl status bornemisza@${daemon.role}, then run \`bornemisza notify test\` again`,
   );
 }

@@ -13,7 +13,7 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 
 /** Eight nodes at once, each some seconds at most. */
 const ANSWER_MS = 120_000;
-/** Tokens and trails are compared by people; certificates have a day of room. */
+/** People compare tokens and trails by time; certificates have a day of tolerance. */
 const CLOCK_OFF_MS = 2000;
 
 interface Pinged extends PingedNode {
@@ -22,11 +22,11 @@ interface Pinged extends PingedNode {
 
 export function addPing(program: Command, io: Io): void {
   addVerb(program, 'ping', {
-    summary: 'look at the way to another node, and back',
+    summary: 'test the network to another node and back',
     description:
-      'Asks another node, or all others, over the private network: how long an answer takes, how far the ' +
-      'clocks are apart, which packets arrive, and which ports are open, in both directions. Exit code 1 if ' +
-      'something is not right.',
+      'Asks another node, or all others, over the private network: how long an answer takes, how much the ' +
+      'clocks differ, which packet sizes arrive, and which ports are open, in both directions. Exit code 1 ' +
+      'if there is a problem.',
     examples: ['bornemisza ping', 'bornemisza ping db2/db', 'bornemisza ping db2 --json'],
     role: true,
     json: true,
@@ -44,7 +44,7 @@ export function addPing(program: Command, io: Io): void {
         EXIT.failure,
         'ping-found',
         `${bad.map(({ name }) => name).join(', ')}: ${wrong(first).join('; ')}`,
-        `on both hosts: sudo bornemisza doctor; there, the other way: bornemisza ping`,
+        `on both hosts: sudo bornemisza doctor; on the other host: bornemisza ping`,
       );
     });
 }
@@ -63,7 +63,7 @@ async function pingAll(io: Io, wanted: string | undefined, options: CommonOption
   return nodes.map((each) => ({ ...each, packets: sizes.get(each.address) }));
 }
 
-/** What is not as it should be, in words. */
+/** The problems, as text. */
 export function wrong({
   problem,
   large,
@@ -82,10 +82,10 @@ export function wrong({
     ...(problem === '' ? [] : [problem]),
     ...closed('there', portsThere),
     ...closed('back', portsBack),
-    ...(large?.there === false ? [`${large.bytes} bytes at once do not arrive there`] : []),
-    ...(large?.back === false ? [`${large.bytes} bytes at once do not come back`] : []),
+    ...(large?.there === false ? [`a message of ${large.bytes} bytes does not arrive there`] : []),
+    ...(large?.back === false ? [`a message of ${large.bytes} bytes does not come back`] : []),
     ...(short && packets.most !== undefined
-      ? [`packets above ${packets.most} bytes do not arrive, and ${packets.device} sends ${packets.mtu}`]
+      ? [`packets above ${packets.most} bytes do not arrive, but ${packets.device} sends ${packets.mtu}`]
       : []),
     ...(Math.abs(clockAheadMs) - clockSureToMs > CLOCK_OFF_MS
       ? [`its clock is ${clockWord(clockAheadMs)}`]
@@ -107,21 +107,21 @@ function render(nodes: readonly Pinged[], paint: Paint): string {
 
 function factsOf(each: Pinged): (readonly [string, string])[] {
   const { roundTripMs: trip, clockAheadMs, clockSureToMs = 0, large, packets, portsThere, portsBack } = each;
-  const yes = (arrives: boolean): string => (arrives ? 'arrive' : 'do NOT arrive');
+  const yes = (arrives: boolean): string => (arrives ? 'arrives' : 'does NOT arrive');
   return [
     ...(trip === undefined
       ? []
       : [['round trip', `${ms(trip.median)} (${ms(trip.least)} to ${ms(trip.most)})`] as const]),
     ...(clockAheadMs === undefined
       ? []
-      : [['clock', `${clockWord(clockAheadMs)}, sure to ${clockSureToMs} ms`] as const]),
+      : [['clock', `${clockWord(clockAheadMs)}, ± ${clockSureToMs} ms`] as const]),
     ...(packets === undefined ? [] : [['packets', packetWord(packets)] as const]),
     ...(large === undefined
       ? []
       : [
           [
             'large',
-            `${large.bytes} bytes at once ${yes(large.there)} there, ${yes(large.back)} back`,
+            `a message of ${large.bytes} bytes ${yes(large.there)} there, ${yes(large.back)} back`,
           ] as const,
         ]),
     ['ports there', portWords(portsThere)],
@@ -137,7 +137,7 @@ function clockWord(aheadMs: number): string {
 }
 
 function packetWord({ device, mtu, most }: PacketSize): string {
-  if (most === undefined) return 'not found out: it does not answer ping (iputils)';
+  if (most === undefined) return 'unknown: it does not answer ping (iputils)';
   return most >= mtu
     ? `${mtu} bytes arrive, as ${device} sends`
     : `up to ${most} bytes; ${device} sends ${mtu}`;

@@ -12,7 +12,7 @@ export function addPlan(program: Command, io: Io): void {
   addVerb(program, 'plan', {
     summary: 'show what the daemon would change now',
     description:
-      'Compares what should be with what is, for each program that the daemon keeps, and shows the ' +
+      'Compares the desired with the observed state of each program that the daemon manages, and shows the ' +
       'difference. Changes nothing.',
     examples: ['bornemisza plan', 'bornemisza plan --role app --json'],
     role: true,

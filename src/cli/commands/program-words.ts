@@ -9,7 +9,7 @@ import { controlSocketOf } from '../places.ts';
 import { addVerb, type CommonOptions, roleOption } from '../verb.ts';
 import { VERSION } from '../version.ts';
 
-/** A shell that waits for a TAB is a shell that hangs. */
+/** The shell blocks while it waits for candidates. */
 const COMPLETION_TIMEOUT_MS = 300;
 
 /** The commands about the program itself: its version, its completion, the daemon's own start. */
@@ -26,8 +26,7 @@ export function addVersion(program: Command, io: Io): void {
     }
     io.stdout.write(`bornemisza ${VERSION} (Node.js ${process.version})\n`);
     for (const [role, version] of daemons) {
-      const stale =
-        version === VERSION ? '' : `, restart it to run this one: systemctl restart bornemisza@${role}`;
+      const stale = version === VERSION ? '' : `; to run this version: systemctl restart bornemisza@${role}`;
       io.stdout.write(`bornemisza@${role} runs ${version}${stale}\n`);
     }
   });
@@ -58,7 +57,7 @@ export function addCompletion(program: Command, io: Io): void {
     .action((shell: Shell) => io.stdout.write(completionScript(shell)));
 }
 
-/** What the completion scripts call at each TAB. */
+/** The completion scripts call this at each TAB. */
 export function addComplete(program: Command, io: Io): void {
   const complete = addVerb(program, 'complete', {
     summary: 'print candidates for the last word, for completion scripts',
@@ -80,7 +79,7 @@ async function nodeNames(root: string): Promise<string[]> {
         (each) => each.name,
       );
     } catch {
-      // No names is no reason to print an error into somebody's command line.
+      // Without names the candidates are fewer; an error would be printed into the command line.
     }
   }
   return [];
@@ -90,8 +89,8 @@ export function addDaemon(program: Command, io: Io): void {
   addVerb(program, 'daemon', {
     summary: 'run the daemon of one role in the foreground (systemd does it)',
     description:
-      'Runs the daemon of one role instance in the foreground. The unit bornemisza@ROLE.service calls ' +
-      'it; people use systemctl.',
+      'Runs the daemon of one role instance in the foreground. The unit bornemisza@ROLE.service calls it; ' +
+      'use systemctl instead.',
     examples: ['bornemisza daemon --role app', 'systemctl enable --now bornemisza@app'],
   })
     .addOption(roleOption('role of this instance').makeOptionMandatory())

@@ -12,16 +12,16 @@ interface ServiceRow {
   readonly name: string;
   readonly up: readonly string[];
   readonly down: readonly string[];
-  /** Members that carry it and are not heard now. */
+  /** Members that have the service and do not report now. */
   readonly unheard: readonly string[];
 }
 
 export function addServices(program: Command, io: Io): void {
   addVerb(program, 'services', {
-    summary: 'list the services of the whole cluster, and where they are up',
+    summary: 'list the services of the cluster, and where they are up',
     description:
-      'Lists every service and program that a node checks, with the nodes on which it is up or down by ' +
-      'their own word. Nodes that are not heard stand apart.',
+      'Lists every service and program that a node checks, with the nodes that report it up or down. Nodes ' +
+      'that do not report now have a column of their own.',
     examples: [
       'bornemisza services',
       "bornemisza services --json | jq -r '.services[] | select(.down != []).name'",
@@ -59,5 +59,5 @@ function renderServices(services: readonly ServiceRow[], paint: Paint, columns: 
     list(unheard),
     list(up),
   ]);
-  return renderTable(['SERVICE', 'DOWN ON', 'NOT HEARD FROM', 'UP ON'], rows, { columns, paint });
+  return renderTable(['SERVICE', 'DOWN ON', 'NO REPORT FROM', 'UP ON'], rows, { columns, paint });
 }

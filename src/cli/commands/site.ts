@@ -6,8 +6,8 @@ export function addSite(program: Command, io: Io): void {
   addVerb(program, 'site', {
     summary: 'serve a directory of static files on 127.0.0.1',
     description:
-      'Serves a directory of static files on 127.0.0.1, behind HAProxy. bornemisza-site.service runs it; ' +
-      'changed files are seen at once. `/` answers 200 also while the directory is empty.',
+      'Serves a directory of static files on 127.0.0.1, behind HAProxy. bornemisza-site.service runs it. ' +
+      'Changed files are served at once. `/` answers 200 even if the directory is empty.',
     examples: ['bornemisza site --root /srv/bornemisza/site --port 8080'],
     root: false,
   })
@@ -30,7 +30,7 @@ function stopSignal(): Promise<void> {
 
 function portNumber(text: string): number {
   const port = Number(text);
-  // 0: any free port, as the tests want it.
+  // 0: any free port, for tests.
   if (!/^\d{1,5}$/.test(text) || port > 65535)
     throw new InvalidArgumentError('It must be a port, 1 to 65535.');
   return port;

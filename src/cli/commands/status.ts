@@ -16,11 +16,11 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 
 export function addStatus(program: Command, io: Io): void {
   addVerb(program, 'status', {
-    summary: 'show how this node is doing',
+    summary: 'show the state of this node',
     description:
-      'Shows the health of this node, what its daemon keeps in order, and what is held or worth knowing. ' +
-      'Where both roles run on this host, both are shown; with --json they then stand in "instances" ' +
-      '(pass --role for one shape).',
+      'Shows the health of this node, the programs that its daemon manages, what guards hold, and warnings. ' +
+      'If both roles run on this host, both are shown; with --json they are in "instances" then (pass ' +
+      '--role to get one).',
     examples: [
       'bornemisza status',
       'bornemisza status --check',
@@ -29,10 +29,7 @@ export function addStatus(program: Command, io: Io): void {
     role: true,
     json: true,
   })
-    .option(
-      '--check',
-      'end with 0 where all is well, 1 where something is degraded, 2 where this node is down',
-    )
+    .option('--check', 'exit code 0 if all is well, 1 if something is degraded, 2 if this node is down')
     .action(async (options: StatusOptions) => {
       if (options.role === undefined) {
         await showAll(io, options);
@@ -48,12 +45,11 @@ interface StatusOptions extends CommonOptions {
   readonly check?: boolean;
 }
 
-/** For monitoring: the exit code says how it is. */
+/** For monitoring: the exit code is the state. */
 function refuseBad(answers: readonly StatusAnswer[]): void {
   const { level, why } = worst(answers.map(gradeOf));
   if (level === 'well') return;
-  // 2 is what programs that watch others take for critical; a wrong command line ends with 2 as well, and prints no
-  // status.
+  // Monitoring programs read 2 as critical. A wrong command line ends with 2 as well, and prints no status.
   const exit = level === 'down' ? EXIT.usage : EXIT.failure;
   throw new CliFailure(exit, level === 'down' ? 'status-down' : 'status-degraded', why, 'bornemisza doctor');
 }
@@ -127,7 +123,7 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
   const counts = Object.entries(status.counts)
     .filter(([, count]) => count > 0)
     .map(([state, count]) => `${count} ${paintWord(paint, state)}`);
-  const alone = cutOffFrom(status) > 0 ? ' -- look at the private network: sudo bornemisza doctor' : '';
+  const alone = cutOffFrom(status) > 0 ? ' -- check the private network: sudo bornemisza doctor' : '';
   const certificate = certificateIn(status);
   const members = (counts.length === 0 ? 'none known' : counts.join(', ')) + alone;
   return [
@@ -149,12 +145,12 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
   ];
 }
 
-/** What was seen of the floating IPs, with its age, and what this node wants. */
+/** The observed state of the floating IPs with its age, and what this node wants. */
 function floatingWords({ announcing, announcingWhy, plugins }: StatusAnswer, paint: Paint): string {
   if (announcing === undefined) return 'not announced here: floating.mode is "off"';
   const sight = plugins.find(({ name, seen }) => FLOATING_PLUGINS.includes(name) && seen !== undefined);
   const well = sight?.alarms.length === 0 && sight.state === 'converged';
-  const seen = sight === undefined ? 'not looked at yet' : sightOf(sight);
+  const seen = sight === undefined ? 'not checked yet' : sightOf(sight);
   const wanted = announcing ? 'announce' : 'do not announce';
   return `${paint(announcing && well ? 'green' : 'yellow', seen)}; wanted: ${wanted} (${announcingWhy ?? ''})`;
 }
@@ -187,7 +183,7 @@ function pluginsTable(status: StatusAnswer, paint: Paint, columns: number): stri
   return `\n${renderTable(['KEEPS', 'STATE', 'LAST OK', 'DETAIL'], rows, { columns, paint })}${alarms.join('')}`;
 }
 
-/** What was seen, and when, if it was not just now. */
+/** The observed state, and its age if it is not new. */
 function sightOf({ seen, seenAgoMs = 0 }: StatusAnswer['plugins'][number]): string {
   if (seen === undefined) return '';
   return `${seen} (${formatDuration(seenAgoMs)} ago)`;

@@ -43,11 +43,11 @@ export function addToken(program: Command, io: Io): void {
 
 function addCreate(token: Command, io: Io): void {
   addVerb(token, 'create', {
-    summary: 'make a token that admits one new node',
+    summary: 'create a token that admits one new node',
     description:
-      'Prints one string that admits one node of one role, once, while it lives, and at this node alone, ' +
-      'which must be an authority. The string is a secret: hand it to `bornemisza join -` on the new ' +
-      'machine. With --count it makes so many, one a line (with --json an array), or none.',
+      'Prints a token that admits one node of one role, once, until it expires. Only this node, which must be ' +
+      'an authority, accepts it. The token is a secret: give it to `bornemisza join -` on the new machine. ' +
+      '--count creates several, one a line (with --json an array), or none if one fails.',
     examples: [
       'bornemisza token create --role db',
       'bornemisza token create --role app --ttl 15m',
@@ -58,7 +58,7 @@ function addCreate(token: Command, io: Io): void {
   })
     .addOption(roleOption('role of the node to admit').makeOptionMandatory())
     .addOption(
-      new Option('--ttl <duration>', 'how long it lives, 1m to 24h')
+      new Option('--ttl <duration>', 'how long it is valid, 1m to 24h')
         .argParser(timeToLive)
         .default(TOKEN_DEFAULT_MS, '1h'),
     )
@@ -70,11 +70,11 @@ function addCreate(token: Command, io: Io): void {
 
 function addList(token: Command, io: Io): void {
   addVerb(token, 'list', {
-    summary: 'list the tokens that this node made',
+    summary: 'list the tokens that this node created',
     description:
-      'Lists the tokens that this authority made: role, whether each is open, used (and by whom), ' +
-      'revoked or expired, and when it ends. The secrets are kept nowhere and cannot be shown again. A ' +
-      'token is forgotten a day after its end. Each authority knows its own tokens alone.',
+      'Lists the tokens that this authority created: role, whether each is open, used (and by whom), ' +
+      'revoked or expired, and when it expires. The secrets are not stored and cannot be shown again. A ' +
+      'token is forgotten a day after it expires. Each authority knows only its own tokens.',
     examples: [
       'bornemisza token list',
       'bornemisza token list --json | jq -r \'.tokens[] | select(.state == "open").id\'',
@@ -92,15 +92,14 @@ function addList(token: Command, io: Io): void {
 
 function addRevoke(token: Command, io: Io): void {
   addVerb(token, 'revoke', {
-    summary: 'take open tokens back',
+    summary: 'revoke open tokens',
     description:
-      'Takes back a token that nobody used, by its id as `bornemisza token list` shows it, or with --all ' +
-      'each open token of this authority. Who holds the string cannot join with it any more. Each is ' +
-      'written to the audit trail.',
+      'Revokes an unused token by the id that `bornemisza token list` shows, or with --all each open token of ' +
+      'this authority. Nobody can join with a revoked token. Each revocation is written to the audit trail.',
     examples: ['bornemisza token revoke 3fa2c0d1e4b59687', 'bornemisza token revoke --all'],
     json: true,
   })
-    .addArgument(new Argument('[id]', 'the token, as `bornemisza token list` names it'))
+    .addArgument(new Argument('[id]', 'id of the token, from `bornemisza token list`'))
     .option('--all', 'each open token of this authority')
     .action(async (id: string | undefined, options: RevokeOptions) => {
       await revoke(io, id, options);
@@ -122,7 +121,7 @@ async function create(io: Io, { role, ttl, count, json, root }: CreateOptions): 
   if (first === undefined) return;
   const what = tokens.length === 1 ? 'It admits' : `Each of the ${tokens.length} admits`;
   const where = tokens.length === 1 ? 'the new machine' : 'each new machine';
-  // On standard error, so that a pipe into `join -` carries the token alone.
+  // On standard error, so that a pipe into `join -` carries only the token.
   io.stderr.write(
     `${what} one node of role ${first.role} at ${first.listen}, until ${formatInstant(first.expiresAt)} ` +
       `(${formatDuration(ttl)}).\n` +
@@ -132,7 +131,7 @@ async function create(io: Io, { role, ttl, count, json, root }: CreateOptions): 
 
 async function revoke(io: Io, id: string | undefined, options: RevokeOptions): Promise<void> {
   if ((id === undefined) === (options.all !== true)) {
-    const message = id === undefined ? 'no token was named' : 'an id and --all exclude each other';
+    const message = id === undefined ? 'no token id was given' : 'an id and --all exclude each other';
     const next = 'bornemisza token list shows the ids; --all revokes each open token';
     throw new CliFailure(EXIT.usage, 'usage', message, next);
   }
@@ -140,7 +139,7 @@ async function revoke(io: Io, id: string | undefined, options: RevokeOptions): P
     throw new CliFailure(
       EXIT.usage,
       'usage',
-      'a token is named by its id of 16 hex characters, not by the string that admits a node',
+      'that is not a token id: an id has 16 hex characters, and is not the token itself',
       'bornemisza token list shows the ids',
     );
   }
@@ -164,7 +163,7 @@ function renderTokens(
   paint: Paint,
   columns: number,
 ): string {
-  if (tokens.length === 0) return 'no tokens: `bornemisza token create --role ROLE` makes one\n';
+  if (tokens.length === 0) return 'no tokens; next: bornemisza token create --role ROLE\n';
   const rows = tokens.map((each) => [
     each.id,
     each.role,
@@ -177,7 +176,7 @@ function renderTokens(
   return renderTable(head, rows, { columns, paint });
 }
 
-/** The daemons that run here: either may be an authority. That of the given role is asked first. */
+/** The daemons that run here: each can be an authority. The one of the given role is asked first. */
 async function running(root = '', first: Role = 'app'): Promise<readonly ControlClient[]> {
   const all = await instances(root);
   const found = all
@@ -187,7 +186,7 @@ async function running(root = '', first: Role = 'app'): Promise<readonly Control
   return found.map(({ role }) => new ControlClient(controlSocketOf(role, root), role));
 }
 
-/** The first answer that is no refusal with one of `passing`; where all refuse, the last refusal. */
+/** The first answer that is not a refusal with one of `passing`; if all refuse, the last refusal. */
 async function ofFirstAuthority<Answer>(
   { root, role }: { readonly root?: string | undefined; readonly role?: Role },
   passing: readonly string[],
@@ -199,14 +198,14 @@ async function ofFirstAuthority<Answer>(
       return await ask(daemon);
     } catch (error) {
       if (!(error instanceof CliFailure) || !passing.includes(error.code)) throw error;
-      // An authority that does not know the token says more than a node that is none.
+      // "Token unknown" from an authority is more useful than "not an authority" from another node.
       if (error.code !== 'not-authority' || refused === undefined) refused = error;
     }
   }
   throw refused;
 }
 
-/** What each authority of this host answers; where there is none, the refusal. */
+/** The answer of each authority of this host; if there is none, the refusal. */
 async function ofEachAuthority<Answer>(
   { root }: CommonOptions,
   ask: (daemon: ControlClient) => Promise<Answer>,

@@ -15,7 +15,7 @@ const DNF_TIMEOUT_MS = 300_000;
 const LOOK_EVERY_MS = 1000;
 /** This host's own daemons restart in its turn; a restart takes seconds. */
 const SILENCE_MS = 120_000;
-/** For dnf-automatic: each host has every N-th hour of N hosts, and begins in the first part of it. */
+/** For dnf-automatic: of N hosts each has every N-th hour, and begins in the first part of it. */
 const SLOT_MS = 3_600_000;
 const SLOT_BEGIN_MS = 40 * 60_000;
 
@@ -25,30 +25,30 @@ interface UpgradeOptions extends CommonOptions {
 }
 
 /**
- * Rolls a newer package over the cluster; everything that is root's happens in bornemisza-upgrade.service of each host.
+ * Installs a newer package on each host in turn; what needs root runs in bornemisza-upgrade.service of each host.
  */
 export function addUpgrade(program: Command, io: Io): void {
   const upgrade = addVerb(program, 'upgrade', {
-    summary: 'bring every node to the newest package, one host after the other',
+    summary: 'upgrade every node to the newest package, one host at a time',
     description:
-      'Begins a rollout: each host in its turn has dnf upgrade its package and restarts its daemons, ' +
-      'when every node is healthy, and the next begins when that one is. HAProxy, BIRD and CouchDB keep ' +
-      'running. A host that does not come back stops the rollout for all, until `resume`. Prints each ' +
-      'step; it may be left with Ctrl-C, the rollout goes on. With --json one object a line (ndjson).',
+      'Starts a rollout: one host after the other upgrades its package with dnf and restarts its daemons. ' +
+      'Each host starts only when every node is healthy. HAProxy, BIRD and CouchDB keep running. A host ' +
+      'that does not come back stops the rollout until `resume`. Prints each step; after Ctrl-C the ' +
+      'rollout continues. With --json it prints one object a line (ndjson).',
     examples: ['sudo bornemisza upgrade --dry-run', 'sudo bornemisza upgrade', 'bornemisza upgrade status'],
     json: true,
   });
   upgrade
-    .option('--dry-run', 'say what would be done, and do nothing')
+    .option('--dry-run', 'print what would be done, and do nothing')
     .option(
       '--scheduled',
-      'for the timer, which has asked dnf: begin unless one runs, and do not wait for the end',
+      'for the timer, which has asked dnf: start a rollout unless one runs, and do not wait for its end',
     )
     .action(async (options: UpgradeOptions) => {
       await begin(io, options);
     });
   addVerb(upgrade, 'status', {
-    summary: 'show how far the rollout is, or why it stopped',
+    summary: 'show the progress of the rollout, or why it stopped',
     examples: ['bornemisza upgrade status', 'bornemisza upgrade status --json'],
     json: true,
   }).action(async (options: CommonOptions) => {
@@ -57,17 +57,17 @@ export function addUpgrade(program: Command, io: Io): void {
     else io.stdout.write(picture(answer, io));
   });
   addVerb(upgrade, 'stop', {
-    summary: 'stop the rollout: a host that is at work ends its work, no other begins',
+    summary: 'stop the rollout: a host that upgrades now finishes, no other starts',
     examples: ['bornemisza upgrade stop'],
     json: true,
   }).action(async (options: CommonOptions) => {
     printDone(io, options, await (await anyDaemonOf(options)).post<Done>('/v1/upgrade/stop', {}));
   });
   addVerb(upgrade, 'resume', {
-    summary: 'go on with a rollout that stopped',
+    summary: 'resume a stopped rollout',
     description:
-      'Begins the stopped rollout again, from its first host: dnf has nothing to do on those that are ' +
-      'done. Refused while a node is not healthy. Nothing else resumes a stopped rollout.',
+      'Starts the stopped rollout again at its first host; hosts that are done have nothing to do. Refused ' +
+      'while a node is not healthy. Nothing else resumes a stopped rollout.',
     examples: ['bornemisza upgrade resume'],
     json: true,
   }).action(async (options: CommonOptions) => {
@@ -76,11 +76,10 @@ export function addUpgrade(program: Command, io: Io): void {
     await follow(io, options);
   });
   addVerb(upgrade, 'turn', {
-    summary: 'say whether this host may be disturbed now, for dnf-automatic',
+    summary: 'say whether this host may be upgraded now, for dnf-automatic',
     description:
-      'Ends with 0 when this host may be upgraded now: it is its hour (each host has every N-th hour of ' +
-      'N hosts), every node is healthy, and no rollout runs or is stopped. Else it says why not and ends ' +
-      'with 5.',
+      'Exit code 0 if this host may be upgraded now: it is its hour (of N hosts each has every N-th hour), ' +
+      'every node is healthy, and no rollout is running or stopped. Else exit code 5, with the reason.',
     examples: ['bornemisza upgrade turn && dnf -y upgrade'],
     json: true,
   }).action(async (options: CommonOptions) => {
@@ -93,7 +92,7 @@ async function begin(io: Io, options: UpgradeOptions): Promise<void> {
   const before = await daemon.get<UpgradeAnswer>('/v1/upgrade');
   if (options.scheduled === true) {
     if (before.state !== 'running') await daemon.post<Done>('/v1/upgrade/start', {});
-    const message = before.state === 'running' ? 'a rollout runs already' : 'a rollout begins';
+    const message = before.state === 'running' ? 'a rollout is already running' : 'a rollout starts';
     if (options.json === true) printJson(io, { done: true, message });
     else io.stdout.write(`${message}\n`);
     return;
@@ -116,9 +115,9 @@ async function begin(io: Io, options: UpgradeOptions): Promise<void> {
 }
 
 function offer(newer: string | undefined, versions: ReadonlySet<string>): string {
-  if (newer !== undefined) return `${PACKAGE} ${newer} is there, ${[...versions].join(' and ')} runs`;
+  if (newer !== undefined) return `${PACKAGE} ${newer} is available, ${[...versions].join(' and ')} runs`;
   return versions.size > 1
-    ? `nothing newer is there for this host, but versions differ: ${[...versions].sort().join(', ')}`
+    ? `no newer version is available for this host, but versions differ: ${[...versions].sort().join(', ')}`
     : `nothing to do: every node runs ${VERSION}, and the repositories have nothing newer`;
 }
 
@@ -182,14 +181,14 @@ async function follow(io: Io, options: CommonOptions): Promise<void> {
   }
 }
 
-/** What stands now, as lines that are each worth saying once. */
+/** The state now, as lines that are each printed once. */
 function steps({ state, why, hosts }: UpgradeAnswer): string[] {
   const runs = (members: UpgradeAnswer['hosts'][number]['members']): string =>
     [...new Set(members.map(({ version }) => version))].join(', ');
   return [
     `in this order: ${hosts.map(({ host }) => host).join(', ')}`,
     ...hosts.flatMap(({ host, step, members }) => {
-      if (step === 'working') return [`${host}: its turn`];
+      if (step === 'working') return [`${host}: upgrading`];
       return step === 'done' ? [`${host}: done, runs ${runs(members)}`] : [];
     }),
     ...(state === 'running' && why !== '' && !/at work|about to begin/.test(why) ? [`waiting: ${why}`] : []),
@@ -223,9 +222,9 @@ function picture(answer: UpgradeAnswer, io: Io): string {
   const { state, startedAt, why, next, hosts } = answer;
   const paint = paintFor(io.stdout);
   const heads: Readonly<Record<UpgradeAnswer['state'], string>> = {
-    none: 'there was no rollout yet',
-    running: `a rollout runs since ${startedAt}`,
-    finished: `the rollout of ${startedAt} is finished`,
+    none: 'no rollout yet',
+    running: `a rollout has been running since ${startedAt}`,
+    finished: `the rollout of ${startedAt} has finished`,
     stopped: `the rollout of ${startedAt} is stopped`,
   };
   const rows = hosts.map(({ host, members, step, problem }) => [
@@ -253,10 +252,10 @@ async function turn(io: Io, options: CommonOptions): Promise<void> {
       EXIT.refused,
       code,
       message,
-      'nothing: dnf-automatic asks again in an hour; bornemisza upgrade status says more',
+      'none: dnf-automatic asks again in an hour; for more: bornemisza upgrade status',
     );
   if (state === 'running' || state === 'stopped') throw refused('guard-rollout', `a rollout is ${state}`);
-  if (why !== '') throw refused('guard-rollout', `not everybody is healthy: ${why}`);
+  if (why !== '') throw refused('guard-rollout', `not every node is healthy: ${why}`);
   if (now !== name.replace(/\/.*$/, '') || nowMs % SLOT_MS > SLOT_BEGIN_MS)
     throw refused('guard-not-its-hour', `this hour is for ${now}, and only its first 40 minutes`);
   const message = `this hour is for ${now}, and every node is healthy`;

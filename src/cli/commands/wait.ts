@@ -10,9 +10,9 @@ import type { Io } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
-/** An answer takes milliseconds; people look at a second. */
+/** An answer takes milliseconds; people notice a second. */
 const EVERY_MS = 500;
-/** One question to a daemon that is just starting. */
+/** Limit of one request to a daemon that is just starting. */
 const ASK_MS = 5000;
 const DEFAULT_MS = 60_000;
 
@@ -20,11 +20,11 @@ export type Wanted = 'healthy' | 'serving';
 
 export function addWait(program: Command, io: Io): void {
   addVerb(program, 'wait', {
-    summary: 'wait until this node is well',
+    summary: 'wait until this node is healthy or serving',
     description:
-      'Waits until this node is healthy (all that `status --check` looks at is well) or serving (it is ' +
-      'up and gets traffic, whatever else is wrong). Where both roles run, both must be. Exit code 1 ' +
-      'where the time is over, with what is missing.',
+      'Waits until this node is healthy (`status --check` finds no problem) or serving (it is up and gets ' +
+      'traffic, other problems or not). If both roles run here, it waits for both. Exit code 1 if the time ' +
+      'is over; then it prints what is missing.',
     examples: ['bornemisza wait healthy', 'bornemisza wait serving --timeout 5m --role db'],
     role: true,
   })

@@ -9,13 +9,13 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 export function addWeb(program: Command, io: Io): void {
   const web = addVerb(program, 'web', { summary: 'the page of the app tier', root: false });
   addVerb(web, 'new', {
-    summary: 'copy the page, with its sources, to change it',
+    summary: 'copy the sources of the page, so that you can change it',
     description:
-      'Copies the sources of the page, the script that builds it, and a build, to a new directory of yours. ' +
-      'Nothing on the site changes before web_root of accounts.toml names your build.',
+      'Copies the sources of the page, its build script and a build to a new directory of yours. The site ' +
+      'does not change until web_root of accounts.toml names your build.',
     examples: ['bornemisza web new ~/page', 'bornemisza web new ~/page --json'],
     json: true,
-    asRoot: 'it refuses root: what npm and you put there must not be root’s',
+    asRoot: 'it refuses root: the files that npm and you put there must not belong to root',
   })
     .argument('<dir>', 'new or empty directory')
     .action(async (dir: string, options: CommonOptions) => {
@@ -24,8 +24,8 @@ export function addWeb(program: Command, io: Io): void {
         throw new CliFailure(
           EXIT.usage,
           'web-new-root',
-          'the page is not copied for root: npm would run the programs of packages as root there',
-          'run it as yourself, without sudo',
+          'the page cannot be copied as root: npm would run programs of packages as root there',
+          'run it as your own user, without sudo',
         );
       const made = await copyPage(`${root}/usr/share/bornemisza`, resolve(dir));
       if (options.json === true) printJson(io, { directory: made });
@@ -39,7 +39,7 @@ export function addWeb(program: Command, io: Io): void {
 const nextSteps = (directory: string): string =>
   `cd ${directory} && npm install && npm run build; README.md there says how to serve it`;
 
-/** Whole or not at all: what is there under that name was copied to its end. */
+/** Whole or not at all: a directory with that name holds a complete copy. */
 async function copyPage(shared: string, directory: string): Promise<string> {
   await mustBeFree(directory);
   let half: string | undefined;
@@ -62,7 +62,7 @@ async function mustBeFree(directory: string): Promise<void> {
   throw new CliFailure(
     EXIT.usage,
     'web-new-not-empty',
-    `${directory} is there and not empty; nothing was written`,
+    `${directory} exists and is not empty; nothing was written`,
     'name a new directory',
   );
 }
@@ -80,8 +80,8 @@ function refusal(error: unknown, shared: string, directory: string): CliFailure 
   return new CliFailure(
     code === 'EACCES' || code === 'EPERM' ? EXIT.permission : EXIT.failure,
     'web-new-failed',
-    `${directory} cannot be written: ${code ?? message}; nothing was left there`,
-    'name a directory in a place that is yours and exists, e.g. ~/page',
+    `${directory} cannot be written: ${code ?? message}; nothing was kept there`,
+    'name a directory that you can create, e.g. ~/page',
     { cause: error },
   );
 }

@@ -11,10 +11,10 @@ export interface Gathered {
   readonly text: string;
 }
 
-/** Lines of the journal for each unit: a program's output is bounded, and so is what somebody reads. */
+/** Lines of the journal for each unit: the output of a program is bounded, and nobody reads more. */
 const JOURNAL_LINES = 1500;
 const FEWER_LINES = 200;
-/** A journal of years on a slow disk is searched for some seconds. */
+/** A search in a journal of years on a slow disk takes some seconds. */
 const PROGRAM_MS = 30_000;
 
 const UNITS = [
@@ -31,7 +31,7 @@ const UNITS = [
   'couchdb.service',
 ];
 
-/** What is asked of the host beside its units. */
+/** Commands that show the host, apart from its units. */
 const QUESTIONS: readonly (readonly [path: string, program: string, args: readonly string[]])[] = [
   ['host/os-release.txt', 'cat', ['/etc/os-release']],
   ['host/kernel.txt', 'uname', ['-a']],
@@ -48,7 +48,7 @@ const QUESTIONS: readonly (readonly [path: string, program: string, args: readon
   ['host/processes.txt', 'ps', ['-eo', 'user,pid,ppid,stat,etime,rss,pcpu,comm']],
 ];
 
-/** What root alone may see. None of it is a file that another user writes: systemd and the kernel answer. */
+/** What only root may see. None of it is a file that another user writes: systemd and the kernel answer. */
 export async function gatherAsRoot(host: Host, roles: readonly Role[], since: string): Promise<Gathered[]> {
   const units = [
     ...roles.flatMap((role) => [`bornemisza@${role}.service`, `bornemisza-haproxy@${role}.service`]),
@@ -76,7 +76,7 @@ export async function gatherAsRoot(host: Host, roles: readonly Role[], since: st
   return found;
 }
 
-/** No `Environment`: whatever somebody put there is nobody else's business. */
+/** No `Environment`: it can hold secrets. */
 const SHOWN =
   '--property=Id,LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,DropInPaths,ActiveEnterTimestamp,' +
   'InactiveEnterTimestamp,ExecMainStatus,ExecMainCode,NRestarts,MemoryCurrent,TasksCurrent,ConditionResult';
@@ -86,7 +86,7 @@ async function journal(host: Host, of: readonly string[], since: string): Promis
     return ['--no-pager', '-q', '-o', 'short-iso-precise', '--since', since, '-n', String(lines), ...of];
   };
   const ran = await host.run('journalctl', args(JOURNAL_LINES), { timeoutMs: PROGRAM_MS });
-  // Lines that are very long: fewer of them fit.
+  // Fewer lines fit if they are very long.
   return ran.code === -1 ? said(host, 'journalctl', args(FEWER_LINES)) : ran.stdout;
 }
 
@@ -96,7 +96,7 @@ async function said(host: Host, program: string, args: readonly string[]): Promi
   return `${stdout}${how}`;
 }
 
-/** What the daemon of a role answers. One that does not says why. */
+/** The answers of the daemon of a role, or the error. */
 export async function gatherFromDaemon(role: Role, root: string): Promise<Gathered[]> {
   const daemon = new ControlClient(controlSocketOf(role, root), role);
   const ask = async (name: string, path: string): Promise<Gathered> => {

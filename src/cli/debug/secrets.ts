@@ -6,11 +6,11 @@ import type { Paths } from '../../daemon/config/config.ts';
 /** Larger files hold no secret of ours: the roster has certificates, the trail and the snapshot have none. */
 const MAX_FILE_BYTES = 1024 * 1024;
 const MAX_FILES = 2000;
-/** A shorter word would be found in other words. What we make has 24 characters at least. */
+/** A shorter value would match inside other words. Our own secrets have at least 24 characters. */
 const LEAST = 8;
 const GONE = '(secret)';
 
-/** Of what we keep as JSON, what is nobody's secret and would be found everywhere. */
+/** Keys of our JSON files whose values are public and would match everywhere. */
 const PUBLIC = new Set([
   'user',
   'kind',
@@ -24,12 +24,12 @@ const PUBLIC = new Set([
   'names',
 ]);
 
-/** Words that stand in files of secrets and are none: names of algorithms, of keys in them, of our users. */
+/** Values in files of secrets that are public: names of algorithms, of keys in them, of our users. */
 const PLAIN = /^(key|secret|algorithm|password|token|hmac-[\w-]+|certificate|private|public|bornemisza)$/i;
 
 /**
- * Every secret of a role instance on this host. What may not be read by this user is passed over: it is the daemon's or
- * root's alone, and nothing of it gets into what this user gathers.
+ * Every secret of a role instance on this host. Files that this user may not read are skipped: only the daemon or root
+ * can read them, so none of their content gets into the bundle.
  */
 export async function secretsOf(paths: Paths): Promise<ReadonlySet<string>> {
   const found = new Set<string>();
@@ -51,10 +51,9 @@ export async function secretsOf(paths: Paths): Promise<ReadonlySet<string>> {
 }
 
 /**
- * Of a configuration, by its text: a bundle is wanted most where the file is wrong, and nothing else reads it then.
+ * Reads a configuration as text, since a bundle is needed most when the file is invalid and no parser reads it.
  *
- * @returns the files of secrets that it names, and what is a secret in it: the way to a webhook, what a command is
- *   given
+ * @returns the files of secrets that it names, and its own secrets: the URL of a webhook, arguments of a command
  */
 export function namedIn(toml: string): {
   readonly files: readonly string[];
@@ -81,10 +80,10 @@ export function namedIn(toml: string): {
   };
 }
 
-/** An argument such as `--key=WORD`, and the word. */
+/** An argument such as `--key=VALUE`, and its value. */
 const parts = (argument: string): string[] => [argument, argument.slice(argument.indexOf('=') + 1)];
 
-/** Text with every secret taken out, as it is and as it travels: in URLs, in `Authorization`, in JSON. */
+/** Text without any secret, plain or encoded: in URLs, in `Authorization`, in JSON. */
 export function scrubber(secrets: ReadonlySet<string>): (text: string) => string {
   const forms = new Set<string>();
   for (const secret of secrets) {
@@ -100,7 +99,7 @@ export function scrubber(secrets: ReadonlySet<string>): (text: string) => string
   };
 }
 
-/** What is a secret by its form, whosever it is. */
+/** Secrets that are recognised by their form. */
 const FORMS: readonly (readonly [RegExp, string])[] = [
   [/-----BEGIN ([A-Z ]*)PRIVATE KEY-----[\s\S]*?(-----END \1PRIVATE KEY-----|$)/g, `${GONE} private key`],
   [/-----BEGIN BORNEMISZA RECOVERY BUNDLE-----[\s\S]*?(-----END [A-Z ]+-----|$)/g, `${GONE} recovery bundle`],
@@ -143,12 +142,12 @@ function leavesOf(text: string): string[] {
   try {
     walk(JSON.parse(text), '');
   } catch {
-    // Cut in half: what could be read as JSON is none.
+    // Cut in half, so it is no longer JSON.
   }
   return found;
 }
 
-/** Names that everybody in the cluster knows, and that status and members are made of. */
+/** Public names of the cluster, which appear in status and members. */
 const SHARED = /^(cluster|roster|local|unfinished)\.json$|^audit\.jsonl|\.snapshot$|^haproxy\.cfg/;
 
 async function filesUnder(folder: string): Promise<string[]> {
@@ -161,7 +160,7 @@ async function filesUnder(folder: string): Promise<string[]> {
 
 /** '' where it cannot be read, or is no file. */
 async function textOf(path: string): Promise<string> {
-  // A FIFO would hold the command until somebody writes into it.
+  // A FIFO would block the command until somebody writes into it.
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch(() => undefined);
   if (handle === undefined) return '';
   try {

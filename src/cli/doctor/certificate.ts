@@ -5,14 +5,14 @@ import { formatDuration } from '../duration.ts';
 import { isHeard } from '../members.ts';
 import type { Area, Check } from './check.ts';
 
-/** What the checks ask of DNS. */
+/** The DNS queries of the checks. */
 export interface Lookup {
   resolve4(name: string): Promise<readonly string[]>;
   resolve6(name: string): Promise<readonly string[]>;
   resolveCaa(name: string): Promise<readonly { readonly issue?: string | undefined }[]>;
 }
 
-/** A server that is there answers sooner, and a doctor that hangs is of no use. */
+/** A server that runs answers sooner, and doctor must not wait for long. */
 const DNS: Lookup = new Resolver({ timeout: 2000, tries: 1 });
 
 /** How a CA names itself in a CAA record (RFC 8659), by the host of its directory. */
@@ -52,19 +52,19 @@ function life({ current, problem, failingSince }: CertificateAnswer, area: Area)
     return area.warn(
       'site certificate',
       'there is none yet',
-      'bornemisza certificate show says what it waits for',
+      'see what it waits for: bornemisza certificate show',
     );
   const leftMs = Date.parse(current.ends) - Date.now();
   if (leftMs <= 0)
     return area.fail(
       'site certificate',
       `it ended ${formatDuration(-leftMs)} ago`,
-      'bornemisza certificate renew; bornemisza certificate show says what is in the way',
+      'bornemisza certificate renew; for the cause: bornemisza certificate show',
     );
   return area.ok('site certificate', `${current.names.join(', ')}, ${formatDuration(leftMs)} left`);
 }
 
-/** Browsers that come to another edge must see the same. */
+/** Browsers must get the same certificate from each edge. */
 function served({ current, edges }: CertificateAnswer, area: Area): Check[] {
   if (current === undefined) return [];
   const others = edges.filter(({ sha256 }) => sha256 !== undefined && sha256 !== current.sha256);
@@ -75,12 +75,16 @@ function served({ current, edges }: CertificateAnswer, area: Area): Check[] {
       area.fail(
         'edges',
         `${names(others)} serves another certificate than the site's`,
-        'bornemisza status there: does HAProxy converge, and is app.toml the same as here?',
+        'run `bornemisza status` there: HAProxy must have converged, and app.toml must be the same as here',
       ),
     ];
   return [
     silent.length > 0
-      ? area.warn('edges', `${names(silent)} answers no TLS`, 'bornemisza status there: does HAProxy run?')
+      ? area.warn(
+          'edges',
+          `${names(silent)} does not answer TLS`,
+          'run `bornemisza status` there: HAProxy must run',
+        )
       : area.ok('edges', `${edges.length} of ${edges.length} serve the same certificate`),
   ];
 }
@@ -92,12 +96,12 @@ function orderers(members: MembersAnswer['members'], area: Area): Check {
     return area.ok('orderers', `${able.length} of ${apps.length} app nodes can order`);
   return area.warn(
     'orderers',
-    'one app node alone can order: if it dies, nothing is renewed',
+    'only one app node can order: if it dies, nothing is renewed',
     'put the same [certificates] into app.toml of each app node',
   );
 }
 
-/** The CA asks at port 80 of whatever the name leads to. */
+/** The CA connects to port 80 of each address of the name. */
 async function leadsHere(
   name: string,
   floating: readonly string[],
@@ -108,21 +112,21 @@ async function leadsHere(
   const what = `name ${name}`;
   const found = (await Promise.all([lookup.resolve4(name), lookup.resolve6(name)].map(orNone))).flat();
   if (found.length === 0)
-    return area.fail(what, 'it leads nowhere: it has no address', `create its record, or let [dns] do it`);
+    return area.fail(what, 'the name has no address', `create its record, or let [dns] do it`);
   const apps = members.filter(({ role }) => role === 'app');
   const ours = new Set([...floating, ...apps.flatMap(({ tags }) => (tags['public'] ?? '').split(' '))]);
   const foreign = found.filter((each) => !ours.has(each));
   if ([...ours].every((each) => each === ''))
-    return area.ok(what, `leads to ${found.join(', ')} (no public address is configured to compare with)`);
-  if (foreign.length === 0) return area.ok(what, `leads to ${found.join(', ')}`);
+    return area.ok(what, `resolves to ${found.join(', ')} (no public address is configured to compare with)`);
+  if (foreign.length === 0) return area.ok(what, `resolves to ${found.join(', ')}`);
   return area.warn(
     what,
-    `it leads to ${foreign.join(', ')}, which is no floating IP and no public address of an app node`,
-    'correct its record; behind a proxy (e.g. of Cloudflare) this is as it should be',
+    `it resolves to ${foreign.join(', ')}, which is no floating IP and no public address of an app node`,
+    'correct its record; behind a proxy (e.g. of Cloudflare) ignore this',
   );
 }
 
-/** The nearest record counts (RFC 8659 section 3); without one every CA may sign. */
+/** The nearest record decides (RFC 8659 section 3); without one every CA may sign. */
 async function caa({ names, directory }: CertificateAnswer, area: Area, lookup: Lookup): Promise<Check[]> {
   const host = URL.canParse(directory) ? new URL(directory).hostname : '';
   const ca = CAA_NAMES.find(([pattern]) => pattern.test(host))?.[1];
@@ -133,7 +137,9 @@ async function caa({ names, directory }: CertificateAnswer, area: Area, lookup: 
     if (issuers.length > 0 && !issuers.includes(ca)) forbidden.push(`${name} (${issuers.join(', ')})`);
   }
   if (forbidden.length === 0) return [area.ok('CAA', `${ca} may sign for all names`)];
-  return [area.fail('CAA', `only others may sign for ${forbidden.join('; ')}`, `add to it: 0 issue "${ca}"`)];
+  return [
+    area.fail('CAA', `only other CAs may sign for ${forbidden.join('; ')}`, `add to it: 0 issue "${ca}"`),
+  ];
 }
 
 async function nearestCaa(name: string, lookup: Lookup): Promise<string[]> {
@@ -148,7 +154,7 @@ async function nearestCaa(name: string, lookup: Lookup): Promise<string[]> {
   return [];
 }
 
-/** A server that does not answer is told by the names that lead nowhere. */
+/** A DNS server that does not answer shows as names without an address. */
 async function orNone<T>(asked: Promise<readonly T[]>): Promise<readonly T[]> {
   return asked.catch(() => []);
 }

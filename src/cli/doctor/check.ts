@@ -1,10 +1,10 @@
-/** One thing that was looked at. `fail` stops this node from doing its duty; `warn` will, or may. */
+/** One check. `fail` stops this node from doing its duty; `warn` will do so later, or can. */
 export interface Check {
   readonly area: string;
   readonly name: string;
   readonly state: 'ok' | 'warn' | 'fail';
   readonly detail: string;
-  /** What to do; '' when all is well. */
+  /** The next step; '' if all is well. */
   readonly next: string;
 }
 

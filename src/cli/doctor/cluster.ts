@@ -12,11 +12,11 @@ import { checkCertificate } from './certificate.ts';
 import { fullPackets } from './path.ts';
 
 /**
- * CouchDB takes some ten seconds from its start to its first answer, and the checks some more until they believe it.
+ * CouchDB takes about ten seconds from its start to its first answer, and the checks need some more to rise.
  */
 const STARTING_MS = 60_000;
 
-/** What the running daemon says of itself and its peers; when it doesn't run, that. */
+/** What the running daemon reports of itself and its peers, or that it does not run. */
 export async function checkCluster(of: Host, instance: Instance, root: string): Promise<Check[]> {
   const area = areaOf(instance.role);
   if (instance.socket === 'forbidden') {
@@ -65,7 +65,7 @@ function health(status: StatusAnswer, area: Area): Check {
       'sudo bornemisza doctor --wait 60s',
     );
   if (status.health === 'down')
-    return area.fail('health', `down: ${names}`, 'repair what the check names; it comes back by itself');
+    return area.fail('health', `down: ${names}`, 'repair what the check names; the node recovers by itself');
   if (status.maintenance) return area.warn('health', 'up, but in maintenance', 'bornemisza maintenance off');
   return down.length > 0
     ? area.warn('health', `up, but ${names} is down`, 'bornemisza status')
@@ -86,19 +86,19 @@ function peers(members: MembersAnswer['members'], area: Area, role: Role): Check
   if (lost.length === 0)
     return area.ok(
       'peers',
-      others.length === 1 ? 'the other one is reached' : `all ${others.length} others are reached`,
+      others.length === 1 ? 'the other one is reachable' : `all ${others.length} others are reachable`,
     );
   const names = lost.map((each) => `${each.name} ${each.state}`).join(', ');
   const next =
     lost.length === others.length
-      ? `look at the private network first: ping, and journalctl -u bornemisza@${role} -p warning`
+      ? `check the private network first: ping, and journalctl -u bornemisza@${role} -p warning`
       : `bornemisza explain ${lost[0]?.name}`;
   return lost.length === others.length
-    ? area.fail('peers', `none of ${others.length} reached: ${names}`, next)
+    ? area.fail('peers', `none of ${others.length} reachable: ${names}`, next)
     : area.warn('peers', names, next);
 }
 
-/** Cluster-wide settings stand in each node's own file: drift between them shows in the digest. */
+/** Cluster-wide settings are in each node's own file: a difference shows in the digest. */
 function settings(members: MembersAnswer['members'], area: Area): Check {
   const mine = members.find((each) => each.self);
   const differing = members.filter(

@@ -7,11 +7,11 @@ import type { Io } from '../io.ts';
 import { type Area, areaOf, type Check } from './check.ts';
 
 export interface FirewallFacts extends FirewallStatus {
-  /** Whether the rules are those that the configuration of now would give; undefined: it cannot be said. */
+  /** Whether the rules match the present configuration; undefined: unknown. */
   readonly current: boolean | undefined;
 }
 
-/** To be asked while this process is still root: the kernel tells nobody else. It reads root's files alone. */
+/** Runs while this process is still root: the kernel answers nobody else. It reads only root's files. */
 export async function askFirewall(io: Io, root: string): Promise<FirewallFacts | undefined> {
   if (io.host.uid !== 0) return undefined;
   const found = await status(io, root);
@@ -21,7 +21,7 @@ export async function askFirewall(io: Io, root: string): Promise<FirewallFacts |
 async function isCurrent({ host }: Io, root: string): Promise<boolean | undefined> {
   try {
     const kept = (await readFile(basePath(root), 'utf8')).split('\n', 1)[0] ?? '';
-    // Whether another firewall stood beside is not in the first line.
+    // The first line does not say whether another firewall was active.
     const base = await gatherBase(host, root, false);
     return [false, true].some((beside) => kept.endsWith(` ${renderBase({ ...base, beside }).digest}`));
   } catch {
@@ -29,7 +29,7 @@ async function isCurrent({ host }: Io, root: string): Promise<boolean | undefine
   }
 }
 
-/** Whether the rules stand, were confirmed, and are those of the configuration of now. */
+/** Whether the rules are loaded, confirmed, and match the present configuration. */
 export function checkFirewall(facts: FirewallFacts | undefined): Check[] {
   const area: Area = areaOf('host');
   if (facts === undefined) return [];
@@ -40,7 +40,7 @@ export function checkFirewall(facts: FirewallFacts | undefined): Check[] {
       return [
         area.fail(
           'firewall',
-          'it should be on, and no rule stands: every port is open',
+          'it should be on, but no rule is loaded: every port is open',
           'systemctl status bornemisza-firewall, then sudo bornemisza firewall on',
         ),
       ];
@@ -48,7 +48,7 @@ export function checkFirewall(facts: FirewallFacts | undefined): Check[] {
       return [
         area.warn(
           'firewall',
-          'the rules are on trial and nobody has confirmed them: they are taken back soon',
+          'the rules are on trial and not confirmed: they will be removed soon',
           'sudo bornemisza firewall confirm, in a new ssh connection',
         ),
       ];
@@ -58,7 +58,7 @@ export function checkFirewall(facts: FirewallFacts | undefined): Check[] {
 }
 
 function onCheck({ apps, dbs, current, refusedPackets }: FirewallFacts, area: Area): Check {
-  const letIn = `${apps.length} app nodes and ${dbs.length} db nodes are let in, ${refusedPackets} packets refused`;
+  const letIn = `${apps.length} app nodes and ${dbs.length} db nodes allowed, ${refusedPackets} packets refused`;
   if (current !== false) return area.ok('firewall', `on: ${letIn}`);
   return area.warn(
     'firewall',

@@ -6,13 +6,13 @@ import { areaOf, type Check } from './check.ts';
 import { checkUnits, unitsOfHost } from './units.ts';
 
 const host = areaOf('host');
-/** What is needed of Node.js: the type stripping and APIs of 24. */
+/** The type stripping and APIs of Node.js 24 are needed. */
 const MIN_NODE_MAJOR = 24;
 
 /**
- * What holds for the machine, whichever roles it has.
+ * Checks of the machine, independent of its roles.
  *
- * @param configured false: it has none yet, and `roles` are those that it may come to have
+ * @param configured false: it has no role yet, and `roles` are the possible ones
  */
 export async function checkHost(
   of: Host,
@@ -55,7 +55,7 @@ async function account(root: string): Promise<Check> {
   );
 }
 
-/** A certificate's dates and an audit trail are as good as the clock. */
+/** The dates of certificates and of the audit trail depend on the clock. */
 async function clock(of: Host): Promise<Check> {
   const program = process.argv[1];
   const installedMs =
@@ -68,17 +68,12 @@ async function clock(of: Host): Promise<Check> {
     );
   }
   const said = await of.run('timedatectl', ['show', '--property=NTPSynchronized', '--value']);
-  if (said.code !== 0)
-    return host.warn('clock', 'whether it is kept by NTP could not be found out', 'look with timedatectl');
-  if (said.stdout.trim() === 'yes') return host.ok('clock', 'kept by NTP');
-  return host.warn(
-    'clock',
-    'not kept by NTP',
-    'timedatectl set-ntp true (needs chrony or systemd-timesyncd)',
-  );
+  if (said.code !== 0) return host.warn('clock', 'cannot tell whether NTP sets it', 'check with timedatectl');
+  if (said.stdout.trim() === 'yes') return host.ok('clock', 'set by NTP');
+  return host.warn('clock', 'not set by NTP', 'timedatectl set-ntp true (needs chrony or systemd-timesyncd)');
 }
 
-/** CouchDB's data often have a file system of their own. */
+/** CouchDB's data are often on a file system of their own. */
 async function disks(root: string, roles: readonly string[]): Promise<Check[]> {
   const [ours, data] = [`${root}/var/lib`, `${root}/var/lib/couchdb/data`];
   const device = async (path: string): Promise<number | undefined> =>

@@ -4,32 +4,31 @@ import type { Host } from '../io.ts';
 import { readNetwork } from '../setup/links.ts';
 import type { Area, Check } from './check.ts';
 
-/** IPv4 and ICMP, which ping puts before its payload. */
+/** Bytes of the IPv4 and ICMP headers before the payload of ping. */
 const HEADERS_BYTES = 20 + 8;
-/** Of IPv4: nothing is smaller. */
+/** The smallest MTU of IPv4. */
 const SMALL_BYTES = 576;
-/** The longest that ping can send. */
+/** The largest packet that ping can send. */
 const LARGEST_BYTES = 65_535;
 /**
- * What networks carry that carry less than their devices say: jumbo frames, Ethernet, and Ethernet less a tunnel or
- * two.
+ * Common real limits of networks whose devices claim more: jumbo frames, Ethernet, and Ethernet minus one or two
+ * tunnels.
  */
 const USUAL_MTUS = [8950, 8900, 1500, 1492, 1480, 1450, 1420, 1400, 1280, SMALL_BYTES];
-/** One of them is enough to see it, as all are on one network; more, for those that are on another machine's. */
+/** One member would do, as all are on one network; several cover those on another physical machine. */
 const MOST_ASKED = 10;
 
-/** What packets the private device sends, and how large the largest is that arrives at one address. */
+/** The MTU of the private device, and the largest packet that arrives at one address. */
 export interface PacketSize {
   readonly device: string;
   readonly mtu: number;
-  /** Undefined: not even the smallest is answered. */
+  /** Undefined: not even the smallest packet is answered. */
   readonly most: number | undefined;
 }
 
 /**
- * Whether packets as large as the private device sends them arrive at the others. A network that carries less and does
- * not say so lets small words through, so that everything seems well, and whatever is longer hangs: libp2p, HAProxy,
- * CouchDB.
+ * Whether packets of the private device's MTU arrive at the others. A network that silently carries less passes short
+ * messages, so all seems well, but long ones hang: libp2p, HAProxy, CouchDB.
  */
 export async function fullPackets(host: Host, members: readonly MemberRow[], area: Area): Promise<Check[]> {
   const names = new Map(
@@ -41,7 +40,7 @@ export async function fullPackets(host: Host, members: readonly MemberRow[], are
   return first === undefined ? [] : [judge(area, first[1].device, first[1].mtu, asked)];
 }
 
-/** By address of the members that are alive, this node's own among the rows; none where it has no device of its own. */
+/** By address of the live members, this node included; empty if this node has no private device. */
 export async function packetSizes(
   host: Host,
   members: readonly MemberRow[],
@@ -76,9 +75,8 @@ async function largestTo(host: Host, address: string, mtu: number): Promise<numb
 }
 
 /**
- * Asks twice, as one may be lost, by packets that nobody on the way may take apart. Where the path itself says what it
- * takes TCP sends no more than that, and all is well. Another ping than that of iputils refuses the options, which is
- * no answer.
+ * Sends twice, as one packet can be lost, and forbids fragmentation. If the path reports its own limit, TCP keeps to
+ * it, and all is well. A ping other than that of iputils refuses the options, which counts as no answer.
  */
 async function arrives(host: Host, address: string, bytes: number): Promise<boolean> {
   const size = String(bytes - HEADERS_BYTES);
@@ -96,15 +94,15 @@ function judge(
   const answering = asked.filter(({ most }) => most !== undefined);
   const short = answering.filter(({ most = mtu }) => most < mtu);
   if (answering.length === 0)
-    return area.ok('packets', 'not found out: nobody answers ping (iputils), or it is not installed');
+    return area.ok('packets', 'unknown: no member answers ping (iputils), or it is not installed');
   if (short.length === 0) return area.ok('packets', `${device} sends ${mtu} bytes, and they arrive`);
   const names = short.map(({ name }) => name).join(', ');
   const carried = Math.min(...short.map(({ most = mtu }) => most));
   return area.warn(
     'packets',
-    `${device} sends packets of up to ${mtu} bytes, of which those above ${carried} never arrive at ` +
-      `${names}: what is short works, what is long hangs`,
-    `on each node: ip link set dev ${device} mtu ${carried}, and the same in the device's own ` +
-      'configuration, for the next boot',
+    `${device} sends packets of up to ${mtu} bytes, but packets above ${carried} bytes do not arrive at ` +
+      `${names}: long messages hang`,
+    `on each node: ip link set dev ${device} mtu ${carried}, and set the same in the configuration of the ` +
+      'device, for the next boot',
   );
 }

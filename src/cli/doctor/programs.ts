@@ -10,15 +10,15 @@ import { configOf, ROLES } from '../places.ts';
 import type { Area, Check } from './check.ts';
 
 /**
- * What HAProxy and BIRD say of the files that the daemon writes. Empty where nobody may ask for them: root asks for the
- * daemon's user, anybody else would run what the daemon wrote as himself.
+ * What HAProxy and BIRD report about the files that the daemon writes. Empty if this user is not root: root runs them
+ * as the daemon's user; anybody else would run what the daemon wrote with their own rights.
  */
 export interface Verdicts {
   readonly haproxy: ReadonlyMap<Role, Ran>;
   readonly bird: Ran | undefined;
 }
 
-/** To be asked while this process is still root. It opens none of the files. */
+/** Runs while this process is still root. It opens none of the files. */
 export async function askPrograms(host: Host, root: string, only: Role | undefined): Promise<Verdicts> {
   const haproxy = new Map<Role, Ran>();
   let bird: Ran | undefined;
@@ -43,7 +43,7 @@ const isThere = (path: string): Promise<boolean> =>
     () => false,
   );
 
-const NOT_ASKED = 'not tried: only root can have it tried as user bornemisza';
+const NOT_ASKED = 'not checked: only root can check it as user bornemisza';
 
 export async function haproxyConfig(
   { haproxyFiles }: Paths,
@@ -57,7 +57,7 @@ export async function haproxyConfig(
     (error: NodeJS.ErrnoException) => error.code,
   );
   if (readable === 'ENOENT')
-    return area.warn('haproxy.cfg', `${file} is not there yet`, 'the daemon writes it at its first start');
+    return area.warn('haproxy.cfg', `${file} does not exist yet`, 'the daemon writes it at its first start');
   if (readable !== undefined)
     return area.warn('haproxy.cfg', `${file} cannot be read: ${readable}`, 'run doctor as root');
   const said = haproxy.get(role);
@@ -66,7 +66,7 @@ export async function haproxyConfig(
   return area.fail(
     'haproxy.cfg',
     `refused: ${alert(said.stderr + said.stdout)}`,
-    `the daemon writes it anew at its next look; why not: journalctl -u bornemisza@${role} -p warning`,
+    `the daemon writes it again at its next check; if it does not: journalctl -u bornemisza@${role} -p warning`,
   );
 }
 
@@ -87,12 +87,12 @@ export async function birdConfig(
     return text.code === 'ENOENT'
       ? area.fail(
           'bird.conf',
-          `${file} is not there: nothing can be announced`,
+          `${file} does not exist: nothing can be announced`,
           'write it, or run the same bornemisza init or join with --reset and --bgp-neighbor',
         )
       : area.warn('bird.conf', `${file} cannot be read: ${text.code}`, 'run doctor as root');
   }
-  // Through other files too; a comment is no include, and a second include would name our protocol twice.
+  // Other files can include it; a comment is no include, and a second include would define our protocol twice.
   if (!(await isIncluded(file, join(paths.birdFragments, 'bornemisza.conf')))) {
     return area.fail(
       'bird.conf',

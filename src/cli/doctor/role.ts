@@ -19,7 +19,7 @@ import { checkUnits, unitsOf } from './units.ts';
 
 /** Certificates last 90 days and renew at half: less than this means that renewal has failed for weeks. */
 const CERTIFICATE_WARN_MS = 30 * 86_400_000;
-/** Whose listening sockets are no surprise on our ports. */
+/** Programs that are expected to listen on our ports. */
 const OUR_USERS = ['bornemisza', 'bornemisza-haproxy', 'couchdb', 'epmd'];
 
 interface Looking {
@@ -30,7 +30,7 @@ interface Looking {
   readonly area: Area;
 }
 
-/** What can be seen of one role instance from outside, whether it runs or not. */
+/** Checks of one role instance from outside, running or not. */
 export async function checkRole(of: Host, role: Role, root: string, verdicts: Verdicts): Promise<Check[]> {
   const [paths, area] = [pathsFor(role, root), areaOf(role)];
   const looking: Looking = { role, root, host: of, paths, area };
@@ -107,23 +107,21 @@ async function stateDirectory({ paths, area, role, root }: Looking): Promise<Che
 async function identity(paths: Paths, area: Area, role: Role): Promise<Check[]> {
   const names = await readdir(paths.state).catch(() => undefined);
   if (names === undefined)
-    return [
-      area.warn('state', `${paths.state} is for user bornemisza alone`, 'run doctor as root to look inside'),
-    ];
+    return [area.warn('state', `only user bornemisza can read ${paths.state}`, 'run doctor as root')];
   if (!names.includes('cluster.json')) {
     const half = names.includes('unfinished.json');
     return [
       area.fail(
         'state',
-        half ? 'an init or join did not end' : 'this node has no identity yet',
+        half ? 'an init or join was interrupted' : 'this node has no identity yet',
         half
-          ? 'run the same bornemisza init or join again: it goes on where it stopped'
+          ? 'run the same bornemisza init or join again: it continues where it stopped'
           : `sudo bornemisza init --role ${role}, or sudo bornemisza join -`,
       ),
     ];
   }
   return [
-    area.ok('state', `${paths.state} is complete and closed to others`),
+    area.ok('state', `${paths.state} is complete, and other users cannot read it`),
     await certificate(join(paths.state, 'chain.pem'), area, role),
   ];
 }
@@ -135,7 +133,7 @@ async function certificate(file: string, area: Area, role: Role): Promise<Check>
     const detail =
       leftMs > 0 ? `valid for ${formatDuration(leftMs)} more` : `expired ${formatDuration(-leftMs)} ago`;
     const next =
-      `it renews by itself where an authority is reached; why not: journalctl -u bornemisza@${role} -p ` +
+      `it renews by itself if an authority is reachable; if it does not: journalctl -u bornemisza@${role} -p ` +
       'warning';
     if (leftMs <= 0) return area.fail('certificate', detail, next);
     return leftMs < CERTIFICATE_WARN_MS
@@ -145,7 +143,7 @@ async function certificate(file: string, area: Area, role: Role): Promise<Check>
     return area.fail(
       'certificate',
       `${file} cannot be read: ${(error as Error).message}`,
-      'restore it from a backup, or join anew: sudo bornemisza join - --reset',
+      'restore it from a backup, or join again: sudo bornemisza join - --reset',
     );
   }
 }
@@ -178,8 +176,8 @@ async function privateAddress({ host, area }: Looking, config: Config): Promise<
     return area.fail(
       'address',
       `private_network ${network} ` +
-        `${inside(address, network) ? 'holds this node alone' : `does not hold ${address}`}: no other node ` +
-        'is let in here',
+        `${inside(address, network) ? 'holds only this node' : `does not hold ${address}`}: no other node ` +
+        'can connect here',
       `correct private_network${found.network.endsWith('/32') ? '' : `: ${choosePrivateNetwork(found)}`}`,
     );
   }
@@ -207,7 +205,7 @@ async function device({ area }: Looking, config: Config): Promise<Check> {
   return area.fail('devices', `${down.join(', ')} down or absent`, `ip link; ip link set ${down[0]} up`);
 }
 
-/** Everything that listens for this role, by the config: `*` is every address. */
+/** All ports of this role, from the configuration: `*` is every address. */
 export function portsOf(config: Config): readonly (readonly [address: string, port: number])[] {
   const inside = config.network.private_address;
   const others: [string, number][] =
@@ -260,16 +258,16 @@ async function ports({ area, root, host }: Looking, config: Config): Promise<Che
       .filter((each) => !ours.has(each.uid))
       .map((each) => `${each.address}:${port}`),
   );
-  if (foreign.length === 0) return area.ok('ports', 'free, or held by our own programs');
+  if (foreign.length === 0) return area.ok('ports', 'free, or used by our own programs');
   const port = foreign[0]?.split(':')[1];
   return area.fail(
     'ports',
-    `taken by another program: ${[...new Set(foreign)].join(', ')}`,
-    `see whose: ss -ltnp 'sport = :${port}'; end it, or change the port in the configuration`,
+    `used by another program: ${[...new Set(foreign)].join(', ')}`,
+    `find it: ss -ltnp 'sport = :${port}'; stop it, or change the port in the configuration`,
   );
 }
 
-/** A former mode's drop-in is root's, so that the daemon cannot take it away. */
+/** The drop-in of a former mode belongs to root, so the daemon cannot remove it. */
 async function unneededRight(root: string, area: Area): Promise<Check[]> {
   const file = `${root}${DROP_IN}`;
   const missing = await access(file).then(
@@ -280,13 +278,13 @@ async function unneededRight(root: string, area: Area): Promise<Check[]> {
   return [
     area.warn(
       'arping',
-      `${file} lets the daemon speak ARP (CAP_NET_RAW), which only floating.mode "layer2" needs`,
+      `${file} allows the daemon to send ARP (CAP_NET_RAW), which only floating.mode "layer2" needs`,
       `rm ${file}; systemctl daemon-reload; systemctl restart bornemisza@app`,
     ),
   ];
 }
 
-/** Without BGP the floating IPs are taken by ARP, which takes a program and a right that no other mode needs. */
+/** Layer 2 moves the floating IPs by ARP, which needs a program and a capability that no other mode needs. */
 async function layer2({ host, root, area }: Looking, config: Config): Promise<Check[]> {
   if (config.role !== 'app') return [];
   if (config.floating.mode !== 'layer2') return await unneededRight(root, area);
@@ -295,21 +293,21 @@ async function layer2({ host, root, area }: Looking, config: Config): Promise<Ch
     return [
       area.fail(
         'arping',
-        'arping is not installed: no floating IP is taken',
+        'arping is not installed: this node cannot take a floating IP',
         'dnf install iputils (or apt-get install iputils-arping)',
       ),
     ];
-  if (root !== '') return [area.ok('arping', 'is there')];
+  if (root !== '') return [area.ok('arping', 'installed')];
   const unit = await host.run('systemctl', [
     'show',
     '--property=AmbientCapabilities',
     'bornemisza@app.service',
   ]);
-  if (unit.stdout.includes('cap_net_raw')) return [area.ok('arping', 'is there, and the daemon may use it')];
+  if (unit.stdout.includes('cap_net_raw')) return [area.ok('arping', 'installed, and the daemon may use it')];
   return [
     area.fail(
       'arping',
-      'the daemon may not speak ARP (CAP_NET_RAW): no floating IP is taken',
+      'the daemon may not send ARP (CAP_NET_RAW): this node cannot take a floating IP',
       'write /etc/systemd/system/bornemisza@app.service.d/layer2.conf as docs/install.md has it, ' +
         'systemctl daemon-reload, systemctl restart bornemisza@app',
     ),

@@ -4,7 +4,7 @@ import type { Area, Check } from './check.ts';
 /** Types of ports that the module bornemisza (rpm/selinux/bornemisza.cil) lets our HAProxy bind. */
 const ALLOWED_TYPES = new Set(['http_port_t', 'http_cache_port_t', 'couchdb_port_t', 'unreserved_port_t']);
 
-/** Only where SELinux is on: whether our HAProxy has its domain, and may bind the ports of this configuration. */
+/** With SELinux: whether our HAProxy has its domain, and may bind the ports of this configuration. */
 export async function checkSelinux(of: Host, area: Area, ports: readonly number[]): Promise<Check[]> {
   if ((await of.run('selinuxenabled', [])).code !== 0) return [];
   const modules = await of.run('semodule', ['-l']);

@@ -10,7 +10,7 @@ export interface Listening {
 
 const LISTEN = '0A';
 
-/** Who listens where, by /proc/net/tcp and tcp6 (proc(5)): needs no privilege and disturbs nobody. */
+/** All listening sockets, from /proc/net/tcp and tcp6 (proc(5)): needs no privilege. */
 export async function listeningSockets(): Promise<Listening[]> {
   const texts = await Promise.all(
     ['/proc/net/tcp', '/proc/net/tcp6'].map((file) => readFile(file, 'utf8').catch(() => '')),
@@ -31,7 +31,7 @@ export function parseProcNetTcp(text: string): Listening[] {
 }
 
 /**
- * IPv4 stands as one 32-bit word in the machine's byte order (little-endian on every machine that we are built for).
+ * IPv4 is one 32-bit word in the machine's byte order (little-endian on every machine that we are built for).
  */
 function addressOf(hex: string): string {
   const word = hex.length === 8 ? hex : /^0{16}FFFF0000/.test(hex) ? hex.slice(24) : undefined;
@@ -39,7 +39,7 @@ function addressOf(hex: string): string {
   return [6, 4, 2, 0].map((at) => Number.parseInt(word.slice(at, at + 2), 16)).join('.');
 }
 
-/** The sockets in the way of one that would listen on this address and port. `*` means every address. */
+/** The sockets that block a listener on this address and port. `*` means every address. */
 export function inTheWay(sockets: readonly Listening[], address: string, port: number): Listening[] {
   return sockets.filter(
     (each) =>

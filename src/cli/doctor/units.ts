@@ -9,13 +9,13 @@ interface Wanted {
   readonly area: Area;
   /** Undefined: the node does no duty while it does not run. Else what will not happen. */
   readonly lost?: string;
-  /** Nothing else brings it up after a reboot. `alone`: it matters then only. */
+  /** Nothing else starts it after a reboot. `alone`: it matters only then. */
   readonly boot?: 'too' | 'alone';
-  /** What brings the unit. Default: our package. */
+  /** The package that has the unit. Default: ours. */
   readonly package?: string;
 }
 
-/** @param floating how role app draws its floating addresses */
+/** @param floating the floating mode of role app */
 export function unitsOf(role: Role, floating: Config['floating']['mode']): readonly Wanted[] {
   const area = areaOf(role);
   const own: Wanted[] = [
@@ -33,12 +33,12 @@ export function unitsOf(role: Role, floating: Config['floating']['mode']): reado
   return own;
 }
 
-/** Of a machine that has a role, whichever. */
+/** Units of each machine that has a role. */
 export function unitsOfHost(): readonly Wanted[] {
   const area = areaOf('host');
   return [
     { unit: 'bornemisza.target', area, boot: 'alone', lost: 'no role starts at boot' },
-    { unit: 'bornemisza-upgrade.path', area, lost: 'a rollout stops when it is this host’s turn' },
+    { unit: 'bornemisza-upgrade.path', area, lost: 'a rollout stops at this host' },
   ];
 }
 
@@ -70,7 +70,7 @@ function judge(
   if (boot === 'alone')
     return enabled === 'enabled' ? area.ok(unit, enabled) : wrong(enabled, `systemctl enable ${unit}`);
   if (state.get('SubState') === 'auto-restart')
-    return wrong('ends again and again', `journalctl -u ${unit} -p warning -n 20`);
+    return wrong('fails repeatedly', `journalctl -u ${unit} -p warning -n 20`);
   if (active === 'activating' || active === 'reloading')
     return area.warn(unit, active, `systemctl status ${unit}`);
   if (active === 'failed')
@@ -82,7 +82,7 @@ function judge(
   return area.ok(unit, 'active');
 }
 
-/** As systemctl takes it by itself: a service, unless it says what it is. */
+/** As systemctl does: a service, if it names no type. */
 const fileOf = (unit: string): string => (/\.(path|target)$/.test(unit) ? unit : `${unit}.service`);
 
 function propertiesOf(block: string): ReadonlyMap<string, string> {

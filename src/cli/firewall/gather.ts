@@ -13,8 +13,8 @@ const EPMD_PORT = 4369;
 export const OTHER_FIREWALLS = ['firewalld.service', 'ufw.service', 'nftables.service'];
 
 /**
- * What the rules of this host are made of: the configuration of its roles, the ports that sshd listens on and BIRD's
- * neighbours. All of these files are root's.
+ * The input of the rules of this host: the configuration of its roles, the ports of sshd and BIRD's neighbours. All of
+ * these files belong to root.
  *
  * @throws CliFailure `firewall-no-role`, `firewall-ssh-unknown`; OperatorError of the configuration
  */
@@ -59,7 +59,7 @@ export async function gatherBase(host: Host, root: string, beside: boolean): Pro
   };
 }
 
-/** Every port that sshd says it listens on: its configuration may be split over many files. */
+/** Every port that sshd reports: its configuration can be split over many files. */
 async function sshPorts(host: Host): Promise<number[]> {
   const { code, stdout, stderr } = await host.run('sshd', ['-T']);
   const ports = [...stdout.matchAll(/^port (\d+)$/gim)].map(([, port]) => Number(port));
@@ -67,9 +67,9 @@ async function sshPorts(host: Host): Promise<number[]> {
   throw new CliFailure(
     EXIT.failure,
     'firewall-ssh-unknown',
-    `sshd does not say which ports it listens on (${stderr.trim().split('\n')[0] || 'no answer'}), and a ` +
-      'rule set without them could lock you out',
-    'run `sudo sshd -T | grep ^port`, repair what it says, and run `firewall on` again; no rule has changed',
+    `sshd does not report its ports (${stderr.trim().split('\n')[0] || 'no answer'}); rules without them ` +
+      'could lock you out',
+    'run `sudo sshd -T | grep ^port`, repair the error, and run `firewall on` again; no rule has changed',
   );
 }
 
@@ -84,7 +84,7 @@ async function neighbours(host: Host, root: string): Promise<{ address: string; 
   }));
 }
 
-/** `tcp/9000` or `udp/53 from 192.0.2.0/24`; the configuration has judged its form. */
+/** `tcp/9000` or `udp/53 from 192.0.2.0/24`; the configuration has validated its form. */
 function parseAllow(text: string): FirewallAllow {
   const [what = '', from] = text.split(' from ');
   const [protocol, port] = what.split('/');

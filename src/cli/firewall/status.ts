@@ -4,7 +4,7 @@ import type { Io } from '../io.ts';
 import { basePath, mustBeRoot, trialPath } from './turn.ts';
 
 export interface FirewallStatus {
-  /** `trial`: it counts, and nobody has confirmed it yet. `missing`: it should stand and does not. */
+  /** `trial`: loaded, but not confirmed yet. `missing`: it should be loaded and is not. */
   readonly state: 'on' | 'trial' | 'off' | 'missing';
   readonly apps: readonly string[];
   readonly dbs: readonly string[];
@@ -12,7 +12,7 @@ export interface FirewallStatus {
   readonly refusedPackets: number;
 }
 
-/** By the kernel's own word. */
+/** Read from the kernel. */
 export async function status(io: Io, root: string): Promise<FirewallStatus> {
   mustBeRoot(io);
   const { code, stdout } = await io.host.run('nft', ['list', 'table', 'inet', TABLE]);
@@ -37,16 +37,17 @@ function elements(listing: string, set: string): string[] {
 
 const STATES: Readonly<Record<FirewallStatus['state'], string>> = {
   on: 'on',
-  trial: 'on for a trial: type `sudo bornemisza firewall confirm` in a new ssh connection to keep it',
+  trial: 'on trial: type `sudo bornemisza firewall confirm` in a new ssh connection to keep it',
   off: 'off: every port is open. `sudo bornemisza firewall on` closes those that the cluster does not need',
-  missing: 'should be on, and no rule stands: every port is open. See `systemctl status bornemisza-firewall`',
+  missing:
+    'should be on, but no rule is loaded: every port is open. See `systemctl status bornemisza-firewall`',
 };
 
 export function picture(found: FirewallStatus): string {
   const head = `firewall: ${STATES[found.state]}\n`;
   if (found.state === 'off' || found.state === 'missing') return head;
   return (
-    `${head}app nodes let in: ${found.apps.join(', ') || 'none'}\ndb nodes let in: ` +
+    `${head}app nodes allowed: ${found.apps.join(', ') || 'none'}\ndb nodes allowed: ` +
     `${found.dbs.join(', ') || 'none'}\npackets refused since the rules were loaded: ` +
     `${found.refusedPackets}\n`
   );

@@ -7,17 +7,17 @@ import { gatherBase, otherFirewalls } from './gather.ts';
 import { ORIGIN, proves, readOrigin, renderOrigin, sshSince, trialOrigin } from './session.ts';
 
 const HELPER = 'bornemisza-firewall.service';
-/** The timer that takes an unconfirmed trial back, and its service. */
+/** The timer that ends an unconfirmed trial, and its service. */
 const UNDO = 'bornemisza-firewall-undo';
 const UNDO_PROGRAM = '/usr/libexec/bornemisza/firewall-undo';
-/** The helper looks each 0.2 s; a unit that starts on a busy machine takes seconds. */
+/** The helper checks every 0.2 s; a unit that starts on a busy machine takes seconds. */
 const LOAD_WITHIN_MS = 10_000;
 const LOOK_EVERY_MS = 100;
 
 export const basePath = (root: string): string => `${root}/etc/bornemisza/firewall.base`;
 /** In /run: a reboot ends an unconfirmed trial as well. See systemd/firewall. */
 export const trialPath = (root: string): string => `${root}/run/bornemisza-firewall.trial`;
-/** What the helper reads, which is not root. */
+/** What the helper reads; it does not run as root. */
 const FILE_MODE = 0o644;
 
 export async function turnOn(
@@ -32,7 +32,7 @@ export async function turnOn(
     throw new CliFailure(
       EXIT.refused,
       'firewall-other',
-      `${others.join(' and ')} filters here as well; two firewalls on one host refuse what either refuses`,
+      `${others.join(' and ')} filters here as well; with two firewalls a packet must pass both`,
       `stop it (systemctl disable --now ${others.join(' ')}), or run \`sudo bornemisza firewall on --beside\``,
     );
   const base = await gatherBase(host, root, beside);
@@ -59,13 +59,13 @@ export async function turnOn(
     throw new CliFailure(
       EXIT.failure,
       'firewall-not-loaded',
-      `${HELPER} did not load the new rules; what counted before counts again`,
+      `${HELPER} did not load the new rules; the former state is restored`,
       `see \`journalctl -u ${HELPER}\``,
     );
   }
   io.stdout.write(
-    `The rules count now, for ${withinS} s. Open a new ssh connection to this host and type there:\n\n  ` +
-      `sudo bornemisza firewall confirm\n\nWithout it they are taken back.\n`,
+    `The rules are loaded for ${withinS} s. Open a new ssh connection to this host and type there:\n\n  ` +
+      `sudo bornemisza firewall confirm\n\nWithout it they are removed again.\n`,
   );
 }
 
@@ -78,18 +78,18 @@ export async function confirm(io: Io, root: string): Promise<void> {
     throw new CliFailure(
       EXIT.refused,
       'firewall-same-session',
-      'this shell has no ssh connection that is younger than the rules: one that was open before them proves nothing',
+      'the ssh connection of this shell is older than the rules, so it does not prove that new ones work',
       'open a new ssh connection (ssh -o ControlPath=none HOST; no tmux, no screen) and type `sudo ' +
         'bornemisza firewall confirm` there',
     );
   await host.run('systemctl', ['stop', `${UNDO}.timer`]);
-  // The timer may have come first.
+  // The timer may have been first.
   if ((await readFile(trialPath(root), 'utf8').catch(() => undefined)) !== trial) throw nothingToConfirm();
   const rules = trial.slice(0, trial.lastIndexOf(ORIGIN));
   await replaceFile(basePath(root), rules, { mode: FILE_MODE });
   await rm(trialPath(root), { force: true });
   await mustRun(host, 'systemctl', ['enable', HELPER]);
-  io.stdout.write('The rules are kept; from the next boot on they count before the network is up.\n');
+  io.stdout.write('The rules are kept; at each boot they are loaded before the network is up.\n');
 }
 
 export async function turnOff(io: Io, root: string): Promise<void> {
@@ -104,14 +104,14 @@ export async function turnOff(io: Io, root: string): Promise<void> {
   io.stdout.write(there ? 'The rules are removed: every port is open again.\n' : 'The firewall was off.\n');
 }
 
-/** Before the rules: a command that is killed in between has loaded nothing that nobody takes back. */
+/** Starts before the rules are loaded: if this command is killed in between, the timer still removes them. */
 async function startTimer(host: Host, withinS: number): Promise<void> {
   await host.run('systemctl', ['stop', `${UNDO}.timer`]);
   await host.run('systemctl', ['reset-failed', `${UNDO}.service`]);
   await mustRun(host, 'systemd-run', [
     `--unit=${UNDO}`,
     `--on-active=${withinS}`,
-    // systemd may be a minute late otherwise.
+    // Without this systemd can be a minute late.
     '--timer-property=AccuracySec=1s',
     UNDO_PROGRAM,
   ]);
@@ -143,7 +143,7 @@ export function mustBeRoot({ host }: Io): void {
   throw new CliFailure(
     EXIT.permission,
     'not-permitted',
-    'the rules of the firewall are root’s',
+    'only root may change the rules of the firewall',
     'run the command as root: sudo bornemisza firewall …',
   );
 }
@@ -152,7 +152,7 @@ function nothingToConfirm(): CliFailure {
   return new CliFailure(
     EXIT.failure,
     'firewall-unconfirmed',
-    'there is nothing to confirm: no trial runs, or its time ended and the new rules were taken back',
+    'there is nothing to confirm: no trial runs, or its time ended and the new rules were removed',
     'run `sudo bornemisza firewall on`, then confirm within 120 s',
   );
 }
@@ -162,6 +162,6 @@ function refused(stderr: string): CliFailure {
     EXIT.failure,
     'firewall-refused',
     `nft refuses the rules: ${stderr.trim().split('\n')[0] || 'it is not installed'}; the old rules stay`,
-    'look at [firewall] in /etc/bornemisza/ROLE.toml; `dnf install nftables` where nft is missing',
+    'check [firewall] in /etc/bornemisza/ROLE.toml; if nft is missing: dnf install nftables',
   );
 }

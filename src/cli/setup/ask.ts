@@ -1,14 +1,14 @@
 import { CliFailure } from '../failure.ts';
 import type { Io } from '../io.ts';
 
-/** Tries that a person has before the command ends with the refusal: more would be a loop that hides it. */
+/** Tries before the command ends with the refusal: more would hide it. */
 const TRIES = 3;
 
 /**
- * Finds something out, and where only the operator can know it, asks on the terminal.
+ * Detects something, or asks for it on the terminal if only the operator can know it.
  *
- * @param find throws CliFailure with one of `codes` where nothing but the answer helps; takes that answer
- * @param io undefined where nobody can be asked: then the refusal is the answer
+ * @param find throws CliFailure with one of `codes` if only an answer helps; takes that answer
+ * @param io undefined if nobody can be asked: then the refusal is thrown
  */
 export async function foundOrAsked<T>(
   io: Io | undefined,
@@ -28,7 +28,7 @@ export async function foundOrAsked<T>(
   }
 }
 
-/** One line from the terminal; '' where there is none. */
+/** One line from the terminal; '' without one. */
 export async function ask(io: Io | undefined, prompt: string, hidden = false): Promise<string> {
   const typed = io?.typed?.();
   try {

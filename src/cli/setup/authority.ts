@@ -10,8 +10,8 @@ import { readRecovery } from './recovery-input.ts';
 import { stateWork } from './state-work.ts';
 
 /**
- * Opens the root here, in a process that lives for a second and hears nobody, and leaves the daemon the key of one
- * authority: what reads the network never holds the root.
+ * Opens the root key in this process, which lives for a second and has no network access, and leaves the daemon the key
+ * of one authority: what reads the network never holds the root.
  */
 export async function addThisNode(io: Io, file: string, options: AuthorityOptions): Promise<void> {
   const { role, socket } = await instanceOf(io, options);
@@ -22,16 +22,16 @@ export async function addThisNode(io: Io, file: string, options: AuthorityOption
     const recovery = await readRecovery(io, file, options.passphraseFile);
     name = await stateWork(io, root, 'add-authority', { stateDir: pathsFor(role, root).state, recovery });
   } catch (error) {
-    // A run that wrote the key and was ended before the daemon heard of it is taken up where it stopped.
+    // An earlier run can have written the key and ended before it notified the daemon: continue there.
     if (!running || (error as { code?: unknown }).code !== 'already-authority') throw error;
   }
   const answer: Done = running
     ? await stateWork(io, root, 'ask', { role, root, path: '/v1/authority/adopt' })
-    : { done: true, message: `${name} is an authority from the next start of its daemon on` };
+    : { done: true, message: `${name} becomes an authority at the next start of its daemon` };
   if (options.json === true) printJson(io, answer);
   else {
     const next = running ? 'bornemisza authority list' : `systemctl start bornemisza@${role}`;
-    io.stdout.write(`${answer.message}\n  next: ${next}; take the recovery bundle off this machine again\n`);
+    io.stdout.write(`${answer.message}\n  next: ${next}; remove the recovery bundle from this machine\n`);
   }
 }
 
@@ -49,6 +49,6 @@ export async function instanceOf(
     EXIT.usage,
     'role-ambiguous',
     'both roles are set up on this host',
-    'say which: --role app or --role db',
+    'choose one: --role app or --role db',
   );
 }

@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 
-/** As in BIRD's own lexer: strings know no escapes, comments are `#` to the end of the line and C's. */
+/** As in BIRD's own lexer: strings have no escapes, comments are `#` to the end of the line and those of C. */
 const TOKEN = /\/\*[\s\S]*?(?:\*\/|$)|#[^\n]*|"([^"\n]*)"|[A-Za-z0-9_.:/]+|[^\s]/g;
 
 interface Token {
@@ -16,7 +16,7 @@ export function tokensOf(text: string): Token[] {
     .map(([whole, string]) => ({ text: string ?? whole, string: string !== undefined }));
 }
 
-/** The patterns that a file includes, as they stand there. */
+/** The patterns of the includes of a file, unchanged. */
 export function includesIn(text: string): string[] {
   const tokens = tokensOf(text);
   return tokens
@@ -27,13 +27,13 @@ export function includesIn(text: string): string[] {
     .map((token) => token.text);
 }
 
-/** BIRD itself refuses deeper nesting (8, in its lexer); a directory of a founder's holds a few files. */
+/** BIRD itself refuses deeper nesting (8, in its lexer); a founder's directory holds a few files. */
 const MAX_DEPTH = 8;
 const MAX_FILES = 200;
 
 /**
- * Whether BIRD reads `target` when it starts with `file`, by way of other files too. A relative pattern starts in the
- * directory of the file that it stands in, as in BIRD.
+ * Whether BIRD reads `target` if it starts with `file`, directly or through other files. A relative pattern starts in
+ * the directory of its file, as in BIRD.
  */
 export async function isIncluded(file: string, target: string): Promise<boolean> {
   const seen = new Set<string>();
@@ -51,7 +51,7 @@ export async function isIncluded(file: string, target: string): Promise<boolean>
   return await look(file, 0);
 }
 
-/** glob(3): a sign stands for no slash, and a leading dot is never meant. */
+/** glob(3): a wildcard matches no slash and no leading dot. */
 function matcher(pattern: string): RegExp {
   const source = pattern.replaceAll(/[.+^${}()|\\]/g, String.raw`\$&`);
   return new RegExp(`^${source.replaceAll('*', '[^/]*').replaceAll('?', '[^/]')}$`);
@@ -70,14 +70,14 @@ async function expanded(pattern: string): Promise<string[]> {
     .sort();
 }
 
-/** What stands inside the protocols that a package ships. */
+/** Words inside the protocols of a packaged bird.conf. */
 const SHIPPED_WORDS = new Set('disabled ipv4 ipv6 import export all none scan time'.split(' '));
 const SHIPPED_PROTOCOLS = new Set(['device', 'direct', 'kernel', 'static']);
 const SHIPPED_STATEMENTS = new Set(['log', 'router', 'debug', 'timeformat', 'watchdog']);
 
 /**
- * Whether a bird.conf is still as a package leaves it: it speaks to nobody, routes nothing and takes no addresses. Only
- * what is known to be shipped counts; anything else is a person's.
+ * Whether a bird.conf is still the one of a package: it has no sessions, no routes and no addresses. Only known
+ * packaged content counts; anything else was written by a person.
  */
 export function isUntouched(birdConf: string): boolean {
   const tokens = tokensOf(birdConf).map(({ text }) => text);
@@ -105,7 +105,7 @@ function isShipped(statement: readonly string[]): boolean {
   if (first === ';' || SHIPPED_STATEMENTS.has(first)) return true;
   if (first !== 'protocol' || !SHIPPED_PROTOCOLS.has(kind)) return false;
   const body = statement.slice(statement.indexOf('{'));
-  // One that is on takes this machine's addresses: a package leaves it off.
+  // An enabled one reads this machine's addresses: packages ship it disabled.
   if (kind === 'direct' && !body.includes('disabled')) return false;
   return body.every((word) => /^[{};]$/.test(word) || /^\d+$/.test(word) || SHIPPED_WORDS.has(word));
 }

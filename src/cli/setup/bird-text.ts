@@ -16,7 +16,7 @@ export interface BirdFacts {
   readonly routerId: string;
   readonly floatingAddresses: readonly string[];
   readonly upstream: Upstream;
-  /** Where the daemon's fragments lie, e.g. /etc/bird/bornemisza.d */
+  /** Directory of the daemon's fragments, e.g. /etc/bird/bornemisza.d */
   readonly fragments: string;
 }
 
@@ -25,14 +25,14 @@ export const BIRD_MARK = '# Bornemisza: first set-up of BIRD.';
 const MAX_PASSWORD_BYTES = 80;
 
 /**
- * Root's bird.conf. The filter lets nothing through but the configured addresses, whatever the daemon's fragments say.
- * BIRD's own hold time would be 240 s, its wait after a lost session 60 s and more, and graceful restart would keep a
- * dead edge's routes for 120 s.
+ * Root's bird.conf. The filter exports only the configured addresses, whatever the daemon's fragments contain. BIRD's
+ * default hold time is 240 s, its wait after a lost session 60 s and more, and graceful restart would keep the routes
+ * of a dead edge for 120 s.
  */
 export function birdText(facts: BirdFacts): string {
   const { upstream } = facts;
-  return `${BIRD_MARK} Yours to edit: it is written once.
-# The daemon writes ${facts.fragments} and nothing else; what is announced still passes the filter below.
+  return `${BIRD_MARK} You can edit it: it is written only once.
+# The daemon writes only ${facts.fragments}; the filter below decides what is announced.
 log syslog all;
 router id ${facts.routerId};
 
@@ -61,7 +61,7 @@ include "${facts.fragments}/*.conf";
 `;
 }
 
-/** What a founder adds to a bird.conf of their own, which is never touched. */
+/** The lines that a founder adds to a bird.conf of their own, which is never changed. */
 export function birdLinesToAdd(facts: Pick<BirdFacts, 'floatingAddresses' | 'fragments'>): string {
   return `${birdFilter(facts.floatingAddresses)}
 
@@ -74,7 +74,7 @@ include "${facts.fragments}/*.conf";
 `;
 }
 
-/** Our protocol is named: a `protocol direct` of the founder's own would keep the route when ours withdraws it. */
+/** The filter names our protocol: a `protocol direct` of the founder would keep the route when ours withdraws it. */
 function birdFilter(addresses: readonly string[]): string {
   return `filter bornemisza_export {
 	if proto = "bornemisza_floating" && net ~ [ ${addresses.map((each) => `${each}/32`).join(', ')} ] then accept;
@@ -83,7 +83,7 @@ function birdFilter(addresses: readonly string[]): string {
 }
 
 /**
- * @throws CliFailure for what BIRD cannot take, or what would end a string in its configuration
+ * @throws CliFailure for values that BIRD cannot read, or that would end a string in its configuration
  */
 export function checkUpstream(upstream: Upstream): Upstream {
   if (!isIPv4(upstream.neighbor))
@@ -96,12 +96,12 @@ export function checkUpstream(upstream: Upstream): Upstream {
     ['--bgp-local-as', upstream.localAs],
   ] as const) {
     if (!(Number.isInteger(number) && number >= 1 && number <= 4_294_967_294))
-      throw refused(`${flag} is not an AS number`, 'take it from your provider, e.g. 64515');
+      throw refused(`${flag} is not an AS number`, 'your provider names it, e.g. 64515');
   }
   const { multihop, password } = upstream;
   if (multihop !== undefined && !(Number.isInteger(multihop) && multihop >= 1 && multihop <= 255))
-    throw refused('--bgp-multihop must be 1 to 255', 'take it from your provider, e.g. 2');
-  // BIRD's strings know no escapes.
+    throw refused('--bgp-multihop must be 1 to 255', 'your provider names it, e.g. 2');
+  // BIRD's strings have no escapes.
   if (
     password !== undefined &&
     (!/^[\x20\x21\x23-\x7e]+$/.test(password) || Buffer.byteLength(password) > MAX_PASSWORD_BYTES)

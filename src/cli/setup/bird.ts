@@ -20,27 +20,27 @@ interface Place {
   readonly routerId: string;
 }
 
-/** The first set-up of BIRD. A bird.conf that a person wrote is never touched: then the lines to add are printed. */
+/** The first set-up of BIRD. A bird.conf that a person wrote is not changed: then the lines to add are printed. */
 export async function birdStep(io: Io, options: SetupOptions, place: Place): Promise<Step> {
   const { config: file } = await birdPlace(io.host, place.root);
   const upstream = await upstreamOf(options);
   const present = await readIfPresent(file);
   if (present?.startsWith(BIRD_MARK) === true) {
-    return { title: `set up ${file}`, already: 'there already: it is kept', run: async () => undefined };
+    return { title: `set up ${file}`, already: 'it exists and is kept', run: async () => undefined };
   }
   const facts = { floatingAddresses: place.config.floating.addresses, fragments: place.paths.birdFragments };
   if (present !== undefined && !isUntouched(present)) {
     const ready = await isIncluded(file, join(facts.fragments, 'bornemisza.conf'));
     return {
-      title: `leave ${file} alone: it is your own`,
+      title: `do not change ${file}: it is your own`,
       run: async () => (ready ? undefined : `Add to ${file}:\n${birdLinesToAdd(facts)}`),
     };
   }
   if (upstream === undefined) {
     return {
-      title: `leave ${file} alone: no --bgp-neighbor was given`,
+      title: `do not change ${file}: no --bgp-neighbor was given`,
       run: async () =>
-        `Nothing is announced until ${file} holds your provider's BGP session and:\n${birdLinesToAdd(facts)}`,
+        `Nothing is announced until ${file} has the BGP session with your provider and:\n${birdLinesToAdd(facts)}`,
     };
   }
   return {
@@ -67,7 +67,7 @@ async function upstreamOf(options: SetupOptions): Promise<Upstream | undefined> 
       EXIT.usage,
       'bgp-incomplete',
       '--bgp-neighbor needs --bgp-as and --bgp-local-as',
-      'take both from your provider’s page on BGP',
+      'both are on your provider’s page about BGP',
     );
   }
   return checkUpstream({
@@ -93,7 +93,7 @@ async function secretOf(file: string): Promise<string> {
   }
 }
 
-/** Stages, lets BIRD judge the staged file, and only then puts it in place. */
+/** Stages the file, has BIRD check it, and only then puts it in place. */
 async function write(
   io: Io,
   place: Place,
@@ -103,7 +103,7 @@ async function write(
 ): Promise<string | undefined> {
   await ensureDirectory(dirname(file), 0o750);
   const staged = await stageFile(file, text, { mode: 0o640 });
-  // A file that root alone can read would leave BIRD, which is not root, without a configuration.
+  // BIRD does not run as root, so it could not read a file that only root can read.
   const group = place.root === '' ? (await readAccounts()).groups.get('bird') : undefined;
   if (group !== undefined) await chown(staged.stagedPath, 0, group);
   // It includes what the daemon writes.
@@ -114,7 +114,7 @@ async function write(
       EXIT.failure,
       'bird-config-refused',
       `BIRD refuses the configuration: ${firstLine(judged.stderr)}`,
-      `correct what it names; ${file} is as it was`,
+      `correct what it names; ${file} is unchanged`,
     );
   }
   const notes: string[] = [];
@@ -136,7 +136,7 @@ async function reload(io: Io, root: string): Promise<string[]> {
   return configured.code === 0
     ? []
     : [
-        `BIRD runs but did not take it: ${firstLine(configured.stderr + configured.stdout)} -- systemctl restart bird`,
+        `BIRD runs but did not load it: ${firstLine(configured.stderr + configured.stdout)} -- systemctl restart bird`,
       ];
 }
 
@@ -146,7 +146,7 @@ async function keep(file: string): Promise<string> {
   const exists = (await readIfPresent(first)) !== undefined;
   const backup = exists ? `${file}.before-bornemisza` : first;
   const { mode } = await stat(file);
-  // A copy: at no moment is there no bird.conf, and no half backup.
+  // A copy: bird.conf always exists, and the backup is whole.
   await replaceFile(backup, await readFile(file), { mode: mode & 0o7777 });
   return backup;
 }

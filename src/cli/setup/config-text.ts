@@ -27,12 +27,12 @@ export interface Settings {
 }
 
 /**
- * A role's first TOML file: what was found out, and the settings that an operator may want next, with a word on each.
+ * A role's first TOML file: the detected values, and the settings that an operator may want next, each explained.
  */
 export function configText(settings: Settings): string {
   const { role } = settings;
   const text = [
-    `# Bornemisza, role ${role} on ${settings.host}. Written once by \`bornemisza\`, yours from then on.`,
+    `# Bornemisza, role ${role} on ${settings.host}. \`bornemisza\` wrote this file once; you can edit it.`,
     `# After a change: bornemisza config check && systemctl reload bornemisza@${role}`,
     '',
     '[node]',
@@ -40,7 +40,7 @@ export function configText(settings: Settings): string {
     'host = ' + quote(settings.host),
     '',
     '[network]',
-    '# The cluster talks here, and here alone.',
+    '# The cluster uses only this network.',
     'private_address = ' + quote(settings.privateAddress),
     'private_network = ' + quote(settings.privateNetwork),
     'private_device = ' + quote(settings.privateDevice),
@@ -51,8 +51,8 @@ export function configText(settings: Settings): string {
     '',
     ...(role === 'app' ? appPart(settings) : databasePart(settings)),
     '[notify]',
-    '# Who is told when a node dies, a guard holds or a certificate is near its end. On two nodes at ' +
-      'least; then: bornemisza notify test',
+    '# Who is notified when a node dies, a guard holds or a certificate is near its end. Set it on at least ' +
+      'two nodes; then: bornemisza notify test',
     '# mail_to = ["ops@example.com"]',
     '# mail_from = "bornemisza@example.com"',
     '# smtp_url = "smtp://mail.example.com:587"',
@@ -69,7 +69,7 @@ export function configText(settings: Settings): string {
 function appPart(settings: Settings): string[] {
   return [
     '[edge]',
-    '# PEM file with certificate, chain and key. Without it the edge shows one signed by the cluster’s own CA.',
+    '# PEM file with certificate, chain and key. Without it the edge serves one signed by the cluster’s own CA.',
     settings.certificate === undefined
       ? '# certificate = "/etc/bornemisza/site.pem"'
       : 'certificate = ' + quote(settings.certificate),
@@ -93,13 +93,13 @@ function appPart(settings: Settings): string[] {
 }
 
 function domainPart(domain: string, dns: Settings['dns']): string[] {
-  // Without the records in our hands nobody knows whether `www` leads here; a name that does not stops the others.
+  // Unless we manage the records, `www` may not resolve to us; a name that does not blocks the whole order.
   const names = dns === undefined ? [domain] : [domain, `www.${domain}`];
   return [
     '[certificates]',
-    '# Signed by Let’s Encrypt and renewed by itself. The same on all app nodes. bornemisza certificate show',
+    '# Let’s Encrypt signs it; it renews by itself. The same on all app nodes. See: bornemisza certificate show',
     `names = [${names.map(quote).join(', ')}]`,
-    '# Who is written to when something is wrong with the account.',
+    '# Let’s Encrypt writes to this address about problems of the account.',
     '# contact = ["ops@example.com"]',
     'terms = "agreed"',
     '',
@@ -107,7 +107,8 @@ function domainPart(domain: string, dns: Settings['dns']): string[] {
       ? []
       : [
           '[dns]',
-          '# Records that follow the cluster; yours are never touched. On two app nodes at least. bornemisza dns show',
+          '# Records that follow the cluster; yours are never changed. Set it on at least two app nodes. ' +
+            'See: bornemisza dns show',
           'provider = "cloudflare"',
           `zone = ${quote(domain)}`,
           `zone_id = ${quote(dns.zoneId)}`,

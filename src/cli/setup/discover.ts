@@ -2,16 +2,16 @@ import { isIPv4 } from 'node:net';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Host } from '../io.ts';
 
-/** It stands in certificates and in libp2p's topic. */
+/** The name is part of certificates and of libp2p's topic. */
 const MAX_CLUSTER_CHARACTERS = 32;
 
 /** An IPv4 address that is up on this host. */
 export interface Address {
   readonly device: string;
   readonly address: string;
-  /** The network that its device leads to, e.g. `10.0.0.0/24`; a /32 where nothing says more. */
+  /** The network of its device, e.g. `10.0.0.0/24`; a /32 if no route says more. */
   readonly network: string;
-  /** `other`: neither the cluster nor the world is there unless the operator says so. */
+  /** `other`: neither the cluster nor the internet, unless the operator names it. */
   readonly kind: 'private' | 'public' | 'loopback' | 'other';
 }
 
@@ -37,15 +37,15 @@ export interface Wish {
 
 /**
  * The address for the cluster's own traffic: the only RFC 1918 address on a device without a public one, or what the
- * operator says. Beside a public address it may be anything: at DigitalOcean an anchor that no other machine reaches,
- * at Linode the private one.
+ * operator names. Beside a public address it is unclear: at DigitalOcean an anchor that no other machine reaches, at
+ * Linode the private one.
  *
  * @throws CliFailure `private-address-absent`, `private-address-ambiguous`, `private-address-unsure` or
  * `address-not-here`, with the candidates
  */
 export function choosePrivate(addresses: readonly Address[], wish: Wish): Address {
   if (wish.address !== undefined) return holderOf(addresses, wish.address, wish.device);
-  // Named outright, a device may carry any kind of address; found by ourselves, only RFC 1918's.
+  // A device that the operator names can have any kind of address; detection accepts only RFC 1918.
   const onDevice = addresses.filter((each) => each.device === wish.device);
   const found = wish.device === undefined ? candidates(addresses) : onDevice;
   const [first, second] = found;
@@ -56,7 +56,7 @@ export function choosePrivate(addresses: readonly Address[], wish: Wish): Addres
         : `device ${wish.device} has no IPv4 address that is up`;
     throw failure(
       'private-address-absent',
-      `${where}; there are ${list(addresses)}`,
+      `${where}; found: ${list(addresses)}`,
       'bring the private device up (ip addr), or name the address: --private-address A',
     );
   }
@@ -64,7 +64,7 @@ export function choosePrivate(addresses: readonly Address[], wish: Wish): Addres
     throw failure(
       'private-address-ambiguous',
       `this host has ${found.length} private addresses: ${list(found)}`,
-      `say which: --private-address ${first.address}`,
+      `choose one: --private-address ${first.address}`,
     );
   }
   const beside = addresses.find((each) => each.device === first.device && each.kind === 'public');
@@ -73,7 +73,7 @@ export function choosePrivate(addresses: readonly Address[], wish: Wish): Addres
       'private-address-unsure',
       `${first.address} is on ${first.device} beside the public address ${beside.address}: other ` +
         'machines may not reach it (at DigitalOcean it is an anchor address)',
-      `where the other machines reach it: --private-address ${first.address}; else bring the private device up`,
+      `if the other machines reach it: --private-address ${first.address}; else bring the private device up`,
     );
   }
   return first;
@@ -88,7 +88,7 @@ function candidates(addresses: readonly Address[]): Address[] {
 }
 
 /**
- * The network of the nodes' private addresses: what the device leads to, or what the operator says.
+ * The network of the nodes' private addresses: from the routes of the device, or what the operator names.
  *
  * @throws CliFailure `private-network-unknown`, `private-network-invalid`
  */
@@ -113,8 +113,8 @@ export function choosePrivateNetwork({ address, device, network }: Address, wish
   if (!network.endsWith('/32')) return network;
   throw failure(
     'private-network-unknown',
-    `${device} has ${address}/32 and no route says which network it leads to, so that no other node would be admitted`,
-    `take the network from your provider’s page: --private-network ${networkOf(address, 20)}`,
+    `${device} has ${address}/32 and no route names its network, so no other node could connect`,
+    `find the network on your provider’s page, and pass it: --private-network ${networkOf(address, 20)}`,
   );
 }
 
@@ -129,22 +129,22 @@ function holderOf(addresses: readonly Address[], wanted: string, device: string 
   const here = addresses.filter((each) => device === undefined || each.device === device);
   const exact = here.find((each) => each.address === wanted);
   if (exact !== undefined) return exact;
-  // The kernel answers for the whole of 127.0.0.0/8 without its addresses being listed.
+  // The kernel accepts all of 127.0.0.0/8 without listing its addresses.
   const loopback = here.find((each) => each.kind === 'loopback' && kindOf(wanted) === 'loopback');
   if (loopback !== undefined) return { ...loopback, address: wanted };
   const where = device === undefined ? 'on this host' : `on device ${device}`;
   throw failure(
     'address-not-here',
-    `${wanted} is not ${where}; there are ${list(addresses)}`,
+    `${wanted} is not ${where}; found: ${list(addresses)}`,
     'correct --private-address, or bring the device up: ip addr',
   );
 }
 
 /**
- * The device that faces the internet; undefined where there is none to see.
+ * The device that faces the internet; undefined if none is found.
  *
- * @param defaultRoutes devices of the default routes, best first: they decide between several, and one that carries
- * IPv6 alone shows nowhere else
+ * @param defaultRoutes devices of the default routes, best first: they decide between several, and a device with only
+ * IPv6 shows nowhere else
  * @throws CliFailure `public-device-ambiguous`, `device-not-here`
  */
 export function choosePublic(
@@ -156,7 +156,7 @@ export function choosePublic(
     if (!addresses.some((each) => each.device === facts.wish) && !defaultRoutes.includes(facts.wish))
       throw failure(
         'device-not-here',
-        `device ${facts.wish} is not up on this host; there are ${list(addresses)}`,
+        `device ${facts.wish} is not up on this host; found: ${list(addresses)}`,
         'correct --public-device',
       );
     return facts.wish;
@@ -169,14 +169,14 @@ export function choosePublic(
     throw failure(
       'public-device-ambiguous',
       `this host has ${devices.length} public devices: ${list(outside)}`,
-      `say which: --public-device ${devices[0]}`,
+      `choose one: --public-device ${devices[0]}`,
     );
   return devices[0] ?? defaultRoutes.find((device) => device !== facts.privateDevice);
 }
 
 /**
- * Domains that providers give to their customers' machines, and that home routers give to everything. A name that is
- * missing here gives an odd name of a cluster, which `init` shows before it does anything.
+ * Domains that providers give to their customers' machines, and that home routers give to everything. A domain that is
+ * missing here becomes an odd cluster name, which `init` shows before it does anything.
  */
 const PROVIDERS_DOMAINS = [
   // AWS, in us-east-1 and elsewhere; GCE in both forms; Azure; Oracle Cloud
@@ -214,9 +214,9 @@ export function nameNode(
   if (!isLabel(host)) {
     throw failure(
       'host-invalid',
-      `${JSON.stringify(host)} cannot be a host's name: letters a-z, digits and hyphens, 63 at most (RFC 1123)`,
+      `${JSON.stringify(host)} is no valid host name: letters a-z, digits and hyphens, at most 63 (RFC 1123)`,
       wish.host === undefined
-        ? 'give it a name: hostnamectl set-hostname app1.example.com, or pass --host app1'
+        ? 'set the name: hostnamectl set-hostname app1.example.com, or pass --host app1'
         : 'correct --host',
     );
   }
@@ -228,7 +228,7 @@ export function nameNode(
     throw failure(
       'cluster-unknown',
       provider
-        ? `the domain of ${JSON.stringify(hostname)} is your provider’s: it does not name your cluster`
+        ? `the domain of ${JSON.stringify(hostname)} belongs to your provider: it cannot name your cluster`
         : `the host name ${JSON.stringify(hostname)} has no domain to name the cluster after`,
       'name it: --cluster shop',
     );
@@ -236,8 +236,8 @@ export function nameNode(
   if (!isLabel(cluster) || cluster.length > MAX_CLUSTER_CHARACTERS) {
     throw failure(
       'cluster-invalid',
-      `${JSON.stringify(cluster)} cannot be a cluster's name: letters a-z, digits and hyphens, ` +
-        `${MAX_CLUSTER_CHARACTERS} at most`,
+      `${JSON.stringify(cluster)} is no valid cluster name: letters a-z, digits and hyphens, ` +
+        `at most ${MAX_CLUSTER_CHARACTERS}`,
       'name it: --cluster shop',
     );
   }
@@ -252,7 +252,7 @@ export function kindOf(address: string): Address['kind'] {
   const [a = 0, b = 0] = address.split('.').map(Number);
   if (a === 127) return 'loopback';
   if (a === 10 || (a === 172 && b >= 16 && b <= 31) || (a === 192 && b === 168)) return 'private';
-  // Link-local (RFC 3927) and carrier-grade NAT (RFC 6598) face neither the cluster nor the world, unless said so.
+  // Link-local (RFC 3927) and carrier-grade NAT (RFC 6598) are neither private nor public, unless the operator says so.
   if ((a === 169 && b === 254) || (a === 100 && b >= 64 && b <= 127)) return 'other';
   return 'public';
 }

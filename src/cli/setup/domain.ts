@@ -8,18 +8,18 @@ import { giveToGroup } from './owners.ts';
 import { readSecret } from './recovery-input.ts';
 import type { Step } from './steps.ts';
 
-/** Beside the configuration: root's, and read by the daemon. */
+/** Beside the configuration: owned by root, read by the daemon. */
 const TOKEN_NAME = 'dns.token';
 const TERMS = 'https://letsencrypt.org/repository/';
 
-/** What `--domain` and its like come to. */
+/** The result of `--domain` and related options. */
 export interface DomainSetup {
   readonly settings: Pick<Settings, 'domain' | 'dns'>;
   readonly steps: readonly Step[];
 }
 
 /**
- * The site's name: a certificate for it, and with a token of the provider its DNS records.
+ * The name of the site: a certificate for it, and with a token of the provider its DNS records.
  *
  * @throws CliFailure for flags that do not fit together: nothing was changed
  */
@@ -32,7 +32,7 @@ export async function domainOf(
   }: { readonly role: Role; readonly root: string; readonly paths: Pick<Paths, 'config'> },
 ): Promise<DomainSetup> {
   const { domain, dnsTokenFile, dnsZoneId } = options;
-  refuse(role !== 'app' && domain !== undefined, '--domain is for role app: app nodes show the site');
+  refuse(role !== 'app' && domain !== undefined, '--domain is for role app: app nodes serve the site');
   refuse(domain === undefined && dnsTokenFile !== undefined, '--dns-token-file needs --domain');
   refuse(
     (dnsTokenFile === undefined) !== (dnsZoneId === undefined),
@@ -42,12 +42,12 @@ export async function domainOf(
   refuse(
     options.agreeTerms !== true,
     `--domain orders a certificate from Let's Encrypt, whose terms need your consent`,
-    `read ${TERMS}; if you agree, say --agree-terms; for a certificate of your own: --certificate`,
+    `read ${TERMS}; if you agree, pass --agree-terms; for a certificate of your own: --certificate`,
   );
   if (dnsTokenFile === undefined || dnsZoneId === undefined)
     return { settings: { domain, dns: undefined }, steps: [] };
   const token = (await readSecret(dnsTokenFile, '--dns-token-file')).trim();
-  refuse(!/^[\x21-\x7e]{20,200}$/.test(token), `${dnsTokenFile} holds no token of Cloudflare`);
+  refuse(!/^[\x21-\x7e]{20,200}$/.test(token), `${dnsTokenFile} does not hold a Cloudflare token`);
   const tokenFile = paths.config.replace(/[^/]+$/, TOKEN_NAME);
   return {
     settings: { domain, dns: { zoneId: dnsZoneId, tokenFile } },
@@ -58,7 +58,7 @@ export async function domainOf(
 /** A token of a provider, beside the configuration. */
 export function tokenStep(file: string, token: string, root: string): Step {
   return {
-    title: `write ${file}, for root and the daemon alone`,
+    title: `write ${file}, readable only by root and the daemon`,
     run: async () => {
       await replaceFile(file, `${token}\n`, { mode: 0o640 });
       if (root === '') await giveToGroup(file);

@@ -10,7 +10,7 @@ import { stateWork } from './state-work.ts';
 import { startStep } from './start.ts';
 import { runSteps, showSteps, type Step } from './steps.ts';
 
-/** Makes a cluster. The identity comes last: as long as it is missing, the same command goes on where it stopped. */
+/** Creates a cluster. The identity comes last: while it is missing, the same command continues where it stopped. */
 export async function initNode(io: Io, options: InitOptions): Promise<void> {
   const secrets = await givenSecrets(options);
   const recovered = await recoveredCluster(io, options, secrets);
@@ -19,7 +19,7 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
   const { host, cluster } = setup.config.node;
   let made: Founded | undefined;
   const identity: Step = {
-    title: `make the cluster ${cluster}: its CA, and the keys of ${host}/${setup.role}`,
+    title: `create the cluster ${cluster}: its CA, and the keys of ${host}/${setup.role}`,
     run: async () => {
       made = await stateWork(io, setup.root, 'init', {
         stateDir: setup.paths.state,
@@ -49,7 +49,7 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
     json,
   };
   const recovery = await handOver(io, handed);
-  // After the bundle is handed over: what fails here must not keep it back.
+  // After the bundle is given out: a failure here must not withhold it.
   if (options.start === true) await startStep(io, setup.role).run();
   if (json) {
     const { peerId, name, rootFingerprint } = made;
@@ -70,7 +70,7 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
   );
 }
 
-/** What follows the identity, for `--dry-run`: both are done after the bundle is made. */
+/** What follows the identity, for `--dry-run`: both are done after the bundle exists. */
 function later(io: Io, setup: NodeSetup, options: InitOptions): Step[] {
   const { recoveryFile: file, json = false, start = false } = options;
   const { root, role } = setup;
@@ -87,7 +87,7 @@ async function refuseSecond(io: Io, setup: NodeSetup, reset: boolean): Promise<v
     EXIT.failure,
     'already-initialised',
     `this host is ${host}/${setup.role} of cluster ${cluster} already`,
-    `start it: systemctl enable --now bornemisza@${setup.role}; or begin anew, its old identity set aside: --reset`,
+    `start it: systemctl enable --now bornemisza@${setup.role}; or move its identity aside and start over: --reset`,
   );
 }
 
@@ -95,17 +95,17 @@ export function resetSteps(io: Io, setup: NodeSetup, reset: boolean): Step[] {
   if (!reset) return [];
   return [
     {
-      title: `set the identity in ${setup.paths.state} aside`,
+      title: `move the identity in ${setup.paths.state} aside`,
       run: async () => {
         const aside = await stateWork(io, setup.root, 'reset', { stateDir: setup.paths.state });
-        return aside === '' ? 'There was none.' : `It lies in ${aside}.`;
+        return aside === '' ? 'There was none.' : `It is in ${aside}.`;
       },
     },
   ];
 }
 
 /**
- * The cluster of the bundle that `--recover` names, opened before anything is written or set aside.
+ * The cluster of the bundle that `--recover` names, opened before anything is written or moved aside.
  *
  * @throws CliFailure `passphrase-short`, `recovery-malformed`, `recovery-passphrase-wrong`, `recovery-other-cluster`
  */
@@ -134,14 +134,14 @@ async function givenSecrets({ passphraseFile, recover }: InitOptions): Promise<S
       EXIT.usage,
       'usage',
       '--recover needs --passphrase-file',
-      'put the passphrase of the bundle into a file that root alone can read',
+      'put the passphrase of the bundle into a file that only root can read',
     );
   }
   if (passphraseFile === undefined) return {};
   const passphrase = (await readSecret(passphraseFile, '--passphrase-file')).trim();
   if (recover === undefined) return { passphrase };
   const text = await readSecret(recover, '--recover');
-  // The file that `init` wrote has words for people above the bundle.
+  // The file that `init` wrote has text for people above the bundle.
   const bundle = text.slice(Math.max(0, text.indexOf('-----BEGIN')));
   return { recovery: { bundle, passphrase } };
 }

@@ -15,10 +15,10 @@ import { startStep } from './start.ts';
 import { runSteps, showSteps, type Step } from './steps.ts';
 import { waitingFor } from './waiting.ts';
 
-/** A token is a few hundred characters; whoever pipes a film into `join -` made a mistake. */
+/** A token has a few hundred characters; more input is a mistake. */
 const MAX_TOKEN_BYTES = 8192;
 
-/** Joins the cluster that the token names. What can be refused is refused before the token is used up. */
+/** Joins the cluster that the token names. All checks run before the token is used. */
 export async function joinNode(io: Io, given: string | undefined, options: JoinOptions): Promise<void> {
   const text = await readToken(io, given, options);
   const token = parseToken(text);
@@ -27,12 +27,12 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
       EXIT.usage,
       'role-mismatch',
       `the token admits role ${token.role}, not ${options.role}`,
-      `make one: bornemisza token create --role ${options.role}`,
+      `create one for it: bornemisza token create --role ${options.role}`,
     );
   }
   const { wait, dryRun = false } = options;
   const endMs = wait === undefined || dryRun ? undefined : waitUntil(wait, token.expiresAtMs);
-  // Nobody is asked what may still come by itself.
+  // The operator is not asked for what can still appear by itself.
   const asked = endMs === undefined ? io : withoutQuestions(io);
   const setup = await waitingFor(io, endMs, () =>
     prepare(asked, options, { role: token.role, cluster: token.cluster }),
@@ -42,13 +42,13 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
     throw new CliFailure(
       EXIT.failure,
       'already-member',
-      `this host is ${setup.config.node.host}/${token.role} of a cluster already`,
-      `start it: systemctl enable --now bornemisza@${token.role}; or join anew, its old identity set aside: --reset`,
+      `this host is already ${setup.config.node.host}/${token.role} of a cluster`,
+      `start it: systemctl enable --now bornemisza@${token.role}; or move its identity aside and join again: --reset`,
     );
   }
   let joined: Joined | undefined;
   const admission: Step = {
-    title: `be admitted to cluster ${token.cluster} by ${token.issuer.address}`,
+    title: `join cluster ${token.cluster} through ${token.issuer.address}`,
     run: async () => {
       const join = {
         token: text,
@@ -78,14 +78,14 @@ export async function joinNode(io: Io, given: string | undefined, options: JoinO
     );
 }
 
-/** By this host's clock; the issuer goes by its own. */
+/** By this host's clock; the issuer uses its own. */
 function tokenWords({ issuer, expiresAtMs }: Token): string {
   const leftMs = expiresAtMs - Date.now();
   const end = leftMs > 0 ? `ends in ${formatDuration(leftMs)}` : `ended ${formatDuration(-leftMs)} ago`;
-  return `of ${issuer.address}:${issuer.port}, ${end}; it is not used up by a dry run`;
+  return `of ${issuer.address}:${issuer.port}, ${end}; a dry run does not use it up`;
 }
 
-/** A token that has ended lets nobody in: nothing is left to wait for then. */
+/** An expired token admits nobody: waiting longer is useless then. */
 function waitUntil(wait: number | true, expiresAtMs: number): number {
   return wait === true ? expiresAtMs : Math.min(expiresAtMs, Date.now() + wait);
 }
@@ -100,7 +100,7 @@ async function readToken(io: Io, given: string | undefined, options: JoinOptions
       EXIT.usage,
       'usage',
       'a token and --token-file exclude each other',
-      'give one of them',
+      'pass one of them',
     );
   }
   if (options.tokenFile !== undefined) return await fromFile(options.tokenFile);
@@ -110,8 +110,8 @@ async function readToken(io: Io, given: string | undefined, options: JoinOptions
       'token-in-argv',
       'a token on the command line can be read by every user of this machine, in the process list and ' +
         'the shell’s history',
-      'paste it into `sudo bornemisza join -`, or give --token-file; where others use this machine, make ' +
-        'a new one first',
+      'paste it into `sudo bornemisza join -`, or pass --token-file; if others use this machine, create a ' +
+        'new token first',
     );
   }
   if (io.typed !== undefined) {
@@ -158,7 +158,7 @@ async function fromInput(io: Io): Promise<string> {
       EXIT.usage,
       'token-not-a-token',
       'standard input holds more than a token',
-      'give it the one line that `bornemisza token create` printed',
+      'pass only the one line that `bornemisza token create` printed',
     );
   return text.trim();
 }

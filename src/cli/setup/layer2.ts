@@ -9,11 +9,11 @@ import type { Step } from './steps.ts';
 export const DROP_IN = '/etc/systemd/system/bornemisza@app.service.d/layer2.conf';
 
 /**
- * What the daemon needs beyond its unit to speak ARP. No other mode has it. arping lays its rights down and takes them
- * up again, by calls that stay refused: it is told that they went well, and goes on with what it was given.
+ * What the daemon needs beyond its unit to send ARP. No other mode has it. arping drops its capabilities and raises
+ * them again, by calls that stay forbidden: they report success without effect, and arping works with what it has.
  */
 export const DROP_IN_TEXT = `\
-# Written by bornemisza for floating.mode "layer2": asking who has an address, and saying who has it, are ARP.
+# Written by bornemisza for floating.mode "layer2", which sends ARP to find the holder of an address and to announce it.
 [Service]
 AmbientCapabilities=CAP_NET_RAW
 CapabilityBoundingSet=CAP_NET_RAW
@@ -22,7 +22,7 @@ SystemCallFilter=~capset:0 setuid:0
 `;
 
 /**
- * Lets the daemon speak ARP.
+ * Allows the daemon to send ARP.
  *
  * @throws CliFailure `options-invalid` where BGP is asked for as well
  */
@@ -33,15 +33,15 @@ export async function layer2Step(io: Io, options: SetupOptions, root: string): P
     throw new CliFailure(
       EXIT.usage,
       'options-invalid',
-      'floating mode layer2 takes no option about BGP: it is for providers without',
-      'leave the --bgp-… options out, or take --floating-mode bgp',
+      'floating mode layer2 does not use BGP, so it takes no --bgp-… option',
+      'remove the --bgp-… options, or use --floating-mode bgp',
     );
   }
   const file = `${root}${DROP_IN}`;
   const present = (await readIfPresent(file)) === DROP_IN_TEXT;
   return {
-    title: `write ${file}: the daemon may speak ARP (CAP_NET_RAW)`,
-    already: present ? 'there already' : undefined,
+    title: `write ${file}: the daemon may send ARP (CAP_NET_RAW)`,
+    already: present ? 'it exists' : undefined,
     run: async () => {
       await ensureDirectory(dirname(file), 0o755);
       await replaceFile(file, DROP_IN_TEXT, { mode: 0o644 });

@@ -2,7 +2,7 @@ import { type IpLink, parseLinks } from '../../host/ip.ts';
 import type { Host } from '../io.ts';
 import { type Address, addressesOf, inside, kindOf, networkOf } from './discover.ts';
 
-/** What this host knows of its networks, with nothing decided yet. */
+/** The networks of this host, before any decision. */
 export interface HostNetwork {
   /** IPv4 addresses that are up, in the system's order. */
   readonly addresses: readonly Address[];
@@ -10,28 +10,28 @@ export interface HostNetwork {
   readonly defaultRoutes: readonly string[];
 }
 
-/** One route of `ip -j route show`, as far as it is read. */
+/** The fields of `ip -j route show` that are used. */
 interface IpRoute {
   /** `default`, a network, or one address. */
   readonly dst?: string;
   readonly dev?: string;
-  /** Present where packets are thrown away: `blackhole`, `unreachable`, `prohibit`. */
+  /** Present if packets are dropped: `blackhole`, `unreachable`, `prohibit`. */
   readonly type?: string;
   readonly metric?: number;
   readonly nexthops?: readonly { readonly dev?: string }[];
 }
 
 /**
- * Kinds of devices that carry containers, or addresses which no other machine reaches. Tunnels (wireguard, tun) are not
- * among them: a founder may have built the private network of one.
+ * Kinds of devices for containers, or for addresses that no other machine reaches. Tunnels (wireguard, tun) are not
+ * listed: the private network can be one.
  */
 const NO_NETWORK_KINDS = new Set(['dummy', 'ifb', 'ipip', 'sit', 'gre', 'vxlan', 'geneve', 'nlmon', 'vrf']);
 /**
- * What container engines and hypervisors put into a bridge. A bridge with nothing else in it leads to no other machine.
+ * Devices that container engines and hypervisors put into a bridge. A bridge with only these reaches no other machine.
  */
 const GUEST_KINDS = new Set(['veth', 'tun', 'vxlan']);
 
-/** Asks ip(8). Without it, what the kernel lists has to do: addresses, and no routes. */
+/** Asks ip(8). Without it only the addresses that the kernel lists are known, and no routes. */
 export async function readNetwork(host: Host): Promise<HostNetwork> {
   const [links, routes, routes6] = await Promise.all([
     host.run('ip', ['-d', '-j', 'addr', 'show', 'up']),
@@ -59,7 +59,7 @@ function addressesOn(link: IpLink, all: readonly IpLink[], routes: readonly IpRo
   const leads = leadsToMachines(link, all);
   const own = (link.addr_info ?? []).filter(({ family }) => family === 'inet');
   return own.flatMap(({ local = '', prefixlen = 32, secondary }) => {
-    // A second address of the same network (AWS), or a single one within it (keepalived), moves between machines.
+    // A second address of the same network (AWS), or a single one within it (keepalived), can move between machines.
     const moves = (other: (typeof own)[number]): boolean =>
       prefixlen === 32 && (other.prefixlen ?? 32) < 32 && inside(local, `${other.local}/${other.prefixlen}`);
     if (secondary === true || own.some(moves)) return [];
@@ -83,8 +83,8 @@ function leadsToMachines(link: IpLink, all: readonly IpLink[]): boolean {
 }
 
 /**
- * The network that a device leads to. Its own prefix is no more than what is on the same wire: Hetzner Cloud and GCE
- * give a /32 and a route by way of a gateway. Only routes inside RFC 1918 count, so that 0.0.0.0/1 of a VPN is none.
+ * The network of a device. Its own prefix is only what is on the same link: Hetzner Cloud and GCE give a /32 and a
+ * route through a gateway. Only routes inside RFC 1918 count, so 0.0.0.0/1 of a VPN does not.
  */
 function widest(own: string, device: string, address: string, routes: readonly IpRoute[]): string {
   const reached = routes.flatMap(({ dst = '', dev, type = 'unicast' }) => {

@@ -10,17 +10,17 @@ export interface Migrated {
   readonly file: string;
   readonly from: number;
   readonly to: number;
-  /** Where the file from before is; '' when nothing was changed. */
+  /** Path of the previous file; '' if nothing was changed. */
   readonly backup: string;
   readonly changes: readonly string[];
 }
 
 /**
- * Brings a role's configuration to the format of this version. After a downgrade, the file that the earlier version
- * left is put back, and the later one is kept.
+ * Converts a role's configuration to the format of this version. After a downgrade, the file of the earlier version is
+ * restored, and the later one is kept.
  *
  * @returns undefined when the role has no configuration
- * @throws OperatorError `config-invalid`, `config-too-new`, PluginError of the file; the file is as it was then
+ * @throws OperatorError `config-invalid`, `config-too-new`, PluginError of the file; the file is unchanged then
  */
 export async function migrateConfig(role: Role, paths: Paths): Promise<Migrated | undefined> {
   const file = paths.config;
@@ -53,7 +53,7 @@ function formatIn(text: string, file: string): number {
 
 const backupOf = (file: string, format: number | ''): string => `${file}.format-${format}`;
 
-/** The newest file of before that this version can read. */
+/** The newest previous file that this version can read. */
 async function earlier(
   file: string,
   from: number,
@@ -72,8 +72,8 @@ async function earlier(
       EXIT.failure,
       'config-too-new',
       `${file} has format ${from}, this version reads ${CONFIG_FORMAT}, and no file from before is kept`,
-      'install the later version again, or write the file anew (docs/configuration.md)',
+      'install the later version again, or write the file again (docs/configuration.md)',
     );
   }
-  return { text: migrated(text).text, changes: ['the file from before was put back'] };
+  return { text: migrated(text).text, changes: ['the previous file was restored'] };
 }

@@ -21,18 +21,18 @@ import { stateWork } from './state-work.ts';
 import type { Step } from './steps.ts';
 
 /**
- * Everything about this node that `init` and `join` have in common, found out and checked before anything is written.
+ * Everything about this node that `init` and `join` have in common, detected and checked before anything is written.
  */
 export interface NodeSetup {
   readonly role: Role;
   readonly root: string;
   readonly paths: Paths;
-  /** The configuration as it is, or as it will be written. */
+  /** The configuration that exists or will be written. */
   readonly config: Config;
-  /** That file's text, as it is or as it will be written. */
+  /** The text of that file. */
   readonly configText: string;
   readonly facts: readonly (readonly [string, string])[];
-  /** Accounts, directories, configuration, BIRD: all but the identity, which comes last because it is what counts. */
+  /** Accounts, directories, configuration, BIRD: all but the identity, which comes last because it decides. */
   readonly steps: readonly Step[];
 }
 
@@ -50,7 +50,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
     throw new CliFailure(
       EXIT.permission,
       'not-root',
-      'setting up a node takes root: it writes /etc/bornemisza and makes users',
+      'set-up needs root: it writes /etc/bornemisza and creates users',
       'run it with sudo',
     );
   }
@@ -111,8 +111,8 @@ async function refuseWhileRunning(io: Io, role: Role, root: string): Promise<voi
   throw new CliFailure(
     EXIT.failure,
     'daemon-running',
-    `bornemisza@${role} runs on this host: it is part of a cluster already`,
-    `look at it: bornemisza status --role ${role}; to begin anew: bornemisza leave --role ${role}, then ` +
+    `bornemisza@${role} runs on this host, which is already part of a cluster`,
+    `see it: bornemisza status --role ${role}; to start over: bornemisza leave --role ${role}, then ` +
       `systemctl stop bornemisza@${role}`,
   );
 }
@@ -183,7 +183,7 @@ async function configurationText(
 }
 
 /**
- * A file that is there must be right; one that is made is checked too, so that a bad flag is told before it is written.
+ * A file that exists must be valid; a new one is checked too, so that a bad option is reported before it is written.
  */
 async function parsed(text: string, role: Role, paths: Paths, present: boolean): Promise<Config> {
   const { parseConfig } = await import('../../daemon/config/config.ts');
@@ -197,7 +197,7 @@ async function parsed(text: string, role: Role, paths: Paths, present: boolean):
   }
 }
 
-/** A kept configuration wins over what could be found out, but never silently over what the operator said. */
+/** An existing configuration wins over detected values; if it contradicts an option, the command refuses. */
 function refuseContradiction(config: Config, options: SetupOptions, wanted: Wanted, file: string): void {
   const said: readonly (readonly [string, string | undefined, string])[] = [
     ['cluster', wanted.cluster, config.node.cluster],
@@ -218,11 +218,11 @@ function refuseContradiction(config: Config, options: SetupOptions, wanted: Want
     EXIT.failure,
     'config-differs',
     `${file} says ${key} ${JSON.stringify(there)}, this command ${JSON.stringify(wish)}`,
-    'correct the file, or move it away to have it written anew',
+    'correct the file, or move it away to have it written again',
   );
 }
 
-/** For the records of this node; the configuration takes one of each family. */
+/** For the DNS records of this node; the configuration accepts one of each family. */
 function publicAddressesOf(
   own: readonly Address[],
   device: string | undefined,
@@ -232,7 +232,7 @@ function publicAddressesOf(
   return dns === undefined || found === undefined ? [] : [found.address];
 }
 
-/** Where a browser finds the site: by its name, else the floating IP, where there is one. */
+/** The URL of the site: by its name, else by the floating IP, if there is one. */
 function siteOf({ edge, floating, certificates }: Config, own: string): string {
   const port = edge.https_port === 443 ? '' : `:${edge.https_port}`;
   const [address = own] = floating.mode === 'off' ? [] : floating.addresses;
@@ -247,7 +247,7 @@ function publicAddress(addresses: readonly Address[], config: Config): string | 
 
 function accountsStep(io: Io): Step {
   return {
-    title: 'make user and directories of the package, where they are missing',
+    title: 'create the user and directories of the package that are missing',
     run: async () => {
       await ensureAccounts(io.host);
       return undefined;
@@ -284,7 +284,7 @@ function directoriesStep(paths: Paths, role: Role, root: string): Step {
 function configStep(file: string, text: string, present: boolean, root: string): Step {
   return {
     title: `write ${file}`,
-    already: present ? 'there already: it is kept' : undefined,
+    already: present ? 'it exists and is kept' : undefined,
     run: async () => {
       await replaceFile(file, text, { mode: 0o640 });
       if (root === '') await giveToGroup(file);

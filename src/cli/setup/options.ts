@@ -4,7 +4,7 @@ import type { Role } from '../../daemon/membership/types.ts';
 import { wholeNumber } from '../commands/events.ts';
 import type { CommonOptions } from '../verb.ts';
 
-/** What `init` and `join` take beside their own words. Everything here can be found out or has a default. */
+/** Options that `init` and `join` share. Each can be detected or has a default. */
 export interface SetupOptions extends CommonOptions {
   readonly host?: string;
   readonly privateAddress?: string;
@@ -61,17 +61,17 @@ export interface RotateOptions extends AuthorityOptions {
 export function addSetupOptions(command: Command): Command {
   return command
     .option('--host <name>', 'name of this node (default: the host name, lower-cased)')
-    .option('--private-address <address>', 'address for the cluster’s own traffic, where there are several')
+    .option('--private-address <address>', 'address for the cluster’s own traffic, if there are several')
     .option('--private-device <device>', 'device of that address')
     .option(
       '--private-network <network>',
-      'network of all nodes’ private addresses, where no route says it (10.0.0.0/16)',
+      'network of all nodes’ private addresses, if no route names it (10.0.0.0/16)',
     )
-    .option('--public-device <device>', 'device that faces the internet, where there are several')
+    .option('--public-device <device>', 'device that faces the internet, if there are several')
     .option('--certificate <file>', 'role app: PEM file with certificate, chain and key for the edge')
     .option(
       '--domain <name>',
-      'role app: name of the site, e.g. shop.example: Let’s Encrypt signs its certificate',
+      'role app: name of the site, e.g. shop.example; Let’s Encrypt signs its certificate',
       domainName,
     )
     .option('--agree-terms', 'with --domain: you agree to the terms of Let’s Encrypt')
@@ -107,20 +107,20 @@ export function addSetupOptions(command: Command): Command {
     .option('--bgp-password-file <file>', 'role app: file that holds the BGP password')
     .option(
       '--bgp-multihop <hops>',
-      'role app: hops to the neighbour, where it is not on the same wire',
+      'role app: hops to the neighbour, if it is not on the same link',
       wholeNumber,
     )
     .option('--couchdb-n <copies>', 'role db: copies of each document (default: 3)', wholeNumber)
     .option('--couchdb-q <ranges>', 'role db: ranges of each new database (default: 2)', wholeNumber)
     .option('--start', 'start the daemon at the end, now and at each boot')
-    .option('--dry-run', 'show what was found and what would be made, and write nothing')
-    .option('--reset', 'set an identity that is here already aside, whole, and begin anew');
+    .option('--dry-run', 'show what was detected and what would be done, and write nothing')
+    .option('--reset', 'move an existing identity aside, whole, and start over');
 }
 
 function domainName(text: string): string {
   const name = text.toLowerCase().replace(/\.$/, '');
   if (/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])$/.test(name)) return name;
-  throw new InvalidArgumentError(`${JSON.stringify(text)} is no domain name, e.g. shop.example.`);
+  throw new InvalidArgumentError(`${JSON.stringify(text)} is not a domain name. Example: shop.example.`);
 }
 
 function addressList(text: string): string[] {

@@ -5,9 +5,9 @@ import { CliFailure, EXIT } from '../failure.ts';
 import type { Host } from '../io.ts';
 
 /**
- * Users and directories as the package's sysusers.d and tmpfiles.d say. Both are idempotent.
+ * Creates users and directories from the package's sysusers.d and tmpfiles.d. Both are idempotent.
  *
- * @throws CliFailure `accounts-missing` when they don't bring user bornemisza
+ * @throws CliFailure `accounts-missing` if they do not create user bornemisza
  */
 export async function ensureAccounts(host: Host): Promise<Ids> {
   const ran = [
@@ -20,15 +20,15 @@ export async function ensureAccounts(host: Host): Promise<Ids> {
   throw new CliFailure(
     EXIT.failure,
     'accounts-missing',
-    `there is no user bornemisza, and systemd-sysusers did not make it${said === undefined ? '' : `: ${said}`}`,
-    'install the package again (it brings /usr/lib/sysusers.d/bornemisza.conf), then run this again',
+    `there is no user bornemisza, and systemd-sysusers did not create it${said === undefined ? '' : `: ${said}`}`,
+    'install the package again (it has /usr/lib/sysusers.d/bornemisza.conf), then run this again',
   );
 }
 
 /**
- * Makes a directory that is missing; one that is there keeps the owner and mode that it has. Where it is to be another
- * user's (`ids`), each directory above it must be root's alone: elsewhere a link could stand in its place a moment
- * later.
+ * Creates a missing directory; an existing one keeps its owner and mode. If it will belong to another user (`ids`),
+ * each directory above it must belong to root and be writable only by root: else that user could replace it by a link
+ * a moment later.
  *
  * @throws CliFailure `directory-not-roots`
  */
@@ -49,13 +49,13 @@ export async function ensureDirectory(path: string, mode: number, ids?: Ids): Pr
 async function mustBeRootsAbove(path: string): Promise<void> {
   for (let above = dirname(path); ; above = dirname(above)) {
     const facts = await stat(above).catch(() => undefined);
-    // Others' write permission is none where the sticky bit keeps each name to its owner.
+    // With the sticky bit other users cannot replace a name, so their write permission does no harm.
     const open = facts !== undefined && (facts.mode & 0o022) !== 0 && (facts.mode & 0o1000) === 0;
     if (facts !== undefined && (facts.uid !== 0 || open)) {
       throw new CliFailure(
         EXIT.failure,
         'directory-not-roots',
-        `${above} can be written by another user than root, so ${path} cannot be made in it safely`,
+        `a user other than root can write ${above}, so it is not safe to create ${path} in it`,
         `see why: ls -ld ${above}; then: chown root:root ${above} && chmod go-w ${above}`,
       );
     }
@@ -63,7 +63,7 @@ async function mustBeRootsAbove(path: string): Promise<void> {
   }
 }
 
-/** Readable for the daemon, and nobody else. */
+/** Readable only for root and the daemon. */
 export async function giveToGroup(file: string): Promise<void> {
   const gid = (await readAccounts()).groups.get('bornemisza');
   const { uid } = await stat(file);

@@ -8,7 +8,7 @@ export interface Recovery {
   readonly passphrase: string;
 }
 
-/** A bundle has about 4 kB; whoever pipes a film in made a mistake. */
+/** A bundle has about 4 kB; more input is a mistake. */
 const MAX_INPUT_BYTES = 65_536;
 const BEGIN = '-----BEGIN';
 const END = /-----END [A-Z ]+-----/;
@@ -51,12 +51,12 @@ function cut(text: string): Cut {
     EXIT.usage,
     'recovery-missing',
     'no recovery bundle was given',
-    'give the file that holds it, or paste it from -----BEGIN to the end of the -----END line',
+    'name the file that holds it, or paste it from -----BEGIN to the end of the -----END line',
   );
 }
 
 /**
- * Before the bundle stands `init`'s prose, where the passphrase has its name before it; after it, the passphrase alone.
+ * Before the bundle is the text of `init`, where the passphrase follows its name; after it, only the passphrase.
  */
 function beside({ before, after }: Pick<Cut, 'before' | 'after'>): string | undefined {
   const named = /^Passphrase: ([^(\n]+)$/m.exec(before)?.[1];
@@ -76,7 +76,7 @@ async function asked(io: Io, file: string, typed: Typed | undefined): Promise<st
 
 type Typed = ReturnType<NonNullable<Io['typed']>>;
 
-/** Standard input that is no terminal was read whole where it held the bundle; else it holds the passphrase alone. */
+/** Standard input without a terminal was read whole if it held the bundle; else it holds only the passphrase. */
 async function piped(io: Io, file: string): Promise<string | undefined> {
   return file === '-' ? undefined : readInput(io, MAX_INPUT_BYTES);
 }
@@ -101,11 +101,11 @@ function missing(): never {
     EXIT.usage,
     'passphrase-missing',
     'no passphrase was given',
-    'give --passphrase-file, type it on a terminal, or put it on the line after the bundle',
+    'pass --passphrase-file, type it on a terminal, or put it on the line after the bundle',
   );
 }
 
-/** What the operator keeps: read from files, as argv can be seen by everybody on the host. */
+/** Secrets of the operator: read from files, since everybody on the host can see argv. */
 export async function readSecret(file: string, flag: string): Promise<string> {
   try {
     return await readFile(file, 'utf8');

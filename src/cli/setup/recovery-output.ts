@@ -9,24 +9,24 @@ export interface HandedOver {
   readonly rootFingerprint: string;
   readonly recoveryBundle: string;
   readonly passphrase: string;
-  /** Where to write it; without one it is printed to a person, or written to /root. */
+  /** Where to write it; without a path it is printed on a terminal, or written to /root. */
   readonly file: string | undefined;
-  /** As --root gives it. */
+  /** The value of --root. */
   readonly root: string;
   readonly json: boolean;
 }
 
 /**
- * The recovery bundle and its passphrase: printed for a person, written to a file where nobody reads along (cloud-init
- * keeps what a command prints in a log).
+ * Gives out the recovery bundle and its passphrase: printed on a terminal, else written to a file (cloud-init keeps the
+ * output of a command in a log).
  *
  * @returns the file, or undefined when it was printed
  */
 export async function handOver(io: Io, made: HandedOver): Promise<string | undefined> {
   const text = [
     `Recovery bundle of cluster ${made.cluster}, root ${made.rootFingerprint}.`,
-    'With it and its passphrase a lost authority can be replaced. Keep both, apart from each other and ' +
-      'off this machine.',
+    'With it and its passphrase you can replace a lost authority. Keep both, in two different places and ' +
+      'not on this machine.',
     '',
     `Passphrase: ${made.passphrase}`,
     '',
@@ -42,12 +42,12 @@ export async function handOver(io: Io, made: HandedOver): Promise<string | undef
   await replaceFile(file, text, { mode: 0o600 });
   if (!made.json)
     io.stdout.write(
-      `\nThe recovery bundle and its passphrase are in ${file}: take both off this machine, apart from each other.\n`,
+      `\nThe recovery bundle and its passphrase are in ${file}: move them to two places outside this machine.\n`,
     );
   return file;
 }
 
-/** The file that the bundle goes to; undefined where it is printed. */
+/** The file of the bundle; undefined if it is printed. */
 export function recoveryPlace(
   io: Io,
   { file, root, cluster, json }: Pick<HandedOver, 'file' | 'root' | 'cluster' | 'json'>,

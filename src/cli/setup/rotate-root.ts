@@ -13,8 +13,8 @@ import { handOver } from './recovery-output.ts';
 import { stateWork } from './state-work.ts';
 
 /**
- * Opens a root here, in a process that hears nobody, as `authority add` does, and leaves the daemon what the root
- * signed. A new root is given out before anything is told: a run that ends in between has changed nothing.
+ * Opens a root key in this process, which has no network access, as `authority add` does, and leaves the daemon what
+ * the root signed. A new root is given out before the daemon is notified: a run that ends in between changes nothing.
  */
 export async function rotateRoot(io: Io, file: string, options: RotateOptions): Promise<void> {
   const { role, socket } = await instanceOf(io, options);
@@ -24,7 +24,7 @@ export async function rotateRoot(io: Io, file: string, options: RotateOptions): 
   const tell = (): Promise<Done> => stateWork(io, root, 'ask', { role, root, path: '/v1/authority/root' });
   const { cluster, left } = await stateWork(io, root, 'root-change-left', { stateDir });
   if (left) {
-    // A run that was ended before the daemon heard of it: what it gave out counts.
+    // An earlier run ended before it notified the daemon: the bundle that it gave out is valid.
     if (!running) throw changeLeft(role);
     report(io, await tell(), [], json);
     return;
@@ -41,12 +41,12 @@ export async function rotateRoot(io: Io, file: string, options: RotateOptions): 
   }
   const answer: Done = running
     ? await tell()
-    : { done: true, message: 'the daemon takes it up at its next start, and tells the others' };
+    : { done: true, message: 'the daemon applies it at its next start, and notifies the others' };
   const next = end
     ? ['keep the new bundle, and destroy the old one']
     : [
-        'put the new bundle and its passphrase away; keep the old one until the old root has ended',
-        'bornemisza status says when all members use the new root; then:',
+        'store the new bundle and its passphrase; keep the old one until the old root has ended',
+        'wait until `bornemisza status` says that all members use the new root; then:',
         'sudo bornemisza authority rotate-root --end -        (with the new bundle)',
       ];
   report(io, { ...answer, ...(recoveryFile !== undefined && { recoveryFile }) }, next, json);
@@ -62,34 +62,34 @@ function report(
   else io.stdout.write([answer.message, ...next.map((line) => `  next: ${line}`), ''].join('\n'));
 }
 
-/** @returns the file that holds the new bundle, where it was not printed */
+/** @returns the file that holds the new bundle, if it was not printed */
 async function giveOut(
   io: Io,
   cluster: string,
   made: RootReplaced,
   { recoveryFile, root = '', json = false }: RotateOptions,
 ): Promise<string | undefined> {
-  // A name of its own: beside it may lie the bundle of the old root, which is still needed.
+  // A name of its own: the bundle of the old root, which is still needed, can be in the same directory.
   const own = `${root}/root/bornemisza-recovery-${cluster}-${made.rootFingerprint.slice(0, 8)}.txt`;
   const file = recoveryFile ?? (io.terminal && !json ? undefined : own);
   if (file !== undefined && (await exists(file))) {
     throw new CliFailure(
       EXIT.failure,
       'recovery-file-exists',
-      `${file} is there already, and may hold the bundle of the old root`,
-      'nothing was changed: give another --recovery-file',
+      `${file} exists, and can hold the bundle of the old root`,
+      'pass another --recovery-file; nothing was changed',
     );
   }
   return await handOver(io, { ...made, cluster, file, root, json });
 }
 
-/** Who is here and does not use the new root yet would be refused by the others' HAProxy and CouchDB. */
+/** HAProxy and CouchDB of the others would refuse a reachable member that does not use the new root yet. */
 async function mustBeUsed(io: Io, role: Role, root: string, running: boolean): Promise<void> {
   if (!running) {
     throw new CliFailure(
       EXIT.notRunning,
       'root-change-unseen',
-      'the daemon does not run, so nobody knows who uses the new root',
+      'the daemon does not run, so it is unknown which members use the new root',
       'start it, or add --force',
     );
   }
@@ -99,8 +99,8 @@ async function mustBeUsed(io: Io, role: Role, root: string, running: boolean): P
   throw new CliFailure(
     EXIT.refused,
     'guard-root-unused',
-    `the new root ${rootChange?.root ?? ''} is not used yet by ${notYet.join(', ')}`,
-    'wait until `bornemisza status` says that all use it; see there what keeps them, or add --force',
+    `these members do not use the new root ${rootChange?.root ?? ''} yet: ${notYet.join(', ')}`,
+    'wait until `bornemisza status` says that all use it (it shows the cause), or add --force',
   );
 }
 
@@ -108,8 +108,8 @@ function changeLeft(role: string): CliFailure {
   return new CliFailure(
     EXIT.notRunning,
     'root-change-left',
-    'an earlier run left a change of the root that the daemon has not taken up',
-    `start the daemon, which takes it up: systemctl start bornemisza@${role}`,
+    'an earlier run left a change of the root that the daemon has not applied',
+    `start the daemon, which applies it: systemctl start bornemisza@${role}`,
   );
 }
 

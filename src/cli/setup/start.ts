@@ -6,7 +6,7 @@ import type { Step } from './steps.ts';
 /** The unit's own TimeoutStartSec is 120 s. */
 const START_MS = 150_000;
 
-/** Last of a set-up: the daemon runs, now and after each boot. `--start` asks for it. */
+/** Last step of a set-up with `--start`: the daemon runs now and after each boot. */
 export function startStep(io: Io, role: Role): Step {
   const command = ['enable', '--now', `bornemisza@${role}`];
   return {

@@ -20,7 +20,7 @@ import { tell } from '../failure.ts';
 import { instances } from '../instances.ts';
 import { controlSocketOf } from '../places.ts';
 
-/** How the command calls itself for one of these tasks; src/bornemisza.ts hears it. */
+/** The argument with which the command calls itself for one of these tasks; src/bornemisza.ts reads it. */
 export const STATE_TASK = 'state-task';
 
 interface Place {
@@ -33,7 +33,7 @@ interface Daemon {
 
 /**
  * All that the set-up commands do in directories that the daemon's user can write, and over its control socket. Each
- * runs as that user: root itself would follow links that the user lays, and read what it writes.
+ * task runs as that user: root would follow links that the user creates, and read what it writes.
  */
 export const TASKS = {
   instances: ({ root }: { readonly root: string }) => instances(root),
@@ -52,7 +52,7 @@ export const TASKS = {
     const { cluster } = await loadIdentity(stateDir, Date.now());
     return { cluster, left: await isRootChangeLeft(stateDir) };
   },
-  /** Of which cluster the bundle is, before anything is written. The root itself stays in this process. */
+  /** The cluster of the bundle, before anything is written. The root key stays in this process. */
   'check-recovery': async (given: Pick<Parameters<typeof initCluster>[0], 'passphrase' | 'recovery'>) => {
     if (given.passphrase !== undefined) mustBeLong(given.passphrase);
     const { recovery } = given;
@@ -93,7 +93,7 @@ export const TASKS = {
 export type Tasks = typeof TASKS;
 export type TaskName = keyof Tasks;
 
-/** Whose directories a task works in. */
+/** The user whose directories a task works in. */
 export type TaskUser = 'bornemisza' | 'couchdb';
 
 interface Request {
@@ -102,7 +102,7 @@ interface Request {
   readonly input: never;
 }
 
-/** Reads one task from standard input, becomes its user for good, does it, and prints what came of it as JSON. */
+/** Reads one task from standard input, becomes its user for good, does it, and prints the result as JSON. */
 export async function runStateTask(): Promise<void> {
   let text = '';
   for await (const chunk of process.stdin.setEncoding('utf8')) text += String(chunk);
@@ -110,7 +110,7 @@ export async function runStateTask(): Promise<void> {
   const accounts = await readAccounts();
   const ids = accounts.users.get(user);
   if (ids === undefined) throw new Error(`there is no user ${user}`);
-  // BIRD's fragments lie in a directory that only its group may enter.
+  // BIRD's fragments are in a directory that only its group may enter.
   becomeForGood(ids, user === 'bornemisza' ? daemonGroups(accounts) : []);
   const answer = await Promise.resolve()
     .then(() => (TASKS[task] as (given: never) => Promise<unknown>)(input))

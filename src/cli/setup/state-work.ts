@@ -3,17 +3,17 @@ import { CliFailure, EXIT, type Told } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { STATE_TASK, type TaskName, type Tasks, type TaskUser } from './state-task.ts';
 
-/** An admission is tried for 30 s, three RSA keys take as long on a busy machine. */
+/** An admission is tried for 30 s; three RSA keys take as long on a busy machine. */
 const LONGEST_MS = 120_000;
 
 type Input<Name extends TaskName> = Parameters<Tasks[Name]>[0];
 type Output<Name extends TaskName> = Awaited<ReturnType<Tasks[Name]>>;
 
 /**
- * Does a task in a process that is the daemon's user from before its first look at a file. Here where there is nobody
- * to become: under `--root`, for who is not root, and before that user exists, when nothing can be its own.
+ * Does a task in a process that becomes the daemon's user before it opens any file. Runs in this process if it cannot
+ * become that user: under `--root`, without root, and before that user exists, when it can own nothing.
  *
- * @throws CliFailure what the task was refused with
+ * @throws CliFailure the error of the task
  */
 export async function stateWork<Name extends TaskName>(
   { host }: Pick<Io, 'host'>,
@@ -26,7 +26,7 @@ export async function stateWork<Name extends TaskName>(
     const { TASKS } = await import('./state-task.ts');
     return (await (TASKS[task] as (given: Input<Name>) => Promise<unknown>)(input)) as Output<Name>;
   }
-  // Secrets among the input: on standard input, not in argv.
+  // The input has secrets: on standard input, not in argv.
   const ran = await host.run(process.execPath, [...process.execArgv, process.argv[1] ?? '', STATE_TASK], {
     timeoutMs: LONGEST_MS,
     input: JSON.stringify({ task, user, input }),

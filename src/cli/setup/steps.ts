@@ -2,26 +2,26 @@ import { printJson } from '../answer.ts';
 import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
 
-/** One thing that a set-up does. Each can be done again: what is there already stays. */
+/** One step of a set-up. Each can be repeated: what exists stays. */
 export interface Step {
-  /** As it is announced, e.g. `write /etc/bornemisza/app.toml`. */
+  /** As it is shown, e.g. `write /etc/bornemisza/app.toml`. */
   readonly title: string;
-  /** What is there already; undefined when it has to be done. */
+  /** What exists already; undefined if the step has to be done. */
   readonly already?: string | undefined;
-  /** Does it. A text returned is for the operator: what was found or must be done by hand. */
+  /** Does it. A returned text is for the operator: what was found or must be done by hand. */
   run(): Promise<string | undefined>;
 }
 
 type Facts = readonly (readonly [string, string])[];
 
-/** What a dry run shows beside the steps. */
+/** What a dry run shows in addition to the steps. */
 interface Shown {
   readonly facts: Facts;
   readonly configText: string;
   readonly paths: { readonly config: string };
 }
 
-/** What `--dry-run` shows in place of doing it. No step is run. */
+/** What `--dry-run` shows. No step is run. */
 export function showSteps(io: Io, setup: Shown, steps: readonly Step[], json: boolean): void {
   const { facts, configText, paths } = setup;
   if (json) {
@@ -50,7 +50,7 @@ function listOf(head: string, steps: readonly Step[]): string {
   return `${head}\n${lines.join('')}\n`;
 }
 
-/** Says what will be done, does it, and says of each step that it is done. */
+/** Prints what will be done, does it, and reports each finished step. */
 export async function runSteps(io: Io, facts: Facts, steps: readonly Step[], quiet: boolean): Promise<void> {
   const paint = paintFor(io.stdout);
   const say = (text: string): void => (quiet ? undefined : io.stdout.write(text));

@@ -2,10 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasNextStep } from '../../daemon/errors.ts';
 import type { Io } from '../io.ts';
 
-/** A look at the devices costs three short processes. */
+/** One check of the devices starts three short processes. */
 const EVERY_MS = 1000;
 
-/** What a machine that boots may still be short of: the private device, its routes, the way to the issuer. */
+/** What can still be missing on a machine that boots: the private device, its routes, a route to the issuer. */
 const COMES_LATE = new Set([
   'private-address-absent',
   'private-address-unsure',
@@ -16,7 +16,7 @@ const COMES_LATE = new Set([
 ]);
 
 /**
- * Tries again while what is missing may still come, and says once what is waited for.
+ * Tries again while what is missing can still appear, and prints once what it waits for.
  *
  * @param endMs wall time; undefined: one try
  */

@@ -7,10 +7,10 @@ import type { Io } from '../io.ts';
 import { DROP_IN } from './layer2.ts';
 import { stateWork } from './state-work.ts';
 
-/** A stop drains for as long as the unit allows, 30 s. */
+/** A stop drains for up to the unit's limit of 30 s. */
 const STOP_TIMEOUT_MS = 60_000;
 
-/** Whether this node has left before, so that only the wipe is to be done. */
+/** Whether this node has left before, so that only the wipe is left to do. */
 export async function hasLeft(io: Io, { state }: Paths, root: string): Promise<boolean> {
   return await stateWork(io, root, 'has-left', { stateDir: state });
 }
@@ -21,16 +21,16 @@ export function mayWipe(io: Io, root: string): void {
   throw new CliFailure(
     EXIT.permission,
     'not-root',
-    'wiping takes root: keys, configuration and data belong to several users',
+    'a wipe needs root: keys, configuration and data belong to several users',
     'run it with sudo, or leave without --wipe',
   );
 }
 
 /**
- * Takes away what a node that has left leaves behind: its units, keys, memory, configuration and, for role db, its copy
- * of the data. What belongs to the other role on this machine stays.
+ * Removes what remains of a node that has left: its units, keys, state, configuration and, for role db, its copy of the
+ * data. What belongs to the other role on this machine stays.
  *
- * @throws CliFailure `wipe-failed` when a unit does not stop; nothing was removed then
+ * @throws CliFailure `wipe-failed` if a unit does not stop; nothing was removed then
  */
 export async function wipe(
   io: Io,
@@ -69,13 +69,13 @@ export async function wipe(
     await stateWork(io, root, 'empty', { directory }, user);
     say(`emptied ${directory}`);
   }
-  // Its name stands in a directory of root's, so nobody can put another in its place.
+  // Its name is in a directory of root, so nobody else can replace it.
   await rmdir(paths.state).catch(ignoreAbsent);
   for (const path of await ownConfig(paths)) await remove(path, say);
   if (role === 'app') await rm(`${root}${DROP_IN}`, { force: true });
 }
 
-/** ROLE.toml and what is kept beside it. */
+/** ROLE.toml and the files beside it. */
 async function ownConfig({ config }: Paths): Promise<string[]> {
   const directory = dirname(config);
   const own = config.slice(directory.length + 1);

@@ -45,7 +45,7 @@ t.test('accounts list ends at its bound, and says that there is more', async (t)
   });
   const { code, err } = await runCli(['accounts', 'list', '--root', root]);
   t.equal(code, 0);
-  t.match(err, /There are more than these 10000\.\n {2}next: bornemisza accounts show EMAIL/);
+  t.match(err, /Only the first 10000 are listed\.\n {2}next: bornemisza accounts show EMAIL/);
   t.equal(fake.asked.length, 10);
   const json = await runCli(['accounts', 'list', '--json', '--root', root]);
   t.equal((JSON.parse(json.out) as { more: boolean }).more, true);
@@ -70,7 +70,7 @@ t.test('accounts show tells state, database and space; one that is being made to
   shown = { ...SHOWN, disabled: true, usedBytes: null };
   const second = await runCli(['accounts', 'show', 'anna@example.org', '--root', root]);
   t.match(second.out, /disabled: nobody can sign in/);
-  t.match(second.out, /its database is being made/);
+  t.match(second.out, /its database is being created/);
   const { out } = await runCli(['accounts', 'show', 'anna@example.org', '--json', '--root', root]);
   t.same(JSON.parse(out), shown);
 });
@@ -88,7 +88,7 @@ t.test('accounts disable and enable say what they did, and when there was nothin
   t.equal(enabled.out, 'anna@example.org is enabled\n');
   answer = changed({ changed: false });
   const again = await runCli(['accounts', 'enable', 'anna@example.org', '--root', root]);
-  t.match(again, { code: 0, out: 'anna@example.org is enabled already\n' });
+  t.match(again, { code: 0, out: 'anna@example.org is already enabled\n' });
   const json = await runCli(['accounts', 'enable', 'anna@example.org', '--json', '--root', root]);
   t.match(JSON.parse(json.out), { ...ANNA, changed: false });
 });
@@ -102,7 +102,7 @@ t.test('accounts delete shows what goes and asks for the address; a script says 
   const argv = ['accounts', 'delete', 'ANNA@example.org', '--root', root];
   for (const answers of [['no'], ['ANNA'], [''], []]) {
     const refused = await runCli(argv, { answers });
-    t.match(refused, { code: 2, err: /its data \(1\.5 MB, of 50\.0 MB\) go for good/ });
+    t.match(refused, { code: 2, err: /its data \(1\.5 MB, of 50\.0 MB\) will be deleted for good/ });
     t.match(refused.err, /was not deleted\n {2}next: run it again and type the address/);
   }
   const nobody = await runCli([...argv, '--json']);

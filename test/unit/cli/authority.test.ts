@@ -52,7 +52,7 @@ t.test('the bundle and its passphrase make a node an authority, however they are
     const inPlace = args.map((arg) => (/^[A-Z]+$/.test(arg) ? join(root, arg) : arg));
     const { code, out, err } = await runCli(['authority', 'add', ...inPlace, '--root', root], { stdin });
     t.equal(code, 0, `${way}: ${err}`);
-    t.match(out, 'app1/app is an authority from the next start of its daemon on');
+    t.match(out, 'app1/app becomes an authority at the next start of its daemon');
     t.equal(await signs(root), true, way);
   }
 });
@@ -99,7 +99,7 @@ t.test('a host without a node, and one with two, are told what to do', async (t)
   const root = await member(t, { 'etc/bornemisza/db.toml': '' });
   const two = await runCli(['authority', 'add', '--root', root], { stdin: written });
   t.equal(two.code, 2);
-  t.match(two.err, 'say which: --role app or --role db');
+  t.match(two.err, 'choose one: --role app or --role db');
 });
 
 t.test('on a terminal the passphrase is asked for and does not show', async (t) => {
@@ -120,7 +120,7 @@ t.test('on a terminal the passphrase is asked for and does not show', async (t) 
   child.stdin.write(`${PASSPHRASE}\n`);
   const code = await new Promise((ended) => child.once('close', ended));
   t.equal(code, 0, shown);
-  t.match(shown, 'app1/app is an authority from the next start');
+  t.match(shown, 'app1/app becomes an authority at the next start');
   t.notMatch(shown, PASSPHRASE);
   t.equal(await signs(root), true);
 });

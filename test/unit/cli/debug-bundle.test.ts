@@ -163,10 +163,10 @@ t.test('the bundle replaces and follows nothing, and says what a silent daemon l
   await writeFile(there, 'mine');
   await symlink(join(root, 'elsewhere'), join(root, 'link.tar.gz'));
   for (const name of ['there.tar.gz', 'link.tar.gz'])
-    t.match(await bundle(join(root, name)), { code: 1, err: /is there already[\s\S]*--output FILE/ }, name);
+    t.match(await bundle(join(root, name)), { code: 1, err: /exists already[\s\S]*--output FILE/ }, name);
   t.equal(await readFile(there, 'utf8'), 'mine');
   await t.rejects(stat(join(root, 'elsewhere')));
-  t.match(await bundle(join(root, 'no/such/folder')), { code: 1, err: /cannot be made: ENOENT/ });
+  t.match(await bundle(join(root, 'no/such/folder')), { code: 1, err: /cannot be created: ENOENT/ });
   const json = await bundle(join(root, 'new.tar.gz'), '--json');
   t.match(JSON.parse(json.out), { file: join(root, 'new.tar.gz'), files: ['README.txt'] });
   const { stdout } = spawnSync('tar', ['-xzOf', join(root, 'new.tar.gz'), 'db/status.json'], {

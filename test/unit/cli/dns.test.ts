@@ -27,7 +27,7 @@ t.test('dns show says what is wanted, what stands there and whose it is', async 
   const { code, out } = await runCli(['dns', 'show', '--root', root], { columns: 160 });
   t.equal(code, 0);
   t.match(out, 'zone shop.example; app1/app writes them');
-  t.match(out, /^shop\.example +A +the cluster’s +192\.0\.2\.1 +so it is$/m);
+  t.match(out, /^shop\.example +A +the cluster’s +192\.0\.2\.1 +as wanted$/m);
   t.match(out, /^www\.shop\.example +A +yours +192\.0\.2\.1 +192\.0\.2\.9$/m);
   t.match(out, /! www\.shop\.example has an A record without our mark \(dns-foreign\)/);
   t.strictSame(JSON.parse((await runCli(['dns', 'show', '--json', '--root', root])).out), ANSWER);

@@ -89,7 +89,7 @@ t.test('init says the site’s address, and refuses flags that do not fit togeth
       [...domain, '--dns-token-file', token, '--dns-zone-id', 'shop'],
       /zone ID/,
     ],
-    ['no domain name', 'app', ['--domain', '192.0.2.1', '--agree-terms'], /no domain name/],
+    ['no domain name', 'app', ['--domain', '192.0.2.1', '--agree-terms'], /not a domain name/],
     ['a certificate of one’s own', 'app', [...domain, '--certificate', '/etc/x.pem'], /both set/],
   ];
   for (const [what, role, flags, said] of cases) {

@@ -51,7 +51,7 @@ t.test('a dry run shows all that would be made, and writes nothing', async (t) =
   const cases: readonly (readonly [string[], readonly RegExp[]])[] = [
     [
       ['init', '--role', 'app'],
-      [/write .*app\.toml/, /make the cluster shop-example/, /recovery bundle/],
+      [/write .*app\.toml/, /create the cluster shop-example/, /recovery bundle/],
     ],
     [
       ['init', '--role', 'db', '--start'],
@@ -62,7 +62,7 @@ t.test('a dry run shows all that would be made, and writes nothing', async (t) =
     [['init', '--role', 'app', '--recovery-file', '/x/bundle'], [/passphrase: \/x\/bundle/]],
     [
       ['join', '-'],
-      [/be admitted to cluster shop-example by 127\.0\.0\.1/, /token +of 127.*ends in (59 min|1 h)/],
+      [/join cluster shop-example through 127\.0\.0\.1/, /token +of 127.*ends in (59 min|1 h)/],
     ],
     [['join', '-', '--start', '--wait'], [/systemctl enable --now bornemisza@db/]],
   ];
@@ -101,7 +101,7 @@ t.test('what a dry run shows is what the same command writes, and it leaves what
   t.match(await init('--dry-run'), { code: 1, err: /of cluster shop-example already/ });
   t.match(await init('--dry-run', '--cluster', 'else'), { code: 1, err: /says cluster "shop-example"/ });
   const reset = await init('--dry-run', '--reset');
-  t.match(reset, { code: 0, out: /app\.toml \(there already: it is kept\)[^]*set the identity in .* aside/ });
+  t.match(reset, { code: 0, out: /app\.toml \(it exists and is kept\)[^]*move the identity in .* aside/ });
   t.same(await tree(root), before);
 });
 

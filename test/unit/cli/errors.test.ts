@@ -80,7 +80,7 @@ t.test('a node that is no member any more is not told to start its daemon', asyn
   for (const verb of ['status', 'members', 'leave']) {
     const { code, err } = await runCli([verb, '--root', root]);
     t.equal(code, EXIT.notRunning, verb);
-    t.match(err, /no member any more.*(left|removed)/, verb);
+    t.match(err, /no longer a member.*(left|removed)/, verb);
     t.match(err, /join --reset -/, verb);
     t.match(err, /leave --wipe --role db/, verb);
     t.notMatch(err, 'systemctl start', verb);
@@ -196,7 +196,7 @@ t.test('an answer that is not JSON, and a conversation that breaks off, are told
   t.match(odd.err, 'an answer that this command does not understand');
   const broken = await runCli(['leave', '--root', root]);
   t.equal(broken.code, EXIT.notRunning);
-  t.match(broken.err, 'ended the conversation');
+  t.match(broken.err, 'closed the connection');
 });
 
 t.test('a daemon that accepts and never answers does not hang the command', async (t) => {

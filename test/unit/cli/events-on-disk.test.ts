@@ -17,7 +17,7 @@ t.test('while the daemon is down, events shows what it left on the disk', async 
   const root = await place(t, { [DB]: '', [TRAIL]: lines([took, failed]), [`${TRAIL}.1`]: lines([dead]) });
   const { code, out, err } = await events(root);
   t.equal(code, 0);
-  t.match(err, 'bornemisza@db is not running: this is what it left on the disk');
+  t.match(err, 'bornemisza@db is not running: this is its trail on the disk');
   t.match(out, /db2\/db is dead[^]*took db2 out of db_nodes[^]*reconcile failed/, 'the older file first');
   const json = (await events(root, '--json')).out.trim().split('\n');
   t.same(
@@ -44,7 +44,7 @@ t.test('a daemon that answers is asked, whatever is on the disk', async (t) => {
 t.test('both roles down: the command asks which', async (t) => {
   const files = { 'etc/bornemisza/app.toml': '', 'var/lib/bornemisza/app/audit.jsonl': lines([took]) };
   const root = await place(t, { ...files, [DB]: '', [TRAIL]: lines([dead]) });
-  t.match(await events(root), { code: 2, out: '', err: /say which: --role app or --role db/ });
+  t.match(await events(root), { code: 2, out: '', err: /choose one: --role app or --role db/ });
   t.equal((await events(root, '--role', 'app', '--json')).out, lines([took]));
 });
 

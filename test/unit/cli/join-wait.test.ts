@@ -69,7 +69,7 @@ t.test('on a terminal the token, and what only the operator can know, are asked 
   const named = await place(t);
   const made = fakeHost({ hostname: 'ip-10-0-0-11.ec2.internal', devices: { eth1: ['10.0.0.11'] } });
   const init = ['init', '--role', 'app', '--root', named];
-  t.match((await runCli(init, { host: made })).err, /domain of .* is your provider’s/);
+  t.match((await runCli(init, { host: made })).err, /domain of .* belongs to your provider/);
   t.equal((await runCli(init, { host: made, answers: [] })).code, 1, 'no answer is none');
   t.match(await runCli(init, { host: made, answers: ['Shop!', 'shop'] }), {
     code: 0,

@@ -52,7 +52,10 @@ t.test('two runs replace the root: the first gives out another bundle, the secon
   await startedIn(root);
   t.equal((await roots(root)).length, 2);
   const early = await rotate(root, given, '--end');
-  t.match([early.code, early.err], [3, /the daemon does not run, so nobody knows who uses the new root/]);
+  t.match(
+    [early.code, early.err],
+    [3, /the daemon does not run, so it is unknown which members use the new root/],
+  );
   const wrong = await rotate(root, old, '--end', '--force');
   t.match([wrong.code, wrong.err], [1, /The recovery bundle is of the root .* but this takes that of/]);
   const ended = await rotate(root, given, '--end', '--force');
@@ -97,7 +100,7 @@ t.test('the daemon is told by an empty word, and says who does not use the new r
   await startedIn(root);
   const given = await readFile(file, 'utf8');
   const early = await rotate(root, given, '--end');
-  t.match([early.code, early.err], [5, /the new root abcd is not used yet by db2\/db/]);
+  t.match([early.code, early.err], [5, /these members do not use the new root abcd yet: db2\/db/]);
   notYet = [];
   t.equal((await rotate(root, given, '--end')).code, 0);
 });

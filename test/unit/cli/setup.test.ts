@@ -104,7 +104,7 @@ t.test('init goes on after a half-done run, and keeps a configuration that is th
   await writeFile(paths.config, edited);
   const { code, out } = await init(root);
   t.equal(code, 0);
-  t.match(out, 'there already: it is kept');
+  t.match(out, 'it exists and is kept');
   t.equal(await readFile(paths.config, 'utf8'), edited);
   t.equal(await stateOf(paths.state), 'complete');
 });
@@ -136,7 +136,7 @@ t.test('nothing is written when something cannot be found out', async (t) => {
       { devices: { eth1: ['10.0.0.1'], eth2: ['10.9.0.1'] } },
       /2 private addresses: 10\.0\.0\.1 on eth1, 10\.9\.0\.1 on eth2/,
     ],
-    [{ hostname: 'my_host.shop' }, /cannot be a host's name/],
+    [{ hostname: 'my_host.shop' }, /is no valid host name/],
     [{ hostname: 'app1' }, /has no domain to name the cluster after/],
   ];
   for (const [facts, message] of table) {
@@ -169,7 +169,7 @@ t.test('without BGP the daemon gets its right to ARP, once, and BIRD is left alo
   const bgp = ['--bgp-neighbor', '169.254.169.254', '--bgp-as', '64515', '--bgp-local-as', '65001'];
   const refused = await init(root, ...layer2, ...bgp);
   t.equal(refused.code, 2);
-  t.match(refused.err, /layer2 takes no option about BGP/);
+  t.match(refused.err, /layer2 does not use BGP/);
   t.same(await readdir(root), []);
 
   const { code, out, err } = await init(root, ...layer2);
@@ -187,7 +187,7 @@ t.test('without BGP the daemon gets its right to ARP, once, and BIRD is left alo
     network: { public_device: 'eth0' },
     floating: { mode: 'layer2', addresses: ['203.0.113.10'] },
   });
-  t.match((await init(root, '--reset', ...layer2)).out, /layer2\.conf.*\(there already\)/);
+  t.match((await init(root, '--reset', ...layer2)).out, /layer2\.conf.*\(it exists\)/);
 });
 
 t.test('setting up for real takes root', async (t) => {
@@ -332,7 +332,7 @@ t.test('a node that is a member already is not joined again', async (t) => {
     stdin: tokenFor('app'),
   });
   t.equal(code, 1);
-  t.match(err, 'this host is app1/app of a cluster already');
+  t.match(err, 'this host is already app1/app of a cluster');
 });
 
 t.test('a disk that cannot be written ends in one sentence', async (t) => {

@@ -125,7 +125,7 @@ t.test('a stopped rollout ends the command with 1, a refusal by a guard with 5',
 
 t.test('a timer begins and does not wait, and leaves alone what runs', async (t) => {
   const idle = await scene(t, [rollout('finished', [])], '0.1.0-2');
-  t.match(await idle.run('--scheduled'), { code: 0, out: /a rollout begins/ });
+  t.match(await idle.run('--scheduled'), { code: 0, out: /a rollout starts/ });
   t.same(idle.posted(), ['/v1/upgrade/start']);
   const busy = await scene(t, [rollout('running', ['working'])], '0.1.0-2');
   t.match(await busy.run('--scheduled'), { code: 0, out: /runs already/ });

@@ -93,7 +93,7 @@ t.test('a copy that fails leaves nothing, and says what to do', async (t) => {
   };
   t.match(await asked('none/page'), {
     code: 1,
-    error: { code: 'web-new-failed', next: /a place that is yours/ },
+    error: { code: 'web-new-failed', next: /a directory that you can create/ },
   });
   t.match(await asked('kept/app.js/page'), { code: 1, error: { code: 'web-new-failed' } });
   await rm(join(shared, 'web'), { recursive: true });
