@@ -14,15 +14,14 @@ export interface Plugin<
 > {
   readonly name: string;
   /**
-   * The command that shows what the program did, e.g. `journalctl -u bird`: for an operator when a change does not
-   * hold.
+   * The command that shows what the program did, e.g. `journalctl -u bird`: for an operator if verification fails.
    */
   readonly evidence: string;
-  /** Only looks: reads what is, from the program itself and from its files. */
+  /** Reads the observed state from the program itself and from its files. Changes nothing. */
   observe(signal: AbortSignal): Promise<Observed>;
-  /** Pure: the difference between what should be and what is; `[]` means converged. It may be asked at any time. */
+  /** Pure: the difference between desired and observed state; `[]` means converged. Callable at any time. */
   plan(desired: Desired, observed: Observed): readonly Change[];
-  /** Pure: what was seen, for `status`, and what an operator must know of it. */
+  /** Pure: the observed state for `status`, and alarms for the operator. */
   status?(desired: Desired, observed: Observed): Report;
   /**
    * Proves the changes before anything is touched, e.g. `haproxy -c` on the staged file. Throws {@link PluginError}.
@@ -30,40 +29,40 @@ export interface Plugin<
    * refuses by itself may be proved in `apply`, after it.
    */
   validate?(changes: readonly Change[], signal: AbortSignal): Promise<void>;
-  /** Makes the changes and reports each one that is made. Throws {@link PluginError}. */
+  /** Makes the changes and reports each completed one. Throws {@link PluginError}. */
   apply(changes: readonly Change[], signal: AbortSignal, made: (change: Change) => void): Promise<void>;
-  /** Left out where each step is right by itself, and the next look finds what is left to do. */
+  /** Absent if each step is valid by itself, and the next run finds the remaining ones. */
   readonly rollback?: Rollback<Change, Checkpoint>;
   /** Ends watches and children. Works after a partial start, and twice. */
   close(): Promise<void>;
   /**
-   * Optional: reports at once that the world changed behind the reconciler's back (a socket closed, an address gone),
-   * instead of at the next resync. It only watches. `restarted`: the program itself ended and was started anew, which
-   * the audit trail says even when nothing is left to do. Returns the function that ends the watch.
+   * Optional: reports at once that the observed state changed (a socket closed, an address gone), instead of at the next
+   * resync. It only watches. `restarted`: the program itself was restarted, which the audit trail records even if
+   * nothing is left to do. Returns the function that ends the watch.
    */
   watch?(changed: (what: string, restarted?: boolean) => void): () => void;
   /**
-   * Optional: what an operator asks of the program besides `status`: `show`, or a verb of its own. The request was
-   * checked where it came in. Throws {@link PluginError}.
+   * Optional: further requests of an operator: `show`, or a verb of the plugin. The control socket has validated the
+   * request. Throws {@link PluginError}.
    */
   ask?(verb: string, request: unknown, signal: AbortSignal): Promise<object>;
-  /** Optional: keeps what the last look of a run saw, for the next one. */
+  /** Optional: keeps the last observed state of a run, for the next one. */
   note?(report: Report): void;
-  /** Optional: whether something of ours is on this host, left by a mode that is no longer configured. Only looks. */
+  /** Optional: whether a mode that is no longer configured left something of ours on this host. Changes nothing. */
   leftBehind?(): Promise<boolean>;
-  /** Optional: whether a process of the program is left that shows and trusts what it was started with. */
+  /** Optional: whether an old process of the program still uses the certificates that it was started with. */
   hasOldWorkers?(): Promise<boolean>;
   /**
-   * Optional: a sign of life that the program forgets unless it is given again each second. Says nothing else to it.
+   * Optional: a sign of life that the program forgets unless it is repeated each second. It changes nothing else.
    */
   readonly heartbeat?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
-/** How the last good state comes back after a change that failed or did not hold. */
+/** How to restore the last good state after a change that failed or whose verification failed. */
 export interface Rollback<Change extends PlannedChange, Checkpoint> {
-  /** What `undo` needs. Asked after `validate`, before anything is touched. */
+  /** The input of `undo`. Called after `validate`, before anything is changed. */
   checkpoint(changes: readonly Change[], signal: AbortSignal): Promise<Checkpoint>;
-  /** Restores nothing that is right already. */
+  /** Restores only what differs. */
   undo(checkpoint: Checkpoint, signal: AbortSignal): Promise<void>;
 }
 
@@ -73,17 +72,16 @@ export interface PlannedChange {
   readonly kind: string;
   /** One line for people, e.g. `db_nodes/db2: ready → maint (left the cluster)`. */
   readonly summary: string;
-  /** Members that it is about, by HOST/ROLE, so that `explain` finds it. */
+  /** The members concerned, by HOST/ROLE, so that `explain` finds it. */
   readonly subjects?: readonly string[];
   /**
-   * Undefined: when a run is over, no such change may be left. `once`: it may follow from another step, but a run that
-   * made it must not find it again. `repeats`: it may be planned again, since it waits for others or goes on bit by
-   * bit.
+   * Undefined: after a run no such change may be left. `once`: it can follow from another step, but a run that made it
+   * must not find it again. `repeats`: it can be planned again, since it waits for others or proceeds in small steps.
    */
   readonly step?: 'once' | 'repeats';
 }
 
-/** Something that an operator must know, with what to do about it. */
+/** Something that an operator must know, with the next step. */
 export interface Finding {
   /** A stable word in kebab-case, e.g. `bird-session-down`. */
   readonly code: string;
@@ -91,11 +89,11 @@ export interface Finding {
   readonly next: string;
 }
 
-/** What a plugin saw at its last look. */
+/** What a plugin observed at its last run. */
 export interface PluginReport {
-  /** One line of facts, not of intent. Undefined: the plugin has its own place in `status`. */
+  /** One line of facts, not of intent. Undefined: the plugin has its own section in `status`. */
   readonly seen?: string | undefined;
-  /** The same and more for programs, in a form of the plugin's own. */
+  /** The same and more for programs; each plugin has its own form. */
   readonly facts?: object | undefined;
   readonly alarms: readonly Finding[];
 }
@@ -109,7 +107,7 @@ export interface PluginErrorFacts {
   readonly next: string;
   /** `retry`: trying again can help (backoff); `terminal`: only a new desired state or the operator can. */
   readonly outcome: 'retry' | 'terminal';
-  /** What was made so far is right and waits for something, e.g. for the program to start: it is not undone. */
+  /** The completed changes are valid and wait for something, e.g. for the program to start: they are not undone. */
   readonly keepsChanges?: boolean;
   readonly cause?: unknown;
 }

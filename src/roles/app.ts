@@ -14,7 +14,7 @@ import type { Announcement, AppSituation } from './situation.ts';
 
 export type FloatingMode = 'off' | 'bgp' | 'ranked' | 'layer2' | 'api';
 
-/** What of the configuration an app node's policy needs. */
+/** The part of the configuration that an app node's policy needs. */
 export interface AppRoleConfig {
   readonly cluster: string;
   readonly privateAddress: string;
@@ -31,7 +31,7 @@ export interface AppRoleConfig {
   readonly dbDoorPort: number;
   readonly floating: {
     readonly mode: FloatingMode;
-    /** Carries them: a device of their own, or the public one in mode `layer2`. */
+    /** The device of the floating IPs: one of their own, or the public one in mode `layer2`. */
     readonly device: string;
     readonly addresses: readonly string[];
   };
@@ -52,21 +52,21 @@ export interface AppInput {
   readonly config: AppRoleConfig;
   readonly certificates: Certificates;
   /**
-   * Services whose check here fails by its answer or a refusal. One that gives no answer in time may be slow and no
-   * more.
+   * Services whose check here fails by a wrong answer or a refusal. A service without an answer in time may only be
+   * slow.
    */
   readonly answerWrongly: readonly string[];
-  /** Whether this node draws the floating IPs: decided once, by {@link floatingDecision}. */
+  /** Whether this node announces the floating IPs: decided once, by {@link floatingDecision}. */
   readonly announcement: Holding;
 }
 
-/** What the decision about the floating IPs is made from. */
+/** The input of the decision about the floating IPs. */
 export interface FloatingInput {
   readonly view: EffectiveView;
   readonly local: AppSituation;
 }
 
-/** Whether this node draws the floating IP, by the means of its mode. */
+/** Whether this node announces the floating IP, in its mode. */
 export function floatingDecision(mode: FloatingMode, input: FloatingInput): Holding {
   if (mode !== 'layer2' && mode !== 'api') return { ...announcementOf(input), rivals: [] };
   // One holds at most, and the records do not say whose HAProxy is only slow.
@@ -76,18 +76,18 @@ export function floatingDecision(mode: FloatingMode, input: FloatingInput): Hold
 }
 
 /**
- * Whether this node is fit to draw the floating IP; with BGP, all that are do.
+ * Whether this node may announce the floating IP; with BGP, all nodes that may do so.
  *
- * The last one standing keeps it though its own check fails, only when every other candidate says *down* itself and
- * is still heard. An overload makes the HAProxy of all edges slow at once: that each withdraws would make it dark for
- * everybody. Not heard is not down. Heard is who the detector, which probes each second, holds alive: the newest
- * signed record of such a member is its word of now, however old, since an unchanged record is not sent again.
+ * The last candidate keeps it although its own check fails, only if every other candidate is reachable and reports
+ * *down* itself. An overload makes the HAProxy of all edges slow at once: if each withdrew, the site would be
+ * unreachable for everybody. Unreachable is not down. A member is reachable while the detector, which probes each
+ * second, holds it alive: its newest signed record is current, however old, since an unchanged record is not resent.
  */
 export function announcementOf({ view, local }: FloatingInput): Announcement {
-  if (local.leaving) return { announce: false, why: 'this node is going' };
+  if (local.leaving) return { announce: false, why: 'this node is leaving' };
   if (local.maintenance) return { announce: false, why: 'maintenance' };
   const self = view.members.find((member) => member.self);
-  // The others do not see it among the candidates, so they would not let go for it.
+  // The others do not count it among the candidates, so they would not withdraw in its favour.
   if (self?.guard === 'namesake') return { announce: false, why: self.reason };
   if (local.edge === 'fails') return { announce: false, why: 'the check of HAProxy is down here' };
   const silent = local.edge === 'silent';
@@ -106,11 +106,11 @@ export function announcementOf({ view, local }: FloatingInput): Announcement {
       why:
         candidates.length === 0
           ? 'down, but the only app node'
-          : 'down, but so says every other app node: last one standing',
+          : 'down, but every other app node reports down too: last candidate',
     };
   }
   const names = doubtful.map((member) => member.record.name).join(', ');
-  const what = silent ? 'HAProxy gives no answer in time here' : 'this node is down';
+  const what = silent ? 'HAProxy does not answer in time here' : 'this node is down';
   return { announce: false, why: `${what}, and ${names} may be up` };
 }
 
@@ -181,32 +181,32 @@ function serviceServer(
 ): PeerGroup['servers'] {
   const own = config.services.find((each) => each.name === service);
   const said = member.record.services.find((each) => each.name === service);
-  // One that was not heard yet said nothing either way: while a guard keeps it, its check decides.
+  // A member without a report yet: while a guard keeps it, its check decides.
   const kept = !Number.isFinite(member.freshMs) && member.rotation !== 'out';
   if (member.self ? own?.local !== true : said === undefined && !kept) return [];
   const server = serverOf(member, config.doorPort);
-  // The node as a whole may be down for a reason that is not this service’s (it finds no database): its own word about
-  // the service counts, and HAProxy's check beside it.
+  // The node as a whole can be down for a reason outside of this service (it finds no database): its report about the
+  // service counts, together with HAProxy's check.
   const serving = said?.health === 'up' && member.record.health === 'down' && !member.record.maintenance;
   if (serving && server.duty === 'maint' && member.state !== 'left') {
     return [{ ...server, duty: 'ready', why: `${service} is up there` }];
   }
   if (said?.health !== 'down' || !(server.duty === 'ready' || onlySaysDown(member))) return [server];
-  // It knows sooner than any check from here. While all say so, a check decides: they may be wrong, and nobody would be
-  // left.
+  // It knows earlier than any check from here. If all report down, the checks decide: the reports may be wrong, and no
+  // server would be left.
   if (member.state === 'alive' && anybodyWell)
-    return [{ ...server, duty: 'maint', why: `says that ${service} is down` }];
+    return [{ ...server, duty: 'maint', why: `reports ${service} down` }];
   const lastResort = !anybodyWell && { lastResort: true };
-  return [{ ...server, duty: 'out-when-down', why: `says that ${service} is down`, ...lastResort }];
+  return [{ ...server, duty: 'out-when-down', why: `reports ${service} down`, ...lastResort }];
 }
 
-/** Nothing speaks against it but its own word on its health, which a busy machine gives in error. */
+/** The only reason against it is its own report of its health, which can be wrong on a busy machine. */
 function onlySaysDown({ state, record, rotation }: EffectiveMember): boolean {
   const here = state === 'alive' || state === 'suspect';
   return here && rotation === 'out' && record.health === 'down' && !record.maintenance;
 }
 
-/** While no db node says that it is well, a check decides for those that say they are down. */
+/** If no db node reports healthy, a check decides for those that report down. */
 function databaseGroup(databases: readonly EffectiveMember[], config: AppRoleConfig): PeerGroup {
   const group = peerGroup(databases, 'db', config.cluster, config.dbDoorPort);
   if (databases.some(({ rotation }) => rotation === 'in')) return group;

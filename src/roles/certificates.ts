@@ -1,23 +1,23 @@
 import type { CertificatesDesired } from '../plugins/certificates/desired.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
-/** In the record of an app node that can order the site's certificate: its settings for that are complete. */
+/** Tag of an app node that can order the site's certificate: its settings for that are complete. */
 export const ORDERS_TAG = 'orders';
 export const ORDERS_READY = 'ready';
 
-/** In the record of an app node: which bundle it has. */
+/** Tag of an app node: which bundle it has. */
 export const SITE_TAG = 'site';
 
 export interface Orderer {
-  /** Whether this node speaks with the CA. */
+  /** Whether this node talks to the CA. */
   readonly orders: boolean;
-  /** Who does, for people. */
+  /** Which node does, for people. */
   readonly why: string;
 }
 
 /**
- * One node orders, without a vote: the first in order of admission that is heard and can. Two do so only while
- * each does not hear the other; that costs a certificate, and no visitor.
+ * One node orders, without a vote: the first in order of admission that is reachable and able. Two do so only while
+ * they cannot reach each other; that costs one certificate, and no visitor.
  */
 export function ordererOf(view: EffectiveView): Orderer {
   const first = view.members.find(canOrder);
@@ -28,7 +28,7 @@ export function ordererOf(view: EffectiveView): Orderer {
     : { orders: false, why: `${first.record.name} orders` };
 }
 
-/** A suspicion and a restart are over within seconds: nobody takes over for so short a time. */
+/** A suspicion or a restart ends within seconds: no other node takes over for so short a time. */
 function canOrder({ record, state }: EffectiveMember): boolean {
   const heard = state === 'alive' || state === 'suspect';
   const stops = record.goodbye?.kind === 'stop' || record.goodbye?.kind === 'shutdown';
@@ -52,7 +52,7 @@ export interface CertificateConfig {
   readonly httpsPort: number;
 }
 
-/** App nodes that are heard, with what they say of their bundle; undefined where they keep none. */
+/** Reachable app nodes with the bundle that they report; undefined: they keep none. */
 export function sitePeers({ members }: EffectiveView) {
   return members
     .filter(({ record, self, state }) => record.role === 'app' && !self && state === 'alive')
@@ -62,7 +62,7 @@ export function sitePeers({ members }: EffectiveView) {
     }));
 }
 
-/** What the plugin of certificates is to see to, as far as the members decide it. */
+/** The desired state of the certificates plugin, as far as the members decide it. */
 export function certificatesOf(view: EffectiveView, removed: readonly string[], config: CertificateConfig) {
   const { httpPort, httpsPort, names, profile, ...settings } = config;
   const edges = view.members

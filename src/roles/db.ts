@@ -11,7 +11,7 @@ import type { Certificates, DbHaproxy, PeerGroup, Permission } from '../plugins/
 import { peerGroup } from './app.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
-/** What of the configuration a db node's policy needs. */
+/** The part of the configuration that a db node's policy needs. */
 export interface DbRoleConfig {
   readonly cluster: string;
   readonly privateAddress: string;
@@ -25,16 +25,16 @@ export interface DbInput {
   readonly view: EffectiveView;
   readonly config: DbRoleConfig;
   readonly certificates: Certificates;
-  /** Undefined until this role's secrets are here: a CouchDB without the cluster's cookie is none. */
+  /** Undefined until this role's secrets are here: CouchDB cannot start without the cluster's cookie. */
   readonly settings: DesiredFacts['settings'] | undefined;
   /** Members that the operator removed, by their former names and addresses: their copies are given up. */
   readonly removed: readonly { readonly peerId: string; readonly name: string; readonly address: string }[];
   readonly leaving: boolean;
-  /** The CouchDB plugin's word of rule "who may edit"; undefined while it has given none since the start. */
+  /** The CouchDB plugin's decision of rule "who may edit"; undefined until its first one since the start. */
   readonly couchdb: { readonly disagreement: Disagreement | undefined } | undefined;
 }
 
-/** The doors of a db node. They stand whatever may be wrong with CouchDB’s settings. */
+/** The doors of a db node. They exist even if CouchDB’s settings are wrong. */
 export function dbHaproxy({ view, config, certificates, couchdb }: DbInput): DbHaproxy {
   const peers = view.members.filter((member) => member.record.role === 'db' && !member.self);
   return {
@@ -53,14 +53,14 @@ export function dbHaproxy({ view, config, certificates, couchdb }: DbInput): DbH
   };
 }
 
-/** Not held by any guard: of two sides of a cut, each that creates or deletes may cost the other its documents. */
+/** No guard holds this: during a partition, a side that creates or deletes can cost the other side its documents. */
 function permissionOf({ disagreement }: { readonly disagreement: Disagreement | undefined }): Permission {
   return disagreement === undefined
     ? { given: true, why: 'all db nodes are connected and agree' }
     : { given: false, why: disagreement.message, subjects: disagreement.subjects };
 }
 
-/** Node names of members whose daemon is silent or dead: a cut may be the reason. */
+/** Node names of members whose daemon is silent or dead: a partition may be the reason. */
 export function unheardNodes(view: EffectiveView): string[] {
   return view.members
     .filter(
@@ -69,7 +69,7 @@ export function unheardNodes(view: EffectiveView): string[] {
     .map(({ record }) => nodeNameOf(record.address));
 }
 
-/** A CouchDB that is not proved complete answers 200 and wrong: no failover goes there. */
+/** A CouchDB without a proof of completeness answers 200 with wrong data: no failover goes there. */
 function servingOnly(group: PeerGroup, members: readonly EffectiveMember[]): PeerGroup {
   return {
     ...group,
@@ -81,7 +81,7 @@ function servingOnly(group: PeerGroup, members: readonly EffectiveMember[]): Pee
   };
 }
 
-/** @throws DesiredError for a value that could not stand in CouchDB’s files */
+/** @throws DesiredError for a value that CouchDB’s files cannot hold */
 export function dbCouchDb({ view, settings, removed, leaving }: DbInput): CouchDbDesired | undefined {
   if (settings === undefined) return undefined;
   const databases = view.members.filter((member) => member.record.role === 'db');
@@ -101,7 +101,7 @@ export function dbCouchDb({ view, settings, removed, leaving }: DbInput): CouchD
   return couchDbDesired({ selfPeerId: view.self, members, mayRestart: mayRestart(databases), settings });
 }
 
-/** Death of a member never removes data; its own word does, and the operator's. */
+/** The death of a member never removes data; only its own leave or the operator does. */
 function phaseOf(member: EffectiveMember, leaving: boolean): MemberPhase {
   if (member.self) return leaving ? 'leaving' : 'in';
   return member.state === 'leaving' || member.state === 'left' ? 'leaving' : 'in';
@@ -111,8 +111,8 @@ function phaseOf(member: EffectiveMember, leaving: boolean): MemberPhase {
 export const RESTART_TAG = 'couchdb-restart';
 
 /**
- * One node at a time, in order of admission, while every other db node that lives serves. Who is in its turn comes
- * before everybody; so one that does not come back with the new settings stops them for the others.
+ * One node at a time, in order of admission, while every other live db node serves. A node that has begun comes first;
+ * so a node that does not come back with the new settings stops them for the others.
  *
  * @param databases all db nodes in order of admission
  */

@@ -1,9 +1,9 @@
 import type { DnsDesired, DnsSet } from '../plugins/dns/desired.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
-/** In a member's record: its public addresses, at most one of each family, with a blank between them. */
+/** Tag of a member: its public addresses, at most one of each family, separated by a blank. */
 export const PUBLIC_TAG = 'public';
-/** In the record of a node that could read the zone, and so may write it. */
+/** Tag of a node that could read the zone, and so may write it. */
 export const DNS_TAG = 'dns';
 export const DNS_READY = 'ready';
 
@@ -13,16 +13,16 @@ export interface DnsRoleConfig {
   /** Relative to the zone; `@` is the zone itself. */
   readonly names: readonly string[];
   readonly ttlS: number;
-  /** The floating IPs; empty where there are none. */
+  /** The floating IPs; empty if there are none. */
   readonly floating: readonly string[];
-  /** Whether an address that a member names can be reached from the internet; others are passed over. */
+  /** Whether an address that a member names can be reached from the internet; others are skipped. */
   readonly isPublic: (address: string) => boolean;
 }
 
 /**
- * The records of the cluster. The site's names lead to the floating IPs, or to the app nodes where there are none. Each
- * host has its own name, and `_app._tcp` and `_db._tcp` say where members listen: a node that lost everybody finds them
- * there, so the dead keep those.
+ * The records of the cluster. The site's names resolve to the floating IPs, or without those to the app nodes. Each
+ * host has its own name, and `_app._tcp` and `_db._tcp` name the addresses of members: a node that lost all members
+ * finds them there, so dead members keep these.
  */
 export function dnsOf(view: EffectiveView, config: DnsRoleConfig): DnsDesired {
   const { zone, ttlS } = config;
@@ -85,7 +85,7 @@ export function dnsOf(view: EffectiveView, config: DnsRoleConfig): DnsDesired {
   };
 }
 
-/** Of a dead daemon as well: whether its edge is dead too is asked there. */
+/** Includes nodes with a dead daemon: the plugin checks whether the edge is dead too. */
 function isServing({ record, rotation }: EffectiveMember): boolean {
   return record.role === 'app' && (rotation === 'in' || rotation === 'unwatched');
 }
@@ -110,7 +110,7 @@ function whoWrites({ synced }: EffectiveView, first: EffectiveMember | undefined
   return first.self ? 'this node writes them' : `${first.record.name} writes them`;
 }
 
-/** Where the only node that can write the DNS records dies, they stay as they are. */
+/** If the only node that can write the DNS records dies, nobody updates them. */
 export function dnsWarnings({ members }: Pick<EffectiveView, 'members'>): {
   readonly code: string;
   readonly message: string;
@@ -123,7 +123,7 @@ export function dnsWarnings({ members }: Pick<EffectiveView, 'members'>): {
   return [
     {
       code: 'one-dns-writer',
-      message: `only ${writer.record.name} can write the DNS records; if it dies, they stay as they are`,
+      message: `only ${writer.record.name} can write the DNS records; if it dies, nobody updates them`,
       next: 'put [dns] and its key file on a second app node',
     },
   ];

@@ -1,23 +1,23 @@
 import type { Member, MemberState, NodeRecord } from '../daemon/membership/types.ts';
 
 /**
- * What a member is for the programs of this node.
+ * The rotation of a member: whether it gets traffic from the programs of this node.
  *
- * `in`: serves. `unwatched`: its daemon is dead or silent, but nobody knows about its service, so HAProxy's own check
- * decides. `drain`: nothing new goes there. `out`: nothing goes there.
+ * `in`: gets traffic. `unwatched`: its daemon is dead or silent, but its service may work, so HAProxy's own check
+ * decides. `drain`: gets no new requests. `out`: gets no traffic.
  */
 export type Rotation = 'in' | 'unwatched' | 'drain' | 'out';
 
 export interface EffectiveMember {
-  /** Its newest record; of a member that was admitted but never heard, a stand-in that promises nothing. */
+  /** Its newest record; for a member that was admitted but never sent one, a placeholder that promises nothing. */
   readonly record: NodeRecord;
   readonly state: MemberState;
   readonly rotation: Rotation;
   /** Why, in a few words, for the audit trail. */
   readonly reason: string;
-  /** The guard that keeps it at this rotation; undefined where none does. */
+  /** The guard that keeps it at this rotation; undefined: none. */
   readonly guard?: 'first-sync' | 'landslide' | 'namesake' | undefined;
-  /** Milliseconds since its newest record was accepted; 0 for self, infinite for one never heard. */
+  /** Milliseconds since its newest record was accepted; 0 for self, infinite if there was none. */
   readonly freshMs: number;
   /** Order of admission within its role, 0 first. Never changes while others come and go. */
   readonly rank: number;
@@ -27,31 +27,31 @@ export interface EffectiveMember {
 /** What a guard holds now, and what an operator can do about it. */
 export interface Hold {
   readonly code: 'landslide' | 'not-synced';
-  /** HOST/ROLE of each member that it keeps as it was. */
+  /** HOST/ROLE of each member whose rotation it keeps. */
   readonly subjects: readonly string[];
   readonly message: string;
   readonly next: string;
 }
 
-/** What the guards make of the membership view: the only input of the roles about others. */
+/** The result of the guards over the membership view: the only input of the roles about others. */
 export interface EffectiveView {
   readonly self: string;
   /** Everybody admitted and not revoked, self included, in order of admission. No name and no host's address twice. */
   readonly members: readonly EffectiveMember[];
-  /** Admitted under a name, or with an address, that one of the members has: used for nothing (namesakes.ts). */
+  /** Admitted under the name, or with the address, of another member: not used at all (namesakes.ts). */
   readonly namesakes: readonly EffectiveMember[];
   readonly synced: boolean;
   /** What guards hold now. */
   readonly held: readonly Hold[];
-  /** Certificates that no door lets in any more. */
+  /** Certificates that every door refuses. */
   readonly revoked: readonly { readonly serialHex: string; readonly address?: string }[];
-  /** The word that the name of each removed authority ends in. */
+  /** The last word of the name of each removed authority. */
   readonly revokedAuthorities: readonly string[];
-  /** SHA-256, in hex, of members' certificates that are good although one of those authorities signed them. */
+  /** SHA-256, in hex, of members' certificates that are valid although one of those authorities signed them. */
   readonly knownCertificates: readonly string[];
 }
 
-/** What a member would be if no guard held anything. */
+/** The rotation of a member without guards. */
 export function plainRotation(member: Pick<Member, 'record' | 'state' | 'restarting'>): {
   readonly rotation: Rotation;
   readonly reason: string;
@@ -82,5 +82,5 @@ function downReason(record: NodeRecord): string {
   const failing = record.services
     .filter((service) => service.health === 'down')
     .map((service) => service.name);
-  return failing.length === 0 ? 'says it is down' : `says it is down: ${failing.join(', ')}`;
+  return failing.length === 0 ? 'reports down' : `reports down: ${failing.join(', ')}`;
 }

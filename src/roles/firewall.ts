@@ -1,13 +1,13 @@
 import type { FirewallDesired } from '../plugins/firewall/desired.ts';
 import type { EffectiveView } from './effective.ts';
 
-/** What the helper takes at most; a cluster has tens of members. */
+/** The limit of the helper; a cluster has tens of members. */
 const MOST_MEMBERS = 512;
 
 /**
- * Who may reach the member ports: everybody admitted who has not left. Dead closes nothing, and before the first sync
- * nobody is taken out. An address outside of the private network is left out: the helper would refuse the whole list
- * for it.
+ * Who may reach the member ports: all admitted members that have not left. A dead member stays, and before the first
+ * sync no member is removed. An address outside of the private network is left out: the helper would refuse the whole
+ * list for it.
  */
 export function firewallOf(view: EffectiveView, privateNetwork: string): FirewallDesired {
   const members = [...view.members, ...view.namesakes]
@@ -21,7 +21,7 @@ export function firewallOf(view: EffectiveView, privateNetwork: string): Firewal
     apps: of('app'),
     dbs: of('db'),
     keep: !view.synced,
-    why: view.synced ? 'as the membership says' : 'nothing is taken out before the first sync',
+    why: view.synced ? 'follows the members' : 'no member is removed before the first sync',
   };
 }
 

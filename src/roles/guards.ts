@@ -9,18 +9,18 @@ import {
 import { type RosterMember, withoutNamesakes } from './namesakes.ts';
 
 /**
- * Guards hold configuration, never health: HAProxy's own checks go on for each server whatever is held here.
- * They turn what the membership protocol believes into what the programs of this node are configured for.
+ * Guards hold configuration, never health: HAProxy's own checks continue for each server whatever is held here.
+ * They turn the view of the membership protocol into the members that the programs of this node are configured for.
  */
 
-/** What survives a restart of the daemon. Times are wall-clock ms: the machine's clock starts anew with the process. */
+/** State that survives a restart of the daemon. Times are wall-clock ms: the monotonic clock restarts as well. */
 export interface GuardState {
   /** Names that were alive while the set of living members did not change for {@link GuardOptions.stableAfterMs}. */
   readonly stable: readonly string[];
   /** The set seen last, and since when it has not changed. */
   readonly living: readonly string[];
   readonly livingSinceMs: number;
-  /** Roles whose landslide is held now, since when, and what had gone. */
+  /** Roles whose landslide is held now, since when, and which members are gone. */
   readonly landslides: readonly {
     readonly role: Role;
     readonly sinceMs: number;
@@ -32,9 +32,9 @@ export interface GuardState {
 
 /** Times in ms. */
 export interface GuardOptions {
-  /** A view that stood this long is what a landslide is measured against. */
+  /** A landslide is measured against a view that was stable for this long. */
   readonly stableAfterMs: number;
-  /** A landslide that nobody released is believed after this. */
+  /** A landslide that nobody released is accepted after this time. */
   readonly landslideHoldMs: number;
 }
 
@@ -69,15 +69,15 @@ export function guarded(
   const living = namesAlive(input.view);
   const changed = living.join() !== state.living.join();
   const livingSinceMs = changed ? input.wallMs : state.livingSinceMs;
-  // Before the first sync nobody knows who is alive: what this node fails to hear is no evidence of anything.
+  // Before the first sync this node does not know who is alive: silence is no evidence.
   const { synced } = input.view;
   const found = synced ? landslidesNow(input, state) : state.landslides;
   const landslides = found.filter((each) => input.wallMs - each.sinceMs < options.landslideHoldMs);
   const believed = synced && landslides.length === 0;
-  // A landslide that outlasted its hold is believed at once, or it would be found anew with the next look.
+  // A landslide that outlasted its hold is accepted at once; else the next turn would find it again.
   const stood = input.wallMs - livingSinceMs >= options.stableAfterMs || found.length > landslides.length;
   const grown = [...new Set([...state.stable, ...living])].sort();
-  // Additions join at once, so that a young cluster is guarded too; who is gone leaves the measure after it stood.
+  // Additions count at once, so that a young cluster is guarded too; a gone member counts until the set is stable.
   const stable =
     believed && stood ? living : synced ? grown.filter((name) => mayStay(name, input)) : state.stable;
   const { members, namesakes } = effectiveMembers(input, state, landslides);
@@ -97,7 +97,7 @@ export function guarded(
   };
 }
 
-/** The operator's word: what is gone is gone. The set of now becomes the measure. */
+/** The operator confirms that the gone members are gone. The present set becomes the stable one. */
 export function released(state: GuardState): GuardState {
   return { ...state, landslides: [], stable: state.living };
 }
@@ -109,7 +109,7 @@ function namesAlive(view: MembershipView): string[] {
   return [...new Set(names)].sort();
 }
 
-/** Who left by its own word or was removed is no part of a landslide. */
+/** A member that left or was removed is no part of a landslide. */
 function mayStay(name: string, { view, roster }: GuardInput): boolean {
   const member = view.members.find((each) => each.record.name === name);
   return member?.state !== 'left' && member?.state !== 'leaving' && roster.some((each) => each.name === name);
@@ -143,7 +143,7 @@ function effectiveMembers(
       rank: ranks[admitted.role],
       self,
       ...(member === undefined
-        ? { rotation: 'out' as const, reason: 'admitted, but its daemon was not heard yet' }
+        ? { rotation: 'out' as const, reason: 'admitted, but its daemon has not reported yet' }
         : plainRotation(member)),
     };
   };
@@ -171,7 +171,7 @@ function nameShared({
   };
 }
 
-/** What a guard keeps a member at, when that is more than what it would be now. Additions are never held. */
+/** The rotation that a guard keeps for a member, if it is more than the present one. Additions are never held. */
 function heldRotation(
   admitted: RosterMember,
   now: Rotation,
@@ -184,7 +184,7 @@ function heldRotation(
   const member = view.members.find((each) => each.record.peerId === admitted.peerId);
   const announced = member !== undefined && (member.state === 'leaving' || member.state === 'left');
   if (!view.synced && !announced) {
-    // Without a last good configuration (a node that just joined) everybody is listed, and HAProxy's own check decides.
+    // Without a last good configuration (a node that just joined) all are listed, and HAProxy's own check decides.
     if (before === undefined) return { rotation: 'in', reason: 'not synced yet: its own check decides' };
     if (before !== 'out')
       return {
@@ -226,13 +226,13 @@ function holdsOf(
     {
       code: 'not-synced',
       subjects: kept,
-      message: `this node has not synced since its start: ${kept.join(', ')} stay as before`,
+      message: `this node has not synced since its start: ${kept.join(', ')} stay unchanged`,
       next: 'wait for the first sync; if none comes: bornemisza doctor',
     },
   ];
 }
 
-/** Stands in for a member that was admitted but never heard: nothing is promised for it. */
+/** The placeholder for a member that was admitted but never sent a record: it promises nothing. */
 function silentRecord(admitted: RosterMember): NodeRecord {
   return {
     peerId: admitted.peerId,

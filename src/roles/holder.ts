@@ -3,13 +3,13 @@ import type { Announcement, AppSituation } from './situation.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
 /**
- * Who holds the floating IPs on its public device, where no BGP draws them. Each node decides for itself, from its own
- * view; nodes with the same view decide the same, and at most one of them holds.
+ * Which node holds the floating IPs on its public device, without BGP. Each node decides for itself, from its own view;
+ * nodes with the same view decide the same, and at most one of them holds.
  */
 
 /**
- * In the record of a node: that it has the floating IPs on its device, or what was seen of them in BIRD, which is
- * `exported` or the code of what is wrong.
+ * Tag of a node: it has the floating IPs on its device, or their state in BIRD, which is `exported` or the code of the
+ * problem.
  */
 export const HOLDS_TAG = 'floating';
 export const HOLDS = 'held';
@@ -19,7 +19,7 @@ export const HOLDS = 'held';
  */
 export const SERVER_TAG = 'server';
 
-/** A daemon that comes back finds its peers in a second or two; one that finds none by then is cut off. */
+/** A restarted daemon finds its peers in a second or two; one that finds none by then is cut off. */
 const KEEP_UNSYNCED_MS = 10_000;
 
 export interface HolderInput {
@@ -90,7 +90,7 @@ interface Standing {
   readonly rank: number;
 }
 
-/** Who is well, then who has them already (nothing moves without need), then the order of admission. */
+/** Healthy nodes first, then the present holder (nothing moves without need), then the order of admission. */
 function byStanding(one: Standing, other: Standing): number {
   return (
     Number(other.up) - Number(one.up) || Number(other.holds) - Number(one.holds) || one.rank - other.rank

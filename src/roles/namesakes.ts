@@ -1,9 +1,9 @@
 import type { Role } from '../daemon/membership/types.ts';
 
 /**
- * Two authorities that have not heard of each other's admissions can admit two machines under one name, or two hosts
- * with one address; so can one that was taken over. HAProxy refuses a configuration with two servers of one name, and
- * CouchDB's nodes are named by address, so such a pair would stop every change on every node. Pure.
+ * Two authorities that do not know each other's admissions yet can admit two machines under one name, or two hosts with
+ * one address; so can a compromised authority. HAProxy refuses two servers of one name, and CouchDB's nodes are named by
+ * address, so such a pair would block every change on every node. Pure.
  */
 
 /** One admitted node, from its certificate. */
@@ -17,7 +17,7 @@ export interface RosterMember {
 
 export interface Namesake {
   readonly member: RosterMember;
-  /** Who has its name or address. */
+  /** The member that has its name or address. */
   readonly of: RosterMember;
 }
 

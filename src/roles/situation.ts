@@ -1,11 +1,11 @@
 import type { Health } from '../daemon/membership/types.ts';
 
-/** What this node knows of itself. */
+/** What this node knows about itself. */
 export interface AppSituation {
   readonly health: Health;
   /**
-   * Our HAProxy on the floating IP (or on loopback, where there is none): it answers; it gives no answer in time, and
-   * may be slow and no more; or it refuses, answers wrongly, or was not asked yet.
+   * Our HAProxy on the floating IP (without one, on loopback): it answers; it does not answer in time, and may only be
+   * slow; or it refuses, answers wrongly, or was not checked yet.
    */
   readonly edge: 'answers' | 'silent' | 'fails';
   readonly maintenance: boolean;
@@ -17,7 +17,7 @@ export interface AppSituation {
   readonly upMs: number;
 }
 
-/** Whether a node draws the floating IP, and why. */
+/** Whether a node announces the floating IP, and why. */
 export interface Announcement {
   readonly announce: boolean;
   readonly why: string;

@@ -310,7 +310,7 @@ include "${fragments}/*.conf";
       await tell(control, ['configure']);
       await new Promise((resolve) => setTimeout(resolve, 300));
       t.ok(await announced('192.0.2.7', '192.0.2.8'));
-      t.same(summaries(await converge(plugin, desired)), ['198.51.100.1/32: taken off bm-float']);
+      t.same(summaries(await converge(plugin, desired)), ['198.51.100.1/32: removed from bm-float']);
     },
   );
 

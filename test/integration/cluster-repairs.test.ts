@@ -95,7 +95,7 @@ const REPAIRS: readonly Repair[] = [
   {
     what: '`ip addr del` of the floating IP',
     damage: () => shell(`ip addr del ${FLOATING}/32 dev bm-float`),
-    says: /203\.0\.113\.10\/32: put on bm-float/,
+    says: /203\.0\.113\.10\/32: added to bm-float/,
     withinMs: WATCHED_MS,
   },
   {

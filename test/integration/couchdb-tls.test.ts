@@ -112,7 +112,7 @@ t.test('nodes speak TLS to each other, with the user time-out on their links', a
     node.tls = await stranger.issue(node.address);
   });
   await cluster.until('the stranger’s join is taken back', () =>
-    first.applied.some((text) => text.includes('take back')),
+    first.applied.some((text) => text.includes('undo a join')),
   );
   await cluster.until(
     'the cluster goes on without it',

@@ -110,7 +110,7 @@ t.test('only a new ssh connection confirms', async (t) => {
     const { state, seen: said } = status.plugins.find(({ name }) => name === 'firewall') ?? {};
     return `${state}: ${said}`;
   };
-  const wanted = 'converged: on: 2 members let in';
+  const wanted = 'converged: on: 2 members allowed';
   await until(async () => (await seen()) === wanted || Promise.reject(new Error(await seen())), {
     deadlineMs: PATIENCE_MS,
     everyMs: 500,

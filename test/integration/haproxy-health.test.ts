@@ -226,7 +226,7 @@ t.test('what its daemon saw fail is out at its door at once, and its own check b
     out.map(({ summary }) => summary).filter((each) => !each.startsWith('haproxy.cfg')),
     [
       'local_api/_local: down (this node saw it fail)',
-      'local_api.panic/_local: ready → maint (its answer to the check is wrong)',
+      'local_api.panic/_local: ready → maint (it answers the check wrongly)',
     ],
   );
   t.equal((await app2.servers('local_api.panic'))['_local'], 'MAINT');
@@ -244,17 +244,17 @@ t.test('a WebSocket outlives a reload, and status shows the process that it is i
   await allWell();
   const seen = async () =>
     edge.plugin.status(edgeDesired, await edge.plugin.observe(AbortSignal.timeout(5000))).seen;
-  t.notMatch(await seen(), /of before a reload/);
+  t.notMatch(await seen(), /old process/);
   const socket = await webSocket();
   t.teardown(() => socket.destroy());
   t.equal(await echo(socket, 'one'), 'one');
   await converge(edge.plugin, { ...edgeDesired, edge: { ...edgeDesired.edge, hstsMaxAgeSeconds: 1 } });
   t.equal(await echo(socket, 'two'), 'two', 'what is open goes on');
-  t.match(await seen(), /; 1 of before a reload \(1 connection\) ends within 15 minutes$/);
+  t.match(await seen(), /; 1 old process \(1 connection\) ends within 15 minutes$/);
   await converge(edge.plugin, edgeDesired);
   t.equal(await echo(socket, 'three'), 'three');
   socket.destroy();
-  await until(async () => !/of before a reload/.test((await seen()) ?? ''), {
+  await until(async () => !/old process/.test((await seen()) ?? ''), {
     what: 'nothing is left behind',
   });
 });

@@ -802,7 +802,7 @@ t.test('a bad certificate for the site stops no revocation and no other change',
   const open = connectTls({ host: address, port: 443, rejectUnauthorized: false });
   await new Promise((resolve, reject) => open.once('secureConnect', resolve).once('error', reject));
   t.strictSame(summaries(await converge(instance.plugin, showing(text))).slice(-1), [
-    'another certificate of the site',
+    'new certificate of the site',
   ]);
   t.equal(await shown(), second.serialHex, 'text around the blocks does no harm');
   t.equal(await pidOf(), pid, 'without a reload');

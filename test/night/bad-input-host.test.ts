@@ -222,7 +222,7 @@ t.test('HAProxy masked, then 443 in use when it starts: all is said, and heals b
   await host.mask('bornemisza-haproxy@app.service');
   await host.stop('bornemisza-haproxy@app.service');
   const said = new RegExp(
-    /HAProxy is not running: nobody listens at \S+ *(--|",.*"next":").*/.source +
+    /HAProxy is not running: no process listens at \S+ *(--|",.*"next":").*/.source +
       /`systemctl start bornemisza-haproxy@app\.service`, then see `journalctl -u bornemisza-haproxy@app\.service`/
         .source,
   );
@@ -338,8 +338,8 @@ t.test(
     await host.must(['mv', bird, `${bird}.away`]);
     await host.stop('bird.service');
     const said = new RegExp(
-      /BIRD is not running: nobody listens at \S+; no floating IP is announced *(--|",.*"next":").*/.source +
-        /`systemctl start bird` and see `journalctl -u bird`/.source,
+      /BIRD is not running: no process listens at \S+; no floating IP is announced *(--|",.*"next":").*/
+        .source + /`systemctl start bird` and see `journalctl -u bird`/.source,
     );
     await says(() => status(app), said);
     await says(heard, said);

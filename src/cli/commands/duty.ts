@@ -30,18 +30,18 @@ interface MaintenanceOptions extends Forced {
 /** A page and its files are over in seconds; who serves larger files or web sockets says more. */
 const DRAIN_MS = 120_000;
 
-const FORCE = 'do it although a guard would refuse, e.g. because it empties a role';
+const FORCE = 'do it even if a guard refuses, e.g. because it empties a role';
 
 /** Takes this node out of traffic and back, or out of the cluster for good. */
 export function addMaintenance(program: Command, io: Io): void {
   addVerb(program, 'maintenance', {
     summary: 'take this node out of traffic, or put it back',
     description:
-      'Takes this node out of traffic (on) or puts it back (off). It stays a member, keeps its data, and ' +
-      'maintenance survives a reboot. It is said on the node itself; for another NODE the command says ' +
-      'which one to run there. --wait ends when no request is under way here, or with exit code 1 and what ' +
-      'is left when the time is over; after off it ends when the node gets traffic. With --wait and --json ' +
-      'one object a line.',
+      'Takes this node out of traffic (on) or puts it back (off). The node stays a member and keeps its data. ' +
+      'Maintenance survives a reboot. Run it on the node itself; for another NODE it prints the command to ' +
+      'run there. --wait ends when no request is under way here, or with exit code 1 and the remaining ones ' +
+      'when the time is over; after off it ends when the node gets traffic. With --wait and --json it ' +
+      'prints one object a line.',
     examples: [
       'bornemisza maintenance on --wait',
       'bornemisza maintenance on --wait --timeout 15m',

@@ -374,6 +374,6 @@ async function dns({ host, area }: Looking, { dns: config }: Config): Promise<Ch
   const check = await secretFile(area, 'dns', file, 'no record is kept');
   if (check.state !== 'ok') return [check];
   if (config.provider === 'rfc2136' && (await host.run('nsupdate', ['-V'])).code === -1)
-    return [area.fail('dns', 'nsupdate is not installed: no record is kept', 'dnf install bind-utils')];
+    return [area.fail('dns', 'nsupdate is not installed: no record is updated', 'dnf install bind-utils')];
   return [check];
 }

@@ -84,7 +84,7 @@ export function addSetupOptions(command: Command): Command {
     .addOption(
       new Option(
         '--floating-mode <mode>',
-        'role app: how they are drawn; where the provider has no BGP: layer2, or api (default: bgp with ' +
+        'role app: how they are announced; without BGP: layer2, or api (default: bgp with ' +
           '--floating-ip, else off)',
       ).choices(['off', 'bgp', 'ranked', 'layer2', 'api']),
     )

@@ -10,9 +10,9 @@ import type { BirdObserver, BirdOptions } from './observe.ts';
 import { type BirdChange, PROTOCOL } from './plan.ts';
 
 export interface BirdCheckpoint {
-  /** The file as it was; it says as well whether the addresses were announced. */
+  /** The former file; it also records whether the addresses were announced. */
   readonly fragment: string | undefined;
-  /** A withdrawal is never undone: rather no route than one to a node that must not get requests. */
+  /** A withdrawal is never undone: no route is better than a route to a node that must not get requests. */
   readonly withdraws: boolean;
 }
 
@@ -32,17 +32,17 @@ export class BirdSteps {
     this.#observer = observer;
   }
 
-  /** Proves the fragment alone; what root's bird.conf makes of it BIRD itself says before it takes it. */
+  /** Checks only the fragment; BIRD checks it within root's bird.conf before it loads it. */
   async validate(changes: readonly BirdChange[], signal: AbortSignal): Promise<void> {
     await this.discard();
     const file = changes.find((change) => change.kind === 'file');
-    // Nothing but `disabled` differs: BIRD won't even read it.
+    // Only `disabled` differs: BIRD does not read the file for that.
     if (
       file?.kind !== 'file' ||
       !changes.some((change) => change.kind === 'configure' || change.kind === 'start')
     )
       return;
-    // Not `.conf`: root's include must not see it yet.
+    // Not `.conf`: root's include must not match it yet.
     this.#staged = await stageFile(this.#observer.path, file.content, { mode: FILE_MODE, suffix: '.staged' });
     try {
       await this.#check(this.#staged.stagedPath, signal);
@@ -75,9 +75,8 @@ export class BirdSteps {
   }
 
   /**
-   * The fragment as it was, and BIRD according to it. Device and addresses stay as they are: an address alone draws
-   * nothing. Without a former fragment the new one stays: it has passed its own check and waits for a bird.conf that is
-   * right.
+   * Restores the former fragment and has BIRD load it. Device and addresses stay as they are: an address alone attracts
+   * no traffic. Without a former fragment the new one stays: it has passed its check and waits for a valid bird.conf.
    */
   async undo({ fragment, withdraws }: BirdCheckpoint, signal: AbortSignal): Promise<void> {
     if (fragment === undefined) return;
@@ -157,8 +156,8 @@ export class BirdSteps {
   }
 
   /**
-   * Has BIRD read its files again. It takes `disabled` from there whatever was enabled by hand, which is why the
-   * file always says what should be.
+   * Has BIRD read its files again. It takes `disabled` from them even after a change by hand, so the file always holds
+   * the desired state.
    */
   async #configure(signal: AbortSignal): Promise<void> {
     const { controlSocket } = this.#options;
@@ -200,7 +199,7 @@ function configRefused(said: string): PluginError {
   return new PluginError({
     code: 'bird-config-refused',
     message: `BIRD refuses its configuration: ${said.split('\n')[0]?.slice(0, 300)}`,
-    next: 'correct the file and line that it names (`bird -p`); BIRD keeps running with what it had',
+    next: 'correct the file and line that it names (`bird -p`); BIRD keeps its former configuration',
     outcome: 'retry',
   });
 }

@@ -9,8 +9,8 @@ export interface ReplyLine {
 }
 
 /**
- * Takes the lines of one answer apart. `NNNN-` goes on, `NNNN ` ends, a leading space repeats the code, `+` is a log
- * line that BIRD put between.
+ * Parses the lines of one answer. `NNNN-` continues, `NNNN ` ends, a leading space repeats the code, `+` is a log line
+ * that BIRD inserted.
  *
  * @returns the answer and what follows it, or undefined while it is not complete
  */
@@ -38,10 +38,10 @@ export interface BirdProtocol {
   readonly name: string;
   readonly kind: string;
   readonly up: boolean;
-  /** BGP's own state, e.g. `Established`; empty for others. */
+  /** State of BGP, e.g. `Established`; empty for others. */
   readonly info: string;
   readonly description: string;
-  /** Of a BGP protocol. */
+  /** Only for a BGP protocol. */
   readonly localAs: number | undefined;
 }
 
@@ -77,11 +77,11 @@ export interface TellOptions {
   readonly timeoutMs?: number;
 }
 
-/** A whole routing table is not asked for; protocols are. */
+/** Enough for all protocols; a whole routing table is never requested. */
 const MAX_ANSWER_BYTES = 1024 * 1024;
 
 /**
- * Gives commands to BIRD's control socket, one after another on one connection, and returns their answers.
+ * Sends commands to BIRD's control socket, one after another on one connection, and returns their answers.
  *
  * @throws PluginError `bird-not-running` when nobody listens, `bird-silent` when an answer doesn't end in time
  */
@@ -148,10 +148,10 @@ function controlError(path: string, error: unknown): PluginError {
 export function birdNotRunning(path: string, cause?: unknown): PluginError {
   return new PluginError({
     code: 'bird-not-running',
-    message: `BIRD is not running: nobody listens at ${path}; no floating IP is announced`,
+    message: `BIRD is not running: no process listens at ${path}; no floating IP is announced`,
     next: 'install it if it is missing (`dnf install bird`), then `systemctl start bird` and see `journalctl -u bird`',
     outcome: 'retry',
-    // Its fragment waits for it.
+    // BIRD reads the fragment at its next start.
     keepsChanges: true,
     cause,
   });

@@ -1,19 +1,19 @@
-/** What BIRD should draw to this node. Data only. */
+/** What BIRD should announce from this node. Data only. */
 export interface BirdDesired {
   /** Carries the floating IPs; made by the plugin (`dummy`, or `ifb` where the kernel has no dummy). */
   readonly device: string;
-  /** IPv4 addresses. Whatever else stands on the device is taken off. */
+  /** IPv4 addresses. All others on the device are removed. */
   readonly addresses: readonly string[];
-  /** `ranked`: the longer the path, the later this node was admitted, so that the first one draws all. */
+  /** `ranked`: a node that was admitted later has a longer path, so that the first one gets all traffic. */
   readonly mode: 'equal' | 'ranked';
-  /** Order of admission, 0 first. Never who is alive: a death must not change any path. */
+  /** Order of admission, 0 first. It does not depend on who is alive: a death must not change any path. */
   readonly rank: number;
   readonly announce: boolean;
   /** Why it is announced or not, for the audit trail. */
   readonly why: string;
 }
 
-/** BIRD draws nothing here by us: our fragment, the device that it names and their addresses go. */
+/** We announce nothing here: our fragment, the device that it names and their addresses are removed. */
 export interface BirdRetired {
   readonly retired: true;
   /** For the audit trail. */

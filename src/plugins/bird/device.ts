@@ -21,7 +21,7 @@ export function parseDevices(json: string): Map<string, ObservedDevice> {
   );
 }
 
-/** `dummy` everywhere but on kernels built without it; `ifb` carries addresses as well. */
+/** `dummy`, or `ifb` on kernels without it; both can carry addresses. */
 export async function addDevice(device: string, signal: AbortSignal): Promise<void> {
   const made = await ip(['link', 'add', device, 'type', 'dummy'], signal);
   if (made.complaint !== undefined) {

@@ -30,8 +30,8 @@ export interface Sight extends RunningBird {
 }
 
 /**
- * What BIRD has loaded and what each of its sessions exports of our addresses. A table is never walked: each address is
- * looked up alone, since a founder's table may hold the whole internet.
+ * What BIRD has loaded and what each of its sessions exports of our addresses. Each address is looked up by itself,
+ * since a founder's table can hold the routes of the whole internet.
  */
 export async function lookAt(ask: Ask, networks: readonly string[]): Promise<Sight | undefined> {
   const lines = await ask('show protocols all');
@@ -74,15 +74,15 @@ export function parseRoutes(lines: readonly ReplyLine[], network: string): BirdS
   });
 }
 
-/** A name that is no plain word stands in quotes in BIRD's language. */
+/** BIRD needs quotes around a name with special characters. */
 function symbolOf(name: string): string {
   return /^[A-Za-z_]\w*$/.test(name) ? name : `'${name}'`;
 }
 
 /**
- * A look at the devices starts a process, 0.1 to 0.3 s on a busy host, before a withdrawal that takes a millisecond.
- * What was seen holds as long as the host has the same addresses, which one system call tells; not longer than this,
- * since it does not tell the kind of a device.
+ * Listing the devices starts a process, which takes 0.1 to 0.3 s on a busy host, before a withdrawal that takes a
+ * millisecond. The list is reused while the host has the same addresses, which one system call shows; not longer than
+ * this, since that call does not show the kind of a device.
  */
 const DEVICES_HOLD_MS = 10_000;
 export interface BirdOptions {
@@ -91,13 +91,13 @@ export interface BirdOptions {
   /** E.g. /run/bird/bird.ctl. */
   readonly controlSocket: string;
   readonly binary?: string;
-  /** How often addresses and the announcement are looked at. Default 500. */
+  /** How often addresses and the announcement are checked. Default 500. */
   readonly watchIntervalMs?: number;
   /** Default: `ip -d addr`. */
   readonly readDevices?: typeof readDevices;
 }
 
-/** Looks at the devices, at our fragment and at BIRD. */
+/** Reads the devices, our fragment and the state of BIRD. */
 export class BirdObserver {
   /** Of our fragment. */
   readonly path: string;
@@ -147,7 +147,7 @@ export class BirdObserver {
     }
   }
 
-  /** For how long the announcement has not been as our fragment asks for it. */
+  /** For how long the announcement has differed from our fragment. */
   judge(running: Sight | undefined, fragment = ''): BirdObserved['fault'] {
     const addresses = addressesIn(fragment).map((network) => network.replace(/\/32$/, ''));
     const code = running === undefined ? undefined : faultOf(running, addresses, announcedIn(fragment));

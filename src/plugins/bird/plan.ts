@@ -15,7 +15,7 @@ export interface ObservedDevice {
   readonly addresses: readonly string[];
 }
 
-/** What a running BIRD says about itself. */
+/** What a running BIRD reports. */
 export interface RunningBird {
   /** Digest of the fragment that it has loaded, from the protocol's description; undefined: not loaded. */
   readonly loaded: string | undefined;
@@ -23,10 +23,10 @@ export interface RunningBird {
   readonly sessions: readonly BirdSession[];
 }
 
-/** A protocol that gives routes to a neighbour: BGP, or what a founder uses in its place. */
+/** A protocol that exports routes to a neighbour: BGP, or what a founder uses instead. */
 export interface BirdSession {
   readonly name: string;
-  /** BIRD's own word, e.g. `Established`. */
+  /** The state as BIRD names it, e.g. `Established`. */
   readonly state: string;
   readonly up: boolean;
   /** Our addresses that it exports, each with the protocol that the route comes from. */
@@ -38,13 +38,13 @@ export interface BirdObserved {
   readonly fragment: string | undefined;
   /** AS number of this node, from BIRD's sessions or else from the fragment; undefined: not known yet. */
   readonly localAs: number | undefined;
-  /** Undefined: nobody answers at the control socket. */
+  /** Undefined: no answer at the control socket. */
   readonly running: RunningBird | undefined;
-  /** What is wrong with the announcement, and for how long it has been. */
+  /** The problem of the announcement, and its duration. */
   readonly fault: { readonly code: BirdFault; readonly forMs: number } | undefined;
 }
 
-/** What keeps the floating IPs from being where they should be. */
+/** Why the floating IPs are not where they should be. */
 export type BirdFault =
   | 'bird-no-session'
   | 'bird-session-down'
@@ -62,13 +62,13 @@ export type BirdChange = PlannedChange &
     | { readonly kind: 'address-remove'; readonly device: string; readonly address: string }
     | { readonly kind: 'file'; readonly content: string }
     | { readonly kind: 'file-remove' }
-    /** `digest`: of the fragment that it should have afterwards; undefined: of none. */
+    /** `digest`: of the fragment that it should have afterwards; undefined: no fragment. */
     | { readonly kind: 'configure'; readonly digest: string | undefined }
     | { readonly kind: 'start' }
     | { readonly kind: 'announce' }
   );
 
-/** More would not be longer for any provider, and some refuse paths with many repetitions. */
+/** More has no effect at any provider, and some refuse paths with many repetitions. */
 const MAX_PREPENDS = 8;
 
 /** Above 240, that of any other `protocol direct`; the filter of bird.conf sees the best route alone. */
@@ -76,14 +76,14 @@ const PREFERENCE = 1000;
 
 export interface Fragment {
   readonly content: string;
-  /** Of all but whether it is announced: only when this differs must BIRD read its configuration again. */
+  /** Digest without the announcement itself: BIRD reads its configuration again only if this differs. */
   readonly digest: string;
 }
 
 /**
- * The file that root's bird.conf includes. It can bring nothing into BIRD but the configured addresses.
+ * The file that root's bird.conf includes. It can add only the configured addresses to BIRD.
  *
- * @throws PluginError `bird-value-refused` when a value could be read as anything but itself
+ * @throws PluginError `bird-value-refused` if BIRD could read a value as something else
  */
 export function renderFragment(desired: BirdDesired, localAs: number | undefined): Fragment {
   // IFNAMSIZ is 16 with the closing zero.
@@ -106,7 +106,7 @@ export function renderFragment(desired: BirdDesired, localAs: number | undefined
         ];
   const build = (digest: string, disabled: boolean): string =>
     [
-      '# Written by bornemisza, which puts it back when it is edited.',
+      '# Written by bornemisza, which restores it after an edit.',
       ...(localAs === undefined || desired.mode === 'equal' ? [] : [`# local AS ${localAs}`]),
       `protocol direct ${PROTOCOL} {`,
       `  description "bornemisza ${digest}";`,
@@ -122,15 +122,15 @@ export function renderFragment(desired: BirdDesired, localAs: number | undefined
   return { content: build(digest, !desired.announce), digest };
 }
 
-/** The AS number that a fragment of ours was made with: known also while BIRD is down. */
+/** The AS number in a fragment of ours: known even while BIRD is down. */
 export function localAsIn(fragment: string): number | undefined {
   const found = /^# local AS (\d+)$/m.exec(fragment)?.[1];
   return found === undefined ? undefined : Number(found);
 }
 
 /**
- * The difference between what should be and what is. Pure. A withdrawal comes first, as each millisecond costs
- * requests; an announcement last, when everything behind it is there.
+ * The difference between the desired and the observed state. Pure. A withdrawal comes first, as each millisecond costs
+ * requests; an announcement comes last, when everything behind it is ready.
  */
 export function planBird(desired: BirdDesired | BirdRetired, observed: BirdObserved): BirdChange[] {
   if ('retired' in desired) return planRetirement(desired, observed);
@@ -147,7 +147,10 @@ export function planBird(desired: BirdDesired | BirdRetired, observed: BirdObser
     changes.push({ kind: 'file', content: fragment.content, summary: `${FRAGMENT}: ${verb}` });
   }
   if (running === undefined)
-    return [...changes, { kind: 'start', summary: 'BIRD is not running: its fragment waits for it' }];
+    return [
+      ...changes,
+      { kind: 'start', summary: 'BIRD is not running: it reads the fragment at its start' },
+    ];
   if (running.loaded !== fragment.digest) {
     const reason = running.loaded === undefined ? 'the fragment is not loaded' : 'the fragment changed';
     changes.push({
@@ -167,12 +170,12 @@ function deviceChanges(desired: BirdDesired, { devices, fragment }: BirdObserved
   const present = devices.get(device);
   const wanted = [...new Set(desired.addresses)].sort().map((address) => `${address}/32`);
   const there = present?.addresses ?? [];
-  // The configuration named another device before: an address there would still be answered.
+  // The configuration named another device before: this host would still answer for an address there.
   const former = deviceIn(fragment ?? '') ?? device;
   const behind = former === device ? [] : (devices.get(former)?.addresses ?? []);
   return [
     ...(present === undefined
-      ? [{ kind: 'device-add', device, summary: `device ${device}: made` } as const]
+      ? [{ kind: 'device-add', device, summary: `device ${device}: added` } as const]
       : []),
     ...(present?.up === false
       ? [{ kind: 'device-up', device, summary: `device ${device}: up` } as const]
@@ -181,7 +184,7 @@ function deviceChanges(desired: BirdDesired, { devices, fragment }: BirdObserved
       .filter((address) => !there.includes(address))
       .map(
         (address) =>
-          ({ kind: 'address-add', device, address, summary: `${address}: put on ${device}` }) as const,
+          ({ kind: 'address-add', device, address, summary: `${address}: added to ${device}` }) as const,
       ),
     ...there.filter((address) => !wanted.includes(address)).map((address) => takeOff(device, address)),
     ...behind.filter((address) => wanted.includes(address)).map((address) => takeOff(former, address)),
@@ -189,20 +192,19 @@ function deviceChanges(desired: BirdDesired, { devices, fragment }: BirdObserved
 }
 
 function takeOff(device: string, address: string): BirdChange {
-  return { kind: 'address-remove', device, address, summary: `${address}: taken off ${device}` };
+  return { kind: 'address-remove', device, address, summary: `${address}: removed from ${device}` };
 }
 
 /**
- * What stands in for our fragment until BIRD has forgotten it: as long as the file is there, there is something left to
- * do.
+ * The content of our fragment until BIRD has unloaded it: while the file exists, some step is left to do.
  */
 const EMPTY_FRAGMENT = '# Written by bornemisza, which is about to remove it.\n';
-/** The kinds that we make. Another one is the founder's, and stays without the addresses. */
+/** The kinds that we create. Another one belongs to the founder, and stays without the addresses. */
 const OWN_KINDS: readonly (string | undefined)[] = ['dummy', 'ifb'];
 
 /**
- * From what this fragment of ours made back to nothing; the file goes last, so that each step is done again until all
- * are.
+ * Removes all that this fragment of ours created; the file is removed last, so that each step is repeated until all
+ * are done.
  */
 function planRetirement({ why }: BirdRetired, { fragment, devices, running }: BirdObserved): BirdChange[] {
   if (fragment === undefined) return [];
@@ -224,7 +226,7 @@ function planRetirement({ why }: BirdRetired, { fragment, devices, running }: Bi
     changes.push({
       kind: 'configure',
       digest: undefined,
-      summary: 'BIRD reads its configuration: without the fragment',
+      summary: 'BIRD reads its configuration without the fragment',
     });
   }
   return [...changes, { kind: 'file-remove', summary: `${FRAGMENT}: removed` }];
@@ -234,7 +236,7 @@ function deviceIn(fragment: string): string | undefined {
   return /^ {2}interface "([^"]+)";$/m.exec(fragment)?.[1];
 }
 
-/** The addresses that a fragment of ours lets in, with their length, e.g. `192.0.2.7/32`. */
+/** The addresses that a fragment of ours imports, with their length, e.g. `192.0.2.7/32`. */
 export function addressesIn(fragment: string): readonly string[] {
   return /^ {4}if net !~ \[ (.+) \] then reject;$/m.exec(fragment)?.[1]?.split(', ') ?? [];
 }
@@ -242,7 +244,7 @@ export function addressesIn(fragment: string): readonly string[] {
 function refused(what: string, value: string): PluginError {
   return new PluginError({
     code: 'bird-value-refused',
-    message: `${what} ${JSON.stringify(value.slice(0, 80))} cannot stand in BIRD's configuration`,
+    message: `${what} ${JSON.stringify(value.slice(0, 80))} is not valid in BIRD's configuration`,
     next: 'correct it under [floating] and run `bornemisza config check`; BIRD is unchanged',
     outcome: 'terminal',
   });

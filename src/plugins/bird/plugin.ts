@@ -7,7 +7,7 @@ import { type BirdChange, type BirdObserved, planBird } from './plan.ts';
 import { type BirdReport, reportOf } from './report.ts';
 import { BirdWatch } from './watch.ts';
 
-/** The one writer of the floating IPs: their device, their addresses, and whether BIRD tells the provider. */
+/** The one writer of the floating IPs: their device, their addresses, and whether BIRD announces them. */
 export class BirdPlugin
   implements Plugin<BirdDesired | BirdRetired, BirdObserved, BirdChange, BirdCheckpoint, BirdReport>
 {
@@ -25,7 +25,7 @@ export class BirdPlugin
     this.#watch = new BirdWatch(this.#observer, options);
   }
 
-  /** Whether a fragment of ours is there: BIRD was used once. */
+  /** Whether a fragment of ours exists: BIRD was used before. */
   async leftBehind(): Promise<boolean> {
     return (await readIfOurs(this.#observer.path)) !== undefined;
   }

@@ -3,8 +3,8 @@ import type { BirdDesired, BirdRetired } from './desired.ts';
 import { type BirdFault, type BirdObserved, PROTOCOL, type RunningBird } from './plan.ts';
 
 /**
- * A switch reaches the sessions within milliseconds; a session of a BIRD that starts comes up within its hold time of
- * 9 s. What lasts longer does not pass by itself.
+ * A change reaches the sessions within milliseconds; a session of a BIRD that starts comes up within its hold time of
+ * 9 s. A problem that lasts longer does not end by itself.
  */
 export const FAULT_GRACE_MS = 12_000;
 
@@ -13,7 +13,7 @@ export interface BirdReport extends PluginReport {
   readonly exported: boolean;
 }
 
-/** @param announced what our fragment asks for */
+/** @param announced whether our fragment announces */
 export function faultOf(
   { sessions }: Pick<RunningBird, 'sessions'>,
   addresses: readonly string[],
@@ -37,7 +37,7 @@ function isExported({ sessions }: RunningBird, addresses: readonly string[]): bo
   );
 }
 
-/** What was seen in BIRD, never what was asked of it. */
+/** The state observed in BIRD, not the desired one. */
 export function reportOf(desired: BirdDesired | BirdRetired, observed: BirdObserved): BirdReport {
   if ('retired' in desired) return { alarms: [], exported: false };
   const { running, fault } = observed;
@@ -51,7 +51,7 @@ export function reportOf(desired: BirdDesired | BirdRetired, observed: BirdObser
   };
 }
 
-/** For this node's record: the code of what is wrong, or that all is exported; undefined: nothing to say. */
+/** For this node's record: the code of the problem, or `exported`; undefined: nothing to report. */
 export function wordOf(report: BirdReport | undefined): string | undefined {
   const [fault] = report?.alarms ?? [];
   return fault?.code ?? (report?.exported === true ? 'exported' : undefined);
@@ -91,8 +91,8 @@ function findingOf(
     case 'bird-session-down': {
       const all = down.length === running.sessions.length;
       const effect = all
-        ? `the provider has no route to ${list} by this node`
-        : `${list} is announced by the others alone`;
+        ? `the provider has no route to ${list} through this node`
+        : `only the others announce ${list}`;
       return {
         code: 'bird-session-down',
         message: `the session with the provider is not up (${stateWords(down)}): ${effect}`,
@@ -104,9 +104,9 @@ function findingOf(
     case 'bird-route-not-exported':
       return {
         code: 'bird-route-not-exported',
-        message: `${names} does not export ${list}: no neighbour has a route to it by this node`,
+        message: `${names} does not export ${list}: no neighbour has a route to it through this node`,
         next:
-          `its table must be the one of ${PROTOCOL}, and its export filter must accept ${first}/32: ` +
+          `its table must be that of ${PROTOCOL}, and its export filter must accept ${first}/32: ` +
           `\`birdc show route ${first}/32 all\``,
       };
     case 'bird-route-by-another':
@@ -116,7 +116,7 @@ function findingOf(
           `${list} should be withdrawn (${why}), but ${othersOf(running)} of bird.conf still announces it: ` +
           'requests come here and fail',
         next:
-          `ask for our protocol in the export filter: if proto = "${PROTOCOL}" && net ~ [ ${first}/32 ] ` +
+          `accept only our protocol in the export filter: if proto = "${PROTOCOL}" && net ~ [ ${first}/32 ] ` +
           'then accept; reject; then `birdc configure`',
       };
   }

@@ -9,7 +9,7 @@ import { FAULT_GRACE_MS } from './report.ts';
 
 const WATCHED = ['an address of this host changed', 'the fragment for BIRD changed'];
 
-/** Sees at once what changes behind the daemon's back: addresses, our fragment, the announcement. */
+/** Notices at once what others change: addresses, our fragment, the announcement. */
 export class BirdWatch {
   readonly #observer: BirdObserver;
   readonly #options: BirdOptions;
@@ -25,7 +25,7 @@ export class BirdWatch {
   }
 
   /**
-   * An open connection to BIRD tells its end at once; addresses and what is done by hand are looked at twice a second.
+   * An open connection to BIRD shows its end at once; addresses and manual changes are checked twice a second.
    */
   begin(changed: (what: string) => void): () => void {
     this.end();
@@ -60,7 +60,7 @@ export class BirdWatch {
     return facts === undefined ? 'no file' : `file ${facts.ino}/${facts.mtimeNs}`;
   }
 
-  /** The announcement in one line, as far as a change of it matters. */
+  /** The parts of the announcement whose change matters, in one line. */
   async #sight(link: BirdLink): Promise<string> {
     const fragment = (await readIfOurs(this.#observer.path).catch(() => undefined)) ?? '';
     const seen = await link.look(addressesIn(fragment));
@@ -77,7 +77,7 @@ export class BirdWatch {
   }
 }
 
-/** A connection to the control socket that stays open, so that BIRD's end is known when it happens. */
+/** A connection to the control socket that stays open, so that the end of BIRD is noticed at once. */
 class BirdLink {
   readonly #path: string;
   readonly #changed: (what: string) => void;
@@ -118,7 +118,7 @@ class BirdLink {
   }
 }
 
-/** One answer on an open connection; undefined when it closes or says nothing for a second. */
+/** One answer on an open connection; undefined if it closes or is silent for a second. */
 function question(socket: Socket, command: string | undefined): Promise<ReplyLine[] | undefined> {
   return new Promise((resolve) => {
     let text = '';

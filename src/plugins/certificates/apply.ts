@@ -25,7 +25,7 @@ export interface Ca {
     readonly contact: readonly string[];
     readonly termsAgreed: boolean;
   };
-  /** Made with the account's key, so only where there is one; or with its next key. */
+  /** Made with the account's key, so only if there is one; or with its next key. */
   readonly client: (key?: string) => AcmeClient;
 }
 
@@ -36,7 +36,7 @@ export interface StepsOptions {
   readonly random: () => number;
 }
 
-/** One step of an order at the CA. What it gives is in the bundle before the step is over. */
+/** One step of an order at the CA. Its result is in the bundle before the step ends. */
 export class Steps {
   readonly #options: StepsOptions;
 
@@ -44,7 +44,7 @@ export class Steps {
     this.#options = options;
   }
 
-  /** @returns what an operator must know of an order that ended badly */
+  /** @returns what an operator must know about an order that failed */
   async make(
     kind: CertificateChange['kind'],
     ca: Ca,
@@ -80,7 +80,7 @@ export class Steps {
     }
   }
 
-  /** From now on nothing of this goes to those that were removed, also from a node that has not heard of it. */
+  /** From now on removed nodes get nothing of this, even from a node that does not know of the removal yet. */
   async #exclude({ wanted }: Ca): Promise<void> {
     await this.#change((now) => ({
       ...now,
@@ -91,7 +91,7 @@ export class Steps {
     }));
   }
 
-  /** Where the answer to an earlier call was lost, the CA knows the next key already and refuses the present one. */
+  /** If the answer to an earlier call was lost, the CA already knows the next key and refuses the present one. */
   async #rekey(ca: Ca, signal: AbortSignal): Promise<void> {
     const { account } = this.#options.site.get();
     const { nextKey } = account ?? {};
@@ -110,7 +110,7 @@ export class Steps {
     );
   }
 
-  /** Of another CA than the one of now, or past its end: it is forgotten. */
+  /** An order of a former CA, or an expired one, is forgotten. */
   async #revoke({ client, wanted }: Ca, signal: AbortSignal): Promise<void> {
     const former = toRevoke(this.#options.site.get());
     if (former === undefined) return;
@@ -122,7 +122,7 @@ export class Steps {
     }));
   }
 
-  /** The key first: it is with all app nodes before the CA hears of it. */
+  /** The key first: all app nodes have it before the CA sees it. */
   async #account(ca: Ca, signal: AbortSignal): Promise<void> {
     const { directory, contact, termsAgreed } = ca.wanted;
     const { account } = this.#options.site.get();
@@ -160,7 +160,7 @@ export class Steps {
     await this.#change((now) => (isSame(now.next, next) ? { ...now, next: { ...next, url } } : now));
   }
 
-  /** It counts from now on: whatever comes of it, the CA was asked to sign. */
+  /** It counts from now on, whatever the result: the CA was asked to sign. */
   async #finalize({ client }: Ca, order: AcmeOrder, signal: AbortSignal): Promise<void> {
     const { next } = this.#options.site.get();
     if (next === undefined) return;
@@ -193,7 +193,7 @@ export class Steps {
       endMs: leaf.validToDate.getTime(),
       revoked: false,
     };
-    // A CA that does not say when, or not now, is no reason to lose what it has signed.
+    // A CA without renewal information now is no reason to lose the certificate that it signed.
     const window = await client()
       .renewalInfo(leaf, signal)
       .catch(() => undefined);
@@ -232,7 +232,7 @@ export class Steps {
   }
 }
 
-/** The order under way has come to its end. */
+/** The order under way has ended. */
 export function withOutcome(bundle: SiteBundle, outcome: OrderOutcome['outcome'], atMs: number): SiteBundle {
   const { next } = bundle;
   return next === undefined ? bundle : { ...counted(bundle, outcome, next.names, atMs), next: undefined };
@@ -247,7 +247,7 @@ function counted(
   return { ...bundle, recent: outcomes([...bundle.recent, { atMs, names: setOf(names), outcome }]) };
 }
 
-/** Says for one name that the CA may look; a name that it knows already needs nothing. */
+/** Tells the CA for one name that it may check; a name that it has already checked needs nothing. */
 async function answer(client: AcmeClient, url: string, signal: AbortSignal): Promise<void> {
   const { status, name, challenges } = await client.authorization(url, signal);
   if (status !== 'pending') return;
@@ -265,14 +265,14 @@ async function whyRefused(client: AcmeClient, order: AcmeOrder, signal: AbortSig
   return notAuthorized(order.names.join(', '), order.problem);
 }
 
-/** One that the CA has not heard of yet is made anew. */
+/** A key that the CA does not know yet is made again. */
 function withNextKey(account: SiteAccount): SiteAccount {
   return account.url === undefined
     ? { ...account, key: newKey(), nextKey: undefined }
     : { ...account, nextKey: newKey() };
 }
 
-/** More than one at a time waits only where the CA signs nothing for days. */
+/** More than one waits only if the CA signs nothing for days. */
 const MOST_EXPOSED = 4;
 
 function exposedOf({ exposed = [], current }: SiteBundle): ExposedCertificate[] {

@@ -3,28 +3,26 @@
  * to app nodes only, and nothing of it into a record, a log or an argument.
  */
 export interface SiteBundle {
-  /** Grows with each change that who orders makes. */
+  /** Rises with each change by the node that orders. */
   readonly generation: number;
   readonly account?: SiteAccount | undefined;
   readonly current?: SiteCertificate | undefined;
   readonly next?: SiteOrder | undefined;
   /**
-   * When the current one is renewed. Drawn once, and of no meaning for another certificate than the one that it
-   * names.
+   * When the current certificate is renewed. Chosen at random once, and valid only for the certificate that it names.
    */
   readonly renewal?: { readonly fingerprint: string; readonly atMs: number } | undefined;
-  /** What the CA asked us to wait for. */
+  /** The time before which the CA asked us not to call. */
   readonly notBeforeMs: number;
   /**
-   * An operator asked for an order. Of no meaning for another certificate than the one that it names; without one,
-   * where there was none.
+   * An operator requested an order. Valid only for the certificate that it names; without a name, only while there is
+   * none.
    */
   readonly asked?: OperatorRequest | undefined;
   /** Certificates whose key a removed app node has: each is replaced, and then revoked at the CA. */
   readonly exposed?: readonly ExposedCertificate[] | undefined;
   /**
-   * What became of the last orders. It travels with the bundle, so that no restart and no takeover forgets a
-   * limit.
+   * The results of the last orders. They are part of the bundle, so that no restart and no takeover forgets a limit.
    */
   readonly recent: readonly OrderOutcome[];
   /** Peer ids of removed app nodes: none of them has these keys. */
@@ -34,9 +32,9 @@ export interface SiteBundle {
 export interface SiteAccount {
   /** Directory of the CA that has it. */
   readonly directory?: string | undefined;
-  /** PEM, made before the CA hears of it. */
+  /** PEM, made before the CA sees it. */
   readonly key: string;
-  /** PEM: to be the account's key, since a removed app node has the present one. The CA may know it already. */
+  /** PEM: the next key of the account, since a removed app node has the present one. The CA may already know it. */
   readonly nextKey?: string | undefined;
   /** Undefined until the CA has said it. */
   readonly url?: string | undefined;
@@ -52,7 +50,7 @@ export interface SiteCertificate {
   readonly fingerprint: string;
   /** Directory of the CA that signed it. */
   readonly directory?: string | undefined;
-  /** When its time began, and later than that of the certificate that it took the place of: so the newer one wins. */
+  /** Start of validity, later than that of the replaced certificate: so the newer one wins. */
   readonly fromMs: number;
   readonly endMs: number;
   readonly revoked: boolean;
@@ -69,7 +67,7 @@ export interface ExposedCertificate {
 export interface OperatorRequest {
   readonly fingerprint?: string | undefined;
   readonly atMs: number;
-  /** Past our own limits for one signature, never past the CA's. */
+  /** Ignores our own limits for one signature, never the CA's. */
   readonly force: boolean;
 }
 
@@ -97,11 +95,11 @@ export interface CertificatesDesired {
   /** Sorted. */
   readonly names: readonly string[];
   readonly profile?: string | undefined;
-  /** Of the CA; undefined: whichever. */
+  /** Profile of the CA; undefined: any. */
   readonly directory?: string | undefined;
-  /** Whether this node speaks with the CA; all others take what it made. */
+  /** Whether this node talks to the CA; all others use its results. */
   readonly orders: boolean;
-  /** Who orders, for people. */
+  /** Which node orders, for people. */
   readonly why: string;
   readonly bundle: SiteBundle;
   /** Peer ids of app nodes that were removed. */

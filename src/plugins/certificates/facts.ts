@@ -7,23 +7,23 @@ import { renewAtMs } from './renewal.ts';
 
 const LATE_MS = 3_600_000;
 
-/** What people are shown of the site's certificate. No key. Times are ISO 8601, UTC. */
+/** The facts of the site's certificate for people. No key. Times are ISO 8601, UTC. */
 export interface CertificateFacts {
   readonly names: readonly string[];
   /** Of the CA. */
   readonly directory: string;
   readonly profile?: string | undefined;
-  /** Who orders, in words. */
+  /** Which node orders, for people. */
   readonly orderer: string;
   readonly current?: ShownCertificate | undefined;
-  /** When the next one is ordered, and why; `held`: there is a reason now, and a limit. Undefined: one is under way. */
+  /** When the next one is ordered, and why; `held`: a limit delays it. Undefined: an order is under way. */
   readonly next?:
     | { readonly at: string; readonly why: string; readonly held?: Held['code'] | undefined }
     | undefined;
   /** The order under way; `waits`: what it waits for. */
   readonly order?: { readonly since: string; readonly waits?: string | undefined } | undefined;
   readonly problem?: Finding | undefined;
-  /** Since when no order has come to a certificate though one is wanted. */
+  /** Since when orders fail. */
   readonly failingSince?: string | undefined;
 }
 
@@ -77,7 +77,7 @@ function shown({ names, chain, fingerprint, fromMs, endMs, revoked }: SiteCertif
   };
 }
 
-/** E.g. `R11, Let's Encrypt`. What a CA calls itself goes on a screen: printable, on one line. */
+/** E.g. `R11, Let's Encrypt`. The CA's name goes to a terminal: printable, on one line. */
 function issuerOf({ issuer }: Pick<X509Certificate, 'issuer'>): string {
   const parts = new Map(
     issuer.split('\n').map((line) => {
@@ -100,12 +100,12 @@ function nextOrder(desired: CertificatesDesired): CertificateFacts['next'] {
   if (current === undefined) return undefined;
   const atMs = renewalMs(bundle, current);
   const own = atMs === renewAtMs(current, undefined, 0);
-  return { at: iso(atMs), why: own ? 'the greater part of its life is over then' : 'the CA named the time' };
+  return { at: iso(atMs), why: own ? 'most of its lifetime is over then' : 'the CA set the time' };
 }
 
 /**
- * Since when orders fail, by what all app nodes know: the first that failed after the last success, or the time of a
- * renewal that has not come.
+ * Since when orders fail, as all app nodes know it: the first failure after the last success, or the time of a missed
+ * renewal.
  */
 export function failingSinceMs(desired: CertificatesDesired): number | undefined {
   const { bundle, names, nowMs } = desired;

@@ -12,10 +12,10 @@ export interface Fitting {
 }
 
 /**
- * Proves a chain before anybody is shown it: it belongs to the key, has the names and no others, is valid now, and
- * each certificate is signed by the next. Pure.
+ * Checks a chain before it is served: it belongs to the key, has exactly the names, is valid now, and each certificate
+ * is signed by the next. Pure.
  *
- * @returns the leaf, or what does not fit: the certificate of before stays in use
+ * @returns the leaf, or the mismatch: the former certificate stays in use
  */
 export function fittingLeaf({ chain, key, names, nowMs }: Fitting): X509Certificate | Finding {
   const certificates = parsed(() => certificatesOf(chain));
@@ -23,7 +23,7 @@ export function fittingLeaf({ chain, key, names, nowMs }: Fitting): X509Certific
   if (certificates === undefined || leaf === undefined) return mismatch('cannot be read');
   const privateKey = parsed(() => createPrivateKey(key));
   if (privateKey === undefined || !belongs(leaf, privateKey))
-    return mismatch('belongs to another key than the one that it was ordered for');
+    return mismatch('belongs to another key than the ordered one');
   const present = namesOf(leaf);
   const missing = names.filter((name) => !present.includes(name));
   if (missing.length > 0) return mismatch(`does not have the name ${missing.join(', ')}`);
@@ -38,7 +38,7 @@ export function fittingLeaf({ chain, key, names, nowMs }: Fitting): X509Certific
   return broken === -1 ? leaf : mismatch(`has a chain whose certificate ${broken + 1} the next did not sign`);
 }
 
-/** DNS names in lower case. What is no DNS name (an address, a mail) was never ordered, and stands as it is. */
+/** DNS names in lower case. Other names (an address, a mail) were never ordered, and stay as they are. */
 function namesOf({ subjectAltName }: Pick<X509Certificate, 'subjectAltName'>): string[] {
   return (subjectAltName ?? '')
     .split(', ')
@@ -65,9 +65,9 @@ function outOfTime(fromMs: number, endMs: number, nowMs: number): Finding {
 
 function mismatch(
   what: string,
-  next = 'nothing: it is ordered again; if this repeats, see which CA answers at certificates.directory',
+  next = 'wait: it is ordered again; if this repeats, check which CA answers at certificates.directory',
 ): Finding {
-  const message = `the certificate that the CA sent ${what}; the certificate of before stays in use`;
+  const message = `the certificate from the CA ${what}; the former certificate stays in use`;
   return { code: 'certificate-mismatch', message, next };
 }
 

@@ -5,14 +5,14 @@ const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
 
 /**
- * Tighter than the CA's, so that the CA's are never met: Let's Encrypt signs 5 certificates for a set of names in 7
- * days, and takes 5 failed checks of a name in an hour.
+ * Tighter than the CA's, so that the CA's are never reached: Let's Encrypt signs 5 certificates for a set of names in 7
+ * days, and allows 5 failed checks of a name in an hour.
  */
 const MOST_SIGNED = 3;
 const SIGNED_IN_MS = 7 * DAY_MS;
 const MOST_REFUSED = 2;
 const REFUSED_IN_MS = HOUR_MS;
-/** After a success there is no reason for another order, unless somebody changed something. */
+/** After a success there is no reason for another order, unless the configuration changed. */
 const REST_MS = DAY_MS;
 /** After one failure, two, three …; then the last. */
 const PAUSES_MS = [MINUTE_MS, 5 * MINUTE_MS, 30 * MINUTE_MS, 2 * HOUR_MS, 6 * HOUR_MS] as const;
@@ -36,11 +36,11 @@ export interface Held {
 }
 
 /**
- * What failed before an operator asked says nothing about now: he has mended something. With `force` the other limits
- * of ours are passed over until the CA is asked to sign once.
+ * Failures before an operator's request do not count: the operator has repaired the cause. With `force` our other
+ * limits are ignored until the CA was asked to sign once.
  *
  * @param bundle `asked` is that for the present certificate
- * @returns what holds an order for these names; undefined: it may be made now
+ * @returns the limit that delays an order for these names; undefined: none
  */
 export function heldOrder(
   { recent, notBeforeMs, asked }: Pick<SiteBundle, 'recent' | 'notBeforeMs' | 'asked'>,
@@ -68,9 +68,9 @@ export function heldOrder(
 }
 
 /**
- * In order. A clock that was set back leaves outcomes in the future: they count as of now. One that is further away
- * than the longest limit was written by a clock that was wrong by more, and would hold for as long: it is passed
- * over, since the CA has limits of its own.
+ * In order. A clock that was set back leaves outcomes in the future: they count as of now. An outcome further away than
+ * the longest limit comes from a clock that was wrong by more, and would delay for as long: it is ignored, since the CA
+ * has limits of its own.
  */
 function timesOf(
   outcomes: readonly OrderOutcome[],
@@ -83,7 +83,7 @@ function timesOf(
     .sort((one, other) => one - other);
 }
 
-/** What failed before a success says nothing about now. */
+/** Failures before a success do not count. */
 function pauseEndMs(failedMs: readonly number[], wellMs: number): number {
   const since = failedMs.filter((each) => each > wellMs);
   const pauseMs = PAUSES_MS[Math.min(since.length, PAUSES_MS.length) - 1];

@@ -2,10 +2,10 @@ import type { OrderOutcome, SiteBundle } from './desired.ts';
 import { MOST_OUTCOMES } from './limits.ts';
 
 /**
- * Of two bundles that app nodes have, e.g. after a cut in which both sides ordered: the certificate that was issued
- * later wins everywhere (it may end sooner, as one of another profile or CA does), then the later generation, then
- * the higher text. All that limits orders is kept of both.
- * Nodes that hear the same bundles, in whatever order and however often, come to the same.
+ * Merges two bundles of app nodes, e.g. after a partition in which both sides ordered: the certificate that was issued
+ * later wins everywhere (it can end earlier, if profile or CA differ), then the later generation, then the higher text.
+ * The data of limits is kept from both.
+ * Nodes that get the same bundles, in any order and any number of times, reach the same result.
  */
 export function mergedBundles(one: SiteBundle, other: SiteBundle): SiteBundle {
   const winner = isBehind(one, other) ? other : one;

@@ -8,11 +8,11 @@ interface Edge {
   readonly port: number;
 }
 
-/** As long as an edge needs that is well. */
+/** Enough for a healthy edge. */
 const TIMEOUT_MS = 1000;
 /** TOKEN.THUMBPRINT is shorter. */
 const MOST_BYTES = 1024;
-/** Any token is answered alike; this one says who asks. */
+/** Every token gets the same answer; this one names the sender. */
 const TOKEN = 'bornemisza';
 
 /** @returns names of the edges that would not answer a check of the CA; never throws */

@@ -3,7 +3,7 @@ import type { CertificatesDesired, ExposedCertificate, SiteBundle } from './desi
 import { type Held, heldOrder, type OrderReason } from './limits.ts';
 import { renewAtMs } from './renewal.ts';
 
-/** What a look at the CA and at this host saw. */
+/** The observed state of the CA and of this host. */
 export interface CertificatesObserved {
   /** Of the bundle's next order; undefined: not asked, or there is none. */
   readonly order: 'pending' | 'ready' | 'processing' | 'valid' | 'invalid' | undefined;
@@ -29,9 +29,9 @@ export interface CertificateChange extends PlannedChange {
 const ORDER_LIFE_MS = 24 * 3_600_000;
 
 /**
- * The next step. At most one at the CA: what it answers is in the bundle, and with all app nodes, before the next
- * one is taken, so that whoever takes over goes on with the same keys and the same order. What is issued is shown by
- * HAProxy, which has its own plugin.
+ * The next step. At most one at the CA: its answer is in the bundle, and all app nodes have it, before the next step, so
+ * that a node that takes over continues with the same keys and the same order. HAProxy, which has its own plugin, serves
+ * the issued certificate.
  */
 export function planCertificates(
   desired: CertificatesDesired,
@@ -43,17 +43,17 @@ export function planCertificates(
   return step === undefined ? [] : [step];
 }
 
-/** A removed app node has the keys of now: the next ones are made at once, and it gets none of them. */
+/** A removed app node has the present keys: new ones are made at once, and it gets none of them. */
 function withoutRemoved(desired: CertificatesDesired): CertificateChange | undefined {
   const { bundle, removed } = desired;
   if (removed.some((peer) => !bundle.without.includes(peer)))
-    return change('exclude', 'make new keys: an app node was removed that has those of now');
+    return change('exclude', 'make new keys: a removed app node has the present ones');
   return bundle.account?.nextKey !== undefined && hasAccount(desired)
     ? change('rekey', 'change the key of the account at the CA: a removed app node has the present one')
     : undefined;
 }
 
-/** A certificate that another one took the place of, and whose key is known outside. */
+/** A replaced certificate whose key a removed node has. */
 export function toRevoke({ exposed = [], current }: SiteBundle): ExposedCertificate | undefined {
   return exposed.find(({ fingerprint }) => fingerprint !== current?.fingerprint);
 }
@@ -82,12 +82,12 @@ function atCa(desired: CertificatesDesired, observed: CertificatesObserved): Cer
     return change('order', `order a certificate for ${said}: ${WORDS[reason]}`);
   }
   if (!same(next.names, names) || next.profile !== profile)
-    return change('abandon', `give up the order for ${next.names.join(', ')}: others are wanted now`);
+    return change('abandon', `cancel the order for ${next.names.join(', ')}: the names changed`);
   if (nowMs - next.sinceMs > ORDER_LIFE_MS)
-    return change('abandon', `give up the order for ${said}: it came to no end`);
+    return change('abandon', `cancel the order for ${said}: it did not finish in time`);
   if (!hasAccount(desired)) return change('account', 'make an account at the CA');
   if (next.url === undefined)
-    return change('order', `order a certificate for ${said}: nobody has its address`);
+    return change('order', `order a certificate for ${said}: the URL of the order is unknown`);
   switch (observed.order) {
     case 'pending':
       return change('answer', `let the CA check ${said}`);
@@ -96,8 +96,8 @@ function atCa(desired: CertificatesDesired, observed: CertificatesObserved): Cer
     case 'valid':
       return change('download', `fetch the certificate for ${said}`);
     case 'invalid':
-      return change('abandon', `give up the order for ${said}: the CA refused it`);
-    // Not asked yet, or the CA is at work: the next look tells.
+      return change('abandon', `cancel the order for ${said}: the CA refused it`);
+    // Not asked yet, or the CA is still working: the next run decides.
     case 'processing':
     case undefined:
       return undefined;
@@ -121,7 +121,7 @@ export function isOf(
   return directory === undefined || of.directory === undefined || of.directory === directory;
 }
 
-/** What holds an order that there is a reason for, for `status`. */
+/** The limit that delays a needed order, for `status`. */
 export function heldNow(desired: CertificatesDesired): Held | undefined {
   const { bundle, names, nowMs } = desired;
   const reason = orderReason(desired);
@@ -158,8 +158,7 @@ export function orderReason(desired: Omit<CertificatesDesired, 'orders' | 'why'>
 }
 
 /**
- * A moment that was drawn for another certificate is forgotten with it: kept, it would order without end (cert-
- * manager #8993).
+ * A renewal time of another certificate is forgotten with it: kept, it would cause endless orders (cert-manager #8993).
  */
 export function renewalMs({ renewal }: SiteBundle, current: NonNullable<SiteBundle['current']>): number {
   return renewal?.fingerprint === current.fingerprint ? renewal.atMs : renewAtMs(current, undefined, 0);
@@ -172,7 +171,7 @@ export const WORDS: Readonly<Record<OrderReason, string>> = {
   profile: 'the profile changed',
   directory: 'another CA is configured',
   revoked: 'the present one is revoked',
-  removal: 'an app node was removed that has the present key',
+  removal: 'a removed app node has the present key',
   asked: 'an operator asked for it',
   renewal: 'the time for the next has come',
 };

@@ -19,14 +19,14 @@ import { type Served, servedAt } from './served.ts';
 import type { Held } from './limits.ts';
 import { type Ca, withOutcome, Steps } from './apply.ts';
 
-/** What of a desired state does not come from the bundle or the clock. */
+/** The part of a desired state that does not come from the bundle or the clock. */
 export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> & {
   readonly directory: string;
   readonly contact: readonly string[];
   readonly termsAgreed: boolean;
   /** PEM of a CA of one's own, trusted besides the public ones. */
   readonly caFile: string | undefined;
-  /** Where the app nodes that are heard answer: `port` without TLS, since a CA may ask any of them there. */
+  /** Addresses of the reachable app nodes: `port` without TLS, since a CA can ask any of them there. */
   readonly edges: readonly {
     readonly name: string;
     readonly address: string;
@@ -37,7 +37,7 @@ export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> &
 
 export interface CertificatesReport extends PluginReport {
   readonly facts: CertificateFacts;
-  /** `failing`: this node orders, and no order came to a certificate for a day. */
+  /** `failing`: this node orders, and all orders failed for a day. */
   readonly tag: 'failing' | undefined;
 }
 
@@ -57,7 +57,7 @@ export interface CertificatesOptions {
   readonly site: {
     get(): SiteBundle;
     change(next: (now: SiteBundle) => SiteBundle): Promise<unknown>;
-    /** App nodes that are heard and have another bundle than this one. */
+    /** Reachable app nodes that have another bundle than this one. */
     differing(): readonly string[];
   };
   readonly wallMs: () => number;
@@ -68,7 +68,7 @@ export interface CertificatesOptions {
 export interface Seen extends CertificatesObserved {
   readonly bundle: SiteBundle;
   readonly nowMs: number;
-  /** Why nothing is asked of the CA now; undefined: nothing waits. */
+  /** Why the CA is not asked now; undefined: no wait. */
   readonly waits: string | undefined;
 }
 
@@ -77,13 +77,13 @@ const WATCH_MS = 1000;
 const ASK_MS = 1000;
 const SLOW_ASK_MS = 15_000;
 const SLOW_AFTER_MS = 60_000;
-/** An app node takes a new bundle within two seconds. One that does not is not waited for: it asks when it is back. */
+/** An app node gets a new bundle within two seconds. A slower node is not waited for: it asks when it is back. */
 const SHARED_WITHIN_MS = 10_000;
-/** An edge takes a new thumbprint within seconds. One that is silent for longer may be one that no router picks. */
+/** An edge gets a new thumbprint within seconds. An edge that is silent for longer may get no traffic at all. */
 const EDGES_WITHIN_MS = 120_000;
-/** Told once more after this time that it may check: it may have lost that. */
+/** The CA is told again after this time that it may check: it may have lost the first request. */
 const CHECKS_WITHIN_MS = 30_000;
-/** A former certificate whose key is known outside is not kept valid for the sake of an edge that cannot change. */
+/** A former certificate whose key a removed node has is revoked even if an edge cannot replace it. */
 const REVOKED_WITHIN_MS = 600_000;
 /** After a call that failed, where the CA does not say how long to wait. */
 const PAUSE_MS = 60_000;
@@ -92,8 +92,8 @@ const FAILING_MS = 24 * 3_600_000;
 const MOST_CA_BYTES = 256 * 1024;
 
 /**
- * The one in the cluster that speaks with the CA; on all others it only says what they have. What a CA was asked for
- * stays asked, so nothing is rolled back.
+ * On one node of the cluster it talks to the CA; on all others it only reports the bundle. A request to a CA cannot be
+ * undone, so nothing is rolled back.
  */
 export class CertificatesPlugin
   implements Plugin<CertificatesWanted, Seen, CertificateChange, undefined, CertificatesReport>
@@ -103,7 +103,7 @@ export class CertificatesPlugin
   readonly #options: CertificatesOptions;
   readonly #steps: Steps;
   #timer: NodeJS.Timeout | undefined;
-  /** The bundle that was seen last, and the machine time since which it is as it is. */
+  /** The bundle seen last, and the monotonic time of its last change. */
   #since: { readonly bundle: SiteBundle | undefined; readonly atMs: number };
   /** Machine time before which nothing is tried: a disk that is full must not make an order a second. */
   #pausedMs = Number.NEGATIVE_INFINITY;
@@ -202,21 +202,21 @@ export class CertificatesPlugin
   }
 
   /**
-   * Has the next certificate ordered now, by whichever node orders: the request is in the bundle.
+   * Requests an order now, by the node that orders: the request is in the bundle.
    *
    * @returns what follows, for people
-   * @throws PluginError `certificate-limited`, `certificate-budget`: what holds it, and until when
+   * @throws PluginError `certificate-limited`, `certificate-budget`: the limit, and until when
    */
   async renew({ force }: RenewRequest): Promise<Done> {
     const { site, wallMs } = this.#options;
     const wanted = this.#wanted();
     const [bundle, nowMs] = [site.get(), wallMs()];
-    if (bundle.next !== undefined) return done(`an order is under way already; ${wanted.why}`);
+    if (bundle.next !== undefined) return done(`an order is already under way; ${wanted.why}`);
     const asked = { fingerprint: bundle.current?.fingerprint, atMs: nowMs, force };
     const held = heldNow({ ...wanted, bundle: { ...bundle, asked }, nowMs });
     if (held !== undefined) throw refused(held, held.untilMs > bundle.notBeforeMs && !force);
     await site.change((now) => ({ ...now, asked, generation: now.generation + 1 }));
-    return done(`a certificate for ${wanted.names.join(', ')} is ordered now; ${wanted.why}`);
+    return done(`a certificate for ${wanted.names.join(', ')} will be ordered now; ${wanted.why}`);
   }
 
   #wanted(): CertificatesWanted {
@@ -230,13 +230,13 @@ export class CertificatesPlugin
     return factsOf({ desired, directory, waits, problem, failingSinceMs: failingMs });
   }
 
-  /** By what all app nodes know, and by what this one met: a CA that does not answer is in no bundle. */
+  /** From the bundle, and from this node's own calls: a CA that does not answer leaves no entry in the bundle. */
   #failingSince(desired: CertificatesDesired): number | undefined {
     const times = [failingSinceMs(desired), this.#failingMs].filter((each) => each !== undefined);
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  /** The CA proves each step; what it sends is proved before it is kept. */
+  /** The CA validates each step; its answers are validated before they are kept. */
   async apply(
     changes: readonly CertificateChange[],
     signal: AbortSignal,
@@ -280,7 +280,7 @@ export class CertificatesPlugin
     return moved || planCertificates({ ...wanted, bundle, nowMs }, { order: undefined }).length > 0;
   }
 
-  /** An edge that does not answer shows nobody the former one. */
+  /** An edge that does not answer serves no certificate at all. */
   async #isReplaced(
     wanted: CertificatesWanted,
     { current }: SiteBundle,
@@ -309,14 +309,14 @@ export class CertificatesPlugin
     return this.#options.nowMs() - this.#askedMs >= pauseMs || this.#order === undefined;
   }
 
-  /** Whoever takes over must have what the CA hears of: keys and addresses go to all before the next step. */
+  /** A node that takes over must have what the CA knows: keys and URLs go to all before the next step. */
   #waits(bundle: SiteBundle, wallMs: number): string | undefined {
     const { site, nowMs } = this.#options;
     if (this.#isPaused()) return 'the last step failed';
     if (wallMs < bundle.notBeforeMs)
       return `no call of the CA before ${new Date(bundle.notBeforeMs).toISOString()}`;
     const differing = nowMs() - this.#since.atMs < SHARED_WITHIN_MS ? site.differing() : [];
-    return differing.length > 0 ? `${differing.join(', ')} takes the keys first` : undefined;
+    return differing.length > 0 ? `${differing.join(', ')} must get the keys first` : undefined;
   }
 
   async #ca(wanted: CertificatesWanted, { account }: SiteBundle): Promise<Ca> {
@@ -334,7 +334,7 @@ export class CertificatesPlugin
     };
   }
 
-  /** What a CA refuses is kept, with when it may be asked again, where no restart and no takeover forgets it. */
+  /** A refusal of the CA and the time of the next try are kept in the bundle, for restarts and takeovers. */
   async #called<T>(call: () => Promise<T>): Promise<T> {
     const { site, wallMs } = this.#options;
     try {
@@ -358,7 +358,7 @@ export class CertificatesPlugin
   }
 }
 
-/** They are over with the next call that goes well; what a check of a name said stays until there is a certificate. */
+/** They end with the next successful call; the result of a check of a name stays until there is a certificate. */
 const PASSING: ReadonlySet<string> = new Set([
   'certificate-unreachable',
   'certificate-limited',
@@ -369,8 +369,8 @@ const PASSING: ReadonlySet<string> = new Set([
 function budget(untilMs: number): Finding {
   return {
     code: 'certificate-budget',
-    message: `3 certificates for these names were signed in 7 days: none is ordered before ${dayOf(untilMs)}`,
-    next: 'nothing: the present certificate stays in use, and the next is ordered then',
+    message: `3 certificates for these names were signed in 7 days: the next order is on ${dayOf(untilMs)}`,
+    next: 'wait: the present certificate stays in use, and the next is ordered then',
   };
 }
 
@@ -378,10 +378,10 @@ function refused({ code, untilMs }: Held, own: boolean): PluginError {
   const until = `${new Date(untilMs).toISOString().slice(0, 16)} UTC`;
   return new PluginError({
     code,
-    message: `no certificate is ordered before ${until}: ${own ? 'a limit of ours' : 'the CA is to be left alone'}`,
+    message: `no certificate is ordered before ${until}: ${own ? 'our own limit' : 'the CA asked us to wait'}`,
     next: own
-      ? 'bornemisza certificate renew --force passes over our own limits, never over those of the CA'
-      : 'wait for that time; the present certificate stays in use',
+      ? 'wait, or run `bornemisza certificate renew --force`: it ignores our own limits, never those of the CA'
+      : 'wait until then; the present certificate stays in use',
     outcome: 'retry',
   });
 }

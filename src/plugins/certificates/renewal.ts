@@ -6,15 +6,15 @@ import type { SiteCertificate } from './desired.ts';
  */
 const SHORT_LIFE_MS = 10 * 24 * 3_600_000;
 
-/** The CA's own word (RFC 9773 section 4.2). */
+/** The window of the CA (RFC 9773 section 4.2). */
 export interface RenewalWindow {
   readonly startMs: number;
   readonly endMs: number;
 }
 
 /**
- * When a certificate is renewed: a moment in the CA's window, which spreads its load, or else by the life that is
- * left. A window that is over already means now. One that ends after the certificate itself is not believed.
+ * When a certificate is renewed: a random time in the CA's window, which spreads its load, or else by the remaining
+ * lifetime. A past window means now. A window that ends after the certificate itself is ignored.
  *
  * @param draw from 0 to 1, drawn once for a certificate
  */

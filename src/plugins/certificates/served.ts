@@ -1,6 +1,6 @@
 import { connect } from 'node:tls';
 
-/** As long as an edge needs that is well. */
+/** Enough for a healthy edge. */
 const TIMEOUT_MS = 2000;
 
 interface Edge {
@@ -9,10 +9,10 @@ interface Edge {
   readonly tlsPort: number;
 }
 
-/** What one edge shows to a visitor. */
+/** What one edge serves to a visitor. */
 export interface Served {
   readonly name: string;
-  /** SHA-256 of the certificate, in hex; undefined: nobody answers there. */
+  /** SHA-256 of the certificate, in hex; undefined: no answer. */
   readonly sha256?: string | undefined;
 }
 
@@ -37,7 +37,7 @@ function shown(
   signal: AbortSignal,
 ): Promise<string | undefined> {
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
-  // Whoever it is signed by: it is compared with ours.
+  // Any issuer is accepted here: it is compared with ours.
   const socket = connect({ host, port, servername, rejectUnauthorized: false, timeout: TIMEOUT_MS }, () => {
     resolve(socket.getPeerX509Certificate()?.fingerprint256.replaceAll(':', '').toLowerCase());
     socket.destroy();

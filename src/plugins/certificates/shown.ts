@@ -2,11 +2,11 @@ import { createPrivateKey } from 'node:crypto';
 import { thumbprint } from '../../acme/jws.ts';
 import type { SiteAccount, SiteBundle } from './desired.ts';
 
-/** A quarter of its life is left: two thirds, or half, is when it is renewed, so that has failed for long. */
+/** A quarter of its life is left: renewal is due after two thirds, or half, so it has failed for long. */
 const ENDING_PART = 4;
 
 /**
- * What HAProxy shows, and when it ends if that is near: undefined where there is no certificate.
+ * What HAProxy serves, and when it ends if that is near: undefined without a certificate.
  *
  * @returns `edge` has certificate, chain and key as HAProxy reads them
  */
@@ -19,10 +19,10 @@ export function shownOf({ current }: SiteBundle, wallMs: number) {
   };
 }
 
-/** By account: each look at this node asks for it, and to parse a key takes longer than most of the look. */
+/** Cached by account: each turn needs it, and parsing a key takes longer than most of the turn. */
 const thumbprints = new WeakMap<SiteAccount, string>();
 
-/** Of the account at the CA, by which every edge answers its checks. */
+/** Thumbprint of the account at the CA, by which every edge answers its checks. */
 export function thumbprintOf({ account }: SiteBundle): string | undefined {
   if (account === undefined) return undefined;
   const known = thumbprints.get(account) ?? thumbprint(createPrivateKey(account.key));

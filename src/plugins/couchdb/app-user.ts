@@ -1,18 +1,18 @@
 /**
- * The user as whom app nodes come: a document in `_users`, whose password is one of the cluster's secrets, and what
- * `_users` itself allows: it keeps the accounts of people, and each of them sees the own document alone.
+ * The user of the app nodes: a document in `_users`, whose password is one of the cluster's secrets, and the rights of
+ * `_users` itself: it holds the accounts of people, and each person sees only their own document.
  */
 import { createHash, pbkdf2, timingSafeEqual } from 'node:crypto';
 import { promisify } from 'node:util';
 import { CouchDbAnswer, type CouchDbClient, type Credentials } from './client.ts';
 import { revOf } from './shards.ts';
 
-/** `unasked`: there is no such user to be, or `_users` cannot be read in this moment. */
+/** `unasked`: no such user is wanted, or `_users` cannot be read now. */
 export type AppUserState = 'right' | 'missing' | 'other-password' | 'no-role' | 'users-closed' | 'unasked';
 
-/** Keeps the accounts of people: reads and writes single documents of `_users`, and is no administrator. */
+/** Role of the app tier: reads and writes single documents of `_users`, and is no administrator. */
 const KEEPER = 'bornemisza-app';
-/** Of everybody who has an account: CouchDB shows each the own document only. */
+/** Role of each person with an account: CouchDB shows each only their own document. */
 const ACCOUNT = 'account';
 const ADMIN = '_admin';
 

@@ -1,4 +1,4 @@
-/** Making the planned steps. Each reads again what it edits, and no answer counts as proof: the next look is. */
+/** Makes the planned steps. Each reads again what it edits, and no answer counts as proof: the next run checks. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -54,10 +54,10 @@ const CATCH_UP_MS = 10_000;
 const WIDTH = 8;
 /** Ranges of one database worked on at once. */
 const RANGES_AT_ONCE = 4;
-/** A joiner that did not connect is let in again after this time. */
+/** A joiner that did not connect is admitted again after this time. */
 const SHUN_MS = 5 * 60_000;
 
-/** Someone else edited meanwhile: nothing was done, look again. */
+/** Another node edited meanwhile: nothing was done, run again. */
 class Outrun extends Error {}
 
 export class Steps {
@@ -106,7 +106,7 @@ export class Steps {
     } catch (error) {
       const outrun = error instanceof Outrun || (error instanceof CouchDbAnswer && error.status === 409);
       if (!outrun) throw error;
-      this.#options.progress(`${change.summary}: changed meanwhile, looking again`);
+      this.#options.progress(`${change.summary}: changed meanwhile, checking again`);
     }
   }
 
@@ -229,7 +229,7 @@ export class Steps {
       }
       await delay(50, undefined, { signal });
     }
-    this.#options.progress(`${database}: still being pushed while ${change.node} opens`);
+    this.#options.progress(`${database}: shard sync continues while ${change.node} opens`);
   }
 
   async #nodeDocument(change: ChangeOf<'node-document'>, signal: AbortSignal): Promise<void> {

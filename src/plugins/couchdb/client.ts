@@ -6,7 +6,7 @@ export interface Credentials {
   readonly password: string;
 }
 
-/** What CouchDB answered other than 2xx, or that it did not answer (`status` 0). Holds no credentials. */
+/** An answer of CouchDB other than 2xx, or no answer (`status` 0). Holds no credentials. */
 export class CouchDbAnswer extends Error {
   readonly status: number;
   readonly reason: string;

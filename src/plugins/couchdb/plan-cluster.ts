@@ -1,6 +1,6 @@
 /**
- * What the coordinator does for the cluster, one stage at a time: repair, take out, take in, fill, empty. Called only
- * while all members are connected and of one mind. Pure.
+ * The coordinator's work for the cluster, one stage at a time: repair, remove, admit, fill, empty. Called only while all
+ * members are connected and agree. Pure.
  */
 import { type Alarm, CHANGES_AT_ONCE, type CouchDbChange, listed, maintenance, refuse } from './changes.ts';
 import type { AppUserState } from './app-user.ts';
@@ -89,9 +89,9 @@ function strangers(desired: CouchDbDesired, server: Server): Alarm[] {
     .filter((node) => memberNamed(desired, node) === undefined)
     .map((node) => ({
       code: 'couchdb-stranger',
-      message: `${node} is in the CouchDB cluster and in no roster`,
+      message: `${node} is in the CouchDB cluster, but is not a member`,
       next:
-        'bring its machine in with a token; if it is gone for good, delete its node document ' +
+        'join its machine with a token; if it is gone for good, delete its node document ' +
         '(docs/operations.md, “A stranger in CouchDB”)',
     }));
 }
@@ -126,11 +126,11 @@ function repairMaps(scene: Scene) {
     const hopeless = scene.server.unrepairable.has(`${database} ${revOf(map)}`);
     scene.alarms.push({
       code: 'couchdb-map-conflict',
-      message: `${database} has two shard maps (edited or created on both sides of a cut)`,
+      message: `${database} has two shard maps (edited or created on both sides of a partition)`,
       next: hopeless
         ? 'both have documents: copy the losing map and its files under another name, replicate from ' +
           'there, then delete the losing revision'
-        : 'nothing: it is being repaired',
+        : 'wait: it is being repaired',
     });
     if (hopeless) continue;
     changes.push({
@@ -154,7 +154,7 @@ function takeBackJoins(scene: Scene) {
       through: arbiter,
       witnesses: bound,
       shun: true,
-      summary: `${node}: take back a join that never connected`,
+      summary: `${node}: undo a join that never connected`,
     };
   });
   return changes.length > 0 ? work(changes) : undefined;
@@ -210,7 +210,7 @@ function expelGone(scene: Scene) {
         through,
         witnesses: bound,
         shun: false,
-        summary: `${node}: out of the cluster (removed by the operator)`,
+        summary: `${node}: removed from the cluster (by the operator)`,
       });
       continue;
     }
@@ -317,7 +317,7 @@ function lacking(scene: Scene): Map<string, CouchDbChange[]> {
         arbiter,
         sources,
         members: bound,
-        summary: `${database}: ${copyable.length} range(s) more on ${node}`,
+        summary: `${database}: add ${copyable.length} range(s) on ${node}`,
       };
       lacks.set(node, [...(lacks.get(node) ?? []), change]);
     }
@@ -336,7 +336,7 @@ function settleJoiners(scene: Scene) {
       continue;
     }
     if (markOf(document) === 'leaving')
-      return work([edit(scene, node, false, undefined, 'its leave was called off')]);
+      return work([edit(scene, node, false, undefined, 'its leave was cancelled')]);
     if (server.members.get(node)?.maintenance === true) return work([], `${node} to prove its copies`);
     return work([edit(scene, node, false, undefined, 'complete and open')]);
   }
@@ -357,14 +357,14 @@ function emptyLeavers(scene: Scene) {
       refuse(
         'couchdb-last-copy',
         message,
-        'add a db node, or look at the alarms of `bornemisza status`',
+        'add a db node, or see the alarms of `bornemisza status`',
         'retry',
       ),
     ]);
   }
   // From here on nothing is written to it alone: what it has is what has to be proved on the others.
   if (server.members.get(node)?.maintenance !== true)
-    return work([maintenance(node, 'its copies are about to go')]);
+    return work([maintenance(node, 'its copies will be removed')]);
   if (held.length > 0) return work(held.map((map) => removal(scene, map, node, stayers, false)));
   return work([
     {
@@ -373,7 +373,7 @@ function emptyLeavers(scene: Scene) {
       through: node,
       witnesses: scene.bound,
       shun: false,
-      summary: `${node}: out of the cluster`,
+      summary: `${node}: removed from the cluster`,
     },
   ]);
 }
@@ -399,7 +399,7 @@ function removal(
     stayers: keep,
     gone,
     members: scene.bound,
-    summary: `${database}: off ${node}, ${keep.length} node(s) keep it`,
+    summary: `${database}: removed from ${node}, ${keep.length} node(s) keep it`,
   };
 }
 
@@ -418,10 +418,10 @@ function createSystemDatabases(scene: Scene) {
 const APP_USER_LACKS: Readonly<Record<AppUserState, string | undefined>> = {
   right: undefined,
   unasked: undefined,
-  missing: 'it is not there',
+  missing: 'it does not exist',
   'other-password': 'it has another password',
   'no-role': 'it lacks its role',
-  'users-closed': '_users does not let it and people with an account in',
+  'users-closed': '_users does not give access to it and to people with an account',
 };
 
 function makeAppUser(scene: Scene) {
@@ -438,9 +438,9 @@ function admitJoiner(scene: Scene) {
   if (node === undefined) return undefined;
   const closed = closedNodes(scene, bound);
   if (closed.length > 0)
-    return work([], `${closed.join(', ')} to leave maintenance, before ${node} is taken in`);
+    return work([], `${closed.join(', ')} to leave maintenance, before ${node} is admitted`);
   return work([
-    { kind: 'admit', node, arbiter, summary: `${node}: into the cluster, no new databases on it yet` },
+    { kind: 'admit', node, arbiter, summary: `${node}: added to the cluster, no new databases on it yet` },
   ]);
 }
 
@@ -471,7 +471,7 @@ function joins(scene: Scene, member: DesiredMember): boolean {
   scene.alarms.push({
     code: 'couchdb-settings-differ',
     message: `${member.name} runs with another cookie, secret or cluster setting`,
-    next: 'it takes over the present ones by a restart; see its `bornemisza status`',
+    next: 'wait: it gets the present ones by a restart; see `bornemisza status` there',
   });
   return false;
 }

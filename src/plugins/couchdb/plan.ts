@@ -1,4 +1,4 @@
-/** The difference between the CouchDB that should be and the one that is: small steps, in the verified order. Pure. */
+/** The difference between the desired and the observed CouchDB: small steps, in the verified order. Pure. */
 import {
   type Alarm,
   CHANGES_AT_ONCE,
@@ -19,15 +19,15 @@ import { nodesOf } from './shards.ts';
 
 export type Phase = 'unknown' | 'down' | 'refused' | 'fresh' | 'proving' | 'serving' | 'leaving' | 'left';
 
-/** The plan with what it says about this node. `changes` is all that can be done now; `waiting` says for what else. */
+/** The plan with the state of this node. `changes` is all that can be done now; `waiting` is what it waits for. */
 export interface Outlook {
   readonly phase: Phase;
   readonly changes: readonly CouchDbChange[];
   readonly waiting: string | undefined;
-  /** How far what is waited for has come, where that can be counted. */
+  /** Progress of what it waits for, if that can be counted. */
   readonly progress?: Progress | undefined;
   readonly alarms: readonly Alarm[];
-  /** Why administrative writes are refused (rule 2); undefined: all members are connected and of one mind. */
+  /** Why administrative writes are refused (rule 2); undefined: all members are connected and agree. */
   readonly disagreement: Disagreement | undefined;
   readonly restart: RestartWord | undefined;
 }
@@ -38,7 +38,7 @@ export interface Outlook {
  */
 export function disagreementNext(desired: CouchDbDesired, observed: Observed): string {
   if (observed.restartPending)
-    return 'CouchDB of this host waits for a restart: see that it is made (sudo bornemisza doctor), and wait';
+    return 'CouchDB of this host waits for a restart: check that it happens (sudo bornemisza doctor), and wait';
   const server = observed.http.kind === 'up' ? observed.http.server : undefined;
   const lost = (server?.clusterNodes ?? []).filter((node) => server?.allNodes.includes(node) === false);
   const heard = lost.filter((node) => memberNamed(desired, node)?.alive === true);
@@ -47,9 +47,9 @@ export function disagreementNext(desired: CouchDbDesired, observed: Observed): s
     return `${names} runs and its CouchDB is not connected: sudo bornemisza doctor here, then there`;
   }
   if (lost.length === 0)
-    return 'wait: it passes by itself; if it stays: sudo bornemisza doctor on each db node';
+    return 'wait: it ends by itself; if it stays: sudo bornemisza doctor on each db node';
   return (
-    'see that nothing is wrong on this host (sudo bornemisza doctor), then bring that db node back; only where it is ' +
+    'check this host first (sudo bornemisza doctor), then bring that db node back; only if it is ' +
     'gone for good: `bornemisza remove HOST --dead`'
   );
 }
@@ -121,10 +121,10 @@ function outlookLocked(desired: CouchDbDesired, { marker, record }: Observed, op
   const { peerId } = desired.self;
   const serves = open && desired.duty === 'serve' && marker?.peerId === peerId && record?.peerId === peerId;
   const locked =
-    'another client locked the administrator’s account of CouchDB: it gave five wrong passwords from this host';
+    'another client locked the administrator’s account of CouchDB: it sent five wrong passwords from this host';
   const next =
-    'wait: the lock ends after at most 5 minutes, and the daemon then goes on by itself; `journalctl -u ' +
-    'couchdb` shows who asked';
+    'wait: the lock ends after at most 5 minutes, and the daemon then continues; `journalctl -u couchdb` ' +
+    'shows the client';
   return {
     ...outlook(serves ? 'serving' : 'down', [refuse('couchdb-account-locked', locked, next, 'retry')]),
     disagreement: { message: 'the administrator’s account of CouchDB is locked', subjects: [] },
@@ -141,8 +141,8 @@ function outlookFailed(
     missing === ''
       ? [`CouchDB answers badly: ${detail}`, 'see `journalctl -u couchdb`']
       : [
-          `CouchDB does not answer, and ${missing} is not heard`,
-          'wait: it asks that node as well, and notices within 18 s that it is gone; if it stays, see ' +
+          `CouchDB does not answer, and ${missing} is not reachable`,
+          'wait: CouchDB asks that node too, and notices within 18 s that it is gone; if it stays, see ' +
             '`journalctl -u couchdb`',
         ];
   return {
@@ -173,7 +173,7 @@ function restartNotDone(desired: CouchDbDesired, observed: Observed): CouchDbCha
   return [
     refuse(
       'couchdb-restart-not-done',
-      `a restart of CouchDB was asked for on ${self} and did not happen: ${faultWords(observed.restartUnits ?? [])}`,
+      `a restart of CouchDB was requested on ${self} and did not happen: ${faultWords(observed.restartUnits ?? [])}`,
       `systemctl status ${RESTART_UNITS.join(' ')}; then sudo systemctl restart ${RESTART_UNITS[0]}`,
       'retry',
     ),
@@ -293,7 +293,7 @@ function outlookLeft(observed: Observed, server: Server): Outlook {
   const changes: CouchDbChange[] = [];
   if (!server.maintenance) changes.push(maintenance(server.nodeName, 'it has left'));
   if (observed.record !== undefined)
-    changes.push({ kind: 'forget-marker', summary: 'forget that this node was in' });
+    changes.push({ kind: 'forget-marker', summary: 'forget that this node was in the cluster' });
   return { ...outlook('left', changes), waiting: 'CouchDB to be stopped and its data to be wiped' };
 }
 
@@ -317,7 +317,7 @@ function outlookFresh(desired: CouchDbDesired, observed: Observed, server: Serve
     }
     const identity: Identity = { nodeName: self.nodeName, peerId: self.peerId };
     return outlook('proving', [
-      { kind: 'marker', identity, summary: `${self.nodeName} makes the CouchDB cluster` },
+      { kind: 'marker', identity, summary: `${self.nodeName} creates the CouchDB cluster` },
     ]);
   }
   if (server.maps.size > 0) {
@@ -332,7 +332,7 @@ function outlookFresh(desired: CouchDbDesired, observed: Observed, server: Serve
     ]);
   }
   const changes = server.maintenance ? [] : [maintenance(self.nodeName, 'not in the cluster yet')];
-  return { ...outlook('fresh', changes), waiting: 'a member to take this node in' };
+  return { ...outlook('fresh', changes), waiting: 'a member to admit this node' };
 }
 
 /** Data gone, name known to the others: it waits in maintenance until they are back and its copies are full again. */
@@ -345,7 +345,7 @@ function outlookEmptied(desired: CouchDbDesired, server: Server): Outlook {
       {
         code: 'couchdb-data-gone',
         message: `the data directory of ${desired.self.nodeName} is empty, although it was in the cluster`,
-        next: 'nothing, if this was meant: it is filled again from the others',
+        next: 'if this was intended, wait: it is filled again from the others',
       },
     ],
   };
@@ -399,7 +399,7 @@ function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): O
         {
           kind: 'marker',
           identity: { nodeName, peerId },
-          summary: `${nodeName} is complete: remember who it is`,
+          summary: `${nodeName} is complete: store its identity`,
         },
       ]
     : [];

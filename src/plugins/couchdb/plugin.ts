@@ -41,10 +41,10 @@ export interface CouchDbStatus {
 export interface CouchDbPluginOptions {
   /** Asked at each request, so that rolled secrets are used at once. */
   credentials(): Credentials;
-  /** The user as whom app nodes come, made and kept in `_users`; without it nobody is. */
+  /** The user of the app nodes, kept in `_users`; undefined: none. */
   appUser?(): Credentials | undefined;
   /**
-   * Node names of members whose daemon is not heard: a cut may be the reason, so their CouchDB is not waited for long.
+   * Node names of members whose daemon is not reachable, e.g. during a partition: their CouchDB is not waited for long.
    */
   unheard?(): readonly string[];
   /** Default http://127.0.0.1:15984. */
@@ -341,7 +341,7 @@ function pluginError(error: unknown): Error {
     return new PluginError({
       code: 'couchdb-account-locked',
       message: error.message,
-      next: 'wait: the lock ends after at most 5 minutes, and the daemon then goes on by itself',
+      next: 'wait: the lock ends after at most 5 minutes, and the daemon then continues',
       outcome: 'retry',
     });
   }
@@ -357,7 +357,7 @@ function pluginError(error: unknown): Error {
     return new PluginError({
       code: error.unsure ? 'couchdb-unsure' : 'couchdb-answer',
       message: error.message,
-      next: 'nothing: it is read again and tried again; if it stays, see `journalctl -u couchdb`',
+      next: 'wait: it is tried again; if it stays, see `journalctl -u couchdb`',
       outcome: 'retry',
       cause: error,
     });

@@ -1,4 +1,4 @@
-/** How far a join or a return has come, in words. Pure. */
+/** The progress of a join or a return, for people. Pure. */
 
 export interface Amount {
   readonly done: number;
@@ -7,17 +7,17 @@ export interface Amount {
 
 export interface Progress {
   readonly databases: Amount;
-  /** Of the copies that were looked at; undefined: not asked yet. */
+  /** Of the checked copies; undefined: not checked yet. */
   readonly bytes?: Amount | undefined;
 }
 
-/** Where a wait stood when it began. */
+/** The progress at the begin of the wait. */
 export interface Begun {
   readonly progress: Progress;
   readonly atMs: number;
 }
 
-/** Before that a rate says nothing: CouchDB begins to copy within 5 s. */
+/** A rate is meaningless before this time: CouchDB begins to copy within 5 s. */
 const LEAST_MS = 5000;
 
 /**

@@ -42,6 +42,6 @@ export function faultWords(units: readonly UnitState[]): string {
   const watcher = units.find(({ unit }) => unit.endsWith('.path'));
   if (watcher !== undefined && watcher.active !== 'active') return `${watcher.unit} is ${watcher.active}`;
   const working = units.find(({ unit, active }) => unit.endsWith('.service') && active === 'activating');
-  if (working !== undefined) return `${working.unit} is still at it`;
+  if (working !== undefined) return `${working.unit} is still running`;
   return `${RESTART_UNITS.join(' or ')} has failed`;
 }

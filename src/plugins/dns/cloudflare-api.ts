@@ -7,7 +7,7 @@ import { PluginError } from '../contract.ts';
 export interface CloudflareOptions {
   readonly zone: string;
   readonly zoneId: string;
-  /** Holds an API token with Zone / DNS / Edit for the zone, and nothing else. Read for each call. */
+  /** File with an API token with Zone / DNS / Edit for the zone, and nothing else. Read for each call. */
   readonly tokenFile: string;
   readonly baseUrl?: string;
   /** Monotonic, ms. For tests. */
@@ -162,8 +162,8 @@ export class CloudflareApi {
     const minutes = Math.ceil((this.#notBeforeMs - now) / 60_000);
     return new CloudflareError({
       code: 'dns-limited',
-      message: `the provider takes no calls for ${minutes} min; the records of ${this.#options.zone} stay as they are`,
-      next: 'nothing: it is tried again then; see whether another program uses the API as the same user',
+      message: `the provider accepts no calls for ${minutes} min; the records of ${this.#options.zone} are not updated`,
+      next: 'wait: it is tried again then; check whether another program uses the API as the same user',
       outcome: 'retry',
       keepsChanges: true,
     });
@@ -173,9 +173,9 @@ export class CloudflareApi {
     return new CloudflareError({
       code: 'dns-unreachable',
       message:
-        `the provider does not answer about ${this.#options.zone}: ${why.slice(0, 200)}; the records stay ` +
-        'as they are',
-      next: 'look at www.cloudflarestatus.com, and whether this host reaches api.cloudflare.com; it is tried again',
+        `the provider does not answer about ${this.#options.zone}: ${why.slice(0, 200)}; the records are ` +
+        'not updated',
+      next: 'check www.cloudflarestatus.com, and whether this host reaches api.cloudflare.com; it is tried again',
       outcome: 'retry',
       keepsChanges: true,
     });
@@ -186,7 +186,7 @@ export class CloudflareApi {
       code: 'dns-token',
       message: `the token may not edit ${this.#options.zone}: ${why}`,
       next:
-        `make a token with Zone / DNS / Edit for this zone, put it into ${this.#options.tokenFile} ` +
+        `create a token with Zone / DNS / Edit for this zone, put it into ${this.#options.tokenFile} ` +
         '(root:bornemisza 0640); it is read for each call',
       outcome: 'retry',
       keepsChanges: true,
@@ -211,7 +211,7 @@ export class CloudflareApi {
         {
           code: 'dns-changed',
           message: `a record of ${zone} changed while it was written: ${why}`,
-          next: 'nothing: the zone is read again by itself',
+          next: 'wait: the zone is read again',
           outcome: 'retry',
           ...shared,
         },
@@ -220,8 +220,8 @@ export class CloudflareApi {
     if (CNAME_CODES.has(apiCode))
       return new CloudflareError({
         code: 'dns-foreign',
-        message: `a record of ${zone} cannot stand beside another one: ${why}`,
-        next: 'take the name out of dns.names, or delete its CNAME at the provider',
+        message: `a record of ${zone} conflicts with another one: ${why}`,
+        next: 'remove the name from dns.names, or delete its CNAME at the provider',
         outcome: 'retry',
         ...shared,
       });

@@ -8,7 +8,7 @@ export interface DnsSet {
   /** As a zone file has them, e.g. `192.0.2.7` or `1 0 4101 internal.app1.shop.example`. */
   readonly values: readonly string[];
   readonly ttlS: number;
-  /** `serves`: visitors come by it, so it never becomes empty. `finds`: members find each other by it. */
+  /** `serves`: visitors use it, so it never becomes empty. `finds`: members find each other by it. */
   readonly guard: 'serves' | 'finds';
 }
 
@@ -17,13 +17,13 @@ export interface DnsDesired {
   readonly zone: string;
   /** Name of the cluster: our mark. */
   readonly owner: string;
-  /** Whether this node writes; another one only looks now and then. */
+  /** Whether this node writes; other nodes only read the zone now and then. */
   readonly writer: boolean;
-  /** Who writes, for people. */
+  /** Which node writes, for people. */
   readonly why: string;
   readonly sets: readonly DnsSet[];
-  /** Addresses of members whose daemon is dead: they stand in a set that serves as long as their edge answers. */
+  /** Addresses of members whose daemon is dead: they stay in a set that serves while their edge answers. */
   readonly doubtful: readonly string[];
-  /** Why no value is taken out now; additions go on. */
+  /** Why no value is removed now; additions continue. */
   readonly hold?: string | undefined;
 }

@@ -1,4 +1,4 @@
-/** A daemon that is dead is not an edge that is dead: three questions in 15 s without an answer are. */
+/** A dead daemon is not a dead edge: an edge counts as dead after three checks without an answer in 15 s. */
 const ASK_EVERY_MS = 5000;
 const SILENT_AFTER = 3;
 
@@ -8,7 +8,7 @@ interface Asked {
   asking: boolean;
 }
 
-/** Asks the edges of members whose daemon is not heard whether they answer visitors. */
+/** Checks whether the edges of members with an unreachable daemon answer visitors. */
 export class EdgeWatch {
   readonly #ask: (address: string) => Promise<boolean>;
   readonly #asked = new Map<string, Asked>();
@@ -18,14 +18,14 @@ export class EdgeWatch {
     this.#ask = ask;
   }
 
-  /** Those that did not answer, three times in a row. */
+  /** Those that did not answer three times in a row. */
   get silent(): ReadonlySet<string> {
     return new Set(
       [...this.#asked].filter(([, { silences }]) => silences >= SILENT_AFTER).map(([each]) => each),
     );
   }
 
-  /** To be called about once a second. Whoever is doubted no more is forgotten. */
+  /** Call it about once a second. Addresses that are no longer in doubt are forgotten. */
   look(doubtful: readonly string[], nowMs: number, changed: (what: string) => void): void {
     for (const address of this.#asked.keys()) if (!doubtful.includes(address)) this.#asked.delete(address);
     for (const address of doubtful) {
@@ -44,7 +44,7 @@ export class EdgeWatch {
         asked.silences = answers ? 0 : asked.silences + 1;
         const is = asked.silences >= SILENT_AFTER;
         if (was !== is && this.#asked.get(address) === asked)
-          changed(`the edge at ${address} ${is ? 'answers no more' : 'answers again'}`);
+          changed(`the edge at ${address} ${is ? 'no longer answers' : 'answers again'}`);
       });
     }
   }

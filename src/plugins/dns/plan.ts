@@ -7,15 +7,14 @@ export interface ZoneRecord {
   readonly type: string;
   readonly value: string;
   readonly ttlS: number;
-  /** What marks it as some cluster's; undefined: the founder's. */
+  /** The mark of a cluster; undefined: the founder's record. */
   readonly owner: string | undefined;
   /** The provider's own name for it, where it has one. */
   readonly id?: string | undefined;
 }
 
 /**
- * `create` makes a set with its mark, and only where nothing stands. `add` and `remove` change a set that bears our
- * mark.
+ * `create` makes a set with its mark, only if there is no such record. `add` and `remove` change a set with our mark.
  */
 export interface DnsChange extends PlannedChange {
   readonly kind: 'create' | 'add' | 'remove';
@@ -23,9 +22,9 @@ export interface DnsChange extends PlannedChange {
   readonly type: RecordType;
   readonly values: readonly string[];
   readonly ttlS: number;
-  /** With the last values the mark goes too. `remove` only. */
+  /** The last values are removed, and the mark with them. `remove` only. */
   readonly last: boolean;
-  /** Of the records that `remove` takes out, where the provider names them. */
+  /** Ids of the records that `remove` deletes, if the provider has ids. */
   readonly ids: readonly string[];
 }
 
@@ -35,12 +34,12 @@ export interface DnsPlan {
 }
 
 const OURS: readonly string[] = ['A', 'AAAA', 'SRV'];
-/** A batch that a provider takes whole; what is left comes with the next look. */
+/** A batch that a provider accepts whole; the rest follows in the next run. */
 const MOST_CHANGES = 50;
 
 /**
- * The difference between the records that should stand and the zone. Pure. What does not bear our mark is never
- * changed. At one name and type values are added first; only a later look, which has read them back, takes others out.
+ * The difference between the wanted records and the zone. Pure. Records without our mark are never changed. At one name
+ * and type values are added first; only a later run, which has read them back, removes others.
  *
  * @param silent addresses whose edge does not answer
  */
@@ -59,7 +58,7 @@ export function planDns(
   }
   for (const left of setsOf(zone).filter((each) => !wanted.has(keyOf(each)))) {
     if (left.owner !== desired.owner || desired.hold !== undefined) continue;
-    changes.push(removal(left, left.records, true, 'no member has this name any more'));
+    changes.push(removal(left, left.records, true, 'no member has this name now'));
   }
   return { changes: changes.slice(0, MOST_CHANGES), findings };
 }
@@ -84,7 +83,7 @@ function planSet(
   const missing = values.filter((value) => !there.includes(value));
   const surplus = found.records.filter(({ value }) => !values.includes(value));
   if (missing.length === 0 && surplus.length === 0) return;
-  // A set of the founder's with the values wanted would have ended above: it is right, and stays the founder's.
+  // A founder's set with the wanted values ended above: it is right, and stays the founder's.
   if (found.owner !== owner) return void findings.push(foreign(set, set.type));
   if (missing.length > 0) {
     changes.push({ ...facts(set, 'add', missing), summary: summaryOf(set, `+${missing.join(' +')}`) });
@@ -93,7 +92,7 @@ function planSet(
   const empties = surplus.length === found.records.length;
   if (hold !== undefined) findings.push(held(set, surplus, hold));
   else if (empties && set.guard === 'serves') findings.push(held(set, surplus, 'nothing else serves'));
-  else changes.push(removal(found, surplus, empties, 'no longer there'));
+  else changes.push(removal(found, surplus, empties, 'no longer wanted'));
 }
 
 export interface FoundSet {
@@ -101,7 +100,7 @@ export interface FoundSet {
   readonly type: RecordType;
   readonly records: readonly ZoneRecord[];
   /**
-   * Undefined where a record has no mark, or several marks stand side by side: then it is nobody's but the founder's.
+   * Undefined if a record has no mark, or several different marks: then it is the founder's.
    */
   readonly owner: string | undefined;
 }
@@ -154,11 +153,11 @@ function summaryOf({ name, type }: { readonly name: string; readonly type: strin
 function foreign({ name, type }: DnsSet, stands: string): Finding {
   return {
     code: 'dns-foreign',
-    message: `${name} has a ${stands} record without our mark; ${name} ${type} is not kept`,
+    message: `${name} has a ${stands} record without our mark; ${name} ${type} is not managed`,
     next:
       stands === 'CNAME'
-        ? `take ${name} out of dns.names, or delete its CNAME record at the provider`
-        : `bornemisza dns adopt ${name} ${type}, or take ${name} out of dns.names`,
+        ? `remove ${name} from dns.names, or delete its CNAME record at the provider`
+        : `bornemisza dns adopt ${name} ${type}, or remove ${name} from dns.names`,
   };
 }
 
@@ -166,6 +165,6 @@ function held({ name, type }: DnsSet, surplus: readonly ZoneRecord[], why: strin
   return {
     code: 'dns-held',
     message: `${surplus.map(({ value }) => value).join(', ')} stays in ${name} ${type}: ${why}`,
-    next: 'see `bornemisza status`; the records follow when the guard lets go',
+    next: 'see `bornemisza status`; the records follow when the guard is released',
   };
 }

@@ -182,13 +182,13 @@ function quoted(text: string): string {
 function valueRefused(value: string): PluginError {
   return new PluginError({
     code: 'dns-value-refused',
-    message: `${JSON.stringify(value.slice(0, 80))} cannot stand in a DNS record; nothing is changed`,
+    message: `${JSON.stringify(value.slice(0, 80))} is not valid in a DNS record; nothing is changed`,
     next: 'correct it under [dns] and run `bornemisza config check`',
     outcome: 'terminal',
   });
 }
 
-/** nsupdate ends with 2 whatever happened: its words tell. */
+/** The exit code of nsupdate is always 2 on failure: its message says why. */
 function refusal(words: string, server: string, zone: string): PluginError {
   const said =
     words
@@ -202,7 +202,7 @@ function refusal(words: string, server: string, zone: string): PluginError {
   if (/BADSIG|BADKEY|BADTIME|tsig (verify|indicates)|could not read key/i.test(words))
     return make(
       'dns-key',
-      `${server} refuses the key of ${zone}: ${said}; the records stay as they are`,
+      `${server} refuses the key of ${zone}: ${said}; the records are not updated`,
       'compare the key file with the server’s, and the clock: TSIG allows 300 s (`timedatectl`)',
       'retry',
     );
@@ -210,19 +210,19 @@ function refusal(words: string, server: string, zone: string): PluginError {
     return make(
       'dns-changed',
       `a record of ${zone} changed while it was written (${said}); nothing is changed`,
-      'nothing: the zone is read again by itself',
+      'wait: the zone is read again',
       'retry',
     );
   if (/REFUSED|NOTAUTH|Transfer failed|NOTZONE|SERVFAIL/.test(words))
     return make(
       'dns-refused',
-      `${server} does not let this key transfer and update ${zone}: ${said}`,
+      `${server} does not allow this key to transfer and update ${zone}: ${said}`,
       'allow-transfer by the key, and `grant KEY subdomain ZONE A AAAA SRV TXT` in update-policy',
       'retry',
     );
   return make(
     'dns-unreachable',
-    `${server} does not answer about ${zone}: ${said}; the records stay as they are`,
+    `${server} does not answer about ${zone}: ${said}; the records are not updated`,
     `ask it by hand: dig @${server} ${zone} SOA`,
     'retry',
   );

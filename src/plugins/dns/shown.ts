@@ -2,22 +2,22 @@ import type { Finding } from '../contract.ts';
 import type { DnsDesired, RecordType } from './desired.ts';
 import { type FoundSet, keyOf, planDns, setsOf, type ZoneRecord } from './plan.ts';
 
-/** What people are shown of the records: one row for each set that is wanted, or bears our mark. */
+/** The records for people: one row for each set that is wanted, or has our mark. */
 export interface ShownSet {
   readonly name: string;
   readonly type: RecordType;
   readonly wanted: readonly string[];
   readonly present: readonly string[];
   /**
-   * `ours`: it bears our mark. `yours`: it has none and is left as it is. `another`: it bears another cluster's, or
-   * several. `none`: it is not there.
+   * `ours`: it has our mark. `yours`: it has none and is not changed. `another`: it has the mark of another cluster, or
+   * several. `none`: it does not exist.
    */
   readonly whose: 'ours' | 'yours' | 'another' | 'none';
 }
 
 export interface DnsShown {
   readonly zone: string;
-  /** Who writes, in words. */
+  /** Which node writes, for people. */
   readonly writer: string;
   readonly sets: readonly ShownSet[];
   readonly findings: readonly Finding[];
@@ -50,22 +50,22 @@ function whoseIs({ owner, records }: FoundSet, ours: string): ShownSet['whose'] 
   return records.every((each) => each.owner === undefined) ? 'yours' : 'another';
 }
 
-/** A set that changes hands; its values stay. */
+/** A set that changes its owner; its values stay. */
 export interface MarkChange {
   readonly name: string;
   readonly type: RecordType;
   readonly ttlS: number;
-  /** Of its records, where the provider names them. */
+  /** Ids of its records, if the provider has ids. */
   readonly ids: readonly string[];
-  /** Whose mark it has and is to have; undefined: the founder's. */
+  /** The owner by its mark, before and after; undefined: the founder. */
   readonly from: string | undefined;
   readonly to: string | undefined;
 }
 
 /**
- * What an operator asks for, judged. Pure.
+ * Decides on the request of an operator. Pure.
  *
- * @returns undefined: it is so already; or why it is refused
+ * @returns undefined: nothing to do; or why it is refused
  */
 export function markChange(
   verb: 'adopt' | 'release',
@@ -78,19 +78,19 @@ export function markChange(
     return {
       code: 'dns-set-unknown',
       message: `${name} has no ${type} record in ${desired.zone}`,
-      next: '`bornemisza dns show` lists those that are wanted or ours',
+      next: 'see `bornemisza dns show`: it lists the records that are wanted or ours',
     };
   const { owner, records } = set;
   const change = { name, type, ttlS: records[0]?.ttlS ?? 60, ids: records.flatMap(({ id }) => id ?? []) };
   if (verb === 'release')
     return owner === desired.owner ? { ...change, from: owner, to: undefined } : undefined;
   if (owner === desired.owner) return undefined;
-  // With our mark and no wish for it, the next look would delete it.
+  // With our mark but not wanted, the next run would delete it.
   if (!desired.sets.some((each) => keyOf(each) === keyOf(set)))
     return {
       code: 'dns-not-wanted',
-      message: `${name} ${type} is not among the records that the cluster keeps, so with our mark it would be deleted`,
-      next: `put ${name} into dns.names first, or leave the record as it is: it is yours`,
+      message: `the cluster does not want ${name} ${type}, so with our mark it would be deleted`,
+      next: `add ${name} to dns.names first, or keep the record as it is`,
     };
   return { ...change, from: owner, to: desired.owner };
 }

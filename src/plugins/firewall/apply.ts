@@ -6,7 +6,7 @@ import { type FirewallChange, inForce } from './plan.ts';
 
 /** The helper is in group bornemisza. */
 const LIST_MODE = 0o640;
-/** The helper looks each 0.2 s and loads within 0.2 s more; a machine under load needs longer. */
+/** The helper checks every 0.2 s and loads within 0.2 s more; a machine under load needs longer. */
 const LOAD_WITHIN_MS = 5000;
 const LOOK_EVERY_MS = 50;
 
@@ -43,10 +43,10 @@ async function awaitLoaded(
   throw new PluginError({
     code: 'firewall-silent',
     message:
-      'the firewall has not loaded the list of members; its rules stay as they are, and new members cannot connect',
+      'the firewall has not loaded the list of members; its rules are unchanged, and new members cannot connect',
     next: 'see `journalctl -u bornemisza-firewall`: it names the line or the rule that it refuses',
     outcome: 'retry',
-    // A list that the helper has not loaded yet is still the right one.
+    // A list that the helper has not loaded yet is still valid.
     keepsChanges: true,
   });
 }

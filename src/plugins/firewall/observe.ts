@@ -10,9 +10,9 @@ export interface FirewallPaths {
   readonly state: string;
 }
 
-/** What the helper last said, see systemd/firewall. */
+/** The helper's last report, see systemd/firewall. */
 export interface FirewallHelper {
-  /** Seconds since it said so. */
+  /** Seconds since that report. */
   readonly ageS: number;
   readonly outcome: 'loaded' | 'refused' | 'off';
   readonly apps: readonly string[];
@@ -23,7 +23,7 @@ export interface FirewallObserved {
   readonly list: string | undefined;
   /** Root has turned the firewall on, and it was confirmed. */
   readonly on: boolean;
-  /** Undefined: the helper has said nothing that can be read. */
+  /** Undefined: no readable report of the helper. */
   readonly helper: FirewallHelper | undefined;
 }
 

@@ -9,10 +9,10 @@ export type FirewallChange = PlannedChange &
     | { readonly kind: 'load'; readonly apps: readonly string[]; readonly dbs: readonly string[] }
   );
 
-/** The helper looks each 0.2 s and signs each 10 s: three signs in a row are missing. */
+/** The helper checks every 0.2 s and reports every 10 s: three reports in a row are missing. */
 export const SILENT_AFTER_S = 30;
 
-/** The difference between who is a member and whom the firewall lets in. Pure. */
+/** The difference between the members and the addresses that the firewall allows. Pure. */
 export function planFirewall(desired: FirewallDesired, observed: FirewallObserved): FirewallChange[] {
   const before = parseList(observed.list ?? '');
   const apps = desired.keep ? merged(desired.apps, before.apps) : desired.apps;
@@ -23,7 +23,7 @@ export function planFirewall(desired: FirewallDesired, observed: FirewallObserve
     const summary = `members for the firewall: ${difference(before, { apps, dbs })} (${desired.why})`;
     changes.push({ kind: 'list', content, summary });
   }
-  // A list that takes members out is loaded with the same look; whether it was, only the kernel's table could say.
+  // A list without former members is loaded in the same way; only the kernel's table could prove it.
   if (observed.on && (changes.length > 0 || !inForce(observed.helper, apps, dbs)))
     changes.push({ kind: 'load', apps, dbs, summary: 'the firewall loads the list of members' });
   return changes;
@@ -60,5 +60,5 @@ function difference(before: ReturnType<typeof parseList>, after: ReturnType<type
     ...after[set].filter((each) => !before[set].includes(each)).map((each) => `+${each}`),
     ...before[set].filter((each) => !after[set].includes(each)).map((each) => `-${each}`),
   ]);
-  return words.length === 0 ? 'written anew' : [...new Set(words)].join(' ');
+  return words.length === 0 ? 'written again' : [...new Set(words)].join(' ');
 }

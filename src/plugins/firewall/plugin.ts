@@ -5,8 +5,8 @@ import { type FirewallObserved, type FirewallPaths, observeFirewall } from './ob
 import { type FirewallChange, planFirewall, SILENT_AFTER_S } from './plan.ts';
 
 /**
- * Says who is a member to the helper that has the right to change the rules. It writes one file, whether the firewall
- * is on or not, so that `bornemisza firewall on` finds it.
+ * Writes the list of members for the helper, which has the right to change the rules. It writes one file, even if the
+ * firewall is off, so that `bornemisza firewall on` finds it.
  */
 export class FirewallPlugin
   implements Plugin<FirewallDesired, FirewallObserved, FirewallChange, string | undefined>
@@ -37,7 +37,7 @@ export class FirewallPlugin
     if (!on) return { seen: 'off: every port is open', alarms: [] };
     const members = helper === undefined ? 0 : helper.apps.length + helper.dbs.length;
     return {
-      seen: `on: ${members} members let in`,
+      seen: `on: ${members} members allowed`,
       alarms:
         helper?.outcome === 'refused' ? [REFUSED] : (helper?.ageS ?? 0) >= SILENT_AFTER_S ? [SILENT] : [],
     };
@@ -56,8 +56,8 @@ export class FirewallPlugin
 
 const SILENT: Finding = {
   code: 'firewall-silent',
-  message: `the helper of the firewall gave no sign for ${SILENT_AFTER_S} s: the rules stay, and follow nobody`,
-  next: 'systemctl restart bornemisza-firewall; `journalctl -u bornemisza-firewall` says why it ended',
+  message: `the helper of the firewall did not report for ${SILENT_AFTER_S} s: the rules do not follow the members`,
+  next: 'systemctl restart bornemisza-firewall; see why it ended: journalctl -u bornemisza-firewall',
 };
 const REFUSED: Finding = {
   code: 'firewall-refused',

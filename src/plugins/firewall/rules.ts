@@ -79,7 +79,7 @@ export function renderBase(base: FirewallBase): { readonly text: string; readonl
   return { text: build(digest), digest };
 }
 
-/** The rules in words, in their order, for the operator to read before they count. */
+/** The rules as text, in their order, for the operator to read before they are loaded. */
 export function describeBase(base: FirewallBase): string[] {
   const { ports, roles, sshPorts, sshFrom, neighbours, allow, privateNetwork } = base;
   const app = roles.includes('app');
@@ -212,7 +212,7 @@ export function isNetwork(text: string): boolean {
 function refused(what: string, value: string): PluginError {
   return new PluginError({
     code: 'firewall-value-refused',
-    message: `${what} ${JSON.stringify(value.slice(0, 80))} cannot stand in a rule of the firewall`,
+    message: `${what} ${JSON.stringify(value.slice(0, 80))} is not valid in a rule of the firewall`,
     next: 'correct it in /etc/bornemisza/ROLE.toml and run `bornemisza firewall on` again; no rule has changed',
     outcome: 'terminal',
   });

@@ -72,7 +72,7 @@ function slowBackend(service: EdgeService, on: number, context: Context): Sectio
   const server: WantedServer = {
     ...localServer(backend, on),
     options: panicCheck(on),
-    ...(service.answersWrongly === true && { duty: 'maint', why: 'its answer to the check is wrong' }),
+    ...(service.answersWrongly === true && { duty: 'maint', why: 'it answers the check wrongly' }),
   };
   context.servers.push(server);
   return { head: `backend ${backend}`, lines: [NO_SECOND_TRY, IDEMPOTENT_ONLY], servers: [server] };

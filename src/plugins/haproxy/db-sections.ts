@@ -22,12 +22,12 @@ const refusal = (reason: string): string => JSON.stringify({ error: 'service una
 
 const DISAGREEMENT = refusal(
   'Not all db nodes are connected and agree. Creating or deleting a database during a partition can lose ' +
-    'documents. Retry later: `bornemisza status` on a db node says who is missing and what to do.',
+    'documents. Retry later: `bornemisza status` on a db node shows the missing node and the next step.',
 );
 
 const silence = (address: string): string =>
   refusal(
-    `The daemon of the db node ${address} has been silent for ${VOUCHED_SECONDS} s and would not notice a ` +
+    `The daemon of the db node ${address} has not reported for ${VOUCHED_SECONDS} s and would not notice a ` +
       'partition. Creating or deleting a database during a partition can lose documents. Retry, since ' +
       'another db node may answer, and start the daemon: `systemctl start bornemisza@db`.',
   );

@@ -91,10 +91,10 @@ export function decided(desired: HaproxyDesired, { running }: HaproxyObserved): 
   const { backend, name } = DATABASE_SWITCH;
   const present = running?.servers.find((server) => server.backend === backend && server.name === name);
   const given = present !== undefined && !present.maint;
-  return { ...desired, databases: { given, why: 'as it was' } };
+  return { ...desired, databases: { given, why: 'unchanged' } };
 }
 
-/** The difference between what should be and what is. Pure. */
+/** The difference between the desired and the observed state. Pure. */
 export function planHaproxy(
   rendered: Rendered,
   observed: HaproxyObserved,
@@ -108,7 +108,10 @@ export function planHaproxy(
     });
   const { running } = observed;
   if (running === undefined) {
-    return [...files, { kind: 'start', summary: 'HAProxy is not running: its configuration waits for it' }];
+    return [
+      ...files,
+      { kind: 'start', summary: 'HAProxy is not running: it reads the configuration at its start' },
+    ];
   }
   const reason = reloadReason(rendered, running);
   if (reason !== undefined) return [...files, { kind: 'reload', rendered, summary: `reload: ${reason}` }];
@@ -116,7 +119,7 @@ export function planHaproxy(
   return [...files, ...site, ...(site[0]?.kind === 'reload' ? [] : planRuntime(rendered, running))];
 }
 
-/** Another certificate of the site is given to the process that runs: a reload would end idle connections for it. */
+/** A new site certificate is given to the running process: a reload would end idle connections. */
 function siteChange(
   rendered: Rendered,
   { site }: Running,
@@ -127,10 +130,10 @@ function siteChange(
   // The same leaf may come with another chain.
   const isNew = written.some((each) => each.kind === 'file' && each.name === wanted.name);
   if (site === undefined)
-    return isNew ? [{ kind: 'reload', rendered, summary: 'reload: another certificate of the site' }] : [];
+    return isNew ? [{ kind: 'reload', rendered, summary: 'reload: new certificate of the site' }] : [];
   if (!isNew && site.sha1 === wanted.sha1) return [];
   const { content } = wanted;
-  return [{ kind: 'site', file: site.file, content, rendered, summary: 'another certificate of the site' }];
+  return [{ kind: 'site', file: site.file, content, rendered, summary: 'new certificate of the site' }];
 }
 
 function reloadReason(rendered: Rendered, running: Running): string | undefined {
@@ -265,14 +268,14 @@ function serverChanges(server: WantedServer, rendered: Rendered, running: Runnin
     changes.push({
       kind: 'server-check',
       ...where,
-      summary: `${label(server)}: health check was switched off, on again`,
+      summary: `${label(server)}: health check was disabled, enabled again`,
     });
   }
   if (!present.fullWeight) {
     changes.push({
       kind: 'server-weight',
       ...where,
-      summary: `${label(server)}: weight was changed, put back`,
+      summary: `${label(server)}: weight was changed, restored`,
     });
   }
   return changes;

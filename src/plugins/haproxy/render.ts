@@ -46,7 +46,7 @@ export function render(
       },
       {
         name: CONFIG_FILE,
-        content: `# Written by bornemisza, which puts it back when it is edited.\n${text}`,
+        content: `# Written by bornemisza, which restores it after an edit.\n${text}`,
       },
     ],
     structure,

@@ -78,8 +78,8 @@ export function notRunning(
 ): PluginError {
   return new PluginError({
     code: 'haproxy-not-running',
-    message: `HAProxy is not running: nobody listens at ${path}`,
-    next: `its configuration is written; start it: \`systemctl start ${unit}\`, then see \`journalctl -u ${unit}\``,
+    message: `HAProxy is not running: no process listens at ${path}`,
+    next: `start it: \`systemctl start ${unit}\` (its configuration is written), then see \`journalctl -u ${unit}\``,
     outcome: 'retry',
     ...more,
   });

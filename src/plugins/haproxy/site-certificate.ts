@@ -29,7 +29,7 @@ export function readSite(text: string): SiteCertificate | Finding {
     return finding(
       'site-key-encrypted',
       'has a private key that needs a passphrase',
-      'take the passphrase off: `openssl pkey -in OLD -out NEW`, put the result into the file, then reload',
+      'remove the passphrase: `openssl pkey -in OLD -out NEW`, put the result into the file, then reload',
     );
   const certificates = blocks
     .filter(({ label }) => label === 'CERTIFICATE' || label === 'X509 CERTIFICATE')
@@ -68,8 +68,7 @@ export interface SiteSituation {
 }
 
 /**
- * A certificate that is good, else the former one, else the node's own: browsers warn of that one, and peers do not
- * care.
+ * A valid certificate, else the former one, else the node's own: browsers warn about that one, peers accept it.
  */
 export function chooseSite(
   text: string | undefined,

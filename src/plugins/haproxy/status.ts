@@ -20,12 +20,13 @@ export function sightOf(running: Running | undefined, old: HaproxyObserved['old'
   return `HAProxy answers; ${up} of ${counted.length} servers in use are up${panic}${leftBehind(old)}`;
 }
 
-/** A reload ends no connection, but 15 minutes later the process of before it does. */
+/** A reload ends no connection, but the old process does 15 minutes later. */
 function leftBehind(old: HaproxyObserved['old']): string {
   if (old === undefined || old.processes === 0) return '';
   const [processes, connections] = [old.processes, old.connections];
   return (
-    `; ${processes} of before a reload (${connections} connection${connections === 1 ? '' : 's'}) ` +
+    `; ${processes} old process${processes === 1 ? '' : 'es'} ` +
+    `(${connections} connection${connections === 1 ? '' : 's'}) ` +
     `end${processes === 1 ? 's' : ''} within 15 minutes`
   );
 }

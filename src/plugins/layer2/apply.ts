@@ -3,14 +3,14 @@ import { ip, ipFailed } from '../../host/ip.ts';
 import { PluginError } from '../contract.ts';
 import { labelOf } from './plan.ts';
 
-/** Two questions, each with a second for the answer: one lost frame must not make a second holder. */
+/** Two probes, each with a second for the answer: one lost frame must not make a second holder. */
 const PROBE = ['-D', '-f', '-c', '2', '-w', '2'];
 /** Twice, a second apart, for neighbours that miss a frame. */
 const TELL = ['-c', '2', '-w', '1'];
 const ARPING_TIMEOUT_MS = 5000;
 
 /**
- * Nothing is taken while anybody else on the wire answers for it.
+ * Takes no address while another machine on the link answers for it.
  *
  * @param refused told when somebody answers
  * @throws PluginError `layer2-address-taken`
@@ -30,8 +30,8 @@ export async function probe(
     code: 'layer2-address-taken',
     message: `${address} is not taken on ${device}: ${other} answers for it there`,
     next:
-      'find that machine (`bornemisza members`; `ip neigh`): as long as it serves nothing has to be ' +
-      `done; else take ${address} off it. It is asked again each two seconds`,
+      'find that machine (`bornemisza members`; `ip neigh`): if it serves the site, wait; else remove ' +
+      `${address} from it. This node probes again every two seconds`,
     outcome: 'retry',
   });
 }
@@ -42,7 +42,7 @@ export async function take(device: string, address: string, signal: AbortSignal)
   if (complaint !== undefined) throw ipFailed(`put ${address} on ${device}`, complaint);
 }
 
-/** An address stays where it is although the neighbours could not be told: they ask for it themselves in time. */
+/** An address stays even if the neighbours could not be notified: they will ask for it themselves. */
 export async function tell(device: string, addresses: readonly string[], signal: AbortSignal): Promise<void> {
   // Requests and answers: some neighbours heed only one of the two (RFC 5227, 3).
   const each = addresses.flatMap((address) =>

@@ -5,7 +5,7 @@ export interface Layer2Desired {
   /** IPv4 addresses, held all together. None in any other mode: what is left of ours is given up. */
   readonly addresses: readonly string[];
   readonly hold: boolean;
-  /** Other nodes that say they hold them. When the last one lets go, the neighbours are told anew who has them. */
+  /** Other nodes that report them. When the last one releases them, the neighbours are notified again. */
   readonly rivals: readonly string[];
   /** Why it is held or not, for the audit trail. */
   readonly why: string;

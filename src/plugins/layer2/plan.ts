@@ -52,14 +52,14 @@ export function parseAddresses(json: string): HeldAddress[] {
 }
 
 /**
- * What the neighbours are told once. It changes with who else claims the addresses, so that the last word is the
- * holder's.
+ * What the neighbours were last notified of. It changes with other claims on the addresses, so that the holder sends the
+ * last announcement.
  */
 export function wordOf({ addresses, rivals }: Layer2Desired): string {
   return `${[...addresses].sort().join()} beside ${[...rivals].sort().join()}`;
 }
 
-/** The difference between what should be and what is. Pure. */
+/** The difference between the desired and the observed state. Pure. */
 export function planLayer2(desired: Layer2Desired, observed: Layer2Observed): Layer2Change[] {
   const { device, hold, why } = desired;
   const wanted = [...new Set(desired.addresses)].sort();
@@ -74,7 +74,7 @@ export function planLayer2(desired: Layer2Desired, observed: Layer2Observed): La
     kind: 'give-up',
     device: each.device,
     address: each.address,
-    summary: `${each.address}: given up on ${each.device} (${why})`,
+    summary: `${each.address}: removed from ${each.device} (${why})`,
   }));
   if (!hold) return changes;
   for (const address of wanted.filter((each) => !has(each)))
@@ -82,7 +82,7 @@ export function planLayer2(desired: Layer2Desired, observed: Layer2Observed): La
       kind: 'take',
       device,
       address,
-      summary: `${address}/32: taken on ${device} (${why})`,
+      summary: `${address}/32: added to ${device} (${why})`,
     });
   const word = wordOf(desired);
   if (observed.told !== word || changes.some(({ kind }) => kind === 'take'))

@@ -19,7 +19,7 @@ const LOOK_TIMEOUT_MS = 5000;
 /** While another machine has the address: how often it is asked whether it still does. */
 const ASK_AGAIN_MS = 2000;
 
-/** The one writer of the floating IPs on the public device, where no BGP draws them. */
+/** The one writer of the floating IPs on the public device, without BGP. */
 export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer2Change, Layer2Checkpoint> {
   readonly name = 'layer2';
   readonly evidence = 'ip monitor address';
@@ -28,7 +28,7 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
   #refusedAtMs: number | undefined;
   #endWatch: (() => void) | undefined;
 
-  /** Rather no holder than two: what was taken is given back. */
+  /** No holder is better than two: addresses of a failed run are released. */
   readonly rollback: Rollback<Layer2Change, Layer2Checkpoint> = {
     checkpoint: async (changes) => ({ taken: changes.filter((change) => change.kind === 'take') }),
     undo: async ({ taken }, signal) => {
@@ -64,7 +64,7 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
     return { seen: words.length === 0 ? 'on no device of this node' : words.join(', '), alarms: [] };
   }
 
-  /** Nothing is taken while anybody else on the wire answers for any of the addresses. */
+  /** Takes no address while another machine on the link answers for any of them. */
   async validate(changes: readonly Layer2Change[], signal: AbortSignal): Promise<void> {
     const takes = changes.filter((change) => change.kind === 'take');
     this.#refusedAtMs = undefined;
@@ -100,7 +100,7 @@ export class Layer2Plugin implements Plugin<Layer2Desired, Layer2Observed, Layer
     this.#endWatch?.();
   }
 
-  /** Looks twice a second at the addresses of this host; and asks again, each two seconds, for what another one had. */
+  /** Checks the addresses of this host twice a second; probes an address of another machine every two seconds. */
   watch(changed: (what: string) => void): () => void {
     this.#endWatch?.();
     let last = addressesNow();

@@ -24,7 +24,7 @@ const ANSWER: CertificateAnswer = {
     },
     ...{ from: at(-10), ends: at(80.01), revoked: false },
   },
-  next: { at: at(50), why: 'the CA named the time' },
+  next: { at: at(50), why: 'the CA set the time' },
   edges: [
     { name: 'app1/app', sha256: SHA },
     { name: 'app2/app', sha256: 'cd'.repeat(32) },
@@ -50,7 +50,7 @@ t.test('certificate show says what it is, when the next one comes, and what each
   t.match(out, /serial +04a1/);
   t.match(out, /issued .*, 10 d ago/);
   t.match(out, /ends .*, 80 d left/);
-  t.match(out, /next .*: the CA named the time/);
+  t.match(out, /next .*: the CA set the time/);
   t.match(out, /ordered by +app1\/app orders\n/);
   t.match(out, /app1\/app +this certificate/);
   t.match(out, /app2\/app +another certificate, SHA-256\s+cdcd/);
@@ -82,7 +82,7 @@ t.test('certificate show says what went wrong, and what to do', async (t) => {
 });
 
 t.test('certificate renew asks the daemon, and gives its refusal out', async (t) => {
-  const done = { done: true, message: 'a certificate for shop.example is ordered now; app1/app orders' };
+  const done = { done: true, message: 'a certificate for shop.example will be ordered now; app1/app orders' };
   const { root, fake } = await daemon(t, { 'POST /v1/certificate/renew': { json: done } });
   const { code, out } = await runCli(['certificate', 'renew', '--root', root]);
   t.strictSame([code, out], [0, `${done.message}\n`]);
@@ -105,7 +105,7 @@ t.test('status has one line for it', async (t) => {
   const { root } = await daemon(t, { 'GET /v1/status': { json: status({ plugins }) } });
   t.match(
     (await runCli(['status', '--root', root])).out,
-    /site +https:\/\/shop\.example\/ certificate ends .*80 d left; next order .* \(the CA named the time\)\n/,
+    /site +https:\/\/shop\.example\/ certificate ends .*80 d left; next order .* \(the CA set the time\)\n/,
   );
 });
 

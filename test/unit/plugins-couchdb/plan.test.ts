@@ -53,7 +53,7 @@ const own: readonly Row[] = [
     scene: { self: 1, members: two, cluster: [1], maintenance: [1], maps: [], ...alone },
     phase: 'fresh',
     changes: [],
-    waits: 'a member to take this node in',
+    waits: 'a member to admit this node',
   },
   {
     when: 'the first in the roster is empty and another was never heard',
@@ -81,7 +81,7 @@ const own: readonly Row[] = [
     },
     phase: 'fresh',
     changes: [],
-    waits: 'a member to take this node in',
+    waits: 'a member to admit this node',
   },
   {
     when: 'a joiner has databases of its own',
@@ -857,7 +857,7 @@ t.test('files', async (t) => {
     t.match(badly, { disagreement: { message: 'CouchDB answers badly: GET /: 500 badmatch', subjects: [] } });
     const cut = outlookOf(wanted, { ...seen, http: { ...failed, unheard: [node(2)] } }, directory);
     t.match(cut, {
-      disagreement: { message: 'CouchDB does not answer, and db2/db is not heard', subjects: ['db2/db'] },
+      disagreement: { message: 'CouchDB does not answer, and db2/db is not reachable', subjects: ['db2/db'] },
     });
     t.match(cut.changes, [{ kind: 'refuse', code: 'couchdb-answer', outcome: 'retry', next: /18 s/ }]);
   });

@@ -63,7 +63,7 @@ t.test('which unit keeps it from happening is what systemd says', async (t) => {
       shown(watching, 'Result=exit-code\nActiveState=failed'),
       /\.service has failed \(exit-code\)$/,
     ],
-    ['slow', shown(watching, 'Result=success\nActiveState=activating'), /\.service is still at it$/],
+    ['slow', shown(watching, 'Result=success\nActiveState=activating'), /\.service is still running$/],
     ['nobody answers', '', /\.path or \S+\.service has failed$/],
   ] as const) {
     const overdue = { ...asked(31_000), restartUnits: unitStates(text) };
@@ -81,6 +81,6 @@ t.test('remove --dead is named only for a node that is not heard', async (t) => 
   t.match(heard, /db3\/db runs and its CouchDB is not connected/);
   t.notMatch(heard, '--dead');
   const unheard = adviceFor({ ...scene, members: [member(1), member(2), member(3, { alive: false })] });
-  t.match(unheard, /^see that nothing is wrong on this host \(sudo bornemisza doctor\).*--dead/);
+  t.match(unheard, /^check this host first \(sudo bornemisza doctor\).*--dead/);
   t.equal(said({ self: 1, members: three }).seen, undefined, 'a node that waits for nothing says nothing');
 });

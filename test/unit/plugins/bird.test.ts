@@ -52,11 +52,11 @@ t.test('what differs, and what is done about it, in this order', async (t) => {
       plan({ fragment: off }, { announce: false }),
       ['floating IPs: withdrawn (this node is up)'],
     ],
-    ['an address gone', plan({ devices: device(true, '192.0.2.8/32') }), ['192.0.2.7/32: put on bm-float']],
+    ['an address gone', plan({ devices: device(true, '192.0.2.8/32') }), ['192.0.2.7/32: added to bm-float']],
     [
       'an address too many',
       plan({ devices: device(true, '192.0.2.7/32', '192.0.2.8/32', '10.0.0.1/24') }),
-      ['10.0.0.1/24: taken off bm-float'],
+      ['10.0.0.1/24: removed from bm-float'],
     ],
     [
       'the device down',
@@ -66,7 +66,7 @@ t.test('what differs, and what is done about it, in this order', async (t) => {
     [
       'no device',
       plan({ devices: new Map() }),
-      ['device bm-float: made', '192.0.2.7/32: put on bm-float', '192.0.2.8/32: put on bm-float'],
+      ['device bm-float: added', '192.0.2.7/32: added to bm-float', '192.0.2.8/32: added to bm-float'],
     ],
     ['the fragment edited', plan({ fragment: 'mine' }), ['bornemisza.conf: rewritten']],
     [
@@ -79,7 +79,11 @@ t.test('what differs, and what is done about it, in this order', async (t) => {
       plan({ running: { ...running, loaded: 'other' } }),
       ['BIRD reads its configuration: the fragment changed'],
     ],
-    ['BIRD is not running', plan({ running: undefined }), ['BIRD is not running: its fragment waits for it']],
+    [
+      'BIRD is not running',
+      plan({ running: undefined }),
+      ['BIRD is not running: it reads the fragment at its start'],
+    ],
   ];
   for (const [what, is, expected] of cases) t.same(is, expected, what);
 });
@@ -95,10 +99,10 @@ t.test('the former device’s addresses are taken off when the configuration nam
     ['other', { up: true, kind: 'dummy', addresses: [] }],
   ]);
   t.same(plan({ devices }, { device: 'other' }).slice(0, 4), [
-    '192.0.2.7/32: put on other',
-    '192.0.2.8/32: put on other',
-    '192.0.2.7/32: taken off bm-float',
-    '192.0.2.8/32: taken off bm-float',
+    '192.0.2.7/32: added to other',
+    '192.0.2.8/32: added to other',
+    '192.0.2.7/32: removed from bm-float',
+    '192.0.2.8/32: removed from bm-float',
   ]);
 });
 
@@ -112,7 +116,7 @@ t.test('another mode takes away what this one made, the file last', async (t) =>
     'floating IPs: withdrawn (floating.mode is "off")',
     'device bm-float: removed (floating.mode is "off")',
     'bornemisza.conf: emptied',
-    'BIRD reads its configuration: without the fragment',
+    'BIRD reads its configuration without the fragment',
     'bornemisza.conf: removed',
   ]);
   const devices = new Map([
@@ -133,7 +137,7 @@ t.test('another mode takes away what this one made, the file last', async (t) =>
     [
       'a device that the founder made stays, with what is not ours',
       retire({ devices, running: undefined }),
-      ['192.0.2.7/32: taken off bm-float', all[4]!],
+      ['192.0.2.7/32: removed from bm-float', all[4]!],
     ],
   ];
   for (const [what, is, expected] of cases) t.same(is, expected, what);

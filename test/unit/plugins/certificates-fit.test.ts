@@ -95,7 +95,7 @@ t.test('a chain that does not fit is named by what does not fit, and says that t
     if (!isMisfit(finding)) continue;
     t.equal(finding.code, 'certificate-mismatch', what);
     t.match(finding.message, said, what);
-    t.match(finding.message, /the certificate of before stays in use/);
+    t.match(finding.message, /the former certificate stays in use/);
     t.notMatch(finding.message, /PRIVATE/);
   }
   t.end();

@@ -127,12 +127,12 @@ t.test('what differs, and what is done about it', async (t) => {
     [
       'checks off',
       change(right, 'db_nodes/db1', { checked: false }),
-      ['db_nodes/db1: health check was switched off, on again'],
+      ['db_nodes/db1: health check was disabled, enabled again'],
     ],
     [
       'another weight',
       change(right, 'db_nodes/db1', { fullWeight: false }),
-      ['db_nodes/db1: weight was changed, put back'],
+      ['db_nodes/db1: weight was changed, restored'],
     ],
     [
       'local server in maintenance',

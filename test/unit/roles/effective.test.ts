@@ -19,17 +19,17 @@ t.test('what each state of a member means for traffic, when no guard holds anyth
     ['leaving: finishes what it has', { state: 'leaving' }, 'drain'],
     ['left', { state: 'left' }, 'out'],
     ['in maintenance', { record: { maintenance: true } }, 'out'],
-    ['says it is down', { record: { health: 'down' } }, 'out'],
+    ['reports down', { record: { health: 'down' } }, 'out'],
     ['stopping', { record: { goodbye: { kind: 'stop', windowMs: 0 } } }, 'drain'],
     ['shutting down', { record: { goodbye: { kind: 'shutdown', windowMs: 0 } } }, 'drain'],
   ];
   for (const [what, of, rotation] of cases) t.equal(member('db1/db', of).rotation, rotation, what);
 });
 
-t.test('who says it is down says what is', async (t) => {
+t.test('who reports down says what is', async (t) => {
   const services = [
     { name: 'couchdb', health: 'down' as const },
     { name: 'haproxy', health: 'up' as const },
   ];
-  t.equal(member('db1/db', { record: { health: 'down', services } }).reason, 'says it is down: couchdb');
+  t.equal(member('db1/db', { record: { health: 'down', services } }).reason, 'reports down: couchdb');
 });

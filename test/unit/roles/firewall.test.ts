@@ -35,7 +35,7 @@ t.test('a member cannot name an address outside of the private network', async (
   ])
     t.strictSame(
       firewallOf(view([member('app1/app', { record: { address } }), member('db1/db')]), NETWORK),
-      { apps: [], dbs: ['10.0.0.21'], keep: false, why: 'as the membership says' },
+      { apps: [], dbs: ['10.0.0.21'], keep: false, why: 'follows the members' },
       JSON.stringify(address),
     );
 });

@@ -321,7 +321,7 @@ t.test('a member that was never heard promises nothing', async (t) => {
   const { record, state, freshMs, reason } = of('db1/db');
   t.match(
     { state, freshMs, reason },
-    { state: 'dead', freshMs: Number.POSITIVE_INFINITY, reason: /not heard yet/ },
+    { state: 'dead', freshMs: Number.POSITIVE_INFINITY, reason: /has not reported yet/ },
   );
   t.match(record, { health: 'down', services: [], address: '10.0.0.21' });
   t.equal(of('db2/db').freshMs, 100, 'of others: since their record came');

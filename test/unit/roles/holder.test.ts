@@ -134,9 +134,9 @@ t.test('who holds the floating IPs by layer 2', async (t) => {
       [app(1, dead)],
       holds,
       false,
-      /hears 1 of 2 nodes, itself included: no majority/,
+      /reaches 1 of 2 nodes, itself included: no majority/,
     ],
-    ['it hears two of four', [app(1), app(3, dead), db(1, dead)], holds, false, /hears 2 of 4/],
+    ['it hears two of four', [app(1), app(3, dead), db(1, dead)], holds, false, /reaches 2 of 4/],
     ['nodes for data count', [app(1, dead), db(1), db(2), db(3, dead)], {}, true, /first in line/],
     [
       'who left does not count',
@@ -150,7 +150,7 @@ t.test('who holds the floating IPs by layer 2', async (t) => {
       [app(1, suspect), app(3, suspect)],
       {},
       false,
-      /hears 1 of 3/,
+      /reaches 1 of 3/,
     ],
     [
       'the suspected do not end one that holds',
@@ -159,7 +159,7 @@ t.test('who holds the floating IPs by layer 2', async (t) => {
       true,
       /it has them/,
     ],
-    ['before the first sync nothing is taken', [app(3)], {}, false, /heard since the start/, unsynced],
+    ['before the first sync nothing is taken', [app(3)], {}, false, /reached since the start/, unsynced],
     [
       'before the first sync what it had is kept',
       [app(1), app(3)],
@@ -173,7 +173,7 @@ t.test('who holds the floating IPs by layer 2', async (t) => {
       [app(1), app(3)],
       { ...holds, upMs: 10_000 },
       false,
-      /heard since the start/,
+      /reached since the start/,
       unsynced,
     ],
   ];
