@@ -73,7 +73,7 @@ export class LocalStateFile {
       return undefined;
     } catch {
       await rename(this.#path, `${this.#path}.damaged`);
-      return `${this.#path} was damaged and is kept as ${this.#path}.damaged; maintenance and guards start anew`;
+      return `${this.#path} was damaged and is kept as ${this.#path}.damaged; maintenance and guards are reset`;
     }
   }
 

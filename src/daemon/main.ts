@@ -10,7 +10,7 @@ import { Node } from './node/start.ts';
 import { serviceManager } from './process/systemd.ts';
 import { framesOf } from './process/stack.ts';
 
-/** systemd.exec(5): EX_CONFIG, for what only a person can mend. */
+/** systemd.exec(5): EX_CONFIG, for errors that only a person can correct. */
 const EXIT_CONFIG = 78;
 const NEEDS_A_PERSON = new Set([
   'config-invalid',
@@ -67,7 +67,7 @@ async function run(role: Role, root: string, log: Log, journal: boolean): Promis
     ending = true;
     setTimeout(() => process.exit(1), STOP_TIMEOUT_MS).unref();
     const goodbye = await reasonToEnd(signal === 'SIGTERM' ? unit : undefined);
-    log.info({ signal, goodbye }, 'asked to end');
+    log.info({ signal, goodbye }, 'received a signal to end');
     await node.stop(goodbye);
     process.exit(0);
   };

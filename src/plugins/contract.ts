@@ -36,8 +36,8 @@ export interface Plugin<
   /** Ends watches and children. Works after a partial start, and twice. */
   close(): Promise<void>;
   /**
-   * Optional: reports at once that the observed state changed (a socket closed, an address gone), instead of at the next
-   * resync. It only watches. `restarted`: the program itself was restarted, which the audit trail records even if
+   * Optional: reports at once that the observed state changed (a socket closed, an address gone), instead of at the
+   * next resync. It only watches. `restarted`: the program itself was restarted, which the audit trail records even if
    * nothing is left to do. Returns the function that ends the watch.
    */
   watch?(changed: (what: string, restarted?: boolean) => void): () => void;

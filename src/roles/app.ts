@@ -69,7 +69,7 @@ export interface FloatingInput {
 /** Whether this node announces the floating IP, in its mode. */
 export function floatingDecision(mode: FloatingMode, input: FloatingInput): Holding {
   if (mode !== 'layer2' && mode !== 'api') return { ...announcementOf(input), rivals: [] };
-  // One holds at most, and the records do not say whose HAProxy is only slow.
+  // At most one node holds it, and the records do not say whose HAProxy is only slow.
   const edge = input.local.edge === 'answers' ? 'answers' : 'fails';
   const own = announcementOf({ ...input, local: { ...input.local, edge } });
   return mode === 'api' ? holdingOf(input, own, isReady) : holdingOf(input, own);

@@ -34,7 +34,7 @@ export interface Holding extends Announcement {
 }
 
 /**
- * @param own whether this node would announce if there were BGP: its own fitness, and the last one standing
+ * @param own whether this node would announce with BGP: its own health, or the last candidate
  * @param canTake who has the means to; whoever has them already keeps them without
  */
 export function holdingOf(
@@ -67,14 +67,14 @@ export function holdingOf(
 /** What keeps this node from having them, whoever else could; undefined: nothing. */
 export function barredFrom({ view, local }: HolderInput, own: Announcement): string | undefined {
   if (!own.announce) return own.why;
-  if (!view.synced) return 'no other node was heard since the start';
-  // A suspicion takes nothing from a holder and gives nothing to another: who is cut off lets go before the rest takes.
+  if (!view.synced) return 'no other node was reached since the start';
+  // A suspicion does not move the addresses: a holder that is cut off releases them before another node takes them.
   const heard = view.members.filter(
     ({ self, state }) => self || state === 'alive' || (local.holds && state === 'suspect'),
   );
   const counted = view.members.filter(({ self, state }) => self || state !== 'left');
   if (2 * heard.length > counted.length) return undefined;
-  return `hears ${heard.length} of ${counted.length} nodes, itself included: no majority`;
+  return `reaches ${heard.length} of ${counted.length} nodes, itself included: no majority`;
 }
 
 /** Mode `api`: it has a token, and its last look at the provider worked. */

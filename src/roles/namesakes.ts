@@ -2,8 +2,8 @@ import type { Role } from '../daemon/membership/types.ts';
 
 /**
  * Two authorities that do not know each other's admissions yet can admit two machines under one name, or two hosts with
- * one address; so can a compromised authority. HAProxy refuses two servers of one name, and CouchDB's nodes are named by
- * address, so such a pair would block every change on every node. Pure.
+ * one address; so can a compromised authority. HAProxy refuses two servers of one name, and CouchDB's nodes are named
+ * by address, so such a pair would block every change on every node. Pure.
  */
 
 /** One admitted node, from its certificate. */

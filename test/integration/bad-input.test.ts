@@ -244,7 +244,7 @@ t.test('while it runs, nothing bad takes the place of what is good', async (t) =
   for (const [content, said] of [
     [service('two words'), /b\.toml: name: must start with a letter/],
     [service('x\\n<0>all is well'), /b\.toml: name: must start with a letter/],
-    [service('shop'), /b\.toml: name "shop" or path_prefix "\/shop" is taken by another file/],
+    [service('shop'), /b\.toml: name "shop" or path_prefix "\/shop" is used by another file/],
   ] as const) {
     await writeFile(join(services, 'b.toml'), content);
     await hangUp(said);

@@ -52,7 +52,7 @@ async function found(afterId: number, where: string): Promise<void> {
   const entry = await nextEntry(cluster, app2 as Instance, afterId, ({ summary }) =>
     summary.startsWith('found '),
   );
-  t.equal(entry.summary, `found app1/app at ${where}, where its record does not say that it is`);
+  t.equal(entry.summary, `found app1/app at ${where}, which is not the address in its record`);
   await cluster.settled(PATIENCE_MS);
 }
 

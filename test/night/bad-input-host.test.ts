@@ -139,7 +139,7 @@ t.test('root’s checks see with the daemon’s eyes, and a refused reload is re
     { state: 'fail', detail: cannot },
   );
   await refusedReload();
-  await says(() => status(app), /configuration on the disk is refused, and the one from before.*EACCES/);
+  await says(() => status(app), /configuration on the disk is invalid, and the former one.*EACCES/);
   await host.must(['chgrp', 'bornemisza', SERVICE]);
   await reload();
   t.notMatch(await status(app), /is refused/, 'forgotten once it is mended');
@@ -192,7 +192,7 @@ t.test('the libp2p port in use, and the private address gone: tried again until 
   const gone = await says(
     heard,
     new RegExp(
-      /the private address 10\.77\.0\.\d+ is on no device of this host that is up/.source +
+      /the private address 10\.77\.0\.\d+ is not on any device of this host that is up/.source +
         / -- bring the private network up \(ip -br addr; expected on eth1\); systemd tries again/.source,
     ),
   );

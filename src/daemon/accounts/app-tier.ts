@@ -13,7 +13,7 @@ const UNIT = 'bornemisza-app';
 /** open(2): the file itself, neither read nor written. Linux on x86 and ARM; Node.js does not name it. */
 const O_PATH = 0o10000000;
 
-/** What the app tier says is held to this: it is of a lesser user than the daemon. */
+/** The answer of the app tier is validated by this: the app tier has fewer rights than the daemon. */
 const listed = {
   email: z.string().max(254),
   account: z.string().regex(/^a[a-z2-7]{32}$/),
@@ -38,7 +38,7 @@ const Refused = z.object({
 });
 
 /**
- * Gives one order to the app tier of this node.
+ * Sends one order to the app tier of this node.
  *
  * @throws OperatorError `app-tier-not-running`, `app-tier-silent`, `app-tier-answer`, and what the app tier refuses
  */
@@ -63,8 +63,8 @@ export async function askAppTier<S extends z.ZodType>(
 }
 
 /**
- * The directory is the app tier's: what is named there must be a socket, and no link to one of somebody else's, where
- * the daemon would give orders in its own name.
+ * The directory belongs to the app tier: the path must be a socket, and no link to a socket of another user, to which
+ * the daemon would send orders with its own rights.
  */
 async function throughSocket<T>(socketPath: string, ask: (path: string) => Promise<T>): Promise<T> {
   try {
@@ -121,20 +121,20 @@ function unreachable(error: unknown, socketPath: string): Error {
   if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR')
     return new OperatorError(
       'app-tier-not-running',
-      'the app tier does not run on this node, and accounts are its business',
-      `systemctl start ${UNIT}, or use another app node; how to set it up: docs/app.md`,
+      'the app tier, which has the accounts, does not run on this node',
+      `systemctl start ${UNIT}, or use another app node; to set it up see docs/app.md`,
       { cause: error },
     );
   if (name === 'AbortError' || name === 'TimeoutError')
     return new OperatorError(
       'app-tier-silent',
-      `the app tier has not answered in ${TIMEOUT_MS / 1000} s`,
-      `journalctl -u ${UNIT} -n 50; then look with \`bornemisza accounts show\` what was done`,
+      `the app tier has not answered within ${TIMEOUT_MS / 1000} s`,
+      `journalctl -u ${UNIT} -n 50; then check with \`bornemisza accounts show\` whether it was done`,
       { cause: error },
     );
   return new OperatorError(
     'app-tier-answer',
-    `the app tier cannot be asked at ${socketPath}: ${code ?? message}`,
+    `the app tier is not reachable at ${socketPath}: ${code ?? message}`,
     `journalctl -u ${UNIT} -n 50; after an upgrade of the package: systemctl restart bornemisza@app ${UNIT}`,
     { cause: error },
   );

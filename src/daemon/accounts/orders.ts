@@ -19,7 +19,7 @@ export interface AccountOrdersDependencies {
   readonly audit: Pick<AuditTrail, 'append'>;
 }
 
-/** What an operator does with people's accounts: the app tier does it, and each change is one entry of the trail. */
+/** Orders of an operator about people's accounts: the app tier does them, and each change is one audit entry. */
 export class AccountOrders {
   readonly #self: { readonly name: string; readonly role: Role };
   readonly #dependencies: AccountOrdersDependencies;
@@ -59,7 +59,7 @@ export class AccountOrders {
     if (this.#self.role === 'app') return this.#dependencies.socket;
     throw new OperatorError(
       'accounts-elsewhere',
-      'accounts are the business of app nodes, and this is a db node',
+      'this is a db node; only app nodes have accounts',
       'run it on an app node',
     );
   }

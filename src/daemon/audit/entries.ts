@@ -8,14 +8,14 @@ import type { RolloutNews } from '../rollout/runner.ts';
 import type { Names } from '../identity/roster/names.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 
-/** How the audit trail tells what happens. `name` is HOST/ROLE of this node. */
+/** Makes the entries of the audit trail. `name` is HOST/ROLE of this node. */
 
-/** The whole of a message went to people; the trail needs to say what it was about. */
+/** People got the whole message; the trail needs only its subject. */
 const EVENTS_IN_TRAIL = 10;
 
 export type MemberChange = Extract<DriverChange, { kind: 'changed' | 'synced' | 'reaped' }>;
 
-/** @returns why to look again, and the entry; none where a member said something new and its state is as before */
+/** @returns the reason of a turn, and the entry; no entry if only the record of a member changed */
 export function memberNews(
   change: MemberChange,
   names: Pick<Names, 'of' | 'named'>,
@@ -50,7 +50,7 @@ export function memberNews(
         subjects: [change.name],
         entry: {
           kind: 'member',
-          summary: `${change.name} was forgotten: dead for long`,
+          summary: `${change.name} was forgotten: it was dead for too long`,
           trigger: 'reap',
           subjects: [change.name],
           result: 'info',
@@ -77,7 +77,7 @@ export function verdictEntry(name: string, verdict: CheckVerdict, was: Health): 
       error: {
         code: 'check-failed',
         message: detail,
-        next: `see what ${verdict.name} says: bornemisza doctor`,
+        next: `find the cause: bornemisza doctor`,
       },
     }),
   };
@@ -90,7 +90,7 @@ export function diskEntry(
 ): NewAuditEntry {
   return {
     kind: 'health',
-    summary: full ? message : `there is room again (${message})`,
+    summary: full ? message : `the disk has room again (${message})`,
     trigger: '',
     subjects: [name],
     result: full ? 'failed' : 'ok',
@@ -98,7 +98,7 @@ export function diskEntry(
   };
 }
 
-/** One entry for each guard that took hold, then one for each that let go. */
+/** One entry for each guard that began to hold, then one for each that ended. */
 export function guardEntries(before: readonly Held[], now: readonly Held[]): NewAuditEntry[] {
   const isIn = (held: readonly Held[], { code, subjects }: Held): boolean =>
     held.some((each) => each.code === code && each.subjects.join() === subjects.join());
@@ -149,7 +149,7 @@ export function toldEntry(
 export function foundEntry(name: string, where: string): NewAuditEntry {
   return {
     kind: 'daemon',
-    summary: `found ${name} at ${where}, where its record does not say that it is`,
+    summary: `found ${name} at ${where}, which is not the address in its record`,
     trigger: 'no member answered',
     subjects: [name],
     result: 'ok',
@@ -194,7 +194,7 @@ export function accountEntry(name: string, account: string, what: string): NewAu
   };
 }
 
-/** Whether it was done nevertheless is not known: the answer may be what was lost. */
+/** It is unknown whether it was done: only the answer may be lost. */
 export function accountFailedEntry(
   name: string,
   verb: string,

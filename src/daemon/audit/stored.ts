@@ -2,9 +2,9 @@ import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import type { AuditEntry } from '../control/api.ts';
 
-/** In the directory of a role instance's memory; the older part beside it ends in `.1`. */
+/** In the state directory of a role instance; the older part beside it ends in `.1`. */
 export const AUDIT_FILE = 'audit.jsonl';
-/** Twice what the trail lets one file become: what is longer was not written by it, and its end is read alone. */
+/** Twice the limit of the trail: it did not write a longer file, and only the end of such a file is read. */
 const MAX_READ_BYTES = 4 * 1024 * 1024;
 
 /**
@@ -36,7 +36,7 @@ export function hasFailed({ result }: AuditEntry): boolean {
 }
 
 /**
- * What the trail left on the disk, oldest first, for when no daemon answers. Lines that are no entries are passed over.
+ * The trail on the disk, oldest first, for when no daemon answers. Lines that are no entries are skipped.
  * The caller must not be root: the daemon's user writes these files.
  *
  * @param file the newer of the two

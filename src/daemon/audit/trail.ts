@@ -19,7 +19,7 @@ export interface AuditDependencies {
   readonly clock: Clock;
   /** Where each entry goes besides the file: the journal. */
   readonly announce: (entry: AuditEntry) => void;
-  /** Told when the file cannot be written or holds something else; the trail goes on in memory. */
+  /** Called if the file cannot be written or holds something else; the trail continues in memory. */
   readonly onProblem: (error: Error) => void;
 }
 
@@ -31,7 +31,7 @@ export class AuditTrail {
   #entries: AuditEntry[] = [];
   #nextId = 1;
   #fileBytes = 0;
-  /** What ends the half line that a power cut or a full disk left, so that it costs itself alone. */
+  /** Ends the half line that a power cut or a full disk left, so that only that line is lost. */
   #lineEnd = '';
   #writing: Promise<void> = Promise.resolve();
 
@@ -65,7 +65,7 @@ export class AuditTrail {
     );
     if (refused > 0) {
       this.#dependencies.onProblem(
-        new Error(`${refused} lines of ${file} are not audit entries and were passed over`),
+        new Error(`${refused} lines of ${file} are not audit entries and were skipped`),
       );
     }
   }
@@ -161,7 +161,7 @@ function journalEntry(entry: AuditEntry, onError: (error: Error) => void): void 
   );
 }
 
-/** Tells an entry in the journal, where this process has one, or in the log. */
+/** Writes an entry to the journal, if this process has one, or to the log. */
 export function announceEntry(entry: AuditEntry, log: Log, journal: boolean): void {
   if (entry.result === 'failed' || entry.result === 'rolled-back' || entry.result === 'held') {
     // On our own output: journald may miss the unit of a logger that has ended already, and `journalctl -u` with it.

@@ -10,7 +10,7 @@ import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
 import { type Entry, readDirectory } from './services-directory.ts';
 
-/** Where things lie on a host. One place, so that a lab, a package and a loopback demo can differ. */
+/** The paths on a host. In one place, so that a lab, a package and a loopback demo can differ. */
 export interface Paths {
   readonly config: string;
   readonly services: string;
@@ -146,7 +146,7 @@ const urlOf = (protocols: readonly string[], example: string) =>
     );
   }, `must be a URL like "${example}", without a login in it`);
 
-/** Names in `status`; a service called like one would never be asked. */
+/** Names of our checks in `status`; a service with such a name would never be checked. */
 const OWN_CHECKS: ReadonlySet<string> = new Set(['haproxy', 'database']);
 
 const serviceName = z
@@ -223,8 +223,8 @@ const schema = z.strictObject({
     .min(0)
     .max(
       CONFIG_FORMAT,
-      'is of a later version of the program: install that, or run `bornemisza config migrate` to put the ' +
-        'file from before back',
+      'is of a later version of the program: install that, or run `bornemisza config migrate` to restore the ' +
+        'previous file',
     )
     .default(0),
   node: z.strictObject({ cluster: label, host: label }),
@@ -361,7 +361,7 @@ const schema = z.strictObject({
       path: ['names'],
     })
     .refine(({ names, terms }) => names.length === 0 || terms !== undefined, {
-      message: 'must be "agreed" where there are names: read the terms of the CA first',
+      message: 'must be "agreed" if names are set: read the terms of the CA first',
       path: ['terms'],
     }),
   /** Read by `bornemisza firewall on` alone. */
@@ -468,11 +468,11 @@ function notifyProblems(value: {
   if (mail && (sendmail === undefined) === (smtp_url === undefined))
     problems.push(['mail_to', 'needs either smtp_url or sendmail to send with']);
   if (!mail && (sendmail ?? smtp_url) !== undefined)
-    problems.push(['mail_to', 'must name who gets the mail of smtp_url or sendmail']);
+    problems.push(['mail_to', 'must name the recipients of the mail of smtp_url or sendmail']);
   if ((smtp_user === undefined) !== (smtp_password_file === undefined))
     problems.push(['smtp_user', 'and smtp_password_file are given together or not at all']);
   if (smtp_user !== undefined && value.smtp_tls === 'off')
-    problems.push(['smtp_tls', 'must be "required" where there is a password']);
+    problems.push(['smtp_tls', 'must be "required" if a password is set']);
   if (value.smtp_tls === 'off' && smtp_url?.startsWith('smtps:') === true)
     problems.push(['smtp_tls', 'must be "required" with smtps://']);
   const [program] = value.command;
@@ -493,7 +493,7 @@ export type Config = Readonly<z.output<typeof schema>> & {
   readonly admissionPort: number;
   readonly metricsPort: number;
   readonly services: readonly Service[];
-  /** What in services.d is no service, and what to do about it. Nothing else is affected. */
+  /** Files in services.d that are no services, with the next step. Nothing else is affected. */
   readonly passedOver: readonly PassedOver[];
 };
 
@@ -522,12 +522,12 @@ export function parseConfig(
   });
   const problems = [...portClashes([config]), ...publicDeviceProblems(config)];
   if (role !== 'app' && config.dns.provider !== 'off')
-    problems.push('[dns] belongs into app.toml: app nodes keep the records');
+    problems.push('[dns] belongs into app.toml: app nodes manage the records');
   if (role !== 'app' && config.certificates.names.length > 0)
-    problems.push('[certificates] belongs into app.toml: app nodes show the certificate of the site');
+    problems.push('[certificates] belongs into app.toml: app nodes serve the certificate of the site');
   if (config.certificates.names.length > 0 && config.edge.certificate !== undefined)
     problems.push(
-      'edge.certificate and certificates.names are both set: take one out, so that it is clear which is shown',
+      'edge.certificate and certificates.names are both set: remove one, so that it is clear which is served',
     );
   if (problems.length > 0) throw invalid(file, problems);
   return config;
@@ -718,8 +718,8 @@ async function readServices(directory: string): Promise<ServicesRead> {
     'strange' in entry
       ? {
           code: 'service-passed-over',
-          message: `${entry.file} is ${entry.strange}: it is passed over`,
-          next: 'rm it, if you do not need it',
+          message: `${entry.file} is ${entry.strange}: it is ignored`,
+          next: 'remove it, if you do not need it',
         }
       : [],
   );
@@ -736,7 +736,7 @@ function serviceOf(entry: Exclude<Entry, { strange: string }>, others: readonly 
   );
   if (!clash) return service;
   throw invalid(file, [
-    `name "${service.name}" or path_prefix "${service.path_prefix}" is taken by another file in ` +
+    `name "${service.name}" or path_prefix "${service.path_prefix}" is used by another file in ` +
       basename(dirname(file)),
   ]);
 }

@@ -1,8 +1,8 @@
 import { parse } from 'smol-toml';
 
 /**
- * The form of ROLE.toml. A later version of the program may need another one; the file is brought there by root when
- * the package is upgraded (`bornemisza config migrate`), line by line, so that what its owner wrote beside it stays.
+ * The format of ROLE.toml. A later version of the program may need another one; root converts the file when the package
+ * is upgraded (`bornemisza config migrate`), line by line, so that the comments of its owner stay.
  */
 export interface Migration {
   /** The format that comes out. It takes the one before. */
@@ -20,8 +20,7 @@ export const MIGRATIONS: readonly Migration[] = [
 /** What this version reads and writes. */
 export const CONFIG_FORMAT = MIGRATIONS.at(-1)?.to ?? 0;
 
-const NOTE =
-  '# Form of this file. Upgrades of the package bring it up to date and keep the file from before.';
+const NOTE = '# Format of this file. Upgrades of the package convert it and keep the previous file.';
 
 /** @throws TomlError when the text is no TOML */
 export function formatOf(text: string): number {

@@ -35,7 +35,7 @@ async function readEntry(file: string, name: string): Promise<Entry> {
     return { file, ...(await readRegular(file)) };
   } catch (error) {
     const { code = 'unknown' } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ELOOP') return { file, strange: 'a link that leads nowhere' };
+    if (code === 'ENOENT' || code === 'ELOOP') return { file, strange: 'a dangling link' };
     if (code === 'ENXIO') return { file, strange: 'a socket' };
     return { file, unreadable: code, next: `chown root:bornemisza ${file} && chmod 640 ${file}` };
   }

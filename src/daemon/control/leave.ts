@@ -21,11 +21,11 @@ const DRAIN_LOOK_MS = 300;
 const QUIET_LOOKS = 2;
 /** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
 const COUCHDB_STOP_MS = 20_000;
-/** A cut of the private network heals within this time, or needs a person. */
+/** A partition of the private network heals within this time, or needs a person. */
 const UNHEARD_MS = 30_000;
-/** The answer reaches the asker before the daemon starts again. */
+/** The answer reaches the command before the daemon restarts. */
 const TAKE_BACK_MS = 500;
-/** The others hear the last word before the asker may end the daemon. */
+/** The others get the last record before the operator may stop the daemon. */
 const DEPARTED_MS = 300;
 
 export interface LeaveDependencies {
@@ -47,12 +47,12 @@ export interface LeaveDependencies {
   readonly couchdb: () => { readonly phase: string; readonly waiting: string | undefined } | undefined;
   /** What goes through HAProxy here. */
   readonly traffic: () => Promise<Pick<TrafficAnswer, 'requests' | 'summary'>>;
-  /** Keeps for good that this identity is used up. */
+  /** Stores that this identity is no longer valid. */
   readonly local: Pick<LocalStateFile, 'update'>;
   readonly end: (code: number, why: string) => void;
 }
 
-/** `bornemisza leave`: gives up this node's duty in order, then its membership, for good. */
+/** `bornemisza leave`: ends this node's duty in order, then its membership, for good. */
 export class Leave {
   readonly #identity: Pick<Identity, 'name' | 'role'>;
   readonly #dependencies: LeaveDependencies;
@@ -102,11 +102,11 @@ export class Leave {
       if (announces(node.config))
         throw this.#refused(
           'BIRD does not confirm that the floating IP is withdrawn here',
-          'systemctl status bird; then leave again',
+          'systemctl status bird; then run `bornemisza leave` again',
         );
       throw this.#refused(
-        `the floating IP cannot be taken off ${floatingDevice(node.config)}`,
-        'bornemisza plan says why; then leave again',
+        `the floating IP cannot be removed from ${floatingDevice(node.config)}`,
+        'see why: bornemisza plan; then run `bornemisza leave` again',
       );
     }
     progress({ message: 'no new traffic; draining connections' });
@@ -153,7 +153,7 @@ export class Leave {
         aloneSinceMs ??= clock.monotonicMs();
         if (clock.monotonicMs() - aloneSinceMs > UNHEARD_MS) {
           if (force !== true) throw this.#unheard();
-          progress({ message: 'no other node hears this one: nobody takes its copies of the data' });
+          progress({ message: 'no other node is reachable, so none can take the copies of the data' });
           return;
         }
       } else aloneSinceMs = undefined;
@@ -166,7 +166,7 @@ export class Leave {
   async #stopData(progress: (step: Progress) => void): Promise<void> {
     const { couchdb, node, checks, clock } = this.#dependencies;
     if (couchdb()?.phase !== 'left') return;
-    progress({ message: 'every copy is on the others; stopping CouchDB here (its data stays on the disk)' });
+    progress({ message: 'the others have every copy; stopping CouchDB here (its data stays on the disk)' });
     await node.retireCouchDb();
     const untilMs = clock.monotonicMs() + COUCHDB_STOP_MS;
     const stopped = (): boolean =>
@@ -176,28 +176,24 @@ export class Leave {
 
   #unheard(): OperatorError {
     return this.#refused(
-      'no other node hears this one, so nobody takes its copies of the data',
-      'repair the private network and leave again; if it was removed, or its copies may be lost: ' +
+      'no other node is reachable, so none can take the copies of the data of this node',
+      'repair the private network and run it again; if this node was removed, or its copies may be lost: ' +
         'bornemisza leave --force',
     );
   }
 
   /**
-   * A leave was announced and cannot be finished. The word is final for this incarnation, so the daemon starts again:
-   * its next one is a member like before.
+   * A leave was announced and cannot be finished. It is final for this incarnation, so the daemon restarts: its next
+   * incarnation is a member as before.
    */
   #refused(message: string, next: string): OperatorError {
     const { end } = this.#dependencies;
-    setTimeout(() => end(1, 'the leave was refused: starting again as a member'), TAKE_BACK_MS);
-    return new OperatorError(
-      'leave-refused',
-      message,
-      `${next} (the daemon starts again and stays a member)`,
-    );
+    setTimeout(() => end(1, 'the leave was refused: restarting as a member'), TAKE_BACK_MS);
+    return new OperatorError('leave-refused', message, `${next} (the daemon restarts and stays a member)`);
   }
 }
 
-/** Whether there are others, and none of them is reached. */
+/** Whether there are others, and none of them is reachable. */
 function isUnheard(rows: readonly MemberRow[]): boolean {
   const others = rows.filter(({ self, state }) => !self && state !== 'left');
   return others.length > 0 && !others.some(({ state }) => state === 'alive');
@@ -205,7 +201,7 @@ function isUnheard(rows: readonly MemberRow[]): boolean {
 
 function toldWords(name: string, rows: readonly MemberRow[]): string {
   return isUnheard(rows)
-    ? `no other node is reached, so none hears that ${name} is leaving`
+    ? `no other node is reachable, so none learns that ${name} is leaving`
     : `notified the other nodes: ${name} is leaving`;
 }
 
@@ -227,7 +223,7 @@ export function leftAlready(role: Role): OperatorError {
   return new OperatorError(
     'left',
     'this node has left its cluster',
-    `to come back: bornemisza join --reset - with a fresh token; else: systemctl disable bornemisza@${role}`,
+    `to join again: bornemisza join --reset - with a new token; else: systemctl disable bornemisza@${role}`,
   );
 }
 

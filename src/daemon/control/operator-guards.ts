@@ -2,7 +2,7 @@ import type { MemberRow, RemoveRequest, Rotation } from './api.ts';
 import type { Role } from '../membership/types.ts';
 import { OperatorError } from '../errors.ts';
 
-/** The asker is refused before anything is announced; once announced, nobody holds it. Each gives way to a flag. */
+/** These guards refuse before anything is announced; after the announcement no guard holds. A flag overrides each. */
 
 /** Who of each role gets traffic. */
 export interface RoleView {
@@ -23,8 +23,8 @@ export function mustNotBeLast(
   if (others.length > 0) return;
   throw new OperatorError(
     'guard-last-of-role',
-    `${name} is the last ${role} node in rotation: ${what} would leave nobody`,
-    `bring another ${role} node into rotation first, or add --force`,
+    `${name} is the last ${role} node that gets traffic: after ${what} there would be none`,
+    `first bring another ${role} node into traffic, or add --force`,
   );
 }
 
@@ -56,7 +56,7 @@ export function mustBeOne(rows: readonly MemberRow[]): void {
   throw new OperatorError(
     'name-shared',
     `${two.length} machines were admitted as ${two[0]?.name}: ${each.join('; ')}`,
-    'give the PeerId of the one that shall go: bornemisza remove PEERID',
+    'name the PeerId of the one to remove: bornemisza remove PEERID',
   );
 }
 
@@ -68,7 +68,7 @@ export function mustBeRemovable(
   row: MemberRow | undefined,
   { dead, force }: Pick<RemoveRequest, 'dead' | 'force'>,
 ): void {
-  // Whom nobody here knows is refused, or found, by the roster.
+  // The roster refuses, or finds, a node that the members do not list.
   if (row === undefined) return;
   if (row.self) {
     throw new OperatorError(
@@ -87,7 +87,7 @@ export function mustBeRemovable(
   if (row.role === 'db' && row.state !== 'left' && dead !== true) {
     throw new OperatorError(
       'guard-data',
-      `${row.name} did not leave: its copies of the data would be given up`,
+      `${row.name} did not leave: its copies of the data would be lost`,
       'run `bornemisza leave` on it; if the machine is gone for good, add --dead',
     );
   }

@@ -41,7 +41,7 @@ import type {
   UpgradeAnswer,
 } from './api.ts';
 
-/** What the socket can ask of a daemon that runs. Refusals are thrown as {@link OperatorError}. */
+/** The calls of the socket to a running daemon. Refusals are thrown as {@link OperatorError}. */
 export interface ControlActions {
   status(): StatusAnswer;
   members(): MembersAnswer;
@@ -52,7 +52,7 @@ export interface ControlActions {
   maintenance(request: MaintenanceRequest): Promise<Done>;
   leave(request: LeaveRequest, progress: (step: Progress) => void): Promise<Done>;
   tokens(): Promise<TokensAnswer>;
-  /** As many as were asked for, or none. */
+  /** All requested tokens, or none. */
   createTokens(request: TokenRequest): Promise<readonly TokenAnswer[]>;
   revokeTokens(request: TokenRevocation): Promise<TokensRevoked>;
   remove(request: RemoveRequest): Promise<Done>;
@@ -60,7 +60,7 @@ export interface ControlActions {
   changeRoot(): Promise<Done>;
   releaseGuards(): Promise<Done>;
   testNotification(progress: (step: Progress) => void): Promise<Done>;
-  /** What a program that this node keeps is asked besides; undefined: it keeps none of that name. */
+  /** Further requests to a managed program; undefined: this node manages none of that name. */
   ask(program: AskedProgram, verb: string, request: object): Promise<object | undefined>;
   reload(): Promise<Done>;
   upgrade(): UpgradeAnswer;
@@ -351,13 +351,13 @@ function notKept(program: AskedProgram): OperatorError {
   return program === 'dns'
     ? new OperatorError(
         'dns-off',
-        'this node keeps no DNS records: it has no [dns]',
-        'ask an app node that has it; docs/dns.md says how to set it up',
+        'this node manages no DNS records: it has no [dns]',
+        'run it on an app node that has it; to set it up see docs/dns.md',
       )
     : new OperatorError(
         'certificates-off',
         'this node orders no certificate of the site: [certificates] names none',
-        'ask an app node that has it; docs/certificates.md says how to set it up',
+        'run it on an app node that has it; to set it up see docs/certificates.md',
       );
 }
 
@@ -434,7 +434,7 @@ function badRequest(reason: string): OperatorError {
   return new OperatorError(
     'bad-request',
     `the request is not valid: ${reason}`,
-    'see bornemisza(8) for what each call takes',
+    'see bornemisza(8) for the fields of each call',
   );
 }
 
@@ -445,7 +445,7 @@ function refuse(unit: string, code: string, message: string): Response {
 function refusal(error: unknown, unit: string): { error: { code: string; message: string; next: string } } {
   if (hasNextStep(error)) return { error: { code: error.code, message: error.message, next: error.next } };
   const message = error instanceof Error ? error.message : String(error);
-  return { error: { code: 'internal', message, next: `look at the journal: journalctl -u ${unit}` } };
+  return { error: { code: 'internal', message, next: `see the journal: journalctl -u ${unit}` } };
 }
 
 function statusOf(error: unknown): 400 | 404 | 409 | 500 {

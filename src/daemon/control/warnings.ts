@@ -21,7 +21,7 @@ export function countsOf(rows: readonly MemberRow[]): StatusAnswer['counts'] {
   return counts;
 }
 
-/** A damaged authority is told until `authority add` has mended it. */
+/** A damaged authority is reported until `authority add` has repaired it. */
 export function authorityDamage({
   authority,
   warnings,
@@ -32,7 +32,7 @@ export function authorityDamage({
     .map(({ code, message, next }) => ({ code, message, next }));
 }
 
-/** Two authorities admitted one name or address each, or one that was taken over did. */
+/** Two authorities admitted the same name or address, or a compromised one did. */
 export function namesakeWarnings(
   namesakes: readonly (Pick<MemberRow, 'reason'> & {
     readonly record: Pick<MemberRow, 'name' | 'peerId' | 'role'>;
@@ -43,11 +43,11 @@ export function namesakeWarnings(
     message: `${name}, ${peerId}, ${reason}`,
     next:
       `on an authority: bornemisza remove ${peerId}${role === 'db' ? ' --dead' : ''}; then join that machine ` +
-      'again with a fresh token and a host name and address of its own',
+      'again with a new token and a host name and address of its own',
   }));
 }
 
-/** What an operator should know though nothing fails. */
+/** What an operator should know although nothing fails. */
 export function warningsOf(rows: readonly MemberRow[], wallMs: number): Warning[] {
   const warnings: Warning[] = [];
   const present = rows.filter((each) => each.state !== 'left');
@@ -78,7 +78,7 @@ export function warningsOf(rows: readonly MemberRow[], wallMs: number): Warning[
       warnings.push({
         code: 'certificate-ending',
         message: `the certificate of ${each.name} ends ${each.certificateNotAfter.slice(0, 10)}`,
-        next: `see whether ${each.name} reaches an authority: run \`sudo bornemisza doctor\` on it`,
+        next: `check whether ${each.name} reaches an authority: run \`sudo bornemisza doctor\` on it`,
       });
     }
   }
@@ -88,7 +88,7 @@ export function warningsOf(rows: readonly MemberRow[], wallMs: number): Warning[
     warnings.push({
       code: 'one-notifier',
       message: `only ${only.name} sends notifications; if it dies, none is sent`,
-      next: 'put [notify] into the configuration of a second node',
+      next: 'add [notify] to the configuration of a second node',
     });
   return warnings;
 }
@@ -119,7 +119,7 @@ function authorityWarnings(present: readonly MemberRow[]): Warning[] {
     {
       code: 'one-authority',
       message: `${names} is the only authority: without it nobody can be admitted or removed`,
-      next: `${add} besides it`,
+      next: `to have a second one, ${add}`,
     },
   ];
 }

@@ -53,7 +53,7 @@ export interface Roster extends RosterSync {
   admit(peer: PeerId, chain: Uint8Array): Promise<Admitted | undefined>;
   /** The signed revocation of one who was removed. */
   revocationOf?(peer: PeerId): Uint8Array | undefined;
-  /** Takes a revocation of this node itself, once it verifies; anything else is passed over. */
+  /** Takes a verified revocation of this node itself; ignores anything else. */
   refusedWith?(revocation: Uint8Array): void;
 }
 
@@ -109,11 +109,11 @@ export interface DriverCounters {
   received: number;
   /** Messages of a later version or an unknown kind. */
   later: number;
-  /** Messages or parts of them whose sender is to blame. */
+  /** Messages or parts of them with a fault of the sender. */
   faults: number;
-  /** Messages with words of a member that says more than any has a reason to. */
+  /** Messages with statements of a member that sends more than it has a reason to. */
   overdone: number;
-  /** Gossip that brought nothing new and was not handed on. */
+  /** Gossip that brought nothing new and was not forwarded. */
   notHandedOn: number;
   sent: number;
   unsent: number;
@@ -143,7 +143,7 @@ const REPEATS_PER_SECOND = 1;
 /** Roster syncs because a peer speaks of members that are unknown here: an admission, and the next one. */
 const UNKNOWN_BURST = 4;
 const UNKNOWN_PER_SECOND = 0.5;
-/** Faults of one peer before it is hung up on: bugs and old versions get some patience, floods do not. */
+/** Faults of one peer before it is disconnected: bugs and old versions get some tolerance, floods do not. */
 const FAULTS_BURST = 16;
 const FAULTS_PER_SECOND = 0.2;
 
@@ -521,7 +521,7 @@ export class Driver {
       this.#note(
         'peer-floods',
         vetted.overdone,
-        'it says more than any member has a reason to; the rest is dropped',
+        'it sends more than a member has a reason to; the rest is dropped',
       );
     }
     if (vetted.fault !== undefined) this.#blame(from, vetted.fault);

@@ -17,12 +17,12 @@ import { Transport } from '../transport/transport.ts';
 import { signer } from '../wire/record.ts';
 import { driverRoster, presentedChain } from '../identity/roster/presented.ts';
 
-/** What the driver notes that an operator should hear of, and what to do about it. All else is for debugging. */
+/** Notes of the driver for an operator, with the next step. All others are for debugging. */
 const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([
-  ['snapshot-unusable', 'nothing: the other members tell again who is there; look at the disk if it repeats'],
+  ['snapshot-unusable', 'wait: the other members send their records again; check the disk if it repeats'],
   [
     'snapshot-failed',
-    'it is tried again by itself; free a full disk (df -h /var/lib), see what is mounted (findmnt -T /var/lib)',
+    'free a full disk (df -h /var/lib), check what is mounted (findmnt -T /var/lib); it is tried again',
   ],
 ]);
 
@@ -37,7 +37,7 @@ export interface MembershipDependencies {
   readonly log: Log;
   /** Told of every change that the network brings. */
   readonly rosterChanged: (change: RosterChange) => void;
-  /** A member was found at a place where its record does not say that it is. */
+  /** A member was found at another address than the one in its record. */
   readonly found: (peer: PeerId, where: string) => void;
 }
 export interface MembershipParts {
@@ -134,9 +134,9 @@ function seedSearch(
 
 /** Two processes have the same key: the one that came later ends. */
 export const THIS_IS_A_CLONE =
-  'another process with this node’s key was there first: this is a clone or an old backup -- run ' +
-  '`bornemisza join --reset -` with a fresh token';
+  'another process with this node’s key started first: this is a clone or an old backup -- run ' +
+  '`bornemisza join --reset -` with a new token';
 export const CLONED = {
-  message: 'another process holds this node’s key; it came later, and must stop',
+  message: 'another process that started later has this node’s key, and must stop',
   next: 'find the cloned machine and join it with a token of its own',
 };

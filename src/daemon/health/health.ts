@@ -175,6 +175,6 @@ function returning(state: CheckState, nowMs: number, options: DampingOptions): s
   if (state.health === 'up' || state.lastPassed !== true) return '';
   const leftMs = state.streakSinceMs + returnDelayMs(state, nowMs, options) - nowMs;
   return leftMs > 0
-    ? `; it passes again, and counts as up after ${Math.ceil(leftMs / 1000)} s more of that`
+    ? `; it passes again, and counts as up in ${Math.ceil(leftMs / 1000)} s if it keeps passing`
     : '';
 }

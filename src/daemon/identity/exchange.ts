@@ -78,7 +78,11 @@ export async function renewCertificate({
       return true;
     } catch (error) {
       log.warn(
-        { err: error, authority: identity.roster.get(peer)?.name, next: 'it is tried again within the hour' },
+        {
+          err: error,
+          authority: identity.roster.get(peer)?.name,
+          next: 'wait: it is tried again within the hour',
+        },
         'renewing this node’s certificate failed',
       );
     }

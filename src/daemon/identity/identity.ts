@@ -194,7 +194,7 @@ async function loadRoster(roster: Roster, path: string): Promise<IdentityWarning
     warnings.push({
       code: 'roster-previous',
       message: `${path} was damaged or missing; the generation before it is used.`,
-      next: 'Nothing: the other members send what is missing. Look at the disk if this repeats.',
+      next: 'Wait: the other members send what is missing. Check the disk if this repeats.',
     });
     await roster.save();
   }
@@ -202,7 +202,7 @@ async function loadRoster(roster: Roster, path: string): Promise<IdentityWarning
     warnings.push({
       code: 'roster-items-refused',
       message: `${refused.length} entries of ${path} do not verify and were left out: ${refused[0]?.detail ?? ''}`,
-      next: 'Nothing: the other members send what is missing. Look who changed the file.',
+      next: 'Wait: the other members send what is missing. Find out who changed the file.',
     });
   }
   return warnings;
@@ -211,7 +211,7 @@ async function loadRoster(roster: Roster, path: string): Promise<IdentityWarning
 /** What is left to do for a node that was removed. */
 export function waysOut(role: NodeCertificate['role']): string {
   return (
-    'to come back: sudo bornemisza join --reset - with a fresh token; to give the machine up: sudo ' +
+    'to join again: sudo bornemisza join --reset - with a new token; to remove all from this machine: sudo ' +
     `bornemisza leave --wipe --role ${role}`
   );
 }
@@ -234,7 +234,7 @@ function addOwn(roster: Roster, own: NodeCertificate): IdentityWarning[] {
 function datesOf(own: NodeCertificate, nowMs: number): IdentityWarning[] {
   const ends = new Date(own.notAfterMs).toISOString();
   if (nowMs > own.notAfterMs) {
-    const next = 'Nothing: the daemon renews it at an authority; check the clock if the date looks wrong.';
+    const next = 'Wait: the daemon renews it at an authority; check the clock if the date is wrong.';
     return [{ code: 'certificate-expired', message: `The certificate of this node ended at ${ends}.`, next }];
   }
   if (nowMs < own.notBeforeMs) {
@@ -261,7 +261,7 @@ export function findMember(roster: Roster, text: string): NodeCertificate {
   const ambiguous = onHost.length > 1;
   throw new IdentityError({
     code: ambiguous ? 'member-ambiguous' : 'member-unknown',
-    message: ambiguous ? `${shown(text)} carries more than one role.` : `No member is called ${shown(text)}.`,
+    message: ambiguous ? `${shown(text)} has more than one role.` : `There is no member ${shown(text)}.`,
     next: ambiguous
       ? `Name one of ${onHost.map((member) => member.name).join(', ')}.`
       : 'See "bornemisza members" for the names.',
@@ -269,7 +269,7 @@ export function findMember(roster: Roster, text: string): NodeCertificate {
 }
 
 /**
- * Puts a member out for good: signs, adds, saves. Gossip, hanging up and HAProxy's list are the caller's.
+ * Removes a member for good: signs, adds, saves. Gossip, disconnecting and HAProxy's list are the caller's.
  *
  * @throws IdentityError `not-authority`, `member-unknown`, `member-ambiguous`, `disk-full`
  */
@@ -315,8 +315,8 @@ export async function becomeAuthority(
   if (identity.authority !== undefined) {
     throw new IdentityError({
       code: 'already-authority',
-      message: 'This node is an authority already.',
-      next: 'Nothing is left to do.',
+      message: 'This node is already an authority.',
+      next: 'Nothing to do.',
     });
   }
   const removed = identity.warnings.find(({ code }) => code === 'self-revoked');
@@ -352,8 +352,8 @@ export async function adoptAuthority(identity: Identity): Promise<RosterChange |
 }
 
 /**
- * Hangs what this node shows and signs with on a root: the certificates over its keys that authorities have signed
- * stay, the one of the authority beside them is another one.
+ * Switches the certificates that this node shows and signs with to a root: its own certificate stays, the authority's
+ * certificate beside it is another one.
  *
  * @returns whether this node shows another chain than before
  */
@@ -418,7 +418,7 @@ export async function acceptRenewal(
     throw new IdentityError({
       code: 'certificate-other-peer',
       message: `The renewed certificate is of ${renewed.name}, not of ${identity.name}.`,
-      next: 'Nothing was changed; look in the journal of the authority.',
+      next: 'See the journal of the authority; nothing was changed.',
     });
   }
   identity.roster.add(renewed);
@@ -454,14 +454,14 @@ function notRenewable(peerId: PeerId, revoked: boolean): IdentityError {
   return new IdentityError({
     code: revoked ? 'peer-revoked' : 'peer-unknown',
     message: revoked ? `${peerId} was removed from the cluster.` : `${peerId} was never admitted.`,
-    next: 'Join that machine again: "bornemisza join --reset -" with a fresh token.',
+    next: 'Join that machine again: "bornemisza join --reset -" with a new token.',
   });
 }
 
 function tooEarly(current: NodeCertificate): IdentityError {
   return new IdentityError({
     code: 'renewal-early',
-    message: `The certificate of ${current.name} has more than half of its life before it.`,
-    next: 'Nothing: it renews by itself when half of its life is over.',
+    message: `The certificate of ${current.name} has more than half of its lifetime left.`,
+    next: 'Wait: it renews by itself after half of its lifetime.',
   });
 }

@@ -21,7 +21,7 @@ export interface OwnCertificateDependencies<Shown> {
   readonly audit: Pick<AuditTrail, 'append'>;
   readonly exchange: ExchangeDependencies;
   readonly node: { turn(reason: string): void };
-  /** Shows peers the chain of now. */
+  /** Shows peers the present chain. */
   readonly show: () => void;
   /** What is on the disk for the programs. @throws with code and next step */
   readonly read: () => Promise<Shown>;
@@ -104,7 +104,7 @@ export class OwnCertificate<Shown> {
       );
       return;
     }
-    await this.changed(this.#renewedWords(), 'half of its life is over');
+    await this.changed(this.#renewedWords(), 'half of its lifetime is over');
   }
 
   #renewedWords(): string {

@@ -35,9 +35,9 @@ export function serveRemoved(dependencies: RemovalDependencies): void {
 }
 
 /**
- * Asks every member that is reached until all refuse the removed one, or the time is over.
+ * Asks every reachable member until all refuse the removed one, or the time is over.
  *
- * @returns who refuses it and who does not, in words for the operator
+ * @returns which members refuse it and which do not, for the operator
  */
 export async function removalReport(
   dependencies: RemovalDependencies,
@@ -76,7 +76,7 @@ async function ask({ transport }: RemovalDependencies, peer: PeerId, removed: Pe
     const answer = await transport.request(peer, REMOVED_PROTOCOL, Buffer.from(removed, 'latin1'), LIMITS);
     const said = Buffer.from(answer).toString('latin1');
     if (said === 'applied' || said === 'heard') return said;
-    return 'has not heard it';
+    return 'does not know of it yet';
   } catch {
     return 'does not answer';
   }
@@ -90,7 +90,7 @@ function words(
   const parts = [
     applied.length > 0 ? `its certificate is refused by ${applied.join(', ')}` : '',
     ...[...open].map(([name, why]) => `NOT YET by ${name}: ${why}`),
-    away.length > 0 ? `not reached, so not asked: ${away.join(', ')} (each hears it when it is back)` : '',
+    away.length > 0 ? `not reachable: ${away.join(', ')} (each is notified when it is back)` : '',
   ].filter((part) => part !== '');
   const next = open.size > 0 ? '. Next: see `bornemisza status` on each that has not applied it' : '';
   return `${parts.join('; ')}${next}`;

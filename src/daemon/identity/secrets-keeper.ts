@@ -26,7 +26,7 @@ export async function keepAppSecrets(
   if (own?.kind !== 'app') return undefined;
   const ahead = peersAhead(view, own.rank);
   const taken = ahead.length > 0 && (await fetchSecrets(exchange, ahead));
-  return taken ? 'took the new keys of the app tier' : undefined;
+  return taken ? 'received the new keys of the app tier' : undefined;
 }
 
 /**
@@ -46,7 +46,7 @@ export async function keepDbSecrets(
   const ahead = peersAhead(view, rankOf(own));
   if (ahead.length > 0) {
     const taken = await fetchSecrets(exchange, ahead);
-    return taken ? 'took the new Erlang cookie and CouchDB’s new secret' : undefined;
+    return taken ? 'received the new Erlang cookie and CouchDB’s new secret' : undefined;
   }
   if (!view.synced || firstDatabase(view) !== identity.peerId) return undefined;
   if (own.appKeys.length === 0 && isFirstOfAll(view)) {
@@ -139,7 +139,7 @@ function isFirstOfAll(view: SecretsView): boolean {
   return first?.self === true;
 }
 
-/** Put out by an operator. Who left by its own word was trusted until then, and its machine is its operator's. */
+/** Removed by an operator. A node that left was trusted until then, and its machine belongs to its operator. */
 function removed(roster: Roster, role: Role): PeerId[] {
   return roster
     .revocations()

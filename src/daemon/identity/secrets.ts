@@ -182,7 +182,7 @@ export function decodeSecrets(bytes: Uint8Array): Secrets {
   throw new IdentityError({
     code: 'secrets-malformed',
     message: "The role's secrets cannot be read.",
-    next: 'Nothing was changed; see that both nodes run the same version of bornemisza.',
+    next: 'Check that both nodes run the same version of bornemisza; nothing was changed.',
   });
 }
 
@@ -230,7 +230,7 @@ export class SecretsStore {
     throw new IdentityError({
       code: 'secrets-other-role',
       message: `Secrets of role ${secrets.kind} do not belong on a node of role ${this.#role}.`,
-      next: 'Nothing was changed; look in the journal for the member that sent them.',
+      next: 'See the journal for the member that sent them; nothing was changed.',
     });
   }
 }

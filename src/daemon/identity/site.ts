@@ -81,7 +81,7 @@ export function decodeSite(bytes: Uint8Array): Site {
   throw new IdentityError({
     code: 'site-malformed',
     message: 'The keys of the site’s certificate cannot be read.',
-    next: 'Nothing was changed; see that all app nodes run the same version of bornemisza.',
+    next: 'Check that all app nodes run the same version of bornemisza; nothing was changed.',
   });
 }
 
@@ -135,8 +135,8 @@ export class SiteStore {
         code: 'site-file-damaged',
         message: `${this.#path} is damaged or cut short: the keys of the site's certificate are not read from it.`,
         next:
-          'Nothing, if another app node runs: this node takes them from there. Else one certificate is ordered ' +
-          `anew. What was there is kept as ${this.#path}.damaged.`,
+          'If another app node runs, wait: this node gets them from there. Else one certificate is ordered ' +
+          `again. The damaged file is kept as ${this.#path}.damaged.`,
       });
     }
   }

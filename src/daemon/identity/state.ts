@@ -63,7 +63,7 @@ export async function stateOf(stateDir: string): Promise<StateOf> {
   throw new IdentityError({
     code: 'state-damaged',
     message: `${join(stateDir, FILES.cluster)} is missing although this node has a key.`,
-    next: 'Restore the file from a backup, or set the state aside with "bornemisza join --reset -" and join again.',
+    next: 'Restore the file from a backup, or move the state aside and join again: "bornemisza join --reset -".',
   });
 }
 
@@ -107,7 +107,7 @@ async function alreadyInitialised(stateDir: string, what: Unfinished): Promise<I
   );
   return new IdentityError({
     code: what === 'init' ? 'already-initialised' : 'already-member',
-    message: `This node is ${of} already (${stateDir}).`,
+    message: `This node is already ${of} (${stateDir}).`,
     next: 'Start it with systemctl, or leave that cluster first: "bornemisza leave", then "--reset".',
   });
 }
@@ -128,8 +128,8 @@ export async function readClusterFile(stateDir: string): Promise<ClusterFile> {
   if (state === 'unfinished') {
     throw new IdentityError({
       code: 'state-unfinished',
-      message: `An init or join of this node did not end (${stateDir}).`,
-      next: 'Run the same "bornemisza init" or "bornemisza join" again: it goes on where it stopped.',
+      message: `An init or join of this node was interrupted (${stateDir}).`,
+      next: 'Run the same "bornemisza init" or "bornemisza join" again: it continues where it stopped.',
     });
   }
   await checkDirectory(stateDir);
@@ -305,8 +305,8 @@ function isCode(error: unknown, ...codes: string[]): boolean {
 export function damaged(path: string): IdentityError {
   return new IdentityError({
     code: 'state-file-damaged',
-    message: `${path} is damaged or cut short.`,
-    next: 'Restore it from a backup, or set the state aside with "bornemisza join --reset -" and join again.',
+    message: `${path} is damaged or incomplete.`,
+    next: 'Restore it from a backup, or move the state aside and join again: "bornemisza join --reset -".',
   });
 }
 
@@ -333,7 +333,7 @@ export function fileError(path: string, error: unknown): IdentityError {
   }
   if (isCode(error, 'ENOENT')) {
     const next =
-      'Restore it from a backup, or set the state aside with "bornemisza join --reset -" and join again.';
+      'Restore it from a backup, or move the state aside and join again: "bornemisza join --reset -".';
     return new IdentityError({
       code: 'state-file-missing',
       message: `${path} is missing.`,
@@ -343,20 +343,20 @@ export function fileError(path: string, error: unknown): IdentityError {
   }
   if (isCode(error, 'EROFS')) {
     const next = `Mount it writable: findmnt -T ${path}`;
-    const message = `${path} lies on a read-only file system.`;
+    const message = `${path} is on a read-only file system.`;
     return new IdentityError({ code: 'file-system-read-only', message, next, retry: true, cause: error });
   }
   if (isCode(error, 'EACCES', 'EPERM')) {
-    const next = 'Run the command as root, or look at the permissions of the directory with ls -ld.';
+    const next = 'Run the command as root, or check the permissions of the directory with ls -ld.';
     return new IdentityError({
       code: 'state-permissions',
-      message: `${path} may not be used.`,
+      message: `${path} is not accessible.`,
       next,
       cause: error,
     });
   }
   const reason = error instanceof Error ? error.message : 'unknown reason';
-  const next = 'Look at the disk (dmesg, journalctl -k), then try again.';
+  const next = 'Check the disk (dmesg, journalctl -k), then try again.';
   return new IdentityError({
     code: 'state-io',
     message: `${path} could not be used: ${reason}.`,

@@ -1,7 +1,7 @@
 import type { MemberState, NodeRecord } from './types.ts';
 
 /**
- * Which word about a member counts: the one place that says so. After SWIM (Das, Gupta, Motivala 2002, section 4.2),
+ * Which statement about a member is valid: decided only here. After SWIM (Das, Gupta, Motivala 2002, section 4.2),
  * with three differences: only the member itself can say alive, leaving or left (its records are signed); others can
  * only accuse; and dead is a verdict that each member reaches from accusations (suspicion.ts), not a claim that
  * travels.

@@ -26,7 +26,7 @@ import { changed, touch } from './view.ts';
  * accuser is enough only for that accuser, and only where no second member is left to ask.
  */
 
-/** This node's own word: it could not reach the subject, and nobody it asked could. */
+/** This node's own accusation: it could not reach the subject, and neither could the members that it asked. */
 export function accuse(core: Core, entry: Entry, evidence: Evidence): void {
   if (!isLiving(entry) || isRestarting(core, entry) || entry.accusations.has(core.selfId)) return;
   const { incarnation } = entry.signed.record;
@@ -39,7 +39,7 @@ export function accuse(core: Core, entry: Entry, evidence: Evidence): void {
   if (needed) tellAccusation(core, signed, 0);
 }
 
-/** Another's word, verified by the boundary to be signed by the accuser. `from` handed it to us. */
+/** The accusation of another member; the boundary has verified its signature. `from` sent it to us. */
 export function hearAccusation(core: Core, signed: SignedAccusation, way: Way, from: PeerId): void {
   const { accusation } = signed;
   const { subject, accuser, incarnation } = accusation;

@@ -129,7 +129,7 @@ function compare(core: Core, from: PeerId, entries: readonly DigestEntry[], want
   if (wants.length === 0 && from === core.syncPartner) endSync(core, from);
 }
 
-/** Unsigned hearsay, but about ourselves: that somebody holds us dead is reason enough for a new incarnation. */
+/** Unsigned, but about ourselves: if any member holds us dead, that is reason enough for a new incarnation. */
 function hearOfSelf(core: Core, said: DigestEntry | undefined): void {
   const mine = selfEntry(core).signed.record;
   if (said === undefined || said.incarnation !== mine.incarnation) return;

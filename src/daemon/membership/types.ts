@@ -1,4 +1,4 @@
-/** The words of the membership protocol: what is said about a member, what comes into the machine, what goes out. */
+/** The types of the membership protocol: statements about a member, input of the machine, output of the machine. */
 
 /** A libp2p PeerId in its text form (base58btc of the Ed25519 public key's multihash). */
 export type PeerId = string;
@@ -52,7 +52,7 @@ export interface SignedRecord {
   readonly signature: Uint8Array;
 }
 
-/** A member's word that it could not reach another. Names the incarnation and proves nothing else. */
+/** The signed statement of a member that it could not reach another. Names the incarnation and proves nothing else. */
 export interface Accusation {
   readonly subject: PeerId;
   readonly incarnation: number;

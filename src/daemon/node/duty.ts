@@ -12,7 +12,7 @@ export interface DutyDependencies {
   readonly retryNow: (reason: string) => void;
 }
 
-/** What an operator says of this node's part in the traffic, and of what guards hold back. */
+/** The operator's orders about this node's traffic, and about held changes. */
 export class Duty {
   readonly #identity: Pick<Identity, 'name' | 'role'>;
   readonly #dependencies: DutyDependencies;
@@ -39,8 +39,8 @@ export class Duty {
     return {
       done: true,
       message: on
-        ? `${this.#identity.name} is out of rotation and stays so across reboots`
-        : `${this.#identity.name} goes back into rotation as soon as its checks pass`,
+        ? `${this.#identity.name} gets no traffic, also after a reboot, until \`bornemisza maintenance off\``
+        : `${this.#identity.name} gets traffic again as soon as its checks pass`,
     };
   }
 

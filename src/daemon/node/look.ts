@@ -19,8 +19,8 @@ import {
 } from '../notification/conditions.ts';
 
 /**
- * The one place where a node decides: everything that it knows in this moment comes in, what it says and what its
- * programs are to be comes out. Pure, so that a table of cases can hold it.
+ * The one place where a node decides. Input: everything that it knows now. Output: its record, and the desired state of
+ * its programs. Pure, so that it can be tested by a table of cases.
  */
 
 export type Phase = 'starting' | 'running' | 'leaving' | 'left' | 'stopping';
@@ -149,7 +149,7 @@ export function changedByTime(
     .filter(({ record, rotation }) => was.get(record.name) !== rotation)
     .map(({ record }) => record.name);
   const same = subjects.length === 0 && was.size === now.view.members.length;
-  return { text: same ? '' : 'a guard let go or took hold', subjects };
+  return { text: same ? '' : 'a guard began or ended to hold', subjects };
 }
 
 /** What a role's policy may know of this node besides the view. */

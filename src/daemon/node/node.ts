@@ -133,7 +133,7 @@ export class RunningNode implements OrderedNode {
     const { log, serviceManager } = this.#dependencies;
     if (this.#phase !== 'running' && this.#phase !== 'leaving') return;
     this.#phase = 'stopping';
-    await serviceManager.stopping(`${goodbye}: telling the others`);
+    await serviceManager.stopping(`${goodbye}: notifying the others`);
     this.#assembly.driver.goodbye(goodbye);
     if (goodbye !== 'restart') {
       this.turn(`${goodbye} of this node`);
@@ -307,8 +307,8 @@ export class RunningNode implements OrderedNode {
     void this.#assembly.disks.look();
     void this.#assembly.registrar.retireTheLeft();
     this.#assembly.rollout.look().catch((error: unknown) => {
-      const next = `look at the directory: ls -la ${this.#options.paths.run}`;
-      this.#dependencies.log.error({ err: error, next }, 'the rollout cannot go on here');
+      const next = `check the directory: ls -la ${this.#options.paths.run}`;
+      this.#dependencies.log.error({ err: error, next }, 'the rollout cannot continue here');
     });
     this.#assembly.certificate.look();
   }

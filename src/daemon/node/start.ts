@@ -123,7 +123,7 @@ export class Node {
     });
     const damaged = await local.load();
     if (damaged !== undefined) {
-      const next = 'run `bornemisza status` and set maintenance again if it was on';
+      const next = 'run `bornemisza status`, and set maintenance again if it was on';
       log.warn({ next }, damaged);
     }
     if (local.state.left) throw leftAlready(this.#options.role);
@@ -135,7 +135,7 @@ export class Node {
     const { state } = this.#options.paths;
     const onProblem = (error: Error): void =>
       log.warn(
-        { err: error, next: `nothing is lost but its record; ${storageNext(error, state)}` },
+        { err: error, next: `only the record of events is lost; ${storageNext(error, state)}` },
         'audit trail',
       );
     return new AuditTrail(

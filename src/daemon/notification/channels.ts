@@ -103,7 +103,7 @@ const SMTP_FAILURES: Readonly<Record<SmtpFailure, { code: string; what: string; 
   },
   tls: {
     code: 'notify-smtp-tls',
-    what: 'has no TLS that is trusted here',
+    what: 'has no TLS certificate that is trusted here',
     next:
       'use the name that its certificate carries, or name its CA in notify.smtp_ca_file; a server on this ' +
       'host: smtp_tls = "off"',
@@ -118,7 +118,7 @@ const SMTP_FAILURES: Readonly<Record<SmtpFailure, { code: string; what: string; 
   unreachable: {
     code: 'notify-smtp-unreachable',
     what: 'cannot be used',
-    next: 'correct notify.smtp_url, or open the way to it; it is tried again by itself',
+    next: 'correct notify.smtp_url, or make it reachable; it is tried again',
   },
   ended: { code: 'notify-smtp-unreachable', what: 'cannot be used', next: 'it is tried again by itself' },
 };
@@ -135,8 +135,8 @@ async function bySendmail(message: Message, mailing: Mailing & { readonly progra
   if (await needsRights(program)) {
     throw new OperatorError(
       'notify-sendmail-rights',
-      `${program} needs rights of its own, as Exim’s and Postfix’s do, and the daemon’s unit allows none`,
-      'use the mail server’s SMTP door: smtp_url = "smtp://127.0.0.1:25" and smtp_tls = "off" in place ' +
+      `${program} needs further rights, as Exim’s and Postfix’s do, and the daemon’s unit allows none`,
+      'use SMTP to the mail server: smtp_url = "smtp://127.0.0.1:25" and smtp_tls = "off" instead ' +
         'of sendmail; then: bornemisza notify test',
     );
   }
@@ -195,7 +195,7 @@ async function readBounded(file: string, maxBytes: number, forbiddenMode = 0): P
     if ((mode & forbiddenMode) !== 0) {
       throw new OperatorError(
         'notify-password-exposed',
-        `${file} holds a password and can be used by everybody on this host`,
+        `${file} holds a password, and every user of this host can read it`,
         `chown root:bornemisza ${file} && chmod 640 ${file}`,
       );
     }
@@ -239,7 +239,7 @@ async function post(url: URL, message: Message, timeoutMs: number, signal: Abort
     throw new OperatorError(
       'notify-webhook-unreachable',
       `the webhook at ${url.origin} cannot be reached: ${reasonOf(error)}`,
-      'correct notify.webhook_url, or open the way to it; it is tried again by itself',
+      'correct notify.webhook_url, or make it reachable; it is tried again',
       { cause: error },
     );
   });
@@ -248,7 +248,7 @@ async function post(url: URL, message: Message, timeoutMs: number, signal: Abort
   throw new OperatorError(
     'notify-webhook-refused',
     `the webhook at ${url.origin} answers ${answer.status}`,
-    'correct notify.webhook_url: the address may be used up, or want another form of message',
+    'correct notify.webhook_url: it can have expired, or need another form of message',
   );
 }
 

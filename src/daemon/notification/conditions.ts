@@ -10,8 +10,8 @@ import {
 } from '../rollout/policy.ts';
 
 /**
- * What a person should be told of, read from the membership view alone, so that every node that is asked reads the
- * same: what only one node can see (a guard of its own, its site's certificate) it says in its record. Pure.
+ * The conditions that people are notified of, read only from the membership view, so that every node gets the same
+ * result: what only one node can see (its guards, its site's certificate) it puts into its record. Pure.
  */
 
 export type ConditionKind =
@@ -115,8 +115,8 @@ function lonely(view: MembershipView): Condition[] {
       key: `lonely ${name}`,
       kind: 'guard-holding',
       subject: name,
-      what: `${name} has heard no other node since its start and keeps the configuration from before`,
-      next: 'nothing while the others start; else look at its private network: bornemisza doctor',
+      what: `${name} has reached no other node since its start and keeps the former configuration`,
+      next: 'wait if the others are starting; else check its private network: bornemisza doctor',
       announced: false,
     },
   ];
@@ -136,7 +136,9 @@ function deaths({ view, certificates: admitted }: ConditionInput): Condition[] {
         subject: name,
         what:
           `${name} is dead: ` +
-          (said === undefined ? 'its daemon is not heard any more' : `it said that ${said}, and is not back`),
+          (said === undefined
+            ? 'its daemon is no longer reachable'
+            : `it announced: ${said}, and is not back`),
         next:
           'bring its machine or its private network back; if it is gone for good: bornemisza remove ' +
           `${name}${record.role === 'db' ? ' --dead' : ''}`,
@@ -148,7 +150,7 @@ function deaths({ view, certificates: admitted }: ConditionInput): Condition[] {
 const GOODBYES = {
   restart: 'its daemon restarts',
   stop: 'its daemon is stopped',
-  shutdown: 'its machine goes down',
+  shutdown: 'its machine shuts down',
 } as const;
 
 /** Those whose word of now is heard. */
@@ -173,9 +175,9 @@ function guards(view: MembershipView): Condition[] {
         kind: 'guard-holding',
         subject: role,
         what:
-          `more than half of role ${role} vanished at once, so nobody is taken out of a configuration ` +
+          `more than half of role ${role} vanished at once, so no member is removed from a configuration ` +
           `(held by ${holders.join(', ')})`,
-        next: 'look at the private network; when you know that they are gone: bornemisza guards release',
+        next: 'check the private network; if you know that they are gone: bornemisza guards release',
         announced: false,
       },
     ];
@@ -186,7 +188,7 @@ function guards(view: MembershipView): Condition[] {
       kind: 'guard-holding',
       subject: name,
       what: `${name} is down and keeps the floating IP, since no other app node is up`,
-      next: `see what fails there: bornemisza status on ${name}`,
+      next: `see the failing check: bornemisza status on ${name}`,
       announced: false,
     }),
   );
@@ -198,7 +200,7 @@ const FLOATING_TAG = 'floating';
 const ANNOUNCEMENTS: Readonly<Record<string, string>> = {
   'bird-no-session': 'announces no floating IP: its bird.conf has no BGP session',
   'bird-session-down': 'has a session with the provider that is not up',
-  'bird-route-not-exported': 'exports the floating IP to nobody: the table or the export filter of BGP',
+  'bird-route-not-exported': 'exports the floating IP to no neighbour: check table and export filter of BGP',
   'bird-route-by-another': 'should have withdrawn the floating IP, and its own bird.conf still announces it',
 };
 
@@ -213,7 +215,7 @@ function announcements(view: MembershipView): Condition[] {
         kind: 'announcement-failing',
         subject: name,
         what: `${name} ${what}`,
-        next: `see what its BIRD says: sudo bornemisza doctor on ${name}`,
+        next: `see the state of its BIRD: sudo bornemisza doctor on ${name}`,
         announced: false,
       },
     ];
@@ -252,13 +254,13 @@ function assignments(view: MembershipView): Condition[] {
   });
 }
 
-/** Records stay as they are meanwhile: of a node that dies, they go on leading there. */
+/** Nobody updates the records meanwhile: they still point to a node that dies. */
 function records(view: MembershipView): Condition[] {
   return saying(view, DNS_FAILS).map((name) => ({
     key: `dns ${name}`,
     kind: 'dns-failing',
     subject: name,
-    what: `${name} could not keep the DNS records for ten minutes; they stay as they are`,
+    what: `${name} could not update the DNS records for ten minutes; they are unchanged`,
     next: `see why: bornemisza status on ${name}`,
     announced: false,
   }));
@@ -296,7 +298,7 @@ function disks(view: MembershipView): Condition[] {
     subject: name,
     what:
       `a disk of ${name} is full: ` +
-      (role === 'db' ? 'CouchDB refuses writes soon' : 'its programs keep the configuration that they have'),
+      (role === 'db' ? 'CouchDB will soon refuse writes' : 'its programs keep their present configuration'),
     next: `see which directory: bornemisza status on ${name}`,
     announced: false,
   }));
@@ -312,7 +314,7 @@ function certificates({ view, certificates: ends, wallMs }: ConditionInput): Con
         kind: 'certificate-ending',
         subject: name,
         what: `the certificate of ${name} ends on ${dayOf(endMs)}, and its renewal has failed so far`,
-        next: 'start an authority that it can reach: bornemisza members --json shows who is one',
+        next: 'start an authority that it can reach; see which nodes are: bornemisza authority list',
         announced: false,
       },
     ];
@@ -371,9 +373,9 @@ export function endOf(
     case 'node-dead': {
       if (heard(view).some(({ record }) => record.name === subject)) return `${subject} is back`;
       const member = view.members.find(({ record }) => record.name === subject);
-      if (member === undefined) return `${subject} is no member any more`;
+      if (member === undefined) return `${subject} is no longer a member`;
       if (member.state === 'leaving' || member.state === 'left') return `${subject} has left the cluster`;
-      return `${subject} was back in between`;
+      return `${subject} was back for a while`;
     }
     case 'guard-holding':
       return `no longer held: ${what}`;
@@ -384,9 +386,9 @@ export function endOf(
     case 'certificate-ending':
       return `the certificate of ${subject === 'site' ? 'the site' : subject} was renewed, or its node is gone`;
     case 'certificate-failing':
-      return 'a certificate of the site was issued, or none is wanted any more';
+      return 'a certificate of the site was issued, or is no longer wanted';
     case 'dns-failing':
-      return `${subject} keeps the DNS records again, or has no key for them any more`;
+      return `${subject} updates the DNS records again, or no longer has a key for them`;
     case 'disk-full':
       return `the disks of ${subject} have room again, or its node is gone`;
     case 'rollout-stopped':

@@ -59,7 +59,7 @@ export function messageAbout(
     headline,
     [
       ...(sender.alone
-        ? [`${sender.node} hears no other node: it is cut off from them, or they are gone.`, '']
+        ? [`${sender.node} reaches no other node: it is cut off from them, or they are dead.`, '']
         : []),
       ...shown.flatMap(linesOf),
       ...(left > 0 ? [`… and ${left} more: bornemisza events`] : []),
@@ -72,7 +72,7 @@ export function messageAbout(
 export function testMessage(sender: Sender, nowMs: number): Message {
   return messageOf(
     `test from ${sender.node}`,
-    [`This is a test, asked for on ${sender.node}. Events of cluster ${sender.cluster} come this way.`],
+    [`This is a test from ${sender.node}. Notifications of cluster ${sender.cluster} will arrive here.`],
     { ...sender, test: true, events: [] },
     nowMs,
   );

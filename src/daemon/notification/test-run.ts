@@ -2,9 +2,9 @@ import { OperatorError } from '../errors.ts';
 import type { Failure, Notifier } from './notifier.ts';
 
 /**
- * `bornemisza notify test`: one line for each way to tell a person.
+ * `bornemisza notify test`: one line for each channel.
  *
- * @param configFile where the ways are named
+ * @param configFile the file that names the channels
  * @throws OperatorError `notify-not-configured`, `notify-test-failed`
  */
 export async function testNotification(
@@ -35,9 +35,9 @@ export async function testNotification(
   if (failed > 0) {
     throw new OperatorError(
       'notify-test-failed',
-      `${failed} of ${reached + failed} ways to tell somebody failed`,
-      'do what is said for each, then test again',
+      `${failed} of ${reached + failed} channels failed`,
+      'do the next step of each, then test again',
     );
   }
-  return { done: true, message: 'sent by every way; see whether it arrives' };
+  return { done: true, message: 'sent by every channel; check that it arrives' };
 }

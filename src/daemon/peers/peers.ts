@@ -22,8 +22,8 @@ export interface PeersDependencies {
 }
 
 /**
- * What an operator asks of other nodes through this one. Each is a question that reads: a member can have another do
- * nothing by it but look at that member's own ports, and what it may cause is bounded.
+ * What an operator asks of other nodes through this one. Each request only reads: a member can cause another only to
+ * check the ports of that first member, and the work is bounded.
  */
 export class Peers {
   readonly #identity: Pick<Identity, 'name' | 'roster'>;
@@ -70,12 +70,12 @@ export class Peers {
   async ping(name: string | undefined): Promise<PingAnswer> {
     const { node } = this.#dependencies;
     if (name === this.#identity.name) {
-      const next = 'name another node, or none for all of them';
-      throw new OperatorError('ping-self', `${name} is the node that you ask`, next);
+      const next = 'name another node, or none to ping all';
+      throw new OperatorError('ping-self', `${name} is this node itself`, next);
     }
     const wanted = this.#others().filter((row) => name === undefined || row.name === name);
     if (name !== undefined && wanted.length === 0) {
-      const next = 'bornemisza members lists them';
+      const next = 'list all nodes: bornemisza members';
       throw new OperatorError('member-unknown', `there is no node ${name} in this cluster`, next);
     }
     const nodes = await inParallel(wanted, (row) => {

@@ -46,7 +46,7 @@ export class Reload {
       const { message, next } = error as Partial<OperatorError>;
       this.#refused = {
         code: 'reload-refused',
-        message: `the configuration on the disk is refused, and the one from before is in use: ${message}`,
+        message: `the configuration on the disk is invalid, and the former one stays in use: ${message}`,
         next: next ?? 'bornemisza config check',
       };
       throw error;

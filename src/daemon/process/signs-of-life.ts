@@ -18,9 +18,8 @@ export interface SignsOfLifeDependencies {
 }
 
 /**
- * What those hear who watch this process: systemd, and on role app the dead-man switch. Both are fed only while the
- * driver's loop turns: a process that hangs is ended and started again, and its floating IPs go where HAProxy is dead
- * as well.
+ * The signs of life for systemd, and on role app for the dead-man switch. Both are sent only while the driver's loop
+ * turns: a process that hangs is restarted, and its floating IPs are removed if HAProxy is dead as well.
  */
 export class SignsOfLife {
   readonly #dependencies: SignsOfLifeDependencies;
@@ -82,7 +81,7 @@ export class SignsOfLife {
           code: 'heartbeat-failed',
           next: 'systemd-tmpfiles --create bornemisza.conf; it is tried again by itself',
         },
-        `the dead-man switch sees no sign of life, as ${heartbeat} cannot be written: ${error.message}`,
+        `the dead-man switch gets no sign of life, as ${heartbeat} cannot be written: ${error.message}`,
       ),
     );
     await this.#heartbeat.beat(watched);

@@ -29,9 +29,9 @@ export function mustBeOfThisNode(
   if (!isLocal(address)) {
     throw new OperatorError(
       'address-not-here',
-      `the private address ${address} is on no device of this host that is up`,
+      `the private address ${address} is not on any device of this host that is up`,
       `bring the private network up (ip -br addr; expected on ${network.private_device}); systemd tries ` +
-        'again by itself',
+        'again',
     );
   }
 }
@@ -43,8 +43,8 @@ export function listenRefused(error: unknown): unknown {
   if (!(error instanceof TransportError)) return error;
   const next =
     error.code === 'address-in-use'
-      ? 'find it with `ss -ltnp` and end it, or set network.libp2p_port; the daemon tries again by itself'
-      : 'see `ip -br addr`; the daemon tries again by itself';
+      ? 'find it with `ss -ltnp` and stop it, or set network.libp2p_port; the daemon tries again'
+      : 'see `ip -br addr`; the daemon tries again';
   return new OperatorError(error.code, error.message, next, { cause: error });
 }
 
@@ -54,7 +54,7 @@ export function mustBeReloadable(before: Config, after: Config): void {
   if (differing.length === 0) return;
   throw new OperatorError(
     'reload-needs-restart',
-    `${differing.join(', ')} changed, which is read at the start only`,
+    `${differing.join(', ')} changed, which is read only at the start`,
     `restart the daemon: systemctl restart bornemisza@${after.role} (HAProxy, BIRD and CouchDB keep running)`,
   );
 }

@@ -14,7 +14,7 @@ export interface ReconcilerOptions {
   readonly maxQuietMs: number;
   /** Least time between two runs of one plugin. */
   readonly minIntervalMs: number;
-  /** A look without a reason, so that a hand-edited file heals. */
+  /** A run without a trigger, so that a hand-edited file is repaired. */
   readonly resyncMs: number;
   readonly backoffMinMs: number;
   readonly backoffMaxMs: number;
@@ -71,7 +71,7 @@ interface Slot {
   reasons: Reason[];
   running: Promise<void> | undefined;
   failures: number;
-  /** The program was started anew behind our back, and nobody has said yet that all is well. */
+  /** The program restarted by itself, and the trail has no entry yet that it is correct again. */
   restarted: string | undefined;
   lastRunMs: number;
   lastConvergedMs: number | undefined;
@@ -98,8 +98,8 @@ const MOST_SAID = 3;
 const MAX_REASONS = 8;
 
 /**
- * Level-triggered: whatever the trigger, a run recomputes the difference between what should be and what is, and a run
- * that finds none writes nothing. One run at a time for each plugin; plugins do not wait for one another.
+ * Level-triggered: whatever the trigger, a run computes the difference between desired and observed state, and a run
+ * without a difference writes nothing. One run at a time for each plugin; plugins do not wait for one another.
  */
 export class Reconciler {
   readonly #options: ReconcilerOptions;

@@ -2,11 +2,11 @@ import { type PlannedChange, type Plugin, PluginError, type PluginReport } from 
 
 export interface RunOptions<Report> {
   readonly signal: AbortSignal;
-  /** An undo has this long, whatever became of the run. */
+  /** Time limit of an undo, independent of the run. */
   readonly undoTimeoutMs: number;
-  /** Told what was seen at each look. */
+  /** Called with the observed state of each run. */
   readonly looked?: (report: Report) => void;
-  /** Told what is under way. */
+  /** Called with the step under way. */
   readonly changing?: (summary: string) => void;
   /** While the daemon stops nothing is undone: the next start looks again. */
   readonly stopping?: () => boolean;
@@ -105,7 +105,7 @@ function verify(
   throw new PluginError({
     code: 'change-did-not-hold',
     message: `${name} still differs after the change: ${summaries.join('; ')}`,
-    next: `find out whether another program changes it: \`${evidence}\`; it is tried again`,
+    next: `check whether another program changes it: \`${evidence}\`; it is tried again`,
     outcome: 'retry',
   });
 }
@@ -126,7 +126,7 @@ export function asPluginError(error: unknown, plugin: string): PluginError {
         ? error.message
         : String(error),
     next: timedOut
-      ? `look at the program that ${plugin} manages: is it stuck?`
+      ? `check whether the program that ${plugin} manages hangs`
       : 'report this with the journal around it',
     outcome: 'retry',
     cause: error,

@@ -12,7 +12,7 @@ export type Step = 'waiting' | 'working' | 'done' | 'failed';
 
 /** Why a rollout stopped, with what an operator reads of it; HOST is the host that was at work. */
 export const STOPS = {
-  operator: { why: 'the operator stopped it', next: 'go on with: bornemisza upgrade resume' },
+  operator: { why: 'the operator stopped it', next: 'to continue: bornemisza upgrade resume' },
   'not-back': {
     why: 'a daemon on HOST did not come back after its upgrade',
     next:
@@ -28,7 +28,7 @@ export const STOPS = {
     next: 'on HOST: journalctl -u bornemisza-upgrade; correct it, then bornemisza upgrade resume',
   },
   'not-begun': {
-    why: 'HOST did not begin its upgrade: bornemisza-upgrade.path does not run there',
+    why: 'HOST did not start its upgrade: bornemisza-upgrade.path does not run there',
     next: 'on HOST: systemctl start bornemisza-upgrade.path; then bornemisza upgrade resume',
   },
   interrupted: {
@@ -36,8 +36,8 @@ export const STOPS = {
     next: 'on HOST: dnf check bornemisza-node, rpm -V bornemisza-node; then bornemisza upgrade resume',
   },
   'no-progress': {
-    why: 'nothing moved for too long',
-    next: 'bornemisza members shows who is not well; then bornemisza upgrade resume',
+    why: 'the rollout made no progress for too long',
+    next: 'find the node that is not healthy: bornemisza members; then bornemisza upgrade resume',
   },
 } as const;
 export type StopCode = keyof typeof STOPS;
@@ -177,7 +177,7 @@ export function holding(
   hosts: readonly HostInRollout[],
   node: { readonly synced: boolean; readonly held: readonly { readonly message: string }[] },
 ): string | undefined {
-  if (!node.synced) return 'this node has not heard the others since its start';
+  if (!node.synced) return 'this node has not synced since its start';
   const [held] = node.held;
   if (held !== undefined) return `a guard holds: ${held.message}`;
   return hosts.find(({ problem }) => problem !== undefined)?.problem;

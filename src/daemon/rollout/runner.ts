@@ -153,7 +153,7 @@ export class RolloutRunner {
     this.#stop('operator');
     return {
       done: true,
-      message: 'the rollout is stopped: a host that is at work ends its work, no other begins',
+      message: 'the rollout is stopped: a host that upgrades now finishes, no other starts',
     };
   }
 
@@ -279,7 +279,7 @@ export class RolloutRunner {
     if (this.#word?.state === 'running') {
       throw new OperatorError(
         'rollout-running',
-        'a rollout runs already',
+        'a rollout is already running',
         'watch it: bornemisza upgrade status',
       );
     }
@@ -287,8 +287,8 @@ export class RolloutRunner {
     if (problem !== undefined) {
       throw new OperatorError(
         'guard-rollout',
-        `not everybody is healthy: ${problem}`,
-        'bornemisza members; repair that first, then start the rollout again',
+        `not every node is healthy: ${problem}`,
+        'see bornemisza members; repair that first, then start the rollout again',
       );
     }
     const id = Math.max(Math.floor(clock.wallMs() / 1000), (this.#word?.id ?? 0) + 1);
@@ -342,8 +342,8 @@ export class RolloutRunner {
     const problem = holding(hosts, this.#dependencies.scene());
     if (this.#word?.state !== 'running') return problem ?? '';
     const working = atWork(hosts);
-    if (working !== undefined) return `${working.host} is at work`;
-    return problem ?? 'the next host is about to begin';
+    if (working !== undefined) return `${working.host} is upgrading`;
+    return problem ?? 'the next host will start soon';
   }
 
   #stopWords(): { readonly why: string; readonly next: string } {

@@ -29,9 +29,9 @@ export interface CertificateChange extends PlannedChange {
 const ORDER_LIFE_MS = 24 * 3_600_000;
 
 /**
- * The next step. At most one at the CA: its answer is in the bundle, and all app nodes have it, before the next step, so
- * that a node that takes over continues with the same keys and the same order. HAProxy, which has its own plugin, serves
- * the issued certificate.
+ * The next step. At most one at the CA: its answer is in the bundle, and all app nodes have it, before the next step,
+ * so that a node that takes over continues with the same keys and the same order. HAProxy, which has its own plugin,
+ * serves the issued certificate.
  */
 export function planCertificates(
   desired: CertificatesDesired,

@@ -1,6 +1,6 @@
 /**
- * The coordinator's work for the cluster, one stage at a time: repair, remove, admit, fill, empty. Called only while all
- * members are connected and agree. Pure.
+ * The coordinator's work for the cluster, one stage at a time: repair, remove, admit, fill, empty. Called only while
+ * all members are connected and agree. Pure.
  */
 import { type Alarm, CHANGES_AT_ONCE, type CouchDbChange, listed, maintenance, refuse } from './changes.ts';
 import type { AppUserState } from './app-user.ts';

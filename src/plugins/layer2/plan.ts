@@ -52,8 +52,8 @@ export function parseAddresses(json: string): HeldAddress[] {
 }
 
 /**
- * What the neighbours were last notified of. It changes with other claims on the addresses, so that the holder sends the
- * last announcement.
+ * What the neighbours were last notified of. It changes with other claims on the addresses, so that the holder sends
+ * the last announcement.
  */
 export function wordOf({ addresses, rivals }: Layer2Desired): string {
   return `${[...addresses].sort().join()} beside ${[...rivals].sort().join()}`;

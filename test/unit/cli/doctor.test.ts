@@ -381,7 +381,7 @@ t.test('people get a table and a count, and the first thing that is not right', 
   t.equal(code, 1);
   t.match(out, /WHERE +WHAT +STATE +DETAIL/);
   t.match(out, /\d+ ok, \d+ warnings, \d+ failed/);
-  t.match(err, /\d+ things are not right; first: state/);
+  t.match(err, /\d+ checks failed; first: state/);
 });
 
 t.test('config check names every problem, or says that all is well', async (t) => {

@@ -82,7 +82,12 @@ t.test('init says the site’s address, and refuses flags that do not fit togeth
     ['a token without its zone', 'app', [...domain, '--dns-token-file', token], /go together/],
     ['a zone without its token', 'app', [...domain, '--dns-zone-id', ZONE_ID], /go together/],
     ['a token without a domain', 'app', dns, /needs --domain/],
-    ['no token', 'app', [...domain, '--dns-token-file', short, '--dns-zone-id', ZONE_ID], /no token/],
+    [
+      'no token',
+      'app',
+      [...domain, '--dns-token-file', short, '--dns-zone-id', ZONE_ID],
+      /does not hold a Cloudflare token/,
+    ],
     [
       'a zone ID that is none',
       'app',

@@ -57,7 +57,7 @@ t.test('two runs replace the root: the first gives out another bundle, the secon
     [3, /the daemon does not run, so it is unknown which members use the new root/],
   );
   const wrong = await rotate(root, old, '--end', '--force');
-  t.match([wrong.code, wrong.err], [1, /The recovery bundle is of the root .* but this takes that of/]);
+  t.match([wrong.code, wrong.err], [1, /The recovery bundle is of the root .* but that of/]);
   const ended = await rotate(root, given, '--end', '--force');
   t.equal(ended.code, 0, ended.err);
   await startedIn(root);
@@ -83,7 +83,7 @@ t.test('on a terminal the new bundle is printed, and a file that is there is not
 
 t.test('the daemon is told by an empty word, and says who does not use the new root yet', async (t) => {
   const root = await authority(t);
-  const done = { done: true, message: 'the root 1 follows 2, and both count' };
+  const done = { done: true, message: 'the root 1 follows 2, and both are valid' };
   let notYet = ['db2/db'];
   const fake = await new FakeDaemon(root, 'app', {
     'POST /v1/authority/root': { json: done },

@@ -294,7 +294,7 @@ t.test('a bad token ends in one sentence and writes nothing', async (t) => {
   const table: readonly (readonly [string[], string, number, RegExp])[] = [
     [['-'], '', 2, /standard input held no token/],
     [['-'], 'x'.repeat(9000), 2, /holds more than a token/],
-    [['-'], good.slice(0, -4), 1, /cut short or mistyped/],
+    [['-'], good.slice(0, -4), 1, /cut or mistyped/],
     [['-'], 'hello', 1, /not a join token/],
     [[good], '', 2, /can be read by every user/],
     [[good, '--token-file', '/x'], '', 2, /exclude each other/],

@@ -62,9 +62,9 @@ t.test('a rollout is begun where dnf has something newer, and each step is told 
     t,
     [
       rollout('none', []),
-      rollout('running', ['working'], { why: 'db1 is at work' }),
+      rollout('running', ['working'], { why: 'db1 is upgrading' }),
       rollout('running', ['done'], { why: 'app2/app is down' }),
-      rollout('running', ['done', 'working', 'waiting'], { why: 'app2 is at work' }),
+      rollout('running', ['done', 'working', 'waiting'], { why: 'app2 is upgrading' }),
       rollout('finished', ['done', 'done', 'done'], {}, ['0.1.0-2', '0.1.0-2', '0.1.0-2']),
     ],
     '0.1.0-2',
@@ -128,7 +128,7 @@ t.test('a timer begins and does not wait, and leaves alone what runs', async (t)
   t.match(await idle.run('--scheduled'), { code: 0, out: /a rollout starts/ });
   t.same(idle.posted(), ['/v1/upgrade/start']);
   const busy = await scene(t, [rollout('running', ['working'])], '0.1.0-2');
-  t.match(await busy.run('--scheduled'), { code: 0, out: /runs already/ });
+  t.match(await busy.run('--scheduled'), { code: 0, out: /already running/ });
   t.same(busy.posted(), []);
 });
 

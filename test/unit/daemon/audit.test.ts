@@ -48,7 +48,7 @@ t.test('a file that was cut in half costs the half line alone, and that is told'
   await truncate(file, (await stat(file)).size - 20);
 
   const cut = await trail(file);
-  t.strictSame(cut.problems, [`1 lines of ${file} are not audit entries and were passed over`]);
+  t.strictSame(cut.problems, [`1 lines of ${file} are not audit entries and were skipped`]);
   cut.audit.append(entry('after the cut'));
   await cut.audit.close();
   const after = await trail(file);

@@ -422,7 +422,7 @@ t.test('two files that claim one name or one path', async (t) => {
   await writeFile(join(directory, 'c.toml'), 'name = "a"\nport = 3\npath_prefix = "/c"\n');
   await t.rejects(loadServices(directory), {
     code: 'config-invalid',
-    message: /c\.toml: name "a" or path_prefix "\/c" is taken by another file/,
+    message: /c\.toml: name "a" or path_prefix "\/c" is used by another file/,
   });
   await writeFile(join(directory, 'c.toml'), 'name = "c"\nport = 3\npath_prefix = "/b"\n');
   await t.rejects(loadServices(directory), { message: /c\.toml: .*path_prefix "\/b" is taken/ });
@@ -495,7 +495,7 @@ t.test('what is strange in services.d is passed over, and what is wrong in it is
     [Buffer.from('name = "caf\xe9"\nport = 1\n', 'latin1'), /b\.toml: not UTF-8 text/],
     [Buffer.alloc(70_000, '#'), /b\.toml: larger than 65536 bytes/],
     [Buffer.from('name = "b"\nprt = 1\n'), /b\.toml: .*unknown key "prt"/],
-    [Buffer.from('name = "a"\nport = 1\npath_prefix = "/b"\n'), /b\.toml: name "a" .* taken by another file/],
+    [Buffer.from('name = "a"\nport = 1\npath_prefix = "/b"\n'), /b\.toml: name "a" .* used by another file/],
   ] as const) {
     await writeFile(at('b.toml'), content);
     await t.rejects(loadConfig('app', paths), { message: says }, String(says));

@@ -62,7 +62,7 @@ t.test('a damaged file is set aside and told, whatever the damage', async (t) =>
     const told = await file.load();
     t.match(
       told,
-      /local\.json was damaged and is kept as .*\.damaged; maintenance and guards start anew$/,
+      /local\.json was damaged and is kept as .*\.damaged; maintenance and guards are reset$/,
       JSON.stringify(damage),
     );
     t.strictSame(file.state, EMPTY_LOCAL_STATE);
@@ -94,7 +94,7 @@ t.test('what cannot be written is said in a sentence, leaves the old file, and i
   await t.rejects(file.update({ maintenance: true }), {
     code: 'state-io',
     message: /local\.json could not be used/,
-    next: /Look at the disk/,
+    next: /Check the disk/,
   });
   t.equal(await readFile(path, 'utf8'), before);
   t.equal(file.state.maintenance, true);

@@ -154,7 +154,7 @@ t.test('a host begins only when the one before it is done, however long dnf take
   cluster.runners.get('app1/app')?.start();
   await cluster.pass(600);
   t.same(cluster.asked, ['both1']);
-  t.match(cluster.answer(), { state: 'running', why: 'both1 is at work' });
+  t.match(cluster.answer(), { state: 'running', why: 'both1 is upgrading' });
   cluster.turns.set('both1', 'success');
   await cluster.pass(20);
   t.same(cluster.asked, ['both1', 'app2']);

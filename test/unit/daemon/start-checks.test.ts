@@ -54,7 +54,7 @@ t.test('a reload takes what a running daemon can take over, and names what it ca
   ] as const)
     t.throws(reload(text), {
       code: 'reload-needs-restart',
-      message: `${what} changed, which is read at the start only`,
+      message: `${what} changed, which is read only at the start`,
     });
   const [bgp, ranked] = ['bgp', 'ranked'].map((mode) =>
     parse(`${NODE}${NETWORK}[floating]\nmode = "${mode}"\naddresses = ["203.0.113.10"]\n`),

@@ -62,9 +62,13 @@ t.test(
     await until(() => checks.node === 'down');
     t.equal(detail(), 'connection refused');
     passed = true;
-    await until(() => detail() === '200 in 2 ms; it passes again, and counts as up after 5 s more of that');
+    await until(
+      () => detail() === '200 in 2 ms; it passes again, and counts as up in 5 s if it keeps passing',
+    );
     nowMs = 3900;
-    await until(() => detail() === '200 in 2 ms; it passes again, and counts as up after 2 s more of that');
+    await until(
+      () => detail() === '200 in 2 ms; it passes again, and counts as up in 2 s if it keeps passing',
+    );
     t.equal(checks.node, 'down');
     nowMs = 5000;
     await until(() => checks.node === 'up');

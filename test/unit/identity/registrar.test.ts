@@ -116,12 +116,12 @@ t.test(
     for (const { token } of made) t.notOk(listed.includes(token.slice(-30)), 'no part of a secret');
     t.match(await registrar.revokeTokens({ id: two }), {
       revoked: [two],
-      message: /admits nobody any more$/,
+      message: /admits no other node$/,
     });
     t.strictSame(told.splice(0), [`audit: the token ${two} for one db node was revoked`]);
     await t.rejects(registrar.revokeTokens({ id: two }), {
       code: 'token-not-open',
-      message: /revoked before/,
+      message: /already revoked/,
     });
     await t.rejects(registrar.revokeTokens({ id: '0'.repeat(16) }), {
       code: 'token-unknown',
@@ -153,7 +153,7 @@ t.test('who is no authority names one that is alive, else how to become one, and
   for (const [facts, next] of [
     [{ rotation: 'in' }, 'run this on app1/app'],
     [{ state: 'alive', role: 'db' }, 'run this on app1/app'],
-    [{ state: 'dead' }, /^start app1\/app, which is not reached, or .*: sudo bornemisza authority add$/],
+    [{ state: 'dead' }, /^start app1\/app, which is not reachable, or .*: sudo bornemisza authority add$/],
     [{ state: 'absent' }, /^start app1\/app, .*authority add$/],
     [{ state: 'left' }, /^start app1\/app, .*authority add$/],
   ] as const) {
@@ -233,8 +233,8 @@ t.test('a removal says who refuses the removed node by now, and who does not', a
   Object.assign(said, { three: 'applied', four: 'applied' });
   t.equal(
     await removalReport(dependencies, rows, other.peerId),
-    'its certificate is refused by app1/app, app3/app, db1/db; not reached, so not asked: db2/db (each ' +
-      'hears it when it is back)',
+    'its certificate is refused by app1/app, app3/app, db1/db; not reachable: db2/db (each ' +
+      'is notified when it is back)',
   );
   Object.assign(said, { three: 'heard', four: new Error('no link') });
   converged = false;

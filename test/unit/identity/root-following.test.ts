@@ -67,7 +67,11 @@ t.test('status says how far it is, and that two roots claim to follow one', asyn
     },
   ]);
   t.match(rootWarnings(change, [], [row('app1/app', uses)]), [
-    { code: 'root-ready-to-end', message: /all who are here use it$/, next: /^end the old one: .*--end/ },
+    {
+      code: 'root-ready-to-end',
+      message: /all reachable members use the new one$/,
+      next: /^end the old one: .*--end/,
+    },
   ]);
   t.match(rootWarnings(undefined, ['Two follow.'], []), [
     { code: 'rival-root', message: 'Two follow.', next: /^if you did not make both, somebody has the key/ },

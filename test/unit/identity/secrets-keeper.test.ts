@@ -134,7 +134,7 @@ t.test('after a removal the first living db node rolls them, once, and the other
   await world.remove(2, 'sold', [0, 1]);
   t.equal(await world.look(1), undefined, 'the second waits for the first');
   t.match(await world.look(0), /^replaced the Erlang cookie/);
-  t.match(await world.look(1), /^took the new Erlang cookie/);
+  t.match(await world.look(1), /^received the new Erlang cookie/);
   t.strictSame(world.held(1), world.held(0));
   t.equal(world.held(0).generation, 2);
   t.not(world.held(0).cookie, first.cookie);
@@ -180,7 +180,7 @@ t.test('after the removal of an app node the ring has a key that it does not kno
     [app1, stays],
     [app2, goes],
   ] as const) {
-    t.match(await world.lookAsApp(certificate, await withoutKeys(store)), /^took the new keys/);
+    t.match(await world.lookAsApp(certificate, await withoutKeys(store)), /^received the new keys/);
     t.strictSame(store.get(), answerSecretsRequest(certificate, world.held(0)));
     t.equal(await world.lookAsApp(certificate, store), undefined, 'and that is all');
   }
@@ -190,7 +190,7 @@ t.test('after the removal of an app node the ring has a key that it does not kno
   t.equal(await world.look(0), undefined, 'once');
   t.equal(world.held(0).cookie, first.cookie, 'CouchDB is not restarted for it');
   t.match(await world.look(1), /^took/);
-  t.match(await world.lookAsApp(app1, stays), /^took the new keys/);
+  t.match(await world.lookAsApp(app1, stays), /^received the new keys/);
   t.match(stays.get(), { appKeys: world.held(0).appKeys });
   t.equal(await world.lookAsApp(app2, goes), undefined, 'the removed one asks in vain');
   t.match(goes.get(), { appKeys: first.appKeys });

@@ -49,7 +49,7 @@ function node(full = false) {
 
 t.test('maintenance is on the disk before anybody hears of it', async (t) => {
   const { duty, did, state } = node();
-  t.match(await duty.maintenance({ on: true }), { message: /out of rotation and stays so across reboots/ });
+  t.match(await duty.maintenance({ on: true }), { message: /gets no traffic, also after a reboot/ });
   t.strictSame(did, ['saved', 'audit: maintenance on', 'turn: maintenance on by the operator']);
   t.equal(state().maintenance, true);
   await duty.maintenance({ on: false });

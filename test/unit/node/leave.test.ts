@@ -94,7 +94,7 @@ t.test('a db node says that it left, and keeps it, only when its data is on the 
     'told: notified the other nodes: db1/db is leaving',
     'told: waiting for copies of 3 shards',
     'told: drained: 1 connection, 0 requests under way',
-    'told: every copy is on the others; stopping CouchDB here (its data stays on the disk)',
+    'told: the others have every copy; stopping CouchDB here (its data stays on the disk)',
     'CouchDB is retired',
     'word: left',
     'left',
@@ -115,7 +115,7 @@ t.test(
       await t.rejects(leave.run({}, told), {
         code: 'leave-refused',
         message,
-        next: /starts again and stays a member/,
+        next: /restarts and stays a member/,
       });
       t.strictSame(did, [...announced, `told: notified the other nodes: ${name} is leaving`]);
       await until(() => did.includes('ended with 1'), { what: 'the daemon ends' });
@@ -142,7 +142,7 @@ t.test(
       },
     });
     for (const program of ['bird', 'layer2'])
-      await refused('app1/app', /^the floating IP cannot be taken off /, {
+      await refused('app1/app', /^the floating IP cannot be removed from /, {
         reconciler: { converged: (asked) => asked !== program, status: () => [] },
       });
   },
@@ -174,7 +174,7 @@ t.test('a db node whom nobody hears does not wait for ever, and says what is tru
     const { leave, did, told } = leaving('db1/db', filling, { rows });
     await t.rejects(leave.run({}, told), {
       code: 'leave-refused',
-      message: /^no other node hears this one/,
+      message: /^no other node is reachable/,
       next: /--force/,
     });
     t.ok(did.includes('told: no other node is reached, so none hears that db1/db is leaving'), state);
@@ -182,8 +182,8 @@ t.test('a db node whom nobody hears does not wait for ever, and says what is tru
   const rows = [row({ name: 'db1/db', self: true }), row({ name: 'db2/db', state: 'dead' })];
   const { leave, did, told } = leaving('db1/db', filling, { rows });
   await leave.run({ force: true }, told);
-  t.ok(did.includes('told: no other node hears this one: nobody takes its copies of the data'));
-  t.notOk(did.some((each) => each.includes('every copy is on the others')));
+  t.ok(did.includes('told: no other node is reachable: nobody takes its copies of the data'));
+  t.notOk(did.some((each) => each.includes('the others have every copy')));
   t.ok(did.includes('kept'));
 });
 

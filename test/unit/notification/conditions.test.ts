@@ -291,9 +291,16 @@ t.test('a full disk is told of each node that is heard and says so', async (t) =
   const full = { record: { tags: { disk: 'full' } } };
   const self = member('app1/app', { self: true });
   t.match(found([self, member('db2/db', full)]), [
-    { kind: 'disk-full', subject: 'db2/db', what: /CouchDB refuses writes soon/, next: /status on db2\/db/ },
+    {
+      kind: 'disk-full',
+      subject: 'db2/db',
+      what: /CouchDB will soon refuse writes/,
+      next: /status on db2\/db/,
+    },
   ]);
-  t.match(found([self, member('app2/app', full)]), [{ kind: 'disk-full', what: /keep the configuration/ }]);
+  t.match(found([self, member('app2/app', full)]), [
+    { kind: 'disk-full', what: /keep their present configuration/ },
+  ]);
   t.same(found([self, member('app2/app', { record: { tags: { disk: 'else' } } })]), []);
   t.notMatch(found([self, member('db2/db', { ...full, state: 'dead' })]), [{ kind: 'disk-full' }]);
   const [condition] = found([self, member('db2/db', full)]);

@@ -227,7 +227,7 @@ t.test('and deletes none: a former member rests in maintenance until a reload fo
   t.same(new Set(kinds), new Set(['server-state']), 'one that comes back needs no reload');
 });
 
-t.test('another certificate of the site is given to the process that runs', async (t) => {
+t.test('a new certificate of the site is given to the running process', async (t) => {
   const pem = (word: string): string =>
     `-----BEGIN CERTIFICATE-----\n${Buffer.from(word).toString('base64')}\n-----END CERTIFICATE-----\n`;
   const showing = (edge: string | undefined) => {

@@ -128,7 +128,7 @@ t.test('who holds the floating IPs by layer 2', async (t) => {
     ],
     ['its HAProxy refuses', [app(3)], { ...holds, edge: 'fails' }, false, /HAProxy/],
     ['maintenance', [app(3)], { ...holds, maintenance: true }, false, /maintenance/],
-    ['going', [app(3)], { ...holds, leaving: true }, false, /going/],
+    ['going', [app(3)], { ...holds, leaving: true }, false, /leaving/],
     [
       'half of the nodes is no majority',
       [app(1, dead)],

@@ -69,9 +69,9 @@ export interface Admission {
 }
 
 /**
- * Lets a node in or says why not. To be called for one joiner after the other. The claim on the token is the point of
- * no return: before it nothing is changed, after it the same joiner gets the same answer for as long as the token
- * lives.
+ * Admits a node or refuses it with the reason. Call it for one joiner after the other. The claim on the token is the
+ * point of no return: before it nothing is changed, after it the same joiner gets the same answer while the token is
+ * valid.
  *
  * @throws IdentityError `token-expired`, `token-used`, `token-revoked`, `role-mismatch`, `join-forged`,
  *   `address-outside-network`, `address-not-yours`, `address-taken`, `name-taken`, `peer-revoked`, `peer-known`,
@@ -80,7 +80,7 @@ export interface Admission {
 export async function admit(desk: Desk, request: JoinRequest, arrival: Arrival): Promise<Admission> {
   const { token, nowMs } = arrival;
   const peerId = provedPeer(request, arrival.exporter);
-  if (token.expired) throw refused('token-expired', 'The token is too old.', FRESH);
+  if (token.expired) throw refused('token-expired', 'The token has expired.', FRESH);
   const digest = createHash('sha256').update(request.csr).digest('hex');
   const before = await desk.tokens.claimOf(token.id);
   if (before !== undefined && isRevocation(before)) throw revoked();
@@ -168,7 +168,7 @@ function checkedAgainstRoster(
     throw refused('peer-revoked', 'A node with this key was removed from the cluster.', RESET);
   }
   if (known !== undefined && known.name !== name) {
-    throw refused('peer-known', `A node with this key is a member already, as ${known.name}.`, RESET);
+    throw refused('peer-known', `A node with this key is already a member, as ${known.name}.`, RESET);
   }
   const neighbour = roster
     .members()
@@ -184,7 +184,7 @@ function checkedAgainstRoster(
     .findLast((member) => member.name === name && member.peerId !== names.peerId);
   // One that has not been heard may be this very machine, set up once more.
   if (holder !== undefined && desk.standing(holder.peerId) === 'alive') {
-    const next = `Give another --host, or stop that node and "bornemisza remove ${name}".`;
+    const next = `Pass another --host, or stop that node and run "bornemisza remove ${name}".`;
     throw refused('name-taken', `${name} is a member and alive.`, next);
   }
   if (holder === undefined && known === undefined && roster.members().length >= MEMBERS) {
@@ -201,8 +201,8 @@ function addressTaken({ address, name }: NodeCertificate, standing: Standing): I
     ? refused('address-taken', `${address} is the address of ${name}, which is alive.`, `${own}.`)
     : refused(
         'address-taken',
-        `${address} is the address of ${name}, which was admitted and has not been heard from.`,
-        `${own}; where ${name} is gone for good, first: bornemisza remove ${name} --dead.`,
+        `${address} is the address of ${name}, which was admitted but has not reported yet.`,
+        `${own}; if ${name} is gone for good, first: bornemisza remove ${name} --dead.`,
       );
 }
 
@@ -224,8 +224,8 @@ function joined(first: RosterChange | undefined, second: RosterChange): RosterCh
 }
 
 const REPLACED = 'another machine was admitted under the name';
-const FRESH = 'Create a fresh one with "bornemisza token create" and join with that.';
-const RESET = 'Run "bornemisza join --reset -", which makes a new key, with a fresh token.';
+const FRESH = 'Create a new one with "bornemisza token create" and join with that.';
+const RESET = 'Run "bornemisza join --reset -", which makes a new key, with a new token.';
 
 /** Somebody was faster: another joiner, or the operator who revoked it. */
 async function taken({ tokens }: Desk, id: string): Promise<IdentityError> {

@@ -275,7 +275,7 @@ function verifiedOwn(
   throw new IdentityError({
     code: 'certificate-other-peer',
     message: `The issuer answered with a certificate of ${certificate.name} that is not for the keys of this node.`,
-    next: 'Look in the journal of the issuer, then join again with a fresh token.',
+    next: 'See the journal of the issuer, then join again with a new token.',
   });
 }
 
@@ -285,15 +285,15 @@ function unreachable(token: Token, cause: NetworkTrouble, nowMs: number): Identi
     const ended = new Date(token.expiresAtMs).toISOString();
     return new IdentityError({
       code: 'token-expired',
-      message: `The token ended at ${ended}, and ${where} listens no more.`,
-      next: 'Create a fresh one with "bornemisza token create" and join with that.',
+      message: `The token expired at ${ended}, and ${where} no longer listens.`,
+      next: 'Create a new one with "bornemisza token create" and join with that.',
       cause,
     });
   }
   return new IdentityError({
     code: 'issuer-unreachable',
     message: `The issuer ${where} does not answer: ${cause.message}.`,
-    next: 'See that its daemon runs, that the private network is up, and that the token was not used; then join again.',
+    next: 'Check that its daemon runs, the private network is up, and the token was not used; then join again.',
     retry: true,
     cause,
   });
@@ -303,8 +303,8 @@ function otherCluster(token: Token): IdentityError {
   const where = `${token.issuer.address}:${token.issuer.port}`;
   return new IdentityError({
     code: 'issuer-other-cluster',
-    message: `What answers at ${where} is not of the cluster ${token.cluster} that the token is for.`,
-    next: 'Create a token on an authority of the cluster that this machine shall join.',
+    message: `The node at ${where} is not a member of the cluster ${token.cluster} of the token.`,
+    next: 'Create a token on an authority of the cluster that this machine should join.',
   });
 }
 
@@ -313,9 +313,9 @@ function otherRoot(token: Token): IdentityError {
   return new IdentityError({
     code: 'issuer-other-root',
     message:
-      `What answers at ${where} shows another root of the cluster ${token.cluster} than the one that the ` +
-      'token names: the root was replaced since, or this is another cluster of the same name.',
-    next: 'Create a fresh token on an authority of the cluster that this machine shall join.',
+      `The node at ${where} has another root CA of the cluster ${token.cluster} than the token names: the ` +
+      'root CA was replaced since, or this is another cluster of the same name.',
+    next: 'Create a new token on an authority of the cluster that this machine should join.',
   });
 }
 

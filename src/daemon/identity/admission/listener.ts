@@ -50,7 +50,7 @@ const CONVERSATION_MS = 5000;
 const LOOK_AGAIN_MS = 3_600_000;
 
 /**
- * Lets strangers in who hold a token, and listens only while one lives.
+ * Admits strangers with a valid token, and listens only while such a token exists.
  *
  * Nobody who has not proved a token gets more than a TLS handshake out of it, and nobody keeps it busy: connections,
  * bytes, time and rate are bounded, all of them and per address.
@@ -157,7 +157,7 @@ export class AdmissionListener {
     await listening(net, address, port);
     net.on('error', (error) => this.#note('admission-listen', error));
     this.#listening = { net, tls };
-    this.#options.onNote('admission-open', `listening on ${address}:${port} while a token lives`);
+    this.#options.onNote('admission-open', `listening on ${address}:${port} while a token is valid`);
   }
 
   async #shut(): Promise<void> {
@@ -169,7 +169,7 @@ export class AdmissionListener {
     });
     for (const socket of this.#sockets.values()) socket.destroy();
     await closed;
-    this.#options.onNote('admission-closed', 'no token lives: the listener is closed');
+    this.#options.onNote('admission-closed', 'no token is valid: the listener is closed');
   }
 
   /** Decides before anything is read; a socket that stays has one deadline for everything. */
@@ -218,7 +218,7 @@ export class AdmissionListener {
     throw new IdentityError({
       code: 'token-unknown',
       message: 'The issuer does not know this token.',
-      next: 'Create a fresh one with "bornemisza token create" on this issuer and join with that.',
+      next: 'Create a new one with "bornemisza token create" on this issuer and join with that.',
     });
   }
 
@@ -275,7 +275,7 @@ function unexpected(): IdentityError {
   return new IdentityError({
     code: 'admission-failed',
     message: 'The issuer could not admit this node.',
-    next: 'Look in the journal of the issuer (journalctl -u "bornemisza@*"), then try again.',
+    next: 'See the journal of the issuer (journalctl -u "bornemisza@*"), then try again.',
     retry: true,
   });
 }
@@ -306,7 +306,7 @@ function listenError(error: Error & { code?: string }, host: string, port: numbe
       next,
     });
   }
-  const next = 'Look at the private device with "ip addr".';
+  const next = 'Check the private device with "ip addr".';
   const message = `Admission cannot listen on ${host}:${port}: ${error.message}.`;
   return new IdentityError({ ...common, code: 'admission-listen', message, next });
 }

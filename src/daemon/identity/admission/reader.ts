@@ -36,7 +36,7 @@ export class BoundedReader {
   #end(cause?: Error): void {
     this.#ended ??= new IdentityError({
       code: 'admission-closed',
-      message: 'The connection ended before everything was said.',
+      message: 'The connection ended before the message was complete.',
       next: 'Try again.',
       retry: true,
       ...(cause === undefined ? {} : { cause }),

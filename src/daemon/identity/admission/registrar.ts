@@ -32,13 +32,13 @@ export interface RegistrarDependencies {
   readonly log: Log;
   readonly driver: Pick<Driver, 'view' | 'nowMs' | 'admitted' | 'revoked' | 'rosterChanged'>;
   readonly names: Pick<Names, 'of'>;
-  /** Who refuses a removed member by now, in words. */
+  /** The nodes that refuse a removed member now, for people. */
   readonly applied: (rows: readonly MemberRow[], removed: PeerId) => Promise<string>;
   readonly node: {
     readonly config: Pick<Config, 'admissionPort' | 'network'>;
     rows(): readonly MemberRow[];
     operatorDid(what: string): void;
-    /** Tells everybody on this node; the others hear it through the driver. */
+    /** Notifies the parts of this node; the driver notifies the others. */
     rosterChanged(change: RosterChange): void;
   };
 }
@@ -84,7 +84,7 @@ export class Registrar {
     await admission.refresh();
     const minutes = Math.round(ttlMs / 60_000);
     for (const { id } of made)
-      node.operatorDid(`a token for one ${role} node was made (${minutes} minutes): ${id}`);
+      node.operatorDid(`a token for one ${role} node was created (${minutes} minutes): ${id}`);
     return made.map(({ id, token, expiresAtMs }) => ({
       id,
       token,
@@ -175,11 +175,11 @@ export class Registrar {
     const { driver, node } = this.#dependencies;
     const { name } = this.#identity;
     const change = await adoptAuthority(this.#identity);
-    if (change === undefined) return { done: true, message: `${name} is an authority already` };
+    if (change === undefined) return { done: true, message: `${name} is already an authority` };
     await this.start();
     node.rosterChanged(change);
     driver.rosterChanged();
-    node.operatorDid(`${name} was made an authority`);
+    node.operatorDid(`${name} became an authority`);
     return {
       done: true,
       message: `${name} is an authority: it can admit and remove nodes, and renew certificates`,
@@ -262,16 +262,16 @@ export class Registrar {
     );
     const add = 'make this node one with the recovery bundle: sudo bornemisza authority add';
     const dead =
-      authorities.length === 0 ? '' : `start ${authorities.join(' or ')}, which is not reached, or `;
+      authorities.length === 0 ? '' : `start ${authorities.join(' or ')}, which is not reachable, or `;
     return new OperatorError(
       'not-authority',
-      `${this.#identity.name} is no authority: it can neither admit nor remove nodes`,
+      `${this.#identity.name} is not an authority: it can neither admit nor remove nodes`,
       alive.length > 0 ? `run this on ${alive.join(' or ')}` : `${dead}${add}`,
     );
   }
 }
 
-/** What this node has heard of a member. */
+/** What this node knows of a member. */
 export function standingIn(view: Pick<MembershipView, 'members'>, peer: PeerId): Standing {
   const known = view.members.find(({ record }) => record.peerId === peer);
   if (known === undefined) return 'unheard';

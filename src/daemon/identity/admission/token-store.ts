@@ -272,12 +272,12 @@ export class TokenStore {
 }
 
 function wrongTtl(): IdentityError {
-  const message = 'A token lives from one minute to 24 hours.';
-  return new IdentityError({ code: 'token-ttl', message, next: 'Give another --ttl, such as 1h.' });
+  const message = 'A token is valid for one minute to 24 hours.';
+  return new IdentityError({ code: 'token-ttl', message, next: 'Pass another --ttl, such as 1h.' });
 }
 
 function tooMany(open: number, count: number): IdentityError {
-  const message = `${open} tokens are open, and with ${count} more they would be above ${TOKENS_MOST}.`;
+  const message = `${open} tokens are open; ${count} more would exceed the limit of ${TOKENS_MOST}.`;
   return new IdentityError({
     code: 'token-too-many',
     message,
@@ -292,15 +292,15 @@ export function isRevocation(used: Claim | Revocation): used is Revocation {
 function unknownToken(id: string): IdentityError {
   return new IdentityError({
     code: 'token-unknown',
-    message: `This node made no token ${id.slice(0, 16)}.`,
-    next: 'See which ones it made: bornemisza token list. Each authority knows its own tokens alone.',
+    message: `This node did not create a token ${id.slice(0, 16)}.`,
+    next: 'See its tokens: bornemisza token list. Each authority knows only its own tokens.',
   });
 }
 
 const NOT_OPEN: Readonly<Record<Exclude<TokenFacts['state'], 'unused'>, string>> = {
-  used: 'was used: it admits nobody any more',
-  expired: 'has ended: it admits nobody',
-  revoked: 'was revoked before',
+  used: 'was used: it admits no other node',
+  expired: 'has expired: it admits no node',
+  revoked: 'was already revoked',
 };
 
 function notOpen(id: string, state: keyof typeof NOT_OPEN): IdentityError {
@@ -309,7 +309,7 @@ function notOpen(id: string, state: keyof typeof NOT_OPEN): IdentityError {
     message: `Token ${id} ${NOT_OPEN[state]}.`,
     next:
       state === 'used'
-        ? 'See who used it: bornemisza token list. To put that node out: bornemisza remove NODE.'
-        : 'Nothing: no node comes in with it.',
+        ? 'See who used it: bornemisza token list. To remove that node: bornemisza remove NODE.'
+        : 'Nothing to do: no node can join with it.',
   });
 }

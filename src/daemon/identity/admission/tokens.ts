@@ -142,7 +142,7 @@ function notAToken(): IdentityError {
 }
 
 function truncated(): IdentityError {
-  const message = 'The token is cut short or mistyped: its check does not fit.';
+  const message = 'The token is cut or mistyped: its checksum is wrong.';
   return new IdentityError({ code: 'token-truncated', message, next: AGAIN });
 }
 

@@ -34,7 +34,7 @@ export interface RootCertificate {
   readonly fingerprint: string;
 }
 
-/** What a node believes in: one root, or two while the root is being replaced. The newest stands last. */
+/** The root CAs that a node trusts: one, or two while the root is being replaced. The newest is last. */
 export interface Trust {
   readonly cluster: string;
   readonly roots: readonly RootCertificate[];
@@ -60,7 +60,7 @@ const BLOCK = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]{1,8192}-----END CERTI
 export function trustOf(cluster: string, rootsPem: string): Trust {
   const roots = certificatesIn(rootsPem).map((x509) => verifiedRoot(parseCluster(cluster), x509));
   if (roots.length >= 1 && roots.length <= ROOTS) return { cluster, roots };
-  throw refused('root-malformed', `${roots.length} root certificates were found where 1 to ${ROOTS} belong.`);
+  throw refused('root-malformed', `${roots.length} root certificates were found; 1 to ${ROOTS} are allowed.`);
 }
 
 function verifiedRoot(cluster: string, x509: X509Certificate): RootCertificate {
@@ -226,7 +226,7 @@ function checkValidity(x509: X509Certificate, at: ValidAt, whose: string): void 
     throw new IdentityError({
       code: 'certificate-expired',
       message: `The certificate of ${whose} ended at ${x509.validToDate.toISOString()}.`,
-      next: 'Start its daemon: an expired node renews by itself; check the clock when the date looks wrong.',
+      next: 'Start its daemon: an expired node renews by itself; check the clock if the date is wrong.',
       retry: true,
     });
   }
@@ -249,6 +249,6 @@ export function renewalDue(certificate: NodeCertificate, nowMs: number): boolean
 }
 
 function refused(code: string, message: string, cause?: unknown): IdentityError {
-  const next = 'Join this node again with a fresh token if it belongs to this cluster.';
+  const next = 'Join this node again with a new token if it belongs to this cluster.';
   return new IdentityError({ code, message, next, ...(cause === undefined ? {} : { cause }) });
 }

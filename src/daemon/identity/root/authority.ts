@@ -208,8 +208,8 @@ function withoutCertificate(directory: string): IdentityError {
   return new IdentityError({
     code: 'authority-damaged',
     message:
-      `${join(directory, AUTHORITY_FILES.certificate)} is missing although its key is there: this node ` +
-      'signs for nobody.',
+      `${join(directory, AUTHORITY_FILES.certificate)} is missing although its key exists: this node ` +
+      'cannot sign.',
     next: 'Restore it from a backup, or run "sudo bornemisza authority add" here, with the recovery bundle.',
   });
 }

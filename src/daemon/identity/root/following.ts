@@ -4,9 +4,9 @@ import { rootWord, type Succession } from './succession.ts';
 import type { Role } from '../../membership/types.ts';
 
 /**
- * How far a member is while the root is being replaced, in a tag of its record: it `knows` the new root when all of its
- * programs believe in it, and `uses` it when all of them show a chain that hangs on it and none shows another one.
- * Nobody shows such a chain before all who are here know the root.
+ * The progress of a member while the root CA is being replaced, in a tag of its record: it `knows` the new root when
+ * all of its programs trust it, and `uses` it when all of them show a chain that ends in it and none shows another one.
+ * No member shows such a chain before all reachable members know the root.
  */
 export const ROOT_TAG = 'root';
 
@@ -21,7 +21,7 @@ const ERLANG_FOLLOWS_MS = 130_000;
  */
 const HAPROXY_FOLLOWS_MS = 75_000;
 
-/** Whether the programs of a node show and trust what they were told `toldForMs` ago, and nothing of before. */
+/** Whether the programs of a node use only the certificates that they got `toldForMs` ago. */
 export function programsFollow(role: Role, toldForMs: number, hasOldHaproxies: boolean): boolean {
   if (role === 'db' && toldForMs < ERLANG_FOLLOWS_MS) return false;
   return !hasOldHaproxies || toldForMs >= HAPROXY_FOLLOWS_MS;
@@ -34,17 +34,17 @@ export function rootTag(to: RootCertificate, uses: boolean): string {
 const KNOWS = 'knows';
 const USES = 'uses';
 
-/** Who is here and would refuse what hangs on the new root. */
+/** Reachable members that would refuse a chain of the new root. */
 export function unaware(rows: readonly MemberRow[], to: RootCertificate): string[] {
   return lacking(rows, [rootTag(to, false), rootTag(to, true)]);
 }
 
-/** Who is here and would be out if the old root ended now. */
+/** Reachable members that would be refused if the old root ended now. */
 export function notYetUsing(rows: readonly MemberRow[], to: RootCertificate): string[] {
   return lacking(rows, [rootTag(to, true)]);
 }
 
-/** Members that are away follow when they come back: the old root's word is kept for them. */
+/** Absent members switch when they come back: the signature of the old root is kept for them. */
 function lacking(rows: readonly MemberRow[], tags: readonly string[]): string[] {
   const here = rows.filter(({ state }) => state !== 'dead' && state !== 'left' && state !== 'absent');
   return here.filter((each) => !tags.includes(each.tags[ROOT_TAG] ?? '')).map(({ name }) => name);
@@ -69,12 +69,12 @@ export function rootWarnings(
     waiting.length > 0
       ? {
           code: 'root-not-used-yet',
-          message: `${begun}: not used yet by ${waiting.join(', ')}`,
-          next: 'wait for them; one that is gone for good: `bornemisza remove`',
+          message: `${begun}: ${waiting.join(', ')} does not use the new one yet`,
+          next: 'wait; if one is gone for good: `bornemisza remove`',
         }
       : {
           code: 'root-ready-to-end',
-          message: `${begun}: all who are here use it`,
+          message: `${begun}: all reachable members use the new one`,
           next: 'end the old one: `sudo bornemisza authority rotate-root --end`, with the new bundle',
         },
   ];

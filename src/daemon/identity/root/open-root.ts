@@ -36,14 +36,14 @@ export async function openOneOf(
       code: 'recovery-other-cluster',
       message: `The recovery bundle is not of this cluster's root (${cluster}).`,
       next:
-        'Take the bundle that "bornemisza init" printed for this cluster, or the replacement of its root ' +
-        'after that.',
+        'Use the bundle that "bornemisza init" printed for this cluster, or that of the last replacement of ' +
+        'its root.',
     });
   }
   throw new IdentityError({
     code: 'recovery-outdated',
-    message: `The recovery bundle is of the root ${rootWord(other)}, but this takes that of ${rootWord(wanted)}.`,
-    next: `Take the bundle in whose first line the root begins with ${rootWord(wanted)}.`,
+    message: `The recovery bundle is of the root ${rootWord(other)}, but that of ${rootWord(wanted)} is needed.`,
+    next: `Use the bundle whose first line has a root that begins with ${rootWord(wanted)}.`,
   });
 }
 

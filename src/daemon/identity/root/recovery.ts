@@ -57,8 +57,8 @@ export function mustBeLong(passphrase: string): void {
   if (passphrase.length < PASSPHRASE_CHARACTERS) {
     throw new IdentityError({
       code: 'passphrase-short',
-      message: `The passphrase has ${passphrase.length} characters; ${PASSPHRASE_CHARACTERS} are the least.`,
-      next: 'Give a longer one, or none: a strong one is made then.',
+      message: `The passphrase has ${passphrase.length} characters; at least ${PASSPHRASE_CHARACTERS} are needed.`,
+      next: 'Pass a longer one, or none: then a strong one is made.',
     });
   }
 }
@@ -127,7 +127,7 @@ function decode(text: string): Bundle {
 function malformed(): IdentityError {
   return new IdentityError({
     code: 'recovery-malformed',
-    message: 'This is not a whole recovery bundle.',
+    message: 'This is not a complete recovery bundle.',
     next: 'Paste it from the line that begins with -----BEGIN to the line that begins with -----END.',
   });
 }

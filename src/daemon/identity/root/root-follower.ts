@@ -34,8 +34,8 @@ export interface RootFollowerDependencies {
 }
 
 /**
- * Follows the root from one to the next: the programs believe in both first, then what this node shows hangs on the
- * newest one, as soon as nobody who is here would refuse it. How far it is stands in its {@link tag}.
+ * Switches this node from one root CA to the next: first its programs trust both, then it shows a chain of the newest
+ * one, as soon as no reachable member would refuse it. Its {@link tag} has the progress.
  */
 export class RootFollower {
   readonly #identity: Identity;
@@ -52,7 +52,7 @@ export class RootFollower {
     this.#dependencies = dependencies;
   }
 
-  /** As with an authority’s key, the root stays in the command: what it signed lies in this node’s directory. */
+  /** As with an authority’s key, the root stays in the command: what it signed is in this node’s directory. */
   async take(): Promise<Done> {
     const { node, driver } = this.#dependencies;
     const change = await takeRootChange(this.#identity);
@@ -156,8 +156,8 @@ export class RootFollower {
     const { trust, roster } = this.#identity;
     const newest = rootWord(newestRoot(trust));
     return roster.rootChange === undefined
-      ? `the root ${newest} is the only one that counts from now on`
-      : `the root ${newest} follows ${rootWord(roster.rootChange.from)}, and both count`;
+      ? `the root CA ${newest} is the only valid one from now on`
+      : `the root CA ${newest} follows ${rootWord(roster.rootChange.from)}, and both are valid`;
   }
 
   /** While nothing changes, as if all were told just now: a change finds nobody who would follow it already. */

@@ -74,8 +74,8 @@ export async function endRoot(identity: Holder, recovery: Recovery, nowMs: numbe
   if (underWay === undefined) {
     throw new IdentityError({
       code: 'root-change-none',
-      message: `The cluster ${identity.cluster} believes in one root only (${rootWord(newestRoot(identity.trust))}).`,
-      next: 'Nothing is left to do; without --end the command replaces it.',
+      message: `The cluster ${identity.cluster} has only one root (${rootWord(newestRoot(identity.trust))}).`,
+      next: 'Nothing to end. To replace the root, run the command without --end.',
     });
   }
   const root = await openOneOf(identity, underWay.to, recovery);
@@ -141,8 +141,8 @@ export async function takeRootChange({ stateDir, roster }: Holder): Promise<Rost
   if (refused === undefined) return change;
   throw new IdentityError({
     code: 'root-change-refused',
-    message: `The change of the root was not taken: ${refused.detail}`,
-    next: 'Look at "bornemisza status": somebody else may have changed the root meanwhile.',
+    message: `The change of the root was refused: ${refused.detail}`,
+    next: 'See "bornemisza status": another operator may have changed the root meanwhile.',
   });
 }
 
@@ -162,9 +162,9 @@ function pathIn(stateDir: string): string {
 function alreadyUnderWay(to: RootCertificate): IdentityError {
   return new IdentityError({
     code: 'root-change-under-way',
-    message: `The root is being replaced already; the new one is ${rootWord(to)}.`,
+    message: `The root is already being replaced; the new one is ${rootWord(to)}.`,
     next:
-      'Go on with "bornemisza authority rotate-root --end" and the new bundle. Where that one is lost: ' +
+      'Continue with "bornemisza authority rotate-root --end" and the new bundle. If that bundle is lost: ' +
       '--again, with the old bundle.',
   });
 }

@@ -7,17 +7,17 @@ import { inDomain } from '../keys/node-key.ts';
 import type { Root } from './recovery.ts';
 
 /**
- * The word that one root follows another. Both roots sign it: the old one so that whoever holds it alone, as a node
- * that was away for all of it, can follow; the new one so that whoever came later and holds that one alone can keep the
- * word for those. When nobody needs the old root any more, the new one signs the same words once more, in another
- * domain: from then on the old root counts no longer, and nothing that it still signs is followed.
+ * The statement that one root follows another. Both roots sign it: the old one so that a node that has only the old
+ * root can follow; the new one so that a node that has only the new root can keep the statement for such nodes. When
+ * the old root is no longer needed, the new one signs the same statement once more, in another domain: from then on the
+ * old root is not valid, and its later signatures are ignored.
  */
 export interface Succession {
   readonly from: RootCertificate;
   readonly to: RootCertificate;
   /**
-   * Of two words of one root that is not ended the higher one counts: so an operator who lost the new bundle makes
-   * another.
+   * Of two statements of one root that has not ended the higher one is valid: so an operator who lost the new bundle
+   * can make another.
    */
   readonly sequence: number;
   readonly madeAtMs: number;
@@ -232,7 +232,7 @@ export function rootWord({ fingerprint }: RootCertificate): string {
   return fingerprint.slice(0, 8);
 }
 
-const WHO_SENT = 'Nothing was changed; look in the journal for the member that sent it.';
+const WHO_SENT = 'See the journal for the member that sent it; nothing was changed.';
 
 function malformed(): IdentityError {
   return new IdentityError({
@@ -245,7 +245,7 @@ function malformed(): IdentityError {
 function foreign({ from, to }: Succession): IdentityError {
   return new IdentityError({
     code: 'succession-foreign',
-    message: `The root ${rootWord(to)} follows ${rootWord(from)}, of which this node knows neither.`,
+    message: `The root ${rootWord(to)} follows ${rootWord(from)}, but this node knows neither.`,
     next: WHO_SENT,
   });
 }
@@ -256,7 +256,7 @@ function rival(word: Succession, held: Succession): IdentityError {
     message:
       `The root ${rootWord(held.from)} names two that follow it: ${rootWord(held.to)}, which this node ` +
       `holds, and ${rootWord(word.to)}, which it refuses.`,
-    next: 'If you did not make both, somebody has the key of the old root: see “Another root” in docs/operations.md.',
+    next: 'If you did not make both, an attacker has the old root key: see “Another root” in docs/operations.md.',
   });
 }
 
@@ -264,6 +264,6 @@ function tooMany(): IdentityError {
   return new IdentityError({
     code: 'roster-full',
     message: `The roster holds ${SUCCESSIONS} successions of roots already, which is the limit.`,
-    next: 'Found the cluster anew: "bornemisza init", then join each node with a fresh token.',
+    next: 'Create the cluster again: "bornemisza init", then join each node with a new token.',
   });
 }

@@ -6,7 +6,7 @@ import { type AuthorityCertificate, parsed, type Trust, verifyAuthority } from '
 import { IdentityError } from '../errors.ts';
 import { inDomain, publicKeyOf } from '../keys/node-key.ts';
 
-/** An authority's word that a PeerId is out for good. Any node can check it with the root alone. */
+/** The statement of an authority that a PeerId is removed for good. Any node can check it with only the root. */
 export interface Revocation {
   readonly peerId: PeerId;
   /** HOST/ROLE at the time, for people. */
@@ -97,7 +97,7 @@ export function verifySigned(
     throw new IdentityError({
       code: 'revocation-forged',
       message: 'A revocation was not signed by the authority that it names.',
-      next: 'Nothing was changed; look in the journal for the member that sent it.',
+      next: 'See the journal for the member that sent it; nothing was changed.',
     });
   }
   const facts = decodePayload(payload);
@@ -126,6 +126,6 @@ function malformed(): IdentityError {
   return new IdentityError({
     code: 'revocation-malformed',
     message: 'This is not a revocation of this cluster.',
-    next: 'Nothing was changed; look in the journal for the member that sent it.',
+    next: 'See the journal for the member that sent it; nothing was changed.',
   });
 }

@@ -109,6 +109,6 @@ function malformed(why: string): IdentityError {
   return new IdentityError({
     code: 'roster-malformed',
     message: `This is not a roster: ${why}.`,
-    next: 'Nothing was changed; look in the journal for the member that sent it.',
+    next: 'See the journal for the member that sent it; nothing was changed.',
   });
 }

@@ -29,12 +29,12 @@ import {
 } from '../root/succession.ts';
 
 /**
- * Everybody who was admitted, and everybody who was put out. Each item proves itself by its signature, so it does not
- * matter from whom it came: file, peer and joiner's answer go through the same checks. Two rosters with the same items
- * are equal, in whatever order they came.
+ * All admitted members, and all removed ones. Each item is proved by its signature, so its source does not matter:
+ * file, peer and joiner's answer go through the same checks. Two rosters with the same items are equal, in any order of
+ * arrival.
  *
- * What an authority signed that was put out itself counts no longer, whenever it was signed: who holds its key writes
- * any date. So it is neither taken nor kept; who put it out has signed anew what shall stand (removal.ts).
+ * Signatures of a removed authority are no longer valid, whatever their date: the holder of its key can write any date.
+ * So they are neither accepted nor kept; the remover has signed again what stays valid (removal.ts).
  *
  * Where another root follows (rotation.ts), each authority has a certificate under either, over one key: so what it
  * signed stands under both, and only the certificate of the authority beside it is another one.
@@ -206,7 +206,7 @@ export class Roster {
       throw new IdentityError({
         code: 'certificate-other-peer',
         message: `${fromPeerId} showed the certificate of ${certificate.peerId}.`,
-        next: 'Nothing was changed; if this repeats, look at the machine behind that address.',
+        next: 'If this repeats, check the machine at that address; nothing was changed.',
       });
     }
     const change = newChange();
@@ -579,7 +579,7 @@ function authorityBeside(chainPem: string, trust: Trust): AuthorityCertificate {
   throw new IdentityError({
     code: 'certificate-malformed',
     message: 'The chain holds no authority.',
-    next: 'Join this node again with a fresh token.',
+    next: 'Join this node again with a new token.',
   });
 }
 
@@ -620,7 +620,7 @@ function peerRevoked(certificate: NodeCertificate): IdentityError {
   return new IdentityError({
     code: 'peer-revoked',
     message: `${certificate.name} (${certificate.peerId}) was removed from the cluster.`,
-    next: 'Its machine can come back with a new key: "bornemisza join --reset -" with a fresh token.',
+    next: 'Its machine can join again with a new key: "bornemisza join --reset -" with a new token.',
   });
 }
 
@@ -628,14 +628,14 @@ function signedByRemoved(authority: PeerId): IdentityError {
   return new IdentityError({
     code: 'authority-removed',
     message: `It was signed by ${authority}, an authority that was removed from the cluster.`,
-    next: 'Join the node again with a fresh token of an authority that "bornemisza authority list" names.',
+    next: 'Join the node again with a new token of an authority that "bornemisza authority list" names.',
   });
 }
 
 function full(what: string, limit: number): IdentityError {
   return new IdentityError({
     code: 'roster-full',
-    message: `The roster holds ${limit} ${what} already, which is the limit.`,
+    message: `The roster has ${limit} ${what}, which is the limit.`,
     next: 'Remove members that are gone for good: "bornemisza remove NODE".',
   });
 }
@@ -644,6 +644,6 @@ function otherCluster(cluster: string): IdentityError {
   return new IdentityError({
     code: 'roster-malformed',
     message: `The roster is of another cluster (${cluster}).`,
-    next: 'Nothing was changed; look in the journal for the member that sent it.',
+    next: 'See the journal for the member that sent it; nothing was changed.',
   });
 }
