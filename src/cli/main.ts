@@ -53,9 +53,9 @@ function usage(error: CommanderError, program: Command, argv: readonly string[])
     return new CliFailure(EXIT.usage, 'usage', `${path.at(-1) ?? 'it'} needs one of its commands`, next);
   }
   if (error.code === 'commander.missingArgument') {
-    const missing = command.registeredArguments.map(
-      (each) => `${each.name()} (${each.argChoices?.join(', ') ?? each.description})`,
-    );
+    const missing = command.registeredArguments
+      .filter(({ required }) => required)
+      .map((each) => `${each.name()} (${each.argChoices?.join(', ') ?? each.description})`);
     const message = `${path.join(' ')} needs its argument: ${missing.join(', ')}`;
     return new CliFailure(EXIT.usage, 'usage', message, next);
   }

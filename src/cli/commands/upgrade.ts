@@ -191,7 +191,9 @@ function steps({ state, why, hosts }: UpgradeAnswer): string[] {
       if (step === 'working') return [`${host}: upgrading`];
       return step === 'done' ? [`${host}: done, runs ${runs(members)}`] : [];
     }),
-    ...(state === 'running' && why !== '' && !/at work|about to begin/.test(why) ? [`waiting: ${why}`] : []),
+    ...(state === 'running' && why !== '' && hosts.every(({ step }) => step !== 'working')
+      ? [`waiting: ${why}`]
+      : []),
     ...(state === 'finished'
       ? [`finished: ${runs(hosts.flatMap(({ members }) => members))} everywhere`]
       : []),

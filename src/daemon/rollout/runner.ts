@@ -343,7 +343,7 @@ export class RolloutRunner {
     if (this.#word?.state !== 'running') return problem ?? '';
     const working = atWork(hosts);
     if (working !== undefined) return `${working.host} is upgrading`;
-    return problem ?? 'the next host will start soon';
+    return problem ?? '';
   }
 
   #stopWords(): { readonly why: string; readonly next: string } {

@@ -37,7 +37,7 @@ t.test('two runs replace the root: the first gives out another bundle, the secon
   const file = join(root, 'new.txt');
   const begun = await rotate(root, old, '--recovery-file', file);
   t.equal(begun.code, 0, begun.err);
-  t.match(begun.out, 'the daemon takes it up at its next start');
+  t.match(begun.out, 'the daemon applies it at its next start');
   t.match(begun.out, 'keep the old one until the old root has ended');
   const given = await readFile(file, 'utf8');
   t.match(

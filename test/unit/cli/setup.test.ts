@@ -120,7 +120,7 @@ t.test('a configuration that is there is never silently contradicted, nor truste
     host: fakeHost({ devices: { eth1: ['10.0.0.99'] } }),
   });
   t.equal(moved.code, 1);
-  t.match(moved.err, '10.0.0.11 is not on device eth1; there are 10.0.0.99 on eth1');
+  t.match(moved.err, '10.0.0.11 is not on device eth1; found: 10.0.0.99 on eth1');
 
   await writeFile(paths.config, '[nod]\n');
   const broken = await init(root);
@@ -175,7 +175,7 @@ t.test('without BGP the daemon gets its right to ARP, once, and BIRD is left alo
   const { code, out, err } = await init(root, ...layer2);
   t.equal(code, 0, err);
   t.match(out, /floating +203\.0\.113\.10 by layer2/);
-  t.match(out, /layer2\.conf: the daemon may speak ARP \(CAP_NET_RAW\)/);
+  t.match(out, /layer2\.conf: the daemon may send ARP \(CAP_NET_RAW\)/);
   t.notMatch(out, 'bird.conf');
   t.equal(await readFile(`${root}${DROP_IN}`, 'utf8'), DROP_IN_TEXT);
   const byHand = await readFile(new URL('../../../docs/install.md', import.meta.url), 'utf8');
@@ -320,8 +320,8 @@ t.test('a token that ended is told as such, and the join can be run again with a
     stdin,
   });
   t.equal(code, 1);
-  t.match(err, 'The token ended at');
-  t.match(err, 'next: Create a fresh one');
+  t.match(err, 'The token expired at');
+  t.match(err, 'next: Create a new one');
   t.equal(await stateOf(pathsFor('db', root).state), 'unfinished');
 });
 

@@ -74,10 +74,10 @@ t.test('a rollout is begun where dnf has something newer, and each step is told 
   t.same(posted(), ['/v1/upgrade/start']);
   t.same(out.trim().split('\n').slice(0, 5), [
     'in this order: db1, app2, app1',
-    'db1: its turn',
+    'db1: upgrading',
     'db1: done, runs 0.1.0-1',
     'waiting: app2/app is down',
-    'app2: its turn',
+    'app2: upgrading',
   ]);
   t.match(out, /finished: 0\.1\.0-2 everywhere\n$/);
 });
@@ -100,7 +100,7 @@ t.test('a dry run changes nothing and says what there is, in which order, and wh
   const { run, posted } = await scene(t, [rollout('none', [], { why: 'app2/app is down' })], '0.1.0-2');
   const { code, out } = await run('--dry-run');
   t.equal(code, 0);
-  t.match(out, /bornemisza-node 0\.1\.0-2 is there, 0\.1\.0-1 runs/);
+  t.match(out, /bornemisza-node 0\.1\.0-2 is available, 0\.1\.0-1 runs/);
   t.match(out, /app2\/app is down/);
   t.match(out, /db1[^]*app2[^]*app1/);
   t.same(posted(), []);

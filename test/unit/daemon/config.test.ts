@@ -425,7 +425,7 @@ t.test('two files that claim one name or one path', async (t) => {
     message: /c\.toml: name "a" or path_prefix "\/c" is used by another file/,
   });
   await writeFile(join(directory, 'c.toml'), 'name = "c"\nport = 3\npath_prefix = "/b"\n');
-  await t.rejects(loadServices(directory), { message: /c\.toml: .*path_prefix "\/b" is taken/ });
+  await t.rejects(loadServices(directory), { message: /c\.toml: .*path_prefix "\/b" is used/ });
   t.strictSame(await loadServices(join(directory, 'none')), [], 'a missing directory is an empty one');
 });
 
@@ -483,13 +483,13 @@ t.test('what is strange in services.d is passed over, and what is wrong in it is
   for (const [name, what] of [
     ['.#shop.toml', 'an editor’s or a hidden file'],
     ['.shop.toml', 'an editor’s or a hidden file'],
-    ['gone.toml', 'a link that leads nowhere'],
-    ['loop.toml', 'a link that leads nowhere'],
+    ['gone.toml', 'a dangling link'],
+    ['loop.toml', 'a dangling link'],
     ['old.toml', 'a directory'],
     ['socket.toml', 'a socket'],
     ['fifo.toml', 'no regular file'],
   ] as const)
-    t.match(named, `${at(name)} is ${what}: it is passed over -- rm it`, name);
+    t.match(named, `${at(name)} is ${what}: it is ignored -- remove it`, name);
 
   for (const [content, says] of [
     [Buffer.from('name = "caf\xe9"\nport = 1\n', 'latin1'), /b\.toml: not UTF-8 text/],

@@ -94,7 +94,7 @@ t.test('who is no authority says who is, and makes tokens once it is one', async
   t.match(await registrar.adopt(), { message: 'app2/app is an authority already' });
   t.strictSame(told, [], 'and nobody hears of it twice');
   t.match(await registrar.createTokens(request), [{ role: 'app', listen: `${identity.address}:4102` }]);
-  t.match(told, [/^audit: a token for one app node was made \(30 minutes/]);
+  t.match(told, [/^audit: a token for one app node was created \(30 minutes/]);
 });
 
 t.test(
@@ -110,13 +110,13 @@ t.test(
     t.equal(new Set([one, two, three]).size, 3);
     t.strictSame(
       told.splice(0),
-      made.map(({ id }) => `audit: a token for one db node was made (60 minutes): ${id}`),
+      made.map(({ id }) => `audit: a token for one db node was created (60 minutes): ${id}`),
     );
     const listed = JSON.stringify(await registrar.tokens());
     for (const { token } of made) t.notOk(listed.includes(token.slice(-30)), 'no part of a secret');
     t.match(await registrar.revokeTokens({ id: two }), {
       revoked: [two],
-      message: /admits no other node$/,
+      message: /admits nobody any more$/,
     });
     t.strictSame(told.splice(0), [`audit: the token ${two} for one db node was revoked`]);
     await t.rejects(registrar.revokeTokens({ id: two }), {

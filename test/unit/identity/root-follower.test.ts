@@ -61,7 +61,7 @@ t.test(
     const made = await replaceRoot(identity, old, NOW_MS);
     await leaveRootChange(identity.stateDir, made.change);
     const { message } = await follower.take();
-    t.match(message, /^the root \w{8} follows \w{8}, and both are valid$/);
+    t.match(message, /^the root CA \w{8} follows \w{8}, and both are valid$/);
     t.strictSame(did.splice(0), ['told', 'peers told', `operator: authority rotate-root: ${message}`]);
     await follower.changed();
     t.strictSame(did.splice(0), [`audit: ${message}`, 'programs read'], 'its chain stays');
@@ -91,7 +91,7 @@ t.test(
     const opened = { bundle: made.recoveryBundle, passphrase: made.passphrase };
     const ended = await endRoot(identity, opened, NOW_MS);
     await leaveRootChange(identity.stateDir, ended, made.recoveryBundle);
-    t.match(await follower.take(), { message: /^the root \w{8} is the only valid one from now on$/ });
+    t.match(await follower.take(), { message: /^the root CA \w{8} is the only valid one from now on$/ });
     did.length = 0;
     await follower.changed();
     t.match(did, [/only valid one/, 'programs read', 'admission reopened']);

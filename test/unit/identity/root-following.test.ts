@@ -63,7 +63,7 @@ t.test('status says how far it is, and that two roots claim to follow one', asyn
   t.match(rootWarnings(change, [], [row('app1/app', knows), row('app2/app', uses)]), [
     {
       code: 'root-not-used-yet',
-      message: `the root is being replaced by ${word} since 2026-06-01: not used yet by app1/app`,
+      message: `the root is being replaced by ${word} since 2026-06-01: app1/app does not use the new one yet`,
     },
   ]);
   t.match(rootWarnings(change, [], [row('app1/app', uses)]), [

@@ -148,7 +148,7 @@ t.test('the removed node is refused, also by one that has not heard of the remov
   await world.remove(2, 'sold', [0]);
   await world.look(0);
   world.dead.clear();
-  t.match(await world.look(1), /^took/, 'the second knows the secrets and not yet why');
+  t.match(await world.look(1), /^received/, 'the second knows the secrets and not yet why');
   t.equal(await world.look(2), undefined, 'the removed one asks both');
   t.strictSame(world.held(2), first);
 });
@@ -160,7 +160,7 @@ t.test('when the first died the next one rolls, and a node that was away takes t
   world.dead.add(away?.peerId ?? '');
   t.match(await world.look(1), /^replaced/);
   world.dead.delete(away?.peerId ?? '');
-  t.match(await world.look(0), /^took/);
+  t.match(await world.look(0), /^received/);
   t.strictSame(world.held(0), world.held(1));
 });
 
@@ -189,7 +189,7 @@ t.test('after the removal of an app node the ring has a key that it does not kno
   t.match(await world.look(0), /^made a new key of the app tier/);
   t.equal(await world.look(0), undefined, 'once');
   t.equal(world.held(0).cookie, first.cookie, 'CouchDB is not restarted for it');
-  t.match(await world.look(1), /^took/);
+  t.match(await world.look(1), /^received/);
   t.match(await world.lookAsApp(app1, stays), /^received the new keys/);
   t.match(stays.get(), { appKeys: world.held(0).appKeys });
   t.equal(await world.lookAsApp(app2, goes), undefined, 'the removed one asks in vain');
@@ -213,7 +213,7 @@ t.test(
     t.equal(await world.look(1), undefined, 'the first may be making it on the other side of a cut');
     world.dead.clear();
     t.equal(await world.look(0), 'made the first key of the app tier');
-    t.match(await world.look(1), /^took/);
+    t.match(await world.look(1), /^received/);
     t.equal(world.held(1).appKeys.length, 1);
   },
 );

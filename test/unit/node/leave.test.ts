@@ -177,12 +177,12 @@ t.test('a db node whom nobody hears does not wait for ever, and says what is tru
       message: /^no other node is reachable/,
       next: /--force/,
     });
-    t.ok(did.includes('told: no other node is reached, so none hears that db1/db is leaving'), state);
+    t.ok(did.includes('told: no other node is reachable, so none learns that db1/db is leaving'), state);
   }
   const rows = [row({ name: 'db1/db', self: true }), row({ name: 'db2/db', state: 'dead' })];
   const { leave, did, told } = leaving('db1/db', filling, { rows });
   await leave.run({ force: true }, told);
-  t.ok(did.includes('told: no other node is reachable: nobody takes its copies of the data'));
+  t.ok(did.includes('told: no other node is reachable, so none can take the copies of the data'));
   t.notOk(did.some((each) => each.includes('the others have every copy')));
   t.ok(did.includes('kept'));
 });

@@ -37,7 +37,7 @@ t.test('a dead member is told with its incarnation, so that its next death is an
   ]);
   t.not(dead({ incarnation: 8 })[0]?.key, dead({ incarnation: 7 })[0]?.key);
   t.match(dead({ goodbye: { kind: 'shutdown', windowMs: 1 } }), [
-    { announced: true, what: /its machine goes down, and is not back/ },
+    { announced: true, what: /its machine shuts down, and is not back/ },
   ]);
   t.match(
     dead({ goodbye: { kind: 'restart', windowMs: 1 } }),
@@ -238,7 +238,7 @@ t.test('the end of a condition is told by what is true now', async (t) => {
     'as its replacement',
   );
   t.equal(of([member('db2/db', { state: 'left' })]), 'db2/db has left the cluster');
-  t.equal(of([]), 'db2/db is no member any more');
+  t.equal(of([]), 'db2/db is no longer a member');
 });
 
 const event = (facts: Partial<NoticeEvent>): NoticeEvent => ({
@@ -280,7 +280,10 @@ t.test('a message has what began first, in subject and text, and is bounded', as
   t.match(many.text, '… and 470 more: bornemisza events');
   t.ok(many.text.length < 8000);
   t.equal(many.payload.events.length, 500);
-  t.match(messageAbout([event({})], { ...SENDER, alone: true }, NOW).text, /^app1\/app hears no other node/);
+  t.match(
+    messageAbout([event({})], { ...SENDER, alone: true }, NOW).text,
+    /^app1\/app reaches no other node/,
+  );
   t.match(testMessage(SENDER, NOW), {
     subject: '[shop] test from app1/app',
     payload: { test: true, events: [] },

@@ -102,7 +102,7 @@ const own: readonly Row[] = [
     scene: { self: 2, members: two, cluster: [2], connected: [2], maps: [], ...alone },
     phase: 'fresh',
     changes: ['maintenance'],
-    waits: 'take this node in',
+    waits: 'admit this node',
   },
   {
     when: 'the data is another node’s',
