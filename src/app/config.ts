@@ -47,7 +47,6 @@ const Schema = z.strictObject({
 });
 
 export type AppConfig = Readonly<z.infer<typeof Schema>>;
-export type MailConfig = AppConfig['mail'];
 
 const Secrets = z.object({
   keys: z

@@ -58,6 +58,10 @@ export interface Plugin<
   readonly heartbeat?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
+/** Any plugin: its types of desired state, observed state, change and checkpoint stay between its role and itself. */
+// oxlint-disable-next-line typescript/no-explicit-any
+export type AnyPlugin = Plugin<any, any, PlannedChange, any, any>;
+
 /** How to restore the last good state after a change that failed or whose verification failed. */
 export interface Rollback<Change extends PlannedChange, Checkpoint> {
   /** The input of `undo`. Called after `validate`, before anything is changed. */

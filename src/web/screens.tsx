@@ -56,6 +56,18 @@ export function AskForMail({ kind }: { kind: 'register' | 'forgotten' }): JSX.El
   );
 }
 
+function NewPasswordField({ label }: { label: string }): JSX.Element {
+  return (
+    <Field
+      name="password"
+      label={label}
+      type="password"
+      autocomplete="new-password"
+      hint={words.chooseText}
+    />
+  );
+}
+
 export function ChoosePassword({ token, signedIn }: Signed & { token: string }): JSX.Element {
   return (
     <Screen title={words.chooseTitle}>
@@ -64,13 +76,7 @@ export function ChoosePassword({ token, signedIn }: Signed & { token: string }):
         send={({ password }) => ask('POST', '/accounts', { token, password })}
         done={signedIn}
       >
-        <Field
-          name="password"
-          label={words.password}
-          type="password"
-          autocomplete="new-password"
-          hint={words.chooseText}
-        />
+        <NewPasswordField label={words.password} />
       </Form>
     </Screen>
   );
@@ -86,13 +92,7 @@ export function NewPassword({ token }: { token: string }): JSX.Element {
         send={({ password }) => ask('PUT', '/password', { token, password })}
         done={() => setDone(true)}
       >
-        <Field
-          name="password"
-          label={words.newPassword}
-          type="password"
-          autocomplete="new-password"
-          hint={words.chooseText}
-        />
+        <NewPasswordField label={words.newPassword} />
       </Form>
     </Screen>
   );

@@ -145,6 +145,13 @@ export const ROOMS: readonly Room[] = [
     reason: 'the composition root may import anything but the command',
   },
   {
+    of: /^src\/daemon\/control\/api\.ts$/,
+    imports: [/^src\/daemon\/(?!main|node\/)/, /^src\/plugins\/\w+\/(shape|desired)\.ts$/],
+    packages: [],
+    reason:
+      'the socket passes on what a plugin shows in the shape that the plugin defines; it sees no more of a plugin',
+  },
+  {
     of: /^src\/daemon\//,
     imports: [/^src\/daemon\/(?!main|node\/)/, /^src\/host\//, /^package\.json$/],
     reason: 'the daemon sees no plugin and no role outside its composition root, and nothing imports main',

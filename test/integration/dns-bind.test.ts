@@ -141,12 +141,12 @@ t.test('a set is adopted and released by its mark alone', async (t) => {
   t.teardown(() => plugin.close());
   const set = { name: `app1.${ZONE}`, type: 'A' as const };
   t.match((await plugin.show(signal)).sets, [{ name: set.name, whose: 'yours', present: ['198.51.100.1'] }]);
-  t.match(await plugin.mark('adopt', set, signal), 'is the cluster’s now');
+  t.match(await plugin.ask('adopt', set, signal), { message: /is the cluster’s now/ });
   t.match((await plugin.show(signal)).sets, [{ whose: 'ours', present: ['198.51.100.1'] }]);
   await converge(wanted);
   t.match((await plugin.show(signal)).sets, [{ whose: 'ours', present: ['198.51.100.2'] }]);
-  t.match(await plugin.mark('release', set, signal), 'is yours now');
-  t.match(await plugin.mark('release', set, signal), 'is yours already');
+  t.match(await plugin.ask('release', set, signal), { message: /is yours now/ });
+  t.match(await plugin.ask('release', set, signal), { message: /is already yours/ });
   t.match((await plugin.show(signal)).sets, [{ whose: 'yours', present: ['198.51.100.2'] }]);
   t.strictSame(await converge([]), [], 'and is left alone');
   // Somebody else marks it between the look and the change.
@@ -155,7 +155,7 @@ t.test('a set is adopted and released by its mark alone', async (t) => {
   await t.rejects(provider.mark({ ...stale, from: undefined, name: `none.${ZONE}` }, signal), {
     code: 'dns-changed',
   });
-  await t.rejects(plugin.mark('adopt', { name: `mail.${ZONE}`, type: 'A' }, signal), {
+  await t.rejects(plugin.ask('adopt', { name: `mail.${ZONE}`, type: 'A' }, signal), {
     code: 'dns-not-wanted',
   });
   t.strictSame(
@@ -187,7 +187,7 @@ t.test('two writers that planned on the same look do not undo each other', async
   t.equal(there.length, 1);
 });
 
-t.test('a challenge stands beside others and goes alone', async (t) => {
+t.test('a challenge is added beside others and removed alone', async (t) => {
   const name = `_acme-challenge.${ZONE}`;
   for (const value of ['one', 'two']) await provider.challenge('add', name, value, signal);
   await provider.challenge('remove', name, 'one', signal);

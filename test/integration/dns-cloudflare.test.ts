@@ -141,11 +141,11 @@ t.test('a record is adopted and released by its comment, and keeps its proxy', a
   await converge(wanted);
   const row = () => api.rows.filter(({ name, type }) => name === `shop.${ZONE}` && type === 'A');
   t.match(row(), [{ content: '198.51.100.7', comment: null, proxied: true }]);
-  await plugin.mark('adopt', { name: `shop.${ZONE}`, type: 'A' }, signal);
+  await plugin.ask('adopt', { name: `shop.${ZONE}`, type: 'A' }, signal);
   t.match(row(), [{ content: '198.51.100.7', comment: 'bornemisza:shop', proxied: true, ttl: 1 }]);
   await converge(wanted);
   t.match(row(), [{ content: '192.0.2.1', comment: 'bornemisza:shop', proxied: true }]);
-  await plugin.mark('release', { name: `shop.${ZONE}`, type: 'A' }, signal);
+  await plugin.ask('release', { name: `shop.${ZONE}`, type: 'A' }, signal);
   t.match(row(), [{ content: '192.0.2.1', comment: '', proxied: true }]);
   t.strictSame(await converge(desired([])), [], 'and is left alone');
   t.match((await plugin.show(signal)).sets, []);
@@ -216,7 +216,7 @@ t.test('a record that another made or deleted meanwhile is no failure', async (t
   }
 });
 
-t.test('a token that may read and not write is named, and is in no word of ours', async (t) => {
+t.test('a read-only token is reported, and no message holds it', async (t) => {
   const { api, converge, make, tokenFile } = await scene(t);
   api.readOnly = true;
   const failure = await converge(desired([set('', ['192.0.2.1'])])).catch((error: unknown) => error);

@@ -1,10 +1,5 @@
 import type { Command } from 'commander';
-import type {
-  CertificateAnswer,
-  Done,
-  SiteCertificateStatus,
-  StatusAnswer,
-} from '../../daemon/control/api.ts';
+import type { CertificateShown, Done, CertificateFacts, StatusAnswer } from '../../daemon/control/api.ts';
 import { printDone, printJson } from '../answer.ts';
 import { formatDuration, formatInstant } from '../duration.ts';
 import { appDaemonOf } from '../instances.ts';
@@ -36,7 +31,7 @@ export function addCertificate(program: Command, io: Io): void {
     ],
     json: true,
   }).action(async (options: CommonOptions) => {
-    const answer = await (await appDaemonOf(options)).get<CertificateAnswer>('/v1/certificate', TIMEOUT_MS);
+    const answer = await (await appDaemonOf(options)).get<CertificateShown>('/v1/certificate', TIMEOUT_MS);
     if (options.json === true) printJson(io, answer);
     else io.stdout.write(renderCertificate(answer, Date.now(), paintFor(io.stdout), io.stdout.columns));
   });
@@ -57,7 +52,7 @@ export function addCertificate(program: Command, io: Io): void {
     });
 }
 
-function renderCertificate(answer: CertificateAnswer, nowMs: number, paint: Paint, columns: number): string {
+function renderCertificate(answer: CertificateShown, nowMs: number, paint: Paint, columns: number): string {
   const { current, problem, edges } = answer;
   const rows = edges.map(({ name, sha256 }) => [name, servesWords(sha256, current?.sha256, paint)]);
   return [
@@ -69,7 +64,7 @@ function renderCertificate(answer: CertificateAnswer, nowMs: number, paint: Pain
   ].join('');
 }
 
-function certificateFacts(answer: SiteCertificateStatus, nowMs: number): (readonly [string, string])[] {
+function certificateFacts(answer: CertificateFacts, nowMs: number): (readonly [string, string])[] {
   const { names, directory, profile, orderer, current, order, failingSince } = answer;
   const since =
     failingSince === undefined ? '' : `; no order has succeeded since ${formatInstant(failingSince)}`;
@@ -95,13 +90,13 @@ function certificateFacts(answer: SiteCertificateStatus, nowMs: number): (readon
   ];
 }
 
-function endWords({ ends, revoked }: NonNullable<SiteCertificateStatus['current']>, nowMs: number): string {
+function endWords({ ends, revoked }: NonNullable<CertificateFacts['current']>, nowMs: number): string {
   const leftMs = Date.parse(ends) - nowMs;
   const left = leftMs > 0 ? `${formatDuration(leftMs)} left` : `ended ${formatDuration(-leftMs)} ago`;
   return `${formatInstant(ends)}, ${left}${revoked ? '; revoked' : ''}`;
 }
 
-function nextWords({ next }: SiteCertificateStatus): string {
+function nextWords({ next }: CertificateFacts): string {
   if (next === undefined) return 'none needed';
   const held = next.held === undefined ? '' : `; not before (${next.held})`;
   return `${formatInstant(next.at)}: ${next.why}${held}`;
@@ -118,13 +113,13 @@ function servesWords(sha256: string | undefined, wanted: string | undefined, pai
 }
 
 /** As the program that orders it reports it; undefined: it is not kept here, or was not checked yet. */
-export function certificateIn({ plugins }: Pick<StatusAnswer, 'plugins'>): SiteCertificateStatus | undefined {
-  return plugins.find(({ name }) => name === 'certificates')?.facts as SiteCertificateStatus | undefined;
+export function certificateIn({ plugins }: Pick<StatusAnswer, 'plugins'>): CertificateFacts | undefined {
+  return plugins.find(({ name }) => name === 'certificates')?.facts as CertificateFacts | undefined;
 }
 
 /** For `status`: one line. */
 export function certificateLine(
-  { names, current, next, problem }: SiteCertificateStatus,
+  { names, current, next, problem }: CertificateFacts,
   nowMs: number,
   paint: Paint,
 ): string {

@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import type { DnsAnswer, Done } from '../../daemon/control/api.ts';
+import type { DnsShown, Done } from '../../daemon/control/api.ts';
 import { printDone, printJson } from '../answer.ts';
 import { appDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
@@ -24,7 +24,7 @@ export function addDns(program: Command, io: Io): void {
     ],
     json: true,
   }).action(async (options: CommonOptions) => {
-    const answer = await (await appDaemonOf(options)).get<DnsAnswer>('/v1/dns', TIMEOUT_MS);
+    const answer = await (await appDaemonOf(options)).get<DnsShown>('/v1/dns', TIMEOUT_MS);
     if (options.json === true) printJson(io, answer);
     else io.stdout.write(renderDns(answer, paintFor(io.stdout), io.stdout.columns));
   });
@@ -79,7 +79,7 @@ const WHOSE = {
   none: 'absent',
 } as const;
 
-function renderDns({ zone, writer, sets, findings }: DnsAnswer, paint: Paint, columns: number): string {
+function renderDns({ zone, writer, sets, findings }: DnsShown, paint: Paint, columns: number): string {
   const list = (values: readonly string[]): string => values.join(', ') || '-';
   const rows = sets.map(({ name, type, wanted, present, whose }) => {
     const same = list(wanted) === list(present);

@@ -1,5 +1,5 @@
 import { Resolver } from 'node:dns/promises';
-import type { CertificateAnswer, MembersAnswer, StatusAnswer } from '../../daemon/control/api.ts';
+import type { CertificateShown, MembersAnswer, StatusAnswer } from '../../daemon/control/api.ts';
 import type { ControlClient } from '../client.ts';
 import { formatDuration } from '../duration.ts';
 import { isHeard } from '../members.ts';
@@ -31,7 +31,7 @@ export async function checkCertificate(
   area: Area,
   lookup: Lookup = DNS,
 ): Promise<Check[]> {
-  const answer = await daemon.get<CertificateAnswer>('/v1/certificate');
+  const answer = await daemon.get<CertificateShown>('/v1/certificate');
   return [
     life(answer, area),
     ...served(answer, area),
@@ -41,7 +41,7 @@ export async function checkCertificate(
   ];
 }
 
-function life({ current, problem, failingSince }: CertificateAnswer, area: Area): Check {
+function life({ current, problem, failingSince }: CertificateShown, area: Area): Check {
   if (problem !== undefined && failingSince !== undefined) {
     const detail = `orders fail since ${failingSince}: ${problem.message}`;
     return current === undefined
@@ -65,11 +65,11 @@ function life({ current, problem, failingSince }: CertificateAnswer, area: Area)
 }
 
 /** Browsers must get the same certificate from each edge. */
-function served({ current, edges }: CertificateAnswer, area: Area): Check[] {
+function served({ current, edges }: CertificateShown, area: Area): Check[] {
   if (current === undefined) return [];
   const others = edges.filter(({ sha256 }) => sha256 !== undefined && sha256 !== current.sha256);
   const silent = edges.filter(({ sha256 }) => sha256 === undefined);
-  const names = (list: CertificateAnswer['edges']): string => list.map(({ name }) => name).join(', ');
+  const names = (list: CertificateShown['edges']): string => list.map(({ name }) => name).join(', ');
   if (others.length > 0)
     return [
       area.fail(
@@ -127,7 +127,7 @@ async function leadsHere(
 }
 
 /** The nearest record decides (RFC 8659 section 3); without one every CA may sign. */
-async function caa({ names, directory }: CertificateAnswer, area: Area, lookup: Lookup): Promise<Check[]> {
+async function caa({ names, directory }: CertificateShown, area: Area, lookup: Lookup): Promise<Check[]> {
   const host = URL.canParse(directory) ? new URL(directory).hostname : '';
   const ca = CAA_NAMES.find(([pattern]) => pattern.test(host))?.[1];
   if (ca === undefined) return [];

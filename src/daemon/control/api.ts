@@ -23,9 +23,9 @@
  * | POST /v1/guards/release | {} → {@link Done} |
  * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done`
  * |
- * | GET /v1/certificate | → {@link CertificateAnswer}; of role app |
+ * | GET /v1/certificate | → {@link CertificateShown}; of role app |
  * | POST /v1/certificate/renew | {@link RenewRequest} → {@link Done}; of role app |
- * | GET /v1/dns | → {@link DnsAnswer}; of role app |
+ * | GET /v1/dns | → {@link DnsShown}; of role app |
  * | POST /v1/dns/adopt, /release | {@link DnsRequest} → {@link Done}; of role app |
  * | GET /v1/floating | → {@link FloatingAnswer}; of role app |
  * | POST /v1/floating/take | {} → {@link Done}; of role app |
@@ -39,7 +39,11 @@
  * Every refusal is {@link Refusal}: with status 400 for a request that makes no sense, 404 for a path or a member that
  * is not there, 409 for what the daemon will not do now, 413 for a body above 16 KiB, 500 for a fault of its own.
  */
+import type { RecordType } from '../../plugins/dns/desired.ts';
 import type { Health, MemberState, Role } from '../membership/types.ts';
+
+export type { CertificateFacts, CertificateShown } from '../../plugins/certificates/shape.ts';
+export type { DnsShown } from '../../plugins/dns/shape.ts';
 
 export interface Refusal {
   readonly error: { readonly code: string; readonly message: string; readonly next: string };
@@ -87,64 +91,15 @@ export interface PluginStatus {
   readonly busyMs: number;
   /** What the plugin saw at its last look, one line of facts; undefined: it was not looked at, or has its own place. */
   readonly seen: string | undefined;
-  /** The same and more for programs: of `certificates` {@link SiteCertificateStatus}. */
+  /** The same and more for programs: of `certificates` {@link CertificateFacts}. */
   readonly facts?: object | undefined;
   readonly seenAgoMs: number | undefined;
   readonly alarms: readonly { readonly code: string; readonly message: string; readonly next: string }[];
 }
 
-/** The certificate of the site, as `[certificates]` has it. Times are ISO 8601, UTC. */
-export interface SiteCertificateStatus {
-  readonly names: readonly string[];
-  /** Of the certificate authority. */
-  readonly directory: string;
-  readonly profile?: string | undefined;
-  /** Which node orders, in words. */
-  readonly orderer: string;
-  readonly current?:
-    | {
-        readonly names: readonly string[];
-        readonly issuer: string;
-        readonly serial: string;
-        readonly sha256: string;
-        readonly from: string;
-        readonly ends: string;
-        readonly revoked: boolean;
-      }
-    | undefined;
-  /** When the next one is ordered, and why; `held` is the code of the limit that keeps it from being ordered before. */
-  readonly next?:
-    | { readonly at: string; readonly why: string; readonly held?: string | undefined }
-    | undefined;
-  readonly order?: { readonly since: string; readonly waits?: string | undefined } | undefined;
-  readonly problem?: Warning | undefined;
-  /** Since when orders fail. */
-  readonly failingSince?: string | undefined;
-}
-
-export interface CertificateAnswer extends SiteCertificateStatus {
-  /** What each app node that is heard shows a browser now; `sha256` undefined: its edge does not answer. */
-  readonly edges: readonly { readonly name: string; readonly sha256?: string | undefined }[];
-}
-
-/** The records that `[dns]` keeps, and the zone as it was read for this answer. */
-export interface DnsAnswer {
-  readonly zone: string;
-  /** Which node writes, in words. */
-  readonly writer: string;
-  readonly sets: readonly {
-    readonly name: string;
-    readonly type: 'A' | 'AAAA' | 'SRV';
-    readonly wanted: readonly string[];
-    readonly present: readonly string[];
-    readonly whose: 'ours' | 'yours' | 'another' | 'none';
-  }[];
-  readonly findings: readonly Warning[];
-}
-
 export interface DnsRequest {
   readonly name: string;
-  readonly type: 'A' | 'AAAA' | 'SRV';
+  readonly type: RecordType;
 }
 
 /** Where the floating IPs are assigned, by the provider's answer of now. */
@@ -170,7 +125,7 @@ export interface FloatingAnswer {
 }
 
 export interface RenewRequest {
-  /** Past our own limits for one signature, never past the CA's. */
+  /** Ignores our own limits for one signature, never the CA's. */
   readonly force?: boolean;
 }
 

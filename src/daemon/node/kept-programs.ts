@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
-import { PluginError, type PluginReport } from '../../plugins/contract.ts';
+import { type AnyPlugin, PluginError, type PluginReport } from '../../plugins/contract.ts';
 import type { Reason, Reconciler } from '../reconciler/reconciler.ts';
 import type { Look } from './look.ts';
-import type { AnyPlugin, Program, Surroundings } from './programs.ts';
+import type { Program, Surroundings } from './programs.ts';
 
 export interface KeptProgramsDependencies extends Surroundings {
   readonly reconciler: Pick<Reconciler, 'add' | 'trigger'>;

@@ -1,7 +1,13 @@
 import { join } from 'node:path';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import { BirdPlugin } from '../../plugins/bird/plugin.ts';
-import { type PlannedChange, type Plugin, PluginError, type PluginReport } from '../../plugins/contract.ts';
+import {
+  type AnyPlugin,
+  type PlannedChange,
+  type Plugin,
+  PluginError,
+  type PluginReport,
+} from '../../plugins/contract.ts';
 import { DesiredError } from '../../plugins/couchdb/desired.ts';
 import {
   type CertificatesOptions,
@@ -53,10 +59,6 @@ export interface Surroundings {
   readonly site: CertificatesOptions['site'];
   readonly progress: (program: string, text: string) => void;
 }
-
-/** What is desired, seen and changed stays between a program's role and its plugin. */
-// oxlint-disable-next-line typescript/no-explicit-any
-export type AnyPlugin = Plugin<any, any, PlannedChange, any>;
 
 /** One managed program: one writer, and what it is to be. */
 export interface Program {

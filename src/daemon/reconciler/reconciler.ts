@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { PlannedChange, Plugin, PluginError, PluginReport } from '../../plugins/contract.ts';
+import type { AnyPlugin, PlannedChange, Plugin, PluginError, PluginReport } from '../../plugins/contract.ts';
 import type { NewAuditEntry } from '../audit/trail.ts';
 import type { Clock } from '../clock.ts';
 import type { PluginStatus } from '../control/api.ts';
@@ -41,10 +41,6 @@ export interface ReconcilerDependencies {
   readonly audit: (entry: NewAuditEntry) => void;
   readonly random?: () => number;
 }
-
-// The reconciler knows plugins only by the contract; what Desired is stays between a role and its plugin.
-// oxlint-disable-next-line typescript/no-explicit-any
-type AnyPlugin = Plugin<any, any, PlannedChange, any, any>;
 
 /** Why a program is looked at. */
 export interface Reason {
@@ -112,7 +108,7 @@ export class Reconciler {
   }
 
   /**
-   * @param desired computes what should be, anew for each run; undefined: not known yet, leave the program alone
+   * @param desired computes the desired state for each run; undefined: not known yet, do not change the program
    * @param looked is told at each look of a run what the plugin saw
    */
   add<D, O, C extends PlannedChange, K, R extends PluginReport>(

@@ -1,41 +1,12 @@
 import { X509Certificate } from 'node:crypto';
 import type { Finding } from '../contract.ts';
 import type { CertificatesDesired, SiteBundle, SiteCertificate } from './desired.ts';
-import { type Held, setOf } from './limits.ts';
+import { setOf } from './limits.ts';
 import { heldNow, orderReason, renewalMs, WORDS } from './plan.ts';
 import { renewAtMs } from './renewal.ts';
+import type { CertificateFacts, ShownCertificate } from './shape.ts';
 
 const LATE_MS = 3_600_000;
-
-/** The facts of the site's certificate for people. No key. Times are ISO 8601, UTC. */
-export interface CertificateFacts {
-  readonly names: readonly string[];
-  /** Of the CA. */
-  readonly directory: string;
-  readonly profile?: string | undefined;
-  /** Which node orders, for people. */
-  readonly orderer: string;
-  readonly current?: ShownCertificate | undefined;
-  /** When the next one is ordered, and why; `held`: a limit delays it. Undefined: an order is under way. */
-  readonly next?:
-    | { readonly at: string; readonly why: string; readonly held?: Held['code'] | undefined }
-    | undefined;
-  /** The order under way; `waits`: what it waits for. */
-  readonly order?: { readonly since: string; readonly waits?: string | undefined } | undefined;
-  readonly problem?: Finding | undefined;
-  /** Since when orders fail. */
-  readonly failingSince?: string | undefined;
-}
-
-export interface ShownCertificate {
-  readonly names: readonly string[];
-  readonly issuer: string;
-  readonly serial: string;
-  readonly sha256: string;
-  readonly from: string;
-  readonly ends: string;
-  readonly revoked: boolean;
-}
 
 export interface FactsInput {
   readonly desired: CertificatesDesired;

@@ -6,7 +6,7 @@ import { readIfPresent } from '../../host/files.ts';
 import { type Finding, type Plugin, PluginError, type PluginReport } from '../contract.ts';
 import type { CertificatesDesired, SiteBundle } from './desired.ts';
 import { silentEdges } from './observe.ts';
-import { type CertificateFacts, factsOf, failingSinceMs } from './facts.ts';
+import { factsOf, failingSinceMs } from './facts.ts';
 import {
   type CertificateChange,
   type CertificatesObserved,
@@ -15,7 +15,8 @@ import {
   toRevoke,
   wantsOrder,
 } from './plan.ts';
-import { type Served, servedAt } from './served.ts';
+import { servedAt } from './served.ts';
+import type { CertificateFacts, CertificateShown } from './shape.ts';
 import type { Held } from './limits.ts';
 import { type Ca, withOutcome, Steps } from './apply.ts';
 
@@ -194,7 +195,7 @@ export class CertificatesPlugin
   }
 
   /** What an operator asks for: all that `status` says, and what each edge shows now. */
-  async show(signal: AbortSignal): Promise<CertificateFacts & { readonly edges: readonly Served[] }> {
+  async show(signal: AbortSignal): Promise<CertificateShown> {
     const wanted = this.#wanted();
     const desired = { ...wanted, bundle: this.#options.site.get(), nowMs: this.#options.wallMs() };
     const facts = this.#facts(desired, wanted.directory, this.#failingSince(desired));

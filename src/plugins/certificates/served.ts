@@ -1,4 +1,5 @@
 import { connect } from 'node:tls';
+import type { Served } from './shape.ts';
 
 /** Enough for a healthy edge. */
 const TIMEOUT_MS = 2000;
@@ -7,13 +8,6 @@ interface Edge {
   readonly name: string;
   readonly address: string;
   readonly tlsPort: number;
-}
-
-/** What one edge serves to a visitor. */
-export interface Served {
-  readonly name: string;
-  /** SHA-256 of the certificate, in hex; undefined: no answer. */
-  readonly sha256?: string | undefined;
 }
 
 /**

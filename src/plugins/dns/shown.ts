@@ -1,27 +1,7 @@
 import type { Finding } from '../contract.ts';
 import type { DnsDesired, RecordType } from './desired.ts';
 import { type FoundSet, keyOf, planDns, setsOf, type ZoneRecord } from './plan.ts';
-
-/** The records for people: one row for each set that is wanted, or has our mark. */
-export interface ShownSet {
-  readonly name: string;
-  readonly type: RecordType;
-  readonly wanted: readonly string[];
-  readonly present: readonly string[];
-  /**
-   * `ours`: it has our mark. `yours`: it has none and is not changed. `another`: it has the mark of another cluster, or
-   * several. `none`: it does not exist.
-   */
-  readonly whose: 'ours' | 'yours' | 'another' | 'none';
-}
-
-export interface DnsShown {
-  readonly zone: string;
-  /** Which node writes, for people. */
-  readonly writer: string;
-  readonly sets: readonly ShownSet[];
-  readonly findings: readonly Finding[];
-}
+import type { DnsShown, ShownSet } from './shape.ts';
 
 /** Pure. */
 export function shownRecords(

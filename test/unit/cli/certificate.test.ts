@@ -2,7 +2,7 @@ import t from 'tap';
 import { ControlClient } from '../../../src/cli/client.ts';
 import { checkCertificate, type Lookup } from '../../../src/cli/doctor/certificate.ts';
 import { areaOf } from '../../../src/cli/doctor/check.ts';
-import type { CertificateAnswer } from '../../../src/daemon/control/api.ts';
+import type { CertificateShown } from '../../../src/daemon/control/api.ts';
 import { pathsFor } from '../../../src/daemon/config/config.ts';
 import { runCli } from './captured-io.ts';
 import { type Answer, FakeDaemon, member, refusal, status } from './fake-daemon.ts';
@@ -11,7 +11,7 @@ import { place } from './place.ts';
 const DAY_MS = 86_400_000;
 const at = (days: number): string => new Date(Date.now() + days * DAY_MS).toISOString();
 const SHA = 'ab'.repeat(32);
-const ANSWER: CertificateAnswer = {
+const ANSWER: CertificateShown = {
   names: ['shop.example', 'www.shop.example'],
   directory: 'https://acme-v02.api.letsencrypt.org/directory',
   orderer: 'app1/app orders',
@@ -116,10 +116,10 @@ t.test('doctor looks at its life, at all edges, at the names and at who may sign
   const apps = ['app1/app', 'app2/app'].map((name) => member({ name, tags: { orders: 'ready' } }));
   const well = { ...ANSWER, edges: [{ name: 'app1/app', sha256: SHA }] };
   const problem = { code: 'certificate-refused', message: 'the CA could not check it', next: 'open port 80' };
-  const current = ANSWER.current as NonNullable<CertificateAnswer['current']>;
+  const current = ANSWER.current as NonNullable<CertificateShown['current']>;
   type Case = readonly [
     what: string,
-    answer: CertificateAnswer,
+    answer: CertificateShown,
     lookup: Partial<Lookup>,
     members: typeof apps,
     found: string | undefined,

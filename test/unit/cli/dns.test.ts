@@ -1,10 +1,10 @@
 import t from 'tap';
-import type { DnsAnswer } from '../../../src/daemon/control/api.ts';
+import type { DnsShown } from '../../../src/daemon/control/api.ts';
 import { runCli } from './captured-io.ts';
 import { FakeDaemon, refusal } from './fake-daemon.ts';
 import { place } from './place.ts';
 
-const ANSWER: DnsAnswer = {
+const ANSWER: DnsShown = {
   zone: 'shop.example',
   writer: 'app1/app writes them',
   sets: [
@@ -20,7 +20,7 @@ const ANSWER: DnsAnswer = {
   ],
 };
 
-t.test('dns show says what is wanted, what stands there and whose it is', async (t) => {
+t.test('dns show lists wanted and present records and their owner', async (t) => {
   const root = await place(t);
   const fake = await new FakeDaemon(root, 'app', { 'GET /v1/dns': { json: ANSWER } }).start();
   t.teardown(() => fake.stop());

@@ -3,8 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { mock } from 'node:test';
 import t from 'tap';
 import { BirdPlugin } from '../../../src/plugins/bird/plugin.ts';
+import type { AnyPlugin } from '../../../src/plugins/contract.ts';
 import type { ApiDesired } from '../../../src/plugins/floating/desired.ts';
-import type { PlannedChange, Plugin } from '../../../src/plugins/contract.ts';
 import { CouchDbPlugin } from '../../../src/plugins/couchdb/plugin.ts';
 import { DnsPlugin } from '../../../src/plugins/dns/plugin.ts';
 import { FloatingPlugin } from '../../../src/plugins/floating/plugin.ts';
@@ -55,10 +55,6 @@ function callsOf(work: () => unknown): string[] {
   }
   return calls;
 }
-
-// Each case brings its own plugin with its own input.
-// oxlint-disable-next-line typescript/no-explicit-any
-type AnyPlugin = Plugin<any, any, PlannedChange, unknown>;
 
 interface Case {
   readonly plugin: AnyPlugin;
