@@ -39,7 +39,7 @@ async function run(file: string): Promise<void> {
   }
 }
 
-/** The daemon of this node writes the file anew when keys were made. What cannot be read changes nothing. */
+/** The daemon of this node writes the file again when keys were made. What cannot be read changes nothing. */
 function followSecrets(
   file: string,
   first: AppSecrets,

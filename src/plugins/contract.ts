@@ -24,9 +24,9 @@ export interface Plugin<
   /** Pure: the observed state for `status`, and alarms for the operator. */
   status?(desired: Desired, observed: Observed): Report;
   /**
-   * Proves the changes before anything is touched, e.g. `haproxy -c` on the staged file. Throws {@link PluginError}.
-   * Left out where whoever takes a change proves it, as a DNS server does; a change that the running program takes or
-   * refuses by itself may be proved in `apply`, after it.
+   * Checks the changes before anything is changed, e.g. `haproxy -c` on the staged file. Throws {@link PluginError}.
+   * Absent if the receiver of a change checks it, as a DNS server does; a change that the running program accepts or
+   * refuses by itself may be checked in `apply`, after it.
    */
   validate?(changes: readonly Change[], signal: AbortSignal): Promise<void>;
   /** Makes the changes and reports each completed one. Throws {@link PluginError}. */

@@ -60,7 +60,7 @@ t.test('each line of code and its comments fits beside another', async (t) => {
   );
 });
 
-t.test('a line that is too long is told with its place', async (t) => {
+t.test('a line that is too long is reported with its place', async (t) => {
   const long = 'ä'.repeat(MOST_COLUMNS + 1);
   const most = '→'.repeat(MOST_COLUMNS);
   t.same(longLines('src/x.ts', `${most}\n${long}\n`), [

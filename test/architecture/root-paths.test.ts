@@ -59,7 +59,7 @@ t.test('the script that takes a request away renames it and does nothing else wi
   t.notMatch(rest, /\$request/);
 });
 
-t.test('a planted path is refused, in whatever file it stands', async (t) => {
+t.test('a planted path is refused in any file', async (t) => {
   const unit = (lines: readonly (readonly [string, string])[], name = 'x.service') =>
     touchesOfUnit({ name, lines });
   const planted: readonly (readonly [what: string, touches: readonly Touch[]])[] = [

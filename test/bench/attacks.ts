@@ -60,7 +60,7 @@ export class Attacker {
       const attack = this.#attack;
       if (attack !== made) ready = Array.from({ length: READY }, () => this.#messages(attack)).flat();
       made = attack;
-      // Those that must be new to count are made anew all the time.
+      // Those that must be new to count are made again all the time.
       const fresh = attack === 'replay' ? [] : this.#messages(attack);
       this.#send(attack, fresh, ready, turn);
       await pause(TURN_MS);

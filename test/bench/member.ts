@@ -60,7 +60,7 @@ function firstRecord(): NodeRecord {
   };
 }
 
-/** A link that was given back on purpose is not dialled anew: that tells the lost ones. */
+/** A link that was given back on purpose is not dialled again: that tells the lost ones. */
 function countingLost(machine: Membership): Membership {
   return {
     get view() {

@@ -131,7 +131,7 @@ export async function tell(step: Step, world: World, say: (text: string) => void
   try {
     await until(
       async () => {
-        // What a step expects can depend on what it makes (a host that joins), so it is asked anew after the act.
+        // What a step expects can depend on what it makes (a host that joins), so it is asked again after the act.
         if (acting) return false;
         if (actFailure !== undefined) return true;
         if (watched.length === 0) {

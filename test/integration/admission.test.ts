@@ -210,7 +210,7 @@ t.test('the listener closes by itself when the last token ends', async (t) => {
 });
 
 t.test(
-  'expired, used, truncated, foreign and forged tokens are told apart, and none admits anybody',
+  'expired, used, truncated, foreign and forged tokens have their own errors, and none admits a node',
   async (t) => {
     const at = await issuer(t);
     const token = await at.token();
@@ -325,7 +325,7 @@ t.test('an answer that was lost is given again to the same node', async (t) => {
   t.equal(await codeOf(() => at.join(token, options)), 'already-member');
 });
 
-t.test('an issuer that hangs up in the middle is asked again until it answers', async (t) => {
+t.test('an issuer that disconnects in the middle is asked again until it answers', async (t) => {
   const at = await issuer(t);
   const token = await at.token();
   await at.listener.close();
@@ -360,7 +360,7 @@ t.test('a join that was refused can be tried again with the next token, with the
   t.equal(await readFile(join(stateDir, 'node.key'), 'utf8'), key);
 });
 
-t.test('a half-written key of a join that stopped is made anew', async (t) => {
+t.test('an interrupted join replaces its half-written key', async (t) => {
   const at = await issuer(t);
   const stateDir = join(base, 'half');
   await mkdir(stateDir, { mode: 0o700 });
@@ -370,7 +370,7 @@ t.test('a half-written key of a join that stopped is made anew', async (t) => {
   t.ok(await loadIdentity(stateDir, Date.now()));
 });
 
-t.test('a removed node comes back with a new key and a fresh token only', async (t) => {
+t.test('a removed node can join again only with a new key and a new token', async (t) => {
   const at = await issuer(t);
   const stateDir = join(base, 'removed');
   const options = { stateDir, host: 'db1', address: '127.0.0.9' };
@@ -418,7 +418,7 @@ t.test('a slow conversation ends at its deadline, however lively it is', async (
   t.ok(performance.now() - startedMs < 5000);
 });
 
-t.test('who proves no token is told one sentence and learns nothing', async (t) => {
+t.test('a joiner without a valid token gets one sentence and learns nothing', async (t) => {
   const at = await issuer(t);
   const token = parseToken(await at.token());
   const unknown = await channel(t, at.port, '127.0.0.67');

@@ -184,20 +184,20 @@ t.test('a port in use is named, and the next start succeeds once it is free', as
   await down(await up());
 });
 
-t.test('files that a daemon can do without are told, set aside and made anew', async (t) => {
+t.test('damaged optional files are reported, moved aside and written again', async (t) => {
   const cases: readonly (readonly [name: string, said: RegExp])[] = [
     [
       'members.snapshot',
-      /members\.snapshot: [\w ]+; starting without it -- nothing: the other members tell again/,
+      /members\.snapshot: [\w ]+; starting without it -- wait: the other members send their records again/,
     ],
     [
       'local.json',
-      /local\.json was damaged and is kept as \S+local\.json\.damaged; maintenance and guards start anew -- /,
+      /local\.json was damaged and is kept as \S+local\.json\.damaged; maintenance and guards are reset -- /,
     ],
     ['roster.json', /roster\.json was damaged or missing; the generation before it is used\. -- Nothing: /],
     [
       'audit.jsonl',
-      /audit trail: 1 lines of \S+audit\.jsonl are not audit entries and were passed over -- nothing is lost/,
+      /audit trail: 1 lines of \S+audit\.jsonl are not audit entries and were skipped -- only the record/,
     ],
   ];
   t.teardown(mend);
@@ -229,7 +229,7 @@ t.test('while it runs, nothing bad takes the place of what is good', async (t) =
 
   await writeFile(config(), before.replace(address, '127.0.0.99'));
   await hangUp(
-    /\[network\] changed, which is read at the start only -- restart the daemon: systemctl restart bornemisza@app/,
+    /\[network\] changed, which is read only at the start -- restart the daemon: systemctl restart bornemisza@app/,
   );
   await writeFile(config(), before);
 

@@ -224,24 +224,27 @@ t.test(
   },
 );
 
-t.test('who orders dies after any step, and another goes on: still one certificate', async (t) => {
-  for (const after of ['account', 'order', 'answer', 'finalize'] as const) {
-    await t.test(`after ${after}`, async (t) => {
-      const site = await siteOf(t, 2);
-      const [first, second] = site.nodes;
-      if (first === undefined || second === undefined) throw new Error('two nodes');
-      first.orders = true;
-      await issue(site, (steps) => {
-        if (!steps.includes(after)) return;
-        [first.orders, second.orders] = [false, true];
+t.test(
+  'the node that orders dies after any step, and another continues: still one certificate',
+  async (t) => {
+    for (const after of ['account', 'order', 'answer', 'finalize'] as const) {
+      await t.test(`after ${after}`, async (t) => {
+        const site = await siteOf(t, 2);
+        const [first, second] = site.nodes;
+        if (first === undefined || second === undefined) throw new Error('two nodes');
+        first.orders = true;
+        await issue(site, (steps) => {
+          if (!steps.includes(after)) return;
+          [first.orders, second.orders] = [false, true];
+        });
+        t.equal(second.orders, true);
+        t.equal(orders(site.pebble), 1, 'one order');
+        t.equal(count(site.pebble, /^POST \/finalize-order/), 1, 'one signature');
+        t.equal(await print(site), second.store.get().current?.fingerprint);
       });
-      t.equal(second.orders, true);
-      t.equal(orders(site.pebble), 1, 'one order');
-      t.equal(count(site.pebble, /^POST \/finalize-order/), 1, 'one signature');
-      t.equal(await print(site), second.store.get().current?.fingerprint);
-    });
-  }
-});
+    }
+  },
+);
 
 t.test('a CA that says when to come back is left alone until then, also after a restart', async (t) => {
   const { pebble, nodes } = await siteOf(t, 1);

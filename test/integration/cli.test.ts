@@ -170,7 +170,7 @@ t.test('from nothing to two nodes and back, by the commands that operators type'
   t.match(story.out, `the token ${id} for one app node was revoked`);
 });
 
-t.test('a reader that closes the pipe ends the command without a word', async (t) => {
+t.test('a reader that closes the pipe ends the command without a message', async (t) => {
   const child = start(['--help']);
   let err = '';
   child.stderr?.setEncoding('utf8').on('data', (text: string) => (err += text));

@@ -146,7 +146,7 @@ t.test('a dead daemon is not a dead service: only a failed check beside it takes
     for (const [range, holders] of Object.entries(shards)) t.strictSame(holders.toSorted(), both, range);
     const { code, stderr } = await operator(app1, 'remove', 'db2');
     t.equal(code, REFUSED, stderr);
-    t.match(stderr, /db2\/db did not leave: its copies of the data would be given up[\s\S]*--dead/);
+    t.match(stderr, /db2\/db did not leave: its copies of the data would be lost[\s\S]*--dead/);
   });
 
   await db2.host.start(haproxyOf(db2));
@@ -236,7 +236,7 @@ t.test(
   },
 );
 
-t.test('nothing before the first sync: who hears nobody after a start keeps everybody', async (t) => {
+t.test('nothing before the first sync: a node that reaches no peer after a start removes none', async (t) => {
   const before = await programs(app1);
   const end = await trailEnd(cluster, app1);
   await killDaemon(app1);
@@ -350,24 +350,27 @@ t.test('when every db node vanishes at once', async (t) => {
   });
 });
 
-t.test('not heard is not down: who hears no peer and fails its own check withdraws', async (t) => {
-  await app2.host.cut({ device: 'private' });
-  // Only when it holds every peer for dead would a node that takes silence for *down* think itself the last one.
-  await sees(app2, 'app1/app', { state: 'dead' });
-  await until(async () => (await cluster.status(app2)).health === 'down', {
-    deadlineMs: PATIENCE_MS,
-    everyMs: 100,
-  });
-  await announced('app1');
-  const { health, announcing } = await cluster.status(app2);
-  t.match({ health, announcing }, { health: 'down', announcing: false });
-  t.equal((await cluster.status(app1)).health, 'up');
-  const answer = await cluster.lab.client.request({ url: `https://${FLOATING}/` });
-  t.equal(answer.status, 200);
-  await app2.host.heal();
-  await allUp(cluster);
-  await announced('app1', 'app2');
-});
+t.test(
+  'unreachable is not down: a node that reaches no peer and fails its own check withdraws',
+  async (t) => {
+    await app2.host.cut({ device: 'private' });
+    // Only when it holds every peer for dead would a node that takes silence for *down* think itself the last one.
+    await sees(app2, 'app1/app', { state: 'dead' });
+    await until(async () => (await cluster.status(app2)).health === 'down', {
+      deadlineMs: PATIENCE_MS,
+      everyMs: 100,
+    });
+    await announced('app1');
+    const { health, announcing } = await cluster.status(app2);
+    t.match({ health, announcing }, { health: 'down', announcing: false });
+    t.equal((await cluster.status(app1)).health, 'up');
+    const answer = await cluster.lab.client.request({ url: `https://${FLOATING}/` });
+    t.equal(answer.status, 200);
+    await app2.host.heal();
+    await allUp(cluster);
+    await announced('app1', 'app2');
+  },
+);
 
 const SWITCH = 'bornemisza-deadman.service';
 /** Longer than the switch needs for its five questions, by half. */
@@ -456,7 +459,7 @@ t.test(
     for (const args of [['maintenance', 'on'], ['leave']]) {
       const { code, stderr } = await operator(app1, ...args);
       t.equal(code, REFUSED, `${args.join(' ')}: ${stderr}`);
-      t.match(stderr, /app1\/app is the last app node in rotation/);
+      t.match(stderr, /app1\/app is the last app node that gets traffic/);
     }
     const removal = await operator(app1, 'remove', 'db1');
     t.equal(removal.code, REFUSED, removal.stderr);

@@ -113,7 +113,7 @@ const REPAIRS: readonly Repair[] = [
   {
     what: 'HAProxy killed',
     damage: () => app1.host.kill(haproxyOf(app1), 'SIGKILL'),
-    // systemd may have it back before the daemon looks, which then says what it was that began anew.
+    // systemd may have it back before the daemon looks, which then says what it was that began again.
     says: /haproxy is correct again|\[.*HAProxy was restarted/,
     withinMs: RESYNC_MS,
   },

@@ -27,7 +27,7 @@ const plain = new Map<Instance, string>();
 for (const each of [app1, app2]) plain.set(each, await each.host.readFile(CONFIG));
 
 /**
- * Both start anew, without a snapshot, at a port of their own; `membership` stands in the configuration of app2 alone.
+ * Both start again, without a snapshot, at a port of their own; `membership` stands in the configuration of app2 alone.
  */
 async function startLost(ports: { app1: number; app2: number }, membership: string): Promise<void> {
   for (const { host } of [app1, app2] as Instance[]) {

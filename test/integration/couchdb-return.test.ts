@@ -81,7 +81,7 @@ t.test('nodes that come back', async (t) => {
     }
   });
 
-  await t.test('all restarted at once: they serve again without being told', async (t) => {
+  await t.test('all restarted at once: they serve again by themselves', async (t) => {
     await Promise.all(nodes.map((node) => node.stop('SIGKILL')));
     await Promise.all(nodes.map((node) => node.start()));
     t.comment(`all serve after ${Math.round(await cluster.serving(nodes))} ms`);

@@ -94,7 +94,7 @@ const both = (): string =>
     .sort()
     .join(' ');
 
-t.test('the records of a join stand at the server, and the founder’s beside them', async (t) => {
+t.test('the server has the records of a join beside those of the founder', async (t) => {
   await waitFor(ZONE, 'A', both());
   await waitFor(`www.${ZONE}`, 'A', both());
   await waitFor(

@@ -80,7 +80,7 @@ t.test('off, everything is open, and the daemon has already listed the members',
   t.equal(await app1.readFile('/run/bornemisza/app/firewall'), 'app 10.77.0.11\napp 10.77.0.12\n');
 });
 
-t.test('a rule set that nobody confirms is taken back', async (t) => {
+t.test('a rule set that nobody confirms is removed', async (t) => {
   const { code, stdout, stderr } = await overSsh('bornemisza', 'firewall', 'on', '--within', '10');
   t.equal(code, 0, stderr);
   t.match(stdout, 'tcp 22 (ssh): anywhere');
@@ -96,7 +96,7 @@ t.test('a rule set that nobody confirms is taken back', async (t) => {
 
 t.test('only a new ssh connection confirms', async (t) => {
   const same = await overSsh('bornemisza firewall on >/dev/null && bornemisza firewall confirm');
-  t.match(same.stderr, 'no ssh connection that is younger');
+  t.match(same.stderr, 'the ssh connection of this shell is older than the rules');
   t.equal(same.code, 5);
   const other = await overSsh('bornemisza', 'firewall', 'confirm');
   t.equal(other.code, 0, other.stderr);

@@ -216,7 +216,7 @@ t.test('each sender reaches what it needs, and no more', async (t) => {
   for (const [index, [from, port, is]] of cases.entries()) t.equal(found[index], is, `${from} to ${port}`);
 });
 
-t.test('who is taken out loses what is open, and nobody else does', async (t) => {
+t.test('a removed address loses its open connections, and no other does', async (t) => {
   const [door, other, ssh] = [talk(APP, 8443), talk(APP, 6984), talk(APP, 22)];
   for (const link of [door, other, ssh]) await link.alive();
   const began = performance.now();

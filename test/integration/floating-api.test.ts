@@ -283,7 +283,7 @@ t.test('two that call at the same time, a hundred times: one has it, and both kn
     api.put(A, '1');
     time.ms += 61_000;
     await Promise.all([two.run(), three.run()]);
-    // The word of the other has come: the loser decides anew, and looks.
+    // The word of the other has come: the loser decides again, and looks.
     time.ms += 10_000;
     const loser = api.owner(A) === '2' ? three : two;
     const winner = loser === two ? three : two;
@@ -295,7 +295,7 @@ t.test('two that call at the same time, a hundred times: one has it, and both kn
   t.ok(api.orders.length <= 200);
 });
 
-t.test('what was decided anew in between is not ordered any more', async (t) => {
+t.test('what was decided again in between is not ordered any more', async (t) => {
   const { api, node } = await scene(t);
   const { plugin, set } = node(2);
   const wanted: ApiDesired = {

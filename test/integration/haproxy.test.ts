@@ -1049,7 +1049,7 @@ t.test('a request is sent again only when it was not delivered or can be repeate
 });
 
 t.test(
-  'what goes through it is told: kept connections, requests under way, and those of before a reload',
+  'its traffic is reported: kept connections, requests under way, and those of old processes',
   async (t) => {
     const held: (() => void)[] = [];
     const { port: local } = await bed.server((request, response) => {

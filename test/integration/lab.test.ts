@@ -249,7 +249,7 @@ t.test('reboot: the disk stays, everything else is new', async (t) => {
   await lab.router.waitForAnnouncers(floating, both);
 });
 
-t.test('power cut: nobody hears a goodbye', async (t) => {
+t.test('power cut: no node receives a goodbye', async (t) => {
   const before = lab.router.history(floating).length;
   await app2.freeze();
   await app2.powerCut();

@@ -110,7 +110,7 @@ t.test('clocks that jump by an hour, one or all, forward and back, harm nobody',
   await jump(-3600, [app1]);
   await jump(3600, all);
   await jump(-3600, all);
-  t.strictSame(await pids(), before, 'no daemon was started anew');
+  t.strictSame(await pids(), before, 'no daemon was started again');
 
   // One that starts while its clock is behind all that it has said before.
   await app2.host.restart(daemonOf(app2));
@@ -320,7 +320,7 @@ t.test('removing an authority bars what it signs, and leaves in what it had sign
   await until(async () => (await certificateOf(app3)).includes(`authority ${wordOf('app3/app')}`), {
     deadlineMs: PATIENCE_MS,
     everyMs: 200,
-    what: 'app3 uses the certificate that was signed anew',
+    what: 'app3 uses the certificate that was signed again',
   });
   await cluster.command(app3, ['remove', 'app2/app']);
   await authoritiesAre(['app3/app'], [app3, app4]);

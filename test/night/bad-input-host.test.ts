@@ -156,7 +156,7 @@ t.test('root’s checks see with the daemon’s eyes, and a refused reload is re
   const after = await says(() => status(app), /old\.toml is a directory/);
   t.match(after, /\.#shop\.toml is an editor’s/);
   t.match(after, /pipe\.toml is no regular file/);
-  t.match(after, /gone\.toml is a link that leads nowhere/);
+  t.match(after, /gone\.toml is a dangling link/);
   t.match(
     after,
     /cannot read \S+extra\.toml: EACCES *(--|",.*"next":") *chown root:bornemisza/,

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { tellsWholeStory } from '../integration/demo-bed.ts';
 
-t.test('the loopback variant tells the same story without a router', { timeout: 1_100_000 }, async (t) => {
+t.test('the loopback variant shows the same demo without a router', { timeout: 1_100_000 }, async (t) => {
   const steps = await tellsWholeStory(t, ['--loopback'], ['haproxy', 'couchdb']);
   for (const step of steps) t.notOk('routes' in step.seen, 'nothing is said of routes where nobody routes');
 });

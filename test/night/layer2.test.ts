@@ -146,7 +146,7 @@ t.test('a minority gives it up before the others take it', async (t) => {
   t.strictSame(await holders(), ['app1']);
 });
 
-t.test('maintenance hands it over, and the neighbours are told without being asked', async (t) => {
+t.test('maintenance moves the address, and the neighbours are notified without a request', async (t) => {
   t.equal(await neighbour(), 'app1');
   await operator(cluster.instance('app1'), 'maintenance', 'on');
   await heldBy('app2');

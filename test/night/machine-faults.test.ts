@@ -51,7 +51,7 @@ async function allWell(t: Test): Promise<void> {
     );
 }
 
-t.test('a daemon that stands still for 5 seconds goes on as the same process', async (t) => {
+t.test('a daemon that is stopped for 5 seconds continues as the same process', async (t) => {
   const before = { pid: await mainPid(app2), restarts: await restarts(app2) };
   await app2.host.kill(daemonOf(app2), 'SIGSTOP');
   await heldDead(app1, app2);
@@ -60,12 +60,12 @@ t.test('a daemon that stands still for 5 seconds goes on as the same process', a
   t.strictSame({ pid: await mainPid(app2), restarts: await restarts(app2) }, before);
 });
 
-t.test('one that stands still for longer than its watchdog allows is started anew', async (t) => {
+t.test('a daemon that is stopped for longer than its watchdog allows is restarted', async (t) => {
   const before = { pid: await mainPid(app2), restarts: await restarts(app2) };
   await app2.host.kill(daemonOf(app2), 'SIGSTOP');
   await until(async () => (await restarts(app2)) === before.restarts + 1, {
     deadlineMs: PATIENCE_MS,
-    what: 'systemd to start the daemon anew',
+    what: 'systemd to start the daemon again',
   });
   await allWell(t);
   t.not(await mainPid(app2), before.pid);
@@ -81,7 +81,7 @@ async function limit(instance: Instance, which: 'nofile' | 'data', value: number
 const status = ({ host }: Instance): ReturnType<Instance['host']['exec']> =>
   host.exec(['bornemisza', 'status', '--role', 'app'], { timeoutMs: 20_000 });
 
-t.test('one that gets no more memory ends, and is started anew', async (t) => {
+t.test('a daemon that gets no more memory ends, and is restarted', async (t) => {
   const before = { pid: await mainPid(app2), restarts: await restarts(app2) };
   await limit(app2, 'data', 1024 * 1024);
   await until(
@@ -121,7 +121,7 @@ async function confine(t: Test, pid: number, bytes: number): Promise<void> {
   await writeFile(`${group}/cgroup.procs`, String(pid));
 }
 
-t.test('one that the kernel kills at its limit of memory is started anew', async (t) => {
+t.test('a daemon that the kernel kills at its memory limit is restarted', async (t) => {
   const before = { pid: await mainPid(app2), restarts: await restarts(app2) };
   await confine(t, await outerPid(app2, before.pid), 1024 * 1024);
   await until(
@@ -161,27 +161,39 @@ t.test(
   },
 );
 
-t.test('one whose disk turns read-only goes on, says so, and writes again afterwards', async (t) => {
-  const pid = await mainPid(app2);
-  const maintenance = (how: 'on' | 'off'): ReturnType<typeof status> =>
-    app2.host.exec(['bornemisza', 'maintenance', how, '--role', 'app']);
-  const remount = async (how: 'ro' | 'rw'): Promise<void> => {
-    for (const place of [STATE, '/var/lib/bornemisza/haproxy/app'])
-      await app2.host.must(['nsenter', '-t', String(pid), '-m', 'mount', '-o', `remount,${how},bind`, place]);
-  };
-  await remount('ro');
-  const asked = await maintenance('on');
-  const { stdout } = await status(app2);
-  const said = `${asked.stdout}${asked.stderr}${stdout}${await app2.host.journal(daemonOf(app2))}`;
-  t.match(said, /read-only file system/, said);
-  t.match(said, /findmnt -T/, 'and what to do');
-  t.equal((await states(app1))[app2.name], 'alive');
-  await remount('rw');
-  t.equal((await maintenance('on')).code, 0);
-  t.equal((await maintenance('off')).code, 0);
-  await allWell(t);
-  t.equal(await mainPid(app2), pid, 'the same process');
-});
+t.test(
+  'a daemon whose disk turns read-only continues, reports it, and writes again afterwards',
+  async (t) => {
+    const pid = await mainPid(app2);
+    const maintenance = (how: 'on' | 'off'): ReturnType<typeof status> =>
+      app2.host.exec(['bornemisza', 'maintenance', how, '--role', 'app']);
+    const remount = async (how: 'ro' | 'rw'): Promise<void> => {
+      for (const place of [STATE, '/var/lib/bornemisza/haproxy/app'])
+        await app2.host.must([
+          'nsenter',
+          '-t',
+          String(pid),
+          '-m',
+          'mount',
+          '-o',
+          `remount,${how},bind`,
+          place,
+        ]);
+    };
+    await remount('ro');
+    const asked = await maintenance('on');
+    const { stdout } = await status(app2);
+    const said = `${asked.stdout}${asked.stderr}${stdout}${await app2.host.journal(daemonOf(app2))}`;
+    t.match(said, /read-only file system/, said);
+    t.match(said, /findmnt -T/, 'and what to do');
+    t.equal((await states(app1))[app2.name], 'alive');
+    await remount('rw');
+    t.equal((await maintenance('on')).code, 0);
+    t.equal((await maintenance('off')).code, 0);
+    await allWell(t);
+    t.equal(await mainPid(app2), pid, 'the same process');
+  },
+);
 
 /** Shortest and longest round trip of some packets, ms, of those that came back. */
 async function roundTrips(from: Instance, to: Instance): Promise<readonly [least: number, most: number]> {
@@ -240,7 +252,7 @@ t.test('a clone that has the address as well: the later one ends, the first one 
   await copy.exec(['systemctl', 'start', '--no-block', 'bornemisza@app.service']);
   await until(
     async () =>
-      /process with this node.s key was there first/.test(await copy.journal('bornemisza@app.service')),
+      /process with this node.s key started first/.test(await copy.journal('bornemisza@app.service')),
     { deadlineMs: CLONE_MS, everyMs: 500, what: 'the clone to be told' },
   );
   await copy.waitForUnit('bornemisza@app.service', ({ active }) => active === 'failed', PATIENCE_MS);

@@ -98,7 +98,7 @@ async function configure({ host, role }: Instance, lines: readonly string[]): Pr
 
 const secret = (content: string) => ({ content, mode: 0o640, group: 'bornemisza' });
 
-t.test('people are told once, by one node, and by another when that one is gone', async (t) => {
+t.test('people are notified once, by one node, and by another if that one is dead', async (t) => {
   const modules = await realpath(join(repository, 'node_modules'));
   const cluster = await Cluster.create({
     app: 3,
@@ -140,7 +140,7 @@ t.test('people are told once, by one node, and by another when that one is gone'
       `command = ["/usr/local/bin/page", "${url}/page"]`,
     ]);
     const out = await cluster.command(app1, ['notify', 'test']);
-    t.match(out, /sent by mail .*\nsent by webhook .*\nsent by command .*\nsent by every way/);
+    t.match(out, /sent by mail .*\nsent by webhook .*\nsent by command .*\nsent by every channel/);
     const [mail, hook, page] = await got(host);
     t.match(mail, {
       via: 'mail',
@@ -182,7 +182,7 @@ t.test('people are told once, by one node, and by another when that one is gone'
   });
 
   await t.test(
-    'the teller that is killed with another is followed by the next, and a guard that holds is told',
+    'the next notifier replaces one that is killed with another node, and a guard that holds is reported',
     async (t) => {
       await cluster.settled(PATIENCE_MS);
       await Promise.all([killDaemon(app1), killDaemon(app3)]);
@@ -207,7 +207,7 @@ t.test('people are told once, by one node, and by another when that one is gone'
 
   await t.test('a node that is cut off says so itself', async (t) => {
     await app2.host.cut({ device: 'private' });
-    const alone = await mailAbout(host, /^app2\/app hears no other node/m);
+    const alone = await mailAbout(host, /^app2\/app reaches no other node/m);
     t.match(alone, /^app2\/app: /);
     t.equal(await mailAbout(host, /\* app2\/app is dead/), 'app1/app: [lab] app2/app is dead');
     await app2.host.heal('private');

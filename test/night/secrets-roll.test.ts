@@ -4,7 +4,7 @@ import { until } from '../support/until.ts';
 import { allUp, PATIENCE_MS } from '../integration/cluster-bed.ts';
 
 /**
- * A db node that was removed knows the Erlang cookie and CouchDB's secret, so both are made anew. `LAB_COUCHDB` runs
+ * A db node that was removed knows the Erlang cookie and CouchDB's secret, so both are made again. `LAB_COUCHDB` runs
  * the same on a real release.
  */
 t.setTimeout(2_300_000);
@@ -76,7 +76,7 @@ await cluster.couch(db1.host, '/kept/one', 'PUT', '{"said":"before"}');
 const before = await secretsOf(db1);
 
 t.test(
-  'removing a db node makes cookie and secret anew, the same on all that are left, and loses nothing',
+  'removing a db node makes cookie and secret again, the same on all that are left, and loses nothing',
   async (t) => {
     t.strictSame(await secretsOf(db3), before);
     const serial = /serial=(\w+)/.exec(

@@ -95,7 +95,7 @@ t.test('doctor, called by root, has HAProxy read the daemon’s file as the daem
     app,
     `cd ${place} && cat >evil.lua <<'END'\n${lua}\nEND\nprintf 'global\\n  lua-load ${place}/evil.lua\\n' >evil.text`,
   );
-  // The daemon that was taken over would not write it anew. This one does, so it is written again and again meanwhile.
+  // The daemon that was taken over would not write it again. This one does, so it is written again and again meanwhile.
   const keep =
     `cd ${place} && while [ -e evil.text ]; do cp evil.text evil.new && mv evil.new haproxy.cfg; sleep ` +
     '0.05; done; true';
@@ -261,7 +261,7 @@ t.test('process 1 opens no file of the daemon’s for CouchDB’s environment', 
   const environment = 'tr "\\0" "\\n" </proc/$(systemctl show -P MainPID couchdb)/environ';
   await until(
     async () => /^ERL_EPMD_ADDRESS=10\./m.test((await host.exec(['sh', '-c', environment])).stdout),
-    { what: 'CouchDB runs again, with what the daemon wrote anew', deadlineMs: 120_000, everyMs: 500 },
+    { what: 'CouchDB runs again, with what the daemon wrote again', deadlineMs: 120_000, everyMs: 500 },
   );
 });
 

@@ -195,7 +195,7 @@ export function measureStorm(nodes: number, seed: number, changes = 200, overMs 
   let lostLinks = 0;
   const publishedMs: number[] = [];
   cluster.watchers.push((_process, event, effects) => {
-    // A link that was given back on purpose is not dialled anew.
+    // A link that was given back on purpose is not dialled again.
     if (event.kind === 'disconnected' && effects.some((effect) => effect.kind === 'connect')) lostLinks += 1;
     for (const effect of effects) {
       if (effect.kind === 'changed' && effect.member.state === 'dead') deaths += 1;

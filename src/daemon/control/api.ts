@@ -191,7 +191,7 @@ export interface PlanAnswer {
   }[];
 }
 
-/** What goes through this node's HAProxy now, by its own word. */
+/** The present traffic of this node's HAProxy, as HAProxy reports it. */
 export interface TrafficAnswer {
   /** False: nobody answers at its socket, so nothing goes through it. */
   readonly running: boolean;

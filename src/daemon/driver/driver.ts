@@ -135,7 +135,7 @@ const GOSSIP_MS = 3;
 /** A certificate, revocation or change of the root that is not taken costs one or two signature checks with RSA. */
 const REFUSED_ITEM_MS = 0.5;
 /**
- * Gossip of one neighbour that repeats what is known here and is handed on all the same: others may lack it. In a storm
+ * Gossip of one neighbour that repeats what is known here and is still forwarded: others may lack it. In a storm
  * some of its messages are late by a moment; who only repeats goes no further than us.
  */
 const REPEATS_BURST = 32;
@@ -318,7 +318,7 @@ export class Driver {
 
   // The loop
 
-  /** One event in. Effects that cause events (a hang-up, a listener) queue them behind. */
+  /** Handles one event. Effects that cause events (a disconnect, a listener) queue them behind. */
   #turn(event: Event): void {
     this.#queue.push(event);
     this.#run();

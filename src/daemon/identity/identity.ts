@@ -36,7 +36,7 @@ import {
 } from './state.ts';
 import { TokenStore } from './admission/token-store.ts';
 
-/** Something a person should know about the state as it was found; the daemon starts all the same. */
+/** Something that a person should know about the state on the disk; the daemon starts nevertheless. */
 export interface IdentityWarning {
   readonly code: string;
   readonly message: string;

@@ -28,7 +28,7 @@ export interface OwnCertificateDependencies<Shown> {
 }
 
 /**
- * Keeps the certificate that this node shows: renewed in time, signed anew when need be, and the same in all programs.
+ * Keeps the certificate that this node shows: renewed in time, signed again if needed, and the same in all programs.
  */
 export class OwnCertificate<Shown> {
   readonly #identity: Identity;
@@ -58,7 +58,7 @@ export class OwnCertificate<Shown> {
     return wallMs < notBeforeMs ? NOT_BEGUN_LOOK_MS : RENEWAL_LOOK_MS;
   }
 
-  /** The authority that had signed it was removed and another one signed it anew, or it had been signed too early. */
+  /** The authority that had signed it was removed and another one signed it again, or it had been signed too early. */
   async takeSignedAnew(): Promise<void> {
     const early = this.#dependencies.clock.wallMs() < this.#identity.certificate.notBeforeMs;
     try {

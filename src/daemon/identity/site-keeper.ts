@@ -95,7 +95,7 @@ export class SiteKeeper {
   }
 }
 
-/** App nodes alone; and one for whose removal the keys were made anew has none, though its removal is not heard yet. */
+/** Only app nodes; and none for whose removal new keys were made, even if its removal is not known here yet. */
 export function mayHave(role: string | undefined, peer: PeerId, { without }: Pick<Site, 'without'>): boolean {
   return role === 'app' && !without.includes(peer);
 }

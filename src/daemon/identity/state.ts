@@ -146,8 +146,8 @@ export async function clearState(stateDir: string): Promise<void> {
 }
 
 /**
- * Sets the old identity aside, whole, with what was remembered under it, so that this machine can join anew. The audit
- * trail stays: it is the machine's.
+ * Moves the old identity and its state aside, whole, so that this machine can join again. The audit trail stays, since
+ * it belongs to the machine.
  *
  * @returns the directory that now holds it
  */

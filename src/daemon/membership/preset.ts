@@ -140,7 +140,7 @@ export const presetFields = {
     wan: 30_000,
     test: 2000,
     unit: 'ms',
-    reason: 'Others reach the peer, this link does not: dial anew in place of waiting for TCP’s backoff.',
+    reason: 'Others reach the peer, this link does not: dial again instead of waiting for TCP’s backoff.',
   },
   fullMeshMembers: {
     lan: 12,

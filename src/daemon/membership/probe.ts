@@ -14,7 +14,7 @@ import type { PeerId } from './types.ts';
 /**
  * Evidence. Every link is pinged by one of its ends when it was silent for an interval (a ping shows its sender alive
  * as well as an answer does, so one exchange serves both); without an answer two others are asked to try; a link that
- * closes is tried anew at once, by us and by two others. Only when all of that fails does this node accuse.
+ * closes is tried again at once, by us and by two others. Only when all of that fails does this node accuse.
  */
 export function probe(core: Core, target: PeerId, cause: Probe['cause']): void {
   const entry = core.entries.get(target);

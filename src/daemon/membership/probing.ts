@@ -101,7 +101,7 @@ export function hearReport(core: Core, from: PeerId, nonce: number, target: Peer
   if (entry !== undefined) vouch(core, entry, current, from);
 }
 
-/** Others reach it and we do not. The fault is here, or on our link, which is dialled anew when it stays so. */
+/** Others reach it and we do not. The fault is here, or on our link, which is dialled again if that lasts. */
 function vouch(core: Core, entry: Entry, current: Probe, by: PeerId): void {
   entry.vouchedMs = core.nowMs;
   if (current.pinged) core.health.missed([current.target], core.nowMs);

@@ -231,7 +231,7 @@ function condemn(core: Core, entry: Entry, why: string): void {
     core.effects.push({ kind: 'disconnect', peer: entry.peerId, reason: 'declared dead' });
 }
 
-/** What we can show for holding a member dead or suspect; a verdict restored from a snapshot is accused anew by us. */
+/** What we can show for holding a member dead or suspect; a verdict restored from a snapshot is accused again by us. */
 export function proofAgainst(core: Core, entry: Entry): readonly SignedAccusation[] {
   if (entry.accusations.size > 0) return [...entry.accusations.values()];
   if (entry.state !== 'dead') return [];

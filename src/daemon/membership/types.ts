@@ -117,7 +117,7 @@ export type Message =
     };
 
 /**
- * `suspect` still counts as serving; `dead` by verdict; `left` by its own word; `reaped` members are gone from the
+ * `suspect` still counts as serving; `dead` by verdict; `left` by its own record; `reaped` members are gone from the
  * view.
  */
 export type MemberState = 'alive' | 'suspect' | 'dead' | 'leaving' | 'left';

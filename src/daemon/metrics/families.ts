@@ -1,4 +1,4 @@
-import type { MemberRow, SiteCertificateStatus, StatusAnswer, UpgradeAnswer } from '../control/api.ts';
+import type { MemberRow, CertificateFacts, StatusAnswer, UpgradeAnswer } from '../control/api.ts';
 import type { Role } from '../membership/types.ts';
 import type { Family, Sample } from './exposition.ts';
 import type { ProcessFacts } from './process-facts.ts';
@@ -197,12 +197,12 @@ function programFamilies({ status, wallMs }: MetricsFacts): Family[] {
     ),
     gauge(
       'program_converged',
-      'Whether a program is as it should be.',
+      'Whether a program is in its desired state.',
       ...of(({ state }) => (state === 'converged' ? 1 : 0)),
     ),
     gauge(
       'program_last_converged_timestamp_seconds',
-      'When a look last found the program as it should be, or made it so.',
+      'When a run last found the program in its desired state, or brought it there.',
       ...plugins.flatMap(({ name, lastConvergedAgoMs }) =>
         lastConvergedAgoMs === undefined
           ? []
@@ -258,7 +258,7 @@ function rolloutFamilies({ state, hosts }: UpgradeAnswer): Family[] {
 function certificateFamilies({ status, members, siteEndMs }: MetricsFacts): Family[] {
   const own = Date.parse(members.find(({ self }) => self)?.certificateNotAfter ?? '');
   const { facts } = status.plugins.find(({ name }) => name === 'certificates') ?? {};
-  const ordered = Date.parse((facts as SiteCertificateStatus | undefined)?.current?.ends ?? '');
+  const ordered = Date.parse((facts as CertificateFacts | undefined)?.current?.ends ?? '');
   const site = siteEndMs ?? ordered;
   const ends: readonly (readonly [string, number])[] = [
     ['node', own],

@@ -10,8 +10,7 @@ export const DATABASE_CHECK = 'database';
 /** systemd has HAProxy back in 0.2 s. A withdrawal and a return for that would move more connections than it cut. */
 const HAPROXY_PATIENCE = 1;
 const REDIRECT =
-  'a redirect, which can hide a failure: set health_path to a path that answers 200, or list this status ' +
-  'in health_status';
+  'a redirect, which can hide a failure: set health_path, or list this status in health_status';
 const REDIRECTS = { 301: REDIRECT, 302: REDIRECT, 303: REDIRECT, 307: REDIRECT, 308: REDIRECT };
 
 /** HAProxy asks the same of a service, in the same words: else one of the two takes out what the other keeps in. */

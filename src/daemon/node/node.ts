@@ -28,7 +28,7 @@ import { storageNext } from '../identity/storage.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
 const TICK_MS = 1000;
-/** How long a stop waits for the programs to follow before the process ends all the same. */
+/** How long a stop waits for the programs to follow before the process ends nevertheless. */
 const STOP_DEADLINE_MS = 5000;
 /** systemd.exec(5): for what only a person can mend. The unit is not started again after it. */
 const EXIT_CONFIG = 78;

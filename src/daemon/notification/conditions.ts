@@ -153,7 +153,7 @@ const GOODBYES = {
   shutdown: 'its machine shuts down',
 } as const;
 
-/** Those whose word of now is heard. */
+/** Members whose record is current. */
 function heard(view: MembershipView): readonly Member[] {
   return view.members.filter(({ state }) => state === 'alive' || state === 'suspect');
 }

@@ -36,7 +36,7 @@ export interface Failure {
   readonly next: string;
 }
 
-/** A message that reached nobody is made anew after this, doubled each time. */
+/** A message that reached nobody is sent again after this, doubled each time. */
 const RETRY_MIN_MS = 15_000;
 const RETRY_MAX_MS = 15 * 60_000;
 /** Where a message reached one channel and not another, the other is tried again after these. */

@@ -89,7 +89,7 @@ export class Peers {
     return this.#dependencies.node.rows().filter(({ self, state }) => !self && state !== 'left');
   }
 
-  /** Where it listens by its own word, else where its role does. */
+  /** The port in its record, else the one of its role. */
   #portOf(peer: PeerId, role: Role): number {
     const { members } = this.#dependencies.driver.view;
     return members.find(({ record }) => record.peerId === peer)?.record.port ?? PORTS[role].libp2p;

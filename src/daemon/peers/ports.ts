@@ -18,7 +18,7 @@ export interface NamedPort {
  * The ports of one node that another one uses, by their roles. All but the first are settings of the whole cluster, so
  * this node's own configuration says them.
  *
- * @param libp2pPort where the one that is used listens, by its own word
+ * @param libp2pPort the port in the record of the node that is checked
  */
 export function portsBetween(
   from: Role,

@@ -14,7 +14,7 @@ const TIMEOUT_MS = 1000;
 export async function reasonToEnd(unit: string | undefined, timeoutMs = TIMEOUT_MS): Promise<Goodbye> {
   if (unit === undefined) return 'stop';
   const ask = async (args: string[]): Promise<string> => {
-    // is-system-running ends with a code that is not 0 for `stopping`, and prints the word all the same.
+    // is-system-running ends with a code that is not 0 for `stopping`, and prints the state nevertheless.
     const answer = await execute('systemctl', args, { timeout: timeoutMs }).catch(
       (error: { stdout?: string }) => error,
     );

@@ -83,7 +83,7 @@ export interface GossipOptions {
  * gossipsub with one topic, fed by our links in place of libp2p's identify: a peer is in it exactly as long as it is
  * linked, and on the connection that is the link (gossipsub by itself stays with a connection that was closed as a
  * duplicate). Links are authenticated and records carry their owners' signatures, so messages are not signed again;
- * scoring is off: every neighbour is a member, and one that misbehaves is hung up on by the driver.
+ * scoring is off: every neighbour is a member, and the driver disconnects one that misbehaves.
  */
 export class Gossip {
   readonly #options: GossipOptions;

@@ -26,7 +26,7 @@ export type Decision = 'take' | 'swap' | 'renew' | 'duplicate';
 
 /**
  * Both sides must come to the same link without another exchange. `dial` counts dials per pair and instance, and `seen`
- * says which of our dials the peer had received when it dialled: had it received ours and dials all the same, then it
+ * says which of our dials the peer had received when it dialled: if it had received ours and dials nevertheless, it
  * has lost that link; had it not, the two crossed on the way, and the dial of the smaller PeerId counts.
  */
 export function decide(

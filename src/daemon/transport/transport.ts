@@ -84,7 +84,7 @@ export interface TransportTiming {
   readonly dialTimeoutMs: number;
   /** How long a closing connection may flush what was sent before. */
   readonly flushTimeoutMs: number;
-  /** How often links without gossip are given it anew. */
+  /** How often gossip is opened again on links without it. */
   readonly gossipCheckMs: number;
 }
 
@@ -625,7 +625,7 @@ export class Transport {
     return undefined;
   }
 
-  /** The dialler reads why and hangs up; if it does not, the connection's deadline does. */
+  /** The dialler reads why and disconnects; if it does not, the connection's deadline does. */
   #refuse(peer: PeerId, frames: FramedStream, reason: string): void {
     this.counters.strangersRefused += 1;
     const revocation = this.#gate.revocationOf?.(peer);

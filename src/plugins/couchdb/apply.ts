@@ -261,7 +261,7 @@ export class Steps {
     });
   }
 
-  /** 412: it exists. A 5xx or a timeout may have made it all the same. */
+  /** 412: it exists. A 5xx or a timeout can have made it nevertheless. */
   async #create(database: string, signal: AbortSignal): Promise<void> {
     try {
       await this.#client.put(database, undefined, signal);

@@ -23,7 +23,7 @@ export interface DnsObserved {
   readonly silent: ReadonlySet<string>;
 }
 
-/** The age limit of a reading of the zone, on the writer and on the others: only people and another writer change it. */
+/** How old a reading of the zone may be, on the writer and on the others: only people and another writer change it. */
 const WRITER_AGE_MS = 60_000;
 const STANDBY_AGE_MS = 600_000;
 const WATCH_MS = 1000;

@@ -11,7 +11,7 @@ export interface Owner {
   /** Its server at the provider; undefined: it has not told yet. */
   readonly id: string | undefined;
   /**
-   * Whether a floating IP may be taken from it. `given`: by its own word. `unheard`: its daemon is dead and gave no
+   * Whether a floating IP may be taken from it. `given`: its record says so. `unheard`: its daemon is dead and gave no
    * word, so that the address itself is asked first. `rival`: it has a part of the addresses, and this node the others.
    */
   readonly from: 'given' | 'unheard' | 'rival' | 'never';

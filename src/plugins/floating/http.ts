@@ -19,7 +19,7 @@ export interface Dialect {
   /** In messages, e.g. `DigitalOcean`. */
   readonly label: string;
   readonly baseUrl: string;
-  /** What the token must be allowed to do, in the provider's own words. */
+  /** The rights that the token needs, as the provider names them. */
   readonly scope: string;
   /** What an answer other than 2xx means where the status alone does not tell. `said`: the provider's words. */
   meaning(status: number, said: string): 'busy' | 'elsewhere' | undefined;

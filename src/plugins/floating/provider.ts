@@ -26,7 +26,7 @@ export interface FloatingProvider {
   active?(signal: AbortSignal): Promise<boolean | undefined>;
 }
 
-/** A call that failed. `unsure`: what it ordered may be done all the same. */
+/** A call that failed. `unsure`: what it ordered may be done nevertheless. */
 export class ProviderFault extends PluginError {
   readonly unsure: boolean;
   /** No call before this time (monotonic ms). */

@@ -283,7 +283,7 @@ export class Steps {
     if (/^Success=0$/m.test(answer)) throw reloadFailed(this.#sockets.unit, 'the new process refused it');
   }
 
-  /** 2.6's master answers nothing to `reload`: the number of reloads and the new worker's own words tell. */
+  /** 2.6's master answers nothing to `reload`: the number of reloads and the new worker's answers tell. */
   async #awaitWorker(structure: string, oldPid: number, reloads: number, signal: AbortSignal): Promise<void> {
     const deadline = performance.now() + RELOAD_TIMEOUT_MS;
     for (let pauseMs = 10; performance.now() < deadline; pauseMs = Math.min(pauseMs * 1.5, 100)) {

@@ -87,7 +87,7 @@ export class Observer {
     return sha1 === undefined ? undefined : { file, sha1 };
   }
 
-  /** Asked anew of each new process, and while none runs: the package may have been replaced meanwhile. */
+  /** Asked again of each new process, and while none runs: the package may have been replaced meanwhile. */
   async #refusedBy(running: Running | undefined, signal: AbortSignal): Promise<ReadonlySet<string>> {
     if (running !== undefined && this.#probed?.pid === running.pid) return this.#probed.refused;
     const refused = await refusedLines(this.#binary, this.#files.directory, signal);

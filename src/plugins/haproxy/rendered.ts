@@ -45,7 +45,7 @@ export interface Rendered {
   readonly frontends: readonly string[];
   /**
    * The lines of the list: serials, words that names of authorities end in, and with a plus the digests of certificates
-   * that are good all the same.
+   * that are valid nevertheless.
    */
   readonly revoked: readonly { readonly mark: string; readonly address: string | undefined }[];
 }

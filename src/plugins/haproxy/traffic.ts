@@ -3,7 +3,7 @@ import { DATABASE_SWITCH, isPanic, isTwin, SHARING } from './rendered.ts';
 import { parseConnections, parseStat, parseStreams } from './runtime.ts';
 import type { Sockets } from './sockets.ts';
 
-/** What goes through one HAProxy now, by its own word. */
+/** The present traffic of one HAProxy, as it reports it. */
 export interface HaproxyTraffic {
   /** False: nobody answers at its socket, so nothing goes through it. */
   readonly running: boolean;

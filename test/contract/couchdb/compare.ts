@@ -1,6 +1,6 @@
 /**
  * The one normaliser: what of a recorded answer must be found again word for word, and what may differ because
- * it is drawn anew in every run.
+ * it is drawn again in every run.
  *
  * | in the recording | must be |
  * |---|---|
@@ -19,11 +19,11 @@
  * |---|---|
  * | order of holders, of a node's ranges, of a map's changelog | any: it follows from the random node that came first |
  * | `committed_update_seq` | at most that: the file is synced when the server likes |
- * | generation of a map that was made anew, see `draw` in replay.ts | higher by two for each time |
+ * | generation of a map that was made again, see `draw` in replay.ts | higher by two for each time |
  */
 export type Context = {
   names: Names;
-  /** The document whose revisions are drawn anew, so far as the answer is about one; `any` for a list of such. */
+  /** The document whose revisions are drawn again, so far as the answer is about one; `any` for a list of such. */
   drawnFor: string | undefined;
   /** A release is asked: it deals copies out from a random node on and commits files when it likes. */
   chance: boolean;

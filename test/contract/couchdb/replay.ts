@@ -335,7 +335,7 @@ export class Replay {
   }
 
   /**
-   * A release deals copies out from a random node on: the database is made anew until they lie where the recording has
+   * A release deals copies out from a random node on: the database is made again until they lie where the recording has
    * them, since what follows stops and fills these very nodes. The stand-in's are pinned, so it never is.
    */
   async #draw({ node, path, holders }: Extract<Step, { draw: object }>['draw']): Promise<void> {

@@ -58,7 +58,7 @@ t.test('accounts list of nobody is a sentence, and an empty list for programs', 
   t.same(JSON.parse(out), { accounts: [], more: false });
 });
 
-t.test('accounts show tells state, database and space; one that is being made too', async (t) => {
+t.test('accounts show prints state, database and space, even while the database is created', async (t) => {
   let shown: object = SHOWN;
   const { root, fake } = await daemon(t, { 'POST /v1/accounts/show': () => ({ json: shown }) });
   const first = await runCli(['accounts', 'show', ' anna@example.org ', '--root', root]);

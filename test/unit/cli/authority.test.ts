@@ -57,7 +57,7 @@ t.test('the bundle and its passphrase make a node an authority, however they are
   }
 });
 
-t.test('the daemon that runs is told, and is sent neither bundle nor passphrase', async (t) => {
+t.test('a running daemon is notified, and gets neither bundle nor passphrase', async (t) => {
   const root = await member(t);
   const done = { done: true, message: 'app1/app is an authority' };
   const fake = await new FakeDaemon(root, 'app', { 'POST /v1/authority/adopt': { json: done } }).start();
@@ -93,7 +93,7 @@ t.test('what is missing or does not fit is said, and nothing is written', async 
   t.match(JSON.parse((await add(written)).err), { error: { code: 'already-authority' } });
 });
 
-t.test('a host without a node, and one with two, are told what to do', async (t) => {
+t.test('a host without a node, and a host with two, get the next step', async (t) => {
   const none = await runCli(['authority', 'add', '--root', await place(t)], { stdin: written });
   t.match(none.err, 'this host is not part of a cluster yet');
   const root = await member(t, { 'etc/bornemisza/db.toml': '' });

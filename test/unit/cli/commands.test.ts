@@ -33,7 +33,7 @@ async function daemon(
 
 const members: Answers = { 'GET /v1/members': { json: { self: 'app1/app', members: MEMBERS } } };
 
-t.test('status tells health, members, what is kept, what is held and what is worth knowing', async (t) => {
+t.test('status shows health, members, programs, guards and warnings', async (t) => {
   const { root } = await daemon(t, { 'GET /v1/status': { json: status() } });
   const { code, out, err } = await runCli(['status', '--root', root]);
   t.equal(code, 0);
@@ -154,29 +154,26 @@ t.test('a node that reaches nobody does not say up without saying so', async (t)
   t.notMatch(await headOf(), 'reaches none');
 });
 
-t.test(
-  'of a member that is not heard the last word is told as such, and a record’s age as that',
-  async (t) => {
-    for (const state of ['dead', 'absent', 'left', 'alive', 'suspect', 'leaving'] as const) {
-      const heard = ['alive', 'suspect', 'leaving'].includes(state);
-      const row = { ...MEMBERS[4], state, heardAgoMs: 300_000 };
-      const { root } = await daemon(t, {
-        'GET /v1/members': { json: { self: 'app1/app', members: [row] } },
-        'GET /v1/audit': { json: { entries: [] } },
-      });
-      const { out } = await runCli(['explain', 'db2/db', '--root', root]);
-      t.match(
-        out,
-        heard ? /health +up \(couchdb down/ : /health +unknown; last report: up \(couchdb down/,
-        state,
-      );
-      t.match(out, /record +the newest is 5 min old; a node sends one when something changes/);
-      t.notMatch(out, /heard +5 min ago/);
-      const { out: wide } = await runCli(['members', '--wide', '--root', root]);
-      t.match(wide, heard ? / up .* couchdb down/ : / was up .* was couchdb down/, state);
-    }
-  },
-);
+t.test('the last report of an unreachable member is shown as such, with the age of its record', async (t) => {
+  for (const state of ['dead', 'absent', 'left', 'alive', 'suspect', 'leaving'] as const) {
+    const heard = ['alive', 'suspect', 'leaving'].includes(state);
+    const row = { ...MEMBERS[4], state, heardAgoMs: 300_000 };
+    const { root } = await daemon(t, {
+      'GET /v1/members': { json: { self: 'app1/app', members: [row] } },
+      'GET /v1/audit': { json: { entries: [] } },
+    });
+    const { out } = await runCli(['explain', 'db2/db', '--root', root]);
+    t.match(
+      out,
+      heard ? /health +up \(couchdb down/ : /health +unknown; last report: up \(couchdb down/,
+      state,
+    );
+    t.match(out, /record +the newest is 5 min old; a node sends one when something changes/);
+    t.notMatch(out, /heard +5 min ago/);
+    const { out: wide } = await runCli(['members', '--wide', '--root', root]);
+    t.match(wide, heard ? / up .* couchdb down/ : / was up .* was couchdb down/, state);
+  }
+});
 
 t.test('members is a table of at most 100 columns that says who is out and why', async (t) => {
   const { root } = await daemon(t, members);
@@ -212,7 +209,7 @@ t.test('colours are used only where the output takes them', async (t) => {
   t.ok((await runCli(['members', '--root', root], { colour: true })).out.includes(escape));
 });
 
-t.test('explain says why a node is out, then tells its story, newest last', async (t) => {
+t.test('explain says why a node gets no traffic, then shows its history, newest last', async (t) => {
   const { root, fake } = await daemon(t, { ...members, 'GET /v1/audit': { json: { entries: STORY } } });
   const { code, out } = await runCli(['explain', 'db2/db', '--root', root]);
   t.equal(code, 0);
@@ -265,7 +262,7 @@ t.test(
   },
 );
 
-t.test('explain still tells of a node that was removed', async (t) => {
+t.test('explain still works for a removed node', async (t) => {
   const { root } = await daemon(t, {
     ...members,
     'GET /v1/audit': {
@@ -322,7 +319,7 @@ t.test('events can be narrowed to a time, a node, and what failed', async (t) =>
   t.match(wrong, { code: 2, err: /It must be a time like 90s/ });
 });
 
-t.test('events --cluster merges all trails by time, and tells once what several nodes tell', async (t) => {
+t.test('events --cluster merges all trails by time, and shows equal entries once', async (t) => {
   const at = (second: number) => new Date(1_800_000_000_000 + second * 1000).toISOString();
   const dead = { summary: 'db2/db is dead', subjects: ['db2/db'] };
   const trails = [
@@ -446,39 +443,42 @@ t.test(
   },
 );
 
-t.test('members end with a summary; --wide has the rest; a dead one’s health is its last word', async (t) => {
-  const inDays = (days: number) => new Date(Date.now() + days * 86_400_000 + 60_000).toISOString();
-  const ends: Readonly<Record<string, string>> = {
-    'app1/app': inDays(44),
-    'app2/app': inDays(0),
-    'both/app': inDays(-1),
-    'both/db': '',
-    'db2/db': inDays(1),
-  };
-  const rows = MEMBERS.map((each) => ({
-    ...each,
-    certificateNotAfter: ends[each.name] ?? '',
-    version: each.name === 'db2/db' ? '0.0.9' : each.version,
-    tags: each.name === 'both/app' ? { floating: 'exported' } : each.tags,
-  }));
-  const { root } = await daemon(t, { 'GET /v1/members': { json: { self: 'app1/app', members: rows } } });
-  const { out } = await runCli(['members', '--root', root]);
-  t.match(
-    out,
-    /3 app: 2 in traffic; 2 db: 1 in traffic, 1 dead; authority: app1\/app; versions 0\.0\.9,\s0\.1\.0\n/,
-  );
-  t.match(out, /db2\/db .* was up/);
-  for (const columns of [60, 100, 160]) {
-    const wide = (await runCli(['members', '--wide', '--root', root], { columns })).out;
-    t.match(wide, /EDGE +SERVICES +AUTHORITY +VERSION +CERT +WHY/, `${columns}`);
-    t.match(wide, /app1\/app \* .* in +up +1 up +yes +0\.1\.0 +44 d/);
-    t.match(wide, /app2\/app .* drain +up +1 up +- +0\.1\.0 +<1 d +in maintenance/);
-    t.match(wide, /both\/app .* in +exported +1 up +- +0\.1\.0 +ended/);
-    t.match(wide, /both\/db .* in +- +1 up +- +0\.1\.0 +-/);
-    t.match(wide, /db2\/db .* out +- +was couchdb down +- +0\.0\.9 +1 d +dead/);
-    t.notMatch(wide, '--wide');
-  }
-});
+t.test(
+  'members end with a summary; --wide has the rest; the health of a dead one is its last report',
+  async (t) => {
+    const inDays = (days: number) => new Date(Date.now() + days * 86_400_000 + 60_000).toISOString();
+    const ends: Readonly<Record<string, string>> = {
+      'app1/app': inDays(44),
+      'app2/app': inDays(0),
+      'both/app': inDays(-1),
+      'both/db': '',
+      'db2/db': inDays(1),
+    };
+    const rows = MEMBERS.map((each) => ({
+      ...each,
+      certificateNotAfter: ends[each.name] ?? '',
+      version: each.name === 'db2/db' ? '0.0.9' : each.version,
+      tags: each.name === 'both/app' ? { floating: 'exported' } : each.tags,
+    }));
+    const { root } = await daemon(t, { 'GET /v1/members': { json: { self: 'app1/app', members: rows } } });
+    const { out } = await runCli(['members', '--root', root]);
+    t.match(
+      out,
+      /3 app: 2 in traffic; 2 db: 1 in traffic, 1 dead; authority: app1\/app; versions 0\.0\.9,\s0\.1\.0\n/,
+    );
+    t.match(out, /db2\/db .* was up/);
+    for (const columns of [60, 100, 160]) {
+      const wide = (await runCli(['members', '--wide', '--root', root], { columns })).out;
+      t.match(wide, /EDGE +SERVICES +AUTHORITY +VERSION +CERT +WHY/, `${columns}`);
+      t.match(wide, /app1\/app \* .* in +up +1 up +yes +0\.1\.0 +44 d/);
+      t.match(wide, /app2\/app .* drain +up +1 up +- +0\.1\.0 +<1 d +in maintenance/);
+      t.match(wide, /both\/app .* in +exported +1 up +- +0\.1\.0 +ended/);
+      t.match(wide, /both\/db .* in +- +1 up +- +0\.1\.0 +-/);
+      t.match(wide, /db2\/db .* out +- +was couchdb down +- +0\.0\.9 +1 d +dead/);
+      t.notMatch(wide, '--wide');
+    }
+  },
+);
 
 t.test('members --watch looks again, also over a restart of the daemon, until nobody reads', async (t) => {
   const gone = refusal('starting', 'the daemon starts', 'wait');
@@ -996,7 +996,7 @@ t.test('plan shows changes, and fails when a program cannot be looked at', async
   t.match(JSON.parse(failed.err), { error: { code: 'bird-silent' } });
 });
 
-t.test('version tells of a daemon that still runs an older one', async (t) => {
+t.test('version shows a daemon that still runs an older one', async (t) => {
   const { root } = await daemon(t, { 'GET /v1/status': { json: status({ version: '0.0.9' }) } });
   const { code, out } = await runCli(['version', '--root', root]);
   t.equal(code, 0);
@@ -1026,7 +1026,7 @@ t.test('reload says what was read, and ends with 1 and the reason where it is re
   t.match(await runCli(['reload', '--root', bad.root]), { code: 1, err: /app\.toml: unknown key/ });
 });
 
-t.test('status --check ends with 0, 1 or 2, and wait waits for what it is told', async (t) => {
+t.test('status --check ends with 0, 1 or 2, and wait waits for the given state', async (t) => {
   const well = status({ plugins: [], held: [], warnings: [], counts: { ...status().counts, dead: 0 } });
   const bird = status().plugins.filter(({ name }) => name === 'bird');
   const down = {

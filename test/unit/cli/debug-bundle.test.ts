@@ -83,7 +83,7 @@ async function pemLines(folder: string): Promise<string[]> {
   return found;
 }
 
-t.test('no secret of an installed node stands in the bundle, wherever it was said', async (t) => {
+t.test('no secret of an installed node is in the bundle, wherever it appeared', async (t) => {
   const { root, words } = await installed(t);
   t.ok(words.length > 50, `${words.length} secrets`);
   // Each is said by every source, as it is and as it travels.

@@ -176,7 +176,7 @@ t.test(
   },
 );
 
-t.test('an address that is elsewhere and a device that is down are told', async (t) => {
+t.test('an address on another device and a device that is down are reported', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG.replace('"lo"', '"eth9"') });
   const moved = await doctor(root, { host: fakeHost({ devices: { eth1: ['10.0.0.99'] } }) });
   t.match(moved.find('address'), {
@@ -238,7 +238,7 @@ t.test('every port of the two roles is looked at, and none twice where both run 
   );
 });
 
-t.test('a running daemon tells of peers, drift, guards and programs that fail', async (t) => {
+t.test('a running daemon reports peers, drift, guards and failing programs', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
   const drifting = member({ name: 'app3/app', settingsDigest: 'ffff' });
   const fake = await new FakeDaemon(root, 'app', {
@@ -337,7 +337,7 @@ t.test(
   },
 );
 
-t.test('a right that only a former mode of the floating IPs needed is told', async (t) => {
+t.test('a capability that only a former mode of the floating IPs needed is reported', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
   t.equal((await doctor(root)).find('arping'), undefined);
   const file = join(root, DROP_IN);
@@ -349,7 +349,7 @@ t.test('a right that only a former mode of the floating IPs needed is told', asy
   });
 });
 
-t.test('a node that has left is not asked to mend its health', async (t) => {
+t.test('a node that has left gets no advice to repair its health', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
   const fake = await new FakeDaemon(root, 'app', {
     'GET /v1/status': { json: status({ phase: 'left', health: 'down' }) },
@@ -472,7 +472,7 @@ t.test('every unit that a node needs is asked for, in one question', async (t) =
   );
 });
 
-t.test('a unit that is not as it should be is told with what it costs and how to mend it', async (t) => {
+t.test('a unit with a problem is reported with its effect and the next step', async (t) => {
   const all = [...unitsOf('app', 'bgp'), ...unitsOf('db', 'off'), ...unitsOfHost()];
   const cases: readonly (readonly [string, Readonly<Record<string, string>>, Partial<Check> & object])[] = [
     [

@@ -74,7 +74,7 @@ t.test('a socket that a killed daemon left behind is a daemon that is down', asy
   t.match(err, 'systemctl start bornemisza@app');
 });
 
-t.test('a node that is no member any more is not told to start its daemon', async (t) => {
+t.test('a node that is no longer a member gets no advice to start its daemon', async (t) => {
   const memory = JSON.stringify({ left: true });
   const root = await place(t, { 'etc/bornemisza/db.toml': '', 'var/lib/bornemisza/db/local.json': memory });
   for (const verb of ['status', 'members', 'leave']) {
@@ -101,7 +101,7 @@ t.test('a missing permission names group and sudo', async (t) => {
   }
 });
 
-t.test('a stranger to the group is told so by a real socket', async (t) => {
+t.test('a user outside of the group gets that error from a real socket', async (t) => {
   const root = await place(t);
   const path = controlSocketOf('app', root);
   const fake = await new FakeDaemon(root, 'app', { 'GET /v1/status': { json: status() } }).start();
@@ -184,7 +184,7 @@ t.test('a refusal of the daemon is passed on with its own next step', async (t) 
   }
 });
 
-t.test('an answer that is not JSON, and a conversation that breaks off, are told as such', async (t) => {
+t.test('an answer that is not JSON, and a broken connection, have their own errors', async (t) => {
   const root = await place(t);
   const fake = await new FakeDaemon(root, 'app', {
     'GET /v1/members': { raw: '<html>' },

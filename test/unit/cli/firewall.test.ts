@@ -141,7 +141,7 @@ t.test('confirm makes the trial the base of the next boot', async (t) => {
     await writeFile(trial, `${rules}${origin}`);
     const { code, err } = await run('confirm');
     t.equal(code, 5);
-    t.match(err, 'has no ssh connection that is younger than the rules');
+    t.match(err, 'the ssh connection of this shell is older than the rules');
   }
   // Whether this test runs on a console or over ssh: its shell is younger than boot.
   await writeFile(trial, `${rules}# asked for at: 0 console\n`);

@@ -81,7 +81,7 @@ t.test('on a terminal the new bundle is printed, and a file that is there is not
   t.match(recoveryFile, new RegExp(`^${json}/root/bornemisza-recovery-shop-[0-9a-f]{8}\\.txt$`));
 });
 
-t.test('the daemon is told by an empty word, and says who does not use the new root yet', async (t) => {
+t.test('the daemon is notified by an empty request, and names members without the new root', async (t) => {
   const root = await authority(t);
   const done = { done: true, message: 'the root 1 follows 2, and both are valid' };
   let notYet = ['db2/db'];

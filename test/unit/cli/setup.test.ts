@@ -95,7 +95,7 @@ t.test('--reset sets the old identity aside, whole', async (t) => {
   t.not(await read(root, 'var/lib/bornemisza/app/node.key'), before);
 });
 
-t.test('init goes on after a half-done run, and keeps a configuration that is there', async (t) => {
+t.test('init continues after an interrupted run, and keeps an existing configuration', async (t) => {
   const root = await foundedPlace(t);
   const paths = pathsFor('app', root);
   await rm(join(paths.state, 'cluster.json'));
@@ -222,7 +222,7 @@ t.test('init is refused while the daemon runs', async (t) => {
 });
 
 t.test(
-  'the recovery bundle goes to a file where nobody reads along, and founds the cluster anew',
+  'the recovery bundle goes to a file where nobody reads along, and founds the cluster again',
   async (t) => {
     const root = await place(t, { passphrase: 'correct horse battery staple\n' });
     const secret = join(root, 'passphrase');
@@ -311,7 +311,7 @@ t.test('a bad token ends in one sentence and writes nothing', async (t) => {
   t.same(await readdir(root), []);
 });
 
-t.test('a token that ended is told as such, and the join can be run again with a fresh one', async (t) => {
+t.test('an expired token is reported, and the join works with a new one', async (t) => {
   const root = await place(t);
   const host = fakeHost({ devices: {}, hostname: 'db1' });
   const stdin = tokenFor('db', 'shop-example', -3_600_000);

@@ -57,7 +57,7 @@ async function scene(t: Test, answers: readonly UpgradeAnswer[], newer = '', sta
 }
 const done: Answer = { json: { done: true, message: 'done' } };
 
-t.test('a rollout is begun where dnf has something newer, and each step is told once', async (t) => {
+t.test('a rollout starts if dnf has a newer version, and each step is printed once', async (t) => {
   const { run, posted } = await scene(
     t,
     [

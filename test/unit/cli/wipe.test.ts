@@ -139,7 +139,7 @@ t.test('units are stopped first, and what does not stop is not wiped', async (t)
   t.notOk(await isThere(paths.state));
 });
 
-t.test('who is not root is told before anything is left', async (t) => {
+t.test('a user who is not root gets the refusal before the leave', async (t) => {
   const { code, err } = await runCli(['leave', '--wipe', '--role', 'app'], { host: fakeHost({ uid: 1000 }) });
   t.equal(code, 4);
   t.match(err, /root/);

@@ -70,7 +70,7 @@ t.test('a check that fails says what to do, one that passes does not', async (t)
     summary: 'database is down: refused',
     trigger: '2 checks in a row, was up',
     result: 'failed',
-    error: { code: 'check-failed', next: 'see what database says: bornemisza doctor' },
+    error: { code: 'check-failed', next: 'find the cause: bornemisza doctor' },
   });
   t.match(verdictEntry('app1/app', { ...verdict, health: 'up' }, 'down'), { result: 'ok', error: undefined });
 });

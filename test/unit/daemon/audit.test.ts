@@ -40,7 +40,7 @@ t.test('entries are numbered on across restarts, and on disk 0600', async (t) =>
   await second.audit.close();
 });
 
-t.test('a file that was cut in half costs the half line alone, and that is told', async (t) => {
+t.test('a file that was cut in half loses only the half line, and that is reported', async (t) => {
   const file = join(t.testdir(), 'audit.jsonl');
   const before = await trail(file);
   for (const name of ['one', 'two', 'three']) before.audit.append(entry(name));
@@ -82,7 +82,7 @@ t.test('what is no entry is passed over, and breaks no later question', async (t
   await audit.close();
 });
 
-t.test('a full disk: the trail goes on in memory, and on disk from a line of its own', async (t) => {
+t.test('a full disk: the trail continues in memory, and later on disk on a new line', async (t) => {
   const directory = t.testdir();
   const file = join(directory, 'audit.jsonl');
   const { audit, problems } = await trail(file);

@@ -286,7 +286,7 @@ t.test('what is refused, in one sentence that names file and key', async (t) => 
   }
 });
 
-t.test('what is not TOML is told with line and column', async (t) => {
+t.test('invalid TOML is reported with line and column', async (t) => {
   t.throws(() => parse(`${NODE}[network\n`), {
     code: 'config-invalid',
     message: /^\/etc\/bornemisza\/app\.toml:4:\d+: not valid TOML: \S[^\n]*$/,

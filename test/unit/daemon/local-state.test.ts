@@ -45,7 +45,7 @@ t.test('equal content is not written again', async (t) => {
   t.not((await stat(path)).ino, ino, 'a change replaces the file');
 });
 
-t.test('a damaged file is set aside and told, whatever the damage', async (t) => {
+t.test('a damaged file is moved aside and reported, whatever the damage', async (t) => {
   const whole = '{"maintenance":true,"left":false,"guards":{"a":1}}\n';
   const damages = [
     '',

@@ -33,8 +33,8 @@ t.test('the last of a role in rotation is not taken out unasked', async (t) => {
   t.equal(ask(['app2/app', { state: 'dead' }]), 'guard-last-of-role', 'unwatched is not in');
   t.equal(ask(['app2/app', { state: 'dead' }], ['app3/app']), '');
   t.throws(() => mustNotBeLast(self, { members: [own] }, 'maintenance'), {
-    message: 'app1/app is the last app node in rotation: maintenance would leave nobody',
-    next: 'bring another app node into rotation first, or add --force',
+    message: 'app1/app is the last app node that gets traffic: after maintenance there would be none',
+    next: 'first bring another app node into traffic, or add --force',
   });
 });
 

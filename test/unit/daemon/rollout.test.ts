@@ -231,7 +231,7 @@ t.test('on a host of both roles the one that stays acts when the other has left'
   t.equal(cluster.answer('both1/db').state, 'finished');
 });
 
-t.test('a daemon that comes back as another process goes on where its host is', async (t) => {
+t.test('a restarted daemon continues the rollout of its host', async (t) => {
   const cluster = new Cluster();
   cluster.upgrade = () => 'working';
   cluster.runners.get('app1/app')?.start();
@@ -285,7 +285,7 @@ t.test('a cluster that stays unwell, and a host that stays at work, end as no pr
   t.match(endless.answer(), { state: 'stopped', why: STOPS['no-progress'].why });
 });
 
-t.test('the operator stops it from any node: who is at work ends its work, nobody else begins', async (t) => {
+t.test('the operator stops it from any node: the host that upgrades finishes, no other starts', async (t) => {
   const cluster = new Cluster();
   cluster.upgrade = () => 'working';
   cluster.runners.get('app1/app')?.start();

@@ -15,7 +15,7 @@ const answering = async (status: () => number) => {
   return { server, port: (server.address() as AddressInfo).port };
 };
 
-t.test('a real server is up, then down, then up again, and each change is told once', async (t) => {
+t.test('a real server is up, then down, then up again, and each change is reported once', async (t) => {
   let status = 200;
   const { server, port } = await answering(() => status);
   const told: string[] = [];
@@ -99,7 +99,7 @@ t.test('a check that is not required leaves the node up', async (t) => {
   );
 });
 
-t.test('refused connections, silence and redirects are told apart', async (t) => {
+t.test('refused connections, silence and redirects have different results', async (t) => {
   const silent = createServer(() => undefined);
   await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
   const { server, port } = await answering(() => 301);
@@ -210,7 +210,7 @@ t.test(
 );
 
 t.test(
-  'what a node depends on changes without asking anew, and a patient check rides out one failure more',
+  'what a node depends on changes without asking again, and a patient check rides out one failure more',
   async (t) => {
     let failures = 0;
     const checks = new Checks(

@@ -266,7 +266,7 @@ t.test('an address is given to one machine only, also before that one has said i
   const join = () => admit(at, other, { ...from(), token });
   await t.rejects(join(), {
     code: 'address-taken',
-    message: '10.0.0.9 is the address of db1/db, which was admitted and has not been heard from.',
+    message: '10.0.0.9 is the address of db1/db, which was admitted but has not reported yet.',
     next: /bornemisza remove db1\/db --dead/,
   });
   const again = await tokenFor(at, 'db');

@@ -185,7 +185,7 @@ t.test('a file that is gone is named', async (t) => {
   );
 });
 
-t.test('an authority without its certificate is told, and its node serves on', async (t) => {
+t.test('an authority without its certificate is reported, and its node keeps serving', async (t) => {
   const stateDir = await copied(t);
   await unlink(join(stateDir, 'authority/intermediate.pem'));
   const identity = await loadIdentity(stateDir, NOW_MS);
@@ -193,7 +193,7 @@ t.test('an authority without its certificate is told, and its node serves on', a
   t.match(identity.warnings, [
     {
       code: 'authority-damaged',
-      message: /intermediate\.pem is missing although its key is there/,
+      message: /intermediate\.pem is missing although its key exists/,
       next: /authority add/,
     },
   ]);
@@ -353,7 +353,7 @@ t.test('the bundle of another cluster makes no authority here', async (t) => {
   t.equal(await codeOf(() => becomeAuthority(identity, recovery, NOW_MS)), 'recovery-other-cluster');
 });
 
-t.test('with every machine lost, the bundle founds the cluster anew on its old root', async (t) => {
+t.test('with every machine lost, the bundle creates the cluster again on its old root', async (t) => {
   const stateDir = join(t.testdir(), 'db');
   const recovery = { bundle: founded.recoveryBundle, passphrase: PASSPHRASE };
   const again = await initCluster({ ...founding, stateDir, recovery });

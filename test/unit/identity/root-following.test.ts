@@ -49,7 +49,7 @@ t.test(
   },
 );
 
-t.test('programs follow when nothing of before is left that could show or trust what was', async (t) => {
+t.test('a node follows the new root when no old process uses the old one', async (t) => {
   t.equal(programsFollow('app', 0, true), false);
   t.equal(programsFollow('app', 0, false), true);
   t.equal(programsFollow('app', 80_000, true), true, 'what is left carries feeds only');

@@ -121,7 +121,7 @@ class World {
   }
 }
 
-t.test('nothing is rolled while nobody was removed, nor for one that left by its own word', async (t) => {
+t.test('secrets are rotated neither without a removal nor after a leave', async (t) => {
   const world = await new World(t).begin();
   t.equal(await world.look(0), undefined);
   await world.remove(2, LEFT, [0, 1]);
@@ -143,7 +143,7 @@ t.test('after a removal the first living db node rolls them, once, and the other
   t.strictSame(world.held(2), first, 'the removed one has the old ones');
 });
 
-t.test('the removed node is refused, also by one that has not heard of the removal', async (t) => {
+t.test('a removed node is refused, even by a node that does not know of the removal', async (t) => {
   const world = await new World(t).begin();
   await world.remove(2, 'sold', [0]);
   await world.look(0);
@@ -164,7 +164,7 @@ t.test('when the first died the next one rolls, and a node that was away takes t
   t.strictSame(world.held(0), world.held(1));
 });
 
-t.test('a node that has not heard the others since its start rolls nothing', async (t) => {
+t.test('a node that has not synced since its start rotates no secrets', async (t) => {
   const world = await new World(t).begin();
   await world.remove(2, 'sold', [0, 1]);
   world.synced = false;
@@ -246,7 +246,7 @@ t.test('the app tier gets its part in a file that its group reads, and nothing o
   t.same(warned, ['the app tier’s secrets cannot be handed over'], 'once');
 });
 
-t.test('a keeper looks once at a time, and tells of what it took', async (t) => {
+t.test('a keeper checks once at a time, and reports what it took', async (t) => {
   const [own] = certificates;
   const store = new SecretsStore(`${t.testdir({ db1: {} })}/db1`, 'db');
   const asked = Promise.withResolvers<Uint8Array>();

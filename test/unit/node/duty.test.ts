@@ -47,7 +47,7 @@ function node(full = false) {
   };
 }
 
-t.test('maintenance is on the disk before anybody hears of it', async (t) => {
+t.test('maintenance is on the disk before peers learn of it', async (t) => {
   const { duty, did, state } = node();
   t.match(await duty.maintenance({ on: true }), { message: /gets no traffic, also after a reboot/ });
   t.strictSame(did, ['saved', 'audit: maintenance on', 'turn: maintenance on by the operator']);

@@ -165,7 +165,7 @@ t.test('where the provider moves the floating IPs, an app node serves until anot
   t.strictSame(await leaveWith(() => false), []);
 });
 
-t.test('a db node whom nobody hears does not wait for ever, and says what is true', async (t) => {
+t.test('a db node that no peer reaches does not wait for ever, and reports the cause', async (t) => {
   const filling = {
     couchdb: reporting(() => ({ phase: 'draining' as CouchDbStatus['phase'], waiting: 'copies' })),
   };

@@ -97,7 +97,7 @@ t.test('time alone is a reason where it changed who gets traffic', async (t) => 
   const calm = look(scene([app, other]), EMPTY_MEMORY);
   t.equal(changedByTime(calm, look(scene([app, other], { load: 9 }), calm.memory)).text, '');
   const cut = look(scene([app, { ...other, state: 'dead' }]), calm.memory);
-  const guard = { text: 'a guard let go or took hold', subjects: [other.record.name] };
+  const guard = { text: 'a guard began or ended to hold', subjects: [other.record.name] };
   t.strictSame(changedByTime(calm, cut), guard);
   const silent = look(scene([app, other], noEdge), calm.memory);
   t.equal(changedByTime(calm, silent).text, 'floating IPs: the check of HAProxy is down here');

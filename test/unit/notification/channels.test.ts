@@ -498,7 +498,7 @@ t.test('keys of [notify] that do not fit together are told with the key', async 
     [{ mail_to: ['ops@example.com'], smtp_url: 'smtp://h' }, /notify.mail_from: is needed with mail_to/],
     [{ ...MAIL }, /notify.mail_to: needs either smtp_url or sendmail/],
     [{ ...MAIL, smtp_url: 'smtp://h', sendmail: '/usr/sbin/sendmail' }, /notify.mail_to: needs either/],
-    [{ smtp_url: 'smtp://h' }, /notify.mail_to: must name who gets/],
+    [{ smtp_url: 'smtp://h' }, /notify.mail_to: must name the recipients/],
     [{ ...MAIL, smtp_url: 'smtp://ops:secret@h' }, /notify.smtp_url: must be a URL like/],
     [{ ...MAIL, smtp_url: 'http://h' }, /notify.smtp_url: must be a URL like/],
     [{ ...MAIL, smtp_url: 'smtp://h', smtp_user: 'ops' }, /notify.smtp_user: and smtp_password_file/],

@@ -23,32 +23,35 @@ function found(
   });
 }
 
-t.test('a dead member is told with its incarnation, so that its next death is another one', async (t) => {
-  const dead = (record: Partial<NodeRecord>) =>
-    found([member('app1/app', { self: true }), member('db2/db', { state: 'dead', record })]);
-  t.match(dead({ incarnation: 7 }), [
-    {
-      key: 'dead db2/db 7',
-      kind: 'node-dead',
-      subject: 'db2/db',
-      announced: false,
-      next: /remove db2\/db --dead/,
-    },
-  ]);
-  t.not(dead({ incarnation: 8 })[0]?.key, dead({ incarnation: 7 })[0]?.key);
-  t.match(dead({ goodbye: { kind: 'shutdown', windowMs: 1 } }), [
-    { announced: true, what: /its machine shuts down, and is not back/ },
-  ]);
-  t.match(
-    dead({ goodbye: { kind: 'restart', windowMs: 1 } }),
-    [{ announced: false }],
-    'a restart must not take so long',
-  );
-  t.match(dead({ maintenance: true }), [{ announced: true }]);
-});
+t.test(
+  'a dead member is reported with its incarnation, so that its next death is another event',
+  async (t) => {
+    const dead = (record: Partial<NodeRecord>) =>
+      found([member('app1/app', { self: true }), member('db2/db', { state: 'dead', record })]);
+    t.match(dead({ incarnation: 7 }), [
+      {
+        key: 'dead db2/db 7',
+        kind: 'node-dead',
+        subject: 'db2/db',
+        announced: false,
+        next: /remove db2\/db --dead/,
+      },
+    ]);
+    t.not(dead({ incarnation: 8 })[0]?.key, dead({ incarnation: 7 })[0]?.key);
+    t.match(dead({ goodbye: { kind: 'shutdown', windowMs: 1 } }), [
+      { announced: true, what: /its machine shuts down, and is not back/ },
+    ]);
+    t.match(
+      dead({ goodbye: { kind: 'restart', windowMs: 1 } }),
+      [{ announced: false }],
+      'a restart must not take so long',
+    );
+    t.match(dead({ maintenance: true }), [{ announced: true }]);
+  },
+);
 
 t.test(
-  'what keeps a floating IP from being moved by a provider is told, and what is well is not',
+  'a reason that keeps a provider from moving a floating IP is reported, and a healthy state is not',
   async (t) => {
     const words = (server: string) =>
       found([member('app1/app', { self: true, record: { tags: { server } } })]);
@@ -68,7 +71,7 @@ t.test(
   },
 );
 
-t.test('suspects, those that left, and a dead one whose name another carries are not told', async (t) => {
+t.test('suspects, members that left, and a dead one whose name was reused are not reported', async (t) => {
   const self = member('app1/app', { self: true });
   for (const state of ['suspect', 'left', 'leaving'] as const)
     t.same(found([self, member('db2/db', { state })]), [], state);
@@ -156,7 +159,7 @@ t.test(
   },
 );
 
-t.test('a certificate near its end is told once for each end, and not of the dead', async (t) => {
+t.test('a certificate near its end is reported once for each end, and not for dead members', async (t) => {
   const near = { ends: { 'db2/db': NOW + 13 * DAY } };
   t.match(found([member('app1/app'), member('db2/db')], near), [
     { key: `certificate db2/db ${NOW + 13 * DAY}`, kind: 'certificate-ending', what: /ends on 2026-01-15/ },
@@ -220,15 +223,18 @@ t.test(
   },
 );
 
-t.test('a node that hears nobody since its start says so after two minutes, and judges nobody', async (t) => {
-  const members = [member('app1/app', { self: true }), member('db2/db', { state: 'dead' })];
-  t.same(found(members, { synced: false, upMs: 60_000 }), []);
-  t.match(found(members, { synced: false, upMs: 121_000 }), [
-    { key: 'lonely app1/app', kind: 'guard-holding' },
-  ]);
-});
+t.test(
+  'a node that reaches no peer since its start reports that after two minutes, and no deaths',
+  async (t) => {
+    const members = [member('app1/app', { self: true }), member('db2/db', { state: 'dead' })];
+    t.same(found(members, { synced: false, upMs: 60_000 }), []);
+    t.match(found(members, { synced: false, upMs: 121_000 }), [
+      { key: 'lonely app1/app', kind: 'guard-holding' },
+    ]);
+  },
+);
 
-t.test('the end of a condition is told by what is true now', async (t) => {
+t.test('the end of a condition is reported with the present facts', async (t) => {
   const of = (members: readonly Member[]): string =>
     endOf({ kind: 'node-dead', subject: 'db2/db', what: 'db2/db is dead' }, viewOf(members));
   t.equal(of([member('db2/db')]), 'db2/db is back');
@@ -290,7 +296,7 @@ t.test('a message has what began first, in subject and text, and is bounded', as
   });
 });
 
-t.test('a full disk is told of each node that is heard and says so', async (t) => {
+t.test('a full disk is reported for each reachable node that reports one', async (t) => {
   const full = { record: { tags: { disk: 'full' } } };
   const self = member('app1/app', { self: true });
   t.match(found([self, member('db2/db', full)]), [

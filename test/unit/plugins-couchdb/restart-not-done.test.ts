@@ -73,7 +73,7 @@ t.test('which unit keeps it from happening is what systemd says', async (t) => {
   t.same(await restartUnits(AbortSignal.timeout(60_000), '/nonexistent/systemctl'), []);
 });
 
-t.test('remove --dead is named only for a node that is not heard', async (t) => {
+t.test('remove --dead is suggested only for an unreachable node', async (t) => {
   const adviceFor = (facts: SceneFacts): string =>
     said(facts).alarms.find(({ code }) => code === 'couchdb-disagreement')?.next ?? '';
   const scene = { self: 1, connected: [1, 2] };

@@ -81,7 +81,7 @@ t.test('whether clients may create and delete databases', async (t) => {
   t.match(file, { kind: 'file', name: 'haproxy.cfg', content: / no-check disabled\n/ });
 });
 
-t.test('as it should be: nothing to do', async (t) => {
+t.test('no difference: nothing to do', async (t) => {
   const wanted = rendered(peer('db1'), peer('db2', 'maint'), peer('db3', 'drain'));
   t.same(plan(wanted, runningAs(wanted)), []);
 });
@@ -343,7 +343,7 @@ t.test('files: only what differs, and the file of a HAProxy that is not running 
   );
 });
 
-t.test('a revocation is told to the process and the holder’s sessions are cut', async (t) => {
+t.test('a revocation is sent to the process and the holder’s sessions are cut', async (t) => {
   const revoked = [{ serialHex: 'ab12', address: '10.0.0.9' }];
   const wanted = render(app({ revoked }), layout);
   t.same(plan(wanted, runningAs(wanted, { revoked: [] })), [

@@ -4,7 +4,7 @@ import { member, view } from './cases.ts';
 
 const NETWORK = '10.0.0.0/24';
 
-t.test('everybody admitted is let in, by role; only who left is not', async (t) => {
+t.test('all admitted members are allowed, by role, except those that left', async (t) => {
   const members = [
     member('app2/app', { self: true }),
     member('app1/app', { state: 'dead' }),

@@ -226,27 +226,34 @@ t.test('a landslide that ended does not begin again by itself', async (t) => {
   }
 });
 
-t.test('the measure is the last view that stood for a minute, grown by who came since', async (t) => {
-  const two: Belief = { states: { 'db3/db': 'absent', 'db4/db': 'absent' } };
-  const young = look(two, EMPTY_GUARD_STATE, 0).state;
-  t.strictSame(
-    young.stable.filter((name) => name.endsWith('db')),
-    ['db1/db', 'db2/db'],
-    'guarded from the first moment',
-  );
-  const grown = look({}, young, 1000).state;
-  t.equal(grown.stable.length, 8, 'who comes counts at once');
-  const less = look(dead('db1/db'), settled(), stableAfterMs + 1).state;
-  t.ok(less.stable.includes('db1/db'), 'who has just gone is still part of it');
-  t.notOk(
-    look(dead('db1/db'), less, 2 * stableAfterMs + 1).state.stable.includes('db1/db'),
-    'not after a minute',
-  );
-  const slowly = look(dead('db1/db', 'db2/db'), less, stableAfterMs + 30_000);
-  t.strictSame(slowly.effective.held, []);
-  const third = look(dead('db1/db', 'db2/db', 'db3/db'), slowly.state, stableAfterMs + 59_000);
-  t.equal(third.effective.held.length, 1, 'three within a minute, one after the other, are a landslide too');
-});
+t.test(
+  'a landslide is measured against the last view that was stable for a minute, plus additions',
+  async (t) => {
+    const two: Belief = { states: { 'db3/db': 'absent', 'db4/db': 'absent' } };
+    const young = look(two, EMPTY_GUARD_STATE, 0).state;
+    t.strictSame(
+      young.stable.filter((name) => name.endsWith('db')),
+      ['db1/db', 'db2/db'],
+      'guarded from the first moment',
+    );
+    const grown = look({}, young, 1000).state;
+    t.equal(grown.stable.length, 8, 'who comes counts at once');
+    const less = look(dead('db1/db'), settled(), stableAfterMs + 1).state;
+    t.ok(less.stable.includes('db1/db'), 'who has just gone is still part of it');
+    t.notOk(
+      look(dead('db1/db'), less, 2 * stableAfterMs + 1).state.stable.includes('db1/db'),
+      'not after a minute',
+    );
+    const slowly = look(dead('db1/db', 'db2/db'), less, stableAfterMs + 30_000);
+    t.strictSame(slowly.effective.held, []);
+    const third = look(dead('db1/db', 'db2/db', 'db3/db'), slowly.state, stableAfterMs + 59_000);
+    t.equal(
+      third.effective.held.length,
+      1,
+      'three within a minute, one after the other, are a landslide too',
+    );
+  },
+);
 
 t.test('what a node does with each member before its first sync', async (t) => {
   const before = settled({ records: { 'db3/db': { maintenance: true } }, states: { 'db4/db': 'leaving' } });
@@ -316,7 +323,7 @@ t.test('rank is the order of admission within a role, whoever is alive', async (
   );
 });
 
-t.test('a member that was never heard promises nothing', async (t) => {
+t.test('a member without a record promises nothing', async (t) => {
   const { of } = look({ states: { 'db1/db': 'absent' } }, settled(), stableAfterMs + 1);
   const { record, state, freshMs, reason } = of('db1/db');
   t.match(

@@ -184,7 +184,7 @@ t.test('who holds the floating IPs by layer 2', async (t) => {
   }
 });
 
-t.test('rivals are those that are heard and say that they hold', async (t) => {
+t.test('rivals are reachable nodes that report the addresses', async (t) => {
   const { rivals } = decide([app(1, { record: { tags } }), app(3, { ...dead, record: { tags } }), app(4)], {
     holds: true,
   });

@@ -186,7 +186,7 @@ export class Registrar {
     };
   }
 
-  /** Once a second: an authority takes back the certificates of those that left by their own word. */
+  /** Once a second: an authority revokes the certificates of nodes that left. */
   async retireTheLeft(): Promise<void> {
     if (this.#identity.authority === undefined || this.#retiring) return;
     const { driver, log } = this.#dependencies;

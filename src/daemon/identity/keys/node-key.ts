@@ -45,7 +45,7 @@ export function nodeKeyFromPem(pem: string): NodeKey {
     const key = createPrivateKey(pem);
     if (key.asymmetricKeyType === 'ed25519') return fromKeyObject(key);
   } catch {
-    // The parser's own words could quote the file, which is secret.
+    // The parser's message could quote the file, which is secret.
   }
   throw new IdentityError({
     code: 'node-key-malformed',

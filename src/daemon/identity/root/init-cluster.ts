@@ -24,7 +24,7 @@ export interface InitRequest {
   readonly nowMs: number;
   /** For the recovery bundle; a strong one is made when absent. */
   readonly passphrase?: string;
-  /** Founds the cluster anew on the root of a lost one, so that tokens and nodes of old still know it. */
+  /** Creates the cluster again on the root of a lost one, so that its tokens and nodes still know it. */
   readonly recovery?: { readonly bundle: string; readonly passphrase: string };
 }
 

@@ -99,7 +99,7 @@ export async function openRoot(text: string, passphrase: string): Promise<Root> 
   return opened(bundle, pem);
 }
 
-/** A bundle that decrypts was written by us; whether certificate and key belong together is seen all the same. */
+/** A bundle that decrypts was written by us; whether certificate and key belong together is checked nevertheless. */
 function opened(bundle: Bundle, pem: string): Root {
   try {
     const key = createPrivateKey(pem);

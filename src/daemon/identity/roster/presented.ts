@@ -51,7 +51,7 @@ export function driverRoster(identity: Identity, changed: (change: RosterChange)
       try {
         changed(roster.present(pem, peer));
       } catch {
-        // Who shows a certificate that does not verify is a stranger; the transport notes it and hangs up.
+        // A peer whose certificate does not verify is a stranger; the transport notes it and disconnects.
         return undefined;
       }
       return roster.admits(peer) ? roster.get(peer) : undefined;

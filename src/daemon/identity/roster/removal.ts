@@ -5,7 +5,7 @@ import type { Roster, RosterChange } from './roster.ts';
 
 /**
  * Puts a member out for good: signs, and adds to the roster here. Where the member is an authority, all that it signed
- * is void from now on, so this authority signs anew what shall stand: the certificates of the others, with the names
+ * is void from now on, so this authority signs again what stays valid: the certificates of the others, with the names
  * and keys that they have, and the revocations. Who came in through the removed one and was not heard of here is out.
  *
  * @returns the revocation, as it travels, and what changed; saving and telling the others are the caller's
@@ -19,11 +19,11 @@ export async function putOut(
 ): Promise<{ readonly bytes: Uint8Array; readonly change: RosterChange }> {
   const serials = roster.serialsOf(member.peerId);
   const bytes = await authority.revoke({ ...member, serials }, reason, Math.floor(nowMs));
-  const anew = await signedAnew(authority, roster, member.peerId, nowMs);
-  return { bytes, change: roster.take([bytes, ...anew.revocations], anew.certificates) };
+  const again = await signedAgain(authority, roster, member.peerId, nowMs);
+  return { bytes, change: roster.take([bytes, ...again.revocations], again.certificates) };
 }
 
-async function signedAnew(authority: Authority, roster: Roster, removed: PeerId, nowMs: number) {
+async function signedAgain(authority: Authority, roster: Roster, removed: PeerId, nowMs: number) {
   const certificates: NodeCertificate[] = [];
   for (const member of roster.members()) {
     if (member.peerId !== removed && member.issuer === removed)

@@ -181,7 +181,7 @@ export class Roster {
 
   /**
    * SHA-256, in upper-case hex, of certificates that were good when their authority was put out: of members, who show
-   * them until they have the one that was signed anew. No serials: who holds the authority's key writes any serial.
+   * them until they have the one that was signed again. No serials: who holds the authority's key writes any serial.
    */
   knownCertificates(): string[] {
     return [...this.#good]
@@ -243,7 +243,7 @@ export class Roster {
     return authority === undefined ? undefined : leaf.toString() + authority.pem;
   }
 
-  /** A chain as it can be verified today, whatever root it hung on when it was made. */
+  /** A chain as it can be verified now, whatever root it had when it was made. */
   standing(chainPem: string): string {
     const [, intermediate] = certificatesIn(chainPem);
     const trusted = intermediate === undefined || this.#isTrusted(intermediate);
@@ -438,7 +438,7 @@ export class Roster {
     if (rootsPem(this.#trust) !== before) change.roots = true;
   }
 
-  /** What hangs on a root that is ended is hung on the newest. What has no authority there is out. */
+  /** Switches chains of an ended root to the newest root. Members without an authority there are removed. */
   #hangAnew(change: Change): void {
     for (const [id, { x509 }] of this.#authorities) if (!this.#isTrusted(x509)) this.#authorities.delete(id);
     const root = newestRoot(this.#trust);
