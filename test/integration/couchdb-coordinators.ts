@@ -426,3 +426,58 @@ export async function secondsToGrow(count: number): Promise<number> {
     await fronts.close();
   }
 }
+
+/**
+ * The same with `count` small databases of people, one after the other, each step at once when the one before is seen
+ * to be done. In seconds.
+ */
+export async function secondsToGrowMany(count: number): Promise<number> {
+  const fronts = await Fronts.create(new DistCertificates());
+  const bench = new Bench(fronts);
+  const { first, second } = bench;
+  const names = Array.from({ length: count }, (_, index) => `person-${index}`);
+  try {
+    await bench.begin(0);
+    await eachOf(names, (name) => makeSmall(first, name, wantedSecurity));
+    const beganMs = performance.now();
+    await fronts.start(second.number);
+    await bench.maintenance(second, true);
+    await bench.join();
+    for (const name of ['app', ...names]) {
+      await bench.addCopies(name);
+      await until(async () => [...(await copiesOf(first, name, '/_security')).values()].flat().length === 4, {
+        what: `the new copies of ${name}`,
+        deadlineMs: 60_000,
+        everyMs: 20,
+      });
+      await first.must('PUT', `${name}/_security`, wantedSecurity);
+      await bench.filled(name);
+    }
+    await bench.maintenance(second, false);
+    return (performance.now() - beganMs) / 1000;
+  } finally {
+    await fronts.close();
+  }
+}
+
+/** A database with its own `_security` and three documents. */
+export async function makeSmall(node: Asked, name: string, security: object): Promise<void> {
+  const docs = ['one', 'two', 'three'].map((_id) => ({ _id, pad: 'x'.repeat(200) }));
+  for (const [method, path, body] of [
+    ['PUT', name, undefined],
+    ['PUT', `${name}/_security`, security],
+    ['POST', `${name}/_bulk_docs`, { docs }],
+  ] as const) {
+    const { status } = await node.ask(method, path, body, 60_000);
+    if (status >= 300) throw new Error(`${method} ${path} answered ${status}`);
+  }
+}
+
+/** At most eight at once. */
+export async function eachOf(names: readonly string[], act: (name: string) => Promise<void>): Promise<void> {
+  const left = [...names];
+  const lane = async (): Promise<void> => {
+    for (let name = left.shift(); name !== undefined; name = left.shift()) await act(name);
+  };
+  await Promise.all(Array.from({ length: 8 }, lane));
+}
