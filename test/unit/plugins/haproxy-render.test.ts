@@ -214,7 +214,7 @@ t.test(
       for (const [index, line] of refusals.entries()) {
         const body: unknown = JSON.parse(/ string '([^']*)' if /.exec(line)?.[1] ?? '');
         const silent = index < 2;
-        const reason = silent ? /10\.0\.0\.21 has been silent.*bornemisza@db/ : /bornemisza status/;
+        const reason = silent ? /10\.0\.0\.21 has not reported.*bornemisza@db/ : /bornemisza status/;
         t.match(body, { error: 'service unavailable', reason });
         t.match(line, ' content-type application/json hdr Retry-After 5 ');
         t.ok(
@@ -275,7 +275,7 @@ t.test('what the runtime API can change is not structure; everything else is', a
     app({ databases: { ...app().databases, servers } });
   const same: [string, Parameters<typeof render>[0]][] = [
     ['a new member', withServers(peer('db1'), peer('db2'), peer('db3'))],
-    ['no member at all', withServers()],
+    ['the last but one', withServers(peer('db1'))],
     ['a duty', withServers(peer('db1', 'maint'), peer('db2', 'drain'))],
     ['an address', withServers({ ...peer('db1'), address: '10.0.0.99' }, peer('db2'))],
     ['a revocation', app({ revoked: [{ serialHex: 'ab', address: undefined }] })],
@@ -284,6 +284,8 @@ t.test('what the runtime API can change is not structure; everything else is', a
   ];
   for (const [what, desired] of same) t.equal(render(desired, layout).structure, base, what);
   const other: [string, Parameters<typeof render>[0]][] = [
+    // Whether the site needs a database at all is part of what the edge answers at its `serves` path.
+    ['no database at all', withServers()],
     ['a certificate', app({ certificates: { ...app().certificates, ca: app().certificates.node } })],
     ['a port', app({ doorPort: 9443 })],
     ['a service', app({ services: [] })],
