@@ -125,7 +125,7 @@ t.test('a disabled account is refused here at once, elsewhere in 5 s, and its op
   await bed.until(async () => feeds.every(({ hasEnded }) => hasEnded()), 'both feeds have ended');
   const credentials = { email: 'carl@example.org', password: PASSWORD };
   t.equal((await bed.browser(there).ask('POST', '/api/session', credentials)).status, 401);
-  t.match(await accounts('disable', 'carl@example.org'), { code: 0, out: /is disabled already/ });
+  t.match(await accounts('disable', 'carl@example.org'), { code: 0, out: /is already disabled/ });
 
   t.match(await accounts('enable', 'carl@example.org'), { code: 0, out: /is enabled\n/ });
   t.equal((await browser.ask('GET', '/api/me')).status, 401, 'a session of before stays ended');

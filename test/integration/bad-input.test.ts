@@ -149,7 +149,7 @@ t.test(
             `half of ${name}`,
             () => cutInHalf(state(name)),
             new RegExp(
-              `${name.replace('.', '\\.')} is damaged or cut short\\. -- Restore it from a backup, .* ` +
+              `${name.replace('.', '\\.')} is damaged or incomplete\\. -- Restore it from a backup, .* ` +
                 `code=state-file-damaged\n$`,
             ),
           ] as const,
