@@ -185,7 +185,7 @@ t.test(
       // With two nodes CouchDB answers no administrator until it notices the cut itself.
       new RegExp(
         /creating and deleting databases is refused: /.source +
-          /(not connected: db2\/db|db2\/db does not|CouchDB does not answer, and db2\/db is not heard)/
+          /(not connected: db2\/db|db2\/db does not|CouchDB does not answer, and db2\/db is not reachable)/
             .source,
       ),
     );

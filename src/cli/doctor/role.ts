@@ -364,7 +364,7 @@ async function secretFile(area: Area, name: string, file: string, lost: string):
     return area.fail(name, `${file} cannot be read (${unreadable}): ${lost}`, mend);
   const { mode } = await stat(file);
   if ((mode & 0o007) !== 0) return area.warn(name, `every user of this host can read ${file}`, mend);
-  return area.ok(name, `${file} can be read by the daemon alone`);
+  return area.ok(name, `only root and the daemon can read ${file}`);
 }
 
 /** The key of the zone, and the programs that use it. */
