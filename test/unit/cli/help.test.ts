@@ -60,6 +60,7 @@ const EXPECTED = [
   'dns release',
   'floating show',
   'floating take',
+  'accounts setup',
   'accounts list',
   'accounts show',
   'accounts disable',
