@@ -194,7 +194,7 @@ t.test('damaged optional files are reported, moved aside and written again', asy
       'local.json',
       /local\.json was damaged and is kept as \S+local\.json\.damaged; maintenance and guards are reset -- /,
     ],
-    ['roster.json', /roster\.json was damaged or missing; the generation before it is used\. -- Nothing: /],
+    ['roster.json', /roster\.json was damaged or missing; the generation before it is used\. -- Wait: /],
     [
       'audit.jsonl',
       /audit trail: 1 lines of \S+audit\.jsonl are not audit entries and were skipped -- only the record/,

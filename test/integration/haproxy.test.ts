@@ -704,7 +704,7 @@ t.test('HAProxy that dies is noticed; when it is back nothing is left to do', as
   t.match(await failure(converge(instance.plugin, desired)), {
     code: 'haproxy-not-running',
     outcome: 'retry',
-    next: /systemctl start bornemisza-haproxy@app\.service` .*, then see `journalctl -u bornemisza-haproxy@app\.service`/,
+    next: /systemctl start bornemisza-haproxy@app\.service` .*`journalctl -u bornemisza-haproxy@app\.service`/,
   });
   await instance.start();
   await until(() => told.includes('HAProxy was restarted'), {
