@@ -91,7 +91,7 @@ function addSetup(accounts: Command, io: Io): void {
   addVerb(accounts, 'setup', {
     summary: 'set the app tier of this node up: site, mail server, services',
     description:
-      'Asks what the app tier must be told, sends a test mail, and only then writes ' +
+      'Asks for the settings of the app tier, sends a test mail, and only then writes ' +
       '/etc/bornemisza/accounts.toml, the password of the mail server and the services web and api, starts ' +
       'bornemisza-app and has the edge find it. Run again, it proposes what is there; your own keys and ' +
       'comments stay. On a further app node, --from takes the file of the first.',

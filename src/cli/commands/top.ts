@@ -28,7 +28,7 @@ interface TopOptions extends CommonOptions {
   readonly once?: boolean;
 }
 
-/** All that one screen shows, as this node's daemon tells it. */
+/** All that one screen shows, as this node's daemon reports it. */
 export interface TopAnswer {
   readonly status: StatusAnswer;
   readonly members: MembersAnswer['members'];

@@ -168,7 +168,7 @@ const serviceSchema = z
     port,
     path_prefix: pathText.default('/'),
     health_path: pathText.default('/'),
-    /** What the checks put into `Host`: Django and Rails answer to the names that they were told alone. */
+    /** What the checks put into `Host`: Django and Rails answer only to the names in their settings. */
     health_host: z
       .string()
       .regex(

@@ -187,7 +187,7 @@ export function findingsOf(desired: ApiDesired, observed: ApiObserved): Finding[
 
 function whereNow({ addresses }: ApiDesired, { assigned: known }: ApiObserved, label: string): string {
   const never = addresses.filter((each) => !known.has(each));
-  return never.length === 0 ? '' : ` (${label} has not told yet where ${never.join(', ')} is)`;
+  return never.length === 0 ? '' : ` (${label} has not reported yet where ${never.join(', ')} is)`;
 }
 
 function findingOf(address: string, desired: ApiDesired, observed: ApiObserved): Finding | undefined {
