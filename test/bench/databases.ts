@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
+import { bounded } from '../../src/plugins/couchdb/copies.ts';
 import { Cluster, real } from '../integration/couchdb-cluster.ts';
-import { eachOf, makeSmall, secondsToGrowMany } from '../integration/couchdb-coordinators.ts';
+import { makeSmall, secondsToGrowMany, WIDTH } from '../integration/couchdb-coordinators.ts';
 import { createReport } from './report.ts';
 
 /**
@@ -26,7 +27,7 @@ async function ours(): Promise<{ join: number; open: number }> {
     const first = await cluster.add();
     await cluster.serving([first], PATIENCE_MS);
     const names = Array.from({ length: databases }, (_, index) => `person-${index}`);
-    await eachOf(names, (name) => makeSmall(first, name, security));
+    await bounded(names, WIDTH, (name) => makeSmall(first, name, security));
     report.say(`  ${databases} databases are made`);
     const joins = performance.now();
     const second = await cluster.add();

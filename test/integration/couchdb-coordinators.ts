@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { DistCertificates } from '../contract/couchdb/certificates.ts';
 import { Fronts } from '../contract/couchdb/fronts.ts';
 import { until } from '../support/until.ts';
+import { bounded } from '../../src/plugins/couchdb/copies.ts';
 import {
   copyPath,
   rangesOf,
@@ -79,6 +80,8 @@ const settleMs = 8000;
 /** So many reads are made after the coordinator is done. */
 const readsAfter = 40;
 const lanes = 3;
+/** Databases that are made at once. */
+export const WIDTH = 8;
 const password = 'adminpw';
 
 class BareNode implements Asked {
@@ -438,7 +441,7 @@ export async function secondsToGrowMany(count: number): Promise<number> {
   const names = Array.from({ length: count }, (_, index) => `person-${index}`);
   try {
     await bench.begin(0);
-    await eachOf(names, (name) => makeSmall(first, name, wantedSecurity));
+    await bounded(names, WIDTH, (name) => makeSmall(first, name, wantedSecurity));
     const beganMs = performance.now();
     await fronts.start(second.number);
     await bench.maintenance(second, true);
@@ -471,13 +474,4 @@ export async function makeSmall(node: Asked, name: string, security: object): Pr
     const { status } = await node.ask(method, path, body, 60_000);
     if (status >= 300) throw new Error(`${method} ${path} answered ${status}`);
   }
-}
-
-/** At most eight at once. */
-export async function eachOf(names: readonly string[], act: (name: string) => Promise<void>): Promise<void> {
-  const left = [...names];
-  const lane = async (): Promise<void> => {
-    for (let name = left.shift(); name !== undefined; name = left.shift()) await act(name);
-  };
-  await Promise.all(Array.from({ length: 8 }, lane));
 }
