@@ -22,7 +22,7 @@ export interface AcmeDirectory {
   readonly profiles: ReadonlyMap<string, string>;
 }
 
-export type OrderStatus = 'pending' | 'ready' | 'processing' | 'valid' | 'invalid';
+type OrderStatus = 'pending' | 'ready' | 'processing' | 'valid' | 'invalid';
 
 export interface AcmeOrder {
   readonly url: string;
@@ -38,9 +38,9 @@ export interface AcmeOrder {
   readonly retryAfterMs: number | undefined;
 }
 
-export type AuthorizationStatus = 'pending' | 'valid' | 'invalid' | 'deactivated' | 'expired' | 'revoked';
+type AuthorizationStatus = 'pending' | 'valid' | 'invalid' | 'deactivated' | 'expired' | 'revoked';
 
-export interface AcmeChallenge {
+interface AcmeChallenge {
   readonly type: string;
   readonly url: string;
   readonly token: string;

@@ -25,14 +25,14 @@ export interface AcmeClientOptions {
   readonly timeoutMs?: number;
 }
 
-export interface AccountRequest {
+interface AccountRequest {
   /** E.g. `mailto:ops@shop.example`. */
   readonly contact: readonly string[];
   readonly termsAgreed: boolean;
   readonly externalAccount?: ExternalAccount | undefined;
 }
 
-export interface OrderRequest {
+interface OrderRequest {
   readonly names: readonly string[];
   /** One of the directory's. */
   readonly profile?: string | undefined;

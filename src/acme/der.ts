@@ -36,7 +36,7 @@ export function oid(dotted: string): Buffer {
   return der(TAG.oid, Buffer.from(bytes));
 }
 
-export interface DerValue {
+interface DerValue {
   readonly tag: number;
   readonly content: Buffer;
 }

@@ -1,5 +1,5 @@
 /** Why a certificate authority gave no answer that we can use. */
-export type AcmeCode =
+type AcmeCode =
   | 'certificate-unreachable'
   | 'certificate-limited'
   | 'certificate-refused'
@@ -19,7 +19,7 @@ export interface AcmeProblem {
   readonly names: readonly string[];
 }
 
-export interface AcmeErrorFacts {
+interface AcmeErrorFacts {
   readonly code: AcmeCode;
   /** One sentence that names the cause. */
   readonly message: string;
@@ -159,7 +159,7 @@ const MEANINGS: ReadonlyMap<string, Meaning> = new Map(
   }),
 );
 
-export interface Refusal {
+interface Refusal {
   readonly status: number;
   readonly problem: AcmeProblem | undefined;
   readonly retryAfterMs: number | undefined;

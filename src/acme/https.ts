@@ -9,7 +9,7 @@ export interface Exchange {
   readonly accept?: string;
 }
 
-export interface ExchangeOptions {
+interface ExchangeOptions {
   readonly userAgent: string;
   /** PEM: trusted besides the public ones. */
   readonly ca?: string | undefined;

@@ -6,7 +6,7 @@ import { createHash, createHmac, type KeyObject, sign } from 'node:crypto';
  */
 
 /** The members that name a P-256 key (RFC 7518 section 6.2), in the order in which a thumbprint takes them. */
-export interface Jwk {
+interface Jwk {
   readonly crv: string;
   readonly kty: string;
   readonly x: string;

@@ -1,6 +1,6 @@
 import type { MailKind } from './http/services.ts';
 
-export interface MailText {
+interface MailText {
   readonly subject: string;
   readonly paragraphs: readonly string[];
   /** Stands on the link, where there is one. */

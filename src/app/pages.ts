@@ -8,7 +8,7 @@ import { AppConfigError } from './config.ts';
  * (Trusted Types): a hole in
  * the page stays without effect. Sent with every answer of the page.
  */
-export const PAGE_HEADERS: Readonly<Record<string, string>> = {
+const PAGE_HEADERS: Readonly<Record<string, string>> = {
   'content-security-policy':
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
     "manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors " +
@@ -19,7 +19,7 @@ export const PAGE_HEADERS: Readonly<Record<string, string>> = {
   'permissions-policy': 'camera=(), geolocation=(), microphone=()',
 };
 
-export type ServePage = (request: IncomingMessage, response: ServerResponse) => void;
+type ServePage = (request: IncomingMessage, response: ServerResponse) => void;
 
 /** The page's files; an address of one of its screens is answered with `index.html`. @throws AppConfigError */
 export async function servePages(root: string): Promise<ServePage> {

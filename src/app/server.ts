@@ -32,7 +32,7 @@ export interface AppServer {
   close(): Promise<void>;
 }
 
-export interface AppServerDependencies {
+interface AppServerDependencies {
   readonly mail: AccountMail;
   readonly nowMs: () => number;
   readonly log: Services['log'];

@@ -4,7 +4,7 @@ import { AppConfigError, loadAppConfig } from './config.ts';
 import { smtpServerOf } from './mailer.ts';
 
 /** What came of a try, one line of JSON for `bornemisza accounts setup`. */
-export type Tried =
+type Tried =
   | { readonly ok: true }
   | { readonly ok: false; readonly code: string; readonly message: string; readonly next: string };
 

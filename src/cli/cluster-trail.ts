@@ -1,7 +1,7 @@
 import type { AuditEntry, ClusterAuditAnswer } from '../daemon/control/api.ts';
 
 /** An entry of one node's trail, and who else has the same one. */
-export interface ClusterEntry extends AuditEntry {
+interface ClusterEntry extends AuditEntry {
   readonly node: string;
   readonly also: readonly string[];
 }

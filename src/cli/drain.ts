@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { StatusAnswer, TrafficAnswer } from '../daemon/control/api.ts';
+import type { StatusAnswer, HaproxyTraffic } from '../daemon/control/api.ts';
 import type { ControlClient } from './client.ts';
 import { formatDuration } from './duration.ts';
 import { CliFailure, EXIT } from './failure.ts';
@@ -11,7 +11,7 @@ const QUIET_LOOKS = 2;
 /** Whose work it is to send nothing new here. */
 const TRAFFIC_PROGRAMS: readonly string[] = ['haproxy', 'bird', 'layer2'];
 
-export interface DrainOptions {
+interface DrainOptions {
   readonly json?: boolean;
   readonly timeoutMs: number;
 }
@@ -48,9 +48,9 @@ export async function waitDrained(io: Io, daemon: ControlClient, options: DrainO
 }
 
 /** @returns what goes through HAProxy now, and why more may come; '' where nothing new is sent here */
-async function look(daemon: ControlClient): Promise<{ traffic: TrafficAnswer; waits: string }> {
+async function look(daemon: ControlClient): Promise<{ traffic: HaproxyTraffic; waits: string }> {
   const status = await daemon.get<StatusAnswer>('/v1/status');
-  const traffic = await daemon.get<TrafficAnswer>('/v1/traffic');
+  const traffic = await daemon.get<HaproxyTraffic>('/v1/traffic');
   const late = status.plugins.find(
     ({ name, state }) => TRAFFIC_PROGRAMS.includes(name) && state !== 'converged',
   );

@@ -3,7 +3,7 @@ import { EXIT_MEANINGS } from './failure.ts';
 import { Verb } from './verb.ts';
 
 /** A command as the reader meets it: its words, e.g. `token create`, and the command itself. */
-export interface Leaf {
+interface Leaf {
   readonly path: string;
   readonly command: Command;
 }

@@ -43,7 +43,7 @@ function matches(members: MembersAnswer['members'], wanted: string): MemberRow[]
 }
 
 /** The nearest known word, if it is near enough to be a typing mistake. */
-export function nearest(wanted: string, known: readonly string[]): string | undefined {
+function nearest(wanted: string, known: readonly string[]): string | undefined {
   if (known.length === 0) return undefined;
   const near = closest(wanted, [...known]);
   return distance(wanted, near) <= Math.max(2, Math.floor(near.length / 3)) ? near : undefined;

@@ -59,7 +59,7 @@ function readKeys(pressed: (key: string) => void): () => void {
 }
 
 /** Colours only on a terminal, and not where https://no-color.org says no. */
-export function wantsColour(isTerminal: boolean, environment: NodeJS.ProcessEnv): boolean {
+function wantsColour(isTerminal: boolean, environment: NodeJS.ProcessEnv): boolean {
   return isTerminal && (environment['NO_COLOR'] ?? '') === '' && environment['TERM'] !== 'dumb';
 }
 

@@ -28,7 +28,7 @@ import { addWeb } from './commands/web.ts';
 import { EXIT_MEANINGS } from './failure.ts';
 import type { Io } from './io.ts';
 import { Verb } from './verb.ts';
-import { VERSION } from './version.ts';
+import { VERSION } from '../daemon/version.ts';
 
 /** The whole command tree, in the order in which a founder meets it. */
 export function buildProgram(io: Io): Verb {

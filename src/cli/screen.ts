@@ -8,7 +8,7 @@ export interface ScreenSize {
   readonly rows: number;
 }
 
-export interface ScreenParts {
+interface ScreenParts {
   /** From the title on; on a small screen its end gives way. */
   readonly body: readonly string[];
   /** Below the body as many as there is room for, the newest last. */

@@ -8,7 +8,7 @@ import { instances } from './instances.ts';
 import type { Io } from './io.ts';
 import { memoryOf } from './places.ts';
 
-export interface StoredTrail {
+interface StoredTrail {
   readonly role: Role;
   readonly entries: readonly AuditEntry[];
 }

@@ -9,7 +9,7 @@ export class Verb extends Command {
   asRoot: string | undefined;
 }
 
-export interface VerbFacts {
+interface VerbFacts {
   /** One line, for the list of commands. */
   readonly summary: string;
   /** What it does, for its own help; without it, the summary. */

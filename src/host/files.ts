@@ -3,14 +3,14 @@ import { dirname } from 'node:path';
 import { PluginError } from '../plugins/contract.ts';
 import { type WholeFile, wholeFile } from './whole-file.ts';
 
-export interface StageOptions {
+interface StageOptions {
   /** Permission bits. Without it a file that exists keeps its own, a new one gets 0640. */
   readonly mode?: number;
   /** End of the staged file's name, for programs that judge a file by its name. */
   readonly suffix?: string;
 }
 
-export interface CommitOptions {
+interface CommitOptions {
   /** How many former versions stay beside the file as `NAME.1` (newest) to `NAME.N`. Default 0. */
   readonly backups?: number;
 }

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { type FileHandle, link, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
-export interface WriteOptions {
+interface WriteOptions {
   /** Permission bits; the umask takes nothing off. */
   readonly mode: number;
   /** Group of the file, where we may set it. A new file has its directory's group (setgid) or ours. */

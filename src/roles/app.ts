@@ -61,7 +61,7 @@ export interface AppInput {
 }
 
 /** The input of the decision about the floating IPs. */
-export interface FloatingInput {
+interface FloatingInput {
   readonly view: EffectiveView;
   readonly local: AppSituation;
 }

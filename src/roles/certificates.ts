@@ -8,7 +8,7 @@ export const ORDERS_READY = 'ready';
 /** Tag of an app node: which bundle it has. */
 export const SITE_TAG = 'site';
 
-export interface Orderer {
+interface Orderer {
   /** Whether this node talks to the CA. */
   readonly orders: boolean;
   /** Which node does, for people. */
@@ -41,7 +41,7 @@ function canOrder({ record, state }: EffectiveMember): boolean {
   );
 }
 
-export interface CertificateConfig {
+interface CertificateConfig {
   readonly names: readonly string[];
   readonly profile: string | undefined;
   readonly directory: string;

@@ -12,7 +12,7 @@ import { peerGroup } from './app.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
 /** The part of the configuration that a db node's policy needs. */
-export interface DbRoleConfig {
+interface DbRoleConfig {
   readonly cluster: string;
   readonly privateAddress: string;
   readonly doorPort: number;

@@ -12,7 +12,7 @@ import type { AppSituation, Announcement } from './situation.ts';
 /** In a record: what a node found that the addresses do not do, though they are assigned. */
 const UNMOVED = 'floating-unmoved';
 
-export interface ApiRoleConfig {
+interface ApiRoleConfig {
   readonly mode: FloatingMode;
   readonly addresses: readonly string[];
   /** Carries what is assigned to this node; empty where the provider's own address does. */

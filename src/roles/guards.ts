@@ -31,7 +31,7 @@ export interface GuardState {
 }
 
 /** Times in ms. */
-export interface GuardOptions {
+interface GuardOptions {
   /** A landslide is measured against a view that was stable for this long. */
   readonly stableAfterMs: number;
   /** A landslide that nobody released is accepted after this time. */

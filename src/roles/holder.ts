@@ -22,7 +22,7 @@ export const SERVER_TAG = 'server';
 /** A restarted daemon finds its peers in a second or two; one that finds none by then is cut off. */
 const KEEP_UNSYNCED_MS = 10_000;
 
-export interface HolderInput {
+interface HolderInput {
   readonly view: EffectiveView;
   readonly local: AppSituation;
 }

@@ -15,13 +15,13 @@ export interface RosterMember {
   readonly admittedAtMs: number;
 }
 
-export interface Namesake {
+interface Namesake {
   readonly member: RosterMember;
   /** The member that has its name or address. */
   readonly of: RosterMember;
 }
 
-export interface Admitted {
+interface Admitted {
   /** In order of admission. No two of them have one name, and no two hosts one address. */
   readonly used: readonly RosterMember[];
   /** The others, which get no traffic until an operator has removed one of the pair. */

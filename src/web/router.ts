@@ -1,5 +1,5 @@
 /** Where the page is. The token of a mailed link stands in the fragment and is taken out of the address at once. */
-export interface Place {
+interface Place {
   readonly path: string;
   readonly token: string;
 }

@@ -15,7 +15,6 @@ import {
   couchDbDesired,
   type CouchDbDesired,
   type DistributionTls,
-  mayServe,
   type MemberPhase,
 } from '../../src/plugins/couchdb/desired.ts';
 import { CouchDbPlugin } from '../../src/plugins/couchdb/plugin.ts';
@@ -268,7 +267,7 @@ export class Cluster {
   rotation(): Node[] {
     return this.nodes.filter((node) => {
       const member = this.desired(node).members.find((one) => one.nodeName === node.nodeName);
-      return member !== undefined && mayServe(member) && node.running;
+      return member?.phase === 'in' && member.claim?.kind === 'serving' && node.running;
     });
   }
 

@@ -11,12 +11,9 @@ import { PROGRAMS } from '../../src/daemon/node/programs.ts';
 import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../src/daemon/reconciler/reconciler.ts';
 import { runCommand } from '../../src/host/command.ts';
 import type { ApiDesired, ApiProvider, Owner } from '../../src/plugins/floating/desired.ts';
-import {
-  FloatingPlugin,
-  type FloatingReport,
-  type FloatingShown,
-} from '../../src/plugins/floating/plugin.ts';
+import { FloatingPlugin, type FloatingReport } from '../../src/plugins/floating/plugin.ts';
 import { providerOf } from '../../src/plugins/floating/providers.ts';
+import type { FloatingShown } from '../../src/plugins/floating/shape.ts';
 import { RunFailure, runPlugin } from '../../src/daemon/reconciler/run.ts';
 import { until } from '../support/until.ts';
 import { believed as asBelieved, configOf, EMPTY_MEMORY, scene as nodeScene } from '../unit/node/scenes.ts';

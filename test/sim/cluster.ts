@@ -1,4 +1,5 @@
-import { createMembership, type Rule } from '../../src/daemon/membership/machine.ts';
+import type { Rule } from '../../src/daemon/membership/core.ts';
+import { createMembership } from '../../src/daemon/membership/machine.ts';
 import { type Preset, presets } from '../../src/daemon/membership/preset.ts';
 import { createSeeded, type Seeded } from '../../src/daemon/membership/seeded.ts';
 import type {

@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { Rule } from '../../src/daemon/membership/machine.ts';
+import type { Rule } from '../../src/daemon/membership/core.ts';
 import { makeScenario, runScenario, type Scenario } from './scenario.ts';
 import { shrink } from './shrink.ts';
 

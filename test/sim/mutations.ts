@@ -1,4 +1,4 @@
-import type { Rule } from '../../src/daemon/membership/machine.ts';
+import type { Rule } from '../../src/daemon/membership/core.ts';
 import type { Invariant } from './invariants.ts';
 import type { Action, Scenario } from './scenario.ts';
 

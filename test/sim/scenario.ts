@@ -1,4 +1,4 @@
-import type { Rule } from '../../src/daemon/membership/machine.ts';
+import type { Rule } from '../../src/daemon/membership/core.ts';
 import { type Preset, presets } from '../../src/daemon/membership/preset.ts';
 import { createSeeded, type Seeded } from '../../src/daemon/membership/seeded.ts';
 import type { Evidence, PeerId } from '../../src/daemon/membership/types.ts';

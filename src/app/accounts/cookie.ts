@@ -13,7 +13,7 @@ export interface Session {
 }
 
 /** `__Host-`: only over TLS, only for this host, only with path `/` (RFC 6265bis section 4.1.3.2). */
-export const COOKIE_NAME = '__Host-s';
+const COOKIE_NAME = '__Host-s';
 const IDLE_MS = 7 * 24 * 3600_000;
 const MOST_MS = 30 * 24 * 3600_000;
 const REISSUE_MS = 24 * 3600_000;

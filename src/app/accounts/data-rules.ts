@@ -1,5 +1,5 @@
 /** What of CouchDB's interface a user may ask of the own database: this list and nothing else. */
-export interface DataRequest {
+interface DataRequest {
   readonly method: string;
   /** Path below `/api/data`, still percent-encoded, without the query. `''` is the database itself. */
   readonly path: string;

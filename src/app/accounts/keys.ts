@@ -10,7 +10,7 @@ export interface AppKey {
  * What a key is used for. Each purpose has a key of its own (HKDF, RFC 5869), so that a value signed for one can never
  * be shown for another.
  */
-export type Purpose = 'account-name' | 'mail-token' | 'session' | 'database-password' | 'pepper' | 'device';
+type Purpose = 'account-name' | 'mail-token' | 'session' | 'database-password' | 'pepper' | 'device';
 
 /**
  * Keys shared by all app nodes, oldest first. Only the newest signs and verifies, since a node that was removed knows

@@ -1,18 +1,12 @@
 /** NIST SP 800-63B-4 section 3.1.1.2: length and a list of what is guessed first; no composition rules, no expiry. */
-export interface PasswordContext {
+interface PasswordContext {
   readonly minLength: number;
   readonly email: string;
   readonly siteName: string;
 }
 
-export const MAX_PASSWORD_LENGTH = 128;
-export type PasswordProblem =
-  | 'too-short'
-  | 'too-long'
-  | 'contains-address'
-  | 'contains-site'
-  | 'repeats'
-  | 'common';
+const MAX_PASSWORD_LENGTH = 128;
+type PasswordProblem = 'too-short' | 'too-long' | 'contains-address' | 'contains-site' | 'repeats' | 'common';
 
 /** Beginnings of what attackers try first, after taking case, digits at the end and usual replacements away. */
 const COMMON = new Set(

@@ -145,7 +145,7 @@ const PAGES = {
 } as const;
 
 /** The token stands in the fragment, which no server, log or Referer sees. */
-export function linkFor({ config, keys, nowMs }: Services, token: MailToken): string {
+function linkFor({ config, keys, nowMs }: Services, token: MailToken): string {
   return `${new URL(config.public_url).origin}/${PAGES[token.purpose]}#${signMailToken(keys, token, nowMs())}`;
 }
 

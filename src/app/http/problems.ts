@@ -29,7 +29,7 @@ export const PROBLEMS = {
 
 export type ProblemCode = keyof typeof PROBLEMS;
 
-export interface FieldError {
+interface FieldError {
   /** JSON pointer into the body. */
   readonly pointer: string;
   readonly detail: string;

@@ -7,7 +7,7 @@ import type { Couch } from '../store/couch.ts';
 const EVERY_MS = 30_000;
 const MAX_KNOWN = 10_000;
 
-export interface QuotaDependencies {
+interface QuotaDependencies {
   readonly couch: Couch;
   readonly accounts: Pick<Accounts, 'databaseLogin'>;
   readonly nowMs: () => number;

@@ -13,7 +13,7 @@ import { Problem } from './problems.ts';
 import type { Services } from './services.ts';
 import type { Me } from './shapes.ts';
 
-export interface SignedIn {
+interface SignedIn {
   readonly account: Account;
   readonly session: Session;
 }

@@ -9,13 +9,13 @@ import { CouchError } from '../store/couch.ts';
 const PAGE = 200;
 
 /** Why an order was not carried out, for the operator who gave it. */
-export interface OrderRefusal {
+interface OrderRefusal {
   readonly code: string;
   readonly message: string;
   readonly next: string;
 }
 
-export class OrderRefused extends Error {
+class OrderRefused extends Error {
   readonly refusal: OrderRefusal;
 
   constructor(refusal: OrderRefusal, cause?: unknown) {
@@ -25,25 +25,25 @@ export class OrderRefused extends Error {
   }
 }
 
-export interface ListedAccount {
+interface ListedAccount {
   readonly email: string;
   readonly account: string;
   readonly disabled: boolean;
 }
 
-export interface ShownAccount extends ListedAccount {
+interface ShownAccount extends ListedAccount {
   readonly database: string;
   /** Null while the database is being made. */
   readonly usedBytes: number | null;
   readonly quotaBytes: number;
 }
 
-export interface ChangedAccount extends ListedAccount {
+interface ChangedAccount extends ListedAccount {
   /** False where it was so already: nothing was written. */
   readonly changed: boolean;
 }
 
-export interface OrdersDependencies {
+interface OrdersDependencies {
   readonly accounts: Accounts;
   readonly quota: Quota;
 }

@@ -31,7 +31,7 @@ interface Stored {
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-export interface AccountsDependencies {
+interface AccountsDependencies {
   readonly couch: Couch;
   readonly keys: KeyRing;
   /** Account `app`, in role `bornemisza-app`. */
@@ -39,12 +39,12 @@ export interface AccountsDependencies {
   readonly nowMs: () => number;
 }
 
-export interface Page {
+interface Page {
   readonly accounts: readonly Account[];
   readonly next: string | undefined;
 }
 
-export type Holder =
+type Holder =
   /** Nobody has the address; the account that would be made for it. */
   | { readonly account: undefined; readonly name: string; readonly generation: number }
   | { readonly account: Account; readonly name: string; readonly generation: number };

@@ -6,7 +6,7 @@ export interface Credentials {
   readonly password: string;
 }
 
-export interface CouchRequest {
+interface CouchRequest {
   readonly method: string;
   /** With the leading slash; encoded by the caller. */
   readonly path: string;
@@ -16,7 +16,7 @@ export interface CouchRequest {
   readonly signal?: AbortSignal;
 }
 
-export interface CouchAnswer {
+interface CouchAnswer {
   readonly status: number;
   readonly body: Readonly<Record<string, unknown>>;
 }

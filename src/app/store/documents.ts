@@ -1,10 +1,10 @@
 import { type Couch, CouchError, type Credentials } from './couch.ts';
 
-export interface Version {
+interface Version {
   readonly rev: string;
   readonly body: Readonly<Record<string, unknown>>;
 }
-export type Lookup =
+type Lookup =
   | { readonly found: readonly Version[] }
   /** `deleted`: it was there once. */
   | { readonly found: undefined; readonly deleted: boolean };

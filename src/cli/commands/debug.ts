@@ -13,7 +13,7 @@ import { CliFailure, EXIT } from '../failure.ts';
 import { configuredRoles } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
-import { VERSION } from '../version.ts';
+import { VERSION } from '../../daemon/version.ts';
 import { examine } from './doctor.ts';
 import { duration } from './wait.ts';
 

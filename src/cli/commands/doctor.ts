@@ -101,7 +101,7 @@ export async function examine(io: Io, options: DoctorOptions): Promise<Check[]> 
   return checks;
 }
 
-export function renderChecks(checks: readonly Check[], paint: Paint, columns: number): string {
+function renderChecks(checks: readonly Check[], paint: Paint, columns: number): string {
   const rows = checks.map((check) => [
     check.area,
     check.name,

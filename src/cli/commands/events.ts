@@ -127,7 +127,7 @@ function notOfCluster(why: string): CliFailure {
 }
 
 /** @param nowMs since the epoch */
-export function wantedBy(
+function wantedBy(
   { since, node, failed }: Pick<EventsOptions, 'since' | 'node' | 'failed'>,
   nowMs: number,
 ): (entry: AuditEntry) => boolean {

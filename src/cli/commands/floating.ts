@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Done, FloatingAnswer } from '../../daemon/control/api.ts';
+import type { Done, FloatingShown } from '../../daemon/control/api.ts';
 import { printDone, printJson } from '../answer.ts';
 import { appDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
@@ -26,7 +26,7 @@ export function addFloating(program: Command, io: Io): void {
     ],
     json: true,
   }).action(async (options: CommonOptions) => {
-    const answer = await (await appDaemonOf(options)).get<FloatingAnswer>('/v1/floating', TIMEOUT_MS);
+    const answer = await (await appDaemonOf(options)).get<FloatingShown>('/v1/floating', TIMEOUT_MS);
     if (options.json === true) printJson(io, answer);
     else io.stdout.write(renderFloating(answer, paintFor(io.stdout), io.stdout.columns));
   });
@@ -44,7 +44,7 @@ export function addFloating(program: Command, io: Io): void {
   });
 }
 
-function renderFloating(answer: FloatingAnswer, paint: Paint, columns: number): string {
+function renderFloating(answer: FloatingShown, paint: Paint, columns: number): string {
   const { provider, server, why, addresses, findings } = answer;
   const rows = addresses.map((each) => [
     each.address,

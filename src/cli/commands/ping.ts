@@ -64,7 +64,7 @@ async function pingAll(io: Io, wanted: string | undefined, options: CommonOption
 }
 
 /** The problems, as text. */
-export function wrong({
+function wrong({
   problem,
   large,
   clockAheadMs = 0,

@@ -33,7 +33,7 @@ export function addPlan(program: Command, io: Io): void {
   });
 }
 
-export function renderPlan(answer: PlanAnswer, paint: Paint, columns: number): string {
+function renderPlan(answer: PlanAnswer, paint: Paint, columns: number): string {
   const rows = answer.plugins.flatMap((plugin) =>
     plugin.changes.map((change) => [plugin.name, change.kind, change.summary]),
   );

@@ -7,7 +7,7 @@ import { instances } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
 import { addVerb, type CommonOptions, roleOption } from '../verb.ts';
-import { VERSION } from '../version.ts';
+import { VERSION } from '../../daemon/version.ts';
 
 /** The shell blocks while it waits for candidates. */
 const COMPLETION_TIMEOUT_MS = 300;

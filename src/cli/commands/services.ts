@@ -36,7 +36,7 @@ export function addServices(program: Command, io: Io): void {
   });
 }
 
-export function servicesOf(members: readonly MemberRow[]): ServiceRow[] {
+function servicesOf(members: readonly MemberRow[]): ServiceRow[] {
   const present = members.filter(({ state }) => state !== 'left');
   const names = new Set(present.flatMap(({ services }) => services.map(({ name }) => name)));
   return [...names].sort().map((name) => {

@@ -78,7 +78,7 @@ function show(io: Io, answers: readonly StatusAnswer[], json: boolean): void {
   io.stdout.write(answers.map((answer) => renderStatus(answer, paint, io.stdout.columns)).join('\n'));
 }
 
-export function renderStatus(status: StatusAnswer, paint: Paint, columns: number): string {
+function renderStatus(status: StatusAnswer, paint: Paint, columns: number): string {
   const words = [
     ...status.held.map(({ message, next }) =>
       wrap(`${paint('yellow', 'held:')} ${message} -- ${next}`, columns),

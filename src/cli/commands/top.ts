@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { AuditAnswer, MembersAnswer, StatusAnswer, TrafficAnswer } from '../../daemon/control/api.ts';
+import type { AuditAnswer, MembersAnswer, StatusAnswer, HaproxyTraffic } from '../../daemon/control/api.ts';
 import { failureJson } from '../answer.ts';
 import { formatDuration } from '../duration.ts';
 import { anyDaemonOf } from '../instances.ts';
@@ -29,10 +29,10 @@ interface TopOptions extends CommonOptions {
 }
 
 /** All that one screen shows, as this node's daemon reports it. */
-export interface TopAnswer {
+interface TopAnswer {
   readonly status: StatusAnswer;
   readonly members: MembersAnswer['members'];
-  readonly traffic: TrafficAnswer;
+  readonly traffic: HaproxyTraffic;
   readonly events: AuditAnswer['entries'];
 }
 
@@ -106,17 +106,13 @@ async function ask(options: TopOptions): Promise<TopAnswer> {
   const [status, { members }, traffic, { entries }] = await Promise.all([
     daemon.get<StatusAnswer>('/v1/status'),
     daemon.get<MembersAnswer>('/v1/members'),
-    daemon.get<TrafficAnswer>('/v1/traffic'),
+    daemon.get<HaproxyTraffic>('/v1/traffic'),
     daemon.get<AuditAnswer>(`/v1/audit?limit=${EVENTS}`),
   ]);
   return { status, members, traffic, events: entries };
 }
 
-export function renderTop(
-  { status, members, traffic, events }: TopAnswer,
-  paint: Paint,
-  size: ScreenSize,
-): string {
+function renderTop({ status, members, traffic, events }: TopAnswer, paint: Paint, size: ScreenSize): string {
   const present = members.filter(({ state }) => state !== 'left');
   const body = [
     title(status, paint),
@@ -158,7 +154,7 @@ function floatingLine({ floating, plugins, announcing }: StatusAnswer, paint: Pa
 }
 
 /** By backend, each on as many lines as it takes. */
-function serverLines({ servers }: TrafficAnswer, paint: Paint, columns: number): string[] {
+function serverLines({ servers }: HaproxyTraffic, paint: Paint, columns: number): string[] {
   const backends = [...new Set(servers.map(({ server }) => server.split('/')[0] ?? ''))];
   return backends.flatMap((backend) => {
     const own = servers.filter(({ server }) => server.startsWith(`${backend}/`));

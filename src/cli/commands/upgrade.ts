@@ -7,7 +7,7 @@ import type { Io } from '../io.ts';
 import { paintFor } from '../paint.ts';
 import { renderTable } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
-import { VERSION } from '../version.ts';
+import { VERSION } from '../../daemon/version.ts';
 
 const PACKAGE = 'bornemisza-node';
 /** Metadata of all repositories over a slow line. */

@@ -16,7 +16,7 @@ const EVERY_MS = 500;
 const ASK_MS = 5000;
 const DEFAULT_MS = 60_000;
 
-export type Wanted = 'healthy' | 'serving';
+type Wanted = 'healthy' | 'serving';
 
 export function addWait(program: Command, io: Io): void {
   addVerb(program, 'wait', {

@@ -52,7 +52,7 @@ interface PortRange {
 }
 
 /** Reads `semanage port -l`: `http_port_t  tcp  80, 81, 8443, 9000-9010` a line. */
-export function readPortTypes(text: string): PortRange[] {
+function readPortTypes(text: string): PortRange[] {
   return text.split('\n').flatMap((line) => {
     const [, type = '', list = ''] = /^(\w+_t)\s+tcp\s+(.+)$/.exec(line.trim()) ?? [];
     return list.split(',').flatMap((each) => {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 
 /** A TCP socket that listens on this host. */
-export interface Listening {
+interface Listening {
   /** `0.0.0.0` (and IPv6's `::`) stand for every address. */
   readonly address: string;
   readonly port: number;

@@ -10,7 +10,7 @@ import { configOf, ROLES } from '../places.ts';
 /** epmd(1). */
 const EPMD_PORT = 4369;
 /** Other programs that filter on the input hook; `nftables.service` flushes every table when it stops. */
-export const OTHER_FIREWALLS = ['firewalld.service', 'ufw.service', 'nftables.service'];
+const OTHER_FIREWALLS = ['firewalld.service', 'ufw.service', 'nftables.service'];
 
 /**
  * The input of the rules of this host: the configuration of its roles, the ports of sshd and BIRD's neighbours. All of

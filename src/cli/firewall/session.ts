@@ -7,7 +7,7 @@ const SSHD = ['sshd', 'sshd-session'];
 const MOST_ANCESTORS = 16;
 
 /** When a trial of the rules began, in clock ticks since boot, and whether it was started over ssh. */
-export interface TrialOrigin {
+interface TrialOrigin {
   readonly atTicks: number;
   readonly by: 'ssh' | 'console';
 }

@@ -10,7 +10,7 @@ interface Token {
 }
 
 /** Words, strings and signs of a bird.conf, without its comments. */
-export function tokensOf(text: string): Token[] {
+function tokensOf(text: string): Token[] {
   return [...text.matchAll(TOKEN)]
     .filter(([whole]) => !whole.startsWith('/*') && !whole.startsWith('#'))
     .map(([whole, string]) => ({ text: string ?? whole, string: string !== undefined }));

@@ -30,7 +30,7 @@ export function addressesOf(interfaces: ReturnType<Host['interfaces']>): Address
   );
 }
 
-export interface Wish {
+interface Wish {
   readonly address?: string | undefined;
   readonly device?: string | undefined;
 }

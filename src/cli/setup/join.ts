@@ -6,7 +6,7 @@ import type { JoinOptions } from './options.ts';
 import { formatDuration } from '../duration.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { type Io, readInput } from '../io.ts';
-import { VERSION } from '../version.ts';
+import { VERSION } from '../../daemon/version.ts';
 import { ask } from './ask.ts';
 import { resetSteps } from './init.ts';
 import { prepare } from './node-setup.ts';

@@ -3,7 +3,7 @@ import { CliFailure, EXIT } from '../failure.ts';
 import { type Io, readInput } from '../io.ts';
 
 /** The recovery bundle in text, and what opens it. */
-export interface Recovery {
+interface Recovery {
   readonly bundle: string;
   readonly passphrase: string;
 }

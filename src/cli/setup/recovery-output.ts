@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { replaceFile } from '../../host/files.ts';
 import type { Io } from '../io.ts';
 
-export interface HandedOver {
+interface HandedOver {
   readonly cluster: string;
   /** SHA-256 of the root certificate, lower-case hex. */
   readonly rootFingerprint: string;

@@ -14,7 +14,7 @@ const DONE: Readonly<Record<AccountVerb, string>> = {
 /** Refused before anything was changed. */
 const NOTHING_DONE = new Set(['account-unknown', 'account-address', 'app-tier-not-running']);
 
-export interface AccountOrdersDependencies {
+interface AccountOrdersDependencies {
   readonly socket: string;
   readonly audit: Pick<AuditTrail, 'append'>;
 }

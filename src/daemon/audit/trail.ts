@@ -12,10 +12,10 @@ const MAX_ENTRIES_IN_MEMORY = 2000;
 /** The file is rolled over at this size and one older file is kept, so the trail never fills a disk. */
 const MAX_FILE_BYTES = 2 * 1024 * 1024;
 
-export interface AuditOptions {
+interface AuditOptions {
   readonly file: string;
 }
-export interface AuditDependencies {
+interface AuditDependencies {
   readonly clock: Clock;
   /** Where each entry goes besides the file: the journal. */
   readonly announce: (entry: AuditEntry) => void;

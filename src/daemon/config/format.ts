@@ -4,7 +4,7 @@ import { parse } from 'smol-toml';
  * The format of ROLE.toml. A later version of the program may need another one; root converts the file when the package
  * is upgraded (`bornemisza config migrate`), line by line, so that the comments of its owner stay.
  */
-export interface Migration {
+interface Migration {
   /** The format that comes out. It takes the one before. */
   readonly to: number;
   /** For the operator: what changes. */

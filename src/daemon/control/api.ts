@@ -7,11 +7,11 @@
  * | GET /v1/status | → {@link StatusAnswer} |
  * | GET /v1/members | → {@link MembersAnswer} |
  * | GET /v1/plan | → {@link PlanAnswer} |
- * | GET /v1/traffic | → {@link TrafficAnswer}; asked of HAProxy now |
+ * | GET /v1/traffic | → {@link HaproxyTraffic}; asked of HAProxy now |
  * | GET /v1/audit?node=&limit= | → {@link AuditAnswer}; newest last |
  * | GET /v1/events?follow=1&since= | → one {@link AuditEntry} a line (application/x-ndjson) |
  * | GET /v1/cluster/audit?node=&since_ms=&failed=&limit= | → {@link ClusterAuditAnswer}; of all nodes |
- * | POST /v1/ping | {@link PingRequest} → {@link PingAnswer} |
+ * | POST /v1/ping | `{ node? }`, HOST/ROLE; without it all others → {@link PingAnswer} |
  * | POST /v1/maintenance | {@link MaintenanceRequest} → {@link Done} |
  * | POST /v1/leave | {@link LeaveRequest} → one {@link Progress} a line, the last one with `done` |
  * | POST /v1/tokens | {@link TokenRequest} → {@link TokenAnswer}; with `count` → {@link TokensMade} |
@@ -24,26 +24,27 @@
  * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done`
  * |
  * | GET /v1/certificate | → {@link CertificateShown}; of role app |
- * | POST /v1/certificate/renew | {@link RenewRequest} → {@link Done}; of role app |
+ * | POST /v1/certificate/renew | `{ force? }`, true ignores our own limits → {@link Done}; of role app |
  * | GET /v1/dns | → {@link DnsShown}; of role app |
- * | POST /v1/dns/adopt, /release | {@link DnsRequest} → {@link Done}; of role app |
- * | GET /v1/floating | → {@link FloatingAnswer}; of role app |
+ * | POST /v1/dns/adopt, /release | `{ name, type }` → {@link Done}; of role app |
+ * | GET /v1/floating | → {@link FloatingShown}; of role app |
  * | POST /v1/floating/take | {} → {@link Done}; of role app |
  * | POST /v1/reload | {} → {@link Done} |
- * | POST /v1/accounts/list | {@link AccountsRequest} → {@link AccountsAnswer}; of role app |
- * | POST /v1/accounts/show | {@link AccountRequest} → {@link ShownAccount}; of role app |
- * | POST /v1/accounts/disable, /enable, /delete | {@link AccountRequest} → {@link ChangedAccount}; of role app |
+ * | POST /v1/accounts/list | `{ after? }`, `next` of the page before → {@link AccountsAnswer}; of role app |
+ * | POST /v1/accounts/show | `{ email }` → {@link ShownAccount}; of role app |
+ * | POST /v1/accounts/disable, /enable, /delete | `{ email }` → {@link ChangedAccount}; of role app |
  * | GET /v1/upgrade | → {@link UpgradeAnswer} |
  * | POST /v1/upgrade/start, /stop, /resume | {} → {@link Done} |
  *
  * Every refusal is {@link Refusal}: with status 400 for a request that makes no sense, 404 for a path or a member that
  * is not there, 409 for what the daemon will not do now, 413 for a body above 16 KiB, 500 for a fault of its own.
  */
-import type { RecordType } from '../../plugins/dns/desired.ts';
 import type { Health, MemberState, Role } from '../membership/types.ts';
 
 export type { CertificateFacts, CertificateShown } from '../../plugins/certificates/shape.ts';
 export type { DnsShown } from '../../plugins/dns/shape.ts';
+export type { FloatingShown } from '../../plugins/floating/shape.ts';
+export type { HaproxyTraffic } from '../../plugins/haproxy/shape.ts';
 
 export interface Refusal {
   readonly error: { readonly code: string; readonly message: string; readonly next: string };
@@ -97,38 +98,6 @@ export interface PluginStatus {
   readonly alarms: readonly { readonly code: string; readonly message: string; readonly next: string }[];
 }
 
-export interface DnsRequest {
-  readonly name: string;
-  readonly type: RecordType;
-}
-
-/** Where the floating IPs are assigned, by the provider's answer of now. */
-export interface FloatingAnswer {
-  readonly provider: string;
-  /** This server at the provider; null: not known. */
-  readonly server: string | null;
-  /** Why this node is to have them or not. */
-  readonly why: string;
-  readonly addresses: readonly {
-    readonly address: string;
-    /** null: to no server, or not known. */
-    readonly server: string | null;
-    /** HOST/ROLE, or in words. */
-    readonly owner: string;
-    readonly known: boolean;
-    /** The provider still works on it. */
-    readonly busy: boolean;
-    /** The device of this host that carries it. */
-    readonly device: string | null;
-  }[];
-  readonly findings: readonly Warning[];
-}
-
-export interface RenewRequest {
-  /** Ignores our own limits for one signature, never the CA's. */
-  readonly force?: boolean;
-}
-
 /** Something that an operator should know though nothing fails. */
 export interface Warning {
   /** A stable word in kebab-case, documented in docs/troubleshooting.md. */
@@ -143,7 +112,7 @@ export interface Held extends Warning {
   readonly subjects: readonly string[];
 }
 
-export interface CheckStatus {
+interface CheckStatus {
   readonly name: string;
   readonly health: Health;
   readonly required: boolean;
@@ -191,32 +160,6 @@ export interface PlanAnswer {
   }[];
 }
 
-/** The present traffic of this node's HAProxy, as HAProxy reports it. */
-export interface TrafficAnswer {
-  /** False: nobody answers at its socket, so nothing goes through it. */
-  readonly running: boolean;
-  /** What other hosts come in by. What programs of this host ask of the databases is not in it. */
-  readonly frontends: readonly {
-    readonly name: string;
-    readonly connections: number;
-    /** Under way, web sockets and feeds among them. */
-    readonly requests: number;
-  }[];
-  /** Processes of before the last reloads, which end what they have. */
-  readonly old: { readonly processes: number; readonly connections: number; readonly requests: number };
-  readonly servers: readonly {
-    /** `BACKEND/NAME`. */
-    readonly server: string;
-    /** As HAProxy has it, e.g. `UP`, `DOWN`, `MAINT`, `DRAIN`, `no check`. */
-    readonly status: string;
-    readonly sessions: number;
-  }[];
-  /** All that would be cut if HAProxy ended now. */
-  readonly requests: number;
-  /** One line for people. */
-  readonly summary: string;
-}
-
 /** One entry of the audit trail: who or what changed, why, what was done, how it ended. */
 export interface AuditEntry {
   /** Rises by one with each entry of this node, across restarts. */
@@ -250,10 +193,6 @@ export interface ClusterAuditAnswer {
   }[];
 }
 
-export interface PingRequest {
-  /** HOST/ROLE; undefined: all others. */
-  readonly node?: string | undefined;
-}
 export interface PortLook {
   readonly port: number;
   /** What listens there, e.g. `daemon`. */
@@ -378,15 +317,6 @@ export interface Progress {
   readonly error?: { readonly code: string; readonly message: string; readonly next: string };
 }
 
-/** People's accounts, as the app tier of this node has them. */
-export interface AccountsRequest {
-  /** `next` of the page before. */
-  readonly after?: string | undefined;
-}
-export interface AccountRequest {
-  /** As the person writes it: case and Unicode forms do not matter. */
-  readonly email: string;
-}
 export interface ListedAccount {
   readonly email: string;
   readonly account: string;

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { announces, type Config, floatingDevice } from '../config/config.ts';
-import type { Done, LeaveRequest, MemberRow, Progress, StatusAnswer, TrafficAnswer } from './api.ts';
+import type { Done, LeaveRequest, MemberRow, Progress, StatusAnswer, HaproxyTraffic } from './api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
 import type { Checks } from '../health/health.ts';
@@ -46,7 +46,7 @@ export interface LeaveDependencies {
   /** What CouchDB's plugin saw at its last look; undefined where there is none. */
   readonly couchdb: () => { readonly phase: string; readonly waiting: string | undefined } | undefined;
   /** What goes through HAProxy here. */
-  readonly traffic: () => Promise<Pick<TrafficAnswer, 'requests' | 'summary'>>;
+  readonly traffic: () => Promise<Pick<HaproxyTraffic, 'requests' | 'summary'>>;
   /** Stores that this identity is no longer valid. */
   readonly local: Pick<LocalStateFile, 'update'>;
   readonly end: (code: number, why: string) => void;

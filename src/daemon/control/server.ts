@@ -37,7 +37,7 @@ import type {
   TokenRevocation,
   TokensAnswer,
   TokensRevoked,
-  TrafficAnswer,
+  HaproxyTraffic,
   UpgradeAnswer,
 } from './api.ts';
 
@@ -46,7 +46,7 @@ export interface ControlActions {
   status(): StatusAnswer;
   members(): MembersAnswer;
   plan(): Promise<PlanAnswer>;
-  traffic(): Promise<TrafficAnswer>;
+  traffic(): Promise<HaproxyTraffic>;
   trails(question: TrailQuestion): Promise<ClusterAuditAnswer>;
   ping(node: string | undefined): Promise<PingAnswer>;
   maintenance(request: MaintenanceRequest): Promise<Done>;
@@ -77,9 +77,9 @@ export interface ControlDependencies {
   readonly actions: () => ControlActions;
 }
 
-export type AskedProgram = 'certificates' | 'dns' | 'floating';
-export type RolloutVerb = 'start' | 'stop' | 'resume';
-export const ACCOUNT_VERBS = ['disable', 'enable', 'delete'] as const;
+type AskedProgram = 'certificates' | 'dns' | 'floating';
+type RolloutVerb = 'start' | 'stop' | 'resume';
+const ACCOUNT_VERBS = ['disable', 'enable', 'delete'] as const;
 export type AccountVerb = (typeof ACCOUNT_VERBS)[number];
 
 /** No request of ours needs more; a larger one is refused before it is read. */

@@ -29,7 +29,7 @@ import { encodeMessage } from '../wire/message.ts';
 import type { Verify } from '../wire/record.ts';
 import { factsProblem } from '../wire/values.ts';
 
-export type TransportPort = Pick<
+type TransportPort = Pick<
   Transport,
   | 'start'
   | 'close'
@@ -57,7 +57,7 @@ export interface Roster extends RosterSync {
   refusedWith?(revocation: Uint8Array): void;
 }
 
-export interface DriverOptions {
+interface DriverOptions {
   readonly self: PeerId;
   /** True for the node that made the cluster; counts only when there is no snapshot yet. */
   readonly founder: boolean;
@@ -90,7 +90,7 @@ export const DEFAULT_DRIVER_TIMING: DriverTiming = {
   noteMs: 10_000,
 };
 
-export interface DriverDependencies {
+interface DriverDependencies {
   readonly machine: Membership;
   readonly transport: (events: TransportEvents, gate: Gate) => TransportPort;
   readonly roster: Roster;
@@ -104,7 +104,7 @@ export interface DriverDependencies {
 /** What those who follow the membership are told; the view is already the new one then. */
 export type DriverChange = Extract<Effect, { kind: 'changed' | 'synced' | 'reaped' | 'clone' | 'note' }>;
 
-export interface DriverCounters {
+interface DriverCounters {
   turns: number;
   received: number;
   /** Messages of a later version or an unknown kind. */

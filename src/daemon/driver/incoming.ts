@@ -33,7 +33,7 @@ export interface Vetted {
   readonly workMs: number;
 }
 
-export interface IncomingDependencies {
+interface IncomingDependencies {
   readonly find: (peer: PeerId) => Admitted | undefined;
   /** The record of a member as the machine holds it. */
   readonly held: (peer: PeerId) => NodeRecord | undefined;

@@ -26,13 +26,13 @@ const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([
   ],
 ]);
 
-export interface MembershipOptions {
+interface MembershipOptions {
   readonly config: Pick<Config, 'membership' | 'network' | 'libp2pPort'>;
   /** What this node says of itself first. */
   readonly self: NodeRecord;
   readonly snapshotPath: string;
 }
-export interface MembershipDependencies {
+interface MembershipDependencies {
   readonly clock: Clock;
   readonly log: Log;
   /** Told of every change that the network brings. */
@@ -40,7 +40,7 @@ export interface MembershipDependencies {
   /** A member was found at another address than the one in its record. */
   readonly found: (peer: PeerId, where: string) => void;
 }
-export interface MembershipParts {
+interface MembershipParts {
   readonly driver: Driver;
   readonly transport: Transport;
   readonly seeds: SeedSearch;

@@ -4,7 +4,7 @@ import type { RequestHandler, RequestLimits } from '../transport/transport.ts';
 /** One question: "this is my roster's digest", or "take this roster". */
 export const ROSTER_PROTOCOL = '/bornemisza/roster/1';
 /** A roster of 500 members with a certificate of 2.6 KB each, and as many revocations. */
-export const MAX_ROSTER_BYTES = 4 * 1024 * 1024;
+const MAX_ROSTER_BYTES = 4 * 1024 * 1024;
 /** Room for a digest of any usual hash. */
 const MAX_DIGEST_BYTES = 64;
 const ASK = 1;

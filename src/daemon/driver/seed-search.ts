@@ -22,7 +22,7 @@ export interface SeedSearchOptions {
   readonly privateNetwork: string;
 }
 
-export interface SeedSearchDependencies {
+interface SeedSearchDependencies {
   /** Whether no member is linked although there are others. */
   readonly alone: () => boolean;
   /** Dials, and rejects where nobody or no member listens. Whoever answers has to prove to be on the roster. */

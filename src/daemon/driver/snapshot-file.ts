@@ -38,7 +38,7 @@ function parse(bytes: Buffer): Decoded<Snapshot> {
 }
 
 /** Replaces the file as a whole: after a power cut there is the old one or the new one. */
-export async function writeSnapshot(path: string, snapshot: Snapshot): Promise<void> {
+async function writeSnapshot(path: string, snapshot: Snapshot): Promise<void> {
   const payload = encodeSnapshot(snapshot);
   const bytes = Buffer.concat([MAGIC, sha256(payload), payload]);
   await replaceWhole(path, bytes, { mode: 0o600, oneWriter: true });
@@ -48,7 +48,7 @@ function sha256(bytes: Uint8Array): Buffer {
   return createHash('sha256').update(bytes).digest();
 }
 
-export interface SnapshotKeeperOptions {
+interface SnapshotKeeperOptions {
   readonly path: string;
   /** Shortest time between two writes. */
   readonly everyMs: number;

@@ -14,7 +14,7 @@ export interface DiskFinding {
   readonly next: string;
 }
 
-export interface DisksDependencies {
+interface DisksDependencies {
   readonly nowMs: () => number;
   /** Called when a file system has become full, or has room again. */
   readonly changed: (finding: DiskFinding, full: boolean) => void;

@@ -34,7 +34,7 @@ export interface HealthOptions extends DampingOptions {
   readonly timeoutMs: number;
 }
 
-export interface HealthDependencies {
+interface HealthDependencies {
   readonly clock: Clock;
   readonly ask?: (target: ProbeTarget, timeoutMs: number) => Promise<ProbeResult>;
   /** Called after a verdict changed, with the check that changed. */

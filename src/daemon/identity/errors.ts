@@ -1,5 +1,5 @@
 /** What an operator and a program need to know of a failure in identity or admission. */
-export interface IdentityErrorFacts {
+interface IdentityErrorFacts {
   /** A stable word in kebab-case, e.g. `token-expired`. */
   readonly code: string;
   /** One sentence that names the cause. Never holds a secret. */

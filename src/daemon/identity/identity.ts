@@ -37,7 +37,7 @@ import {
 import { TokenStore } from './admission/token-store.ts';
 
 /** Something that a person should know about the state on the disk; the daemon starts nevertheless. */
-export interface IdentityWarning {
+interface IdentityWarning {
   readonly code: string;
   readonly message: string;
   readonly next: string;

@@ -15,7 +15,7 @@ const EXPIRED_LOOK_MS = 3000;
 /** One that has not begun turns it away as well; here it may be this machine's clock that is wrong. */
 const NOT_BEGUN_LOOK_MS = 30_000;
 
-export interface OwnCertificateDependencies<Shown> {
+interface OwnCertificateDependencies<Shown> {
   readonly clock: Clock;
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;

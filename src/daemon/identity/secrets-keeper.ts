@@ -12,7 +12,7 @@ import { storageNext } from './storage.ts';
 export const SECRETS_TAG = 'secrets';
 
 /** Members as they are seen here, of whom only this counts. */
-export interface SecretsView {
+interface SecretsView {
   readonly synced: boolean;
   readonly members: readonly (Pick<Member, 'record' | 'self' | 'state'> & { readonly rank: number })[];
 }
@@ -64,7 +64,7 @@ export async function keepDbSecrets(
   return 'made a new key of the app tier, since an app node was removed: people sign in again';
 }
 
-export interface SecretsKeeperDependencies {
+interface SecretsKeeperDependencies {
   readonly exchange: ExchangeDependencies;
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;

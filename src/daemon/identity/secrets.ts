@@ -65,7 +65,7 @@ const AppSecrets = z.object({
 const Secrets = z.discriminatedUnion('kind', [DbSecrets, AppSecrets]);
 
 export type DbSecrets = Readonly<z.infer<typeof DbSecrets>>;
-export type AppSecrets = Readonly<z.infer<typeof AppSecrets>>;
+type AppSecrets = Readonly<z.infer<typeof AppSecrets>>;
 export type Secrets = DbSecrets | AppSecrets;
 type AppKey = z.infer<typeof AppKey>;
 

@@ -9,13 +9,13 @@ const LIMITS = { timeoutMs: 5000, maxBytes: SITE_BYTES };
 const ASK_AGAIN_MS = 5000;
 
 /** An app node that is heard, with what it says of its bundle; undefined: it keeps none. */
-export interface SitePeer {
+interface SitePeer {
   readonly peerId: PeerId;
   readonly name: string;
   readonly word: string | undefined;
 }
 
-export interface SiteKeeperDependencies extends ExchangeDependencies {
+interface SiteKeeperDependencies extends ExchangeDependencies {
   readonly store: SiteStore;
   /** The same for both that have heard the same two. */
   readonly merged: (own: Site, other: Site) => Site;

@@ -23,7 +23,7 @@ export const FILES = {
 } as const;
 
 /** A full roster takes 4 MiB at most; every other file is far smaller. */
-export const FILE_BYTES = 6 * 1024 * 1024;
+const FILE_BYTES = 6 * 1024 * 1024;
 
 const Seed = z.object({
   peerId: z.string().max(64),
@@ -49,9 +49,9 @@ const ClusterFile = z.object({
 export type ClusterFile = Readonly<z.infer<typeof ClusterFile>>;
 
 const Unfinished = z.object({ version: z.literal(1), what: z.enum(['init', 'join']) });
-export type Unfinished = z.infer<typeof Unfinished>['what'];
+type Unfinished = z.infer<typeof Unfinished>['what'];
 
-export type StateOf = 'empty' | 'unfinished' | 'complete';
+type StateOf = 'empty' | 'unfinished' | 'complete';
 
 /**
  * @throws IdentityError `state-damaged` when a key is there but neither the end nor the beginning of an init or join
@@ -193,7 +193,7 @@ export async function createDirectory(path: string): Promise<void> {
 }
 
 /** @throws IdentityError `state-permissions` when others may look into the directory or it is somebody else's */
-export async function checkDirectory(path: string): Promise<void> {
+async function checkDirectory(path: string): Promise<void> {
   const facts = await stat(path).catch((error: unknown) => {
     throw fileError(path, error);
   });

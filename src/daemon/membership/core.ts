@@ -98,7 +98,7 @@ export interface RelayDuty {
   readonly target: PeerId;
 }
 
-export interface Tombstone {
+interface Tombstone {
   readonly incarnation: number;
   /** Who left is not dialled any more; who died is, for ever. */
   readonly left: boolean;
@@ -119,7 +119,7 @@ export interface Outgoing {
 }
 
 /** A message of gossip, for the estimate of the cluster's rate. `author`: who signed all of it, if one did. */
-export interface GossipHeard {
+interface GossipHeard {
   readonly atMs: number;
   readonly author: PeerId | undefined;
 }
@@ -291,7 +291,7 @@ export function nextNonce(core: Core): number {
 }
 
 /** Where to dial a peer: its record, or before the first record what its certificate says. */
-export function addressOf(core: Core, peer: PeerId): { address: string; port: number } | undefined {
+function addressOf(core: Core, peer: PeerId): { address: string; port: number } | undefined {
   const record = core.entries.get(peer)?.signed.record;
   if (record !== undefined) return { address: record.address, port: record.port };
   const admitted = core.roster.get(peer);

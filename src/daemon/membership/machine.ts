@@ -31,8 +31,6 @@ import { hearDelta, hearDigest, syncRound } from './sync.ts';
 import type { Admitted, Event, Membership, Message, PeerId, Snapshot, Timer } from './types.ts';
 import { buildView, changed, freezeRecord, touch } from './view.ts';
 
-export type { MembershipOptions, Rule } from './core.ts';
-
 /**
  * The membership protocol of one node: events in, effects out, no clock, chance, I/O or waiting of its own.
  *

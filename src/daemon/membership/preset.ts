@@ -314,7 +314,7 @@ export const presetFields = {
   },
 } as const satisfies Readonly<Record<string, Row>>;
 
-export type PresetName = 'lan' | 'wan' | 'test';
+type PresetName = 'lan' | 'wan' | 'test';
 export type Preset = { readonly [Field in keyof typeof presetFields]: number };
 
 function column(name: PresetName): Preset {

@@ -47,7 +47,7 @@ export function probe(core: Core, target: PeerId, cause: Probe['cause']): void {
 }
 
 /** The link closed while a ping was out: the answer can only come over a new one. */
-export function reopen(core: Core, current: Probe): void {
+function reopen(core: Core, current: Probe): void {
   current.pinged = false;
   connect(core, current.target);
   askRelays(core, current);

@@ -66,7 +66,7 @@ export function syncOnLink(core: Core, peer: PeerId): void {
   if (!core.synced && (core.syncPartner === undefined || overdue)) beginSync(core, peer);
 }
 
-export function digestOf(core: Core): DigestEntry[] {
+function digestOf(core: Core): DigestEntry[] {
   const entries: DigestEntry[] = [];
   for (const entry of core.entries.values()) {
     const { peerId, incarnation, sequence } = entry.signed.record;

@@ -2,7 +2,7 @@ import { type Core, type Entry, isRestarting, selfEntry } from './core.ts';
 import type { Member, MembershipView, MemberState } from './types.ts';
 
 /** The member as it is now, frozen; built once per change. */
-export function memberOf(core: Core, entry: Entry): Member {
+function memberOf(core: Core, entry: Entry): Member {
   entry.member ??= Object.freeze({
     record: entry.signed.record,
     state: entry.state,

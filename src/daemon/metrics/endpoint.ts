@@ -22,7 +22,7 @@ const REQUEST_MS = 5000;
 /** Prometheus keeps its connection from scrape to scrape, a minute apart at most where nobody says otherwise. */
 const IDLE_MS = 65_000;
 
-export interface MetricsDependencies {
+interface MetricsDependencies {
   readonly clock: Clock;
   readonly log: Log;
   readonly node: {

@@ -7,7 +7,7 @@ export interface ProcessFacts {
   readonly lag: LagHistogram;
 }
 
-export interface LagHistogram {
+interface LagHistogram {
   /** Cumulative; the last one has no bound. */
   readonly buckets: readonly { readonly le: number; readonly count: number }[];
   readonly sumSeconds: number;

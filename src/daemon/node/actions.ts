@@ -1,7 +1,7 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { AccountOrders } from '../accounts/orders.ts';
 import type { ControlActions } from '../control/server.ts';
-import type { Done, TrafficAnswer } from '../control/api.ts';
+import type { Done, HaproxyTraffic } from '../control/api.ts';
 import { hasNextStep } from '../errors.ts';
 import { Answers } from './answers.ts';
 import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
@@ -33,7 +33,7 @@ export function actionsOf(
   const answers = new Answers(identity, { ...assembly, clock, startedMs, node, local, checks });
   const duty = new Duty(identity, { local, node, retryNow: (reason) => reconciler.retryNow(reason) });
   const couchdb = () => assembly.programs.report('couchdb') as CouchDbStatus | undefined;
-  const traffic = () => reconciler.ask('haproxy', 'show', {}) as Promise<TrafficAnswer>;
+  const traffic = () => reconciler.ask('haproxy', 'show', {}) as Promise<HaproxyTraffic>;
   const leave = new Leave(identity, {
     reconciler,
     driver,

@@ -6,7 +6,7 @@ import type { CurrentNode } from './current.ts';
 import { mustNotBeLast } from '../control/operator-guards.ts';
 import { guardMemory } from './scene.ts';
 
-export interface DutyDependencies {
+interface DutyDependencies {
   readonly local: Pick<LocalStateFile, 'state' | 'update'>;
   readonly node: Pick<CurrentNode, 'last' | 'operatorDid' | 'turn'>;
   readonly retryNow: (reason: string) => void;

@@ -173,7 +173,7 @@ function edgeOf({ services, answerWrongly }: Scene): AppSituation['edge'] {
 }
 
 /** What no other node can see of this one, and a person should be told of, by whichever node tells. */
-export function noticesOf(
+function noticesOf(
   {
     health,
     phase,

@@ -3,7 +3,7 @@ import type { MemberRow } from '../control/api.ts';
 import type { NodeCertificate } from '../identity/keys/chain.ts';
 import type { Member, MembershipView } from '../membership/types.ts';
 
-export interface ReportInput {
+interface ReportInput {
   readonly view: MembershipView;
   readonly effective: EffectiveView;
   readonly certificates: readonly NodeCertificate[];

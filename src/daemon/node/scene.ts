@@ -19,7 +19,7 @@ import type { Scene, Words } from './look.ts';
 import { SECRETS_TAG } from '../identity/secrets-keeper.ts';
 
 /** What a scene is made from; the rest is what other parts of the daemon give as it is. */
-export interface SceneSources
+interface SceneSources
   extends Pick<Scene, 'phase' | 'view' | 'certificates' | 'couchdb' | 'couchdbData' | 'couchdbRetired'> {
   readonly identity: Pick<Identity, 'roster' | 'secrets'>;
   readonly config: Config;

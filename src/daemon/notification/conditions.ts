@@ -39,7 +39,7 @@ export interface Condition {
   readonly announced: boolean;
 }
 
-export interface ConditionInput {
+interface ConditionInput {
   readonly view: MembershipView;
   /**
    * Members' certificates by HOST/ROLE: their end in ms since the epoch. Of members that are admitted and not revoked.
@@ -288,7 +288,7 @@ function orders(view: MembershipView): Condition[] {
 
 /** The tag in which a node says that it has no room to write. */
 export const DISK_TAG = 'disk';
-export const DISK_FULL = 'full';
+const DISK_FULL = 'full';
 
 function disks(view: MembershipView): Condition[] {
   const full = heard(view).filter(({ record: { tags } }) => tags[DISK_TAG] === DISK_FULL);
@@ -396,6 +396,6 @@ export function endOf(
   }
 }
 
-export function dayOf(wallMs: number): string {
+function dayOf(wallMs: number): string {
   return new Date(wallMs).toISOString().slice(0, 10);
 }

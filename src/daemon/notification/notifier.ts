@@ -14,7 +14,7 @@ import {
   type NoticeEvent,
 } from './policy.ts';
 
-export interface NotifierDependencies {
+interface NotifierDependencies {
   readonly cluster: string;
   /** HOST/ROLE of this node. */
   readonly node: string;

@@ -26,7 +26,7 @@ export interface NoticeEvent {
 }
 
 /** A condition that this node has seen and that is not over and done with. Times are wall-clock ms. */
-export interface Entry extends Condition {
+interface Entry extends Condition {
   readonly sinceMs: number;
   /** Its beginning was told: by this node, or by another that says so. */
   readonly told: boolean;
@@ -63,7 +63,7 @@ export interface Candidate {
   readonly tags: Readonly<Record<string, string>>;
 }
 
-export interface PolicyInput {
+interface PolicyInput {
   readonly nowMs: number;
   readonly members: readonly Candidate[];
   readonly conditions: readonly Condition[];
@@ -74,14 +74,14 @@ export interface PolicyInput {
   readonly endOf: (condition: Entry) => string;
 }
 
-export interface PolicyOptions {
+interface PolicyOptions {
   /** A condition is told when it has held this long. */
   readonly waitMs: number;
   /** Messages in the long run: one in this time, after a burst of {@link BURST}. */
   readonly intervalMs: number;
 }
 
-export interface Decision {
+interface Decision {
   readonly state: NotificationState;
   /** What this node says in its record: that it can tell, and what is told. */
   readonly tags: Readonly<Record<string, string>>;
@@ -90,11 +90,11 @@ export interface Decision {
 }
 
 /** A death, its return and one thing more go out at once, whatever came before. */
-export const BURST = 3;
+const BURST = 3;
 /** An announced stop or reboot is told when it lasts longer than a reboot takes. */
-export const ANNOUNCED_WAIT_MS = 300_000;
+const ANNOUNCED_WAIT_MS = 300_000;
 /** Beyond its rate limit a teller has this long for sending and for its word to spread. */
-export const TAKEOVER_MS = 60_000;
+const TAKEOVER_MS = 60_000;
 /** Gossip and the slowest sync are through by then. */
 const END_KEPT_MS = 15 * 60_000;
 /** Entries beyond it are the oldest that were told; a cluster has 500 members at most. */

@@ -13,7 +13,7 @@ import { serveTrail, trailHere, trailOf, type TrailQuestion } from './trail.ts';
 /** Nodes asked at once: an answer may have a quarter of a megabyte. */
 const WIDTH = 8;
 
-export interface PeersDependencies {
+interface PeersDependencies {
   readonly clock: Pick<Clock, 'wallMs' | 'monotonicMs'>;
   readonly audit: Pick<AuditTrail, 'query'>;
   readonly transport: Pick<Transport, 'handle' | 'request' | 'connect'>;

@@ -44,13 +44,13 @@ const answer = z.object({
 });
 
 /** Who may be asked, and where each listens. */
-export interface Known {
+interface Known {
   readonly role: Role;
   readonly address: string;
   readonly port: number;
 }
 
-export interface AnswererDependencies {
+interface AnswererDependencies {
   readonly clock: Pick<Clock, 'wallMs' | 'monotonicMs'>;
   readonly transport: Pick<Transport, 'handle'>;
   readonly config: () => Config;
@@ -80,7 +80,7 @@ export function servePing({ clock, transport, config, known }: AnswererDependenc
   });
 }
 
-export interface PingDependencies {
+interface PingDependencies {
   readonly clock: Pick<Clock, 'wallMs' | 'monotonicMs'>;
   readonly transport: Pick<Transport, 'request' | 'connect'>;
   readonly config: Config;

@@ -8,7 +8,7 @@ const LOOK_MS = 1500;
 /** Of epmd, IANA's. */
 const EPMD_PORT = 4369;
 
-export interface NamedPort {
+interface NamedPort {
   readonly port: number;
   /** What listens there. */
   readonly what: string;

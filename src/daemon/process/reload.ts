@@ -6,7 +6,7 @@ import type { Log } from './log.ts';
 import { mustBeReloadable } from './start-checks.ts';
 import type { ServiceManager } from './systemd.ts';
 
-export interface ReloadDependencies {
+interface ReloadDependencies {
   readonly log: Log;
   readonly serviceManager: Pick<ServiceManager, 'reloading'>;
   /** Tells systemd that the reload is over, whatever came of it. */

@@ -7,7 +7,7 @@ import type { ServiceManager } from './systemd.ts';
 /** A driver whose last turn is older does not turn; while it is well it turns each second. */
 const TURN_MS = 5000;
 
-export interface SignsOfLifeDependencies {
+interface SignsOfLifeDependencies {
   readonly log: Log;
   readonly serviceManager: ServiceManager;
   readonly driver: Pick<Driver, 'nowMs' | 'lastTurnMs'>;

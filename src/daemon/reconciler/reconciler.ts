@@ -7,7 +7,7 @@ import { jittered } from '../random.ts';
 import { asPluginError, RunFailure, type RunOptions, type RunOutcome, runPlugin } from './run.ts';
 
 /** Times in ms. */
-export interface ReconcilerOptions {
+interface ReconcilerOptions {
   /** A run waits until no trigger came for this long … */
   readonly quietMs: number;
   /** … but never longer than this after the first, or steady churn would starve it. */
@@ -36,7 +36,7 @@ export const DEFAULT_RECONCILER_OPTIONS: ReconcilerOptions = {
   runTimeoutMs: 60_000,
 };
 
-export interface ReconcilerDependencies {
+interface ReconcilerDependencies {
   readonly clock: Clock;
   readonly audit: (entry: NewAuditEntry) => void;
   readonly random?: () => number;

@@ -7,8 +7,8 @@ import type { MemberRow } from '../control/api.ts';
  * name a command, a path, an address or a package. Pure.
  */
 
-export type RolloutState = 'running' | 'finished' | 'stopped';
-export type Step = 'waiting' | 'working' | 'done' | 'failed';
+type RolloutState = 'running' | 'finished' | 'stopped';
+type Step = 'waiting' | 'working' | 'done' | 'failed';
 
 /** Why a rollout stopped, with what an operator reads of it; HOST is the host that was at work. */
 export const STOPS = {

@@ -49,7 +49,7 @@ export const DEFAULT_ROLLOUT_OPTIONS: RolloutOptions = {
 };
 
 /** What this node sees now. */
-export interface RolloutScene {
+interface RolloutScene {
   readonly rows: readonly MemberRow[];
   /** Names in order of admission. */
   readonly admission: readonly string[];
@@ -59,7 +59,7 @@ export interface RolloutScene {
   readonly settled: boolean;
 }
 
-export interface RolloutDependencies {
+interface RolloutDependencies {
   readonly clock: Clock;
   readonly turn: Pick<UpgradeTurn, 'ask' | 'withdraw' | 'state'>;
   readonly scene: () => RolloutScene;

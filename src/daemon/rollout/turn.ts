@@ -1,7 +1,7 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 
 /** Where a turn is asked for and answered; all in /run, which does not outlive the machine. */
-export interface TurnPaths {
+interface TurnPaths {
   /** Ours: bornemisza-upgrade.path waits for it. */
   readonly request: string;
   /** Root's: bornemisza-upgrade.service says there how far it is. */

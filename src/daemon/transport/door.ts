@@ -21,14 +21,14 @@ export interface Gate {
   refusedWith?(revocation: Uint8Array): void;
 }
 
-export interface DoorOptions {
+interface DoorOptions {
   /** From connection to hello for one who is not in the roster, and for a member. */
   readonly strangerTimeoutMs: number;
   readonly memberTimeoutMs: number;
   readonly strangers: StrangerLimits;
 }
 
-export interface DoorDependencies {
+interface DoorDependencies {
   readonly gate: Gate;
   readonly isLink: (connection: Connection) => boolean;
   /** A connection was refused without a word. */

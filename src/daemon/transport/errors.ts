@@ -1,4 +1,4 @@
-export type TransportErrorCode =
+type TransportErrorCode =
   /** Another program holds the port. */
   | 'address-in-use'
   /** No device of this host has the address, or it is down. */

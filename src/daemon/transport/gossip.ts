@@ -73,7 +73,7 @@ class LinkRegistrar {
   }
 }
 
-export interface GossipOptions {
+interface GossipOptions {
   readonly topic: string;
   readonly isLink: (connection: Connection) => boolean;
   readonly deliver: (from: PeerId, bytes: Uint8Array) => GossipVerdict;

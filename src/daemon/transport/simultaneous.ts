@@ -22,7 +22,7 @@ export interface Standing {
  * - `renew`: the link we have is gone on the other side; it ended, then this one begins.
  * - `duplicate`: two dials crossed, or this one is old; ours is the link.
  */
-export type Decision = 'take' | 'swap' | 'renew' | 'duplicate';
+type Decision = 'take' | 'swap' | 'renew' | 'duplicate';
 
 /**
  * Both sides must come to the same link without another exchange. `dial` counts dials per pair and instance, and `seen`

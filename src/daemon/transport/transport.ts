@@ -54,7 +54,7 @@ import { DEFAULT_STRANGER_LIMITS, type StrangerLimits } from './strangers.ts';
 /** The one stream of a link: hello, answer, confirmation, then messages in both directions. */
 export const ADMIT_PROTOCOL = '/bornemisza/admit/1';
 
-export interface TransportOptions {
+interface TransportOptions {
   /** Ed25519 private key; its PeerId is the node. */
   readonly nodeKey: KeyObject;
   /** Name of the cluster; the gossip topic. A hello for another cluster is refused. */
@@ -109,7 +109,7 @@ export interface TransportEvents {
   onNote(code: string, peer: PeerId | undefined, detail: string): void;
 }
 
-export interface TransportCounters {
+interface TransportCounters {
   linksUp: number;
   linksDown: number;
   framesIn: number;

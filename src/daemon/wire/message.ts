@@ -25,7 +25,7 @@ import { isPeerId } from './values.ts';
 type Body = NonNullable<MessageInitShape<typeof pb.EnvelopeSchema>['body']>;
 
 /** A message, and what of it was not taken: one bad record never hides the good ones beside it. */
-export interface Received {
+interface Received {
   readonly message: Message;
   readonly refused: readonly Refusal[];
 }

@@ -32,7 +32,7 @@ export type Verify = (author: PeerId, bytes: Uint8Array, signature: Uint8Array) 
  * signature over another.
  */
 export const RECORD_DOMAIN = 'bornemisza record 1\0';
-export const ACCUSATION_DOMAIN = 'bornemisza accusation 1\0';
+const ACCUSATION_DOMAIN = 'bornemisza accusation 1\0';
 
 const ROLES = { app: pb.Role.APP, db: pb.Role.DB } as const satisfies Record<Role, pb.Role>;
 const HEALTHS = { up: pb.Health.UP, down: pb.Health.DOWN } as const satisfies Record<Health, pb.Health>;

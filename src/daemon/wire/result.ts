@@ -2,7 +2,7 @@
  * Why something received was not taken. `unknown-kind` and `version` are a later version speaking: counted, not held
  * against the sender. The others are a fault or an attack.
  */
-export type RefusalCode = 'size' | 'version' | 'unknown-kind' | 'malformed' | 'limit' | 'value' | 'signature';
+type RefusalCode = 'size' | 'version' | 'unknown-kind' | 'malformed' | 'limit' | 'value' | 'signature';
 
 export interface Refusal {
   readonly code: RefusalCode;

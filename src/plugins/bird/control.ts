@@ -72,7 +72,7 @@ export function parseProtocols(lines: readonly ReplyLine[]): BirdProtocol[] {
   return protocols;
 }
 
-export interface TellOptions {
+interface TellOptions {
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: number;
 }

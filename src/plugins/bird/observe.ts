@@ -17,7 +17,7 @@ import {
 import { faultOf } from './report.ts';
 
 /** Gives BIRD one command after another; undefined where it does not answer. */
-export type Ask = (command: string) => Promise<ReplyLine[] | undefined>;
+type Ask = (command: string) => Promise<ReplyLine[] | undefined>;
 
 /** Protocols that give routes to a neighbour. */
 const CARRIERS: readonly string[] = ['BGP', 'OSPF', 'RIP', 'Babel'];
@@ -66,7 +66,7 @@ function isUp({ kind, info, up }: BirdProtocol): boolean {
 }
 
 /** Reads `show route NETWORK export SESSION`, e.g. `192.0.2.7/32  unicast [direct1 08:56:20.126] * (240)`. */
-export function parseRoutes(lines: readonly ReplyLine[], network: string): BirdSession['routes'] {
+function parseRoutes(lines: readonly ReplyLine[], network: string): BirdSession['routes'] {
   return lines.flatMap(({ code, text }) => {
     const row = /^(\S+)\s+\S+ \[(\S+) /.exec(text);
     if (code !== 1007 || row?.[1] !== network) return [];

@@ -29,7 +29,7 @@ export interface Ca {
   readonly client: (key?: string) => AcmeClient;
 }
 
-export interface StepsOptions {
+interface StepsOptions {
   readonly site: { get(): SiteBundle; change(next: (now: SiteBundle) => SiteBundle): Promise<unknown> };
   readonly wallMs: () => number;
   /** 0 to 1. */

@@ -64,7 +64,7 @@ export interface ExposedCertificate {
   readonly endMs: number;
 }
 
-export interface OperatorRequest {
+interface OperatorRequest {
   readonly fingerprint?: string | undefined;
   readonly atMs: number;
   /** Ignores our own limits for one signature, never the CA's. */

@@ -8,7 +8,7 @@ import type { CertificateFacts, ShownCertificate } from './shape.ts';
 
 const LATE_MS = 3_600_000;
 
-export interface FactsInput {
+interface FactsInput {
   readonly desired: CertificatesDesired;
   readonly directory: string;
   readonly waits: string | undefined;

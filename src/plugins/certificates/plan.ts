@@ -105,10 +105,7 @@ function atCa(desired: CertificatesDesired, observed: CertificatesObserved): Cer
 }
 
 /** Of another CA than the one that is configured, it is none. */
-export function hasAccount({
-  bundle,
-  directory,
-}: Pick<CertificatesDesired, 'bundle' | 'directory'>): boolean {
+function hasAccount({ bundle, directory }: Pick<CertificatesDesired, 'bundle' | 'directory'>): boolean {
   const { account } = bundle;
   return account?.url !== undefined && isOf(account, directory);
 }

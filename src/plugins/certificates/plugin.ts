@@ -42,7 +42,7 @@ export interface CertificatesReport extends PluginReport {
   readonly tag: 'failing' | undefined;
 }
 
-export interface RenewRequest {
+interface RenewRequest {
   /** Past our own limits for one signature, never past the CA's. */
   readonly force: boolean;
 }
@@ -66,7 +66,7 @@ export interface CertificatesOptions {
   readonly random: () => number;
 }
 
-export interface Seen extends CertificatesObserved {
+interface Seen extends CertificatesObserved {
   readonly bundle: SiteBundle;
   readonly nowMs: number;
   /** Why the CA is not asked now; undefined: no wait. */

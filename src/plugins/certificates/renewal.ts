@@ -7,7 +7,7 @@ import type { SiteCertificate } from './desired.ts';
 const SHORT_LIFE_MS = 10 * 24 * 3_600_000;
 
 /** The window of the CA (RFC 9773 section 4.2). */
-export interface RenewalWindow {
+interface RenewalWindow {
   readonly startMs: number;
   readonly endMs: number;
 }

@@ -34,7 +34,7 @@ import {
   withoutHolder,
 } from './shards.ts';
 
-export interface StepsOptions {
+interface StepsOptions {
   readonly client: CouchDbClient;
   readonly observer: Observer;
   readonly appUser: AppUser;

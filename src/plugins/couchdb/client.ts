@@ -44,7 +44,7 @@ export class AccountLocked extends PasswordRefused {
 /** A lock lasts up to five minutes, and asking while it lasts does not prolong it. */
 const LOCK_ASKED_AGAIN_MS = 15_000;
 
-export interface ClientOptions {
+interface ClientOptions {
   /** E.g. `http://127.0.0.1:15984`, without credentials. */
   readonly baseUrl: string;
   credentials(): Credentials;

@@ -46,7 +46,7 @@ export function isGone(desired: CouchDbDesired, node: string): boolean {
 }
 
 /** Rule 4's time-out of a join: the document is there, the node never came, and no map names it. */
-export const GHOST_AFTER_MS = 30_000;
+const GHOST_AFTER_MS = 30_000;
 
 export function isGhost(desired: CouchDbDesired, server: Server, node: string): boolean {
   if (memberNamed(desired, node)?.phase !== 'in') return false;

@@ -43,7 +43,7 @@ export interface DesiredMember {
 }
 
 /** What this node itself has to do about the cluster. */
-export type Duty = 'serve' | 'leave';
+type Duty = 'serve' | 'leave';
 
 /** PEM texts for the Erlang distribution. The certificate needs the private address as a DNS SAN. */
 export interface DistributionTls {
@@ -113,7 +113,7 @@ export interface CouchDbDesired {
   readonly settings: CouchDbSettings;
 }
 
-export const systemDatabases: readonly string[] = ['_users', '_replicator', '_global_changes'];
+const systemDatabases: readonly string[] = ['_users', '_replicator', '_global_changes'];
 
 /** Why a desired state cannot be. The role shows it to the operator; nothing is changed. */
 export class DesiredError extends Error {
@@ -151,10 +151,7 @@ export interface DesiredFacts {
     Partial<CouchDbSettings>;
 }
 
-export const settingsDefaults: Omit<
-  CouchDbSettings,
-  'cookie' | 'secret' | 'adminName' | 'adminHash' | 'uuid'
-> = {
+const settingsDefaults: Omit<CouchDbSettings, 'cookie' | 'secret' | 'adminName' | 'adminHash' | 'uuid'> = {
   q: 2,
   n: 3,
   httpAddress: '127.0.0.1',
@@ -250,9 +247,4 @@ export function parseClaim(tag: string): Claim {
   if (fresh !== null) return { kind: 'fresh', version: fresh[1] as string, digest: fresh[2] as string };
   if (tag === 'proving' || tag === 'serving' || tag === 'left' || tag === 'down') return { kind: tag };
   return { kind: 'out' };
-}
-
-/** Whether clients may be sent to a member: the only word that counts is its own proof. */
-export function mayServe(member: DesiredMember): boolean {
-  return member.phase === 'in' && member.claim?.kind === 'serving';
 }

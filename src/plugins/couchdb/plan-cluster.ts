@@ -33,7 +33,7 @@ import {
   type ShardMap,
 } from './shards.ts';
 
-export interface ClusterPlan {
+interface ClusterPlan {
   readonly changes: readonly CouchDbChange[];
   readonly waiting: string | undefined;
   readonly progress?: Progress | undefined;

@@ -65,16 +65,16 @@ export type RestartWord =
  * A node that is silent although its process is said to serve is waited for; others for as long as a link takes to
  * heal.
  */
-export const ABSENT_GRACE_MS = 10_000;
+const ABSENT_GRACE_MS = 10_000;
 /** A start takes 1 s, on a busy machine with much data many; asking more often would only disturb it. */
 export const START_AGAIN_MS = 30_000;
 /** After a full restart with a copy that cannot be proved, serving what there is beats serving nothing. */
-export const ALONE_AFTER_MS = 10_000;
+const ALONE_AFTER_MS = 10_000;
 /**
  * A restart is due for so long before it is made: settings often reach all at once, and each must have heard of the
  * others.
  */
-export const RESTART_TOLD_MS = 3000;
+const RESTART_TOLD_MS = 3000;
 
 export function outlookOf(desired: CouchDbDesired, observed: Observed, directory: string): Outlook {
   const files = planFiles(desired, observed, directory);

@@ -38,7 +38,7 @@ export interface CouchDbStatus {
   readonly tag: string;
 }
 
-export interface CouchDbPluginOptions {
+interface CouchDbPluginOptions {
   /** Asked at each request, so that rolled secrets are used at once. */
   credentials(): Credentials;
   /** The user of the app nodes, kept in `_users`; undefined: none. */

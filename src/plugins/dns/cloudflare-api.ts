@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises';
-import { request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
 import { setTimeout as pause } from 'node:timers/promises';
+import { httpCall } from '../../host/http-call.ts';
 import { PluginError } from '../contract.ts';
 
 export interface CloudflareOptions {
@@ -39,9 +38,8 @@ interface Answer {
 }
 
 const BASE_URL = 'https://api.cloudflare.com/client/v4';
-const TIMEOUT_MS = 15_000;
 /** A page of a hundred records is some 60 kB. */
-const MOST_BYTES = 2 * 1024 * 1024;
+const LIMITS = { timeoutMs: 15_000, mostBytes: 2 * 1024 * 1024 };
 /** Cloudflare takes 1200 calls in 5 minutes of one *user*, all tokens together; above, nothing for five minutes. */
 const WINDOW_MS = 300_000;
 const MOST_CALLS = 60;
@@ -110,12 +108,11 @@ export class CloudflareApi {
     const token = await this.#token();
     await this.#turn(signal);
     const url = `${baseUrl}/zones/${zoneId}/dns_records${rest}`;
-    const { status, text, retryAfter } = await send(method, url, token, body, signal).catch(
-      (error: unknown) => {
-        throw this.#failed(error instanceof Error ? error.message : String(error));
-      },
-    );
-    if (status === 429) throw this.#limited(Number(retryAfter) * 1000);
+    const call = { method, url, headers: { authorization: `Bearer ${token}` }, body, ...LIMITS };
+    const { status, text, headers } = await httpCall(call, signal).catch((error: unknown) => {
+      throw this.#failed(error instanceof Error ? error.message : String(error));
+    });
+    if (status === 429) throw this.#limited(Number(headers['retry-after']) * 1000);
     const answer = parsed(text);
     if (answer === undefined) throw this.#failed(`it answered ${status} with something that is not its JSON`);
     if (answer.success) return answer;
@@ -235,57 +232,6 @@ export class CloudflareApi {
       });
     return this.#failed(why);
   }
-}
-
-interface Got {
-  readonly status: number;
-  readonly text: string;
-  readonly retryAfter: string | undefined;
-}
-
-/** One call, whole within its time: a body that is cut short or never ends is an error. */
-function send(
-  method: string,
-  url: string,
-  token: string,
-  body: object | undefined,
-  signal: AbortSignal,
-): Promise<Got> {
-  const text = body === undefined ? undefined : JSON.stringify(body);
-  const call = url.startsWith('https:') ? httpsRequest : httpRequest;
-  return new Promise((resolve, reject) => {
-    const request = call(url, {
-      method,
-      agent: false,
-      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
-      headers: {
-        authorization: `Bearer ${token}`,
-        'user-agent': 'bornemisza',
-        ...(text !== undefined && {
-          'content-type': 'application/json',
-          'content-length': Buffer.byteLength(text),
-        }),
-      },
-    });
-    request.on('error', (error) => {
-      reject(error.name === 'AbortError' ? new Error(`no answer within ${TIMEOUT_MS / 1000} s`) : error);
-    });
-    request.once('response', (response) => {
-      const parts: Buffer[] = [];
-      let bytes = 0;
-      response.on('data', (part: Buffer) => {
-        bytes += part.length;
-        parts.push(part);
-        if (bytes > MOST_BYTES) request.destroy(new Error('its answer is too long'));
-      });
-      response.on('error', () => reject(new Error('its answer was cut short')));
-      response.on('end', () => {
-        const { statusCode: status = 0, headers } = response;
-        resolve({ status, text: Buffer.concat(parts).toString(), retryAfter: headers['retry-after'] });
-      });
-    });
-    request.end(text);
-  });
 }
 
 function parsed(text: string): Answer | undefined {

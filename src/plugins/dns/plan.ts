@@ -28,7 +28,7 @@ export interface DnsChange extends PlannedChange {
   readonly ids: readonly string[];
 }
 
-export interface DnsPlan {
+interface DnsPlan {
   readonly changes: readonly DnsChange[];
   readonly findings: readonly Finding[];
 }

@@ -7,7 +7,7 @@ import type { DnsProvider } from './provider.ts';
 import type { DnsShown } from './shape.ts';
 import { type MarkChange, shownRecords } from './shown.ts';
 
-export interface DnsPluginOptions {
+interface DnsPluginOptions {
   readonly provider: DnsProvider;
   /** The present desired state. */
   readonly desired: () => DnsDesired | undefined;
@@ -17,7 +17,7 @@ export interface DnsPluginOptions {
   readonly nowMs: () => number;
 }
 
-export interface DnsObserved {
+interface DnsObserved {
   readonly zone: readonly ZoneRecord[];
   /** Addresses of dead daemons whose edge does not answer either. */
   readonly silent: ReadonlySet<string>;

@@ -3,7 +3,7 @@ import type { DnsProvider } from './provider.ts';
 import { Rfc2136Provider } from './rfc2136.ts';
 
 /** `[dns]`; the configuration has judged that what a provider needs is there. */
-export interface DnsSettings {
+interface DnsSettings {
   readonly provider: string;
   readonly zone?: string | undefined;
   readonly zone_id?: string | undefined;

@@ -5,7 +5,7 @@ import type { DnsChange, ZoneRecord } from './plan.ts';
 import type { DnsProvider } from './provider.ts';
 import type { MarkChange } from './shown.ts';
 
-export interface Rfc2136Options {
+interface Rfc2136Options {
   readonly zone: string;
   /** IP address of the primary server. */
   readonly server: string;
@@ -129,12 +129,12 @@ export class Rfc2136Provider implements DnsProvider {
   }
 }
 
-export function markName(name: string, type: string): string {
+function markName(name: string, type: string): string {
   return `_bornemisza-${type.toLowerCase()}.${plainName(name)}`;
 }
 
 /** The answer section of dig(1): `NAME TTL IN TYPE VALUE`. */
-export function parseZone(text: string): ZoneRecord[] {
+function parseZone(text: string): ZoneRecord[] {
   return text.split('\n').flatMap((line) => {
     const found = /^(\S+)\.\s+(\d+)\s+IN\s+(\S+)\s+(.+)$/.exec(line);
     if (found === null) return [];

@@ -39,7 +39,7 @@ export function inForce(
   return apps.every((each) => helper.apps.includes(each)) && dbs.every((each) => helper.dbs.includes(each));
 }
 
-export function renderList(apps: readonly string[], dbs: readonly string[]): string {
+function renderList(apps: readonly string[], dbs: readonly string[]): string {
   const lines = [...apps.map((address) => `app ${address}`), ...dbs.map((address) => `db ${address}`)];
   return `${lines.join('\n')}\n`;
 }

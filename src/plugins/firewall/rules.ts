@@ -22,7 +22,7 @@ export interface FirewallBase {
   readonly beside: boolean;
 }
 
-export interface FirewallPorts {
+interface FirewallPorts {
   /** HTTP and HTTPS, from anywhere, where role app is. */
   readonly public: readonly number[];
   /** Gossip and admission of the roles here, from the whole private network: a joiner is no member yet. */
@@ -204,7 +204,7 @@ function mustBePlain(base: FirewallBase): void {
   for (const { address } of base.neighbours) if (!isIPv4(address)) throw refused('BGP neighbour', address);
 }
 
-export function isNetwork(text: string): boolean {
+function isNetwork(text: string): boolean {
   const [base = '', bits = '32', ...rest] = text.split('/');
   return rest.length === 0 && isIPv4(base) && /^\d{1,2}$/.test(bits) && Number(bits) <= 32;
 }

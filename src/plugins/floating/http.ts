@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { type HttpAnswer, httpCall } from '../../host/http-call.ts';
 import { notAnswering, ProviderFault } from './provider.ts';
 
 export interface ApiOptions {
@@ -25,15 +24,9 @@ export interface Dialect {
   meaning(status: number, said: string): 'busy' | 'elsewhere' | undefined;
 }
 
-interface Got {
-  readonly status: number;
-  readonly text: string;
-  readonly headers: NodeJS.Dict<string | string[]>;
-}
-
-const TIMEOUT_MS = 5000;
 /** Fifty addresses of Hetzner are some 80 kB. */
-const MOST_BYTES = 1024 * 1024;
+const LIMITS = { timeoutMs: 5000, mostBytes: 1024 * 1024 };
+const METADATA_TIMEOUT_MS = 2000;
 /** Far below each provider's own limit, which all programs of one account share. */
 const WINDOW_MS = 60_000;
 const MOST_CALLS = 60;
@@ -65,11 +58,10 @@ export class Api {
     const token = await this.#token();
     this.#count();
     const url = `${this.#options.baseUrl ?? this.#dialect.baseUrl}${path}`;
-    const got = await send(method, url, { authorization: `Bearer ${token}` }, body, signal).catch(
-      (error: unknown) => {
-        throw notAnswering(this.#dialect.label, error instanceof Error ? error.message : String(error));
-      },
-    );
+    const headers = { authorization: `Bearer ${token}` };
+    const got = await httpCall({ method, url, headers, body, ...LIMITS }, signal).catch((error: unknown) => {
+      throw notAnswering(this.#dialect.label, error instanceof Error ? error.message : String(error));
+    });
     const json = parsed(got.text);
     if (got.status >= 200 && got.status < 300) {
       if (json !== undefined) return json;
@@ -103,7 +95,7 @@ export class Api {
     this.#calledMs.push(now);
   }
 
-  #refusal({ status, headers }: Got, said: string): ProviderFault {
+  #refusal({ status, headers }: HttpAnswer, said: string): ProviderFault {
     const { label, scope } = this.#dialect;
     const why = said === '' ? `status ${status}` : `${said} (${status})`;
     if (status === 401) return this.#badToken(why);
@@ -137,7 +129,7 @@ export class Api {
   }
 
   /** `retry-after` in seconds, or the time of the clock at which the limit is over. */
-  #limitedBy(headers: Got['headers']): ProviderFault {
+  #limitedBy(headers: HttpAnswer['headers']): ProviderFault {
     const now = this.#options.nowMs();
     const afterMs = Number(headers['retry-after'] ?? Number.NaN) * 1000;
     const wanted = Number.isFinite(afterMs) ? afterMs : DEFAULT_PENALTY_MS;
@@ -159,7 +151,7 @@ export class Api {
   }
 }
 
-export function busy(label: string, why: string): ProviderFault {
+function busy(label: string, why: string): ProviderFault {
   return new ProviderFault({
     code: 'floating-busy',
     message: `${label} still works on the floating IP or this server: ${why}`,
@@ -167,7 +159,7 @@ export function busy(label: string, why: string): ProviderFault {
   });
 }
 
-export function elsewhere(why: string): ProviderFault {
+function elsewhere(why: string): ProviderFault {
   return new ProviderFault({
     code: 'floating-region',
     message: `the floating IP and this server are in different regions: ${why}`,
@@ -190,13 +182,15 @@ export function unknownAddress(label: string, address: string): ProviderFault {
  * @returns undefined: no answer, or none of this form
  */
 export async function metadata(url: string, form: RegExp, signal: AbortSignal): Promise<string | undefined> {
-  const got = await send(
-    'GET',
+  const call = {
+    method: 'GET',
     url,
-    {},
-    undefined,
-    AbortSignal.any([signal, AbortSignal.timeout(2000)]),
-  ).catch(() => undefined);
+    headers: {},
+    body: undefined,
+    ...LIMITS,
+    timeoutMs: METADATA_TIMEOUT_MS,
+  };
+  const got = await httpCall(call, signal).catch(() => undefined);
   const text = got?.status === 200 ? got.text.trim() : '';
   return form.test(text) ? text : undefined;
 }
@@ -207,52 +201,6 @@ export function noIdentity(label: string, where: string): ProviderFault {
     code: 'floating-identity',
     message: `this server's ID at ${label} cannot be read from ${where}`,
     next: `is this a server of ${label}? If it is, and its metadata service is shut off: set floating.server_id`,
-  });
-}
-
-/** One call, whole within its time: a body that is cut short or never ends is an error. */
-function send(
-  method: string,
-  url: string,
-  headers: Readonly<Record<string, string>>,
-  body: object | undefined,
-  signal: AbortSignal,
-): Promise<Got> {
-  const text = body === undefined ? undefined : JSON.stringify(body);
-  const call = url.startsWith('https:') ? httpsRequest : httpRequest;
-  return new Promise((resolve, reject) => {
-    const request = call(url, {
-      method,
-      agent: false,
-      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
-      headers: {
-        ...headers,
-        accept: 'application/json',
-        'user-agent': 'bornemisza',
-        ...(text !== undefined && {
-          'content-type': 'application/json',
-          'content-length': Buffer.byteLength(text),
-        }),
-      },
-    });
-    request.on('error', (error) => {
-      reject(error.name === 'AbortError' ? new Error(`no answer within ${TIMEOUT_MS / 1000} s`) : error);
-    });
-    request.once('response', (response) => {
-      const parts: Buffer[] = [];
-      let bytes = 0;
-      response.on('data', (part: Buffer) => {
-        bytes += part.length;
-        parts.push(part);
-        if (bytes > MOST_BYTES) request.destroy(new Error('its answer is too long'));
-      });
-      response.on('error', () => reject(new Error('its answer was cut short')));
-      response.on('end', () => {
-        const { statusCode: status = 0, headers: said } = response;
-        resolve({ status, text: Buffer.concat(parts).toString(), headers: said });
-      });
-    });
-    request.end(text);
   });
 }
 

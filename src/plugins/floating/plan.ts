@@ -42,7 +42,7 @@ export type FloatingChange = PlannedChange &
   );
 
 /** What is to become of one address. */
-export type Verdict = 'ours' | 'assign' | 'ask' | 'serves' | 'foreign' | 'busy' | 'elsewhere' | 'stays';
+type Verdict = 'ours' | 'assign' | 'ask' | 'serves' | 'foreign' | 'busy' | 'elsewhere' | 'stays';
 
 /**
  * Marks our addresses in the kernel, so that one that left the configuration is found after a restart too. 15
@@ -120,7 +120,7 @@ export function verdictOf(address: string, desired: ApiDesired, observed: ApiObs
 }
 
 /** The member whose server it is or was; undefined: none's. */
-export function ownerOf(id: string, { others }: ApiDesired, { ids }: ApiObserved): Owner | undefined {
+function ownerOf(id: string, { others }: ApiDesired, { ids }: ApiObserved): Owner | undefined {
   const present = others.find((each) => (each.id ?? ids.get(each.name)) === id);
   if (present !== undefined) return present;
   const former = [...ids].find(([, each]) => each === id)?.[0];

@@ -13,8 +13,9 @@ import {
   verdictOf,
 } from './plan.ts';
 import type { FloatingProvider, ProviderFault } from './provider.ts';
+import type { FloatingShown } from './shape.ts';
 
-export interface FloatingPluginOptions {
+interface FloatingPluginOptions {
   readonly provider: FloatingProvider;
   /** What should be now, by the last turn of the node. */
   readonly desired: () => ApiDesired;
@@ -30,26 +31,6 @@ export interface FloatingReport extends PluginReport {
   readonly holds: boolean;
   /** For the member's record: the server's name, whether this node may be given the addresses, what is wrong. */
   readonly server: string | undefined;
-}
-
-/** What `bornemisza floating show` shows. */
-export interface FloatingShown {
-  readonly provider: string;
-  /** This server at the provider; null: not known. */
-  readonly server: string | null;
-  readonly why: string;
-  readonly addresses: readonly {
-    readonly address: string;
-    /** null: to no server, or never asked with an answer. */
-    readonly server: string | null;
-    /** HOST/ROLE, `nobody`, or that it is no member. */
-    readonly owner: string;
-    readonly known: boolean;
-    readonly busy: boolean;
-    /** The device of this host that carries it. */
-    readonly device: string | null;
-  }[];
-  readonly findings: readonly Finding[];
 }
 
 const TICK_MS = 500;

@@ -6,7 +6,7 @@ import type { ApiOptions } from './http.ts';
 import type { FloatingProvider } from './provider.ts';
 import { UpCloud } from './upcloud.ts';
 
-export interface ProviderSettings {
+interface ProviderSettings {
   readonly provider: ApiProvider;
   readonly tokenFile: string;
   /** Undefined: read from the provider's metadata service, or from the device. */

@@ -17,7 +17,7 @@ export interface HaproxyCheckpoint {
 /** A reload is visible after 15–67 ms; many certificates or a loaded machine take longer. */
 const RELOAD_TIMEOUT_MS = 10_000;
 
-export interface StepsDependencies {
+interface StepsDependencies {
   readonly instance: 'app' | 'db';
   readonly files: HaproxyFiles;
   readonly sockets: Sockets;
@@ -44,7 +44,7 @@ const TOLD: ReadonlySet<HaproxyChange['kind']> = new Set([
  * Whether the process can be told before the file is proved, which takes `haproxy -c` a second on a busy host. Not
  * where a change needs the file, and not where a server is added: additions come before removals.
  */
-export function toldFirst(changes: readonly HaproxyChange[]): boolean {
+function toldFirst(changes: readonly HaproxyChange[]): boolean {
   return (
     changes.some(({ kind }) => TOLD.has(kind)) &&
     changes.every(({ kind }) => kind === 'file' || TOLD.has(kind))

@@ -63,7 +63,7 @@ export interface Certificates {
     | undefined;
 }
 
-export interface Revoked {
+interface Revoked {
   /** Serial number of the certificate, hexadecimal. */
   readonly serialHex: string;
   /** Where its holder lived; sessions from there are cut when the serial is added. */

@@ -81,7 +81,7 @@ export type HaproxyChange = PlannedChange &
     | { readonly kind: 'server-delete'; readonly backend: string; readonly name: string }
   );
 
-export type Admin = 'ready' | 'drain' | 'maint';
+type Admin = 'ready' | 'drain' | 'maint';
 
 /**
  * After a start of the daemon CouchDB has not been looked at yet: what stands, stands on, and nothing is changed twice.

@@ -9,11 +9,12 @@ import { render } from './render.ts';
 import { chooseSite } from './site-certificate.ts';
 import { Sockets } from './sockets.ts';
 import { sightOf } from './status.ts';
-import { type HaproxyTraffic, trafficOf } from './traffic.ts';
+import type { HaproxyTraffic } from './shape.ts';
+import { trafficOf } from './traffic.ts';
 import { Validator } from './validate.ts';
 import { Watch } from './watch.ts';
 
-export interface HaproxyOptions {
+interface HaproxyOptions {
   readonly instance: 'app' | 'db';
   /** Where the configuration lies, e.g. /var/lib/bornemisza/haproxy/app; the unit starts from haproxy.cfg there. */
   readonly directory: string;

@@ -140,7 +140,7 @@ export function parseServersState(text: string): ServerState[] {
   });
 }
 
-export interface Info {
+interface Info {
   readonly pid: number;
   /** The structure that this process runs, as `render` named it; '' when it runs another's configuration. */
   readonly structure: string;
@@ -250,7 +250,7 @@ export function parseAcl(text: string): string[] {
   return text.split('\n').flatMap((line) => /^0x[0-9a-f]+ (\S+)$/.exec(line.trim())?.[1] ?? []);
 }
 
-export interface Process {
+interface Process {
   readonly pid: number;
   readonly kind: 'master' | 'worker' | 'old-worker';
   /** Of the master: how often it was told to reload. */

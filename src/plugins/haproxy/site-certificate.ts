@@ -9,7 +9,7 @@ const MAX_BLOCKS = 64;
 /** No issuer has so long a chain. */
 const MAX_CERTIFICATES = 16;
 
-export interface SiteCertificate {
+interface SiteCertificate {
   /** Certificate, chain and key, in the order that HAProxy reads, and nothing else. */
   readonly pem: string;
   readonly fromMs: number;
@@ -53,7 +53,7 @@ export function isFinding(site: SiteCertificate | Finding): site is Finding {
 }
 
 /** What HAProxy is to show, and what an operator must know of it. */
-export interface SiteChoice {
+interface SiteChoice {
   /** Undefined: the node's own certificate. */
   readonly pem: string | undefined;
   readonly alarm: Finding | undefined;

@@ -5,12 +5,12 @@ import type { Layer2Desired } from './desired.ts';
 import { addressesHeld } from './observe.ts';
 import { type Layer2Change, type Layer2Observed, planLayer2 } from './plan.ts';
 
-export interface Layer2Options {
+interface Layer2Options {
   /** How often addresses are looked at. Default 500. */
   readonly watchIntervalMs?: number;
 }
 
-export interface Layer2Checkpoint {
+interface Layer2Checkpoint {
   /** Addresses that this run takes. */
   readonly taken: readonly { readonly device: string; readonly address: string }[];
 }

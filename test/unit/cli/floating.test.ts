@@ -1,13 +1,13 @@
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import type { FloatingAnswer } from '../../../src/daemon/control/api.ts';
+import type { FloatingShown } from '../../../src/daemon/control/api.ts';
 import { fakeHost, runCli } from './captured-io.ts';
 import { FakeDaemon, refusal } from './fake-daemon.ts';
 import { place } from './place.ts';
 
 const TOKEN = 'a-token-of-forty-characters-is-a-secret0';
-const ANSWER: FloatingAnswer = {
+const ANSWER: FloatingShown = {
   provider: 'DigitalOcean',
   server: '12',
   why: 'app1/app has them',

@@ -204,7 +204,7 @@ t.test(
     for (const { chainPem } of held.members()) t.ok(verifyChain(chainPem, trustIn(B), NOW_MS));
     t.strictSame(held.authorities(), [firstKey.peerId, secondKey.peerId].sort());
     t.ok(held.isRevoked(gone.peerId));
-    t.strictSame(held.revokedSerials(), [gone.serialHex]);
+    t.strictSame(held.serialsOf(gone.peerId), [gone.serialHex]);
     t.equal(await codeOf(() => held.present(gone.chainPem, gone.peerId)), 'peer-revoked');
     t.equal(held.rootChange, undefined);
   },

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { clusterDigest, configFiles, restartDigest } from '../../../src/plugins/couchdb/config.ts';
-import { formatClaim, mayServe, nodeNameOf, parseClaim } from '../../../src/plugins/couchdb/desired.ts';
+import { formatClaim, nodeNameOf, parseClaim } from '../../../src/plugins/couchdb/desired.ts';
 import { desired, directory, member, settings } from './scene.ts';
 
 const refusal = { code: 'couchdb-desired-refused' };
@@ -109,18 +109,6 @@ t.test('what a node says of itself survives the tag, anything else counts as out
   t.ok(formatClaim(fresh).length <= 64);
   for (const tag of ['', 'SERVING', 'serving ', 'fresh:3.5.0', 'fresh:3.5.0:xyz', 'x'.repeat(5000)])
     t.same(parseClaim(tag), { kind: 'out' }, tag.slice(0, 20));
-});
-
-t.test('only a node’s own proof puts it into rotation', async (t) => {
-  const serves = (tag: string | undefined, phase: 'in' | 'leaving' | 'removed' = 'in'): boolean => {
-    const [one] = desired(2, [member(1, { tag, phase }), member(2)]).members;
-    return one !== undefined && mayServe(one);
-  };
-  t.equal(serves('serving'), true);
-  t.equal(serves('proving'), false);
-  t.equal(serves(undefined), false);
-  t.equal(serves('serving', 'leaving'), false);
-  t.equal(serves('serving', 'removed'), false);
 });
 
 t.test('the first admitted member that is in may found', async (t) => {

@@ -38,7 +38,7 @@ export function joinStatement(
 }
 
 /** Where and how the request came in. */
-export interface Arrival {
+interface Arrival {
   readonly token: ProvedToken;
   /** Keying material of the TLS channel. */
   readonly exporter: Uint8Array;

@@ -23,7 +23,7 @@ export const REQUEST_BYTES = INBOUND_BYTES - HELLO_BYTES - 4;
 export const ANSWER_BYTES = Math.ceil((ROSTER_BYTES * 4) / 3) + 64 * 1024;
 const VERSION = 1;
 
-export interface Hello {
+interface Hello {
   readonly tokenId: string;
   readonly proof: Buffer;
 }
@@ -78,7 +78,7 @@ export interface Admitted {
   readonly seeds: readonly Seed[];
 }
 
-export interface Refused {
+interface Refused {
   readonly admitted: false;
   readonly code: string;
   readonly message: string;

@@ -272,7 +272,7 @@ export class Registrar {
 }
 
 /** What this node knows of a member. */
-export function standingIn(view: Pick<MembershipView, 'members'>, peer: PeerId): Standing {
+function standingIn(view: Pick<MembershipView, 'members'>, peer: PeerId): Standing {
   const known = view.members.find(({ record }) => record.peerId === peer);
   if (known === undefined) return 'unheard';
   return known.state === 'dead' || known.state === 'left' ? 'gone' : 'alive';

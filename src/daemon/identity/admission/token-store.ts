@@ -45,10 +45,10 @@ export type Claim = Readonly<Omit<z.infer<typeof Claim>, 'version'>>;
 
 /** In place of a claim: the operator took the token back before anybody used it. */
 const Revocation = z.object({ version: z.literal(1), revokedAtMs: z.int() });
-export type Revocation = Readonly<Omit<z.infer<typeof Revocation>, 'version'>>;
+type Revocation = Readonly<Omit<z.infer<typeof Revocation>, 'version'>>;
 const Used = z.union([Claim, Revocation]);
 
-export interface TokenFacts {
+interface TokenFacts {
   readonly id: string;
   readonly role: Role;
   readonly state: 'unused' | 'used' | 'expired' | 'revoked';
@@ -73,14 +73,14 @@ interface TokensRequest {
   readonly nowMs: number;
 }
 
-export interface MadeToken {
+interface MadeToken {
   readonly token: string;
   readonly id: string;
   readonly expiresAtMs: number;
 }
 
 /** What a token says of its issuer, whatever its address. */
-export interface TokenIssuer {
+interface TokenIssuer {
   readonly peerId: PeerId;
   readonly cluster: string;
   /** SHA-256 of the root that the issuer's certificate hangs on, lower-case hex. */

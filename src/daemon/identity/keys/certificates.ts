@@ -13,12 +13,12 @@ import { privateName } from '../names.ts';
 
 export const RSA_BITS = 3072;
 const DAY_MS = 86_400_000;
-export const NODE_LIFE_MS = 90 * DAY_MS;
+const NODE_LIFE_MS = 90 * DAY_MS;
 /** A joiner's clock may be behind: two machines of one founder are never further apart than a day. */
-export const BACKDATE_MS = DAY_MS;
+const BACKDATE_MS = DAY_MS;
 /** The root outlives the machines; a shorter one would only be a date on which everything stops. */
-export const ROOT_LIFE_MS = 20 * 365 * DAY_MS;
-export const INTERMEDIATE_LIFE_MS = 10 * 365 * DAY_MS;
+const ROOT_LIFE_MS = 20 * 365 * DAY_MS;
+const INTERMEDIATE_LIFE_MS = 10 * 365 * DAY_MS;
 
 const generateRsa = promisify(generateKeyPair);
 const signAsync = promisify(sign);
@@ -70,7 +70,7 @@ export function fingerprintOf(der: Uint8Array): string {
   return createHash('sha256').update(der).digest('hex');
 }
 
-export interface Issuer {
+interface Issuer {
   readonly certificatePem: string;
   readonly key: KeyObject;
 }

@@ -49,7 +49,7 @@ export interface AuthorityCertificate {
 }
 
 /** Certificates at a given wall time, or at any: an expired node may still show who it is, to renew. */
-export type ValidAt = number | 'any-time';
+type ValidAt = number | 'any-time';
 
 /** Three certificates of RSA-3072 have about 5 kB. */
 const PEM_BYTES = 16_384;

@@ -5,7 +5,7 @@ import { derOf, publicPem, RSA_BITS } from './certificates.ts';
 import { IdentityError, shown } from '../errors.ts';
 
 /** What a signing request proves: somebody holds the private half of this key and asks for this name. */
-export interface SigningRequest {
+interface SigningRequest {
   readonly commonName: string;
   readonly unit: string;
   /** The public key as SubjectPublicKeyInfo in PEM. */

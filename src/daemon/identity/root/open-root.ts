@@ -10,7 +10,7 @@ export interface Recovery {
 }
 
 /** What says which roots are this cluster's. */
-export interface RootHolder {
+interface RootHolder {
   readonly cluster: string;
   readonly trust: Trust;
   readonly roster: Roster;

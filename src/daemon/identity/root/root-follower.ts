@@ -14,7 +14,7 @@ import type { Registrar } from '../admission/registrar.ts';
 import { programsFollow, RIVAL_NEXT, rootTag, unaware } from './following.ts';
 import { storageNext } from '../storage.ts';
 
-export interface RootFollowerDependencies {
+interface RootFollowerDependencies {
   readonly clock: Clock;
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;

@@ -111,7 +111,7 @@ function rootIn(cluster: string, pem: string): RootCertificate {
 }
 
 /** One every half a year for as long as a root lives; all together have 250 kB at most. */
-export const SUCCESSIONS = 40;
+const SUCCESSIONS = 40;
 
 /**
  * The roots of a cluster, one after the other, from the one that this node held first. Sets what `trust` believes in,

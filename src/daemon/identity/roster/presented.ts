@@ -11,7 +11,7 @@ export function presentedChain(identity: Identity): Uint8Array {
 }
 
 /** DER certificates, each behind its length in 2 bytes: a chain of RSA-3072 takes 2.7 kB so, 3.7 kB as PEM. */
-export function packChain(certificates: readonly Uint8Array[]): Uint8Array {
+function packChain(certificates: readonly Uint8Array[]): Uint8Array {
   return Buffer.concat(
     certificates.flatMap((der) => {
       const length = Buffer.alloc(2);
@@ -22,7 +22,7 @@ export function packChain(certificates: readonly Uint8Array[]): Uint8Array {
 }
 
 /** @returns PEM, or undefined for anything but whole certificates to the last byte */
-export function unpackChain(bytes: Uint8Array): string | undefined {
+function unpackChain(bytes: Uint8Array): string | undefined {
   const buffer = Buffer.from(bytes);
   const pems: string[] = [];
   for (let at = 0; at < buffer.length; ) {

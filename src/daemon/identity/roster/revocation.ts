@@ -49,7 +49,7 @@ const Envelope = z.object({
   authority: z.base64().max(8192),
 });
 
-export type RevocationFacts = Omit<z.infer<typeof Payload>, 'version'>;
+type RevocationFacts = Omit<z.infer<typeof Payload>, 'version'>;
 
 /** @returns bytes for gossip and storage */
 export async function signRevocation(

@@ -43,7 +43,7 @@ import {
 /** The largest cluster that the product is for. */
 export const MEMBERS = 500;
 /** Four times over all members replaced. A full roster is then still under 4 MiB. */
-export const REVOCATIONS = 2000;
+const REVOCATIONS = 2000;
 /** Under one root: one authority for every sixteen members. */
 const AUTHORITIES = 32;
 /** Rival successions that are told to people: two would do. */
@@ -170,13 +170,6 @@ export class Roster {
     return [...this.#revocations.values()].sort(
       (a, b) => a.revokedAtMs - b.revokedAtMs || compare(a.id, b.id),
     );
-  }
-
-  /** For HAProxy's list, sorted. */
-  revokedSerials(): string[] {
-    const listed = [...this.#revocations.values()].flatMap((revocation) => revocation.serials);
-    const known = [...this.#revoked].flatMap((peerId) => this.#serials.get(peerId) ?? []);
-    return [...new Set([...listed, ...known])].sort();
   }
 
   /**
