@@ -88,6 +88,8 @@ const MAX_BODY_BYTES = 16 * 1024;
 const DRAIN_MOST_MS = 24 * 3_600_000;
 /** Entries that wait for one slow follower; then its stream ends, and it can go on from the last id it saw. */
 const MAX_FOLLOWER_BACKLOG = 1000;
+/** A reader that stalls holds up to 2000 entries of about a kilobyte; the next connection is closed at once. */
+const MAX_CONNECTIONS = 32;
 
 const role = z.enum(['app', 'db']);
 const requests = {
@@ -150,6 +152,7 @@ export class ControlServer {
     this.#unit = `bornemisza@${options.role}`;
     const listener = getRequestListener(routes(dependencies, this.#unit).fetch);
     this.#server = createServer((request, response) => void listener(request, response));
+    this.#server.maxConnections = MAX_CONNECTIONS;
   }
 
   /** @throws OperatorError `already-running` when another daemon answers on the socket, `control-socket` otherwise */

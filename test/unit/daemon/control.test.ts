@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { access, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
-import { type IncomingMessage, request } from 'node:http';
+import { type ClientRequest, type IncomingMessage, request } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -324,6 +324,32 @@ t.test('a follower that stalls is let go, and holds a bounded number of entries'
     'without a gap up to where it ended',
   );
   await until(() => actions.followers.size === 0);
+});
+
+t.test('readers that stall are so many at most, and others get in once they go', async (t) => {
+  const { path, actions } = await listening(t);
+  actions.past = Array.from({ length: 2000 }, (_, index) => entry(index + 1));
+  const readers: ClientRequest[] = [];
+  let refused = 0;
+  for (let count = 0; count < 50; count += 1) {
+    const reader = request({ socketPath: path, path: '/v1/events?follow=1', headers: { host: 'x' } });
+    readers.push(reader);
+    const answered = new Promise<void>((resolve) => {
+      reader.once('response', (response) => resolve(void response.pause().on('error', () => undefined)));
+      reader.once('error', () => resolve(void (refused += 1)));
+    });
+    reader.end();
+    await answered;
+  }
+  t.equal(refused, 18, '32 of 50 are read for');
+  t.equal(actions.followers.size, 32);
+  await t.rejects(ask(path, 'GET', '/v1/status'));
+  for (const reader of readers.slice(0, 8)) reader.destroy();
+  await until(async () => (await ask(path, 'GET', '/v1/status').catch(() => undefined))?.status === 200, {
+    what: 'an answer in the place of one that went',
+  });
+  for (const reader of readers) reader.destroy();
+  await until(() => actions.followers.size === 0, { what: 'nothing is kept for who went' });
 });
 
 t.test('a socket that a killed daemon left behind is taken over', async (t) => {
