@@ -8,12 +8,14 @@ import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import { createTlsKey, keyPem } from '../../src/daemon/identity/keys/certificates.ts';
+import { createAuthority, installAuthority } from '../../src/daemon/identity/root/authority.ts';
 import { initCluster, writeKeys } from '../../src/daemon/identity/root/init-cluster.ts';
+import { openNewestRoot, type Recovery } from '../../src/daemon/identity/root/open-root.ts';
 import { type Identity, loadIdentity, removeMember } from '../../src/daemon/identity/identity.ts';
 import { createNodeKey } from '../../src/daemon/identity/keys/node-key.ts';
 import type { RosterChange } from '../../src/daemon/identity/roster/roster.ts';
 import { beginState, resetState, stateOf } from '../../src/daemon/identity/state.ts';
-import { parseToken, proofOf } from '../../src/daemon/identity/admission/tokens.ts';
+import { formatToken, parseToken, proofOf } from '../../src/daemon/identity/admission/tokens.ts';
 import type { Role } from '../../src/daemon/membership/types.ts';
 import { AdmissionListener, type AdmissionOptions } from '../../src/daemon/identity/admission/listener.ts';
 import { encodeHello, EXPORTER_BYTES, EXPORTER_LABEL } from '../../src/daemon/identity/admission/frames.ts';
@@ -59,8 +61,9 @@ const [home, twinHome, otherHome] = ['home', 'twin', 'other'].map((name) => join
   string,
   string,
 ];
+const bundles = new Map<string, Recovery>();
 for (const stateDir of [home, twinHome, otherHome]) {
-  await initCluster({
+  const { recoveryBundle: bundle, passphrase } = await initCluster({
     stateDir,
     cluster: stateDir === otherHome ? 'other' : 'prod',
     host: 'app0',
@@ -68,6 +71,7 @@ for (const stateDir of [home, twinHome, otherHome]) {
     address: '127.0.0.1',
     nowMs: Date.now(),
   });
+  bundles.set(stateDir, { bundle, passphrase });
 }
 
 async function issuer(t: Test, options: Partial<AdmissionOptions> = {}, from = home): Promise<Issuer> {
@@ -305,6 +309,43 @@ t.test('two joins with one token at once: exactly one comes in', async (t) => {
   ]);
   t.strictSame(ends.sort(), ['nothing thrown', 'token-used', 'token-used']);
   t.equal(at.identity.roster.members().length, 2);
+});
+
+/** A member of the same cluster that became an authority by the recovery bundle. */
+async function furtherIssuer(t: Test, at: Issuer): Promise<Issuer> {
+  const stateDir = join(base, `further${issuers}`);
+  const { peerId } = await at.join(await at.token('app'), { stateDir, host: 'app1' });
+  const recovery = bundles.get(home);
+  if (recovery === undefined) throw new Error('home has a bundle');
+  const root = await openNewestRoot(at.identity, recovery);
+  await installAuthority(stateDir, await createAuthority(root, peerId, Date.now()));
+  return issuer(t, {}, stateDir);
+}
+
+t.test('a token opens nothing at another authority, also while it is used at its own', async (t) => {
+  const at = await issuer(t);
+  const other = await furtherIssuer(t, at);
+  await other.token();
+  const token = await at.token();
+  const { port, identity } = other;
+  const elsewhere = { address: '127.0.0.1', port };
+  const led = (peerId: string): string =>
+    formatToken({ ...parseToken(token), issuer: { ...elsewhere, peerId } });
+  const ends = await Promise.all([
+    codeOf(() => at.join(token)),
+    codeOf(() => other.join(led(at.identity.peerId))),
+    codeOf(() => other.join(led(identity.peerId))),
+  ]);
+  t.strictSame(ends, ['nothing thrown', 'issuer-other-node', 'token-unknown']);
+  await identity.roster.merge(at.identity.roster.exportAll());
+  for (const { roster } of [at.identity, identity])
+    t.strictSame(
+      roster
+        .members()
+        .map(({ role }) => role)
+        .sort(),
+      ['app', 'app', 'db'],
+    );
 });
 
 t.test('an answer that was lost is given again to the same node', async (t) => {
