@@ -43,6 +43,11 @@ t.test('what systemd says makes a restart, a shutdown or a stop', async (t) => {
     t.equal(await reasonToEnd(unit, 60_000), reason, `${running} / ${jobs}`);
   }
   const directory = t.testdir();
+  const late = `#!/bin/sh\n/bin/sleep 2\necho '12 ${unit} restart running'\n`;
+  await writeFile(join(directory, 'systemctl'), late);
+  await chmod(join(directory, 'systemctl'), 0o755);
+  process.env['PATH'] = directory;
+  t.equal(await reasonToEnd(unit), 'restart', 'a restart on a busy machine is no stop');
   await writeFile(join(directory, 'systemctl'), '#!/bin/sh\nexec /bin/sleep 3600\n');
   await chmod(join(directory, 'systemctl'), 0o755);
   process.env['PATH'] = directory;
