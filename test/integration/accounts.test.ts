@@ -292,7 +292,7 @@ t.test('another key ends sessions and links everywhere, and costs nobody account
     t.match((await browser.at(node.port).ask('GET', '/api/data/kept')).body, { n: 1 }, 'and its data');
 });
 
-t.test('without a mail server nothing is promised, and a database that is gone is said', async (t) => {
+t.test('without a mail server no mail is promised, and a missing database is reported', async (t) => {
   const browser = bed.browser(two);
   bed.refuseMail = true;
   const refused = await browser.ask('POST', '/api/registrations', { email: 'kurt@example.org' });

@@ -139,7 +139,7 @@ t.test('a CA that makes accounts for its customers only takes its own key, and n
   t.equal(again, made, 'one key, one account');
 });
 
-t.test('a check that fails names the name and says what the CA saw', async (t) => {
+t.test('a check that fails names the name and what the CA saw', async (t) => {
   const pebble = await startPebble(t);
   const client = await clientsOf(pebble);
   const cases: readonly (readonly [what: string, edge: Pebble['edge']])[] = [

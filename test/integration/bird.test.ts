@@ -212,7 +212,7 @@ include "${fragments}/*.conf";
     t.ok(await announced('192.0.2.7', '192.0.2.8'));
   });
 
-  await t.test('what is changed by hand is noticed and put back', async (t) => {
+  await t.test('a change by hand is noticed and undone', async (t) => {
     const told: string[] = [];
     const endWatch = plugin.watch((what) => told.push(what));
     t.teardown(endWatch);
@@ -304,7 +304,7 @@ include "${fragments}/*.conf";
   });
 
   await t.test(
-    'a provider address that was not configured never leaves, whatever stands on the device',
+    'a provider address that was not configured never leaves, whatever the device has',
     async (t) => {
       await run('ip', 'addr', 'add', '198.51.100.1/32', 'dev', 'bm-float');
       await tell(control, ['configure']);

@@ -385,7 +385,7 @@ t.test(
   },
 );
 
-t.test('an edge that does not answer yet is waited for before the CA looks', async (t) => {
+t.test('an edge that does not answer yet is waited for before the CA checks', async (t) => {
   const site = await siteOf(t, 1);
   const [node] = site.nodes;
   if (node === undefined) throw new Error('a node');

@@ -287,7 +287,7 @@ t.test('when every db node vanishes at once', async (t) => {
   const end = await trailEnd(cluster, app1);
   await Promise.all([db1.host.powerCut(), db2.host.powerCut()]);
 
-  await t.test('the landslide is held, and said', async (t) => {
+  await t.test('the landslide is held and reported', async (t) => {
     const entry = await nextEntry(
       cluster,
       app1,
@@ -306,15 +306,18 @@ t.test('when every db node vanishes at once', async (t) => {
     }
   });
 
-  await t.test('the last one standing: all are down and say so, so all go on announcing', async (t) => {
-    await sees(app1, 'app2/app', { state: 'alive', health: 'down' });
-    await sees(app2, 'app1/app', { state: 'alive', health: 'down' });
-    await announced('app1', 'app2');
-    for (const app of [app1, app2]) {
-      const { health, announcing } = await cluster.status(app);
-      t.match({ health, announcing }, { health: 'down', announcing: true }, app.name);
-    }
-  });
+  await t.test(
+    'the last one standing: all nodes report down, so all of them continue to announce',
+    async (t) => {
+      await sees(app1, 'app2/app', { state: 'alive', health: 'down' });
+      await sees(app2, 'app1/app', { state: 'alive', health: 'down' });
+      await announced('app1', 'app2');
+      for (const app of [app1, app2]) {
+        const { health, announcing } = await cluster.status(app);
+        t.match({ health, announcing }, { health: 'down', announcing: true }, app.name);
+      }
+    },
+  );
 
   await t.test('nobody announces while its HAProxy does not answer, last one standing or not', async () => {
     await app2.host.stop(haproxyOf(app2));

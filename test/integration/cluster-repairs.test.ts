@@ -120,7 +120,7 @@ const REPAIRS: readonly Repair[] = [
 ];
 
 for (const { what, damage, says, withinMs } of REPAIRS) {
-  t.test(`${what} is repaired, and the audit trail says so`, async (t) => {
+  t.test(`${what} is repaired, and the audit trail has it`, async (t) => {
     const before = { config: await shell(`cat ${CONFIG}`), serving: await serving(cluster, app1) };
     const end = await trailEnd(cluster, app1);
     await damage();

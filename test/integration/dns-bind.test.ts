@@ -164,7 +164,7 @@ t.test('a set is adopted and released by its mark alone', async (t) => {
   );
 });
 
-t.test('two writers that planned on the same look do not undo each other', async (t) => {
+t.test('two writers that planned on the same observation do not undo each other', async (t) => {
   const change: DnsChange = {
     kind: 'create',
     name: `two.${ZONE}`,

@@ -86,7 +86,7 @@ async function scene(t: Test, { provider = 'digitalocean', token = TOKEN, ...mor
 const owner = (name: string, id: string, from: Owner['from']): Owner => ({ name, id, from });
 
 for (const provider of PROVIDERS) {
-  t.test(`${provider}: looked at, ordered, looked at again`, async (t) => {
+  t.test(`${provider}: observed, ordered, observed again`, async (t) => {
     const { api, node, time } = await scene(t, { provider });
     const { run, report, serverId } = node(2);
     t.equal(await run(), 'assign');
@@ -161,7 +161,7 @@ for (const provider of PROVIDERS) {
   });
 
   t.test(
-    `${provider}: an order that fails is tried again later, and one that may be done is looked for`,
+    `${provider}: an order that fails is tried again later, and one that may be done is checked`,
     async (t) => {
       const { api, node, time } = await scene(t, { provider });
       const { run, report, serverId } = node(2);
@@ -247,7 +247,7 @@ t.test('a token that cannot be read, or may not read droplets, is named, and sho
   t.equal(api.orders.length, 0);
 });
 
-t.test('an address of another region cannot be had, and this node stands back', async (t) => {
+t.test('an address of another region cannot be assigned, and this node gives way', async (t) => {
   const { api, node } = await scene(t, { region: 'nyc3' });
   const { run, report } = node(2);
   t.equal(await run(), '');
@@ -255,7 +255,7 @@ t.test('an address of another region cannot be had, and this node stands back', 
   t.equal(api.orders.length, 0);
 });
 
-t.test('of a dead holder the address is asked first', async (t) => {
+t.test('the address of a dead holder is asked first', async (t) => {
   const { api, node, time } = await scene(t);
   const { run, report, plugin, edge } = node(2, { others: [owner('app1/app', '1', 'unheard')] });
   const heard: string[] = [];

@@ -203,7 +203,7 @@ t.test('the first start: the file is there for the unit, and nothing is reloaded
 });
 
 t.test(
-  'the edge routes by prefix through the doors of the app nodes and tells the service who asks',
+  'the edge routes by prefix through the doors of the app nodes and gives the service the client’s address',
   async (t) => {
     const seen: { url: string | undefined; forwarded: unknown; proto: unknown }[] = [];
     const api = await bed.server((request, response) => {
@@ -537,7 +537,7 @@ t.test('a server that was down stays out over a reload', async (t) => {
 });
 
 t.test(
-  'an edge that finds no database says that it serves nobody, and one of a cluster without any serves',
+  'an edge without a reachable database reports that it serves nobody; without db nodes it serves',
   async (t) => {
     const port = await freePort();
     const gone = peer('gone', bed.address(9), await freePort());
@@ -637,7 +637,7 @@ t.test(
   },
 );
 
-t.test('what is changed by hand is noticed and put back without a reload', async (t) => {
+t.test('a change by hand is noticed and undone without a reload', async (t) => {
   const port = await freePort();
   const databases = [peer('db1', one.address, 6984), peer('db2', two.address, 6984)];
   const desired = appDesired({ address: bed.address(25), node: app1, ca, databasePort: port, databases });
@@ -1051,58 +1051,55 @@ t.test('a request is sent again only when it was not delivered or can be repeate
   t.ok((await send('GET')) > 1, 'a read is');
 });
 
-t.test(
-  'its traffic is reported: kept connections, requests under way, and those of old processes',
-  async (t) => {
-    const held: (() => void)[] = [];
-    const { port: local } = await bed.server((request, response) => {
-      if (request.url === '/held') held.push(() => response.end('at last'));
-      else response.end('ok');
-    });
-    const address = bed.address(47);
-    const service: EdgeService = {
-      name: 'shop',
-      prefix: '/',
-      healthPath: '/',
-      localPort: local,
-      peers: { verifySuffix: 'app.shop.internal', servers: [peer('app1', address, 8443)] },
-    };
-    const desired = appDesired({
-      address,
-      node: app1,
-      ca,
-      databasePort: await freePort(),
-      services: [service],
-    });
-    const { plugin } = await launch('traffic', desired);
-    const { signal } = new AbortController();
-    const traffic = () => plugin.ask('show', {}, signal);
-    const edge = async () => (await traffic()).frontends.find(({ name }) => name === 'edge');
-    const url = (path: string): string => `https://${address}${path}`;
-    await until(async () => (await get(url('/'), { rejectUnauthorized: false })).status === 200);
+t.test('its traffic is reported: kept connections, open requests, and those of old processes', async (t) => {
+  const held: (() => void)[] = [];
+  const { port: local } = await bed.server((request, response) => {
+    if (request.url === '/held') held.push(() => response.end('at last'));
+    else response.end('ok');
+  });
+  const address = bed.address(47);
+  const service: EdgeService = {
+    name: 'shop',
+    prefix: '/',
+    healthPath: '/',
+    localPort: local,
+    peers: { verifySuffix: 'app.shop.internal', servers: [peer('app1', address, 8443)] },
+  };
+  const desired = appDesired({
+    address,
+    node: app1,
+    ca,
+    databasePort: await freePort(),
+    services: [service],
+  });
+  const { plugin } = await launch('traffic', desired);
+  const { signal } = new AbortController();
+  const traffic = () => plugin.ask('show', {}, signal);
+  const edge = async () => (await traffic()).frontends.find(({ name }) => name === 'edge');
+  const url = (path: string): string => `https://${address}${path}`;
+  await until(async () => (await get(url('/'), { rejectUnauthorized: false })).status === 200);
 
-    const kept = new Agent({ keepAlive: true, rejectUnauthorized: false });
-    t.teardown(() => kept.destroy());
-    t.equal((await get(url('/'), { agent: kept })).status, 200);
-    await until(async () => (await edge())?.connections === 1, { what: 'the kept connection' });
-    t.equal((await edge())?.requests, 0, 'which nobody waits for');
+  const kept = new Agent({ keepAlive: true, rejectUnauthorized: false });
+  t.teardown(() => kept.destroy());
+  t.equal((await get(url('/'), { agent: kept })).status, 200);
+  await until(async () => (await edge())?.connections === 1, { what: 'the kept connection' });
+  t.equal((await edge())?.requests, 0, 'which nobody waits for');
 
-    const answer = get(url('/held'), { rejectUnauthorized: false, timeout: 60_000 });
-    await until(() => held.length > 0);
-    t.match(await edge(), { connections: 2, requests: 1 });
-    t.match((await traffic()).summary, /^\d+ connections, 2 requests under way \(edge 1, door 1\)$/);
-    t.match((await traffic()).servers, [
-      { server: 'svc_shop/app1', sessions: 1 },
-      { server: 'local_shop/_local' },
-    ]);
+  const answer = get(url('/held'), { rejectUnauthorized: false, timeout: 60_000 });
+  await until(() => held.length > 0);
+  t.match(await edge(), { connections: 2, requests: 1 });
+  t.match((await traffic()).summary, /^\d+ connections, 2 requests under way \(edge 1, door 1\)$/);
+  t.match((await traffic()).servers, [
+    { server: 'svc_shop/app1', sessions: 1 },
+    { server: 'local_shop/_local' },
+  ]);
 
-    await converge(plugin, { ...desired, edge: { ...desired.edge, hstsMaxAgeSeconds: 1 } });
-    t.match(await traffic(), { old: { processes: 1, requests: 2 }, requests: 2 }, 'a reload hides none');
-    held[0]?.();
-    t.equal((await answer).body, 'at last');
-    await until(async () => (await traffic()).requests === 0, { what: 'nothing is under way' });
-  },
-);
+  await converge(plugin, { ...desired, edge: { ...desired.edge, hstsMaxAgeSeconds: 1 } });
+  t.match(await traffic(), { old: { processes: 1, requests: 2 }, requests: 2 }, 'a reload hides none');
+  held[0]?.();
+  t.equal((await answer).body, 'at last');
+  await until(async () => (await traffic()).requests === 0, { what: 'nothing is under way' });
+});
 
 t.test('edges count together what a client network sends, over mutual TLS of their own role', async (t) => {
   const api = await bed.server((_request, response) => response.end('served'));

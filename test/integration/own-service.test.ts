@@ -104,7 +104,7 @@ for (const [language, program, file, code] of PROGRAMS) {
     },
   );
 
-  t.test(`the service in ${language} says 503 while the app tier is away, and goes on`, async (t) => {
+  t.test(`the service in ${language} answers 503 while the app tier is away, and continues`, async (t) => {
     const port = await start(program, `away-${file}`, code, node.port);
     const carl = bed.browser(node);
     await bed.register(carl, `carl-${language}@example.org`, PASSWORD);

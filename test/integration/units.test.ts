@@ -56,7 +56,7 @@ async function stage(t: Test): Promise<{ readonly env: NodeJS.ProcessEnv; readon
   };
 }
 
-t.test('systemd finds nothing to say about any unit or drop-in', async (t) => {
+t.test('systemd reports nothing about any unit or drop-in', async (t) => {
   const { env, directory } = await stage(t);
   const units = (await readdir(directory))
     .filter((name) => /\.(service|target|path|timer)$/.test(name))

@@ -182,7 +182,7 @@ const isOnNewest = async ({ host, role }: Instance): Promise<boolean> => {
 };
 
 t.test(
-  'the root is replaced while all goes on, and a node that was away for all of it follows',
+  'the root is replaced without an interruption, and a node that was away all the time follows',
   async (t) => {
     await serverIs(cluster, app1, 'svc_site/app2', 'UP');
     await app3.host.powerOff();

@@ -203,7 +203,7 @@ t.test('the libp2p port in use, and the private address gone: tried again until 
 });
 
 t.test(
-  'the private network goes down while all runs: it is said, nothing is taken out, and it comes back',
+  'the private network goes down: that is reported, no server is removed, and it recovers',
   async (t) => {
     const heard = await warnings(app);
     t.teardown(() => app.host.heal('private'));
@@ -216,34 +216,37 @@ t.test(
   },
 );
 
-t.test('HAProxy masked, then 443 in use when it starts: all is said, and heals by itself', async () => {
-  const { host } = app;
-  const heard = await warnings(app);
-  await host.mask('bornemisza-haproxy@app.service');
-  await host.stop('bornemisza-haproxy@app.service');
-  const said = new RegExp(
-    /HAProxy is not running: no process listens at \S+ *(--|",.*"next":").*/.source +
-      /`systemctl start bornemisza-haproxy@app\.service`, then see `journalctl -u bornemisza-haproxy@app\.service`/
-        .source,
-  );
-  await says(() => status(app), said);
-  await says(heard, said);
-  await host.unmask('bornemisza-haproxy@app.service');
-  await host.must(['systemd-run', '--unit=holder443', 'socat', 'TCP-LISTEN:443,fork,reuseaddr', '-']);
-  await until(async () => (await host.must(['ss', '-ltn'])).includes(':443'), { deadlineMs: PATIENCE_MS });
-  await host.exec(['systemctl', 'start', '--no-block', 'bornemisza-haproxy@app.service']);
-  await says(() => status(app), /"haproxy","health":"down"/);
-  await says(
-    () => host.journal('bornemisza-haproxy@app.service'),
-    /cannot bind socket \(Address already in use\) for \[0\.0\.0\.0:443\]/,
-  );
-  await host.must(['systemctl', 'stop', 'holder443']);
-  await until(serves, { deadlineMs: PATIENCE_MS });
-  await cluster.settled(PATIENCE_MS);
-});
+t.test(
+  'HAProxy masked, then 443 in use when it starts: all is reported, and it recovers by itself',
+  async () => {
+    const { host } = app;
+    const heard = await warnings(app);
+    await host.mask('bornemisza-haproxy@app.service');
+    await host.stop('bornemisza-haproxy@app.service');
+    const said = new RegExp(
+      /HAProxy is not running: no process listens at \S+ *(--|",.*"next":").*/.source +
+        /`systemctl start bornemisza-haproxy@app\.service`, then see `journalctl -u bornemisza-haproxy@app\.service`/
+          .source,
+    );
+    await says(() => status(app), said);
+    await says(heard, said);
+    await host.unmask('bornemisza-haproxy@app.service');
+    await host.must(['systemd-run', '--unit=holder443', 'socat', 'TCP-LISTEN:443,fork,reuseaddr', '-']);
+    await until(async () => (await host.must(['ss', '-ltn'])).includes(':443'), { deadlineMs: PATIENCE_MS });
+    await host.exec(['systemctl', 'start', '--no-block', 'bornemisza-haproxy@app.service']);
+    await says(() => status(app), /"haproxy","health":"down"/);
+    await says(
+      () => host.journal('bornemisza-haproxy@app.service'),
+      /cannot bind socket \(Address already in use\) for \[0\.0\.0\.0:443\]/,
+    );
+    await host.must(['systemctl', 'stop', 'holder443']);
+    await until(serves, { deadlineMs: PATIENCE_MS });
+    await cluster.settled(PATIENCE_MS);
+  },
+);
 
 t.test(
-  'HAProxy not installed: what runs serves on, and what is wanted is done once it is there',
+  'HAProxy not installed: a running one still serves, and the changes are made after the installation',
   async (t) => {
     const { host } = app;
     const heard = await warnings(app);
@@ -330,7 +333,7 @@ t.test(
 );
 
 t.test(
-  'BIRD not installed: said, the site is served where it is reached, and the route comes back',
+  'BIRD not installed: that is reported, reachable edges serve the site, and the route comes back',
   async (t) => {
     const { host } = app;
     const heard = await warnings(app);
@@ -352,7 +355,7 @@ t.test(
 );
 
 t.test(
-  'a full disk at the moment of a change: said once, the old one serves, and it is tried again',
+  'a full disk at the moment of a change: one report, the old configuration serves, and it is tried again',
   async (t) => {
     const { host } = app;
     const heard = await warnings(app);
@@ -384,22 +387,25 @@ t.test(
   },
 );
 
-t.test('CouchDB with another password: asked once, said in one sentence, well after a reload', async (t) => {
-  const { host } = db;
-  const heard = await warnings(db);
-  const secrets = JSON.parse(await host.readFile('/var/lib/bornemisza/db/secrets.json')) as {
-    admin: { user: string; password: string };
-  };
-  await cluster.couch(host, `/_node/_local/_config/admins/${secrets.admin.user}`, 'PUT', '"another one"');
-  await host.must(['systemctl', 'reload', unitOf(db)]);
-  await says(
-    () => status(db),
-    /CouchDB refuses the administrator’s password; it is not asked again.*remove \[admins\] from its local\.ini/,
-  );
-  await says(heard, /CouchDB refuses the administrator’s password/);
-  t.notMatch(await heard(), secrets.admin.password);
-  await host.must(['sed', '-i', '/^\\[admins\\]/,/^$/d', '/var/lib/couchdb/local.ini']);
-  await host.must(['systemctl', 'restart', 'couchdb.service']);
-  await host.must(['systemctl', 'reload', unitOf(db)]);
-  await cluster.settled(PATIENCE_MS);
-});
+t.test(
+  'CouchDB with another password: one request, one sentence, and it recovers after a reload',
+  async (t) => {
+    const { host } = db;
+    const heard = await warnings(db);
+    const secrets = JSON.parse(await host.readFile('/var/lib/bornemisza/db/secrets.json')) as {
+      admin: { user: string; password: string };
+    };
+    await cluster.couch(host, `/_node/_local/_config/admins/${secrets.admin.user}`, 'PUT', '"another one"');
+    await host.must(['systemctl', 'reload', unitOf(db)]);
+    await says(
+      () => status(db),
+      /CouchDB refuses the administrator’s password; it is not asked again.*remove \[admins\] from its local\.ini/,
+    );
+    await says(heard, /CouchDB refuses the administrator’s password/);
+    t.notMatch(await heard(), secrets.admin.password);
+    await host.must(['sed', '-i', '/^\\[admins\\]/,/^$/d', '/var/lib/couchdb/local.ini']);
+    await host.must(['systemctl', 'restart', 'couchdb.service']);
+    await host.must(['systemctl', 'reload', unitOf(db)]);
+    await cluster.settled(PATIENCE_MS);
+  },
+);

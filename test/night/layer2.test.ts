@@ -112,7 +112,7 @@ t.test('a restart of the holder’s daemon moves nothing', async (t) => {
   t.strictSame([...seen], ['app1']);
 });
 
-t.test('the holder’s power fails: another takes it, and requests go on', async (t) => {
+t.test('the holder’s power fails: another node takes the address, and requests continue', async (t) => {
   const load = cluster.lab.client.startLoad({
     url: `https://${FLOATING}/`,
     ratePerSecond: 20,

@@ -244,7 +244,7 @@ t.test('a copy of a machine’s disk on another machine is refused there, and ha
 /** Each has some of the links, and hears of the other by a sync, of which there is one in half a minute. */
 const CLONE_MS = 300_000;
 
-t.test('a clone that has the address as well: the later one ends, the first one goes on', async (t) => {
+t.test('a clone with the same address: the later one ends, the first one continues', async (t) => {
   const pid = await mainPid(app3);
   const copy = cluster.lab.host('app4');
   const address = `${app3.host.privateAddress}/24`;

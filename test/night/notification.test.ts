@@ -205,7 +205,7 @@ t.test('people are notified once, by one node, and by another if that one is dea
     },
   );
 
-  await t.test('a node that is cut off says so itself', async (t) => {
+  await t.test('a node that is cut off sends a notification itself', async (t) => {
     await app2.host.cut({ device: 'private' });
     const alone = await mailAbout(host, /^app2\/app reaches no other node/m);
     t.match(alone, /^app2\/app: /);

@@ -191,7 +191,7 @@ t.test('a cluster lives on the installed package', async (t) => {
   });
 
   await t.test(
-    'a daemon that hangs is ended by the watchdog and comes back, and no request notices',
+    'a daemon that stops responding is ended by the watchdog and comes back, and no request fails',
     async (t) => {
       const { host } = app1;
       const unit = 'bornemisza@app.service';

@@ -277,7 +277,7 @@ t.test('no wound makes a roster believe in a root that none of its own has named
   t.pass('the old one, both, or the new one');
 });
 
-t.test('the same words of roots, in any order and portions, lead to the same belief', async (t) => {
+t.test('the same changes of the root, in any order and portions, lead to the same trust', async (t) => {
   const words = await Promise.all([
     ...[follows, ends].map(async (each) => each),
     signSuccession(second, third, { sequence: 1, madeAtMs: NOW_MS + 1 }),

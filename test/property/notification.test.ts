@@ -26,7 +26,7 @@ const cluster = fc
         .map((name) => [name, random(1000)] as const)
         .sort(([, one], [, other]) => one - other)
         .map(([name]) => name);
-    /** Made anew for each run: fast-check runs a case several times when it shrinks it. */
+    /** Made again for each run: fast-check runs a case several times when it shrinks it. */
     const start = (): Tellers => {
       state = seed;
       return new Tellers(names, (from, to) => delays.get(`${from} ${to}`) ?? 0);
@@ -41,7 +41,7 @@ const event = fc.record({
   forS: fc.option(seconds(1200), { nil: undefined }),
 });
 
-t.test('while nobody dies each event is told by exactly one node, its end as well', async (t) => {
+t.test('without deaths exactly one node sends each event, and its end', async (t) => {
   await t.resolves(
     fc.assert(
       fc.asyncProperty(cluster, fc.array(event, { minLength: 1, maxLength: 12 }), async (world, events) => {
@@ -81,7 +81,7 @@ const trouble = fc.record({
   what: fc.constantFrom('dies' as const, 'returns' as const, 'cannot send' as const, 'can send' as const),
 });
 
-t.test('whoever dies or cannot send, an event that lasts is told by somebody', async (t) => {
+t.test('whichever node dies or cannot send, some node sends a lasting event', async (t) => {
   await t.resolves(
     fc.assert(
       fc.asyncProperty(

@@ -82,7 +82,7 @@ t.test(
   },
 );
 
-t.test('many hours that were interrupted go on where they were, and find the same', async (t) => {
+t.test('a run of many hours continues after an interruption, with the same result', async (t) => {
   const options = { nodes: 3, trouble: 'loss10', firstSeed: 7, pieceHours: 0.05 } as const;
   const stateFile = join(t.testdir({}), 'hours.json');
   const done: number[] = [];

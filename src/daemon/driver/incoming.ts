@@ -88,7 +88,7 @@ interface Findings {
  * signature, that the author is admitted, and that the record says of itself what its certificate says.
  *
  * Signatures are what costs. What was verified once is known by its digest; what is older than what the machine holds
- * is not looked at; and an author has a share, which only its own genuine words use up. So neither a forger nor who
+ * is not looked at; and an author has a share, which only its own genuine messages use up. So neither a forger nor who
  * repeats old words takes a member's voice away.
  */
 export class Incoming {

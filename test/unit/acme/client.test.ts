@@ -274,7 +274,7 @@ t.test('only https is called, and plain HTTP within this machine alone', async (
   }
 });
 
-t.test('what is optional in a directory and of another form stops nothing', async (t) => {
+t.test('an optional field of a directory stops nothing, whatever its form', async (t) => {
   const bad = { renewalInfo: 'http://192.0.2.1/ari', keyChange: 7, meta: 'none' };
   const plain = await (await scriptedCa(t, {}, () => bad)).client().directory(signal);
   t.match(plain, {
@@ -294,7 +294,7 @@ t.test('what is optional in a directory and of another form stops nothing', asyn
   t.strictSame([...rich.profiles.keys()], ['classic', 'tlsserver']);
 });
 
-t.test('what an account or an order lacks is said before the CA is asked', async (t) => {
+t.test('a missing field of an account or an order is reported before the CA is asked', async (t) => {
   const meta = {
     termsOfService: 'https://ca.example/terms',
     externalAccountRequired: true,
@@ -474,7 +474,7 @@ t.test('a key is changed by both keys, and a revocation that was made is made', 
   await t.rejects(other.client().revoke(certificate, 1, signal), { code: 'certificate-account' });
 });
 
-t.test('what a CA says goes on one line, and is bounded', (t) => {
+t.test('text from a CA is one bounded line', (t) => {
   const problem = problemOf({
     type: 'urn:ietf:params:acme:error:compound',
     detail: `two \u001b[2J\r\nnames ${'x'.repeat(1000)}`,

@@ -157,7 +157,7 @@ t.test('a script gives options, and on a further node the file of the first', as
   t.equal(missing.code, 2);
 });
 
-t.test('what the mail server says against it has a code of its own, and nothing is written', async (t) => {
+t.test('a refusal of the mail server has a code of its own, and nothing is written', async (t) => {
   const { port: plain } = await mailServer(t);
   const { port: secure } = await mailServer(t, { disabledCommands: [] });
   const { port: refusing } = await mailServer(t, {

@@ -93,30 +93,33 @@ t.test('accounts disable and enable say what they did, and when there was nothin
   t.match(JSON.parse(json.out), { ...ANNA, changed: false });
 });
 
-t.test('accounts delete shows what goes and asks for the address; a script says --yes', async (t) => {
-  const { root, fake } = await daemon(t, {
-    'POST /v1/accounts/show': { json: SHOWN },
-    'POST /v1/accounts/delete': changed({}),
-  });
-  const deletions = (): number => fake.asked.filter(({ path }) => path.endsWith('/delete')).length;
-  const argv = ['accounts', 'delete', 'ANNA@example.org', '--root', root];
-  for (const answers of [['no'], ['ANNA'], [''], []]) {
-    const refused = await runCli(argv, { answers });
-    t.match(refused, { code: 2, err: /its data \(1\.5 MB, of 50\.0 MB\) will be deleted for good/ });
-    t.match(refused.err, /was not deleted\n {2}next: run it again and type the address/);
-  }
-  const nobody = await runCli([...argv, '--json']);
-  t.match(nobody, { code: 2, out: '' });
-  t.match(JSON.parse(nobody.err), { error: { code: 'accounts-not-confirmed', next: /--yes/ } });
-  t.equal(deletions(), 0);
-  t.match(await runCli(argv, { answers: ['anna@example.org'] }), {
-    code: 0,
-    out: 'anna@example.org is deleted, with its database\n',
-  });
-  const script = await runCli([...argv, '--yes', '--json']);
-  t.match(JSON.parse(script.out), { changed: true });
-  t.equal(deletions(), 2);
-});
+t.test(
+  'accounts delete shows what will be deleted and asks for the address; a script gives --yes',
+  async (t) => {
+    const { root, fake } = await daemon(t, {
+      'POST /v1/accounts/show': { json: SHOWN },
+      'POST /v1/accounts/delete': changed({}),
+    });
+    const deletions = (): number => fake.asked.filter(({ path }) => path.endsWith('/delete')).length;
+    const argv = ['accounts', 'delete', 'ANNA@example.org', '--root', root];
+    for (const answers of [['no'], ['ANNA'], [''], []]) {
+      const refused = await runCli(argv, { answers });
+      t.match(refused, { code: 2, err: /its data \(1\.5 MB, of 50\.0 MB\) will be deleted for good/ });
+      t.match(refused.err, /was not deleted\n {2}next: run it again and type the address/);
+    }
+    const nobody = await runCli([...argv, '--json']);
+    t.match(nobody, { code: 2, out: '' });
+    t.match(JSON.parse(nobody.err), { error: { code: 'accounts-not-confirmed', next: /--yes/ } });
+    t.equal(deletions(), 0);
+    t.match(await runCli(argv, { answers: ['anna@example.org'] }), {
+      code: 0,
+      out: 'anna@example.org is deleted, with its database\n',
+    });
+    const script = await runCli([...argv, '--yes', '--json']);
+    t.match(JSON.parse(script.out), { changed: true });
+    t.equal(deletions(), 2);
+  },
+);
 
 t.test('what is no address is refused before anybody is asked', async (t) => {
   const { root, fake } = await daemon(t, {});

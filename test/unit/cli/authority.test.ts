@@ -71,7 +71,7 @@ t.test('a running daemon is notified, and gets neither bundle nor passphrase', a
   t.equal(fake.asked.length, 2);
 });
 
-t.test('what is missing or does not fit is said, and nothing is written', async (t) => {
+t.test('missing or wrong input is reported, and nothing is written', async (t) => {
   const root = await member(t);
   const add = (stdin: string) => runCli(['authority', 'add', '--json', '--root', root], { stdin });
   const wrong: [string, string][] = [

@@ -203,7 +203,7 @@ t.test('an include counts as BIRD reads it: through other files, and not in a co
   t.same(includesIn('include "a#b"; # "c"\ninclude "d/*";'), ['a#b', 'd/*']);
 });
 
-t.test('BIRD’s files are where its unit says, else where it was built to look for them', async (t) => {
+t.test('BIRD’s files are where its unit says, else in the places of its build', async (t) => {
   const show = (argv: string): string =>
     `ExecStart={ path=/usr/sbin/bird ; argv[]=${argv} ; ignore_errors=no ; start_time=[n/a] ; pid=0 }\n`;
   const help = (file: string): string =>

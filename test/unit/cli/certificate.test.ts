@@ -112,7 +112,7 @@ t.test('status has one line for it', async (t) => {
 const none = async (): Promise<never> => Promise.reject(new Error('ENOTFOUND'));
 const here: Lookup = { resolve4: async () => ['203.0.113.10'], resolve6: none, resolveCaa: none };
 
-t.test('doctor looks at its life, at all edges, at the names and at who may sign', async (t) => {
+t.test('doctor checks its life, all edges, the names and who may sign', async (t) => {
   const apps = ['app1/app', 'app2/app'].map((name) => member({ name, tags: { orders: 'ready' } }));
   const well = { ...ANSWER, edges: [{ name: 'app1/app', sha256: SHA }] };
   const problem = { code: 'certificate-refused', message: 'the CA could not check it', next: 'open port 80' };

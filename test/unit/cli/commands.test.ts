@@ -120,7 +120,7 @@ t.test('a command for one daemon asks which where both run', async (t) => {
   t.equal(fake.asked.length, 1);
 });
 
-t.test('who is in the cluster is answered where both roles run, by app unless --role says db', async (t) => {
+t.test('where both roles run, role app lists the members, or role db with --role', async (t) => {
   const answers: Answers = { ...members, 'GET /v1/audit': { json: { entries: [] } } };
   const { root, fake: app } = await daemon(t, answers);
   const { fake: db } = await daemon(t, answers, 'db', root);
@@ -135,7 +135,7 @@ t.test('who is in the cluster is answered where both roles run, by app unless --
   t.ok(db.asked.length >= questions.length);
 });
 
-t.test('a node that reaches nobody does not say up without saying so', async (t) => {
+t.test('a node that reaches no peer reports that beside its own health', async (t) => {
   const counts = { alive: 1, suspect: 0, dead: 0, leaving: 0, left: 0, absent: 0 };
   let at = counts;
   const { root } = await daemon(t, { 'GET /v1/status': () => ({ json: status({ counts: at }) }) });
@@ -374,7 +374,7 @@ t.test('events --cluster merges all trails by time, and shows equal entries once
     t.match(await runCli([...argv, ...bad]), { code: 2, err: /--cluster cannot be combined with that/ });
 });
 
-t.test('ping says what is not right on the way to a node, and ends with 1 then', async (t) => {
+t.test('ping reports faults on the way to a node, and ends with 1 then', async (t) => {
   const open = (port: number, what: string) => ({ port, what, open: true, detail: '' });
   const well = {
     name: 'app2/app',
@@ -431,7 +431,7 @@ t.test('ping says what is not right on the way to a node, and ends with 1 then',
 });
 
 t.test(
-  'services are listed over all members, and one that is not heard is neither up nor down',
+  'services are listed over all members; on an unreachable member they are neither up nor down',
   async (t) => {
     const { root } = await daemon(t, members);
     const { out } = await runCli(['services', '--json', '--root', root]);
@@ -480,7 +480,7 @@ t.test(
   },
 );
 
-t.test('members --watch looks again, also over a restart of the daemon, until nobody reads', async (t) => {
+t.test('members --watch repeats, even over a restart of the daemon, until its reader ends', async (t) => {
   const gone = refusal('starting', 'the daemon starts', 'wait');
   let asked = 0;
   const { root } = await daemon(t, {
@@ -544,7 +544,7 @@ t.test('guards list shows what is held, and remove --dead what it costs', async 
 });
 
 t.test(
-  'events --follow goes on from the last entry shown, shows none twice, and says when the daemon goes',
+  'events --follow continues after the last entry, shows none twice, and reports the daemon’s end',
   async (t) => {
     const { root, fake } = await daemon(t, {
       'GET /v1/audit': { json: { entries: STORY } },
@@ -576,7 +576,7 @@ t.test('remove --dead on a node that is no authority asks nothing that cannot he
   );
 });
 
-t.test('maintenance, guards release and remove post what was said and print the answer', async (t) => {
+t.test('maintenance, guards release and remove post their arguments and print the answer', async (t) => {
   const done: Answer = { json: { done: true, message: 'as you wish' } };
   const { root, fake } = await daemon(t, {
     ...members,
@@ -616,7 +616,7 @@ const through = (requests: number, more = {}) => ({
 });
 const settled = status({ plugins: [], announcing: false, announcingWhy: 'in maintenance' });
 
-t.test('maintenance on --wait says what is under way, and ends when nothing is', async (t) => {
+t.test('maintenance on --wait shows the open requests, and ends with the last of them', async (t) => {
   const left = [3, 3, 1, 0, 0];
   let looks = 0;
   const answers: Answers = {
@@ -667,27 +667,33 @@ t.test(
   },
 );
 
-t.test('maintenance of another machine says what to run there; a name of this one is this one', async (t) => {
-  const done: Answer = { json: { done: true, message: 'out of rotation' } };
-  const { root, fake } = await daemon(t, { ...members, 'POST /v1/maintenance': done });
-  for (const [argv, next] of [
-    [['on', 'db2'], 'ssh 10.0.0.22 sudo bornemisza maintenance on --wait --role db'],
-    [['off', 'app2/app'], 'ssh 10.0.0.12 sudo bornemisza maintenance off --role app'],
-  ] as const) {
-    const { code, err } = await runCli(['maintenance', ...argv, '--root', root]);
-    t.equal(code, 2);
-    t.match(err, `next: ${next}\n`);
-  }
-  t.notOk(
-    fake.asked.some(({ method }) => method === 'POST'),
-    'nothing was changed',
-  );
-  t.match(await runCli(['maintenance', 'on', 'app1', '--root', root]), { code: 0, out: 'out of rotation\n' });
-  t.match(await runCli(['maintenance', 'on', 'app9', '--root', root]), {
-    code: 1,
-    err: /there is no node app9/,
-  });
-});
+t.test(
+  'maintenance of another machine prints the command to run there; a name of this one is this one',
+  async (t) => {
+    const done: Answer = { json: { done: true, message: 'out of rotation' } };
+    const { root, fake } = await daemon(t, { ...members, 'POST /v1/maintenance': done });
+    for (const [argv, next] of [
+      [['on', 'db2'], 'ssh 10.0.0.22 sudo bornemisza maintenance on --wait --role db'],
+      [['off', 'app2/app'], 'ssh 10.0.0.12 sudo bornemisza maintenance off --role app'],
+    ] as const) {
+      const { code, err } = await runCli(['maintenance', ...argv, '--root', root]);
+      t.equal(code, 2);
+      t.match(err, `next: ${next}\n`);
+    }
+    t.notOk(
+      fake.asked.some(({ method }) => method === 'POST'),
+      'nothing was changed',
+    );
+    t.match(await runCli(['maintenance', 'on', 'app1', '--root', root]), {
+      code: 0,
+      out: 'out of rotation\n',
+    });
+    t.match(await runCli(['maintenance', 'on', 'app9', '--root', root]), {
+      code: 1,
+      err: /there is no node app9/,
+    });
+  },
+);
 
 const onScreen: Answers = {
   ...members,
@@ -752,7 +758,7 @@ t.test('top fits a terminal of 80×24, and q gives the terminal back', async (t)
   );
 });
 
-t.test('leave hands on how long what is under way may take', async (t) => {
+t.test('leave passes on how long open requests may take', async (t) => {
   const { root, fake } = await daemon(t, { 'POST /v1/leave': { lines: DONE_LEAVING } });
   await runCli(['leave', '--timeout', '5m', '--root', root]);
   t.same(fake.asked.at(-1)?.body, { force: false, drainMs: 300_000 });
@@ -894,7 +900,7 @@ const rowOf = (id: string, facts: object = {}) => ({
   ...facts,
 });
 
-t.test('token list says role, state, end and user of each, of every authority that runs here', async (t) => {
+t.test('token list shows role, state, end and user of each, of every authority that runs here', async (t) => {
   const used = { state: 'used', expiresInMs: 0, usedBy: 'db2/db', usedAt: '2026-11-22T17:30:00.000Z' };
   const { root } = await daemon(t, {
     'GET /v1/tokens': { json: { authority: 'app1/app', tokens: [rowOf('a'), rowOf('b', used)] } },
@@ -961,7 +967,7 @@ t.test('a time to live that makes no sense is refused before the daemon is asked
   t.equal(parseDuration('1h30m'), 5_400_000);
 });
 
-t.test('plan shows changes, and fails when a program cannot be looked at', async (t) => {
+t.test('plan shows changes, and fails when a program cannot be observed', async (t) => {
   const { root } = await daemon(t, {
     'GET /v1/plan': {
       json: {
@@ -1016,7 +1022,7 @@ t.test('daemon is handed over with its role', async (t) => {
   t.same(seen, [['--role', 'db', '--root', '/x']]);
 });
 
-t.test('reload says what was read, and ends with 1 and the reason where it is refused', async (t) => {
+t.test('reload prints what was read; a refusal ends with 1 and the reason', async (t) => {
   const { root } = await daemon(t, {
     'POST /v1/reload': { json: { done: true, message: 'the configuration was read again' } },
   });

@@ -56,7 +56,7 @@ t.test('config show says what the file sets, and with --effective where each val
   t.match(out, /edge\.certificate +default +not set\n/);
 });
 
-t.test('no secret is shown, in words or in JSON', async (t) => {
+t.test('no secret is shown, in text or in JSON', async (t) => {
   const hook = 'https://hooks.example.com/services/T000/B000/s3cr3t?token=s3cr3t';
   const notify = `[notify]\nwebhook_url = "${hook}"\ncommand = ["/usr/bin/tell", "--key=s3cr3t", "s3cr3t"]\n`;
   const mail = 'mail_to = ["a@b.example"]\nmail_from = "a@b.example"\nsmtp_url = "smtp://mail.example:587"\n';

@@ -10,7 +10,7 @@ t.test('the only private address is found with its device and network', async (t
   t.same(found, { device: 'eth1', address: '10.1.2.11', network: '10.1.2.0/24', kind: 'private' });
 });
 
-t.test('RFC 1918 is told from its neighbours', async (t) => {
+t.test('RFC 1918 networks are recognised, their neighbours not', async (t) => {
   const table: readonly (readonly [string, string])[] = [
     ['10.255.255.254', 'private'],
     ['11.0.0.1', 'public'],
@@ -27,7 +27,7 @@ t.test('RFC 1918 is told from its neighbours', async (t) => {
   for (const [address, kind] of table) t.equal(addresses({ x: [address] })[1]?.kind, kind, address);
 });
 
-t.test('several private addresses are refused with the candidates, unless one is said', async (t) => {
+t.test('several private addresses are refused with the candidates, unless one is given', async (t) => {
   const two = addresses({ eth1: ['10.0.0.11'], docker0: ['172.17.0.1'] });
   t.throws(() => choosePrivate(two, {}), {
     code: 'private-address-ambiguous',
@@ -41,7 +41,7 @@ t.test('several private addresses are refused with the candidates, unless one is
 });
 
 t.test(
-  'a private network that is down, and an address of another machine, are told with what is there',
+  'a private network that is down, and an address of another machine, are reported with the found ones',
   async (t) => {
     const down = addresses({ eth0: ['203.0.113.7'] });
     t.throws(() => choosePrivate(down, {}), {
@@ -66,7 +66,7 @@ t.test('any address of 127.0.0.0/8 can be asked for', async (t) => {
   });
 });
 
-t.test('the public device is the only one, or the default route’s, or the one that is said', async (t) => {
+t.test('the public device is the only one, or the default route’s, or the given one', async (t) => {
   const one = addresses({ eth0: ['203.0.113.7'], eth1: ['10.0.0.11'] });
   t.equal(choosePublic(one, { privateDevice: 'eth1' }), 'eth0');
   const two = addresses({ eth0: ['203.0.113.7'], eth2: ['198.51.100.2'], eth1: ['10.0.0.11'] });

@@ -30,7 +30,7 @@ const healthy = {
 const check = (answers: Parameters<typeof on>[0], ...ports: number[]) =>
   checkSelinux(on(answers), areaOf('app'), ports);
 
-t.test('where SELinux is off or not there, nothing is said', async (t) => {
+t.test('where SELinux is off or absent, nothing is reported', async (t) => {
   t.same(await check({}, 443), []);
   t.same(await check({ ...healthy, selinuxenabled: { code: 1 } }, 443), []);
 });

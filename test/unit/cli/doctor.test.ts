@@ -48,7 +48,7 @@ async function doctor(
 }
 
 t.test(
-  'before the first set-up doctor looks at the machine, says how to begin, and fails nothing for it',
+  'before the first set-up doctor checks the machine, says how to begin, and fails nothing for it',
   async (t) => {
     const root = await place(t, { 'var/lib/x': '' });
     const { code, find, ok } = await doctor(root);
@@ -167,7 +167,7 @@ t.test('a real identity has a certificate that lives long enough', async (t) => 
 });
 
 t.test(
-  'a configuration with a mistake is shown with its correction, and the rest is still looked at',
+  'a configuration with a mistake is shown with its correction, and the rest is still checked',
   async (t) => {
     const root = await place(t, { 'etc/bornemisza/app.toml': `${CONFIG}[helth]\nrise = 3\n` });
     const { find } = await doctor(root);
@@ -228,7 +228,7 @@ t.test('listening sockets are read from the kernel’s text', async (t) => {
   t.equal(inTheWay(sockets, '127.0.0.1', 443).length, 1);
 });
 
-t.test('every port of the two roles is looked at, and none twice where both run on one host', async (t) => {
+t.test('every port of the two roles is checked, and none twice where both run on one host', async (t) => {
   const ports = (['app', 'db'] as const).flatMap((role) =>
     portsOf(parseConfig(CONFIG, role, 'x')).map(([, port]) => port),
   );
@@ -359,7 +359,7 @@ t.test('a node that has left gets no advice to repair its health', async (t) => 
   t.match((await doctor(root)).find('health'), { state: 'warn', next: /leave --wipe --role app/ });
 });
 
-t.test('a node that reaches none of its peers fails, and looks at the network first', async (t) => {
+t.test('a node that reaches none of its peers fails, and the network is checked first', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
   const [self, ...others] = MEMBERS;
   const fake = await new FakeDaemon(root, 'app', {

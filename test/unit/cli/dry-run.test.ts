@@ -143,7 +143,7 @@ t.test(
   },
 );
 
-t.test('a dry run with a token that ended says so', async (t) => {
+t.test('a dry run with an expired token reports that', async (t) => {
   const root = await place(t);
   const stdin = token(-300_000);
   const { code, out } = await runCli(['join', '-', '--dry-run', '--root', root], {

@@ -199,7 +199,7 @@ t.test('an answer that is not JSON, and a broken connection, have their own erro
   t.match(broken.err, 'closed the connection');
 });
 
-t.test('a daemon that accepts and never answers does not hang the command', async (t) => {
+t.test('a daemon that accepts and never answers does not block the command', async (t) => {
   const root = await place(t);
   const fake = await new FakeDaemon(root, 'app', { 'GET /v1/status': 'silence' }).start();
   t.teardown(() => fake.stop());

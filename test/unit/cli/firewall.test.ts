@@ -118,13 +118,13 @@ t.test('nothing is loaded where something is missing', async (t) => {
   for (const verb of ['on', 'confirm', 'off', 'status']) t.equal((await run(verb)).code, 4, verb);
 });
 
-t.test('--beside goes on next to another firewall', async (t) => {
+t.test('--beside works next to another firewall', async (t) => {
   const { run, trial } = await scene(t, { systemctl: () => ({ code: 0 }) });
   t.equal((await run('on', '--beside')).code, 0);
   t.match(await readFile(trial, 'utf8'), 'policy accept');
 });
 
-t.test('rules that the helper does not load are taken back', async (t) => {
+t.test('rules that the helper does not load are removed', async (t) => {
   t.setTimeout(60_000);
   const { run, calls } = await scene(t, { nft: () => ({ code: 0, stdout: 'table inet bornemisza' }) });
   t.match((await run('on')).err, 'did not load the new rules');
@@ -231,7 +231,7 @@ t.test('a connection proves the rules when it began after them', (t) => {
   t.end();
 });
 
-t.test('status tells what the kernel has', async (t) => {
+t.test('status shows what the kernel has', async (t) => {
   const listing = `table inet bornemisza {
 	set apps {
 		type ipv4_addr
@@ -259,7 +259,7 @@ t.test('status tells what the kernel has', async (t) => {
   await rm(gone.base);
 });
 
-t.test('doctor looks whether the rules stand, were confirmed, and are those of now', async (t) => {
+t.test('doctor checks that the rules are loaded, confirmed and current', async (t) => {
   const listing = 'table inet bornemisza {\n\tset apps {\n\t\telements = { 10.0.0.11 }\n\t}\n}';
   const base = 'etc/bornemisza/firewall.base';
   const trial = 'run/bornemisza-firewall.trial';

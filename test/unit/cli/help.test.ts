@@ -73,7 +73,7 @@ const EXPECTED = [
   'version',
 ];
 
-t.test('the command tree is what operators were told', async (t) => {
+t.test('the command tree is the documented one', async (t) => {
   t.same(
     leaves.map((each) => each.path),
     EXPECTED,

@@ -43,7 +43,7 @@ t.test('join waits for a private address that comes late, and then for the issue
   t.match(await readFile(join(root, 'etc/bornemisza/app.toml'), 'utf8'), 'private_address = "10.0.0.11"');
 });
 
-t.test('without --wait one look is all, and a token that ends is waited for no longer', async (t) => {
+t.test('without --wait there is one attempt, and nothing waits longer than its token lives', async (t) => {
   const root = await place(t);
   const host = lateHost();
   const once = await runCli(['join', '-', '--root', root], { host, stdin: token(60_000) });
@@ -77,7 +77,7 @@ t.test('on a terminal the token, and what only the operator can know, are asked 
   });
 });
 
-t.test('--start starts the unit of the role, and what keeps it from starting is said', async (t) => {
+t.test('--start starts the unit of the role, and reports why it does not start', async (t) => {
   const root = await place(t);
   const started: string[] = [];
   const host = (code: number): Host => ({

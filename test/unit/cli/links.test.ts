@@ -273,7 +273,7 @@ for (const [name, machine] of Object.entries(machines)) {
   });
 }
 
-t.test('what the operator says of the network is taken, if the address is in it', async (t) => {
+t.test('the network that the operator names is used, if the address is in it', async (t) => {
   const { addresses } = networkFrom(links({ ens4: { addresses: ['10.128.0.2/32'] } }), routes());
   const found = choosePrivate(addresses, {});
   t.equal(choosePrivateNetwork(found, '10.128.0.0/20'), '10.128.0.0/20');

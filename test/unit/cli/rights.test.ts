@@ -46,7 +46,7 @@ t.test('only these commands stay root where root calls them, each with a reason'
   );
 });
 
-t.test('every other command gives root up before it looks at anything, and never under --root', async (t) => {
+t.test('every other command gives root up before it reads anything, and never under --root', async (t) => {
   const order: string[] = [];
   const host: Host = {
     ...fakeHost({}),

@@ -41,7 +41,7 @@ async function foundedPlace(test: Parameters<typeof place>[0]): Promise<string> 
   return root;
 }
 
-t.test('init finds everything out, says what it does, and says what comes next', async (t) => {
+t.test('init finds everything out, prints what it does, and prints the next step', async (t) => {
   const { root, first } = founded;
   const { code, out, err } = first;
   t.equal(err, '');
@@ -201,7 +201,7 @@ t.test('setting up for real takes root', async (t) => {
   }
 });
 
-t.test('a token on the command line is not used, nor said again', async (t) => {
+t.test('a token on the command line is neither used nor printed', async (t) => {
   const root = await place(t);
   const token = tokenFor('app');
   const { code, out, err } = await runCli(['join', token, '--root', root], { host: fakeHost({}) });

@@ -167,7 +167,7 @@ t.test('a host may be disturbed in its own hour alone, and only while all is wel
   }
 });
 
-t.test('without dnf, or without its answer, the command says so', async (t) => {
+t.test('without dnf, or without its answer, the command reports that', async (t) => {
   const root = await place(t);
   const daemon = await new FakeDaemon(root, 'app', {
     'GET /v1/upgrade': { json: rollout('none', []) },

@@ -81,7 +81,7 @@ t.test('a link in the place of the socket is not followed, whatever it leads to'
   await t.rejects(list(other.directory), { code: 'app-tier-answer', message: /is no socket/ });
 });
 
-t.test('an app tier that does not run is told apart', async (t) => {
+t.test('an app tier that does not run has its own error', async (t) => {
   const { path, directory } = await appTier(t, says({}));
   await t.rejects(list(join(directory, 'none.sock')), {
     code: 'app-tier-not-running',

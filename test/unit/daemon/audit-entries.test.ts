@@ -17,31 +17,28 @@ const names = {
   named: (text: string) => text.replaceAll('PEER', 'app2/app'),
 };
 
-t.test(
-  'a change of a member’s state is told, a change of what it says is a reason to look alone',
-  async (t) => {
-    const change = (was: 'alive' | 'dead' | undefined): MemberChange => ({
-      kind: 'changed',
-      member: member('app1/app', { state: 'dead' }),
-      was,
-      why: 'accused by PEER',
-    });
-    const words = 'app1/app: alive → dead (accused by app2/app)';
-    t.strictSame(memberNews(change('alive'), names), {
-      reason: words,
-      subjects: ['app1/app'],
-      entry: { kind: 'member', summary: words, trigger: '', subjects: ['app1/app'], result: 'info' },
-    });
-    t.equal(memberNews(change(undefined), names).entry?.summary, 'app1/app: new, dead (accused by app2/app)');
-    t.strictSame(memberNews({ ...change('dead'), why: '' } as MemberChange, names), {
-      reason: 'app1/app: dead',
-      subjects: ['app1/app'],
-      entry: undefined,
-    });
-  },
-);
+t.test('a change of a member’s state is audited, a change of its record only starts a turn', async (t) => {
+  const change = (was: 'alive' | 'dead' | undefined): MemberChange => ({
+    kind: 'changed',
+    member: member('app1/app', { state: 'dead' }),
+    was,
+    why: 'accused by PEER',
+  });
+  const words = 'app1/app: alive → dead (accused by app2/app)';
+  t.strictSame(memberNews(change('alive'), names), {
+    reason: words,
+    subjects: ['app1/app'],
+    entry: { kind: 'member', summary: words, trigger: '', subjects: ['app1/app'], result: 'info' },
+  });
+  t.equal(memberNews(change(undefined), names).entry?.summary, 'app1/app: new, dead (accused by app2/app)');
+  t.strictSame(memberNews({ ...change('dead'), why: '' } as MemberChange, names), {
+    reason: 'app1/app: dead',
+    subjects: ['app1/app'],
+    entry: undefined,
+  });
+});
 
-t.test('the first sync and a member that is forgotten are told', async (t) => {
+t.test('the first sync and a forgotten member are audited', async (t) => {
   t.match(memberNews({ kind: 'synced', with: 'db1' }, names), {
     reason: 'first sync',
     entry: { kind: 'guard', summary: 'first sync done with db1/app: removals are allowed again' },
@@ -52,7 +49,7 @@ t.test('the first sync and a member that is forgotten are told', async (t) => {
   });
 });
 
-t.test('a guard is told when it takes hold and when it lets go, and not in between', async (t) => {
+t.test('a guard is audited when it begins and when it ends, and not in between', async (t) => {
   const held = (code: string, subject: string, message = subject) => ({
     ...{ code, subjects: [subject], message, next: `release ${subject}` },
   });
@@ -75,7 +72,7 @@ t.test('a check that fails says what to do, one that passes does not', async (t)
   t.match(verdictEntry('app1/app', { ...verdict, health: 'up' }, 'down'), { result: 'ok', error: undefined });
 });
 
-t.test('what people were told is kept in short', async (t) => {
+t.test('a sent notification is audited in short form', async (t) => {
   const events = Array.from({ length: 30 }, (_, at) => ({ what: `event ${at}`, subject: `s${at}` }));
   const entry = toldEntry({ subject: 'dead', payload: { events } } as unknown as Message, [
     'mail',
@@ -86,7 +83,7 @@ t.test('what people were told is kept in short', async (t) => {
   t.equal(entry.subjects.length, 30);
 });
 
-t.test('every node tells who was let in and put out, and which authority signed it', async (t) => {
+t.test('every node audits each admission and removal, with the authority that signed it', async (t) => {
   const admitted = { name: 'app9/app', address: '10.0.0.9', issuer: 'app1' } as NodeCertificate;
   const removers = { ...names, removerOf: (peer: string) => `whoever removed ${peer}` };
   t.match(rosterEntries({ admitted: [admitted], revoked: ['db1'] }, removers), [

@@ -55,7 +55,7 @@ const SCRIPT = `
   process.exit(0);
 `;
 
-t.test('a process without file descriptors is told so, blames no service and lives', async (t) => {
+t.test('a process without file descriptors reports that, blames no service and survives', async (t) => {
   const argv = [
     '-c',
     'ulimit -n 60; exec "$0" --input-type=module-typescript --eval "$1"',

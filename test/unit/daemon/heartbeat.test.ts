@@ -27,7 +27,7 @@ t.test(
   },
 );
 
-t.test('where nothing is watched there is no beat; what was watched before is taken back once', async (t) => {
+t.test('without a watch there is no heartbeat; a former watch is withdrawn once', async (t) => {
   const path = join(t.testdir(), 'heartbeat');
   const nothing = { ...watched, addresses: [] };
   const beats = async (): Promise<Heartbeat> => {
@@ -47,7 +47,7 @@ t.test('where nothing is watched there is no beat; what was watched before is ta
   t.match(await readFile(path, 'utf8'), '203.0.113.10');
 });
 
-t.test('a directory that cannot be written is told once, and used again when it can', async (t) => {
+t.test('a directory that cannot be written is reported once, and used again when it can', async (t) => {
   const place = t.testdir();
   const path = join(place, 'deadman/heartbeat');
   await writeFile(join(place, 'deadman'), 'in the way');

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { EMPTY_LOCAL_STATE, LocalStateFile } from '../../../src/daemon/local-state.ts';
 
-t.test('what was said is there after a restart, in one file that is ours alone', async (t) => {
+t.test('the operator’s requests survive a restart, in one file with mode 0600', async (t) => {
   const directory = t.testdir();
   const path = join(directory, 'local.json');
   const first = new LocalStateFile(path);
@@ -83,7 +83,7 @@ t.test('half of a new file, left by a crash, is not read', async (t) => {
   t.equal(file.state.maintenance, true);
 });
 
-t.test('what cannot be written is said in a sentence, leaves the old file, and is tried again', async (t) => {
+t.test('a failed write is one sentence, leaves the old file, and is tried again', async (t) => {
   const directory = t.testdir();
   const path = join(directory, 'local.json');
   const file = new LocalStateFile(path);

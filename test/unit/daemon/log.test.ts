@@ -7,7 +7,7 @@ function logged(journal: boolean, level: LogLevel = 'info') {
   return { lines, log: createLog({ level, journal, write: (line) => lines.push(line) }) };
 }
 
-t.test('a line says what, why, what next, then the facts', async (t) => {
+t.test('a line has the event, its reason, the next step, then the facts', async (t) => {
   const { lines, log } = logged(false);
   const err = new OperatorError('x', 'no space left', 'unused');
   log.warn(

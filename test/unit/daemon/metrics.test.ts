@@ -43,7 +43,7 @@ const facts = (changes: Partial<MetricsFacts> = {}): MetricsFacts => ({
 const exposed = (changes: Partial<MetricsFacts> = {}): string[] =>
   expose(familiesOf(facts(changes))).split('\n');
 
-t.test('what a scrape says is what status, members and upgrade status say', async (t) => {
+t.test('a scrape agrees with status, members and upgrade status', async (t) => {
   const lines = exposed();
   for (const line of [
     'bornemisza_node_up 1',
@@ -83,7 +83,7 @@ t.test('what a scrape says is what status, members and upgrade status say', asyn
   );
 });
 
-t.test('words of others cannot forge a line', async (t) => {
+t.test('text of others cannot forge a line', async (t) => {
   const name = 'x"} 1\nbornemisza_node_up 0\\';
   const text = expose([
     { name: 'a', help: 'one\ntwo \\', type: 'gauge', samples: [{ labels: { name }, value: 1 }] },
@@ -208,7 +208,7 @@ t.test('it is off until it is turned on, and follows the configuration', async (
   await t.rejects(ask(other), { code: 'ECONNREFUSED' });
 });
 
-t.test('who is outside of the private network is hung up on', async (t) => {
+t.test('a connection from outside of the private network is closed', async (t) => {
   const port = await freePort();
   const { subject, look, made } = endpoint(configOf(`enabled = true\nport = ${port}`, '10.0.0.0/24'));
   t.teardown(() => subject.close());
@@ -223,7 +223,7 @@ t.test('who is outside of the private network is hung up on', async (t) => {
   t.equal(made(), 0);
 });
 
-t.test('a port that is taken stops nothing, is said once, and is had later', async (t) => {
+t.test('a port that is taken stops nothing, is reported once, and is bound later', async (t) => {
   const port = await freePort();
   const taker: Server = createServer();
   await new Promise<void>((resolve) => taker.listen(port, '127.0.0.1', resolve));

@@ -39,7 +39,7 @@ t.test('the last of a role in rotation is not taken out unasked', async (t) => {
 });
 
 t.test(
-  'who is removed does not serve, and has no copies that somebody counts on, unless an operator says so',
+  'a node that serves or holds needed copies is not removed, unless an operator forces it',
   async (t) => {
     const self = member({ name: 'app1/app', self: true, authority: true });
     const ask = (facts: Partial<MemberRow> & { readonly name: string }, flags = {}): string => {

@@ -101,7 +101,7 @@ const start = (
   return { program, entries, reconciler };
 };
 
-t.test('what should be is made, once, with one audit entry that says why', async (t) => {
+t.test('the desired state is made once, with one audit entry that gives the reason', async (t) => {
   const { program, entries, reconciler } = start(t, () => 7);
   await until(() => reconciler.converged());
   t.same(program.applied, [7]);
@@ -150,7 +150,7 @@ t.test('a storm of triggers is few runs, and steady churn does not starve them',
   t.equal(program.mostAtOnce, 1);
 });
 
-t.test('a change that does not hold is rolled back, told once, and tried again', async (t) => {
+t.test('a change whose verification fails is rolled back, audited once, and tried again', async (t) => {
   let broken = true;
   const { program, entries, reconciler } = start(t, () => 7);
   program.keeps = (value) => (broken ? value + 1 : value);
@@ -180,7 +180,7 @@ t.test('a terminal error stops the tries until what should be changes', async (t
   t.equal(program.value, 8);
 });
 
-t.test('the operator’s word starts a new try of the same', async (t) => {
+t.test('a request of the operator starts a new try of the same', async (t) => {
   let locked = true;
   const { program, reconciler } = start(t, () => 7);
   program.beforeApply = () => {
@@ -193,7 +193,7 @@ t.test('the operator’s word starts a new try of the same', async (t) => {
   t.equal(program.value, 7);
 });
 
-t.test('a watch brings a look at once, and the resync brings one without', async (t) => {
+t.test('a watch starts a run at once, and the resync starts one without it', async (t) => {
   const { program, reconciler } = start(t, () => 7, { resyncMs: 50 });
   await until(() => reconciler.converged());
   program.value = 1;
@@ -204,7 +204,7 @@ t.test('a watch brings a look at once, and the resync brings one without', async
   t.same(program.applied, [7, 7, 7]);
 });
 
-t.test('a run that hangs is aborted and reported', async (t) => {
+t.test('a run that never ends is aborted and reported', async (t) => {
   const { program, entries } = start(t, () => 7, { runTimeoutMs: 30 });
   program.observe = (...[signal]: unknown[]) =>
     new Promise((_, reject) => {
@@ -215,7 +215,7 @@ t.test('a run that hangs is aborted and reported', async (t) => {
   t.match(entries[0]?.error, { code: 'plugin-timeout' });
 });
 
-t.test('plan reads only, and tells an error instead of throwing', async (t) => {
+t.test('plan only reads, and reports an error instead of throwing', async (t) => {
   const { program, reconciler } = start(t, () => 7, { quietMs: 100_000, maxQuietMs: 100_000 });
   t.match(await reconciler.plan(), [{ name: 'program', changes: [{ summary: '0 → 7' }] }]);
   t.equal(program.value, 0);
@@ -310,7 +310,7 @@ t.test('undo: what apply did not finish is undone, what waits for its program is
   t.match(both, /could not be restored: disk-full/);
 });
 
-t.test('plan tells nobody what was seen, makes nothing and ends nothing', async (t) => {
+t.test('plan publishes no status, makes no change and ends no retry', async (t) => {
   const { program, reconciler, entries } = start(t, () => 7, { quietMs: 100_000, maxQuietMs: 100_000 });
   let looks = 0;
   program.status = () => {

@@ -189,38 +189,35 @@ t.test('no host begins while anybody is not well, and the rollout is refused at 
   }
 });
 
-t.test(
-  'a daemon that does not come back stops it for all, and nothing but the operator goes on',
-  async (t) => {
-    const cluster = new Cluster();
-    cluster.upgrade = () => {
-      cluster.change('both1/db', { state: 'dead', stateForMs: 0 });
-      return 'success';
-    };
-    cluster.runners.get('app1/app')?.start();
-    await cluster.pass(60);
-    t.same(cluster.asked, ['both1'], 'the others are untouched');
-    for (const name of ['app1/app', 'app2/app', 'both1/app'] as const) {
-      t.match(cluster.answer(name), { state: 'stopped', why: /a daemon on both1 did not come back/ });
-      t.match(cluster.runners.get(name)?.warnings, [
-        { code: 'rollout-stopped', message: /^a rollout is stopped: /, next: /^on both1: journalctl/ },
-      ]);
-      t.match(cluster.news.filter((each) => each.name === name).at(-1)?.news.stopped, { code: 'not-back' });
-    }
-    // Everybody reboots, and the lost one is mended.
-    cluster.upgrade = () => 'success';
-    cluster.change('both1/db', row('both1/db'));
-    for (const name of NAMES) cluster.begin(name);
-    await cluster.pass(1000);
-    t.equal(cluster.answer().state, 'stopped');
-    t.throws(() => cluster.runners.get('app2/app')?.start(), { code: 'guard-rollout-stopped' });
-    t.same(cluster.asked, ['both1']);
-    cluster.runners.get('app2/app')?.resume();
-    await cluster.pass(60);
-    t.same(cluster.asked, ['both1', 'both1', 'app2', 'app1']);
-    t.equal(cluster.answer().state, 'finished');
-  },
-);
+t.test('a daemon that does not come back stops it for all, and only the operator resumes it', async (t) => {
+  const cluster = new Cluster();
+  cluster.upgrade = () => {
+    cluster.change('both1/db', { state: 'dead', stateForMs: 0 });
+    return 'success';
+  };
+  cluster.runners.get('app1/app')?.start();
+  await cluster.pass(60);
+  t.same(cluster.asked, ['both1'], 'the others are untouched');
+  for (const name of ['app1/app', 'app2/app', 'both1/app'] as const) {
+    t.match(cluster.answer(name), { state: 'stopped', why: /a daemon on both1 did not come back/ });
+    t.match(cluster.runners.get(name)?.warnings, [
+      { code: 'rollout-stopped', message: /^a rollout is stopped: /, next: /^on both1: journalctl/ },
+    ]);
+    t.match(cluster.news.filter((each) => each.name === name).at(-1)?.news.stopped, { code: 'not-back' });
+  }
+  // Everybody reboots, and the lost one is mended.
+  cluster.upgrade = () => 'success';
+  cluster.change('both1/db', row('both1/db'));
+  for (const name of NAMES) cluster.begin(name);
+  await cluster.pass(1000);
+  t.equal(cluster.answer().state, 'stopped');
+  t.throws(() => cluster.runners.get('app2/app')?.start(), { code: 'guard-rollout-stopped' });
+  t.same(cluster.asked, ['both1']);
+  cluster.runners.get('app2/app')?.resume();
+  await cluster.pass(60);
+  t.same(cluster.asked, ['both1', 'both1', 'app2', 'app1']);
+  t.equal(cluster.answer().state, 'finished');
+});
 
 t.test('on a host of both roles the one that stays acts when the other has left', async (t) => {
   const cluster = new Cluster();
@@ -299,7 +296,7 @@ t.test('the operator stops it from any node: the host that upgrades finishes, no
 });
 
 t.test(
-  'two hosts that both believe it is their turn hear each other before either touches anything',
+  'two hosts that both take their turn learn of each other before either changes anything',
   async (t) => {
     const cluster = new Cluster();
     // app2 has not heard that both1 exists as more than a host that is done.
@@ -335,7 +332,7 @@ t.test('a node whose clock is far ahead starts nothing', async (t) => {
   t.same(cluster.asked, []);
 });
 
-t.test('words come back as they were, and nothing else is understood', async (t) => {
+t.test('the tags of a rollout are read as they were written, and anything else is ignored', async (t) => {
   const words = [
     { id: 1_700_000_000, state: 'running', step: 'working', code: undefined },
     { id: 1_700_000_000, state: 'stopped', step: 'failed', code: 'package' },
@@ -359,7 +356,7 @@ t.test('words come back as they were, and nothing else is understood', async (t)
     t.equal(parseWord(text), undefined, String(text));
 });
 
-t.test('however the words of two nodes meet, all come to the same', async (t) => {
+t.test('all nodes reach the same rollout, in whatever order the tags of two nodes arrive', async (t) => {
   const all: Rollout[] = [1, 2].flatMap((id) => [
     { id, state: 'running' as const, code: undefined },
     { id, state: 'finished' as const, code: undefined },

@@ -50,7 +50,7 @@ t.test('nothing is dialled while somebody is linked, nor in the first seconds wi
   at(25_500);
   world.linked = false;
   at(26_100);
-  t.strictSame(world.dialled, [], 'a link in between begins the patience anew');
+  t.strictSame(world.dialled, [], 'a link in between begins the patience again');
 });
 
 t.test('a seed without a port is tried at both default ports; one’s own address is left out', async (t) => {
@@ -75,7 +75,7 @@ t.test('a round that finds nobody is followed by another, and not at once', asyn
   await until(() => world.failed === 2, { what: 'a second dial' });
 });
 
-t.test('who is found is told, and the rest is left alone', async (t) => {
+t.test('a found member is reported, and no further seed is tried', async (t) => {
   const many = Array.from({ length: 32 }, (_, index) => `10.0.0.${100 + index}:5000`);
   const { world, at } = search({ seeds: many }, { '10.0.0.101:5000': 'db1' });
   at(0);

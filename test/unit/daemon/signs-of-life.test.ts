@@ -40,7 +40,7 @@ function signsOf(t: Test, role: Role = 'app') {
   return { signs, heard, driver, node, heartbeat };
 }
 
-t.test('systemd hears a status when it is another one, and after a reload the same again', async (t) => {
+t.test('systemd gets a status when it changes, and the same again after a reload', async (t) => {
   const { signs, heard, node } = signsOf(t);
   await signs.start();
   signs.close();

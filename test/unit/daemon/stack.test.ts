@@ -19,7 +19,7 @@ const SOURCE = [
 const stack = pathToFileURL(join(import.meta.dirname, '../../../src/daemon/process/stack.ts')).href;
 
 t.test(
-  'a bug is told by the lines of the source, and by those of the bundle where its map is gone',
+  'a bug is reported with the lines of the source, or without a map with those of the bundle',
   async (t) => {
     const directory = t.testdir();
     await mkdir(join(directory, 'src'));

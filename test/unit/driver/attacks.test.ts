@@ -33,7 +33,7 @@ function recordOf(of: TestDriver, about: TestDriver): NodeRecord {
   return found;
 }
 
-t.test('genuine words of a day ago, sent by another member, change nothing', async (t) => {
+t.test('genuine messages of a day ago, sent by another member, change nothing', async (t) => {
   const { nodes } = await three(t);
   const [a, b, c] = nodes;
   const now = recordOf(a, c);

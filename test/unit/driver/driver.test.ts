@@ -27,7 +27,7 @@ t.test('three nodes of one roster find each other', async (t) => {
   for (const { driver } of nodes) t.equal(driver.peers().length, 2);
 });
 
-t.test('what a node says of itself is heard by all, and only by its word', async (t) => {
+t.test('the record of a node reaches all, and only its own signature counts', async (t) => {
   const { nodes } = await three(t);
   const [a, b, c] = nodes;
   await until(() => allAlive(nodes), { what: 'all see all' });
@@ -89,7 +89,7 @@ t.test('a restart with a goodbye is waited for, and its table comes back from th
 });
 
 t.test(
-  'a newcomer that only one knows is let in by its certificate, and the others learn of it',
+  'a new member that only one knows is admitted by its certificate, and the others learn of it',
   async (t) => {
     const { nodes } = await three(t);
     const [a, b, c] = nodes;
@@ -122,7 +122,7 @@ t.test('a revocation reaches everybody, and the revoked one is out', async (t) =
   await t.rejects(c.transport.connect(a.self.peerId, a.self.address, 4101), { code: 'not-admitted' });
 });
 
-t.test('what nobody may send is dropped, counted, and ends in a hang-up', async (t) => {
+t.test('a forbidden message is dropped, counted, and ends in a disconnect', async (t) => {
   const { nodes } = await three(t);
   const [a, b] = nodes;
   await until(() => allAlive(nodes), { what: 'all see all' });
@@ -167,7 +167,7 @@ t.test('the snapshot is written seldom and whole; a broken one is a note, not an
   await until(() => again.driver.peers().length === 2, { what: 'it finds the others all the same' });
 });
 
-t.test('a loop that stood still is felt before any timer is judged', async (t) => {
+t.test('a stalled loop is noticed before any timer fires', async (t) => {
   const { nodes } = await three(t);
   const [a] = nodes;
   await until(() => allAlive(nodes), { what: 'all see all' });
@@ -182,7 +182,7 @@ t.test('a loop that stood still is felt before any timer is judged', async (t) =
   t.ok(allAlive(nodes), 'and nobody is blamed');
 });
 
-t.test('a driver whose port is taken says so and closes', async (t) => {
+t.test('a driver whose port is taken reports that and closes', async (t) => {
   const { hosts, nodes } = await three(t);
   const second = makeDriver(t, hosts[0] as TestHost, [...nodes[0].roster.known.values()]);
   await t.rejects(second.driver.start(), { code: 'address-in-use' });

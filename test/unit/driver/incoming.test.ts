@@ -89,7 +89,7 @@ t.test('a record that differs from its owner’s certificate is dropped', async 
     t.match(gate.vet(batch(signed({ ...SMALL, ...change }))).fault, /differs from its certificate/);
 });
 
-t.test('who is not in the roster is not heard, which is nobody’s fault', async (t) => {
+t.test('a record of an unknown member is dropped, and no peer is blamed', async (t) => {
   const { gate, checks } = incoming([roster[0] as Admitted]);
   t.match(gate.vet(batch(signed(FULL))), { message: undefined, fault: undefined, unknown: true });
   t.equal(checks(), 0, 'and costs no signature check');
@@ -157,7 +157,7 @@ t.test(
   },
 );
 
-t.test('an accusation that comes with the record that it is about is heard', async (t) => {
+t.test('an accusation together with its record is accepted', async (t) => {
   const members = [...roster, { peerId: PEERS[2], name: 'c/app', role: 'app' as const, address: '10.0.0.3' }];
   const { gate } = incoming(members, [SMALL]);
   const next = { ...SMALL, incarnation: SMALL.incarnation + 1 };
@@ -173,7 +173,7 @@ t.test('an accusation that comes with the record that it is about is heard', asy
   t.match(gate.vet(bytes).message, { accusations: [{ accusation: { incarnation } }] });
 });
 
-t.test('of 180 own records in one message one is looked at, and the sender is to blame', async (t) => {
+t.test('of 180 own records in one message one is verified, and the sender is to blame', async (t) => {
   const { gate, checks } = incoming();
   const vetted = gate.vet(
     batch(...Array.from({ length: 180 }, (_, sequence) => signed({ ...SMALL, sequence }))),
@@ -182,7 +182,7 @@ t.test('of 180 own records in one message one is looked at, and the sender is to
   t.match(vetted.fault, /two records of one member/);
 });
 
-t.test('an author has a share, which only its own genuine words use up', async (t) => {
+t.test('an author has a share, which only its own genuine messages use up', async (t) => {
   const { gate, checks, pass } = incoming(roster, [{ ...SMALL, incarnation: 50 }]);
   // A forger, and one who repeats old words.
   for (let sequence = 0; sequence < 200; sequence += 1) {
@@ -216,13 +216,13 @@ t.test('the digests of what was verified are bounded', async (t) => {
   t.equal(checks(), 2101, 'the oldest is not');
 });
 
-t.test('an emptied delta is still heard, for its end matters', async (t) => {
+t.test('an empty delta is still processed, since its end matters', async (t) => {
   const { gate } = incoming([]);
   const bytes = frame({ kind: 'delta', records: [signed(SMALL)], accusations: [], wants: [], final: true });
   t.match(gate.vet(bytes), { message: { kind: 'delta', records: [], final: true }, unknown: true });
 });
 
-t.test('what a later version says is neither heard nor held against anybody', async (t) => {
+t.test('a message of a later version is ignored, and no peer is blamed', async (t) => {
   const { gate } = incoming();
   t.match(gate.vet(Uint8Array.of(0x08, 0x01, 0xfa, 0x07, 0x00)), {
     message: undefined,

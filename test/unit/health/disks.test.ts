@@ -60,22 +60,25 @@ t.test('each file system that is full in bytes or in files is found, once, where
   }
 });
 
-t.test('it is told when one becomes full and when there is room again, and not at each look', async (t) => {
-  const machine: Machine = { '/var/lib': { device: 1 }, '/data': { device: 2 } };
-  const { told, later, made } = disks(machine);
-  await later();
-  t.same(told, []);
-  machine['/data'] = { device: 2, bavail: 0 };
-  await later();
-  await later();
-  t.same(told, [{ code: 'disk-full', full: true }]);
-  t.match(made.findings, [{ message: /^a disk is full: 0 MiB free under \/data/, next: /du -xh \/data/ }]);
-  machine['/data'] = { device: 2 };
-  await later();
-  t.same(told.at(-1), { code: 'disk-full', full: false });
-});
+t.test(
+  'a disk is reported when it becomes full and when it has room again, and not at each check',
+  async (t) => {
+    const machine: Machine = { '/var/lib': { device: 1 }, '/data': { device: 2 } };
+    const { told, later, made } = disks(machine);
+    await later();
+    t.same(told, []);
+    machine['/data'] = { device: 2, bavail: 0 };
+    await later();
+    await later();
+    t.same(told, [{ code: 'disk-full', full: true }]);
+    t.match(made.findings, [{ message: /^a disk is full: 0 MiB free under \/data/, next: /du -xh \/data/ }]);
+    machine['/data'] = { device: 2 };
+    await later();
+    t.same(told.at(-1), { code: 'disk-full', full: false });
+  },
+);
 
-t.test('a directory that is not there ends nothing, and one that hangs is asked once', async (t) => {
+t.test('a missing directory ends nothing, and one that never answers is asked once', async (t) => {
   const { made, later, asked } = disks({ '/data': { device: 2, ffree: 1 } }, ['/gone', '/data']);
   await later();
   t.match(made.findings, [{ code: 'disk-full' }]);

@@ -56,7 +56,7 @@ t.test('the memory of addresses is bounded', async (t) => {
   t.ok(door.enter('joiner', '10.0.0.9', 1e9).enters);
 });
 
-t.test('a clock that stands still or goes back gives nobody more', async (t) => {
+t.test('a clock that stops or goes back gives no address more', async (t) => {
   const door = new Door(DOOR_LIMITS);
   let entered = 0;
   for (let count = 0; count < 100; count += 1) {

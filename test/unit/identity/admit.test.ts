@@ -104,7 +104,7 @@ t.test('a token that was revoked admits nobody, before and after its secret was 
   t.equal(at.roster.members().length, 1);
 });
 
-t.test('exactly one joiner of a role is told that it is the first', async (t) => {
+t.test('exactly one joiner of a role learns that it is the first', async (t) => {
   const at = await desk(t);
   const firsts: boolean[] = [];
   for (const host of ['db1', 'db2', 'db3']) {
@@ -148,7 +148,7 @@ t.test(
   },
 );
 
-t.test("nobody joins with another's PeerId, words or channel", async (t) => {
+t.test('no node joins with the PeerId, the proof or the channel of another', async (t) => {
   const at = await desk(t);
   const token = await tokenFor(at, 'db');
   const [own, other] = [createNodeKey(), createNodeKey()];
@@ -257,7 +257,7 @@ t.test('a known key joins under its own name only', async (t) => {
   t.equal(again.certificate.admittedAtMs, first.certificate.admittedAtMs, 'and keeps its place in the order');
 });
 
-t.test('an address is given to one machine only, also before that one has said its first word', async (t) => {
+t.test('an address is given to one machine only, even before that machine has sent a record', async (t) => {
   let standing: 'alive' | 'gone' | 'unheard' = 'unheard';
   const at = await desk(t, () => standing);
   await admit(at, requestBy(createNodeKey()), { ...from(), token: await tokenFor(at, 'db') });

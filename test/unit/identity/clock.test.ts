@@ -103,7 +103,7 @@ t.test('certificates hold, and are renewed when due, with clocks that differ by 
 });
 
 t.test(
-  'who was switched off for so long that its certificate ended is still let in, renews, and is as before',
+  'a node whose certificate ended while it was off is still admitted, renews, and works as before',
   async (t) => {
     const later = NOW_MS + 125 * DAY_MS;
     const nodes = await both(t, later);
@@ -153,8 +153,8 @@ t.test(
       wallMs = NOW_MS + HOUR_MS;
       t.ok(renewalDue(first.certificate, wallMs));
       if (alone) {
-        const anew = await answerRenewal(first, first.peerId, await renewalRequest(first), wallMs);
-        await acceptRenewal(first, anew, wallMs);
+        const again = await answerRenewal(first, first.peerId, await renewalRequest(first), wallMs);
+        await acceptRenewal(first, again, wallMs);
       } else {
         await first.roster.merge(second.roster.exportAll());
         t.strictSame(held(first), was);

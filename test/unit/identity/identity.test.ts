@@ -281,7 +281,7 @@ t.test('a write that fails leaves the old file and no rest', async (t) => {
   t.match(full, { code: 'disk-full', retry: true, message: '/var/lib/x' });
 });
 
-t.test('an expired node starts, says so, and renews by proving its key', async (t) => {
+t.test('an expired node starts, warns, and renews by proving its key', async (t) => {
   const stateDir = await copied(t);
   const later = NOW_MS + 120 * DAY_MS;
   const identity = await loadIdentity(stateDir, later);

@@ -77,7 +77,7 @@ async function registrarOf(t: Test, name: 'first' | 'second', otherRow: Partial<
 
 const request = { role: 'app', ttlMs: HOUR_MS / 2 } as const;
 
-t.test('who is no authority says who is, and makes tokens once it is one', async (t) => {
+t.test('a node that is no authority names one, and makes tokens once it is one', async (t) => {
   const { identity, registrar, told } = await registrarOf(t, 'second');
   await registrar.start();
   await t.rejects(registrar.createTokens(request), { code: 'not-authority', next: 'run this on app1/app' });

@@ -34,20 +34,23 @@ const names = (members: readonly NodeCertificate[]) => members.map(({ name }) =>
 const byFirst = (host: string, options = {}) =>
   prod.node(host, 'app', { ...options, nowMs: NOW_MS - DAY_MS });
 
-t.test('who removes an authority signs anew what it had signed, and everybody stays', async (t) => {
-  const held = await before();
-  const { change } = await putOut(second.authority, held, db1, 'stolen', LATER_MS);
-  t.strictSame(change.revoked, [db1.peerId]);
-  t.strictSame(names(change.renewed), ['app1/app', 'db2/db']);
-  t.strictSame(names(held.members()), ['app1/app', 'db2/db']);
-  for (const member of held.members()) t.equal(member.issuer, secondKey.peerId);
-  const anew = held.get(app1.peerId);
-  t.match(anew, { name: app1.name, address: app1.address, admittedAtMs: app1.admittedAtMs });
-  t.ok(held.isRevoked(gone.peerId), 'who was put out by the removed one stays out');
-  t.ok(held.revocations().every(({ by }) => by.peerId === secondKey.peerId));
-  t.strictSame(held.authorities(), [secondKey.peerId]);
-  t.strictSame(held.revokedAuthorities(), [firstKey.peerId]);
-});
+t.test(
+  'the remover of an authority signs again what that one had signed, and all members stay',
+  async (t) => {
+    const held = await before();
+    const { change } = await putOut(second.authority, held, db1, 'stolen', LATER_MS);
+    t.strictSame(change.revoked, [db1.peerId]);
+    t.strictSame(names(change.renewed), ['app1/app', 'db2/db']);
+    t.strictSame(names(held.members()), ['app1/app', 'db2/db']);
+    for (const member of held.members()) t.equal(member.issuer, secondKey.peerId);
+    const anew = held.get(app1.peerId);
+    t.match(anew, { name: app1.name, address: app1.address, admittedAtMs: app1.admittedAtMs });
+    t.ok(held.isRevoked(gone.peerId), 'who was put out by the removed one stays out');
+    t.ok(held.revocations().every(({ by }) => by.peerId === secondKey.peerId));
+    t.strictSame(held.authorities(), [secondKey.peerId]);
+    t.strictSame(held.revokedAuthorities(), [firstKey.peerId]);
+  },
+);
 
 t.test(
   'what the removed authority signs afterwards is taken by nobody, whatever date it bears',
@@ -74,7 +77,7 @@ t.test(
   },
 );
 
-t.test('all members come to the same, whoever hears of it first, and who was away as well', async (t) => {
+t.test('all members reach the same roster in any order of messages, even after an absence', async (t) => {
   const held = await before();
   await putOut(second.authority, held, db1, 'stolen', LATER_MS);
   const away = await before();
@@ -88,7 +91,7 @@ t.test('all members come to the same, whoever hears of it first, and who was awa
   t.equal(fresh.digest(), held.digest());
 });
 
-t.test('HAProxy is told the authority, and which certificates were good until then', async (t) => {
+t.test('HAProxy gets the removed authority, and the certificates that stay valid', async (t) => {
   const held = await before();
   t.strictSame([held.revokedAuthorities(), held.knownCertificates()], [[], []]);
   await putOut(second.authority, held, db1, 'stolen', LATER_MS);
@@ -97,7 +100,7 @@ t.test('HAProxy is told the authority, and which certificates were good until th
   t.equal(held.get(gone.peerId), undefined);
 });
 
-t.test('a node that only the removed authority had heard of is out', async (t) => {
+t.test('a node that only the removed authority knew is refused', async (t) => {
   const held = await before();
   await putOut(second.authority, held, db1, 'stolen', LATER_MS);
   const unheard = await prod.node('app5', 'app');

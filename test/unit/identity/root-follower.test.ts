@@ -48,7 +48,7 @@ async function followerOf(directory: string) {
 }
 
 t.test(
-  'who follows a new root believes first, shows it when nobody would refuse it, and says how far it is',
+  'a node trusts a new root first, uses it when no peer would refuse it, and reports its progress',
   async (t) => {
     const place = t.testdir();
     const { identity, follower, did, node } = await followerOf(join(place, 'here'));

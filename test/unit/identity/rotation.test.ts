@@ -74,7 +74,7 @@ t.test('the root is replaced and ended, and everything works on, also after rest
   for (const identity of [first, second])
     t.equal(await hangOnRoot(identity, newestRoot(identity.trust)), true);
   t.equal(await hangOnRoot(second, newestRoot(second.trust)), false, 'once');
-  t.equal(second.certificate.serialHex, serial, 'nothing was signed anew');
+  t.equal(second.certificate.serialHex, serial, 'nothing was signed again');
   const newRoot = trustOf('prod', newestRoot(first.trust).pem);
   for (const identity of [second, await load('first'), await load('second')])
     t.equal(verifyChain(identity.chainPem, newRoot, NOW_MS).peerId, identity.peerId);
@@ -189,7 +189,7 @@ t.test(
   },
 );
 
-t.test('a run that ended before the daemon heard of it is taken up, and only once', async (t) => {
+t.test('a run that ended before it notified the daemon is applied, and only once', async (t) => {
   const { first, load } = await pair(t);
   t.equal(await takeRootChange(first), undefined);
   const made = await replaceRoot(first, old, NOW_MS);
@@ -210,7 +210,7 @@ t.test('a run that ended before the daemon heard of it is taken up, and only onc
   t.equal(await codeOf(() => takeRootChange(restarted)), 'roster-malformed');
 });
 
-t.test('a token of before works while both roots count, and then fails with the reason', async (t) => {
+t.test('an earlier token works while both roots are valid, and then fails with the reason', async (t) => {
   const { first } = await pair(t);
   const { address, tokens } = first;
   if (tokens === undefined) throw new Error('an authority');

@@ -31,7 +31,7 @@ t.test('the admin hash is what CouchDB computes itself', async (t) => {
   t.equal(pbkdf2Sync(own.admin.password, salt, 600_000, 32, 'sha256').toString('hex'), derived);
 });
 
-t.test('a db node is told everything, an app node its own credentials, and never the cookie', async (t) => {
+t.test('a db node gets all secrets, an app node its own credentials, and never the cookie', async (t) => {
   t.strictSame(answerSecretsRequest(db, own), own);
   const answer = answerSecretsRequest(app, own);
   const { app: login, appKeys } = own;
@@ -41,7 +41,7 @@ t.test('a db node is told everything, an app node its own credentials, and never
     t.notMatch(sent, secret);
 });
 
-t.test('who has nothing says nothing', async (t) => {
+t.test('a node without secrets sends none', async (t) => {
   t.equal(answerSecretsRequest(db, undefined), undefined);
   const theirs = answerSecretsRequest(app, own);
   t.equal(answerSecretsRequest(db, theirs), undefined, 'an app node knows nothing to tell');
@@ -49,7 +49,7 @@ t.test('who has nothing says nothing', async (t) => {
 });
 
 t.test(
-  'rolling changes what a removed db node knew of the ways in, and it is not told the new ones',
+  'a rotation changes the credentials that a removed db node knew, and it does not get the new ones',
   async (t) => {
     t.strictSame(notRolledFor(own, [db.peerId]), [db.peerId]);
     const rolled = rollSecrets(own, [db.peerId]);

@@ -31,28 +31,25 @@ const site: Site = {
 };
 const isMine = (text: string): boolean => text.includes('kkkk');
 
-t.test(
-  'a bundle travels and lies on the disk as it is, 0600, and its word tells nothing of it',
-  async (t) => {
-    t.strictSame(decodeSite(encodeSite(site)), site);
-    const directory = t.testdir();
-    const store = new SiteStore(directory, EMPTY);
-    t.equal(store.word, '');
-    t.equal(await store.change(() => site), true);
-    t.equal(await store.change((now) => ({ ...now })), false, 'the same again is not written');
-    t.equal((await stat(join(directory, 'site.json'))).mode & 0o777, 0o600);
-    const again = new SiteStore(directory, EMPTY);
-    t.equal(await again.load(), undefined);
-    t.strictSame(again.get(), site);
-    t.equal(again.word, store.word);
-    t.match(again.word, /^4-[0-9a-f]{16}$/);
-    t.not(siteWord({ ...site, notBeforeMs: 9 }), again.word, 'another bundle, another word');
-    t.equal(
-      siteWord(JSON.parse(JSON.stringify({ ...site, next: { ...site.next, url: undefined } })) as Site),
-      again.word,
-    );
-  },
-);
+t.test('a bundle is sent and stored unchanged, 0600, and its digest reveals nothing of it', async (t) => {
+  t.strictSame(decodeSite(encodeSite(site)), site);
+  const directory = t.testdir();
+  const store = new SiteStore(directory, EMPTY);
+  t.equal(store.word, '');
+  t.equal(await store.change(() => site), true);
+  t.equal(await store.change((now) => ({ ...now })), false, 'the same again is not written');
+  t.equal((await stat(join(directory, 'site.json'))).mode & 0o777, 0o600);
+  const again = new SiteStore(directory, EMPTY);
+  t.equal(await again.load(), undefined);
+  t.strictSame(again.get(), site);
+  t.equal(again.word, store.word);
+  t.match(again.word, /^4-[0-9a-f]{16}$/);
+  t.not(siteWord({ ...site, notBeforeMs: 9 }), again.word, 'another bundle, another word');
+  t.equal(
+    siteWord(JSON.parse(JSON.stringify({ ...site, next: { ...site.next, url: undefined } })) as Site),
+    again.word,
+  );
+});
 
 t.test('changes that come at once are made one after the other, and none is lost', async (t) => {
   const store = new SiteStore(t.testdir(), EMPTY);
@@ -70,7 +67,7 @@ t.test('changes that come at once are made one after the other, and none is lost
 });
 
 t.test(
-  'a file that cannot be read is kept beside, said in one sentence, and written over by nobody',
+  'a file that cannot be read is set aside, reported in one sentence, and never overwritten',
   async (t) => {
     const text = JSON.stringify(site);
     for (const bad of ['', text.slice(0, -1), '[]', text.replace('"generation":4', '"generation":"x"')]) {
@@ -101,7 +98,7 @@ t.test('a disk that refuses leaves what was held', async (t) => {
   t.equal(nowhere.word, '', 'what is not on the disk is not said to others');
 });
 
-t.test('what a peer sends is bounded and checked, and refused without a word of it', (t) => {
+t.test('data from a peer is bounded and checked, and a refusal does not quote it', (t) => {
   const cases: readonly (readonly [string, unknown])[] = [
     ['no object', 'x'],
     ['an unknown outcome', { ...site, recent: [{ atMs: 1, names: '', outcome: 'lost' }] }],

@@ -34,7 +34,7 @@ const claim = (peerId: string) => ({
   firstOfRole: false,
 });
 
-t.test('a token says all that a joiner must know', async (t) => {
+t.test('a token holds all that a joiner must know', async (t) => {
   const { tokens } = await store(t);
   const { token, expiresAtMs, id } = await tokens.create(request);
   t.equal(expiresAtMs, NOW_MS + HOUR_MS);
@@ -58,7 +58,7 @@ t.test('a token survives the line breaks of a terminal', async (t) => {
   t.strictSame(parseToken(wrapped), parseToken(token));
 });
 
-t.test('a token that lost any of its end, or any one character, is told apart', async (t) => {
+t.test('a token without its end, or without any one character, is recognised', async (t) => {
   const { token } = await (await store(t)).tokens.create(request);
   for (let length = 4; length < token.length; length += 1) {
     t.equal(await codeOf(() => parseToken(token.slice(0, length))), 'token-truncated', `cut to ${length}`);
@@ -69,7 +69,7 @@ t.test('a token that lost any of its end, or any one character, is told apart', 
   }
 });
 
-t.test('what never was a token is told apart from one of another version', async (t) => {
+t.test('a text that is no token gets another error than a token of another version', async (t) => {
   for (const bad of ['', 'hello', 'bm', 'BM1.x.y', 'bm1.a.b.c', 'x'.repeat(1_000_000), '{"a":1}']) {
     t.equal(await codeOf(() => parseToken(bad)), 'token-not-a-token', bad.slice(0, 20));
   }

@@ -48,7 +48,7 @@ t.test('the screen fits whatever the terminal has, with title, note and keys', a
 });
 
 t.test(
-  'a key that is pressed while something is under way is kept and said, and what is shown is no end',
+  'a key that is pressed during a step is kept and shown, and the step is not shown as ended',
   async (t) => {
     const acts = new Acts('ready');
     const did: string[] = [];

@@ -29,7 +29,7 @@ t.test('what is in use is counted', async (t) => {
   t.ok((await limitIn(file)) > 128, 'eight hosts and what is spare take all 128; one more is in use');
 });
 
-t.test('where it may not be raised the lab says so, with the command', async (t) => {
+t.test('where it may not be raised the lab reports that, with the command', async (t) => {
   // A number that nobody may write.
   const file = '/proc/sys/kernel/cap_last_cap';
   await t.rejects(makeInotifyRoom(20, { file, inUse: async () => 1 }), {

@@ -31,7 +31,7 @@ const cases = [
   ['no route', 'anything else', undefined],
 ] as const;
 
-t.test('a line of ip monitor is read as the change that it tells', async (t) => {
+t.test('a line of ip monitor is read as a change', async (t) => {
   for (const [what, line, wanted] of cases) {
     const change = parseRouteChange(line, names);
     if (wanted === undefined) t.equal(change, undefined, what);

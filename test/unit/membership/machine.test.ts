@@ -101,7 +101,7 @@ t.test('one accuser kills nobody who answers, however often it accuses', async (
   }
 });
 
-t.test('who hears the accused itself does not condemn it, and tells it to refute', async (t) => {
+t.test('a node that still reaches the accused does not condemn it, and asks it to refute', async (t) => {
   const stage = new Stage();
   stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
   stage.run(10_000);
@@ -126,7 +126,7 @@ t.test('accusations count only if admitted, about another, and about the present
   t.ok(stage.notes().includes('accuser-not-admitted'));
 });
 
-t.test('who accuses everybody is heard no more', async (t) => {
+t.test('a node that accuses all is ignored', async (t) => {
   const peers = Array.from({ length: 60 }, (_, index) => `p${index}`);
   const stage = new Stage({ peers });
   for (const peer of peers) stage.accuse(accusation('p0', peer, 1));
@@ -361,7 +361,7 @@ t.test('a second window within five minutes is not granted', async (t) => {
   t.ok(stage.member('d')?.restarting);
 });
 
-t.test('the own goodbye says its kind; only a restart asks for time', async (t) => {
+t.test('a node’s goodbye has its kind; only a restart asks for time', async (t) => {
   for (const [goodbye, windowMs] of [
     ['restart', lan.goodbyeWindowMs],
     ['stop', 0],
@@ -374,7 +374,7 @@ t.test('the own goodbye says its kind; only a restart asks for time', async (t) 
   }
 });
 
-t.test('leaving is told at once, then left, and a member that left refutes nothing', async (t) => {
+t.test('leaving is sent at once, then left, and a member that left refutes nothing', async (t) => {
   const stage = new Stage();
   stage.step({ kind: 'leave' });
   t.equal(stage.state('a'), 'leaving');
@@ -463,7 +463,7 @@ t.test('a member that answers late does not have us give others more time', asyn
   t.ok(late < most(20) + 100, `${late} ms, ${most(20)} ms when all answer at once`);
 });
 
-t.test('a process that was stopped notices by its own timers, without being told', async (t) => {
+t.test('a process that was stopped notices that by its own timers', async (t) => {
   const stage = new Stage();
   stage.answering.delete('d');
   stage.accuse(accusation('b', 'd', 1), accusation('c', 'd', 1));
@@ -528,25 +528,28 @@ t.test(
   },
 );
 
-t.test('of two with one key that heard of each other late, the one that started later ends', async (t) => {
-  const dayMs = 86_400_000;
-  for (let pair = 1; pair <= 20; pair += 1) {
-    const [early, late] = [newStartId(pair * dayMs), newStartId(pair * dayMs + 1)];
-    for (const [own, other, mustStop] of [
-      [early, late, false],
-      [late, early, true],
-    ] as const) {
-      const stage = new Stage({ self: { startId: own } });
-      for (const incarnation of [7, 9, 11, 13])
-        stage.hear('b', recordOf('a', { incarnation, startId: other }));
-      const told = stage.effects.filter((effect) => effect.kind === 'clone');
-      t.equal(
-        told.some((each) => each.mustStop),
-        mustStop,
-      );
+t.test(
+  'of two nodes with one key that learn of each other late, the one that started later ends',
+  async (t) => {
+    const dayMs = 86_400_000;
+    for (let pair = 1; pair <= 20; pair += 1) {
+      const [early, late] = [newStartId(pair * dayMs), newStartId(pair * dayMs + 1)];
+      for (const [own, other, mustStop] of [
+        [early, late, false],
+        [late, early, true],
+      ] as const) {
+        const stage = new Stage({ self: { startId: own } });
+        for (const incarnation of [7, 9, 11, 13])
+          stage.hear('b', recordOf('a', { incarnation, startId: other }));
+        const told = stage.effects.filter((effect) => effect.kind === 'clone');
+        t.equal(
+          told.some((each) => each.mustStop),
+          mustStop,
+        );
+      }
     }
-  }
-});
+  },
+);
 
 t.test('a restored snapshot is outbid by one, and its failed members are dialled', async (t) => {
   const first = new Stage();
@@ -561,7 +564,7 @@ t.test('a restored snapshot is outbid by one, and its failed members are dialled
   for (const peer of ['b', 'c', 'd']) t.ok(second.has('connect', peer), peer);
 });
 
-t.test('redials go on for ever, more and more seldom', async (t) => {
+t.test('redials never end, and become less and less frequent', async (t) => {
   const stage = new Stage({ linked: false });
   const dials = () =>
     stage.effects.filter((effect) => effect.kind === 'connect' && effect.peer === 'b').length;
@@ -593,7 +596,7 @@ t.test('synced: a founder and a lone node at once, others after their first sync
   t.ok(stage.has('synced'));
 });
 
-t.test('a sync tells only what differs', async (t) => {
+t.test('a sync sends only what differs', async (t) => {
   const stage = new Stage();
   const entries = ['a', 'b', 'c', 'd'].map((peerId) => ({
     peerId,
@@ -617,20 +620,23 @@ t.test('a sync tells only what differs', async (t) => {
   t.match(ask(newer), { kind: 'delta', records: [], wants: ['c'], final: false });
 });
 
-t.test('the revoked are out of the view, cut off, and stay out until admitted anew', async (t) => {
-  const stage = new Stage();
-  stage.step({ kind: 'revoked', peer: 'd' });
-  t.equal(stage.state('d'), 'unknown');
-  t.ok(stage.has('disconnect', 'd'));
-  stage.hear('b', recordOf('d', { incarnation: 99 }));
-  t.equal(stage.state('d'), 'unknown');
-  stage.step({
-    kind: 'admitted',
-    member: { peerId: 'd', name: 'host-d/app', role: 'app', address: '10.0.0.100' },
-  });
-  stage.hear('b', recordOf('d', { incarnation: 99 }));
-  t.equal(stage.state('d'), 'alive');
-});
+t.test(
+  'revoked members leave the view, are disconnected, and stay out until they are admitted again',
+  async (t) => {
+    const stage = new Stage();
+    stage.step({ kind: 'revoked', peer: 'd' });
+    t.equal(stage.state('d'), 'unknown');
+    t.ok(stage.has('disconnect', 'd'));
+    stage.hear('b', recordOf('d', { incarnation: 99 }));
+    t.equal(stage.state('d'), 'unknown');
+    stage.step({
+      kind: 'admitted',
+      member: { peerId: 'd', name: 'host-d/app', role: 'app', address: '10.0.0.100' },
+    });
+    stage.hear('b', recordOf('d', { incarnation: 99 }));
+    t.equal(stage.state('d'), 'alive');
+  },
+);
 
 t.test('the dead are forgotten after three days, and an old record does not bring them back', async (t) => {
   const stage = new Stage({ peers: ['b', 'c', 'd'] });

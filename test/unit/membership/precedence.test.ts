@@ -64,7 +64,7 @@ t.test(
 );
 
 t.test(
-  'a higher incarnation wins over every state, absolves, and says itself whether a window opens',
+  'a higher incarnation wins over every state, absolves, and decides whether a window opens',
   async (t) => {
     for (const state of STATES)
       for (const status of STATUSES)
@@ -98,7 +98,7 @@ t.test('an equal or lower sequence of the same incarnation is stale', async (t) 
         );
 });
 
-t.test('of two holders of one key that said the same sequence, all members believe the same', async (t) => {
+t.test('of two holders of one key with the same sequence, all members accept the same one', async (t) => {
   t.ok(decide(known('alive'), record('alive', { sequence: 3, startId: 'z' })).accepted);
   t.notOk(decide(known('alive'), record('alive', { sequence: 3, startId: 'a' })).accepted);
 });

@@ -74,7 +74,7 @@ t.test('a service that answers only to names that it knows', async (t) => {
   t.match(await ask('health_host = "other.example.com"\n'), { passed: false, detail: /^400 in/ });
 });
 
-t.test('a CouchDB that asks for a name at /_up is said to do so', async (t) => {
+t.test('a CouchDB that asks for a login at /_up is reported with that cause', async (t) => {
   const server = createServer((_request, response) => response.writeHead(401).end());
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   t.teardown(() => server.close());

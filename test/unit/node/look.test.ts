@@ -32,7 +32,7 @@ t.test('the floating IPs are decided once, from what the node knows in this mome
     t.equal(look(given, EMPTY_MEMORY).floating?.announce, announce, what);
 });
 
-t.test('the same scene and memory give the same look, and nothing of them is changed', async (t) => {
+t.test('the same scene and memory give the same decision, and neither is changed', async (t) => {
   const given = Object.freeze(scene([app, other], { health: 'down', load: 3 }));
   const memory = Object.freeze({ guards: Object.freeze(EMPTY_GUARD_STATE), load: 0 });
   const before = structuredClone({ given, memory });
@@ -40,7 +40,7 @@ t.test('the same scene and memory give the same look, and nothing of them is cha
   t.strictSame({ given, memory }, before);
 });
 
-t.test('a node says what is so: health, services, maintenance, settings, load', async (t) => {
+t.test('a record has the present health, services, maintenance, settings and load', async (t) => {
   const services = [
     { name: 'haproxy', health: 'up' },
     { name: 'database', health: 'down' },
@@ -52,7 +52,7 @@ t.test('a node says what is so: health, services, maintenance, settings, load', 
   });
 });
 
-t.test('a tag is there only while it says something', async (t) => {
+t.test('a tag exists only while it has a value', async (t) => {
   const tags = (changes: Partial<Scene>, members = [app]) =>
     look(scene(members, changes), EMPTY_MEMORY).facts.tags;
   t.strictSame(tags({}), {});
@@ -77,7 +77,7 @@ t.test('a tag is there only while it says something', async (t) => {
   t.match(near(-1), /^site-2026-05-31$/, 'one that ended is worse');
 });
 
-t.test('a landslide is held, remembered and said in one and the same look', async (t) => {
+t.test('one decision holds, remembers and reports a landslide', async (t) => {
   const names = ['app1/app', 'app2/app', 'app3/app', 'app4/app'];
   const all = names.map((name) => believed(name));
   const calm = look(scene(all), EMPTY_MEMORY);
@@ -113,7 +113,7 @@ t.test('who goes for longer than a restart has no duty, whatever its health', as
     t.equal(situationOf(scene([app], { phase })).leaving, false, phase);
 });
 
-t.test('the load is said again only when it moved by one', async (t) => {
+t.test('the load is published again only when it changed by one', async (t) => {
   t.equal(steadyLoad(0, 0.99), 0);
   t.equal(steadyLoad(0, 1), 100);
   t.equal(steadyLoad(100, 1.5), 100);

@@ -2,22 +2,25 @@ import t from 'tap';
 import { statusText, warningsOf } from '../../../src/daemon/control/warnings.ts';
 import { member } from '../cli/fake-daemon.ts';
 
-t.test('status warns where one node alone tells people, since nobody tells of its own death', async (t) => {
-  const nowMs = Date.parse('2026-06-01T00:00:00Z');
-  const about = (...tags: Readonly<Record<string, string>>[]): string[] =>
-    warningsOf(
-      tags.map((each, at) => member({ name: `app${at + 1}/app`, tags: each })),
-      nowMs,
-    )
-      .filter(({ code }) => code === 'one-notifier')
-      .map(({ message }) => message);
-  t.same(about({}, {}), [], 'nobody was to tell');
-  t.same(about({}, { notify: 'ok' }), ['only app2/app sends notifications; if it dies, none is sent']);
-  t.same(about({ notify: 'ok' }, { notify: 'failing' }), []);
-  t.same(about({ notify: 'ok' }), [], 'a cluster of one has nobody else');
-});
+t.test(
+  'status warns if only one node sends notifications, since none can report its own death',
+  async (t) => {
+    const nowMs = Date.parse('2026-06-01T00:00:00Z');
+    const about = (...tags: Readonly<Record<string, string>>[]): string[] =>
+      warningsOf(
+        tags.map((each, at) => member({ name: `app${at + 1}/app`, tags: each })),
+        nowMs,
+      )
+        .filter(({ code }) => code === 'one-notifier')
+        .map(({ message }) => message);
+    t.same(about({}, {}), [], 'nobody was to tell');
+    t.same(about({}, { notify: 'ok' }), ['only app2/app sends notifications; if it dies, none is sent']);
+    t.same(about({ notify: 'ok' }, { notify: 'failing' }), []);
+    t.same(about({ notify: 'ok' }), [], 'a cluster of one has nobody else');
+  },
+);
 
-t.test('systemd’s line says what is amiss, and nothing of what is well', async (t) => {
+t.test('systemd’s status line has the faults, and nothing healthy', async (t) => {
   const self = { name: 'app1/app', health: 'up', maintenance: false, synced: true } as const;
   const rows = [member({ name: 'app1/app', self: true }), member({ name: 'app2/app' })];
   t.equal(statusText(self, rows), 'app1/app up, 2 alive');

@@ -253,7 +253,7 @@ t.test(
   },
 );
 
-t.test('a server that is not there, or says nothing, ends within the time', async (t) => {
+t.test('a call to a server that is absent or silent ends in time', async (t) => {
   const silent = createTcpServer((socket) => socket.on('error', () => {}));
   silent.listen(0, '127.0.0.1');
   await once(silent, 'listening');
@@ -373,7 +373,7 @@ t.test('a webhook gets JSON that a chat server can show and a program can read',
   ]);
 });
 
-t.test('a webhook that refuses, redirects or is away is told without its path', async (t) => {
+t.test('a webhook that refuses, redirects or is unreachable is reported without its path', async (t) => {
   const elsewhere = await webhook(t);
   const moved = await webhook(t, 302, { location: `${elsewhere.url}/other` });
   const failure = async (url: string, lines = PATIENT): Promise<Error & { code: string; next: string }> =>
@@ -439,7 +439,7 @@ const hostile = (text: string) => {
 const headersOf = (mail: string): string[] =>
   (mail.split(/\r?\n\r?\n/)[0] ?? '').split(/\r?\n(?![ \t])/).map((line) => line.split(':')[0] ?? '');
 
-t.test('no word of an event becomes a header, a recipient or a line of a mail or a webhook', async (t) => {
+t.test('text of an event becomes no header, recipient or line of a mail or a webhook', async (t) => {
   const { port, received } = await mailServer(t, { tls: false });
   const config = join(await place(t), 'msmtprc');
   await writeFile(config, `account default\nhost 127.0.0.1\nport ${port}\ntls off\n`);
@@ -493,7 +493,7 @@ t.test('every way that is named is used, and none without a name', async (t) => 
   );
 });
 
-t.test('keys of [notify] that do not fit together are told with the key', async (t) => {
+t.test('conflicting keys of [notify] are reported with the key', async (t) => {
   const cases: [Readonly<Record<string, unknown>>, RegExp][] = [
     [{ mail_to: ['ops@example.com'], smtp_url: 'smtp://h' }, /notify.mail_from: is needed with mail_to/],
     [{ ...MAIL }, /notify.mail_to: needs either smtp_url or sendmail/],

@@ -85,7 +85,7 @@ t.test('suspects, members that left, and a dead one whose name was reused are no
   t.same(removed, [], 'nor one that no roster knows');
 });
 
-t.test('what one node says in its record is one condition for all, whoever says it', async (t) => {
+t.test('a report in one node’s record is one condition for all, whichever node reports it', async (t) => {
   const tags = {
     notice: noticeTag({
       landslides: ['app', 'db'],

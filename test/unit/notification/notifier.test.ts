@@ -104,38 +104,41 @@ t.test('an event goes out once, is kept, and is not sent again by the next proce
   t.same(desk.notifier(t).tags, { notify: 'ok' }, 'a damaged memory is none');
 });
 
-t.test('a way that fails is one warning, said in the record, and tried again until it works', async (t) => {
-  const desk = await new Desk().open(t);
-  desk.status = 503;
-  const notifier = desk.notifier(t);
-  desk.members = GONE;
-  await desk.pass(notifier, 12);
-  await until(async () => notifier.warnings.length === 1 || Promise.reject(new Error('not yet')), {
-    what: 'the warning',
-  });
-  notifier.tick();
-  t.equal(notifier.tags['notify'], 'failing');
-  t.match(notifier.warnings, [
-    { message: /notification by webhook fails: .* answers 503/, next: /^correct notify.webhook_url/ },
-  ]);
-  // Each of the tries in an hour must end before the clock of the test goes on.
-  for (let minute = 0; minute < 60; minute += 1) {
-    await desk.pass(notifier, 60);
-    await notifier.idle();
-  }
-  t.equal(desk.failures.length, 1, 'an hour of failures is one word in the journal');
-  desk.status = 200;
-  for (let minute = 0; minute < 20 && desk.got.length === 0; minute += 1) {
-    await desk.pass(notifier, 60);
-    await notifier.idle();
-  }
-  t.equal(desk.got.length, 1);
-  notifier.tick();
-  t.equal(notifier.tags['notify'], 'ok');
-  t.same(notifier.warnings, []);
-});
+t.test(
+  'a channel that fails is one warning, published in the record, and tried again until it works',
+  async (t) => {
+    const desk = await new Desk().open(t);
+    desk.status = 503;
+    const notifier = desk.notifier(t);
+    desk.members = GONE;
+    await desk.pass(notifier, 12);
+    await until(async () => notifier.warnings.length === 1 || Promise.reject(new Error('not yet')), {
+      what: 'the warning',
+    });
+    notifier.tick();
+    t.equal(notifier.tags['notify'], 'failing');
+    t.match(notifier.warnings, [
+      { message: /notification by webhook fails: .* answers 503/, next: /^correct notify.webhook_url/ },
+    ]);
+    // Each of the tries in an hour must end before the clock of the test goes on.
+    for (let minute = 0; minute < 60; minute += 1) {
+      await desk.pass(notifier, 60);
+      await notifier.idle();
+    }
+    t.equal(desk.failures.length, 1, 'an hour of failures is one word in the journal');
+    desk.status = 200;
+    for (let minute = 0; minute < 20 && desk.got.length === 0; minute += 1) {
+      await desk.pass(notifier, 60);
+      await notifier.idle();
+    }
+    t.equal(desk.got.length, 1);
+    notifier.tick();
+    t.equal(notifier.tags['notify'], 'ok');
+    t.same(notifier.warnings, []);
+  },
+);
 
-t.test('where one way works the event is told, and the other is a warning', async (t) => {
+t.test('if one channel works the event is sent, and the other is a warning', async (t) => {
   const desk = await new Desk().open(t);
   const notifier = desk.notifier(t, 'webhook_url = "http://127.0.0.1:PORT/x"\ncommand = ["/bin/false"]\n');
   desk.members = GONE;
@@ -181,21 +184,24 @@ t.test('a way that failed once gets the same message a little later', async (t) 
   t.equal(desk.got.length, 1, 'and nobody else gets it twice');
 });
 
-t.test('without [notify] a node says nothing, and forgets when it is taken out', async (t) => {
-  const desk = await new Desk().open(t);
-  const silent = desk.notifier(t, '');
-  desk.members = GONE;
-  await desk.pass(silent, 60);
-  t.same([silent.tags, desk.kept], [{}, undefined]);
+t.test(
+  'without [notify] a node publishes nothing, and forgets its events when the section is removed',
+  async (t) => {
+    const desk = await new Desk().open(t);
+    const silent = desk.notifier(t, '');
+    desk.members = GONE;
+    await desk.pass(silent, 60);
+    t.same([silent.tags, desk.kept], [{}, undefined]);
 
-  const notifier = desk.notifier(t);
-  await desk.pass(notifier, 12);
-  await notifier.idle();
-  t.equal(desk.got.length, 1);
-  notifier.reconfigure(desk.settings(''));
-  t.equal(notifier.tick(), false);
-  t.same(notifier.tags, {});
-  t.match(desk.kept, { entries: [] });
-  notifier.reconfigure(desk.settings('webhook_url = "http://127.0.0.1:PORT/x"\n'));
-  t.equal(notifier.tick(), true);
-});
+    const notifier = desk.notifier(t);
+    await desk.pass(notifier, 12);
+    await notifier.idle();
+    t.equal(desk.got.length, 1);
+    notifier.reconfigure(desk.settings(''));
+    t.equal(notifier.tick(), false);
+    t.same(notifier.tags, {});
+    t.match(desk.kept, { entries: [] });
+    notifier.reconfigure(desk.settings('webhook_url = "http://127.0.0.1:PORT/x"\n'));
+    t.equal(notifier.tick(), true);
+  },
+);

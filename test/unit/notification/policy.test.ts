@@ -7,7 +7,7 @@ const WAIT = OPTIONS.waitMs + 2000;
 /** By then whoever holds an event back for another has told it. */
 const TAKEN_OVER = OPTIONS.intervalMs + 60_000;
 
-t.test('one node tells an event, and the others learn that it is told', async (t) => {
+t.test('one node sends the notification of an event, and the others learn that it was sent', async (t) => {
   const nodes = new Tellers(THREE);
   nodes.pass(5000);
   nodes.begins('dead db2/db 7');
@@ -27,7 +27,7 @@ t.test('one node tells an event, and the others learn that it is told', async (t
   t.same(nodes.tagsOf('app1/app'), { notify: 'ok' }, 'and nothing is left to say about it');
 });
 
-t.test('what is over before the wait is told to nobody', async (t) => {
+t.test('an event that ends during the wait is not sent', async (t) => {
   const nodes = new Tellers(THREE);
   nodes.begins('dead db2/db 7');
   nodes.pass(OPTIONS.waitMs - 1000);
@@ -47,7 +47,7 @@ t.test('many deaths in a short time are one message', async (t) => {
   t.equal(nodes.sent[0]?.events.length, 9);
 });
 
-t.test('the teller that dies with the node it should tell of is followed by the next at once', async (t) => {
+t.test('a notifier that dies with the node of the event is replaced by the next at once', async (t) => {
   const nodes = new Tellers(THREE);
   nodes.pass(5000);
   nodes.dies('app1/app');
@@ -59,22 +59,25 @@ t.test('the teller that dies with the node it should tell of is followed by the 
   t.equal(nodes.sent.length, 1);
 });
 
-t.test('one that dies before it told is followed, one that dies after it told is not repeated', async (t) => {
-  const nodes = new Tellers(THREE);
-  nodes.begins('early');
-  nodes.pass(5000);
-  nodes.dies('app1/app');
-  nodes.pass(WAIT);
-  t.same(nodes.tellings('early'), ['began by app2/app']);
-  nodes.dies('app2/app');
-  nodes.pass(3 * TAKEN_OVER);
-  t.same(nodes.tellings('early'), ['began by app2/app'], 'the record of the dead still says so');
-  nodes.returns('app1/app');
-  nodes.pass(3 * TAKEN_OVER);
-  t.same(nodes.tellings('early'), ['began by app2/app'], 'nor by one that comes back');
-});
+t.test(
+  'a notifier that dies before it sent is replaced; if it dies after, nothing is sent twice',
+  async (t) => {
+    const nodes = new Tellers(THREE);
+    nodes.begins('early');
+    nodes.pass(5000);
+    nodes.dies('app1/app');
+    nodes.pass(WAIT);
+    t.same(nodes.tellings('early'), ['began by app2/app']);
+    nodes.dies('app2/app');
+    nodes.pass(3 * TAKEN_OVER);
+    t.same(nodes.tellings('early'), ['began by app2/app'], 'the record of the dead still says so');
+    nodes.returns('app1/app');
+    nodes.pass(3 * TAKEN_OVER);
+    t.same(nodes.tellings('early'), ['began by app2/app'], 'nor by one that comes back');
+  },
+);
 
-t.test('a teller that reaches nobody says so, and the next tells', async (t) => {
+t.test('a notifier whose channels fail reports that, and the next one sends', async (t) => {
   const nodes = new Tellers(THREE);
   nodes.pass(2000);
   nodes.cannotSend('app1/app');
@@ -87,7 +90,7 @@ t.test('a teller that reaches nobody says so, and the next tells', async (t) => 
   t.equal(nodes.sent.length, 1);
 });
 
-t.test('when nobody can send, it is told as soon as one can', async (t) => {
+t.test('if no node can send, the event is sent as soon as one can', async (t) => {
   const nodes = new Tellers(THREE);
   for (const name of THREE) nodes.cannotSend(name);
   nodes.begins('dead db2/db 7');
@@ -113,7 +116,7 @@ t.test('after three messages there is one in each interval, and it has everythin
   );
 });
 
-t.test('an event that begins and ends while the limit holds is told as one that passed', async (t) => {
+t.test('an event that begins and ends within the rate limit is sent as a past one', async (t) => {
   const nodes = new Tellers(THREE);
   for (const key of ['one', 'two', 'three']) {
     nodes.begins(key);
@@ -128,7 +131,7 @@ t.test('an event that begins and ends while the limit holds is told as one that 
   t.same(nodes.tellings('short'), ['passed by app1/app']);
 });
 
-t.test('an announced stop is told only when it lasts', async (t) => {
+t.test('an announced stop is sent only if it lasts', async (t) => {
   const nodes = new Tellers(THREE);
   nodes.begins('reboot', { announced: true });
   nodes.begins('gone', { announced: true });
@@ -139,7 +142,7 @@ t.test('an announced stop is told only when it lasts', async (t) => {
   t.same(nodes.tellings('gone'), ['began by app1/app']);
 });
 
-t.test('an event that one node alone sees is told by it, after the others had their time', async (t) => {
+t.test('an event that only one node sees is sent by it, after the others had their turn', async (t) => {
   const nodes = new Tellers(THREE);
   nodes.begins('only here', {}, (name) => name === 'db1/db');
   nodes.pass(2 * TAKEN_OVER + WAIT + 1000);
@@ -153,7 +156,7 @@ t.test('an event that one node alone sees is told by it, after the others had th
   );
 });
 
-t.test('an end that the teller did not live to see is told by another', async (t) => {
+t.test('another node sends the end if the notifier has died', async (t) => {
   const nodes = new Tellers(THREE);
   nodes.begins('dead db2/db 7');
   nodes.pass(WAIT);
@@ -169,7 +172,7 @@ t.test('an end that the teller did not live to see is told by another', async (t
 });
 
 t.test(
-  'what a node that was removed has told is carried on, also to one that comes new and first',
+  'the sent notifications of a removed node are passed on, even to a new node that is the first',
   async (t) => {
     const nodes = new Tellers(THREE);
     nodes.begins('dead db2/db 7');
@@ -198,7 +201,7 @@ t.test('eighty that die together are one message, repeated by nobody, and fit in
   t.ok(tags.every(([, value]) => Buffer.byteLength(value) <= 64));
 });
 
-t.test('a clock that is set back by a year keeps nothing from being told', async (t) => {
+t.test('a clock that is set back by a year delays no notification', async (t) => {
   const year = 365 * 24 * 3_600_000;
   const nodes = new Tellers(['app1/app']);
   nodes.begins('early');

@@ -116,7 +116,7 @@ t.test('the trails of all nodes are had from one of them, each narrowed where it
   t.match((await b.trails(asked())).trails[1], { node: 'a/app', entries: [], missing: 'it is dead' });
 });
 
-t.test('a trail that is longer than an answer is told from its newest entry on', async (t) => {
+t.test('a trail that is longer than an answer is cut after its newest entries', async (t) => {
   const trail = Array.from({ length: 2000 }, (_, id) => entry({ id, summary: `${id} ${'x'.repeat(500)}` }));
   const { peers } = await nodesOf(t, [
     { name: 'a/app', role: 'app', trail },
@@ -131,7 +131,7 @@ t.test('a trail that is longer than an answer is told from its newest entry on',
   );
 });
 
-t.test('a ping tells time, clock, what arrives and which ports are open, in both directions', async (t) => {
+t.test('a ping reports time, clock, packet sizes and open ports, in both directions', async (t) => {
   const { peers, nodes, say } = await nodesOf(t, [
     { name: 'a/app', role: 'app' },
     { name: 'b/app', role: 'app', aheadMs: 3_600_000 },
@@ -192,7 +192,7 @@ t.test('a ping tells time, clock, what arrives and which ports are open, in both
   await t.rejects(b.ping('nobody/db'), { code: 'member-unknown' });
 });
 
-t.test('a member can have another look at that member’s own ports only, once a second', async (t) => {
+t.test('a member can let another check only the asking member’s ports, once a second', async (t) => {
   const { peers, nodes } = await nodesOf(t, [
     { name: 'a/app', role: 'app' },
     { name: 'b/app', role: 'app' },

@@ -153,7 +153,7 @@ t.test('errors name neither password nor header', async (t) => {
   t.match(shown, '500 badmatch: secret-free');
 });
 
-t.test('a transient setting says so, and its value is a JSON string', async (t) => {
+t.test('a transient setting is marked as such, and its value is a JSON string', async (t) => {
   const seen: string[] = [];
   const { server, baseUrl } = await serve((request) => {
     request.on('data', (chunk: Buffer) => seen.push(chunk.toString()));

@@ -7,7 +7,7 @@ import { desired, map, member, node, observed, proof, type SceneFacts } from './
 
 const GB = 1_000_000_000;
 
-t.test('progress tells bytes, rate and what is left, and nothing that is not known', async (t) => {
+t.test('progress shows bytes, rate and remaining time, and nothing unknown', async (t) => {
   const far = (done: number, all: number, bytes?: readonly [number, number]): Progress => ({
     databases: { done, all },
     ...(bytes === undefined ? {} : { bytes: { done: bytes[0], all: bytes[1] } }),

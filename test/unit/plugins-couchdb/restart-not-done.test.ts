@@ -46,7 +46,7 @@ t.test(
   },
 );
 
-t.test('which unit keeps it from happening is what systemd says', async (t) => {
+t.test('systemd names the unit that prevents the restart', async (t) => {
   const shown = (path: string, service: string): string =>
     `Id=bornemisza-couchdb-restart.path\n${path}\n\nId=bornemisza-couchdb-restart.service\n${service}\n`;
   const idle = 'Result=success\nActiveState=inactive';

@@ -189,7 +189,7 @@ t.test('hostile values are refused', async (t) => {
 });
 
 t.test(
-  'answers: `-` goes on, a space ends, a leading space repeats the code, what follows is kept',
+  'answers: `-` continues, a space ends, a leading space repeats the code, the rest is kept',
   async (t) => {
     t.equal(parseReply('0001 BIRD'), undefined, 'not a whole line');
     t.equal(parseReply('1002-a\n b\n'), undefined, 'not at its end');

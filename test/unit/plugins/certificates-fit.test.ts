@@ -60,7 +60,7 @@ t.test('a chain that fits its key, its names and the time gives its leaf', (t) =
   t.end();
 });
 
-t.test('a chain that does not fit is named by what does not fit, and says that the old one stays', (t) => {
+t.test('a refused chain is reported with the mismatch, and with the fact that the old one stays', (t) => {
   const cases: readonly (readonly [what: string, of: Partial<Fitting>, said: RegExp])[] = [
     ['no certificate', { chain: '' }, /cannot be read/],
     ['a page', { chain: '<html>' }, /cannot be read/],

@@ -292,7 +292,7 @@ t.test('limits of our own hold an order, and say until when', (t) => {
   t.end();
 });
 
-t.test('an order that is held is not made, by nobody, and one that is under way goes on', (t) => {
+t.test('no node makes a delayed order, and an open order continues', (t) => {
   const recent = [past('failed', 30_000)];
   t.strictSame(kinds(desired({ current: undefined, recent })), []);
   t.match(heldNow(desired({ current: undefined, recent })), { code: 'certificate-limited' });
@@ -385,7 +385,7 @@ t.test(
   },
 );
 
-t.test('bundles of both sides of a cut become one, in whatever order they are heard', (t) => {
+t.test('bundles of both sides of a partition merge into one, in any order', (t) => {
   const times = fc.integer({ min: 0, max: 5 });
   const outcome = fc.record({
     atMs: times,
@@ -469,7 +469,7 @@ t.test('orders fail since the first that failed after a success, or since a rene
   t.end();
 });
 
-t.test('who orders says so in its record when no order came to a certificate for a day', (t) => {
+t.test('the ordering node publishes in its record that no order succeeded for a day', (t) => {
   const site = { get: () => bundle, change: async () => undefined, differing: () => [] };
   const times = { wallMs: () => NOW, nowMs: () => 0, random: () => 0.5 };
   const plugin = new CertificatesPlugin({ userAgent: 'x', desired: () => undefined, site, ...times });

@@ -26,7 +26,7 @@ const plan = (sets: readonly DnsSet[], zone: readonly ZoneRecord[], more: Partia
   planDns({ owner: OWNER, sets, doubtful: [], ...more }, zone);
 const inShort = ({ kind, name, values }: DnsChange): string => `${kind} ${name} ${values.join(' ')}`;
 
-t.test('what stands as wanted is left alone, whoever made it', async (t) => {
+t.test('a record that is as wanted is not changed, whoever made it', async (t) => {
   for (const owner of [OWNER, undefined, 'another'])
     t.strictSame(plan([set('', ['192.0.2.1'])], [record('', '192.0.2.1', { owner })]), {
       changes: [],
@@ -53,7 +53,7 @@ t.test('a set without our mark is never changed', async (t) => {
   }
 });
 
-t.test('a new value stands before an old one goes', async (t) => {
+t.test('a new value is added before an old one is removed', async (t) => {
   const before = [record('', '192.0.2.1'), record('', '192.0.2.2')];
   t.strictSame(plan([set('', ['192.0.2.2', '192.0.2.3'])], before).changes.map(inShort), [
     'add shop.example 192.0.2.3',
@@ -182,7 +182,7 @@ t.test('an edge is silent after three questions in 15 s, and asked only while it
   await look([], 20_000);
   answers = false;
   await look(['192.0.2.2'], 25_000);
-  t.equal(edges.silent.size, 0, 'it is counted anew');
+  t.equal(edges.silent.size, 0, 'it is counted again');
 });
 
 t.test('a set is marked or given back only where that does what the operator means', async (t) => {

@@ -75,7 +75,7 @@ t.test('beside another firewall nothing is judged but member ports', async (t) =
   t.match(describeBase({ ...APP, beside: true }), ['tcp 8443, 8444: app nodes']);
 });
 
-t.test('no value that could be read as a rule stands in one', async (t) => {
+t.test('no value that could be read as a rule gets into one', async (t) => {
   const wrong: Partial<FirewallBase>[] = [
     { sshPorts: [] },
     { sshPorts: [22.5] },
@@ -114,7 +114,7 @@ t.test('what differs is written, and loaded where the firewall is on', async (t)
   t.strictSame(planFirewall(members, { list: LIST, on: true, helper: undefined }).length, 1);
 });
 
-t.test('before the first sync nobody is taken out, and who comes is let in', async (t) => {
+t.test('before the first sync no member is removed, and new ones are allowed', async (t) => {
   const [change] = planFirewall(
     { apps: ['10.0.0.13'], dbs: [], why: 'test', keep: true },
     { list: LIST, on: false, helper: undefined },
@@ -127,7 +127,7 @@ t.test('before the first sync nobody is taken out, and who comes is let in', asy
   t.match(later, { content: 'app 10.0.0.11\ndb 10.0.0.21\n', summary: '-10.0.0.12' });
 });
 
-t.test('what the helper wrote half, or another program wrote, says nothing', async (t) => {
+t.test('a file that is half written, or of another program, counts as no state', async (t) => {
   t.match(parseState('100 loaded 0123456789abcdef\napps 10.0.0.1, 10.0.0.2\ndbs \n', 103), {
     ageS: 3,
     outcome: 'loaded',

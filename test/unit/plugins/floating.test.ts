@@ -156,7 +156,7 @@ t.test('two that have a part each become one, and one address is never a part', 
   t.equal(kinds({ ...rival, addresses: [A] }, observed('1')), '');
 });
 
-t.test('each finding says its code, and what is well says nothing', async (t) => {
+t.test('each finding has its code, and a healthy state has none', async (t) => {
   const codes = (wanted: ApiDesired, seen: ApiObserved): string =>
     findingsOf(wanted, seen)
       .map(({ code, message, next }) => {
@@ -194,7 +194,7 @@ t.test('how often the provider is asked', async (t) => {
   t.equal(pace({ take: false, ask: undefined }, '1'), 600_000, 'the others');
 });
 
-t.test('verdicts need the look of now', async (t) => {
+t.test('verdicts need a current observation', async (t) => {
   t.equal(verdictOf(A, desired(), observed('2', { fresh: false })), 'ours');
   t.equal(verdictOf(A, desired(), observed(undefined, { fresh: false })), 'stays');
   t.equal(verdictOf(B, desired(), observed('2')), 'stays');

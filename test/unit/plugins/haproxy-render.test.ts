@@ -242,7 +242,7 @@ t.test(
   },
 );
 
-t.test('HAProxy’s own metrics stand beside its statistics, where it has them', async (t) => {
+t.test('HAProxy’s own metrics are beside its statistics, where it has them', async (t) => {
   for (const desired of [app(), db()]) {
     const lines = section(configOf(desired), 'frontend stats');
     t.equal(lines[1], EXPORTER);

@@ -24,7 +24,7 @@ t.test('the connections of a process', async (t) => {
   t.equal(parseConnections(''), 0, 'one that went away meanwhile has none');
 });
 
-t.test('frontends, servers, and which frontend’s requests are under way', async (t) => {
+t.test('frontends, servers, and the open requests of each frontend', async (t) => {
   const csv =
     '# pxname,svname,qcur,qmax,scur,smax,status\nedge,FRONTEND,,,3,9,OPEN\nsvc_shop,app1,0,0,2,4,UP\n' +
     'svc_shop,BACKEND,0,0,2,4,UP\n';
@@ -146,7 +146,7 @@ t.test('processes of a master, 2.6', async (t) => {
 });
 
 t.test(
-  'processes of a master, 2.4 as its manual prints them: one more column, no word about failures',
+  'processes of a master, 2.4 as its manual prints them: one more column, nothing about failures',
   async (t) => {
     const text = `#<PID>          <type>          <relative PID>  <reloads>       <uptime>        <version>
 1162            master          0               5               0d00h02m07s     2.4.0

@@ -100,7 +100,7 @@ t.test('the difference between what should be held and what is', async (t) => {
   }
 });
 
-t.test('our label tells our addresses from others, and is never longer than the kernel takes', async (t) => {
+t.test('our label marks our addresses, and is never longer than the kernel allows', async (t) => {
   t.equal(labelOf('enp1s0f0np0xyz'), 'enp1s0f0np0x:bm');
   const json = JSON.stringify([
     {

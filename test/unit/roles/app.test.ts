@@ -8,7 +8,7 @@ const self = member('app1/app', { self: true });
 const servers = (group: { servers: readonly { name: string; duty: string }[] } | undefined): string[] =>
   (group?.servers ?? []).map(({ name, duty }) => `${name} ${duty}`);
 
-t.test('the door hears which of its own services answer wrongly', async (t) => {
+t.test('the door knows which of its own services answer wrongly', async (t) => {
   const { haproxy } = appDesired({ ...appInput([self]), answerWrongly: ['api'] });
   t.equal(haproxy.services[0]?.answersWrongly, true);
   t.equal(appDesired(appInput([self])).haproxy.services[0]?.answersWrongly, undefined);
@@ -222,7 +222,7 @@ t.test('who announces the floating IP', async (t) => {
 });
 
 t.test(
-  'the last one standing stays for as long as the others say down, however long ago they said it',
+  'the last one standing stays for as long as the others report down, however old the reports are',
   async (t) => {
     const old = { ...member('app2/app', { record: { health: 'down' } }), freshMs: 3_600_000 };
     const local = { ...well, health: 'down' as const };

@@ -5,7 +5,7 @@ import { member, view } from './cases.ts';
 const app = (number: number, more: Parameters<typeof member>[1] = {}, tags: Record<string, string> = {}) =>
   member(`app${number}/app`, { ...more, record: { ...more.record, tags: { orders: 'ready', ...tags } } });
 
-t.test('the first app node that is heard and can orders', (t) => {
+t.test('the first reachable app node that can order does so', (t) => {
   type First = Parameters<typeof member>[1];
   const cases: readonly (readonly [
     what: string,
@@ -67,7 +67,7 @@ t.test('a node that goes, or works on itself, lets another order', (t) => {
   t.end();
 });
 
-t.test('a db node never orders, and a cluster in which nobody can says so', (t) => {
+t.test('a db node never orders, and a cluster without a node that can order reports that', (t) => {
   const db = member('db1/db', { self: true, record: { tags: { orders: 'ready' } } });
   t.strictSame(ordererOf(view([db])), { orders: false, why: 'no app node can order' });
   t.end();

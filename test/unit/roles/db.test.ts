@@ -75,7 +75,7 @@ t.test(
   },
 );
 
-t.test('whose CouchDB is not waited for long: db nodes that are not heard, never oneself', async (t) => {
+t.test('CouchDB of unreachable db nodes is not waited for long, never of this node', async (t) => {
   const members = [
     member('db1/db', { self: true, state: 'suspect' }),
     member('db2/db', { state: 'suspect' }),

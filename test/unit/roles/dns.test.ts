@@ -54,7 +54,7 @@ t.test('names, hosts and members have their records', (t) => {
   t.end();
 });
 
-t.test('who serves stands in the site’s names; who can be found stands in the others', (t) => {
+t.test('the site’s names have the serving nodes; the other names have all members', (t) => {
   const cases: readonly (readonly [what: string, app2: EffectiveMember, serves: boolean, found: boolean])[] =
     [
       ['well', app(2), true, true],

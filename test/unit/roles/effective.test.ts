@@ -26,7 +26,7 @@ t.test('what each state of a member means for traffic, when no guard holds anyth
   for (const [what, of, rotation] of cases) t.equal(member('db1/db', of).rotation, rotation, what);
 });
 
-t.test('who reports down says what is', async (t) => {
+t.test('a member’s own report of down is believed', async (t) => {
   const services = [
     { name: 'couchdb', health: 'down' as const },
     { name: 'haproxy', health: 'up' as const },

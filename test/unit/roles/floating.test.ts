@@ -143,7 +143,7 @@ t.test('another mode has nothing to do with the provider', async (t) => {
   t.match(got, { addresses: [], take: false, ask: undefined, why: 'floating.mode is "bgp"' });
 });
 
-t.test('what another finds silent is heard, and one node alone is a warning', async (t) => {
+t.test('an address that another node finds silent counts, and one node alone is a warning', async (t) => {
   t.strictSame(desire([app(1, {}, server('1', 'ready floating-unmoved')), app(3)]).silentTo, ['app1/app']);
   t.match(floatingWarnings({ members: [self(), app(1, {}, {})] }), [{ code: 'one-floating-caller' }]);
   t.strictSame(floatingWarnings({ members: [self(), app(1)] }), []);

@@ -50,7 +50,7 @@ function written(record: Partial<NodeRecord>): string {
   return [...files.map(({ name, content }) => `${name}\n${content}`), JSON.stringify(app.bird)].join('\n');
 }
 
-t.test('no word of a member’s own becomes a file, a path or a command of another node', async (t) => {
+t.test('no text of a member becomes a file, a path or a command of another node', async (t) => {
   const plain = written({});
   t.match(plain, /10\.0\.0\.12:8443/, 'the member is in what is written');
   t.match(plain, /frontend[^]*\[chttpd\][^]*"addresses":/, 'for HAProxy, CouchDB and BIRD');

@@ -27,7 +27,7 @@ t.test('vm.args as the product writes it', async (t) => {
   });
 });
 
-t.test('without a word on it the distribution is plain and on loopback, as the release has it', async (t) => {
+t.test('by default the distribution is plain and on loopback, as in the release', async (t) => {
   const vm = parseVmArgs('-name couchdb@127.0.0.1\n-setcookie monster\n');
   t.match(vm, {
     cookie: 'monster',

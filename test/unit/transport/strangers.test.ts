@@ -70,7 +70,7 @@ async function stranger(
   return { node, dial: () => node.dial(target) };
 }
 
-t.test('a stranger that says nothing is hung up on within about a second', async (t) => {
+t.test('a silent stranger is disconnected within about a second', async (t) => {
   const { strangerTimeoutMs } = DEFAULT_TIMING;
   t.equal(strangerTimeoutMs, 1000);
   const [a] = (await cluster(t, 1, { timing: { strangerTimeoutMs } })) as [TestNode];
@@ -163,7 +163,7 @@ t.test('hellos that are oversized, malformed or replayed by another let nobody i
   t.same(b.transport.peers(), [a.peer], 'members come and go all the while');
 });
 
-t.test('a version that has nothing in common is told which versions would do', async (t) => {
+t.test('a peer of an incompatible version gets the list of supported versions', async (t) => {
   const [a] = (await cluster(t, 1)) as [TestNode];
   const { node, dial } = await stranger(t, a);
   a.members.add(node.peerId.toString());

@@ -5,7 +5,7 @@ import { DEFAULT_TIMING } from '../../../src/daemon/transport/transport.ts';
 import { bytes, cluster, connect, loopback, makeNode, PORT, type TestNode } from './nodes.ts';
 import { until } from '../../support/until.ts';
 
-t.test('a link carries messages both ways, and both sides are told once', async (t) => {
+t.test('a link carries messages both ways, and both sides are notified once', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   await connect(a, b);
   await until(() => b.events.length > 0, { what: 'b sees a' });
@@ -76,7 +76,7 @@ t.test('a rejected message is not handed on', async (t) => {
   t.notOk(c.gossip.includes('bad'));
 });
 
-t.test('a link that ends is told at once, and can be made again', async (t) => {
+t.test('the end of a link is reported at once, and the link can be made again', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   await connect(a, b);
   await until(() => b.events.length === 1, { what: 'b sees a' });
@@ -105,7 +105,7 @@ t.test('a process that restarts replaces its old link', async (t) => {
   t.same(b.transport.peers(), [a.peer]);
 });
 
-t.test('a PeerId outside the roster is asked for its chain, and let in or not by the gate', async (t) => {
+t.test('a PeerId outside the roster is asked for its chain, and the gate decides', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   b.members.delete(a.peer);
   await t.rejects(connect(a, b), { code: 'not-admitted', message: /not admitted/ });
@@ -124,7 +124,7 @@ t.test('a PeerId outside the roster is asked for its chain, and let in or not by
   t.same(b.events, [`+${a.peer}`]);
 });
 
-t.test('a revoked member is hung up on and stays out', async (t) => {
+t.test('a revoked member is disconnected and stays out', async (t) => {
   const [a, b] = (await cluster(t, 2)) as [TestNode, TestNode];
   await connect(a, b);
   await until(() => b.events.length === 1, { what: 'b sees a' });
@@ -135,7 +135,7 @@ t.test('a revoked member is hung up on and stays out', async (t) => {
   t.same(b.transport.peers(), []);
 });
 
-t.test('nodes of another cluster are refused and told so', async (t) => {
+t.test('nodes of another cluster are refused with that error', async (t) => {
   const [a] = (await cluster(t, 1)) as [TestNode];
   const [b] = (await cluster(t, 1, { cluster: 'other' })) as [TestNode];
   a.members.add(b.peer);

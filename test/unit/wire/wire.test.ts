@@ -73,7 +73,7 @@ t.test('fields of a later version travel on under the old signature', async (t) 
   t.same(Buffer.from(decoded.value.message.records[0]?.payload ?? []), later, 'byte for byte');
 });
 
-t.test('kinds and versions of later programs are told apart from garbage', async (t) => {
+t.test('kinds and versions of later programs are distinguished from garbage', async (t) => {
   const unknownKind = Buffer.concat([Uint8Array.of(0x08, 0x01), unknownField(99, 'new')]);
   t.match(decodeMessage(unknownKind), { ok: false, code: 'unknown-kind' });
   const laterVersion = toBinary(
@@ -187,7 +187,7 @@ t.test('an empty batch and an empty delta are one frame each', async (t) => {
   });
 });
 
-t.test('too many entries are refused before they are looked at', async (t) => {
+t.test('too many entries are refused before they are read', async (t) => {
   const entries = Array.from({ length: 769 }, () => create(pb.DigestEntrySchema, {}));
   const digest = toBinary(
     pb.EnvelopeSchema,
