@@ -157,7 +157,7 @@ t.test('whoever was put out is out: by name, by gate and by every serial it ever
   t.notOk(roster.admits(second.peerId));
   t.ok(roster.isRevoked(second.peerId));
   t.equal(roster.byName('db2/db'), undefined);
-  t.strictSame(roster.revocations()[0]?.serials, [second.serialHex, renewed.serialHex].sort());
+  t.same(new Set(roster.revocations()[0]?.serials), new Set([second.serialHex, renewed.serialHex]));
   t.equal(roster.revocations()[0]?.name, 'db2/db');
 });
 
