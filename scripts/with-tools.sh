@@ -1,6 +1,6 @@
 #!/bin/sh
 # with-tools.sh PURPOSE COMMAND…: installs what COMMAND needs (system programs where it may, node modules, the bundle),
-# then runs it with the pinned Node.js. PURPOSE is `demo`, `test`, `night` or `selinux`. Needs git, Node.js 20
+# then runs it with the pinned Node.js. PURPOSE is `demo`, `test`, `night`, `bench` or `selinux`. Needs git, Node.js 20
 # or later and npm.
 set -eu
 purpose=$1
@@ -18,6 +18,10 @@ socat:socat:socat curl:curl:curl systemd-sysusers:systemd:systemd dbus-daemon:db
 ps:procps:procps-ng openssl:openssl:openssl'
 if [ "$purpose" = night ]; then
   wanted="$wanted promtool:prometheus:"
+fi
+if [ "$purpose" = bench ]; then
+  wanted="$wanted setpriv:util-linux:util-linux ping:iputils-ping:iputils keepalived:keepalived:keepalived
+monit:monit:monit"
 fi
 if [ "$purpose" = test ] || [ "$purpose" = night ]; then
   wanted="$wanted serf:serf: pebble:pebble: named:bind9:bind nsupdate:bind9-dnsutils:bind-utils

@@ -6,7 +6,14 @@ import { loadavg } from 'node:os';
  * else. The last line says against which of the stated numbers the run fell short. A benchmark that ran to its end has
  * exit code 0 whatever it found: it measures, tests decide.
  */
-export type Subject = 'bornemisza' | 'serf' | 'simulator' | 'bare';
+export type Subject =
+  | 'bornemisza'
+  | 'serf'
+  | 'simulator'
+  | 'bare'
+  | 'keepalived'
+  | 'keepalived_fast'
+  | 'monit';
 type Row = Readonly<Record<string, string | number | boolean | readonly string[]>>;
 
 export interface Times {
@@ -16,7 +23,7 @@ export interface Times {
 
 export interface Report {
   /** Milliseconds, one for each sample. */
-  times(name: string, n: number, subject: Subject, metric: string, all: readonly number[]): Times;
+  times(name: string, n: number, subject: Subject, metric: string, all: readonly number[], more?: Row): Times;
   value(
     name: string,
     n: number,
@@ -48,12 +55,12 @@ export function createReport(bench: string, json: boolean, real = true): Report 
     console.log([...head, `${String(metric)} (${String(unit)})`.padEnd(26), ...rest].join('  '));
   };
   return {
-    times(name, n, subject, metric, all) {
+    times(name, n, subject, metric, all, more = {}) {
       const round = (value: number): number => Math.round(value);
       const p50 = round(percentile(all, 0.5));
       const p99 = round(percentile(all, 0.99));
       const max = round(Math.max(...all));
-      print({ case: name, n, subject, metric, unit: 'ms', p50, p99, max, samples: all.length });
+      print({ case: name, n, subject, metric, unit: 'ms', p50, p99, max, samples: all.length, ...more });
       return { p50, p99 };
     },
     value(name, n, subject, metric, unit, amount, more = {}) {

@@ -36,6 +36,8 @@ export type LoadOptions = Omit<RequestOptions, 'source'> & {
    * A request waits for one of these, and the wait counts as its own. Default: as many as there are requests under way.
    */
   readonly connectionsPerSource?: number;
+  /** One HTTP/2 connection for each source, made anew when it is gone, in place of HTTP/1.1. https only. */
+  readonly http2?: boolean;
 };
 
 export type LoadReport = {
@@ -50,6 +52,11 @@ export type LoadReport = {
   readonly badAnswers: readonly string[];
   /** So many connections were open at once, at the most: what the move of an address can end at one stroke. */
   readonly mostConnections: number;
+  /**
+   * Connections that ended by a reset, whether or not a request waited on them. Where every edge lives, that is what
+   * the router moves: a connection's next packet reaches an edge that does not know it.
+   */
+  readonly resets: number;
   /** Longest time without a good answer, from the first request to the end. */
   readonly longestGapMs: number;
   /** Of the answers, whatever their status; null when there was none. */

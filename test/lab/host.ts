@@ -197,9 +197,9 @@ export class Host {
     return result.stdout;
   }
 
-  /** GET `path` at a Unix socket of the host; the body, whatever the status. */
-  async askHttp(socket: string, path: string): Promise<string> {
-    return askHttp(this.#inside(socket), path);
+  /** GET `path` at a Unix socket of the host, or POST with a body; the answer's body, whatever the status. */
+  async askHttp(socket: string, path: string, body?: object): Promise<string> {
+    return askHttp(this.#inside(socket), path, body);
   }
 
   /** One command to a Unix socket of the host, and all that is answered. */
@@ -335,6 +335,20 @@ export class Host {
   }
 
   /**
+   * Processes of a unit in this machine's numbering, for a signal whose moment counts: {@link kill} starts three
+   * processes on its way.
+   */
+  async pidsOf(unit: string): Promise<number[]> {
+    const text = await readFile(`${await this.#groupOf(unit)}/cgroup.procs`, 'utf8');
+    return text.split('\n').filter(Boolean).map(Number);
+  }
+
+  /** Writes a file that is there, in place and without a process, so that its moment is known. Not through links. */
+  writePlain(path: string, content: string): Promise<void> {
+    return writeFile(this.#inside(path), content);
+  }
+
+  /**
    * Stops a unit's processes, or without a unit the whole host, dead in their tracks. TCP still acknowledges: see
    * `cut`.
    */
@@ -460,19 +474,19 @@ export class Host {
   }
 
   async #freezer(unit: string | undefined, frozen: boolean): Promise<void> {
-    let group = this.#cgroup;
-    if (unit !== undefined) {
-      const path = (
-        await this.must(['systemctl', 'show', '--property=ControlGroup', '--value', unit])
-      ).trim();
-      if (path === '') throw new Error(`${this.name}: ${unit} has no processes`);
-      group += path;
-    }
+    const group = unit === undefined ? this.#cgroup : await this.#groupOf(unit);
     await writeFile(`${group}/cgroup.freeze`, frozen ? '1' : '0');
     const wanted = `frozen ${frozen ? 1 : 0}`;
     await poll(`${group} to be ${wanted}`, async () =>
       (await readFile(`${group}/cgroup.events`, 'utf8')).includes(wanted) ? true : undefined,
     );
+  }
+
+  async #groupOf(unit: string): Promise<string> {
+    const show = ['systemctl', 'show', '--property=ControlGroup', '--value', unit];
+    const path = (await this.must(show)).trim();
+    if (path === '') throw new Error(`${this.name}: ${unit} has no processes`);
+    return this.#cgroup + path;
   }
 
   /** A path of the host as this machine sees it. */

@@ -10,7 +10,7 @@ export type LabPlace = {
   readonly cgroup: string;
 };
 
-export const namespaceOf = (place: LabPlace, name: string): string => `lab-${place.id}-${name}`;
+export const namespaceOf = (place: Pick<LabPlace, 'id'>, name: string): string => `lab-${place.id}-${name}`;
 
 /** Runs `ip` commands, one a line, in one namespace by one process; the first that fails throws. */
 export async function ip(namespace: string | undefined, commands: readonly string[]): Promise<void> {

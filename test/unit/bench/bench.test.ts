@@ -4,7 +4,9 @@ import { promisify } from 'node:util';
 import t from 'tap';
 import { Decoder, encode } from '../../bench/msgpack.ts';
 import { percentile } from '../../bench/report.ts';
+import { parseNeighbour, withMonit } from '../../bench/rivals.ts';
 import { trendOf } from '../../bench/trend.ts';
+import { hostFiles } from '../../lab/layers.ts';
 import { nodeFlags } from '../../bench/unit-flags.ts';
 
 t.test('what is sent to serf can be read back, in whatever pieces it comes', async (t) => {
@@ -77,4 +79,39 @@ t.test('with --json a benchmark prints objects alone, the last of them the summa
   t.ok(summary);
   t.ok(Array.isArray(fellShort));
   t.equal(ok, Array.isArray(fellShort) && fellShort.length === 0);
+});
+
+t.test('the router’s line about a neighbour is read; one without a hardware address is none', async (t) => {
+  t.strictSame(
+    parseNeighbour(
+      '[2026-01-02T03:04:05.250000] 198.51.100.201 dev public lladdr 02:00:00:51:00:0b REACHABLE ',
+    ),
+    {
+      address: '198.51.100.201',
+      to: '02:00:00:51:00:0b',
+      atMs: Date.parse('2026-01-02T03:04:05') + 250,
+    },
+  );
+  for (const line of [
+    '[2026-01-02T03:04:05.250000] 198.51.100.201 dev public  FAILED ',
+    '[2026-01-02T03:04:05.250000] 192.0.2.10 dev clients lladdr 02:00:00:51:00:0b REACHABLE ',
+    'anything else',
+  ])
+    t.equal(parseNeighbour(line), undefined, line);
+});
+
+t.test('BIRD is let announce what Monit keeps beside what the daemon does', async (t) => {
+  const { '/etc/bird/bird.conf': file } = hostFiles({
+    labId: 'a',
+    name: 'app1',
+    index: 0,
+    carriesApp: true,
+    names: [],
+    floatingAddresses: ['203.0.113.10'],
+    bfd: true,
+  });
+  if (file === undefined || typeof file === 'string') throw new Error('no bird.conf');
+  const text = withMonit(String(file.content));
+  t.match(text, '[ 203.0.113.10/32, 203.0.113.11/32 ] then accept');
+  t.match(text, 'protocol direct monit');
 });
