@@ -149,7 +149,7 @@ export const presetFields = {
     unit: 'count',
     reason:
       'Every link is one more copy of each gossip message and a handshake at each start: beyond this a ' +
-      'full mesh is dear.',
+      'full mesh is expensive.',
   },
   minLinks: {
     lan: 6,
@@ -261,7 +261,7 @@ export const presetFields = {
     wan: 3000,
     test: 100,
     unit: 'ms',
-    reason: 'Until its first sync a node changes nothing for its peers, so it asks the next one soon.',
+    reason: 'Until its first sync a node removes nothing, so it asks the next peer soon.',
   },
   goodbyeWindowMs: {
     lan: 10_000,
@@ -296,7 +296,7 @@ export const presetFields = {
     wan: 24 * HOUR,
     test: 30_000,
     unit: 'ms',
-    reason: 'Who left is of interest for a day.',
+    reason: 'A member that left is of interest for a day.',
   },
   tombstoneMs: {
     lan: 168 * HOUR,
@@ -310,7 +310,7 @@ export const presetFields = {
     wan: 60_000,
     test: 1000,
     unit: 'ms',
-    reason: 'Nothing depends on the minute in which somebody is forgotten.',
+    reason: 'Nothing depends on the minute in which a member is forgotten.',
   },
 } as const satisfies Readonly<Record<string, Row>>;
 
