@@ -1,7 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { poll } from '../lab/process.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** What one member holds of another: Serf's `failed` is `dead` here. */
 export type State = 'alive' | 'suspect' | 'dead' | 'leaving' | 'left';
@@ -43,7 +44,7 @@ export type Line = (agent: Agent, line: string) => void;
 /** Starts a program whose standard output is read line by line. Its death is noticed by `exited`. */
 export function launch(argv: readonly string[], onLine: Line): Agent {
   const [program = '', ...rest] = argv;
-  const child = spawn(program, rest, { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawnWithUs(program, rest, { stdio: ['pipe', 'pipe', 'inherit'] });
   if (child.pid === undefined) throw new Error(`${program} cannot be started`);
   const agent: Agent = { child, pid: child.pid, knows: new Map(), joiningMs: Number.NaN };
   // A process that is killed does not read what we still say to it.

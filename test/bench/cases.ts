@@ -1,6 +1,6 @@
-import { spawn } from 'node:child_process';
 import { setTimeout as pause } from 'node:timers/promises';
 import { poll } from '../lab/process.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { cpuMs, type Fleet, type Known, rssMb, type State } from './agents.ts';
 import type { OurFleet } from './ours.ts';
 import type { Segment } from './segment.ts';
@@ -253,13 +253,7 @@ export function watchDeaths(fleet: Fleet): () => ReadonlySet<number> {
 export async function hogged(beds: Beds, seconds: number): Promise<PerSubject<number>> {
   await calm();
   const watches = { bornemisza: watchDeaths(beds.ours), serf: watchDeaths(beds.serf) };
-  const hog = spawn(
-    'setpriv',
-    ['--pdeathsig', 'KILL', 'taskset', '-c', '0', 'sh', '-c', 'while :; do :; done'],
-    {
-      stdio: 'ignore',
-    },
-  );
+  const hog = spawnWithUs('taskset', ['-c', '0', 'sh', '-c', 'while :; do :; done'], { stdio: 'ignore' });
   await pause(seconds * 1000);
   const hogged = hog.exitCode === null;
   hog.kill('SIGKILL');

@@ -1,8 +1,8 @@
-import { spawn } from 'node:child_process';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import type { LoadReport } from '../lab/index.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { setMode, signal, UNIT } from './answering.ts';
 import { FailoverBed, FLOATING, PATIENCE_MS, type Watched } from './failover-bed.ts';
 import { createReport, percentile } from './report.ts';
@@ -226,9 +226,7 @@ async function takenOut(bed: FailoverBed): Promise<number> {
 async function calm(bed: FailoverBed): Promise<void> {
   const minutes = Number(values['calm-minutes']);
   const { client: from, router } = bed.cluster.lab;
-  const hog = spawn('setpriv', ['--pdeathsig', 'KILL', 'sh', '-c', 'while :; do :; done'], {
-    stdio: 'ignore',
-  });
+  const hog = spawnWithUs('sh', ['-c', 'while :; do :; done'], { stdio: 'ignore' });
   const [changes, outs] = [router.history(FLOATING).length, await takenOut(bed)];
   const moved = (rival: Exclude<Rival, 'monit'>): number => bed.neighbours.moves(rival).length;
   const before = { keepalived: moved('keepalived'), keepalived_fast: moved('keepalived_fast') };

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -6,6 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { inNamespace, ip } from '../lab/namespace.ts';
 import { poll } from '../lab/process.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { cpuMs } from './agents.ts';
 import { startAll } from './cases.ts';
 import { ATTACKS, type Attack } from './member-words.ts';
@@ -166,8 +167,8 @@ async function strangersAt(bed: Bed, victim: number): Promise<ChildProcess> {
   await ip(namespace, [`addr add ${from}/16 dev ours`]);
   const program = join(import.meta.dirname, 'stranger.ts');
   const target = [from, segment.addressOf(victim, 'ours'), String(PORT), values.sockets];
-  const argv = inNamespace(namespace, [process.execPath, program, ...target]);
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...argv], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [command, ...args] = inNamespace(namespace, [process.execPath, program, ...target]);
+  const child = spawnWithUs(command ?? '', args, { stdio: ['ignore', 'pipe', 'inherit'] });
   let opened = 0;
   createInterface({ input: child.stdout }).on('line', (line) => {
     opened = (JSON.parse(line) as { opened: number }).opened;

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline';
-import { spawn } from 'node:child_process';
 import { namespaceOf } from '../lab/namespace.ts';
 import type { Host, Lab } from '../lab/index.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { SERVICE_PORT } from './answering.ts';
 
 /**
@@ -121,9 +121,7 @@ export class Neighbours {
   constructor(lab: Lab) {
     this.#lab = lab;
     const argv = ['-n', namespaceOf(lab, 'router'), '-o', '-tshort', 'monitor', 'neigh'];
-    const monitor = spawn('setpriv', ['--pdeathsig', 'KILL', 'ip', ...argv], {
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
+    const monitor = spawnWithUs('ip', argv, { stdio: ['ignore', 'pipe', 'ignore'] });
     monitor.unref();
     (monitor.stdout as unknown as { unref(): void }).unref();
     createInterface(monitor.stdout).on('line', (line) => this.#take(line));

@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { inNamespace } from '../lab/namespace.ts';
 import { poll } from '../lab/process.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { type Agent, exited, type Fleet, killAgent, launch, type State } from './agents.ts';
 import { Decoder, encode, type Value } from './msgpack.ts';
 import type { Segment } from './segment.ts';
@@ -21,7 +22,6 @@ const STATES: Readonly<Record<string, State>> = {
 };
 
 /** Our own members end when their standard input does; these need the kernel's word. */
-const ENDS_WITH_US = ['setpriv', '--pdeathsig', 'KILL'];
 
 export interface SerfFleet extends Fleet {
   /** Each host's tags as this agent holds them now, by RPC. */
@@ -62,9 +62,7 @@ export async function serfFleet(segment: Segment, directory: string): Promise<Se
   function rpc(host: number): Rpc {
     let call = calls.get(host);
     if (call === undefined) {
-      call = new Rpc(
-        inNamespace(segment.namespaceOf(host), [...ENDS_WITH_US, 'socat', 'STDIO', 'TCP:127.0.0.1:7373']),
-      );
+      call = new Rpc(inNamespace(segment.namespaceOf(host), ['socat', 'STDIO', 'TCP:127.0.0.1:7373']));
       calls.set(host, call);
     }
     return call;
@@ -86,7 +84,6 @@ export async function serfFleet(segment: Segment, directory: string): Promise<Se
         .slice(0, 2)
         .map((other) => `-join=${segment.addressOf(other, 'serf')}`);
       const argv = [
-        ...ENDS_WITH_US,
         'serf',
         'agent',
         `-node=h${host}`,
@@ -152,7 +149,7 @@ class Rpc {
 
   constructor(argv: readonly string[]) {
     const [program = '', ...rest] = argv;
-    this.#child = spawn(program, rest, { stdio: ['pipe', 'pipe', 'ignore'] });
+    this.#child = spawnWithUs(program, rest, { stdio: ['pipe', 'pipe', 'ignore'] });
     this.#child.stdin?.on('error', () => undefined);
     this.#child.stdout?.on('data', (chunk: Buffer) => {
       this.#decoder.push(chunk);

@@ -1,4 +1,4 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, appendFile, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 import type { AuditEntry, MemberRow } from '../../src/daemon/control/api.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
 import type { Picture, World } from './world.ts';
 
@@ -465,7 +466,7 @@ class LoopbackNode {
     env: NodeJS.ProcessEnv = {},
   ): Promise<void> {
     const log = await open(join(this.#root, 'log', `${name}.log`), 'a');
-    const child = spawn(program, args, {
+    const child = spawnWithUs(program, args, {
       stdio: ['ignore', log.fd, log.fd],
       detached: true,
       env: { ...process.env, ...env },

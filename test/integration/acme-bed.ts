@@ -2,7 +2,7 @@
  * Pebble, the test CA of Let's Encrypt, on loopback with a name server and a front. The front passes everything on,
  * writes down what was answered, and adds what Debian's pebble does not have: renewal information, and a bad day.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
@@ -14,10 +14,9 @@ import { promisify } from 'node:util';
 import type { Test } from 'tap';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 const run = promisify(execFile);
-/** What a test starts ends with the test, also when that was killed after its time. */
-const WITH_US = ['--pdeathsig', 'KILL'];
 const CHALLENGE = /^\/\.well-known\/acme-challenge\/([A-Za-z0-9_-]{1,128})$/;
 
 export const EXTERNAL = {
@@ -222,7 +221,7 @@ async function freePorts(): Promise<[number, number, number, number, number]> {
 }
 
 function start(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
-  return spawn('setpriv', [...WITH_US, program, ...args], {
+  return spawnWithUs(program, args, {
     stdio: 'ignore',
     env: { ...process.env, ...env },
   });

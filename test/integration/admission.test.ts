@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { chmod, cp, mkdir, readFile, unlink, writeFile } from 'node:fs/promises';
@@ -23,6 +23,7 @@ import { joinCluster, type JoinOptions } from '../../src/daemon/identity/admissi
 import { freePort } from '../support/free-port.ts';
 import { codeOf } from '../unit/identity/cluster.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 const HOUR_MS = 3_600_000;
 const run = promisify(execFile);
@@ -598,7 +599,7 @@ t.test('a joiner killed in the middle joins again with the same token', async (t
     await joinCluster({ token: process.argv[2], ...own, nowMs: () => Date.now() });`;
   const file = join(base, 'join.ts');
   await writeFile(file, script);
-  const child = spawn(process.execPath, [file, token], { stdio: 'ignore' });
+  const child = spawnWithUs(process.execPath, [file, token], { stdio: 'ignore' });
   await until(() => at.changes.length > 0, { what: 'the issuer has let it in' });
   child.kill('SIGKILL');
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');

@@ -2,7 +2,7 @@
  * The app tier on one machine: a CouchDB node (the release named by LAB_COUCHDB, or the stand-in), a real SMTP server
  * that keeps what it takes, and as many nodes of the app tier as a test asks for, each a process of its own.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
@@ -14,12 +14,11 @@ import { mailDocumentId } from '../../src/app/accounts/names.ts';
 import type { AppSecrets } from '../../src/app/config.ts';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 const RELEASE = process.env['LAB_COUCHDB'] ?? join(import.meta.dirname, '..', 'standin', 'couchdb');
 const ROOT = join(import.meta.dirname, '..', '..');
 const PATIENCE_MS = 120_000;
-/** What a test starts ends with the test, also when that was killed after its time. */
-const WITH_US = ['--pdeathsig', 'KILL'];
 export const ORIGIN = 'https://notes.test';
 const ADMIN = { name: 'admin', password: 'right-password' };
 const APP = { user: 'app', password: 'app-password-of-32-letters-000000' };
@@ -105,13 +104,9 @@ export class AppNode {
   }
 
   async start(): Promise<void> {
-    const child = spawn(
-      'setpriv',
-      [...WITH_US, process.execPath, join(ROOT, 'src/app/main.ts'), this.#file],
-      {
-        stdio: ['ignore', 'ignore', 'pipe'],
-      },
-    );
+    const child = spawnWithUs(process.execPath, [join(ROOT, 'src/app/main.ts'), this.#file], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     this.#child = child;
     child.stderr.on('data', (part: Buffer) => {
       this.#output += part.toString();
@@ -332,7 +327,7 @@ file = ${join(home, 'couch.log')}
       COUCHDB_ARGS_FILE: args,
       COUCHDB_INI_FILES: process.env['LAB_COUCHDB'] === undefined ? ini : `${defaults} ${ini}`,
     };
-    this.#couch = spawn('setpriv', [...WITH_US, join(RELEASE, 'bin', 'couchdb')], { env, stdio: 'ignore' });
+    this.#couch = spawnWithUs(join(RELEASE, 'bin', 'couchdb'), [], { env, stdio: 'ignore' });
     await until(async () => (await fetch(`http://127.0.0.1:${this.couchPort}/_up`)).ok, {
       deadlineMs: PATIENCE_MS,
       what: 'CouchDB',

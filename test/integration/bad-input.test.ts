@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFile, cp, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -9,6 +9,7 @@ import { bundleProduct } from '../../scripts/bundle.ts';
 import type { StatusAnswer } from '../../src/daemon/control/api.ts';
 import { slowness } from '../support/patience.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** What a daemon makes of bad input at its start and while it runs: one sentence, and the last good state goes on. */
 /** An address of this process alone, so that the test can run twice at once. */
@@ -30,7 +31,7 @@ interface Running {
 }
 
 function start(...argv: readonly string[]): Running {
-  const child = spawn(process.execPath, [program, ...argv], {
+  const child = spawnWithUs(process.execPath, [program, ...argv], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { PATH: process.env['PATH'] },
   });

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +12,7 @@ import type { PluginError } from '../../src/plugins/contract.ts';
 import { faultOf, reportOf } from '../../src/plugins/bird/report.ts';
 import { converge, looking } from './haproxy-bed.ts';
 import { until } from '../support/until.ts';
+import { ENDS_WITH_US, spawnWithUs } from '../support/with-us.ts';
 
 /** A node with a real BIRD and a provider with another, each in a network namespace of its own. */
 const INSIDE = 'BORNEMISZA_TEST_NAMESPACE';
@@ -20,9 +21,10 @@ const LAB_BIRD = process.env['LAB_BIRD'] ?? '';
 const BIRD = LAB_BIRD === '' ? 'bird' : join(LAB_BIRD, 'bird');
 if (process.env[INSIDE] === undefined) {
   const self = [process.execPath, ...process.execArgv, import.meta.filename];
+  const [setpriv, ...flags] = ENDS_WITH_US;
   t.spawn(
-    'unshare',
-    ['--net', '--kill-child', ...self],
+    setpriv,
+    [...flags, 'unshare', '--net', '--kill-child', ...self],
     { env: { ...process.env, [INSIDE]: '1' } },
     'in a namespace of its own',
   );
@@ -58,7 +60,7 @@ async function inside(t: Test): Promise<void> {
     return stdout;
   };
   const start = (program: string, ...args: string[]): ChildProcess => {
-    const child = spawn(program, args, { stdio: 'ignore' });
+    const child = spawnWithUs(program, args, { stdio: 'ignore' });
     children.push(child);
     return child;
   };

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,6 +10,7 @@ import { parseToken } from '../../src/daemon/identity/admission/tokens.ts';
 import { runCommand } from '../../src/host/command.ts';
 import { run } from '../lab/process.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** The program itself, as processes: what an operator types, with real daemons behind it, on loopback addresses. */
 /** Bundled, as it is shipped: the start of each process is then a matter of milliseconds. */
@@ -26,7 +27,7 @@ interface Ended {
 }
 
 function start(argv: readonly string[]): ChildProcess {
-  return spawn(process.execPath, [program, ...argv], {
+  return spawnWithUs(process.execPath, [program, ...argv], {
     stdio: ['pipe', 'pipe', 'pipe'],
     env: environment,
   });

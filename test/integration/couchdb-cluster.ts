@@ -2,7 +2,7 @@
  * CouchDB nodes on loopback addresses with a plugin each, and a little world around them: a roster, tags that travel at
  * once, restarts on request. The release named by LAB_COUCHDB, or the stand-in.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { copyFile, chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -19,6 +19,7 @@ import {
 } from '../../src/plugins/couchdb/desired.ts';
 import { CouchDbPlugin } from '../../src/plugins/couchdb/plugin.ts';
 import { mayRestart, RESTART_TAG } from '../../src/roles/db.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import type { Answer, Asked } from './couchdb-checker.ts';
 
 export const release = process.env['LAB_COUCHDB'] ?? join(import.meta.dirname, '..', 'standin', 'couchdb');
@@ -120,7 +121,7 @@ export class Node implements Asked {
       const at = line.indexOf('=');
       if (at > 0) env[line.slice(0, at)] = line.slice(at + 1).replace(/^"(.*)"$/, '$1');
     }
-    const child = spawn(join(release, 'bin', 'couchdb'), [], { env, stdio: ['ignore', 'ignore', 'ignore'] });
+    const child = spawnWithUs(join(release, 'bin', 'couchdb'), [], { env, stdio: 'ignore' });
     this.#child = child;
     this.#ended = new Promise((resolve) => {
       child.once('error', () => resolve());

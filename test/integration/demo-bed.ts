@@ -1,7 +1,7 @@
-import { spawn } from 'node:child_process';
 import { join, resolve } from 'node:path';
 import type { Test } from 'tap';
 import { STORY } from '../demo/story.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 
@@ -34,9 +34,13 @@ export async function tellsWholeStory(
 /** Runs the demo as a user would, but for the set-up that the test command has done already. */
 const demo = (args: readonly string[]): Promise<{ code: number | null; steps: Step[]; said: string }> =>
   new Promise((done, failed) => {
-    const child = spawn(process.execPath, [join(root, 'test/demo/main.ts'), '--script', '--json', ...args], {
-      cwd: root,
-    });
+    const child = spawnWithUs(
+      process.execPath,
+      [join(root, 'test/demo/main.ts'), '--script', '--json', ...args],
+      {
+        cwd: root,
+      },
+    );
     let out = '';
     let said = '';
     child.stdout.setEncoding('utf8').on('data', (part: string) => (out += part));

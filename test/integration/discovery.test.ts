@@ -3,18 +3,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { runCommand } from '../../src/host/command.ts';
+import { namespaceOf } from '../lab/namespace.ts';
+import { claimPlace } from '../lab/place.ts';
 
 /** What `init` finds on machines as providers make them: real devices, addresses and routes, read by the real ip(8). */
 const LIMIT_MS = 60_000;
 
 async function machine(commands: readonly string[]): Promise<string> {
-  const name = `bmdisc${process.pid}`;
+  const place = await claimPlace();
+  t.teardown(() => place.close());
+  const name = namespaceOf(place, 'machine');
   const ip = async (line: string): Promise<void> => {
     const { code, stderr } = await runCommand('ip', line.split(' '), { timeoutMs: LIMIT_MS });
     if (code !== 0) throw new Error(`ip ${line}: ${stderr}`);
   };
   await ip(`netns add ${name}`);
-  t.teardown(() => runCommand('ip', ['netns', 'del', name], { timeoutMs: LIMIT_MS }));
   await ip(`-n ${name} link set lo up`);
   for (const device of ['eth0', 'eth1']) {
     await ip(`-n ${name} link add ${device} type veth peer name p${device}`);

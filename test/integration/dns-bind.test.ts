@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -8,6 +8,7 @@ import { DnsPlugin } from '../../src/plugins/dns/plugin.ts';
 import { Rfc2136Provider } from '../../src/plugins/dns/rfc2136.ts';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** A real BIND on loopback whose zone takes updates by a key. */
 const run = promisify(execFile);
@@ -47,9 +48,8 @@ controls { };
 zone "${ZONE}" { type primary; file "zone/db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };
 `,
   );
-  // The kernel ends it with us, however we end.
-  const argv = ['--pdeathsig', 'KILL', 'named', '-g', '-c', join(directory, 'named.conf'), '-n', '1'];
-  const named = spawn('setpriv', argv, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const argv = ['-g', '-c', join(directory, 'named.conf'), '-n', '1'];
+  const named = spawnWithUs('named', argv, { stdio: ['ignore', 'ignore', 'pipe'] });
   let log = '';
   named.stderr.on('data', (text: Buffer) => {
     log = `${log}${text.toString()}`.slice(-20_000);

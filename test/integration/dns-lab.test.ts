@@ -79,8 +79,7 @@ t.teardown(async () => {
 
 /** Starts a program on the internet's side that runs until all tests are over. */
 function serve(argv: readonly string[]): void {
-  const bound = ['setpriv', '--pdeathsig', 'KILL', ...argv];
-  const running = cluster.lab.client.exec(bound, { timeoutMs: 600_000, signal: over.signal });
+  const running = cluster.lab.client.exec(argv, { timeoutMs: 600_000, signal: over.signal });
   running.catch(() => undefined);
 }
 

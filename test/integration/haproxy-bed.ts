@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { generateKeyPair } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, utimes } from 'node:fs/promises';
 import {
@@ -26,6 +26,7 @@ import { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** Real HAProxies, as the unit starts them, on addresses of 127/8 that belong to this process alone. */
 
@@ -211,7 +212,7 @@ export class Instance {
   /** As bornemisza-haproxy@.service does. */
   async start(): Promise<void> {
     const master = `${join(this.runDirectory, 'master.sock')},mode,660,level,admin`;
-    this.#process = spawn(BINARY, ['-Ws', '-S', master, '-f', this.config], {
+    this.#process = spawnWithUs(BINARY, ['-Ws', '-S', master, '-f', this.config], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const keep = (chunk: Buffer): void => {

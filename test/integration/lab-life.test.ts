@@ -1,13 +1,17 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import t, { type Test } from 'tap';
 import { Lab, poll, type Host } from '../lab/index.ts';
+import { spawnInside } from '../lab/namespace.ts';
+import { claimPlace } from '../lab/place.ts';
 import { run } from '../lab/process.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { floating, ping, placeholderLab } from './lab-bed.ts';
 
 const library = new URL('../lab/index.ts', import.meta.url).href;
@@ -53,7 +57,7 @@ async function startOwner(bundle: string): Promise<{ readonly owner: ChildProces
     const lab = await Lab.create({ bundle: '${bundle}', hosts: ${hosts} });
     console.log(lab.id);
     setInterval(() => {}, 2 ** 30);`;
-  const owner = spawn(process.execPath, ['--input-type=module', '-e', code], {
+  const owner = spawnWithUs(process.execPath, ['--input-type=module', '-e', code], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const [id] = (await once(createInterface(owner.stdout), 'line')) as [string];
@@ -104,6 +108,37 @@ t.test('a lab ends with its owner, even a killed one', async (t) => {
   t.strictSame(await remains(id), nothing);
 });
 
+t.test('what a test starts outside of a lab ends with it, even with a killed one', async (t) => {
+  const place = await claimPlace();
+  t.teardown(() => place.close());
+  const program = fileURLToPath(new URL('programs-outside.ts', import.meta.url));
+  // What is in the cgroup came of it, whoever its parent is by now.
+  const owner = spawnInside(place.cgroup, [process.execPath, program], ['ignore', 'pipe', 'inherit']);
+  const [line] = (await Promise.race([
+    once(createInterface(owner.stdout as Readable), 'line'),
+    once(owner, 'exit'),
+  ])) as [unknown];
+  t.equal(line, 'all run');
+  const running = async (): Promise<string[]> => {
+    const pids = (await readFile(`${place.cgroup}/cgroup.procs`, 'utf8')).trim().split('\n');
+    const names = pids.filter(Boolean).map((pid) => readFile(`/proc/${pid}/comm`, 'utf8').catch(() => ''));
+    return (await Promise.all(names)).map((name) => name.trim()).filter(Boolean);
+  };
+  const before = await running();
+  for (const name of ['haproxy', 'pebble', 'pebble-challtes', 'chromium'])
+    t.ok(before.includes(name), `${name} is one of ${before.join(' ')}`);
+  t.ok(
+    before.filter((name) => !/haproxy|pebble|chrom/.test(name)).length >= 4,
+    'and two CouchDBs, an app tier',
+  );
+  owner.kill('SIGKILL');
+  let left = before;
+  await poll(
+    () => `the end of ${left.join(' ')}`,
+    async () => ((left = await running()).length === 0 ? true : undefined),
+  );
+});
+
 t.test(
   'a benchmark ends with its process: nothing of it stays, and the machine is set as before',
   async (t) => {
@@ -116,7 +151,7 @@ t.test(
       setTimeout(() => { throw new Error('nobody catches this') }, 10);
       await new Promise((resolve) => setTimeout(resolve, 2 ** 30));
     });`;
-    const owner = spawn(process.execPath, ['--input-type=module', '-e', code], {
+    const owner = spawnWithUs(process.execPath, ['--input-type=module', '-e', code], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const [[directory], [status]] = (await Promise.all([

@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import t from 'tap';
 import { freePort } from '../support/free-port.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { AppBed, type Browser, ORIGIN } from './app-bed.ts';
 
 /** The programs of docs/your-own-service.md, as they stand there, beside a real app tier. */
@@ -32,9 +33,11 @@ async function start(program: string, file: string, code: string, api: number): 
   const port = await freePort();
   await writeFile(join(directory, file), code);
   const env = { PATH: process.env['PATH'], API: `http://127.0.0.1:${api}`, PORT: String(port) };
-  const argv = ['--pdeathsig', 'KILL', program, join(directory, file)];
   let said = '';
-  const child: ChildProcess = spawn('setpriv', argv, { env, stdio: ['ignore', 'ignore', 'pipe'] });
+  const child: ChildProcess = spawnWithUs(program, [join(directory, file)], {
+    env,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   child.stderr?.on('data', (part: Buffer) => {
     said += part.toString();
   });

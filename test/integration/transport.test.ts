@@ -1,4 +1,4 @@
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import type { ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
@@ -8,6 +8,7 @@ import type { Admitted } from '../../src/daemon/membership/types.ts';
 import { makeHost, type TestHost } from '../unit/driver/drivers.ts';
 import type { Command, NodeInit, Seen } from './transport-node.ts';
 import { until } from '../support/until.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 const PROGRAM = fileURLToPath(new URL('transport-node.ts', import.meta.url));
 
@@ -24,7 +25,7 @@ class NodeProcess {
 
   constructor(host: TestHost, roster: readonly Admitted[], founder: boolean) {
     this.name = host.self.name;
-    this.#child = spawn(process.execPath, [PROGRAM], { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#child = spawnWithUs(process.execPath, [PROGRAM], { stdio: ['pipe', 'pipe', 'inherit'] });
     this.#child.stdin.on('error', () => undefined);
     createInterface({ input: this.#child.stdout }).on('line', (line) => {
       this.seen = JSON.parse(line) as Seen;

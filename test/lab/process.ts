@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { isOver, slowness } from '../support/patience.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** How a program ended and what it printed. `code` is null when a signal ended it. */
 export type Result = {
@@ -43,7 +44,8 @@ const outputLimitBytes = 16 * 1024 * 1024;
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
   const { promise, resolve, reject } = Promise.withResolvers<Result>();
   const [program = '', ...rest] = argv;
-  const child = spawn(program, rest, {
+  const start = options.signal === undefined ? spawn : spawnWithUs;
+  const child = start(program, rest, {
     stdio: ['pipe', 'pipe', 'pipe'],
     timeout: Math.ceil((options.timeoutMs ?? RUN_TIMEOUT_MS) * slowness()),
     killSignal: 'SIGKILL',

@@ -1,10 +1,10 @@
-import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { expose } from '../../src/daemon/metrics/exposition.ts';
 import { familiesOf } from '../../src/daemon/metrics/families.ts';
 import { Lag, processFacts } from '../../src/daemon/metrics/process-facts.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { MEMBERS, status } from '../unit/cli/fake-daemon.ts';
 
 /** What Prometheus itself says of our metrics and rules, by its own promtool(1). */
@@ -13,7 +13,7 @@ const monitoring = join(fileURLToPath(new URL('../../', import.meta.url)), 'moni
 
 function promtool(args: readonly string[], input = ''): Promise<{ code: number | null; out: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn('promtool', args, { cwd: monitoring });
+    const child = spawnWithUs('promtool', args, { cwd: monitoring });
     let out = '';
     const take = (part: Buffer): void => void (out += part.toString());
     child.stdout.on('data', take);

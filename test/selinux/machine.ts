@@ -2,11 +2,12 @@
  * A whole machine whose kernel enforces SELinux: User-Mode Linux, which is a process here, without rights of its own
  * and without a network. It boots an image of files, systemd in it loads the policy, and an agent in it runs commands.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { isOver } from '../support/patience.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 import { must, put } from './tree.ts';
 
 export const POLICY = 'etc/selinux/targeted';
@@ -116,16 +117,7 @@ export class Machine {
     const file = `${image}.console`;
     const log = await open(file, 'w');
     // In a namespace of its own: all of its processes end when the test does.
-    const contained = [
-      '--pdeathsig',
-      'KILL',
-      'unshare',
-      '--net',
-      '--pid',
-      '--fork',
-      '--kill-child',
-      '--mount-proc',
-    ];
+    const contained = ['--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
     const kernel = [
       'linux.uml',
       `mem=${MEMORY}`,
@@ -138,7 +130,7 @@ export class Machine {
       ...['init=/usr/lib/systemd/systemd', 'systemd.unit=multi-user.target', 'systemd.show_status=0'],
     ];
     await mkdir(`${image}.uml`, { recursive: true });
-    const child = spawn('setpriv', [...contained, ...kernel], {
+    const child = spawnWithUs('unshare', [...contained, ...kernel], {
       stdio: ['ignore', log.fd, log.fd, 'pipe'],
       env: { ...process.env, TMPDIR: join(image, '..') },
     });

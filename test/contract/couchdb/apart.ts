@@ -1,8 +1,7 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
-import { inNamespace, ip } from '../../lab/namespace.ts';
+import { inNamespace, ip, namespaceOf, spawnInside } from '../../lab/namespace.ts';
+import { type ClaimedPlace, claimPlace } from '../../lab/place.ts';
 import { must } from '../../lab/process.ts';
 import { until } from '../../support/until.ts';
 
@@ -23,15 +22,15 @@ const cutRules = (port: number): string => `table inet cut {
 export class Apart {
   readonly base = base;
   readonly #dir: string;
-  readonly #place = `replay-${process.pid}-${Math.random().toString(36).slice(2, 7)}`;
-  #relay: ChildProcess | undefined;
+  readonly #place: ClaimedPlace;
 
-  private constructor(dir: string) {
+  private constructor(dir: string, place: ClaimedPlace) {
     this.#dir = dir;
+    this.#place = place;
   }
 
   static async create(dir: string, httpPort: number): Promise<Apart> {
-    const apart = new Apart(dir);
+    const apart = new Apart(dir, await claimPlace());
     try {
       await apart.#build(httpPort);
       return apart;
@@ -42,7 +41,7 @@ export class Apart {
   }
 
   get #middle(): string {
-    return `${this.#place}-m`;
+    return namespaceOf(this.#place, 'middle');
   }
 
   get #all(): string[] {
@@ -50,7 +49,7 @@ export class Apart {
   }
 
   #namespace(node: number): string {
-    return `${this.#place}-${node}`;
+    return namespaceOf(this.#place, String(node));
   }
 
   async #build(httpPort: number): Promise<void> {
@@ -76,9 +75,9 @@ export class Apart {
       ]);
     }
     const relay = join(import.meta.dirname, 'relay.ts');
-    const [program, ...argv] = inNamespace(this.#middle, [process.execPath, relay, String(httpPort)]);
     const targets = nodes.map((node) => `${this.socket(node)}=${base}${node}`);
-    this.#relay = spawn(program as string, [...argv, ...targets], { stdio: ['ignore', 'ignore', 'inherit'] });
+    const argv = inNamespace(this.#middle, [process.execPath, relay, String(httpPort), ...targets]);
+    spawnInside(this.#place.cgroup, argv, ['ignore', 'ignore', 'inherit']);
     for (const node of nodes)
       await until(() => access(this.socket(node)).then(() => true), { what: 'the relay to listen' });
   }
@@ -100,18 +99,8 @@ export class Apart {
     await must(this.inside(node, ['nft', 'delete', 'table', 'inet', 'cut']));
   }
 
-  /** At the end of the process, where nothing can be waited for. */
-  abandon(): void {
-    this.#relay?.kill('SIGKILL');
-    for (const name of this.#all) spawnSync('ip', ['netns', 'del', name]);
-  }
-
-  async close(): Promise<void> {
-    if (this.#relay !== undefined && this.#relay.exitCode === null) {
-      const ended = once(this.#relay, 'exit');
-      this.#relay.kill();
-      await ended;
-    }
-    for (const name of this.#all) await must(['ip', 'netns', 'del', name]).catch(() => undefined);
+  /** The place goes with this process, however that ends; this is for one that goes on. */
+  close(): Promise<void> {
+    return this.#place.close();
   }
 }

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
 import { rmSync } from 'node:fs';
@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Apart } from './apart.ts';
 import type { CertificateKind, DistCertificates } from './certificates.ts';
 import { isOver } from '../../support/patience.ts';
+import { spawnWithUs } from '../../support/with-us.ts';
 
 /** How a node is to be started; what is left out is as in the recorded cluster. */
 export type StartOptions = {
@@ -148,7 +149,7 @@ export class Fronts {
     await mkdir(dir, { recursive: true });
     await this.#write(node, dir, options);
     const [command, ...argv] = this.#apart?.inside(node, [program]) ?? [program];
-    const child = spawn(command as string, argv, {
+    const child = spawnWithUs(command as string, argv, {
       env: {
         PATH: `${dirname(process.execPath)}:${process.env.PATH}`,
         STANDIN_NODE: process.execPath,
@@ -241,7 +242,6 @@ export class Fronts {
   /** At the end of the process, where nothing can be waited for. */
   abandon(): void {
     for (const child of this.#running.values()) child.kill('SIGKILL');
-    this.#apart?.abandon();
     rmSync(this.#dir, { recursive: true, force: true });
   }
 

@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import t from 'tap';
@@ -6,6 +5,7 @@ import { pathsFor } from '../../../src/daemon/config/config.ts';
 import { initCluster } from '../../../src/daemon/identity/root/init-cluster.ts';
 import { loadIdentity } from '../../../src/daemon/identity/identity.ts';
 import { until } from '../../support/until.ts';
+import { spawnWithUs } from '../../support/with-us.ts';
 import { runCli } from './captured-io.ts';
 import { FakeDaemon, MEMBERS } from './fake-daemon.ts';
 import { place } from './place.ts';
@@ -106,7 +106,7 @@ t.test('on a terminal the passphrase is asked for and does not show', async (t) 
   const root = await member(t);
   const program = resolve(import.meta.dirname, '../../../src/bornemisza.ts');
   const line = `${process.execPath} ${program} authority add - --root ${root}`;
-  const child = spawn('script', ['--quiet', '--return', '--command', line, '/dev/null'], {
+  const child = spawnWithUs('script', ['--quiet', '--return', '--command', line, '/dev/null'], {
     env: { ...process.env, TERM: 'dumb' },
   });
   t.teardown(() => child.kill());

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { chmod, mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import t from 'tap';
@@ -64,7 +65,6 @@ t.test('a socket that a killed daemon left behind is a daemon that is down', asy
   const root = await place(t, { 'etc/bornemisza/app.toml': '' });
   const path = controlSocketOf('app', root);
   await mkdir(dirname(path), { recursive: true });
-  const { spawnSync } = await import('node:child_process');
   spawnSync(process.execPath, [
     '-e',
     `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`,
