@@ -1,5 +1,5 @@
 import type { ChildProcess } from 'node:child_process';
-import { chmod, chown, mkdir, mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -190,7 +190,18 @@ t.test('without rules everything is open', async (t) => {
       deadlineMs: PATIENCE_MS,
       what: `${port}`,
     });
+  const post = inside('node', [
+    'env',
+    `BORNEMISZA_FIREWALL_ROOT=${root}`,
+    'bash',
+    helperScript,
+    'first-look',
+  ]);
+  const first = run(post, { timeoutMs: PATIENCE_MS });
+  t.not((await run(['timeout', '1', ...post])).code, 0, 'its start is not over before its first look');
   startHelper();
+  t.equal((await first).code, 0);
+  t.match(await readFile(state, 'utf8'), / off /);
   await until(async () => (await stat(mark).catch(() => undefined)) !== undefined, {
     deadlineMs: PATIENCE_MS,
     what: said,
