@@ -295,7 +295,7 @@ t.test('a cluster lives on the installed package', async (t) => {
     await app1.host.must(['sed', '-i', '/^format = /d', config]);
     const old = await app1.host.readFile(config);
     const dry = await app2.host.must(['bornemisza', 'upgrade', '--dry-run'], { timeoutMs: ROLLOUT_MS });
-    t.match(dry, /bornemisza-node \S+-2 is there/);
+    t.match(dry, /bornemisza-node \S+-2 is available/);
     const load = cluster.lab.client.startLoad({ url: SITE, ratePerSecond: 50 });
     const told = await app2.host.must(['bornemisza', 'upgrade'], { timeoutMs: ROLLOUT_MS });
     const report = await load.stop();
