@@ -1,10 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-const unit = join(import.meta.dirname, '../../systemd/system/bornemisza@.service');
+const UNITS = join(import.meta.dirname, '../../systemd/system');
 
-/** What Node.js is started with in production: the words of the unit's ExecStart between it and the bundle. */
-export async function nodeFlags(): Promise<readonly string[]> {
+/** What Node.js is started with in production: the words of a unit's ExecStart between it and the bundle. */
+export async function nodeFlags(name = 'bornemisza@.service'): Promise<readonly string[]> {
+  const unit = join(UNITS, name);
   const flags = /^ExecStart=\S+\/node (.*?) ?\S+\.mjs /m.exec(await readFile(unit, 'utf8'))?.[1];
   if (flags === undefined) throw new Error(`${unit} does not start Node.js with a bundle`);
   return flags.split(' ').filter((flag) => flag !== '');

@@ -18,6 +18,7 @@ import { spawnWithUs } from '../support/with-us.ts';
 
 const RELEASE = process.env['LAB_COUCHDB'] ?? join(import.meta.dirname, '..', 'standin', 'couchdb');
 const ROOT = join(import.meta.dirname, '..', '..');
+const SOURCE = join(ROOT, 'src/app/main.ts');
 const PATIENCE_MS = 120_000;
 export const ORIGIN = 'https://notes.test';
 const ADMIN = { name: 'admin', password: 'right-password' };
@@ -79,6 +80,10 @@ export class Browser {
   }
 }
 
+function basic({ name, password }: { readonly name: string; readonly password: string }): string {
+  return `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`;
+}
+
 function parse(text: string): Record<string, unknown> {
   try {
     return JSON.parse(text) as Record<string, unknown>;
@@ -91,12 +96,20 @@ function parse(text: string): Record<string, unknown> {
 export class AppNode {
   readonly port: number;
   readonly #file: string;
+  readonly #program: readonly string[];
   #child: ChildProcess | undefined;
   #output = '';
 
-  constructor(port: number, file: string) {
+  constructor(port: number, file: string, program: readonly string[]) {
     this.port = port;
     this.#file = file;
+    this.#program = program;
+  }
+
+  get pid(): number {
+    const pid = this.#child?.pid;
+    if (pid === undefined) throw new Error('this node does not run');
+    return pid;
   }
 
   get output(): string {
@@ -104,7 +117,7 @@ export class AppNode {
   }
 
   async start(): Promise<void> {
-    const child = spawnWithUs(process.execPath, [join(ROOT, 'src/app/main.ts'), this.#file], {
+    const child = spawnWithUs(process.execPath, [...this.#program, this.#file], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     this.#child = child;
@@ -152,7 +165,8 @@ export class AppBed {
     return bed;
   }
 
-  async addNode(settings: string = ''): Promise<AppNode> {
+  /** @param program what Node.js is started with; default: the app tier's source */
+  async addNode(settings = '', program: readonly string[] = [SOURCE]): Promise<AppNode> {
     const port = await freePort();
     const file = join(this.#directory, `accounts-${port}.toml`);
     const secrets = await this.#writeSecrets();
@@ -174,7 +188,7 @@ smtp_tls = "off"
 timeout_ms = 5000
 `,
     );
-    const node = new AppNode(port, file);
+    const node = new AppNode(port, file, program);
     this.nodes.push(node);
     await node.start();
     return node;
@@ -249,12 +263,17 @@ timeout_ms = 5000
     const answer = await fetch(`http://127.0.0.1:${this.couchPort}${path}`, {
       method,
       headers: {
-        authorization: `Basic ${Buffer.from(`${as.name}:${as.password}`).toString('base64')}`,
+        authorization: basic(as),
         'content-type': 'application/json',
       },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
     return { status: answer.status, body: await answer.json() };
+  }
+
+  /** Headers of CouchDB's administrator. */
+  get administrator(): Readonly<Record<string, string>> {
+    return { authorization: basic(ADMIN) };
   }
 
   async close(): Promise<void> {
@@ -318,6 +337,8 @@ file = ${join(home, 'couch.log')}
 -kernel inet_dist_listen_min ${distribution} inet_dist_listen_max ${distribution}
 -start_epmd false
 -erl_epmd_port ${distribution}
++Bd
+-noinput
 `,
     );
     const defaults = join(RELEASE, 'etc', 'default.ini');

@@ -1,4 +1,6 @@
+import type { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import type { OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { Account } from '../accounts/account.ts';
@@ -16,6 +18,7 @@ const FEEDS_PER_NODE = 1000;
 const FEED_LOOK_MS = 5000;
 /** Of CouchDB's headers, those that mean something to PouchDB and to a cache. */
 const PASSED_HEADERS = ['content-type', 'etag', 'cache-control', 'transfer-encoding'];
+const MAX_WHOLE_BYTES = 64 * 1024;
 const EXPORT_PATH = '/_all_docs?include_docs=true&attachments=true';
 
 type Allowed = Extract<DataVerdict, { allowed: true }>;
@@ -122,7 +125,16 @@ async function passOn(services: Services, account: Account, c: Context, passed: 
   headers.set('x-content-type-options', 'nosniff');
   const hasBody = c.req.method !== 'HEAD' && status !== 304 && status !== 204;
   if (!hasBody) answer.resume();
-  return new Response(hasBody ? (Readable.toWeb(answer) as ReadableStream) : null, { status, headers });
+  return new Response(hasBody ? await bodyFrom(answer) : null, { status, headers });
+}
+
+/** A document goes on in one piece: as a stream it takes a fifth more of the node's time. */
+async function bodyFrom(answer: IncomingMessage): Promise<ConstructorParameters<typeof Response>[0]> {
+  if (Number(answer.headers['content-length']) <= MAX_WHOLE_BYTES)
+    return buffer(answer).catch(() => {
+      throw new Problem('databases-unreachable');
+    });
+  return Readable.toWeb(answer) as ReadableStream;
 }
 
 /** couch_peruser makes the database within a second; until then CouchDB does not know it. */
