@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { isOver, slowness } from '../support/patience.ts';
+import { isOver, pauseMs, slowness } from '../support/patience.ts';
 import { spawnWithUs } from '../support/with-us.ts';
 
 /** How a program ended and what it printed. `code` is null when a signal ended it. */
@@ -95,11 +95,12 @@ export async function poll<T>(
 ): Promise<T> {
   const startMs = performance.now();
   for (;;) {
+    const askedAtMs = performance.now();
     const answer = await ask();
     if (answer !== undefined) return answer;
     if (isOver(startMs, timeoutMs)) {
       throw new Error(`waited ${timeoutMs} ms for ${typeof what === 'string' ? what : what()}`);
     }
-    await new Promise((resolve) => setTimeout(resolve, everyMs));
+    await new Promise((resolve) => setTimeout(resolve, pauseMs(everyMs, askedAtMs)));
   }
 }

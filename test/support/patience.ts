@@ -18,3 +18,16 @@ export function isOver(sinceMs: number, deadlineMs: number): boolean {
   const elapsedMs = performance.now() - sinceMs;
   return elapsedMs >= deadlineMs && elapsedMs >= deadlineMs * slowness();
 }
+
+/**
+ * A question that starts a program on a lab host costs tens of milliseconds of a core: asked without a pause, it takes
+ * the time from what it waits for.
+ */
+const PAUSE_PER_ASKING = 2;
+const MOST_PAUSE_MS = 1000;
+
+/** @returns how long to wait until one asks again: `everyMs`, or longer where the question itself took long */
+export function pauseMs(everyMs: number, askedAtMs: number): number {
+  const tookMs = performance.now() - askedAtMs;
+  return Math.max(everyMs, Math.min(MOST_PAUSE_MS, PAUSE_PER_ASKING * tookMs));
+}

@@ -1,4 +1,4 @@
-import { isOver } from './patience.ts';
+import { isOver, pauseMs } from './patience.ts';
 
 /**
  * Polls until the condition holds; what it returned is the result. A condition that throws counts as not yet.
@@ -14,6 +14,7 @@ export async function until<T>(
   const startMs = performance.now();
   let last: unknown;
   while (!isOver(startMs, deadlineMs)) {
+    const askedAtMs = performance.now();
     try {
       const value = await condition();
       if (value !== false && value !== undefined && value !== null) return value;
@@ -21,7 +22,7 @@ export async function until<T>(
     } catch (error) {
       last = error;
     }
-    await new Promise((resolve) => setTimeout(resolve, everyMs));
+    await new Promise((resolve) => setTimeout(resolve, pauseMs(everyMs, askedAtMs)));
   }
   const shown = last instanceof Error ? (last.stack ?? last.message) : JSON.stringify(last);
   throw new Error(`not within ${deadlineMs} ms: ${what}; last: ${shown}`);
