@@ -28,9 +28,10 @@ export async function waitDrained(io: Io, daemon: ControlClient, options: DrainO
   let told = '';
   for (let quiet = 0; ; ) {
     const { traffic, waits } = await look(daemon);
-    quiet = waits === '' && traffic.requests === 0 ? quiet + 1 : 0;
+    quiet = waits === '' && traffic?.requests === 0 ? quiet + 1 : 0;
+    const left = `${waits}${traffic?.summary ?? ''}`;
     const drained = quiet >= QUIET_LOOKS;
-    const what = drained ? `drained: ${traffic.summary}` : `draining: ${waits}${traffic.summary}`;
+    const what = drained ? `drained: ${left}` : `draining: ${left}`;
     if (what !== told)
       io.stdout.write(json ? `${JSON.stringify({ message: what, drained, traffic })}\n` : `${what}\n`);
     told = what;
@@ -39,7 +40,7 @@ export async function waitDrained(io: Io, daemon: ControlClient, options: DrainO
       throw new CliFailure(
         EXIT.failure,
         'drain-timeout',
-        `not drained within ${formatDuration(timeoutMs)}: ${waits}${traffic.summary}`,
+        `not drained within ${formatDuration(timeoutMs)}: ${left}`,
         'wait longer: bornemisza maintenance on --wait --timeout 15m; or go on, and what is left is cut when ' +
           'HAProxy ends',
       );
@@ -47,10 +48,17 @@ export async function waitDrained(io: Io, daemon: ControlClient, options: DrainO
   }
 }
 
-/** @returns what goes through HAProxy now, and why more may come; '' where nothing new is sent here */
-async function look(daemon: ControlClient): Promise<{ traffic: HaproxyTraffic; waits: string }> {
+/**
+ * @returns what goes through HAProxy now, and why more may come; '' where nothing new is sent here. A busy HAProxy that
+ *   gives no answer in time is asked again.
+ */
+async function look(daemon: ControlClient): Promise<{ traffic?: HaproxyTraffic | undefined; waits: string }> {
   const status = await daemon.get<StatusAnswer>('/v1/status');
-  const traffic = await daemon.get<HaproxyTraffic>('/v1/traffic');
+  const traffic = await daemon.get<HaproxyTraffic>('/v1/traffic').catch((error: unknown) => {
+    if (error instanceof CliFailure && error.code === 'haproxy-silent') return undefined;
+    throw error;
+  });
+  if (traffic === undefined) return { waits: 'HAProxy did not answer in time' };
   const late = status.plugins.find(
     ({ name, state }) => TRAFFIC_PROGRAMS.includes(name) && state !== 'converged',
   );

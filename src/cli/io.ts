@@ -31,6 +31,8 @@ export interface Host {
   interfaces(): Readonly<Record<string, readonly NetworkInterfaceInfo[] | undefined>>;
   /** Effective user id. */
   readonly uid: number;
+  /** Who became root by sudo(8). */
+  readonly sudoUser?: string | undefined;
   /**
    * Runs a program without a shell, bounded in time (default 20 s) and output. Never throws: a missing program has code
    * -1.

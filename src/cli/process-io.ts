@@ -97,6 +97,7 @@ export function thisHost(): Host {
     get uid() {
       return process.geteuid?.() ?? -1;
     },
+    sudoUser: /^[\w.-]+$/.exec(process.env['SUDO_USER'] ?? '')?.[0],
     run: runProgram,
     again: callAgain,
     becomeDaemon,

@@ -62,8 +62,8 @@ function addRotateRoot(authority: Command, io: Io): void {
     summary: 'replace the root CA of the cluster by a new one',
     description:
       'Creates a new root CA of the cluster. Run it on an authority, with the recovery bundle of the ' +
-      'present root and its passphrase. It first gives out the new bundle and its passphrase, as ' +
-      '`bornemisza init` does: printed on a terminal, else written to a file. Both roots are valid then; ' +
+      'present root and its passphrase. It first writes the new bundle to a file and shows its passphrase, ' +
+      'as `bornemisza init` does. Both roots are valid then; ' +
       'each member switches by itself, and `bornemisza status` lists those that have not. Then --end, with ' +
       'the new bundle, ends the old root for good. Members that are away switch when they return. ' +
       'Needs root.',

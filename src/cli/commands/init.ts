@@ -30,7 +30,7 @@ export function addInit(program: Command, io: Io): void {
   addSetupOptions(init)
     .option(
       '--recovery-file <file>',
-      'where to write the recovery bundle (default: on a terminal it is printed)',
+      'where to write the recovery bundle (default: /root/bornemisza-recovery-CLUSTER.txt)',
     )
     .option('--passphrase-file <file>', 'passphrase of the recovery bundle (default: one is made)')
     .option(

@@ -28,6 +28,13 @@ const PUBLIC = new Set([
 const PLAIN = /^(key|secret|algorithm|password|token|hmac-[\w-]+|certificate|private|public|bornemisza)$/i;
 
 /**
+ * Names of nodes, PeerIds, addresses and dates, under whatever key: public, and without them a bundle says nothing. No
+ * secret of ours has such a form.
+ */
+const PUBLIC_FORM =
+  /^([a-z0-9-]{1,63}\/(app|db)|12D3KooW[1-9A-HJ-NP-Za-km-z]{44}|\d{1,3}(\.\d{1,3}){3}(:\d+)?|\d{4}-\d\d-.*)$/;
+
+/**
  * Every secret of a role instance on this host. Files that this user may not read are skipped: only the daemon or root
  * can read them, so none of their content gets into the bundle.
  */
@@ -129,7 +136,8 @@ function leavesOf(text: string): string[] {
   const walk = (value: unknown, key: string): void => {
     if (typeof value === 'string') {
       if (value.includes('PRIVATE KEY')) found.push(...kept(value));
-      else if (!PUBLIC.has(key) && !/CERTIFICATE|^\d{4}-\d\d-/.test(value)) found.push(value);
+      else if (!PUBLIC.has(key) && !PUBLIC_FORM.test(value) && !value.includes('CERTIFICATE'))
+        found.push(value);
     } else if (Array.isArray(value)) {
       for (const each of value) walk(each, key);
     } else if (typeof value === 'object' && value !== null) {

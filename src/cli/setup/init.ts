@@ -5,7 +5,7 @@ import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { type NodeSetup, prepare } from './node-setup.ts';
 import { readSecret } from './recovery-input.ts';
-import { handOver, recoveryPlace } from './recovery-output.ts';
+import { usualPlace, writeRecovery } from './recovery-output.ts';
 import { stateWork } from './state-work.ts';
 import { startStep } from './start.ts';
 import { runSteps, showSteps, type Step } from './steps.ts';
@@ -41,41 +41,51 @@ export async function initNode(io: Io, options: InitOptions): Promise<void> {
   }
   await runSteps(io, setup.facts, steps, json);
   if (made === undefined) throw new Error('the identity step ended without a result');
-  const handed = {
+  const recovery = await writeRecovery(io, {
     ...made,
-    passphrase: options.passphraseFile === undefined ? made.passphrase : '(the one you gave)',
+    passphrase: options.passphraseFile === undefined ? made.passphrase : undefined,
     file: options.recoveryFile,
     root: setup.root,
     json,
-  };
-  const recovery = await handOver(io, handed);
-  // After the bundle is given out: a failure here must not withhold it.
-  if (options.start === true) await startStep(io, setup.role).run();
-  if (json) {
-    const { peerId, name, rootFingerprint } = made;
-    printJson(io, { cluster, name, role: setup.role, peerId, rootFingerprint, recoveryFile: recovery });
-    return;
+    reachedAt: setup.reachedAt,
+  });
+  try {
+    if (options.start === true) await startStep(io, setup.role).run();
+    if (json) {
+      const { peerId, name, rootFingerprint } = made;
+      printJson(io, {
+        cluster,
+        name,
+        role: setup.role,
+        peerId,
+        rootFingerprint,
+        recoveryFile: recovery.file,
+      });
+    } else io.stdout.write(nextText(setup.role, options.start === true));
+  } finally {
+    // Also after a failed start: the passphrase exists nowhere else. Last, so that it does not scroll away.
+    await recovery.handOver();
   }
-  io.stdout.write(
-    [
-      '\nNext:',
-      ...(options.start === true ? [] : [`  systemctl enable --now bornemisza@${setup.role}`]),
-      `  bornemisza doctor --role ${setup.role}`,
-      'and for each further machine, here:',
-      '  bornemisza token create --role app        (or --role db)',
-      'there:',
-      '  sudo bornemisza join --start              (paste the token)',
-      '',
-    ].join('\n'),
-  );
 }
+
+const nextText = (role: string, started: boolean): string =>
+  [
+    '\nNext:',
+    ...(started ? [] : [`  systemctl enable --now bornemisza@${role}`]),
+    `  bornemisza doctor --role ${role}`,
+    'and for further machines, here:',
+    '  bornemisza token create --role app        (or --role db; --count 3 for three)',
+    'there, with a token each:',
+    '  sudo bornemisza join --start              (paste the token)',
+    '',
+  ].join('\n');
 
 /** What follows the identity, for `--dry-run`: both are done after the bundle exists. */
 function later(io: Io, setup: NodeSetup, options: InitOptions): Step[] {
-  const { recoveryFile: file, json = false, start = false } = options;
+  const { recoveryFile, start = false } = options;
   const { root, role } = setup;
-  const place = recoveryPlace(io, { file, root, json, cluster: setup.config.node.cluster });
-  const title = `give out the recovery bundle and its passphrase: ${place ?? 'printed here'}`;
+  const file = recoveryFile ?? usualPlace({ root, cluster: setup.config.node.cluster });
+  const title = `write the recovery bundle to ${file}`;
   return [{ title, run: async () => undefined }, ...(start ? [startStep(io, role)] : [])];
 }
 

@@ -32,6 +32,8 @@ export interface NodeSetup {
   /** The text of that file. */
   readonly configText: string;
   readonly facts: readonly (readonly [string, string])[];
+  /** Its public address, or the private one where it has none. */
+  readonly reachedAt: string;
   /** Accounts, directories, configuration, BIRD: all but the identity, which comes last because it decides. */
   readonly steps: readonly Step[];
 }
@@ -71,13 +73,14 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
       device: config.network.private_device,
     });
   }
-  const upstreamAddress = publicAddress(addresses, config) ?? config.network.private_address;
+  const reachedAt = publicAddress(addresses, config) ?? config.network.private_address;
   return {
     role,
     root,
     paths,
     config,
     configText: text,
+    reachedAt,
     facts: [
       ['node', `${config.node.host}/${role} of cluster ${config.node.cluster}`],
       [
@@ -85,7 +88,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
         `${config.network.private_address} on ${config.network.private_device} (${config.network.private_network})`,
       ],
       ['public', config.network.public_device ?? 'no device that faces the internet'],
-      ...(role === 'app' ? [['site', siteOf(config, upstreamAddress)] as const] : []),
+      ...(role === 'app' ? [['site', siteOf(config, reachedAt)] as const] : []),
       ...(config.floating.mode === 'off'
         ? []
         : ([['floating', `${config.floating.addresses.join(', ')} by ${config.floating.mode}`]] as const)),
@@ -97,7 +100,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
       ...domain.steps,
       ...floatingApi.steps,
       ...(role === 'app' && announces(config)
-        ? [await birdStep(io, options, { paths, root, config, routerId: upstreamAddress })]
+        ? [await birdStep(io, options, { paths, root, config, routerId: reachedAt })]
         : []),
       ...(role === 'app' && config.floating.mode === 'layer2' ? [await layer2Step(io, options, root)] : []),
     ],

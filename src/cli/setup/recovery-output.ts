@@ -1,57 +1,92 @@
-import { mkdir } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { mkdir, stat } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { replaceFile } from '../../host/files.ts';
 import type { Io } from '../io.ts';
 
-interface HandedOver {
+interface Made {
   readonly cluster: string;
   /** SHA-256 of the root certificate, lower-case hex. */
   readonly rootFingerprint: string;
   readonly recoveryBundle: string;
-  readonly passphrase: string;
-  /** Where to write it; without a path it is printed on a terminal, or written to /root. */
+  /** Undefined: the operator gave it, and has it. */
+  readonly passphrase: string | undefined;
+  /** Where to write it; without a path it is written to /root. */
   readonly file: string | undefined;
   /** The value of --root. */
   readonly root: string;
   readonly json: boolean;
+  /** Address or name by which the operator reaches this machine. */
+  readonly reachedAt: string;
+}
+
+export interface WrittenRecovery {
+  readonly file: string;
+  /** Says how to take the bundle off the machine and, on a terminal, the passphrase. Nothing with --json. */
+  handOver(): Promise<void>;
 }
 
 /**
- * Gives out the recovery bundle and its passphrase: printed on a terminal, else written to a file (cloud-init keeps the
- * output of a command in a log).
- *
- * @returns the file, or undefined when it was printed
+ * Writes the recovery bundle to a file that only root can read, with its passphrase: a run that is interrupted loses
+ * neither. On a terminal `handOver` shows the passphrase, and the file is without it from then on. Elsewhere it stays
+ * in the file, because cloud-init keeps the output of a command in a log.
  */
-export async function handOver(io: Io, made: HandedOver): Promise<string | undefined> {
-  const text = [
-    `Recovery bundle of cluster ${made.cluster}, root ${made.rootFingerprint}.`,
+export async function writeRecovery(io: Io, made: Made): Promise<WrittenRecovery> {
+  const { passphrase, json } = made;
+  const file = made.file ?? (await freePlace(made));
+  const shown = io.terminal && !json && passphrase !== undefined;
+  await mkdir(dirname(file), { recursive: true });
+  await replaceFile(file, textOf(made, passphrase ?? '(the one you gave)'), { mode: 0o600 });
+  return {
+    file,
+    handOver: async () => {
+      if (json) return;
+      const both = passphrase !== undefined && !shown;
+      const it = both ? 'The recovery bundle and its passphrase are' : 'The recovery bundle is';
+      io.stdout.write(
+        `\n${it} in ${file}.\nOn your own computer:\n  ${fetchOf(io, file, made.reachedAt)}\n` +
+          `then here:\n  rm ${file}\n`,
+      );
+      if (!shown) return;
+      io.stdout.write(
+        `Keep its passphrase in another place. It is shown this once:\n\nPassphrase: ${passphrase}\n`,
+      );
+      if (io.stdout.gone !== true)
+        await replaceFile(file, textOf(made, '(shown on the terminal)'), { mode: 0o600 });
+    },
+  };
+}
+
+function textOf({ cluster, rootFingerprint, recoveryBundle }: Made, passphrase: string): string {
+  return [
+    `Recovery bundle of cluster ${cluster}, root ${rootFingerprint}.`,
     'With it and its passphrase you can replace a lost authority. Keep both, in two different places and ' +
       'not on this machine.',
     '',
-    `Passphrase: ${made.passphrase}`,
+    `Passphrase: ${passphrase}`,
     '',
-    made.recoveryBundle.trimEnd(),
+    recoveryBundle.trimEnd(),
     '',
   ].join('\n');
-  const file = recoveryPlace(io, made);
-  if (file === undefined) {
-    io.stdout.write(`\n${text}`);
-    return undefined;
-  }
-  await mkdir(dirname(file), { recursive: true });
-  await replaceFile(file, text, { mode: 0o600 });
-  if (!made.json)
-    io.stdout.write(
-      `\nThe recovery bundle and its passphrase are in ${file}: move them to two places outside this machine.\n`,
-    );
-  return file;
 }
 
-/** The file of the bundle; undefined if it is printed. */
-export function recoveryPlace(
-  io: Io,
-  { file, root, cluster, json }: Pick<HandedOver, 'file' | 'root' | 'cluster' | 'json'>,
-): string | undefined {
-  if (file === undefined && io.terminal && !json) return undefined;
-  return file ?? `${root}/root/bornemisza-recovery-${cluster}.txt`;
+/** Where the bundle goes unless the operator names a file. */
+export const usualPlace = ({ root, cluster }: Pick<Made, 'root' | 'cluster'>): string =>
+  `${root}/root/bornemisza-recovery-${cluster}.txt`;
+
+/** The usual place, or one beside it where that is taken: by the bundle of an earlier cluster, or of the old root. */
+async function freePlace(made: Pick<Made, 'root' | 'cluster' | 'rootFingerprint'>): Promise<string> {
+  const file = usualPlace(made);
+  const taken = await stat(file).then(
+    () => true,
+    () => false,
+  );
+  return taken ? file.replace(/\.txt$/, `-${made.rootFingerprint.slice(0, 8)}.txt`) : file;
+}
+
+/** What fetches the file: as root, or as the user who became root by sudo, where root cannot log in. */
+function fetchOf(io: Io, file: string, reachedAt: string): string {
+  const { sudoUser } = io.host;
+  const name = basename(file);
+  if (sudoUser !== undefined) return `ssh ${sudoUser}@${reachedAt} sudo cat ${file} >${name}`;
+  return `scp root@${reachedAt.includes(':') ? `[${reachedAt}]` : reachedAt}:${file} .`;
 }

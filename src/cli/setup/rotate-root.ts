@@ -9,7 +9,7 @@ import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { instanceOf } from './authority.ts';
 import { readRecovery } from './recovery-input.ts';
-import { handOver } from './recovery-output.ts';
+import { type WrittenRecovery, writeRecovery } from './recovery-output.ts';
 import { stateWork } from './state-work.ts';
 
 /**
@@ -31,17 +31,14 @@ export async function rotateRoot(io: Io, file: string, options: RotateOptions): 
   }
   if (end && options.force !== true) await mustBeUsed(io, role, root, running);
   const recovery = await readRecovery(io, file, options.passphraseFile);
-  let recoveryFile: string | undefined;
+  let written: WrittenRecovery | undefined;
   if (end) await stateWork(io, root, 'end-root', { stateDir, recovery });
   else {
     const again = options.again === true;
     const made = await stateWork(io, root, 'replace-root', { stateDir, recovery, again });
-    recoveryFile = await giveOut(io, cluster, made, options);
+    written = await giveOut(io, cluster, made, options);
     await stateWork(io, root, 'leave-root-change', { stateDir, change: made.change });
   }
-  const answer: Done = running
-    ? await tell()
-    : { done: true, message: 'the daemon applies it at its next start, and notifies the others' };
   const next = end
     ? ['keep the new bundle, and destroy the old one']
     : [
@@ -49,7 +46,14 @@ export async function rotateRoot(io: Io, file: string, options: RotateOptions): 
         'wait until `bornemisza status` says that all members use the new root; then:',
         'sudo bornemisza authority rotate-root --end -        (with the new bundle)',
       ];
-  report(io, { ...answer, ...(recoveryFile !== undefined && { recoveryFile }) }, next, json);
+  try {
+    const answer: Done = running
+      ? await tell()
+      : { done: true, message: 'the daemon applies it at its next start, and notifies the others' };
+    report(io, { ...answer, ...(written !== undefined && { recoveryFile: written.file }) }, next, json);
+  } finally {
+    await written?.handOver();
+  }
 }
 
 function report(
@@ -62,17 +66,16 @@ function report(
   else io.stdout.write([answer.message, ...next.map((line) => `  next: ${line}`), ''].join('\n'));
 }
 
-/** @returns the file that holds the new bundle, if it was not printed */
 async function giveOut(
   io: Io,
   cluster: string,
   made: RootReplaced,
   { recoveryFile, root = '', json = false }: RotateOptions,
-): Promise<string | undefined> {
+): Promise<WrittenRecovery> {
   // A name of its own: the bundle of the old root, which is still needed, can be in the same directory.
   const own = `${root}/root/bornemisza-recovery-${cluster}-${made.rootFingerprint.slice(0, 8)}.txt`;
-  const file = recoveryFile ?? (io.terminal && !json ? undefined : own);
-  if (file !== undefined && (await exists(file))) {
+  const file = recoveryFile ?? own;
+  if (await exists(file)) {
     throw new CliFailure(
       EXIT.failure,
       'recovery-file-exists',
@@ -80,7 +83,7 @@ async function giveOut(
       'pass another --recovery-file; nothing was changed',
     );
   }
-  return await handOver(io, { ...made, cluster, file, root, json });
+  return await writeRecovery(io, { ...made, cluster, file, root, json, reachedAt: io.host.hostname() });
 }
 
 /** HAProxy and CouchDB of the others would refuse a reachable member that does not use the new root yet. */

@@ -664,6 +664,18 @@ t.test(
     });
     const failing = await runCli(['maintenance', 'on', '--wait', '--timeout', '1s', '--root', working]);
     t.match(failing, { code: 1, err: /not drained within 1 s: bird is failing; 4 connections, 0 requests/ });
+    const silent = {
+      json: refusal('haproxy-silent', 'no answer from HAProxy', 'see its journal'),
+      status: 500,
+    };
+    let asked = 0;
+    const { root: busy } = await daemon(t, {
+      'POST /v1/maintenance': { json: { done: true, message: 'out of rotation' } },
+      'GET /v1/status': { json: settled },
+      'GET /v1/traffic': () => ((asked += 1) === 2 ? silent : { json: through(0) }),
+    });
+    const waited = await runCli(['maintenance', 'on', '--wait', '--root', busy]);
+    t.match(waited, { code: 0, out: /: HAProxy did not answer in time\n[^]*\ndrained: 4 connections, 0/ });
   },
 );
 

@@ -12,6 +12,13 @@ import { place } from './place.ts';
 
 const WEBHOOK = 'https://hooks.example.com/services/T0000/B0000/webhookWord12345';
 
+const PUBLIC_VALUES = [
+  'app1/db',
+  `12D3KooW${'Ab3'.repeat(14)}xy`,
+  '10.0.0.11:4103',
+  '2026-11-22T17:30:00.000Z',
+];
+
 /** A db node with all that can be a secret, set up by the program itself, and an app tier's part beside it. */
 async function installed(test: Parameters<typeof place>[0]) {
   const root = await place(test);
@@ -59,6 +66,10 @@ async function installed(test: Parameters<typeof place>[0]) {
     `[dns]\nprovider = "wrong"\nkey_file = "${join(root, 'tsig')}"\ntoken_file = "${join(root, 'dns-token')}"\n` +
       `[floating]\nmode = "api"\ntoken_file = "${join(root, 'floating-token')}"\ncommand = ["/x", "moveWord12345"]\n`,
   );
+  await writeFile(
+    join(root, 'var/lib/bornemisza/db/tokens.json'),
+    JSON.stringify({ usedBy: PUBLIC_VALUES[0], more: PUBLIC_VALUES }),
+  );
   const { admin, app, appKeys } = secrets;
   const words = [
     ...[secrets.cookie, secrets.authSecret, admin.password, admin.hash, app.password],
@@ -103,7 +114,7 @@ t.test('no secret of an installed node is in the bundle, wherever it appeared', 
   const warning = { code: 'x', message: loud, next: loud };
   const cut = () => ({ stderr: said, code: 1 });
   const fake = await new FakeDaemon(root, 'db', {
-    'GET /v1/status': { json: status({ warnings: [warning], name: 'app1/db' }) },
+    'GET /v1/status': { json: status({ warnings: [warning], name: PUBLIC_VALUES.join(' ') }) },
     'GET /v1/members': {
       json: { self: 'app1/db', members: MEMBERS.map((each) => ({ ...each, reason: loud })) },
     },
@@ -153,6 +164,8 @@ t.test('no secret of an installed node is in the bundle, wherever it appeared', 
   t.same(leaked, []);
   t.match(all, '"key": "couchdb.n"', 'the configuration is there');
   t.match(all, '10.0.0.11', 'and so are addresses');
+  for (const name of PUBLIC_VALUES)
+    t.ok(all.includes(name), `${name} is public, also where a file of ours has it`);
 });
 
 t.test('the bundle replaces and follows nothing, and says what a silent daemon lacks', async (t) => {

@@ -59,7 +59,7 @@ t.test('a dry run shows all that would be made, and writes nothing', async (t) =
     ],
     [['init', '--role', 'app', ...FLOATING, ...BGP], [/write .*bird\.conf: BGP with 169\.254\.169\.254/]],
     [['init', '--role', 'app', ...FLOATING, '--floating-mode', 'layer2'], [/layer2\.conf/]],
-    [['init', '--role', 'app', '--recovery-file', '/x/bundle'], [/passphrase: \/x\/bundle/]],
+    [['init', '--role', 'app', '--recovery-file', '/x/bundle'], [/recovery bundle to \/x\/bundle/]],
     [
       ['join', '-'],
       [/join cluster shop-example through 127\.0\.0\.1/, /token +of 127.*ends in (59 min|1 h)/],
