@@ -11,7 +11,7 @@ const SAME_MS = 5000;
 
 /**
  * All trails in one, oldest first by each node's own clock. An entry that several nodes wrote within seconds in the
- * same words, such as the death of a member, is shown once.
+ * same text, such as the death of a member, is shown once.
  */
 export function mergeTrails({ trails }: ClusterAuditAnswer): ClusterEntry[] {
   const all = trails

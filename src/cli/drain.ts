@@ -6,7 +6,7 @@ import { CliFailure, EXIT } from './failure.ts';
 import type { Io } from './io.ts';
 
 const EVERY_MS = 500;
-/** The others hear of it in some milliseconds; what they send until then is seen at the second look. */
+/** The others learn of it in some milliseconds; the second check sees what they send until then. */
 const QUIET_LOOKS = 2;
 /** Whose work it is to send nothing new here. */
 const TRAFFIC_PROGRAMS: readonly string[] = ['haproxy', 'bird', 'layer2'];

@@ -21,7 +21,7 @@ export interface Site {
 
 /**
  * Serves a directory on 127.0.0.1. The list of files is read once and again after a change (sirv reads it at start,
- * so that a request costs no look at the disk and no path can lead out of the directory).
+ * so that a request reads nothing from the disk and no path can lead out of the directory).
  *
  * @throws CliFailure `site-root-missing`, `port-in-use`, `port-not-permitted`
  */

@@ -25,7 +25,7 @@ const NEEDS_A_PERSON = new Set([
   'left',
   'usage',
 ]);
-/** A stop that hangs must not keep the machine from shutting down. */
+/** A stop that never ends must not keep the machine from shutting down. */
 const STOP_TIMEOUT_MS = 10_000;
 
 /** `bornemisza daemon --role ROLE`: runs until a signal ends it. The one place that ends the process. */

@@ -20,7 +20,7 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 const EVERY_MS = 2000;
 /** More than a screen shows. */
 const EVENTS = 100;
-/** What must be mended stands above what happened, and leaves room for it. */
+/** Faults come above events, and leave room for them. */
 const MOST_NOTES = 3;
 const KEYS = 'q quit';
 

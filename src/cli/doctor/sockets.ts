@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 
 /** A TCP socket that listens on this host. */
 interface Listening {
-  /** `0.0.0.0` (and IPv6's `::`) stand for every address. */
+  /** `0.0.0.0` (and IPv6's `::`) mean every address. */
   readonly address: string;
   readonly port: number;
   readonly uid: number;

@@ -17,7 +17,7 @@ export interface AccountsSetupOptions extends CommonOptions {
   readonly dryRun?: boolean;
 }
 
-/** What the app tier must be told, by a person, by options, or by the file that is there. */
+/** What the app tier needs to know: from a person, from options, or from the present file. */
 export interface Answers {
   readonly publicUrl: string;
   readonly siteName: string;

@@ -46,7 +46,7 @@ export function optionsOfUnit(shown: string): {
   return { config: inEtc(valueOf('-c')), socket: valueOf('-s') };
 }
 
-/** `bird --help` says which file `-c` stands instead of. */
+/** `bird --help` names the file that BIRD reads without `-c`. */
 export function builtWith(help: string): string | undefined {
   return inEtc(/-c <config-file>\s.*?instead\s+of\s+(\S+)/s.exec(help)?.[1]);
 }

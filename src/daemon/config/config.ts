@@ -127,14 +127,14 @@ const absolutePath = z
   .regex(/^\/[^\0\n\r"']*$/, 'must be an absolute path without quotes or newlines');
 
 /**
- * One address as it stands in an envelope, without a display name (RFC 5321 in its plain form). It may begin neither an
+ * One address in the form of an envelope, without a display name (RFC 5321 in its plain form). It may begin neither an
  * option of a program nor a header.
  */
 const mailAddress = z
   .string()
   .max(254)
   .regex(/^[A-Za-z0-9_][\w.+-]*@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/, 'must be a plain mail address');
-/** What a URL of ours may be: the login of a mail server stands in keys of its own, where it is never shown. */
+/** What a URL of ours may be: the login of a mail server has keys of its own, which are never shown. */
 const urlOf = (protocols: readonly string[], example: string) =>
   z.string().refine((text) => {
     const url = URL.parse(text);
@@ -204,7 +204,7 @@ function isBelow(path: string, prefix: string): boolean {
   return one === other || `${one}`.startsWith(`${other}/`);
 }
 
-/** What of a service the edge counts, in the plugin's words. */
+/** What of a service the edge counts, in the plugin's terms. */
 export function limitOf({ limit_paths: paths, limit_per_minute: perMinute }: Service): {
   limit?: { paths: readonly string[]; perMinute: number };
 } {

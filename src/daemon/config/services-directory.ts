@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** What stands in services.d under a name that ends in `.toml`, before anybody reads it as TOML. */
+/** The entries of services.d whose name ends in `.toml`, before they are read as TOML. */
 export type Entry = { readonly file: string } & (
   | { readonly text: string }
   /** Not a file of the founder's: an editor's lock, a directory, a dangling link. It is passed over. */

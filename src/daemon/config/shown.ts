@@ -58,7 +58,7 @@ async function shownServices({ services }: Config, directory: string): Promise<S
       const raw = tomlOf(entry.text, entry.file);
       written.set(valueAt(raw, ['name']), raw);
     } catch {
-      // One that cannot be read is no service of this configuration; it stands in passedOver.
+      // One that cannot be read is no service of this configuration; it is in passedOver.
     }
   }
   return services.flatMap((service) =>

@@ -67,7 +67,7 @@ interface DriverOptions {
 
 export interface DriverTiming {
   /**
-   * The loop's own heartbeat: an event loop that is late by more than lagMs is told to the machine. Seldom, since the
+   * The loop's own heartbeat: the machine gets an event if the loop is late by more than lagMs. Seldom, since the
    * machine's own timers show it as well, and an idle process is paid for by its wake-ups.
    */
   readonly beatMs: number;
@@ -101,7 +101,7 @@ interface DriverDependencies {
   readonly onNote: (code: string, peer: PeerId | undefined, detail: string) => void;
 }
 
-/** What those who follow the membership are told; the view is already the new one then. */
+/** Notifications of changes of the membership; the view is already the new one. */
 export type DriverChange = Extract<Effect, { kind: 'changed' | 'synced' | 'reaped' | 'clone' | 'note' }>;
 
 interface DriverCounters {
@@ -342,7 +342,7 @@ export class Driver {
 
   /**
    * After a stop (SIGSTOP, a starved host) all timers are due at once, and each of them would blame a peer for our own
-   * absence. So whatever comes first, the machine hears of the lag before it.
+   * absence. So the machine gets the lag before any other event.
    */
   #feelLag(): void {
     const lateMs = this.#nowMs() - this.#beatDueMs;
@@ -575,7 +575,7 @@ export class Driver {
       const { request } = this.#bound();
       this.#rosterTaken(await syncRoster(this.#roster, request, peer), peer);
     } catch (error) {
-      // A link that ended meanwhile is told by its own event.
+      // A link that ended meanwhile has an event of its own.
       const ended = error instanceof TransportError && ['not-connected', 'closed'].includes(error.code);
       if (!ended) this.#note('roster-sync-failed', peer, wordsOf(error));
     } finally {

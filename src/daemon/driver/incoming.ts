@@ -88,8 +88,8 @@ interface Findings {
  * signature, that the author is admitted, and that the record says of itself what its certificate says.
  *
  * Signatures are what costs. What was verified once is known by its digest; what is older than what the machine holds
- * is not looked at; and an author has a share, which only its own genuine messages use up. So neither a forger nor who
- * repeats old words takes a member's voice away.
+ * is not verified; and an author has a share, which only its own genuine messages use up. So neither a forger nor who
+ * repeats old messages uses up a member's share.
  */
 export class Incoming {
   readonly #find: IncomingDependencies['find'];
@@ -192,7 +192,7 @@ export class Incoming {
       findings.unknown = true;
       return false;
     }
-    // About an earlier life or one that nobody has heard of: the machine would pass it over.
+    // About an earlier or an unknown incarnation: the machine would ignore it.
     const ofNow = [this.#held(subject), beside?.record].some((known) => known?.incarnation === incarnation);
     return ofNow && this.#takeSigned(signed, accuser, 'accusations', findings);
   }

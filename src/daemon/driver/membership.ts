@@ -65,7 +65,7 @@ export function firstRecord(
   };
 }
 
-/** The machine, its driver, its transport and where to look for members, put together and not started. */
+/** The machine, its driver, its transport and the search for members, assembled and not started. */
 export function assembleMembership(
   identity: Identity,
   options: MembershipOptions,

@@ -18,7 +18,7 @@ export interface RosterChanges {
   readonly refused?: number;
 }
 
-/** What the certificates and revocations of the cluster look like from here: bytes, opaque, verified by their owner. */
+/** The certificates and revocations of the cluster as this module sees them: opaque bytes, verified by their owner. */
 export interface RosterSync {
   /** Equal digests mean equal rosters. At most 64 bytes. */
   digest(): Uint8Array;

@@ -43,7 +43,7 @@ const SRV_RECORDS = 32;
 
 /**
  * Further sources for coming back, for a node that reaches nobody where its roster and snapshot say: the seeds of the
- * configuration, DNS, and where members were when it joined. They only say where to look. Who is found must prove a
+ * configuration, DNS, and where members were when it joined. They need no trust: a peer that answers must prove a
  * PeerId of the roster, so a wrong or forged source costs a dial.
  */
 export class SeedSearch {

@@ -17,7 +17,7 @@ export interface RemovalDependencies {
   readonly reconciler: Pick<Reconciler, 'converged'>;
 }
 
-/** `heard`: the revocation is here, and HAProxy does not refuse the certificate yet. */
+/** `heard`: the node has the revocation, but its HAProxy does not refuse the certificate yet. */
 type Progress = 'unknown' | 'heard' | 'applied';
 
 function progressHere(

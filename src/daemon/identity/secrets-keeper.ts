@@ -17,7 +17,7 @@ interface SecretsView {
   readonly members: readonly (Pick<Member, 'record' | 'self' | 'state'> & { readonly rank: number })[];
 }
 
-/** One look at the secrets of an app node: takes those of a db node that has newer ones. */
+/** Checks the secrets of an app node once: takes those of a db node that has newer ones. */
 export async function keepAppSecrets(
   exchange: ExchangeDependencies,
   view: SecretsView,
@@ -30,9 +30,9 @@ export async function keepAppSecrets(
 }
 
 /**
- * One look at the secrets of role db: takes those of a peer that has newer ones; else rolls them, if a node was removed
+ * Checks the secrets of role db once: takes those of a peer that has newer ones; else rolls them, if a node was removed
  * that knows these and this node is the one to do it. Level-triggered: a roll that a crash cut short is made at the
- * next look, here or by whoever is first then.
+ * next check, here or on the node that is first then.
  *
  * @returns what was done, for the audit trail; undefined when there was nothing to do
  */
@@ -82,7 +82,7 @@ export class SecretsKeeper {
     this.#dependencies = dependencies;
   }
 
-  /** Does nothing while another look is under way. Never throws. */
+  /** Does nothing while another check runs. Never throws. */
   async look(): Promise<void> {
     if (this.#looking) return;
     this.#looking = true;

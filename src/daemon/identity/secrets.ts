@@ -47,7 +47,7 @@ const DbSecrets = z.object({
   clusterUuid: z.string().regex(/^[0-9a-f]{32}$/),
   app: Credentials,
   appKeys: AppKeys,
-  /** Last 8 characters of the PeerIds of removed nodes: made without their knowledge, and not told to them. */
+  /** Last 8 characters of the PeerIds of removed nodes: they were not there when it was made, and never get it. */
   without: z
     .array(z.string().regex(/^[A-Za-z0-9]{8}$/))
     .max(WITHOUT)
@@ -132,7 +132,7 @@ export function rankOf(secrets: DbSecrets): string {
   return `${secrets.generation}-${digest.slice(0, 8)}`;
 }
 
-/** Whether one rank, as a peer wrote it, stands above another. What is no rank stands above nothing. */
+/** Whether one rank, as a peer wrote it, is higher than another. A text that is no rank is higher than none. */
 export function outranks(one: string, other: string): boolean {
   const [mine, theirs] = [one, other].map((text) => /^(\d{1,9})-([0-9a-f]{8})$/.exec(text));
   if (mine === null || mine === undefined) return false;
@@ -154,7 +154,7 @@ function letters(count: number): string {
 
 /**
  * What a member may know, by the role in its certificate. One for whose removal the secrets were rolled gets nothing,
- * also where its removal has not been heard of yet.
+ * even on nodes that do not know of its removal yet.
  *
  * @returns undefined when this node has nothing for it: ask another db member
  */
@@ -177,7 +177,7 @@ export function decodeSecrets(bytes: Uint8Array): Secrets {
   try {
     if (bytes.length <= SECRETS_BYTES) return Secrets.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
   } catch {
-    // The parser's words would quote the secrets.
+    // The parser's message would quote the secrets.
   }
   throw new IdentityError({
     code: 'secrets-malformed',

@@ -8,7 +8,7 @@ const LIMITS = { timeoutMs: 5000, maxBytes: SITE_BYTES };
 /** One that differs and brings nothing new is asked again: it may have been asked in the middle of a change. */
 const ASK_AGAIN_MS = 5000;
 
-/** An app node that is heard, with what it says of its bundle; undefined: it keeps none. */
+/** A reachable app node, with the digest of its bundle; undefined: it keeps none. */
 interface SitePeer {
   readonly peerId: PeerId;
   readonly name: string;
@@ -53,7 +53,7 @@ export class SiteKeeper {
     if (await store.change(next)) changed('the order of the site’s certificate went on');
   }
 
-  /** Names of app nodes that are heard, and have another bundle than this node. */
+  /** Names of reachable app nodes that have another bundle than this node. */
   differing(): string[] {
     const { store, peers } = this.#dependencies;
     return (peers() ?? [])
@@ -61,7 +61,7 @@ export class SiteKeeper {
       .map(({ name }) => name);
   }
 
-  /** Once a second. Does nothing while another look is under way. Never throws. */
+  /** Once a second. Does nothing while another check runs. Never throws. */
   async look(): Promise<void> {
     const { log, peers } = this.#dependencies;
     if (this.#looking) return;

@@ -76,7 +76,7 @@ export function decodeSite(bytes: Uint8Array): Site {
   try {
     if (bytes.length <= SITE_BYTES) return Site.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
   } catch {
-    // The parser's words would quote the keys.
+    // The parser's message would quote the keys.
   }
   throw new IdentityError({
     code: 'site-malformed',

@@ -192,7 +192,7 @@ export async function createDirectory(path: string): Promise<void> {
   }
 }
 
-/** @throws IdentityError `state-permissions` when others may look into the directory or it is somebody else's */
+/** @throws IdentityError `state-permissions` when others can read the directory or another user owns it */
 async function checkDirectory(path: string): Promise<void> {
   const facts = await stat(path).catch((error: unknown) => {
     throw fileError(path, error);

@@ -40,7 +40,7 @@ export function accusationWasGossiped(core: Core, subject: PeerId, accuser: Peer
   }
 }
 
-/** What was to be told about a member that is forgotten, or whose accusations are void. */
+/** Queued messages about a member that is forgotten, or whose accusations are void. */
 export function withdraw(core: Core, subject: PeerId): void {
   for (const signed of core.outgoingAccusations.keys())
     if (signed.accusation.subject === subject) core.outgoingAccusations.delete(signed);
@@ -51,7 +51,7 @@ function flushBy(core: Core, readyMs: number): void {
   schedulePeriodic(core, 'flush', readyMs - core.nowMs);
 }
 
-/** A message of gossip was heard or sent: part of the estimate of the cluster's rate. */
+/** A message of gossip was received or sent: part of the estimate of the cluster's rate. */
 export function countGossip(core: Core, message: Extract<Message, { kind: 'batch' }>): void {
   core.gossipHeard.push({ atMs: core.nowMs, author: soleAuthor(message) });
   if (core.gossipHeard.length > limits.gossipTimes) core.gossipHeard.shift();

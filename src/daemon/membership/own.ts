@@ -4,7 +4,7 @@ import { limits, takeToken } from './limits.ts';
 import type { Goodbye, LocalFacts, NodeRecord } from './types.ts';
 import { changed, freezeRecord } from './view.ts';
 
-/** What this node says about itself: one writer, so there is never a conflict, only a later word. */
+/** This node's own record: it has one writer, so there is never a conflict, only a later version. */
 
 type OwnChange = Partial<Pick<NodeRecord, 'incarnation' | 'status'>> & {
   readonly goodbye?: NodeRecord['goodbye'];
@@ -137,7 +137,7 @@ export function leave(core: Core, status: 'leaving' | 'left'): void {
 
 /**
  * A record under our own key that this process did not sign: an earlier life whose snapshot was lost, or a second
- * machine with a copy of the key. An earlier life is outbid once and never heard again; a living one bids back.
+ * machine with a copy of the key. An earlier life is answered once and never comes back; a living one answers again.
  */
 export function hearOwnRecord(core: Core, record: NodeRecord): void {
   const mine = selfEntry(core).signed.record;

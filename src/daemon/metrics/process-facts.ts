@@ -14,7 +14,7 @@ interface LagHistogram {
   readonly count: number;
 }
 
-/** Seconds. A beat that is late by more than 50 ms is told to the membership; the watchdog waits for 20 s. */
+/** Seconds. The membership learns of a beat that is late by more than 50 ms; the watchdog waits for 20 s. */
 const BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 /** By how much a timer that comes each `everyMs` was late. */

@@ -84,7 +84,7 @@ export interface NodeHooks extends CurrentNode {
   look(): Look;
   /** Undefined while it starts. */
   readonly actions: ControlActions | undefined;
-  /** The roster has it; the peers are told by whoever brought it. */
+  /** The roster has it; its source notifies the peers. */
   rosterChanged(change: RosterChange): void;
   /** For `systemctl status`. */
   text(): string;

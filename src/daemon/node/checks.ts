@@ -13,7 +13,7 @@ const REDIRECT =
   'a redirect, which can hide a failure: set health_path, or list this status in health_status';
 const REDIRECTS = { 301: REDIRECT, 302: REDIRECT, 303: REDIRECT, 307: REDIRECT, 308: REDIRECT };
 
-/** HAProxy asks the same of a service, in the same words: else one of the two takes out what the other keeps in. */
+/** HAProxy sends a service the same request: otherwise one of the two removes what the other keeps. */
 const asHaproxy = { kind: 'http', host: CHECK_HOST, statuses: WELL_STATUSES } as const;
 /** Of CouchDB only 200 is well, as for HAProxy. */
 const asCouchDb = {

@@ -30,7 +30,7 @@ export class Duty {
     try {
       await local.update({ maintenance: on });
     } catch (error) {
-      // What would not outlive a reboot is not promised: the operator hears why, and nothing changed.
+      // A change that would not survive a reboot is refused: the operator gets the reason, and nothing changed.
       await local.update({ maintenance: was }).catch(() => undefined);
       throw error;
     }

@@ -41,7 +41,7 @@ export class KeptPrograms {
     }
   }
 
-  /** Asks for a run of each program whose desired state is another than at the look before. */
+  /** Asks for a run of each program whose desired state has changed since the last turn. */
   follow(look: Look, reasons: readonly Reason[]): void {
     for (const [name, kept] of this.#kept) {
       const desired = desiredOf(kept.program, look);
@@ -51,7 +51,7 @@ export class KeptPrograms {
     }
   }
 
-  /** What the plugin of a program saw at its last look. */
+  /** What the plugin of a program saw at its last observation. */
   report(program: string): PluginReport | undefined {
     return this.#reports.get(program);
   }
@@ -69,12 +69,12 @@ export class KeptPrograms {
   }
 }
 
-/** What keeps us from looking is told by the plugin's own look. */
+/** A failed observation is reported by the plugin's own run. */
 async function leftBehind(plugin: AnyPlugin): Promise<boolean> {
   return (await plugin.leftBehind?.().catch(() => true)) ?? false;
 }
 
-/** A desired state that cannot be is told by the program's run; here it is one more state that differs from others. */
+/** The program's run reports an impossible desired state; here it is one more state that differs from others. */
 function desiredOf(program: Program, look: Look): unknown {
   try {
     return program.desired(look);

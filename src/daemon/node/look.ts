@@ -62,7 +62,7 @@ export interface Scene {
   readonly services: LocalFacts['services'];
   /** Services whose check fails by its answer or a refusal, and not for want of an answer. */
   readonly answerWrongly: readonly string[];
-  /** What CouchDB's plugin saw at its last look; undefined before the first. */
+  /** What CouchDB's plugin saw at its last observation; undefined before the first. */
   readonly couchdb: { readonly disagreement: Disagreement | undefined } | undefined;
   /**
    * Whether this node could read the zone of the DNS records at its last look, and how long it could not; undefined
@@ -137,7 +137,7 @@ export function look(scene: Scene, memory: Memory): Look {
   };
 }
 
-/** Why the programs are looked at after a time in which nobody said anything; '' where time changed nothing. */
+/** Why the programs are run after a time without any event; '' if time changed nothing. */
 export function changedByTime(
   before: Look,
   now: Look,
@@ -172,7 +172,7 @@ function edgeOf({ services, answerWrongly }: Scene): AppSituation['edge'] {
   return said === 'down' && !answerWrongly.includes('haproxy') ? 'silent' : 'fails';
 }
 
-/** What no other node can see of this one, and a person should be told of, by whichever node tells. */
+/** What no other node can see of this one, and a person should learn; any node may send it. */
 function noticesOf(
   {
     health,

@@ -26,7 +26,7 @@ import { guardEntries, memberNews, operatorEntry, rosterEntries, startedEntry } 
 import type { Reason } from '../reconciler/reconciler.ts';
 import { storageNext } from '../identity/storage.ts';
 
-/** How often time-dependent decisions (guards, load, secrets, certificates) are looked at. */
+/** How often time-dependent decisions (guards, load, secrets, certificates) are made again. */
 const TICK_MS = 1000;
 /** How long a stop waits for the programs to follow before the process ends nevertheless. */
 const STOP_DEADLINE_MS = 5000;
@@ -35,7 +35,7 @@ const EXIT_CONFIG = 78;
 
 /**
  * One role instance, put together. All policy is in the rooms that it joins; every event ends in {@link turn}, which
- * makes a scene, has {@link look} decide, and sees to what follows.
+ * makes a scene, has {@link look} decide, and carries the decision out.
  */
 export class RunningNode implements OrderedNode {
   readonly #options: NodeOptions;
@@ -47,7 +47,7 @@ export class RunningNode implements OrderedNode {
   #config: Config;
   #phase: Phase = 'starting';
   #last: Look;
-  /** Why to look, while a turn is under way. */
+  /** The reasons for the next turn, while one runs. */
   #reasons: Reason[] | undefined;
   #listens = false;
   #couchdbRetired = false;
@@ -233,7 +233,7 @@ export class RunningNode implements OrderedNode {
     });
   }
 
-  /** A check of this node has another verdict: the program of that name may be another than at its last look. */
+  /** A check of this node has another verdict: the program of that name may have changed since its last observation. */
   verdict(check: string, summary: string): void {
     const subjects = [this.#parts.identity.name];
     this.#assembly.reconciler.trigger(summary, check, subjects);
@@ -314,7 +314,7 @@ export class RunningNode implements OrderedNode {
   }
 
   /**
-   * Somebody else's word that this node is out: duty ends before the process does, and systemd does not start it again.
+   * Others report that this node was removed: duty ends before the process does, and systemd does not start it again.
    */
   async #withdrawAndEnd(why: string): Promise<void> {
     this.#phase = 'stopping';

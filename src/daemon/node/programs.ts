@@ -52,7 +52,7 @@ export interface Surroundings {
   readonly paths: Paths;
   /** Of this role; asked each time, so that rolled secrets are used at once. */
   readonly secrets: () => Secrets | undefined;
-  /** The last turn's: a program that asks each second has no look made for it. */
+  /** The last turn's: no turn is made for a program that asks each second. */
   readonly last: () => Look;
   readonly clock: Clock;
   /** The keys and the certificate that all app nodes share. */
@@ -236,7 +236,7 @@ function makeCouchDb({ config, paths, secrets, last, progress }: Surroundings): 
   });
 }
 
-/** A setting that cannot stand in CouchDB's files is its owner's to correct. */
+/** Only the founder can correct a setting that is not allowed in CouchDB's files. */
 function refusing<I, D>(desired: (input: I) => D): (input: I) => D {
   return (input) => {
     try {

@@ -228,7 +228,7 @@ function webhookChannel({ webhook_url: url, timeout_ms: timeoutMs }: NotifySetti
 }
 
 async function post(url: URL, message: Message, timeoutMs: number, signal: AbortSignal): Promise<void> {
-  // Who hears only what people read takes `text`; a redirect could lead anywhere, so none is followed.
+  // A chat server shows `text`; a redirect could lead anywhere, so none is followed.
   const answer = await fetch(url, {
     method: 'POST',
     headers: { 'content-type': 'application/json', 'user-agent': 'bornemisza' },

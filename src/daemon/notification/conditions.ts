@@ -35,7 +35,7 @@ export interface Condition {
   readonly what: string;
   /** What a person can do. */
   readonly next: string;
-  /** It was announced (a stop, a reboot, maintenance), so it is told only when it lasts. */
+  /** It was announced (a stop, a reboot, maintenance), so it is sent only if it lasts. */
   readonly announced: boolean;
 }
 
@@ -58,7 +58,7 @@ export const CERTIFICATE_ENDING_MS = 14 * 24 * 3_600_000;
 /** A provider that does not answer for some minutes costs nothing: the records stay as they are. */
 export const DNS_FAILING_MS = 10 * 60_000;
 /**
- * A node that starts hears its first peer within seconds; after a power failure of the whole site it takes a minute.
+ * A node that starts reaches its first peer within seconds; after a power failure of the whole site it takes a minute.
  */
 const LONELY_AFTER_MS = 120_000;
 
@@ -158,7 +158,7 @@ function heard(view: MembershipView): readonly Member[] {
   return view.members.filter(({ state }) => state === 'alive' || state === 'suspect');
 }
 
-/** Names of those that say a word in their notice tag. */
+/** Names of the members with this code in their notice tag. */
 function saying(view: MembershipView, word: string): string[] {
   return heard(view)
     .filter(({ record }) => (record.tags[NOTICE_TAG] ?? '').split(' ').includes(word))

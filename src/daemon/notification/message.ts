@@ -6,7 +6,7 @@ export interface Sender {
   readonly cluster: string;
   /** HOST/ROLE of the node that sends. */
   readonly node: string;
-  /** It hears no other node: what it says about them is its own view only. */
+  /** It reaches no other node: its report about them is its own view only. */
   readonly alone: boolean;
 }
 
@@ -48,7 +48,7 @@ export function messageAbout(
   nowMs: number,
 ): Message {
   const sender = { cluster: oneLine(cluster), node: oneLine(node), alone };
-  // What began stands before what is over.
+  // New conditions come before ended ones.
   const ordered = events.map(inLines).sort((one, other) => URGENCY[one.state] - URGENCY[other.state]);
   const [first, ...others] = ordered;
   const more = others.length === 0 ? '' : `, and ${others.length} more`;

@@ -92,7 +92,7 @@ export class Notifier {
     this.#lost = 0;
     this.#retryAtMs = 0;
     if (this.#channels.length === 0) {
-      // What is told while this node looks away is none of its business any more.
+      // Conditions that are sent while this node does not watch are no longer its task.
       this.#keep(EMPTY_NOTIFICATION_STATE);
       this.#tags = {};
     }

@@ -3,14 +3,14 @@ import type { Condition, ConditionKind } from './conditions.ts';
 
 /**
  * Who tells a person of what, and when. Pure: the same function on every node, over what each sees and what the others
- * say in their records that they have told.
+ * publish in their records what they have sent.
  *
  * Each event has one teller: the first, by name, of those that can tell. The others keep the event and tell it when
- * the teller is dead, says that it fails, or has not said "told" within a bound. So an event that lasts is told at
+ * the notifier is dead, reports a failure, or has not published "sent" within a bound. So a lasting event is sent at
  * least once while anybody is left who can, and twice only when a teller dies between sending and saying so.
  */
 
-/** `state` of what a message says about a condition; `passed`: it began and ended before it could be told. */
+/** `state` of a condition in a message; `passed`: it began and ended before it could be sent. */
 export type Happening = 'began' | 'ended' | 'passed';
 export interface NoticeEvent {
   readonly kind: ConditionKind;
@@ -28,9 +28,9 @@ export interface NoticeEvent {
 /** A condition that this node has seen and that is not over and done with. Times are wall-clock ms. */
 interface Entry extends Condition {
   readonly sinceMs: number;
-  /** Its beginning was told: by this node, or by another that says so. */
+  /** Its beginning was sent: by this node, or by another one, by its record. */
   readonly told: boolean;
-  /** This node told it, or answers for one that did and is gone. */
+  /** This node sent it, or answers for one that did and is gone. */
   readonly mine: boolean;
   readonly endedMs?: number;
   readonly ended?: string;
@@ -39,7 +39,7 @@ interface Entry extends Condition {
 /** What survives a restart of the daemon. */
 export interface NotificationState {
   readonly entries: readonly Entry[];
-  /** Ends that this node has told, by their mark, and since when. */
+  /** Ends that this node has sent, by their mark, and since when. */
   readonly ends: readonly { readonly mark: string; readonly begin: string; readonly atMs: number }[];
   /** Messages that may be sent at once, and when that was counted. */
   readonly tokens: number;
@@ -75,7 +75,7 @@ interface PolicyInput {
 }
 
 interface PolicyOptions {
-  /** A condition is told when it has held this long. */
+  /** A condition is sent when it has lasted this long. */
   readonly waitMs: number;
   /** Messages in the long run: one in this time, after a burst of {@link BURST}. */
   readonly intervalMs: number;
@@ -83,7 +83,7 @@ interface PolicyOptions {
 
 interface Decision {
   readonly state: NotificationState;
-  /** What this node says in its record: that it can tell, and what is told. */
+  /** What this node publishes in its record: that it can send, and what was sent. */
   readonly tags: Readonly<Record<string, string>>;
   /** One message to send now; empty: none. */
   readonly events: readonly NoticeEvent[];
@@ -91,15 +91,15 @@ interface Decision {
 
 /** A death, its return and one thing more go out at once, whatever came before. */
 const BURST = 3;
-/** An announced stop or reboot is told when it lasts longer than a reboot takes. */
+/** An announced stop or reboot is sent if it lasts longer than a reboot takes. */
 const ANNOUNCED_WAIT_MS = 300_000;
-/** Beyond its rate limit a teller has this long for sending and for its word to spread. */
+/** Beyond its rate limit a notifier has this long to send, and for its record to spread. */
 const TAKEOVER_MS = 60_000;
 /** Gossip and the slowest sync are through by then. */
 const END_KEPT_MS = 15 * 60_000;
-/** Entries beyond it are the oldest that were told; a cluster has 500 members at most. */
+/** Entries beyond it are the oldest that were sent; a cluster has at most 500 members. */
 const MAX_ENTRIES = 1000;
-/** More than the tags hold, so that what was told last is always said. */
+/** More than the tags hold, so that the last sent ones are always published. */
 const MAX_ENDS = 100;
 
 /** A tag holds 64 bytes. 36 bits a mark: two of a thousand share one once in 100 000 times. */
@@ -108,7 +108,7 @@ const MARKS_PER_TAG = 10;
 export const TELLER_TAG = 'notify';
 /**
  * Half of the tags that a record can hold, used as far as there is something to say: 80 events that hold at once. With
- * more, those that find no room are told once more by the next in order.
+ * more, the next in order sends those without room once more.
  */
 const TOLD_TAGS = ['told', 'told2', 'told3', 'told4', 'told5', 'told6', 'told7', 'told8'] as const;
 
@@ -181,7 +181,7 @@ export function afterTelling(
   };
 }
 
-/** The entries after a look at what holds now. */
+/** The entries after a check of the present conditions. */
 function looked(
   entries: readonly Entry[],
   { conditions, nowMs, blind, endOf }: PolicyInput,
@@ -222,8 +222,8 @@ interface Said {
 function heardOf(entry: Entry, said: readonly Said[], input: PolicyInput): Entry {
   const tellers = said.filter(({ marks }) => marks.has(markOf(entry.key)));
   if (!entry.told && tellers.length === 0) return entry;
-  // What a teller that is gone has told becomes the first one's: it carries the mark on for those that come later, and
-  // tells the end. Where nobody has the mark after the end, that was told as well.
+  // What a lost notifier has sent becomes the first one's: it passes on the mark to those that come later, and
+  // sends the end. If no node has the mark after the end, the end was sent as well.
   const orphaned = !tellers.some(({ member }) => member.present);
   const adopted = orphaned && isFirst(input) && (entry.endedMs === undefined || tellers.length > 0);
   return { ...entry, told: true, mine: entry.mine || adopted };
@@ -232,7 +232,7 @@ function heardOf(entry: Entry, said: readonly Said[], input: PolicyInput): Entry
 function endIsTold(entry: Entry, said: readonly Said[]): boolean {
   if (entry.endedMs === undefined) return false;
   if (said.some(({ marks }) => marks.has(endMarkOf(entry.key)))) return true;
-  // Somebody carries the mark of a beginning until its end is told; then it was told while this node was away.
+  // Some node keeps the mark of a beginning until its end is sent; then it was sent while this node was away.
   return entry.told && !entry.mine && !said.some(({ marks }) => marks.has(markOf(entry.key)));
 }
 
@@ -279,7 +279,7 @@ function eventOf(entry: Entry, state: Happening): NoticeEvent {
   return { key, kind, state, subject, what, next: state === 'began' ? next : '', sinceMs, ...until };
 }
 
-/** How many come before this node: those that do not fail, for an end those that told the beginning, then by name. */
+/** How many come before this node: those that do not fail, for an end those that sent the beginning, then by name. */
 function rankFor(entry: Entry, happening: Happening, { members, failing }: PolicyInput): number {
   const mark = markOf(entry.key);
   const order = members
@@ -303,7 +303,7 @@ function rankFor(entry: Entry, happening: Happening, { members, failing }: Polic
 
 function tagsOf(state: NotificationState, { failing }: PolicyInput): Readonly<Record<string, string>> {
   const told = state.entries.filter((entry) => entry.told && entry.mine);
-  // What was told last comes first: if there is no room for all, it is what others know least about.
+  // The last sent ones come first: if there is no room for all, others know least about these.
   const marks = [
     ...state.ends.map(({ mark }) => mark).toReversed(),
     ...told.map(({ key }) => markOf(key)).toReversed(),

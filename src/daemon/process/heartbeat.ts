@@ -22,7 +22,7 @@ export class Heartbeat {
   readonly #onFailure: (error: Error) => void;
   #next: Watched | undefined;
   #writing: Promise<void> | undefined;
-  /** The switch has nothing to watch, and was told so where a former beat said otherwise. */
+  /** The switch has nothing to watch, and a former beat that named something was replaced. */
   #idle = false;
   /** Undefined: no beat yet. */
   #failed: boolean | undefined;

@@ -19,13 +19,13 @@ interface SignsOfLifeDependencies {
 
 /**
  * The signs of life for systemd, and on role app for the dead-man switch. Both are sent only while the driver's loop
- * turns: a process that hangs is restarted, and its floating IPs are removed if HAProxy is dead as well.
+ * turns: a process that is blocked is restarted, and its floating IPs are removed if HAProxy is dead as well.
  */
 export class SignsOfLife {
   readonly #dependencies: SignsOfLifeDependencies;
   #heartbeat: Heartbeat | undefined;
   #watchdog: NodeJS.Timeout | undefined;
-  /** What systemd heard last. */
+  /** The last status that systemd got. */
   #text = '';
 
   constructor(dependencies: SignsOfLifeDependencies) {
@@ -48,12 +48,12 @@ export class SignsOfLife {
     clearInterval(this.#watchdog);
   }
 
-  /** systemd waits for this word after it was told of a reload. */
+  /** systemd waits for this message after the notification of a reload. */
   async reloaded(): Promise<void> {
     await this.#dependencies.serviceManager.ready(this.#text);
   }
 
-  /** Once a second. What systemd has heard already is not said again. */
+  /** Once a second. An unchanged status is not sent again. */
   async tellStatus(): Promise<void> {
     const text = this.#dependencies.node.text();
     if (text === this.#text) return;

@@ -30,7 +30,7 @@ export function framesOf(error: unknown): string[] {
     );
 }
 
-/** A bug is told without its map rather than not at all. */
+/** A bug is reported without its map rather than not at all. */
 function mapOf(file: string): SourceMap | undefined {
   try {
     return new SourceMap(JSON.parse(readFileSync(`${file}.map`, 'utf8')) as SourceMapPayload);

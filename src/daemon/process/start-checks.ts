@@ -4,12 +4,12 @@ import { isLocal } from '../health/probe.ts';
 import type { Identity } from '../identity/identity.ts';
 import { TransportError } from '../transport/errors.ts';
 
-/** What is refused when a node starts, and when it is told to read its configuration again. */
+/** What is refused when a node starts, and when it reads its configuration again. */
 
 /**
  * A configuration must be of the machine and the cluster that this node was admitted for.
  *
- * @param file where the configuration stands
+ * @param file path of the configuration
  * @throws OperatorError `config-identity-differs`, `address-not-here`
  */
 export function mustBeOfThisNode(

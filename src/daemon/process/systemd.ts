@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 
-/** What the service manager is told. Every call is best effort: a lost notification must not stop the daemon. */
+/** Notifications to the service manager. Every call is best effort: a lost notification must not stop the daemon. */
 export interface ServiceManager {
   ready(status: string): Promise<void>;
   status(text: string): Promise<void>;

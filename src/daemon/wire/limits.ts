@@ -68,7 +68,7 @@ export const MAX_VERSION_LENGTH = 32;
 /** One-minute load average times 100: no machine has a load of a million. */
 export const MAX_LOAD = 100_000_000;
 
-/** A goodbye's window as told; the machine bounds it further. */
+/** A goodbye's window as received; the machine bounds it further. */
 export const MAX_GOODBYE_WINDOW_MS = 3_600_000;
 
 /**

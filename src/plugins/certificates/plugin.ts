@@ -82,7 +82,7 @@ const SLOW_AFTER_MS = 60_000;
 const SHARED_WITHIN_MS = 10_000;
 /** An edge gets a new thumbprint within seconds. An edge that is silent for longer may get no traffic at all. */
 const EDGES_WITHIN_MS = 120_000;
-/** The CA is told again after this time that it may check: it may have lost the first request. */
+/** After this time the CA is asked to check again: it may have lost the first request. */
 const CHECKS_WITHIN_MS = 30_000;
 /** A former certificate whose key a removed node has is revoked even if an edge cannot replace it. */
 const REVOKED_WITHIN_MS = 600_000;
@@ -108,7 +108,7 @@ export class CertificatesPlugin
   #since: { readonly bundle: SiteBundle | undefined; readonly atMs: number };
   /** Machine time before which nothing is tried: a disk that is full must not make an order a second. */
   #pausedMs = Number.NEGATIVE_INFINITY;
-  /** The order whose names the CA was told to check, and the machine time of that. */
+  /** The order whose names the CA was asked to check, and the machine time of that. */
   #answered: { readonly url: string; readonly atMs: number } | undefined;
   #askedMs = Number.NEGATIVE_INFINITY;
   #order: AcmeOrder | undefined;

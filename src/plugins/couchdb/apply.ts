@@ -46,7 +46,7 @@ interface StepsOptions {
 
 /** How long an edit may take to be seen by every member. Seen: under 1 s. */
 const SPREAD_MS = 5000;
-/** How long the proof before a removal may take inside one step; it goes on at the next look. */
+/** How long the proof before a removal may take inside one step; it continues at the next run. */
 const REMOVAL_PROOF_MS = 3000;
 /** How long busy databases are pushed before a node opens: about two rounds of CouchDB's own sync. */
 const CATCH_UP_MS = 10_000;
@@ -212,7 +212,7 @@ export class Steps {
     void bounded(databases.slice(change.busy), WIDTH, push).catch(() => undefined);
   }
 
-  /** The proof stands already; this only narrows what is missing at the opening, so its time is bounded. */
+  /** The copies are verified already; this only narrows what is missing at the opening, so its time is bounded. */
   async #catchUp(change: ChangeOf<'open'>, database: string, signal: AbortSignal): Promise<void> {
     const map = await this.#map('_local', database, signal);
     if (map === undefined) return;
@@ -448,7 +448,7 @@ export class Steps {
   }
 }
 
-/** A step that only hurries things on: its failure is the next look's to see. */
+/** A step that only speeds things up: the next observation sees its failure. */
 function ignoreAnswer(error: unknown): void {
   if (!(error instanceof CouchDbAnswer)) throw error;
 }

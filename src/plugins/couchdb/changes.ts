@@ -10,7 +10,7 @@ export type CouchDbChange = PlannedChange &
     /** Writes who this node is into the data directory and beside the settings. */
     | { readonly kind: 'marker'; readonly identity: Identity }
     | { readonly kind: 'forget-marker' }
-    /** Blocked: `validate` throws what stands here, nothing is touched. */
+    /** Blocked: `validate` throws this, and nothing is changed. */
     | {
         readonly kind: 'refuse';
         readonly code: string;
@@ -45,7 +45,7 @@ export type CouchDbChange = PlannedChange &
         readonly shun: boolean;
       }
     | { readonly kind: 'create-database'; readonly database: string }
-    /** Its name and password are secrets' matter: they stand in no plan. */
+    /** Its name and password are secrets: they are in no plan. */
     | { readonly kind: 'app-user' }
     | {
         readonly kind: 'add-copies';

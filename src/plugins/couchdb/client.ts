@@ -202,7 +202,7 @@ function statusOf(error: unknown): number {
   return typeof status === 'number' ? status : 0;
 }
 
-/** The answer's `error`, `reason` and `status`; never nano's copy of the request, where headers stand. */
+/** The answer's `error`, `reason` and `status`; never nano's copy of the request, which has headers. */
 function textOf(error: unknown): string {
   if (typeof error !== 'object' || error === null) return 'no answer';
   const parts = (['error', 'reason', 'status'] as const)

@@ -34,7 +34,7 @@ export function calledOf(desired: CouchDbDesired, node: string): string {
 }
 
 /**
- * Members whose word counts: all of `cluster_nodes` but those that the operator declared gone, and a joiner whose join
+ * Members whose agreement counts: all of `cluster_nodes` but those declared gone, and a joiner whose join
  * has never connected (nobody else can be behind its name, and its document has to be taken back).
  */
 export function boundNodes(desired: CouchDbDesired, server: Server): string[] {
@@ -57,7 +57,7 @@ export function isGhost(desired: CouchDbDesired, server: Server, node: string): 
   return true;
 }
 
-/** By address in order of admission: a later holder of the same address stands for it. */
+/** By address in order of admission: a later holder of the same address represents it. */
 export function memberNamed(desired: CouchDbDesired, node: string): DesiredMember | undefined {
   return (
     desired.members.find((member) => member.nodeName === node && member.phase !== 'removed') ??

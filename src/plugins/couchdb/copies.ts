@@ -93,7 +93,7 @@ export async function agreedProperties(
   return others.every((other) => sameProperties(agreed, other)) ? agreed : 'differ';
 }
 
-/** `complete`: has all up to the first look, and the source has changes since: it is being written to. */
+/** `complete`: has all up to the first observation, and the source has changes since: it is being written to. */
 export type Standing = 'behind' | 'complete' | 'equal';
 
 /**
@@ -103,9 +103,9 @@ export type Standing = 'behind' | 'complete' | 'equal';
  */
 export class CopyProver {
   readonly #client: CouchDbClient;
-  /** Where each source stood at the first look, by database, map revision, range and pair. */
+  /** The sequence of each source at the first observation, by database, map revision, range and pair. */
   readonly #goals = new Map<string, number>();
-  /** Bytes of each copy that was looked at, by database, range and target: those of its fullest source, and its own. */
+  /** Bytes of each observed copy, by database, range and target: those of its fullest source, and its own. */
   readonly #sizes = new Map<string, Amount>();
 
   constructor(client: CouchDbClient) {
@@ -117,7 +117,7 @@ export class CopyProver {
     this.#sizes.clear();
   }
 
-  /** Of all copies that were looked at since the start. */
+  /** Of all copies that were observed since the start. */
   get bytes(): Amount | undefined {
     if (this.#sizes.size === 0) return undefined;
     const [done, all] = [...this.#sizes.values()].reduce(
@@ -132,7 +132,7 @@ export class CopyProver {
     this.#sizes.set(key, { done: whole ? all : (to?.sizes?.active ?? 0), all });
   }
 
-  /** How the copy of `range` on `target` stands to the one on `source`. */
+  /** How the copy of `range` on `target` compares with the one on `source`. */
   async compare(
     map: ShardMap,
     range: string,

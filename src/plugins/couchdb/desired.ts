@@ -5,13 +5,13 @@
  * done by one daemon at a time, the coordinator (see plan.ts), always through one arbiter's documents.
  */
 
-/** Where a db node stands in the roster. Nobody is taken out of a CouchDB cluster because its process is silent. */
+/** The phase of a db node in the roster. No node is removed from a CouchDB cluster because its process is silent. */
 export type MemberPhase =
   /** Admitted and wanted. Also while its process is dead: death of a member never removes data. */
   | 'in'
   /** It announced a leave: its copies are moved to the others, then its node document goes. */
   | 'leaving'
-  /** The operator's word: gone for good (`remove`, `remove --dead`, `replace`). Its copies are given up. */
+  /** The operator declared it gone for good (`remove`, `remove --dead`, `replace`). Its copies are given up. */
   | 'removed';
 
 /** What a db node says about its own CouchDB, carried in the tag `couchdb` of its record. At most 64 bytes. */
@@ -20,13 +20,13 @@ export type Claim =
   | { readonly kind: 'fresh'; readonly version: string; readonly digest: string }
   /** In a cluster, not yet (or not again) proved complete: no client reaches it. */
   | { readonly kind: 'proving' }
-  /** In a cluster and every copy proved complete: may stand in rotation. */
+  /** In a cluster and every copy proved complete: may be in rotation. */
   | { readonly kind: 'serving' }
   /** Its node document is gone: the program can be stopped and its data wiped. */
   | { readonly kind: 'left' }
   /** Not running or not readable, but its data belongs to a cluster. */
   | { readonly kind: 'down' }
-  /** Not running, refused or not looked at yet; nothing says that it ever was in a cluster. */
+  /** Not running, refused or not observed yet; nothing shows that it ever was in a cluster. */
   | { readonly kind: 'out' };
 
 export interface DesiredMember {
@@ -38,7 +38,7 @@ export interface DesiredMember {
   readonly phase: MemberPhase;
   /** Whether the membership view holds its daemon for alive (or suspect, or restarting). */
   readonly alive: boolean;
-  /** Undefined: never heard. */
+  /** Undefined: never received. */
   readonly claim: Claim | undefined;
 }
 
@@ -132,7 +132,7 @@ export function addressOf(nodeName: string): string {
   return nodeName.slice(nodeName.indexOf('@') + 1);
 }
 
-/** What the role knows of one db node; tags are the record's, `undefined` when it was never heard. */
+/** What the role knows of one db node; tags are the record's, `undefined` if none was received. */
 export interface MemberFacts {
   readonly peerId: string;
   readonly name: string;
@@ -166,7 +166,7 @@ const settingsDefaults: Omit<CouchDbSettings, 'cookie' | 'secret' | 'adminName' 
   releaseDirectory: '/opt/couchdb',
 };
 
-/** The desired state from what the role knows. Throws {@link DesiredError} when a value could not stand in a file. */
+/** The desired state from what the role knows. Throws {@link DesiredError} when a value is not allowed in a file. */
 export function couchDbDesired(facts: DesiredFacts): CouchDbDesired {
   const settings: CouchDbSettings = { ...settingsDefaults, ...facts.settings };
   checkSettings(settings);

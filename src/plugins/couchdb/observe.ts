@@ -35,7 +35,7 @@ const fileNames = [
   'couch_dist.conf',
 ] as const;
 
-/** How long one look may spend on proving copies; the rest is proved at the next. A run has 60 s in all. */
+/** How long one observation may verify copies; the rest is verified at the next. A run has 60 s in all. */
 const PROOF_BUDGET_MS = 15_000;
 /** A living CouchDB answers through another one's proxy in some 10 ms; this holds on a machine that is very busy. */
 const DOUBTED_MS = 1500;
@@ -56,7 +56,7 @@ export class Observer {
   #maps = new Map<string, ShardMap>();
   #mapsOf = '';
   #mapsSeq = 0;
-  /** When each database was first seen, by name and suffix; what was there at the first look counts as always there. */
+  /** When each database was first seen, by name and suffix; the first observation counts as always. */
   #seenMs = new Map<string, number>();
   #fillingSinceMs: number | undefined;
   readonly #sameMaps = new Set<string>();
@@ -83,7 +83,7 @@ export class Observer {
     this.#unheard = unheard;
   }
 
-  /** A map was edited or a copy repaired: look at this database again. */
+  /** A map was edited or a copy repaired: observe this database again. */
   doubt(database: string): void {
     this.#proved.delete(database);
   }
@@ -150,9 +150,9 @@ export class Observer {
     this.#provingSinceMs = undefined;
   }
 
-  /** @returns undefined when it does not answer while another db node is not heard */
+  /** @returns undefined if it does not answer while another db node is unreachable */
   async #server(signal: AbortSignal): Promise<Server | undefined> {
-    // With two nodes a release answers no administrator during a cut: it looks his name up in `_users` first, on both.
+    // With two nodes a release answers no administrator during a cut: it reads his name in `_users` first, on both.
     const own = await this.#patiently(
       () => this.#unheard().length > 0,
       signal,
@@ -185,7 +185,7 @@ export class Observer {
       absentMs,
       shunned: this.#shunnedNow(),
       unrepairable: this.#unrepairable,
-      // A document is read from several nodes: with one behind a cut, that hangs as well.
+      // A document is read from several nodes: with one behind a cut, that never ends either.
       appUser: allSpoke && !maintenance && maps.has('_users') ? await this.#appUser.state(signal) : 'unasked',
       proof: undefined,
     };
@@ -220,7 +220,7 @@ export class Observer {
   }
 
   /**
-   * Behind a silent cut Erlang holds a node for connected up to 18 s, and each question hangs; the daemons know
+   * Behind a silent cut Erlang takes a node for connected up to 18 s, and no request ends; the daemons know
    * earlier.
    *
    * @returns undefined when there was no answer for {@link DOUBTED_MS} of doubt
@@ -418,7 +418,7 @@ export class Observer {
       const carry = agreed !== 'none' && !disagree && own.some((each) => !sameProperties(agreed, each));
       return carry || disagree ? { database, incomplete: false, carry, disagree } : undefined;
     } catch (error) {
-      // A copy that is just being made or a database that is just being deleted: not proved, look again.
+      // A copy that is just being made or a database that is just being deleted: not verified, observe again.
       if (error instanceof CouchDbAnswer)
         return { database, incomplete: true, carry: false, disagree: false };
       throw error;

@@ -54,7 +54,7 @@ export interface Proof {
    */
   readonly total: number;
   readonly proved: number;
-  /** Of the copies of this node that were looked at, and how much of that is here. */
+  /** Of the observed copies of this node, and how much of that is here. */
   readonly bytes?: Amount | undefined;
   /** All databases with copies here, those first that were being written to. */
   readonly busyFirst: readonly string[];

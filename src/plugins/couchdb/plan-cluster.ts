@@ -184,7 +184,7 @@ function lastNode(scene: Scene): CouchDbChange {
   );
 }
 
-/** The operator's word. What only the lost node held stays named in its maps: its disk may yet come back. */
+/** The operator gave the node up. Copies that only it had stay in the maps: its disk may yet come back. */
 function expelGone(scene: Scene) {
   const { server, desired, arbiter, bound, stayers } = scene;
   const gone = desired.members

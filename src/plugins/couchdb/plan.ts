@@ -34,7 +34,7 @@ export interface Outlook {
 
 /**
  * What to do where the db nodes do not agree. To give a node up is named last, and only where it is none of this host's
- * own faults, and the daemon of no missing node is heard: a node that is heard is not gone.
+ * own faults, and the daemon of no missing node is reachable: a reachable node is not gone.
  */
 export function disagreementNext(desired: CouchDbDesired, observed: Observed): string {
   if (observed.restartPending)
@@ -71,7 +71,7 @@ export const START_AGAIN_MS = 30_000;
 /** After a full restart with a copy that cannot be proved, serving what there is beats serving nothing. */
 const ALONE_AFTER_MS = 10_000;
 /**
- * A restart is due for so long before it is made: settings often reach all at once, and each must have heard of the
+ * A restart is due for so long before it is made: settings often reach all at once, and each must know of the
  * others.
  */
 const RESTART_TOLD_MS = 3000;

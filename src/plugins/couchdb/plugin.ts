@@ -63,7 +63,7 @@ interface CouchDbPluginOptions {
 /** Certain once they are made. Every other step waits for other nodes, or goes on bit by bit. */
 const MADE_ONCE: readonly CouchDbChange['kind'][] = ['file', 'marker', 'forget-marker'];
 
-/** While something is under way, look again after this time; while settled, a small look for changes. */
+/** While work is not finished, observe again after this time; while settled, check for changes. */
 const BUSY_LOOK_MS = 1000;
 const IDLE_LOOK_MS = 5000;
 
@@ -118,7 +118,7 @@ export class CouchDbPlugin
     });
   }
 
-  /** The status of the last look that {@link note} was told of. */
+  /** The last status that {@link note} got. */
   known(): CouchDbStatus {
     return this.#status;
   }
@@ -225,7 +225,7 @@ export class CouchDbPlugin
       timer = setTimeout(
         () => {
           if (timer !== undefined) this.#timers.delete(timer);
-          // A look that fails is the next observe's to report.
+          // The next observe reports a check that fails.
           void look().then(schedule, schedule);
         },
         this.#busy ? BUSY_LOOK_MS : IDLE_LOOK_MS,

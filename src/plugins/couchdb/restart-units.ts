@@ -32,7 +32,7 @@ export function unitStates(shown: string): UnitState[] {
   });
 }
 
-/** Which of them is why nothing happens, in words. */
+/** The unit that prevents the restart, as text. */
 export function faultWords(units: readonly UnitState[]): string {
   const failed = units.filter(
     ({ active, result }) => active === 'failed' || !['', 'success'].includes(result),

@@ -48,7 +48,7 @@ const LEAST_PENALTY_MS = 300_000;
 /** 2,000 records; a free zone may end at 200. */
 const MOST_PAGES = 20;
 
-/** What the answers mean, by the API's own code. The record is there or gone already: a later look tells which. */
+/** What the answers mean, by the API's own code. The record exists or is gone already: a later read shows which. */
 export const RACED: ReadonlySet<number> = new Set([81057, 81058, 81044]);
 const TOKEN_CODES: ReadonlySet<number> = new Set([6003, 6103, 6111, 9106, 9109, 10000, 10001]);
 const VALUE_CODES: ReadonlySet<number> = new Set([1004, 9005]);
@@ -128,7 +128,7 @@ export class CloudflareApi {
     const text = await readFile(tokenFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
       throw this.#badToken(`${tokenFile} cannot be read: ${error.code}`);
     });
-    // What may stand in a header; a token has 40 characters.
+    // What is allowed in a header; a token has 40 characters.
     if (!/^[\x21-\x7e]{20,200}$/.test(text.trim()))
       throw this.#badToken(`${tokenFile} does not hold one token`);
     return text.trim();

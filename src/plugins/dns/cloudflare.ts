@@ -55,7 +55,7 @@ export class CloudflareProvider implements DnsProvider {
     });
   }
 
-  /** False: somebody was faster, and the zone is to be looked at again. */
+  /** False: another writer was faster, and the zone must be read again. */
   async #batch(body: Parameters<CloudflareApi['batch']>[0], signal: AbortSignal): Promise<boolean> {
     try {
       await this.#api.batch(body, signal);

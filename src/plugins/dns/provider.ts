@@ -7,7 +7,7 @@ export interface DnsProvider {
   list(signal: AbortSignal): Promise<ZoneRecord[]>;
   /**
    * Makes each change whole or not at all, and reports those that are made. Where a set is not as it was planned for,
-   * it is left alone: a later look tells.
+   * it is left alone: a later read shows it.
    */
   changeAll(
     changes: readonly DnsChange[],

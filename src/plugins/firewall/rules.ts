@@ -4,7 +4,7 @@ import { PluginError } from '../contract.ts';
 
 /**
  * The rule set of one host, as root's command writes it and bornemisza-firewall.service loads it. The order of the
- * rules is the guard: ssh is judged before anything that the cluster has a word in, and member ports before `ct state
+ * rules is the guard: ssh is judged before anything that the cluster can change, and member ports before `ct state
  * established`, so that taking an address out of a set also cuts what is open.
  */
 export interface FirewallBase {
@@ -193,7 +193,7 @@ function mustBePlain(base: FirewallBase): void {
   ];
   for (const number of numbers)
     if (!Number.isInteger(number) || number < 1 || number > 65535) throw refused('port', String(number));
-  // Without a port the rule for ssh could not stand, and nobody could come back.
+  // Without a port there could be no rule for ssh, and no operator could come back.
   if (base.sshPorts.length === 0 && !base.beside) throw refused('list of ssh ports', '');
   if (base.roles.length === 0) throw refused('list of roles', '');
   // IFNAMSIZ in linux/if.h is 16 with the closing zero.

@@ -1,14 +1,14 @@
 /** The provider in whose API floating IPs are assigned; `command`: a program of the operator's does it. */
 export type ApiProvider = 'digitalocean' | 'hetzner' | 'upcloud' | 'command';
 
-/** In a member's record, after its server: its looks at the provider work. */
+/** In a member's record, after its server: its requests to the provider work. */
 export const READY = 'ready';
 
 /** Another app node, as far as it may have the floating IPs. */
 export interface Owner {
   /** HOST/ROLE. */
   readonly name: string;
-  /** Its server at the provider; undefined: it has not told yet. */
+  /** Its server at the provider; undefined: not published yet. */
   readonly id: string | undefined;
   /**
    * Whether a floating IP may be taken from it. `given`: its record says so. `unheard`: its daemon is dead and gave no

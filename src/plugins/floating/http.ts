@@ -20,7 +20,7 @@ export interface Dialect {
   readonly baseUrl: string;
   /** The rights that the token needs, as the provider names them. */
   readonly scope: string;
-  /** What an answer other than 2xx means where the status alone does not tell. `said`: the provider's words. */
+  /** What an answer other than 2xx means where the status alone does not tell. `said`: the provider's text. */
   meaning(status: number, said: string): 'busy' | 'elsewhere' | undefined;
 }
 
@@ -33,7 +33,7 @@ const MOST_CALLS = 60;
 const LEAST_PENALTY_MS = 1000;
 const MOST_PENALTY_MS = 3_600_000;
 const DEFAULT_PENALTY_MS = 60_000;
-/** What is shown of a provider's words. */
+/** What is shown of a provider's text. */
 const MOST_SAID = 120;
 
 /** Calls of one provider's API, bounded in time, size and number. No redirect is followed, and no token is shown. */
@@ -79,7 +79,7 @@ export class Api {
     const text = await readFile(tokenFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
       throw this.#badToken(`${tokenFile} cannot be read: ${error.code}`);
     });
-    // What may stand in a header.
+    // What is allowed in a header.
     if (!/^[\x21-\x7e]{20,200}$/.test(text.trim()))
       throw this.#badToken(`${tokenFile} does not hold one token`);
     return text.trim();

@@ -43,13 +43,13 @@ export class Looks {
     return this.#failingSinceMs === undefined ? 0 : Math.max(1, this.#nowMs() - this.#failingSinceMs);
   }
 
-  /** Whether the last look is older than this, and another one may be made. */
+  /** Whether the last observation is older than this, and another one may be made. */
   due(paceMs: number): boolean {
     const now = this.#nowMs();
     return now >= this.#notBeforeMs && (this.#failures > 0 || now - this.#atMs >= paceMs);
   }
 
-  /** The next look is made at once: what was known may be over. */
+  /** The next observation is made at once: the known state may be over. */
   forget(): void {
     this.#atMs = Number.NEGATIVE_INFINITY;
   }
@@ -126,7 +126,7 @@ export class AddressWatch {
     return said;
   }
 
-  /** To be called twice a second. Whatever was heard for another reason is forgotten. */
+  /** To be called twice a second. Answers to requests for another reason are forgotten. */
   look(
     mode: ApiDesired['ask'],
     addresses: readonly string[],

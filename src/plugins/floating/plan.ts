@@ -14,9 +14,9 @@ export interface ApiObserved {
   readonly label: string;
   /** The provider's name of this server; undefined: not known yet. */
   readonly self: string | undefined;
-  /** By the last look that worked. An address that is missing was never looked at. */
+  /** By the last observation that worked. A missing address was never observed. */
   readonly assigned: ReadonlyMap<string, Assignment>;
-  /** Whether the look of this moment worked: without one nothing is called. */
+  /** Whether the present observation worked: without one nothing is called. */
   readonly fresh: boolean;
   /** What keeps the provider's answer from us, since when it does (0: nothing does). */
   readonly fault: Finding | undefined;
@@ -239,7 +239,7 @@ function silent(address: string, owner: string, device: string): Finding {
   };
 }
 
-/** How old the last look may be. @param calls that one look takes */
+/** How old the last observation may be. @param calls that one observation takes */
 export function paceMs(
   { take, ask, addresses }: ApiDesired,
   { assigned: known, self, pending }: Pick<ApiObserved, 'assigned' | 'self' | 'pending'>,

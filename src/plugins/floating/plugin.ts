@@ -39,12 +39,12 @@ const STOOD_STILL_MS = 2000;
 const FREE_LOOK_MS = 2000;
 /** An order that was taken is done within this; DigitalOcean's own sample takes 11 s. */
 const PENDING_MS = 20_000;
-/** One whose answer nobody heard may be done as well. */
+/** One whose answer was lost may be done as well. */
 const UNSURE_MS = 5000;
 /** A refused order is tried again after this, and twice as long each time. */
 const REFUSED_FIRST_MS = 1000;
 const REFUSED_MOST_MS = 15_000;
-/** A node whose looks or orders fail for longer is passed over, and may try again after a minute. */
+/** A node whose requests or orders fail for longer is skipped, and may try again after a minute. */
 const READY_FOR_MS = 10_000;
 const PASSED_OVER_MS = 60_000;
 
@@ -63,7 +63,7 @@ export class FloatingPlugin
   readonly #again = new Set<string>();
   readonly #ids = new Map<string, string>();
   #observed: ApiObserved | undefined;
-  /** What the last look was made for: another decision needs another look. */
+  /** What the last observation was made for: another decision needs another one. */
   #decided = '';
   #timer: NodeJS.Timeout | undefined;
   #tickMs = Number.POSITIVE_INFINITY;
@@ -187,7 +187,7 @@ export class FloatingPlugin
     if (now - this.#freeMs >= FREE_LOOK_MS) void this.#freeLook(changed, now);
   }
 
-  /** Whoever was robbed hears it within two seconds, without a call. */
+  /** A node that lost the address learns it within two seconds, without a call. */
   async #freeLook(changed: (what: string) => void, now: number): Promise<void> {
     const { provider, desired } = this.#options;
     const { assigned, self } = this.#looks;
@@ -214,7 +214,7 @@ export class FloatingPlugin
     const { provider, nowMs } = this.#options;
     const { self } = this.#looks;
     if (self === undefined) return;
-    // The next look asks the provider, whatever comes of this.
+    // The next observation asks the provider, whatever the result of this.
     this.#looks.forget();
     this.#pendingMs.set(address, nowMs() + PENDING_MS);
     try {

@@ -14,15 +14,15 @@ export interface Assignment {
 export interface FloatingProvider {
   /** In messages, e.g. `DigitalOcean`. */
   readonly label: string;
-  /** Calls of the API that one look at all addresses takes. */
+  /** Calls of the API that one observation of all addresses takes. */
   callsFor(addresses: readonly string[]): number;
   /** The provider's name of this server. Asked once. */
   self(signal: AbortSignal): Promise<string>;
   /** Every one of the addresses, or a fault: an answer that cannot be read is not `to: undefined`. */
   look(addresses: readonly string[], self: string, signal: AbortSignal): Promise<Map<string, Assignment>>;
-  /** The provider has taken the order; a later look says whether it is done. */
+  /** The provider has accepted the order; a later observation shows whether it is done. */
   assign(address: string, self: string, signal: AbortSignal): Promise<void>;
-  /** A look that costs no call: whether a floating IP is assigned to this server. Undefined: not known. */
+  /** An observation without a call: whether a floating IP is assigned to this server. Undefined: not known. */
   active?(signal: AbortSignal): Promise<boolean | undefined>;
 }
 

@@ -163,7 +163,7 @@ function slowRoute(backend: string, asked: readonly string[]): string[] {
 }
 
 /**
- * What a founder sees in the browser after the first set-up. It stands in double quotes of haproxy.cfg, so it has none.
+ * What a founder sees in the browser after the first set-up. It is in double quotes in haproxy.cfg, so it has none.
  */
 const NO_SERVICE_PAGE = [
   '<!doctype html><title>It works</title><h1>The edge works. No service has this address yet.</h1>',

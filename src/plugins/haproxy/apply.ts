@@ -41,7 +41,7 @@ const TOLD: ReadonlySet<HaproxyChange['kind']> = new Set([
 ]);
 
 /**
- * Whether the process can be told before the file is proved, which takes `haproxy -c` a second on a busy host. Not
+ * Whether the process can get the change before the file is checked, which takes a second on a busy host. Not
  * where a change needs the file, and not where a server is added: additions come before removals.
  */
 function toldFirst(changes: readonly HaproxyChange[]): boolean {
@@ -75,7 +75,7 @@ export class Steps {
     return this.#lingering;
   }
 
-  /** See {@link toldFirst}. What was refused before would be told and taken back at each new try. */
+  /** See {@link toldFirst}. A change that was refused before would be sent and undone at each new try. */
   tellsFirst(changes: readonly HaproxyChange[]): boolean {
     return toldFirst(changes) && !this.#validator.wasRefused(changes);
   }

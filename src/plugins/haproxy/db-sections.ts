@@ -109,7 +109,7 @@ export function dbSections(desired: DbHaproxy, context: Context): Section[] {
         `timeout client ${FEED_TIMEOUT}`,
         // What failed over carries the client's address from the other db node's door.
         `${CLIENT_ADDRESS} unless { req.hdr(X-Forwarded-For) -m found }`,
-        // What fails over is as old as the word of the door that it came by.
+        // A failed-over answer is as old as the state of the door that it came by.
         ...refuseDatabaseEdits(desired),
         'default_backend couchdb_local',
       ],

@@ -77,7 +77,7 @@ interface Instance {
   readonly certificates: Certificates;
   readonly revoked: readonly Revoked[];
   /**
-   * The word that the names of removed authorities end in: nothing that they signed is let in but `knownCertificates`.
+   * How the names of removed authorities end: nothing that they signed is accepted except `knownCertificates`.
    */
   readonly revokedAuthorities: readonly string[];
   /**
@@ -152,7 +152,7 @@ export type HaproxyDesired = AppHaproxy | DbHaproxy;
 export const EDGE_HEALTH_PATH = '/.well-known/bornemisza/health';
 /** The same of an edge that finds a database, else 503: whether visitors are served there. */
 export const EDGE_SERVES_PATH = '/.well-known/bornemisza/serves';
-/** Below it a CA looks for what it asked for (RFC 8555 section 8.3). */
+/** Below it a CA requests its challenge (RFC 8555 section 8.3). */
 export const CHALLENGE_PATH = '/.well-known/acme-challenge/';
 /** `SERVICE_HEALTH_PATH + name` on the door answers 200 while the local service is well, else 503. */
 export const SERVICE_HEALTH_PATH = '/.well-known/bornemisza/service/';

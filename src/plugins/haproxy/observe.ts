@@ -20,7 +20,7 @@ import type { Sockets } from './sockets.ts';
 
 /** The master answers in milliseconds, also while it reloads. */
 const OLD_WORKERS_TIMEOUT_MS = 1000;
-/** Each is one question at each look; more than some reloads in 15 minutes are a fault of their own. */
+/** Each is one request at each observation; more than some reloads in 15 minutes are a fault of their own. */
 const MAX_OLD_ASKED = 8;
 
 /** Looks at the files and at the running process. */

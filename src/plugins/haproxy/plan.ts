@@ -84,7 +84,7 @@ export type HaproxyChange = PlannedChange &
 type Admin = 'ready' | 'drain' | 'maint';
 
 /**
- * After a start of the daemon CouchDB has not been looked at yet: what stands, stands on, and nothing is changed twice.
+ * After a start of the daemon CouchDB has not been observed yet: the present state stays, and nothing is changed twice.
  */
 export function decided(desired: HaproxyDesired, { running }: HaproxyObserved): HaproxyDesired {
   if (desired.instance === 'app' || desired.databases !== undefined) return desired;
@@ -150,7 +150,7 @@ function reloadReason(rendered: Rendered, running: Running): string | undefined 
   return undefined;
 }
 
-/** What the running process can be told without a reload. Additions come before removals: never empty in between. */
+/** What the running process can get without a reload. Additions come before removals: never empty in between. */
 export function planRuntime(rendered: Rendered, running: Running): HaproxyChange[] {
   const changes = rendered.servers.flatMap((server) => serverChanges(server, rendered, running));
   const rank = (change: HaproxyChange): number => {
@@ -217,7 +217,7 @@ function revocationChanges(rendered: Rendered, running: Running): HaproxyChange[
 }
 
 /**
- * A line of the list is a serial, the word that an authority's name ends in, or after a plus the digest of a good
+ * A line of the list is a serial, the end of an authority's name, or after a plus the digest of a good
  * certificate.
  */
 const certificate = (mark: string): string =>

@@ -21,7 +21,7 @@ interface HaproxyOptions {
   /** Where the unit makes stats.sock and master.sock, e.g. /run/bornemisza-haproxy/app. */
   readonly runDirectory: string;
   readonly binary?: string;
-  /** How often the running HAProxy and the files are looked at. Default 1000. */
+  /** How often the running HAProxy and the files are checked. Default 1000. */
   readonly watchIntervalMs?: number;
 }
 
@@ -85,7 +85,7 @@ export class HaproxyPlugin
     return { seen: sightOf(running, old), alarms: alarm === undefined ? [] : [alarm] };
   }
 
-  /** What the running process is told first is proved after it, before the file takes its place. */
+  /** What the running process gets first is checked after it, before the file takes its place. */
   async validate(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<void> {
     if (this.#steps.tellsFirst(changes)) await this.#validator.discard();
     else await this.#validator.validate(changes, signal);

@@ -33,7 +33,7 @@ export function render(
   const text = [globalSection(desired, layout, structure), ...all.map((section) => full(section))].join('\n');
   const revoked = [
     ...desired.revoked.map(({ serialHex, address }) => ({ mark: serial(serialHex), address })),
-    // Good ones first: told to the process one by one, the other order would turn members away for a moment.
+    // Good ones first: sent to the process one by one, the other order would refuse members for a moment.
     ...desired.knownCertificates.map((known) => ({ mark: `+${fingerprint(known)}`, address: undefined })),
     ...desired.revokedAuthorities.map((word) => ({ mark: token('authority', word), address: undefined })),
   ];

@@ -10,7 +10,7 @@ export interface Layout {
   readonly ipv6?: boolean;
 }
 
-/** A server line, taken apart: what can be changed at run time stands apart from what can't (`options`). */
+/** A server line, taken apart: what can be changed at run time is apart from what can't (`options`). */
 export interface WantedServer {
   readonly backend: string;
   readonly name: string;
@@ -44,7 +44,7 @@ export interface Rendered {
   readonly servers: readonly WantedServer[];
   readonly frontends: readonly string[];
   /**
-   * The lines of the list: serials, words that names of authorities end in, and with a plus the digests of certificates
+   * The lines of the list: serials, ends of names of authorities, and with a plus the digests of certificates
    * that are valid nevertheless.
    */
   readonly revoked: readonly { readonly mark: string; readonly address: string | undefined }[];
@@ -83,7 +83,7 @@ export const LOCAL = '_local';
 
 /**
  * A server that never gets a request. While it is ready, clients may create and delete databases: the one state that
- * can be told to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.
+ * can be sent to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.
  */
 export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as const;
 
@@ -91,12 +91,12 @@ export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as 
 export const SHARING = { frontend: 'edges_door', backend: 'edges_local' } as const;
 
 /**
- * Tells the process that a daemon stands behind the switch. HAProxy forgets it by itself, since a daemon that does not
+ * Shows the process that a daemon controls the switch. HAProxy forgets it by itself, since a daemon that does not
  * run notices no cut, and what it said last may be long untrue.
  */
 export const VOUCH = `set table ${DATABASE_SWITCH.backend} key ${DATABASE_SWITCH.name}`;
 
-/** Longer than systemd needs for a daemon that hangs: `WatchdogSec` is 20 s, and a start takes some more under load. */
+/** Longer than systemd needs for a blocked daemon: `WatchdogSec` is 20 s, and a start takes some more under load. */
 export const VOUCHED_SECONDS = 30;
 
 /** The peer and local servers of a configuration that `render` wrote: what a rollback has to bring back. */

@@ -108,7 +108,7 @@ const INTERNAL_PROXY = 'MASTER';
 
 /**
  * Reads `show servers state`. Columns are found by their names, as later versions add some at the end.
- * Lines that can't be read are left out: a server that isn't there is a difference, and so gets looked at.
+ * Lines that can't be read are left out: a server that isn't there is a difference, and so is planned.
  */
 export function parseServersState(text: string): ServerState[] {
   const lines = text.split('\n').map((line) => line.trim());
@@ -120,7 +120,7 @@ export function parseServersState(text: string): ServerState[] {
     if (line.startsWith('#') || cells.length < 19) return [];
     const cell = (name: string): string => cells[columns.indexOf(name)] ?? '';
     if (cell('be_name') === INTERNAL_PROXY) return [];
-    // On a unix socket: part of the structure, and never told anything.
+    // On a unix socket: part of the structure, and never sent a change.
     if (cell('srv_addr') === '-') return [];
     const admin = Number(cell('srv_admin_state'));
     return [
@@ -253,7 +253,7 @@ export function parseAcl(text: string): string[] {
 interface Process {
   readonly pid: number;
   readonly kind: 'master' | 'worker' | 'old-worker';
-  /** Of the master: how often it was told to reload. */
+  /** Of the master: its number of reloads. */
   readonly reloads: number;
   /** Of the master: how many of the latest reloads failed in a row; undefined where this version doesn't say. */
   readonly failed: number | undefined;

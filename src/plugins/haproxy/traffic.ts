@@ -4,7 +4,7 @@ import { parseConnections, parseStat, parseStreams } from './runtime.ts';
 import type { HaproxyTraffic } from './shape.ts';
 import type { Sockets } from './sockets.ts';
 
-/** Of this host's own programs, of who looks at the statistics, and of other edges. */
+/** Of this host's own programs, of readers of the statistics, and of other edges. */
 const OWN_FRONTENDS: ReadonlySet<string> = new Set(['databases', 'stats', SHARING.frontend]);
 const OWN_BACKENDS: ReadonlySet<string> = new Set([DATABASE_SWITCH.backend, SHARING.backend]);
 const ANSWER_MS = 2000;

@@ -78,7 +78,7 @@ export class Validator {
     await this.take()?.discard();
   }
 
-  /** Proves the one optional input alone: when it is the cause, the next look goes on without it. */
+  /** Proves the one optional input alone: if it is the cause, the next run continues without it. */
   async #siteRefusal(config: string, signal: AbortSignal): Promise<PluginError | undefined> {
     const name = siteFileIn(config);
     const pem = name === undefined ? undefined : await this.#files.read(name);

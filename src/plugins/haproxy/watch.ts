@@ -19,7 +19,7 @@ interface Sight {
   readonly unwatched: boolean;
 }
 
-/** Says when the running HAProxy or its files are no longer what they were at the look before. */
+/** Reports when the running HAProxy or its files have changed since the last check. */
 export class Watch {
   readonly #files: HaproxyFiles;
   readonly #sockets: Sockets;
@@ -96,7 +96,7 @@ export class Watch {
   }
 }
 
-/** The first sight is compared with a HAProxy that answers: one that died before anybody looked is told as well. */
+/** The first check is compared with a HAProxy that answers: one that died before it is reported as well. */
 function differenceOf(before: Sight | undefined, now: Sight): string | undefined {
   if ((before?.answers ?? true) !== now.answers)
     return now.answers ? 'HAProxy answers again' : 'HAProxy does not answer';

@@ -12,7 +12,7 @@ const ARPING_TIMEOUT_MS = 5000;
 /**
  * Takes no address while another machine on the link answers for it.
  *
- * @param refused told when somebody answers
+ * @param refused called when another host answers
  * @throws PluginError `layer2-address-taken`
  */
 export async function probe(

@@ -13,7 +13,7 @@ export interface HeldAddress {
 export interface Layer2Observed {
   /** IPv4 addresses of this host's devices. */
   readonly addresses: readonly HeldAddress[];
-  /** What the neighbours were last told by this process, see {@link wordOf}; undefined: nothing yet. */
+  /** What this process last announced to the neighbours, see {@link wordOf}; undefined: nothing yet. */
   readonly told: string | undefined;
 }
 

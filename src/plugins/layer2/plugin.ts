@@ -6,7 +6,7 @@ import { addressesHeld } from './observe.ts';
 import { type Layer2Change, type Layer2Observed, planLayer2 } from './plan.ts';
 
 interface Layer2Options {
-  /** How often addresses are looked at. Default 500. */
+  /** How often addresses are checked. Default 500. */
   readonly watchIntervalMs?: number;
 }
 

@@ -25,7 +25,7 @@ export interface JoinRequest {
 
 export const JOIN_DOMAIN = 'admission';
 
-/** What the node key signs: this channel and every word of the request, so that no part can be used elsewhere. */
+/** What the node key signs: this channel and the whole request, so that no part can be used elsewhere. */
 export function joinStatement(
   request: Omit<JoinRequest, 'publicKey' | 'signature'>,
   exporter: Uint8Array,
@@ -48,7 +48,7 @@ interface Arrival {
 
 export type Standing = 'alive' | 'gone' | 'unheard';
 
-/** What the decision stands on. */
+/** The facts of the decision. */
 export interface Desk {
   readonly authority: Authority;
   readonly roster: Roster;
@@ -182,7 +182,7 @@ function checkedAgainstRoster(
   const holder = roster
     .members()
     .findLast((member) => member.name === name && member.peerId !== names.peerId);
-  // One that has not been heard may be this very machine, set up once more.
+  // A member that was never reachable may be this very machine, set up once more.
   if (holder !== undefined && desk.standing(holder.peerId) === 'alive') {
     const next = `Pass another --host, or stop that node and run "bornemisza remove ${name}".`;
     throw refused('name-taken', `${name} is a member and alive.`, next);

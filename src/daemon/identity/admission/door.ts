@@ -1,5 +1,5 @@
 /**
- * Who may stand at the admission listener: pure bookkeeping, on a clock that is handed in.
+ * Which connections the admission listener keeps: pure bookkeeping; the caller gives the time.
  *
  * The listener is open to strangers, so a connection is cheap to lose: where there are too many, the one that has
  * waited longest without a proof goes, and the newcomer comes in. A real joiner needs a tenth of a second, so whoever

@@ -10,7 +10,7 @@ import { Seeds, type Seed } from '../state.ts';
  *     joiner → issuer   1 byte version, 8 bytes token id, 32 bytes proof; 4 bytes length, JSON request
  *     issuer → joiner   4 bytes length, JSON answer
  *
- * The first 41 bytes have no structure that could go wrong; nothing after them is looked at before they are proved.
+ * The first 41 bytes have no structure that could go wrong; nothing after them is read before they are proved.
  * Unknown fields of a request or an answer are ignored, so that the next minor version may add some.
  */
 export const EXPORTER_LABEL = 'EXPORTER-bornemisza-admission';

@@ -24,7 +24,7 @@ import type { TokenStore } from './token-store.ts';
 import type { Names } from '../roster/names.ts';
 import { mustBeOne, mustBeRemovable } from '../../control/operator-guards.ts';
 
-/** A node that left stays to be looked at for a while before its certificate is taken back. */
+/** A node that left stays visible for a while before its certificate is revoked. */
 const LEFT_RETIRE_MS = 120_000;
 
 export interface RegistrarDependencies {

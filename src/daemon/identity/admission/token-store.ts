@@ -83,7 +83,7 @@ interface MadeToken {
 interface TokenIssuer {
   readonly peerId: PeerId;
   readonly cluster: string;
-  /** SHA-256 of the root that the issuer's certificate hangs on, lower-case hex. */
+  /** SHA-256 of the root of the issuer's certificate, lower-case hex. */
   readonly rootFingerprint: string;
 }
 

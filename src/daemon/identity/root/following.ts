@@ -11,7 +11,7 @@ import type { Role } from '../../membership/types.ts';
 export const ROOT_TAG = 'root';
 
 /**
- * Erlang looks at its files again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest.
+ * Erlang reads its files again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest.
  */
 const ERLANG_FOLLOWS_MS = 130_000;
 /**

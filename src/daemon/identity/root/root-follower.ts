@@ -40,10 +40,10 @@ interface RootFollowerDependencies {
 export class RootFollower {
   readonly #identity: Identity;
   readonly #dependencies: RootFollowerDependencies;
-  /** When the programs were last told other roots or another chain, by the monotonic clock. */
+  /** When the programs last got other roots or another chain, by the monotonic clock. */
   #programsToldMs = 0;
   #hasOldHaproxies = true;
-  /** One change of what hangs on roots after the other. */
+  /** Changes of roots and chains, one after the other. */
   #hanging: Promise<void> = Promise.resolve();
   #rivalsTold = 0;
 
@@ -160,7 +160,7 @@ export class RootFollower {
       : `the root CA ${newest} follows ${rootWord(roster.rootChange.from)}, and both are valid`;
   }
 
-  /** While nothing changes, as if all were told just now: a change finds nobody who would follow it already. */
+  /** While nothing changes, as if all had got it just now: at a change no program uses it already. */
   async #lookAtOldHaproxies(): Promise<void> {
     const { reconciler, programs } = this.#dependencies;
     if (this.#identity.roster.rootChange === undefined) this.#programsTold();

@@ -29,7 +29,7 @@ type Holder = Pick<Identity, 'cluster' | 'stateDir' | 'trust' | 'roster' | 'auth
 export interface RootReplaced {
   /** SHA-256 of the new root's certificate, lower-case hex. */
   readonly rootFingerprint: string;
-  /** To be handed over before anything is told: without it the new root cannot be used. */
+  /** To be given to the operator before any notification: without it the new root cannot be used. */
   readonly recoveryBundle: string;
   readonly passphrase: string;
   /** For {@link leaveRootChange}. */

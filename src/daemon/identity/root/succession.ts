@@ -50,7 +50,7 @@ const Payload = z.object({
   madeAtMs: z.int().min(0),
 });
 
-/** @returns the word, both roots valid; {@link signEnding} ends the old one */
+/** @returns the change, with both roots valid; {@link signEnding} ends the old one */
 export async function signSuccession(
   from: Root,
   to: Root,
@@ -140,7 +140,7 @@ export class RootLine {
   }
 
   /**
-   * Takes words in any order; each has verified signatures.
+   * Takes changes in any order; each has verified signatures.
    *
    * @returns whether something was new, and what was refused: `succession-foreign`, `succession-rival`
    */
@@ -151,7 +151,7 @@ export class RootLine {
     let changed = false;
     let waiting = [...words];
     const refused: IdentityError[] = [];
-    // One word may make the roots of another one known.
+    // One change may make the roots of another one known.
     for (let before = -1; before !== waiting.length; ) {
       before = waiting.length;
       waiting = waiting.filter((word) => {
@@ -211,7 +211,7 @@ export class RootLine {
 function isStronger(word: Succession, held: Succession): boolean {
   const same = word.to.fingerprint === held.to.fingerprint && word.sequence === held.sequence;
   if (same || (word.ended && !held.ended)) return word.ended && !held.ended;
-  // One that was outbid before it ended is still told by those who were away.
+  // Members that were away still send one that was replaced before it ended.
   if (!word.ended && word.sequence < held.sequence) return false;
   if (held.ended || word.sequence === held.sequence) throw rival(word, held);
   return true;

@@ -39,7 +39,7 @@ function unpackChain(bytes: Uint8Array): string | undefined {
   return pems.length === 0 ? undefined : pems.join('');
 }
 
-/** The identity's roster in the driver's words. Every change, whoever brought it, is told to `changed`. */
+/** The identity's roster in the driver's terms. `changed` is notified of every change, whatever its source. */
 export function driverRoster(identity: Identity, changed: (change: RosterChange) => void): DriverRoster {
   const { roster } = identity;
   return {

@@ -6,7 +6,7 @@ import type { Roster, RosterChange } from './roster.ts';
 /**
  * Puts a member out for good: signs, and adds to the roster here. Where the member is an authority, all that it signed
  * is void from now on, so this authority signs again what stays valid: the certificates of the others, with the names
- * and keys that they have, and the revocations. Who came in through the removed one and was not heard of here is out.
+ * and keys that they have, and the revocations. A member that only the removed one knew is out.
  *
  * @returns the revocation, as it travels, and what changed; saving and telling the others are the caller's
  */

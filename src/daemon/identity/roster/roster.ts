@@ -46,7 +46,7 @@ export const MEMBERS = 500;
 const REVOCATIONS = 2000;
 /** Under one root: one authority for every sixteen members. */
 const AUTHORITIES = 32;
-/** Rival successions that are told to people: two would do. */
+/** Rival successions that are shown to people: two would do. */
 const RIVALS = 4;
 const ITEM_BYTES = 8;
 /** Verifying takes 0.3 ms each: the loop gets its turn after 5 ms. */
@@ -54,7 +54,7 @@ const PER_TURN = 16;
 /** Serials of one PeerId that renewal has replaced and that may still be valid. */
 const OLDER_SERIALS = 8;
 
-/** What an addition changed. `changed` says that the roster should be saved and told to others. */
+/** What an addition changed. `changed`: the roster should be saved and sent to others. */
 export interface RosterChange {
   readonly admitted: NodeCertificate[];
   readonly renewed: NodeCertificate[];
@@ -161,7 +161,7 @@ export class Roster {
     return this.#line.underWay;
   }
 
-  /** What was refused because two roots claim to follow the same one, in words. */
+  /** What was refused because two roots claim to follow the same one, as text. */
   rivals(): readonly string[] {
     return [...this.#rivals];
   }
