@@ -127,7 +127,7 @@ export class Observer {
       if (up === 'down') this.#client.forgetRefusal();
       // One that is slow, or ended a connection, runs: it is not started again for that.
       if (up === 'down' || stopping) return { kind: 'down' };
-      return { kind: 'failed', detail: '/_up was not answered', unheard: [] };
+      return { kind: 'failed', detail: '/_up was not answered', unheard: this.#unheard() };
     }
     try {
       const server = await this.#server(signal);
@@ -136,7 +136,9 @@ export class Observer {
     } catch (error) {
       if (error instanceof AccountLocked) return { kind: 'locked', open: up === 'ok' };
       if (error instanceof PasswordRefused) return { kind: 'refused' };
-      if (error instanceof CouchDbAnswer) return { kind: 'failed', detail: error.message, unheard: [] };
+      // Without an answer it may be waiting for a node that is not heard, whoever ended the question first.
+      if (error instanceof CouchDbAnswer)
+        return { kind: 'failed', detail: error.message, unheard: error.status === 0 ? this.#unheard() : [] };
       throw error;
     }
   }

@@ -14,6 +14,7 @@ import { node } from './scene.ts';
  */
 async function cutCouchDb(
   admins: 'answered' | 'hanging',
+  onHanging: () => void,
 ): Promise<{ baseUrl: string; close: () => Promise<void> }> {
   const hanging: ServerResponse[] = [];
   const answers: Record<string, unknown> = {
@@ -37,9 +38,10 @@ async function cutCouchDb(
   const server = createServer(({ url = '', headers }, response) => {
     const path = decodeURIComponent(url.split('?')[0] ?? '');
     const asAdmin = admins === 'hanging' && headers.authorization !== undefined;
-    if (asAdmin || path.startsWith(`/_node/${node(2)}/`) || path.startsWith('/_users/'))
+    if (asAdmin || path.startsWith(`/_node/${node(2)}/`) || path.startsWith('/_users/')) {
       hanging.push(response);
-    else
+      onHanging();
+    } else
       response
         .writeHead(path in answers ? 200 : 404, { 'content-type': 'application/json' })
         .end(JSON.stringify(answers[path] ?? {}));
@@ -55,8 +57,11 @@ async function cutCouchDb(
 }
 
 /** A plugin whose look is under way when the daemons notice that one of them is silent. */
-async function lookIntoCut(t: Test, admins: 'answered' | 'hanging') {
-  const { baseUrl, close } = await cutCouchDb(admins);
+async function lookIntoCut(t: Test, admins: 'answered' | 'hanging', endedBy: 'doubt' | 'own time' = 'doubt') {
+  const ownTime = new AbortController();
+  const { baseUrl, close } = await cutCouchDb(admins, () => {
+    if (endedBy === 'own time') ownTime.abort();
+  });
   t.teardown(close);
   const directory = await mkdtemp(join(tmpdir(), 'couchdb-observe-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
@@ -71,11 +76,10 @@ async function lookIntoCut(t: Test, admins: 'answered' | 'hanging') {
     restartFile: join(directory, 'restart'),
   });
   t.teardown(() => plugin.close());
-  // No question ends by its own time, which is longer: only doubt ends it here.
-  const { signal } = new AbortController();
-  mock.method(AbortSignal, 'timeout', () => signal);
+  // The own time of a question is longer than doubt takes, unless it began long before the cut.
+  mock.method(AbortSignal, 'timeout', () => ownTime.signal);
   t.teardown(() => mock.restoreAll());
-  const looking = plugin.observe(signal);
+  const looking = plugin.observe(new AbortController().signal);
   // The daemons notice while the question is under way.
   unheard = [node(2)];
   const { http } = await looking;
@@ -94,5 +98,6 @@ t.test(
 );
 
 t.test('a CouchDB of two that answers no administrator is reported to wait for the other', async (t) => {
-  t.match(await lookIntoCut(t, 'hanging'), { kind: 'failed', unheard: [node(2)] });
+  for (const endedBy of ['doubt', 'own time'] as const)
+    t.match(await lookIntoCut(t, 'hanging', endedBy), { kind: 'failed', unheard: [node(2)] }, endedBy);
 });
