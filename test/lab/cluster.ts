@@ -258,9 +258,10 @@ export class Cluster {
       await host.writeFile('/srv/bornemisza/site/index.html', PAGE(host.name));
       await host.must(['systemctl', 'enable', '--now', 'bornemisza-site.service']);
     }
-    await host.must(['systemctl', 'enable', '--now', `bornemisza@${role}.service`], {
-      timeoutMs: START_TIMEOUT_MS,
-    });
+    const unit = `bornemisza@${role}.service`;
+    const started = await host.exec(['systemctl', 'enable', '--now', unit], { timeoutMs: START_TIMEOUT_MS });
+    if (started.code !== 0)
+      throw new Error(`${unit} did not start: ${started.stderr}\n${await host.journal(unit)}`);
     this.#instances.push(instance);
     return instance;
   }

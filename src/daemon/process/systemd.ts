@@ -1,7 +1,18 @@
 import { spawn } from 'node:child_process';
+import { setTimeout as pause } from 'node:timers/promises';
+
+/**
+ * systemd-notify waits until process 1 has read what it sent. On a busy machine that takes seconds, and may take longer
+ * than one call may.
+ */
+const CALL_TIMEOUT_MS = 10_000;
+/** Together less than the unit's TimeoutStartSec. */
+const READY_CALLS = 8;
+const READY_PAUSE_MS = 1000;
 
 /** Notifications to the service manager. Every call is best effort: a lost notification must not stop the daemon. */
 export interface ServiceManager {
+  /** Repeated until it arrives: without it systemd ends a daemon that works. */
   ready(status: string): Promise<void>;
   status(text: string): Promise<void>;
   reloading(): Promise<void>;
@@ -30,7 +41,7 @@ export function serviceManager(
     }
   };
   return {
-    ready: (status) => guarded(() => tell(['READY=1', `STATUS=${status}`])),
+    ready: (status) => guarded(() => insist(['READY=1', `STATUS=${status}`])),
     status: (status) => guarded(() => tell([`STATUS=${status}`])),
     reloading: () => guarded(() => tell(['RELOADING=1'])),
     stopping: (status) => guarded(() => tell(['STOPPING=1', `STATUS=${status}`])),
@@ -40,11 +51,23 @@ export function serviceManager(
   };
 }
 
+/** @throws Error of the last call */
+async function insist(assignments: readonly string[]): Promise<void> {
+  for (let calls = 1; ; calls += 1) {
+    try {
+      return await tell(assignments);
+    } catch (error) {
+      if (calls === READY_CALLS || (error as NodeJS.ErrnoException).code === 'ENOENT') throw error;
+    }
+    await pause(READY_PAUSE_MS);
+  }
+}
+
 function tell(assignments: readonly string[]): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn('systemd-notify', [`--pid=${process.pid}`, ...assignments], {
       stdio: 'ignore',
-      timeout: 5000,
+      timeout: CALL_TIMEOUT_MS,
     });
     child.once('error', reject);
     child.once('close', (code) =>
