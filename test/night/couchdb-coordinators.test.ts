@@ -1,5 +1,5 @@
 import t from 'tap';
-import { findingsOfAll, isCaught, isClean, wrongWays } from './couchdb-coordinators.ts';
+import { findingsOfAll, isCaught, isClean, wrongWays } from '../integration/couchdb-coordinators.ts';
 
 // Each has two CouchDBs of its own; a real one on a loaded machine takes its time.
 t.setTimeout(2_300_000);
