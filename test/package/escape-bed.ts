@@ -25,10 +25,25 @@ export async function asAttacker(
   script: string,
   args: readonly string[] = [],
 ): Promise<Result> {
-  const { user, unit } = who;
+  return host.exec(await commandOf(host, who, script, args), { timeoutMs: LONGEST_MS });
+}
+
+/** As {@link asAttacker}, in the unit's control group as well: to process 1 it is the service itself. */
+export async function asService(host: Host, who: Attacker, script: string): Promise<Result> {
+  const group = (await host.must(['systemctl', 'show', '-P', 'ControlGroup', who.unit ?? ''])).trim();
+  const enter = 'echo $$ >"/sys/fs/cgroup$1/cgroup.procs" && shift && exec "$@"';
+  const command = await commandOf(host, who, script, []);
+  return host.exec(['sh', '-c', enter, 'sh', group, ...command], { timeoutMs: LONGEST_MS });
+}
+
+async function commandOf(
+  host: Host,
+  { user, unit }: Attacker,
+  script: string,
+  args: readonly string[],
+): Promise<readonly string[]> {
   const shell = ['sh', '-c', script, 'sh', ...args];
-  const limit = { timeoutMs: LONGEST_MS };
-  if (unit === undefined) return host.exec(['runuser', '-u', user, '--', ...shell], limit);
+  if (unit === undefined) return ['runuser', '-u', user, '--', ...shell];
   const { mainPid } = await host.unit(unit);
   if (mainPid === 0) throw new Error(`${unit} does not run`);
   const status = await host.readFile(`/proc/${mainPid}/status`);
@@ -39,25 +54,22 @@ export async function asAttacker(
   const granted = CAPABILITIES.filter(([bit]) => ((effective >> BigInt(bit)) & 1n) === 1n)
     .map(([, name]) => `,+${name}`)
     .join('');
-  return host.exec(
-    [
-      'nsenter',
-      `--target=${mainPid}`,
-      '--mount',
-      '--',
-      'setpriv',
-      `--reuid=${of('Uid')[1]}`,
-      `--regid=${of('Gid')[1]}`,
-      groups.length === 0 ? '--clear-groups' : `--groups=${groups.join(',')}`,
-      `--inh-caps=-all${granted}`,
-      `--ambient-caps=-all${granted}`,
-      `--bounding-set=-all${granted}`,
-      ...(of('NoNewPrivs')[0] === '1' ? ['--no-new-privs'] : []),
-      '--',
-      ...shell,
-    ],
-    limit,
-  );
+  return [
+    'nsenter',
+    `--target=${mainPid}`,
+    '--mount',
+    '--',
+    'setpriv',
+    `--reuid=${of('Uid')[1]}`,
+    `--regid=${of('Gid')[1]}`,
+    groups.length === 0 ? '--clear-groups' : `--groups=${groups.join(',')}`,
+    `--inh-caps=-all${granted}`,
+    `--ambient-caps=-all${granted}`,
+    `--bounding-set=-all${granted}`,
+    ...(of('NoNewPrivs')[0] === '1' ? ['--no-new-privs'] : []),
+    '--',
+    ...shell,
+  ];
 }
 
 /** A race and what runs beside a command of root may take as long as that. */

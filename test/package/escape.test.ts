@@ -8,7 +8,7 @@ import { buildPackage } from '../../scripts/rpm.ts';
 import { Cluster } from '../lab/cluster.ts';
 import type { Role } from '../lab/index.ts';
 import { until } from '../support/until.ts';
-import { asAttacker, attack, type Attacker, daemonOf } from './escape-bed.ts';
+import { asAttacker, asService, attack, type Attacker, daemonOf } from './escape-bed.ts';
 
 const SETTLE_MS = 120_000;
 /** BIRD or HAProxy are given 15 s for a file; a busy machine adds to all else. */
@@ -173,8 +173,10 @@ t.test('a root key that a command opens cannot be read out of its memory', async
     },
     { what: 'it is the daemon’s user', deadlineMs: 20_000, everyMs: 100 },
   );
-  for (const what of ['mem', 'environ', 'maps', 'fd/0'])
+  for (const what of ['environ', 'maps', 'fd/0'])
     t.not((await asUser('bornemisza', `head -c 1 /proc/${pid}/${what}`)).code, 0, what);
+  t.not((await asUser('bornemisza', `exec 3<>/proc/${pid}/mem`)).code, 0, 'mem');
+  t.not((await asUser('bornemisza', `ls /proc/${pid}/root/`)).code, 0, 'root');
   await host.must(['systemctl', 'stop', 'lab-dropped.service']);
 });
 
@@ -282,8 +284,23 @@ const firewall: Attacker = { user: 'bornemisza-firewall', unit: 'bornemisza-fire
 const site: Attacker = { user: 'bornemisza-site', unit: 'bornemisza-site.service' };
 /** Those that are in no group of the daemon's. */
 const LESSER = [ofUser('nobody'), couchdb, bird, haproxy, appTier, site, deadman];
+const SYSTEMD =
+  'busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager';
 const CONTROL = ['curl', '-sS', '--max-time', '5', '--unix-socket', '/run/bornemisza/app/control.sock'];
-const main = (unit: string): string => `$(systemctl show -P MainPID ${unit})`;
+/** Stands in a try for the id of a service's process, which root looks up: who attacks may not be able to ask. */
+const main = (unit: string): string => `<${unit.replace(/\.service$/, '')}>`;
+
+/** What leads into the process of a service. */
+const intoProcess = (unit: string): string[] => [
+  `kill -TERM ${main(unit)}`,
+  `cat /proc/${main(unit)}/environ`,
+  // Opened, not read: nothing is mapped at its beginning, so that a read fails for everybody.
+  `exec 3<>/proc/${main(unit)}/mem`,
+  `ls /proc/${main(unit)}/root/ /proc/${main(unit)}/cwd/`,
+  `ls /proc/${main(unit)}/fd/`,
+  `prlimit --pid=${main(unit)} --core=unlimited:`,
+  `renice -n 19 -p ${main(unit)}`,
+];
 
 /** What leads from the daemon's user to the rights of others. */
 const AWAY = (from: Attacker): readonly Edge[] => [
@@ -303,6 +320,10 @@ const AWAY = (from: Attacker): readonly Edge[] => [
       'ln -s /etc /var/lib/bornemisza/x',
       'mv /run/bornemisza/deadman /run/bornemisza/deadman.x',
       'touch /run/bornemisza/upgraded',
+      'sudo -n true || pkexec --disable-internal-agent true || sg root -c true',
+      // Its own words a user may read: journald keeps those of uid 1000 and above in a file of the user's.
+      'journalctl --quiet --lines=1 --unit=bornemisza@app.service --unit=sshd.service | grep .',
+      'ls /var/lib/systemd/coredump/* /run/credentials/*',
     ],
   },
   {
@@ -310,18 +331,27 @@ const AWAY = (from: Attacker): readonly Edge[] => [
     to: 'process 1',
     tries: [
       'kill -TERM 1',
+      'exec 3<>/proc/1/mem || ls /proc/1/root/ || ls /proc/1/fd/',
       'systemctl stop bornemisza-site.service',
+      'systemctl kill --signal=KILL bornemisza-site.service',
       'systemctl daemon-reload',
+      'systemctl set-environment LD_PRELOAD=/tmp/x.so',
+      'systemctl set-property --runtime bornemisza-site.service MemoryMax=64M',
+      'systemctl mask --runtime bornemisza-site.service',
       'systemd-run true',
-      'busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager Reexecute',
-      'echo 1 >/sys/fs/cgroup/cgroup.kill',
+      'systemd-run --scope --uid=0 true',
+      `${SYSTEMD} Reexecute`,
+      `${SYSTEMD} KillUnit ssi bornemisza-site.service all 9`,
+      'curl -sSf --max-time 5 --unix-socket /run/systemd/private http://x/',
+      'hostnamectl hostname x || timedatectl set-timezone UTC || localectl set-locale C',
+      'find /sys/fs/cgroup -type f -writable | grep .',
     ],
   },
   {
     from,
     to: 'the dead-man switch',
     tries: [
-      `kill -TERM ${main('bornemisza-deadman')}`,
+      ...intoProcess('bornemisza-deadman'),
       'touch /usr/libexec/bornemisza/deadman',
       'touch /etc/systemd/system/bornemisza-deadman.service.d',
     ],
@@ -334,6 +364,8 @@ const AWAY = (from: Attacker): readonly Edge[] => [
       'touch /etc/yum.repos.d/x.repo',
       'touch /var/lib/rpm/x',
       'touch /var/cache/dnf/x || touch /var/lib/dnf/x',
+      'touch /etc/dnf/vars/x || touch /etc/dnf/dnf.conf || touch /etc/pki/rpm-gpg/x',
+      'rpm --erase --nodeps bornemisza-node',
     ],
   },
 ];
@@ -368,7 +400,7 @@ const AMONG: readonly Edge[] = LESSER.flatMap((from) =>
   OWN.filter(([owner]) => owner.user !== from.user).map(([{ user, unit = '' }, tries]) => ({
     from,
     to: user,
-    tries: [`kill -TERM ${main(unit)}`, `cat /proc/${main(unit)}/environ`, ...tries],
+    tries: [...intoProcess(unit), ...tries],
   })),
 );
 
@@ -382,8 +414,7 @@ const EDGES: readonly Edge[] = [
     from,
     to: 'bornemisza-firewall',
     tries: [
-      `kill -TERM ${main('bornemisza-firewall')}`,
-      `cat /proc/${main('bornemisza-firewall')}/environ`,
+      ...intoProcess('bornemisza-firewall'),
       'touch /etc/bornemisza/firewall.base',
       'touch /run/bornemisza-firewall.trial',
       'touch /run/bornemisza-firewall/x',
@@ -406,23 +437,25 @@ const EDGES: readonly Edge[] = [
       'touch /run/bornemisza/app/upgrade || touch /run/bornemisza/db/restart-couchdb',
       'touch /run/bornemisza/app/firewall || touch /run/bornemisza/db/firewall',
       'touch /run/bornemisza/deadman/heartbeat',
-      `kill -TERM ${main('bornemisza@app')}`,
-      `cat /proc/${main('bornemisza@db')}/environ`,
+      ...intoProcess('bornemisza@app'),
+      ...intoProcess('bornemisza@db'),
     ],
   },
   {
     from: app,
     to: 'couchdb',
-    tries: ['ls /var/lib/couchdb', 'touch /var/lib/bornemisza/couchdb/x', `kill -TERM ${main('couchdb')}`],
+    tries: ['ls /var/lib/couchdb', 'touch /var/lib/bornemisza/couchdb/x', ...intoProcess('couchdb')],
   },
-  { from: db, to: 'couchdb', tries: [`kill -TERM ${main('couchdb')}`, 'touch /opt/couchdb/bin/x'] },
+  { from: db, to: 'couchdb', tries: [...intoProcess('couchdb'), 'touch /opt/couchdb/bin/x'] },
   {
     from: app,
     to: 'bird',
     tries: [
-      `kill -TERM ${main('bird')}`,
+      ...intoProcess('bird'),
       'echo x >>/etc/bird/bird.conf',
       'mv /etc/bird/bird.conf /etc/bird/x',
+      // BIRD, still root, changes the owner of its socket there by name.
+      'touch /run/bird/x || mv /run/bird/bird.ctl /run/bird/x',
     ],
   },
   {
@@ -433,31 +466,23 @@ const EDGES: readonly Edge[] = [
   {
     from: app,
     to: 'bornemisza-haproxy',
-    tries: [
-      `kill -TERM ${main('bornemisza-haproxy@app')}`,
-      `cat /proc/${main('bornemisza-haproxy@app')}/environ`,
-    ],
+    tries: intoProcess('bornemisza-haproxy@app'),
   },
   {
     from: db,
     to: 'bornemisza-haproxy',
-    tries: [
-      `kill -TERM ${main('bornemisza-haproxy@db')}`,
-      `cat /proc/${main('bornemisza-haproxy@db')}/environ`,
-      'touch /var/lib/bornemisza/haproxy/app/x',
-    ],
+    tries: [...intoProcess('bornemisza-haproxy@db'), 'touch /var/lib/bornemisza/haproxy/app/x'],
   },
   ...[app, db].map((from) => ({
     from,
     to: 'bornemisza-site',
-    tries: [`kill -TERM ${main('bornemisza-site')}`, 'touch /srv/bornemisza/site/x'],
+    tries: [...intoProcess('bornemisza-site'), 'touch /srv/bornemisza/site/x'],
   })),
   {
     from: app,
     to: 'bornemisza-app',
     tries: [
-      `kill -TERM ${main('bornemisza-app')}`,
-      `cat /proc/${main('bornemisza-app')}/environ`,
+      ...intoProcess('bornemisza-app'),
       'touch /etc/bornemisza/accounts.toml',
       'touch /usr/share/bornemisza/web/x',
       'ls /run/credentials/bornemisza-app.service',
@@ -468,11 +493,7 @@ const EDGES: readonly Edge[] = [
     .map((from) => ({
       from,
       to: 'bornemisza-app',
-      tries: [
-        'ls /var/lib/bornemisza/accounts',
-        'ls /run/bornemisza-app',
-        `kill -TERM ${main('bornemisza-app')}`,
-      ],
+      tries: ['ls /var/lib/bornemisza/accounts', 'ls /run/bornemisza-app', ...intoProcess('bornemisza-app')],
     })),
   ...LESSER.map((from) => ({
     from,
@@ -492,8 +513,8 @@ const EDGES: readonly Edge[] = [
       'touch /etc/bird/bornemisza.d/x.conf',
       'touch /run/bornemisza/app/upgrade || touch /run/bornemisza/db/restart-couchdb',
       'touch /run/bornemisza/deadman/heartbeat',
-      `kill -TERM ${main('bornemisza@app')}`,
-      `cat /proc/${main('bornemisza@db')}/environ`,
+      ...intoProcess('bornemisza@app'),
+      ...intoProcess('bornemisza@db'),
     ],
   })),
 ];
@@ -501,14 +522,140 @@ const EDGES: readonly Edge[] = [
 t.test('no edge leads to another user’s rights but those that SECURITY.md names', async (t) => {
   // Each by itself, all of an edge in one go.
   const script = 'for each; do timeout 10 sh -c "$each" >/dev/null 2>&1; echo $?; done';
+  const pids = new Map<string, number>();
+  const pidOf = async (unit: string): Promise<number> => {
+    const pid = pids.get(unit) ?? (await host.unit(`${unit}.service`)).mainPid;
+    if (pid === 0) throw new Error(`${unit} does not run`);
+    pids.set(unit, pid);
+    return pid;
+  };
   for (const { from, to, tries } of EDGES) {
-    const { stdout } = await asAttacker(host, from, script, tries);
+    const real: string[] = [];
+    for (const each of tries) {
+      const unit = /<([a-z@-]+)>/.exec(each)?.[1];
+      real.push(unit === undefined ? each : each.replaceAll(`<${unit}>`, String(await pidOf(unit))));
+    }
+    const { stdout } = await asAttacker(host, from, script, real);
     const codes = stdout.trim().split('\n');
     t.equal(codes.length, tries.length);
     const got = tries.filter((_, index) => codes[index] === '0');
     t.same(got, [], `${from.user} (${from.unit ?? 'a shell'}) to ${to}`);
   }
 });
+
+/**
+ * What is theirs beside what everybody has, and nothing else is. A directory counts with all that lies in it. The
+ * daemons of both roles are one user, as SECURITY.md says.
+ */
+const THEIRS: readonly (readonly [who: Attacker, writes: readonly string[], reads: readonly string[]])[] = [
+  [
+    app,
+    [
+      ...['/run/bornemisza', '/var/lib/bornemisza/app', '/var/lib/bornemisza/haproxy/app'],
+      ...['/var/lib/bornemisza/accounts', '/etc/bird/bornemisza.d', '/run/bornemisza-haproxy'],
+      ...['/run/bornemisza-app/control.sock', '/run/bornemisza-app/operator.sock', '/run/bird/bird.ctl'],
+    ],
+    ['/etc/bornemisza', '/etc/bird', '/var/lib/bornemisza'],
+  ],
+  [
+    db,
+    [
+      ...['/run/bornemisza', '/var/lib/bornemisza/db', '/var/lib/bornemisza/haproxy/db'],
+      ...['/var/lib/bornemisza/couchdb', '/var/lib/couchdb', '/run/bornemisza-haproxy'],
+    ],
+    ['/etc/bornemisza', '/var/lib/bornemisza'],
+  ],
+  [haproxy, ['/run/bornemisza-haproxy'], ['/var/lib/bornemisza/haproxy']],
+  // Its uid is above 999, so that journald keeps a file of its own words that it can read.
+  [
+    couchdb,
+    ['/var/lib/couchdb', '/run/couchdb'],
+    ['/var/lib/bornemisza/couchdb', '/opt/couchdb', '/var/log/journal'],
+  ],
+  [bird, ['/run/bird'], ['/etc/bird']],
+  [
+    appTier,
+    ['/run/bornemisza-app'],
+    ['/var/lib/bornemisza/accounts', '/run/credentials/bornemisza-app.service'],
+  ],
+  // The sockets' modes let its group in; its unit has no socket to reach them with.
+  [
+    firewall,
+    [
+      ...['/run/bornemisza-firewall', '/var/lib/private/bornemisza-firewall'],
+      ...['/run/bornemisza/app/control.sock', '/run/bornemisza/db/control.sock'],
+    ],
+    ['/etc/bornemisza', '/run/bornemisza'],
+  ],
+  [site, [], []],
+  [deadman, [], []],
+];
+const EVERYBODYS = /^\/(tmp|var\/tmp|dev)(\/|$)/;
+
+t.test('each service’s user can write and read what everybody can, and what is its own', async (t) => {
+  const places =
+    '/boot /dev /etc /home /opt /root /run /srv /usr/bin /usr/lib/systemd /usr/libexec /usr/local /var';
+  const script =
+    `find ${places} -writable ! -type l -printf 'w %p\\n' 2>/dev/null; ` +
+    `find ${places} -type f -readable -printf 'r %p\\n' 2>/dev/null; true`;
+  const seenBy = async (who: Attacker): Promise<Set<string>> =>
+    new Set((await attack(host, who, script)).split('\n').filter((line) => line !== ''));
+  const everybodys = await seenBy(ofUser('nobody'));
+  t.ok(everybodys.has('r /etc/passwd'), 'there is something to see');
+  const ours = /^(w .*(bornemisza|bird|couchdb)|r \/(var\/lib|etc)\/(bornemisza|bird|couchdb)\/)/;
+  t.same(
+    [...everybodys].filter((line) => ours.test(line)),
+    [],
+  );
+  for (const [who, writes, reads] of THEIRS) {
+    const isTheirs = (line: string): boolean => {
+      const [kind, path] = [line.slice(0, 1), line.slice(2)];
+      const own = kind === 'w' ? writes : [...writes, ...reads];
+      return EVERYBODYS.test(path) || own.some((each) => path === each || path.startsWith(`${each}/`));
+    };
+    const more = [...(await seenBy(who))].filter((line) => !everybodys.has(line) && !isTheirs(line));
+    t.same(more, [], who.unit ?? who.user);
+  }
+});
+
+t.test('a compromised daemon cannot give process 1 a process of another user as its own', async (t) => {
+  const shown = (what: string): Promise<string> =>
+    host.must(['systemctl', 'show', '-P', what, app.unit ?? '']);
+  const before = await shown('MainPID');
+  const other = (await host.unit('bornemisza-haproxy@app.service')).mainPid;
+  const say = (words: string): string => `NOTIFY_SOCKET=/run/systemd/notify systemd-notify ${words}`;
+  const said = await asService(host, app, `${say(`MAINPID=${other}`)}; ${say('STATUS=taken-over')}`);
+  t.equal(said.code, 0, said.stderr);
+  // Until the daemon says its own again.
+  await until(async () => (await shown('StatusText')) === 'taken-over\n', {
+    what: 'process 1 has heard it',
+    everyMs: 20,
+  });
+  t.equal(await shown('MainPID'), before);
+});
+
+t.test(
+  'no service of ours leaves a core, shares a key ring or listens on a socket without a path',
+  async (t) => {
+    const ours = [app, db, haproxy, appTier, site, deadman, firewall];
+    for (const { unit = '' } of [...ours, couchdb]) {
+      const limits = await host.readFile(`/proc/${(await host.unit(unit)).mainPid}/limits`);
+      t.match(limits, /^Max core file size +0 +0 /m, unit);
+    }
+    for (const { unit = '' } of ours)
+      t.equal(await host.must(['systemctl', 'show', '-P', 'KeyringMode', unit]), 'private\n', unit);
+    const listening = (await host.readFile('/proc/net/unix'))
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/));
+    // __SO_ACCEPTCON, and a name that no directory guards.
+    t.same(
+      listening.filter(([, , , flags, , , , path = '']) => flags === '00010000' && path.startsWith('@')),
+      [],
+    );
+    for (const kind of ['shm', 'sem', 'msg'])
+      t.equal((await host.readFile(`/proc/sysvipc/${kind}`)).trim().split('\n').length, 1, kind);
+  },
+);
 
 t.test('the existing edges are the ones that SECURITY.md names, and so is the attacker', async (t) => {
   // Each would fail as well if the attacker had no rights at all: what the daemon needs works.
