@@ -21,7 +21,7 @@ if [ "$purpose" = night ]; then
 fi
 if [ "$purpose" = bench ]; then
   wanted="$wanted setpriv:util-linux:util-linux ping:iputils-ping:iputils keepalived:keepalived:keepalived
-monit:monit:monit"
+monit:monit:monit wrk:wrk:wrk"
 fi
 if [ "$purpose" = test ] || [ "$purpose" = night ]; then
   wanted="$wanted serf:serf: pebble:pebble: named:bind9:bind nsupdate:bind9-dnsutils:bind-utils

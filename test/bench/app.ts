@@ -162,10 +162,10 @@ async function load({ origin, path, headers }: Way, connections: number): Promis
   const salt = randomBytes(6).toString('hex');
   const { stdout } = await run('wrk', [...rate, path, salt, ...Object.entries(headers).flat()]);
   const line = stdout.split('\n').find((each) => each.startsWith('{'));
-  if (line === undefined)
-    throw new Error(
-      `wrk says: ${stdout}; ${await (await fetch(`${origin}${path}/note-1`, { headers })).text()}`,
-    );
+  if (line === undefined) {
+    const answer = await fetch(`${origin}${path}/note-1`, { headers });
+    throw new Error(`wrk gives no figures: ${stdout}; a note answers ${await answer.text()}`);
+  }
   const found = JSON.parse(line) as { requests: number; seconds: number } & Omit<Round, 'perSecond'>;
   return { ...found, perSecond: found.requests / found.seconds };
 }

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import type { LoadReport } from '../lab/index.ts';
-import { parseServers } from '../support/haproxy-servers.ts';
+import { carrying } from '../integration/cluster-bed.ts';
 import { spawnWithUs } from '../support/with-us.ts';
 import { setMode, signal, UNIT } from './answering.ts';
 import { FailoverBed, FLOATING, PATIENCE_MS, type Watched } from './failover-bed.ts';
@@ -215,11 +215,8 @@ async function client(bed: FailoverBed, name: 'service_kill' | 'host'): Promise<
 
 /** How often HAProxy's own checks took a server out, at all edges, of those that carry requests. */
 async function takenOut(bed: FailoverBed): Promise<number> {
-  const all = await Promise.all(bed.edges.map((edge) => bed.cluster.haproxy(edge, 'show stat')));
-  return all
-    .flatMap(parseServers)
-    .filter(({ backend }) => !/\.(unwatched|panic)$/.test(backend))
-    .reduce((sum, { downs }) => sum + downs, 0);
+  const all = await Promise.all(bed.edges.map((edge) => carrying(bed.cluster, edge)));
+  return all.flat().reduce((sum, { downs }) => sum + downs, 0);
 }
 
 /** With one core in a busy loop, and nothing else that happens. */

@@ -8,8 +8,6 @@ export interface ServerRecord {
   readonly status: string;
   /** How often its check took it down since HAProxy started. */
   readonly downs: number;
-  /** Requests that it has now. */
-  readonly sessions: number;
   /** Since its last change of state, by check or by command. */
   readonly changedSecondsAgo: number;
 }
@@ -30,7 +28,6 @@ export function parseServers(csv: string): ServerRecord[] {
         server: `${backend}/${name}`,
         status: cell('status'),
         downs: Number(cell('chkdown')),
-        sessions: Number(cell('scur')),
         changedSecondsAgo: Number(cell('lastchg')),
       },
     ];

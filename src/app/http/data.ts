@@ -18,6 +18,7 @@ const FEEDS_PER_NODE = 1000;
 const FEED_LOOK_MS = 5000;
 /** Of CouchDB's headers, those that mean something to PouchDB and to a cache. */
 const PASSED_HEADERS = ['content-type', 'etag', 'cache-control', 'transfer-encoding'];
+/** A thousand answers under way of this length fit into the unit's memory. */
 const MAX_WHOLE_BYTES = 64 * 1024;
 const EXPORT_PATH = '/_all_docs?include_docs=true&attachments=true';
 

@@ -32,7 +32,8 @@ export interface WrittenRecovery {
  */
 export async function writeRecovery(io: Io, made: Made): Promise<WrittenRecovery> {
   const { passphrase, json } = made;
-  const file = made.file ?? (await freePlace(made));
+  const usual = usualPlace(made);
+  const file = made.file ?? ((await exists(usual)) ? ownPlace(made) : usual);
   const shown = io.terminal && !json && passphrase !== undefined;
   await mkdir(dirname(file), { recursive: true });
   await replaceFile(file, textOf(made, passphrase ?? '(the one you gave)'), { mode: 0o600 });
@@ -73,14 +74,15 @@ function textOf({ cluster, rootFingerprint, recoveryBundle }: Made, passphrase: 
 export const usualPlace = ({ root, cluster }: Pick<Made, 'root' | 'cluster'>): string =>
   `${root}/root/bornemisza-recovery-${cluster}.txt`;
 
-/** The usual place, or one beside it where that is taken: by the bundle of an earlier cluster, or of the old root. */
-async function freePlace(made: Pick<Made, 'root' | 'cluster' | 'rootFingerprint'>): Promise<string> {
-  const file = usualPlace(made);
-  const taken = await stat(file).then(
+/** A name of its own beside the usual place, for where that can be taken by the bundle of another root. */
+export const ownPlace = (made: Pick<Made, 'root' | 'cluster' | 'rootFingerprint'>): string =>
+  usualPlace(made).replace(/\.txt$/, `-${made.rootFingerprint.slice(0, 8)}.txt`);
+
+export async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
     () => true,
     () => false,
   );
-  return taken ? file.replace(/\.txt$/, `-${made.rootFingerprint.slice(0, 8)}.txt`) : file;
 }
 
 /** What fetches the file: as root, or as the user who became root by sudo, where root cannot log in. */

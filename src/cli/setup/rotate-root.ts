@@ -1,4 +1,3 @@
-import { stat } from 'node:fs/promises';
 import type { Done } from '../../daemon/control/api.ts';
 import { pathsFor } from '../../daemon/config/config.ts';
 import type { RootReplaced } from '../../daemon/identity/root/rotation.ts';
@@ -9,7 +8,7 @@ import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { instanceOf } from './authority.ts';
 import { readRecovery } from './recovery-input.ts';
-import { type WrittenRecovery, writeRecovery } from './recovery-output.ts';
+import { exists, ownPlace, type WrittenRecovery, writeRecovery } from './recovery-output.ts';
 import { stateWork } from './state-work.ts';
 
 /**
@@ -72,9 +71,8 @@ async function giveOut(
   made: RootReplaced,
   { recoveryFile, root = '', json = false }: RotateOptions,
 ): Promise<WrittenRecovery> {
-  // A name of its own: the bundle of the old root, which is still needed, can be in the same directory.
-  const own = `${root}/root/bornemisza-recovery-${cluster}-${made.rootFingerprint.slice(0, 8)}.txt`;
-  const file = recoveryFile ?? own;
+  // The bundle of the old root, which is still needed, can be in the same directory.
+  const file = recoveryFile ?? ownPlace({ ...made, cluster, root });
   if (await exists(file)) {
     throw new CliFailure(
       EXIT.failure,
@@ -113,12 +111,5 @@ function changeLeft(role: string): CliFailure {
     'root-change-left',
     'an earlier run left a change of the root that the daemon has not applied',
     `start the daemon, which applies it: systemctl start bornemisza@${role}`,
-  );
-}
-
-async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
   );
 }
