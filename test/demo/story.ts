@@ -70,7 +70,7 @@ export const STORY: readonly Step[] = [
   {
     title: 'db2 is cut off from the private network',
     act: (world, say) => {
-      say('nothing reaches db2: it is held for dead, gets no requests, and loses no data');
+      say('nothing reaches db2: the others take it for dead, it gets no requests, and it loses no data');
       return world.cut('db2');
     },
     expect: (world) => {
@@ -109,7 +109,7 @@ export const STORY: readonly Step[] = [
   {
     title: 'all machines reboot at once',
     act: (world, say) => {
-      say('nobody is left who remembers: snapshots and certificates must do');
+      say('no process remembers the cluster: each node starts from its snapshot and its certificate');
       return world.rebootAll();
     },
     expect: (world) => serving(world, world.hosts('app'), world.hosts('db')),
