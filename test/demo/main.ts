@@ -12,7 +12,7 @@ import { loopbackWorld, missingForLab } from './loopback-world.ts';
 import { draw, KEYS } from './screen.ts';
 import { STORY, type StepResult, tell } from './story.ts';
 import { svgOf } from './svg.ts';
-import type { World } from './world.ts';
+import type { Picture, World } from './world.ts';
 
 const HELP = `npm run demo [-- OPTIONS]
 
@@ -25,6 +25,7 @@ const HELP = `npm run demo [-- OPTIONS]
 
 Keys in the live view: ${KEYS}
 `;
+const STARTING = 'starting: not everything serves yet';
 const { values } = parseArgs({
   options: {
     script: { type: 'boolean', default: false },
@@ -129,6 +130,11 @@ function table(results: readonly StepResult[]): string {
   );
 }
 
+/** What the first step of the story waits for. */
+function isServing(world: World, picture: Picture): boolean {
+  return STORY[0]?.expect(world).every(({ missing }) => missing(picture) === undefined) ?? false;
+}
+
 /** Redraws twice a second, acts on keys, until q. Without a terminal it prints one picture and ends. */
 async function live(world: World): Promise<void> {
   const { stdin, stdout } = process;
@@ -138,7 +144,7 @@ async function live(world: World): Promise<void> {
     stdout.write(`${draw(world, await world.look(), '', { columns: 120, rows: 60 })}\n`);
     return;
   }
-  const acts = new Acts('starting: green when everything serves');
+  const acts = new Acts(STARTING);
   let quit = false;
   let nextDb = 4;
   const act = (what: string, work: () => Promise<void>): void => acts.begin(what, work);
@@ -197,6 +203,8 @@ async function live(world: World): Promise<void> {
       async () => {
         const picture = await world.look().catch(() => undefined);
         if (picture !== undefined) {
+          if (acts.note === STARTING && isServing(world, picture))
+            acts.note = 'everything serves: press a key';
           const text = draw(world, picture, acts.shown, { columns: stdout.columns, rows: stdout.rows });
           stdout.write(redrawn(text));
         }

@@ -35,7 +35,7 @@ export function draw(
     '',
     picture.announcers === undefined
       ? paint('dim', 'no router here: this variant has no BIRD')
-      : 'floating IP drawn by  ' +
+      : 'floating IP sent to   ' +
         (picture.announcers.map((host) => paint('green', host)).join('  ') || paint('red', 'nobody')),
     `CouchDB cluster       ${[...picture.couch].map(couchWord).join('  ')}`,
     '',
