@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
 import { trustOf, verifyChain } from '../../src/daemon/identity/keys/chain.ts';
 import { Cluster, CLUSTER_NAME, type Instance } from '../lab/cluster.ts';
@@ -45,6 +46,7 @@ const warningsAt = async (instance: Instance): Promise<string> =>
 /** For the daemons' units alone. */
 const DROP_IN = '/etc/systemd/system/bornemisza@app.service.d/clock.conf';
 const HOUR_MS = 3_600_000;
+const DAY_S = 86_400;
 const CLOCK = '/etc/bornemisza-clock';
 /**
  * The wall clock of a host's daemon from now on, against that of this machine; what measures durations goes on. Whole
@@ -57,11 +59,12 @@ const setClock = ({ host }: Instance, offsetS: number): Promise<string> =>
     `echo ${offsetS < 0 ? '' : '+'}${offsetS} >${CLOCK}.new && mv ${CLOCK}.new ${CLOCK}`,
   ]);
 
-t.test('clocks that jump by an hour, one or all, forward and back, harm nobody', async (t) => {
-  const all = [app1, app2, app3];
-  const library = (await app1.host.must(['faketime', '-m', '-f', '+0', 'printenv', 'LD_PRELOAD'])).trim();
+/** From now on a file says what time it is for the daemons. */
+async function giveClocks(all: readonly Instance[]): Promise<void> {
+  const [first] = all;
+  const asked = ['faketime', '-m', '-f', '+0', 'printenv', 'LD_PRELOAD'];
   const environment = {
-    LD_PRELOAD: library,
+    LD_PRELOAD: (await first?.host.must(asked))?.trim(),
     FAKETIME_TIMESTAMP_FILE: CLOCK,
     FAKETIME_NO_CACHE: '1',
     FAKETIME_DONT_FAKE_MONOTONIC: '1',
@@ -75,6 +78,20 @@ t.test('clocks that jump by an hour, one or all, forward and back, harm nobody',
     await each.host.restart(daemonOf(each));
   }
   await cluster.settled(PATIENCE_MS);
+}
+
+async function takeClocks(all: readonly Instance[]): Promise<void> {
+  for (const each of all) {
+    await each.host.must(['rm', DROP_IN]);
+    await each.host.must(['systemctl', 'daemon-reload']);
+    await each.host.restart(daemonOf(each));
+  }
+  await cluster.settled(PATIENCE_MS);
+}
+
+t.test('clocks that jump by an hour, one or all, forward and back, harm nobody', async (t) => {
+  const all = [app1, app2, app3];
+  await giveClocks(all);
   const pids = (): Promise<number[]> =>
     Promise.all(all.map(async (each) => (await each.host.unit(daemonOf(each))).mainPid));
   const before = await pids();
@@ -139,11 +156,62 @@ t.test('clocks that jump by an hour, one or all, forward and back, harm nobody',
       (await cluster.status(each)).warnings.map(({ message, next }) => `${message} -- ${next}`).join('\n'),
       'certificate',
     );
-    await each.host.must(['rm', DROP_IN]);
-    await each.host.must(['systemctl', 'daemon-reload']);
-    await each.host.restart(daemonOf(each));
   }
-  await cluster.settled(PATIENCE_MS);
+  await takeClocks(all);
+});
+
+/** What a node shows to its peers, valid by the clock of this machine or not. */
+async function shownBy({ host, role }: Instance) {
+  const directory = `/var/lib/bornemisza/${role}`;
+  const trust = trustOf(CLUSTER_NAME, await host.readFile(`${directory}/roots.pem`));
+  return verifyChain(await host.readFile(`${directory}/chain.pem`), trust, 'any-time');
+}
+
+/**
+ * As a machine whose clock is wrong until it has asked for the time. By that clock its certificate has ended; after ten
+ * years that of the authority as well.
+ *
+ * @param signs an authority that can sign itself another one, which for the others begins in the future
+ */
+async function startAhead(of: Instance, days: number, signs: boolean): Promise<void> {
+  await setClock(of, days * DAY_S);
+  await of.host.restart(daemonOf(of));
+  const beginsAfter = async (ms: number): Promise<boolean> => (await shownBy(of)).notBeforeMs > ms;
+  await until(
+    async () => Date.parse((await cluster.audit(of)).at(-1)?.at ?? '') > Date.now() + DAY_S * 1000,
+    { deadlineMs: PATIENCE_MS, everyMs: 300, what: `${of.name} lives ${days} days ahead` },
+  );
+  if (signs)
+    await until(() => beginsAfter(Date.now() + DAY_S * 1000), {
+      deadlineMs: PATIENCE_MS,
+      everyMs: 300,
+      what: `${of.name} shows one that nobody else takes`,
+    });
+  // It asks every three seconds where its certificate has ended.
+  else await pause(7000);
+  await setClock(of, 0);
+  await until(async () => !(await beginsAfter(Date.now())), {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 300,
+    what: `${of.name} shows one that has begun`,
+  });
+}
+
+t.test('a clock that is a hundred days or ten years ahead, and right again: all is as before', async (t) => {
+  const all = [app1, app2, app3];
+  await giveClocks(all);
+  for (const [of, days] of [
+    [app1, 100],
+    [app1, 3653],
+    [app2, 3653],
+  ] as const) {
+    await startAhead(of, days, of === app1 && days === 100);
+    await cluster.settled(PATIENCE_MS);
+    for (const other of all)
+      if (other !== of) await serverIs(cluster, other, `svc_site/${of.host.name}`, 'UP');
+  }
+  for (const each of all) t.notMatch(await warningsAt(each), 'certificate');
+  await takeClocks(all);
 });
 
 t.test('the last authority does not leave unasked', async (t) => {

@@ -5,7 +5,7 @@ import { daemonOf, PATIENCE_MS } from '../integration/cluster-bed.ts';
 
 /**
  * A compromised authority: what it does to the others, what they see of it, and what an operator takes back
- * with the recovery bundle.
+ * with the recovery bundle. Then two authorities that admit one name while they do not hear each other.
  */
 t.setTimeout(2_300_000);
 
@@ -110,4 +110,57 @@ t.test('a node that it removed is refused with the old key, and joins again with
     everyMs: 200,
     what: 'app3 sees app2',
   });
+});
+
+/** Two daemons start, and are heard. */
+const STARTS_MS = 3 * PATIENCE_MS;
+
+t.test('two authorities admit one name while they do not hear each other: all use one of them', async (t) => {
+  await addAuthority(victim);
+  await until(async () => (await cluster.members(good)).every(({ authority }) => authority), {
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+    what: 'app2 knows that app3 is an authority as well',
+  });
+  for (const { host } of [bad, intruder])
+    await host.must(['bornemisza', 'leave', '--wipe', '--role', 'app'], { timeoutMs: PATIENCE_MS });
+  await good.host.cut({ device: 'private', peer: victim.host.name });
+  await Promise.all([admitted(good, bad, 'app5'), admitted(victim, intruder, 'app5')]);
+  await good.host.heal('private');
+  await Promise.all([begin(bad), begin(intruder)]);
+  const rows = async (at: Instance) => (await cluster.members(at)).filter(({ name }) => name === 'app5/app');
+  const used = async (at: Instance): Promise<string> => {
+    const both = await rows(at);
+    const inUse = both.filter(({ rotation }) => rotation === 'in').map(({ peerId }) => peerId);
+    const { warnings } = await cluster.status(at);
+    const told = warnings.some(({ message }) => message.startsWith('app5/app, '));
+    if (both.length !== 2 || inUse.length !== 1 || !told)
+      throw new Error(`${at.name}: ${JSON.stringify({ both, warnings })}`);
+    return inUse[0] ?? '';
+  };
+  const [byGood, byVictim] = [
+    await until(() => used(good), { deadlineMs: STARTS_MS, everyMs: 300, what: 'app2 uses one' }),
+    await until(() => used(victim), { deadlineMs: STARTS_MS, everyMs: 300, what: 'app3 uses one' }),
+  ];
+  t.equal(byGood, byVictim, 'the same one');
+  const refused = await good.host.exec(['bornemisza', 'remove', 'app5/app', '--force']);
+  t.match([refused.code, refused.stderr], [1, /2 machines were admitted as app5\/app/]);
+  const later = (await rows(good)).find(({ peerId }) => peerId !== byGood);
+  await cluster.command(good, ['remove', later?.peerId ?? '', '--force']);
+  for (const at of [good, victim])
+    await until(async () => (await rows(at)).map(({ peerId }) => peerId).join() === byGood, {
+      deadlineMs: PATIENCE_MS,
+      everyMs: 200,
+      what: `${at.name} knows one app5`,
+    });
+  const runs = async ({ host }: Instance): Promise<boolean> =>
+    (await host.unit('bornemisza@app.service')).mainPid !== 0;
+  await until(
+    async () => {
+      const running = await Promise.all([bad, intruder].map(runs));
+      if (running.filter(Boolean).length !== 1) throw new Error(running.join());
+      return true;
+    },
+    { deadlineMs: PATIENCE_MS, everyMs: 300, what: 'the later one ends, and the first one continues' },
+  );
 });
