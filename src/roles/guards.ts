@@ -66,12 +66,13 @@ export function guarded(
   state: GuardState,
   options: GuardOptions = DEFAULT_GUARD_OPTIONS,
 ): { effective: EffectiveView; state: GuardState } {
-  const living = namesAlive(input.view);
+  const counted = { ...input, view: viewOfUsed(input) };
+  const living = namesAlive(counted.view);
   const changed = living.join() !== state.living.join();
   const livingSinceMs = changed ? input.wallMs : state.livingSinceMs;
   // Before the first sync this node does not know who is alive: silence is no evidence.
   const { synced } = input.view;
-  const found = synced ? landslidesNow(input, state) : state.landslides;
+  const found = synced ? landslidesNow(counted, state) : state.landslides;
   const landslides = found.filter((each) => input.wallMs - each.sinceMs < options.landslideHoldMs);
   const believed = synced && landslides.length === 0;
   // A landslide that outlasted its hold is accepted at once; else the next turn would find it again.
@@ -79,7 +80,7 @@ export function guarded(
   const grown = [...new Set([...state.stable, ...living])].sort();
   // Additions count at once, so that a young cluster is guarded too; a gone member counts until the set is stable.
   const stable =
-    believed && stood ? living : synced ? grown.filter((name) => mayStay(name, input)) : state.stable;
+    believed && stood ? living : synced ? grown.filter((name) => mayStay(name, counted)) : state.stable;
   const { members, namesakes } = effectiveMembers(input, state, landslides);
   const rotations = Object.fromEntries(members.map((member) => [member.record.name, member.rotation]));
   return {
@@ -100,6 +101,12 @@ export function guarded(
 /** The operator confirms that the gone members are gone. The present set becomes the stable one. */
 export function released(state: GuardState): GuardState {
   return { ...state, landslides: [], stable: state.living };
+}
+
+/** Who is used under a name is counted: another that is alive under it does not make up for its absence. */
+function viewOfUsed({ roster, view }: GuardInput): MembershipView {
+  const used = new Set(withoutNamesakes(roster, view.self).used.map(({ peerId }) => peerId));
+  return { ...view, members: view.members.filter(({ record }) => used.has(record.peerId)) };
 }
 
 function namesAlive(view: MembershipView): string[] {

@@ -115,7 +115,7 @@ t.test('a node that it removed is refused with the old key, and joins again with
 /** Two daemons start, and are heard. */
 const STARTS_MS = 3 * PATIENCE_MS;
 
-t.test('two authorities admit one name while they do not hear each other: all use one of them', async (t) => {
+t.test('two authorities on two sides of a cut admit one name, and all nodes use the same one', async (t) => {
   await addAuthority(victim);
   await until(async () => (await cluster.members(good)).every(({ authority }) => authority), {
     deadlineMs: PATIENCE_MS,

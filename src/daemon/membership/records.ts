@@ -1,19 +1,10 @@
-import {
-  type Core,
-  type Entry,
-  isLiving,
-  isRestarting,
-  newEntry,
-  note,
-  schedule,
-  withoutRule,
-} from './core.ts';
+import { type Core, type Entry, isRestarting, newEntry, note, schedule, withoutRule } from './core.ts';
 import { discredit } from './credit.ts';
 import { tellRecord, wasGossiped, withdraw } from './dissemination.ts';
 import { limits } from './limits.ts';
 import { hearOwnRecord, honouredWindowMs } from './own.ts';
 import { decide, type Known, type Outcome } from './precedence.ts';
-import type { MemberState, NodeRecord, PeerId, SignedRecord } from './types.ts';
+import type { MemberState, NodeRecord, SignedRecord } from './types.ts';
 import { changed, freezeRecord, touch } from './view.ts';
 
 /** The way a record came: gossip reaches everybody, a stream only us, a delta answers a sync. */
@@ -40,9 +31,6 @@ export function hearRecord(core: Core, signed: SignedRecord, way: Way): void {
   if (tombstone !== undefined && record.incarnation <= tombstone.incarnation) return;
   const entry = core.entries.get(record.peerId);
   if (way === 'gossip' && isNoOlder(record, entry)) wasGossiped(core, record.peerId);
-  const holder = livingHolderOfName(core, record);
-  if (holder !== undefined)
-    return note(core, 'name-held', record.peerId, `${record.name} is held by ${holder}, which lives`);
   if (entry === undefined) introduce(core, signed, way);
   else update(core, entry, signed, way);
 }
@@ -163,21 +151,6 @@ function differsBeyondLoad(one: NodeRecord, other: NodeRecord): boolean {
     one.incarnation !== other.incarnation ||
     JSON.stringify({ ...one, load: 0, sequence: 0 }) !== JSON.stringify({ ...other, load: 0, sequence: 0 })
   );
-}
-
-/** Certificates make names unique; while a re-installed host's first key still lives, the second is not believed. */
-function livingHolderOfName(core: Core, record: NodeRecord): PeerId | undefined {
-  if (core.entries.get(record.peerId) !== undefined && isBelieved(core, record.peerId)) return undefined;
-  for (const entry of core.entries.values())
-    if (entry.signed.record.name === record.name && entry.peerId !== record.peerId && isLiving(entry))
-      return entry.peerId;
-  return undefined;
-}
-
-/** Who lives in our view has the name already. */
-function isBelieved(core: Core, peer: PeerId): boolean {
-  const entry = core.entries.get(peer);
-  return entry !== undefined && isLiving(entry);
 }
 
 function problemOf(core: Core, record: NodeRecord): { code: string; detail: string } | undefined {

@@ -49,7 +49,7 @@ function seenBy(self: string, rows: readonly Row[]) {
   });
   const lists = { revoked: [], revokedAuthorities: [], knownCertificates: [] };
   const input = { view, roster, ...lists, nowMs: 1000, wallMs: 0 };
-  return { view, effective: guarded(input, EMPTY_GUARD_STATE).effective };
+  return { input, view, effective: guarded(input, EMPTY_GUARD_STATE).effective };
 }
 
 /** What the programs of a node are to be. */
@@ -114,3 +114,14 @@ t.test(
     t.doesNotThrow(() => mustBeOne(named('app1/app')));
   },
 );
+
+t.test('nodes that live under the names of nodes that vanish do not hide a landslide', async (t) => {
+  const rows: readonly Row[] = [...CALM, ['q1', 'db1/db', '10.0.0.31'], ['q2', 'db2/db', '10.0.0.32']];
+  const { input } = seenBy('p1', rows);
+  const { state } = guarded(input, EMPTY_GUARD_STATE);
+  const members = input.view.members.map((each) =>
+    ['p3', 'p4'].includes(each.record.peerId) ? { ...each, state: 'dead' as const } : each,
+  );
+  const { effective } = guarded({ ...input, view: { ...input.view, members } }, state);
+  t.match(effective.held, [{ code: 'landslide', subjects: ['db1/db', 'db2/db'] }]);
+});
