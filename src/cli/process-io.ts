@@ -3,6 +3,7 @@ import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
 import type { Host, Io, Output, Ran, RunLimits } from './io.ts';
+import { withPipe } from './own-domain.ts';
 
 /** Tables stay readable on the narrowest terminal that people use, and are not too wide on the widest. */
 const MIN_COLUMNS = 60;
@@ -129,7 +130,8 @@ async function runProgram(
 ): Promise<Ran> {
   const { runCommand } = await import('../host/command.ts');
   try {
-    return await runCommand(program, args, { timeoutMs, ...(input === undefined ? {} : { input }) });
+    const [file, given] = withPipe(program, args);
+    return await runCommand(file, given, { timeoutMs, ...(input === undefined ? {} : { input }) });
   } catch (error) {
     return { code: -1, stdout: '', stderr: error instanceof Error ? error.message : String(error) };
   }

@@ -3,6 +3,7 @@ import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readIfPresent, replaceFile } from '../../host/files.ts';
 import { printJson } from '../answer.ts';
+import { runAsUnit } from '../confined.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io, Ran } from '../io.ts';
 import {
@@ -221,9 +222,7 @@ function runTry(io: Io, { root }: Places, staged: string, to: string | undefined
     'LimitCORE=0',
     `RuntimeMaxSec=${TRY_MS / 1000}`,
   ];
-  const how = ['--quiet', '--pipe', '--wait', '--collect', '--service-type=exec'];
-  const args = [...how, ...properties.map((each) => `--property=${each}`), '--', ...command];
-  return io.host.run('systemd-run', args, { timeoutMs: TRY_MS });
+  return runAsUnit(io.host, properties, command, { timeoutMs: TRY_MS });
 }
 
 type Said = { readonly ok: true } | { readonly ok: false; code: string; message: string; next: string };

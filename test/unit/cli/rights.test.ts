@@ -1,9 +1,11 @@
-import { chmod, mkdir, stat } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { chmod, mkdir, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { runConfined } from '../../../src/cli/confined.ts';
+import { runAsUnit, runConfined } from '../../../src/cli/confined.ts';
 import { askPrograms } from '../../../src/cli/doctor/programs.ts';
 import type { Host } from '../../../src/cli/io.ts';
+import { byPipe, withPipe } from '../../../src/cli/own-domain.ts';
 import { processIo } from '../../../src/cli/process-io.ts';
 import { buildProgram } from '../../../src/cli/program.ts';
 import { ensureDirectory } from '../../../src/cli/setup/owners.ts';
@@ -76,13 +78,14 @@ t.test(
     };
     const programs = { haproxy: record('haproxy'), bird: record('bird'), birdc: record('birdc') };
     const host = fakeHost({ programs: { ...programs, 'systemd-run': record('systemd-run') } });
+    const run = t.testdir();
     for (const [program, args] of [
       ['haproxy', ['-c', '-f', '/x']],
       ['bird', ['-p', '-c', '/x']],
       ['birdc', ['configure']],
     ] as const) {
       ran.length = 0;
-      await runConfined(host, '', program, args);
+      await runConfined(host, '', program, args, { run });
       t.equal(ran.length, 2);
       t.match(ran[0], [program, [/^(-v|--version)$/]], 'whether it is there is asked without a file');
       const [by, given = []] = ran[1] ?? [];
@@ -96,7 +99,8 @@ t.test(
         'RuntimeMaxSec=15',
       ])
         t.ok(given.includes(`--property=${wanted}`), wanted);
-      t.same(given.slice(given.indexOf('--') + 1), [program, ...args]);
+      t.same(given.slice(given.indexOf('--') + 1), ['env', program, ...args]);
+      t.notOk(given.includes('--pipe'), 'D-Bus is handed nothing');
     }
     t.match(await runConfined(fakeHost({}), '', 'bird', []), { code: -1 }, 'not installed');
 
@@ -106,6 +110,35 @@ t.test(
     t.same(ran, [], 'a member of the group runs nothing that the daemon wrote');
   },
 );
+
+t.test('what a transient unit printed comes by files, which are gone afterwards', async (t) => {
+  const run = t.testdir();
+  const print = (args: readonly string[]): { code: number; stderr: string } => {
+    for (const [name, text] of [
+      ['StandardOutput', 'read\n'],
+      ['StandardError', 'line 3: what is that\n'],
+    ] as const) {
+      const start = `--property=${name}=file:`;
+      writeFileSync(args.find((each) => each.startsWith(start))?.slice(start.length) ?? '', text);
+    }
+    return { code: 1, stderr: '' };
+  };
+  const said = await runAsUnit(fakeHost({ programs: { 'systemd-run': print } }), [], ['x'], { run });
+  t.same(said, { code: 1, stdout: 'read\n', stderr: 'line 3: what is that\n' });
+
+  const refused = fakeHost({ programs: { 'systemd-run': () => ({ code: 1, stderr: 'no bus' }) } });
+  t.same(await runAsUnit(refused, [], ['x'], { run }), { code: 1, stdout: '', stderr: 'no bus' });
+  t.same(await readdir(run), []);
+});
+
+t.test('ip prints into a pipe, as its domain may not write into a socket', async (t) => {
+  const { host } = processIo(async () => {});
+  t.match((await host.run('readlink', ['/proc/self/fd/1'])).stdout, /^socket:/);
+  t.match((await host.run(...byPipe('readlink', ['/proc/self/fd/1']))).stdout, /^pipe:/);
+  t.match(await host.run(...byPipe('sh', ['-c', 'echo no >&2; exit 3'])), { code: 3, stderr: 'no\n' });
+  t.same(withPipe('ip', ['addr']), byPipe('ip', ['addr']));
+  t.same(withPipe('systemctl', ['show']), ['systemctl', ['show']]);
+});
 
 t.test('a directory for another user is made only where each one above it is root’s alone', async (t) => {
   const top = t.testdir();
