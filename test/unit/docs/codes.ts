@@ -18,6 +18,8 @@ const ERRORS: Readonly<Record<string, number>> = {
   TransportError: 0,
   AppConfigError: 0,
 };
+/** Callbacks of our types, which a file calls without an import of the type: their name, and the place of `code`. */
+const CALLBACKS: ReadonlyMap<string, number> = new Map([['onNote', 0]]);
 /** Codes are kebab-case words; what Node.js itself throws (ENOSPC) and numbers are not ours. */
 const CODE = /^[a-z][a-z0-9]*(-[a-z0-9]+)*$/;
 
@@ -29,7 +31,8 @@ interface Expression {
 
 /**
  * Every code in one file: those given to an operator's error, those in an object that also names the next step (or is
- * given to IdentityError or PluginError), and those given to a function of ours that has a parameter `code`.
+ * given to IdentityError or PluginError), those given to a function of ours that has a parameter `code`, or to a
+ * callback whose type has one, and the constant code of a class.
  */
 export function codesIn(
   root: string,
@@ -37,7 +40,7 @@ export function codesIn(
   text = readFileSync(join(root, file), 'utf8'),
 ): CodeSeen[] {
   const { program, module } = parseSync(file, text);
-  const makers = new Map([...importedMakers(root, file, module), ...makersIn(program)]);
+  const makers = new Map([...CALLBACKS, ...importedMakers(root, file, module), ...makersIn(program)]);
   const found: CodeSeen[] = [];
   const add = (node: Expression | undefined, whole: Expression): void => {
     for (const code of literalsOf(node)) {
@@ -53,6 +56,9 @@ export function codesIn(
   new Visitor({
     NewExpression: onCall,
     CallExpression: onCall,
+    PropertyDefinition: (node) => {
+      if (nameOf(node.key) === 'code') add(node.value ?? undefined, node);
+    },
     ObjectExpression: (node) => {
       const keys = node.properties.map((each) => (each.type === 'Property' ? nameOf(each.key) : '...'));
       const code = node.properties.find((each) => each.type === 'Property' && nameOf(each.key) === 'code');

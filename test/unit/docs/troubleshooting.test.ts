@@ -9,6 +9,7 @@ const root = fileURLToPath(new URL('../../../', import.meta.url));
 const FILE = 'docs/troubleshooting.md';
 /** `wire` gives reasons inside other messages; no code of it reaches an operator. */
 const SOURCES = sourceFiles(root).filter((file) => !file.startsWith('src/daemon/wire/'));
+const seen = codesUnder(root, SOURCES);
 
 /** The codes in the first column of the tables, in order. A row may carry several. */
 function documentedCodes(): string[] {
@@ -22,7 +23,6 @@ function documentedCodes(): string[] {
 
 t.test('every code that the source can give an operator is in the troubleshooting document', async (t) => {
   const documented = new Set(documentedCodes());
-  const seen = codesUnder(root, SOURCES);
   t.ok(seen.length > 200, 'the scan found the codes');
   const missing = seen.filter(({ code }) => !documented.has(code));
   t.same(
@@ -33,7 +33,7 @@ t.test('every code that the source can give an operator is in the troubleshootin
 });
 
 t.test('the troubleshooting document speaks of no code that does not exist, and of none twice', async (t) => {
-  const known = new Set(codesUnder(root, SOURCES).map(({ code }) => code));
+  const known = new Set(seen.map(({ code }) => code));
   const documented = documentedCodes();
   t.same(
     documented.filter((code) => !known.has(code)),
@@ -67,6 +67,8 @@ t.test('the scan sees a code in each of the ways in which the source gives one',
     "const error = { code: open ? 'one-side' : 'other-side', message, next };",
     'function refused(code: string, message: string) { return new IdentityError({ code, message, next }); }',
     "throw refused('by-function', message);",
+    "this.#events.onNote('by-callback', undefined, detail);",
+    "class Refused extends Error { readonly code = 'by-class'; }",
     "const none = { code: 'without-next', message }; readFile(name, 'utf8');",
   ].join('\n');
   t.same(
@@ -78,6 +80,8 @@ t.test('the scan sees a code in each of the ways in which the source gives one',
       ['one-side', 4],
       ['other-side', 4],
       ['by-function', 6],
+      ['by-callback', 7],
+      ['by-class', 8],
     ],
   );
 });
