@@ -77,8 +77,8 @@ fi
 
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   say 'installing node modules'
-  # Exactly what the lock file says. Not `npm ci`: it refuses a lock file that lacks the optional binaries of other
-  # platforms, and some registries do not carry those.
+  # Exactly what the lock file says. Not `npm ci`: it removes all that is installed, so each change of one package would
+  # take the whole download.
   npm install --no-save --no-audit --no-fund --loglevel=error >&2
   touch node_modules/.package-lock.json
 fi
