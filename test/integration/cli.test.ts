@@ -3,9 +3,15 @@ import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { bundleProduct } from '../../scripts/bundle.ts';
-import type { AuditAnswer, MembersAnswer, StatusAnswer, TokensAnswer } from '../../src/daemon/control/api.ts';
+import type {
+  AuditAnswer,
+  MembersAnswer,
+  PingAnswer,
+  StatusAnswer,
+  TokensAnswer,
+} from '../../src/daemon/control/api.ts';
 import { parseToken } from '../../src/daemon/identity/admission/tokens.ts';
 import { runCommand } from '../../src/host/command.ts';
 import { run } from '../lab/process.ts';
@@ -68,6 +74,64 @@ async function daemon(root: string): Promise<ChildProcess> {
 
 const json = async <Answer>(argv: readonly string[]): Promise<Answer> =>
   JSON.parse((await bornemisza([...argv, '--json'])).out) as Answer;
+
+/** Two nodes on which no HAProxy runs: down by their own report, and each says so. */
+async function askCluster(t: Test, root: string): Promise<void> {
+  const at = (...argv: string[]) => bornemisza([...argv, '--root', root]);
+  const ping = await at('ping', 'app2', '--json');
+  const daemonIsOpen = [{ what: 'daemon', open: true }];
+  t.match((JSON.parse(ping.out) as PingAnswer).nodes, [
+    { name: 'app2/app', state: 'alive', problem: '', portsThere: daemonIsOpen, portsBack: daemonIsOpen },
+  ]);
+  t.match(ping, { code: 1, err: /app2\/app: port \d+ [^]*connection refused/ }, 'the edge is closed');
+
+  const merged = (await at('events', '--cluster', '--limit', '500', '--json')).out.trim().split('\n');
+  const lines = merged.map((line) => JSON.parse(line) as { node: string; also: string[] });
+  t.same([...new Set(lines.flatMap(({ node, also }) => [node, ...also]))].sort(), ['app1/app', 'app2/app']);
+
+  const { services } = await json<{ services: object[] }>(['services', '--root', root]);
+  t.match(services, [{ name: 'haproxy', up: [], down: ['app1/app', 'app2/app'], unheard: [] }]);
+  t.match(await at('status', '--check'), { code: 2, err: /app1\/app is down: haproxy/ });
+
+  const bundle = join(root, 'bundle.tar.gz');
+  const made = await json<{ files: string[] }>(['debug', 'bundle', '--output', bundle, '--root', root]);
+  for (const path of ['doctor.json', 'app/status.json', 'app/events.ndjson'])
+    t.ok(made.files.includes(path), path);
+  const text = (await runCommand('tar', ['-xzOf', bundle], { timeoutMs: LIMIT_MS })).stdout;
+  t.ok(text.includes('app1/app') && text.includes('app2/app'), 'names of nodes are no secrets');
+}
+
+/**
+ * A node that is removed while its daemon does not run: it learns that from whoever refuses it, ends by itself, and its
+ * commands name the two ways to go on.
+ */
+async function removedWhileOff(t: Test, one: string, two: string): Promise<void> {
+  const token = (await bornemisza(['token', 'create', '--role', 'app', '--root', one])).out;
+  const join3 = ['join', '-', '--host', 'app3', '--private-address', `${net}.3`, '--root', two];
+  t.match(await bornemisza(join3, token), { code: 0 });
+  const before = await daemon(two);
+  const alive = async () => (await json<StatusAnswer>(['status', '--root', one])).counts.alive;
+  await until(async () => (await alive()) === 2, { deadlineMs: LIMIT_MS, everyMs: 200 });
+  before.kill('SIGKILL');
+  await until(async () => (await alive()) === 1, { deadlineMs: LIMIT_MS, everyMs: 200 });
+  const removal = await bornemisza(['remove', 'app3', '--dead', '--root', one]);
+  t.match(removal, { code: 0, out: /app3\/app was removed: NOT YET by app1\/app/ }, 'no HAProxy runs here');
+
+  const after = start(['daemon', '--role', 'app', '--root', two]);
+  t.teardown(() => void after.kill('SIGKILL'));
+  let said = '';
+  for (const stream of [after.stdout, after.stderr])
+    stream?.setEncoding('utf8').on('data', (text: string) => (said += text));
+  await until(() => after.exitCode !== null, { deadlineMs: LIMIT_MS, what: 'it learns of its removal' });
+  t.equal(after.exitCode, 78, 'systemd does not start it again');
+  t.match(said, /this node was removed from the cluster.*join --reset - .*leave --wipe --role app/);
+  for (const verb of ['status', 'members', 'leave'])
+    t.match(
+      await bornemisza([verb, '--root', two]),
+      { code: 3, err: /no longer a member.*\n.*join --reset -.*leave --wipe --role app/ },
+      verb,
+    );
+}
 
 t.test('from nothing to two nodes and back, by the commands that operators type', async (t) => {
   const [one, two] = [await place(), await place()];
@@ -141,6 +205,8 @@ t.test('from nothing to two nodes and back, by the commands that operators type'
   t.equal((await bornemisza(['plan', '--root', one])).code !== 3, true);
   t.match((await bornemisza(['doctor', '--root', two])).out, /control socket +ok/);
 
+  await t.test('what is asked of the whole cluster', (t) => askCluster(t, one));
+
   const following = start(['events', '--follow', '--json', '--root', one]);
   let seen = '';
   following.stdout?.setEncoding('utf8').on('data', (text: string) => (seen += text));
@@ -157,6 +223,9 @@ t.test('from nothing to two nodes and back, by the commands that operators type'
     'is not a node of this cluster now',
   );
   t.ok((await json<AuditAnswer>(['explain', 'app2/app', '--root', one])).entries.length > 0);
+  await t.test('a node that was removed while it was off learns it, and ends', async (t) =>
+    removedWhileOff(t, one, await place()),
+  );
 
   for (const child of [first, second]) {
     child.kill('SIGTERM');
