@@ -160,6 +160,20 @@ const own: readonly Row[] = [
     waits: '0 of 1',
   },
   {
+    when: 'back, all proved, and others wait for it: it opens, and works for them afterwards',
+    scene: {
+      self: 1,
+      members: [member(1), member(2), member(3, { tag: freshTag() })],
+      cluster: [1, 2],
+      maintenance: [1],
+      maps: [...systemMaps([1, 2]), map('app', [1, 2], { _conflicts: ['1-z'] })],
+      proof: proof(),
+    },
+    phase: 'proving',
+    changes: ['open'],
+    alarm: 'couchdb-map-conflict',
+  },
+  {
     when: 'an idle database was left behind',
     scene: {
       self: 2,
