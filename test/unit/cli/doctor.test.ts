@@ -188,6 +188,20 @@ t.test('an address on another device and a device that is down are reported', as
   t.match(other.find('address'), { state: 'fail', next: 'correct private_device' });
 });
 
+t.test('a configured network without room for a second node fails, with the correct one', async (t) => {
+  for (const [network, detail] of [
+    ['10.0.0.11/32', /10\.0\.0\.11\/32 holds only this node: no other node can connect/],
+    ['10.9.0.0/24', /10\.9\.0\.0\/24 does not hold 10\.0\.0\.11/],
+  ] as const) {
+    const config = CONFIG.replace('10.0.0.0/24', network).replace('"lo"', '"eth1"');
+    const root = await place(t, { 'etc/bornemisza/app.toml': config });
+    const found = (await doctor(root, { host: fakeHost({ devices: { eth1: ['10.0.0.11'] } }) })).find(
+      'address',
+    );
+    t.match(found, { state: 'fail', detail, next: /^correct private_network: 10\.0\.0\.0\/24$/ }, network);
+  }
+});
+
 t.test('a port that another program holds is found, by the kernel’s own table', async (t) => {
   const server = createServer();
   server.listen(0, '127.0.0.1');

@@ -40,3 +40,19 @@ for (const document of ['SECURITY.md', 'docs/reliability.md'])
       }
     }
   });
+
+t.test(
+  'each fault in docs/reliability.md names a test, and each file with the name of its test',
+  async (t) => {
+    const rows = readFileSync(join(root, 'docs/reliability.md'), 'utf8')
+      .split('\n')
+      .filter((line) => /^\| (?!Fault|Report)/.test(line));
+    t.ok(rows.length > 70, `${rows.length} faults`);
+    for (const row of rows) {
+      const tests = row.split(' | ').at(-1) ?? '';
+      const files = tests.match(/`test\/[\w/-]+\.test\.ts`/g) ?? [];
+      t.ok(files.length > 0, row);
+      t.equal(tests.match(/\.test\.ts`: “/g)?.length, files.length, row);
+    }
+  },
+);
