@@ -49,7 +49,7 @@ t.test('a step that is late and still moves is waited for, and its time is the r
   t.ok(Math.abs((result.seen.members ?? 0) - tookS) < 1, `${result.seen.members} s`);
 });
 
-t.test('a step that stands still ends at its deadline, with what is missing', async (t) => {
+t.test('a step in which nothing moves ends at its deadline, with what is missing', async (t) => {
   const result = await tell(step(2), growing(1), () => undefined);
   t.match(result, { ok: false, seen: {}, failure: /^not within 600 ms: all come; last: .*1 of 2 members/ });
 });
