@@ -1,10 +1,7 @@
 import { isBase64url } from './jws.ts';
 import { type AcmeProblem, problemOf } from './error.ts';
 
-/**
- * What a CA answers, as this client takes it. Whatever has another form is refused: nothing of it is believed
- * unread.
- */
+/** The answers of a CA, as this client accepts them. It refuses any other form. */
 
 export interface AcmeDirectory {
   readonly newNonce: string;
@@ -12,13 +9,13 @@ export interface AcmeDirectory {
   readonly newOrder: string;
   readonly revokeCert: string;
   readonly keyChange: string | undefined;
-  /** Only where the CA has renewal information (RFC 9773 section 3). */
+  /** Only if the CA has renewal information (RFC 9773 section 3). */
   readonly renewalInfo: string | undefined;
   readonly termsOfService: string | undefined;
   readonly externalAccountRequired: boolean;
   /** The host names by which a CAA record names this CA. */
   readonly caaIdentities: readonly string[];
-  /** Kinds of certificates, each with the CA's words for it. */
+  /** Kinds of certificates, each with the CA's description. */
   readonly profiles: ReadonlyMap<string, string>;
 }
 
@@ -34,7 +31,7 @@ export interface AcmeOrder {
   readonly certificate: string | undefined;
   /** Why it is invalid. */
   readonly problem: AcmeProblem | undefined;
-  /** When the CA wants to be asked again. */
+  /** When the CA wants the next request. */
   readonly retryAfterMs: number | undefined;
 }
 
@@ -54,21 +51,21 @@ export interface AcmeAuthorization {
   /** Without the `*.` of a wildcard. */
   readonly name: string;
   readonly wildcard: boolean;
-  /** Of the kinds that bear a token; others are left out. */
+  /** Only the kinds that have a token; others are left out. */
   readonly challenges: readonly AcmeChallenge[];
   readonly retryAfterMs: number | undefined;
 }
 
-/** When to renew, by the CA (RFC 9773 section 4.2). Wall clock of the CA, in ms since the epoch. */
+/** The CA's time for the renewal (RFC 9773 section 4.2). Its wall clock, in ms since the epoch. */
 export interface RenewalInfo {
   readonly startMs: number;
   readonly endMs: number;
-  /** A page for people that says why. */
+  /** A page for people that gives the reason. */
   readonly explanationUrl: string | undefined;
   readonly retryAfterMs: number | undefined;
 }
 
-/** Lists of an order have as many entries as names; a list of challenges has one for each kind. */
+/** The lists of an order have one entry for each name; a list of challenges has one for each kind. */
 const MOST_ENTRIES = 100;
 const MOST_URL = 2048;
 
@@ -137,7 +134,7 @@ export class Answer {
   renewalInfo(retryAfterMs: number | undefined): RenewalInfo {
     const { start, end } = this.#inside('suggestedWindow').#fields;
     const [startMs, endMs] = [dateOf(start), dateOf(end)];
-    // RFC 9773 section 4.2: a window that ends before it begins is no window.
+    // RFC 9773 section 4.2: a window that ends before it begins is invalid.
     if (!(startMs < endMs)) throw new RangeError('field suggestedWindow');
     const explanation = this.#text('explanationURL');
     const shown = explanation !== undefined && /^https:\/\/[\x21-\x7e]+$/.test(explanation);
@@ -148,7 +145,7 @@ export class Answer {
     return this.#checkedUrl(field, this.#fields[field]);
   }
 
-  /** A challenge without a token, or of a form that we do not know, is none that we answer (RFC 8555 section 7.1.4). */
+  /** A challenge without a token, or of an unknown form, is not answered (RFC 8555 section 7.1.4). */
   #challenge(): AcmeChallenge[] {
     const { type, token, url } = this.#fields;
     const status = (['pending', 'processing', 'valid', 'invalid'] as const).find(
@@ -163,7 +160,7 @@ export class Answer {
     return new Answer(value, this.#allowed);
   }
 
-  /** What is optional and of another form is not there: it stops nothing else. */
+  /** An optional field of another form counts as missing. */
   #inside(field: string): Answer {
     const value = this.#fields[field];
     return this.#of(isObject(value) ? value : {});
@@ -218,7 +215,7 @@ function isObject(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** RFC 3339, as JSON of ACME has every time (RFC 8555 section 7.1.3). */
+/** RFC 3339, the form of every time in ACME (RFC 8555 section 7.1.3). */
 function dateOf(value: unknown): number {
   return typeof value === 'string' && /^\d{4}-\d\d-\d\dT/.test(value) ? Date.parse(value) : Number.NaN;
 }

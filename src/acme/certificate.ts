@@ -6,18 +6,18 @@ const EXTENSION_REQUEST = oid('1.2.840.113549.1.9.14');
 const ECDSA_WITH_SHA256 = oid('1.2.840.10045.4.3.2');
 const AUTHORITY_KEY_IDENTIFIER = oid('2.5.29.35');
 
-/** Let's Encrypt takes a hundred names. */
+/** Let's Encrypt accepts a hundred names. */
 const MOST_NAMES = 100;
-/** Leaf, intermediates and a root that some CAs send along: more is no chain that a browser follows. */
+/** Leaf, intermediates, and the root that some CAs send along: browsers follow no longer chain. */
 const MOST_IN_CHAIN = 8;
 const LABEL = /^(?!-)[a-z0-9-]{1,63}(?<!-)$/;
 
-/** A DNS name as a certificate bears it: lower case, ASCII (A-labels), at least two labels; the first may be `*`. */
+/** The form of a DNS name in a certificate: lower case, ASCII (A-labels), at least two labels; the first may be `*`. */
 export function isCertifiableName(name: string): boolean {
   const labels = name.split('.');
   const [first = '', ...rest] = labels;
   if (name.length > 253 || labels.length < (first === '*' ? 3 : 2)) return false;
-  // A top-level domain is never a number: what ends in one is an IP address (RFC 3696 section 2).
+  // A top-level domain is never a number: a name that ends in one is an IP address (RFC 3696 section 2).
   return (
     (first === '*' || LABEL.test(first)) &&
     rest.every((each) => LABEL.test(each)) &&
@@ -26,16 +26,16 @@ export function isCertifiableName(name: string): boolean {
 }
 
 /**
- * A signing request (RFC 2986) in DER for a P-256 key. The names stand in the extension alone; the subject is
- * empty, since a common name is optional (RFC 8555 section 7.4) and holds at most 64 characters.
+ * A signing request (RFC 2986) in DER for a P-256 key. The names are only in the extension; the subject is empty, since
+ * a common name is optional (RFC 8555 section 7.4) and holds at most 64 characters.
  *
- * @throws RangeError for names that no certificate bears
+ * @throws RangeError for names that no certificate can have
  */
 export function signingRequest(names: readonly string[], key: KeyObject): Buffer {
   const bad = names.find((name) => !isCertifiableName(name));
-  if (bad !== undefined) throw new RangeError(`${JSON.stringify(bad)} is no name for a certificate`);
+  if (bad !== undefined) throw new RangeError(`${JSON.stringify(bad)} cannot be a name of a certificate`);
   if (names.length === 0 || names.length > MOST_NAMES)
-    throw new RangeError(`a certificate bears 1 to ${MOST_NAMES} names`);
+    throw new RangeError(`a certificate has 1 to ${MOST_NAMES} names`);
   const alternative = der(
     TAG.sequence,
     ...[...new Set(names)].map((name) => der(DNS_NAME, Buffer.from(name))),
@@ -61,8 +61,8 @@ export function signingRequest(names: readonly string[], key: KeyObject): Buffer
 const PEM_BLOCK = /-----BEGIN CERTIFICATE-----\r?\n[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----/g;
 
 /**
- * The certificates of a chain, leaf first. RFC 8555 section 9.1 has nothing in it but certificates: a key or
- * anything else that a CA sends along is refused, since the text is written into the file that HAProxy reads.
+ * The certificates of a chain, leaf first. RFC 8555 section 9.1 allows nothing but certificates: a key or anything else
+ * that a CA sends along is refused, since the text is written into the file that HAProxy reads.
  *
  * @throws RangeError for anything else
  */
@@ -82,15 +82,15 @@ export function certificatesOf(pem: string): X509Certificate[] {
 }
 
 /**
- * How a CA names a certificate in renewal information (RFC 9773 section 4.1): the identifier of the key that
- * signed it, and its serial number, both in base64url.
+ * The name of a certificate in renewal information (RFC 9773 section 4.1): the identifier of the key that signed it,
+ * and its serial number, both in base64url.
  *
  * @returns undefined for a certificate that names no such key
  */
 export function renewalId({ raw }: Pick<X509Certificate, 'raw'>): string | undefined {
   const inner = valuesIn(valuesIn(raw)[0]?.content ?? Buffer.of())[0]?.content ?? Buffer.of();
   const fields = valuesIn(inner);
-  // The content of the INTEGER, with the zero byte that stands before a set high bit: so the RFC has it.
+  // The content of the INTEGER, with the zero byte before a set high bit, as the RFC requires.
   const serial = fields.find(({ tag }) => tag === TAG.integer)?.content;
   const extensions = fields.find(({ tag }) => tag === CONTEXT_3)?.content ?? der(TAG.sequence);
   const wanted = valuesIn(AUTHORITY_KEY_IDENTIFIER)[0]?.content ?? Buffer.of();

@@ -13,15 +13,15 @@ import { type ExternalAccount, externalBinding, isBase64url, jwkOf, signed } fro
 
 export interface AcmeClientOptions {
   readonly directoryUrl: string;
-  /** Private key of P-256. Kept by the caller before the CA hears of it. */
+  /** Private key of P-256. The caller stores it before the CA sees it. */
   readonly accountKey: KeyObject;
-  /** Where the CA has the account, once it is known. */
+  /** The account's URL at the CA, once it is known. */
   readonly accountUrl?: string | undefined;
   /** Product and version (RFC 8555 section 6.1). */
   readonly userAgent: string;
-  /** PEM: trusted besides the public ones. */
+  /** PEM of CAs to trust in addition to the public ones. */
   readonly ca?: string | undefined;
-  /** Of one call. */
+  /** Limit of one call. */
   readonly timeoutMs?: number;
 }
 
@@ -34,31 +34,31 @@ interface AccountRequest {
 
 interface OrderRequest {
   readonly names: readonly string[];
-  /** One of the directory's. */
+  /** One that the directory offers. */
   readonly profile?: string | undefined;
-  /** The certificate that it takes the place of; the CA then counts the order against no limit (RFC 9773 section 5). */
+  /** The certificate that it replaces; the CA then counts the order against no limit (RFC 9773 section 5). */
   readonly replaces?: X509Certificate | undefined;
 }
 
 /** Why a certificate is revoked (RFC 5280 section 5.3.1). */
 export const REVOKED_FOR = { unspecified: 0, keyCompromise: 1, superseded: 4, cessation: 5 } as const;
 
-/** How CAs refuse what another key than the account's has signed (RFC 8555 section 6.7). */
+/** How CAs refuse a request that another key than the account's has signed (RFC 8555 section 6.7). */
 const OTHER_KEY = new Set(['malformed', 'unauthorized', 'accountDoesNotExist']);
 
 const TIMEOUT_MS = 15_000;
 /**
- * RFC 8555 section 6.5: a nonce may be refused at any time, and the next one is tried. A CA that refuses six has
- * another fault.
+ * RFC 8555 section 6.5: a CA may refuse a nonce at any time, and the client tries the next one. A CA that refuses six
+ * has another fault.
  */
 const MOST_NONCE_RETRIES = 5;
 
 /**
- * An ACME client (RFC 8555) for one account. Each method is one step and never waits for the CA to come to a
- * decision: an order says where it is, so whoever has account key and order's URL goes on, after a restart or on
- * another node.
+ * An ACME client (RFC 8555) for one account. Each method is one step and never waits for the CA's decision. The order
+ * at the CA holds the state, so any process with the account key and the order's URL can continue, after a restart or
+ * on another node.
  *
- * Every method throws {@link AcmeError}; an aborted signal comes out as its own reason.
+ * Every method throws {@link AcmeError}; an aborted signal throws its own reason.
  */
 export class AcmeClient {
   readonly #options: AcmeClientOptions;
@@ -73,12 +73,12 @@ export class AcmeClient {
     this.#ca = URL.canParse(options.directoryUrl) ? new URL(options.directoryUrl).host : options.directoryUrl;
   }
 
-  /** Asked once in the life of a client (RFC 8555 section 7.1.1). */
+  /** Requested once in the life of a client (RFC 8555 section 7.1.1). */
   async directory(signal: AbortSignal): Promise<AcmeDirectory> {
     if (this.#directory !== undefined) return this.#directory;
     const { directoryUrl } = this.#options;
     if (!isAllowed(directoryUrl, directoryUrl))
-      throw unreachable(directoryUrl, 'it is no https address, and so it is not called');
+      throw unreachable(directoryUrl, 'it is no https address, so it is not called');
     const got = await this.#send({ method: 'GET', url: directoryUrl, accept: 'application/json' }, signal);
     this.#refuse(got);
     this.#directory = this.#read(got, (answer) => answer.directory());
@@ -86,9 +86,9 @@ export class AcmeClient {
   }
 
   /**
-   * Makes the account, or finds the one that has this key already (RFC 8555 section 7.3.1).
+   * Creates the account, or finds the one that already has this key (RFC 8555 section 7.3.1).
    *
-   * @returns where the CA has it
+   * @returns its URL at the CA
    */
   async account(
     { contact, termsAgreed, externalAccount }: AccountRequest,
@@ -115,7 +115,7 @@ export class AcmeClient {
     return this.#accountUrl;
   }
 
-  /** RFC 8555 section 7.4. The CA may hand out an order that it has already. */
+  /** RFC 8555 section 7.4. The CA may return an existing order. */
   async newOrder({ names, profile, replaces }: OrderRequest, signal: AbortSignal): Promise<AcmeOrder> {
     const { newOrder, renewalInfo, profiles } = await this.directory(signal);
     const bad = names.find((name) => !isCertifiableName(name));
@@ -145,7 +145,7 @@ export class AcmeClient {
     return this.#read(got, (answer) => answer.authorization(url, got.retryAfterMs));
   }
 
-  /** Says that a challenge is answered: the CA may look now (RFC 8555 section 7.5.1). */
+  /** Reports that a challenge is ready: the CA may check now (RFC 8555 section 7.5.1). */
   async answer(challengeUrl: string, signal: AbortSignal): Promise<void> {
     await this.#post(challengeUrl, {}, signal);
   }
@@ -157,22 +157,22 @@ export class AcmeClient {
   }
 
   /**
-   * Fetches the chain of a valid order (RFC 8555 section 7.4.2): certificates and nothing else. Whether they fit
-   * key and names is for the caller to judge, who has both.
+   * Fetches the chain of a valid order (RFC 8555 section 7.4.2): certificates and nothing else. The caller checks
+   * whether they fit key and names.
    *
    * @returns PEM, leaf first
    */
   async certificate(url: string, signal: AbortSignal): Promise<string> {
     const got = await this.#post(url, undefined, signal, {}, 'application/pem-certificate-chain');
     try {
-      // As Node.js writes them: nothing of the CA's own text is left.
+      // Written by Node.js: none of the CA's own text is left.
       return certificatesOf(got.body.toString('latin1')).join('');
     } catch (error) {
       throw strange(this.#ca, `the certificate: ${wordsOf(error)}`, error);
     }
   }
 
-  /** Signed by the account (RFC 8555 section 7.6). One that is revoked already is well. */
+  /** Signed by the account (RFC 8555 section 7.6). A certificate that is already revoked is no error. */
   async revoke(certificate: X509Certificate, reason: number, signal: AbortSignal): Promise<void> {
     const { revokeCert } = await this.directory(signal);
     const payload = { certificate: certificate.raw.toString('base64url'), reason };
@@ -183,7 +183,9 @@ export class AcmeClient {
     }
   }
 
-  /** @returns undefined where the CA has no renewal information, or the certificate does not say who signed it */
+  /**
+   * @returns undefined if the CA has no renewal information, or the certificate does not name the key that signed it
+   */
   async renewalInfo(certificate: X509Certificate, signal: AbortSignal): Promise<RenewalInfo | undefined> {
     const { renewalInfo } = await this.directory(signal);
     const id = renewalId(certificate);
@@ -195,8 +197,8 @@ export class AcmeClient {
   }
 
   /**
-   * From then on the CA refuses the old key (RFC 8555 section 7.3.5). This client goes on with the old: make a
-   * new one.
+   * From then on the CA refuses the old key (RFC 8555 section 7.3.5). This client keeps the old key: create a new
+   * client.
    */
   async changeKey(newKey: KeyObject, signal: AbortSignal): Promise<void> {
     const { keyChange } = await this.directory(signal);
@@ -205,7 +207,7 @@ export class AcmeClient {
     await this.#post(keyChange, signed(newKey, { jwk: jwkOf(newKey), url: keyChange }, payload), signal);
   }
 
-  /** Whether this client's key is that of the account, which only it may read (RFC 8555 section 6.3). */
+  /** Whether this client's key is the account's: only that key may read the account (RFC 8555 section 6.3). */
   async isKnown(signal: AbortSignal): Promise<boolean> {
     try {
       await this.#post(this.#account(), undefined, signal);
@@ -216,10 +218,7 @@ export class AcmeClient {
     }
   }
 
-  /**
-   * A signed request; a refused nonce is tried again with the one that came with the refusal (RFC 8555 section
-   * 6.5).
-   */
+  /** A signed request. After a refused nonce it tries again with the nonce of the refusal (RFC 8555 section 6.5). */
   async #post(
     url: string,
     payload: object | undefined,
@@ -231,7 +230,7 @@ export class AcmeClient {
     const who = by.jwk === undefined ? { kid: this.#account() } : by;
     for (let retries = 0; ; retries += 1) {
       const nonce = this.#nonce ?? (await this.#freshNonce(signal));
-      // A nonce is used once, whatever comes of it.
+      // A nonce is used once, whatever the result.
       this.#nonce = undefined;
       const head = { ...who, nonce, url };
       const body = JSON.stringify(signed(this.#options.accountKey, head, payload));
@@ -267,7 +266,7 @@ export class AcmeClient {
   #refuse({ status, type, body, retryAfterMs }: Got): void {
     if (status >= 200 && status < 300) return;
     if (status >= 300 && status < 400)
-      throw strange(this.#ca, `it sends us elsewhere (status ${status}), and no redirect is followed`);
+      throw strange(this.#ca, `it redirects (status ${status}), and redirects are not followed`);
     const problem = type === 'application/problem+json' ? problemOf(parsed(body)) : undefined;
     throw refusal({ status, problem, retryAfterMs, ca: this.#ca });
   }
@@ -284,7 +283,7 @@ export class AcmeClient {
 
   #locationOf({ location }: Got): string {
     if (location !== undefined && isAllowed(location, this.#options.directoryUrl)) return location;
-    throw strange(this.#ca, 'it does not say where the new object is');
+    throw strange(this.#ca, 'it does not name the new object');
   }
 
   #account(): string {
@@ -296,7 +295,9 @@ export class AcmeClient {
     return new AcmeError({
       code: 'certificate-names',
       message:
-        bad === undefined ? 'there is no name to order for' : `no certificate bears ${JSON.stringify(bad)}`,
+        bad === undefined
+          ? 'there is no name to order for'
+          : `no certificate can have the name ${JSON.stringify(bad)}`,
       next: 'write DNS names into certificates.names, e.g. "shop.example"; a name in another script in its form xn--…',
       outcome: 'terminal',
     });
@@ -307,7 +308,7 @@ export class AcmeClient {
     return new AcmeError({
       code: 'certificate-names',
       message: `the CA at ${this.#ca} has no profile ${JSON.stringify(profile)}: ${offers}`,
-      next: 'take certificates.profile out, or name one of those',
+      next: 'remove certificates.profile, or name one of those',
       outcome: 'terminal',
     });
   }
@@ -316,8 +317,8 @@ export class AcmeClient {
 function needsExternalAccount(ca: string): AcmeError {
   return new AcmeError({
     code: 'certificate-account',
-    message: `the CA at ${ca} makes accounts only for its customers`,
-    next: 'get a key identifier and a MAC key from the CA (its word is EAB), and put them into [certificates]',
+    message: `the CA at ${ca} creates accounts only for its customers`,
+    next: 'use another CA: certificates.directory (this version has no keys for external account binding)',
     outcome: 'terminal',
   });
 }
@@ -325,7 +326,7 @@ function needsExternalAccount(ca: string): AcmeError {
 function needsTerms(ca: string, terms: string): AcmeError {
   return new AcmeError({
     code: 'certificate-account',
-    message: `the CA at ${ca} makes accounts only for who agrees to its terms: ${oneLine(terms)}`,
+    message: `the CA at ${ca} creates accounts only after consent to its terms: ${oneLine(terms)}`,
     next: 'read them; if you agree, write terms = "agreed" into [certificates]',
     outcome: 'terminal',
   });
@@ -339,7 +340,7 @@ function parsed(body: Buffer): unknown {
   }
 }
 
-/** Where a name has several addresses, Node.js tries each and gives one error without words for all. */
+/** If a name has several addresses, Node.js tries each and returns one error without a message for all. */
 function wordsOf(error: unknown): string {
   if (error instanceof AggregateError && error.errors.length > 0) return wordsOf(error.errors[0]);
   return error instanceof Error ? error.message : String(error);

@@ -41,14 +41,14 @@ interface DerValue {
   readonly content: Buffer;
 }
 
-/** The values that stand one after the other. @throws RangeError where a length leads past the end */
+/** The values in sequence. @throws RangeError if a length leads past the end */
 export function valuesIn(bytes: Buffer): DerValue[] {
   const values: DerValue[] = [];
   for (let at = 0; at < bytes.length; ) {
     const tag = bytes.readUInt8(at);
     const first = bytes.readUInt8(at + 1);
     const digits = first < 0x80 ? 0 : first & 0x7f;
-    // Four digits are more than any certificate has; none is BER's indefinite length.
+    // No certificate needs more than four digits; zero digits are BER's indefinite length.
     if (first === 0x80 || digits > 4) throw new RangeError('not DER: a length of another form');
     const from = at + 2 + digits;
     const length = digits === 0 ? first : bytes.readUIntBE(at + 2, digits);

@@ -1,4 +1,4 @@
-/** Why a certificate authority gave no answer that we can use. */
+/** Why a certificate authority gave no usable answer. */
 type AcmeCode =
   | 'certificate-unreachable'
   | 'certificate-limited'
@@ -15,7 +15,7 @@ export interface AcmeProblem {
   readonly type: string;
   /** One line, at most {@link MOST_DETAIL} characters. */
   readonly detail: string;
-  /** The names that it is about. */
+  /** The names concerned. */
   readonly names: readonly string[];
 }
 
@@ -25,7 +25,7 @@ interface AcmeErrorFacts {
   readonly message: string;
   /** One sentence: what the operator can do next. */
   readonly next: string;
-  /** `retry`: later it can go well; `terminal`: the same call fails again until somebody changes something. */
+  /** `retry`: it can succeed later; `terminal`: the same call fails again until somebody changes something. */
   readonly outcome: 'retry' | 'terminal';
   /** How long the CA asks us to wait (RFC 8555 section 6.6). */
   readonly retryAfterMs?: number | undefined;
@@ -52,9 +52,9 @@ export class AcmeError extends Error {
 }
 
 const TYPE = 'urn:ietf:params:acme:error:';
-/** What a CA says goes into a log and on a screen: one line of it. */
+/** A CA's text goes into a log and on a screen: one line of it. */
 const MOST_DETAIL = 300;
-/** An order of ours has some ten names; an answer may name each once. */
+/** Our orders have some ten names; an answer may name each once. */
 const MOST_NAMES = 100;
 
 /** @param value parsed JSON of any form */
@@ -62,7 +62,7 @@ export function problemOf(value: unknown): AcmeProblem | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
   const { type, detail, identifier, subproblems } = value as Readonly<Record<string, unknown>>;
   if (typeof type !== 'string') return undefined;
-  // RFC 8555 section 6.7.1: what is wrong with each name stands in a problem of its own.
+  // RFC 8555 section 6.7.1: each name has a problem of its own.
   const inside = Array.isArray(subproblems) ? subproblems.slice(0, MOST_NAMES).flatMap(subproblem) : [];
   const own = nameOf(identifier);
   const said = [detail, ...inside.map((each) => each.detail)].find(
@@ -86,7 +86,7 @@ function nameOf(identifier: unknown): string | undefined {
   return typeof value === 'string' ? oneLine(value).slice(0, 253) : undefined;
 }
 
-/** Printable and bounded: what somebody else wrote must not move a terminal's cursor. */
+/** Printable and bounded: foreign text must not move a terminal's cursor. */
 export function oneLine(text: string): string {
   const printable = text.replaceAll(/[\p{C}\p{Z}]+/gu, ' ').trim();
   return printable.length > MOST_DETAIL ? `${printable.slice(0, MOST_DETAIL)}…` : printable;
@@ -97,12 +97,12 @@ type Meaning = Pick<AcmeErrorFacts, 'code' | 'outcome' | 'next'>;
 const LIMITED: Meaning = {
   code: 'certificate-limited',
   outcome: 'retry',
-  next: 'nothing: it is tried again when the CA takes orders; the certificate that is served stays',
+  next: 'wait: it is tried again when the CA accepts orders; the present certificate stays in use',
 };
 const REFUSED: Meaning = {
   code: 'certificate-refused',
   outcome: 'retry',
-  next: 'let the name lead to the app nodes and port 80 of each be open from everywhere; it is tried again',
+  next: 'point the name to the app nodes, and open port 80 of each to everybody; it is tried again',
 };
 const CAA: Meaning = {
   code: 'certificate-caa',
@@ -112,30 +112,30 @@ const CAA: Meaning = {
 const NAMES: Meaning = {
   code: 'certificate-names',
   outcome: 'terminal',
-  next: 'take the name out of certificates.names: this CA signs no certificate for it',
+  next: 'remove the name from certificates.names: this CA signs no certificate for it',
 };
 const ACCOUNT: Meaning = {
   code: 'certificate-account',
   outcome: 'terminal',
-  next: 'read what the CA asks of an account (its terms, a contact, a key of its own), and correct [certificates]',
+  next: 'read what the CA requires of an account (its terms, a contact), and correct [certificates]',
 };
 const REPLACED: Meaning = {
   code: 'certificate-replaced',
   outcome: 'retry',
-  next: 'nothing: the order is made once more without naming the certificate that it replaces',
+  next: 'wait: the order is repeated without the certificate that it replaces',
 };
 const DOWN: Meaning = {
   code: 'certificate-unreachable',
   outcome: 'retry',
-  next: 'nothing: it is tried again; the certificate that is served stays',
+  next: 'wait: it is tried again; the present certificate stays in use',
 };
 const OTHER: Meaning = {
   code: 'certificate-answer',
   outcome: 'retry',
-  next: 'see what the CA says; if it repeats, report it with this line: the CA and this version do not agree',
+  next: 'read the CA’s reason; if it repeats, report it with this line: the CA and this version do not agree',
 };
 
-/** RFC 8555 section 6.7 and RFC 9773 section 5; any other type is judged by the status of the answer. */
+/** RFC 8555 section 6.7 and RFC 9773 section 5; for any other type the status of the answer decides. */
 const MEANINGS: ReadonlyMap<string, Meaning> = new Map(
   Object.entries({
     rateLimited: LIMITED,
@@ -144,7 +144,7 @@ const MEANINGS: ReadonlyMap<string, Meaning> = new Map(
     incorrectResponse: REFUSED,
     tls: REFUSED,
     compound: REFUSED,
-    // Of a check, `notAuthorized` says it; of a call, the CA does not know the account, or not its key.
+    // A failed check is {@link notAuthorized}; as the answer to a call, the CA does not know the account or its key.
     unauthorized: ACCOUNT,
     caa: CAA,
     rejectedIdentifier: NAMES,
@@ -167,7 +167,7 @@ interface Refusal {
   readonly ca: string;
 }
 
-/** What a refusal of the CA means for whoever runs the site. */
+/** A refusal of the CA, in words for the operator. */
 export function refusal({ status, problem, retryAfterMs, ca }: Refusal): AcmeError {
   const meaning =
     (problem === undefined ? undefined : MEANINGS.get(problem.type)) ?? byStatus(status, retryAfterMs);
@@ -186,7 +186,7 @@ function byStatus(status: number, retryAfterMs: number | undefined): Meaning {
   return status >= 500 ? DOWN : OTHER;
 }
 
-/** The CA could not check a name that we said is ours (RFC 8555 section 7.1.6: the authorization is invalid). */
+/** The CA could not check a name (RFC 8555 section 7.1.6: the authorization is invalid). */
 export function notAuthorized(name: string, problem: AcmeProblem | undefined): AcmeError {
   const meaning = problem?.type === 'caa' ? CAA : problem?.type === 'rateLimited' ? LIMITED : REFUSED;
   return new AcmeError({
@@ -199,18 +199,18 @@ export function notAuthorized(name: string, problem: AcmeProblem | undefined): A
 export function unreachable(url: string, why: string, cause?: unknown): AcmeError {
   return new AcmeError({
     code: 'certificate-unreachable',
-    message: `${url} does not answer: ${oneLine(why)}; the certificate that is served stays`,
+    message: `${url} does not answer: ${oneLine(why)}; the present certificate stays in use`,
     next: 'run `curl -v` with this address on this host, and correct its name servers or firewall; it is tried again',
     outcome: 'retry',
     cause,
   });
 }
 
-/** The CA answered, and not as RFC 8555 has it. */
+/** The CA's answer does not follow RFC 8555. */
 export function strange(ca: string, what: string, cause?: unknown): AcmeError {
   return new AcmeError({
     ...OTHER,
-    message: `the CA at ${ca} does not answer as RFC 8555 has it: ${oneLine(what)}`,
+    message: `the answer of the CA at ${ca} does not follow RFC 8555: ${oneLine(what)}`,
     cause,
   });
 }

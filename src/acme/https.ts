@@ -11,7 +11,7 @@ export interface Exchange {
 
 interface ExchangeOptions {
   readonly userAgent: string;
-  /** PEM: trusted besides the public ones. */
+  /** PEM of CAs to trust in addition to the public ones. */
   readonly ca?: string | undefined;
   readonly timeoutMs: number;
 }
@@ -27,13 +27,13 @@ export interface Got {
 
 /** A chain of four certificates with many names has some 20 kB; everything else is smaller. */
 const MOST_BYTES = 256 * 1024;
-/** The longest of the limits that CAs have is a week; a longer wait is asked for by mistake. */
+/** The longest limit of a CA is a week; a longer wait is a mistake. */
 const MOST_RETRY_AFTER_MS = 7 * 24 * 3_600_000;
 
 /**
- * Only https: who stands between could hand out other orders. Within this machine (127.0.0.0/8) nobody does, and
- * only a CA that is there itself may name addresses there: no CA of the internet makes this node call its own
- * doors without TLS.
+ * Only https: otherwise somebody on the way could replace orders. Within this machine (127.0.0.0/8) nobody can, and
+ * only a CA that is there itself may name addresses there: no CA on the internet can make this node call its own ports
+ * without TLS.
  */
 export function isAllowed(url: string, directoryUrl: string): boolean {
   if (!URL.canParse(url)) return false;
@@ -47,13 +47,13 @@ function isPlain(url: string): boolean {
   return isLoopback(protocol, hostname);
 }
 
-/** WHATWG URLs write an IPv4 address with four decimal numbers, whatever form it was given in. */
+/** WHATWG URLs write an IPv4 address as four decimal numbers, whatever its original form. */
 function isLoopback(protocol: string, hostname: string): boolean {
   return protocol === 'http:' && /^127\.\d+\.\d+\.\d+$/.test(hostname);
 }
 
 /**
- * One call, whole within its time: a body that is cut short, too long or never ends is an error. Follows no
+ * One call, complete within its time: a body that is cut short, too long or never ends is an error. Follows no
  * redirect.
  */
 export function exchange(
@@ -65,7 +65,7 @@ export function exchange(
   return new Promise((resolve, reject) => {
     const request = call(url, {
       method,
-      // A connection of its own: between two steps of an order lie minutes.
+      // A new connection each time: minutes pass between two steps of an order.
       agent: false,
       signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
       ...(ca !== undefined && { ca: [...rootCertificates, ca] }),
@@ -111,8 +111,8 @@ export function exchange(
 }
 
 /**
- * RFC 9110 section 10.2.3: seconds, or a date. A date is held against the server's own clock, which this host's
- * may be a day off.
+ * RFC 9110 section 10.2.3: seconds, or a date. A date is compared with the server's own clock, as this host's can
+ * differ by a day.
  *
  * @param date of the same answer
  */

@@ -5,7 +5,7 @@ import { createHash, createHmac, type KeyObject, sign } from 'node:crypto';
  * and its URL.
  */
 
-/** The members that name a P-256 key (RFC 7518 section 6.2), in the order in which a thumbprint takes them. */
+/** The members of a P-256 key (RFC 7518 section 6.2), in the order of a thumbprint. */
 interface Jwk {
   readonly crv: string;
   readonly kty: string;
@@ -14,9 +14,9 @@ interface Jwk {
 }
 
 export interface ExternalAccount {
-  /** The key identifier that the CA gave out. */
+  /** The key identifier that the CA assigned. */
   readonly kid: string;
-  /** The MAC key that the CA gave out with it, in base64url. */
+  /** The MAC key that belongs to it, in base64url. */
   readonly hmacKey: string;
 }
 
@@ -28,19 +28,19 @@ export function jwkOf(key: KeyObject): Jwk {
   return { crv, kty, x, y };
 }
 
-/** RFC 7638. Public: it stands in each answer to a challenge. */
+/** RFC 7638. Public: each answer to a challenge contains it. */
 export function thumbprint(key: KeyObject): string {
   return createHash('sha256')
     .update(JSON.stringify(jwkOf(key)))
     .digest('base64url');
 }
 
-/** What stands at `/.well-known/acme-challenge/TOKEN` (RFC 8555 sections 8.1 and 8.3). */
+/** The content of `/.well-known/acme-challenge/TOKEN` (RFC 8555 sections 8.1 and 8.3). */
 export function keyAuthorization(token: string, accountKey: KeyObject): string {
   return `${token}.${thumbprint(accountKey)}`;
 }
 
-/** What a server may send as a nonce or a token (RFC 8555 sections 6.5.1 and 8.3): base64url. */
+/** The form of a nonce or a token (RFC 8555 sections 6.5.1 and 8.3): base64url. */
 export function isBase64url(text: string): boolean {
   return /^[A-Za-z0-9_-]{1,512}$/.test(text);
 }
@@ -48,13 +48,13 @@ export function isBase64url(text: string): boolean {
 const encoded = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
 
 /**
- * @param head `kid` or `jwk`, and what else is protected
+ * @param head `kid` or `jwk`, and further protected fields
  * @param payload undefined: POST-as-GET (RFC 8555 section 6.3)
  */
 export function signed(key: KeyObject, head: object, payload: object | undefined): object {
   const protectedPart = encoded({ alg: 'ES256', ...head });
   const body = payload === undefined ? '' : encoded(payload);
-  // RFC 7518 section 3.4: both numbers in a row, not the DER of OpenSSL.
+  // RFC 7518 section 3.4: both numbers one after the other, not the DER of OpenSSL.
   const signature = sign('sha256', Buffer.from(`${protectedPart}.${body}`), {
     key,
     dsaEncoding: 'ieee-p1363',
@@ -62,7 +62,7 @@ export function signed(key: KeyObject, head: object, payload: object | undefined
   return { protected: protectedPart, payload: body, signature: signature.toString('base64url') };
 }
 
-/** Says with the CA's own key that the account is that of a customer of the CA (RFC 8555 section 7.3.4). */
+/** Proves with the CA's key that the account belongs to a customer of the CA (RFC 8555 section 7.3.4). */
 export function externalBinding(
   { kid, hmacKey }: ExternalAccount,
   accountKey: KeyObject,

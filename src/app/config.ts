@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { parse, TomlError } from 'smol-toml';
 import * as z from 'zod';
 
-/** A setting that cannot be used: what, and what to do. */
+/** A setting that cannot be used: the problem and the next step. */
 export class AppConfigError extends Error {
   readonly code: string;
   readonly next: string;
@@ -22,12 +22,12 @@ const Mail = z.strictObject({
   smtp_user: z.string().optional(),
   smtp_password_file: z.string().startsWith('/').optional(),
   smtp_ca_file: z.string().startsWith('/').optional(),
-  /** The API waits for the mail server, so not long. */
+  /** Short, since the person waits for the mail server. */
   timeout_ms: z.int().min(1000).max(30_000).default(10_000),
 });
 
 const Schema = z.strictObject({
-  /** What people type. Links in mails begin with it; never taken from a request. */
+  /** The address that people type. Links in mails begin with it; it is never taken from a request. */
   public_url: z.string().regex(/^https:\/\/[^/?#]+\/?$/, 'is https://NAME without a path'),
   site_name: z.string().min(1).max(64).default('Notes'),
   port: z.int().min(1024).max(65_535).default(8090),
@@ -41,7 +41,7 @@ const Schema = z.strictObject({
     .default('http://127.0.0.1:5984'),
   /** Written by the daemon of this node: app keys and the application's account at CouchDB. */
   secrets_file: z.string().startsWith('/').default('/var/lib/bornemisza/accounts/secrets.json'),
-  /** The daemon of this node asks here what `bornemisza accounts` asks for. */
+  /** The socket on which the daemon of this node passes on the orders of `bornemisza accounts`. */
   operator_socket: z.string().startsWith('/').default('/run/bornemisza-app/operator.sock'),
   mail: Mail,
 });

@@ -3,11 +3,11 @@ import type { MailKind } from './http/services.ts';
 interface MailText {
   readonly subject: string;
   readonly paragraphs: readonly string[];
-  /** Stands on the link, where there is one. */
+  /** The label of the link, if there is one. */
   readonly action: string;
 }
 
-/** What each mail says. `SITE` is the name of the site. One link at most, no picture, no tracking. */
+/** The texts of each mail. `SITE` is the name of the site. One link at most, no picture, no tracking. */
 export const MAIL_TEXTS: Readonly<Record<'en' | 'de', Readonly<Record<MailKind, MailText>>>> = {
   en: {
     confirm: {

@@ -6,10 +6,10 @@ import { Problem } from './http/problems.ts';
 import type { AccountMail, MailKind, Services } from './http/services.ts';
 import { MAIL_TEXTS } from './mail-texts.ts';
 
-/** A password with its newline, or a chain of certificates. */
+/** Room for a password with its newline, or a chain of certificates. */
 const MAX_FILE_BYTES = 1024 * 1024;
 
-/** Mails of accounts, in the person's language. A mail that the server did not take was not sent: nothing is queued. */
+/** Mails of accounts, in the person's language. Nothing is queued: a mail that the server refused is not sent. */
 export class Mailer implements AccountMail {
   readonly #config: AppConfig;
   readonly #server: SmtpServer;
@@ -42,7 +42,7 @@ export class Mailer implements AccountMail {
       await sendBySmtp(this.#server, letter, this.#ending.signal);
     } catch (error) {
       if (!(error instanceof SmtpError)) throw error;
-      // The address is a person's: it does not belong into a log.
+      // The address is personal data: it must not be in a log.
       this.#log(`the mail server ${this.#server.url.host} did not take a mail: ${error.message}`, {
         kind: error.kind,
       });
@@ -82,7 +82,7 @@ export async function smtpServerOf({ mail }: AppConfig): Promise<SmtpServer> {
   };
 }
 
-/** Where the unit puts /etc/bornemisza/smtp-password, for this process alone (systemd.exec(5), LoadCredential=). */
+/** The unit puts /etc/bornemisza/smtp-password there, for this process only (systemd.exec(5), LoadCredential=). */
 const CREDENTIAL = 'smtp-password';
 
 async function passwordOf(file: string | undefined): Promise<string> {

@@ -4,11 +4,13 @@ import { Mailer, smtpServerOf } from './mailer.ts';
 import { type AppServer, startAppServer } from './server.ts';
 import { tryMail } from './try-mail.ts';
 
-/** systemd.exec(5): for what only a person can correct. */
+/** systemd.exec(5): for problems that only a person can correct. */
 const EXIT_CONFIG = 78;
-/** For what comes by itself, such as the secrets of a node that joins: systemd starts us again. */
+/**
+ * For problems that end by themselves, such as missing secrets on a node that joins: systemd starts the process again.
+ */
 const EXIT_LATER = 75;
-/** A node that was removed knows the old keys: how much longer they count here. */
+/** A removed node knows the old keys: they are valid here for so much longer at most. */
 const LOOK_MS = 5000;
 
 /** One line to the journal; `<N>` is its priority (sd-daemon(3)). */
@@ -39,7 +41,7 @@ async function run(file: string): Promise<void> {
   }
 }
 
-/** The daemon of this node writes the file again when keys were made. What cannot be read changes nothing. */
+/** The daemon of this node writes the file again when keys were made. If it cannot be read, nothing changes. */
 function followSecrets(
   file: string,
   first: AppSecrets,
@@ -55,17 +57,17 @@ function followSecrets(
       if (JSON.stringify(now) === known) return;
       server.renew(now);
       known = JSON.stringify(now);
-      log(6, 'other keys of the app tier: everybody signs in again');
+      log(6, 'the app tier has new keys: everybody must sign in again');
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      if (why !== said) warn(`${why}; the keys from before count on`);
+      if (why !== said) warn(`${why}; the former keys stay in use`);
       said = why;
     }
   };
   setInterval(() => void look(), LOOK_MS).unref();
 }
 
-/** `app.mjs --try [ADDRESS]`, before anything is written: what `bornemisza accounts setup` asks this program. */
+/** `app.mjs --try [ADDRESS]`: `bornemisza accounts setup` calls this before it writes anything. */
 async function tryOut(to: string | undefined): Promise<void> {
   const tried = await tryMail(process.env['CREDENTIALS_DIRECTORY'] ?? '/etc/bornemisza', to);
   process.stdout.write(`${JSON.stringify(tried)}\n`);

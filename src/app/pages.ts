@@ -4,9 +4,8 @@ import sirv from 'sirv';
 import { AppConfigError } from './config.ts';
 
 /**
- * No inline code or style, nothing from elsewhere, and the only string that may become code is the page's own worker
- * (Trusted Types): a hole in
- * the page stays without effect. Sent with every answer of the page.
+ * No inline code or style, nothing from other sites, and the only string that may become code is the page's own worker
+ * (Trusted Types): an injection into the page has no effect. Sent with every answer of the page.
  */
 const PAGE_HEADERS: Readonly<Record<string, string>> = {
   'content-security-policy':
@@ -21,7 +20,7 @@ const PAGE_HEADERS: Readonly<Record<string, string>> = {
 
 type ServePage = (request: IncomingMessage, response: ServerResponse) => void;
 
-/** The page's files; an address of one of its screens is answered with `index.html`. @throws AppConfigError */
+/** Serves the page's files; the path of a screen gets `index.html`. @throws AppConfigError */
 export async function servePages(root: string): Promise<ServePage> {
   const facts = await stat(root).catch(() => undefined);
   if (facts?.isDirectory() !== true)
@@ -38,7 +37,7 @@ export async function servePages(root: string): Promise<ServePage> {
     dotfiles: false,
     setHeaders: (response) => {
       for (const [name, value] of Object.entries(PAGE_HEADERS)) response.setHeader(name, value);
-      // The files have no version in their name: a browser asks each time, and gets 304.
+      // File names have no version: a browser asks each time and gets 304.
       response.setHeader('cache-control', 'no-cache');
     },
     onNoMatch: (_request, response) =>

@@ -15,20 +15,20 @@ import { Accounts } from './store/accounts.ts';
 import { Couch, type Credentials } from './store/couch.ts';
 import { PasswordHashes } from './store/hashing.ts';
 
-/** Health says "ending" for longer than HAProxy needs to see it twice; requests are answered meanwhile. */
+/** Health reports "ending" for longer than HAProxy needs to see it twice; requests are still answered. */
 const DRAIN_MS = 2500;
-/** What is still open then is cut: a feed asks again at another node. */
+/** Connections that are still open then are cut: a feed asks again at another node. */
 const LAST_MS = 3000;
-/** HAProxy in front keeps connections, and each feed is one. */
+/** HAProxy keeps connections open, and each feed needs one. */
 const MAX_CONNECTIONS = 4096;
 const FAILURES = { most: 5, windowMs: 15 * 60_000 };
 const STRANGERS = { most: 30, windowMs: 3600_000 };
 
 export interface AppServer {
   readonly port: number;
-  /** The cluster made other keys: they count from the next request on. */
+  /** The cluster made new keys: they are used from the next request on. */
   renew(secrets: AppSecrets): void;
-  /** Health fails first, then the doors close, then what is left is cut. */
+  /** Health fails first, then the port closes, then open connections are cut. */
   close(): Promise<void>;
 }
 
@@ -36,7 +36,7 @@ interface AppServerDependencies {
   readonly mail: AccountMail;
   readonly nowMs: () => number;
   readonly log: Services['log'];
-  /** How long health says "ending" before the doors close. */
+  /** How long health reports "ending" before the port closes. */
   readonly drainMs?: number;
 }
 

@@ -3,7 +3,7 @@ import { sendBySmtp, SmtpError } from '../mail/smtp.ts';
 import { AppConfigError, loadAppConfig } from './config.ts';
 import { smtpServerOf } from './mailer.ts';
 
-/** What came of a try, one line of JSON for `bornemisza accounts setup`. */
+/** The result of the test, one line of JSON for `bornemisza accounts setup`. */
 type Tried =
   | { readonly ok: true }
   | { readonly ok: false; readonly code: string; readonly message: string; readonly next: string };
@@ -16,15 +16,15 @@ const FAILURES: Readonly<Record<Failure, { readonly code: string; readonly next:
   },
   tls: {
     code: 'accounts-mail-tls',
-    next: 'use the name that its certificate has and a port with TLS (587, or smtps:// and 465), or mail.smtp_ca_file',
+    next: 'use the name in its certificate and a port with TLS (587, or smtps:// and 465), or set mail.smtp_ca_file',
   },
   refused: {
     code: 'accounts-mail-refused',
-    next: 'let the mail server send for the address in mail.from, and correct the recipient',
+    next: 'allow the address in mail.from at the mail server, and correct the recipient',
   },
   timeout: {
     code: 'accounts-mail-timeout',
-    next: 'see whether your provider lets this host connect to that port: many close 25, few 587',
+    next: 'check whether your provider allows connections to that port: many block 25, few block 587',
   },
   unreachable: {
     code: 'accounts-mail-unreachable',
@@ -33,8 +33,8 @@ const FAILURES: Readonly<Record<Failure, { readonly code: string; readonly next:
 };
 
 /**
- * Reads configuration and password as the unit's process does, from the credentials that systemd hands over, and sends
- * one mail where there is a recipient. Never throws for what a person can correct.
+ * Reads configuration and password like the unit's process, from systemd's credentials, and sends one mail if there is
+ * a recipient. Never throws for a problem that a person can correct.
  */
 export async function tryMail(directory: string, to: string | undefined): Promise<Tried> {
   try {
@@ -46,7 +46,7 @@ export async function tryMail(directory: string, to: string | undefined): Promis
       from: { name, address: mail.from },
       to: [to],
       subject: `${name} can send mail`,
-      text: `This host sends the mails of accounts at ${url} with the settings that this mail came by.\n`,
+      text: `This host sends the mails of accounts at ${url} with the settings of this mail.\n`,
     };
     await sendBySmtp(server, letter, new AbortController().signal);
     return { ok: true };

@@ -5,7 +5,7 @@ export interface Ids {
   readonly gid: number;
 }
 
-/** Users and groups by name, from /etc/passwd and /etc/group: sysusers writes them there and nowhere else. */
+/** Users and groups by name, from /etc/passwd and /etc/group, as sysusers writes them only there. */
 export interface Accounts {
   readonly users: ReadonlyMap<string, Ids>;
   readonly groups: ReadonlyMap<string, number>;
@@ -21,7 +21,7 @@ export async function readAccounts(): Promise<Accounts> {
   };
 }
 
-/** The groups that the daemon's units have beside its own, as far as their packages are here. */
+/** The further groups of the daemon's units, as far as their packages are installed. */
 export function daemonGroups({ groups }: Accounts): number[] {
   return ['bornemisza-haproxy', 'bornemisza-app', 'bird', 'couchdb'].flatMap(
     (name) => groups.get(name) ?? [],
@@ -29,11 +29,11 @@ export function daemonGroups({ groups }: Accounts): number[] {
 }
 
 /**
- * Makes this process the given user's, for good: no code that it runs afterwards has a right of root. The kernel closes
- * the memory of a process that changed its user to other processes of that user (PR_SET_DUMPABLE in prctl(2)), so what
- * it holds, such as a root key that it opens for a moment, stays its own.
+ * Gives this process to another user, for good: nothing that it runs afterwards has a right of root. The kernel closes
+ * the memory of a process that changed its user to other processes of that user (PR_SET_DUMPABLE in prctl(2)), so they
+ * cannot read, for example, a root key that it opens for a moment.
  *
- * @throws Error when the process still is, or can become, another user
+ * @throws Error if the process still is, or can become, another user
  */
 export function becomeForGood({ uid, gid }: Ids, groups: readonly number[] = []): void {
   process.setgroups?.([...groups]);

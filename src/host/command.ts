@@ -2,35 +2,35 @@ import { spawn } from 'node:child_process';
 import { PluginError } from '../plugins/contract.ts';
 
 export interface CommandOptions {
-  /** The program is killed after this long, with all that it has started and that stayed in its process group. */
+  /** After this time the program is killed, with everything that it started and that is still in its process group. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
-  /** Standard output and standard error each; the program is killed beyond. Default 1 MiB. */
+  /** Limit of standard output and of standard error; beyond it the program is killed. Default 1 MiB. */
   readonly maxOutputBytes?: number;
-  /** Given on standard input, for what must not stand in argv. */
+  /** Standard input, for what must not be in argv. */
   readonly input?: string;
-  /** Whole environment. Default: PATH alone, so that nothing of ours leaks into children. */
+  /** The whole environment. Default: only PATH, so that nothing of ours leaks into children. */
   readonly env?: Readonly<Record<string, string>>;
-  /** What the operator can do when the program is not there, e.g. `dnf install haproxy`. */
+  /** What the operator can do if the program is missing, e.g. `dnf install haproxy`. */
   readonly missingNext?: string;
 }
 
 export interface CommandResult {
-  /** Exit status; 128 + signal number is not used: a program that died by a signal has -1. */
+  /** Exit status; -1 if a signal ended the program (128 + signal number is not used). */
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** Where programs are looked for: a daemon's own PATH may lack sbin. */
+/** Where programs are searched: a daemon's own PATH may lack sbin. */
 const SEARCH_PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
- * Runs a program to its end, bounded in time and output. Never a shell: arguments go to it as they are.
- * A status other than 0 is a result, not an error.
+ * Runs a program to its end, bounded in time and output. No shell: arguments are passed unchanged. A status other than
+ * 0 is a result, not an error.
  *
  * @throws PluginError `command-missing`, `command-timeout`, `command-output-too-long`, `command-aborted`,
- *   `command-failed`
+ * `command-failed`
  */
 export function runCommand(
   program: string,
@@ -47,11 +47,11 @@ export function runCommand(
       env: options.env ?? { PATH: SEARCH_PATH, LC_ALL: 'C' },
       stdio: ['pipe', 'pipe', 'pipe'],
       shell: false,
-      // A process group of its own, which can be ended as a whole.
+      // A new process group, which can be ended as a whole.
       detached: true,
     });
-    // Where no file descriptor is left, it has no streams, whatever its type says. The error is told soon after; where
-    // nobody listens for it then, Node ends the process.
+    // If no file descriptor is left, it has no streams, whatever its type says. The error event follows soon; without a
+    // listener, Node ends this process.
     if (child.pid === undefined) {
       child.once('error', (error) => reject(startError(program, error, options.missingNext)));
       return;
@@ -59,16 +59,16 @@ export function runCommand(
     let failure: PluginError | undefined;
     const stop = (error: PluginError): void => {
       failure ??= error;
-      // A number that has been reaped may be another's by now.
+      // After the child was reaped, its number may belong to another process.
       if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
         killGroup(child.pid);
-      // What has left the group (Postfix's postdrop does) may hold them for ever: it is not waited for.
+      // A process that left the group (as Postfix's postdrop does) may hold them for ever: nothing waits for it.
       child.stdout.destroy();
       child.stderr.destroy();
     };
     const timer = setTimeout(() => {
       const what = `did not end within ${timeoutMs} ms`;
-      const next = `run ${program} by hand; where it is quick then, look at the load of the machine: uptime`;
+      const next = `run ${program} by hand; if it is fast then, check the load of the machine: uptime`;
       stop(commandError(program, 'command-timeout', what, next));
     }, timeoutMs);
     const abort = (): void =>
@@ -94,7 +94,7 @@ export function runCommand(
       if (failure !== undefined) reject(failure);
       else resolve({ code: code ?? -1, stdout: stdout(), stderr: stderr() });
     });
-    // A program that ends without reading its input is no failure of ours.
+    // A program may end without reading its input.
     child.stdin.on('error', () => {});
     child.stdin.end(options.input ?? '');
   });
@@ -104,7 +104,7 @@ function killGroup(pid: number): void {
   try {
     process.kill(-pid, 'SIGKILL');
   } catch (error) {
-    // Node has reaped it already and tells of the ends one after another: this one comes next.
+    // Node has reaped it already and reports the ends one after another: this one comes next.
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
 }

@@ -1,16 +1,16 @@
 import type { StatsFs } from 'node:fs';
 
-/** Below this HAProxy's and our own files can no longer be replaced safely, and CouchDB's compaction stops. */
+/** Below this, HAProxy's and our own files cannot be replaced safely, and CouchDB's compaction stops. */
 const LEAST_BYTES = 100 * 1024 * 1024;
-/** What CouchDB opens for a few databases with all their ranges. */
+/** The files of a few databases of CouchDB with all their ranges. */
 const LEAST_FILES = 1000;
-/** In /run, which lies in memory, are sockets and requests of some bytes each. */
+/** /run is in memory and holds sockets and requests of some bytes each. */
 const LEAST_RUN_BYTES = 1024 * 1024;
 const LEAST_RUN_FILES = 100;
 const LOW_SHARE = 0.1;
 
 export interface DiskRoom {
-  /** `full`: what must be written may fail now. `low`: soon. */
+  /** `full`: a necessary write can fail now. `low`: soon. */
   readonly level: 'ok' | 'low' | 'full';
   readonly detail: string;
   readonly next: string;
@@ -19,7 +19,7 @@ export interface DiskRoom {
 type Facts = Pick<StatsFs, 'bavail' | 'blocks' | 'bsize' | 'files' | 'ffree'>;
 
 /**
- * One judgement for `doctor` and for the daemon.
+ * The same decision for `doctor` and the daemon.
  *
  * @param facts as statfs(2) gives them
  */
@@ -29,12 +29,12 @@ export function diskRoom(
   kind: 'disk' | 'run' = 'disk',
 ): DiskRoom {
   const leastFiles = kind === 'run' ? LEAST_RUN_FILES : LEAST_FILES;
-  // Some file systems do not count files, and say 0.
+  // Some file systems do not count files and report 0.
   if (files > 0 && ffree < leastFiles)
     return {
       level: 'full',
-      detail: `room for no more than ${ffree} files under ${path}, however much space there is`,
-      next: `remove what is many and small: du -x --inodes ${path} | sort -n | tail`,
+      detail: `room for only ${ffree} more files under ${path}, however much space is free`,
+      next: `remove small files: du -x --inodes ${path} | sort -n | tail`,
     };
   const freeBytes = bavail * bsize;
   const share = blocks === 0 ? 1 : bavail / blocks;

@@ -4,21 +4,21 @@ import { PluginError } from '../plugins/contract.ts';
 import { type WholeFile, wholeFile } from './whole-file.ts';
 
 interface StageOptions {
-  /** Permission bits. Without it a file that exists keeps its own, a new one gets 0640. */
+  /** Permission bits. Default: an existing file keeps its own, a new one gets 0640. */
   readonly mode?: number;
   /** End of the staged file's name, for programs that judge a file by its name. */
   readonly suffix?: string;
 }
 
 interface CommitOptions {
-  /** How many former versions stay beside the file as `NAME.1` (newest) to `NAME.N`. Default 0. */
+  /** How many former versions are kept as `NAME.1` (newest) to `NAME.N`. Default 0. */
   readonly backups?: number;
 }
 
 /** A file that is complete and on disk under another name in the same directory. */
 export interface Staged {
   readonly stagedPath: string;
-  /** Puts it in its place in one step: whoever opens the path sees the old file or the new one, whole. */
+  /** Puts it in its place in one step: a reader of the path sees either the old or the new file, whole. */
   commit(options?: CommitOptions): Promise<void>;
   discard(): Promise<void>;
 }
@@ -26,7 +26,7 @@ export interface Staged {
 /**
  * Writes `content` beside `path` and waits until it is on disk. The file at `path` is not touched.
  *
- * @throws PluginError see {@link fileError}; nothing is left behind
+ * @throws PluginError see {@link fileError}; nothing remains
  */
 export async function stageFile(
   path: string,
@@ -37,7 +37,7 @@ export async function stageFile(
   try {
     const before = await stat(path).catch(ignoreAbsent);
     const mode = options.mode ?? (before === undefined ? 0o640 : before.mode & 0o7777);
-    // The former file's group is better than our own.
+    // Keep the former file's group rather than our own.
     whole = await wholeFile(path, content, { mode, gid: before?.gid, suffix: options.suffix ?? '.new' });
   } catch (error) {
     throw fileError(error, path);
@@ -58,7 +58,7 @@ export async function stageFile(
 }
 
 /**
- * Replaces a file in one step, or does nothing when it holds these bytes (and this mode) already.
+ * Replaces a file in one step, or does nothing if it already has these bytes and this mode.
  *
  * @throws PluginError see {@link fileError}; the former file is whole in any case
  */
@@ -73,7 +73,7 @@ export async function replaceFile(
   return 'written';
 }
 
-/** The file's text, or undefined when there is none. Files beyond `maxBytes` (default 4 MiB) are refused. */
+/** The file's text, or undefined if there is none. Files larger than `maxBytes` (default 4 MiB) are refused. */
 export async function readIfPresent(path: string, maxBytes = 4 * 1024 * 1024): Promise<string | undefined> {
   try {
     const { size } = await stat(path);
@@ -87,8 +87,8 @@ export async function readIfPresent(path: string, maxBytes = 4 * 1024 * 1024): P
 }
 
 /**
- * Like {@link readIfPresent}, for a file that only we should write: one that we may not read is somebody else's in our
- * place. It says nothing to us, and is replaced.
+ * Like {@link readIfPresent}, for a file that only this process should write. If it may not be read, somebody else put
+ * it there: it counts as missing and is replaced.
  */
 export async function readIfOurs(path: string): Promise<string | undefined> {
   try {
@@ -99,7 +99,7 @@ export async function readIfOurs(path: string): Promise<string | undefined> {
   }
 }
 
-/** Turns what the file system said into a {@link PluginError} that names the cause and the next step. */
+/** Turns an error of the file system into a {@link PluginError} that names the cause and the next step. */
 export function fileError(error: unknown, path: string): PluginError {
   if (error instanceof PluginError) return error;
   const directory = dirname(path);
@@ -131,7 +131,7 @@ export function fileError(error: unknown, path: string): PluginError {
         return {
           code: 'no-file-descriptors',
           message: `no file descriptor is left to open ${path}`,
-          next: 'see which files are open: `lsof -u bornemisza`; `systemctl restart` of the unit frees them',
+          next: 'see which files are open: `lsof -u bornemisza`; a restart of the unit closes them',
         };
       case 'ENOENT':
       case 'ENOTDIR':
@@ -144,7 +144,7 @@ export function fileError(error: unknown, path: string): PluginError {
         return {
           code: 'file-write-failed',
           message: `cannot write ${path}: ${error instanceof Error ? error.message : String(error)}`,
-          next: 'see `journalctl -k` for errors of the disk',
+          next: 'check for errors of the disk: `journalctl -k`',
         };
     }
   })();
@@ -163,14 +163,15 @@ async function holds(path: string, content: string | Uint8Array, mode: number | 
   }
 }
 
-/** Hard links: no copy, so that a backup never needs space that the new file has already taken. */
+/** Hard links, not copies: a backup needs no space, which the new file may have used up. */
 async function keepBackups(path: string, count: number): Promise<void> {
   if (count < 1) return;
   for (let age = count; age > 1; age -= 1) {
     await rename(`${path}.${age - 1}`, `${path}.${age}`).catch(ignoreAbsent);
   }
   await unlink(`${path}.1`).catch(ignoreAbsent);
-  // Of a file that is not ours the kernel allows no link (protected_hardlinks), and it is no former version of ours.
+  // The kernel allows no link to a file that is not ours (protected_hardlinks), and such a file is no former version of
+  // ours.
   await link(path, `${path}.1`).catch((error: unknown) => {
     if (codeOf(error) !== 'EPERM') ignoreAbsent(error);
   });

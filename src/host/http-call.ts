@@ -19,9 +19,9 @@ export interface HttpAnswer {
 }
 
 /**
- * Calls a JSON API once, on a connection of its own, and follows no redirect.
+ * Calls a JSON API once, on a new connection, and follows no redirect.
  *
- * @throws Error: no connection, or an answer that is cut short, too long or not complete within its time
+ * @throws Error if there is no connection, or the answer is cut short, too long or late
  */
 export function httpCall(
   { method, url, headers, body, timeoutMs, mostBytes }: HttpCall,

@@ -6,7 +6,7 @@ import { PluginError } from '../plugins/contract.ts';
 const TIMEOUT_MS = 5000;
 const missingNext = 'install it: `dnf install iproute`';
 
-/** Runs ip(8). What it printed, or what it complained about. */
+/** Runs ip(8). Returns its output or its complaint. */
 export async function ip(
   args: readonly string[],
   signal: AbortSignal,
@@ -30,21 +30,21 @@ export async function removeAddress(device: string, address: string, signal: Abo
 export interface IpLink {
   readonly ifname?: string;
   readonly flags?: readonly string[];
-  /** The bridge or bond that it is a port of. */
+  /** The bridge or bond to which it belongs. */
   readonly master?: string;
-  /** With `-d`, and not of every device. */
+  /** Only with `-d`, and not for every device. */
   readonly linkinfo?: { readonly info_kind?: string };
   readonly addr_info?: readonly {
     readonly family?: string;
     readonly local?: string;
     readonly prefixlen?: number;
     readonly label?: string;
-    /** The kernel's word for a further address of the same network on the same device. */
+    /** The kernel's flag of a further address of the same network on the same device. */
     readonly secondary?: boolean;
   }[];
 }
 
-/** Reads `ip -j addr show`, which prints nothing where there is nothing. */
+/** Parses `ip -j addr show`, which prints nothing if there is nothing. */
 export function parseLinks(json: string): readonly IpLink[] {
   return (json.trim() === '' ? [] : JSON.parse(json)) as readonly IpLink[];
 }
@@ -66,7 +66,7 @@ export function ipFailed(what: string, complaint: string): PluginError {
     message: `cannot ${what}: ${complaint.split('\n')[0]?.slice(0, 200)}`,
     next: permitted
       ? 'see `ip link` and `bornemisza doctor`'
-      : 'the daemon needs CAP_NET_ADMIN: compare its unit with the one that was shipped (`systemctl cat ' +
+      : 'the daemon needs CAP_NET_ADMIN: compare its unit with the one of the package (`systemctl cat ' +
         'bornemisza@app`)',
     outcome: 'retry',
   });

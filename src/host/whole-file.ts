@@ -3,36 +3,38 @@ import { type FileHandle, link, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
 interface WriteOptions {
-  /** Permission bits; the umask takes nothing off. */
+  /** Permission bits; the umask does not apply. */
   readonly mode: number;
-  /** Group of the file, where we may set it. A new file has its directory's group (setgid) or ours. */
+  /** Group of the file, if we may set it. Otherwise it has its directory's group (setgid) or ours. */
   readonly gid?: number | undefined;
-  /** End of the name that it has until it is in its place. Default `.new`. */
+  /** Suffix of the temporary name. Default `.new`. */
   readonly suffix?: string;
   /**
-   * The name until then is always the same, so that what a crash leaves is replaced at the next write. Only for a path
-   * with one writer at a time. Default: a random one.
+   * The temporary name is always the same, so that the next write replaces what a crash left. Only for a path with one
+   * writer at a time. Default: a random name.
    */
   readonly oneWriter?: boolean;
-  /** False where there is no disk to wait for, as in /run. Default true. */
+  /** False if there is no disk to wait for, as in /run. Default true. */
   readonly durable?: boolean;
 }
 
 /** A file that is complete and on disk under another name in the same directory. */
 export interface WholeFile {
   readonly stagedPath: string;
-  /** Puts it in its place in one step: whoever opens the path sees the old file or the new one, whole. */
+  /** Puts it in its place in one step: a reader of the path sees either the old or the new file, whole. */
   replace(): Promise<void>;
-  /** Puts it in its place only where nothing is: of two writers at once one wins. @returns whether it was this one */
+  /**
+   * Puts it in its place only if nothing is there: of two writers at once one wins. @returns whether it was this one
+   */
   create(): Promise<boolean>;
   discard(): Promise<void>;
 }
 
 /**
- * The one way in which files are written whole or not at all: under another name, fsync, rename, fsync of the
- * directory. The file at `path` is not touched.
+ * The one way to write a file whole or not at all: under another name, fsync, rename, fsync of the directory. The file
+ * at `path` is not touched.
  *
- * @throws what the file system says; nothing is left behind
+ * @throws the error of the file system; nothing remains
  */
 export async function wholeFile(
   path: string,
@@ -91,7 +93,7 @@ async function write(
   content: string | Uint8Array,
   { mode, gid, durable }: Pick<WriteOptions, 'mode' | 'gid' | 'durable'>,
 ): Promise<void> {
-  // 'wx': what lies there under such a name is somebody's trap, not ours.
+  // 'wx': a file that is already there under such a name is a trap, not ours.
   const file = await open(path, 'wx', 0o600);
   try {
     await file.writeFile(content);

@@ -6,7 +6,7 @@ export interface SmtpServer {
   readonly url: URL;
   readonly tls: 'required' | 'off';
   readonly login?: { readonly user: string; readonly password: string };
-  /** PEM: trusted besides the public ones. */
+  /** PEM of CAs to trust in addition to the public ones. */
   readonly ca?: string;
   readonly timeoutMs: number;
 }
@@ -32,7 +32,7 @@ export class SmtpError extends Error {
   }
 }
 
-/** What nodemailer takes. Nothing of a letter is ever read from a file or fetched. */
+/** The options of nodemailer. No part of a mail is ever read from a file or fetched. */
 export function nodemailerLetter({ from, to, subject, text, html, headers }: Letter): object {
   return {
     from,
@@ -48,11 +48,11 @@ export function nodemailerLetter({ from, to, subject, text, html, headers }: Let
   };
 }
 
-/** Resolves when the server has taken the letter for all recipients. @throws SmtpError */
+/** Resolves when the server has accepted the mail for all recipients. @throws SmtpError */
 export async function sendBySmtp(server: SmtpServer, letter: Letter, signal: AbortSignal): Promise<void> {
   const { url, tls, login, ca, timeoutMs } = server;
   const secure = url.protocol === 'smtps:';
-  // Loaded with the first mail: a process that starts has no use for it.
+  // Loaded with the first mail, as the start of a process does not need it.
   const { createTransport } = await import('nodemailer');
   const transport = createTransport({
     host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
@@ -68,7 +68,7 @@ export async function sendBySmtp(server: SmtpServer, letter: Letter, signal: Abo
     dnsTimeout: timeoutMs,
   });
   try {
-    // The library bounds each wait by itself and not their sum: a server that sends a byte now and then must end too.
+    // The library limits each wait but not their sum: a server that sends one byte now and then must also end.
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(2 * timeoutMs)]);
     const sent = await transport.sendMail({ ...nodemailerLetter(letter), signal: bounded });
     if (sent.rejected.length > 0)
@@ -84,7 +84,7 @@ function failureOf(error: unknown, ended: boolean): unknown {
   if (!(error instanceof Error) || error instanceof SmtpError) return error;
   const { code = '' } = error as NodeJS.ErrnoException;
   if (ended) return new SmtpError('ended', 'this process is stopping', error);
-  const why = code === 'EABORT' ? 'it does not come to an end' : error.message;
+  const why = code === 'EABORT' ? 'it did not finish in time' : error.message;
   if (code === 'EAUTH' || code === 'ENOAUTH') return new SmtpError('login', why, error);
   if (code === 'ETLS' || /certificate|STARTTLS|SSL|TLS/i.test(error.message))
     return new SmtpError('tls', why, error);

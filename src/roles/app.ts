@@ -14,7 +14,7 @@ import type { Announcement, AppSituation } from './situation.ts';
 
 export type FloatingMode = 'off' | 'bgp' | 'ranked' | 'layer2' | 'api';
 
-/** The part of the configuration that an app node's policy needs. */
+/** The part of the configuration that an app node's policy reads. */
 export interface AppRoleConfig {
   readonly cluster: string;
   readonly privateAddress: string;
@@ -22,10 +22,10 @@ export interface AppRoleConfig {
   readonly httpPort: number;
   readonly doorPort: number;
   readonly statsPort: number;
-  /** Where edges share what they count, see the plugin. */
+  /** Where the edges share their counts, see plugins/haproxy/desired.ts. */
   readonly sharingPort: number;
   readonly databasePort: number;
-  /** Of the account at the CA, see the plugin. */
+  /** Of the account at the CA, see plugins/haproxy/desired.ts. */
   readonly challengeThumbprint?: string | undefined;
   /** The db nodes' door for app nodes. */
   readonly dbDoorPort: number;
@@ -159,7 +159,7 @@ export function appHaproxy({ view, config, certificates, answerWrongly }: AppInp
   };
 }
 
-/** All edges that may come back: who is away for a while costs no reload. */
+/** All edges that may return: an edge that is away for a while causes no reload. */
 function sharingOf(apps: readonly EffectiveMember[], config: AppRoleConfig): LimitSharing | undefined {
   const self = apps.find((member) => member.self);
   if (self === undefined || config.services.every(({ limit }) => limit === undefined)) return undefined;
@@ -172,7 +172,7 @@ function sharingOf(apps: readonly EffectiveMember[], config: AppRoleConfig): Lim
   };
 }
 
-/** A node that never said that it carries a service is no server of it; one that is down there gets nothing new. */
+/** A node that never reported a service is no server of it; a node whose instance is down gets no new requests. */
 function serviceServer(
   member: EffectiveMember,
   service: string,

@@ -11,13 +11,13 @@ export const SITE_TAG = 'site';
 interface Orderer {
   /** Whether this node talks to the CA. */
   readonly orders: boolean;
-  /** Which node does, for people. */
+  /** The name of the node that does, for people. */
   readonly why: string;
 }
 
 /**
- * One node orders, without a vote: the first in order of admission that is reachable and able. Two do so only while
- * they cannot reach each other; that costs one certificate, and no visitor.
+ * One node orders, without a vote: the first in order of admission that is reachable and able. Two nodes order only
+ * while they cannot reach each other; that costs one certificate, and no visitor.
  */
 export function ordererOf(view: EffectiveView): Orderer {
   const first = view.members.find(canOrder);

@@ -9,7 +9,7 @@ import type { Member, MemberState, NodeRecord } from '../daemon/membership/types
 export type Rotation = 'in' | 'unwatched' | 'drain' | 'out';
 
 export interface EffectiveMember {
-  /** Its newest record; for a member that was admitted but never sent one, a placeholder that promises nothing. */
+  /** Its newest record; for a member that was admitted but never sent one, a placeholder without services. */
   readonly record: NodeRecord;
   readonly state: MemberState;
   readonly rotation: Rotation;
@@ -45,9 +45,9 @@ export interface EffectiveView {
   readonly held: readonly Hold[];
   /** Certificates that every door refuses. */
   readonly revoked: readonly { readonly serialHex: string; readonly address?: string }[];
-  /** The last word of the name of each removed authority. */
+  /** The last part of the name of each removed authority. */
   readonly revokedAuthorities: readonly string[];
-  /** SHA-256, in hex, of members' certificates that are valid although one of those authorities signed them. */
+  /** SHA-256, in hex, of members' certificates that stay valid although one of those authorities signed them. */
   readonly knownCertificates: readonly string[];
 }
 
@@ -71,7 +71,7 @@ export function plainRotation(member: Pick<Member, 'record' | 'state' | 'restart
   }
   if (record.maintenance) return { rotation: 'out', reason: 'is in maintenance' };
   if (record.goodbye?.kind === 'stop' || record.goodbye?.kind === 'shutdown') {
-    return { rotation: 'drain', reason: `said goodbye: ${record.goodbye.kind}` };
+    return { rotation: 'drain', reason: `announced a ${record.goodbye.kind}` };
   }
   if (record.health === 'down') return { rotation: 'out', reason: downReason(record) };
   if (restarting) return { rotation: 'in', reason: 'its daemon restarts' };

@@ -6,8 +6,8 @@ const MOST_MEMBERS = 512;
 
 /**
  * Who may reach the member ports: all admitted members that have not left. A dead member stays, and before the first
- * sync no member is removed. An address outside of the private network is left out: the helper would refuse the whole
- * list for it.
+ * sync no member is removed. An address outside the private network is left out, as the helper would refuse the whole
+ * list because of it.
  */
 export function firewallOf(view: EffectiveView, privateNetwork: string): FirewallDesired {
   const members = [...view.members, ...view.namesakes]

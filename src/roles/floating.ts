@@ -5,21 +5,21 @@ import { barredFrom, claims, type Holding, holdingOf, isReady, SERVER_TAG } from
 import type { AppSituation, Announcement } from './situation.ts';
 
 /**
- * Who has the floating IPs assigned to it, where the provider moves them by its API. The decision is that of mode
- * `layer2`; here stands what follows from it: from whom they may be taken, and who asks them whether they answer.
+ * Which node has the floating IPs assigned, if the provider moves them by its API. The decision is that of mode
+ * `layer2`. This file adds from whom they may be taken, and which node checks whether they answer.
  */
 
-/** In a record: what a node found that the addresses do not do, though they are assigned. */
+/** In a record: a node found that the addresses do not answer although they are assigned. */
 const UNMOVED = 'floating-unmoved';
 
 interface ApiRoleConfig {
   readonly mode: FloatingMode;
   readonly addresses: readonly string[];
-  /** Carries what is assigned to this node; empty where the provider's own address does. */
+  /** The device for the assigned addresses; empty if the provider's own address carries them. */
   readonly device: string;
 }
 
-/** @param decided by `floatingDecision`; undefined where there is nothing to decide */
+/** @param decided by `floatingDecision`; undefined if there is nothing to decide */
 export function floatingOf(
   view: EffectiveView,
   local: AppSituation,
@@ -50,7 +50,7 @@ export function floatingOf(
   };
 }
 
-/** Whoever would take them if their holder were dead is the next in line. */
+/** The node that would take them if their holder were dead checks them beforehand. */
 function askedBeforehand(view: EffectiveView, local: AppSituation, own: Announcement): ApiDesired['ask'] {
   const holders = view.members.filter((each) => !each.self && claims(each));
   if (local.holds || holders.length === 0) return undefined;
@@ -69,7 +69,7 @@ function ownerOf(member: EffectiveMember, { announce }: Holding): Owner {
   return { name: record.name, id, from };
 }
 
-/** Its own word, however old, since an unchanged record is not sent again. */
+/** Its own report, however old, since an unchanged record is not sent again. */
 function givesUp({ record, state }: EffectiveMember): boolean {
   const { maintenance, goodbye, health, services } = record;
   return (
@@ -86,7 +86,7 @@ function wordsOf({ tags }: EffectiveMember['record']): string[] {
   return (tags[SERVER_TAG] ?? '').split(' ').filter((each) => each !== '');
 }
 
-/** Where the only node that can have the floating IPs moved dies, they stay with it. */
+/** If the only node that can have the floating IPs moved dies, they stay with it. */
 export function floatingWarnings({ members }: Pick<EffectiveView, 'members'>): {
   readonly code: string;
   readonly message: string;
@@ -99,7 +99,7 @@ export function floatingWarnings({ members }: Pick<EffectiveView, 'members'>): {
     {
       code: 'one-floating-caller',
       message: `only ${ready.record.name} can have the floating IPs assigned to it; if it dies, they stay there`,
-      next: 'put the token on a second app node: bornemisza status there says what is missing',
+      next: 'put the token on a second app node: `bornemisza status` there shows what is missing',
     },
   ];
 }

@@ -9,8 +9,8 @@ import {
 import { type RosterMember, withoutNamesakes } from './namesakes.ts';
 
 /**
- * Guards hold configuration, never health: HAProxy's own checks continue for each server whatever is held here.
- * They turn the view of the membership protocol into the members that the programs of this node are configured for.
+ * Guards hold configuration, never health: HAProxy's own checks continue for each server whatever a guard holds. They
+ * turn the view of the membership protocol into the members that the programs of this node are configured for.
  */
 
 /** State that survives a restart of the daemon. Times are wall-clock ms: the monotonic clock restarts as well. */

@@ -14,12 +14,12 @@ import type { EffectiveMember, EffectiveView } from './effective.ts';
 export const HOLDS_TAG = 'floating';
 export const HOLDS = 'held';
 /**
- * Mode `api`, in the record of an app node: its server at the provider, whether its looks at the provider work, and the
- * code of what is wrong, with blanks between.
+ * Mode `api`, in the record of an app node: its server at the provider, whether its queries to the provider work, and
+ * the code of a problem, separated by blanks.
  */
 export const SERVER_TAG = 'server';
 
-/** A restarted daemon finds its peers in a second or two; one that finds none by then is cut off. */
+/** A restarted daemon finds its peers within two seconds; one that finds none in this time is cut off. */
 const KEEP_UNSYNCED_MS = 10_000;
 
 interface HolderInput {
@@ -35,7 +35,7 @@ export interface Holding extends Announcement {
 
 /**
  * @param own whether this node would announce with BGP: its own health, or the last candidate
- * @param canTake who has the means to; whoever has them already keeps them without
+ * @param canTake whether a member has the means to take them; a present holder keeps them without
  */
 export function holdingOf(
   { view, local }: HolderInput,
@@ -59,12 +59,12 @@ export function holdingOf(
     .concat(able ? standingOfSelf(view, local) : [])
     .sort(byStanding)[0];
   if (first === undefined && !able)
-    return decided(false, 'no answer of the provider here, nor at another node');
+    return decided(false, 'the provider answers neither this node nor another one');
   if (first === undefined || first.self) return decided(true, local.holds ? 'it has them' : 'first in line');
   return decided(false, `${first.name} ${first.holds ? 'has them' : 'is before this node'}`);
 }
 
-/** What keeps this node from having them, whoever else could; undefined: nothing. */
+/** Why this node cannot have them, whatever the others do; undefined: no reason. */
 export function barredFrom({ view, local }: HolderInput, own: Announcement): string | undefined {
   if (!own.announce) return own.why;
   if (!view.synced) return 'no other node was reached since the start';
@@ -77,7 +77,7 @@ export function barredFrom({ view, local }: HolderInput, own: Announcement): str
   return `reaches ${heard.length} of ${counted.length} nodes, itself included: no majority`;
 }
 
-/** Mode `api`: it has a token, and its last look at the provider worked. */
+/** Mode `api`: it has a token, and its last query to the provider worked. */
 export function isReady({ record }: EffectiveMember): boolean {
   return (record.tags[SERVER_TAG] ?? '').split(' ')[1] === READY;
 }

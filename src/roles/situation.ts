@@ -4,12 +4,12 @@ import type { Health } from '../daemon/membership/types.ts';
 export interface AppSituation {
   readonly health: Health;
   /**
-   * Our HAProxy on the floating IP (without one, on loopback): it answers; it does not answer in time, and may only be
+   * Our HAProxy on the floating IP (without one, on loopback): it answers; it gives no answer in time and may only be
    * slow; or it refuses, answers wrongly, or was not checked yet.
    */
   readonly edge: 'answers' | 'silent' | 'fails';
   readonly maintenance: boolean;
-  /** Leaving, stopping or shutting down: duty ends before the process does. */
+  /** Leaving, stopping or shutting down: traffic ends before the process does. */
   readonly leaving: boolean;
   /** Modes `layer2` and `api`: the floating IPs are on this node's public device, or assigned to its server. */
   readonly holds: boolean;

@@ -3,12 +3,12 @@ import { fill, words } from './words.ts';
 
 export type { Me };
 
-/** What a request came to. */
+/** The result of a request. */
 export type Answer<T> =
   | { readonly ok: true; readonly body: T }
   | { readonly ok: false; readonly status: number; readonly code: string; readonly text: string };
 
-/** One request to our API. A browser that is offline, or a node that is gone, is an answer too. */
+/** One request to our API. An offline browser or a lost node is also a result. */
 export async function ask<T = unknown>(
   method: string,
   path: string,

@@ -4,7 +4,7 @@ import type { Answer } from './api.ts';
 import { follow } from './router.ts';
 import { words } from './words.ts';
 
-/** One screen: its heading gets the focus, so that a screen reader reads where one is. */
+/** One screen: its heading gets the focus, so that a screen reader announces it. */
 export function Screen({ title, children }: { title: string; children: ComponentChildren }): JSX.Element {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
@@ -46,7 +46,7 @@ export function Field({ name, label, type, autocomplete, hint }: FieldProps): JS
   );
 }
 
-/** Password managers want to know whose password it is. */
+/** Password managers need to know whose password it is. */
 export function Username({ value }: { value: string }): JSX.Element {
   return (
     <input
@@ -70,7 +70,7 @@ interface FormProps {
   readonly done: () => void;
 }
 
-/** A form that says what went wrong, and is not sent twice. */
+/** A form that shows errors and is not sent twice. */
 export function Form({ action, danger, children, send, done }: FormProps): JSX.Element {
   const [error, setError] = useState('');
   const [busy, setBusy] = useState(false);

@@ -16,7 +16,7 @@ import {
 import { keep, kept } from './store.ts';
 import { language, words } from './words.ts';
 
-/** Who is signed in: `undefined` while that is not known yet. */
+/** Who is signed in; `undefined`: not known yet. */
 type Who = Me | null | undefined;
 
 function App(): JSX.Element {
@@ -88,7 +88,7 @@ document.documentElement.lang = language;
 const root = document.getElementById('app');
 if (root !== null) render(<App />, root);
 
-// The one string that becomes code: this page's own worker (Trusted Types would refuse any other).
+// The only string that becomes code: this page's own worker (Trusted Types refuse any other).
 const policy = (
   globalThis as {
     trustedTypes?: {

@@ -11,7 +11,7 @@ export interface Note {
 }
 export interface NotesState {
   readonly notes: readonly Note[];
-  /** Ids of what is not sent yet. */
+  /** Ids of notes that are not sent yet. */
   readonly waiting: readonly string[];
   readonly status: 'loading' | 'ready' | 'being-made' | 'offline' | 'signed-out';
 }
@@ -23,7 +23,7 @@ const RETRY_MS = 3000;
 
 /**
  * The notes of one person: shown from this device at once, written here first, sent when there is a connection, and
- * followed by a feed. The example to replace: everything that is kept goes through `/api/data`.
+ * updated by a feed. Replace this example; all data go through `/api/data`.
  */
 export class Notes {
   #state: NotesState = { notes: [], waiting: [], status: 'loading' };
@@ -58,7 +58,7 @@ export class Notes {
 
   #write(note: Note): void {
     const others = this.#outbox.filter(({ _id }) => _id !== note._id);
-    // One that was never sent is just forgotten.
+    // A note that was never sent is only forgotten here.
     this.#outbox = note._deleted === true && note._rev === undefined ? others : [...others, note];
     const rest = this.#state.notes.filter(({ _id }) => _id !== note._id);
     this.#set({ notes: note._deleted === true ? rest : [note, ...rest] });
@@ -75,7 +75,7 @@ export class Notes {
       const { _conflicts, ...document } = note;
       const answer = await ask<{ rev: string }>('PUT', `/data/${note._id}`, document);
       if (!answer.ok && answer.status !== 409) break;
-      // Written elsewhere meanwhile: what came from there is shown, and ours beside it as a note of its own.
+      // Changed on another device meanwhile: that version is shown, and ours becomes a second note.
       this.#outbox = this.#outbox.filter(({ _id }) => _id !== note._id);
       if (!answer.ok && note._deleted !== true)
         this.#outbox = [...this.#outbox, { _id: crypto.randomUUID(), text: note.text, at: note.at }];
@@ -104,7 +104,7 @@ export class Notes {
     }
   }
 
-  /** @returns from where the feed goes on; undefined where nothing could be read */
+  /** @returns where the feed continues; undefined if nothing could be read */
   async #load(): Promise<string | undefined> {
     const at = await ask<{ last_seq: string }>('GET', '/data/_changes?limit=0&descending=true');
     const all = await ask<{ rows: Row[] }>(
@@ -127,7 +127,7 @@ export class Notes {
     return at.body.last_seq;
   }
 
-  /** What is stored, and over it what is not sent yet. */
+  /** The stored notes, replaced by those that are not sent yet. */
   #show(stored: readonly Note[], status = this.#state.status): void {
     const unsent = new Set(this.#outbox.map(({ _id }) => _id));
     const shown = [...stored.filter(({ _id }) => !unsent.has(_id)), ...this.#outbox];

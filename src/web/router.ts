@@ -1,4 +1,4 @@
-/** Where the page is. The token of a mailed link stands in the fragment and is taken out of the address at once. */
+/** The screen that is shown. The token of a mailed link is in the fragment; it is removed from the address at once. */
 interface Place {
   readonly path: string;
   readonly token: string;
@@ -15,7 +15,7 @@ export function go(path: string): void {
   dispatchEvent(new PopStateEvent('popstate'));
 }
 
-/** A link inside the page; with a modifier key or another button the browser does what it always does. */
+/** A link inside the page; with a modifier key or another button the browser acts as usual. */
 export function follow(event: MouseEvent): void {
   const link = event.currentTarget as HTMLAnchorElement;
   if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;

@@ -28,7 +28,7 @@ export function SignIn({ signedIn, note }: Signed & { note?: string }): JSX.Elem
   );
 }
 
-/** Asks for a mail: to register, or for a forgotten password. */
+/** Requests a mail: to register, or for a forgotten password. */
 export function AskForMail({ kind }: { kind: 'register' | 'forgotten' }): JSX.Element {
   const [sentTo, setSentTo] = useState('');
   const isNew = kind === 'register';

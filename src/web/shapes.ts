@@ -1,4 +1,4 @@
-/** What the page reads of the API: its whole description is at /api/openapi.json. */
+/** The part of the API that the page reads; /api/openapi.json describes all of it. */
 export interface Me {
   readonly account: string;
   readonly email: string;

@@ -1,4 +1,4 @@
-/** What the page keeps on this device: the last notes and what waits to be sent. Wiped at sign-out. */
+/** The data of the page on this device: the last notes, and those that are not sent yet. A sign-out deletes them. */
 const NAME = 'notes';
 
 function open(): Promise<IDBDatabase> {
@@ -14,7 +14,7 @@ async function withStore<T>(
   mode: IDBTransactionMode,
   use: (store: IDBObjectStore) => IDBRequest<T>,
 ): Promise<T | undefined> {
-  // A browser in private mode may refuse: then nothing is kept, and the page works online.
+  // A browser in private mode may refuse: then nothing is stored, and the page works only online.
   const database = await open().catch(() => undefined);
   if (database === undefined) return undefined;
   return new Promise((resolve) => {

@@ -1,4 +1,4 @@
-/** Keeps the page itself on the device, so that it opens without a connection. `/api` is never kept. */
+/** Stores the page itself on the device, so that it opens without a connection. `/api` is never stored. */
 interface Worker {
   addEventListener(name: string, listener: (event: WorkerEvent) => void): void;
   skipWaiting(): Promise<void>;
@@ -21,7 +21,7 @@ worker.addEventListener('fetch', (event) => {
   const { pathname, origin } = new URL(request.url);
   if (request.method !== 'GET' || origin !== location.origin || pathname.startsWith('/api/')) return;
   const key = request.mode === 'navigate' ? '/' : request;
-  // The net first: a new version is seen at once. Without it, what is kept.
+  // The network first, so that a new version shows at once; without a network, the stored copy.
   event.respondWith(
     fetch(request)
       .then(async (answer) => {

@@ -66,6 +66,7 @@ t.test('code, units and documents use plain language', async (t) => {
     ...filesIn('systemd', /./),
     ...filesIn('rpm', /\.(spec|conf|cil|service|sh|yaml)$/),
     ...filesIn('docs', /\.md$/),
+    ...filesIn('monitoring', /\.(yml|json)$/),
     'README.md',
     'ARCHITECTURE.md',
     'CONTRIBUTING.md',

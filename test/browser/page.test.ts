@@ -49,7 +49,7 @@ t.test('register, confirm, write notes, lose the node, go offline, come back, si
   await page.getByLabel('E-mail address').fill('anna@example.org');
   await look(t, page, 'register');
   await page.getByRole('button', { name: 'Send the link' }).click();
-  await page.getByRole('heading', { name: 'Look into your mail' }).waitFor();
+  await page.getByRole('heading', { name: 'Check your mail' }).waitFor();
   await look(t, page, 'mail-sent');
   const { token } = await bed.mailTo('anna@example.org');
   await page.goto(`${ORIGIN}/choose-password#${token}`);
@@ -90,7 +90,7 @@ t.test('register, confirm, write notes, lose the node, go offline, come back, si
   await page.getByText('anna@example.org').waitFor();
   await look(t, page, 'account');
   await page.getByText('Change password').click();
-  await page.getByLabel('Present password').fill('wrong wrong wrong');
+  await page.getByLabel('Current password').fill('wrong wrong wrong');
   await page.getByLabel('New password').fill(PASSWORD);
   await page.getByRole('button', { name: 'Save' }).click();
   await page.getByText('password is wrong').waitFor();

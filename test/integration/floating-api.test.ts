@@ -324,7 +324,7 @@ t.test(
       t.equal(api.orders.length, 2);
       t.match(report(), {
         holds: true,
-        alarms: [{ code: 'floating-unmoved', message: /this node, yet it is silent/ }],
+        alarms: [{ code: 'floating-unmoved', message: /this node, but does not answer/ }],
       });
     }
   },
@@ -346,7 +346,7 @@ t.test('an operator sees where they are, and has them taken whoever has them', a
   set({ barred: 'maintenance' });
   await t.rejects(plugin.ask('take', {}, signal), { code: 'floating-not-fit', message: /maintenance/ });
   set({ barred: undefined });
-  t.match(await plugin.ask('take', {}, signal), { done: true, message: /ordered for this node/ });
+  t.match(await plugin.ask('take', {}, signal), { done: true, message: /assignment to this node requested/ });
   t.equal(api.owner(A), '2');
   time.ms += 2_000;
   t.match(await plugin.ask('take', {}, signal), { message: /already/ });

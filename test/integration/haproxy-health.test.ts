@@ -225,7 +225,7 @@ t.test('what its daemon saw fail is out at its door at once, and its own check b
   t.same(
     out.map(({ summary }) => summary).filter((each) => !each.startsWith('haproxy.cfg')),
     [
-      'local_api/_local: down (this node saw it fail)',
+      'local_api/_local: down (the check of this node failed)',
       'local_api.panic/_local: ready → maint (it answers the check wrongly)',
     ],
   );

@@ -1088,7 +1088,7 @@ t.test('its traffic is reported: kept connections, open requests, and those of o
   const answer = get(url('/held'), { rejectUnauthorized: false, timeout: 60_000 });
   await until(() => held.length > 0);
   t.match(await edge(), { connections: 2, requests: 1 });
-  t.match((await traffic()).summary, /^\d+ connections, 2 requests under way \(edge 1, door 1\)$/);
+  t.match((await traffic()).summary, /^\d+ connections, 2 open requests \(edge 1, door 1\)$/);
   t.match((await traffic()).servers, [
     { server: 'svc_shop/app1', sessions: 1 },
     { server: 'local_shop/_local' },

@@ -1,4 +1,4 @@
-/** An account as it stands in `_users`, without CouchDB's own fields. */
+/** An account as `_users` has it, without CouchDB's own fields. */
 export interface Account {
   readonly name: string;
   readonly email: string;
@@ -6,19 +6,19 @@ export interface Account {
   readonly epoch: number;
   /** Argon2id of the person's password. A field `password` would be hashed by CouchDB. */
   readonly secret: string;
-  /** Sessions that ended before their time. */
+  /** Sessions that a sign-out ended before their time. */
   readonly signedOut: readonly { readonly id: string; readonly untilMs: number }[];
-  /** The app key that CouchDB's password of this account is derived from. */
+  /** The app key from which CouchDB's password of this account is derived. */
   readonly keyId: string;
   readonly disabled: boolean;
 }
 
-/** At most so many; a further sign-out ends all sessions instead (epoch + 1). */
+/** The limit of that list; a further sign-out ends all sessions instead (epoch + 1). */
 export const MAX_SIGNED_OUT = 50;
 
 /**
- * One account from all versions that a conflict left. The higher epoch wins, since it ended sessions; of two alike the
- * revision decides, so every node picks the same. Ended sessions of all versions stay ended.
+ * One account from all versions that a conflict left. The higher epoch wins, since it ended sessions; between equal
+ * epochs the revision decides, so every node picks the same version. Ended sessions of all versions stay ended.
  */
 export function mergeAccounts(
   versions: readonly { readonly rev: string; readonly account: Account }[],
@@ -46,7 +46,7 @@ export function withSignedOut(account: Account, id: string, untilMs: number, now
   return { ...account, signedOut: [...kept, { id, untilMs }] };
 }
 
-/** Nobody is signed in to it any more, nor after it is enabled again; a mailed link of before ends too. */
+/** Ends every session and mailed link of the account, also for the time after it is enabled again. */
 export function withDisabled(account: Account): Account {
   return { ...account, disabled: true, epoch: account.epoch + 1, signedOut: [] };
 }

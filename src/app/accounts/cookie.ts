@@ -1,10 +1,10 @@
 import type { KeyRing } from './keys.ts';
 import { ACCOUNT_NAME } from './names.ts';
 
-/** What the session cookie says. Times in ms since the epoch. */
+/** The content of the session cookie. Times in ms since the epoch. */
 export interface Session {
   readonly account: string;
-  /** 128 random bits, lower-case hex: what a sign-out ends. */
+  /** 128 random bits, lower-case hex. A sign-out ends the session of this id. */
   readonly id: string;
   /** The account's epoch at sign-in: a higher one in the account ends the session. */
   readonly epoch: number;
@@ -17,7 +17,7 @@ const COOKIE_NAME = '__Host-s';
 const IDLE_MS = 7 * 24 * 3600_000;
 const MOST_MS = 30 * 24 * 3600_000;
 const REISSUE_MS = 24 * 3600_000;
-/** A node whose clock is behind the issuer's still takes its cookies. */
+/** A node whose clock is behind the issuer's still accepts its cookies. */
 const CLOCK_SKEW_MS = 3600_000;
 
 export function sealSession(keys: KeyRing, session: Session): string {
@@ -26,7 +26,7 @@ export function sealSession(keys: KeyRing, session: Session): string {
   return `${payload}.${keys.mac('session', payload).toString('base64url')}`;
 }
 
-/** @returns undefined for what is forged, foreign, idle for 7 days or older than 30 */
+/** @returns undefined if it is forged, of another cluster, idle for 7 days or older than 30 */
 export function openSession(keys: KeyRing, text: string, nowMs: number): Session | undefined {
   const at = text.lastIndexOf('.');
   if (at < 0 || text.length > 512) return undefined;
@@ -39,7 +39,7 @@ export function openSession(keys: KeyRing, text: string, nowMs: number): Session
   return nowMs - session.issuedMs > IDLE_MS || nowMs - session.bornMs > MOST_MS ? undefined : session;
 }
 
-/** Once a day, so that who comes back weekly stays signed in. */
+/** Once a day, so that a person who returns each week stays signed in. */
 export function mustReissue(session: Session, nowMs: number): boolean {
   return nowMs - session.issuedMs > REISSUE_MS;
 }
@@ -55,7 +55,7 @@ export function setCookie(value: string, session: Session, nowMs: number): strin
 
 export const CLEAR_COOKIE = `${COOKIE_NAME}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0`;
 
-/** The first one of this name; a browser sends one. */
+/** The first cookie of this name; a browser sends one. */
 export function cookieIn(header: string | undefined, name: string = COOKIE_NAME): string | undefined {
   for (const pair of (header ?? '').split(';')) {
     const at = pair.indexOf('=');

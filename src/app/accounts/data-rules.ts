@@ -1,4 +1,4 @@
-/** What of CouchDB's interface a user may ask of the own database: this list and nothing else. */
+/** The part of CouchDB's interface that a user may use on their own database: this list and nothing else. */
 interface DataRequest {
   readonly method: string;
   /** Path below `/api/data`, still percent-encoded, without the query. `''` is the database itself. */
@@ -25,7 +25,7 @@ const ENDPOINTS: Readonly<Record<string, readonly string[]>> = {
   _changes: ['GET', 'POST'],
 };
 const DOCUMENT = ['GET', 'HEAD', 'PUT', 'DELETE'];
-/** Parameters that cost a node more than a request should, or reach other nodes: never passed on. */
+/** The parameters that are passed on. Others cost a node more than a request should, or reach other nodes. */
 const QUERY = new Set(
   `rev revs open_revs atts_since attachments conflicts deleted_conflicts latest local_seq meta revs_info new_edits batch
   include_docs limit skip startkey endkey start_key end_key startkey_docid endkey_docid key keys descending
@@ -46,7 +46,7 @@ export function judgeData({ method, path, query }: DataRequest): DataVerdict {
   if (segments.includes(undefined)) return refused('a path that is not valid');
   const [first, second, ...rest] = segments as string[];
   if (first === '_local') {
-    // A checkpoint of PouchDB is a digest in letters, digits, `.` and `_`: one of 64 begins with `_`.
+    // A checkpoint of PouchDB is a digest of letters, digits, `.` and `_`: one in 64 begins with `_`.
     if (second === undefined || rest.length > 0 || !isName(second)) return refused('this path');
     return ['GET', 'HEAD', 'PUT'].includes(method)
       ? allowed(`/_local/${encode(second)}`, query)
@@ -69,14 +69,14 @@ function document(method: string, id: string, query: URLSearchParams): DataVerdi
 }
 
 function feed(query: URLSearchParams): DataVerdict {
-  // A filter function is code of a design document, and there is none; `_doc_ids` and `_selector` are built in.
+  // A filter function is code in a design document, and there is none; `_doc_ids` and `_selector` are built in.
   const filter = query.get('filter');
   if (filter !== null && filter !== '_doc_ids' && filter !== '_selector') return refused('this filter');
   const kind = query.get('feed') ?? 'normal';
   if (!['normal', 'longpoll', 'continuous', 'eventsource'].includes(kind)) return refused('this feed');
   const verdict = allowed('/_changes', query);
   if (!verdict.allowed || kind === 'normal') return verdict;
-  // HAProxy ends what is silent for two minutes.
+  // HAProxy ends a connection that is silent for two minutes.
   const passed = new URLSearchParams(verdict.query);
   passed.set('heartbeat', String(HEARTBEAT_MS));
   passed.delete('timeout');
@@ -93,7 +93,7 @@ export function judgeBody(path: string, body: unknown): string | undefined {
   return path.startsWith('/_local/') ? badLocal(decoded(path.slice(1)), body) : badId(body);
 }
 
-/** PouchDB names its checkpoint in the document too. */
+/** PouchDB also writes the id of its checkpoint into the document. */
 function badLocal(id: string | undefined, doc: unknown): string | undefined {
   const { _id: named } = (doc ?? {}) as { _id?: unknown };
   if (named === undefined) return badId(doc);
@@ -113,7 +113,7 @@ function isId(id: string): boolean {
 
 function isName(name: string): boolean {
   if (name === '' || /\p{Cc}/u.test(name) || Buffer.byteLength(name) > MAX_ID_BYTES) return false;
-  // A proxy on the way could take `..` for a step up, even encoded.
+  // A proxy on the way could resolve `..`, even encoded.
   return !name.split('/').some((part) => part === '.' || part === '..');
 }
 

@@ -7,14 +7,14 @@ export interface AppKey {
 }
 
 /**
- * What a key is used for. Each purpose has a key of its own (HKDF, RFC 5869), so that a value signed for one can never
- * be shown for another.
+ * The purposes of a key. Each purpose has its own derived key (HKDF, RFC 5869), so that a value signed for one purpose
+ * is never valid for another.
  */
 type Purpose = 'account-name' | 'mail-token' | 'session' | 'database-password' | 'pepper' | 'device';
 
 /**
  * Keys shared by all app nodes, oldest first. Only the newest signs and verifies, since a node that was removed knows
- * the others. Passwords are checked with the key that they were set under; names use the first for ever.
+ * the others. A password is checked with the key under which it was set; names always use the first key.
  */
 export class KeyRing {
   #keys: readonly AppKey[] = [];
@@ -24,7 +24,7 @@ export class KeyRing {
     this.replace(keys);
   }
 
-  /** A node was removed, so the ring has another key. @throws RangeError; nothing is changed */
+  /** After a node was removed, the ring has another key. @throws RangeError; nothing is changed */
   replace(keys: readonly AppKey[]): void {
     if (keys.length === 0) throw new RangeError('a key ring holds at least one key');
     if (new Set(keys.map(({ id }) => id)).size !== keys.length) throw new RangeError('key ids are unique');
@@ -46,7 +46,7 @@ export class KeyRing {
     return createHmac('sha256', this.#keyFor(purpose, id)).update(text).digest();
   }
 
-  /** What must stay the same for ever, whatever keys are added later. */
+  /** For values that must never change, whatever keys are added later. */
   lastingMac(purpose: Purpose, text: string): Buffer {
     return this.mac(purpose, text, (this.#keys[0] as AppKey).id);
   }

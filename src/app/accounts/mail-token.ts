@@ -1,6 +1,6 @@
 import type { KeyRing } from './keys.ts';
 
-/** What a mailed link allows. Nothing is stored for it: the token carries all, signed. */
+/** The permission in a mailed link. Nothing is stored for it: the token has everything, signed. */
 export type MailToken =
   | { readonly purpose: 'register'; readonly email: string }
   | { readonly purpose: 'reset'; readonly account: string; readonly epoch: number }
@@ -27,7 +27,7 @@ export function signMailToken(keys: KeyRing, token: MailToken, nowMs: number): s
   return `${payload}.${keys.mac('mail-token', payload, id).toString('base64url')}`;
 }
 
-/** @returns undefined for what is forged, cut, foreign or expired: nobody is shown which */
+/** @returns undefined if it is forged, cut short, of another cluster or expired: nobody learns which */
 export function readMailToken(keys: KeyRing, text: string, nowMs: number): MailToken | undefined {
   if (text.length > MAX_TOKEN) return undefined;
   const [id = '', body = '', mac = '', ...rest] = text.split('.');
@@ -45,7 +45,7 @@ function fields(token: MailToken): unknown[] {
   return ['change-email', token.account, token.epoch, token.from, token.email];
 }
 
-/** The signature is ours, so the shape is what {@link fields} wrote, perhaps by another version. */
+/** The signature is ours, so {@link fields} wrote the shape, perhaps in another version. */
 function tokenOf(parts: readonly unknown[]): MailToken | undefined {
   const [purpose, one, two, three, four] = parts;
   if (purpose === 'register' && typeof one === 'string') return { purpose, email: one };

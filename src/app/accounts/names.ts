@@ -6,21 +6,23 @@ const NAME_BYTES = 20;
 export const ACCOUNT_NAME = /^a[a-z2-7]{32}$/;
 
 /**
- * The name of the account that an address gets: the same at every node, so that two confirmations at once write the
- * same document. A CouchDB cluster accepts both of two different documents under one new id and may keep either.
+ * The name of the account of an address: the same at every node, so that two confirmations at once write the same
+ * document. A CouchDB cluster accepts both of two different documents under one new id and may keep either.
  *
- * @param generation how often the address was given up before; each use of it is another account
+ * @param generation how often the address was released before; each use of it is another account
  */
 export function accountName(keys: KeyRing, identity: string, generation: number): string {
   return `a${base32(keys.lastingMac('account-name', `${generation} ${identity}`).subarray(0, NAME_BYTES))}`;
 }
 
-/** Who has an address: `{account}` or `{released}`. The address itself stands in no id. */
+/**
+ * The id of the document that says who has an address: `{account}` or `{released}`. No id contains the address itself.
+ */
 export function addressDocumentId(keys: KeyRing, identity: string): string {
   return `email:${keys.lastingMac('account-name', `address ${identity}`).toString('hex')}`;
 }
 
-/** When mail went to an address. */
+/** The id of the document that says when mail went to an address. */
 export function mailDocumentId(keys: KeyRing, identity: string): string {
   return `mail:${keys.lastingMac('account-name', `mail ${identity}`).toString('hex')}`;
 }

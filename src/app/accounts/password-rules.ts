@@ -1,4 +1,4 @@
-/** NIST SP 800-63B-4 section 3.1.1.2: length and a list of what is guessed first; no composition rules, no expiry. */
+/** NIST SP 800-63B-4 section 3.1.1.2: length, and a list of the first guesses; no composition rules, no expiry. */
 interface PasswordContext {
   readonly minLength: number;
   readonly email: string;
@@ -8,7 +8,7 @@ interface PasswordContext {
 const MAX_PASSWORD_LENGTH = 128;
 type PasswordProblem = 'too-short' | 'too-long' | 'contains-address' | 'contains-site' | 'repeats' | 'common';
 
-/** Beginnings of what attackers try first, after taking case, digits at the end and usual replacements away. */
+/** What attackers try first, without case, final digits and usual replacements. */
 const COMMON = new Set(
   `password passphrase qwerty qwertyuiop asdfghjkl zxcvbnm iloveyou letmein welcome admin administrator sunshine
   princess football baseball monkey dragon superman batman trustno whatever starwars computer internet michael
@@ -24,7 +24,7 @@ const ROWS = [
   'qwertzuiopasdfghjklyxcvbnm',
 ];
 
-/** @returns undefined for a fit one. Count and comparison use code points in NFC, as the hash does. */
+/** @returns undefined if the password is allowed. Count and comparison use code points in NFC, as the hash does. */
 export function passwordProblem(password: string, context: PasswordContext): PasswordProblem | undefined {
   const text = password.normalize('NFC');
   const points = [...text];
@@ -40,7 +40,7 @@ export function passwordProblem(password: string, context: PasswordContext): Pas
   return isCommon(plain) ? 'common' : undefined;
 }
 
-/** `abcabcabcabc`: one short piece again and again. */
+/** `abcabcabcabc`: one short piece, repeated. */
 function isRepeated(text: string): boolean {
   for (let size = 1; size <= text.length / 2; size += 1) {
     const piece = text.slice(0, size);
@@ -61,7 +61,7 @@ function isOneOrTwoWords(letters: string): boolean {
   return [...COMMON].some((one) => letters.startsWith(one) && COMMON.has(letters.slice(one.length)));
 }
 
-/** What people hear; keyed by the problem. */
+/** The text for people, by problem. */
 export const PASSWORD_TEXT: Readonly<Record<PasswordProblem, string>> = {
   'too-short': 'This password is too short.',
   'too-long': `A password has at most ${MAX_PASSWORD_LENGTH} characters.`,

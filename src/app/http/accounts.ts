@@ -10,7 +10,7 @@ import type { MailKind, Services } from './services.ts';
 import { meOf, startSession } from './sessions.ts';
 import { AccountBody, EmailBody, Me, PasswordByTokenBody } from './shapes.ts';
 
-/** Registration and forgotten passwords: all that works without a session. */
+/** Registration and forgotten passwords: everything that works without a session. */
 export function addAccountRoutes(app: OpenAPIHono, services: Services): void {
   app.openapi(
     createRoute({
@@ -92,7 +92,7 @@ export function languageOf(c: Context): string {
   return wanted.find((each) => each === 'de' || each === 'en') ?? 'en';
 }
 
-/** Looks, notes and sends, whether there is an account or not: the same work, so that time tells nothing. */
+/** Does the same work whether there is an account or not, so that the time of the answer shows nothing. */
 async function mailTo(
   services: Services,
   c: Context,
@@ -106,7 +106,9 @@ async function mailTo(
 
 type AccountLetter = readonly [kind: MailKind, token: MailToken | undefined, to: string];
 
-/** No more mails than an address may get, whoever asks for them: a refused one is answered like one that was sent. */
+/**
+ * Limits the mails to one address, whoever asks for them. The answer to a refused request is the same as to a sent one.
+ */
 export async function sendOnce(
   services: Services,
   c: Context,
@@ -144,7 +146,7 @@ const PAGES = {
   'change-email': 'confirm-email',
 } as const;
 
-/** The token stands in the fragment, which no server, log or Referer sees. */
+/** The token is in the fragment, which no server, log or Referer sees. */
 function linkFor({ config, keys, nowMs }: Services, token: MailToken): string {
   return `${new URL(config.public_url).origin}/${PAGES[token.purpose]}#${signMailToken(keys, token, nowMs())}`;
 }
@@ -157,7 +159,7 @@ async function confirm(services: Services, text: string, password: string): Prom
   mustBeFit(services, password, address.deliver);
   const holder = await accounts.holderOf(address.identity);
   if (holder.account !== undefined) {
-    // The same link with the same password finishes what was cut off, at any node.
+    // If a request was cut off, the same link with the same password completes it, at any node.
     const { epoch, secret, disabled } = holder.account;
     if (epoch === 0 && !disabled && (await hashes.verify(password, secret))) return holder.account;
     throw new Problem('already-confirmed');
@@ -194,11 +196,11 @@ async function resetPassword(
   mustBeFit(services, password, account.email);
   const changed = await accounts.change(account.name, await withPassword(hashes, password, account));
   if (changed === undefined) throw new Problem('link-expired');
-  // The password is set; a mail that cannot be sent does not undo it.
+  // A mail that cannot be sent does not undo the change.
   await mail.send('password-changed', account.email, { language }).catch(() => undefined);
 }
 
-/** A change that holds only while the account is enabled and at this epoch: a link and an old password work once. */
+/** A change that is valid only while the account is enabled and at this epoch: a link and an old password work once. */
 export async function withPassword(
   hashes: Services['hashes'],
   password: string,

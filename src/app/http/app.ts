@@ -61,7 +61,7 @@ function addHealthRoutes(app: OpenAPIHono, services: Services): void {
   });
 }
 
-/** The library says so of a body that cannot be parsed. */
+/** The library reports a body that cannot be parsed in this way. */
 function isBadJson(error: Error): boolean {
   return 'status' in error && (error as { status: unknown }).status === 400;
 }

@@ -14,17 +14,17 @@ import { sessionOf, signedIn } from './sessions.ts';
 /** A page has one feed and PouchDB one more; a person has a few devices. */
 const FEEDS_PER_ACCOUNT = 6;
 const FEEDS_PER_NODE = 1000;
-/** An open feed is held to its session this often, and an account is read each 5 s: ended, it is silent in 10 s. */
+/** How often an open feed checks its session. Accounts are read each 5 s, so a feed ends within 10 s of its session. */
 const FEED_LOOK_MS = 5000;
-/** Of CouchDB's headers, those that mean something to PouchDB and to a cache. */
+/** The headers of CouchDB that PouchDB or a cache needs. */
 const PASSED_HEADERS = ['content-type', 'etag', 'cache-control', 'transfer-encoding'];
-/** A thousand answers under way of this length fit into the unit's memory. */
+/** The unit's memory has room for a thousand open answers of this length. */
 const MAX_WHOLE_BYTES = 64 * 1024;
 const EXPORT_PATH = '/_all_docs?include_docs=true&attachments=true';
 
 type Allowed = Extract<DataVerdict, { allowed: true }>;
 
-/** The person's own database, by an allow list: PouchDB replicates with it. */
+/** The person's own database behind an allow list; PouchDB replicates with it. */
 export function addDataRoutes(app: OpenAPIHono, services: Services): void {
   const feeds = new Map<string, number>();
   app.all('/api/data', (c) => data(services, feeds, c));
@@ -40,7 +40,7 @@ export function addDataRoutes(app: OpenAPIHono, services: Services): void {
 async function data(services: Services, feeds: Map<string, number>, c: Context): Promise<Response> {
   const { account: stored } = await signedIn(services, c);
   const url = new URL(c.req.url);
-  // The path as it was sent: hono's own is decoded, and `..%2F` must stay what it is.
+  // The path as received: hono decodes its own, and `..%2F` must stay encoded.
   const path = rawPathOf(c.req.url).slice('/api/data'.length);
   const verdict = judgeData({ method: c.req.method, path, query: url.searchParams });
   if (!verdict.allowed) throw new Problem('not-allowed', { detail: verdict.why });
@@ -122,14 +122,14 @@ async function passOn(services: Services, account: Account, c: Context, passed: 
     if (typeof value === 'string' && name !== 'transfer-encoding' && name !== 'cache-control')
       headers.set(name, value);
   }
-  // What CouchDB holds is a person's: a browser must not run it as a page.
+  // People write the content of CouchDB: a browser must not run it as a page.
   headers.set('x-content-type-options', 'nosniff');
   const hasBody = c.req.method !== 'HEAD' && status !== 304 && status !== 204;
   if (!hasBody) answer.resume();
   return new Response(hasBody ? await bodyFrom(answer) : null, { status, headers });
 }
 
-/** A document goes on in one piece: as a stream it takes a fifth more of the node's time. */
+/** A document is passed on in one piece: as a stream it takes a fifth more CPU time. */
 async function bodyFrom(answer: IncomingMessage): Promise<ConstructorParameters<typeof Response>[0]> {
   if (Number(answer.headers['content-length']) <= MAX_WHOLE_BYTES)
     return buffer(answer).catch(() => {
@@ -166,7 +166,7 @@ async function openFeed(
     throw new Problem('too-many-requests', { retryAfterS: 30 });
   feeds.set(account.name, open + 1);
   let end: () => void = () => undefined;
-  // Databases that do not answer end no session: the feed ends with its own connection then.
+  // A database that does not answer ends no session: the feed then ends with its own connection.
   const look = async (): Promise<void> => {
     const isOver = await sessionOf(services, c).then(
       (found) => found === undefined,
@@ -193,7 +193,7 @@ async function openFeed(
     const through = answer.body?.pipeThrough(
       new TransformStream({
         start(controller) {
-          // Ends the answer as if CouchDB had: the browser asks again, and hears that it is signed out.
+          // Ends the answer as CouchDB would: the browser asks again and learns that it is signed out.
           end = () => controller.terminate();
         },
         flush: done,

@@ -14,7 +14,7 @@ export function json<T extends z.ZodType>(
   return { body: { content: { 'application/json': { schema } }, required: true } };
 }
 
-/** What a route answers: by status a sentence or a body, and the problems that are its own. */
+/** The answers of a route: a sentence or a body for each status, and its own problems. */
 export function answers(
   well: Readonly<Record<number, string | z.ZodType>>,
   ...problems: readonly ProblemCode[]

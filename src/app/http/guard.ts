@@ -6,8 +6,8 @@ const SAFE = new Set(['GET', 'HEAD', 'OPTIONS']);
 export const MAX_BODY_BYTES = 1024 * 1024;
 
 /**
- * Refuses what another site makes a browser send. A browser names its origin with each unsafe request; who names none
- * is no browser, and has no cookie that another site could use.
+ * Refuses requests that another site makes a browser send. A browser names its origin in each unsafe request; a client
+ * that names none is no browser, and has no cookie that another site could use.
  */
 export function sameOriginOnly(publicUrl: URL): MiddlewareHandler {
   return async (c, next) => {

@@ -1,6 +1,6 @@
 import { isIPv6 } from 'node:net';
 
-/** More keys than this are a flood: the oldest is forgotten, and the edge's own limit holds. */
+/** More keys than this are a flood: the oldest is forgotten, and only the edge's limit applies. */
 const MAX_KEYS = 50_000;
 
 /** Counts events of a key in a sliding window. Per node: the edges share their own tables. */
@@ -36,9 +36,9 @@ export class Window {
   }
 }
 
-/** Who asks, as one network: an IPv4 address, or the /64 that a provider gives to one customer. */
+/** The client network of a request: an IPv4 address, or the /64 that a provider gives to one customer. */
 export function networkOf(forwardedFor: string | undefined, peer: string): string {
-  // Our edge removes what a client sent and adds the client itself; only the last hop is its word.
+  // Our edge removes this header from the request and adds the client's address; only the last hop is from the edge.
   const address = forwardedFor?.split(',').at(-1)?.trim() || peer;
   if (!isIPv6(address)) return address;
   const url = new URL(`http://[${address}]/`).hostname.slice(1, -1);

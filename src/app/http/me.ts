@@ -11,7 +11,7 @@ import type { Services } from './services.ts';
 import { isKnownDevice, meOf, rememberDevice, signedIn, startSession } from './sessions.ts';
 import { EmailChangeBody, Me, PasswordBody, PasswordChangeBody, SignInBody, TokenBody } from './shapes.ts';
 
-/** Sessions, and what a signed-in person does with the own account. */
+/** Sessions, and what a signed-in person does with their own account. */
 export function addMeRoutes(app: OpenAPIHono, services: Services): void {
   addSessionRoutes(app, services);
   addOwnRoutes(app, services);
@@ -157,7 +157,7 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
     createRoute({
       method: 'put',
       path: '/api/me/email',
-      summary: 'Take the new address that a mailed link names.',
+      summary: 'Confirm the new address that a mailed link names.',
       request: json(TokenBody),
       responses: answers(
         { 204: 'The address is changed.' },
@@ -178,7 +178,7 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
       if (moved === 'taken') throw new Problem('address-taken');
       if (moved === 'ended') throw new Problem('link-expired');
       startSession(services, c, next);
-      // The old address hears of it: a thief of a session cannot take an account in silence.
+      // The old address gets a mail, so that nobody with a stolen session can take an account unnoticed.
       await services.mail
         .send('email-changed', account.email, { language: languageOf(c) })
         .catch(() => undefined);
@@ -187,7 +187,7 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
   );
 }
 
-/** The own password again, before what cannot be taken back. */
+/** Asks for the person's password again before a change that cannot be undone. */
 async function reauthenticated(services: Services, c: Context, password: string): Promise<Account> {
   const { account } = await signedIn(services, c);
   return authenticate(services, c, account.email, password);
@@ -204,7 +204,7 @@ async function authenticate(
   const address = addressIn(email);
   const network = networkOf(c.req.header('x-forwarded-for'), 'local');
   const key = `${address.identity} ${network}`;
-  // A browser that signed in to this account before is not stopped by what strangers try.
+  // Attempts of strangers do not block a browser that signed in to this account before.
   const strangersMs = isKnownDevice(services, c, address.identity)
     ? 0
     : limits.strangers.waitMs(address.identity, nowMs());

@@ -1,7 +1,7 @@
 import { BusyError } from '../store/hashing.ts';
 import { CouchError } from '../store/couch.ts';
 
-/** Every failure that the API answers (RFC 9457): status, title, and what a person can do. */
+/** Every problem that the API answers (RFC 9457): status, and a title that says what the person can do. */
 export const PROBLEMS = {
   'invalid-request': [400, 'The request is not valid.'],
   'not-signed-in': [401, 'Sign in first.'],
@@ -58,7 +58,7 @@ export class Problem extends Error {
   }
 }
 
-/** What went wrong below, as a problem. `internal` is what nobody foresaw. */
+/** An error of the store as a problem; `internal` for an unexpected one. */
 export function problemOf(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof BusyError) return new Problem('busy', { retryAfterS: 1 });

@@ -3,7 +3,7 @@ import { databaseOf } from '../accounts/names.ts';
 import type { Accounts } from '../store/accounts.ts';
 import type { Couch } from '../store/couch.ts';
 
-/** Sizes are asked this often: a person can exceed the quota by what fits into that time. */
+/** How often sizes are read: a person can exceed the quota by what they write in that time. */
 const EVERY_MS = 30_000;
 const MAX_KNOWN = 10_000;
 
@@ -13,7 +13,7 @@ interface QuotaDependencies {
   readonly nowMs: () => number;
 }
 
-/** How much room a person has. */
+/** How much space a person has. */
 export class Quota {
   readonly bytes: number;
   readonly #dependencies: QuotaDependencies;

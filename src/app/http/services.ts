@@ -25,7 +25,7 @@ export interface Services {
   };
   readonly nowMs: () => number;
   readonly log: (message: string, facts?: Readonly<Record<string, unknown>>) => void;
-  /** The service is about to end: health says so before the doors close. */
+  /** The service is about to end: health reports it before the port closes. */
   readonly ending: () => boolean;
 }
 
@@ -40,7 +40,7 @@ export type MailKind =
   | 'email-changed';
 
 export interface AccountMail {
-  /** @throws Problem `mail-unavailable`; resolves when the mail server has taken it */
+  /** Resolves when the mail server has accepted it. @throws Problem `mail-unavailable` */
   send(
     kind: MailKind,
     to: string,

@@ -18,7 +18,7 @@ interface SignedIn {
   readonly session: Session;
 }
 
-/** Who asks, by the cookie. Reissues it once a day. @throws Problem `not-signed-in` */
+/** The person of the request's cookie. Reissues the cookie once a day. @throws Problem `not-signed-in` */
 export async function signedIn(services: Services, c: Context): Promise<SignedIn> {
   const { nowMs } = services;
   const found = await sessionOf(services, c);
@@ -27,7 +27,7 @@ export async function signedIn(services: Services, c: Context): Promise<SignedIn
   return found;
 }
 
-/** The same for an answer that is under way: nothing is reissued. */
+/** The same for an answer that has begun: nothing is reissued. */
 export async function sessionOf(
   { keys, accounts, nowMs }: Services,
   c: Context,
@@ -57,7 +57,10 @@ function giveCookie({ keys, nowMs }: Services, c: Context, session: Session): vo
   c.header('set-cookie', setCookie(sealSession(keys, session), session, nowMs()), { append: true });
 }
 
-/** Marks a browser that has signed in to an account. It opens nothing: it only keeps others from locking it out. */
+/**
+ * Marks a browser that has signed in to an account. It gives no access; it only keeps others from locking that browser
+ * out.
+ */
 const DEVICE_COOKIE = '__Host-d';
 const DEVICE_SECONDS = 365 * 24 * 3600;
 
@@ -72,7 +75,7 @@ export function isKnownDevice({ keys }: Services, c: Context, identity: string):
   return keys.verifies('device', identity, Buffer.from(mac, 'base64url'), id);
 }
 
-/** What a person, and a service of the founder, reads of the account. */
+/** The account as the person and the founder's services see it. */
 export async function meOf(services: Services, account: Account): Promise<Me> {
   const used = await services.quota.used(account).catch(() => undefined);
   return {

@@ -5,10 +5,10 @@ import type { Quota } from '../http/quota.ts';
 import type { Accounts } from '../store/accounts.ts';
 import { CouchError } from '../store/couch.ts';
 
-/** One page has so many accounts: its 400 reads end within the second that an operator waits for a line. */
+/** The accounts on one page: its 400 reads end within a second. */
 const PAGE = 200;
 
-/** Why an order was not carried out, for the operator who gave it. */
+/** Why an order failed, for the operator. */
 interface OrderRefusal {
   readonly code: string;
   readonly message: string;
@@ -33,13 +33,13 @@ interface ListedAccount {
 
 interface ShownAccount extends ListedAccount {
   readonly database: string;
-  /** Null while the database is being made. */
+  /** Null while the database is being created. */
   readonly usedBytes: number | null;
   readonly quotaBytes: number;
 }
 
 interface ChangedAccount extends ListedAccount {
-  /** False where it was so already: nothing was written. */
+  /** False if nothing had to be written. */
   readonly changed: boolean;
 }
 
@@ -48,7 +48,7 @@ interface OrdersDependencies {
   readonly quota: Quota;
 }
 
-/** What the people behind the site do with an account of somebody else. */
+/** What an operator of the site does with other people's accounts. */
 export class OperatorOrders {
   readonly #accounts: Accounts;
   readonly #quota: Quota;
@@ -58,7 +58,7 @@ export class OperatorOrders {
     this.#quota = quota;
   }
 
-  /** @param after `next` of the page before */
+  /** @param after `next` of the previous page */
   async list(
     after?: string,
   ): Promise<{ readonly accounts: readonly ListedAccount[]; readonly next?: string }> {
@@ -85,7 +85,7 @@ export class OperatorOrders {
     return this.#set(email, false, (now) => ({ ...now, disabled: false }));
   }
 
-  /** As the person's own deletion: account, database, address. */
+  /** The same as the person's own deletion: account, database, address. */
   async delete(email: string): Promise<ChangedAccount> {
     const account = await this.#holder(email);
     await this.#accounts.remove(account);
@@ -105,8 +105,8 @@ export class OperatorOrders {
     if (address === undefined)
       throw new OrderRefused({
         code: 'account-address',
-        message: `${JSON.stringify(email)} is no e-mail address`,
-        next: 'give the address that the person signs in with',
+        message: `${JSON.stringify(email)} is not an e-mail address`,
+        next: 'pass the address with which the person signs in',
       });
     const { account } = await this.#accounts.holderOf(address.identity);
     if (account === undefined) throw unknown(address.deliver);
@@ -120,11 +120,11 @@ function unknown(email: string): OrderRefused {
   return new OrderRefused({
     code: 'account-unknown',
     message: `nobody has an account with ${email}`,
-    next: 'look for another spelling of it: bornemisza accounts list',
+    next: 'check the spelling: bornemisza accounts list',
   });
 }
 
-/** What a failure below means for who gave the order. */
+/** An error of the store, in words for the operator. */
 export function refusalOf(error: unknown): OrderRefusal {
   if (error instanceof OrderRefused) return error.refusal;
   const message = error instanceof Error ? error.message : String(error);
@@ -132,7 +132,7 @@ export function refusalOf(error: unknown): OrderRefusal {
     return {
       code: 'accounts-fault',
       message,
-      next: 'look at the journal: journalctl -u bornemisza-app -n 50',
+      next: 'see the journal: journalctl -u bornemisza-app -n 50',
     };
   switch (error.code) {
     case 'databases-disagree':
@@ -142,7 +142,7 @@ export function refusalOf(error: unknown): OrderRefusal {
         next: 'wait until `bornemisza members` shows all db nodes alive',
       };
     case 'not-durable':
-      return { code: 'not-durable', message, next: 'run the same command again: that is harmless' };
+      return { code: 'not-durable', message, next: 'run the same command again: a second run is harmless' };
     case 'databases-refuse':
       return { code: 'databases-refuse', message, next: 'run on a db node: bornemisza doctor' };
     case 'databases-unreachable':

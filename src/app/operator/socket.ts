@@ -8,9 +8,9 @@ import * as z from 'zod';
 import type { Services } from '../http/services.ts';
 import { type OperatorOrders, refusalOf } from './orders.ts';
 
-/** An address and a place in the list are far below. */
+/** Far above the length of an address and a position in the list. */
 const MAX_BODY_BYTES = 4096;
-/** The daemon asks one thing after the other; a founder has a few terminals. */
+/** Enough for the daemon and the few terminals of a founder. */
 const MAX_CONNECTIONS = 16;
 
 const List = z.strictObject({ after: z.string().max(200).optional() });
@@ -19,10 +19,10 @@ const About = z.strictObject({ email: z.string().max(1024) });
 const ABOUT = ['show', 'disable', 'enable', 'delete'] as const;
 
 /**
- * A socket for the daemon of this node, apart from the port that the edge sends everybody to. Who may connect is the
- * business of the socket's group and mode.
+ * A socket for the daemon of this node, separate from the port to which the edge sends everybody. Group and mode of the
+ * socket decide who may connect.
  *
- * One that cannot be opened costs the operator's commands alone: people are served.
+ * If it cannot be opened, only the operator's commands fail: people are served.
  */
 export async function openOperatorSocket(
   path: string,
@@ -33,7 +33,7 @@ export async function openOperatorSocket(
   const server = createServer((request, response) => void answer(request, response));
   server.maxConnections = MAX_CONNECTIONS;
   try {
-    // What is there was left by a process that was killed: systemd keeps one of us at a time.
+    // A killed process left it behind: systemd runs one process of ours at a time.
     await rm(path, { force: true });
     server.listen(path);
     await once(server, 'listening');

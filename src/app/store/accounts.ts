@@ -12,12 +12,12 @@ import {
 import { type Couch, CouchError, type Credentials } from './couch.ts';
 import { Documents } from './documents.ts';
 
-/** How long a node believes what it read of an account: the longest delay of a sign-out at another node. */
+/** How long a node caches an account: the longest delay of a sign-out at another node. */
 const CACHE_MS = 5000;
 const MAX_CACHED = 10_000;
-/** Accounts of a page are read so many at once: an operator's list leaves connections to everybody else. */
+/** Accounts of a page that are read at once: an operator's list leaves connections for everybody else. */
 const READ_AT_ONCE = 16;
-/** Two nodes that write the same document alternate; more tries than this is no race. */
+/** Two nodes that write the same document alternate; more attempts than this are no race. */
 const TRIES = 5;
 /** One mail an address and minute, five a day. */
 const MAIL_GAP_MS = 60_000;
@@ -45,11 +45,14 @@ interface Page {
 }
 
 type Holder =
-  /** Nobody has the address; the account that would be made for it. */
+  /** Nobody has the address: the name of the account that would be created for it. */
   | { readonly account: undefined; readonly name: string; readonly generation: number }
   | { readonly account: Account; readonly name: string; readonly generation: number };
 
-/** Accounts in `_users`, and who has which address in the application's own database. The account is the truth. */
+/**
+ * Accounts in `_users`, and who has which address, in the application's own database. If they differ, the account is
+ * right.
+ */
 export class Accounts {
   readonly #couch: Couch;
   readonly #keys: KeyRing;
@@ -68,7 +71,7 @@ export class Accounts {
     this.#own = new Documents(couch, databaseOf(app.name), app);
   }
 
-  /** As of the last 5 seconds. */
+  /** At most 5 seconds old. */
   async cached(name: string): Promise<Account | undefined> {
     const known = this.#cache.get(name);
     if (known !== undefined && this.#nowMs() - known.readMs < CACHE_MS) return known.account;
@@ -83,7 +86,7 @@ export class Accounts {
     return account;
   }
 
-  /** Who has this address, by the address document and by what the account itself says. */
+  /** Who has this address, by the address document and the account itself. */
   async holderOf(identity: string): Promise<Holder> {
     const lookup = await this.#own.read(addressDocumentId(this.#keys, identity));
     const newest = (lookup.found ?? []).map(({ body }) => addressOf(body)).toSorted(byGeneration)[0];
@@ -95,7 +98,7 @@ export class Accounts {
     });
     if (newest?.account === undefined) return free(generation);
     const user = await this.#users.read(userDocumentId(newest.account));
-    // Deleted, and the release was not written: a further use of the address is another account.
+    // The account was deleted, but the release was not written: the next use of the address is another account.
     if (user.found === undefined) return free(user.deleted ? generation + 1 : generation);
     const account = await this.fresh(newest.account);
     if (account === undefined || identityOf(account.email) !== identity) return free(generation + 1);
@@ -105,8 +108,8 @@ export class Accounts {
   /**
    * One page of all accounts, by the documents of their addresses: CouchDB lists `_users` for administrators alone.
    *
-   * @param after where the page before ended
-   * @returns `next` where there is more
+   * @param after the end of the previous page
+   * @returns `next` if there is more
    */
   async page(after: string | undefined, limit: number): Promise<Page> {
     const ids = await this.#own.ids('email:', after, limit);
@@ -118,7 +121,7 @@ export class Accounts {
     return { accounts, next: ids.length < limit ? undefined : ids.at(-1) };
   }
 
-  /** The account that an address document names, where the account says the same. */
+  /** The account that an address document names, if the account confirms it. */
   async #confirmed(id: string): Promise<Account | undefined> {
     const versions = (await this.#own.read(id)).found ?? [];
     const newest = versions.map(({ body }) => addressOf(body)).toSorted(byGeneration)[0];
@@ -128,7 +131,7 @@ export class Accounts {
   }
 
   /**
-   * Makes the account; each step may be done already, so the same link finishes what was cut off.
+   * Creates the account; each step may be done already, so the same link completes an interrupted creation.
    *
    * @throws CouchError `databases-disagree`, `not-durable`
    */
@@ -142,9 +145,9 @@ export class Accounts {
   }
 
   /**
-   * Changes an account by a pure function, as often as another node writes in between.
+   * Changes an account by a pure function, again if another node wrote in between.
    *
-   * @returns the account as it is now, undefined where it is gone or `change` refuses
+   * @returns the present account, undefined if it is gone or `change` refuses
    */
   async change(
     name: string,
@@ -161,13 +164,14 @@ export class Accounts {
         return wanted;
       }
     }
-    throw new CouchError('databases-disagree', 'other nodes change this account all the time; try again');
+    throw new CouchError('databases-disagree', 'other nodes keep changing this account; try again');
   }
 
   /**
-   * Takes an address for an account, and gives the former one up afterwards.
+   * Gives an account another address and then releases the former one.
    *
-   * @param account as it shall be; `ended` where it was disabled or changed since: a session may be 5 s old news
+   * @param account the wanted account; `ended` if it was disabled or changed since: a session can be up to 5 s out of
+   * date
    */
   async move(account: Account, from: string, to: string): Promise<'moved' | 'taken' | 'ended'> {
     const holder = await this.holderOf(to);
@@ -183,7 +187,10 @@ export class Accounts {
     return 'moved';
   }
 
-  /** Deletes the account in its own name: CouchDB lets nobody else but an administrator. Its database goes with it. */
+  /**
+   * Deletes the account in its own name: CouchDB allows only that and an administrator. CouchDB deletes its database
+   * too.
+   */
   async remove(account: Account): Promise<void> {
     await this.#mustAgree();
     const identity = identityOf(account.email);
@@ -198,18 +205,18 @@ export class Accounts {
     this.#remember(account.name, undefined);
   }
 
-  /** CouchDB's own password of an account: nobody types it, and it opens this account's database alone. */
+  /** CouchDB's password of an account: nobody types it, and it gives access only to this account's database. */
   databaseLogin({ name, keyId }: Pick<Account, 'name' | 'keyId'>): Credentials {
     return { name, password: this.#keys.mac('database-password', name, keyId).toString('hex') };
   }
 
-  /** After a key was added: CouchDB's password of this account follows. Looked at first: five wrong ones lock it. */
+  /** Sets CouchDB's password again after a key was added. It reads first: five wrong passwords lock the account. */
   async withKnownKey(account: Account): Promise<Account | undefined> {
     if (account.keyId === this.#keys.newestId) return account;
     return this.change(account.name, (now) => ({ ...now, keyId: this.#keys.newestId }));
   }
 
-  /** Notes a mail before it is sent. @returns in how many ms one may be sent again; 0: now, and it is noted */
+  /** Records a mail before it is sent. @returns in how many ms one may be sent; 0: now, and it is recorded */
   async noteMail(identity: string): Promise<number> {
     const id = mailDocumentId(this.#keys, identity);
     const lookup = await this.#own.read(id);
@@ -222,11 +229,11 @@ export class Accounts {
     const last = sent.at(-1);
     if (last !== undefined && nowMs - last < MAIL_GAP_MS) return last + MAIL_GAP_MS - nowMs;
     if (sent.length >= MAILS_A_DAY) return (sent.at(-MAILS_A_DAY) as number) + DAY_MS - nowMs;
-    // Somebody else noted one at this moment: that one was just sent.
+    // Another request recorded one at this moment: that mail was just sent.
     return (await this.#own.write(id, { sent: [...sent, nowMs] }, winner?.rev)) ? 0 : MAIL_GAP_MS;
   }
 
-  /** The noted mail was not taken by the mail server: another try is no second mail. */
+  /** The mail server refused the recorded mail: another attempt is no second mail. */
   async forgetMail(identity: string): Promise<void> {
     const id = mailDocumentId(this.#keys, identity);
     const winner = (await this.#own.read(id)).found?.[0];
@@ -234,10 +241,10 @@ export class Accounts {
     await this.#own.write(id, { sent: winner.body['sent'].slice(0, -1) as number[] }, winner.rev);
   }
 
-  /** Whether databases can be made and deleted now: the answer to a request that only the db nodes' door refuses. */
+  /** Checks whether databases can be created and deleted now, by a request that only the db nodes' door refuses. */
   async #mustAgree(): Promise<void> {
     const path = `/${databaseOf('bornemisza-probe')}`;
-    // `app` may not make a database, so this changes nothing; the door answers 503 before CouchDB does.
+    // `app` may not create a database, so this changes nothing; the door answers 503 before CouchDB does.
     const answer = await this.#couch.ask({ method: 'PUT', path, as: this.#app }).catch((error: unknown) => {
       throw new CouchError(
         'databases-disagree',
@@ -246,7 +253,10 @@ export class Accounts {
       );
     });
     if (answer.status !== 401 && answer.status !== 403)
-      throw new CouchError('databases-refuse', `CouchDB lets account app make databases: ${answer.status}`);
+      throw new CouchError(
+        'databases-refuse',
+        `CouchDB allows account app to create databases: ${answer.status}`,
+      );
   }
 
   async #claim(
@@ -265,7 +275,7 @@ export class Accounts {
         return;
       }
     }
-    throw new CouchError('databases-disagree', 'other nodes change this address all the time; try again');
+    throw new CouchError('databases-disagree', 'other nodes keep changing this address; try again');
   }
 
   async #read(name: string): Promise<Stored | undefined> {
@@ -277,7 +287,7 @@ export class Accounts {
     return { ...merged, body: versions.find(({ rev }) => rev === merged.rev)?.body ?? {} };
   }
 
-  /** Everything in it follows from the account, so that two nodes that write the same write equal documents. */
+  /** Everything in it follows from the account, so that two nodes that write the same account write equal documents. */
   #document(account: Account): object {
     const { password } = this.databaseLogin(account);
     const salt = this.#keys

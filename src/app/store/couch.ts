@@ -21,7 +21,7 @@ interface CouchAnswer {
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-/** CouchDB cannot be asked, or answers what it should not. Trying again helps. */
+/** CouchDB is not reachable, or gives an unexpected answer. Another attempt can help. */
 export class CouchError extends Error {
   readonly code: 'databases-unreachable' | 'databases-disagree' | 'not-durable' | 'databases-refuse';
 
@@ -32,11 +32,11 @@ export class CouchError extends Error {
   }
 }
 
-/** HAProxy on this node retries and balances; more connections than it keeps would only wait. */
+/** HAProxy on this node retries and balances; more connections than it keeps open would only wait. */
 const MAX_SOCKETS = 256;
 /** Longer than HAProxy waits for a server, so that its answer arrives. */
 const TIMEOUT_MS = 15_000;
-/** A document of ours has a few hundred bytes; conflicts and errors a few thousand. */
+/** Our documents have a few hundred bytes; conflicts and errors a few thousand. */
 const MAX_ANSWER_BYTES = 1024 * 1024;
 
 /** CouchDB through this node's HAProxy: JSON in, JSON out, and a stream for the user's own data. */
@@ -53,7 +53,7 @@ export class Couch {
     this.#base = new URL(baseUrl);
   }
 
-  /** @throws CouchError `databases-unreachable`, `databases-refuse` (what only a wrong set-up brings) */
+  /** @throws CouchError `databases-unreachable`, `databases-refuse` (only after a wrong set-up) */
   async ask(request: CouchRequest): Promise<CouchAnswer> {
     const signal = AbortSignal.any([
       AbortSignal.timeout(TIMEOUT_MS),
@@ -68,7 +68,7 @@ export class Couch {
     return { status, body: parsed };
   }
 
-  /** The answer as it comes, for {@link ask} and for what is passed on to a browser. */
+  /** The answer as a stream, for {@link ask} and for answers that are passed on to a browser. */
   async open({ method, path, as, body, headers, signal }: CouchRequest): Promise<IncomingMessage> {
     const bytes =
       body === undefined ? undefined : Buffer.from(typeof body === 'string' ? body : JSON.stringify(body));
@@ -111,12 +111,13 @@ async function textOf(answer: IncomingMessage): Promise<string> {
   try {
     for await (const part of answer as AsyncIterable<Buffer>) {
       size += part.length;
-      if (size > MAX_ANSWER_BYTES) throw new CouchError('databases-unreachable', 'CouchDB answers too much');
+      if (size > MAX_ANSWER_BYTES)
+        throw new CouchError('databases-unreachable', 'the answer of CouchDB is too long');
       parts.push(part);
     }
   } catch (error) {
     if (error instanceof CouchError) throw error;
-    throw new CouchError('databases-unreachable', 'a database ended its answer in the middle', error);
+    throw new CouchError('databases-unreachable', 'a database cut its answer short', error);
   }
   return Buffer.concat(parts).toString('utf8');
 }

@@ -6,10 +6,10 @@ interface Version {
 }
 type Lookup =
   | { readonly found: readonly Version[] }
-  /** `deleted`: it was there once. */
+  /** `deleted`: it existed before. */
   | { readonly found: undefined; readonly deleted: boolean };
 
-/** Single documents of one database, in one account's name, with what a conflict left beside the winner. */
+/** Single documents of one database, in the name of one account, with the losing versions of a conflict. */
 export class Documents {
   readonly #couch: Couch;
   readonly #as: Credentials;
@@ -40,7 +40,7 @@ export class Documents {
     return { found: versions };
   }
 
-  /** Ids that begin with `prefix`, in CouchDB's order, from behind `after` on. @throws CouchError */
+  /** Ids that begin with `prefix` and come after `after`, in CouchDB's order. @throws CouchError */
   async ids(prefix: string, after: string | undefined, limit: number): Promise<string[]> {
     const query = new URLSearchParams({
       startkey: JSON.stringify(after ?? prefix),
@@ -55,8 +55,8 @@ export class Documents {
   }
 
   /**
-   * @returns whether it was written; `false`: another version is there
-   * @throws CouchError `not-durable` when only a minority of the copies has it: writing the same again is harmless
+   * @returns whether it was written; `false`: another version exists
+   * @throws CouchError `not-durable` if only a minority of the copies has it: writing it again is harmless
    */
   async write(id: string, body: object, rev?: string): Promise<boolean> {
     const path = `${this.#base}/${encodeURIComponent(id)}`;
@@ -69,7 +69,7 @@ export class Documents {
     return true;
   }
 
-  /** Gone already counts as done. @throws CouchError */
+  /** A missing document counts as deleted. @throws CouchError */
   async remove(id: string, rev: string, as: Credentials = this.#as): Promise<void> {
     const path = `${this.#base}/${encodeURIComponent(id)}?rev=${rev}`;
     const { status, body } = await this.#couch.ask({ method: 'DELETE', path, as });

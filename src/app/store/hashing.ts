@@ -37,7 +37,7 @@ export class PasswordHashes {
     return `$b1$${keyId}$${salt.toString('hex')}$${tag.toString('hex')}`;
   }
 
-  /** Takes as long for a hash that is none, so that time does not tell who has an account. @throws BusyError */
+  /** Takes the same time without a hash, so that the time does not show who has an account. @throws BusyError */
   async verify(password: string, stored: string | undefined): Promise<boolean> {
     const [, keyId, saltHex, tagHex] = FORM.exec(stored ?? '') ?? [];
     const known = keyId !== undefined && this.#keys.has(keyId);
@@ -61,7 +61,7 @@ export class PasswordHashes {
     try {
       return await work();
     } finally {
-      // The place goes to the next one without being given up in between.
+      // The next one gets the place directly.
       const next = this.#waiting.shift();
       if (next === undefined) this.#running -= 1;
       else next();

@@ -17,7 +17,7 @@ import { addVerb, type CommonOptions } from '../verb.ts';
 
 /** The daemon waits a minute for the app tier, which waits for the databases. */
 const TIMEOUT_MS = 75_000;
-/** Nobody reads a longer table, and all of it is held in memory: 2 MB. */
+/** Nobody reads a longer table, and all of it is kept in memory: 2 MB. */
 const MOST_LISTED = 10_000;
 
 interface DeleteOptions extends CommonOptions {
@@ -93,8 +93,8 @@ function addSetup(accounts: Command, io: Io): void {
     description:
       'Asks for the settings of the app tier, sends a test mail, and only then writes ' +
       '/etc/bornemisza/accounts.toml, the password of the mail server and the services web and api, starts ' +
-      'bornemisza-app and has the edge find it. Run again, it proposes what is there; your own keys and ' +
-      'comments stay. On a further app node, --from takes the file of the first.',
+      'bornemisza-app and reloads the edge. A second run proposes the present values; your own keys and ' +
+      'comments stay. On a further app node, --from uses the file of the first.',
     examples: [
       'sudo bornemisza accounts setup',
       'sudo bornemisza accounts setup --public-url https://shop.example --mail-from hello@shop.example ' +
@@ -105,15 +105,18 @@ function addSetup(accounts: Command, io: Io): void {
     asRoot: 'it writes /etc/bornemisza, which root alone may write, and asks the mail server as another user',
   })
     .option('--public-url <url>', 'address of the site, e.g. https://shop.example')
-    .option('--site-name <name>', 'name of the site, as mails say it')
+    .option('--site-name <name>', 'name of the site, for mails')
     .option('--mail-from <address>', 'sender of the mails')
     .option('--smtp-url <url>', 'mail server, e.g. smtp://mail.shop.example:587 or smtps://…:465')
     .option('--smtp-user <name>', 'user at the mail server')
-    .option('--smtp-password-file <file>', 'file of root’s that holds the password of that user')
-    .option('--from <file>', 'take what is not given from this accounts.toml, a file of root’s')
+    .option('--smtp-password-file <file>', 'file with the password of that user; it must belong to root')
+    .option(
+      '--from <file>',
+      'accounts.toml of the first app node, for values without an option; it must belong to root',
+    )
     .option('--test-to <address>', 'your own address, for the test mail', address)
     .option('--no-test-mail', 'send no test mail')
-    .option('--dry-run', 'check it, show what would be written, and write nothing')
+    .option('--dry-run', 'check the settings, show what would be written, and write nothing')
     .action(async (options: AccountsSetupOptions) => {
       // Loaded here alone: the other commands parse no TOML.
       const { setUpAccounts } = await import('../setup/accounts.ts');

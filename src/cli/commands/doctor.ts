@@ -11,7 +11,7 @@ import { duration, waitFor } from './wait.ts';
 
 export function addDoctor(program: Command, io: Io): void {
   addVerb(program, 'doctor', {
-    summary: 'look for what is wrong on this machine',
+    summary: 'find problems on this machine',
     description:
       'Checks the machine, the configuration, the identity, the programs and the daemon, and prints the next ' +
       'step for each problem. Works before the first start and after it. Exit code 1 if a check fails. As ' +

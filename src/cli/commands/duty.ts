@@ -27,7 +27,7 @@ interface MaintenanceOptions extends Forced {
   readonly timeout: number;
 }
 
-/** A page and its files are over in seconds; who serves larger files or web sockets says more. */
+/** A page and its files end within seconds; for larger files or web sockets pass a longer time. */
 const DRAIN_MS = 120_000;
 
 const FORCE = 'do it even if a guard refuses, e.g. because it empties a role';
@@ -39,8 +39,8 @@ export function addMaintenance(program: Command, io: Io): void {
     description:
       'Takes this node out of traffic (on) or puts it back (off). The node stays a member and keeps its data. ' +
       'Maintenance survives a reboot. Run it on the node itself; for another NODE it prints the command to ' +
-      'run there. --wait ends when no request is under way here, or with exit code 1 and the remaining ones ' +
-      'when the time is over; after off it ends when the node gets traffic. With --wait and --json it ' +
+      'run there. --wait returns when no request is open here; if --timeout ends first, the exit code is 1 and ' +
+      'the open requests are listed. After off, --wait returns when the node gets traffic. With --wait and --json it ' +
       'prints one object a line.',
     examples: [
       'bornemisza maintenance on --wait',
@@ -52,9 +52,9 @@ export function addMaintenance(program: Command, io: Io): void {
     json: true,
   })
     .addArgument(new Argument('<state>', 'on or off').choices(['on', 'off']))
-    .argument('[node]', 'HOST/ROLE, HOST where it has one role, address or PeerId; this host where left out')
+    .argument('[node]', 'HOST/ROLE, HOST if it has one role, address or PeerId; default: this host')
     .option('--force', FORCE)
-    .option('--wait', 'wait until nothing is under way here any more, and say what remains')
+    .option('--wait', 'wait until no request is open here, and show those that remain')
     .addOption(
       new Option('--timeout <duration>', 'with --wait: how long, e.g. 90s')
         .argParser(duration)
@@ -99,7 +99,7 @@ async function roleHere(wanted: string, on: boolean, options: CommonOptions): Pr
   throw new CliFailure(
     EXIT.usage,
     'maintenance-elsewhere',
-    `${name} is another machine, and takes maintenance only from its own operator`,
+    `${name} is another machine; maintenance is set on the machine itself`,
     `ssh ${address} sudo bornemisza maintenance ${on ? 'on --wait' : 'off'} --role ${role}`,
   );
 }
@@ -120,7 +120,7 @@ export function addLeave(program: Command, io: Io): void {
     .addOption(
       new Option(
         '--timeout <duration>',
-        'how long requests that are under way may take to end; 30s',
+        'how long to wait for open requests to end (default: 30s)',
       ).argParser(duration),
     )
     .option(
@@ -167,7 +167,7 @@ async function leaveFirst(io: Io, options: LeaveOptions): Promise<Role> {
     exitOf(exit),
     'wipe-not-left',
     'the node has not left its cluster, so nothing was removed',
-    'do the next step of the line above, then run this again',
+    'do the next step that the line above names, then run this again',
   );
 }
 
@@ -190,7 +190,7 @@ async function leaveCluster(io: Io, options: LeaveOptions): Promise<Role> {
   throw new CliFailure(
     EXIT.failure,
     'leave-unfinished',
-    'the daemon ended before it had left',
+    'the daemon ended before the leave was complete',
     `systemctl start bornemisza@${daemon.role}, then run \`bornemisza leave\` again: it continues where it stopped`,
   );
 }

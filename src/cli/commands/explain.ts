@@ -20,7 +20,7 @@ export function addExplain(program: Command, io: Io): void {
     role: true,
     json: true,
   })
-    .argument('<node>', 'HOST/ROLE, HOST where it has one role, address or PeerId')
+    .argument('<node>', 'HOST/ROLE, HOST if it has one role, address or PeerId')
     .option('-n, --limit <count>', 'how many entries of the audit trail', wholeNumber, 30)
     .action(async (node: string, options: CommonOptions & { limit: number }) => {
       await explain(await anyDaemonOf(options), node, options, io);

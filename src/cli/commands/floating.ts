@@ -7,7 +7,7 @@ import { type Paint, paintFor } from '../paint.ts';
 import { renderTable, wrap } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
-/** A provider that answers slowly does so within 5 s a call, a program of one's own within 20 s. */
+/** A slow provider answers within 5 s a call, a program of the operator within 20 s. */
 const TIMEOUT_MS = 45_000;
 
 export function addFloating(program: Command, io: Io): void {
@@ -18,8 +18,8 @@ export function addFloating(program: Command, io: Io): void {
   addVerb(floating, 'show', {
     summary: 'show to which server each floating IP is assigned',
     description:
-      'Asks the provider now, and shows to which server each floating IP is assigned, which node that is, and ' +
-      'what keeps it from being moved. Run it on an app node whose floating.mode is "api".',
+      'Queries the provider and shows, for each floating IP, the server and node to which it is assigned, and ' +
+      'what prevents a move. Run it on an app node whose floating.mode is "api".',
     examples: [
       'bornemisza floating show',
       "bornemisza floating show --json | jq -r '.addresses[] | [.address, .owner] | @tsv'",
@@ -31,11 +31,11 @@ export function addFloating(program: Command, io: Io): void {
     else io.stdout.write(renderFloating(answer, paintFor(io.stdout), io.stdout.columns));
   });
   addVerb(floating, 'take', {
-    summary: 'have the floating IPs assigned to this node, whoever has them',
+    summary: 'have the floating IPs assigned to this node, whichever node has them',
     description:
-      'Has the provider assign every floating IP to this node, also from a server that is no member, and from a ' +
-      'node that is dead to this one though the address answers. The node must be well and hear most of the ' +
-      'others. It keeps them as long as it is well.',
+      'Has the provider assign every floating IP to this node, even from a server that is no member, and from a ' +
+      'node that seems dead while its address still answers. This node must be healthy and reach more than half ' +
+      'of the nodes. It keeps the addresses while it is healthy.',
     examples: ['bornemisza floating take'],
     json: true,
   }).action(async (options: CommonOptions) => {

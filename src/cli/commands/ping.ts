@@ -24,14 +24,14 @@ export function addPing(program: Command, io: Io): void {
   addVerb(program, 'ping', {
     summary: 'test the network to another node and back',
     description:
-      'Asks another node, or all others, over the private network: how long an answer takes, how much the ' +
-      'clocks differ, which packet sizes arrive, and which ports are open, in both directions. Exit code 1 ' +
+      'Tests the private network to another node, or to all others, in both directions: round-trip time, clock ' +
+      'difference, packet sizes that arrive, and open ports. Exit code 1 ' +
       'if there is a problem.',
     examples: ['bornemisza ping', 'bornemisza ping db2/db', 'bornemisza ping db2 --json'],
     role: true,
     json: true,
   })
-    .argument('[node]', 'HOST/ROLE, HOST where it has one role, address or PeerId')
+    .argument('[node]', 'HOST/ROLE, HOST if it has one role, address or PeerId')
     .action(async (node: string | undefined, options: CommonOptions) => {
       const pinged = await pingAll(io, node, options);
       if (options.json === true)
@@ -125,7 +125,7 @@ function factsOf(each: Pinged): (readonly [string, string])[] {
           ] as const,
         ]),
     ['ports there', portWords(portsThere)],
-    ['ports back', portsBack === undefined ? 'it did not say' : portWords(portsBack)],
+    ['ports back', portsBack === undefined ? 'not reported' : portWords(portsBack)],
   ];
 }
 

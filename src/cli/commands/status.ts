@@ -113,7 +113,7 @@ function headline(status: StatusAnswer, paint: Paint): string {
   return `${paint('bold', status.name)} of cluster ${status.cluster}: ${health}${cut}${maintenance}, ${phase}\n`;
 }
 
-/** How many others there are where none of them is reached; else 0. This node itself counts as alive. */
+/** The number of other members if none of them is reachable; otherwise 0. This node itself counts as alive. */
 function cutOffFrom({ counts, phase }: StatusAnswer): number {
   const lost = counts.suspect + counts.dead + counts.absent;
   return phase === 'running' && counts.alive + counts.leaving <= 1 ? lost : 0;

@@ -28,7 +28,7 @@ interface TopOptions extends CommonOptions {
   readonly once?: boolean;
 }
 
-/** All that one screen shows, as this node's daemon reports it. */
+/** The content of one screen, as this node's daemon reports it. */
 interface TopAnswer {
   readonly status: StatusAnswer;
   readonly members: MembersAnswer['members'];
@@ -40,14 +40,14 @@ export function addTop(program: Command, io: Io): void {
   addVerb(program, 'top', {
     summary: 'watch the cluster on one screen, as this node sees it',
     description:
-      'Shows the members, what this node’s HAProxy does with its servers, the floating IPs, what is to be ' +
-      'mended and what happened last, again every 2 s until q or Ctrl-C. With --json one object a line. ' +
+      'Shows on one screen the members, the servers of this node’s HAProxy, the floating IPs, open problems and ' +
+      'the last events. It refreshes every 2 s until q or Ctrl-C. With --json it prints one object a line. ' +
       'Without a terminal it prints one screen.',
     examples: ['bornemisza top', 'bornemisza top --once', 'bornemisza top --once --json | jq .traffic'],
     role: true,
     json: true,
   })
-    .option('--once', 'print it once and end')
+    .option('--once', 'print one screen and end')
     .action(async (options: TopOptions) => {
       const live = options.json === true ? options.once !== true : io.terminal && options.once !== true;
       if (live) await watch(io, options);
@@ -88,7 +88,7 @@ function untilNext(ended: AbortSignal): Promise<void> {
   });
 }
 
-/** A daemon that restarts meanwhile ends nothing. */
+/** A restart of the daemon does not end the screen. */
 function failed(error: unknown, json: boolean): string {
   const failure = failureJson(error);
   const { message, next } = failure.error;
@@ -142,18 +142,18 @@ function title(
   );
 }
 
-/** What was seen of the floating IPs, not what is wanted. */
+/** The observed state of the floating IPs, not the desired one. */
 function floatingLine({ floating, plugins, announcing }: StatusAnswer, paint: Paint): string[] {
   if (floating.length === 0 || announcing === undefined) return [];
   const sight = plugins.find(
     ({ name, seen }) => (name === 'bird' || name === 'layer2') && seen !== undefined,
   );
   const well = announcing && sight?.alarms.length === 0 && sight.state === 'converged';
-  const seen = sight?.seen ?? 'not looked at yet';
+  const seen = sight?.seen ?? 'not checked yet';
   return [`${floating.join(', ')}  ${paint(well ? 'green' : 'yellow', seen)}`];
 }
 
-/** By backend, each on as many lines as it takes. */
+/** By backend, each on as many lines as it needs. */
 function serverLines({ servers }: HaproxyTraffic, paint: Paint, columns: number): string[] {
   const backends = [...new Set(servers.map(({ server }) => server.split('/')[0] ?? ''))];
   return backends.flatMap((backend) => {

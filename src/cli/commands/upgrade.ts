@@ -42,7 +42,7 @@ export function addUpgrade(program: Command, io: Io): void {
     .option('--dry-run', 'print what would be done, and do nothing')
     .option(
       '--scheduled',
-      'for the timer, which has asked dnf: start a rollout unless one runs, and do not wait for its end',
+      'for the timer, which has already queried dnf: start a rollout unless one runs, and do not wait for its end',
     )
     .action(async (options: UpgradeOptions) => {
       await begin(io, options);
@@ -78,7 +78,7 @@ export function addUpgrade(program: Command, io: Io): void {
   addVerb(upgrade, 'turn', {
     summary: 'say whether this host may be upgraded now, for dnf-automatic',
     description:
-      'Exit code 0 if this host may be upgraded now: it is its hour (of N hosts each has every N-th hour), ' +
+      'Exit code 0 if this host may be upgraded now: this is its hour (of N hosts each has every N-th hour), ' +
       'every node is healthy, and no rollout is running or stopped. Else exit code 5, with the reason.',
     examples: ['bornemisza upgrade turn && dnf -y upgrade'],
     json: true,
@@ -138,7 +138,7 @@ async function newerHere(io: Io): Promise<string | undefined> {
     throw new CliFailure(
       EXIT.failure,
       'package-source',
-      `dnf cannot say whether there is a newer ${PACKAGE}: ` +
+      `dnf does not report whether there is a newer ${PACKAGE}: ` +
         (stderr.trim().split('\n').at(-1) ?? `it ended with ${code}`),
       `see what dnf says: dnf --refresh repoquery --upgrades ${PACKAGE}`,
     );

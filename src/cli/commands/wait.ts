@@ -23,8 +23,8 @@ export function addWait(program: Command, io: Io): void {
     summary: 'wait until this node is healthy or serving',
     description:
       'Waits until this node is healthy (`status --check` finds no problem) or serving (it is up and gets ' +
-      'traffic, other problems or not). If both roles run here, it waits for both. Exit code 1 if the time ' +
-      'is over; then it prints what is missing.',
+      'traffic, even with other problems). If both roles run here, it waits for both. If --timeout ends first, the ' +
+      'exit code is 1, and it prints what is missing.',
     examples: ['bornemisza wait healthy', 'bornemisza wait serving --timeout 5m --role db'],
     role: true,
   })

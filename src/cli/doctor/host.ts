@@ -63,7 +63,7 @@ async function clock(of: Host): Promise<Check> {
   if (Date.now() < installedMs) {
     return host.fail(
       'clock',
-      `it says ${new Date().toISOString()}, before this program was installed`,
+      `the clock shows ${new Date().toISOString()}, a time before this program was installed`,
       'set it: timedatectl set-ntp true',
     );
   }

@@ -159,7 +159,7 @@ export async function answersOf(
 
 const PROMPTS = {
   publicUrl: 'Address of the site, e.g. https://shop.example',
-  siteName: 'Name of the site, as mails say it',
+  siteName: 'Name of the site, for mails',
   mailFrom: 'Sender of its mails, e.g. hello@shop.example',
   smtpUrl: 'Mail server, e.g. smtp://mail.shop.example:587',
   smtpUser: 'User at the mail server (empty: no login)',

@@ -31,8 +31,8 @@ interface Places {
 }
 
 /**
- * Sets the app tier of this node up. The mail server takes a test mail before anything is written. Run again, it
- * proposes what is there.
+ * Sets the app tier of this node up. The mail server accepts a test mail before anything is written. A second run
+ * proposes the present values.
  */
 export async function setUpAccounts(io: Io, options: AccountsSetupOptions): Promise<void> {
   const { root = '', json = false } = options;
@@ -40,7 +40,7 @@ export async function setUpAccounts(io: Io, options: AccountsSetupOptions): Prom
     throw new CliFailure(
       EXIT.permission,
       'not-root',
-      'setting the app tier up takes root: it writes /etc/bornemisza and starts a unit',
+      'this command needs root: it writes /etc/bornemisza and starts a unit',
       'run it with sudo',
     );
   const etc = `${root}/etc/bornemisza`;
@@ -110,7 +110,7 @@ function report(io: Io, answers: Answers, steps: readonly Step[], json: boolean)
   );
 }
 
-/** Opened without following a link, and root's: root reads what root alone could write. */
+/** Opened without following a link; it must belong to root: root reads only files that no other user can write. */
 async function readOwn(io: Io, file: string): Promise<string | undefined> {
   const handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
     (error: NodeJS.ErrnoException) => {
@@ -123,7 +123,7 @@ async function readOwn(io: Io, file: string): Promise<string | undefined> {
     const { uid, mode, size } = await handle.stat();
     const isOwn = uid === io.host.uid && (mode & 0o022) === 0;
     if (!isOwn || (mode & constants.S_IFMT) !== constants.S_IFREG)
-      throw unreadable(file, 'it is no file that root alone can write');
+      throw unreadable(file, 'only root must be able to write it, and it must be a regular file');
     if (size > MAX_FILE_BYTES) throw unreadable(file, `it is larger than ${MAX_FILE_BYTES} bytes`);
     return await handle.readFile('utf8');
   } finally {
@@ -148,7 +148,7 @@ function unreadable(file: string, why: string): CliFailure {
 
 const firstLine = (text: string): string => text.split(/\r?\n/)[0] ?? '';
 
-/** Two services cannot have one prefix: a site of before goes first, by the founder's hand. */
+/** Two services cannot have one prefix: the founder must first remove a former site. */
 async function refuseTakenPrefix({ services }: Places): Promise<void> {
   const { loadServices } = await import('../../daemon/config/config.ts');
   const present = await loadServices(services);
@@ -170,12 +170,15 @@ function tryStep(io: Io, places: Places, wanted: Wanted, to: string | undefined)
     title: to === undefined ? 'check the configuration' : `send a test mail to ${to}`,
     run: async () => {
       await tryOut(io, places, wanted, to);
-      return to === undefined ? undefined : 'The mail server took it. Look whether it arrives.';
+      return to === undefined ? undefined : 'The mail server accepted it. Check that it arrives.';
     },
   };
 }
 
-/** The app tier's own program reads both files and sends the mail, as its own user: root parses no mail server. */
+/**
+ * The app tier's own program reads both files and sends the mail, as its own user: root does not parse a mail server's
+ * answers.
+ */
 async function tryOut(io: Io, places: Places, wanted: Wanted, to: string | undefined): Promise<void> {
   const staged = await mkdtemp(join(places.etc, '.accounts-'));
   try {
@@ -192,8 +195,8 @@ async function tryOut(io: Io, places: Places, wanted: Wanted, to: string | undef
       throw new CliFailure(
         EXIT.failure,
         'accounts-try-failed',
-        `the app tier could not try it (exit status ${code}): ${line}`,
-        'see whether the package is whole: rpm -V bornemisza-node; then run this again',
+        `the app tier could not test it (exit status ${code}): ${line}`,
+        'check the package: rpm -V bornemisza-node; then run this again',
       );
     }
     throw new CliFailure(EXIT.failure, said.code, `${said.message}; nothing was written`, said.next);
@@ -227,7 +230,7 @@ function runTry(io: Io, { root }: Places, staged: string, to: string | undefined
 
 type Said = { readonly ok: true } | { readonly ok: false; code: string; message: string; next: string };
 
-/** By its shape and size alone: it comes from a lesser user, and may quote a mail server. */
+/** Checked by shape and size: it comes from a user with fewer rights, and may quote a mail server. */
 function triedIn(stdout: string): Said | undefined {
   try {
     const said: unknown = JSON.parse(stdout.slice(0, 10_000));
@@ -260,7 +263,7 @@ async function fileSteps(places: Places, { text, password, changed }: Wanted): P
             throw new CliFailure(
               EXIT.failure,
               'accounts-example-missing',
-              `${file}.example is not there`,
+              `${file}.example does not exist`,
               'install the package again: sudo dnf reinstall bornemisza-node',
             );
           await replaceFile(file, example, { mode: 0o640 });
@@ -309,7 +312,7 @@ function startSteps(io: Io): Step[] {
       run: () => run(enable, 'see why: journalctl -u bornemisza-app -n 50; then run this again'),
     },
     {
-      title: `have the edge find it: systemctl ${reload.join(' ')}`,
+      title: `reload the edge: systemctl ${reload.join(' ')}`,
       run: () =>
         run(reload, 'start the daemon of this node: systemctl start bornemisza@app; then run this again'),
     },

@@ -5,7 +5,7 @@ import * as z from 'zod';
 import { OperatorError } from '../errors.ts';
 import { oneLine } from '../process/log.ts';
 
-/** A deletion asks the databases up to four times, and each may take 15 s. */
+/** A deletion makes up to four requests to the databases, and each can take 15 s. */
 const TIMEOUT_MS = 60_000;
 /** A page of 200 accounts with the longest addresses is 70 kB. */
 const MAX_ANSWER_BYTES = 256 * 1024;
@@ -71,7 +71,11 @@ async function throughSocket<T>(socketPath: string, ask: (path: string) => Promi
     const file = await open(socketPath, O_PATH | constants.O_NOFOLLOW);
     try {
       if (!(await file.stat()).isSocket())
-        throw new OperatorError('app-tier-answer', `${socketPath} is no socket`, `systemctl restart ${UNIT}`);
+        throw new OperatorError(
+          'app-tier-answer',
+          `${socketPath} is not a socket`,
+          `systemctl restart ${UNIT}`,
+        );
       return await ask(`/proc/self/fd/${file.fd}`);
     } finally {
       await file.close();

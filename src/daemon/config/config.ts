@@ -17,10 +17,10 @@ export interface Paths {
   readonly state: string;
   readonly run: string;
   readonly controlSocket: string;
-  /** See rollout-turn.ts. */
+  /** See rollout/turn.ts. */
   readonly upgradeRequest: string;
   readonly upgradeResult: string;
-  /** Of role app, see heartbeat.ts. */
+  /** Of role app, see process/heartbeat.ts. */
   readonly heartbeat: string;
   readonly haproxyFiles: string;
   readonly haproxyRun: string;
@@ -217,7 +217,7 @@ const FLOATING_DEVICE = 'bm-float';
 const FLOATING_PROVIDERS = ['digitalocean', 'hetzner', 'upcloud', 'command'] as const;
 
 const schema = z.strictObject({
-  /** See config-format.ts. A file without one is of format 0, which reads the same. */
+  /** See format.ts. A file without this key is of format 0, which reads the same. */
   format: z
     .int()
     .min(0)

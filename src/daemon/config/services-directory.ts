@@ -11,7 +11,7 @@ export type Entry = { readonly file: string } & (
   | { readonly unreadable: string; readonly next: string }
 );
 
-/** A service has seven keys. What is larger is something else, and would be read into memory at each reload. */
+/** A service has a dozen keys. A larger file is something else, and would be read into memory at each reload. */
 const MAX_FILE_BYTES = 65_536;
 
 /**

@@ -437,7 +437,7 @@ function badRequest(reason: string): OperatorError {
   return new OperatorError(
     'bad-request',
     `the request is not valid: ${reason}`,
-    'see bornemisza(8) for the fields of each call',
+    'src/daemon/control/api.ts has the fields of each call',
   );
 }
 

@@ -44,7 +44,7 @@ const secureContext = createSecureContext();
 /** Asks once. Never throws. */
 export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResult> {
   if (target.kind === 'http' && target.onlyIfLocal === true && !isLocal(target.address)) {
-    return Promise.resolve({ passed: false, detail: `${target.address} is on no device of this host` });
+    return Promise.resolve({ passed: false, detail: `${target.address} is not on any device of this host` });
   }
   const startedMs = performance.now();
   return new Promise((resolve) => {
@@ -58,7 +58,8 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
       timeoutMs,
     );
     const failed = (error: NodeJS.ErrnoException): void => {
-      if (OURS.has(error.code ?? '')) end(false, `could not be asked: ${error.code}`, { failure: 'unasked' });
+      if (OURS.has(error.code ?? ''))
+        end(false, `the check could not run: ${error.code}`, { failure: 'unasked' });
       else end(false, reasonOf(error), error.code === 'ECONNREFUSED' ? { failure: 'refused' } : {});
     };
     let stop: () => void;

@@ -300,12 +300,12 @@ function authorityOf(identity: Identity): Authority {
 
 /**
  * Makes this node an authority: a further one, or the first again after all were lost. Only files are written, and none
- * that a daemon writes too: so it may run, and need not hold the root for a moment. It takes them up by
- * {@link adoptAuthority}, or at its next start.
+ * that a daemon writes too: so it may run, and need not hold the root for a moment. It takes them up by {@link
+ * adoptAuthority}, or at its next start.
  *
- * @param bundle the recovery bundle that `init` printed
+ * @param bundle the recovery bundle that `init` wrote
  * @throws IdentityError `recovery-*`, `recovery-other-cluster`, `recovery-outdated`, `already-authority`,
- *   `self-revoked`
+ * `self-revoked`
  */
 export async function becomeAuthority(
   identity: Identity,

@@ -327,7 +327,7 @@ export function fileError(path: string, error: unknown): IdentityError {
     return new IdentityError({ code: 'disk-full', message, next, retry: true, cause: error });
   }
   if (isCode(error, 'EMFILE', 'ENFILE')) {
-    const next = 'See which files are open: lsof -u bornemisza. A restart of the unit frees them.';
+    const next = 'See which files are open: lsof -u bornemisza. A restart of the unit closes them.';
     const message = `No file descriptor is left to open ${path}.`;
     return new IdentityError({ code: 'no-file-descriptors', message, next, retry: true, cause: error });
   }

@@ -1,15 +1,15 @@
 /**
- * Tells how late the loop runs, from the machine's own timers: each schedule leaves its due time here, and the first
- * step at or after it shows the delay. A process that was stopped sees this before it can judge anybody.
+ * Measures how late the loop runs, by the machine's own timers: each timer leaves its due time here, and the first step
+ * at or after it shows the delay. A process that was stopped sees this before it can accuse anybody.
  */
 export interface Clockwork {
   expect(dueMs: number): void;
-  /** Lateness (ms) of the earliest time that is over; 0 when none is. Forgets all that are over. */
+  /** Lateness (ms) of the earliest time that has passed; 0 if none has. Forgets all that have passed. */
   latenessAt(nowMs: number): number;
   readonly pending: number;
 }
 
-/** Timers may come a little early: monotonic clocks and timer wheels round differently. */
+/** Timers can fire a little early: monotonic clocks and timer wheels round differently. */
 const EARLY_MS = 2;
 
 export function createClockwork(): Clockwork {

@@ -19,11 +19,11 @@ import type {
   Timer,
 } from './types.ts';
 
-/** The rules that a test may take out, to see that an invariant of the simulator then fails. Nobody else sets them. */
+/** The rules that a test may disable, to see that an invariant of the simulator then fails. Only tests set them. */
 export type Rule = 'incarnation' | 'second-observer' | 'refutation' | 'local-health' | 'last-call';
 
 export interface MembershipOptions {
-  /** First record of this process. `incarnation` should be unix seconds, so that it rises without a snapshot too. */
+  /** First record of this process. `incarnation` should be unix seconds, so that it also rises without a snapshot. */
   readonly self: NodeRecord;
   readonly signer: Signer;
   readonly preset: Preset;
@@ -35,7 +35,7 @@ export interface MembershipOptions {
   readonly withoutRulesForTests?: readonly Rule[];
 }
 
-/** What is held about one member, the own one included. */
+/** The state of one member, this node included. */
 export interface Entry {
   readonly peerId: PeerId;
   signed: SignedRecord;
@@ -44,15 +44,15 @@ export interface Entry {
   heardMs: number;
   /** By accuser, all against the present incarnation. */
   readonly accusations: Map<PeerId, SignedAccusation>;
-  /** When the first of them was accepted here. */
+  /** When this node accepted the first of them. */
   suspectedMs: number;
   /** End of the open goodbye window; 0 when none is open. */
   windowEndsMs: number;
-  /** When the last goodbye was honoured: one in five minutes. */
+  /** When the last goodbye was accepted: at most one in five minutes. */
   goodbyeMs: number;
-  /** When somebody else last reached the member for us. */
+  /** When another member last reached it for us. */
   vouchedMs: number;
-  /** The incarnation for which others were asked, at the end of its time, whether they know of a refutation. */
+  /** The incarnation for which others were asked, at the end of its time, about a refutation. */
   lastCalled: number;
   member: Member | undefined;
 }
@@ -61,9 +61,9 @@ export interface Link {
   readonly peer: PeerId;
   readonly sinceMs: number;
   heardMs: number;
-  /** When the link is to be pinged if nothing is heard before. */
+  /** When the link is pinged if nothing arrives before. */
   pingDueMs: number;
-  /** Both ends have agreed to close it, or we close it ourselves. */
+  /** Both ends have agreed to close it, or this node closes it. */
   unlinking: boolean;
   /** The other end has asked to close it: its end is no evidence. */
   mayClose: boolean;
@@ -80,14 +80,14 @@ export function pingIntervalMs(core: Core): number {
 export interface Probe {
   readonly nonce: number;
   readonly target: PeerId;
-  /** `dial` waits longer for the first answer than a ping on a link does. */
+  /** `dial` waits longer for the first answer than a ping on a link. */
   readonly cause: 'period' | 'closed' | 'asked' | 'accused' | 'dial' | 'window';
   readonly startedMs: number;
   phase: 'direct' | 'indirect';
   deadlineMs: number;
   pinged: boolean;
   refused: boolean;
-  /** False until the relay has said that it reached nobody. */
+  /** False until the relay has reported that it did not reach the target. */
   readonly relays: Map<PeerId, boolean>;
 }
 
@@ -100,7 +100,7 @@ export interface RelayDuty {
 
 interface Tombstone {
   readonly incarnation: number;
-  /** Who left is not dialled any more; who died is, for ever. */
+  /** A member that left is not dialled any more; a dead one is dialled for ever. */
   readonly left: boolean;
   readonly untilMs: number;
 }
@@ -110,15 +110,18 @@ export interface Dial {
   nextMs: number;
 }
 
-/** Something to be told. `readyMs` is its earliest time on gossip; `streamed` says that some links have it already. */
+/** Something to send. `readyMs` is its earliest time on gossip; `streamed`: some links have it already. */
 export interface Outgoing {
   readyMs: number;
   streamed: boolean;
-  /** Life and death: an accusation, a refutation, a farewell of our own. */
+  /** An accusation, a refutation, or our own goodbye: these go first. */
   readonly urgent: boolean;
 }
 
-/** A message of gossip, for the estimate of the cluster's rate. `author`: who signed all of it, if one did. */
+/**
+ * A message of gossip, for the estimate of the cluster's rate. `author`: the one member that signed all of it, if there
+ * is one.
+ */
 interface GossipHeard {
   readonly atMs: number;
   readonly author: PeerId | undefined;
@@ -136,7 +139,7 @@ export interface Core {
   nowMs: number;
   effects: Effect[];
   started: boolean;
-  /** A clone that has to stop says nothing more. */
+  /** A clone that has to stop sends nothing more. */
   halted: boolean;
   synced: boolean;
   readonly roster: Map<PeerId, Admitted>;
@@ -157,7 +160,7 @@ export interface Core {
   readonly otherStarts: Map<string, { readonly earlier: boolean; answeredTo: number; rounds: number }>;
   facts: LocalFacts;
   factsSignedMs: number;
-  /** Set while an own change waits for its turn. */
+  /** Set while a change of the own record waits to be sent. */
   ownWaits: boolean;
   syncPartner: PeerId | undefined;
   syncStartedMs: number;
@@ -244,7 +247,7 @@ export function newEntry(signed: SignedRecord, state: MemberState, nowMs: number
   };
 }
 
-/** Still counted upon: everybody of whom nobody has said for certain that he is gone. */
+/** All members that are not known for certain to be gone. */
 export function isLiving(entry: Entry): boolean {
   switch (entry.state) {
     case 'alive':
@@ -273,7 +276,7 @@ export function schedule(core: Core, timer: Timer, afterMs: number): void {
 
 type Periodic = keyof Core['epochs'];
 
-/** A later call makes the timer of an earlier one stale. */
+/** A later call makes the timer of an earlier call stale. */
 export function schedulePeriodic(core: Core, kind: Periodic, afterMs: number): void {
   core.epochs[kind] += 1;
   core.dueMs[kind] = core.nowMs + Math.max(0, afterMs);
@@ -290,7 +293,7 @@ export function nextNonce(core: Core): number {
   return core.nonce;
 }
 
-/** Where to dial a peer: its record, or before the first record what its certificate says. */
+/** Where to dial a peer: by its record, or before the first record by its certificate. */
 function addressOf(core: Core, peer: PeerId): { address: string; port: number } | undefined {
   const record = core.entries.get(peer)?.signed.record;
   if (record !== undefined) return { address: record.address, port: record.port };

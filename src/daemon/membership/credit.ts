@@ -3,16 +3,16 @@ import { type Bucket, limits, takeToken } from './limits.ts';
 import type { PeerId } from './types.ts';
 
 /**
- * How far an accuser is believed. Who accuses everybody runs dry; the rest of what it says is not affected. Who is
- * refuted runs dry sooner: otherwise one liar would be the first of the two accusers of every member at all times, so
- * that one honest mistake more were a death, and would have all members refute without end.
+ * How many accusations of a member count. One that accuses everybody uses up its allowance; the rest of its messages is
+ * not affected. A refuted accuser uses it up sooner. Otherwise one liar could always be the first of the two accusers
+ * of every member, so that one honest mistake would be a death, and all members would refute without end.
  */
 export function accuserHasCredit(core: Core, accuser: PeerId): boolean {
   const bucket = bucketOf(core, accuser);
   return takeToken(bucket, limits.accusationBurst, limits.accusationsPerSecond, core.nowMs);
 }
 
-/** Whom these accused lives, and has lived all the while. */
+/** The member that these accused is alive, and was alive all the time. */
 export function discredit(core: Core, accusers: Iterable<PeerId>): void {
   for (const accuser of accusers) {
     const bucket = bucketOf(core, accuser);
@@ -20,7 +20,7 @@ export function discredit(core: Core, accusers: Iterable<PeerId>): void {
   }
 }
 
-/** It was refuted again and again: some members still count its word, others no more. */
+/** It was refuted repeatedly: some members still count its accusations, others no longer. */
 export function isDoubted(core: Core, accuser: PeerId): boolean {
   const { tokens, filledMs } = bucketOf(core, accuser);
   const earned = ((core.nowMs - filledMs) / 1000) * limits.accusationsPerSecond;

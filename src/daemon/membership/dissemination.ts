@@ -3,12 +3,13 @@ import { limits } from './limits.ts';
 import type { Message, PeerId, SignedAccusation, SignedRecord } from './types.ts';
 
 /**
- * What is new goes out once, on gossip, together with whatever else waits. Gossip is dear (8 ms of CPU on every node
- * for each message), so the cluster as a whole has a budget, which each node estimates from what it hears; what finds
- * no room rides on existing streams to a few links, and with the next message that does find room, whoever sends it.
+ * News goes out once, by gossip, together with everything else that waits. Gossip is expensive (8 ms of CPU on every
+ * node for each message), so the cluster as a whole has a budget, which each node estimates from what it receives. What
+ * exceeds the budget goes on existing streams to a few links, and with the next message within the budget, whoever
+ * sends it.
  */
 
-/** `delayMs` above the flush time lets somebody else be first: what arrives by gossip meanwhile is not repeated. */
+/** `delayMs` above the flush time lets another member be first: what arrives by gossip meanwhile is not repeated. */
 export function tellRecord(core: Core, peer: PeerId, delayMs: number): void {
   const readyMs = core.nowMs + delayMs;
   const waiting = core.outgoingRecords.get(peer);
@@ -27,7 +28,7 @@ export function tellAccusation(core: Core, signed: SignedAccusation, delayMs: nu
   flushBy(core, readyMs);
 }
 
-/** Somebody has gossiped what we hold: everybody has it, or soon will. */
+/** Another member has gossiped this: everybody has it, or soon will. */
 export function wasGossiped(core: Core, peer: PeerId): void {
   core.outgoingRecords.delete(peer);
 }
@@ -40,7 +41,7 @@ export function accusationWasGossiped(core: Core, subject: PeerId, accuser: Peer
   }
 }
 
-/** Queued messages about a member that is forgotten, or whose accusations are void. */
+/** Drops queued messages about a member that is forgotten, or whose accusations are void. */
 export function withdraw(core: Core, subject: PeerId): void {
   for (const signed of core.outgoingAccusations.keys())
     if (signed.accusation.subject === subject) core.outgoingAccusations.delete(signed);
@@ -57,7 +58,7 @@ export function countGossip(core: Core, message: Extract<Message, { kind: 'batch
   if (core.gossipHeard.length > limits.gossipTimes) core.gossipHeard.shift();
 }
 
-/** Who signed everything in it; undefined if several did. */
+/** The member that signed everything in it; undefined if several did. */
 function soleAuthor({ records, accusations }: Extract<Message, { kind: 'batch' }>): PeerId | undefined {
   const authors = new Set(records.map(({ record }) => record.peerId));
   for (const { accusation } of accusations) authors.add(accusation.accuser);
@@ -66,8 +67,8 @@ function soleAuthor({ records, accusations }: Extract<Message, { kind: 'batch' }
 }
 
 /**
- * What one member says of its own counts for less than half of the budget at most: otherwise a member that was taken
- * over would take the budget of all others, and accusations and refutations would go the slower way.
+ * One member's own statements count for less than half of the budget: otherwise a compromised member could use up the
+ * budget of all others, and accusations and refutations would go the slower way.
  */
 function gossipLastSecond(core: Core): number {
   const share = Math.floor(core.preset.gossipPerSecond / 2);
@@ -85,8 +86,8 @@ function gossipLastSecond(core: Core): number {
 }
 
 /**
- * Life and death go first: accusations and refutations may use half as much again. The nearer the cluster is to its
- * budget, the smaller the chance, since everybody who waits sees the same room and would take it at the same time.
+ * Accusations and refutations may use half as much again. The nearer the cluster is to its budget, the smaller the
+ * chance to send, since all that wait see the same free room and would use it at the same time.
  */
 function hasRoom(core: Core): boolean {
   const urgent =
@@ -100,7 +101,7 @@ function hasRoom(core: Core): boolean {
 export function flush(core: Core): void {
   core.dueMs.flush = 0;
   if (core.links.size === 0) {
-    // Nobody to tell. Whoever connects is greeted with our record and syncs for the rest.
+    // No links. A peer that connects later gets our record, and the rest by a sync.
     core.outgoingRecords.clear();
     core.outgoingAccusations.clear();
     return;
@@ -124,7 +125,7 @@ function earliest(core: Core): number | undefined {
   return first;
 }
 
-/** One message, with everything that waits: what is not due yet travels free. */
+/** One message with everything that waits, as what is not due yet costs nothing extra. */
 function publish(core: Core): void {
   const message = batchOf(core, () => true);
   for (const signed of message.records) core.outgoingRecords.delete(signed.record.peerId);

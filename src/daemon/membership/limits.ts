@@ -1,37 +1,38 @@
-/** Bounds of everything that somebody else could make grow. The reason stands beside each number. */
+/** Bounds of everything that others could make grow, each with its reason. */
 export const limits = {
-  /** The design is simulated to 500 members; more by half, and a digest of them still fits one message of 64 kB. */
+  /**
+   * The design is simulated to 500 members; this is half as many again, and a digest of them still fits one message of
+   * 64 kB.
+   */
   members: 750,
   /** Members, and as many again for hosts that were re-installed and are admitted under a second key. */
   roster: 2048,
   /** One tombstone for each member that could have existed. */
   tombstones: 1024,
-  /** Two make a verdict; four leave room for the two that turn out to be mistaken. */
+  /** Two make a verdict; four leave room for two that are mistaken. */
   accusersPerMember: 4,
-  /** Probes of others on our links (at most 12), on their links (as many), and what an eager peer asks on top. */
+  /** Probes of others on our links (at most 12), on their links (as many), and further requests of an eager peer. */
   relayDuties: 64,
   /** A peer has at most one probe per link; more than this many at once from one peer is abuse. */
   relayDutiesPerPeer: 12,
   /** 32 records of about 500 bytes are 16 kB; larger ones the wire splits further. */
   recordsPerMessage: 32,
   accusationsPerMessage: 64,
-  /**
-   * An honest accuser watches at most 12 links; twice that at once, then slowly: who accuses everybody is not heard.
-   */
+  /** An honest accuser watches at most 12 links: twice that at once, then slowly. Further accusations do not count. */
   accusationBurst: 32,
   accusationsPerSecond: 2,
-  /** A refuted accusation costs as many as this more: who is wrong all the time is heard once in eight seconds. */
+  /** A refuted accusation costs this many more: a member that is always wrong counts once in eight seconds. */
   refutedAccusation: 15,
-  /** Whoever was wrong during a bad minute is heard again eight seconds after it. */
+  /** A member that was wrong for a minute counts again eight seconds later. */
   accusationDebt: 16,
   /** After two refutations, and six seconds longer: one is an honest mistake. */
   doubtedBelow: 12,
-  /** A joiner asks once or twice, and then each 30 s. A full answer is the dearest thing that a peer can ask for. */
+  /** A joiner asks once or twice, and then each 30 s. A full answer is the most expensive request of a peer. */
   syncAnswersBurst: 6,
   syncAnswersPerSecond: 0.5,
-  /** Start ids seen under our own key: one is normal after a lost snapshot, more are clones. */
+  /** Start ids seen under this node's key: one is normal after a lost snapshot, more are clones. */
   otherStarts: 16,
-  /** Notes are for operators' eyes: a flood of refused records must not become a flood of log lines. */
+  /** Operators read notes: a flood of refused records must not become a flood of log lines. */
   notesBurst: 20,
   notesPerSecond: 1,
   /** Larger incarnations would leave no room for refutations below 2^53. Unix seconds start near 2^31. */

@@ -19,8 +19,8 @@ import { beginSync, syncOnLink } from './sync.ts';
 import type { PeerId } from './types.ts';
 
 /**
- * Whom to be linked with: everybody up to twelve members, above six to ten at random, so that each member is watched
- * by six and the graph stays connected. Who is dead or was never seen is dialled for ever, but seldom.
+ * The links of this node: to everybody up to twelve members, above that to six to ten at random, so that six watch each
+ * member and the graph stays connected. Dead members and those that were never seen are dialled for ever, but seldom.
  */
 export function planLinks(core: Core): void {
   const { preset } = core;
@@ -54,7 +54,7 @@ function mayDial(core: Core, peer: PeerId): boolean {
   return (core.dials.get(peer)?.nextMs ?? 0) <= core.nowMs;
 }
 
-/** Two that miss each other should not both dial: the one with the larger id lets the other go first. */
+/** Two members without a link should not both dial: the one with the larger id waits for the other. */
 function lets(core: Core, peer: PeerId): boolean {
   if (core.dials.has(peer) || core.selfId < peer || core.links.size === 0) return false;
   core.dials.set(peer, { failures: 0, nextMs: core.nowMs + core.preset.linksIntervalMs });
@@ -73,7 +73,7 @@ function dialsUnderWay(core: Core): number {
   return count;
 }
 
-/** Notes the try and when the next may be; `impatient` for who has said that he is coming back. */
+/** Records the attempt and the time of the next one; `impatient` for a member that announced its return. */
 function dial(core: Core, peer: PeerId, impatient: boolean): void {
   const { redialMinMs, redialMaxMs } = core.preset;
   const before: Dial = core.dials.get(peer) ?? { failures: 0, nextMs: 0 };
@@ -86,7 +86,10 @@ function dial(core: Core, peer: PeerId, impatient: boolean): void {
   if (impatient) connect(core, peer);
 }
 
-/** Dead members, and whoever is admitted but was never seen (or was forgotten): any one of them heals a partition. */
+/**
+ * Dead members, and members that are admitted but were never seen (or were forgotten): any one of them can end a
+ * partition.
+ */
 function dialLost(core: Core): void {
   const lost: PeerId[] = [];
   for (const peer of core.roster.keys()) {
@@ -101,8 +104,8 @@ function dialLost(core: Core): void {
 }
 
 /**
- * Above the maximum a link is closed whatever the other end says; above the calm number only if the other end can spare
- * it, and seldom. The other end closes, so that nothing it sent is lost; one that does not know `unlink` is cut.
+ * Above the maximum a link is closed in any case; above the calm number only if the other end agrees, and seldom. The
+ * other end closes, so that nothing it sent is lost; an end that does not know `unlink` is cut.
  */
 function closeSurplus(core: Core): void {
   const { maxLinks, calmLinks, linksIntervalMs } = core.preset;
@@ -132,7 +135,10 @@ function cutLink(core: Core, link: Link): void {
   core.effects.push({ kind: 'disconnect', peer: link.peer, reason: 'too many links' });
 }
 
-/** The other end has links to spare. If we have too, we close; it will only insist above its maximum. */
+/**
+ * The other end has more links than it needs. If this node has too, it closes; the other end insists only above its
+ * maximum.
+ */
 export function hearUnlink(core: Core, from: PeerId): void {
   const link = core.links.get(from);
   if (link === undefined) return;
@@ -161,12 +167,12 @@ export function linkOpened(core: Core, peer: PeerId): void {
   send(core, peer, { kind: 'batch', records: [selfEntry(core).signed], accusations: [] });
   meetAgain(core, peer);
   probeNewLink(core, peer);
-  // The handshake needed the peer's living process, so it is as good as an answer.
+  // The handshake needed the peer's running process, so it counts as an answer.
   heardFrom(core, peer);
   syncOnLink(core, peer);
 }
 
-/** Whom we hold dead has to hear it, or it could not say otherwise; and what else it knows, we may not. */
+/** A peer that this node holds dead must learn it, so that it can refute; and it may know what this node does not. */
 function meetAgain(core: Core, peer: PeerId): void {
   const entry = core.entries.get(peer);
   if (entry === undefined || entry.state === 'alive' || entry.state === 'left') return;

@@ -2,23 +2,24 @@ import type { Preset } from './preset.ts';
 import type { PeerId } from './types.ts';
 
 /**
- * How far this node can trust its own clockwork, after Lifeguard (Dadgar, Phillips, Currey 2018, section IV-A): a node
- * that was late, or missed answers that others got, gives everybody more time. 0 is well; each point stretches.
+ * How far this node can trust its own timing, after Lifeguard (Dadgar, Phillips, Currey 2018, section IV-A): a node
+ * that was late, or missed answers that others got, gives everybody more time. 0 is healthy; each point stretches the
+ * timeouts.
  *
- * Unlike Lifeguard, what one peer alone misses counts for nothing: a member that answers late, on purpose or because it
- * floods us and is read slowly, would have us give a silent host four times its time.
+ * Unlike Lifeguard, late answers of one peer alone do not count: otherwise a member that answers late, on purpose or
+ * because it floods this node and is read slowly, would give every silent host four times its time.
  */
 export interface LocalHealth {
   readonly score: number;
-  /** Multiplies own timeouts: 1 when well. */
+  /** Multiplies this node's timeouts: 1 if healthy. */
   readonly stretch: number;
   /** No verdict before this time (ms). */
   readonly holdUntilMs: number;
-  /** The answers of these peers came too late, or only others got them. */
+  /** The answers of these peers were late, or only others got them. */
   missed(peers: readonly PeerId[], nowMs: number): void;
   /** A probe was answered in time. */
   answered(nowMs: number): void;
-  /** The own loop was late. Returns whether it was late enough to matter. */
+  /** This node's loop was late. Returns whether it was late enough to matter. */
   late(lagMs: number, nowMs: number): boolean;
 }
 
@@ -54,7 +55,7 @@ export function createLocalHealth(preset: Preset, enabled: boolean): LocalHealth
     },
     late(lagMs, nowMs) {
       if (!enabled || lagMs < preset.lagToleranceMs) return false;
-      // One point for what a busy loop does now and then, two for a stop of several tolerances.
+      // One point for the usual delay of a busy loop, two for a stop of several tolerances.
       worsen(lagMs < 4 * preset.lagToleranceMs ? 1 : 2);
       forgivenMs = nowMs;
       holdUntilMs = Math.max(holdUntilMs, nowMs + preset.verdictGraceMs);

@@ -32,11 +32,11 @@ import type { Admitted, Event, Membership, Message, PeerId, Snapshot, Timer } fr
 import { buildView, changed, freezeRecord, touch } from './view.ts';
 
 /**
- * The membership protocol of one node: events in, effects out, no clock, chance, I/O or waiting of its own.
+ * The membership protocol of one node: events in, effects out, without a clock, randomness, I/O or waiting.
  *
  * The caller sends `start` first and then everything that happens, each with a monotonic time in ms, and carries out
  * the effects in order. It may drop none of them except `note`. Messages, records and accusations must have been
- * decoded and their signatures verified before. `step` never throws; what it cannot use it answers with a `note`.
+ * decoded and their signatures verified before. `step` never throws; it answers an unusable event with a `note`.
  */
 export function createMembership(options: MembershipOptions): Membership {
   const core = createCore(options);
@@ -49,7 +49,7 @@ export function createMembership(options: MembershipOptions): Membership {
       try {
         advance(core, event);
       } catch (error) {
-        // The last line of defence: a peer's words must not end the daemon. Tests hold that it is never reached.
+        // The last line of defence: a peer's message must not end the daemon. Tests check that it is never reached.
         core.effects.push({ kind: 'note', code: 'internal-error', peer: undefined, detail: String(error) });
       }
       return core.effects;
@@ -107,7 +107,7 @@ function start(core: Core, event: Extract<Event, { kind: 'start' }>): void {
   for (const member of event.roster) admit(core, member);
   const mine = selfEntry(core);
   const { self } = core.options;
-  // A restored snapshot, even an old one, must never let this node speak below what it has said before.
+  // A restored snapshot, even an old one, must never let this node use a version below one that it has used.
   const incarnation = Math.max(self.incarnation, (event.snapshot?.incarnation ?? -1) + 1);
   mine.signed = core.signer.record(incarnation === self.incarnation ? self : { ...self, incarnation });
   freezeRecord(mine.signed.record);
@@ -123,7 +123,7 @@ function start(core: Core, event: Extract<Event, { kind: 'start' }>): void {
   schedulePeriodic(core, 'reap', core.preset.reapIntervalMs);
 }
 
-/** As it was known, except that a suspicion is not carried over: it is for the living to renew. */
+/** The state of the snapshot, except a suspicion: present members must renew it. */
 function restore(core: Core, member: Snapshot['members'][number]): void {
   const { signed, state } = member;
   const { peerId } = signed.record;
@@ -149,7 +149,7 @@ function admit(core: Core, member: Admitted): void {
   core.dials.delete(member.peerId);
 }
 
-/** Out, now: from the roster, the view and the wire. It comes back only by a fresh admission. */
+/** Removes a member at once from the roster, the view and the wire. It can return only by a new admission. */
 function revoke(core: Core, peer: PeerId): void {
   if (peer === core.selfId) return note(core, 'self-revoked', peer, 'this node was removed from the cluster');
   core.roster.delete(peer);
@@ -166,7 +166,7 @@ function revoke(core: Core, peer: PeerId): void {
 function receive(core: Core, from: PeerId, message: Message, via: 'gossip' | 'stream'): void {
   if (!core.roster.has(from) || from === core.selfId)
     return note(core, 'stranger-heard', from, `${message.kind} from somebody who is not admitted`);
-  // What gossip carries may be old and from afar; everything else comes from the peer's own process, now.
+  // Gossip can be old and come from others; everything else is sent by the peer's own process now.
   if (message.kind !== 'batch') heardFrom(core, from);
   switch (message.kind) {
     case 'batch':
@@ -233,7 +233,7 @@ function firePeriodic(core: Core, kind: keyof Core['epochs'], epoch: number): vo
   }
 }
 
-/** The time that a goodbye bought is over: back already, or the usual evidence counts again. */
+/** The window of a goodbye is over: the member is back, or the usual evidence counts again. */
 function windowEnded(core: Core, subject: PeerId, incarnation: number): void {
   const entry = core.entries.get(subject);
   if (entry === undefined || entry.signed.record.incarnation !== incarnation) return;

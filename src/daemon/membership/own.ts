@@ -10,7 +10,7 @@ type OwnChange = Partial<Pick<NodeRecord, 'incarnation' | 'status'>> & {
   readonly goodbye?: NodeRecord['goodbye'];
 };
 
-/** Signs and takes up a new own record with the newest facts. */
+/** Signs and stores a new own record with the newest facts. */
 function renew(core: Core, change: OwnChange, why: string): void {
   const entry = selfEntry(core);
   const { goodbye: _, ...old } = entry.signed.record;
@@ -33,9 +33,7 @@ function renew(core: Core, change: OwnChange, why: string): void {
   changed(core, entry, was, why);
 }
 
-/**
- * Coalesced: a burst of two, then one a second with whatever has changed by then. Load alone is not worth a message.
- */
+/** Combined: a burst of two, then one a second with all changes so far. A change of the load alone sends no message. */
 export function takeFacts(core: Core, facts: LocalFacts): void {
   const cleaned = boundFacts(core, facts);
   if (cleaned === undefined) return;
@@ -64,7 +62,7 @@ export function publishFacts(core: Core): void {
   }
 }
 
-/** A goodbye stays said while facts change. */
+/** A change of facts does not take a goodbye back. */
 function keeping(core: Core): OwnChange {
   const { goodbye } = selfEntry(core).signed.record;
   return goodbye === undefined ? {} : { goodbye };
@@ -107,7 +105,7 @@ export function refute(core: Core, atLeast: number, why: string): void {
   tellLinks(core, entry.signed);
 }
 
-/** How long each goodbye delays the verdict: who stops or shuts down does not come back by itself. */
+/** How long each goodbye delays the verdict: a stopped daemon or machine does not return by itself. */
 function goodbyeWindowMs(core: Core, kind: Goodbye): number {
   switch (kind) {
     case 'restart':
@@ -136,8 +134,9 @@ export function leave(core: Core, status: 'leaving' | 'left'): void {
 }
 
 /**
- * A record under our own key that this process did not sign: an earlier life whose snapshot was lost, or a second
- * machine with a copy of the key. An earlier life is answered once and never comes back; a living one answers again.
+ * A record under this node's key that this process did not sign: from an earlier life whose snapshot was lost, or from
+ * a second machine with a copy of the key. An earlier life is answered once and never returns; a running clone answers
+ * again.
  */
 export function hearOwnRecord(core: Core, record: NodeRecord): void {
   const mine = selfEntry(core).signed.record;
@@ -149,13 +148,13 @@ export function hearOwnRecord(core: Core, record: NodeRecord): void {
   const seen = core.otherStarts.get(record.startId);
   if (seen === undefined) {
     if (core.otherStarts.size >= limits.otherStarts) return;
-    // Whoever was there before our first sync started before us.
+    // A process that was there before our first sync started before us.
     core.otherStarts.set(record.startId, {
       earlier: !core.synced,
       answeredTo: record.incarnation,
       rounds: 0,
     });
-    refute(core, record.incarnation, 'another start with our key');
+    refute(core, record.incarnation, 'another start with this node’s key');
     return;
   }
   if (record.incarnation <= seen.answeredTo) return;
@@ -165,7 +164,7 @@ export function hearOwnRecord(core: Core, record: NodeRecord): void {
 }
 
 /**
- * Clones that were cut off from each other, as by one address, or started together each see the other after their first
+ * Clones that could not reach each other (e.g. with one address), or started together, see each other after their first
  * sync: then the ids decide. They rise with the time of the start, so that the later one ends.
  */
 const ROUNDS_BEFORE_IDS_DECIDE = 3;
@@ -173,7 +172,7 @@ const ROUNDS_BEFORE_IDS_DECIDE = 3;
 function resolveClone(core: Core, other: NodeRecord, seen: { earlier: boolean; rounds: number }): void {
   const mine = selfEntry(core).signed.record;
   const tied = seen.rounds >= ROUNDS_BEFORE_IDS_DECIDE;
-  // One higher bid may be an echo of an earlier life that another partition kept; two are somebody who answers.
+  // One higher incarnation can be the echo of an earlier life from another partition; two are a process that answers.
   const mustStop = tied ? mine.startId > other.startId : seen.earlier && seen.rounds >= 2;
   if (seen.rounds === 2 || mustStop)
     core.effects.push({ kind: 'clone', otherStartId: other.startId, mustStop });
@@ -181,7 +180,7 @@ function resolveClone(core: Core, other: NodeRecord, seen: { earlier: boolean; r
   else refute(core, other.incarnation, 'a clone of this node is alive');
 }
 
-/** A peer can only say alive, leaving or left about itself; the window of its goodbye is ours to bound. */
+/** A peer can only report alive, leaving or left about itself; this node bounds the window of its goodbye. */
 export function honouredWindowMs(core: Core, record: NodeRecord): number {
   const asked = record.goodbye?.windowMs ?? 0;
   return Math.min(Math.max(0, asked), core.preset.goodbyeWindowMaxMs);

@@ -11,7 +11,7 @@ export interface Known {
   readonly incarnation: number;
   readonly sequence: number;
   readonly startId: string;
-  /** The window of a goodbye is open: the verdict has to wait, and nobody is suspect meanwhile. */
+  /** The window of a goodbye is open: the verdict waits, and the member is not suspect meanwhile. */
   readonly restarting: boolean;
 }
 
@@ -31,7 +31,7 @@ export interface Outcome {
   /** False: the claim is stale and changes nothing. */
   readonly accepted: boolean;
   readonly state: MemberState;
-  /** What becomes of the restart annotation: a record says so itself, an accusation leaves it. */
+  /** The restart annotation afterwards: a record sets it, an accusation leaves it. */
   readonly window: 'keep' | 'open' | 'close';
   /** Accusations collected so far are void: they named an earlier incarnation, or the member has left. */
   readonly absolved: boolean;
@@ -53,7 +53,7 @@ export function decide(known: Known, claim: Claim): Outcome {
 
 type RecordClaim = Extract<Claim, { kind: 'record' }>;
 
-/** A higher incarnation wins over everything: it is the answer to accusations and the return from every end. */
+/** A higher incarnation wins over everything: it answers accusations, and a member returns with it. */
 function fresh(claim: RecordClaim): Outcome {
   return {
     accepted: true,
@@ -63,20 +63,20 @@ function fresh(claim: RecordClaim): Outcome {
   };
 }
 
-/** Equal sequences with different start ids come from two holders of one key: any rule that all share will do. */
+/** Equal sequences with different start ids come from two holders of one key: any common rule is sufficient. */
 function isLater(known: Known, claim: RecordClaim): boolean {
   if (claim.sequence !== known.sequence) return claim.sequence > known.sequence;
   return claim.startId > known.startId;
 }
 
-/** Inside one incarnation a member can get nearer to its end, never farther from it. */
+/** Within one incarnation a member only gets nearer to its end. */
 function sameLife(known: Known, claim: RecordClaim): Outcome {
   const window = claim.status === 'alive' && claim.goodbye ? 'open' : 'close';
   switch (known.state) {
     case 'alive':
       return { accepted: true, state: claim.status, window, absolved: claim.status === 'left' };
     case 'suspect':
-      // A later record of the same incarnation may be older than the accusation, so it absolves of nothing.
+      // A later record of the same incarnation may be older than the accusation, so it refutes nothing.
       return claim.status === 'alive'
         ? { accepted: true, state: 'suspect', window, absolved: false }
         : { accepted: true, state: claim.status, window, absolved: claim.status === 'left' };
@@ -85,7 +85,7 @@ function sameLife(known: Known, claim: RecordClaim): Outcome {
         ? stale(known)
         : { accepted: true, state: claim.status, window: 'close', absolved: claim.status === 'left' };
     case 'dead':
-      // Its last word may arrive after the verdict: then it left. Anything else needs a higher incarnation.
+      // Its last record may arrive after the verdict: then it left. Anything else needs a higher incarnation.
       return claim.status === 'left'
         ? { accepted: true, state: 'left', window: 'close', absolved: true }
         : stale(known);
@@ -105,7 +105,7 @@ function accuse(known: Known): Outcome {
         absolved: false,
       };
     case 'leaving':
-      // Still leaving, until the verdict: who is emptying itself of duty is not to look worse than suspect.
+      // Still leaving until the verdict: a member that is handing over its work must not rank worse than suspect.
       return { accepted: true, state: 'leaving', window: 'keep', absolved: false };
     case 'dead':
     case 'left':

@@ -13,8 +13,8 @@ import type { PeerId } from './types.ts';
 
 /**
  * Evidence. Every link is pinged by one of its ends when it was silent for an interval (a ping shows its sender alive
- * as well as an answer does, so one exchange serves both); without an answer two others are asked to try; a link that
- * closes is tried again at once, by us and by two others. Only when all of that fails does this node accuse.
+ * as well as an answer does, so one exchange serves both); without an answer this node asks two others to try; a closed
+ * link is tried again at once, by this node and two others. This node accuses only if all of that fails.
  */
 export function probe(core: Core, target: PeerId, cause: Probe['cause']): void {
   const entry = core.entries.get(target);
@@ -46,14 +46,14 @@ export function probe(core: Core, target: PeerId, cause: Probe['cause']): void {
   if (cause === 'closed') askRelays(core, started);
 }
 
-/** The link closed while a ping was out: the answer can only come over a new one. */
+/** The link closed while a ping was open: the answer can only come over a new link. */
 function reopen(core: Core, current: Probe): void {
   current.pinged = false;
   connect(core, current.target);
   askRelays(core, current);
 }
 
-/** Two others at random, from whom we heard lately: who does not answer now could not help. */
+/** Two other members at random that were heard lately: one that does not answer could not help. */
 export function askRelays(core: Core, current: Probe): void {
   if (current.relays.size > 0) return;
   const able = [...core.links.values()].filter((link) => canRelay(core, link, current.target));

@@ -39,19 +39,22 @@ export function indirectTimedOut(core: Core, nonce: number): void {
   if (current === undefined || current.phase !== 'indirect' || core.nowMs + 1 < current.deadlineMs) return;
   core.probes.delete(current.target);
   reportToAskers(core, current.target, false);
-  // Relays that stayed silent say something about us, not about the target (Lifeguard's missing nacks).
+  // Silent relays are evidence about this node, not about the target (Lifeguard's missing nacks).
   const silent = [...current.relays].filter(([, reported]) => !reported).map(([relay]) => relay);
   core.health.missed(silent, core.nowMs);
   const link = core.links.get(current.target);
   if (link !== undefined) link.pingDueMs = core.nowMs + pingIntervalMs(core);
   const entry = core.entries.get(current.target);
   if (entry === undefined) return;
-  // Before the first sync what we know of the others is old: no ground to accuse on, unless nobody is there to ask.
+  // Before the first sync the knowledge of others is old: no reason to accuse, unless there is nobody to ask.
   if (!core.synced && someoneElseAnswers(core, current.target)) return;
   accuse(core, entry, current.refused ? 'closed' : 'silent');
 }
 
-/** A dial ended without a connection. Refused by the host itself: spread out, then accuse, unless others reach it. */
+/**
+ * A dial ended without a connection. If the host itself refused: wait a random time, then accuse unless others reach
+ * it.
+ */
 export function probeDialFailed(core: Core, target: PeerId, refused: boolean): void {
   const current = core.probes.get(target);
   if (current === undefined || core.links.has(target)) return;
@@ -63,7 +66,7 @@ export function probeDialFailed(core: Core, target: PeerId, refused: boolean): v
   if (refused || current.phase === 'direct') goIndirect(core, current, waitMs * core.health.stretch);
 }
 
-/** Anything on the peer's own stream shows it alive, and our probe of it answered. */
+/** Anything on the peer's own stream shows that it is alive and answers our probe. */
 export function heardFrom(core: Core, peer: PeerId): void {
   const link = core.links.get(peer);
   if (link === undefined) return;
@@ -81,7 +84,7 @@ export function heardFrom(core: Core, peer: PeerId): void {
   takeBackAccusation(core, entry, 'answers us');
 }
 
-/** An answer after the deadline means that our deadlines are too short for the state we are in. */
+/** An answer after the deadline shows that the deadlines are too short for this node's present state. */
 function scoreAnswer(core: Core, current: Probe): void {
   if (current.cause === 'dial' || current.cause === 'closed') return;
   if (current.phase === 'direct') core.health.answered(core.nowMs);
@@ -101,7 +104,7 @@ export function hearReport(core: Core, from: PeerId, nonce: number, target: Peer
   if (entry !== undefined) vouch(core, entry, current, from);
 }
 
-/** Others reach it and we do not. The fault is here, or on our link, which is dialled again if that lasts. */
+/** Others reach it, this node does not. The fault is here or on our link, which is dialled again if it lasts. */
 function vouch(core: Core, entry: Entry, current: Probe, by: PeerId): void {
   entry.vouchedMs = core.nowMs;
   if (current.pinged) core.health.missed([current.target], core.nowMs);
@@ -119,7 +122,9 @@ function vouch(core: Core, entry: Entry, current: Probe, by: PeerId): void {
   });
 }
 
-/** Another asks us to try a peer: our own probe, with its own consequences, and an answer in time. */
+/**
+ * Another member asks this node to try a peer: a probe of our own, with its own consequences, and an answer in time.
+ */
 export function relay(core: Core, asker: PeerId, askerNonce: number, target: PeerId): void {
   const report = (reached: boolean): void =>
     send(core, asker, { kind: 'pingReport', nonce: askerNonce, target, reached });
@@ -154,18 +159,17 @@ function answerDuty(core: Core, duty: RelayDuty, reached: boolean): void {
 }
 
 /**
- * Share of the interval by which a ping may be early, to go out with others: an idle process is paid for by its
- * wake-ups.
+ * Share of the interval by which a ping may be early, to go out with others: wake-ups are the cost of an idle process.
  */
 const EARLY_SHARE = 0.2;
 
-/** The periodic look over all links; comes back when the next one is due. */
+/** The periodic check of all links; it returns when the next one is due. */
 export function probeLinks(core: Core): void {
   const { probeIntervalMs } = core.preset;
   const dueMs = core.nowMs + EARLY_SHARE * pingIntervalMs(core);
   let nextMs = core.nowMs + probeIntervalMs;
   for (const link of core.links.values()) {
-    // Neither due nor the next to be: by far the most.
+    // Neither due nor next: the most common case.
     if (link.pingDueMs > dueMs && link.pingDueMs >= nextMs) continue;
     const entry = core.entries.get(link.peer);
     if (entry === undefined || !isLiving(entry) || core.probes.has(link.peer)) continue;
@@ -187,7 +191,7 @@ export function probeNewLink(core: Core, peer: PeerId): void {
   send(core, peer, { kind: 'ping', nonce: current.nonce });
 }
 
-/** Our own clockwork was late: nobody had a fair chance to answer, so every probe gets its full time again. */
+/** This node was late: nobody had a fair chance to answer, so every probe gets its full time again. */
 export function forgiveLateness(core: Core, lagMs: number): void {
   if (!core.health.late(lagMs, core.nowMs)) return;
   for (const current of core.probes.values()) {

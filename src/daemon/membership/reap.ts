@@ -4,7 +4,7 @@ import { limits } from './limits.ts';
 import type { PeerId } from './types.ts';
 import { touch } from './view.ts';
 
-/** Forgetting: the dead after three days, who left after one, tombstones after a week. */
+/** Forgets dead members after three days, those that left after one, tombstones after a week. */
 export function reap(core: Core): void {
   const { preset } = core;
   for (const entry of core.entries.values()) {
@@ -43,7 +43,7 @@ function forget(core: Core, peer: PeerId): void {
   touch(core, undefined);
 }
 
-/** Allowances are kept per peer: only the roster's. */
+/** Allowances are kept only for peers on the roster. */
 function forgetStrangers(core: Core): void {
   for (const map of [core.accuserBuckets, core.syncBuckets, core.dials])
     for (const peer of map.keys()) if (!core.roster.has(peer)) map.delete(peer);

@@ -15,11 +15,11 @@ export function knownOf(core: Core, entry: Entry): Known {
   return { state: entry.state, incarnation, sequence, startId, restarting: isRestarting(core, entry) };
 }
 
-/** Takes a verified record for what it is worth. */
+/** Compares a verified record with the known state and stores it if it is newer. */
 export function hearRecord(core: Core, signed: SignedRecord, way: Way): void {
   const { record } = signed;
   if (isHeld(core, record)) {
-    // The common case by far: several links bring the same record.
+    // The most common case: several links bring the same record.
     if (way === 'gossip') wasGossiped(core, record.peerId);
     return;
   }
@@ -74,7 +74,7 @@ function update(core: Core, entry: Entry, signed: SignedRecord, way: Way): void 
   const news = was !== outcome.state || differsBeyondLoad(before, signed.record);
   entry.signed = signed;
   entry.heardMs = core.nowMs;
-  // Another start says nothing about its accusers: they may have been right.
+  // A new start does not prove its accusers wrong: they may have been right.
   if (outcome.absolved && was === 'suspect' && before.startId === signed.record.startId)
     discredit(core, entry.accusations.keys());
   if (outcome.absolved) absolve(core, entry);
@@ -118,7 +118,7 @@ function applyWindow(core: Core, entry: Entry, outcome: Outcome): void {
   }
 }
 
-/** Once in five minutes, and never longer than the preset's bound, whatever the record asks for. */
+/** Once in five minutes, and never longer than the preset's bound, whatever the record requests. */
 function openWindow(core: Core, entry: Entry): void {
   const windowMs = honouredWindowMs(core, entry.signed.record);
   if (windowMs === 0) return;
@@ -130,7 +130,7 @@ function openWindow(core: Core, entry: Entry): void {
   schedule(core, { kind: 'restartWindow', epoch: 0, subject: entry.peerId, incarnation }, windowMs);
 }
 
-/** What reached us alone is repeated to all, unless somebody is quicker; what gossip brought is known to all. */
+/** News that only this node got goes to all, unless another member is faster; all members know what gossip brought. */
 function passOn(core: Core, entry: Entry, way: Way): void {
   if (way === 'gossip') return;
   const { flushMs } = core.preset;

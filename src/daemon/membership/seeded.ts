@@ -1,5 +1,5 @@
 /**
- * The machine's only source of chance: mulberry32, part of the machine's state, so that one seed replays one history.
+ * The machine's only source of chance: mulberry32, part of the machine's state, so that one seed repeats one history.
  * Not for secrets; the protocol needs spread, not unpredictability (everything that must not be forged is signed).
  */
 export interface Seeded {
@@ -9,7 +9,7 @@ export interface Seeded {
   between(from: number, to: number): number;
   /** One element, or undefined of an empty list. */
   pick<T>(from: readonly T[]): T | undefined;
-  /** Up to `count` distinct elements in random order; the input stays as it is. */
+  /** Up to `count` distinct elements in random order; the input is unchanged. */
   sample<T>(from: readonly T[], count: number): T[];
 }
 

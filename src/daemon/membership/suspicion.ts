@@ -22,8 +22,8 @@ import { changed, touch } from './view.ts';
 
 /**
  * From accusations to a verdict. Nobody announces a death: each member waits until two different members have accused
- * the same incarnation and the accused has had its time to refute, and does not condemn whom it hears itself. One
- * accuser is enough only for that accuser, and only where no second member is left to ask.
+ * the same incarnation and the accused had its time to refute, and never declares a member dead that it hears itself.
+ * One accuser is enough only for that accuser, and only if no second member can be asked.
  */
 
 /** This node's own accusation: it could not reach the subject, and neither could the members that it asked. */
@@ -32,7 +32,7 @@ export function accuse(core: Core, entry: Entry, evidence: Evidence): void {
   const { incarnation } = entry.signed.record;
   const accusation = { subject: entry.peerId, incarnation, accuser: core.selfId, evidence };
   const signed = core.signer.accusation(accusation);
-  // With two that everybody believes, a third voice would cost every node a message and decide nothing.
+  // With two accusers that everybody believes, a third one would cost every node a message and decide nothing.
   const believed = [...entry.accusations.keys()].filter((accuser) => !isDoubted(core, accuser));
   const needed = believed.length < 2;
   if (!record(core, entry, signed)) return;
@@ -58,7 +58,10 @@ export function hearAccusation(core: Core, signed: SignedAccusation, way: Way, f
   followUp(core, entry, signed);
 }
 
-/** Whatever others hold against us must be refuted. What the accuser alone says to us is worth what it is worth. */
+/**
+ * Accusations that others hold against this node must be refuted. One that only the accuser sends counts by its
+ * allowance.
+ */
 function hearOwnAccusation(core: Core, incarnation: number, accuser: PeerId, from: PeerId): void {
   const mine = selfEntry(core).signed.record;
   if (incarnation !== mine.incarnation || (from === accuser && !accuserHasCredit(core, accuser))) return;
@@ -66,7 +69,7 @@ function hearOwnAccusation(core: Core, incarnation: number, accuser: PeerId, fro
   refute(core, incarnation, `refuted ${accuser}`);
 }
 
-/** Stores an accusation if precedence lets it count. */
+/** Stores an accusation if it counts by precedence. */
 function record(core: Core, entry: Entry, signed: SignedAccusation): boolean {
   const { accusation } = signed;
   const outcome = decide(knownOf(core, entry), { kind: 'accusation', incarnation: accusation.incarnation });
@@ -85,7 +88,7 @@ function record(core: Core, entry: Entry, signed: SignedAccusation): boolean {
   return true;
 }
 
-/** Let the accused know, by the shortest way, and see for ourselves. */
+/** Notifies the accused by the shortest way, and probes it. */
 function followUp(core: Core, entry: Entry, signed: SignedAccusation): void {
   if (!core.links.has(entry.peerId)) return;
   send(core, entry.peerId, { kind: 'batch', records: [], accusations: [signed] });
@@ -114,7 +117,7 @@ function suspicionMs(core: Core, entry: Entry): number {
   return refused.length >= 2 ? preset.closedSuspicionMs : preset.suspicionMs;
 }
 
-/** The timer: is it time, and is there still a case? */
+/** The timer: has the time passed, and is there still an accusation? */
 export function considerVerdict(core: Core, subject: PeerId, incarnation: number): void {
   const entry = core.entries.get(subject);
   if (entry === undefined || entry.accusations.size === 0 || !isLiving(entry)) return;
@@ -128,15 +131,15 @@ export function considerVerdict(core: Core, subject: PeerId, incarnation: number
   }
   if (entry.accusations.has(core.selfId) && !someoneElseAnswers(core, subject))
     return condemn(core, entry, 'silent, and no other member answers');
-  // A second opinion is to be had: ours, or the one of those whom we ask.
+  // A second witness is available: this node, or the ones that it asks.
   if (!entry.accusations.has(core.selfId)) probe(core, subject, 'accused');
   postpone(core, entry, core.preset.fullSuspicionMs * core.health.stretch);
 }
 
 /**
- * A refutation may be stuck behind lost segments on the way to us alone, and be known to all others: some of them are
- * shown the case, and who knows better says so (see `showRefutation`). Where the subject's own kernel refused, nothing
- * can be known.
+ * A refutation can be delayed by lost segments on the way to this node alone while all others know it: this node shows
+ * some of them the accusation, and one that knows of a refutation answers (see `showRefutation`). If the subject's own
+ * kernel refused, there can be none.
  */
 function lastCall(core: Core, entry: Entry): boolean {
   if (withoutRule(core, 'last-call')) return false;
@@ -151,7 +154,7 @@ function lastCall(core: Core, entry: Entry): boolean {
   return asked.length > 0;
 }
 
-/** To one who holds an accusation against a life that is over for us: the record that ended it. */
+/** To a member with an accusation against an incarnation that is over here: the record that ended it. */
 export function showRefutation(core: Core, to: PeerId, accusations: readonly SignedAccusation[]): void {
   const shown = new Set<PeerId>();
   for (const { accusation } of accusations) {
@@ -163,7 +166,7 @@ export function showRefutation(core: Core, to: PeerId, accusations: readonly Sig
   }
 }
 
-/** Heard on our own link since it was accused, and lately. */
+/** Heard on this node's own link since the accusation, and lately. */
 function hearsItself(core: Core, entry: Entry): boolean {
   const link = core.links.get(entry.peerId);
   if (link === undefined || link.heardMs < entry.suspectedMs) return false;
@@ -177,13 +180,13 @@ function evidenceMs(core: Core): number {
 
 function contradict(core: Core, entry: Entry): void {
   if (entry.accusations.size === 1) return acquit(core, entry, 'answers us');
-  // Two say otherwise: it has to refute. It may not have heard them, so it is told again.
+  // Two members accuse it: it has to refute. It may not have received that, so it is notified again.
   const accusations = [...entry.accusations.values()];
   send(core, entry.peerId, { kind: 'batch', records: [], accusations });
   postpone(core, entry, evidenceMs(core));
 }
 
-/** The case stays open. */
+/** The accusation stays open. */
 function postpone(core: Core, entry: Entry, afterMs: number): void {
   const { incarnation } = entry.signed.record;
   schedule(core, { kind: 'suspicion', epoch: 0, subject: entry.peerId, incarnation }, afterMs);
@@ -198,7 +201,10 @@ function acquit(core: Core, entry: Entry, why: string): void {
   changed(core, entry, was, why);
 }
 
-/** It answered us, or others on our behalf: our own accusation was wrong. The word is out, so it will refute anyway. */
+/**
+ * It answered this node, or others on its behalf: our own accusation was wrong. It is already sent, so the member will
+ * refute anyway.
+ */
 export function takeBackAccusation(core: Core, entry: Entry, why: string): void {
   if (entry.accusations.size === 0 || !entry.accusations.has(core.selfId) || !isLiving(entry)) return;
   if (entry.accusations.size === 1) return acquit(core, entry, why);
@@ -206,7 +212,7 @@ export function takeBackAccusation(core: Core, entry: Entry, why: string): void 
   touch(core, entry);
 }
 
-/** A linked member, other than the subject, from whom we heard lately: a second witness is to be had. */
+/** A linked member, other than the subject, that was heard lately: a possible second witness. */
 export function someoneElseAnswers(core: Core, subject: PeerId): boolean {
   const newestMs = core.nowMs - evidenceMs(core);
   for (const link of core.links.values()) {
@@ -231,7 +237,7 @@ function condemn(core: Core, entry: Entry, why: string): void {
     core.effects.push({ kind: 'disconnect', peer: entry.peerId, reason: 'declared dead' });
 }
 
-/** What we can show for holding a member dead or suspect; a verdict restored from a snapshot is accused again by us. */
+/** The proof for holding a member dead or suspect; for a verdict from a snapshot this node accuses again. */
 export function proofAgainst(core: Core, entry: Entry): readonly SignedAccusation[] {
   if (entry.accusations.size > 0) return [...entry.accusations.values()];
   if (entry.state !== 'dead') return [];

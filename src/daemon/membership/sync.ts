@@ -8,8 +8,8 @@ import type { DigestEntry, Message, PeerId, SignedAccusation, SignedRecord } fro
 import { becomeSynced } from './view.ts';
 
 /**
- * Anti-entropy: on joining and every 30 s with one member. First a hash of the table (equal: done), then who knows what
- * in which version, then only the records and accusations that differ, both ways.
+ * Anti-entropy: on joining and every 30 s with one member. First a hash of the table (equal: done), then the version of
+ * each entry, then only the records and accusations that differ, both ways.
  */
 export function beginSync(core: Core, peer: PeerId): void {
   core.syncPartner = peer;
@@ -25,7 +25,7 @@ export function beginSync(core: Core, peer: PeerId): void {
   });
 }
 
-/** The periodic look; until the first sync it comes often and takes whoever is there. */
+/** The periodic sync; before the first one it runs often and takes any partner. */
 export function syncRound(core: Core): void {
   const { preset, random } = core;
   if (core.synced) {
@@ -42,7 +42,7 @@ export function syncRound(core: Core): void {
   schedulePeriodic(core, 'sync', preset.syncRetryMs * random.between(0.8, 1.2));
 }
 
-/** Every third partner is one that we are not linked with: so islands meet, and nobody dies unwatched. */
+/** Every third partner has no link with this node: so separate groups meet, and no death goes unnoticed. */
 function choosePartner(core: Core): PeerId | undefined {
   const living = [...core.entries.values()].filter(
     (entry) => entry.peerId !== core.selfId && isLiving(entry),
@@ -59,7 +59,7 @@ function visit(core: Core, peer: PeerId): void {
   probe(core, peer, 'dial');
 }
 
-/** A link came up: is this the one that a sync waits for? */
+/** A link came up: continues a sync that waits for it. */
 export function syncOnLink(core: Core, peer: PeerId): void {
   const overdue = core.nowMs - core.syncStartedMs >= core.preset.syncRetryMs;
   if (core.syncPartner === peer && core.synced) return beginSync(core, peer);
@@ -129,7 +129,7 @@ function compare(core: Core, from: PeerId, entries: readonly DigestEntry[], want
   if (wants.length === 0 && from === core.syncPartner) endSync(core, from);
 }
 
-/** Unsigned, but about ourselves: if any member holds us dead, that is reason enough for a new incarnation. */
+/** Unsigned, but about this node: if any member holds it dead, it starts a new incarnation. */
 function hearOfSelf(core: Core, said: DigestEntry | undefined): void {
   const mine = selfEntry(core).signed.record;
   if (said === undefined || said.incarnation !== mine.incarnation) return;
@@ -156,7 +156,7 @@ function compareOne(core: Core, entry: Entry, said: DigestEntry | undefined, int
   else if (ahead === 0 && said?.state === 'dead' && isLiving(entry)) into.wants.push(entry.peerId);
 }
 
-/** In pieces that fit a message; what is wanted travels with the last. */
+/** In pieces that fit a message; the last one has the requests. */
 function sendDelta(
   core: Core,
   to: PeerId,

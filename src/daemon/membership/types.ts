@@ -8,7 +8,7 @@ export type Health = 'up' | 'down';
 /** Why a process says goodbye. systemd knows which; `restart` is bounded and delays only the death verdict. */
 export type Goodbye = 'restart' | 'stop' | 'shutdown';
 
-/** What a member says about itself. One writer: its owner. Signed by the owner, checked on every path. */
+/** A member's record about itself. One writer: its owner. Signed by the owner, verified on every path. */
 export interface NodeRecord {
   readonly peerId: PeerId;
   /** HOST/ROLE, unique among the living. */
@@ -39,11 +39,13 @@ export interface NodeRecord {
   readonly tags: Readonly<Record<string, string>>;
   /** One-minute load average × 100, whole. */
   readonly load: number;
-  /** SHA-256 (hex, 16 characters) over the cluster-wide settings, so that drift between nodes shows. */
+  /** SHA-256 (hex, 16 characters) over the cluster-wide settings, so that differences between nodes show. */
   readonly settingsDigest: string;
 }
 
-/** A record with its proof. The payload is kept as received, so fields of later versions travel on unharmed. */
+/**
+ * A record with its proof. The payload is kept as received, so that fields of later versions are passed on unchanged.
+ */
 export interface SignedRecord {
   readonly record: NodeRecord;
   /** The encoded record, exactly the bytes that were signed. Opaque to the machine. */
@@ -52,7 +54,9 @@ export interface SignedRecord {
   readonly signature: Uint8Array;
 }
 
-/** The signed statement of a member that it could not reach another. Names the incarnation and proves nothing else. */
+/**
+ * The signed statement of a member that it could not reach another. It names the incarnation and proves nothing else.
+ */
 export interface Accusation {
   readonly subject: PeerId;
   readonly incarnation: number;
@@ -77,7 +81,7 @@ export interface DigestEntry {
   readonly state: MemberState;
 }
 
-/** What travels between members. `batch` rides on gossip or a stream, the rest on streams only. */
+/** The messages between members. `batch` goes by gossip or stream, the others by stream only. */
 export type Message =
   | {
       readonly kind: 'batch';
@@ -122,7 +126,7 @@ export type Message =
  */
 export type MemberState = 'alive' | 'suspect' | 'dead' | 'leaving' | 'left';
 
-/** A member as the rest of the daemon sees it. */
+/** A member, as the rest of the daemon sees it. */
 export interface Member {
   readonly record: NodeRecord;
   readonly state: MemberState;
@@ -138,7 +142,7 @@ export interface Member {
   readonly accusers: readonly PeerId[];
 }
 
-/** Frozen and versioned: a new object, with a higher version, for every change that anybody could notice. */
+/** Frozen and versioned: a new object with a higher version for every visible change. */
 export interface MembershipView {
   readonly version: number;
   readonly self: PeerId;
@@ -148,7 +152,7 @@ export interface MembershipView {
   readonly members: readonly Member[];
 }
 
-/** A timer is data: a stale one (other epoch or incarnation) falls through, so nothing needs cancelling. */
+/** A timer is data: a stale one (other epoch or incarnation) has no effect, so nothing needs cancelling. */
 export type Timer =
   | { readonly kind: 'probe'; readonly epoch: number }
   | { readonly kind: 'probeTimeout'; readonly epoch: number; readonly nonce: number }
@@ -181,7 +185,7 @@ export interface LocalFacts {
   readonly settingsDigest: string;
 }
 
-/** One who was admitted: what its certificate says. The machine hears nobody else. */
+/** An admitted member, by its certificate. The machine ignores everybody else. */
 export interface Admitted {
   readonly peerId: PeerId;
   readonly name: string;
@@ -204,14 +208,14 @@ export type Event =
   /** The last connection with the peer ended, whoever ended it. */
   | { readonly kind: 'disconnected'; readonly peer: PeerId }
   /**
-   * A dial asked for by `connect` ended without a connection. `refused` is true only when the other host itself said
-   * so (ECONNREFUSED, or a reset during the handshake): then no process listens there. False for timeouts,
-   * unreachable networks and everything else.
+   * A dial that `connect` requested ended without a connection. `refused` is true only when the other host itself said
+   * so (ECONNREFUSED, or a reset during the handshake): then no process listens there. False for timeouts, unreachable
+   * networks and everything else.
    */
   | { readonly kind: 'dialFailed'; readonly peer: PeerId; readonly refused: boolean }
   /**
-   * `from` is the authenticated peer at the other end of the stream; for gossip, the peer that handed it on.
-   * `via` tells a batch that gossip carries to everybody (default) from one that came on a stream to us alone.
+   * `from` is the authenticated peer at the other end of the stream; for gossip, the peer that passed it on. `via`
+   * distinguishes a batch that gossip carries to everybody (default) from one on a stream to this node alone.
    */
   | {
       readonly kind: 'received';
@@ -224,7 +228,7 @@ export type Event =
   /** The event loop was late by this much: the node's own health gets worse, its timeouts longer. */
   | { readonly kind: 'lag'; readonly lagMs: number }
   | { readonly kind: 'goodbye'; readonly goodbye: Goodbye }
-  /** Graceful leave: `leaving` at once; `left` when the daemon has emptied the node of duty (`departed`). */
+  /** Graceful leave: `leaving` at once; `left` when the daemon has handed over the node's work (`departed`). */
   | { readonly kind: 'leave' }
   | { readonly kind: 'departed' };
 
@@ -247,7 +251,7 @@ export type Effect =
   | { readonly kind: 'reaped'; readonly peer: PeerId; readonly name: string }
   /** Another process with this node's key is alive and started later or earlier; the later one must stop. */
   | { readonly kind: 'clone'; readonly otherStartId: string; readonly mustStop: boolean }
-  /** Something an operator may want to know, e.g. a refused record. `code` is stable. */
+  /** A note for an operator, e.g. a refused record. `code` is stable. */
   | {
       readonly kind: 'note';
       readonly code: string;
@@ -255,14 +259,14 @@ export type Effect =
       readonly detail: string;
     };
 
-/** What survives a restart: every known record, the failed ones included. */
+/** The state that survives a restart: every known record, also of dead members. */
 export interface Snapshot {
   readonly savedAtMs: number;
   readonly incarnation: number;
   readonly members: readonly { readonly signed: SignedRecord; readonly state: MemberState }[];
 }
 
-/** Signing is pure (Ed25519 is deterministic), so the machine asks for it directly. */
+/** Signing is pure (Ed25519 is deterministic), so the machine calls it directly. */
 export interface Signer {
   record(record: NodeRecord): SignedRecord;
   accusation(accusation: Accusation): SignedAccusation;

@@ -1,7 +1,7 @@
 import { type Core, type Entry, isRestarting, selfEntry } from './core.ts';
 import type { Member, MembershipView, MemberState } from './types.ts';
 
-/** The member as it is now, frozen; built once per change. */
+/** The present member, frozen; built once per change. */
 function memberOf(core: Core, entry: Entry): Member {
   entry.member ??= Object.freeze({
     record: entry.signed.record,
@@ -15,20 +15,20 @@ function memberOf(core: Core, entry: Entry): Member {
   return entry.member;
 }
 
-/** Anything that somebody could notice has changed: a new view, and an effect that says what and why. */
+/** A visible change: a new view, and an effect with the change and its reason. */
 export function changed(core: Core, entry: Entry, was: MemberState | undefined, why: string): void {
   touch(core, entry);
   core.effects.push({ kind: 'changed', member: memberOf(core, entry), was, why });
 }
 
-/** A change nobody needs to be told of (one more accuser): the view alone is renewed. */
+/** A change without an event (one more accuser): only the view is new. */
 export function touch(core: Core, entry: Entry | undefined): void {
   if (entry !== undefined) entry.member = undefined;
   core.viewVersion += 1;
   core.viewBuilt = undefined;
 }
 
-/** Built when asked for: a burst of changes between two looks costs one view. */
+/** Built on request: a burst of changes between two requests costs one view. */
 export function buildView(core: Core): MembershipView {
   if (core.viewBuilt !== undefined) return core.viewBuilt;
   const self = core.entries.get(core.selfId);

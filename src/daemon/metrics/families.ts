@@ -56,11 +56,7 @@ function nodeFamilies({ status, members }: MetricsFacts): Family[] {
       labels: { version, cluster, node: name, role, nodejs: process.version },
       value: 1,
     }),
-    gauge(
-      'node_up',
-      'Whether this node holds itself for well: all required checks pass.',
-      flag(status.health === 'up'),
-    ),
+    gauge('node_up', 'Whether this node is healthy: all required checks pass.', flag(status.health === 'up')),
     gauge(
       'node_in_maintenance',
       'Whether an operator took this node out of traffic.',
@@ -132,10 +128,10 @@ function memberFamilies({ members, status }: MetricsFacts): Family[] {
         ),
       ),
     ),
-    counter('suspicions', 'How often this node held another for suspect.', {
+    counter('suspicions', 'How often this node held another node suspect.', {
       value: counters['suspicions'] ?? 0,
     }),
-    counter('deaths', 'How often this node held another for dead.', { value: counters['deaths'] ?? 0 }),
+    counter('deaths', 'How often this node held another node dead.', { value: counters['deaths'] ?? 0 }),
   ];
 }
 
@@ -167,7 +163,7 @@ function trafficFamilies({ counters }: StatusAnswer): Family[] {
     ),
     counter(
       'messages_refused',
-      'Messages of other daemons that were refused or not handed on, by reason.',
+      'Messages of other daemons that were refused or not forwarded, by reason.',
       of('faults', { reason: 'fault' }),
       of('overdone', { reason: 'overdone' }),
       of('later', { reason: 'later_version' }),
@@ -175,7 +171,7 @@ function trafficFamilies({ counters }: StatusAnswer): Family[] {
     ),
     counter(
       'connections_refused',
-      'Connections to the daemon’s port that were refused: by a limit, or since who came is no member.',
+      'Connections to the daemon’s port that were refused: by a limit, or because the peer is no member.',
       of('connectionsRefused', { reason: 'limit' }),
       of('strangersRefused', { reason: 'stranger' }),
     ),
@@ -187,12 +183,16 @@ function programFamilies({ status, wallMs }: MetricsFacts): Family[] {
   const of = (value: (plugin: StatusAnswer['plugins'][number]) => number): Sample[] =>
     plugins.map((plugin) => ({ labels: { program: plugin.name }, value: value(plugin) }));
   return [
-    counter('reconcile_runs', 'Looks at a program that this node keeps.', ...of(({ runs }) => runs)),
-    counter('reconcile_failures', 'Looks that failed.', ...of(({ failed }) => failed)),
+    counter(
+      'reconcile_runs',
+      'Runs of the reconciler for a program of this node.',
+      ...of(({ runs }) => runs),
+    ),
+    counter('reconcile_failures', 'Runs that failed.', ...of(({ failed }) => failed)),
     counter('reconcile_changes', 'Changes that were made.', ...of(({ changes }) => changes)),
     counter(
       'reconcile_seconds',
-      'Time that looks and changes took, waiting included.',
+      'Time that runs took, waiting included.',
       ...of(({ busyMs }) => busyMs / 1000),
     ),
     gauge(
@@ -211,7 +211,7 @@ function programFamilies({ status, wallMs }: MetricsFacts): Family[] {
     ),
     gauge(
       'program_alarms',
-      'What was seen of a program that somebody must mend.',
+      'Alarms of a program, by code: an operator must act.',
       ...of(({ alarms }) => alarms.length),
     ),
   ];
@@ -223,10 +223,10 @@ function floatingFamilies({ status, members }: MetricsFacts): Family[] {
   const seen = members.find(({ self }) => self)?.tags['floating'];
   return [
     gauge('floating_ips', 'Floating IPs in the configuration.', count(floating)),
-    gauge('floating_ip_wanted', 'Whether this node should draw the floating IPs.', flag(announcing)),
+    gauge('floating_ip_wanted', 'Whether this node should have the floating IPs.', flag(announcing)),
     gauge(
       'floating_ip_held',
-      'Whether it was seen to: exported to a neighbour by BIRD, or on the public device.',
+      'Whether it was observed to have them: exported to a neighbour by BIRD, or on the public device.',
       flag(seen === 'exported' || seen === 'held'),
     ),
   ];
@@ -239,12 +239,12 @@ function rolloutFamilies({ state, hosts }: UpgradeAnswer): Family[] {
   return [
     gauge(
       'rollout_state',
-      'State of the rollout of a newer package: 1 at the one that it is in.',
+      'State of the rollout of a newer package: 1 for the present state.',
       ...ROLLOUT.map((each) => ({ labels: { state: each }, ...flag(each === state) })),
     ),
     gauge(
       'rollout_hosts',
-      'Hosts of the rollout by how far they are.',
+      'Hosts of the rollout by step.',
       ...STEPS.map((step) =>
         count(
           hosts.filter((host) => host.step === step),
@@ -287,7 +287,7 @@ function processFamilies({ process: facts, wallMs, status }: MetricsFacts): Fami
   return [
     {
       name: 'bornemisza_event_loop_lag_seconds',
-      help: 'By how much a timer of a second was late.',
+      help: 'How late a timer of one second fired.',
       type: 'histogram',
       samples: [
         ...lag.buckets.map(
@@ -301,7 +301,7 @@ function processFamilies({ process: facts, wallMs, status }: MetricsFacts): Fami
         { suffix: '_count', value: lag.count },
       ],
     },
-    counter('event_loop_busy_seconds', 'Time that the event loop was at work.', {
+    counter('event_loop_busy_seconds', 'Time that the event loop was busy.', {
       value: facts.loopBusySeconds,
     }),
     plain(

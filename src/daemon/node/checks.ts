@@ -9,8 +9,7 @@ import type { LocalState } from '../local-state.ts';
 export const DATABASE_CHECK = 'database';
 /** systemd has HAProxy back in 0.2 s. A withdrawal and a return for that would move more connections than it cut. */
 const HAPROXY_PATIENCE = 1;
-const REDIRECT =
-  'a redirect, which can hide a failure: set health_path, or list this status in health_status';
+const REDIRECT = 'a redirect can hide a failure: set health_path, or list this status in health_status';
 const REDIRECTS = { 301: REDIRECT, 302: REDIRECT, 303: REDIRECT, 307: REDIRECT, 308: REDIRECT };
 
 /** HAProxy sends a service the same request: otherwise one of the two removes what the other keeps. */
@@ -21,8 +20,8 @@ const asCouchDb = {
   statuses: { least: 200, most: 200 },
   meanings: {
     401:
-      'CouchDB asks for a name and a password at /_up: in its own ini files write ' +
-      'require_valid_user_except_for_up = true in place of require_valid_user = true, then systemctl ' +
+      'CouchDB requires a login at /_up: in its own ini files set ' +
+      'require_valid_user_except_for_up = true instead of require_valid_user = true, then systemctl ' +
       'restart couchdb',
   },
 } as const;

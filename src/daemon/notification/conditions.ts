@@ -231,9 +231,9 @@ const ASSIGNMENTS: Readonly<Record<string, string>> = {
   'floating-region': 'cannot have the floating IP moved: it is in another region',
   'floating-refused': 'cannot have the floating IP moved: the provider refuses',
   'floating-foreign': 'does not take the floating IP: it is assigned to a server that is no member',
-  'floating-serves': 'does not take the floating IP: its holder is not heard, and the address answers',
+  'floating-serves': 'does not take the floating IP: its holder is not reachable, but the address answers',
   'floating-api-down': 'cannot have the floating IP moved: the provider does not answer',
-  'floating-unmoved': 'finds the floating IP silent, though it is assigned to a node that is well',
+  'floating-unmoved': 'finds that the floating IP does not answer, although it is assigned to a healthy node',
 };
 
 function assignments(view: MembershipView): Condition[] {
@@ -247,7 +247,7 @@ function assignments(view: MembershipView): Condition[] {
         kind: 'floating-failing',
         subject: name,
         what: `${name} ${what}`,
-        next: `see what it says: bornemisza floating show on ${name}`,
+        next: `see the cause: bornemisza floating show on ${name}`,
         announced: false,
       },
     ];

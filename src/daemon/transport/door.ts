@@ -9,20 +9,20 @@ import type { PeerId } from '../membership/types.ts';
 import { cut } from './cut.ts';
 import { type StrangerLimits, Strangers } from './strangers.ts';
 
-/** Who may come in. Asked at each connection; what it says now is what counts. */
+/** Who may connect. Asked at each connection. */
 export interface Gate {
   isMember(peer: PeerId): boolean;
   isMemberAddress(address: string): boolean;
-  /** An unknown PeerId presents its chain. True when it is a member from now on (`isMember` says so, too). */
+  /** An unknown PeerId presents its chain. True if it is a member from now on (then `isMember` is true too). */
   admit(peer: PeerId, chain: Uint8Array): Promise<boolean>;
-  /** The signed revocation of one who was removed; undefined for anybody else. */
+  /** The signed revocation of a removed member; undefined for anybody else. */
   revocationOf?(peer: PeerId): Uint8Array | undefined;
-  /** A member refuses this node with a revocation. Whether it is one is the receiver's to verify. */
+  /** A member refuses this node with a revocation. The receiver must verify it. */
   refusedWith?(revocation: Uint8Array): void;
 }
 
 interface DoorOptions {
-  /** From connection to hello for one who is not in the roster, and for a member. */
+  /** Time limits from connection to hello: for a PeerId that is not in the roster, and for a member. */
   readonly strangerTimeoutMs: number;
   readonly memberTimeoutMs: number;
   readonly strangers: StrangerLimits;
@@ -31,14 +31,14 @@ interface DoorOptions {
 interface DoorDependencies {
   readonly gate: Gate;
   readonly isLink: (connection: Connection) => boolean;
-  /** A connection was refused without a word. */
+  /** A connection was refused without an answer. */
   readonly refused: () => void;
 }
 
 /**
- * Node.js asks it for each accepted connection, before it makes a socket of it. A flood of strangers needs that: a
- * refusal by libp2p's gater takes a millisecond of CPU time, so that a thousand a second held the loop and filled the
- * kernel's queue, in which a member waited with them.
+ * Node.js asks it for each accepted connection, before it creates a socket. This is against floods of strangers: a
+ * refusal by libp2p's gater takes a millisecond of CPU time, so a thousand a second blocked the loop and filled the
+ * kernel's queue, in which members wait too.
  */
 class Doorstep extends BlockList {
   readonly #turnsAway: (address: string) => boolean;
@@ -54,9 +54,9 @@ class Doorstep extends BlockList {
 }
 
 /**
- * What happens to an incoming connection before it is a link: members' addresses come in as often as members have a
- * reason to, others within bounds; whoever does not become a link in its time is cut; a PeerId outside the roster gets
- * one stream to say why.
+ * Handles an incoming connection until it is a link: connections from members' addresses are allowed as often as
+ * members need them, others within bounds; a connection that is no link in time is cut; a PeerId outside the roster
+ * gets one stream to present its certificate.
  */
 export class Door {
   readonly #options: DoorOptions;
@@ -104,7 +104,7 @@ export class Door {
     if (!member) this.#allowOneStream(connection);
   }
 
-  /** The connection is a link: no deadline any more, and its place among the strangers is free. */
+  /** The connection is a link: its deadline ends, and its place among the strangers is free. */
   passed(connection: Connection): void {
     const peer = connection.remotePeer.toString();
     this.#forgetDeadline(connection);
@@ -117,7 +117,7 @@ export class Door {
     this.#presentationEnds.delete(connection.remotePeer.toString());
   }
 
-  /** Nobody comes in any more. */
+  /** Refuses all further connections. */
   close(): void {
     this.#closed = true;
     for (const timer of this.#deadlines.values()) clearTimeout(timer);
@@ -169,7 +169,7 @@ export class Door {
     return raw.status !== 'open';
   }
 
-  /** libp2p has no hook for a stream before its protocol is known, but its connection hands on the muxer's event. */
+  /** libp2p has no hook for a stream before its protocol is known, but its connection forwards the muxer's event. */
   #allowOneStream(connection: Connection): void {
     const { muxer } = connection as unknown as { muxer?: EventTarget };
     let streams = 0;

@@ -5,7 +5,7 @@ type TransportErrorCode =
   | 'address-not-here'
   /** The other host itself refused the connection: no process listens there. */
   | 'connection-refused'
-  /** The other side, or our own gate, does not admit. */
+  /** The other side, or this node's gate, refuses. */
   | 'not-admitted'
   | 'timeout'
   | 'not-connected'
@@ -13,7 +13,7 @@ type TransportErrorCode =
   | 'closed'
   | 'failed';
 
-/** Nothing was changed when one of these is thrown: a link is up entirely or not at all. */
+/** If one of these is thrown, nothing was changed: a link is up completely or not at all. */
 export class TransportError extends Error {
   readonly code: TransportErrorCode;
 
@@ -24,7 +24,9 @@ export class TransportError extends Error {
   }
 }
 
-/** libp2p wraps what the socket said, sometimes in an AggregateError of one per address. Bounded against cycles. */
+/**
+ * libp2p wraps the error of the socket, sometimes in an AggregateError with one per address. Bounded against cycles.
+ */
 export function socketCode(error: unknown, depth = 0): string | undefined {
   if (!(error instanceof Error) || depth > 4) return undefined;
   if ('code' in error && typeof error.code === 'string' && /^E[A-Z]+$/.test(error.code)) return error.code;
@@ -33,12 +35,12 @@ export function socketCode(error: unknown, depth = 0): string | undefined {
   return inner.map((each) => socketCode(each, depth + 1)).find((code) => code !== undefined);
 }
 
-/** What a failed dial was, from libp2p's error. */
+/** The cause of a failed dial, from libp2p's error. */
 export function dialError(error: unknown, peer: string): TransportError {
   if (error instanceof TransportError) return error;
   const cause = error instanceof Error ? error : new Error(String(error));
   if (socketCode(cause) === 'ECONNREFUSED')
-    return new TransportError('connection-refused', `nothing listens where ${peer} should be`, { cause });
+    return new TransportError('connection-refused', `nothing listens at the address of ${peer}`, { cause });
   if (cause.name === 'TimeoutError' || cause.name === 'AbortError')
     return new TransportError('timeout', `no answer from ${peer}`, { cause });
   return new TransportError('failed', `dialling ${peer} failed: ${cause.message}`, { cause });

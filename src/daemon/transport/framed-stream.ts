@@ -3,7 +3,7 @@ import { TransportError } from './errors.ts';
 
 /** Length of a frame, 4 bytes, big endian, before each frame. */
 const HEADER_BYTES = 4;
-/** What may arrive ahead of the next read: a member may fill its queue in the moment in which it is admitted. */
+/** Limit of data that arrives before the next read: a member can fill its queue in the moment of its admission. */
 const MAX_AHEAD_BYTES = 1024 * 1024;
 
 export function framed(bytes: Uint8Array): Uint8Array {
@@ -13,11 +13,11 @@ export function framed(bytes: Uint8Array): Uint8Array {
   return frame;
 }
 
-/** Cuts a byte stream into frames, one at a time: what may come next is known only when the one before was read. */
+/** Cuts a byte stream into frames, one at a time: the limit of the next frame is known only after the previous one. */
 export class FrameReader {
   #pending: Uint8Array = new Uint8Array(0);
 
-  /** Bytes that arrived and are in no frame yet. */
+  /** Bytes that arrived and belong to no complete frame yet. */
   get pendingBytes(): number {
     return this.#pending.byteLength;
   }
@@ -26,7 +26,10 @@ export class FrameReader {
     this.#pending = this.#pending.byteLength === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
   }
 
-  /** The next frame if it is whole. Throws as soon as it announces more than `maxBytes`: nothing is read after that. */
+  /**
+   * The next frame if it is complete. Throws as soon as a frame announces more than `maxBytes`: nothing is read after
+   * that.
+   */
   next(maxBytes: number): Uint8Array | undefined {
     const pending = this.#pending;
     if (pending.byteLength < HEADER_BYTES) return undefined;
@@ -39,7 +42,7 @@ export class FrameReader {
 }
 
 /**
- * Frames over one libp2p stream. First read one by one (a handshake, a request), then, after `listen`, pushed to a
+ * Frames over one libp2p stream. They are first read one by one (a handshake, a request); after `listen` they go to a
  * listener. A fault of the other side aborts the stream.
  */
 export class FramedStream {
@@ -59,12 +62,12 @@ export class FramedStream {
     stream.addEventListener('remoteCloseWrite', ended);
   }
 
-  /** Bytes given to `send` that the connection has not taken yet. */
+  /** Bytes given to `send` that the connection has not accepted yet. */
   get unsentBytes(): number {
     return this.stream.writeBufferLength;
   }
 
-  /** Whether the stream took the frame; false when it is closing. */
+  /** Whether the stream accepted the frame; false if it is closing. */
   send(bytes: Uint8Array): boolean {
     if (this.stream.writeStatus !== 'writable') return false;
     this.stream.send(framed(bytes));
@@ -89,7 +92,7 @@ export class FramedStream {
     }
   }
 
-  /** From now on each frame, those already here first, goes to `listener`. */
+  /** From now on each frame goes to `listener`, first those that have already arrived. */
   listen(maxBytes: number, listener: (frame: Uint8Array) => void): void {
     this.#maxBytes = maxBytes;
     this.#listener = listener;
@@ -110,10 +113,10 @@ export class FramedStream {
     try {
       if (this.#listener !== undefined) return this.#deliverAll(this.#listener);
       if (this.#waiting !== undefined) this.#deliverOne(this.#waiting);
-      // A frame that is waited for may be larger than all that may come unasked.
+      // A requested frame may be larger than unrequested data.
       const asked = this.#waiting === undefined ? 0 : HEADER_BYTES + this.#maxBytes;
       if (this.#reader.pendingBytes > asked + MAX_AHEAD_BYTES)
-        throw new TransportError('too-large', 'too much unasked');
+        throw new TransportError('too-large', 'too much unrequested data');
     } catch (error) {
       this.abort(error instanceof Error ? error : new Error(String(error)));
     }

@@ -13,7 +13,7 @@ import type { PeerId } from '../membership/types.ts';
 import { MAX_MESSAGE_BYTES } from '../wire/limits.ts';
 import { cut } from './cut.ts';
 
-/** `accept`: hand it on. `ignore`: not for us, say nothing. `reject`: the one who sent it is at fault. */
+/** `accept`: forward it. `ignore`: drop it silently. `reject`: its sender is at fault. */
 export type GossipVerdict = 'accept' | 'ignore' | 'reject';
 
 const VERDICTS: Readonly<Record<GossipVerdict, TopicValidatorResult>> = {
@@ -23,18 +23,18 @@ const VERDICTS: Readonly<Record<GossipVerdict, TopicValidatorResult>> = {
 };
 
 /**
- * Gossip ids are hashes of the content, and gossipsub forgets none for 120 s, so equal words said twice would be lost.
- * Eight random bytes before them make each publication its own.
+ * Gossip ids are hashes of the content, and gossipsub keeps each for 120 s, so equal content sent twice would be lost.
+ * Eight random bytes before it make each publication unique.
  */
 const NONCE_BYTES = 8;
-/** Collisions among 20 bytes do not happen; shorter ids make shorter IHAVE and IDONTWANT lists. */
+/** 20 bytes do not collide; shorter ids make shorter IHAVE and IDONTWANT lists. */
 const MESSAGE_ID_BYTES = 20;
-/** Frames waiting for one slow neighbour; beyond it gossipsub drops them and a sync repairs. */
+/** Frames that wait for one slow neighbour; beyond it gossipsub drops them, and a sync repairs that. */
 const MAX_OUTBOUND_BYTES = 1024 * 1024;
 
 type Components = Parameters<ReturnType<typeof gossipsub>>[0];
 
-/** The registrar that gossipsub is shown: its streams come from links only, and links alone tell it who is there. */
+/** The registrar for gossipsub: only links give it streams, and only links tell it which peers are there. */
 class LinkRegistrar {
   readonly topologies = new Set<Topology>();
   readonly #inner: Registrar;
@@ -63,7 +63,7 @@ class LinkRegistrar {
   }
 
   async register(protocol: string, topology: Topology): Promise<string> {
-    // gossipsub registers one and the same topology for each version of its protocol.
+    // gossipsub registers the same topology for each version of its protocol.
     this.topologies.add(topology);
     return protocol;
   }
@@ -80,10 +80,10 @@ interface GossipOptions {
 }
 
 /**
- * gossipsub with one topic, fed by our links in place of libp2p's identify: a peer is in it exactly as long as it is
- * linked, and on the connection that is the link (gossipsub by itself stays with a connection that was closed as a
- * duplicate). Links are authenticated and records carry their owners' signatures, so messages are not signed again;
- * scoring is off: every neighbour is a member, and the driver disconnects one that misbehaves.
+ * gossipsub with one topic, driven by our links instead of libp2p's identify: a peer is in it exactly as long as it is
+ * linked, and on the connection of the link (gossipsub alone stays with a connection that was closed as a duplicate).
+ * Links are authenticated and records carry their owners' signatures, so messages are not signed again. Scoring is off:
+ * every neighbour is a member, and the driver disconnects a faulty one.
  */
 export class Gossip {
   readonly #options: GossipOptions;
@@ -107,7 +107,7 @@ export class Gossip {
       fallbackToFloodsub: false,
       // Up to 12 links: every neighbour hears a publication at once, also before the mesh has formed.
       floodPublish: true,
-      // Four mesh neighbours in place of six: 5 ms and 4 KB a message in place of 8 ms and 6 KB.
+      // Four mesh neighbours instead of six: 5 ms and 4 KB a message instead of 8 ms and 6 KB.
       D: 4,
       Dlo: 3,
       Dhi: 6,
@@ -117,7 +117,7 @@ export class Gossip {
       maxInboundDataLength: MAX_MESSAGE_BYTES + NONCE_BYTES,
       maxOutboundBufferSize: MAX_OUTBOUND_BYTES,
       // The colocation penalty would graylist 14 nodes on one address; the behaviour penalty, nodes that restart often.
-      // Nothing is scored, so nothing need decay each second.
+      // Without scores nothing has to decay each second.
       scoreParams: {
         IPColocationFactorWeight: 0,
         behaviourPenaltyWeight: 0,
@@ -156,13 +156,13 @@ export class Gossip {
     for (const topology of this.#registrar?.topologies ?? []) void topology.onDisconnect?.(peer);
   }
 
-  /** Whether this peer's gossip reaches us: gossipsub opens its streams without saying when one failed. */
+  /** Whether this peer's gossip arrives: gossipsub does not report a stream that failed to open. */
   hears(peer: PeerId): boolean {
     const id = peerIdFromString(peer);
     return this.#pubsub?.getSubscribers(this.#options.topic).some((each) => each.equals(id)) ?? false;
   }
 
-  /** Resolves when the message was handed to the neighbours' streams. */
+  /** Resolves when the message was passed to the neighbours' streams. */
   async publish(bytes: Uint8Array): Promise<void> {
     await this.#pubsub?.publish(this.#options.topic, Buffer.concat([randomBytes(NONCE_BYTES), bytes]));
   }

@@ -2,18 +2,18 @@ import type { MessageStream } from '@libp2p/interface';
 import { yamux } from '@libp2p/yamux';
 
 /**
- * yamux and Noise as libp2p makes them, without three things that each of our small frames would pay for. Measured with
- * ten idle members: they were half of the CPU time and two thirds of the bytes.
+ * libp2p's yamux and Noise, without three costs of each small frame. Measured with ten idle members: these were half of
+ * the CPU time and two thirds of the bytes.
  *
- * - yamux answers every data frame by a window update; go-yamux and rust-yamux wait until half of the window is used.
- * - Noise hands the length and the body of a frame to the socket one by one: two system calls, two TCP segments.
- * - Noise learns that it has read all frames from an exception, with a stack trace each time.
+ * - yamux answers every data frame with a window update; go-yamux and rust-yamux wait until half of the window is used.
+ * - Noise writes length and body of a frame separately: two system calls, two TCP segments.
+ * - Noise detects the end of the read frames by an exception, with a stack trace each time.
  *
- * What is replaced are methods of single objects, never of classes, and only where they are as expected: with a library
- * that looks otherwise everything works as it did before, and the tests say so.
+ * Methods are replaced on single objects, never on classes, and only if the objects have the expected form. With
+ * another version of the library everything works as before, and the tests report it.
  */
 export function leanYamux(options: Parameters<typeof yamux>[0]): ReturnType<typeof yamux> {
-  // Keep-alive asks each peer twice a minute what the machine's probes ask every second.
+  // The machine's probes already do each second what keep-alive does twice a minute.
   const create = yamux({ ...options, enableKeepAlive: false });
   return () => {
     const factory = create();
@@ -28,7 +28,7 @@ export function leanYamux(options: Parameters<typeof yamux>[0]): ReturnType<type
   };
 }
 
-/** Private there: makes the streams of both sides. */
+/** Private in libp2p: creates the streams of both sides. */
 const NEW_STREAM = '_newStream';
 
 interface YamuxMuxer {
@@ -42,7 +42,7 @@ interface YamuxStream {
   sendWindowUpdate(): void;
 }
 
-/** StreamState.Established: in all other states a window update carries a flag as well, or none is wanted. */
+/** StreamState.Established: in all other states a window update also has a flag, or none is wanted. */
 const ESTABLISHED = 3;
 
 function trimYamux(muxer: Partial<YamuxMuxer>): void {
@@ -59,7 +59,7 @@ function trimYamux(muxer: Partial<YamuxMuxer>): void {
   };
 }
 
-/** Of libp2p's Uint8ArrayList what is needed here. */
+/** The part of libp2p's Uint8ArrayList that is used here. */
 interface Chunks {
   readonly byteLength: number;
   getUint16(at: number): number;
@@ -79,6 +79,6 @@ function trimNoise(stream: Partial<NoiseStream>): void {
   const encrypt = stream.encrypt?.bind(stream);
   if (encrypt !== undefined) stream.encrypt = (chunk) => encrypt(chunk).subarray();
   if (stream.decoder?.lengthDecoder !== undefined)
-    // An empty message needs its length as well: with less than that the decoder waits for more.
+    // Even an empty message needs its length: with fewer bytes the decoder waits.
     stream.decoder.lengthDecoder = (data) => (data.byteLength < LENGTH_BYTES ? 0 : data.getUint16(0));
 }

@@ -1,7 +1,7 @@
 import { createServer } from 'node:net';
 import { socketCode, TransportError } from './errors.ts';
 
-/** libp2p loses the reason why it can't listen, so the address is tried before. */
+/** libp2p loses the reason why it cannot listen, so the address is tried before. */
 export async function probeAddress(address: string, port: number): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const server = createServer();
@@ -18,7 +18,7 @@ export async function probeAddress(address: string, port: number): Promise<void>
       throw new TransportError('address-not-here', `no device of this host has ${address}`, { cause: error });
     throw new TransportError(
       'failed',
-      `can't listen on ${where}: ${error instanceof Error ? error.message : String(error)}`,
+      `cannot listen on ${where}: ${error instanceof Error ? error.message : String(error)}`,
       { cause: error },
     );
   }

@@ -2,14 +2,14 @@ import type { Connection, MessageStream } from '@libp2p/interface';
 import { TokenBucket } from '../driver/token-bucket.ts';
 
 /**
- * How much work one peer may cause here. Work is CPU time of one core, as it was measured on a machine of 5 dollars a
+ * How much work one peer may cause on this node. Work is CPU time of one core, measured on a machine of 5 dollars a
  * month.
  */
 export interface PaceLimits {
   /** Over a long time. */
   readonly steadyMsPerSecond: number;
   readonly steadyBurstMs: number;
-  /** Over a short time, so that a burst does not keep the loop from others' probes. */
+  /** Over a short time, so that a burst does not delay the probes of others. */
   readonly shortMsPerSecond: number;
   readonly shortBurstMs: number;
 }
@@ -17,8 +17,8 @@ export interface PaceLimits {
 /**
  * A member at n = 30 causes 1 ms of work a second, a storm of 200 changes in ten seconds 10 ms, the first sync of a
  * cluster of 500 (500 signatures, a roster of 1.3 MB) 200 ms at once. A second of work in advance leaves room for five
- * of those. The rest of what a flood may cost (10 % of a core) is for what follows from it: refutations that everybody
- * reads, and the greater cost of each thing on a machine that is busy.
+ * of those. The rest of a flood's limit (10 % of a core) is for its consequences: refutations that everybody reads, and
+ * the higher cost of everything on a busy machine.
  */
 export const MEMBER_PACE: PaceLimits = {
   steadyMsPerSecond: 25,
@@ -27,7 +27,7 @@ export const MEMBER_PACE: PaceLimits = {
   shortBurstMs: 50,
 };
 
-/** A stranger has one second and 4 KB to say why it should be let in: this is three times what that costs. */
+/** A stranger has one second and 4 KB to present its certificate: this is three times the cost of that. */
 export const STRANGER_PACE: PaceLimits = {
   steadyMsPerSecond: 1,
   steadyBurstMs: 10,
@@ -35,35 +35,32 @@ export const STRANGER_PACE: PaceLimits = {
   shortBurstMs: 10,
 };
 
-/**
- * What each thing costs, in ms of work. Noise, yamux and the cutting of frames: 60 µs for 4 kB, of which many may be
- * small.
- */
+/** Costs in ms of work. Noise, yamux and the cutting of frames: 60 µs for 4 kB, which may be many small frames. */
 const BYTES_PER_MS = 16 * 1024;
 /** The protocol of a new stream is negotiated in four small messages. */
 const STREAM_MS = 0.5;
 /** Noise with its two key agreements and the handshake of a link. */
 export const CONNECTION_MS = 5;
-/** A question on a stream of its own, with its answer; bytes and the stream come on top. */
+/** A request on its own stream, with its answer; bytes and the stream are extra. */
 export const REQUEST_MS = 1;
 
-/** What so many bytes cost, read or written. */
+/** The cost of so many bytes, read or written. */
 export function workOfBytes(bytes: number): number {
   return bytes / BYTES_PER_MS;
 }
 
 type Readable = MessageStream & { readonly readStatus?: string };
 
-/** Of a libp2p connection what is needed here; both are private there. */
+/** The part of a libp2p connection that is used here; both are private in libp2p. */
 interface Insides {
   /** After Noise and before yamux: all protocols of the connection, decrypted. */
   readonly muxer?: EventTarget & { readonly maConn?: Readable };
 }
 
 /**
- * Reads from a peer as fast as the work that it causes is paid for. Who causes more is not read for a while: its own
- * messages wait, in its own buffers, nothing is lost, and everybody else is served meanwhile. One for all connections
- * of a peer, the next one too.
+ * Reads from a peer only as fast as its share of work allows. A peer that causes more is not read for a while: its
+ * messages wait in its own buffers, nothing is lost, and all other peers are served meanwhile. One instance for all
+ * connections of a peer, also later ones.
  */
 export class Pace {
   readonly #buckets: readonly TokenBucket[];
@@ -72,7 +69,7 @@ export class Pace {
   readonly #streams = new Map<Connection, Readable>();
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param slowed called each time when the peer is not read for a while */
+  /** @param slowed called each time the peer is paused */
   constructor(limits: PaceLimits, slowed: () => void, nowMs: () => number = () => performance.now()) {
     const { steadyBurstMs, steadyMsPerSecond, shortBurstMs, shortMsPerSecond } = limits;
     this.#slowed = slowed;
@@ -83,7 +80,7 @@ export class Pace {
     ];
   }
 
-  /** Everything that comes over the connection is counted from now on. */
+  /** From now on everything on the connection is counted. */
   follow(connection: Connection): void {
     const { muxer } = connection as unknown as Insides;
     const stream = muxer?.maConn;
@@ -110,12 +107,11 @@ export class Pace {
     if (waitMs === 0) return;
     this.#slowed();
     this.#wait(waitMs);
-    // Not in the middle of a resume, which hands on what waited and only then lets the socket read: it would read for
-    // ever.
+    // Not during a resume, which first forwards what waited and then lets the socket read: it would read for ever.
     queueMicrotask(() => this.#pauseAll());
   }
 
-  /** Counts nothing any more; what waited is read. */
+  /** Stops counting; what waited is read. */
   close(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -1,8 +1,6 @@
 import type { ComponentLogger, Logger } from '@libp2p/interface';
 
-/**
- * libp2p's own logs are for its developers: what an operator needs comes from our events. Saves the formatting, too.
- */
+/** libp2p's own logs are for its developers; operators get our events. It also saves the formatting. */
 export const quietLogger: ComponentLogger = { forComponent: () => quiet };
 
 const nothing = (): void => undefined;

@@ -1,24 +1,24 @@
 import { TokenBucket } from '../driver/token-bucket.ts';
 
-/** Bounds on what those who are not members can take up. */
+/** Bounds on what strangers can use up. */
 export interface StrangerLimits {
-  /** Connections of one address that are between accept and the end of Noise. */
+  /** Connections of one address between accept and the end of Noise. */
   readonly pendingPerAddress: number;
-  /** The same, of all addresses that are no member's. */
+  /** The same for all addresses that belong to no member. */
   readonly pending: number;
   /** Connections of unknown PeerIds that are presenting a certificate. */
   readonly presenting: number;
-  /** Attempts of one address: a burst, then so many in a second. A refused one costs us nothing but the accept. */
+  /** Attempts of one address: a burst, then so many in a second. A refused attempt costs only the accept. */
   readonly burst: number;
   readonly perSecond: number;
-  /** The same of an address that is a member's. */
+  /** The same for an address of a member. */
   readonly memberBurst: number;
   readonly memberPerSecond: number;
 }
 
 /**
- * A Noise handshake costs 2 ms of CPU: 64 waiting ones cost 10 MB and 128 ms at worst, and an address that keeps trying
- * gets through 4 of them a second. A new member needs one attempt.
+ * A Noise handshake costs 2 ms of CPU: 64 open ones cost 10 MB and 128 ms at worst, and an address that keeps trying
+ * gets 4 of them a second. A new member needs one attempt.
  */
 export const DEFAULT_STRANGER_LIMITS: StrangerLimits = {
   pendingPerAddress: 8,
@@ -26,13 +26,14 @@ export const DEFAULT_STRANGER_LIMITS: StrangerLimits = {
   presenting: 16,
   burst: 16,
   perSecond: 4,
-  // A machine that carries both roles dials each of ours at a start, and then once in half a second at most.
+  // A machine with both roles dials each role here at its start, and then at most once in half a second.
   memberBurst: 64,
   memberPerSecond: 4,
 };
 
 /**
- * Addresses remembered for their rate. The private network of a cluster is a /24 at most; beyond that the oldest goes.
+ * Addresses whose rate is remembered. The private network of a cluster is usually a /24; beyond that the oldest is
+ * forgotten.
  */
 const MAX_ADDRESSES = 1024;
 
@@ -42,7 +43,7 @@ interface Bucket {
   pending: number;
 }
 
-/** Counts connections that are not yet known to be a member's. */
+/** Counts connections that are not known to belong to a member. */
 export class Strangers {
   readonly #limits: StrangerLimits;
   readonly #nowMs: () => number;
@@ -58,7 +59,8 @@ export class Strangers {
   }
 
   /**
-   * A connection from `address`: a function that ends its pending time (safe to call twice), or undefined: refuse it.
+   * A connection from `address`: returns a function that ends its pending time (safe to call twice), or undefined:
+   * refuse it.
    */
   arrive(address: string): (() => void) | undefined {
     if (!this.hasRoom(address)) return undefined;
@@ -72,7 +74,7 @@ export class Strangers {
     });
   }
 
-  /** Whether `arrive` would let it in. */
+  /** Whether `arrive` would accept it. */
   hasRoom(address: string): boolean {
     const bucket = this.#bucketOf(address);
     const { pendingPerAddress, pending } = this.#limits;
@@ -80,14 +82,14 @@ export class Strangers {
   }
 
   /**
-   * A connection from a member's address: false when it dials more often than any member has a reason to. Each costs a
-   * Noise handshake before its PeerId is known.
+   * A connection from a member's address: false if it dials more often than any member needs. Each costs a Noise
+   * handshake before its PeerId is known.
    */
   memberArrives(address: string): boolean {
     return this.#memberBucketOf(address).take(this.#nowMs());
   }
 
-  /** Whether `memberArrives` would let it in. */
+  /** Whether `memberArrives` would accept it. */
   memberHasRoom(address: string): boolean {
     return this.#memberBucketOf(address).has(this.#nowMs());
   }
@@ -102,7 +104,7 @@ export class Strangers {
     return bucket;
   }
 
-  /** An unknown PeerId wants to present its certificate: a function that ends it, or undefined: refuse it. */
+  /** An unknown PeerId wants to present its certificate: returns a function that ends it, or undefined: refuse it. */
   present(): (() => void) | undefined {
     if (this.#presenting >= this.#limits.presenting) return undefined;
     this.#presenting += 1;

@@ -62,21 +62,21 @@ interface TransportOptions {
   /** Private IPv4 address and port to listen on. */
   readonly address: string;
   readonly port: number;
-  /** Own certificate chain as the other side's gate reads it (opaque here), without the root. At most 4096 bytes. */
+  /** This node's certificate chain for the other side's gate (opaque here), without the root. At most 4096 bytes. */
   readonly chain: Uint8Array;
   readonly timing?: Partial<TransportTiming>;
   readonly strangers?: StrangerLimits;
-  /** The work that a member may cause here. */
+  /** The work that a member may cause on this node. */
   readonly pace?: PaceLimits;
 }
 
 export interface TransportTiming {
   /**
-   * TCP, Noise and yamux of an incoming connection. 2 s: five times what a loaded 2-core machine needs, a fifth of
-   * libp2p's default, so silent sockets go soon.
+   * TCP, Noise and yamux of an incoming connection. 2 s: five times what a loaded 2-core machine needs, and a fifth of
+   * libp2p's default, so that silent sockets end soon.
    */
   readonly upgradeTimeoutMs: number;
-  /** From connection to hello for one who is not in the roster. */
+  /** From connection to hello for a PeerId that is not in the roster. */
   readonly strangerTimeoutMs: number;
   /** The whole handshake with a member: long enough for one lost segment (RFC 6298: 1 s). */
   readonly memberTimeoutMs: number;
@@ -99,7 +99,7 @@ export const DEFAULT_TIMING: TransportTiming = {
 
 export type { Gate } from './door.ts';
 
-/** What the transport tells. Called from its own turn; may call back into it. */
+/** Events of the transport. Called in its own turn; a listener may call back into it. */
 export interface TransportEvents {
   onConnected(peer: PeerId): void;
   onDisconnected(peer: PeerId, reason: string): void;
@@ -119,14 +119,14 @@ interface TransportCounters {
   framesDropped: number;
   gossipIn: number;
   gossipInBytes: number;
-  /** What is published here; neighbours hand it on. */
+  /** What this node publishes; neighbours forward it. */
   gossipOut: number;
   gossipOutBytes: number;
   connectionsRefused: number;
   strangersRefused: number;
   duplicates: number;
   gossipRepaired: number;
-  /** How often a peer caused more work than its share, and was not read for a while. */
+  /** How often a peer caused more work than its share and was paused. */
   slowed: number;
 }
 
@@ -143,16 +143,16 @@ const MAX_INBOUND_REQUESTS = 4;
 /** Sockets altogether: 500 members, their restarts, and strangers up to their own bound. */
 const MAX_SOCKETS = 2048;
 /**
- * Connections that the kernel keeps for us while we are busy: a flood of 10,000 a second for 0.4 s. Beyond it the SYN
- * of a member is lost, and comes again a second later. It is what the kernel allows by default.
+ * Connections that the kernel queues while this process is busy: a flood of 10,000 a second for 0.4 s. Beyond it the
+ * SYN of a member is lost and repeated a second later. The kernel's default limit.
  */
 const BACKLOG = 4096;
-/** gossip both ways, the link, requests both ways: fewer than 32, whatever a member opens. */
+/** Gossip both ways, the link, requests both ways: fewer than 32, whatever a member opens. */
 const MAX_STREAMS_PER_CONNECTION = 32;
-/** What one stream may hold back unread: eight frames. */
+/** Unread data of one stream: eight frames. */
 const MAX_UNREAD_BYTES = 8 * MAX_MESSAGE_BYTES;
 
-/** An admission that was sent and is not confirmed yet. */
+/** An admission that was sent but not confirmed yet. */
 interface Accepted {
   readonly instance: string;
   readonly dialledBy: 'peer';
@@ -160,9 +160,9 @@ interface Accepted {
 }
 
 /**
- * Links to other members: libp2p over TCP with Noise and yamux. A link is up when each side has told the other that it
- * admits it; only then `onConnected` fires, gossip begins and requests are answered. There is at most one link per
- * peer, also when both dial at once. Redialling, probing and giving up are the membership machine's.
+ * Links to other members: libp2p over TCP with Noise and yamux. A link is up when both sides have admitted each other;
+ * only then `onConnected` fires, gossip begins and requests are answered. There is at most one link per peer, also if
+ * both dial at once. The membership machine decides about redials, probes and giving up.
  */
 export class Transport {
   readonly self: PeerId;
@@ -196,14 +196,14 @@ export class Transport {
   readonly #links = new Map<PeerId, Link>();
   readonly #accepted = new Map<PeerId, Accepted>();
   readonly #dialling = new Map<PeerId, Promise<void>>();
-  /** Our dials per peer: how many so far, and the one whose hello is not answered. Bounded by the roster. */
+  /** Dials of this node per peer: the count, and the one whose hello is not answered. Bounded by the roster. */
   readonly #dials = new Map<PeerId, { count: number; unanswered: number | undefined }>();
   /** Highest dial number received from each peer's present instance. Bounded by the roster. */
   readonly #seen = new Map<PeerId, { instance: string; dial: number }>();
   readonly #waiting = new Map<PeerId, Set<() => void>>();
-  /** Of members: their share outlives a connection. Bounded by the roster. */
+  /** For members: their share outlives a connection. Bounded by the roster. */
   readonly #paces = new Map<PeerId, Pace>();
-  /** Of those that were no members when they came. */
+  /** For peers that were no members when they connected. */
   readonly #strangerPaces = new WeakMap<Connection, Pace>();
 
   #libp2p: Libp2p | undefined;
@@ -233,7 +233,7 @@ export class Transport {
     });
   }
 
-  /** Listens. Throws TransportError `address-in-use` or `address-not-here`; both may pass. */
+  /** Listens. Throws TransportError `address-in-use` or `address-not-here`; both can end by themselves. */
   async start(): Promise<void> {
     const { address, port } = this.#options;
     if (this.#chain.byteLength > MAX_CHAIN_BYTES)
@@ -255,7 +255,7 @@ export class Transport {
     this.#gossipCheck = setInterval(() => this.#repairGossip(), this.#timing.gossipCheckMs).unref();
   }
 
-  /** Hangs up everywhere; what was sent before is flushed as far as flushTimeoutMs allows. */
+  /** Closes all connections; what was sent before is flushed within flushTimeoutMs. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -268,7 +268,7 @@ export class Transport {
     for (const pace of this.#paces.values()) pace.close();
   }
 
-  /** Work that was done for a member and that is not seen here, in ms: it counts for how fast the member is read. */
+  /** Adds work that another part did for a member, in ms: it counts for how fast the member is read. */
   charge(peer: PeerId, workMs: number): void {
     this.#paces.get(peer)?.charge(workMs);
   }
@@ -277,7 +277,7 @@ export class Transport {
     return [...this.#links.keys()];
   }
 
-  /** After a renewal: the chain that is presented from now on. */
+  /** After a renewal: the new chain to present. */
   setChain(chain: Uint8Array): void {
     this.#chain = chain;
   }
@@ -298,8 +298,8 @@ export class Transport {
   }
 
   /**
-   * Dials an address of which is not known who listens there, and links with it if that is a member. Rejects with
-   * TransportError; `not-admitted`: somebody else listens there.
+   * Dials an address without knowing who listens there, and links with the peer if it is a member. Rejects with
+   * TransportError; `not-admitted`: a stranger listens there.
    *
    * @returns who it is
    */
@@ -323,8 +323,8 @@ export class Transport {
   }
 
   /**
-   * The link is gone for both of us from this moment; what was sent before is flushed as far as that is quick, unless
-   * the peer is no member any more.
+   * From this moment both sides have no link; what was sent before is flushed if that is quick, unless the peer is no
+   * member any more.
    */
   disconnect(peer: PeerId, reason: string): void {
     const link = this.#links.get(peer);
@@ -336,9 +336,7 @@ export class Transport {
     }
   }
 
-  /**
-   * Puts one message on the link's stream. False when there is no link or its queue is full: the message is dropped.
-   */
+  /** Sends one message on the link's stream. False if there is no link or its queue is full: the message is dropped. */
   send(to: PeerId, bytes: Uint8Array): boolean {
     const link = this.#links.get(to);
     if (link === undefined || bytes.byteLength > MAX_MESSAGE_BYTES) return false;
@@ -351,7 +349,7 @@ export class Transport {
     return true;
   }
 
-  /** Gossips one message to the whole cluster. Dear (5 ms of CPU on every node): changes only. */
+  /** Gossips one message to the whole cluster. Expensive (5 ms of CPU on every node): only for changes. */
   publish(bytes: Uint8Array): void {
     if (bytes.byteLength > MAX_MESSAGE_BYTES || this.#closed) return;
     this.counters.gossipOut += 1;
@@ -361,7 +359,7 @@ export class Transport {
       .catch((error: unknown) => this.#events.onNote('publish-failed', undefined, messageOf(error)));
   }
 
-  /** One question, one answer, on a stream of its own. Rejects with TransportError. */
+  /** One request and one answer, on its own stream. Rejects with TransportError. */
   async request(to: PeerId, protocol: string, bytes: Uint8Array, limits: RequestLimits): Promise<Uint8Array> {
     const link = this.#links.get(to);
     if (link === undefined) throw new TransportError('not-connected', `no link with ${to}`);
@@ -407,10 +405,10 @@ export class Transport {
           streamOptions: { maxReadBufferLength: MAX_UNREAD_BYTES },
         }),
       ],
-      // Probes are the machine's; a second opinion would cut links behind its back.
+      // The machine probes; a second monitor would cut links without its knowledge.
       connectionMonitor: { enabled: false },
       connectionManager: {
-        // libp2p's limits do not know members from strangers; `Strangers` does, in denyInboundConnection.
+        // libp2p's limits do not distinguish members from strangers; `Strangers` does, in denyInboundConnection.
         maxConnections: MAX_SOCKETS,
         maxIncomingPendingConnections: MAX_SOCKETS,
         inboundConnectionThreshold: Number.MAX_SAFE_INTEGER,
@@ -429,7 +427,7 @@ export class Transport {
   }
 
   #tcp(): ReturnType<typeof tcp> {
-    // @libp2p/tcp hands it on to Node.js as it is, and has no type for it.
+    // @libp2p/tcp passes it to Node.js unchanged, and has no type for it.
     const listenOpts: TCPSocketOptions & ServerOpts = { blockList: this.#door.doorstep() };
     return tcp({ maxConnections: MAX_SOCKETS, backlog: BACKLOG, listenOpts });
   }
@@ -479,7 +477,7 @@ export class Transport {
     this.#paces.get(peer)?.forget(connection);
     const link = this.#links.get(peer);
     if (link?.connection === connection) this.#linkDown(link, 'closed');
-    // libp2p remembers every PeerId that ever opened a stream; strangers make new ones for nothing.
+    // libp2p remembers every PeerId that ever opened a stream; new ones cost strangers nothing.
     if (this.#gate.isMember(peer)) return;
     this.#paces.get(peer)?.close();
     this.#paces.delete(peer);
@@ -498,7 +496,7 @@ export class Transport {
     const signal = AbortSignal.timeout(this.#timing.dialTimeoutMs);
     let connection: Connection | undefined;
     try {
-      // `force`: libp2p would hand us a connection that the peer has opened and that is not admitted yet.
+      // `force`: libp2p would return a connection that the peer opened and that is not admitted yet.
       connection = await libp2p.dial(target, { signal, force: true });
       await this.#greet(connection, peer, signal);
     } catch (error) {
@@ -511,7 +509,7 @@ export class Transport {
   /** The dialling side of the handshake. */
   async #greet(connection: Connection, peer: PeerId, signal: AbortSignal): Promise<void> {
     const stream = await connection.newStream(ADMIT_PROTOCOL, { signal });
-    // The peer's own dial may have been quicker, as long as our hello is not out.
+    // The peer's own dial may have been faster, as long as our hello is not sent.
     if (this.#links.has(peer) || this.#accepted.has(peer)) {
       cut(connection, new Error('linked meanwhile'));
       return this.#linkUp(peer, signal);
@@ -562,7 +560,7 @@ export class Transport {
     return { verdict, protocol, instance: this.#instance, reason };
   }
 
-  /** The other dial of two is the link: waits until it is up. */
+  /** The other of two dials becomes the link: waits until it is up. */
   async #linkUp(peer: PeerId, signal: AbortSignal): Promise<void> {
     if (this.#links.has(peer)) return;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -625,7 +623,7 @@ export class Transport {
     return undefined;
   }
 
-  /** The dialler reads why and disconnects; if it does not, the connection's deadline does. */
+  /** The dialler reads the reason and disconnects; if it does not, the connection's deadline cuts it. */
   #refuse(peer: PeerId, frames: FramedStream, reason: string): void {
     this.counters.strangersRefused += 1;
     const revocation = this.#gate.revocationOf?.(peer);
@@ -692,7 +690,7 @@ export class Transport {
     try {
       return this.#libp2p?.getConnections(peerIdFromString(peer)) ?? [];
     } catch {
-      return []; // Not a PeerId: nobody can be connected under it.
+      return []; // Not a PeerId, so nobody is connected under it.
     }
   }
 
@@ -700,7 +698,7 @@ export class Transport {
     try {
       return link.frames.send(bytes);
     } catch {
-      return false; // The stream ended in this very moment; its close event follows.
+      return false; // The stream has just ended; its close event follows.
     }
   }
 
@@ -740,7 +738,7 @@ export class Transport {
     try {
       await connection.close({ signal: AbortSignal.timeout(this.#timing.flushTimeoutMs) });
     } catch {
-      // Did not flush in time.
+      // The flush was not finished in time.
     }
     cut(connection, new Error('closed'));
   }

@@ -85,7 +85,7 @@ function findingOf(
     case 'bird-no-session':
       return {
         code: 'bird-no-session',
-        message: `bird.conf has no BGP session: the provider has no route to ${list} through this node`,
+        message: `bird.conf has no BGP session, so the provider has no route to ${list} through this node`,
         next: 'add your provider’s session to bird.conf (`bornemisza doctor` names the file), then `birdc configure`',
       };
     case 'bird-session-down': {

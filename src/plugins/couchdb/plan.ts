@@ -340,12 +340,12 @@ function outlookEmptied(desired: CouchDbDesired, server: Server): Outlook {
   const changes = server.maintenance ? [] : [maintenance(desired.self.nodeName, 'its data is gone')];
   return {
     ...outlook('proving', changes),
-    waiting: 'the other members, to be filled again',
+    waiting: 'the other members, to get its copies again',
     alarms: [
       {
         code: 'couchdb-data-gone',
         message: `the data directory of ${desired.self.nodeName} is empty, although it was in the cluster`,
-        next: 'if this was intended, wait: it is filled again from the others',
+        next: 'if this was intended, wait: it gets its copies again from the others',
       },
     ],
   };

@@ -39,7 +39,8 @@ export class Command implements FloatingProvider {
     const seen = new Map<string, Assignment>();
     for (const address of addresses) {
       const said = (await this.#run('show', address, self, signal)).trim();
-      if (said !== '' && !ID.test(said)) throw notAnswering(this.label, 'it printed something that is no ID');
+      if (said !== '' && !ID.test(said))
+        throw notAnswering(this.label, 'it printed something that is not an ID');
       seen.set(address, { to: said === '' ? undefined : said, busy: false });
     }
     return seen;

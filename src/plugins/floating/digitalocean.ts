@@ -84,8 +84,10 @@ export class DigitalOcean implements FloatingProvider {
     if (body !== undefined) throw notAnswering(this.label, 'its answer about this droplet has another form');
     throw new ProviderFault({
       code: 'floating-scope',
-      message: `the token lacks ${SCOPE}: ${this.label} shows it no droplet ${self}; the floating IP stays where it is`,
-      next: 'make a token with these scopes for the account that this droplet belongs to',
+      message:
+        `the token lacks ${SCOPE}: ${this.label} does not show droplet ${self}; ` +
+        'the floating IP stays where it is',
+      next: 'create a token with these scopes for the account of this droplet',
     });
   }
 }

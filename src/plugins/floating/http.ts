@@ -102,28 +102,28 @@ export class Api {
     if (status === 403)
       return new ProviderFault({
         code: 'floating-scope',
-        message: `the token lacks ${scope}: ${label} says ${why}; the floating IP stays where it is`,
-        next: `make a token with ${scope}, put it into ${this.#options.tokenFile}; it is read for each call`,
+        message: `the token lacks ${scope}: ${label} answers ${why}; the floating IP stays where it is`,
+        next: `create a token with ${scope} and put it into ${this.#options.tokenFile}; it is read for each call`,
       });
     if (status === 429) return this.#limitedBy(headers);
     const meaning = status === 409 || status === 423 ? 'busy' : this.#dialect.meaning(status, said);
     if (meaning === 'busy') return busy(label, why);
-    if (meaning === 'elsewhere') return elsewhere(`${label} says ${why}`);
+    if (meaning === 'elsewhere') return elsewhere(`${label} answers ${why}`);
     // 5xx and redirects: neither yes nor no.
     if (status < 400 || status >= 500) return notAnswering(label, `it answered ${why}`);
     return new ProviderFault({
       code: 'floating-refused',
       message: `${label} refuses to assign the floating IP to this server: ${why}`,
-      next: `look at the address and at this server on the page of ${label}; it is tried again`,
+      next: `check the address and this server on the page of ${label}; it is tried again`,
     });
   }
 
   #badToken(why: string): ProviderFault {
     return new ProviderFault({
       code: 'floating-token',
-      message: `${this.#dialect.label} cannot be asked with this token: ${why}; the floating IP stays where it is`,
+      message: `${this.#dialect.label} does not accept this token: ${why}; the floating IP stays where it is`,
       next:
-        `make a token with ${this.#dialect.scope}, put it into ${this.#options.tokenFile} ` +
+        `create a token with ${this.#dialect.scope} and put it into ${this.#options.tokenFile} ` +
         '(root:bornemisza 0640); it is read for each call',
     });
   }
@@ -143,8 +143,8 @@ export class Api {
     return new ProviderFault(
       {
         code: 'floating-limited',
-        message: `${label} takes no calls for ${seconds} s; the floating IP stays where it is`,
-        next: 'nothing: it is asked again then; see whether another program uses the API with the same account',
+        message: `${label} accepts no calls for ${seconds} s; the floating IP stays where it is`,
+        next: 'wait: it is tried again then; check whether another program uses the API with the same account',
       },
       { notBeforeMs: this.#notBeforeMs },
     );
@@ -154,8 +154,8 @@ export class Api {
 function busy(label: string, why: string): ProviderFault {
   return new ProviderFault({
     code: 'floating-busy',
-    message: `${label} still works on the floating IP or this server: ${why}`,
-    next: 'nothing: it is asked again; if it lasts, look for a pending action on the provider’s page',
+    message: `${label} has not finished an action on the floating IP or this server: ${why}`,
+    next: 'wait: it is tried again; if it lasts, find the pending action on the provider’s page',
   });
 }
 
@@ -172,7 +172,7 @@ export function unknownAddress(label: string, address: string): ProviderFault {
   return new ProviderFault({
     code: 'floating-address',
     message: `${label} knows no floating IP ${address} with this token`,
-    next: 'compare floating.addresses with the page of the account that the token belongs to',
+    next: 'compare floating.addresses with the page of the token’s account',
   });
 }
 
@@ -200,7 +200,9 @@ export function noIdentity(label: string, where: string): ProviderFault {
   return new ProviderFault({
     code: 'floating-identity',
     message: `this server's ID at ${label} cannot be read from ${where}`,
-    next: `is this a server of ${label}? If it is, and its metadata service is shut off: set floating.server_id`,
+    next:
+      `if this is a server of ${label} without its metadata service, set floating.server_id; ` +
+      'else correct floating.provider',
   });
 }
 

@@ -153,7 +153,7 @@ export class AddressWatch {
         if (this.#asked.get(address) !== asked) return;
         const now = this.said.get(address);
         if (now !== before && now !== undefined)
-          changed(`${address} ${now === 'silent' ? 'answers no more' : 'answers'}`);
+          changed(`${address} ${now === 'silent' ? 'no longer answers' : 'answers'}`);
       });
     }
   }

@@ -92,7 +92,7 @@ function planAddress(address: string, desired: ApiDesired, observed: ApiObserved
   // What was ordered may be done in this moment.
   if (!isOn || observed.pending.has(address)) return [];
   const owner = seen.to === undefined ? 'nobody' : nameOf(seen.to, desired, observed);
-  return [off({ device, address }, `${observed.label} has it assigned to ${owner}`)];
+  return [off({ device, address }, `${observed.label} assigns it to ${owner}`)];
 }
 
 export function verdictOf(address: string, desired: ApiDesired, observed: ApiObserved): Verdict {
@@ -138,7 +138,7 @@ function onceMore(address: string, desired: ApiDesired, observed: ApiObserved): 
   const [by] = desired.silentTo;
   if (by === undefined || !desired.take || !observed.fresh) return [];
   if (observed.again.has(address) || observed.pending.has(address)) return [];
-  const summary = `${address}: assigned to this node once more (${by} finds it silent)`;
+  const summary = `${address}: assigned to this node again (${by}: it does not answer)`;
   return [{ kind: 'assign', address, again: true, summary, subjects: [by], step: 'repeats' }];
 }
 
@@ -199,19 +199,19 @@ function findingOf(address: string, desired: ApiDesired, observed: ApiObserved):
       return {
         code: 'floating-foreign',
         message: `${address} is assigned to ${owner}, so it is not taken`,
-        next: 'if it is to serve this cluster: sudo bornemisza floating take',
+        next: 'if it should serve this cluster: sudo bornemisza floating take',
       };
     case 'serves':
       return {
         code: 'floating-serves',
-        message: `${owner} is dead to this node, but ${address} answers; it is not moved`,
-        next: `look at the private network and at the daemon of ${owner}: systemctl status bornemisza@app there`,
+        message: `${owner} is not reachable from this node, but ${address} answers; it is not moved`,
+        next: `check the private network and the daemon of ${owner}: systemctl status bornemisza@app there`,
       };
     case 'busy':
       return {
         code: 'floating-busy',
-        message: `${label} still works on ${address}; it is asked again`,
-        next: 'nothing; if it lasts, look for a pending action on the provider’s page',
+        message: `${label} has not finished an action on ${address}; it is tried again`,
+        next: 'wait; if it lasts, find the pending action on the provider’s page',
       };
     case 'elsewhere':
       return {
@@ -234,7 +234,7 @@ function silent(address: string, owner: string, device: string): Finding {
   const where = device === '' ? 'ip -br addr' : `ip addr show ${device}`;
   return {
     code: 'floating-unmoved',
-    message: `${address} is assigned to ${owner}, yet it is silent`,
+    message: `${address} is assigned to ${owner}, but does not answer`,
     next: `on that machine: \`${where}\`, its firewall, and its page at the provider`,
   };
 }

@@ -137,7 +137,7 @@ export class FloatingPlugin
       throw new PluginError({
         code: 'floating-not-fit',
         message: `the floating IPs cannot be taken here: ${barred}`,
-        next: 'see bornemisza status; on a node that is well: sudo bornemisza floating take',
+        next: 'see bornemisza status; on a healthy node: sudo bornemisza floating take',
         outcome: 'terminal',
       });
     await this.#lookNow(signal);
@@ -149,8 +149,8 @@ export class FloatingPlugin
     const list = moved.join(', ');
     const message =
       moved.length === 0
-        ? 'they are assigned to this node already'
-        : `${list}: ordered for this node; bornemisza floating show says when it is done`;
+        ? 'they are already assigned to this node'
+        : `${list}: assignment to this node requested; see the result: bornemisza floating show`;
     return { done: true, message };
   }
 
@@ -174,8 +174,9 @@ export class FloatingPlugin
     if (desired.addresses.length === 0) return;
     if (stoodStill) {
       this.#looks.forget();
-      changed('this process stood still');
-    } else if (this.#looks.due(this.#paceMs(desired))) changed(`what ${provider.label} says is old`);
+      changed('this process was stopped for a while');
+    } else if (this.#looks.due(this.#paceMs(desired)))
+      changed(`the last answer of ${provider.label} is too old`);
     // What is ours already, or on a device of ours, would be answered by ourselves.
     const { assigned, self } = this.#looks;
     const elsewhere = desired.addresses.filter((each) => assigned.get(each)?.to !== self && !isHere(each));
@@ -196,7 +197,7 @@ export class FloatingPlugin
     if (!desired().addresses.some((each) => assigned.get(each)?.to === self)) return;
     if ((await provider.active(AbortSignal.timeout(FREE_LOOK_MS)).catch(() => undefined)) !== false) return;
     this.#looks.forget();
-    changed(`${provider.label} says that no floating IP is assigned here`);
+    changed(`${provider.label} reports that no floating IP is assigned here`);
   }
 
   #stillPlanned(change: FloatingChange): boolean {
@@ -303,8 +304,6 @@ function isHere(address: string): boolean {
 
 function whereIs(address: string, desired: ApiDesired, observed: ApiObserved): string {
   const seen = observed.assigned.get(address);
-  if (seen === undefined) return 'was not looked at yet';
-  return seen.to === undefined
-    ? 'is assigned to nobody'
-    : `is assigned to ${nameOf(seen.to, desired, observed)}`;
+  if (seen === undefined) return 'was not checked yet';
+  return seen.to === undefined ? 'is not assigned' : `is assigned to ${nameOf(seen.to, desired, observed)}`;
 }

@@ -48,7 +48,7 @@ export function notAnswering(label: string, why: string): ProviderFault {
     {
       code: 'floating-api-down',
       message: `${label} does not answer about the floating IP: ${why}; it stays where it is`,
-      next: `look at the status page of ${label}, and whether this host reaches its API; it is asked again`,
+      next: `check the status page of ${label}, and whether this host reaches its API; it is tried again`,
     },
     { unsure: true },
   );

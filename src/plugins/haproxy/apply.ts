@@ -344,7 +344,7 @@ function reloadFailed(unit: string, why: string): PluginError {
   return new PluginError({
     code: 'haproxy-reload-failed',
     message: `HAProxy did not take the new configuration: ${why}; the last good one is restored`,
-    next: `read the reason in its journal: \`journalctl -u ${unit}\``,
+    next: `see the reason: \`journalctl -u ${unit}\``,
     outcome: 'retry',
   });
 }

@@ -261,7 +261,7 @@ function serverChanges(server: WantedServer, rendered: Rendered, running: Runnin
     changes.push({
       kind: 'server-down',
       ...where,
-      summary: `${label(server)}: down (this node saw it fail)`,
+      summary: `${label(server)}: down (the check of this node failed)`,
       step: 'repeats',
     });
   if (!present.checked) {

@@ -64,7 +64,7 @@ function socketError(path: string, unit: string, error: unknown): PluginError {
     message: `no answer from HAProxy at ${path}: ${error instanceof Error ? error.message : String(error)}`,
     next:
       code === 'EACCES'
-        ? `check that the daemon is in the socket's group: ls -l ${path}`
+        ? `check that user bornemisza is in the socket's group: ls -l ${path}`
         : `see \`journalctl -u ${unit}\``,
     outcome: 'retry',
     cause: error,

@@ -75,12 +75,12 @@ function told(traffic: Omit<HaproxyTraffic, 'requests' | 'summary'>): HaproxyTra
   const requests = sum((each) => each.requests) + old.requests;
   const parts = [
     ...frontends.filter((each) => each.requests > 0).map((each) => `${each.name} ${each.requests}`),
-    ...(old.requests > 0 ? [`of before a reload ${old.requests}`] : []),
+    ...(old.requests > 0 ? [`in old processes ${old.requests}`] : []),
   ];
   const where = parts.length === 0 ? '' : ` (${parts.join(', ')})`;
   const summary = running
     ? `${connections} connection${connections === 1 ? '' : 's'}, ` +
-      `${requests} request${requests === 1 ? '' : 's'} under way${where}`
+      `${requests} open request${requests === 1 ? '' : 's'}${where}`
     : 'HAProxy does not run';
   return { ...traffic, requests, summary };
 }

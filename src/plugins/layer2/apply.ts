@@ -77,7 +77,7 @@ function arpingFailed(what: string, said: string): PluginError {
     code: permitted ? 'layer2-arp-failed' : 'layer2-arp-not-permitted',
     message: `cannot ${what}: ${said.trim().split('\n')[0]?.slice(0, 200)}`,
     next: permitted
-      ? 'is the device up? see `ip link` and `bornemisza doctor`'
+      ? 'check that the device is up: `ip link`; then `bornemisza doctor`'
       : 'the daemon needs CAP_NET_RAW in this mode: ' +
         '/etc/systemd/system/bornemisza@app.service.d/layer2.conf, see docs/install.md',
     outcome: 'retry',

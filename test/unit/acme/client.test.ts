@@ -311,7 +311,7 @@ t.test('a missing field of an account or an order is reported before the CA is a
         .client()
         .account({ ...account, termsAgreed: false, externalAccount: { kid: 'k', hmacKey: 'a' } }, signal),
       'certificate-account',
-      /agrees to its terms: https:\/\/ca\.example\/terms/,
+      /after consent to its terms: https:\/\/ca\.example\/terms/,
     ],
     [order([]), 'certificate-names', /no name to order for/],
     [order(['shop.example', '192.0.2.1']), 'certificate-names', /"192\.0\.2\.1"/],

@@ -611,7 +611,7 @@ const through = (requests: number, more = {}) => ({
   old: { processes: 0, connections: 0, requests: 0 },
   servers: [],
   requests,
-  summary: `4 connections, ${requests} requests under way`,
+  summary: `4 connections, ${requests} open requests`,
   ...more,
 });
 const settled = status({ plugins: [], announcing: false, announcingWhy: 'in maintenance' });
@@ -629,11 +629,11 @@ t.test('maintenance on --wait shows the open requests, and ends with the last of
   t.equal(code, 0);
   t.same(out.trim().split('\n'), [
     'out of rotation',
-    'draining: the floating IPs are still announced; 4 connections, 3 requests under way',
-    'draining: 4 connections, 3 requests under way',
-    'draining: 4 connections, 1 requests under way',
-    'draining: 4 connections, 0 requests under way',
-    'drained: 4 connections, 0 requests under way',
+    'draining: the floating IPs are still announced; 4 connections, 3 open requests',
+    'draining: 4 connections, 3 open requests',
+    'draining: 4 connections, 1 open requests',
+    'draining: 4 connections, 0 open requests',
+    'drained: 4 connections, 0 open requests',
   ]);
   t.equal(fake.asked.filter(({ path }) => path === '/v1/traffic').length, 5, 'quiet at two looks in a row');
 
@@ -656,14 +656,17 @@ t.test(
     });
     const late = await runCli(['maintenance', 'on', '--wait', '--timeout', '1s', '--root', root]);
     t.equal(late.code, 1);
-    t.match(late.err, /not drained within 1 s: 4 connections, 2 requests under way\n  next: .*--timeout 15m/);
+    t.match(late.err, /not drained within 1 s: 4 connections, 2 open requests\n  next: .*--timeout 15m/);
     const { root: working } = await daemon(t, {
       'POST /v1/maintenance': { json: { done: true, message: 'out of rotation' } },
       'GET /v1/status': { json: status({ announcing: false }) },
       'GET /v1/traffic': { json: through(0) },
     });
     const failing = await runCli(['maintenance', 'on', '--wait', '--timeout', '1s', '--root', working]);
-    t.match(failing, { code: 1, err: /not drained within 1 s: bird is failing; 4 connections, 0 requests/ });
+    t.match(failing, {
+      code: 1,
+      err: /not drained within 1 s: bird is failing; 4 connections, 0 open requests/,
+    });
     const silent = {
       json: refusal('haproxy-silent', 'no answer from HAProxy', 'see its journal'),
       status: 500,
@@ -728,7 +731,7 @@ t.test('top puts members, servers, programs, what is wrong and what happened on 
   t.equal(code, 0, err);
   for (const part of [
     /^Bornemisza {2}cluster shop, app1\/app up, running for 1 h, version 0\.1\.0$/m,
-    /^4 connections, 1 requests under way$/m,
+    /^4 connections, 1 open requests$/m,
     /^203\.0\.113\.10 {2}not announced: BIRD is not running$/m,
     /^db2\/db +10\.0\.0\.22 +dead +up +out +dead, and HAProxy/m,
     /^svc_web-shop {2}app1 UP {2}app2 MAINT$/m,
@@ -787,7 +790,7 @@ t.test('leave prints each step, and fails when the daemon ends before it had lef
   const { root: halfway } = await daemon(t, { 'POST /v1/leave': { lines: DONE_LEAVING.slice(0, 1) } });
   const cut = await runCli(['leave', '--root', halfway]);
   t.equal(cut.code, 1);
-  t.match(cut.err, 'ended before it had left');
+  t.match(cut.err, 'ended before the leave was complete');
 });
 
 t.test('notify test prints how each way went, and fails when one failed', async (t) => {

@@ -16,7 +16,7 @@ const ANSWER: FloatingShown = {
     { address: '203.0.113.8', server: null, owner: 'nobody', known: false, busy: false, device: 'eth0' },
   ],
   findings: [
-    { code: 'floating-api-down', message: 'DigitalOcean does not answer', next: 'it is asked again' },
+    { code: 'floating-api-down', message: 'DigitalOcean does not answer', next: 'it is tried again' },
   ],
 };
 
@@ -35,7 +35,7 @@ t.test('floating show says to which server each address is assigned, and what is
 
 t.test('floating take says what was ordered, or why it was not', async (t) => {
   const root = await place(t);
-  const done = { done: true, message: '203.0.113.7: ordered for this node' };
+  const done = { done: true, message: '203.0.113.7: assignment to this node requested' };
   const answers = { 'POST /v1/floating/take': { json: done } };
   const fake = await new FakeDaemon(root, 'app', answers).start();
   t.match(await runCli(['floating', 'take', '--root', root]), { code: 0, out: `${done.message}\n` });

@@ -77,8 +77,8 @@ t.test('a link in the place of the socket is not followed, whatever it leads to'
   t.same(other.asked, [], 'the other socket heard nothing');
   const file = join(other.directory, 'file.sock');
   await writeFile(file, '');
-  await t.rejects(list(file), { code: 'app-tier-answer', message: /is no socket/ });
-  await t.rejects(list(other.directory), { code: 'app-tier-answer', message: /is no socket/ });
+  await t.rejects(list(file), { code: 'app-tier-answer', message: /is not a socket/ });
+  await t.rejects(list(other.directory), { code: 'app-tier-answer', message: /is not a socket/ });
 });
 
 t.test('an app tier that does not run has its own error', async (t) => {

@@ -85,7 +85,7 @@ t.test('a CouchDB that asks for a login at /_up is reported with that cause', as
   ] as const)
     t.match(await probe({ ...targetOf(role, name), port }, PATIENCE_MS), {
       passed: false,
-      detail: /require_valid_user_except_for_up = true in place of require_valid_user/,
+      detail: /require_valid_user_except_for_up = true instead of require_valid_user/,
     });
 });
 

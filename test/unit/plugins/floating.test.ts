@@ -177,7 +177,7 @@ t.test('each finding has its code, and a healthy state has none', async (t) => {
   const told = desired({ silentTo: ['app3/app'] });
   t.equal(codes(told, observed('2')), '', 'it is ordered once more first');
   t.equal(codes(told, observed('2', { again: new Set([A]) })), 'floating-unmoved');
-  const fault = { code: 'floating-api-down', message: `no answer about ${A}`, next: 'it is asked again' };
+  const fault = { code: 'floating-api-down', message: `no answer about ${A}`, next: 'it is tried again' };
   t.equal(codes(desired(), observed('1', { fault, fresh: false })), 'floating-api-down');
 });
 
@@ -238,7 +238,7 @@ t.test('silence is three questions in doubt and four in a watch, and one answer 
   for (let count = 0; count < 2; count += 1) t.equal(await turn('watch', 5000), undefined);
   t.equal(await turn('watch', 5000), 'silent');
   await until(() => heard.length === 3, { what: `three changes: ${heard.join('; ')}` });
-  t.strictSame(heard, [`${A} answers no more`, `${A} answers`, `${A} answers no more`]);
+  t.strictSame(heard, [`${A} no longer answers`, `${A} answers`, `${A} no longer answers`]);
   const before = asked;
   await turn(undefined, 60_000);
   t.equal(asked, before);

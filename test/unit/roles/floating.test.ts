@@ -40,7 +40,7 @@ t.test('who has the floating IPs assigned to it', async (t) => {
       /first/,
     ],
     ['the one before it has no token', [[app(1, {}, {}), app(3)]], true, /first/],
-    ['its own looks do not work', [[app(3, {}, {})], {}, unready], false, /no answer of the provider/],
+    ['its own looks do not work', [[app(3, {}, {})], {}, unready], false, /the provider answers neither/],
     ['its own looks do not work, and it has them', [[app(3)], { holds: true }, unready], true, /has them/],
     [
       'a holder whose looks fail keeps them',

@@ -76,8 +76,8 @@ const REFUSED_ATTEMPTS = 4;
  * so that an answer that was lost is given again.
  *
  * @throws IdentityError `token-*`, `already-member`, `host-invalid`, `address-invalid`, `role-mismatch`,
- *   `issuer-unreachable`, `issuer-other-cluster`, `issuer-other-root`, `issuer-other-node`, `address-not-here`, what
- *   the issuer refuses (identity/admit.ts), `state-*`, `disk-full`
+ * `issuer-unreachable`, `issuer-other-cluster`, `issuer-other-root`, `issuer-other-node`, `address-not-here`, what the
+ * issuer refuses (admit.ts), `state-*`, `disk-full`
  */
 export async function joinCluster(options: JoinOptions): Promise<Joined> {
   const token = parseToken(options.token);

@@ -36,7 +36,7 @@ export async function openOneOf(
       code: 'recovery-other-cluster',
       message: `The recovery bundle is not of this cluster's root (${cluster}).`,
       next:
-        'Use the bundle that "bornemisza init" printed for this cluster, or that of the last replacement of ' +
+        'Use the bundle that "bornemisza init" wrote for this cluster, or that of the last replacement of ' +
         'its root.',
     });
   }

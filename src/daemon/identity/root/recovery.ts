@@ -13,9 +13,9 @@ import { trustOf } from '../keys/chain.ts';
 import { IdentityError } from '../errors.ts';
 
 /**
- * The root's private key lies nowhere in the clear. `init` prints it once, encrypted, and keeps the same bundle beside
- * the authority's own key: a stolen disk gives no root without the passphrase, and making another authority asks for
- * the passphrase alone.
+ * The root's private key lies nowhere in the clear. `init` hands it out once, encrypted, and keeps the same bundle
+ * beside the authority's own key: a stolen disk gives no root without the passphrase, and a further authority needs
+ * only the passphrase.
  */
 
 /** The cluster's root, opened: as short-lived in memory as the one call that needs it. */
@@ -93,7 +93,7 @@ export async function openRoot(text: string, passphrase: string): Promise<Root> 
     throw new IdentityError({
       code: 'recovery-passphrase-wrong',
       message: 'The passphrase does not open the recovery bundle.',
-      next: 'Type the passphrase that "bornemisza init" printed, with its hyphens.',
+      next: 'Type the passphrase that "bornemisza init" showed, with its hyphens.',
     });
   }
   return opened(bundle, pem);
