@@ -371,6 +371,19 @@ t.test('a node that has left gets no advice to repair its health', async (t) => 
   }).start();
   t.teardown(() => fake.stop());
   t.match((await doctor(root)).find('health'), { state: 'warn', next: /leave --wipe --role app/ });
+
+  const gone = await place(t, {
+    'etc/bornemisza/app.toml': CONFIG,
+    'var/lib/bornemisza/app/local.json': JSON.stringify({ left: true }),
+  });
+  const checks = (await doctor(gone)).checks.filter(({ next }) =>
+    /join --reset -.*leave --wipe --role app/.test(next),
+  );
+  t.match(
+    checks,
+    [{ area: 'app', detail: /no longer a member.*(left|removed)/ }],
+    'nor one that was removed',
+  );
 });
 
 t.test('a node that reaches none of its peers fails, and the network is checked first', async (t) => {
@@ -565,7 +578,7 @@ t.test('a disk is full when it has no space, and when it takes no more files', a
     [{}, 'ok', /^1953 MiB free under \/var\/lib \(50 %\)$/],
     [{ bavail: 90_000 }, 'warn', /\(9 %\)$/],
     [{ bavail: 20_000 }, 'fail', /^78 MiB free/],
-    [{ ffree: 7 }, 'fail', /only 7 more files/],
+    [{ ffree: 7 }, 'fail', /no more than 7 files/],
     [{ files: 0, ffree: 0 }, 'ok', /50 %/],
   ];
   for (const [differing, state, detail] of cases) {

@@ -400,3 +400,34 @@ t.test('the entry of several changes names three of them and counts the rest', a
   t.equal(entries[0]?.summary, 'program: step 1; step 2; step 3; 2 more changes');
   t.equal(entries[0]?.changes?.length, 5);
 });
+
+t.test('the entry of a run has what was made, whatever was planned', async (t) => {
+  const program = new Program();
+  const steps = [1, 2, 3, 4, 5].map((to) => ({
+    kind: 'set',
+    summary: `step ${to}`,
+    step: 'once' as const,
+    to,
+  }));
+  const entries: NewAuditEntry[] = [];
+  const reconciler = new Reconciler(options, { clock: systemClock, audit: (entry) => entries.push(entry) });
+  t.teardown(() => reconciler.close());
+  // Each run comes as far as two of what is left.
+  const apply = program.apply.bind(program);
+  reconciler.add(
+    Object.assign(program, {
+      plan: (_to: number, is: number) => steps.slice(is),
+      apply: ((changes, signal, made) => apply(changes.slice(0, 2), signal, made)) as Program['apply'],
+    }),
+    () => 5,
+  );
+  await until(() => program.value === 5 && entries.length >= 3);
+  t.same(
+    entries.map(({ summary, changes }) => [summary, changes?.length]),
+    [
+      ['program: step 1; step 2', 2],
+      ['program: step 3; step 4', 2],
+      ['program: step 5', 1],
+    ],
+  );
+});

@@ -110,3 +110,29 @@ t.test('what the program does not take is found', async (t) => {
   ])
     t.equal(refusal(line), undefined, line);
 });
+
+t.test(
+  'install.md names the ports of each firewalld service, and deletes each user of the package',
+  async (t) => {
+    const text = readFileSync(join(root, 'docs/install.md'), 'utf8');
+    const typed = typedIn('docs/install.md');
+    for (const service of ['bornemisza-edge', 'bornemisza-app', 'bornemisza-db']) {
+      const ports = new RegExp(`^\\| ${service} \\| ([\\d, ]+) \\|$`, 'm').exec(text)?.[1]?.split(', ') ?? [];
+      const xml = readFileSync(join(root, 'rpm/firewalld', `${service}.xml`), 'utf8');
+      const opened = [...xml.matchAll(/port="(\d+)(?:-(\d+))?"/g)].flatMap(([, from = '', to = from]) =>
+        Array.from({ length: Number(to) - Number(from) + 1 }, (_, at) => String(Number(from) + at)),
+      );
+      t.ok(opened.length > 1);
+      t.same(opened.toSorted(), ports.toSorted(), service);
+      const opens = typedUnder(typed, 'Firewall').filter((each) => each.endsWith(`--add-service=${service}`));
+      t.equal(opens.length, 1, service);
+    }
+    const users = readFileSync(join(root, 'systemd/sysusers.d/bornemisza.conf'), 'utf8');
+    const made = [...users.matchAll(/^u (\S+)/gm)].map(([, name]) => name);
+    const removal = typedUnder(typed, 'Remove').join('; ');
+    t.same(
+      [...removal.matchAll(/userdel ([\w-]+)/g)].map(([, name]) => name),
+      made,
+    );
+  },
+);
