@@ -578,7 +578,7 @@ t.test('a disk is full when it has no space, and when it takes no more files', a
     [{}, 'ok', /^1953 MiB free under \/var\/lib \(50 %\)$/],
     [{ bavail: 90_000 }, 'warn', /\(9 %\)$/],
     [{ bavail: 20_000 }, 'fail', /^78 MiB free/],
-    [{ ffree: 7 }, 'fail', /no more than 7 files/],
+    [{ ffree: 7 }, 'fail', /only 7 more files/],
     [{ files: 0, ffree: 0 }, 'ok', /50 %/],
   ];
   for (const [differing, state, detail] of cases) {

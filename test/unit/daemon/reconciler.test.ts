@@ -403,12 +403,13 @@ t.test('the entry of several changes names three of them and counts the rest', a
 
 t.test('the entry of a run has what was made, whatever was planned', async (t) => {
   const program = new Program();
-  const steps = [1, 2, 3, 4, 5].map((to) => ({
+  const stepTo = (to: number): PlannedChange & { to: number } => ({
     kind: 'set',
     summary: `step ${to}`,
-    step: 'once' as const,
+    step: 'once',
     to,
-  }));
+  });
+  const steps = [1, 2, 3, 4, 5].map(stepTo);
   const entries: NewAuditEntry[] = [];
   const reconciler = new Reconciler(options, { clock: systemClock, audit: (entry) => entries.push(entry) });
   t.teardown(() => reconciler.close());
@@ -417,7 +418,8 @@ t.test('the entry of a run has what was made, whatever was planned', async (t) =
   reconciler.add(
     Object.assign(program, {
       plan: (_to: number, is: number) => steps.slice(is),
-      apply: ((changes, signal, made) => apply(changes.slice(0, 2), signal, made)) as Program['apply'],
+      apply: (...[changes, signal, made]: Parameters<Program['apply']>) =>
+        apply(changes.slice(0, 2), signal, made),
     }),
     () => 5,
   );

@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto';
+import { chmod, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import t from 'tap';
 import type { DbHaproxy, PeerServer } from '../../../src/plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../../src/plugins/haproxy/plugin.ts';
-import { OPTIONAL_LINES } from '../../../src/plugins/haproxy/optional.ts';
+import { IDLE_CLOSE, OPTIONAL_LINES, refusedLines } from '../../../src/plugins/haproxy/optional.ts';
 import { type HaproxyObserved, planHaproxy, type Running } from '../../../src/plugins/haproxy/plan.ts';
 import type { Rendered } from '../../../src/plugins/haproxy/rendered.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
@@ -376,6 +378,24 @@ t.test('an optional line that HAProxy refuses is left out, and coming back it is
     t.notMatch(text(without), line);
   }
   t.not(full.structure, without.structure);
+});
+
+t.test('each optional line is proved alone, and nothing is left of the proofs', async (t) => {
+  const scripts = { takes: 'exit 0', old: '! grep -q idle-close "$3"', refuses: 'exit 1' };
+  const programs = Object.fromEntries(
+    Object.entries(scripts).map(([name, body]) => [name, `#!/bin/sh\n${body}\n`]),
+  );
+  const directory = t.testdir({ ...programs, proofs: {} });
+  const refusedBy = async (program: string) => {
+    const refused = await refusedLines(program, join(directory, 'proofs'), AbortSignal.timeout(60_000));
+    return refused && [...refused];
+  };
+  for (const name of Object.keys(programs)) await chmod(join(directory, name), 0o755);
+  t.same(await refusedBy(join(directory, 'takes')), []);
+  t.same(await refusedBy(join(directory, 'old')), [IDLE_CLOSE], 'the one that it does not know');
+  t.same(await refusedBy(join(directory, 'refuses')), OPTIONAL_LINES);
+  t.equal(await refusedBy(join(directory, 'absent')), undefined, 'nobody to ask');
+  t.same(await readdir(join(directory, 'proofs')), []);
 });
 
 t.test('no summary holds a secret', async (t) => {
