@@ -7,7 +7,7 @@ export interface Output {
   readonly gone?: boolean;
   readonly colour: boolean;
   readonly columns: number;
-  /** Lines of the terminal; of what is none, as many as are written. */
+  /** Lines of the terminal; without a terminal, as many as are written. */
   readonly rows: number;
 }
 
@@ -41,8 +41,8 @@ export interface Host {
   /** Calls this command again with other arguments, on the same terminal. Gives its exit code. */
   again(args: readonly string[]): Promise<number>;
   /**
-   * Where this process is root: makes it the daemon's user for good, in the groups of the daemon's unit. Elsewhere, and
-   * where that user does not exist, nothing.
+   * If this process is root: makes it the daemon's user for good, with the groups of the daemon's unit. Otherwise, or
+   * without that user, it does nothing.
    */
   becomeDaemon(): Promise<void>;
 }
@@ -53,15 +53,15 @@ export interface Io {
   readonly stderr: Output;
   readonly stdin: AsyncIterable<Uint8Array | string>;
   /**
-   * Opens the terminal for questions; absent where standard input is none. `line` writes the prompt to standard error
-   * and gives undefined at the end of the input; what is typed shows unless it is `hidden`.
+   * Opens the terminal for questions; absent if standard input is none. `line` writes the prompt to standard error and
+   * returns undefined at the end of the input; the input is shown unless it is `hidden`.
    */
   readonly typed?: () => {
     line(prompt: string, hidden: boolean): Promise<string | undefined>;
     close(): void;
   };
   /**
-   * Gives each key as it is pressed, without a line's end, until the returned function is called; absent where standard
+   * Reports each key as it is pressed, without a line end, until the returned function is called; absent if standard
    * input is no terminal.
    */
   readonly keys?: (pressed: (key: string) => void) => () => void;

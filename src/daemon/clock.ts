@@ -1,4 +1,4 @@
-/** The two clocks of the daemon. Protocol and timers use the monotonic one: wall time may jump. */
+/** The two clocks of the daemon. Protocol and timers use the monotonic clock, since wall time can jump. */
 export interface Clock {
   /** Milliseconds since an arbitrary start; never goes back. */
   monotonicMs(): number;

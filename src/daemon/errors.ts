@@ -11,7 +11,7 @@ export class OperatorError extends Error {
   }
 }
 
-/** True for anything thrown that carries a stable code and a next step, whichever room it comes from. */
+/** True for any thrown value with a stable code and a next step, whichever room throws it. */
 export function hasNextStep(error: unknown): error is Error & { code: string; next: string } {
   return error instanceof Error && 'code' in error && 'next' in error && typeof error.next === 'string';
 }

@@ -3,18 +3,18 @@ import * as z from 'zod';
 import { replaceWhole } from '../host/whole-file.ts';
 import { fileError } from './identity/state.ts';
 
-/** What one instance remembers of itself across restarts and reboots. */
+/** What one instance remembers across restarts and reboots. */
 export interface LocalState {
   readonly maintenance: boolean;
-  /** After a finished leave: this identity is used up, and a start with it is refused. */
+  /** After a completed leave: this identity is no longer valid, and a start with it is refused. */
   readonly left: boolean;
-  /** Of an app node: it found a database once. Before, that it finds none takes it out of nothing. */
+  /** Of an app node: it has found a database before. Until then a missing database is no failure. */
   readonly databaseFound: boolean;
   /** Opaque to this file: the guards' own memory. */
   readonly guards: unknown;
-  /** Opaque to this file: what this node said last about a rollout. */
+  /** Opaque to this file: this node's last report about a rollout. */
   readonly rollout: unknown;
-  /** Opaque as well: what a person was told of. */
+  /** Opaque as well: the sent notifications. */
   readonly notification: unknown;
 }
 
@@ -44,7 +44,7 @@ export class LocalStateFile {
   #writing: Promise<void> = Promise.resolve();
   #written = '';
 
-  /** @param failed told of the first failure of {@link keep} since one that went well */
+  /** @param failed called for the first failure of {@link keep} after a success */
   constructor(path: string, failed: (error: unknown) => void = () => undefined) {
     this.#path = path;
     this.#onFailed = failed;
@@ -55,8 +55,7 @@ export class LocalStateFile {
   }
 
   /**
-   * Reads the file. A missing one is a first start. A damaged one is set aside as `.damaged` and nothing is lost but
-   * what it said.
+   * Reads the file. A missing file is a first start. A damaged one is kept as `.damaged`, and only its content is lost.
    *
    * @returns what an operator should know, or undefined
    * @throws IdentityError `state-permissions` or `state-io` when it cannot be read
@@ -98,7 +97,7 @@ export class LocalStateFile {
     return result;
   }
 
-  /** Like {@link update}, of what is given again with each look: never throws, and tells of a full disk once. */
+  /** Like {@link update}, for values that are passed again in each turn: never throws, and reports a full disk once. */
   async keep(change: Partial<LocalState>): Promise<void> {
     try {
       await this.update(change);

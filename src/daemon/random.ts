@@ -1,8 +1,8 @@
 import { randomBytes, randomInt } from 'node:crypto';
 
 /**
- * 16 bytes in hex: tells two runs of one program apart. The time stands first, so that of two holders of one key who do
- * not know which was there before, the one that started later has the higher id and ends.
+ * 16 bytes in hex that distinguish two runs of one program. The time comes first, so that of two holders of one key the
+ * one that started later has the higher id and ends.
  *
  * @param wallMs of the start, ms since the epoch
  */

@@ -1,5 +1,5 @@
 /**
- * What the reconciler asks of a plugin, and all that a plugin may know of the daemon.
+ * The interface of a plugin to the reconciler, and everything that a plugin may know of the daemon.
  *
  * A plugin is the one writer of one managed program. Each run goes observe → plan → validate → checkpoint → apply. The
  * reconciler owns the rest: it verifies (observes and plans again), has the plugin undo what did not hold, and decides

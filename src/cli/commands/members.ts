@@ -16,7 +16,7 @@ interface MembersOptions extends CommonOptions {
 }
 
 const WATCH_MS = 2000;
-/** Moves the cursor to the first cell and clears the screen from there (ECMA-48: CUP, ED). */
+/** Moves the cursor home and clears the screen (ECMA-48: CUP, ED). */
 const SCREEN = '\u001B[H\u001B[J';
 
 export function addMembers(program: Command, io: Io): void {

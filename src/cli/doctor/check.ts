@@ -1,4 +1,4 @@
-/** One check. `fail` stops this node from doing its duty; `warn` will do so later, or can. */
+/** One check. `fail`: this node cannot do its work; `warn`: that will or can happen later. */
 export interface Check {
   readonly area: string;
   readonly name: string;

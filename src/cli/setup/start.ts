@@ -6,7 +6,7 @@ import type { Step } from './steps.ts';
 /** The unit's own TimeoutStartSec is 120 s. */
 const START_MS = 150_000;
 
-/** Last step of a set-up with `--start`: the daemon runs now and after each boot. */
+/** Last step of a set-up with `--start`: starts the daemon now and at each boot. */
 export function startStep(io: Io, role: Role): Step {
   const command = ['enable', '--now', `bornemisza@${role}`];
   return {

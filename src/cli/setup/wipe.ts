@@ -7,7 +7,7 @@ import type { Io } from '../io.ts';
 import { DROP_IN } from './layer2.ts';
 import { stateWork } from './state-work.ts';
 
-/** A stop drains for up to the unit's limit of 30 s. */
+/** A stop can drain for up to the unit's limit of 30 s. */
 const STOP_TIMEOUT_MS = 60_000;
 
 /** Whether this node has left before, so that only the wipe is left to do. */

@@ -63,7 +63,7 @@ export async function askAppTier<S extends z.ZodType>(
 }
 
 /**
- * The directory belongs to the app tier: the path must be a socket, and no link to a socket of another user, to which
+ * The directory belongs to the app tier: the path must be a socket, and not a link to another user's socket, to which
  * the daemon would send orders with its own rights.
  */
 async function throughSocket<T>(socketPath: string, ask: (path: string) => Promise<T>): Promise<T> {

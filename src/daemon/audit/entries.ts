@@ -10,7 +10,7 @@ import type { RosterChange } from '../identity/roster/roster.ts';
 
 /** Makes the entries of the audit trail. `name` is HOST/ROLE of this node. */
 
-/** People got the whole message; the trail needs only its subject. */
+/** The notification has the whole message; the trail needs only its subject. */
 const EVENTS_IN_TRAIL = 10;
 
 export type MemberChange = Extract<DriverChange, { kind: 'changed' | 'synced' | 'reaped' }>;
@@ -156,7 +156,7 @@ export function foundEntry(name: string, where: string): NewAuditEntry {
   };
 }
 
-/** On every node: an authority that was taken over is found by what it signed. */
+/** Every node records this: a compromised authority is found by what it signed. */
 export function rosterEntries(
   { admitted, revoked }: Pick<RosterChange, 'admitted' | 'revoked'>,
   names: Pick<Names, 'of' | 'removerOf'>,

@@ -51,7 +51,7 @@ export async function storedEntries(
 }
 
 async function endOf(path: string): Promise<string> {
-  // A FIFO would hold the command until somebody writes into it.
+  // A FIFO would block the command until somebody writes into it.
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;

@@ -7,7 +7,7 @@ import { parseEntry } from './stored.ts';
 
 export type NewAuditEntry = Omit<AuditEntry, 'id' | 'at'>;
 
-/** Entries kept in memory for `events` and `explain`: about a week of an eventful cluster, under 2 MB. */
+/** Entries in memory for `events` and `explain`: about a week of a busy cluster, under 2 MB. */
 const MAX_ENTRIES_IN_MEMORY = 2000;
 /** The file is rolled over at this size and one older file is kept, so the trail never fills a disk. */
 const MAX_FILE_BYTES = 2 * 1024 * 1024;
@@ -17,9 +17,9 @@ interface AuditOptions {
 }
 interface AuditDependencies {
   readonly clock: Clock;
-  /** Where each entry goes besides the file: the journal. */
+  /** The second destination of each entry besides the file: the journal. */
   readonly announce: (entry: AuditEntry) => void;
-  /** Called if the file cannot be written or holds something else; the trail continues in memory. */
+  /** Called if the file cannot be written or has foreign content; the trail continues in memory. */
   readonly onProblem: (error: Error) => void;
 }
 
@@ -31,7 +31,7 @@ export class AuditTrail {
   #entries: AuditEntry[] = [];
   #nextId = 1;
   #fileBytes = 0;
-  /** Ends the half line that a power cut or a full disk left, so that only that line is lost. */
+  /** Ends an incomplete line after a power cut or a full disk, so that only that line is lost. */
   #lineEnd = '';
   #writing: Promise<void> = Promise.resolve();
 
@@ -40,7 +40,7 @@ export class AuditTrail {
     this.#dependencies = dependencies;
   }
 
-  /** Reads what earlier runs left. Lines that are not entries (a file cut in half) are passed over and reported. */
+  /** Reads the entries of earlier runs. Lines that are not entries (a file cut short) are skipped and reported. */
   async load(): Promise<void> {
     const { file } = this.#options;
     let refused = 0;
@@ -164,7 +164,8 @@ function journalEntry(entry: AuditEntry, onError: (error: Error) => void): void 
 /** Writes an entry to the journal, if this process has one, or to the log. */
 export function announceEntry(entry: AuditEntry, log: Log, journal: boolean): void {
   if (entry.result === 'failed' || entry.result === 'rolled-back' || entry.result === 'held') {
-    // On our own output: journald may miss the unit of a logger that has ended already, and `journalctl -u` with it.
+    // Also on our own output: journald may not know the unit of a logger that has already ended, and `journalctl -u`
+    // would miss the entry.
     log.warn({ audit: entry.id }, messageOf(entry));
   } else if (journal) {
     journalEntry(entry, (error) => log.warn({ err: error }, messageOf(entry)));

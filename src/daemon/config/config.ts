@@ -10,7 +10,7 @@ import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
 import { type Entry, readDirectory } from './services-directory.ts';
 
-/** The paths on a host. In one place, so that a lab, a package and a loopback demo can differ. */
+/** The paths on a host, in one place, so that lab, package and loopback demo can differ. */
 export interface Paths {
   readonly config: string;
   readonly services: string;
@@ -29,9 +29,9 @@ export interface Paths {
   readonly couchdbFiles: string;
   /** The daemon's list for the firewall's helper, root's rules, and the helper's sign of life; see systemd/firewall. */
   readonly firewall: { readonly list: string; readonly base: string; readonly state: string };
-  /** Of role app: what the app tier reads of the daemon's. */
+  /** Of role app: the daemon's files for the app tier. */
   readonly accountsFiles: string;
-  /** Of role app: where the app tier listens for what `bornemisza accounts` asks. */
+  /** Of role app: the app tier's socket for `bornemisza accounts`. */
   readonly accountsSocket: string;
   readonly couchdbData: string;
 }
@@ -85,7 +85,7 @@ const network = z.string().refine((text) => {
   const [base, bits, ...rest] = text.split('/');
   return rest.length === 0 && isIPv4(base ?? '') && /^\d+$/.test(bits ?? '') && Number(bits) <= 32;
 }, 'must be an IPv4 network, e.g. "10.0.0.0/24"');
-/** A port of the founder's own, e.g. "tcp/9000" or "udp/51820 from 192.0.2.0/24". */
+/** A further port, e.g. "tcp/9000" or "udp/51820 from 192.0.2.0/24". */
 const allowed = z.string().refine((text) => {
   const [what = '', from, ...rest] = text.split(' from ');
   const found = /^(tcp|udp)\/(\d{1,5})$/.exec(what);
@@ -101,7 +101,7 @@ const dnsName = z
   .string()
   .max(253)
   .regex(/^[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)+$/i, 'must be a DNS name');
-/** A name for which a CA checks the edge itself, so no wildcard. */
+/** A name that a CA checks at the edge itself, so no wildcard. */
 const siteName = z
   .string()
   .max(253)
@@ -109,7 +109,7 @@ const siteName = z
     /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
     'must be a DNS name in lower case with a dot in it and without "*", e.g. "shop.example"',
   );
-/** A certificate of ours; what limits orders is kept for each set of names, so their length is bounded too. */
+/** Limit of names. The state of order limits is kept for each set of names, so their total length is bounded too. */
 const MOST_NAMES = 20;
 const MOST_NAMES_LENGTH = 1000;
 /** Relative to the zone; `@` is the zone itself. */
@@ -127,14 +127,14 @@ const absolutePath = z
   .regex(/^\/[^\0\n\r"']*$/, 'must be an absolute path without quotes or newlines');
 
 /**
- * One address in the form of an envelope, without a display name (RFC 5321 in its plain form). It may begin neither an
+ * One address in the form of an envelope, without a display name (RFC 5321 in its plain form). It can start neither an
  * option of a program nor a header.
  */
 const mailAddress = z
   .string()
   .max(254)
   .regex(/^[A-Za-z0-9_][\w.+-]*@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/, 'must be a plain mail address');
-/** What a URL of ours may be: the login of a mail server has keys of its own, which are never shown. */
+/** A URL without a login: the login of a mail server has its own keys, which are never shown. */
 const urlOf = (protocols: readonly string[], example: string) =>
   z.string().refine((text) => {
     const url = URL.parse(text);
@@ -146,7 +146,7 @@ const urlOf = (protocols: readonly string[], example: string) =>
     );
   }, `must be a URL like "${example}", without a login in it`);
 
-/** Names of our checks in `status`; a service with such a name would never be checked. */
+/** Names of built-in checks in `status`; a service with such a name would never be checked. */
 const OWN_CHECKS: ReadonlySet<string> = new Set(['haproxy', 'database']);
 
 const serviceName = z
@@ -168,7 +168,7 @@ const serviceSchema = z
     port,
     path_prefix: pathText.default('/'),
     health_path: pathText.default('/'),
-    /** What the checks put into `Host`: Django and Rails answer only to the names in their settings. */
+    /** The `Host` of the checks: Django and Rails answer only to the names in their settings. */
     health_host: z
       .string()
       .regex(
@@ -182,7 +182,7 @@ const serviceSchema = z
     required: z.boolean().default(false),
     /** False on nodes that only route to the service of others. */
     local: z.boolean().default(true),
-    /** Where the edge limits what a client network may send; it and what is below. */
+    /** Paths, and all below them, where the edge limits the requests of a client network. */
     limit_paths: z.array(pathText).max(20).default([]),
     limit_per_minute: z.int().min(1).max(100_000).default(DEFAULT_LIMIT),
   })
@@ -204,16 +204,16 @@ function isBelow(path: string, prefix: string): boolean {
   return one === other || `${one}`.startsWith(`${other}/`);
 }
 
-/** What of a service the edge counts, in the plugin's terms. */
+/** The limit of a service, in the plugin's terms. */
 export function limitOf({ limit_paths: paths, limit_per_minute: perMinute }: Service): {
   limit?: { paths: readonly string[]; perMinute: number };
 } {
   return paths.length === 0 ? {} : { limit: { paths, perMinute } };
 }
 
-/** Of BGP's modes. */
+/** Of modes `bgp` and `ranked`. */
 const FLOATING_DEVICE = 'bm-float';
-/** Of mode `api`; `command` is a program of the operator's. */
+/** Of mode `api`; `command` is the operator's own program. */
 const FLOATING_PROVIDERS = ['digitalocean', 'hetzner', 'upcloud', 'command'] as const;
 
 const schema = z.strictObject({
@@ -396,7 +396,7 @@ const schema = z.strictObject({
   log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
 });
 
-/** What fits the keys of `[floating]` one by one and not together, as to mode `api`. */
+/** Problems between keys of `[floating]` that are valid alone, for mode `api`. */
 function floatingProblems(value: {
   readonly mode: string;
   readonly addresses: readonly string[];
@@ -450,7 +450,7 @@ function missingForDns(
   return NEEDED_FOR_DNS[value.provider].filter((key) => value[key] === undefined);
 }
 
-/** What fits the keys of `[notify]` one by one and not together. */
+/** Problems between keys of `[notify]` that are valid alone. */
 function notifyProblems(value: {
   readonly mail_to: readonly string[];
   readonly mail_from?: string | undefined;
@@ -533,7 +533,7 @@ export function parseConfig(
   return config;
 }
 
-/** What the keys of `[floating]` and `[network]` do not give together where the public device carries the addresses. */
+/** Problems between `[floating]` and `[network]` if the public device carries the addresses. */
 function publicDeviceProblems(config: Config): string[] {
   const { floating, network } = config;
   const { mode } = floating;
@@ -551,7 +551,9 @@ function usesPublicDevice({ floating }: Config): boolean {
   return device === FLOATING_DEVICE && (provider === 'hetzner' || provider === 'upcloud');
 }
 
-/** @returns besides, the device that carries what is assigned here; empty where the provider's own address does */
+/**
+ * @returns also the device for the addresses that are assigned here; empty if the provider's own address carries them
+ */
 export function apiFloating(config: Config) {
   const { floating, network } = config;
   const { mode, addresses } = floating;
@@ -569,13 +571,13 @@ export function floatingDevice({ floating, network }: Config): string {
   return floating.mode === 'layer2' ? (network.public_device ?? '') : floating.device;
 }
 
-/** Mode `api`: the configuration has judged that what a provider needs is there. */
+/** Mode `api`; the configuration has checked that the provider's settings are complete. */
 export function floatingProvider({ floating, network }: Config) {
   const { provider = 'command', token_file: tokenFile = '', server_id: serverId, command } = floating;
   return { provider, tokenFile, serverId, command, publicDevice: network.public_device ?? '' };
 }
 
-/** epmd(1) is asked for by its number alone; Erlang has no key for it here. */
+/** The fixed port of epmd(1). */
 const EPMD_PORT = 4369;
 
 interface Listener {
@@ -585,8 +587,8 @@ interface Listener {
 }
 
 /**
- * Which ports of one host's role instances meet, each in a sentence that names both keys. Two HAProxys, or two
- * listeners of one, would even start with the same port, and the kernel would deal the connections out between them.
+ * Ports that two listeners of one host share, each as a sentence with both keys. Two HAProxys, or two listeners of one,
+ * would even start with the same port, and the kernel would distribute the connections between them.
  */
 export function portClashes(configs: readonly Config[]): string[] {
   const listeners = configs.flatMap((config) =>
@@ -618,7 +620,7 @@ function appListeners(config: Config): Listener[] {
       : []),
     { key: 'edge.database_port', on: '127.0.0.1', port: edge.database_port },
     ...daemonListeners(config),
-    // Two services may be one program with two paths: they are compared with our own ports only.
+    // Two services can be one program with two paths: they are compared only with our own ports.
     ...[...new Map(services.filter(({ local }) => local).map(({ port, name }) => [port, name]))].map(
       ([number, name]): Listener => ({ key: `service ${name}`, on: '127.0.0.1', port: number }),
     ),
@@ -654,8 +656,8 @@ export function parseService(text: string, file: string): Service {
 }
 
 /**
- * Reads and checks a role's configuration and every file in services.d. A file of the founder's own there that cannot
- * be read as a service is refused; `lenient` passes it over, so that a node which starts serves all the rest.
+ * Reads and checks a role's configuration and every file in services.d. A service file that cannot be read is refused;
+ * `lenient` skips it, so that a starting node serves all the others.
  *
  * @throws OperatorError `config-missing`, `config-unreadable` or `config-invalid`
  */
@@ -797,7 +799,7 @@ function describeIssue(issue: z.core.$ZodIssue, of: z.ZodType, value: unknown): 
   return [missing ? `${where} is missing` : `${where}: ${issue.message}`];
 }
 
-/** Each key of a role's file as its way there, e.g. `['edge', 'https_port']`. */
+/** Each key of a role's file as its path, e.g. `['edge', 'https_port']`. */
 export function configKeys(): string[][] {
   return keysAt(schema, []).flatMap((section) => {
     const keys = keysAt(schema, [section]);
@@ -805,7 +807,7 @@ export function configKeys(): string[][] {
   });
 }
 
-/** The keys that the schema knows at a path, to name the nearest. */
+/** The keys of the schema at a path, to name the nearest. */
 function keysAt(of: z.ZodType, path: readonly PropertyKey[]): string[] {
   let at: z.ZodType = of;
   for (const key of [...path, undefined]) {

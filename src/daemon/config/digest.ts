@@ -1,12 +1,15 @@
 import { createHash } from 'node:crypto';
 import { type Config, limitOf } from './config.ts';
 
-/** What came later has no part in the digest while it is as before: a member of an older version has it as well. */
+/**
+ * A setting of a later version is not in the digest while it has its default, so that members of older versions have
+ * the same digest.
+ */
 const DEFAULT_SHARING_PORT = 8444;
 
 /**
- * A short digest over what must be the same on every node of a role, so that drift shows in `status`: 16 hexadecimal
- * characters. Addresses, devices and the machine's own names are left out.
+ * A short digest of the settings that must be the same on every node of a role, so that `status` shows differences: 16
+ * hexadecimal characters. Addresses, devices and the machine's own names are left out.
  */
 export function settingsDigest(config: Config): string {
   const { sharing_port, ...edge } = config.edge;
@@ -17,7 +20,7 @@ export function settingsDigest(config: Config): string {
     floating: {
       mode: config.floating.mode,
       addresses: [...config.floating.addresses].sort(),
-      // Left out elsewhere, so that a member of a former version has the same digest.
+      // Left out in other modes, so that a member of an older version has the same digest.
       ...(config.floating.mode === 'api' && { provider: config.floating.provider }),
     },
     edge: { ...edge, ...(sharing_port !== DEFAULT_SHARING_PORT && { sharing_port }) },

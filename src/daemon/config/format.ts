@@ -5,7 +5,7 @@ import { parse } from 'smol-toml';
  * is upgraded (`bornemisza config migrate`), line by line, so that the comments of its owner stay.
  */
 interface Migration {
-  /** The format that comes out. It takes the one before. */
+  /** The resulting format. The input is the previous one. */
   readonly to: number;
   /** For the operator: what changes. */
   readonly what: string;
@@ -17,7 +17,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { to: 1, what: 'it names its format', apply: withFormatLine },
 ];
 
-/** What this version reads and writes. */
+/** The format that this version reads and writes. */
 export const CONFIG_FORMAT = MIGRATIONS.at(-1)?.to ?? 0;
 
 const NOTE = '# Format of this file. Upgrades of the package convert it and keep the previous file.';
@@ -28,7 +28,7 @@ export function formatOf(text: string): number {
   return typeof format === 'number' && Number.isSafeInteger(format) && format > 0 ? format : 0;
 }
 
-/** @returns the text in the newest format, and what was changed on the way; an up-to-date one as it is */
+/** @returns the text in the newest format, and the changes; an up-to-date text unchanged */
 export function migrated(
   text: string,
   migrations: readonly Migration[] = MIGRATIONS,

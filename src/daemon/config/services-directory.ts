@@ -5,9 +5,9 @@ import { join } from 'node:path';
 /** The entries of services.d whose name ends in `.toml`, before they are read as TOML. */
 export type Entry = { readonly file: string } & (
   | { readonly text: string }
-  /** Not a file of the founder's: an editor's lock, a directory, a dangling link. It is passed over. */
+  /** Not a service file: an editor's lock, a directory, a dangling link. It is ignored. */
   | { readonly strange: string }
-  /** Meant as a service, and cannot be read as one. */
+  /** A service file that cannot be read. */
   | { readonly unreadable: string; readonly next: string }
 );
 
@@ -43,7 +43,7 @@ async function readEntry(file: string, name: string): Promise<Entry> {
 
 type Content = { text: string } | { strange: string } | { unreadable: string; next: string };
 
-/** Opened without waiting: a FIFO would hold the daemon until somebody writes into it. */
+/** Opened without blocking: a FIFO would block the daemon until somebody writes into it. */
 async function readRegular(file: string): Promise<Content> {
   const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
   try {

@@ -21,11 +21,12 @@ export interface ShownConfig {
 }
 
 /**
- * Keys that would hold a secret themselves. There is none: each names a file. A later one is hidden from its first day.
+ * Keys that would hold a secret themselves. There is none yet (each names a file), but a later one is hidden from its
+ * first day.
  */
 const SECRET = /(^|_)(password|passphrase|secret|token|key|credential)s?$/;
 const HIDDEN = '(hidden)';
-/** Programs of the operator's: what they are given may be a secret. */
+/** The operator's own programs: their arguments can be secrets. */
 const COMMANDS: ReadonlySet<string> = new Set(['notify.command', 'floating.command']);
 
 /**
@@ -58,7 +59,7 @@ async function shownServices({ services }: Config, directory: string): Promise<S
       const raw = tomlOf(entry.text, entry.file);
       written.set(valueAt(raw, ['name']), raw);
     } catch {
-      // One that cannot be read is no service of this configuration; it is in passedOver.
+      // A file that cannot be read is no service of this configuration; it is in passedOver.
     }
   }
   return services.flatMap((service) =>
@@ -79,7 +80,7 @@ function shownKey(path: readonly string[], value: unknown, written: unknown): Sh
   };
 }
 
-/** The way to a webhook is its password (Slack, Discord), and so may be what a command is given. */
+/** The path of a webhook is its password (Slack, Discord), and arguments of a command can be secrets. */
 function withoutSecrets(key: string, value: unknown): unknown {
   if (value === undefined) return value;
   if (key === 'notify.webhook_url') {

@@ -81,7 +81,7 @@ export interface MemberRow {
 export interface PluginStatus {
   readonly name: string;
   readonly state: 'converged' | 'pending' | 'working' | 'failing' | 'stopped';
-  /** One line: what it waits for or why it fails; '' when converged. */
+  /** One line: what it waits for, or why it fails; '' if converged. */
   readonly detail: string;
   readonly next: string;
   readonly lastConvergedAgoMs: number | undefined;
@@ -90,7 +90,7 @@ export interface PluginStatus {
   /** Runs that failed, and the time that all runs took; since the daemon's start. */
   readonly failed: number;
   readonly busyMs: number;
-  /** What the plugin saw at its last look, one line of facts; undefined: it was not looked at, or has its own place. */
+  /** The plugin's last observation, one line of facts; undefined: none yet, or it has its own field. */
   readonly seen: string | undefined;
   /** The same and more for programs: of `certificates` {@link CertificateFacts}. */
   readonly facts?: object | undefined;
@@ -98,7 +98,7 @@ export interface PluginStatus {
   readonly alarms: readonly { readonly code: string; readonly message: string; readonly next: string }[];
 }
 
-/** Something that an operator should know though nothing fails. */
+/** Something that an operator should know although nothing fails. */
 export interface Warning {
   /** A stable word in kebab-case, documented in docs/troubleshooting.md. */
   readonly code: string;
@@ -136,14 +136,17 @@ export interface StatusAnswer {
   readonly checks: readonly CheckStatus[];
   readonly plugins: readonly PluginStatus[];
   readonly held: readonly Held[];
-  /** Things that an operator should know though nothing fails: one authority only, settings that differ, … */
+  /** Things that an operator should know although nothing fails: only one authority, different settings, … */
   readonly warnings: readonly Warning[];
-  /** Whether this node draws the floating IPs, and why or why not; undefined where it has none to draw. */
+  /** Whether this node has the floating IPs, and why or why not; undefined if there are none. */
   readonly announcing: boolean | undefined;
   readonly announcingWhy: string | undefined;
   readonly floating: readonly string[];
   readonly counters: Readonly<Record<string, number>>;
-  /** While the root is being replaced: the new one, in 8 hex characters, and who is here and does not use it yet. */
+  /**
+   * While the root is being replaced: the new one, in 8 hex characters, and the reachable members that do not use it
+   * yet.
+   */
   readonly rootChange?: { readonly root: string; readonly notYet: readonly string[] } | undefined;
 }
 
@@ -169,7 +172,7 @@ export interface AuditEntry {
   readonly kind: 'member' | 'change' | 'guard' | 'health' | 'operator' | 'daemon';
   /** One line for people. */
   readonly summary: string;
-  /** What set it off, e.g. `db2/db: alive → dead (accused by app1/app, db1/db)`. */
+  /** Its cause, e.g. `db2/db: alive → dead (accused by app1/app, db1/db)`. */
   readonly trigger: string;
   /** Names (HOST/ROLE) that this is about, for `explain`. */
   readonly subjects: readonly string[];
@@ -183,12 +186,12 @@ export interface AuditAnswer {
   readonly entries: readonly AuditEntry[];
 }
 
-/** The trails of all nodes, each oldest first, by the clock of the node whose it is. */
+/** The trails of all nodes, each oldest first, by that node's clock. */
 export interface ClusterAuditAnswer {
   readonly trails: readonly {
     readonly node: string;
     readonly entries: readonly AuditEntry[];
-    /** Why it could not be had; '' when it was. */
+    /** Why it is missing; '' if it is not. */
     readonly missing: string;
   }[];
 }
@@ -201,22 +204,22 @@ export interface PortLook {
   /** Why not, e.g. `connection refused`; '' when open. */
   readonly detail: string;
 }
-/** What was found out about the way to another node and back. Times in ms. */
+/** Measurements of the path to another node and back. Times in ms. */
 export interface PingedNode {
   readonly name: string;
   readonly address: string;
   readonly state: MemberRow['state'];
   readonly version: string;
-  /** Question and answer over the link of the daemons. */
+  /** Round trip over the link of the daemons. */
   readonly roundTripMs?: { readonly least: number; readonly median: number; readonly most: number };
-  /** By how much the other's clock is ahead of this node's; negative: it is behind. */
+  /** How far the other's clock is ahead of this node's; negative: it is behind. */
   readonly clockAheadMs?: number;
   readonly clockSureToMs?: number;
   /** Whether so many bytes at once arrive. */
   readonly large?: { readonly bytes: number; readonly there: boolean; readonly back: boolean };
   /** The other's ports, as this node reaches them. */
   readonly portsThere: readonly PortLook[];
-  /** This node's ports, as the other reaches them; undefined: it did not say. */
+  /** This node's ports, as the other reaches them; undefined: it did not report. */
   readonly portsBack?: readonly PortLook[] | undefined;
   /** Why the other's daemon did not answer; '' when it did. */
   readonly problem: string;
@@ -232,7 +235,7 @@ export interface UpgradeAnswer {
   readonly state: 'none' | 'running' | 'finished' | 'stopped';
   /** ISO 8601, UTC; '' when there was none. */
   readonly startedAt: string;
-  /** Why it stopped and what to do about it; else what keeps a host from being touched now, '' when nothing does. */
+  /** Why it stopped and what to do; otherwise why no host may start now, '' if there is no reason. */
   readonly why: string;
   readonly next: string;
   /** In the order of their turns. */
@@ -240,7 +243,7 @@ export interface UpgradeAnswer {
     readonly host: string;
     readonly members: readonly { readonly name: string; readonly version: string }[];
     readonly step: 'waiting' | 'working' | 'done' | 'failed';
-    /** Why the cluster is not to be touched because of it; '' when it is well. */
+    /** Why it blocks the rollout; '' if it is healthy. */
     readonly problem: string;
   }[];
 }
@@ -251,7 +254,7 @@ export interface MaintenanceRequest {
 }
 export interface LeaveRequest {
   readonly force?: boolean;
-  /** How long requests that are under way may take to end. Default 30 s. */
+  /** How long open requests may take to end. Default 30 s. */
   readonly drainMs?: number | undefined;
 }
 export interface TokenRequest {
@@ -262,7 +265,7 @@ export interface TokenRequest {
   readonly count?: number | undefined;
 }
 export interface TokenAnswer {
-  /** 16 hex characters: names the token without giving it away. */
+  /** 16 hex characters: names the token without revealing it. */
   readonly id: string;
   readonly token: string;
   readonly role: Role;
@@ -272,7 +275,7 @@ export interface TokenAnswer {
 export interface TokensMade {
   readonly tokens: readonly TokenAnswer[];
 }
-/** A token that this authority made, without its secret, which is kept nowhere. Forgotten a day after its end. */
+/** A token that this authority created, without its secret, which is stored nowhere. Forgotten a day after its end. */
 export interface TokenRow {
   readonly id: string;
   readonly role: Role;
@@ -303,7 +306,7 @@ export interface TokensRevoked {
 export interface RemoveRequest {
   /** HOST/ROLE or a PeerId. */
   readonly node: string;
-  /** The operator's word that the machine is gone for good: its data copies are given up. */
+  /** The operator confirms that the machine is gone for good: its data copies are given up. */
   readonly dead?: boolean;
   readonly force?: boolean;
 }
@@ -330,11 +333,11 @@ export interface AccountsAnswer {
 }
 export interface ShownAccount extends ListedAccount {
   readonly database: string;
-  /** Null while the database is being made. */
+  /** Null while the database is being created. */
   readonly usedBytes: number | null;
   readonly quotaBytes: number;
 }
 export interface ChangedAccount extends ListedAccount {
-  /** False where it was so already. */
+  /** False if nothing had to change. */
   readonly changed: boolean;
 }

@@ -10,22 +10,22 @@ import type { Role } from '../membership/types.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
 import { mustNotBeLast, mustNotBeLastAuthority, type RoleView } from './operator-guards.ts';
 
-/** How long the floating IP may take to go. */
+/** How long the withdrawal of the floating IP may take. */
 const WITHDRAW_DEADLINE_MS = 10_000;
-/** How long another node may take to have it, where the provider moves it. */
+/** How long another node may take to get it, if the provider moves it. */
 const HAND_OVER_MS = 30_000;
-/** What is under way may take this long to end, unless the operator says otherwise. */
+/** How long open requests may take to end, unless the operator sets another time. */
 const DRAIN_MS = 30_000;
 const DRAIN_LOOK_MS = 300;
-/** The others hear of a leave in some milliseconds; what they send until then is seen at the second look. */
+/** The others learn of a leave within milliseconds; the second check sees what they sent until then. */
 const QUIET_LOOKS = 2;
-/** CouchDB stops within 3 s; one that does not is reported by its check, and harms nobody in maintenance. */
+/** CouchDB stops within 3 s; otherwise its check reports it, and in maintenance it harms nobody. */
 const COUCHDB_STOP_MS = 20_000;
 /** A partition of the private network heals within this time, or needs a person. */
 const UNHEARD_MS = 30_000;
-/** The answer reaches the command before the daemon restarts. */
+/** Time for the answer to reach the command before the daemon restarts. */
 const TAKE_BACK_MS = 500;
-/** The others get the last record before the operator may stop the daemon. */
+/** Time for the others to get the last record before the operator stops the daemon. */
 const DEPARTED_MS = 300;
 
 export interface LeaveDependencies {
@@ -43,7 +43,7 @@ export interface LeaveDependencies {
   readonly driver: Pick<Driver, 'leave' | 'departed'>;
   readonly checks: Pick<Checks, 'verdicts'>;
   readonly reconciler: Pick<Reconciler, 'converged' | 'status'>;
-  /** What CouchDB's plugin saw at its last look; undefined where there is none. */
+  /** The last observation of CouchDB's plugin; undefined without one. */
   readonly couchdb: () => { readonly phase: string; readonly waiting: string | undefined } | undefined;
   /** What goes through HAProxy here. */
   readonly traffic: () => Promise<Pick<HaproxyTraffic, 'requests' | 'summary'>>;
@@ -52,7 +52,7 @@ export interface LeaveDependencies {
   readonly end: (code: number, why: string) => void;
 }
 
-/** `bornemisza leave`: ends this node's duty in order, then its membership, for good. */
+/** `bornemisza leave`: ends this node's work in order, then its membership, for good. */
 export class Leave {
   readonly #identity: Pick<Identity, 'name' | 'role'>;
   readonly #dependencies: LeaveDependencies;
@@ -63,8 +63,8 @@ export class Leave {
   }
 
   /**
-   * @throws OperatorError `left`, `guard-last-of-role`, `guard-last-authority`; and `leave-refused`, which takes it
-   *   back
+   * @throws OperatorError `left`, `guard-last-of-role`, `guard-last-authority`; and `leave-refused`, which cancels the
+   * leave
    */
   async run({ force, drainMs }: LeaveRequest, progress: (step: Progress) => void): Promise<Done> {
     const { driver, node, local } = this.#dependencies;
@@ -112,13 +112,13 @@ export class Leave {
     progress({ message: 'no new traffic; draining connections' });
   }
 
-  /** Ends when nothing is under way, or says what is left when the time is over: a leave is not held up by it. */
+  /** Ends when no request is open, or reports the open ones after the time limit: they do not block a leave. */
   async #drain(progress: (step: Progress) => void, drainMs: number): Promise<void> {
     const { clock, traffic } = this.#dependencies;
     const untilMs = clock.monotonicMs() + drainMs;
     let told = '';
     for (let quiet = 0; ; ) {
-      // A HAProxy that does not answer has nothing that could be waited for.
+      // There is nothing to wait for if HAProxy does not answer.
       const { requests, summary } = await traffic().catch(() => ({ requests: 0, summary: 'not known' }));
       quiet = requests === 0 ? quiet + 1 : 0;
       if (quiet >= QUIET_LOOKS) return progress({ message: `drained: ${summary}` });
@@ -130,7 +130,7 @@ export class Leave {
     }
   }
 
-  /** Mode `api`: nobody unassigns, so the node serves on until another one has the addresses, for a while. */
+  /** Mode `api`: nobody unassigns, so the node continues to serve for a while, until another one has the addresses. */
   async #handOver(progress: (step: Progress) => void): Promise<void> {
     const { clock, node } = this.#dependencies;
     const holds = (): boolean => node.config.floating.mode === 'api' && node.last.scene.holds;
@@ -183,7 +183,7 @@ export class Leave {
   }
 
   /**
-   * A leave was announced and cannot be finished. It is final for this incarnation, so the daemon restarts: its next
+   * A leave was announced and cannot be completed. It is final for this incarnation, so the daemon restarts: its next
    * incarnation is a member as before.
    */
   #refused(message: string, next: string): OperatorError {
@@ -205,7 +205,7 @@ function toldWords(name: string, rows: readonly MemberRow[]): string {
     : `notified the other nodes: ${name} is leaving`;
 }
 
-/** @returns whether those that draw the floating IP have nothing left to do, after `deadlineMs` at the latest */
+/** @returns whether the programs that have the floating IP have nothing left to do, after `deadlineMs` at the latest */
 export async function withdrawn(
   reconciler: Pick<Reconciler, 'converged'>,
   clock: Clock,

@@ -4,7 +4,7 @@ import { OperatorError } from '../errors.ts';
 
 /** These guards refuse before anything is announced; after the announcement no guard holds. A flag overrides each. */
 
-/** Who of each role gets traffic. */
+/** The members of each role that get traffic. */
 export interface RoleView {
   readonly members: readonly {
     readonly self: boolean;
@@ -13,7 +13,7 @@ export interface RoleView {
   }[];
 }
 
-/** @throws OperatorError `guard-last-of-role` where this node is the last of its role in rotation */
+/** @throws OperatorError `guard-last-of-role` if this node is the last of its role in rotation */
 export function mustNotBeLast(
   { name, role }: Pick<MemberRow, 'name' | 'role'>,
   { members }: RoleView,
@@ -38,17 +38,14 @@ export function mustNotBeLastAuthority(rows: readonly MemberRow[], name: string)
   );
 }
 
-/**
- * Whether the others would be left without anybody, alive and staying, who may admit, remove and renew, if this one
- * went.
- */
+/** Whether no other authority that is alive and stays would be left without this one. */
 export function isLastAuthority(rows: readonly MemberRow[], name: string): boolean {
   const others = rows.filter((each) => each.name !== name && each.state !== 'left');
   const goes = rows.some((each) => each.name === name && each.authority);
   return goes && others.length > 0 && !others.some((each) => each.authority && each.state === 'alive');
 }
 
-/** @throws OperatorError `name-shared` where two machines were admitted under the name that the operator gives */
+/** @throws OperatorError `name-shared` if two machines were admitted under the given name */
 export function mustBeOne(rows: readonly MemberRow[]): void {
   const two = rows.filter(({ name }) => name === rows[0]?.name);
   if (two.length < 2) return;
@@ -60,15 +57,13 @@ export function mustBeOne(rows: readonly MemberRow[]): void {
   );
 }
 
-/**
- * @throws OperatorError `remove-self`, which no flag helps against, `guard-alive`, `guard-data`, `guard-last-authority`
- */
+/** @throws OperatorError `remove-self`, which no flag overrides, `guard-alive`, `guard-data`, `guard-last-authority` */
 export function mustBeRemovable(
   rows: readonly MemberRow[],
   row: MemberRow | undefined,
   { dead, force }: Pick<RemoveRequest, 'dead' | 'force'>,
 ): void {
-  // The roster refuses, or finds, a node that the members do not list.
+  // A node that is not in the list of members: the roster decides.
   if (row === undefined) return;
   if (row.self) {
     throw new OperatorError(

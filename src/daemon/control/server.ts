@@ -71,7 +71,7 @@ export interface ControlActions {
 }
 
 export interface ControlDependencies {
-  /** Told from the first moment on. */
+  /** Available from the first moment on. */
   readonly trail: Pick<AuditTrail, 'query' | 'follow'>;
   /** @throws OperatorError while the daemon starts */
   readonly actions: () => ControlActions;
@@ -82,13 +82,15 @@ type RolloutVerb = 'start' | 'stop' | 'resume';
 const ACCOUNT_VERBS = ['disable', 'enable', 'delete'] as const;
 export type AccountVerb = (typeof ACCOUNT_VERBS)[number];
 
-/** No request of ours needs more; a larger one is refused before it is read. */
+/** No request needs more; a larger one is refused before it is read. */
 const MAX_BODY_BYTES = 16 * 1024;
-/** A connection that takes longer is cut by HAProxy's own limits before. */
+/** HAProxy's own limits cut a longer connection before. */
 const DRAIN_MOST_MS = 24 * 3_600_000;
-/** Entries that wait for one slow follower; then its stream ends, and it can go on from the last id it saw. */
+/**
+ * Entries that wait for one slow follower; beyond it the stream ends, and the follower can continue from its last id.
+ */
 const MAX_FOLLOWER_BACKLOG = 1000;
-/** A reader that stalls holds up to 2000 entries of about a kilobyte; the next connection is closed at once. */
+/** A stalled reader holds up to 2000 entries of about a kilobyte; the next connection is closed at once. */
 const MAX_CONNECTIONS = 32;
 
 const role = z.enum(['app', 'db']);
@@ -139,7 +141,7 @@ const query = {
   }),
 };
 
-/** HTTP on a unix socket. Who may connect is the business of the file's group and mode. */
+/** HTTP on a unix socket. The file's group and mode decide who may connect. */
 export class ControlServer {
   readonly #path: string;
   /** Of the daemon behind the socket. */
@@ -165,7 +167,7 @@ export class ControlServer {
         `stop it first: systemctl stop ${this.#unit}`,
       );
     }
-    // A socket that nobody answers on was left by a process that was killed.
+    // A killed process left a socket on which nobody answers.
     await this.#possible(async () => {
       await rm(this.#path, { force: true });
       await new Promise<void>((resolve, reject) => {
@@ -177,7 +179,7 @@ export class ControlServer {
     });
   }
 
-  /** Works after a start that was refused, too: the socket that is there then belongs to another daemon. */
+  /** Also works after a refused start: the socket then belongs to another daemon. */
   async close(): Promise<void> {
     if (!this.#listening) return;
     this.#listening = false;
@@ -215,7 +217,7 @@ function answers(path: string): Promise<boolean> {
   });
 }
 
-/** Orders that carry nothing, each with the action that it asks for. */
+/** Orders without a body, each with its action. */
 const PLAIN_ORDERS = [
   ['/v1/authority/adopt', 'adoptAuthority'],
   ['/v1/authority/root', 'changeRoot'],
@@ -294,7 +296,7 @@ function routes({ trail, actions }: ControlDependencies, unit: string): Hono {
   return app;
 }
 
-/** What other nodes are asked for. */
+/** Requests to other nodes. */
 function addOfOthers(app: Hono, actions: ControlDependencies['actions']): void {
   app.get('/v1/cluster/audit', async (c) =>
     c.json(await actions().trails(checked(trailQuestion, c.req.query()))),
@@ -364,7 +366,7 @@ function notKept(program: AskedProgram): OperatorError {
       );
 }
 
-/** Every entry once: what is asked of the past first, then what happens while the stream stands. */
+/** Every entry once: first the requested past ones, then new ones while the stream is open. */
 function events(c: Context, trail: ControlDependencies['trail']): Response {
   const { node, limit, since, follow } = checked(query.audit, c.req.query());
   return streamText(c, async (stream) => {
@@ -378,7 +380,7 @@ function events(c: Context, trail: ControlDependencies['trail']): Response {
     if (follow === '0') stop();
     stream.onAbort(stop);
     const unfollow = trail.follow((entry) => {
-      // A reader that stalls keeps the loop below waiting: from here on nothing more may gather for it.
+      // A stalled reader blocks the loop below: from here on nothing more may queue for it.
       if (ended.signal.aborted || (node !== undefined && !isAbout(entry, node))) return;
       waiting.push(entry);
       if (waiting.length > MAX_FOLLOWER_BACKLOG) stop();

@@ -3,9 +3,9 @@ import type { MemberState } from '../membership/types.ts';
 import { TELLER_TAG } from '../notification/policy.ts';
 import type { MemberRow, StatusAnswer, Warning } from './api.ts';
 
-/** What `status` makes of the members, for people. */
+/** The notes of `status` about the members. */
 
-/** A certificate this close to its end is worth a warning: renewal at half of its life has failed for weeks then. */
+/** A certificate this close to its end gets a warning: its renewal has then failed for weeks. */
 const CERTIFICATE_WARNING_MS = 14 * 24 * 3_600_000;
 
 export function countsOf(rows: readonly MemberRow[]): StatusAnswer['counts'] {
@@ -47,7 +47,7 @@ export function namesakeWarnings(
   }));
 }
 
-/** What an operator should know although nothing fails. */
+/** Things that an operator should know although nothing fails. */
 export function warningsOf(rows: readonly MemberRow[], wallMs: number): Warning[] {
   const warnings: Warning[] = [];
   const present = rows.filter((each) => each.state !== 'left');
@@ -93,7 +93,7 @@ export function warningsOf(rows: readonly MemberRow[], wallMs: number): Warning[
   return warnings;
 }
 
-/** From the third node on one lost disk must not keep the others from admitting, removing and renewing. */
+/** With three or more nodes, one lost disk must not keep the others from admitting, removing and renewing. */
 function authorityWarnings(present: readonly MemberRow[]): Warning[] {
   const authorities = present.filter((each) => each.authority);
   const names = authorities.map((each) => each.name).join(', ');

@@ -45,21 +45,21 @@ type TransportPort = Pick<
 
 /** Who belongs to the cluster, by certificate. */
 export interface Roster extends RosterSync {
-  /** Admitted and not revoked, self included. */
+  /** Admitted and not revoked members, self included. */
   members(): readonly Admitted[];
   /** undefined: unknown or revoked. */
   find(peer: PeerId): Admitted | undefined;
   /** Verifies a chain that an unknown PeerId presents, and keeps it. undefined: refused. */
   admit(peer: PeerId, chain: Uint8Array): Promise<Admitted | undefined>;
-  /** The signed revocation of one who was removed. */
+  /** The signed revocation of a removed member. */
   revocationOf?(peer: PeerId): Uint8Array | undefined;
-  /** Takes a verified revocation of this node itself; ignores anything else. */
+  /** Accepts a verified revocation of this node itself; ignores anything else. */
   refusedWith?(revocation: Uint8Array): void;
 }
 
 interface DriverOptions {
   readonly self: PeerId;
-  /** True for the node that made the cluster; counts only when there is no snapshot yet. */
+  /** True for the node that created the cluster; only used without a snapshot. */
   readonly founder: boolean;
   readonly snapshotPath: string;
   readonly timing?: Partial<DriverTiming>;
@@ -68,13 +68,13 @@ interface DriverOptions {
 export interface DriverTiming {
   /**
    * The loop's own heartbeat: the machine gets an event if the loop is late by more than lagMs. Seldom, since the
-   * machine's own timers show it as well, and an idle process is paid for by its wake-ups.
+   * machine's own timers show it too, and wake-ups are the cost of an idle process.
    */
   readonly beatMs: number;
   readonly lagMs: number;
   /** A roster sync with one linked peer, in turn. */
   readonly rosterSyncMs: number;
-  /** At most one snapshot in this time; after a failed write, the next try. */
+  /** At most one snapshot in this time; after a failed write, the time until the next attempt. */
   readonly snapshotMs: number;
   readonly snapshotRetryMs: number;
   /** One note of a code in this time; the rest is counted. */
@@ -101,7 +101,7 @@ interface DriverDependencies {
   readonly onNote: (code: string, peer: PeerId | undefined, detail: string) => void;
 }
 
-/** Notifications of changes of the membership; the view is already the new one. */
+/** Changes of the membership; the view is already the new one. */
 export type DriverChange = Extract<Effect, { kind: 'changed' | 'synced' | 'reaped' | 'clone' | 'note' }>;
 
 interface DriverCounters {
@@ -109,9 +109,9 @@ interface DriverCounters {
   received: number;
   /** Messages of a later version or an unknown kind. */
   later: number;
-  /** Messages or parts of them with a fault of the sender. */
+  /** Messages, or parts of them, that are the sender's fault. */
   faults: number;
-  /** Messages with statements of a member that sends more than it has a reason to. */
+  /** Messages with statements of a member that sends more than any member needs. */
   overdone: number;
   /** Gossip that brought nothing new and was not forwarded. */
   notHandedOn: number;
@@ -128,19 +128,17 @@ interface DriverCounters {
   deaths: number;
 }
 
-/**
- * What gossipsub does with one message, and what handing it on to four neighbours costs: 3 ms on top of its reading.
- */
+/** The cost of gossipsub and of forwarding one message to four neighbours: 3 ms in addition to reading it. */
 const GOSSIP_MS = 3;
-/** A certificate, revocation or change of the root that is not taken costs one or two signature checks with RSA. */
+/** A refused certificate, revocation or change of the root costs one or two RSA signature checks. */
 const REFUSED_ITEM_MS = 0.5;
 /**
- * Gossip of one neighbour that repeats what is known here and is still forwarded: others may lack it. In a storm
- * some of its messages are late by a moment; who only repeats goes no further than us.
+ * Known gossip of one neighbour that is still forwarded, as others may lack it. In a storm some messages are a moment
+ * late; a peer that only repeats is not forwarded.
  */
 const REPEATS_BURST = 32;
 const REPEATS_PER_SECOND = 1;
-/** Roster syncs because a peer speaks of members that are unknown here: an admission, and the next one. */
+/** Roster syncs because a peer mentions members that are unknown here: an admission, and the next one. */
 const UNKNOWN_BURST = 4;
 const UNKNOWN_PER_SECOND = 0.5;
 /** Faults of one peer before it is disconnected: bugs and old versions get some tolerance, floods do not. */
@@ -154,9 +152,9 @@ interface PeerAccount {
 }
 
 /**
- * The one loop of a daemon: everything that happens becomes an event of the membership machine, and its effects are
- * carried out in order. Nothing else touches the machine. What comes from the network is decoded, bounded and verified
- * before; what goes out is encoded here.
+ * The one loop of a daemon: everything becomes an event of the membership machine, and its effects are carried out in
+ * order. Nothing else touches the machine. Input from the network is first decoded, bounded and verified; output is
+ * encoded here.
  */
 export class Driver {
   readonly counters: DriverCounters = {
@@ -227,7 +225,7 @@ export class Driver {
     this.#transport = dependencies.transport(this.#transportEvents(), this.#gate());
   }
 
-  /** Reads the snapshot, listens, and starts the machine. Throws TransportError when it can't listen. */
+  /** Reads the snapshot, listens, and starts the machine. Throws TransportError if it cannot listen. */
   async start(): Promise<void> {
     const snapshot = await this.#loadSnapshot();
     const changed = (changes: RosterChanges, from: PeerId): void => this.#rosterTaken(changes, from);
@@ -236,14 +234,15 @@ export class Driver {
     if (this.#state !== 'new') return;
     this.#state = 'running';
     const roster = this.#roster.members();
-    // Who has admitted others is no fresh cluster: without a snapshot it knows nothing of them, and must ask first.
+    // A node that has admitted others is no new cluster: without a snapshot it knows nothing about them, and must sync
+    // first.
     const founder = this.#options.founder && snapshot === undefined && roster.length <= 1;
     this.#queue.unshift({ kind: 'start', roster, snapshot, founder });
     this.#beat();
     this.#every(this.#timing.rosterSyncMs, () => this.#syncNext());
   }
 
-  /** Ends the loop, flushes what was sent, keeps a last snapshot. Works after a partial start, and twice. */
+  /** Ends the loop, flushes what was sent, and stores a last snapshot. Works after a partial start, and twice. */
   async close(): Promise<void> {
     const wasRunning = this.#state === 'running';
     this.#state = 'closed';
@@ -258,7 +257,7 @@ export class Driver {
     return this.#machine.view;
   }
 
-  /** Machine time of the last turn of the loop, at most beatMs ago while it is well. */
+  /** Machine time of the last turn of the loop, at most beatMs ago while it is healthy. */
   get lastTurnMs(): number {
     return this.#lastTurnMs;
   }
@@ -267,7 +266,7 @@ export class Driver {
     return this.#nowMs();
   }
 
-  /** Those linked with us now. */
+  /** The linked peers. */
   peers(): PeerId[] {
     return this.#transport.peers();
   }
@@ -278,7 +277,7 @@ export class Driver {
     return () => void this.#listeners.delete(listener);
   }
 
-  /** What this node says about itself. Facts that peers would refuse are noted and not said. */
+  /** Sets facts of this node's record. Facts that peers would refuse are noted and not published. */
   local(facts: LocalFacts): void {
     const problem = factsProblem(facts);
     if (problem !== undefined) return this.#note('facts-refused', this.#options.self, problem);
@@ -310,7 +309,7 @@ export class Driver {
     this.#transport.disconnect(peer, 'revoked');
   }
 
-  /** The roster was changed on this node: those linked with us shall have it now. */
+  /** The roster was changed on this node: sends it to the linked peers now. */
   rosterChanged(): void {
     this.#memberAddresses = undefined;
     for (const peer of this.#transport.peers()) void this.#syncWith(peer);
@@ -318,7 +317,7 @@ export class Driver {
 
   // The loop
 
-  /** Handles one event. Effects that cause events (a disconnect, a listener) queue them behind. */
+  /** Handles one event. Events caused by its effects (a disconnect, a listener) are queued. */
   #turn(event: Event): void {
     this.#queue.push(event);
     this.#run();
@@ -341,8 +340,8 @@ export class Driver {
   }
 
   /**
-   * After a stop (SIGSTOP, a starved host) all timers are due at once, and each of them would blame a peer for our own
-   * absence. So the machine gets the lag before any other event.
+   * After a stop (SIGSTOP, an overloaded host) all timers are due at once, and each would blame a peer for this node's
+   * own absence. So the machine gets the lag before any other event.
    */
   #feelLag(): void {
     const lateMs = this.#nowMs() - this.#beatDueMs;
@@ -419,7 +418,8 @@ export class Driver {
       this.counters.dialsFailed += 1;
       const code = error instanceof TransportError ? error.code : 'failed';
       if (code === 'not-admitted') this.#note('dial-refused', peer, wordsOf(error));
-      // Only what the host itself said counts: a reset can be our own impatience on the other side (see Transport).
+      // Only an answer of the host itself counts: a reset can be the other side's reaction to our own time limit (see
+      // Transport).
       this.#turn({ kind: 'dialFailed', peer, refused: code === 'connection-refused' });
     });
   }
@@ -490,7 +490,7 @@ export class Driver {
       this.#turn({ kind: 'received', from, message: vetted.message, via: 'stream' });
   }
 
-  /** What is handed on: only what an honest member would have handed to us. */
+  /** What is forwarded: only what an honest member would have sent to this node. */
   #onGossip(from: PeerId, bytes: Uint8Array): GossipVerdict {
     this.#transport.charge(from, GOSSIP_MS);
     const vetted = this.#vet(from, bytes);
@@ -504,7 +504,7 @@ export class Driver {
     return this.#goesOn(from, vetted) ? 'accept' : 'ignore';
   }
 
-  /** Handing on is dear, and our neighbours charge us for it: nothing goes on that only makes work. */
+  /** Forwarding is expensive, and neighbours count it against this node: nothing is forwarded that only causes work. */
   #goesOn(from: PeerId, { news, overdone }: Vetted): boolean {
     if (overdone === undefined && (news || this.#accountOf(from).repeats.take(this.#nowMs()))) return true;
     this.counters.notHandedOn += 1;
@@ -518,11 +518,7 @@ export class Driver {
     if (vetted.later) this.counters.later += 1;
     if (vetted.overdone !== undefined) {
       this.counters.overdone += 1;
-      this.#note(
-        'peer-floods',
-        vetted.overdone,
-        'it sends more than a member has a reason to; the rest is dropped',
-      );
+      this.#note('peer-floods', vetted.overdone, 'it sends more than any member needs; the rest is dropped');
     }
     if (vetted.fault !== undefined) this.#blame(from, vetted.fault);
     if (vetted.unknown && this.#accountOf(from).unknowns.take(this.#nowMs())) void this.#syncWith(from);
@@ -575,7 +571,7 @@ export class Driver {
       const { request } = this.#bound();
       this.#rosterTaken(await syncRoster(this.#roster, request, peer), peer);
     } catch (error) {
-      // A link that ended meanwhile has an event of its own.
+      // A link that ended meanwhile has its own event.
       const ended = error instanceof TransportError && ['not-connected', 'closed'].includes(error.code);
       if (!ended) this.#note('roster-sync-failed', peer, wordsOf(error));
     } finally {
@@ -587,7 +583,7 @@ export class Driver {
     return { request: (...question) => this.#transport.request(...question) };
   }
 
-  /** News from `from` go on to everybody else linked with us, until all digests agree. */
+  /** News from `from` is sent to all other linked peers, until all digests agree. */
   #rosterTaken({ admitted, revoked, refused = 0 }: RosterChanges, from: PeerId): void {
     this.#transport.charge(from, refused * REFUSED_ITEM_MS);
     if (this.#state !== 'running' || admitted.length + revoked.length === 0) return;
@@ -598,7 +594,7 @@ export class Driver {
 
   // The disk and the log
 
-  /** Checked like everything that comes from elsewhere: signatures, roster, certificates. */
+  /** Verified like everything from outside: signatures, roster, certificates. */
   async #loadSnapshot(): Promise<Snapshot | undefined> {
     const read = await readSnapshot(this.#options.snapshotPath);
     if (read === undefined) return undefined;

@@ -13,15 +13,15 @@ import type { Refusal } from '../wire/result.ts';
 import { TokenBucket } from './token-bucket.ts';
 
 /**
- * What came of something received.
- * - `message`: what the machine may hear; undefined when nothing is left.
- * - `fault`: the sender itself is to blame (it should have refused this, too), with the reason.
- * - `unknown`: it speaks of members that are not in our roster: ask the sender for its roster.
- * - `later`: a later version spoke.
- * - `news`: something in it was verified now, for the first time.
- * - `overdone`: who of the authors says more than any member has a reason to; that part is left out, and the message is
- *   not handed on.
- * - `workMs`: what it cost, for the account of the one who sent it.
+ * The result of a received message.
+ * - `message`: the part for the machine; undefined if nothing is left.
+ * - `fault`: the sender is at fault (it should have refused this too), with the reason.
+ * - `unknown`: it mentions members that are not in our roster: ask the sender for its roster.
+ * - `later`: a later version sent it.
+ * - `news`: a part of it was verified now for the first time.
+ * - `overdone`: an author that sends more than any member needs; that part is left out, and the message is not
+ *   forwarded.
+ * - `workMs`: its cost, for the sender's share.
  */
 export interface Vetted {
   readonly message: Message | undefined;
@@ -35,7 +35,7 @@ export interface Vetted {
 
 interface IncomingDependencies {
   readonly find: (peer: PeerId) => Admitted | undefined;
-  /** The record of a member as the machine holds it. */
+  /** The record of a member in the machine. */
   readonly held: (peer: PeerId) => NodeRecord | undefined;
   readonly verify: Verify;
   readonly nowMs: () => number;
@@ -43,21 +43,21 @@ interface IncomingDependencies {
 
 const LATER = new Set<Refusal['code']>(['unknown-kind', 'version']);
 
-/** Reading a message, whatever it holds, and what the machine does with it. */
+/** The cost of reading a message, whatever its content, and of the machine's work. */
 const MESSAGE_MS = 0.2;
 /**
- * Decoding. CPU time with the unit's flags at ten messages a second, when V8 optimizes nothing and collects garbage
+ * Decoding. CPU time with the unit's flags at ten messages a second, where V8 optimizes nothing and collects garbage
  * often: 11 ms for 43 kB of small records, 7 ms for 48 kB of accusations. In a tight loop it is a tenth of that.
  */
 export const DECODED_BYTES_PER_MS = 4 * 1024;
 /** One Ed25519 check takes 0.08 to 0.1 ms. */
 const SIGNATURE_MS = 0.1;
-/** A digest is answered by a comparison of whole tables: 2 ms at 500 members. */
+/** A digest needs a comparison of whole tables: 2 ms at 500 members. */
 const DIGEST_ENTRY_MS = 0.004;
 
 /**
  * New records of one member: it changes its own once a second, and refutes each of the two accusations a second that
- * one member is granted. What goes beyond is not verified, and a neighbour is not charged for having handed it on.
+ * one member may send. More is not verified, and does not count against the neighbour that forwarded it.
  */
 const RECORDS_BURST = 64;
 const RECORDS_PER_SECOND = 4;
@@ -74,7 +74,7 @@ interface Author {
   readonly accusations: TokenBucket;
 }
 
-/** What has been found out so far about one message. */
+/** The findings so far about one message. */
 interface Findings {
   fault: string | undefined;
   unknown: boolean;
@@ -84,19 +84,19 @@ interface Findings {
 }
 
 /**
- * Stands between the network and the machine: bounded decoding, then for each record and accusation the author's
- * signature, that the author is admitted, and that the record says of itself what its certificate says.
+ * The filter between the network and the machine: bounded decoding, then for each record and accusation the author's
+ * signature, the author's admission, and that the record agrees with its certificate.
  *
- * Signatures are what costs. What was verified once is known by its digest; what is older than what the machine holds
- * is not verified; and an author has a share, which only its own genuine messages use up. So neither a forger nor who
- * repeats old messages uses up a member's share.
+ * Signatures are the main cost. What was verified once is known by its digest; what is older than the machine's state
+ * is not verified; and each author has a share, which only its own genuine messages use up. So neither a forger nor a
+ * repeater of old messages uses up a member's share.
  */
 export class Incoming {
   readonly #find: IncomingDependencies['find'];
   readonly #held: IncomingDependencies['held'];
   readonly #verify: Verify;
   readonly #nowMs: () => number;
-  /** Digests, the one that was needed longest ago first. */
+  /** Digests, the least recently used first. */
   readonly #verified = new Set<string>();
   /** By member; an entry goes with it. */
   readonly #authors = new Map<PeerId, Author>();
@@ -123,12 +123,12 @@ export class Incoming {
     }
     if (message.kind !== 'batch' && message.kind !== 'delta') return { ...nothing, message, workMs };
     const vetted = this.#vetSigned(message, workMs);
-    // A record with a value that we do not know may be a later version's: left out, nobody's fault.
+    // A record with an unknown value can be of a later version: it is left out, and nobody is at fault.
     const malformed = refused.find(({ code }) => code !== 'value');
     return malformed === undefined ? vetted : { ...vetted, fault: vetted.fault ?? malformed.reason };
   }
 
-  /** For what does not come as a message, e.g. from the snapshot file. */
+  /** For input that is no message, e.g. from the snapshot file. */
   holds(signed: SignedRecord): boolean {
     const { record } = signed;
     return (
@@ -267,14 +267,14 @@ export class Incoming {
   }
 }
 
-/** Another start of the same life is never older: two holders of one key must hear of each other. */
+/** Another start of the same incarnation is never older: two holders of one key must learn of each other. */
 function isOlder(record: NodeRecord, held: NodeRecord | undefined): boolean {
   if (held === undefined) return false;
   if (record.incarnation !== held.incarnation) return record.incarnation < held.incarnation;
   return record.startId === held.startId && record.sequence < held.sequence;
 }
 
-/** Kind, signature and payload: the same bytes mean something else as another kind. */
+/** Kind, signature and payload, as the same bytes have another meaning in another kind. */
 function digestOf(signed: SignedRecord | SignedAccusation): string {
   return createHash('sha256')
     .update('record' in signed ? 'record' : 'accusation')

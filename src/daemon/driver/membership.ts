@@ -17,7 +17,7 @@ import { Transport } from '../transport/transport.ts';
 import { signer } from '../wire/record.ts';
 import { driverRoster, presentedChain } from '../identity/roster/presented.ts';
 
-/** Notes of the driver for an operator, with the next step. All others are for debugging. */
+/** Notes of the driver for operators, with the next step. All others are for debugging. */
 const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([
   ['snapshot-unusable', 'wait: the other members send their records again; check the disk if it repeats'],
   [
@@ -28,14 +28,14 @@ const NOTES_FOR_PEOPLE: ReadonlyMap<string, string> = new Map([
 
 interface MembershipOptions {
   readonly config: Pick<Config, 'membership' | 'network' | 'libp2pPort'>;
-  /** What this node says of itself first. */
+  /** The first facts of this node's record. */
   readonly self: NodeRecord;
   readonly snapshotPath: string;
 }
 interface MembershipDependencies {
   readonly clock: Clock;
   readonly log: Log;
-  /** Told of every change that the network brings. */
+  /** Called for every change that the network brings. */
   readonly rosterChanged: (change: RosterChange) => void;
   /** A member was found at another address than the one in its record. */
   readonly found: (peer: PeerId, where: string) => void;
@@ -132,7 +132,7 @@ function seedSearch(
   );
 }
 
-/** Two processes have the same key: the one that came later ends. */
+/** Two processes have the same key: the later one ends. */
 export const THIS_IS_A_CLONE =
   'another process with this node’s key started first: this is a clone or an old backup -- run ' +
   '`bornemisza join --reset -` with a new token';

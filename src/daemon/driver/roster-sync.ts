@@ -1,7 +1,7 @@
 import type { Admitted, PeerId } from '../membership/types.ts';
 import type { RequestHandler, RequestLimits } from '../transport/transport.ts';
 
-/** One question: "this is my roster's digest", or "take this roster". */
+/** One request: "this is my roster's digest", or "take this roster". */
 export const ROSTER_PROTOCOL = '/bornemisza/roster/1';
 /** A roster of 500 members with a certificate of 2.6 KB each, and as many revocations. */
 const MAX_ROSTER_BYTES = 4 * 1024 * 1024;
@@ -14,16 +14,16 @@ const TIMEOUT_MS = 10_000;
 export interface RosterChanges {
   readonly admitted: readonly Admitted[];
   readonly revoked: readonly PeerId[];
-  /** Items that were verified and not taken. */
+  /** Items that were verified and refused. */
   readonly refused?: number;
 }
 
-/** The certificates and revocations of the cluster as this module sees them: opaque bytes, verified by their owner. */
+/** The certificates and revocations of the cluster, here opaque bytes; their owner verifies them. */
 export interface RosterSync {
   /** Equal digests mean equal rosters. At most 64 bytes. */
   digest(): Uint8Array;
   export(): Uint8Array;
-  /** Takes what is new and valid in it. Rejects for bytes that are no roster at all. */
+  /** Accepts what is new and valid in it. Rejects bytes that are no roster at all. */
   import(bytes: Uint8Array): Promise<RosterChanges>;
 }
 
@@ -35,8 +35,8 @@ type Request = (
 ) => Promise<Uint8Array>;
 
 /**
- * Brings two rosters to the same content: one exchange of digests when they are equal; else the asked side's roster
- * comes over, and what the asker has more goes back.
+ * Makes two rosters equal: one exchange of digests if they are equal; otherwise the other side sends its roster, and
+ * gets back what it lacks.
  *
  * @returns what was new here
  */

@@ -4,7 +4,7 @@ import type { Seed } from '../identity/state.ts';
 import { inNetwork } from '../identity/names.ts';
 import type { PeerId } from '../membership/types.ts';
 
-/** Somewhere a member may listen. */
+/** An address where a member may listen. */
 interface Place {
   readonly address: string;
   readonly port: number;
@@ -18,14 +18,14 @@ export interface SeedSearchOptions {
   /** Where members listened when this node joined. */
   readonly joined: readonly Seed[];
   readonly own: Place;
-  /** DNS can be forged: what it names is dialled inside of here only. */
+  /** DNS can be forged: only addresses in this network are dialled. */
   readonly privateNetwork: string;
 }
 
 interface SeedSearchDependencies {
-  /** Whether no member is linked although there are others. */
+  /** Whether there are other members and none is linked. */
   readonly alone: () => boolean;
-  /** Dials, and rejects where nobody or no member listens. Whoever answers has to prove to be on the roster. */
+  /** Dials, and rejects if nobody or no member listens. The answering peer has to prove that it is on the roster. */
   readonly find: (address: string, port: number) => Promise<PeerId>;
   readonly found: (peer: PeerId, where: string) => void;
   readonly note: (detail: { readonly where: string; readonly err: unknown }) => void;
@@ -33,18 +33,21 @@ interface SeedSearchDependencies {
   readonly nowMs: () => number;
 }
 
-/** The membership machine dials the addresses that it knows first; a restart of all takes it a second or two. */
+/**
+ * The membership machine first dials the addresses that it knows; after a restart of all nodes that takes a second or
+ * two.
+ */
 const PATIENCE_MS = 5000;
 const PAUSE_MS = 15_000;
-/** Of all sources together, in one round. */
+/** The limit for all sources together, in one round. */
 const PLACES = 64;
 const AT_ONCE = 8;
 const SRV_RECORDS = 32;
 
 /**
- * Further sources for coming back, for a node that reaches nobody where its roster and snapshot say: the seeds of the
- * configuration, DNS, and where members were when it joined. They need no trust: a peer that answers must prove a
- * PeerId of the roster, so a wrong or forged source costs a dial.
+ * Further addresses for a node that reaches nobody at the addresses of its roster and snapshot: the seeds of the
+ * configuration, DNS, and the addresses of members when it joined. They need no trust: a peer that answers must prove a
+ * PeerId of the roster, so a wrong or forged source costs one dial.
  */
 export class SeedSearch {
   readonly #options: SeedSearchOptions;
@@ -58,7 +61,7 @@ export class SeedSearch {
     this.#dependencies = dependencies;
   }
 
-  /** To be called about once a second. */
+  /** Call it about once a second. */
   look(): void {
     const { alone, nowMs } = this.#dependencies;
     if (!alone()) {

@@ -6,12 +6,12 @@ import { MAX_SNAPSHOT_BYTES } from '../wire/limits.ts';
 import { type Decoded, refused } from '../wire/result.ts';
 import { decodeSnapshot, encodeSnapshot } from '../wire/snapshot.ts';
 
-/** Says what the file is, and that a SHA-256 of the rest follows. */
+/** The type of the file; a SHA-256 of the rest follows. */
 const MAGIC = Buffer.from('BMSNAP1\n');
 const SHA256_BYTES = 32;
 const HEADER_BYTES = MAGIC.byteLength + SHA256_BYTES;
 
-/** Reads a snapshot. A file that is absent gives `undefined`; one that is damaged, a refusal. Never throws. */
+/** Reads a snapshot. A missing file gives `undefined`, a damaged one a refusal. Never throws. */
 export async function readSnapshot(path: string): Promise<Decoded<Snapshot> | undefined> {
   try {
     const file = await open(path, 'r');
@@ -37,7 +37,7 @@ function parse(bytes: Buffer): Decoded<Snapshot> {
   return decodeSnapshot(payload);
 }
 
-/** Replaces the file as a whole: after a power cut there is the old one or the new one. */
+/** Replaces the file as a whole: after a power cut it is either the old or the new one. */
 async function writeSnapshot(path: string, snapshot: Snapshot): Promise<void> {
   const payload = encodeSnapshot(snapshot);
   const bytes = Buffer.concat([MAGIC, sha256(payload), payload]);
@@ -52,7 +52,7 @@ interface SnapshotKeeperOptions {
   readonly path: string;
   /** Shortest time between two writes. */
   readonly everyMs: number;
-  /** After a failed write (a full disk): the next try. */
+  /** After a failed write (a full disk): the time until the next attempt. */
   readonly retryMs: number;
 }
 
@@ -88,7 +88,7 @@ export class SnapshotKeeper {
     }, waitMs).unref();
   }
 
-  /** Writes what is not written yet. */
+  /** Writes pending changes. */
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);

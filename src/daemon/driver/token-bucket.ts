@@ -1,4 +1,4 @@
-/** A burst, then so many in a second. Time comes from outside, in monotonic ms. */
+/** A burst, then so many in a second. The caller passes the time, in monotonic ms. */
 export class TokenBucket {
   readonly #burst: number;
   readonly #perSecond: number;
@@ -12,7 +12,7 @@ export class TokenBucket {
     this.#atMs = nowMs;
   }
 
-  /** Takes one token; false when there is none. */
+  /** Takes one token; false if there is none. */
   take(nowMs: number): boolean {
     if (!this.has(nowMs)) return false;
     this.#tokens -= 1;
@@ -25,7 +25,7 @@ export class TokenBucket {
     return this.#tokens >= 1;
   }
 
-  /** Takes what was used already. That may leave a debt of at most `burst`, so that no wait is without an end. */
+  /** Takes what was already used. That can leave a debt of at most `burst`, so that every wait ends. */
   spend(amount: number, nowMs: number): void {
     this.#fill(nowMs);
     this.#tokens = Math.max(-this.#burst, this.#tokens - amount);

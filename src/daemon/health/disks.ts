@@ -2,7 +2,7 @@ import type { StatsFs } from 'node:fs';
 import { stat, statfs } from 'node:fs/promises';
 import { type DiskRoom, diskRoom } from '../../host/disk-room.ts';
 
-/** A directory in which this node, or a program that it keeps, must be able to write. */
+/** A directory in which this node, or a program that it manages, must be able to write. */
 export interface WatchedDirectory {
   readonly path: string;
   readonly kind: 'disk' | 'run';
@@ -22,10 +22,10 @@ interface DisksDependencies {
   readonly read?: (path: string) => Promise<{ readonly device: number; readonly facts: StatsFs }>;
 }
 
-/** Two calls for each directory: cheap, and a disk that is written to at 100 MB/s is known before it is full. */
+/** Two calls for each directory are cheap; a disk that fills at 100 MB/s is noticed before it is full. */
 const LOOK_MS = 10_000;
 
-/** How much room is left where this node has to write: bytes, and inodes, which run out with many small files. */
+/** The free space where this node has to write: bytes, and inodes, which run out with many small files. */
 export class Disks {
   readonly #directories: readonly WatchedDirectory[];
   readonly #dependencies: DisksDependencies;
@@ -48,10 +48,10 @@ export class Disks {
     return this.#findings.some(isFull) ? 'full' : undefined;
   }
 
-  /** Once a second. Resolves when the look that is under way has ended. */
+  /** Once a second. Resolves when the present check has ended. */
   async look(): Promise<void> {
     const nowMs = this.#dependencies.nowMs();
-    // A file system that hangs keeps one look waiting, not one more each second.
+    // A file system that does not answer blocks one check, not one more each second.
     if (this.#looking === undefined && nowMs - this.#lastMs >= LOOK_MS) {
       this.#lastMs = nowMs;
       this.#looking = this.#look().finally(() => (this.#looking = undefined));
@@ -63,7 +63,7 @@ export class Disks {
     const rooms = new Map<number, DiskRoom>();
     for (const { path, kind } of this.#directories) {
       const seen = await (this.#dependencies.read ?? read)(path).catch(() => undefined);
-      // One that is not there is somebody else's to report, and two on one file system are one finding.
+      // Another part reports a missing directory; two directories on one file system are one finding.
       if (seen === undefined || rooms.has(seen.device)) continue;
       rooms.set(seen.device, diskRoom(path, seen.facts, kind));
     }

@@ -14,7 +14,7 @@ export interface Check {
   /** Whether the node as a whole is down while this check is. */
   readonly required: boolean;
   readonly target: ProbeTarget;
-  /** Failures that it may have beyond `fall`: a program that is back at once was not away. Default 0. */
+  /** Failures beyond `fall` that are tolerated: a program that restarts at once was not down. Default 0. */
   readonly patience?: number;
 }
 
@@ -22,14 +22,14 @@ export interface CheckVerdict extends CheckState {
   readonly name: string;
   readonly required: boolean;
   readonly detail: string;
-  /** How the last question failed; undefined: it passed, or none was asked yet. */
+  /** How the last check failed; undefined: it passed, or none ran yet. */
   readonly failure?: 'silent' | 'refused' | 'answer' | undefined;
 }
 
 export interface HealthOptions extends DampingOptions {
-  /** Time between two asks while all is as before, ms. */
+  /** Time between two checks while the result is stable, ms. */
   readonly intervalMs: number;
-  /** Time between two asks while a verdict is being made, ms (HAProxy's `fastinter`). */
+  /** Time between two checks while the result is about to change, ms (HAProxy's `fastinter`). */
   readonly fastIntervalMs: number;
   readonly timeoutMs: number;
 }
@@ -42,7 +42,7 @@ interface HealthDependencies {
 }
 
 /**
- * Runs the local checks, each on its own deadline. One truth per node: {@link Checks.node} is up only while every
+ * Runs the local checks, each with its own deadline. One result per node: {@link Checks.node} is up only while every
  * required check is.
  */
 export class Checks {
@@ -64,7 +64,7 @@ export class Checks {
     this.#dependencies = dependencies;
   }
 
-  /** Verdicts stay; each check is asked at once, as the former interval may have been long. */
+  /** Verdicts stay; each check runs at once, as the former interval may have been long. */
   reconfigure(options: HealthOptions): void {
     if (JSON.stringify(options) === JSON.stringify(this.#options)) return;
     this.#options = options;
@@ -76,8 +76,8 @@ export class Checks {
   }
 
   /**
-   * Starts, keeps and ends checks so that exactly these run. A check that asks the same keeps its verdict, also when
-   * the node depends on it from now on, or no longer.
+   * Starts, keeps and ends checks so that exactly these run. A check with the same target keeps its verdict, also if
+   * `required` changes.
    */
   set(checks: readonly Check[]): void {
     for (const [name, running] of this.#running) {
@@ -122,8 +122,8 @@ export class Checks {
   }
 
   /**
-   * Resolves once each check has a verdict of its own and no longer the one that it started with, or after `withinMs`:
-   * until then this node knows nothing about itself, and nobody may take that for "down".
+   * Resolves once each check has a first real verdict, or after `withinMs`: until then this node knows nothing about
+   * itself, and nobody may take that for "down".
    */
   async decided(withinMs: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -142,7 +142,7 @@ export class Checks {
   async #ask(name: string): Promise<void> {
     const running = this.#running.get(name);
     if (running === undefined || running.ended) return;
-    // While a question is under way there is nothing to put off.
+    // While a check runs there is no timer to cancel.
     running.timer = undefined;
     const { clock, ask = probe } = this.#dependencies;
     const result = await ask(running.check.target, this.#options.timeoutMs);
@@ -158,7 +158,7 @@ export class Checks {
     const failure = result.passed ? undefined : (result.failure ?? 'answer');
     const detail = result.detail + returning(state, clock.monotonicMs(), this.#options);
     running.verdict = { ...state, name, required: running.check.required, detail, failure };
-    // A check starts down, which says nothing: a busy machine may let one question fail after each restart.
+    // A check starts down, which is no result: on a busy machine one check may fail after each restart.
     const decided = state.health === 'up' || (!result.passed && state.streak >= fall);
     if (decided) running.decided.resolve();
     const deciding = !decided || result.passed !== (state.health === 'up');
@@ -170,7 +170,7 @@ export class Checks {
   }
 }
 
-/** What passes again and is still held down says so: its own answer alone would contradict the verdict. */
+/** A check that passes again but is still held down reports that: otherwise its answer would contradict the verdict. */
 function returning(state: CheckState, nowMs: number, options: DampingOptions): string {
   if (state.health === 'up' || state.lastPassed !== true) return '';
   const leftMs = state.streakSinceMs + returnDelayMs(state, nowMs, options) - nowMs;

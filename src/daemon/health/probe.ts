@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { createSecureContext } from 'node:tls';
 
-/** How one local service is asked. Loopback and the node's own addresses only: health is about this node. */
+/** How one local service is checked. Only loopback and the node's own addresses, as health is about this node. */
 export type ProbeTarget =
   | {
       readonly kind: 'http';
@@ -12,13 +12,13 @@ export type ProbeTarget =
       readonly port: number;
       readonly path: string;
       readonly tls?: boolean;
-      /** What goes into `Host`. Default: the address and port. */
+      /** The `Host` header. Default: the address and port. */
       readonly host?: string;
       /** Statuses that pass. Default: 200 to 399. */
       readonly statuses?: { readonly least: number; readonly most: number } | readonly number[];
-      /** What a status means here, with what to do, where the number alone would mislead. */
+      /** The meaning of a status here, with the next step, if the number alone would mislead. */
       readonly meanings?: Readonly<Record<number, string>>;
-      /** Fails without asking while the address is on no device of this host. */
+      /** Fails without a request while the address is on no device of this host. */
       readonly onlyIfLocal?: boolean;
     }
   | { readonly kind: 'tcp'; readonly address: string; readonly port: number };
@@ -28,20 +28,20 @@ export interface ProbeResult {
   /** One short line, e.g. `200 in 3 ms` or `connection refused`. */
   readonly detail: string;
   /**
-   * `silent`: no answer in time, so there may be a service, and a busy host. `refused`: nobody listens. `unasked`:
-   * something was lacking on our own side, which says nothing about the service. Undefined: passed, or failed in
-   * another way.
+   * `silent`: no answer in time; there may be a service on a busy host. `refused`: nobody listens. `unasked`: a
+   * resource was missing on our side, which is no result about the service. Undefined: passed, or failed in another
+   * way.
    */
   readonly failure?: 'silent' | 'refused' | 'unasked';
 }
 
-/** No descriptor, buffer, memory or local port was left for a question. */
+/** No descriptor, buffer, memory or local port was left for a request. */
 const OURS: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM', 'EADDRNOTAVAIL']);
 
-/** Made once: left to each request, it would be a twentieth of all that an idle daemon costs. */
+/** Created once: for each request, it would be a twentieth of the cost of an idle daemon. */
 const secureContext = createSecureContext();
 
-/** Asks once. Never throws. */
+/** Checks once. Never throws. */
 export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResult> {
   if (target.kind === 'http' && target.onlyIfLocal === true && !isLocal(target.address)) {
     return Promise.resolve({ passed: false, detail: `${target.address} is not on any device of this host` });
@@ -80,8 +80,8 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
         connection: 'close',
         ...(target.host !== undefined && { host: target.host }),
       },
-      // The certificate names the public site, and this asks the node's own address: whether it answers is the
-      // question.
+      // The certificate names the public site, but this request goes to the node's own address: only the answer
+      // matters.
       rejectUnauthorized: false,
       ...(target.tls === true && { secureContext }),
     });
@@ -111,13 +111,16 @@ function reasonOf(error: NodeJS.ErrnoException): string {
   return error.code ?? error.message;
 }
 
-/** Whether an address is on one of these devices. One with a label stands under that in place of its device's name. */
+/**
+ * Whether an address is on one of these devices. An address with a label is listed under the label instead of its
+ * device's name.
+ */
 export function isOn(names: readonly string[], address: string): boolean {
   const devices = networkInterfaces();
   return names.some((name) => devices[name]?.some((each) => each.address === address));
 }
 
-/** Whether an address is on a device of this host; all of 127/8 is, though only one of it is listed. */
+/** Whether an address is on a device of this host; all of 127/8 is, although only one of it is listed. */
 export function isLocal(address: string): boolean {
   const devices = Object.values(networkInterfaces());
   return address.startsWith('127.') || devices.some((list) => list?.some((each) => each.address === address));

@@ -1,4 +1,4 @@
-/** What an operator and a program need to know of a failure in identity or admission. */
+/** A failure in identity or admission, for operators and programs. */
 interface IdentityErrorFacts {
   /** A stable word in kebab-case, e.g. `token-expired`. */
   readonly code: string;
@@ -6,7 +6,7 @@ interface IdentityErrorFacts {
   readonly message: string;
   /** One sentence: what the operator can do next. */
   readonly next: string;
-  /** Whether trying again, with nothing changed, can help. Default false. */
+  /** Whether another attempt, without a change, can succeed. Default false. */
   readonly retry?: boolean;
   readonly cause?: unknown;
 }
@@ -26,7 +26,7 @@ export class IdentityError extends Error {
   }
 }
 
-/** Hostile text for a sentence: one line, quoted, cut to 80 characters. */
+/** Foreign text for a message: one line, quoted, cut to 80 characters. */
 export function shown(text: string): string {
   const whole = JSON.stringify(text.slice(0, 80));
   return text.length > 80 ? `${whole.slice(0, -1)}…"` : whole;

@@ -5,7 +5,7 @@ import { answerSecretsRequest, decodeSecrets, encodeSecrets } from './secrets.ts
 import type { PeerId } from '../membership/types.ts';
 import type { Transport } from '../transport/transport.ts';
 
-/** What daemons ask of one another besides membership. Each is one request and one bounded answer. */
+/** The requests between daemons besides membership. Each is one request and one bounded answer. */
 const SECRETS_PROTOCOL = '/bornemisza/secrets/1';
 const RENEWAL_PROTOCOL = '/bornemisza/renewal/1';
 const LIMITS = { timeoutMs: 5000, maxBytes: 32 * 1024 };
@@ -17,7 +17,7 @@ export interface ExchangeDependencies {
   readonly wallMs: () => number;
 }
 
-/** Answers members: role secrets to those whose certificate may have them, renewals where this node is an authority. */
+/** Answers members: role secrets if their certificate allows it, renewals if this node is an authority. */
 export function serveExchange({ identity, transport, wallMs }: ExchangeDependencies): void {
   transport.handle(SECRETS_PROTOCOL, (from) => {
     const asker = identity.roster.get(from);
@@ -28,9 +28,9 @@ export function serveExchange({ identity, transport, wallMs }: ExchangeDependenc
 }
 
 /**
- * Asks the connected db nodes, or those of `peers`, one after the other, for what this node's role may know.
+ * Asks the connected db nodes, or those in `peers`, one after another, for the secrets of this node's role.
  *
- * @returns whether something new is kept
+ * @returns whether something new was stored
  */
 export async function fetchSecrets(
   { identity, transport, log }: ExchangeDependencies,
@@ -49,9 +49,9 @@ export async function fetchSecrets(
 }
 
 /**
- * Renews the own certificate at half of its life, through whichever authority is connected.
+ * Renews this node's certificate at half of its life, at any connected authority.
  *
- * @returns whether there is a new one
+ * @returns whether there is a new certificate
  */
 export async function renewCertificate({
   identity,

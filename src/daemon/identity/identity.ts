@@ -36,14 +36,14 @@ import {
 } from './state.ts';
 import { TokenStore } from './admission/token-store.ts';
 
-/** Something that a person should know about the state on the disk; the daemon starts nevertheless. */
+/** A note about the state on the disk; the daemon starts nevertheless. */
 interface IdentityWarning {
   readonly code: string;
   readonly message: string;
   readonly next: string;
 }
 
-/** Who this node is and whom it believes. */
+/** The identity of this node, and whom it trusts. */
 export interface Identity {
   readonly stateDir: string;
   readonly cluster: string;
@@ -57,7 +57,7 @@ export interface Identity {
   readonly nodeKey: NodeKey;
   /** The newest certificate; `acceptRenewal` replaces it. */
   readonly certificate: NodeCertificate;
-  /** PEM files. For HAProxy: `crt` is chain + key, `ca-file` is roots. */
+  /** PEM files. In HAProxy: `crt` is chain and key, `ca-file` the roots. */
   readonly tlsKeyPath: string;
   readonly chainPath: string;
   readonly rootsPath: string;
@@ -66,14 +66,14 @@ export interface Identity {
   tlsKeyPem(): Promise<string>;
   readonly trust: Trust;
   readonly roster: Roster;
-  /** Present on a node that signs. */
+  /** Present on an authority. */
   readonly authority: Authority | undefined;
   /** Present with `authority`; {@link adoptAuthority} sets both. */
   readonly tokens: TokenStore | undefined;
-  /** Made by `init`, not by `join`. */
+  /** Created by `init`, not by `join`. */
   readonly founder: boolean;
   readonly firstOfRole: boolean;
-  /** Members as they were when this node joined. */
+  /** The members when this node joined. */
   readonly seeds: readonly Seed[];
   readonly secrets: SecretsStore;
   readonly warnings: readonly IdentityWarning[];
@@ -87,11 +87,11 @@ interface MutableIdentity extends Identity {
 }
 
 /**
- * Reads the state directory, checks all of it against itself, and repairs what can be repaired (the roster, from its
+ * Reads the state directory, checks that its files agree, and repairs what can be repaired (the roster, from its
  * previous generation).
  *
  * @throws IdentityError `not-initialised`, `state-unfinished`, `state-damaged`, `state-file-damaged`,
- *   `state-file-missing`, `state-permissions`
+ * `state-file-missing`, `state-permissions`
  * @param wallMs for a process that stays: its clock, as {@link Roster} takes it
  */
 export async function loadIdentity(
@@ -103,7 +103,7 @@ export async function loadIdentity(
   const path = (name: keyof typeof FILES) => join(stateDir, FILES[name]);
   const nodeKey = await readDecoded(path('nodeKey'), (pem) => ownKey(pem, file));
   const trust = await readDecoded(path('roots'), (pem) => trustOf(file.cluster, pem));
-  // First: it says which roots follow from the one that this node held when it last ran.
+  // This comes first: it shows which roots follow from the one that this node had when it last ran.
   const roster = new Roster(trust, path('roster'), wallMs);
   const damages = await loadRoster(roster, path('roster'));
   const certificate = await readDecoded(path('chain'), (pem) =>
@@ -113,7 +113,7 @@ export async function loadIdentity(
   const warnings = [...damages, ...addOwn(roster, certificate), ...datesOf(certificate, nowMs)];
   const authority = await loadAuthority(stateDir, trust, roster, file.peerId).catch((error: unknown) => {
     if (!(error instanceof IdentityError) || error.code !== 'authority-damaged') throw error;
-    // The node serves without it: only its right to sign is lost.
+    // The node serves without it; it only cannot sign.
     warnings.push({ code: error.code, message: error.message, next: error.next });
     return undefined;
   });
@@ -163,7 +163,7 @@ function tokensOf(stateDir: string, authority: Authority, trust: Trust): TokenSt
   return new TokenStore(join(stateDir, FILES.authority, AUTHORITY_FILES.tokens), issuer);
 }
 
-/** What joiners are shown: while two roots count the old one, so that tokens made before stay good until it ends. */
+/** The root that joiners see: while two roots are valid the old one, so that older tokens stay valid until it ends. */
 export function presentedRoot({ roots: [oldest] }: Trust): RootCertificate {
   if (oldest === undefined) throw new TypeError('a trust has a root');
   return oldest;
@@ -208,7 +208,7 @@ async function loadRoster(roster: Roster, path: string): Promise<IdentityWarning
   return warnings;
 }
 
-/** What is left to do for a node that was removed. */
+/** The next steps for a removed node. */
 export function waysOut(role: NodeCertificate['role']): string {
   return (
     'to join again: sudo bornemisza join --reset - with a new token; to remove all from this machine: sudo ' +
@@ -248,9 +248,7 @@ function datesOf(own: NodeCertificate, nowMs: number): IdentityWarning[] {
   return [];
 }
 
-/**
- * HOST/ROLE, HOST where it has one role only, or a PeerId. @throws IdentityError `member-unknown`, `member-ambiguous`
- */
+/** HOST/ROLE, HOST if it has one role, or a PeerId. @throws IdentityError `member-unknown`, `member-ambiguous` */
 export function findMember(roster: Roster, text: string): NodeCertificate {
   const members = roster.members();
   const exact = members.findLast((member) => member.peerId === text || member.name === text);
@@ -269,7 +267,7 @@ export function findMember(roster: Roster, text: string): NodeCertificate {
 }
 
 /**
- * Removes a member for good: signs, adds, saves. Gossip, disconnecting and HAProxy's list are the caller's.
+ * Removes a member for good: signs, adds, saves. The caller does gossip, disconnection and HAProxy's list.
  *
  * @throws IdentityError `not-authority`, `member-unknown`, `member-ambiguous`, `disk-full`
  */
@@ -299,8 +297,8 @@ function authorityOf(identity: Identity): Authority {
 }
 
 /**
- * Makes this node an authority: a further one, or the first again after all were lost. Only files are written, and none
- * that a daemon writes too: so it may run, and need not hold the root for a moment. It takes them up by {@link
+ * Makes this node an authority: a further one, or the first again after all were lost. It writes only files that the
+ * daemon does not write: so the daemon may run and never holds the root. The daemon applies them by {@link
  * adoptAuthority}, or at its next start.
  *
  * @param bundle the recovery bundle that `init` wrote
@@ -327,9 +325,9 @@ export async function becomeAuthority(
 }
 
 /**
- * Takes up in a running daemon what {@link becomeAuthority} wrote. Telling the others is the caller's.
+ * Applies in a running daemon what {@link becomeAuthority} wrote. The caller notifies the others.
  *
- * @returns undefined when this node was an authority already
+ * @returns undefined if this node was already an authority
  * @throws IdentityError `authority-missing`, `state-file-damaged` and the like
  */
 export async function adoptAuthority(identity: Identity): Promise<RosterChange | undefined> {
@@ -352,10 +350,10 @@ export async function adoptAuthority(identity: Identity): Promise<RosterChange |
 }
 
 /**
- * Switches the certificates that this node shows and signs with to a root: its own certificate stays, the authority's
- * certificate beside it is another one.
+ * Switches the certificates that this node presents and signs with to a root: its own certificate stays, and the
+ * authority's certificate beside it changes.
  *
- * @returns whether this node shows another chain than before
+ * @returns whether this node presents another chain than before
  */
 export async function hangOnRoot(identity: Identity, root: RootCertificate): Promise<boolean> {
   const { authority, roster } = identity;
@@ -373,7 +371,7 @@ export async function hangOnRoot(identity: Identity, root: RootCertificate): Pro
   return true;
 }
 
-/** Bytes for an authority: a request for the same names and the same TLS key. */
+/** A request to an authority for the same names and the same TLS key. */
 export async function renewalRequest(identity: Identity): Promise<Uint8Array> {
   const key = createPrivateKey(await identity.tlsKeyPem());
   return Buffer.from(createSigningRequest(key, identity.host, identity.role));
@@ -396,7 +394,7 @@ export async function answerRenewal(
   const { roster } = identity;
   const current = roster.get(fromPeerId);
   if (current === undefined) throw notRenewable(fromPeerId, roster.isRevoked(fromPeerId));
-  // Also bounds the serials that a revocation has to name.
+  // This also limits the serials that a revocation has to name.
   if (!renewalDue(current, nowMs)) throw tooEarly(current);
   const csrPem = Buffer.from(request.subarray(0, 16_384)).toString('latin1');
   const renewed = await authority.renew(current, csrPem, nowMs);
@@ -405,7 +403,7 @@ export async function answerRenewal(
   return Buffer.from(renewed.chainPem);
 }
 
-/** The node's side: checks, writes, and uses the new chain from now on. @throws IdentityError `certificate-*` */
+/** The node's side: checks, writes, and then uses the new chain. @throws IdentityError `certificate-*` */
 export async function acceptRenewal(
   identity: Identity,
   answer: Uint8Array,
@@ -427,16 +425,15 @@ export async function acceptRenewal(
 }
 
 /**
- * Uses the certificate that the roster holds for this node, where that is another one: an authority that was removed
- * had signed the one in use.
+ * Uses the certificate that the roster has for this node, if it differs: a removed authority had signed the one in use.
  *
- * @returns whether it is another one
+ * @returns whether it differs
  */
 export async function adoptCertificate(identity: Identity): Promise<boolean> {
   const held = identity.roster.get(identity.peerId);
   if (held === undefined || held.serialHex === identity.certificate.serialHex) return false;
   const key = createPrivateKey(await identity.tlsKeyPem());
-  // A state that was put together from two backups: what is in use fits its key, and stays.
+  // The state is a mix of two backups: the certificate in use fits its key, and stays.
   if (certificatesIn(held.chainPem)[0]?.checkPrivateKey(key) !== true) return false;
   await useCertificate(identity, held);
   return true;

@@ -3,8 +3,8 @@ import type { Role } from '../membership/types.ts';
 import { IdentityError, shown } from './errors.ts';
 
 /**
- * Names reach certificates, haproxy.cfg, bird.conf and Erlang, so only what is harmless in all of them is a name:
- * lower-case letters, digits and hyphens (RFC 1123 section 2.1, one label).
+ * Names are written into certificates, haproxy.cfg, bird.conf and Erlang, so they have only characters that are
+ * harmless in all of them: lower-case letters, digits and hyphens (RFC 1123 section 2.1, one label).
  */
 const LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
@@ -60,7 +60,7 @@ export function parsePort(port: number): number {
   });
 }
 
-/** Whether an IPv4 address lies in a network such as `10.0.0.0/16`. A malformed network holds nothing. */
+/** Whether an IPv4 address is in a network such as `10.0.0.0/16`. A malformed network contains nothing. */
 export function inNetwork(address: string, cidr: string): boolean {
   const [base = '', bitsText = ''] = cidr.split('/');
   const bits = /^\d{1,2}$/.test(bitsText) ? Number(bitsText) : 33;
@@ -73,7 +73,7 @@ function addressNumber(address: string): number {
   return address.split('.').reduce((sum, part) => sum * 256 + Number(part), 0);
 }
 
-/** A role instance is a member of its own, so that a host may carry both roles. */
+/** Each role instance is a member, so that a host can have both roles. */
 export function memberName(host: string, role: Role): string {
   return `${host}/${role}`;
 }

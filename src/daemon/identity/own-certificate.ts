@@ -8,11 +8,10 @@ import { storageNext } from './storage.ts';
 
 const RENEWAL_LOOK_MS = 3_600_000;
 /**
- * With a certificate that ended, peers' HAProxies turn this node away: whoever comes back after long asks until it has
- * one.
+ * With an expired certificate, peers' HAProxies refuse this node: after a long absence it asks until it has a new one.
  */
 const EXPIRED_LOOK_MS = 3000;
-/** One that has not begun turns it away as well; here it may be this machine's clock that is wrong. */
+/** One that is not valid yet is refused as well; then this machine's clock can be wrong. */
 const NOT_BEGUN_LOOK_MS = 30_000;
 
 interface OwnCertificateDependencies<Shown> {
@@ -21,14 +20,15 @@ interface OwnCertificateDependencies<Shown> {
   readonly audit: Pick<AuditTrail, 'append'>;
   readonly exchange: ExchangeDependencies;
   readonly node: { turn(reason: string): void };
-  /** Shows peers the present chain. */
+  /** Presents the present chain to peers. */
   readonly show: () => void;
-  /** What is on the disk for the programs. @throws with code and next step */
+  /** Reads the programs' files from the disk. @throws with code and next step */
   readonly read: () => Promise<Shown>;
 }
 
 /**
- * Keeps the certificate that this node shows: renewed in time, signed again if needed, and the same in all programs.
+ * Manages the certificate that this node presents: renewed in time, signed again if needed, and the same in all
+ * programs.
  */
 export class OwnCertificate<Shown> {
   readonly #identity: Identity;
@@ -41,12 +41,12 @@ export class OwnCertificate<Shown> {
     this.#dependencies = dependencies;
   }
 
-  /** What the programs show and trust; undefined until {@link read}. */
+  /** The certificates that the programs present and trust; undefined until {@link read}. */
   get shown(): Shown | undefined {
     return this.#shown;
   }
 
-  /** Once a second; asks for a renewal when it is time to. */
+  /** Once a second; requests a renewal when it is due. */
   look(): void {
     const { clock } = this.#dependencies;
     if (clock.monotonicMs() - this.#lookedMs > this.#everyMs(clock.wallMs())) void this.#renew();
@@ -58,7 +58,7 @@ export class OwnCertificate<Shown> {
     return wallMs < notBeforeMs ? NOT_BEGUN_LOOK_MS : RENEWAL_LOOK_MS;
   }
 
-  /** The authority that had signed it was removed and another one signed it again, or it had been signed too early. */
+  /** Its authority was removed and another one signed it again, or it had been signed too early. */
   async takeSignedAnew(): Promise<void> {
     const early = this.#dependencies.clock.wallMs() < this.#identity.certificate.notBeforeMs;
     try {

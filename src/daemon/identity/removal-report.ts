@@ -4,10 +4,10 @@ import type { PeerId } from '../membership/types.ts';
 import type { Reconciler } from '../reconciler/reconciler.ts';
 import type { Transport } from '../transport/transport.ts';
 
-/** One question: "is this PeerId refused by your programs?" */
+/** One request: "do your programs refuse this PeerId?" */
 const REMOVED_PROTOCOL = '/bornemisza/removed/1';
 const LIMITS = { timeoutMs: 2000, maxBytes: 64 };
-/** A revocation reaches all in a second, and HAProxy takes it in another; a busy machine takes more. */
+/** A revocation reaches all within a second, and HAProxy applies it within another; a busy machine needs more. */
 const WAIT_MS = 6000;
 const ASK_AGAIN_MS = 200;
 

@@ -5,12 +5,12 @@ import type { Secrets } from './secrets.ts';
 import type { Log } from '../process/log.ts';
 import { storageNext } from './storage.ts';
 
-/** Readable for the app tier by the directory's group; it cannot write there. */
+/** The app tier reads it by the directory's group; it cannot write there. */
 const MODE = 0o640;
 
 /**
- * Hands the app tier of this node its part of the secrets: the keys, and the account at CouchDB. In a directory that
- * this daemon owns and the app tier's user only reads, so that neither follows what the other could lay there.
+ * Gives the app tier of this node its part of the secrets: the keys, and the account at CouchDB. In a directory that
+ * the daemon owns and the app tier's user only reads, so that neither follows a link of the other.
  */
 export class SecretsHandOver {
   readonly #directory: string;
@@ -23,7 +23,7 @@ export class SecretsHandOver {
     this.#log = log;
   }
 
-  /** Equal bytes are not written again; where there is no such directory, nobody reads it. Never throws. */
+  /** Equal bytes are not written again; without that directory there is no reader. Never throws. */
   async write(secrets: Secrets | undefined): Promise<void> {
     if (secrets?.kind !== 'app' || secrets.appKeys.length === 0) return;
     const { app, appKeys } = secrets;
@@ -39,7 +39,7 @@ export class SecretsHandOver {
       if (why === this.#said) return;
       this.#said = why;
       const next = `${storageNext(error)}; it is tried again by itself`;
-      this.#log.warn({ err: error, next }, 'the app tier’s secrets cannot be handed over');
+      this.#log.warn({ err: error, next }, 'cannot write the secrets of the app tier');
     }
   }
 

@@ -8,16 +8,16 @@ import type { Member, PeerId, Role } from '../membership/types.ts';
 import type { SecretsHandOver } from './secrets-hand-over.ts';
 import { storageNext } from './storage.ts';
 
-/** Under this tag a db node says in its record which secrets it has. */
+/** Tag in a db node's record: the secrets that it has. */
 export const SECRETS_TAG = 'secrets';
 
-/** Members as they are seen here, of whom only this counts. */
+/** The facts of members that this file needs. */
 interface SecretsView {
   readonly synced: boolean;
   readonly members: readonly (Pick<Member, 'record' | 'self' | 'state'> & { readonly rank: number })[];
 }
 
-/** Checks the secrets of an app node once: takes those of a db node that has newer ones. */
+/** Checks the secrets of an app node once: fetches those of a db node with newer ones. */
 export async function keepAppSecrets(
   exchange: ExchangeDependencies,
   view: SecretsView,
@@ -30,11 +30,11 @@ export async function keepAppSecrets(
 }
 
 /**
- * Checks the secrets of role db once: takes those of a peer that has newer ones; else rolls them, if a node was removed
- * that knows these and this node is the one to do it. Level-triggered: a roll that a crash cut short is made at the
- * next check, here or on the node that is first then.
+ * Checks the secrets of role db once: fetches those of a peer with newer ones; otherwise replaces them, if a removed
+ * node knows these and this node is the one to do it. Level-triggered: after a crash the next check does it, here or on
+ * the node that is then first.
  *
- * @returns what was done, for the audit trail; undefined when there was nothing to do
+ * @returns what was done, for the audit trail; undefined if nothing
  */
 export async function keepDbSecrets(
   exchange: ExchangeDependencies,
@@ -69,11 +69,11 @@ interface SecretsKeeperDependencies {
   readonly log: Log;
   readonly audit: Pick<AuditTrail, 'append'>;
   readonly node: { readonly last: { readonly view: SecretsView }; turn(reason: string): void };
-  /** Where the app tier reads its part; undefined on a node without one. */
+  /** The app tier's file; undefined on a node without app tier. */
   readonly handOver: SecretsHandOver | undefined;
 }
 
-/** Sees to it that this node has its role's secrets, and those of now. */
+/** Keeps this node's role secrets present and up to date. */
 export class SecretsKeeper {
   readonly #dependencies: SecretsKeeperDependencies;
   #looking = false;
@@ -113,7 +113,7 @@ export class SecretsKeeper {
   }
 }
 
-/** Who has newer secrets than these, the newest first. */
+/** Members with newer secrets than these, the newest first. */
 function peersAhead(view: SecretsView, rank: string): PeerId[] {
   return view.members
     .filter(({ record, self }) => !self && record.role === 'db' && outranks(rankIn(record.tags), rank))
@@ -123,7 +123,7 @@ function peersAhead(view: SecretsView, rank: string): PeerId[] {
 
 const rankIn = (tags: Readonly<Record<string, string>>): string => tags[SECRETS_TAG] ?? '';
 
-/** Exactly one makes them: the first in order of admission among those that live and have any. */
+/** Exactly one node makes them: the first in order of admission among living members that have some. */
 function firstDatabase(view: SecretsView): PeerId | undefined {
   return view.members
     .filter(({ record, self, state }) => record.role === 'db' && (self || state === 'alive'))
@@ -131,7 +131,7 @@ function firstDatabase(view: SecretsView): PeerId | undefined {
     .toSorted((a, b) => a.rank - b.rank)[0]?.record.peerId;
 }
 
-/** On two sides of a cut two first keys would be made, and the names that follow from one of them be lost. */
+/** In a partition two first keys would be made, and the names that follow from one of them would be lost. */
 function isFirstOfAll(view: SecretsView): boolean {
   const [first] = view.members
     .filter(({ record }) => record.role === 'db')
@@ -139,7 +139,7 @@ function isFirstOfAll(view: SecretsView): boolean {
   return first?.self === true;
 }
 
-/** Removed by an operator. A node that left was trusted until then, and its machine belongs to its operator. */
+/** Removed by an operator. A node that left was trusted until then, and its machine still belongs to the operator. */
 function removed(roster: Roster, role: Role): PeerId[] {
   return roster
     .revocations()

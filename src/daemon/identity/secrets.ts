@@ -7,12 +7,12 @@ import { IdentityError } from './errors.ts';
 import { FILES, readDecoded, writeStateFile } from './state.ts';
 
 /**
- * What the roles need to know and nobody types. Made by the first db node; later ones ask any db member. App nodes get
- * the credentials of the application and nothing else: above all never the Erlang cookie, which is code execution on
- * every db node.
+ * The secrets of the roles, which nobody types. The first db node creates them; later ones ask any db member. App nodes
+ * get only the credentials of the application: above all never the Erlang cookie, which allows running code on every db
+ * node.
  */
 
-/** As many removals of db nodes as a cluster sees in its life; older ones are forgotten, and cause no roll. */
+/** More removals of db nodes than a cluster sees in its life; older ones are forgotten and cause no replacement. */
 const WITHOUT = 1000;
 
 const Credentials = z.object({
@@ -20,34 +20,40 @@ const Credentials = z.object({
   password: z.string().regex(/^[A-Za-z0-9]{24,64}$/),
 });
 
-/** As many removals of app nodes as a cluster sees in its life; see {@link withNewKey} for what is dropped. */
+/** More removals of app nodes than a cluster sees in its life; see {@link withNewKey} for what is dropped. */
 const MAX_APP_KEYS = 64;
 const AppKey = z.object({
   /**
-   * Follows from the secret: of two keys that were made at once, on both sides of a cut, none is taken for the other.
+   * Follows from the secret: of two keys that were made at once, on both sides of a partition, neither is taken for the
+   * other.
    */
   id: z.string().regex(/^[0-9a-f]{16}$/),
   secret: z.string().regex(/^[0-9a-f]{64}$/),
 });
-/** Keys of the app tier, oldest first: sessions, links and names of accounts. The newest counts. */
+/** Keys of the app tier, oldest first, for sessions, links and names of accounts. Only the newest verifies. */
 const AppKeys = z.array(AppKey).max(MAX_APP_KEYS).default([]);
 
 const DbSecrets = z.object({
   version: z.literal(1),
   kind: z.literal('db'),
-  /** Rises when cookie and auth secret are rolled. */
+  /** Rises when cookie and auth secret are replaced. */
   generation: z.int().min(1),
   /** Erlang's cookie: letters and digits, so that it needs no quoting anywhere. */
   cookie: z.string().regex(/^[A-Za-z0-9]{40}$/),
   /** `[chttpd_auth] secret` of CouchDB, the same on every db node. */
   authSecret: z.string().regex(/^[0-9a-f]{64}$/),
-  /** `hash` is what `[admins]` holds, salt included: CouchDB accepts another node's cookies only for the very same. */
+  /**
+   * `hash` is the value in `[admins]` with its salt: CouchDB accepts another node's cookies only if it is identical.
+   */
   admin: Credentials.extend({ hash: z.string().regex(/^-pbkdf2:sha256-[0-9a-f]{64},[0-9a-f]{32},\d{1,7}$/) }),
   /** `[couchdb] uuid`. */
   clusterUuid: z.string().regex(/^[0-9a-f]{32}$/),
   app: Credentials,
   appKeys: AppKeys,
-  /** Last 8 characters of the PeerIds of removed nodes: they were not there when it was made, and never get it. */
+  /**
+   * Last 8 characters of the PeerIds of removed nodes: these secrets were made after their removal, and they never get
+   * them.
+   */
   without: z
     .array(z.string().regex(/^[A-Za-z0-9]{8}$/))
     .max(WITHOUT)
@@ -57,7 +63,7 @@ const AppSecrets = z.object({
   version: z.literal(1),
   kind: z.literal('app'),
   generation: z.int().min(1),
-  /** Of the db node's secrets that these are part of, see {@link rankOf}. */
+  /** Rank of the db secrets to which these belong, see {@link rankOf}. */
   rank: z.string().max(32).default(''),
   app: Credentials,
   appKeys: AppKeys,
@@ -71,7 +77,7 @@ type AppKey = z.infer<typeof AppKey>;
 
 /** 1000 removed nodes are 11 kB, 64 keys 7 kB. */
 const SECRETS_BYTES = 24_576;
-/** What CouchDB 3.4 and later use for their own hashes. */
+/** The iterations that CouchDB 3.4 and later use. */
 const PBKDF2_ROUNDS = 600_000;
 const pbkdf2Async = promisify(pbkdf2);
 
@@ -92,19 +98,19 @@ export async function createSecrets(): Promise<DbSecrets> {
   };
 }
 
-/** After the removal of db nodes, which know the old ones. */
+/** After the removal of db nodes, which know the old secrets. */
 export function rollSecrets(own: DbSecrets, removed: readonly PeerId[]): DbSecrets {
   const authSecret = randomBytes(32).toString('hex');
   return { ...rollAppKeys(own, removed), cookie: letters(40), authSecret };
 }
 
-/** After the removal of app nodes, which know the keys of the app tier and nothing else of these. */
+/** After the removal of app nodes, which know only the keys of the app tier. */
 export function rollAppKeys(own: DbSecrets, removed: readonly PeerId[]): DbSecrets {
   const without = [...new Set([...own.without, ...removed.map(shortOf)])].slice(-WITHOUT);
   return { ...own, generation: own.generation + 1, appKeys: withNewKey(own.appKeys), without };
 }
 
-/** The first stays for ever, since names of accounts follow from it. */
+/** The first key stays for ever, since names of accounts follow from it. */
 function withNewKey(keys: readonly AppKey[]): AppKey[] {
   return [...keys.slice(0, 1), ...keys.slice(1).slice(-(MAX_APP_KEYS - 2)), newAppKey()];
 }
@@ -114,7 +120,7 @@ function newAppKey(): AppKey {
   return { id: createHash('sha256').update(`id ${secret}`).digest('hex').slice(0, 16), secret };
 }
 
-/** Those of the removed nodes for whom these secrets are not new. */
+/** The removed nodes that know these secrets. */
 export function notRolledFor(own: DbSecrets, removed: readonly PeerId[]): PeerId[] {
   return removed.slice(-WITHOUT).filter((peerId) => !own.without.includes(shortOf(peerId)));
 }
@@ -122,8 +128,8 @@ export function notRolledFor(own: DbSecrets, removed: readonly PeerId[]): PeerId
 const shortOf = (peerId: PeerId): string => peerId.slice(-8);
 
 /**
- * What a db node says of its secrets in its record: the generation and 32 bits of a digest over 450 random ones. Of two
- * that were made at once, on both sides of a cut, the same one wins everywhere.
+ * The tag of a db node's secrets in its record: the generation and 32 bits of a digest over 450 random ones. Of two
+ * that were made at once, on both sides of a partition, the same one wins everywhere.
  */
 export function rankOf(secrets: DbSecrets): string {
   const keys = secrets.appKeys.map(({ secret }) => secret);
@@ -132,7 +138,7 @@ export function rankOf(secrets: DbSecrets): string {
   return `${secrets.generation}-${digest.slice(0, 8)}`;
 }
 
-/** Whether one rank, as a peer wrote it, is higher than another. A text that is no rank is higher than none. */
+/** Whether one rank, as written by a peer, is higher than another. Text that is no rank is higher than none. */
 export function outranks(one: string, other: string): boolean {
   const [mine, theirs] = [one, other].map((text) => /^(\d{1,9})-([0-9a-f]{8})$/.exec(text));
   if (mine === null || mine === undefined) return false;
@@ -153,10 +159,10 @@ function letters(count: number): string {
 }
 
 /**
- * What a member may know, by the role in its certificate. One for whose removal the secrets were rolled gets nothing,
+ * The secrets for a member, by the role in its certificate. A member whose removal caused a replacement gets nothing,
  * even on nodes that do not know of its removal yet.
  *
- * @returns undefined when this node has nothing for it: ask another db member
+ * @returns undefined if this node has nothing for it: ask another db member
  */
 export function answerSecretsRequest(
   requester: { readonly role: Role; readonly peerId: PeerId },
@@ -216,7 +222,7 @@ export class SecretsStore {
     return this.#held;
   }
 
-  /** Keeps the higher rank. @returns whether they are new. @throws IdentityError `secrets-other-role` */
+  /** Stores them if their rank is higher. @returns whether they are new. @throws IdentityError `secrets-other-role` */
   async put(secrets: Secrets): Promise<boolean> {
     this.#fitting(secrets);
     if (this.#held !== undefined && !isNewer(secrets, this.#held)) return false;

@@ -5,10 +5,10 @@ import { storageNext } from './storage.ts';
 
 const SITE_PROTOCOL = '/bornemisza/site/1';
 const LIMITS = { timeoutMs: 5000, maxBytes: SITE_BYTES };
-/** One that differs and brings nothing new is asked again: it may have been asked in the middle of a change. */
+/** A member whose bundle differs but brought nothing new is asked again: it may have been in the middle of a change. */
 const ASK_AGAIN_MS = 5000;
 
-/** A reachable app node, with the digest of its bundle; undefined: it keeps none. */
+/** A reachable app node, with the digest of its bundle; undefined: it has none. */
 interface SitePeer {
   readonly peerId: PeerId;
   readonly name: string;
@@ -17,15 +17,15 @@ interface SitePeer {
 
 interface SiteKeeperDependencies extends ExchangeDependencies {
   readonly store: SiteStore;
-  /** The same for both that have heard the same two. */
+  /** Two nodes that merge the same two bundles get the same result. */
   readonly merged: (own: Site, other: Site) => Site;
-  /** Undefined: this node keeps no bundle. */
+  /** Undefined: this node has no bundle. */
   readonly peers: () => readonly SitePeer[] | undefined;
   readonly changed: (what: string) => void;
   readonly nowMs: () => number;
 }
 
-/** Sees to it that all app nodes have the same bundle: who differs is asked, and both come to the same. */
+/** Keeps the bundle equal on all app nodes: it asks a node that differs, and both get the same result. */
 export class SiteKeeper {
   readonly #dependencies: SiteKeeperDependencies;
   readonly #asked = new Map<PeerId, { readonly words: string; readonly atMs: number }>();
@@ -35,7 +35,7 @@ export class SiteKeeper {
     this.#dependencies = dependencies;
   }
 
-  /** Over the same mutually proved stream as the secrets of role db. */
+  /** Over the same mutually authenticated stream as the secrets of role db. */
   serve(): void {
     const { transport, identity, store } = this.#dependencies;
     transport.handle(SITE_PROTOCOL, (from) => {
@@ -95,7 +95,7 @@ export class SiteKeeper {
   }
 }
 
-/** Only app nodes; and none for whose removal new keys were made, even if its removal is not known here yet. */
+/** Only app nodes; and no node whose removal caused new keys, even if its removal is not known here yet. */
 export function mayHave(role: string | undefined, peer: PeerId, { without }: Pick<Site, 'without'>): boolean {
   return role === 'app' && !without.includes(peer);
 }

@@ -6,12 +6,12 @@ import { IdentityError } from './errors.ts';
 import { FILES, readDecoded, setFileAside, writeStateFile } from './state.ts';
 
 /**
- * The keys and the certificate of the site, which all app nodes have and no db node ever gets: what is in them, how
- * they travel, and how they lie on the disk. Who orders, and which of two wins, is not decided here.
+ * The keys and the certificate of the site, which all app nodes have and no db node ever gets: their content, and their
+ * form on the wire and on disk. Other files decide which node orders, and which of two wins.
  */
 
 const name = z.string().max(253);
-/** As many as a configuration may have, and a certificate of ours. */
+/** The limit of a configuration and of our certificates. */
 const names = z.array(name).min(1).max(20).readonly();
 const url = z.string().max(2048);
 /** A P-256 key has 241 characters, an RSA key of another make 3,300. */
@@ -59,7 +59,7 @@ const Site = z.object({
     )
     .max(64)
     .readonly(),
-  /** As many removals of app nodes as a cluster sees in its life. */
+  /** More removals of app nodes than a cluster sees in its life. */
   without: z.array(z.string().max(64)).max(1000).readonly(),
 });
 export type Site = Readonly<z.infer<typeof Site>>;
@@ -86,15 +86,15 @@ export function decodeSite(bytes: Uint8Array): Site {
 }
 
 /**
- * What an app node says of its bundle in its record: equal words, equal bundles. 64 bits of a digest over keys of 256
- * random ones tell nothing of them.
+ * The tag of an app node's bundle in its record: equal tags mean equal bundles. 64 bits of a digest over keys of 256
+ * random bits reveal nothing about them.
  */
 export function siteWord(site: Site): string {
   const text = Buffer.from(encodeSite(decodeSite(encodeSite(site))));
   return `${site.generation}-${createHash('sha256').update(text).digest('hex').slice(0, 16)}`;
 }
 
-/** Keys that cannot be read stop nothing else: the other app nodes have them. */
+/** Unreadable keys block nothing else: the other app nodes have them. */
 export async function openedSite(stateDir: string, empty: Site, log: Log): Promise<SiteStore> {
   const site = new SiteStore(stateDir, empty);
   const damaged = await site.load();
@@ -102,7 +102,7 @@ export async function openedSite(stateDir: string, empty: Site, log: Log): Promi
   return site;
 }
 
-/** The bundle of this node, on disk 0600. Changes come one after the other, each to what the one before left. */
+/** The bundle of this node, on disk 0600. Changes are applied one after another. */
 export class SiteStore {
   readonly #path: string;
   readonly #empty: Site;
@@ -118,9 +118,9 @@ export class SiteStore {
   }
 
   /**
-   * One that cannot be read is set aside, so that nothing writes over it: the other app nodes have the same.
+   * A file that cannot be read is renamed, so that nothing overwrites it: the other app nodes have the same bundle.
    *
-   * @returns what is wrong with it; undefined: nothing
+   * @returns its problem; undefined: none
    */
   async load(): Promise<IdentityError | undefined> {
     try {
@@ -145,13 +145,13 @@ export class SiteStore {
     return this.#held;
   }
 
-  /** See {@link siteWord}; '' while there is nothing. */
+  /** See {@link siteWord}; '' while there is no bundle. */
   get word(): string {
     return this.#held === this.#empty ? '' : this.#word;
   }
 
   /**
-   * On disk before it counts. @returns whether something changed
+   * It is on disk before it is used. @returns whether something changed
    *
    * @throws IdentityError `disk-full` and others, see state.ts; what was held stays
    */

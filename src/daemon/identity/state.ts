@@ -7,7 +7,7 @@ import { IdentityError } from './errors.ts';
 /**
  * The state directory of a role instance, /var/lib/bornemisza/ROLE: 0700, every file 0600, every file written whole
  * (temporary file, fsync, rename). `cluster.json` is written last and makes the state complete; until then
- * `unfinished.json` says that what lies there is the rest of an init or join that did not end.
+ * `unfinished.json` marks the files as the rest of an interrupted init or join.
  */
 export const FILES = {
   nodeKey: 'node.key',
@@ -32,7 +32,7 @@ const Seed = z.object({
 });
 /** Where a member listens for libp2p. */
 export type Seed = Readonly<z.infer<typeof Seed>>;
-/** As many seeds as a joiner could ever need to find one that answers. */
+/** More seeds than a joiner needs to find one that answers. */
 export const Seeds = z.array(Seed).max(64);
 
 const ClusterFile = z.object({
@@ -53,9 +53,7 @@ type Unfinished = z.infer<typeof Unfinished>['what'];
 
 type StateOf = 'empty' | 'unfinished' | 'complete';
 
-/**
- * @throws IdentityError `state-damaged` when a key is there but neither the end nor the beginning of an init or join
- */
+/** @throws IdentityError `state-damaged` if there is a key, but neither file of an init or join */
 export async function stateOf(stateDir: string): Promise<StateOf> {
   if (await exists(join(stateDir, FILES.cluster))) return 'complete';
   if (await exists(join(stateDir, FILES.unfinished))) return 'unfinished';
@@ -68,11 +66,11 @@ export async function stateOf(stateDir: string): Promise<StateOf> {
 }
 
 /**
- * Opens the directory for an init or a join: makes it, sees that nobody's identity is in it, leaves the mark.
+ * Opens the directory for an init or a join: creates it, checks that it has no identity, and writes the mark.
  *
- * @returns what an earlier run left unfinished
+ * @returns the mark of an interrupted earlier run
  * @throws IdentityError `already-initialised` (init), `already-member` (join), `state-damaged`, `state-permissions`,
- *   `disk-full`, `state-io`
+ * `disk-full`, `state-io`
  */
 export async function beginState(stateDir: string, what: Unfinished): Promise<Unfinished | undefined> {
   await createDirectory(stateDir);
@@ -85,7 +83,7 @@ export async function beginState(stateDir: string, what: Unfinished): Promise<Un
   return before;
 }
 
-/** A mark that was cut in half still marks: what lies beside it is thrown away rather than built upon. */
+/** A damaged mark still counts: the files beside it are discarded rather than used. */
 async function unfinishedIn(mark: string): Promise<Unfinished> {
   try {
     return Unfinished.parse(JSON.parse(await readStateFile(mark))).what;
@@ -136,7 +134,7 @@ export async function readClusterFile(stateDir: string): Promise<ClusterFile> {
   return readDecoded(join(stateDir, FILES.cluster), (text) => ClusterFile.parse(JSON.parse(text)));
 }
 
-/** Removes what an unfinished run left. The directory and the mark stay. */
+/** Removes the files of an interrupted run. The directory and the mark stay. */
 export async function clearState(stateDir: string): Promise<void> {
   const kept: string[] = [FILES.unfinished];
   for (const name of await readdir(stateDir)) {
@@ -146,10 +144,10 @@ export async function clearState(stateDir: string): Promise<void> {
 }
 
 /**
- * Moves the old identity and its state aside, whole, so that this machine can join again. The audit trail stays, since
+ * Moves the whole old identity and its state aside, so that this machine can join again. The audit trail stays, since
  * it belongs to the machine.
  *
- * @returns the directory that now holds it
+ * @returns the directory that now has it
  */
 export async function resetState(stateDir: string, nowMs: number): Promise<string> {
   await checkDirectory(stateDir);
@@ -165,25 +163,28 @@ export async function resetState(stateDir: string, nowMs: number): Promise<strin
   return aside;
 }
 
-/** Other rooms keep files in the directory too (snapshot, audit): only our own are cleared or set aside. */
+/** Other rooms have files in the directory too (snapshot, audit): only our own are cleared or moved aside. */
 function isOurs(name: string): boolean {
   const ours: string[] = Object.values(FILES);
   return ours.includes(name.replace(/\.(previous|damaged)$/, '')) || /^\..*\.tmp$/.test(name);
 }
 
-/** Other rooms' files: that this identity has left, whom it knew. The next one would not start, or start with them. */
+/**
+ * Other rooms' files: that this identity has left, and its peers. The next identity would not start, or start with
+ * them.
+ */
 function isRemembered(name: string): boolean {
   return /^(local\.json|members\.snapshot)(\.damaged)?$/.test(name);
 }
 
-/** A file that cannot be read stays beside the place where the next one is written. */
+/** A file that cannot be read is kept beside the new one. */
 export async function setFileAside(path: string): Promise<void> {
   await rename(path, `${path}.damaged`).catch((error: unknown) => {
     throw fileError(path, error);
   });
 }
 
-/** Makes a directory 0700. Leaves one that exists as it is. */
+/** Creates a directory with mode 0700. An existing one is unchanged. */
 export async function createDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, { recursive: true, mode: 0o700 });
@@ -192,14 +193,14 @@ export async function createDirectory(path: string): Promise<void> {
   }
 }
 
-/** @throws IdentityError `state-permissions` when others can read the directory or another user owns it */
+/** @throws IdentityError `state-permissions` if others can read the directory or another user owns it */
 async function checkDirectory(path: string): Promise<void> {
   const facts = await stat(path).catch((error: unknown) => {
     throw fileError(path, error);
   });
   if (!facts.isDirectory()) throw permissions(path, 'it is not a directory', `mv ${path} ${path}.old`);
   if ((facts.mode & 0o077) !== 0) throw permissions(path, 'other users can read it', `chmod 0700 ${path}`);
-  // Also for root, who is no exception here: whoever owns the directory can lay links in it.
+  // Also for root: the owner of the directory can put links into it.
   if (facts.uid !== process.getuid?.()) {
     throw permissions(path, "it is another user's", `chown -R bornemisza:bornemisza ${path}`);
   }
@@ -212,7 +213,7 @@ async function checkDirectory(path: string): Promise<void> {
 export async function readStateFile(path: string): Promise<string> {
   let file: Awaited<ReturnType<typeof open>>;
   try {
-    // A FIFO in its place would else be waited for, without end.
+    // Otherwise a FIFO in its place would block for ever.
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     throw fileError(path, error);
@@ -229,7 +230,7 @@ export async function readStateFile(path: string): Promise<string> {
   }
 }
 
-/** Reads and decodes; whatever the decoder throws becomes one sentence that names the file. */
+/** Reads and decodes; any error of the decoder becomes one message that names the file. */
 export async function readDecoded<T>(path: string, decode: (text: string) => T): Promise<T> {
   const text = await readStateFile(path);
   try {
@@ -240,13 +241,13 @@ export async function readDecoded<T>(path: string, decode: (text: string) => T):
   }
 }
 
-/** What a crash leaves of one is known by its end, see {@link isOurs}. */
+/** {@link isOurs} recognises what a crash leaves by this suffix. */
 const STATE_FILE = { mode: 0o600, suffix: '.tmp' } as const;
 
 /**
  * Writes a file whole or not at all. 0600.
  *
- * @param keepPrevious keeps the replaced generation as `FILE.previous`; the first one is written as both
+ * @param keepPrevious keeps the replaced generation as `FILE.previous`; the first one is written to both
  * @throws IdentityError `disk-full` (worth retrying), `state-permissions`, `state-io`; the old file is untouched then
  */
 export async function writeStateFile(path: string, content: string, keepPrevious = false): Promise<void> {
@@ -262,9 +263,9 @@ export async function writeStateFile(path: string, content: string, keepPrevious
 }
 
 /**
- * Writes a file only where there is none: of two writers at once, in one process or in two, one wins.
+ * Writes a file only if there is none: of two writers at once, in one process or in two, one wins.
  *
- * @returns false when the file was there already
+ * @returns false if the file already exists
  */
 export async function writeNewStateFile(path: string, content: string): Promise<boolean> {
   try {
@@ -275,7 +276,7 @@ export async function writeNewStateFile(path: string, content: string): Promise<
   }
 }
 
-/** @returns false when there was nothing to keep */
+/** @returns false if there was nothing to keep */
 async function keepGeneration(path: string): Promise<boolean> {
   const previous = `${path}.previous`;
   await rm(previous, { force: true });
@@ -318,7 +319,7 @@ function permissions(path: string, why: string, command: string): IdentityError 
   });
 }
 
-/** One sentence for what the file system said. */
+/** An error of the file system as one message. */
 export function fileError(path: string, error: unknown): IdentityError {
   if (error instanceof IdentityError) return error;
   if (isCode(error, 'ENOSPC', 'EDQUOT')) {

@@ -9,17 +9,17 @@ import { CONTENT_TYPE, expose } from './exposition.ts';
 import { familiesOf, type MetricsFacts } from './families.ts';
 import { Lag, processFacts } from './process-facts.ts';
 
-/** {@link MetricsEndpoint.look} is called so often. */
+/** How often {@link MetricsEndpoint.look} is called. */
 const LOOK_MS = 1000;
-/** A port that was taken is asked for again. */
+/** The time until a port that was in use is tried again. */
 const RETRY_MS = 10_000;
-/** However many ask, the answer is made once in this time: a flood costs little more than its parsing. */
+/** The answer is computed once in this time, however many ask: a flood costs little more than its parsing. */
 const FRESH_MS = 1000;
 /** Some scrapers and a person; each keeps one connection. */
 const MAX_CONNECTIONS = 16;
 const MAX_HEADER_BYTES = 8192;
 const REQUEST_MS = 5000;
-/** Prometheus keeps its connection from scrape to scrape, a minute apart at most where nobody says otherwise. */
+/** Prometheus keeps its connection between scrapes, which are usually at most a minute apart. */
 const IDLE_MS = 65_000;
 
 interface MetricsDependencies {
@@ -37,13 +37,13 @@ interface MetricsDependencies {
 }
 
 /**
- * `/metrics` on the private address, for Prometheus: reads only, and answers nobody outside of the private network. Off
- * unless `metrics.enabled`; a port that cannot be had stops nothing else.
+ * `/metrics` on the private address, for Prometheus: read-only, and only for the private network. Off unless
+ * `metrics.enabled`; a port that is in use blocks nothing else.
  */
 export class MetricsEndpoint {
   readonly #dependencies: MetricsDependencies;
   readonly #lag = new Lag(LOOK_MS);
-  /** The settings that `#server` was opened with; '' while none is open or opening. */
+  /** The settings of the open `#server`; '' while none is open or opening. */
   #opened = '';
   #server: Server | undefined;
   #problem: Warning | undefined;
@@ -58,7 +58,7 @@ export class MetricsEndpoint {
     return this.#problem === undefined ? [] : [this.#problem];
   }
 
-  /** Once a second: opens, moves or closes the listener as the configuration of now says. */
+  /** Once a second: opens, moves or closes the listener according to the present configuration. */
   look(): void {
     const nowMs = this.#dependencies.clock.monotonicMs();
     this.#lag.came(nowMs);
@@ -95,7 +95,7 @@ export class MetricsEndpoint {
     const server = createServer(limits, (request, response) => this.#answer(request, response));
     server.maxConnections = MAX_CONNECTIONS;
     server.on('connection', (socket) => {
-      // The address is the private one, but a router in between may hand on what comes from elsewhere.
+      // The address is private, but a router can forward requests from elsewhere.
       if (!inside.check(socket.remoteAddress ?? '', 'ipv4')) socket.destroy();
     });
     server.on('error', (error: NodeJS.ErrnoException) => this.#refused(server, `${address}:${port}`, error));
@@ -114,7 +114,7 @@ export class MetricsEndpoint {
     const problem = {
       code: 'metrics-listen',
       message: `/metrics cannot be served at ${where}: ${error.code ?? error.message}`,
-      next: 'find who has the port with `ss -ltnp` and end it, or set metrics.port; it is tried again by itself',
+      next: 'find the program with `ss -ltnp` and end it, or set metrics.port; it is tried again by itself',
     };
     this.close();
     this.#problem = problem;

@@ -9,7 +9,7 @@ export interface Sample {
   readonly value: number;
 }
 
-/** A metric with all its samples. Its name says the unit, in base units: seconds, bytes. */
+/** A metric with all its samples. Its name has the unit, in base units: seconds, bytes. */
 export interface Family {
   readonly name: string;
   readonly help: string;
@@ -42,7 +42,7 @@ function escaped(text: string): string {
   return text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n');
 }
 
-/** JavaScript writes numbers as Go reads them, but for the infinite ones. */
+/** JavaScript writes numbers as Go reads them, except infinite ones. */
 function numberOf(value: number): string {
   if (value === Number.POSITIVE_INFINITY) return '+Inf';
   return value === Number.NEGATIVE_INFINITY ? '-Inf' : String(value);

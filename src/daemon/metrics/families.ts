@@ -3,7 +3,7 @@ import type { Role } from '../membership/types.ts';
 import type { Family, Sample } from './exposition.ts';
 import type { ProcessFacts } from './process-facts.ts';
 
-/** What a scrape is made from: what `status`, `members` and `upgrade status` answer, and the process itself. */
+/** The input of a scrape: the answers of `status`, `members` and `upgrade status`, and facts of the process. */
 export interface MetricsFacts {
   readonly status: StatusAnswer;
   readonly members: readonly MemberRow[];

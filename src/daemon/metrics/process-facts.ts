@@ -1,4 +1,4 @@
-/** What the process says of itself. All of it is read, none of it costs a timer of its own. */
+/** Facts of the process itself. None of them needs its own timer. */
 export interface ProcessFacts {
   readonly cpuSeconds: number;
   readonly residentBytes: number;
@@ -8,16 +8,16 @@ export interface ProcessFacts {
 }
 
 interface LagHistogram {
-  /** Cumulative; the last one has no bound. */
+  /** Cumulative; the last one is unbounded. */
   readonly buckets: readonly { readonly le: number; readonly count: number }[];
   readonly sumSeconds: number;
   readonly count: number;
 }
 
-/** Seconds. The membership learns of a beat that is late by more than 50 ms; the watchdog waits for 20 s. */
+/** Seconds. Membership is notified of a beat that is late by more than 50 ms; the watchdog waits for 20 s. */
 const BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-/** By how much a timer that comes each `everyMs` was late. */
+/** How late a timer of `everyMs` fired. */
 export class Lag {
   readonly #everyMs: number;
   readonly #counts = Array.from({ length: BOUNDS.length + 1 }, () => 0);
@@ -28,7 +28,7 @@ export class Lag {
     this.#everyMs = everyMs;
   }
 
-  /** The timer came. @param nowMs monotonic */
+  /** The timer fired. @param nowMs monotonic */
   came(nowMs: number): void {
     const last = this.#lastMs;
     this.#lastMs = nowMs;

@@ -11,16 +11,16 @@ import type { Phase } from './look.ts';
 import { testNotification } from '../notification/test-run.ts';
 import type { Warning } from '../control/api.ts';
 
-/** What an operator's orders ask of a node besides. */
+/** What an operator's orders need from a node. */
 export interface OrderedNode extends NodeHooks {
   readonly refusedReload: Warning | undefined;
   enter(phase: Phase): void;
-  /** CouchDB is not to be started again here. */
+  /** CouchDB must not be started again here. */
   retireCouchDb(): Promise<void>;
   reload(): Promise<Done>;
 }
 
-/** What the control socket asks for, and who does it. */
+/** The calls of the control socket, and the part that handles each. */
 export function actionsOf(
   node: OrderedNode,
   assembly: Assembly,

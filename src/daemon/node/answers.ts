@@ -23,7 +23,7 @@ export interface AnswersDependencies {
   readonly clock: Clock;
   readonly startedMs: number;
   readonly node: Pick<CurrentNode, 'config' | 'phase' | 'last' | 'rows'> & {
-    /** Why the configuration on the disk is not the one in use. */
+    /** Why the configuration on the disk is not in use. */
     readonly refusedReload: Warning | undefined;
   };
   readonly local: Pick<LocalStateFile, 'state'>;
@@ -38,7 +38,7 @@ export interface AnswersDependencies {
   readonly metrics: Pick<MetricsEndpoint, 'warnings'>;
 }
 
-/** What an operator may ask at any time: how this node is, whom it sees, what it would do. Changes nothing. */
+/** The queries of an operator: this node's state, the members, the plan. Changes nothing. */
 export class Answers {
   readonly #identity: Identity;
   readonly #dependencies: AnswersDependencies;

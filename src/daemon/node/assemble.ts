@@ -63,10 +63,10 @@ export interface NodeDependencies {
   readonly serviceManager: ServiceManager;
   /** Whether our standard output is the journal. */
   readonly journal: boolean;
-  /** Called when the node must end by itself: it was removed, or another process holds its key. */
+  /** Called if the node must end by itself: it was removed, or another process has its key. */
   readonly end: (code: number, why: string) => void;
 }
-/** What is there before a node can be put together. */
+/** The parts that exist before a node is assembled. */
 export interface NodeParts {
   readonly config: Config;
   readonly identity: Identity;
@@ -77,9 +77,9 @@ export interface NodeParts {
   readonly startedMs: number;
 }
 
-/** What the parts of a node ask of it besides. */
+/** What the parts of a node need from it. */
 export interface NodeHooks extends CurrentNode {
-  /** Of a node that says something for the first time. @param said tags of other parts */
+  /** The first facts of a node's record. @param said tags of other parts */
   firstFacts(said: Words): LocalFacts;
   look(): Look;
   /** Undefined while it starts. */
@@ -112,7 +112,7 @@ export interface Assembly {
   readonly signs: SignsOfLife;
 }
 
-/** The parts of a node, put together and not started. What needs another part is made after it. */
+/** The parts of a node, assembled but not started. A part that needs another one is created after it. */
 export function assemble(
   node: NodeHooks,
   parts: NodeParts,
@@ -194,7 +194,7 @@ function handOverOf({ role }: Identity, { accountsFiles }: Paths, log: Log): Sec
   return role === 'app' ? new SecretsHandOver(accountsFiles, log) : undefined;
 }
 
-/** What the parts say in this node's record; of the roots nothing before the programs are known. */
+/** The parts' tags in this node's record; nothing about the roots before the programs are known. */
 export function saidBy({ rollout, roots, notifier, programs, disks }: Assembly, phase: Phase): Words {
   const couchdb = programs.report('couchdb') as CouchDbStatus | undefined;
   const floating = programs.report('floating') as FloatingReport | undefined;

@@ -5,16 +5,16 @@ import type { WatchedDirectory } from '../health/disks.ts';
 import type { Check, HealthOptions } from '../health/health.ts';
 import type { LocalState } from '../local-state.ts';
 
-/** Whether an app node finds the databases. */
+/** Checks whether an app node finds the databases. */
 export const DATABASE_CHECK = 'database';
-/** systemd has HAProxy back in 0.2 s. A withdrawal and a return for that would move more connections than it cut. */
+/** systemd restarts HAProxy in 0.2 s. A withdrawal and a return would move more connections than that restart cuts. */
 const HAPROXY_PATIENCE = 1;
 const REDIRECT = 'a redirect can hide a failure: set health_path, or list this status in health_status';
 const REDIRECTS = { 301: REDIRECT, 302: REDIRECT, 303: REDIRECT, 307: REDIRECT, 308: REDIRECT };
 
-/** HAProxy sends a service the same request: otherwise one of the two removes what the other keeps. */
+/** HAProxy sends a service the same request: otherwise the two could disagree. */
 const asHaproxy = { kind: 'http', host: CHECK_HOST, statuses: WELL_STATUSES } as const;
-/** Of CouchDB only 200 is well, as for HAProxy. */
+/** For CouchDB only 200 is healthy, as for HAProxy. */
 const asCouchDb = {
   ...asHaproxy,
   statuses: { least: 200, most: 200 },
@@ -26,7 +26,7 @@ const asCouchDb = {
   },
 } as const;
 
-/** How often they are asked, and how many answers make a verdict. */
+/** How often they run, and how many results make a verdict. */
 export function healthOptions({ health }: Config): HealthOptions {
   return {
     rise: health.rise,
@@ -39,9 +39,9 @@ export function healthOptions({ health }: Config): HealthOptions {
 }
 
 /**
- * The checks of one node. An app node is up while its edge answers (on the floating IP itself, where BGP draws it),
- * while it finds a database (once it found one: a dependency that was never there takes nobody out) and while each
- * service of the founder’s that is `required` is well. A db node is up while its CouchDB serves and its door is open.
+ * The checks of one node. An app node is up while its edge answers (on the floating IP itself, if BGP announces it),
+ * while it finds a database (once it has found one: a dependency that was never there is no failure) and while each
+ * `required` service is healthy. A db node is up while its CouchDB serves and its door is open.
  */
 export function checksFor(
   config: Config,
@@ -57,7 +57,7 @@ export function checksFor(
 
 function appChecks(config: Config, databaseFound: boolean): Check[] {
   const { edge, floating, services } = config;
-  // In mode `layer2` one node alone has them; whether the others could is asked on loopback.
+  // In mode `layer2` only one node has them; the other nodes check on loopback.
   const [first] = announces(config) ? floating.addresses : [];
   const edgeCheck: Check = {
     name: 'haproxy',
@@ -69,7 +69,7 @@ function appChecks(config: Config, databaseFound: boolean): Check[] {
       address: first ?? '127.0.0.1',
       port: edge.https_port,
       path: EDGE_HEALTH_PATH,
-      // Before the address is on this host, the question would travel to whoever else holds it.
+      // Before the address is on this host, the request would go to another holder.
       onlyIfLocal: first !== undefined,
     },
   };
@@ -113,13 +113,13 @@ function dbChecks({ couchdb, network }: Config): Check[] {
   ];
 }
 
-/** Where this node and the programs that it keeps have to write. */
+/** The directories in which this node and its programs have to write. */
 export function writtenTo(paths: Paths, role: Config['role']): WatchedDirectory[] {
   const data = role === 'db' ? [paths.couchdbFiles, paths.couchdbData, join(paths.couchdbData, 'data')] : [];
   const disks = [paths.state, paths.haproxyFiles, dirname(paths.config), ...data];
   return [
     ...disks.map((path): WatchedDirectory => ({ path, kind: 'disk' })),
-    // Sockets, and what the daemon asks of root's units.
+    // Sockets, and requests to root's units.
     { path: paths.run, kind: 'run' },
   ];
 }

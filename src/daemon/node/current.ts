@@ -2,20 +2,20 @@ import type { Config } from '../config/config.ts';
 import type { MemberRow } from '../control/api.ts';
 import type { Look, Phase } from './look.ts';
 
-/** How a node is in this moment, for its parts, and what they tell it. */
+/** The present state of a node, for its parts, and their calls to it. */
 export interface CurrentNode {
   readonly config: Config;
   readonly phase: Phase;
-  /** The last turn's. */
+  /** Of the last turn. */
   readonly last: Look;
   /** One row for each member, sorted by name. */
   rows(): MemberRow[];
   /**
-   * The only way from an event to what this node says, to its programs and to the audit trail.
+   * The only way from an event to this node's record, its programs and the audit trail.
    *
-   * @param subjects members (HOST/ROLE) that the reason is about
+   * @param subjects members (HOST/ROLE) that the reason concerns
    */
   turn(reason: string, subjects?: readonly string[]): void;
-  /** An entry of the audit trail. */
+  /** Adds an entry to the audit trail. */
   operatorDid(what: string): void;
 }

@@ -12,7 +12,7 @@ interface DutyDependencies {
   readonly retryNow: (reason: string) => void;
 }
 
-/** The operator's orders about this node's traffic, and about held changes. */
+/** The operator's orders for this node's traffic and for held changes. */
 export class Duty {
   readonly #identity: Pick<Identity, 'name' | 'role'>;
   readonly #dependencies: DutyDependencies;
@@ -30,7 +30,7 @@ export class Duty {
     try {
       await local.update({ maintenance: on });
     } catch (error) {
-      // A change that would not survive a reboot is refused: the operator gets the reason, and nothing changed.
+      // A change that would not survive a reboot is refused: the operator gets the reason, and nothing is changed.
       await local.update({ maintenance: was }).catch(() => undefined);
       throw error;
     }

@@ -5,7 +5,7 @@ import type { DbInput } from '../../roles/db.ts';
 import { floatingDevice, limitOf } from '../config/config.ts';
 import type { Look, Scene, ShownCertificates } from './look.ts';
 
-/** What a role's policy is given of a look. Pure. */
+/** The input of a role's policy, from a look. Pure. */
 
 /** @returns undefined until the certificates were read */
 export function appInput({ scene, view, floating }: Look): AppInput | undefined {
@@ -53,7 +53,7 @@ export function dbInput({ scene, view }: Look): DbInput | undefined {
     certificates: forHaproxy(certificates),
     settings: couchDbSettings(scene, certificates),
     removed: scene.roster.removedDatabases,
-    // The operator said leave. A stop of the daemon is none: data stays.
+    // A leave by the operator. A stop of the daemon is none: data stays.
     leaving: phase === 'leaving' || phase === 'left',
     couchdb: scene.couchdb,
     config: {

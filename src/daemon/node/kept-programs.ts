@@ -6,11 +6,11 @@ import type { Program, Surroundings } from './programs.ts';
 
 export interface KeptProgramsDependencies extends Surroundings {
   readonly reconciler: Pick<Reconciler, 'add' | 'trigger'>;
-  /** Each run of a program begins with what is so now; what its plugin saw then is one more reason for a turn. */
+  /** Each run of a program starts from the present state; what its plugin observes is a reason for another turn. */
   readonly node: { look(): Look; turn(reason: string): void };
 }
 
-/** The programs that this node keeps: each is run when its desired state is another than before. */
+/** The programs of this node: each runs when its desired state changes. */
 export class KeptPrograms {
   readonly #list: readonly Program[];
   readonly #dependencies: KeptProgramsDependencies;
@@ -25,7 +25,7 @@ export class KeptPrograms {
     this.#dependencies = dependencies;
   }
 
-  /** Besides the programs of the mode of now those of a former one, where it left something. */
+  /** The programs of the present mode, and those of a former mode that left something. */
   async start(): Promise<void> {
     const { config, reconciler, node } = this.#dependencies;
     for (const program of this.#list.filter(({ roles }) => roles.includes(config.role))) {
@@ -51,12 +51,12 @@ export class KeptPrograms {
     }
   }
 
-  /** What the plugin of a program saw at its last observation. */
+  /** The last observation of a program's plugin. */
   report(program: string): PluginReport | undefined {
     return this.#reports.get(program);
   }
 
-  /** Whether a process is left that shows and trusts what it was started with. */
+  /** Whether an old process is left that presents and trusts the certificates of its start. */
   async hasOldWorkers(): Promise<boolean> {
     for (const { plugin } of this.#kept.values()) if ((await plugin.hasOldWorkers?.()) === true) return true;
     return false;
@@ -74,7 +74,7 @@ async function leftBehind(plugin: AnyPlugin): Promise<boolean> {
   return (await plugin.leftBehind?.().catch(() => true)) ?? false;
 }
 
-/** The program's run reports an impossible desired state; here it is one more state that differs from others. */
+/** The program's run reports an impossible desired state; here it counts as one more different state. */
 function desiredOf(program: Program, look: Look): unknown {
   try {
     return program.desired(look);

@@ -25,7 +25,7 @@ import {
 
 export type Phase = 'starting' | 'running' | 'leaving' | 'left' | 'stopping';
 
-/** What a node shows to others, as PEM. */
+/** The certificates that a node presents, as PEM. */
 export interface ShownCertificates extends Omit<Certificates, 'node'> {
   readonly chain: string;
   readonly key: string;
@@ -33,17 +33,17 @@ export interface ShownCertificates extends Omit<Certificates, 'node'> {
   readonly siteEndMs: number | undefined;
 }
 
-/** Tags of a record, each with what it says now. */
+/** Tags of a record with their present values. */
 export type Words = Readonly<Record<string, string | undefined>>;
 
-/** What a node knows in one moment. Made in one place, and frozen. */
+/** Everything that a node knows at one moment. Created in one place, and frozen. */
 export interface Scene {
   readonly config: Config;
   readonly phase: Phase;
   readonly view: MembershipView;
   readonly roster: Pick<GuardInput, 'revoked' | 'revokedAuthorities' | 'knownCertificates'> & {
     readonly members: GuardInput['roster'];
-    /** Peer ids of members of role app that were put out by an operator. */
+    /** Peer ids of app members that an operator removed. */
     readonly removedApps: readonly string[];
     /** Members of role db that were removed, by their former names and addresses. */
     readonly removedDatabases: readonly {
@@ -52,32 +52,29 @@ export interface Scene {
       readonly address: string;
     }[];
   };
-  /** Undefined until they were read. */
+  /** Undefined until they are read. */
   readonly certificates: ShownCertificates | undefined;
-  /** Undefined until a db node gave this role's. */
+  /** Undefined until a db node has given this role's secrets. */
   readonly secrets: Secrets | undefined;
   readonly maintenance: boolean;
-  /** Verdicts of the checks, and the verdict over all that are required. */
+  /** Verdicts of the checks, and the verdict over all required ones. */
   readonly health: LocalFacts['health'];
   readonly services: LocalFacts['services'];
-  /** Services whose check fails by its answer or a refusal, and not for want of an answer. */
+  /** Services whose check fails by a wrong answer or a refusal, not by silence. */
   readonly answerWrongly: readonly string[];
-  /** What CouchDB's plugin saw at its last observation; undefined before the first. */
+  /** The last observation of CouchDB's plugin; undefined before the first. */
   readonly couchdb: { readonly disagreement: Disagreement | undefined } | undefined;
-  /**
-   * Whether this node could read the zone of the DNS records at its last look, and how long it could not; undefined
-   * without `[dns]`.
-   */
+  /** Whether this node could last read the DNS zone, and for how long it could not; undefined without `[dns]`. */
   readonly dns: { readonly works: boolean; readonly failsForMs: number } | undefined;
-  /** What of the bundle of the site's certificate others may know; undefined without `[certificates]`. */
+  /** The public part of the bundle of the site's certificate; undefined without `[certificates]`. */
   readonly site: { readonly word: string; readonly thumbprint: string | undefined } | undefined;
   /** CouchDB's data directory. */
   readonly couchdbData: string;
-  /** After a finished leave CouchDB is not to be started again here. */
+  /** After a completed leave CouchDB must not be started again here. */
   readonly couchdbRetired: boolean;
   /** The floating IPs are on this node's public device (mode `layer2`), or assigned to its server (mode `api`). */
   readonly holds: boolean;
-  /** What other parts of the daemon say in this node's record: rollout, root, secrets, notification, CouchDB. */
+  /** Tags of other parts in this node's record: rollout, root, secrets, notification, CouchDB. */
   readonly tags: Words;
   readonly settingsDigest: string;
   /** Average of the last minute. */
@@ -88,21 +85,21 @@ export interface Scene {
   readonly upMs: number;
 }
 
-/** What one look leaves for the next. */
+/** The state that one look passes to the next. */
 export interface Memory {
   readonly guards: GuardState;
-  /** The load that was said last, × 100. */
+  /** The last published load, × 100. */
   readonly load: number;
 }
 
 export interface Look {
   readonly scene: Scene;
   readonly memory: Memory;
-  /** Everybody who is admitted, as the guards leave them: what the programs and the operator are shown. */
+  /** All admitted members, after the guards: the view of the programs and the operator. */
   readonly view: EffectiveView;
-  /** Whether this node draws the floating IPs, and why; undefined where there are none. */
+  /** Whether this node has the floating IPs, and why; undefined if there are none. */
   readonly floating: Holding | undefined;
-  /** What this node says of itself to all others. */
+  /** The facts in this node's own record. */
   readonly facts: LocalFacts;
 }
 
@@ -137,7 +134,7 @@ export function look(scene: Scene, memory: Memory): Look {
   };
 }
 
-/** Why the programs are run after a time without any event; '' if time changed nothing. */
+/** Why the programs run although no event came; '' if time alone changed nothing. */
 export function changedByTime(
   before: Look,
   now: Look,
@@ -152,14 +149,14 @@ export function changedByTime(
   return { text: same ? '' : 'a guard began or ended to hold', subjects };
 }
 
-/** What a role's policy may know of this node besides the view. */
+/** What a role's policy knows of this node besides the view. */
 export function situationOf(scene: Scene): AppSituation {
   const { phase, health, maintenance, holds, upMs } = scene;
   return {
     health,
     edge: edgeOf(scene),
     maintenance,
-    // A node that goes for longer than a restart takes itself out before it ends.
+    // A node that is away for longer than a restart takes itself out of traffic before it ends.
     leaving: phase === 'leaving' || phase === 'left' || phase === 'stopping',
     holds,
     upMs,
@@ -172,7 +169,7 @@ function edgeOf({ services, answerWrongly }: Scene): AppSituation['edge'] {
   return said === 'down' && !answerWrongly.includes('haproxy') ? 'silent' : 'fails';
 }
 
-/** What no other node can see of this one, and a person should learn; any node may send it. */
+/** Conditions that no other node can see and that people must learn; any node may send them. */
 function noticesOf(
   {
     health,
@@ -194,7 +191,7 @@ function noticesOf(
   };
 }
 
-/** A tag is there only while it says something. */
+/** A tag is present only while it has content. */
 function tagsOf({ tags, holds }: Scene, notices: Notices): LocalFacts['tags'] {
   const all: Words = {
     ...tags,
@@ -206,7 +203,7 @@ function tagsOf({ tags, holds }: Scene, notices: Notices): LocalFacts['tags'] {
   );
 }
 
-/** What who writes the DNS records must know. */
+/** The facts that the writer of the DNS records needs. */
 function dnsTags({ config, dns }: Scene): LocalFacts['tags'] {
   const { public_addresses: addresses } = config.network;
   return {
@@ -222,9 +219,9 @@ function siteTags({ site }: Scene): LocalFacts['tags'] {
 }
 
 /**
- * @param said the load that was said last, × 100
+ * @param said the last published load, × 100
  * @param load average of the last minute
- * @returns what to say now, × 100
+ * @returns the load to publish now, × 100
  */
 export function steadyLoad(said: number, load: number): number {
   const now = Math.round(load * 100);

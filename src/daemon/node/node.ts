@@ -28,14 +28,14 @@ import { storageNext } from '../identity/storage.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are made again. */
 const TICK_MS = 1000;
-/** How long a stop waits for the programs to follow before the process ends nevertheless. */
+/** How long a stop waits for the programs before the process ends anyway. */
 const STOP_DEADLINE_MS = 5000;
-/** systemd.exec(5): for what only a person can mend. The unit is not started again after it. */
+/** systemd.exec(5): for problems that only a person can correct. The unit does not start again after it. */
 const EXIT_CONFIG = 78;
 
 /**
- * One role instance, put together. All policy is in the rooms that it joins; every event ends in {@link turn}, which
- * makes a scene, has {@link look} decide, and carries the decision out.
+ * One role instance. All policy is in the rooms that it joins; every event ends in {@link turn}, which makes a scene,
+ * lets {@link look} decide, and carries the decision out.
  */
 export class RunningNode implements OrderedNode {
   readonly #options: NodeOptions;
@@ -85,7 +85,7 @@ export class RunningNode implements OrderedNode {
     return this.#reload.refused;
   }
 
-  /** Once it runs. */
+  /** The instance runs. */
   get actions(): ControlActions | undefined {
     return this.#phase === 'starting' ? undefined : this.#actions;
   }
@@ -105,7 +105,7 @@ export class RunningNode implements OrderedNode {
     this.#parts.audit.append(operatorEntry(this.#parts.identity.name, what));
   }
 
-  /** @throws OperatorError where the port cannot be had */
+  /** @throws OperatorError if the port is not available */
   async start(): Promise<void> {
     this.#assembly.driver.onChange((change) => this.#onChange(change));
     await this.#assembly.driver.start().catch((error: unknown) => {
@@ -128,7 +128,7 @@ export class RunningNode implements OrderedNode {
     this.#parts.audit.append(startedEntry(this.#parts.identity.name, VERSION));
   }
 
-  /** Says goodbye to the peers, and gives duty up where the node goes for longer than a restart. */
+  /** Says goodbye to the peers, and ends this node's traffic if it goes for longer than a restart. */
   async stop(goodbye: Goodbye): Promise<void> {
     const { log, serviceManager } = this.#dependencies;
     if (this.#phase !== 'running' && this.#phase !== 'leaving') return;
@@ -155,7 +155,7 @@ export class RunningNode implements OrderedNode {
     await this.#assembly.registrar.close();
     await this.#assembly.reconciler.close();
     await this.#assembly.driver.close();
-    // A disk that is full must not turn an orderly end into a crash.
+    // A full disk must not turn an orderly end into a crash.
     await this.#parts.local.keep({});
   }
 
@@ -163,7 +163,7 @@ export class RunningNode implements OrderedNode {
     return this.#reload.run();
   }
 
-  /** A configuration that was read again is in use from now on. */
+  /** Puts a configuration that was read again into use. */
   async take(config: Config): Promise<void> {
     this.#config = config;
     this.#assembly.notifier.reconfigure(config.notify);
@@ -175,14 +175,14 @@ export class RunningNode implements OrderedNode {
   }
 
   turn(text: string, subjects: readonly string[] = []): void {
-    // What comes before this node listens is seen by its first turn; what a turn itself causes, by that turn.
+    // The first turn sees events from before this node listens; a turn itself sees the events that it causes.
     if (!this.#listens || this.#reasons !== undefined) {
       this.#reasons?.push({ text, subjects });
       return;
     }
     this.#reasons = [{ text, subjects }];
     try {
-      // What a node says of itself is part of the view that it acts on.
+      // A node's own record is part of the view that it acts on.
       this.#assembly.driver.local(this.look().facts);
       this.#follow(this.look(), this.#reasons);
     } finally {
@@ -199,7 +199,7 @@ export class RunningNode implements OrderedNode {
     for (const entry of guardEntries(before.view.held, now.view.held)) this.#parts.audit.append(entry);
   }
 
-  /** What is so now. Nothing follows from it. */
+  /** The present state, without consequences. */
   look(): Look {
     const scene = this.#scene(
       this.#assembly.driver.view,
@@ -217,7 +217,7 @@ export class RunningNode implements OrderedNode {
     return { guards: guardMemory(this.#parts.local.state), load: this.#last.memory.load };
   }
 
-  /** @param assembly undefined while there is none */
+  /** @param assembly undefined before it exists */
   #scene(view: MembershipView, said: Words, assembly: Assembly | undefined): Scene {
     return sceneOf({
       ...this.#parts,
@@ -241,7 +241,7 @@ export class RunningNode implements OrderedNode {
     this.turn(summary, subjects);
   }
 
-  /** From the first database that it finds on, this node depends on finding one. */
+  /** Once it has found a database, this node depends on finding one. */
   #rememberDatabase(): void {
     const { checks, local } = this.#parts;
     const found = checks.verdicts.some(({ name, health }) => name === DATABASE_CHECK && health === 'up');
@@ -276,7 +276,7 @@ export class RunningNode implements OrderedNode {
     });
     for (const entry of rosterEntries(change, this.#assembly.names)) audit.append(entry);
     if (change.revoked.includes(peerId)) {
-      // Its identity is used up, as after a leave: `status` and `leave --wipe` know it without the daemon.
+      // Its identity is no longer valid, as after a leave: `status` and `leave --wipe` know it without the daemon.
       void this.#parts.local
         .update({ left: true })
         .catch(() => undefined)
@@ -293,7 +293,7 @@ export class RunningNode implements OrderedNode {
     if (this.#phase === 'running') void this.#assembly.secrets.look();
   }
 
-  /** Once a second: what changes with time alone. */
+  /** Once a second: decisions that change with time alone. */
   #look(): void {
     this.#assembly.roots.look();
     this.#assembly.signs.beat();
@@ -313,9 +313,7 @@ export class RunningNode implements OrderedNode {
     this.#assembly.certificate.look();
   }
 
-  /**
-   * Others report that this node was removed: duty ends before the process does, and systemd does not start it again.
-   */
+  /** Others report that this node was removed: its traffic ends before the process, and systemd does not restart it. */
   async #withdrawAndEnd(why: string): Promise<void> {
     this.#phase = 'stopping';
     this.turn(why);

@@ -46,33 +46,33 @@ import { VERSION } from '../version.ts';
 import { appInput, dbInput } from './inputs.ts';
 import { type Look, situationOf } from './look.ts';
 
-/** What a plugin may be given when it is made. */
+/** The dependencies of plugins. */
 export interface Surroundings {
   readonly config: Config;
   readonly paths: Paths;
-  /** Of this role; asked each time, so that rolled secrets are used at once. */
+  /** Of this role; read each time, so that new secrets are used at once. */
   readonly secrets: () => Secrets | undefined;
-  /** The last turn's: no turn is made for a program that asks each second. */
+  /** Of the last turn, as some programs ask each second. */
   readonly last: () => Look;
   readonly clock: Clock;
-  /** The keys and the certificate that all app nodes share. */
+  /** The keys and the certificate of all app nodes. */
   readonly site: CertificatesOptions['site'];
   readonly progress: (program: string, text: string) => void;
 }
 
-/** One managed program: one writer, and what it is to be. */
+/** One managed program: its one writer, and its desired state. */
 export interface Program {
   readonly name: string;
   /** Whose daemon is its one writer. */
   readonly roles: readonly Role[];
-  /** One that is not enabled is kept as long as its plugin finds something of ours that a former mode left. */
+  /** A program that is not enabled is kept while its plugin finds something of ours that a former mode left. */
   enabled(config: Config): boolean;
   make(surroundings: Surroundings): AnyPlugin;
-  /** Pure. Undefined: not known yet, leave the program alone. @throws PluginError */
+  /** Pure. Undefined: not known yet, do not change the program. @throws PluginError */
   desired(look: Look): unknown;
 }
 
-/** Ties what a role desires to what its plugin takes. */
+/** Connects a role's desired state with its plugin. */
 export function program<D, O, C extends PlannedChange, K, R extends PluginReport>(of: {
   readonly name: string;
   readonly roles: readonly Role[];
@@ -83,7 +83,7 @@ export function program<D, O, C extends PlannedChange, K, R extends PluginReport
   return of;
 }
 
-/** Of an input that may not be there yet. */
+/** For an input that may be missing at first. */
 const from =
   <I, D>(input: (look: Look) => I | undefined, desired: (input: I) => D) =>
   (look: Look): D | undefined => {
@@ -91,9 +91,7 @@ const from =
     return given === undefined ? undefined : desired(given);
   };
 
-/**
- * All programs that a node may keep. A new one is one entry here, its folder, its role's policy and its configuration.
- */
+/** All programs that a node may manage. A new one needs an entry here, its folder, policy and configuration. */
 export const PROGRAMS: readonly Program[] = [
   program({
     name: 'haproxy',
@@ -193,7 +191,7 @@ function makeDns({ config, last }: Surroundings): DnsPlugin {
   });
 }
 
-/** Of a node whose daemon is dead, as visitors come to it. */
+/** Checks a node with a dead daemon from outside, like a visitor. */
 async function edgeAnswers({ edge }: Config, address: string, path: string, ms: number): Promise<boolean> {
   const asked = { kind: 'http', tls: true, host: CHECK_HOST, statuses: WELL_STATUSES } as const;
   return (await probe({ ...asked, address, port: edge.https_port, path }, ms)).passed;
@@ -236,7 +234,7 @@ function makeCouchDb({ config, paths, secrets, last, progress }: Surroundings): 
   });
 }
 
-/** Only the founder can correct a setting that is not allowed in CouchDB's files. */
+/** Only the operator can correct a setting that is not allowed in CouchDB's files. */
 function refusing<I, D>(desired: (input: I) => D): (input: I) => D {
   return (input) => {
     try {

@@ -18,7 +18,7 @@ import type { LocalState, LocalStateFile } from '../local-state.ts';
 import type { Scene, Words } from './look.ts';
 import { SECRETS_TAG } from '../identity/secrets-keeper.ts';
 
-/** What a scene is made from; the rest is what other parts of the daemon give as it is. */
+/** The sources of a scene; other parts of the daemon pass the rest unchanged. */
 interface SceneSources
   extends Pick<Scene, 'phase' | 'view' | 'certificates' | 'couchdb' | 'couchdbData' | 'couchdbRetired'> {
   readonly identity: Pick<Identity, 'roster' | 'secrets'>;
@@ -28,13 +28,13 @@ interface SceneSources
   readonly clock: Clock;
   readonly startedMs: number;
   readonly site: Pick<SiteStore, 'get' | 'word'>;
-  /** Of the program that keeps DNS records; undefined before it is there. */
+  /** Of the program for DNS records; undefined before it exists. */
   readonly dnsProgram: PluginStatus | undefined;
   /** Tags of other parts. */
   readonly said: Words;
 }
 
-/** Everything that this node knows in this moment. */
+/** Everything that this node knows at this moment. */
 export function sceneOf(sources: SceneSources): Scene {
   const { identity, config, local, checks, clock, startedMs, said, dnsProgram } = sources;
   const { phase, view, couchdb, couchdbData, couchdbRetired } = sources;
@@ -85,7 +85,7 @@ function rosterOf({ roster }: Pick<Identity, 'roster'>): Scene['roster'] {
   };
 }
 
-/** A node that has never read the zone has failed since its start. */
+/** A node that never read the zone counts as failing since its start. */
 function dnsHealth({ state, seen, lastConvergedAgoMs }: PluginStatus, upMs: number): Scene['dns'] {
   const fails = state === 'failing' || state === 'stopped';
   return { works: seen !== undefined && !fails, failsForMs: fails ? (lastConvergedAgoMs ?? upMs) : 0 };
@@ -98,7 +98,7 @@ function holdsFloating(config: Config): boolean {
   return mode === 'layer2' && addresses.some((each) => isOn([device, labelOf(device)], each));
 }
 
-/** What the guards kept across restarts. */
+/** The guards' state across restarts. */
 export function guardMemory({ guards }: Pick<LocalState, 'guards'>): GuardState {
   return (guards as GuardState | undefined) ?? EMPTY_GUARD_STATE;
 }

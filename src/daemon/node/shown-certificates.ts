@@ -5,7 +5,7 @@ import type { Config } from '../config/config.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { ShownCertificates } from './look.ts';
 
-/** What this node shows and trusts, as it is on the disk now. */
+/** The certificates that this node presents and trusts, from the disk. */
 export async function shownBy(identity: Identity, config: Config): Promise<ShownCertificates> {
   const file = config.role === 'app' ? config.edge.certificate : undefined;
   const key = await identity.tlsKeyPem();
@@ -14,13 +14,13 @@ export async function shownBy(identity: Identity, config: Config): Promise<Shown
   return { chain: identity.chainPem.trim(), key, ca: identity.rootsPem, ...site, siteEndMs };
 }
 
-/** The plugin judges the file; a certificate that is refused is not watched. */
+/** The plugin checks the file; the end of a refused certificate is not reported. */
 function endOf(pem: string): number | undefined {
   const site = readSite(pem);
   return isFinding(site) ? undefined : site.untilMs;
 }
 
-/** A file that cannot be read is one optional input: it stops nothing else, and `status` says so. */
+/** The file is optional: if it cannot be read, nothing else stops, and `status` reports it. */
 async function readEdgeCertificate(file: string): Promise<Pick<ShownCertificates, 'edge' | 'edgeProblem'>> {
   try {
     const edge = await readIfPresent(file);

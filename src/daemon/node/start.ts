@@ -21,16 +21,16 @@ import { verdictEntry } from '../audit/entries.ts';
 import { storageNext } from '../identity/storage.ts';
 
 /**
- * Longest wait for the first verdicts at a start, well below the unit's TimeoutStartSec. They take a tenth of a second
- * where all is well.
+ * Longest wait for the first verdicts at a start, well below the unit's TimeoutStartSec. On a healthy node they take a
+ * tenth of a second.
  */
 const FIRST_VERDICTS_MS = 10_000;
 
-/** One role instance as its process has it: starting, running or closed. */
+/** One role instance in its process: starting, running or closed. */
 export class Node {
   readonly #options: NodeOptions;
   readonly #dependencies: NodeDependencies;
-  /** What was started, to be closed in the reverse order. */
+  /** The started parts, which are closed in reverse order. */
   readonly #started: { close(): Promise<void> | void }[] = [];
   #running: RunningNode | undefined;
 
@@ -59,7 +59,7 @@ export class Node {
       ),
     );
     await control.listen();
-    // First of all: a daemon that comes back must not tell the others, BIRD and HAProxy that its node is down.
+    // This comes first: a restarted daemon must not report its node as down to the others, BIRD and HAProxy.
     const checks = this.#opened(
       new Checks(healthOptions(config), {
         clock,
@@ -76,7 +76,7 @@ export class Node {
     await this.#running.start();
   }
 
-  /** Ends in order: goodbye to the peers, duty off where the node goes for longer, then everything closes. */
+  /** Ends in order: goodbye to the peers, then the node's traffic if it goes for longer, then everything closes. */
   async stop(goodbye: Goodbye): Promise<void> {
     await this.#running?.stop(goodbye);
     await this.close();
@@ -87,7 +87,7 @@ export class Node {
     for (const each of this.#started.toReversed()) await each.close();
   }
 
-  /** Reads the configuration again. A bad one is refused and the old one stays. */
+  /** Reads the configuration again. An invalid one is refused, and the old one stays in use. */
   async reload(): Promise<Done> {
     this.#actions();
     return (this.#running as RunningNode).reload();

@@ -16,29 +16,29 @@ import type { Message } from './message.ts';
 
 export type NotifySettings = Config['notify'];
 
-/** One way by which a message reaches a person. */
+/** One way in which a message reaches people. */
 export interface Channel {
   readonly name: 'mail' | 'webhook' | 'command';
-  /** Where it goes, for people; never a secret: a webhook's path is one. */
+  /** Its target, for people; never a secret, such as the path of a webhook. */
   readonly target: string;
   /**
-   * Resolves when the other side has taken the message, within the settings' timeout.
+   * Resolves when the other side has accepted the message, within the settings' timeout.
    *
    * @throws OperatorError or PluginError with a next step
    */
   send(message: Message, signal: AbortSignal): Promise<void>;
 }
 
-/** What a program or a server says of its failure, in a sentence of ours. */
+/** The limit of text from a program or server in our messages. */
 const MAX_WORDS = 300;
-/** A password with its newline; a larger file is another file. */
+/** Room for a password with its newline; a larger file is another file. */
 const MAX_PASSWORD_BYTES = 1024;
 const MAX_CA_BYTES = 1024 * 1024;
 const MAX_OUTPUT_BYTES = 64 * 1024;
 /** Mode bits set-uid and set-gid. */
 const SET_ID = 0o6000;
 
-/** The channels that the settings name, in order; none: this node tells nobody. */
+/** The channels that the settings name, in order; none: this node sends nothing. */
 export function channelsOf(settings: NotifySettings): Channel[] {
   return [mailChannel(settings), webhookChannel(settings), commandChannel(settings)].filter(
     (channel) => channel !== undefined,
@@ -94,7 +94,7 @@ async function bySmtp(message: Message, mailing: Mailing & { readonly server: UR
   });
 }
 
-/** By what went wrong: code, and what the operator can do. */
+/** By kind of failure: code and next step. */
 const SMTP_FAILURES: Readonly<Record<SmtpFailure, { code: string; what: string; next: string }>> = {
   login: {
     code: 'notify-smtp-login',
@@ -129,7 +129,7 @@ function smtpFailure(error: SmtpError, host: string): OperatorError {
   return new OperatorError(code, `the mail server ${host} ${what}: ${why}`, next, { cause: error });
 }
 
-/** The library makes the letter; the program runs bounded, and says on its standard error why it failed. */
+/** The library creates the mail; the program runs bounded, and its standard error has the reason of a failure. */
 async function bySendmail(message: Message, mailing: Mailing & { readonly program: string }): Promise<void> {
   const { program, from, to, settings, signal } = mailing;
   if (await needsRights(program)) {
@@ -163,8 +163,8 @@ async function bySendmail(message: Message, mailing: Mailing & { readonly progra
 }
 
 /**
- * Exim's sendmail is set-uid; Postfix's gives the letter to a postdrop that is set-gid, and that, when it may not write
- * to its spool, tries again every ten seconds for ever, in a session of its own where our kill does not reach it.
+ * Exim's sendmail is set-uid. Postfix's passes the mail to postdrop, which is set-gid: if postdrop may not write to its
+ * spool, it tries again every ten seconds for ever, in its own session, where our kill does not reach it.
  */
 async function needsRights(program: string): Promise<boolean> {
   const file = await realpath(program).catch(() => program);
@@ -228,7 +228,7 @@ function webhookChannel({ webhook_url: url, timeout_ms: timeoutMs }: NotifySetti
 }
 
 async function post(url: URL, message: Message, timeoutMs: number, signal: AbortSignal): Promise<void> {
-  // A chat server shows `text`; a redirect could lead anywhere, so none is followed.
+  // A chat server shows `text`. A redirect could lead anywhere, so none is followed.
   const answer = await fetch(url, {
     method: 'POST',
     headers: { 'content-type': 'application/json', 'user-agent': 'bornemisza' },
@@ -252,7 +252,7 @@ async function post(url: URL, message: Message, timeoutMs: number, signal: Abort
   );
 }
 
-/** fetch wraps what happened in an error that says "fetch failed". */
+/** fetch wraps the cause in an error "fetch failed". */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error.name === 'TimeoutError') return 'no answer in time';
@@ -288,7 +288,7 @@ function commandChannel({ command, timeout_ms: timeoutMs }: NotifySettings): Cha
   };
 }
 
-/** What a stranger printed, as part of one line. */
+/** Foreign output as part of one line. */
 function wordsOf(text: string): string {
   return oneLine(text.trim()).slice(0, MAX_WORDS);
 }

@@ -11,7 +11,7 @@ import {
 
 /**
  * The conditions that people are notified of, read only from the membership view, so that every node gets the same
- * result: what only one node can see (its guards, its site's certificate) it puts into its record. Pure.
+ * result: a node puts into its record what only it can see (its guards, its site's certificate). Pure.
  */
 
 export type ConditionKind =
@@ -26,14 +26,14 @@ export type ConditionKind =
   | 'disk-full';
 
 export interface Condition {
-  /** The same on every node that sees it; another one for the next time that the same thing happens. */
+  /** The same on every node that sees it; a new one if the same thing happens again. */
   readonly key: string;
   readonly kind: ConditionKind;
   /** HOST/ROLE, a role, or the name of a certificate. */
   readonly subject: string;
   /** One sentence without its full stop. */
   readonly what: string;
-  /** What a person can do. */
+  /** The next step. */
   readonly next: string;
   /** It was announced (a stop, a reboot, maintenance), so it is sent only if it lasts. */
   readonly announced: boolean;
@@ -46,34 +46,31 @@ interface ConditionInput {
    */
   readonly certificates: ReadonlyMap<string, number>;
   readonly wallMs: number;
-  /** How long this process runs. */
+  /** How long this process has been running. */
   readonly upMs: number;
 }
 
-/**
- * Renewal at half of a certificate's life has failed for a month when a node's ends this soon; the site's is renewed by
- * hand.
- */
+/** If a node's certificate ends this soon, its renewal has failed for a month; the site's is renewed by hand. */
 export const CERTIFICATE_ENDING_MS = 14 * 24 * 3_600_000;
-/** A provider that does not answer for some minutes costs nothing: the records stay as they are. */
+/** A provider that is silent for some minutes does no harm: the records stay. */
 export const DNS_FAILING_MS = 10 * 60_000;
 /**
  * A node that starts reaches its first peer within seconds; after a power failure of the whole site it takes a minute.
  */
 const LONELY_AFTER_MS = 120_000;
 
-/** Tags of a member's record in which it says what it alone can see. */
+/** Tags of a member's record for conditions that only it can see. */
 export const NOTICE_TAG = 'notice';
 
-/** What one node says of itself in its tag, in at most 64 bytes. */
+/** The content of a node's tag, in at most 64 bytes. */
 export interface Notices {
   /** Roles whose landslide this node holds. */
   readonly landslides: readonly ('app' | 'db')[];
-  /** This node keeps the floating IP though it is down. */
+  /** This node keeps the floating IP although it is down. */
   readonly lastStanding: boolean;
-  /** End of the site's certificate in ms since the epoch, when it is near. */
+  /** End of the site's certificate in ms since the epoch, if it is near. */
   readonly siteCertificateEndMs: number | undefined;
-  /** It has the key of the DNS records and could not keep them for ten minutes. */
+  /** It has the key for the DNS records and could not update them for ten minutes. */
   readonly dnsFails: boolean;
 }
 
@@ -89,7 +86,7 @@ export function noticeTag(notices: Notices): string {
   ].join(' ');
 }
 
-/** Everything that holds now. Before the first sync nothing is known of others: only that this node is alone. */
+/** All present conditions. Before the first sync nothing is known of others: only that this node is alone. */
 export function conditionsOf(input: ConditionInput): Condition[] {
   const { view, upMs } = input;
   if (!view.synced) return upMs < LONELY_AFTER_MS ? [] : lonely(view);
@@ -123,7 +120,7 @@ function lonely(view: MembershipView): Condition[] {
 }
 
 function deaths({ view, certificates: admitted }: ConditionInput): Condition[] {
-  // Its replacement may carry the name of a dead node.
+  // A replacement may have the name of a dead node.
   const names = new Set(heard(view).map(({ record }) => record.name));
   return view.members
     .filter(({ state, record: { name } }) => state === 'dead' && admitted.has(name) && !names.has(name))
@@ -195,7 +192,7 @@ function guards(view: MembershipView): Condition[] {
   return [...landslides, ...standing];
 }
 
-/** The tag in which a node says what it saw in BIRD, and the codes that it may hold. */
+/** The tag with a node's observation of BIRD, and its possible codes. */
 const FLOATING_TAG = 'floating';
 const ANNOUNCEMENTS: Readonly<Record<string, string>> = {
   'bird-no-session': 'announces no floating IP: its bird.conf has no BGP session',
@@ -222,7 +219,7 @@ function announcements(view: MembershipView): Condition[] {
   });
 }
 
-/** The tag in which an app node names its server at the provider, and what is wrong with the floating IPs there. */
+/** The tag with an app node's server at the provider, and the problem of the floating IPs there. */
 const SERVER_TAG = 'server';
 const ASSIGNMENTS: Readonly<Record<string, string>> = {
   'floating-token': 'cannot have the floating IP moved: the provider refuses its token',
@@ -266,11 +263,11 @@ function records(view: MembershipView): Condition[] {
   }));
 }
 
-/** The tag in which the node that orders the site's certificate says that no order came to one for a day. */
+/** The tag in which the ordering node reports that all orders of the site's certificate failed for a day. */
 export const CERTIFICATE_TAG = 'certificate';
 const CERTIFICATE_FAILING = 'failing';
 
-/** The certificate of before is served meanwhile. One condition, whichever node orders. */
+/** The former certificate stays in use. One condition, whichever node orders. */
 function orders(view: MembershipView): Condition[] {
   const [first] = heard(view).filter(({ record }) => record.tags[CERTIFICATE_TAG] === CERTIFICATE_FAILING);
   if (first === undefined) return [];
@@ -286,7 +283,7 @@ function orders(view: MembershipView): Condition[] {
   ];
 }
 
-/** The tag in which a node says that it has no room to write. */
+/** The tag of a node without free disk space. */
 export const DISK_TAG = 'disk';
 const DISK_FULL = 'full';
 
@@ -337,7 +334,7 @@ function certificates({ view, certificates: ends, wallMs }: ConditionInput): Con
   return [...nodes, ...sites];
 }
 
-/** What the hosts agree on, and which of them was at work: its record says so though it may be dead now. */
+/** The agreed rollout, and the host that was upgrading: its record shows that although it may be dead now. */
 function rollouts({ view, wallMs }: ConditionInput): Condition[] {
   const said = view.members.flatMap(({ record: { name, tags } }) => {
     const word = parseWord(tags[ROLLOUT_TAG]);

@@ -1,6 +1,6 @@
 import type { Happening, NoticeEvent } from './policy.ts';
 
-/** One message to a person, in each of the forms in which a channel wants it. Pure. */
+/** One message to people, in the form of each channel. Pure. */
 
 export interface Sender {
   readonly cluster: string;
@@ -15,7 +15,7 @@ export interface Message {
   readonly subject: string;
   /** Plain text, lines of their own. */
   readonly text: string;
-  /** What a program gets: the webhook's body, the command's standard input. */
+  /** For programs: the webhook's body, the command's standard input. */
   readonly payload: Payload;
 }
 
@@ -38,7 +38,7 @@ export interface Payload {
   }[];
 }
 
-/** A mail that nobody reads to its end says less than its first screens; all else is in `bornemisza events`. */
+/** Nobody reads a long mail to its end; the rest is in `bornemisza events`. */
 const MAX_EVENTS_IN_TEXT = 30;
 const MAX_SUBJECT_CHARACTERS = 150;
 
@@ -80,14 +80,14 @@ export function testMessage(sender: Sender, nowMs: number): Message {
 
 const URGENCY: Readonly<Record<Happening, number>> = { began: 0, passed: 1, ended: 2 };
 
-/** Control characters, and what ends a line. */
+/** Control characters and line ends. */
 const NOT_OF_A_LINE = /[\p{Cc}\p{Zl}\p{Zp}]+/gu;
 
 function oneLine(words: string): string {
   return words.replaceAll(NOT_OF_A_LINE, ' ').trim();
 }
 
-/** Words that came from a server, a program or another node write no line of their own into what a person reads. */
+/** Text from a server, a program or another node must not add lines to a message. */
 function inLines(event: NoticeEvent): NoticeEvent {
   const { subject, what, next } = event;
   return { ...event, subject: oneLine(subject), what: oneLine(what), next: oneLine(next) };

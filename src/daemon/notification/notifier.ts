@@ -24,9 +24,9 @@ interface NotifierDependencies {
   readonly upMs: () => number;
   /** Keeps the state; called with every change of it. */
   readonly save: (state: NotificationState) => void;
-  /** What went out; {@link Notifier.tags} say so already. */
+  /** A message was sent; {@link Notifier.tags} show that already. */
   readonly told: (message: Message, channels: readonly string[]) => void;
-  /** A way that fails in another manner than before. */
+  /** A channel fails with another error than before. */
   readonly failed: (channel: Channel, error: Failure) => void;
 }
 
@@ -39,14 +39,14 @@ export interface Failure {
 /** A message that reached nobody is sent again after this, doubled each time. */
 const RETRY_MIN_MS = 15_000;
 const RETRY_MAX_MS = 15 * 60_000;
-/** Where a message reached one channel and not another, the other is tried again after these. */
+/** If a message reached one channel and not another, the other one is tried again after these times. */
 const CHANNEL_RETRIES_MS = [5000, 30_000, 120_000] as const;
-/** A message that is on its way when the daemon stops may still arrive. */
+/** A message that is being sent when the daemon stops may still arrive. */
 const CLOSE_MS = 2000;
 
 /**
- * Looks at the view, asks the policy whether this node has something to tell, and sends it by every channel. Never
- * blocks the daemon: one message is under way at a time, and each is bounded.
+ * Asks the policy whether this node must send something, and sends it by every channel. Never blocks the daemon: one
+ * message at a time, each bounded.
  */
 export class Notifier {
   readonly #dependencies: NotifierDependencies;
@@ -61,7 +61,7 @@ export class Notifier {
   #lost = 0;
   #retryAtMs = 0;
 
-  /** @param kept what `save` was given last, from the disk: anything else counts as nothing */
+  /** @param kept the last value passed to `save`, from the disk; anything else counts as nothing */
   constructor(settings: NotifySettings, kept: unknown, dependencies: NotifierDependencies) {
     this.#dependencies = dependencies;
     this.#settings = settings;
@@ -71,7 +71,7 @@ export class Notifier {
     this.#look();
   }
 
-  /** What this node says in its record. */
+  /** This node's tags. */
   get tags(): Readonly<Record<string, string>> {
     return this.#tags;
   }
@@ -92,7 +92,7 @@ export class Notifier {
     this.#lost = 0;
     this.#retryAtMs = 0;
     if (this.#channels.length === 0) {
-      // Conditions that are sent while this node does not watch are no longer its task.
+      // Conditions that others send while this node does not watch are no longer its task.
       this.#keep(EMPTY_NOTIFICATION_STATE);
       this.#tags = {};
     }
@@ -112,7 +112,7 @@ export class Notifier {
     return before !== JSON.stringify(this.#tags);
   }
 
-  /** Sends a test by every channel, one after the other; yields how each went. */
+  /** Sends a test by every channel, one after another; yields each result. */
   async *test(): AsyncGenerator<{ readonly channel: Channel; readonly failure: Failure | undefined }> {
     const message = testMessage(this.#sender(), this.#dependencies.wallMs());
     for (const channel of this.#channels) {
@@ -122,12 +122,12 @@ export class Notifier {
     }
   }
 
-  /** Resolves when no message is under way. */
+  /** Resolves when no message is being sent. */
   async idle(): Promise<void> {
     await this.#sending;
   }
 
-  /** Lets what is under way arrive, and ends it after two seconds. */
+  /** Waits for the present message, at most two seconds. */
   async close(): Promise<void> {
     if (this.#sending !== undefined) {
       const timer = setTimeout(() => this.#ended.abort(), CLOSE_MS);
@@ -169,14 +169,14 @@ export class Notifier {
     );
     const reached = results.filter(({ failure }) => failure === undefined).map(({ channel }) => channel.name);
     if (reached.length === 0) {
-      // Said in the record, so that the next in order takes over; tried again here in case it cannot either.
+      // Published in the record, so that the next in order takes over; tried again here in case that one fails too.
       this.#retryAtMs = wallMs() + Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** this.#lost);
       this.#lost += 1;
       return;
     }
     this.#lost = 0;
     this.#keep(afterTelling(this.#state, events, wallMs(), this.#options()));
-    // At once into the record: from here on nobody else need tell it.
+    // At once into the record: from here on no other node needs to send it.
     this.#look();
     told(message, reached);
     for (const { channel, failure } of results)
@@ -184,11 +184,11 @@ export class Notifier {
   }
 
   /**
-   * The message reached a person already, so a channel that stays down loses it in the end: with a warning in `status`.
+   * The message has already reached people, so a channel that stays down finally loses it, with a warning in `status`.
    */
   async #sendLater(channel: Channel, message: Message): Promise<void> {
     for (const delayMs of CHANNEL_RETRIES_MS) {
-      // A daemon that stops ends the wait, and the next line the rest.
+      // The stop of the daemon ends the wait; the next line ends the loop.
       await pause(delayMs, undefined, { signal: this.#ended.signal }).catch(() => undefined);
       if (this.#ended.signal.aborted || !this.#channels.includes(channel)) return;
       if ((await this.#send(channel, message)) === undefined) return;
@@ -202,7 +202,7 @@ export class Notifier {
       return undefined;
     } catch (error) {
       const failure = failureOf(error);
-      // One that repeats is one warning.
+      // A repeated error is one warning.
       const known = this.#failures.get(channel.name)?.code === failure.code;
       this.#failures.set(channel.name, failure);
       if (!known && !this.#ended.signal.aborted) this.#dependencies.failed(channel, failure);

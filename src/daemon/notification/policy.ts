@@ -2,12 +2,12 @@ import { createHash } from 'node:crypto';
 import type { Condition, ConditionKind } from './conditions.ts';
 
 /**
- * Who tells a person of what, and when. Pure: the same function on every node, over what each sees and what the others
- * publish in their records what they have sent.
+ * Which node sends which notification, and when. Pure: the same function on every node, over its view and what the
+ * others publish in their records as sent.
  *
- * Each event has one teller: the first, by name, of those that can tell. The others keep the event and tell it when
+ * Each event has one notifier: the first, by name, of the nodes that can send. The others keep the event and send it if
  * the notifier is dead, reports a failure, or has not published "sent" within a bound. So a lasting event is sent at
- * least once while anybody is left who can, and twice only when a teller dies between sending and saying so.
+ * least once while any node can send, and twice only if a notifier dies between sending and publishing that.
  */
 
 /** `state` of a condition in a message; `passed`: it began and ended before it could be sent. */
@@ -21,27 +21,27 @@ export interface NoticeEvent {
   /** Wall-clock ms. */
   readonly sinceMs: number;
   readonly untilMs?: number;
-  /** Of the entry that it is about. */
+  /** Key of its entry. */
   readonly key: string;
 }
 
-/** A condition that this node has seen and that is not over and done with. Times are wall-clock ms. */
+/** A condition that this node has seen and that is not settled. Times are wall-clock ms. */
 interface Entry extends Condition {
   readonly sinceMs: number;
-  /** Its beginning was sent: by this node, or by another one, by its record. */
+  /** Its beginning was sent by this node, or by another one according to its record. */
   readonly told: boolean;
-  /** This node sent it, or answers for one that did and is gone. */
+  /** This node sent it, or acts for a lost node that did. */
   readonly mine: boolean;
   readonly endedMs?: number;
   readonly ended?: string;
 }
 
-/** What survives a restart of the daemon. */
+/** The state that survives a restart of the daemon. */
 export interface NotificationState {
   readonly entries: readonly Entry[];
   /** Ends that this node has sent, by their mark, and since when. */
   readonly ends: readonly { readonly mark: string; readonly begin: string; readonly atMs: number }[];
-  /** Messages that may be sent at once, and when that was counted. */
+  /** Messages that may be sent at once, and the time of that count. */
   readonly tokens: number;
   readonly tokensAtMs: number;
 }
@@ -50,15 +50,15 @@ export const EMPTY_NOTIFICATION_STATE: NotificationState = {
   entries: [],
   ends: [],
   tokens: 0,
-  // Long ago: a first start may say all that it has to say.
+  // Long ago: a first start may send everything.
   tokensAtMs: 0,
 };
 
-/** One member as the choice of a teller sees it. */
+/** One member, as a possible notifier. */
 export interface Candidate {
   readonly name: string;
   readonly self: boolean;
-  /** Alive or suspect, and neither going nor restarting. */
+  /** Alive or suspect, and neither leaving nor restarting. */
   readonly present: boolean;
   readonly tags: Readonly<Record<string, string>>;
 }
@@ -83,13 +83,13 @@ interface PolicyOptions {
 
 interface Decision {
   readonly state: NotificationState;
-  /** What this node publishes in its record: that it can send, and what was sent. */
+  /** This node's tags: that it can send, and what was sent. */
   readonly tags: Readonly<Record<string, string>>;
   /** One message to send now; empty: none. */
   readonly events: readonly NoticeEvent[];
 }
 
-/** A death, its return and one thing more go out at once, whatever came before. */
+/** A death, a return and one more event go out at once, whatever came before. */
 const BURST = 3;
 /** An announced stop or reboot is sent if it lasts longer than a reboot takes. */
 const ANNOUNCED_WAIT_MS = 300_000;
@@ -107,8 +107,8 @@ const MARK_CHARACTERS = 6;
 const MARKS_PER_TAG = 10;
 export const TELLER_TAG = 'notify';
 /**
- * Half of the tags that a record can hold, used as far as there is something to say: 80 events that hold at once. With
- * more, the next in order sends those without room once more.
+ * Half of the tags of a record, used as needed: 80 events at once. With more, the next in order sends those without
+ * room again.
  */
 const TOLD_TAGS = ['told', 'told2', 'told3', 'told4', 'told5', 'told6', 'told7', 'told8'] as const;
 
@@ -135,7 +135,7 @@ export function decide(before: NotificationState, input: PolicyInput, options: P
     tokensAtMs: nowMs,
   };
   return {
-    // A state that did not change but for the clock is the same one, so that it is not written each second.
+    // A state that differs only in the clock counts as equal, so that it is not written each second.
     state: sameBut(before, state) && before.tokensAtMs <= nowMs ? before : state,
     tags: tagsOf(state, input),
     events: state.tokens < 1 ? [] : eventsOf(state.entries, input, options),
@@ -150,7 +150,7 @@ function tokensAt(
   return Math.min(BURST, tokens + Math.max(0, nowMs - tokensAtMs) / intervalMs);
 }
 
-/** What to keep when a message went out. */
+/** The state after a message was sent. */
 export function afterTelling(
   state: NotificationState,
   events: readonly NoticeEvent[],
@@ -168,7 +168,7 @@ export function afterTelling(
     ends: [
       ...state.ends,
       ...over.map(({ key }) => ({ mark: endMarkOf(key), begin: markOf(key), atMs: nowMs })),
-      // Others that saw it begin and end learn from both marks that there is nothing left to tell.
+      // Both marks show the others that nothing is left to send.
       ...events
         .filter((event) => event.state === 'passed')
         .flatMap(({ key }) => [
@@ -191,7 +191,7 @@ function looked(
   const kept = entries.flatMap((entry): Entry[] => {
     const condition = now.get(entry.key);
     now.delete(entry.key);
-    // A clock that was set back must not hold anything for as long.
+    // A clock that was set back must not delay anything for as long.
     const sinceMs = Math.min(entry.sinceMs, nowMs);
     if (condition !== undefined) {
       const { endedMs: _endedMs, ended: _ended, ...open } = entry;
@@ -249,7 +249,7 @@ function eventsOf(
     return [{ entry, happening, inMs: dueMs(entry, happening, options) + holdBackMs - nowMs }];
   });
   if (!due.some(({ inMs }) => inMs <= 0)) return [];
-  // What has just begun rides along, so that many deaths in a short time are one message.
+  // A condition that has just begun is included, so that many deaths in a short time are one message.
   const rides = ({ entry, happening, inMs }: (typeof due)[number]): boolean =>
     inMs <= 0 || (happening === 'began' && !entry.announced && inMs <= options.waitMs);
   return due.filter(rides).map(({ entry, happening }) => eventOf(entry, happening));
@@ -260,9 +260,7 @@ function happeningOf(entry: Entry): Happening | undefined {
   return entry.told ? 'ended' : 'passed';
 }
 
-/**
- * When the first in order tells it. What ended must have ended for a while too: a return that does not last is none.
- */
+/** When the first in order sends it. An end must also have lasted for a while: a short return is none. */
 function dueMs(entry: Entry, happening: Happening, { waitMs }: PolicyOptions): number {
   return happening === 'began' ? entry.sinceMs + waitOf(entry, waitMs) : (entry.endedMs ?? 0) + waitMs;
 }
@@ -279,7 +277,9 @@ function eventOf(entry: Entry, state: Happening): NoticeEvent {
   return { key, kind, state, subject, what, next: state === 'began' ? next : '', sinceMs, ...until };
 }
 
-/** How many come before this node: those that do not fail, for an end those that sent the beginning, then by name. */
+/**
+ * How many nodes come before this one: those that do not fail; for an end, those that sent the beginning; then by name.
+ */
 function rankFor(entry: Entry, happening: Happening, { members, failing }: PolicyInput): number {
   const mark = markOf(entry.key);
   const order = members
@@ -303,7 +303,7 @@ function rankFor(entry: Entry, happening: Happening, { members, failing }: Polic
 
 function tagsOf(state: NotificationState, { failing }: PolicyInput): Readonly<Record<string, string>> {
   const told = state.entries.filter((entry) => entry.told && entry.mine);
-  // The last sent ones come first: if there is no room for all, others know least about these.
+  // The last sent ones come first: if there is no room for all, the others know least about these.
   const marks = [
     ...state.ends.map(({ mark }) => mark).toReversed(),
     ...told.map(({ key }) => markOf(key)).toReversed(),
@@ -318,7 +318,7 @@ function tagsOf(state: NotificationState, { failing }: PolicyInput): Readonly<Re
   ]) as Record<string, string>;
 }
 
-/** Whether this node comes before all others that can tell. */
+/** Whether this node comes before all others that can send. */
 function isFirst({ members }: PolicyInput): boolean {
   const own = members.find(({ self }) => self)?.name ?? '';
   return members.every(

@@ -10,7 +10,7 @@ import type { Transport } from '../transport/transport.ts';
 import { pingNode, servePing } from './ping.ts';
 import { serveTrail, trailHere, trailOf, type TrailQuestion } from './trail.ts';
 
-/** Nodes asked at once: an answer may have a quarter of a megabyte. */
+/** Nodes asked at once: an answer can have a quarter of a megabyte. */
 const WIDTH = 8;
 
 interface PeersDependencies {
@@ -22,8 +22,8 @@ interface PeersDependencies {
 }
 
 /**
- * What an operator asks of other nodes through this one. Each request only reads: a member can cause another only to
- * check the ports of that first member, and the work is bounded.
+ * An operator's requests to other nodes through this one. Each request only reads: a member can make another one check
+ * only the first member's own ports, and the work is bounded.
  */
 export class Peers {
   readonly #identity: Pick<Identity, 'name' | 'roster'>;
@@ -47,7 +47,7 @@ export class Peers {
     });
   }
 
-  /** The trails of all nodes, this one's first. Of one that could not be had `missing` says why. */
+  /** The trails of all nodes, this one's first. `missing` has the reason for one that is not available. */
   async trails(question: TrailQuestion): Promise<ClusterAuditAnswer> {
     const { audit, transport } = this.#dependencies;
     const own = { node: this.#identity.name, entries: trailHere(audit, question), missing: '' };
@@ -64,7 +64,7 @@ export class Peers {
   }
 
   /**
-   * @param name HOST/ROLE; undefined: every other one that has not left
+   * @param name HOST/ROLE; undefined: all others that have not left
    * @throws OperatorError `member-unknown`, `ping-self`
    */
   async ping(name: string | undefined): Promise<PingAnswer> {
@@ -89,7 +89,7 @@ export class Peers {
     return this.#dependencies.node.rows().filter(({ self, state }) => !self && state !== 'left');
   }
 
-  /** The port in its record, else the one of its role. */
+  /** The port in its record, otherwise the default of its role. */
   #portOf(peer: PeerId, role: Role): number {
     const { members } = this.#dependencies.driver.view;
     return members.find(({ record }) => record.peerId === peer)?.record.port ?? PORTS[role].libp2p;

@@ -6,22 +6,22 @@ import type { PeerId, Role } from '../membership/types.ts';
 import type { Transport } from '../transport/transport.ts';
 import { lookAt, portsBetween } from './ports.ts';
 
-/** One question: "are you there, what time is it with you, and do you reach my ports?" */
+/** One request: "what is your time, and do you reach my ports?" */
 const PING_PROTOCOL = '/bornemisza/ping/1';
 /** More than ten packets of Ethernet, or one jumbo frame and a half. */
 export const LARGE_BYTES = 16 * 1024;
-/** What stands around the padding. */
+/** The rest of the message around the padding. */
 const MAX_BYTES = LARGE_BYTES + 4096;
 const SMALL = { timeoutMs: 2000, maxBytes: MAX_BYTES };
-/** A lost segment is sent again after at least a second; one that never arrives is sent for minutes. */
+/** A lost segment is repeated after at least a second; one that never arrives is repeated for minutes. */
 const LARGE = { timeoutMs: 4000, maxBytes: MAX_BYTES };
 const ROUNDS = 5;
-/** Each member can have this node look at that member's own ports, this often. */
+/** How often each member can have this node check that member's own ports. */
 const LOOK_AGAIN_MS = 1000;
 
 const question = z.object({
   pad: z.string().max(LARGE_BYTES),
-  /** So many characters come back. */
+  /** The size of the answer. */
   want: z.int().min(0).max(LARGE_BYTES),
   look: z.boolean(),
 });
@@ -43,7 +43,7 @@ const answer = z.object({
     .optional(),
 });
 
-/** Who may be asked, and where each listens. */
+/** The members that may be asked, and their ports. */
 interface Known {
   readonly role: Role;
   readonly address: string;
@@ -54,16 +54,16 @@ interface AnswererDependencies {
   readonly clock: Pick<Clock, 'wallMs' | 'monotonicMs'>;
   readonly transport: Pick<Transport, 'handle'>;
   readonly config: () => Config;
-  /** Of an admitted member, by its certificate and its own record. */
+  /** Of an admitted member, by its certificate and record. */
   readonly known: (peer: PeerId) => Known | undefined;
 }
 
 /**
- * Answers members. The address that is looked at is the asker's own, by its certificate, and the ports are those of its
- * role: nobody can have this node open connections elsewhere.
+ * Answers members. It checks only the asking member's address, by its certificate, and the ports of its role: nobody
+ * can make this node open connections elsewhere.
  */
 export function servePing({ clock, transport, config, known }: AnswererDependencies): void {
-  /** When each member was last looked at. Bounded by the roster. */
+  /** When each member was last checked. Bounded by the roster. */
   const lookedMs = new Map<PeerId, number>();
   transport.handle(PING_PROTOCOL, async (from, bytes) => {
     const wallMs = clock.wallMs();
@@ -84,11 +84,11 @@ interface PingDependencies {
   readonly clock: Pick<Clock, 'wallMs' | 'monotonicMs'>;
   readonly transport: Pick<Transport, 'request' | 'connect'>;
   readonly config: Config;
-  /** Where the other listens. */
+  /** The port of the other node. */
   readonly port: number;
 }
 
-/** Asks one node. Never throws: what cannot be found out is part of the answer. */
+/** Asks one node. Never throws: failures are part of the answer. */
 export async function pingNode(
   { name, peerId, address, role, state, version }: MemberRow,
   dependencies: PingDependencies,
@@ -112,7 +112,7 @@ export async function pingNode(
   }
 }
 
-/** The clock is compared in the quickest round: half of what that took is the most by which it can be wrong. */
+/** The clock is compared in the fastest round: the error is at most half of its duration. */
 async function roundsOf(
   peer: PeerId,
   { transport, clock }: PingDependencies,

@@ -3,20 +3,20 @@ import type { PortLook } from '../control/api.ts';
 import { probe } from '../health/probe.ts';
 import type { Role } from '../membership/types.ts';
 
-/** One SYN may be lost: the second goes after a second (RFC 6298). */
+/** One SYN can be lost: the second follows after a second (RFC 6298). */
 const LOOK_MS = 1500;
-/** Of epmd, IANA's. */
+/** The port of epmd (IANA). */
 const EPMD_PORT = 4369;
 
 interface NamedPort {
   readonly port: number;
-  /** What listens there. */
+  /** The program that listens there. */
   readonly what: string;
 }
 
 /**
  * The ports of one node that another one uses, by their roles. All but the first are settings of the whole cluster, so
- * this node's own configuration says them.
+ * this node's own configuration has them.
  *
  * @param libp2pPort the port in the record of the node that is checked
  */

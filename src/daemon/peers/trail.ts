@@ -5,7 +5,7 @@ import type { AuditEntry } from '../control/api.ts';
 import type { PeerId } from '../membership/types.ts';
 import type { Transport } from '../transport/transport.ts';
 
-/** One question: "what does your audit trail say?" */
+/** One request for entries of an audit trail. */
 const TRAIL_PROTOCOL = '/bornemisza/trail/1';
 /** Some 500 entries; the newest are sent. */
 const MAX_ANSWER_BYTES = 256 * 1024;
@@ -15,15 +15,15 @@ const MAX_LIMIT = 2000;
 export const trailQuestion = z.object({
   /** HOST/ROLE or HOST. */
   node: z.string().max(200).optional(),
-  /** Not before this time, ms since the epoch by the clock of whose trail it is. */
+  /** Only entries after this time, ms since the epoch by that node's clock. */
   since_ms: z.coerce.number().int().min(0).optional(),
-  /** What failed, was rolled back or is held. */
+  /** Only entries that failed, were rolled back or are held. */
   failed: z.enum(['0', '1']).default('0'),
   limit: z.coerce.number().int().min(1).max(MAX_LIMIT).default(200),
 });
 export type TrailQuestion = z.output<typeof trailQuestion>;
 
-/** The latest entries that are asked for, oldest first. */
+/** The latest requested entries, oldest first. */
 export function trailHere(
   audit: Pick<AuditTrail, 'query'>,
   { node, since_ms: sinceMs, failed, limit }: TrailQuestion,
@@ -39,7 +39,7 @@ export function trailHere(
     .slice(-limit);
 }
 
-/** Lines of JSON as in the trail's file: the latest that fit. A question that makes no sense gets no answer. */
+/** Lines of JSON as in the trail's file: the latest that fit. A malformed request gets no answer. */
 export function serveTrail(transport: Pick<Transport, 'handle'>, audit: Pick<AuditTrail, 'query'>): void {
   transport.handle(TRAIL_PROTOCOL, (_from, bytes) => {
     const question = trailQuestion.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
@@ -55,7 +55,7 @@ export function serveTrail(transport: Pick<Transport, 'handle'>, audit: Pick<Aud
   });
 }
 
-/** @throws TransportError, also where the other's version does not know the question */
+/** @throws TransportError, also if the other's version does not know the request */
 export async function trailOf(
   transport: Pick<Transport, 'request'>,
   peer: PeerId,

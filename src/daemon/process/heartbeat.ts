@@ -3,39 +3,37 @@ import { uptime } from 'node:os';
 import { dirname } from 'node:path';
 import { replaceWhole } from '../../host/whole-file.ts';
 
-/** What the dead-man switch (systemd/deadman) is to watch. */
+/** What the dead-man switch (systemd/deadman) must watch. */
 export interface Watched {
-  /** Carries the floating addresses. */
+  /** The device with the floating addresses. */
   readonly device: string;
-  /** Where our HAProxy answers without TLS. */
+  /** The port where our HAProxy answers without TLS. */
   readonly port: number;
-  /** None: there is nothing to take off, and no sign of life is needed. */
+  /** None: there is nothing to remove, and no sign of life is needed. */
   readonly addresses: readonly string[];
 }
 
 /**
- * The daemon's sign of life: one line, UPTIME DEVICE PORT ADDRESS…, replaced whole. It holds seconds since the boot,
- * since the wall clock may jump. Nobody but the dead-man switch reads it, and it reads nothing else.
+ * The daemon's sign of life: one line, UPTIME DEVICE PORT ADDRESS…, replaced as a whole. UPTIME is seconds since the
+ * boot, as the wall clock can jump. Only the dead-man switch reads it, and it reads nothing else.
  */
 export class Heartbeat {
   readonly #path: string;
   readonly #onFailure: (error: Error) => void;
   #next: Watched | undefined;
   #writing: Promise<void> | undefined;
-  /** The switch has nothing to watch, and a former beat that named something was replaced. */
+  /** The switch has nothing to watch, and a former beat was replaced. */
   #idle = false;
   /** Undefined: no beat yet. */
   #failed: boolean | undefined;
 
-  /** @param onFailure called for the first failure of a row only */
+  /** @param onFailure called only for the first failure in a row */
   constructor(path: string, onFailure: (error: Error) => void) {
     this.#path = path;
     this.#onFailure = onFailure;
   }
 
-  /**
-   * One beat at a time; of those that come meanwhile the last one counts. Resolves when it is written. Never throws.
-   */
+  /** One beat at a time; of calls meanwhile, the last one counts. Resolves when it is written. Never throws. */
   async beat(watched: Watched): Promise<void> {
     this.#next = watched;
     this.#writing ??= this.#writeAll();
@@ -65,10 +63,10 @@ export class Heartbeat {
   }
 
   async #replace({ device, port, addresses }: Watched): Promise<void> {
-    // tmpfiles makes it where the daemon may not.
+    // tmpfiles creates the directory, as the daemon may not.
     if (this.#failed !== false) await mkdir(dirname(this.#path), { recursive: true }).catch(() => undefined);
     const line = `${[Math.floor(uptime()), device, port, ...addresses].join(' ')}\n`;
-    // The switch is another user. And in /run there is no disk to wait for.
+    // The switch runs as another user, so the file is readable for all. /run has no disk to wait for.
     await replaceWhole(this.#path, line, { mode: 0o644, oneWriter: true, durable: false });
   }
 }

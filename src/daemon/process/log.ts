@@ -6,9 +6,9 @@ export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 /** syslog(3) priorities by pino's numeric levels; journald reads `<N>` at the start of a line (sd-daemon(3)). */
 const PRIORITY_BY_LEVEL: Readonly<Record<number, number>> = { 60: 2, 50: 3, 40: 4, 30: 6, 20: 7, 10: 7 };
 const OWN_FIELDS = new Set(['level', 'time', 'msg', 'next', 'err']);
-/** The journal shows one line at a time; a value longer than this hides the rest. */
+/** The journal shows one line for an entry; a longer value hides the rest. */
 const MAX_VALUE_CHARACTERS = 400;
-/** journald cuts a line at 48 KiB (LineMax=) and takes the rest for a second entry, with a `<N>` of its own. */
+/** journald cuts a line at 48 KiB (LineMax=) and reads the rest as a second entry, which could have its own `<N>`. */
 const MAX_LINE_CHARACTERS = 8000;
 
 /**
@@ -50,8 +50,8 @@ export function formatLine(entry: Record<string, unknown>, journal: boolean): st
 }
 
 /**
- * One event is one line: a newline inside a value must not forge a second journal entry. And journalctl shows `[1K blob
- * data]` in place of a line with any other control character, which would hide the very error that carries it.
+ * One event is one line: a newline inside a value must not forge a second journal entry. For any other control
+ * character journalctl shows `[1K blob data]` instead of the line, which would hide the error.
  */
 export function oneLine(words: string): string {
   return (

@@ -9,12 +9,12 @@ import type { ServiceManager } from './systemd.ts';
 interface ReloadDependencies {
   readonly log: Log;
   readonly serviceManager: Pick<ServiceManager, 'reloading'>;
-  /** Tells systemd that the reload is over, whatever came of it. */
+  /** Notifies systemd that the reload has ended, whatever its result. */
   readonly reloaded: () => Promise<void>;
   readonly node: { readonly config: Config; take(config: Config): Promise<void> };
 }
 
-/** Reads the configuration again while the daemon runs. A bad one is refused and the old one stays. */
+/** Reads the configuration again while the daemon runs. An invalid one is refused, and the old one stays in use. */
 export class Reload {
   readonly #options: { readonly role: Role; readonly paths: Paths };
   readonly #dependencies: ReloadDependencies;
@@ -25,12 +25,12 @@ export class Reload {
     this.#dependencies = dependencies;
   }
 
-  /** Why the configuration on the disk is not the one in use, until a reload takes one. */
+  /** Why the configuration on the disk is not in use, until a reload succeeds. */
   get refused(): Warning | undefined {
     return this.#refused;
   }
 
-  /** @throws OperatorError with what is wrong with the configuration */
+  /** @throws OperatorError with the problem of the configuration */
   async run(): Promise<Done> {
     const { log, serviceManager, reloaded, node } = this.#dependencies;
     await serviceManager.reloading();

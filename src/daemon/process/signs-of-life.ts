@@ -4,7 +4,7 @@ import { Heartbeat, type Watched } from './heartbeat.ts';
 import type { Log } from './log.ts';
 import type { ServiceManager } from './systemd.ts';
 
-/** A driver whose last turn is older does not turn; while it is well it turns each second. */
+/** If the driver's last turn is older, its loop is blocked; a healthy driver turns each second. */
 const TURN_MS = 5000;
 
 interface SignsOfLifeDependencies {
@@ -66,7 +66,7 @@ export class SignsOfLife {
     if (this.#turns(TURN_MS)) void this.#beat(this.#watched());
   }
 
-  /** The floating IPs are withdrawn: the dead-man switch has nothing left to take off. */
+  /** The floating IPs are withdrawn: the dead-man switch has nothing left to remove. */
   async lastBeat(): Promise<void> {
     const watched = this.#watched();
     await this.#beat(watched && { ...watched, addresses: [] });
@@ -95,7 +95,7 @@ export class SignsOfLife {
     return {
       device: floatingDevice(config),
       port: config.edge.http_port,
-      // Where the provider moves them, who is silent is robbed: nothing has to be taken off.
+      // If the provider moves them, another node takes them from a silent one: nothing has to be removed here.
       addresses: mode === 'off' || mode === 'api' ? [] : addresses,
     };
   }

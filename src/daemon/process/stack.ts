@@ -2,14 +2,14 @@ import { readFileSync } from 'node:fs';
 import { SourceMap, type SourceMapPayload } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
-/** What is deeper is the event loop's. */
+/** Deeper frames belong to the event loop. */
 const MAX_FRAMES = 12;
 const POSITION = /(file:\/\/[^\s()]+):(\d+):(\d+)/;
 
 /**
- * Where a bug is: a line for each frame of an error's stack, in terms of the source where a source map lies beside the
- * file. The map is read here and nowhere else: with --enable-source-maps Node.js keeps it from the first stack on, 60
- * MB for a bundle of 4.5. Blocks for a tenth of a second, which is nothing to a process that ends.
+ * The place of a bug: a line for each frame of an error's stack, in terms of the source if there is a source map beside
+ * the file. The map is read only here: with --enable-source-maps Node.js keeps it from the first stack on, 60 MB for a
+ * bundle of 4.5 MB. It blocks for a tenth of a second, which does not matter in a process that ends.
  */
 export function framesOf(error: unknown): string[] {
   if (!(error instanceof Error)) return [];
@@ -30,7 +30,7 @@ export function framesOf(error: unknown): string[] {
     );
 }
 
-/** A bug is reported without its map rather than not at all. */
+/** Without its map a bug is reported with the positions in the bundle. */
 function mapOf(file: string): SourceMap | undefined {
   try {
     return new SourceMap(JSON.parse(readFileSync(`${file}.map`, 'utf8')) as SourceMapPayload);

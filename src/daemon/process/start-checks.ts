@@ -4,10 +4,10 @@ import { isLocal } from '../health/probe.ts';
 import type { Identity } from '../identity/identity.ts';
 import { TransportError } from '../transport/errors.ts';
 
-/** What is refused when a node starts, and when it reads its configuration again. */
+/** Reasons to refuse a start, or a reload of the configuration. */
 
 /**
- * A configuration must be of the machine and the cluster that this node was admitted for.
+ * A configuration must match the machine and the cluster for which this node was admitted.
  *
  * @param file path of the configuration
  * @throws OperatorError `config-identity-differs`, `address-not-here`
@@ -36,9 +36,7 @@ export function mustBeOfThisNode(
   }
 }
 
-/**
- * What keeps the libp2p port from being opened, with what to do about it. The unit starts the daemon again by itself.
- */
+/** Why the libp2p port cannot be opened, with the next step. The unit starts the daemon again by itself. */
 export function listenRefused(error: unknown): unknown {
   if (!(error instanceof TransportError)) return error;
   const next =
@@ -48,7 +46,7 @@ export function listenRefused(error: unknown): unknown {
   return new OperatorError(error.code, error.message, next, { cause: error });
 }
 
-/** @throws OperatorError `reload-needs-restart`, naming what changed that is read at the start only */
+/** @throws OperatorError `reload-needs-restart` with the changed settings that are read only at the start */
 export function mustBeReloadable(before: Config, after: Config): void {
   const differing = readAtStartOnly(before, after);
   if (differing.length === 0) return;
@@ -59,7 +57,7 @@ export function mustBeReloadable(before: Config, after: Config): void {
   );
 }
 
-/** What a running daemon cannot take over: its identity, its addresses, and which programs it keeps. */
+/** What a running daemon cannot change: its identity, its addresses, and which programs it manages. */
 function readAtStartOnly(before: Config, after: Config): string[] {
   const parts = (config: Config): Record<string, unknown> => ({
     '[node]': config.node,

@@ -2,29 +2,29 @@ import { spawn } from 'node:child_process';
 import { setTimeout as pause } from 'node:timers/promises';
 
 /**
- * systemd-notify waits until process 1 has read what it sent. On a busy machine that takes seconds, and may take longer
- * than one call may.
+ * systemd-notify waits until process 1 has read its message. On a busy machine that takes seconds, and can exceed the
+ * limit of one call.
  */
 const CALL_TIMEOUT_MS = 10_000;
-/** Together less than the unit's TimeoutStartSec. */
+/** In total less than the unit's TimeoutStartSec. */
 const READY_CALLS = 8;
 const READY_PAUSE_MS = 1000;
 
 /** Notifications to the service manager. Every call is best effort: a lost notification must not stop the daemon. */
 export interface ServiceManager {
-  /** Repeated until it arrives: without it systemd ends a daemon that works. */
+  /** Repeated until it arrives: without it systemd ends a healthy daemon. */
   ready(status: string): Promise<void>;
   status(text: string): Promise<void>;
   reloading(): Promise<void>;
   stopping(status: string): Promise<void>;
   watchdog(): Promise<void>;
-  /** Milliseconds between two watchdog signs of life that systemd asks for; undefined where it does not. */
+  /** The watchdog interval that systemd requests, in ms; undefined: none. */
   readonly watchdogIntervalMs: number | undefined;
 }
 
 /**
- * Speaks sd_notify(3) through systemd-notify(1): Node has no datagram Unix sockets. Without NOTIFY_SOCKET (started by
- * hand) every call does nothing.
+ * Uses sd_notify(3) through systemd-notify(1), since Node has no datagram Unix sockets. Without NOTIFY_SOCKET (started
+ * by hand) every call does nothing.
  */
 export function serviceManager(
   environment: NodeJS.ProcessEnv,

@@ -8,13 +8,13 @@ import { asPluginError, RunFailure, type RunOptions, type RunOutcome, runPlugin 
 
 /** Times in ms. */
 interface ReconcilerOptions {
-  /** A run waits until no trigger came for this long … */
+  /** A run waits until no trigger has come for this time … */
   readonly quietMs: number;
-  /** … but never longer than this after the first, or steady churn would starve it. */
+  /** … but at most this long after the first one, as steady changes would delay it for ever. */
   readonly maxQuietMs: number;
   /** Least time between two runs of one plugin. */
   readonly minIntervalMs: number;
-  /** A run without a trigger, so that a hand-edited file is repaired. */
+  /** The interval of runs without a trigger, so that a hand-edited file is repaired. */
   readonly resyncMs: number;
   readonly backoffMinMs: number;
   readonly backoffMaxMs: number;
@@ -42,10 +42,10 @@ interface ReconcilerDependencies {
   readonly random?: () => number;
 }
 
-/** Why a program is looked at. */
+/** Why a program is checked. */
 export interface Reason {
   readonly text: string;
-  /** Members (HOST/ROLE) that it is about, so that `explain` finds what follows. */
+  /** The members (HOST/ROLE) concerned, so that `explain` finds the consequences. */
   readonly subjects: readonly string[];
 }
 
@@ -56,9 +56,9 @@ interface Slot {
   readonly endWatch: (() => void) | undefined;
   readonly looked: ((report: PluginReport) => void) | undefined;
   heartbeat: NodeJS.Timeout | undefined;
-  /** What the plugin saw at its last look, and when (machine time). */
+  /** The plugin's last observation, and its machine time. */
   seen: { readonly report: PluginReport; readonly atMs: number } | undefined;
-  /** Codes of alarms, with the machine time of the last look that had them. */
+  /** Codes of alarms, with the machine time of the last run that had them. */
   readonly announced: Map<string, number>;
   timer: NodeJS.Timeout | undefined;
   /** Machine time at which `timer` fires. */
@@ -67,11 +67,13 @@ interface Slot {
   reasons: Reason[];
   running: Promise<void> | undefined;
   failures: number;
-  /** The program restarted by itself, and the trail has no entry yet that it is correct again. */
+  /** The program restarted by itself, and the trail has no entry yet that it is in its desired state again. */
   restarted: string | undefined;
   lastRunMs: number;
   lastConvergedMs: number | undefined;
-  /** After a terminal error: the desired state that caused it. Only another one, or the operator, starts a new try. */
+  /**
+   * After a terminal error: the desired state that caused it. Only another one, or the operator, starts a new attempt.
+   */
   refusedDesired: { readonly value: unknown } | undefined;
   error: PluginError | undefined;
   changing: string;
@@ -82,20 +84,20 @@ interface Slot {
   closed: boolean;
 }
 
-/** How often a program is given a sign of life: HAProxy forgets the last one after 30 s. */
+/** How often a program gets a sign of life: HAProxy forgets the last one after 30 s. */
 const HEARTBEAT_MS = 1000;
 /** An alarm that comes and goes within this time is announced once. */
 const ALARM_QUIET_MS = 5 * 60_000;
-/** A person waits; a provider takes some calls of a second each. */
+/** A person waits; a provider needs some calls of a second each. */
 const ASK_TIMEOUT_MS = 40_000;
-/** Changes that the summary of an entry names. */
+/** The number of changes in the summary of an entry. */
 const MOST_SAID = 3;
-/** Reasons shown in an audit entry; more than this are one burst. */
+/** The number of reasons in an audit entry; more are one burst. */
 const MAX_REASONS = 8;
 
 /**
- * Level-triggered: whatever the trigger, a run computes the difference between desired and observed state, and a run
- * without a difference writes nothing. One run at a time for each plugin; plugins do not wait for one another.
+ * Level-triggered: each run computes the difference between desired and observed state, whatever the trigger; without a
+ * difference it writes nothing. One run at a time for each plugin; plugins do not wait for one another.
  */
 export class Reconciler {
   readonly #options: ReconcilerOptions;
@@ -108,8 +110,8 @@ export class Reconciler {
   }
 
   /**
-   * @param desired computes the desired state for each run; undefined: not known yet, do not change the program
-   * @param looked is told at each look of a run what the plugin saw
+   * @param desired computes the desired state for each run; undefined: not known yet, the program is not changed
+   * @param looked called with each observation of a run
    */
   add<D, O, C extends PlannedChange, K, R extends PluginReport>(
     plugin: Plugin<D, O, C, K, R>,
@@ -125,7 +127,7 @@ export class Reconciler {
       plugin,
       desired,
       endWatch,
-      // What a plugin reports stays between it and who added it, as does what is desired.
+      // The types of a plugin's state stay between the plugin and the caller that added it.
       looked: looked as ((report: PluginReport) => void) | undefined,
       heartbeat: undefined,
       seen: undefined,
@@ -154,7 +156,7 @@ export class Reconciler {
     this.trigger('start', plugin.name);
   }
 
-  /** Asks for a look, by one plugin or by all. @param subjects members (HOST/ROLE) that the reason is about */
+  /** Requests a run of one plugin or of all. @param subjects members (HOST/ROLE) that the reason concerns */
   trigger(text: string, pluginName?: string, subjects: readonly string[] = []): void {
     const nowMs = this.#dependencies.clock.monotonicMs();
     for (const slot of this.#slots.values()) {
@@ -166,7 +168,7 @@ export class Reconciler {
     }
   }
 
-  /** The operator's word: try again now whatever went wrong before. */
+  /** For the operator: tries again now, whatever failed before. */
   retryNow(reason: string): void {
     for (const slot of this.#slots.values()) {
       slot.refusedDesired = undefined;
@@ -192,7 +194,7 @@ export class Reconciler {
   }
 
   /**
-   * What an operator asks of a program besides; undefined: it is not kept here, or takes no such question.
+   * Further requests of an operator to a program; undefined: it is not managed here, or has no such request.
    *
    * @throws PluginError of the program
    */
@@ -225,7 +227,7 @@ export class Reconciler {
     }));
   }
 
-  /** Whether every plugin (or the one named) looked after the last trigger and found nothing to do. */
+  /** Whether every plugin (or the named one) has run since the last trigger and found nothing to do. */
   converged(pluginName?: string): boolean {
     return [...this.#slots.values()]
       .filter((slot) => pluginName === undefined || slot.plugin.name === pluginName)
@@ -253,8 +255,8 @@ export class Reconciler {
       nowMs + this.#options.quietMs,
       (slot.firstTriggerMs ?? nowMs) + this.#options.maxQuietMs,
     );
-    // A trigger may bring a failing program's next try forward (it may be the very repair that was waited for), but not
-    // faster than the first backoff.
+    // A trigger can bring a failing program's next attempt forward (it may be the repair), but not before the first
+    // backoff.
     const { minIntervalMs, backoffMinMs } = this.#options;
     const notBefore = slot.lastRunMs + (slot.failures > 0 ? backoffMinMs : minIntervalMs);
     return Math.max(quiet, notBefore, nowMs);
@@ -336,7 +338,7 @@ export class Reconciler {
     };
   }
 
-  /** What a program reports as wrong is one entry of the journal, not one at each look. */
+  /** A problem that a program reports is one entry of the journal, not one for each run. */
   #announce(slot: Slot, alarms: PluginReport['alarms']): void {
     const nowMs = this.#dependencies.clock.monotonicMs();
     for (const { code, message, next } of alarms) {
@@ -348,7 +350,7 @@ export class Reconciler {
     }
   }
 
-  /** One at a time; one that fails is the next look's to report. */
+  /** One at a time; the next run reports a failure. */
   #beat(slot: Slot): void {
     const signal = AbortSignal.any([slot.abort.signal, AbortSignal.timeout(HEARTBEAT_MS)]);
     void slot.plugin
@@ -375,7 +377,7 @@ export class Reconciler {
     slot.changing = '';
     slot.lastConvergedMs = this.#dependencies.clock.monotonicMs();
     slot.changes += made.length;
-    // A plugin that works in steps (CouchDB) is looked at again until nothing is left to do.
+    // A plugin that works in steps (CouchDB) runs again until nothing is left to do.
     if (made.length > 0 || planned.some(({ step }) => step !== 'repeats'))
       this.trigger('after a change', slot.plugin.name);
     if (made.length === 0 && !recovered) return;
@@ -383,7 +385,7 @@ export class Reconciler {
       made.length === 0
         ? `${slot.plugin.name} is correct again`
         : `${slot.plugin.name}: ${changesInWords(made)}`;
-    // A run that was already under way answers for it as well.
+    // This also covers a run that had already begun.
     const others = reasons.filter(({ text }) => text !== restarted);
     const why = restarted === undefined ? reasons : [{ text: restarted, subjects: [] }, ...others];
     this.#audit(slot, why, made, { summary, result: 'ok', durationMs });
@@ -396,7 +398,7 @@ export class Reconciler {
     desired: unknown,
     durationMs: number,
   ): void {
-    // The same failure at each retry is one entry, not one every 30 s: no noise at rest.
+    // The same failure at each retry is one entry, not one every 30 s.
     const repeated = slot.error?.code === error.code && slot.error.message === error.message;
     slot.failures += 1;
     slot.failed += 1;
@@ -427,7 +429,7 @@ export class Reconciler {
   }
 }
 
-/** All that fit one line; the entry lists each. */
+/** As many as fit one line; the entry lists all. */
 function changesInWords(made: readonly PlannedChange[]): string {
   const said = made.slice(0, MOST_SAID).map(({ summary }) => summary);
   const more = made.length - said.length;

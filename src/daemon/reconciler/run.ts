@@ -6,9 +6,9 @@ export interface RunOptions<Report> {
   readonly undoTimeoutMs: number;
   /** Called with the observed state of each run. */
   readonly looked?: (report: Report) => void;
-  /** Called with the step under way. */
+  /** Called with the present step. */
   readonly changing?: (summary: string) => void;
-  /** While the daemon stops nothing is undone: the next start looks again. */
+  /** Nothing is undone while the daemon stops: the next start runs again. */
   readonly stopping?: () => boolean;
 }
 
@@ -17,7 +17,7 @@ export interface RunOutcome<Change> {
   readonly made: readonly Change[];
 }
 
-/** A run that failed: what it had planned, and whether what it made was undone. */
+/** A failed run: its plan, and whether its changes were undone. */
 export class RunFailure extends Error {
   readonly reason: PluginError;
   readonly planned: readonly PlannedChange[];
@@ -32,8 +32,8 @@ export class RunFailure extends Error {
 }
 
 /**
- * One run of a plugin: observe, plan, validate, apply, and observe again. What was applied must not be planned again;
- * otherwise, and when applying fails, the plugin undoes it.
+ * One run of a plugin: observe, plan, validate, apply, and observe again. An applied change must not be planned again;
+ * otherwise, or if applying fails, the plugin undoes it.
  *
  * @throws RunFailure
  */
@@ -91,7 +91,7 @@ async function change<D, O, C extends PlannedChange, K, R extends PluginReport>(
   }
 }
 
-/** A plugin that works in steps may have further ones; nothing that was just made may be needed again. */
+/** A plugin that works in steps may have further steps, but none that was just made. */
 function verify(
   { name, evidence }: { readonly name: string; readonly evidence: string },
   left: readonly PlannedChange[],

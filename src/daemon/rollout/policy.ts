@@ -3,14 +3,14 @@ import type { MemberRow } from '../control/api.ts';
 /**
  * A rollout brings the whole cluster to the newest package, one host at a time. It has no leader: each host says in its
  * own record (tag `rollout`) what it believes about the rollout and how far it is itself, and takes its turn when every
- * host before it is done and everybody is healthy. What is said are numbers and words of this file: nothing in it can
- * name a command, a path, an address or a package. Pure.
+ * host before it is done and everybody is healthy. The tag has only numbers and words of this file, so it cannot name a
+ * command, a path, an address or a package. Pure.
  */
 
 type RolloutState = 'running' | 'finished' | 'stopped';
 type Step = 'waiting' | 'working' | 'done' | 'failed';
 
-/** Why a rollout stopped, with what an operator reads of it; HOST is the host that was at work. */
+/** Why a rollout stopped, with the texts for the operator; HOST is the host that was upgrading. */
 export const STOPS = {
   operator: { why: 'the operator stopped it', next: 'to continue: bornemisza upgrade resume' },
   'not-back': {
@@ -42,19 +42,19 @@ export const STOPS = {
 } as const;
 export type StopCode = keyof typeof STOPS;
 
-/** Under this tag of its record a node says its {@link Word}. */
+/** The tag of a record with the node's {@link Word}. */
 export const ROLLOUT_TAG = 'rollout';
 
-/** What all nodes come to agree on. */
+/** The state on which all nodes agree in the end. */
 export interface Rollout {
-  /** Unix seconds of its beginning; a later rollout has the higher number. */
+  /** Unix seconds of its start; a later rollout has the higher number. */
   readonly id: number;
   readonly state: RolloutState;
   /** Only when stopped. */
   readonly code: StopCode | undefined;
 }
 
-/** What one node says: its belief, and the step of its own host. */
+/** The report of one node: its view of the rollout, and the step of its own host. */
 export interface Word extends Rollout {
   readonly step: Step;
 }
@@ -73,7 +73,7 @@ export function formatWord({ id, state, step, code }: Word): string {
   return `${id} ${state} ${step}${code === undefined ? '' : ` ${code}`}`;
 }
 
-/** @returns undefined for what this version does not understand */
+/** @returns undefined for an unknown form */
 export function parseWord(text: string | undefined): Word | undefined {
   const { id, state, step, code } = WORD.exec(text ?? '')?.groups ?? {};
   if (id === undefined) return undefined;
@@ -82,12 +82,12 @@ export function parseWord(text: string | undefined): Word | undefined {
     id: Number(id),
     state: state as RolloutState,
     step: step as Step,
-    // A later version may have reasons of its own; stopped is stopped.
+    // A later version may have other reasons; the rollout is stopped in any case.
     code: state === 'stopped' ? (known ?? 'operator') : undefined,
   };
 }
 
-/** A node whose clock is ahead must not end all rollouts to come. */
+/** A node whose clock is ahead must not prevent all later rollouts. */
 const MAX_CLOCK_AHEAD_S = 3600;
 
 /**
@@ -106,7 +106,7 @@ export function isPossible(id: number, wallS: number): boolean {
   return id <= wallS + MAX_CLOCK_AHEAD_S;
 }
 
-/** What this node may believe after hearing the others. */
+/** This node's view after the reports of the others. */
 export function agreed(
   own: Rollout | undefined,
   rows: readonly MemberRow[],
@@ -125,14 +125,15 @@ export interface HostInRollout {
   readonly host: string;
   readonly members: readonly MemberRow[];
   readonly step: Step;
-  /** Why nothing may be touched in this cluster now; undefined: this host is well. */
+  /** Why no host of the cluster may upgrade now; undefined: this host is healthy. */
   readonly problem: string | undefined;
 }
 
 export const hostOf = (name: string): string => name.replace(/\/.*$/, '');
 
 /**
- * The member that acts for its host: first by name, so that both know without asking. One that left acts for nobody.
+ * The member that acts for its host: the first by name, so that both know it without a message. A member that left does
+ * not act.
  */
 export function leads(name: string, rows: readonly MemberRow[]): boolean {
   const names = rows
@@ -142,8 +143,8 @@ export function leads(name: string, rows: readonly MemberRow[]): boolean {
 }
 
 /**
- * The hosts in the order of their turns: who was admitted last begins, so that the founder, which alone admits others,
- * is the last to take a new version.
+ * The hosts in the order of their turns: the one that was admitted last begins, so that the first node, often the only
+ * authority, gets a new version last.
  *
  * @param admission names in order of admission
  */
@@ -172,7 +173,7 @@ function problemOf(row: MemberRow): string | undefined {
   return row.rotation === 'in' ? undefined : `${row.name} ${row.reason}`;
 }
 
-/** What keeps the whole cluster from being touched now, or undefined. */
+/** Why no host may upgrade now, or undefined. */
 export function holding(
   hosts: readonly HostInRollout[],
   node: { readonly synced: boolean; readonly held: readonly { readonly message: string }[] },
@@ -183,7 +184,7 @@ export function holding(
   return hosts.find(({ problem }) => problem !== undefined)?.problem;
 }
 
-/** Whether it is this host's turn: all before it are done, and nobody else is at work. */
+/** Whether it is this host's turn: all hosts before it are done, and no other one is upgrading. */
 export function isTurn(hosts: readonly HostInRollout[], host: string): boolean {
   const at = hosts.findIndex((each) => each.host === host);
   return (
@@ -193,7 +194,7 @@ export function isTurn(hosts: readonly HostInRollout[], host: string): boolean {
   );
 }
 
-/** The host that was at work, for people: a stop is about it. */
+/** The host that was upgrading when the rollout stopped, for people. */
 export function atWork(hosts: readonly HostInRollout[]): HostInRollout | undefined {
   return hosts.find(({ step }) => step === 'failed') ?? hosts.find(({ step }) => step === 'working');
 }
@@ -203,6 +204,6 @@ export function stopInWords(
   host: string | undefined,
 ): { readonly why: string; readonly next: string } {
   const { why, next } = STOPS[code];
-  const named = (text: string): string => text.replaceAll('HOST', host ?? 'the host that was at work');
+  const named = (text: string): string => text.replaceAll('HOST', host ?? 'the host that was upgrading');
   return { why: named(why), next: named(next) };
 }

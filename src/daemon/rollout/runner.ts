@@ -22,19 +22,21 @@ import type { UpgradeTurn } from './turn.ts';
 
 /** Times in ms. */
 export interface RolloutOptions {
-  /** Everybody is healthy for this long before a host begins, and a host for this long before it is done. */
+  /** How long all nodes must be healthy before a host begins, and a host before it is done. */
   readonly settleMs: number;
-  /** Between saying that it begins and beginning: two hosts that thought so at once have heard each other by then. */
+  /**
+   * The time between announcing its turn and beginning: two hosts that announced at once know of each other by then.
+   */
   readonly announceMs: number;
-  /** A request that root does not take up. */
+  /** Limit for root's unit to start the upgrade. */
   readonly beginMs: number;
-  /** After dnf has ended well: until the host is healthy. */
+  /** Limit after dnf has succeeded until the host is healthy. */
   readonly verifyMs: number;
-  /** A member of the host at work that stays dead, beyond the window of a restart that the verdict waited for. */
+  /** How long a member of the upgrading host may stay dead, beyond the window of a restart. */
   readonly returnMs: number;
-  /** Nobody at work, and no step taken: something is not well for long. */
+  /** Limit of a rollout without a working host and without progress. */
   readonly idleMs: number;
-  /** One host at work: above the time that systemd gives dnf. */
+  /** Limit of one upgrading host: more than systemd's limit of dnf. */
   readonly workMs: number;
 }
 
@@ -48,14 +50,14 @@ export const DEFAULT_ROLLOUT_OPTIONS: RolloutOptions = {
   workMs: 1_200_000,
 };
 
-/** What this node sees now. */
+/** The present view of this node. */
 interface RolloutScene {
   readonly rows: readonly MemberRow[];
   /** Names in order of admission. */
   readonly admission: readonly string[];
   readonly synced: boolean;
   readonly held: readonly { readonly message: string }[];
-  /** Whether every plugin of this daemon has nothing left to do. */
+  /** Whether no plugin of this daemon has anything left to do. */
   readonly settled: boolean;
 }
 
@@ -63,9 +65,9 @@ interface RolloutDependencies {
   readonly clock: Clock;
   readonly turn: Pick<UpgradeTurn, 'ask' | 'withdraw' | 'state'>;
   readonly scene: () => RolloutScene;
-  /** Keeps this node's word across restarts and reboots; called with each change of it. */
+  /** Stores this node's report across restarts and reboots; called for each change. */
   readonly save: (word: Word) => void;
-  /** Told once for each change of the rollout's state, and of this host's step. */
+  /** Called once for each change of the rollout's state and of this host's step. */
   readonly tell: (what: RolloutNews) => void;
 }
 
@@ -91,10 +93,10 @@ export class RolloutRunner {
   #healthySinceMs: number | undefined;
   /** The same of this host alone. */
   #ownWellSinceMs: number | undefined;
-  /** Of the steps of all hosts, and since when they are so. */
+  /** The steps of all hosts, and since when. */
   #steps = '';
   #stepsSinceMs = 0;
-  /** Since when this host says that it is at work, asked root, or verifies; by the present process. */
+  /** Since when this host announces its turn, waits for root, or verifies; in the present process. */
   #phase: { readonly kind: 'announced' | 'asked' | 'verifying'; readonly sinceMs: number } | undefined;
 
   /** @param name HOST/ROLE of this node */
@@ -104,7 +106,7 @@ export class RolloutRunner {
     this.#dependencies = dependencies;
   }
 
-  /** Takes up what this node said last. What is no word of ours is a node that took no part yet. */
+  /** Restores this node's last report. Unknown content counts as no part in a rollout. */
   load(state: unknown): void {
     const { data } = kept.safeParse(state);
     this.#word = data === undefined ? undefined : { ...data, code: data.code };
@@ -176,14 +178,14 @@ export class RolloutRunner {
     };
   }
 
-  /** For `status`: a rollout that nobody resumes is easily forgotten. */
+  /** For `status`, as a stopped rollout is easily forgotten. */
   get warnings(): { code: string; message: string; next: string }[] {
     if (this.#word?.state !== 'stopped') return [];
     const { why, next } = this.#stopWords();
     return [{ code: 'rollout-stopped', message: `a rollout is stopped: ${why}`, next }];
   }
 
-  /** What the others say, taken up. */
+  /** Merges the reports of the others. */
   #listen(): void {
     const { rows } = this.#dependencies.scene();
     const own = this.#word;
@@ -212,7 +214,7 @@ export class RolloutRunner {
     else if (this.#word?.step === 'waiting') this.#maybeBegin(hosts, nowMs);
   }
 
-  /** What every node looks after, whoever is at work. @returns whether the rollout ended */
+  /** The checks of every node, whichever host is upgrading. @returns whether the rollout ended */
   #watch(hosts: readonly HostInRollout[], nowMs: number): boolean {
     const steps = hosts.map(({ host, step }) => `${host} ${step}`).join();
     if (steps !== this.#steps) {
@@ -239,8 +241,8 @@ export class RolloutRunner {
   }
 
   /**
-   * This host is at work: ask root, wait for dnf, look whether all is well. The process may be another one than at the
-   * beginning.
+   * This host is upgrading: it asks root, waits for dnf, and checks its health. The process can be another one than at
+   * the beginning.
    */
   async #work(hosts: readonly HostInRollout[], nowMs: number): Promise<void> {
     const { turn } = this.#dependencies;
@@ -326,7 +328,7 @@ export class RolloutRunner {
     else if (was.step !== word.step) tell({ text: `rollout: ${hostOf(this.#name)} is ${word.step}` });
   }
 
-  /** Own word first: the record that carries it comes a moment later. */
+  /** The own report first: the record with it follows a moment later. */
   #hosts(): HostInRollout[] {
     const { rows, admission } = this.#dependencies.scene();
     const { tag } = this;

@@ -1,21 +1,22 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 
-/** Where a turn is asked for and answered; all in /run, which does not outlive the machine. */
+/** The files of a request and its answer, in /run, which a reboot empties. */
 interface TurnPaths {
-  /** Ours: bornemisza-upgrade.path waits for it. */
+  /** Ours: bornemisza-upgrade.path watches it. */
   readonly request: string;
-  /** Root's: bornemisza-upgrade.service says there how far it is. */
+  /** Root's: bornemisza-upgrade.service writes its progress there. */
   readonly result: string;
 }
 
 /**
- * `none`: nobody asked since the machine started, or what was asked for is lost. `asked`: root has not begun.
- * `working`: dnf runs. `success`, `failed`: it ended.
+ * `none`: no request since the boot, or it is lost. `asked`: root has not begun. `working`: dnf runs. `success`,
+ * `failed`: it ended.
  */
 export type TurnState = 'none' | 'asked' | 'working' | 'success' | 'failed';
 
 /**
- * The one thing that the daemon can ask of root: an upgrade of its own package, from the repositories that dnf knows.
+ * The only request of the daemon to this unit of root: an upgrade of its own package, from the repositories that dnf
+ * knows.
  */
 export class UpgradeTurn {
   readonly #paths: TurnPaths;
@@ -24,7 +25,7 @@ export class UpgradeTurn {
     this.#paths = paths;
   }
 
-  /** @throws NodeJS.ErrnoException when the runtime directory cannot be written */
+  /** @throws NodeJS.ErrnoException if the runtime directory cannot be written */
   async ask(): Promise<void> {
     await writeFile(this.#paths.request, '');
   }
@@ -33,7 +34,7 @@ export class UpgradeTurn {
     await rm(this.#paths.request, { force: true });
   }
 
-  /** Root writes its word before it takes the request away, so there is no moment without either. */
+  /** Root writes its answer before it removes the request, so there is no moment without either. */
   async state(): Promise<TurnState> {
     if ((await textOf(this.#paths.request)) !== undefined) return 'asked';
     const said = (await textOf(this.#paths.result))?.trim();

@@ -12,16 +12,16 @@ import {
 import { count } from './record.ts';
 import { attempt, type Decoded, refused } from './result.ts';
 
-/** What the dialling side says first. */
+/** The first message of the dialling side. */
 export interface Hello {
   readonly protocolMin: number;
   readonly protocolMax: number;
   readonly cluster: string;
   /** Hex of 16 random bytes, new at each start of the transport. */
   readonly instance: string;
-  /** How many times this instance has dialled this peer, this time included. */
+  /** How many times this instance has dialled this peer, including this time. */
   readonly dial: number;
-  /** The highest `dial` ever received from the other side's instance `seenInstance`; '' and 0 when none was. */
+  /** The highest `dial` ever received from the other side's instance `seenInstance`; '' and 0 if there was none. */
   readonly seenInstance: string;
   readonly seen: number;
   readonly chain: Uint8Array;
@@ -33,7 +33,7 @@ export interface Answer {
   readonly protocol: number;
   readonly instance: string;
   readonly reason: string;
-  /** The signed revocation of the one who is refused; empty where there is none. Not verified here. */
+  /** The signed revocation of the refused peer; empty if there is none. Not verified here. */
   readonly revocation?: Uint8Array;
 }
 
@@ -43,7 +43,7 @@ const VERDICTS = {
   duplicate: pb.Verdict.DUPLICATE,
 } as const satisfies Record<Answer['verdict'], pb.Verdict>;
 
-/** An answer's reason is for a log line. */
+/** The limit of an answer's reason, which is for a log line. */
 const MAX_REASON_LENGTH = 120;
 
 export function encodeHello(hello: Hello): Uint8Array {
@@ -97,7 +97,7 @@ export function encodeAnswer(answer: Answer): Uint8Array {
       protocol: answer.protocol,
       instance: bytesFromHex(answer.instance),
       reason: answer.reason.slice(0, MAX_REASON_LENGTH),
-      // One that does not fit is left out: the refusal itself must arrive.
+      // A revocation that does not fit is left out: the refusal itself must arrive.
       revocation: fitting(answer.revocation),
     }),
   );
@@ -118,7 +118,7 @@ export function decodeAnswer(bytes: Uint8Array): Decoded<Answer> {
     );
     if (verdict === undefined) return refused('value', `verdict ${wire.verdict} is not known`);
     if (wire.instance.byteLength !== INSTANCE_BYTES) return refused('value', 'an answer without an instance');
-    // The reason may end in a log line: printable ASCII only.
+    // The reason can get into a log line: printable ASCII only.
     const reason = wire.reason.slice(0, MAX_REASON_LENGTH).replaceAll(/[^ -~]/g, '?');
     return {
       ok: true,

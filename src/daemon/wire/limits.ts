@@ -1,6 +1,6 @@
-/** Every bound of the wire, with its reason. Sizes in bytes, lengths of strings in UTF-16 units unless said. */
+/** Every bound of the wire, with its reason. Sizes in bytes, lengths of strings in UTF-16 units unless stated. */
 
-/** Versions of the protocol that this program speaks. A reader refuses what needs a later one. */
+/** Protocol versions of this program. A reader refuses messages that need a later one. */
 export const PROTOCOL_MIN = 1;
 export const PROTOCOL_MAX = 1;
 
@@ -24,7 +24,7 @@ export const MAX_ACCUSATION_BYTES = 512;
  */
 export const MAX_RECORDS_PER_MESSAGE = 256;
 
-/** Two accusers decide; 256 leaves room for a whole site that goes dark at once. */
+/** Two accusers decide; 256 leaves room for a whole site that fails at once. */
 export const MAX_ACCUSATIONS_PER_MESSAGE = 256;
 
 /**
@@ -44,10 +44,10 @@ export const SIGNATURE_BYTES = 64;
 /** Start ids are 16 random bytes: no two processes share one by chance. */
 export const START_ID_BYTES = 16;
 
-/** First 8 bytes of a SHA-256: enough to see drift, not a proof. */
+/** First 8 bytes of a SHA-256: enough to show differences, not a proof. */
 export const SETTINGS_DIGEST_BYTES = 8;
 
-/** First 8 bytes of a hash over the whole table: two tables that differ agree by chance once in 2^64 syncs. */
+/** First 8 bytes of a hash over the whole table: two different tables agree by chance once in 2^64 syncs. */
 export const TABLE_HASH_BYTES = 8;
 
 /** A node runs a handful of services; the record has to stay small enough to gossip. */
@@ -80,7 +80,7 @@ export const MAX_CHAIN_BYTES = 4096;
 /** A hello is a chain and 300 bytes of numbers and names. */
 export const MAX_HELLO_BYTES = MAX_CHAIN_BYTES + 512;
 
-/** Same kind of value as a start id, made by the transport. */
+/** The same kind of value as a start id, created by the transport. */
 export const INSTANCE_BYTES = 16;
 
 /** A cluster's name is a topic and part of a certificate's URI. */

@@ -24,7 +24,7 @@ import { isPeerId } from './values.ts';
 
 type Body = NonNullable<MessageInitShape<typeof pb.EnvelopeSchema>['body']>;
 
-/** A message, and what of it was not taken: one bad record never hides the good ones beside it. */
+/** A message, and its refused parts: one bad record never hides the good ones beside it. */
 interface Received {
   readonly message: Message;
   readonly refused: readonly Refusal[];

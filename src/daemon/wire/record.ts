@@ -24,12 +24,12 @@ import {
 import { attempt, BadValue, type Decoded, refused } from './result.ts';
 import { isCount, isPeerId, recordProblem } from './values.ts';
 
-/** Ed25519 check of `bytes` by the key that `author`'s PeerId holds. Passed in: this room does no cryptography. */
+/** Ed25519 check of `bytes` by the key in `author`'s PeerId. Passed in, as this room does no cryptography. */
 export type Verify = (author: PeerId, bytes: Uint8Array, signature: Uint8Array) => boolean;
 
 /**
- * What is signed is the domain followed by the payload, so that no signature over one kind of statement is ever a
- * signature over another.
+ * The signature covers the domain and the payload, so that a signature over one kind of statement is never valid for
+ * another.
  */
 export const RECORD_DOMAIN = 'bornemisza record 1\0';
 const ACCUSATION_DOMAIN = 'bornemisza accusation 1\0';
@@ -54,7 +54,7 @@ const STATES = {
   left: pb.State.LEFT,
 } as const satisfies Record<MemberState, pb.State>;
 
-/** Evidence of a later version says no less than `silent`, so it is read as none. */
+/** Evidence of a later version is at least `silent`, so it is read as none. */
 const EVIDENCES = {
   silent: pb.Evidence.SILENT,
   closed: pb.Evidence.CLOSED,
@@ -81,7 +81,7 @@ export function count(value: bigint, field: string): number {
   return number;
 }
 
-/** The bytes that the owner signs and everybody passes on. Deterministic for one version of the program. */
+/** The bytes that the owner signs and everybody forwards. Deterministic for one version of the program. */
 export function encodeRecord(record: NodeRecord): Uint8Array {
   const message = create(pb.RecordSchema, {
     peerId: record.peerId,
@@ -112,7 +112,7 @@ export function encodeRecord(record: NodeRecord): Uint8Array {
   return toBinary(pb.RecordSchema, message);
 }
 
-/** Reads a record's bytes. Fields of later versions are passed over here; they stay in the payload. */
+/** Reads a record's bytes. Fields of later versions are ignored here; they stay in the payload. */
 export function decodeRecord(payload: Uint8Array): Decoded<NodeRecord> {
   if (payload.byteLength > MAX_RECORD_BYTES)
     return refused('size', `a record of ${payload.byteLength} bytes`);
@@ -151,7 +151,7 @@ function goodbyeFromWire(wire: pb.Goodbye): NonNullable<NodeRecord['goodbye']> {
   return { kind: wordOf(GOODBYES, wire.kind, 'goodbye'), windowMs: wire.windowMs };
 }
 
-/** Object.fromEntries defines own properties, so that even a key like `__proto__` is only a key. */
+/** Object.fromEntries defines own properties, so that even a key like `__proto__` is an ordinary key. */
 function tagsFromWire(wire: readonly pb.Tag[]): Record<string, string> {
   const pairs = wire.map(({ key, value }) => [key, value] as const);
   const tags = Object.fromEntries(pairs);
@@ -239,7 +239,7 @@ export function signer(sign: (bytes: Uint8Array) => Uint8Array): Signer {
   };
 }
 
-/** Whether the member that the record names has signed exactly these bytes. */
+/** Whether the member in the record has signed exactly these bytes. */
 export function verifyRecord({ record, payload, signature }: SignedRecord, verify: Verify): boolean {
   return verify(record.peerId, inDomain(RECORD_DOMAIN, payload), signature);
 }

@@ -1,6 +1,6 @@
 /**
- * Why something received was not taken. `unknown-kind` and `version` are a later version speaking: counted, not held
- * against the sender. The others are a fault or an attack.
+ * Why received data was refused. `unknown-kind` and `version` come from a later version: they are counted, and the
+ * sender is not at fault. The others are a fault or an attack.
  */
 type RefusalCode = 'size' | 'version' | 'unknown-kind' | 'malformed' | 'limit' | 'value' | 'signature';
 
@@ -15,7 +15,7 @@ export function refused(code: RefusalCode, reason: string): { readonly ok: false
   return { ok: false, code, reason };
 }
 
-/** A value of a later version, or one that is out of its range. */
+/** A value of a later version, or out of range. */
 export class BadValue extends Error {}
 
 /** A decoder's own error, turned into a refusal: malformed input throws RangeError or Error inside the library. */

@@ -5,7 +5,7 @@ import { MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_MEMBERS, PROTOCOL_MAX, PROTOCOL_MIN } 
 import { count, signedRecordFromWire, signedToWire, stateFromWire, stateToWire } from './record.ts';
 import { attempt, type Decoded, refused } from './result.ts';
 
-/** What a node keeps of the table. The records keep their owners' signatures, to be checked again when read. */
+/** The stored form of the table. The records keep their owners' signatures, which are verified again when read. */
 export function encodeSnapshot(snapshot: Snapshot): Uint8Array {
   const members = snapshot.members
     .slice(0, MAX_SNAPSHOT_MEMBERS)
@@ -23,7 +23,7 @@ export function encodeSnapshot(snapshot: Snapshot): Uint8Array {
   );
 }
 
-/** Reads a snapshot; members that can't be read are left out, for a half-known table is better than none. */
+/** Reads a snapshot; members that cannot be read are left out, as an incomplete table is better than none. */
 export function decodeSnapshot(bytes: Uint8Array): Decoded<Snapshot> {
   if (bytes.byteLength > MAX_SNAPSHOT_BYTES)
     return refused('size', `a snapshot of ${bytes.byteLength} bytes`);

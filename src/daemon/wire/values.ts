@@ -12,7 +12,7 @@ import {
 
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?';
 const NAME = new RegExp(`^${LABEL}(?:\\.${LABEL})*/(?:app|db)$`);
-/** base58btc of the identity multihash of an Ed25519 public key: always 52 characters with this beginning. */
+/** base58btc of the identity multihash of an Ed25519 public key: always 52 characters with this prefix. */
 const PEER_ID = /^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$/;
 const OCTET = '(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])';
 const IPV4 = new RegExp(`^${OCTET}(?:\\.${OCTET}){3}$`);
@@ -36,7 +36,7 @@ export function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
 }
 
-/** What is wrong with a record's values, or undefined. Says nothing about who signed it. */
+/** The problem of a record's values, or undefined. It does not check the signature. */
 export function recordProblem(record: NodeRecord): string | undefined {
   if (!isPeerId(record.peerId)) return 'peerId is not an Ed25519 PeerId';
   if (record.name.length > MAX_NAME_LENGTH || !NAME.test(record.name)) return 'name is not HOST/ROLE';
@@ -63,7 +63,7 @@ function goodbyeProblem({ goodbye }: NodeRecord): string | undefined {
 }
 
 /**
- * What is wrong with the fields that a daemon sets about itself, or undefined. Peers refuse a record with such a fault.
+ * The problem of the fields that a daemon sets about itself, or undefined. Peers refuse a record with such a problem.
  */
 export function factsProblem(facts: LocalFacts): string | undefined {
   if (!isCount(facts.load) || facts.load > MAX_LOAD) return 'load is out of range';

@@ -36,7 +36,7 @@ export class BirdSteps {
   async validate(changes: readonly BirdChange[], signal: AbortSignal): Promise<void> {
     await this.discard();
     const file = changes.find((change) => change.kind === 'file');
-    // Only `disabled` differs: BIRD does not read the file for that.
+    // Only `disabled` differs: BIRD need not read the file.
     if (
       file?.kind !== 'file' ||
       !changes.some((change) => change.kind === 'configure' || change.kind === 'start')

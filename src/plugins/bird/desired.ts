@@ -1,6 +1,6 @@
 /** What BIRD should announce from this node. Data only. */
 export interface BirdDesired {
-  /** Carries the floating IPs; made by the plugin (`dummy`, or `ifb` where the kernel has no dummy). */
+  /** The device of the floating IPs; the plugin creates it (`dummy`, or `ifb` if the kernel has no dummy). */
   readonly device: string;
   /** IPv4 addresses. All others on the device are removed. */
   readonly addresses: readonly string[];

@@ -16,7 +16,7 @@ import {
 } from './plan.ts';
 import { faultOf } from './report.ts';
 
-/** Gives BIRD one command after another; undefined where it does not answer. */
+/** Sends BIRD one command after another; undefined if it does not answer. */
 type Ask = (command: string) => Promise<ReplyLine[] | undefined>;
 
 /** Protocols that give routes to a neighbour. */
@@ -120,7 +120,7 @@ export class BirdObserver {
     return { devices, fragment, localAs, running, fault };
   }
 
-  /** They are about to be changed. */
+  /** Drops the cached devices before a change. */
   forgetDevices(): void {
     this.#devicesSeen = undefined;
   }
@@ -135,7 +135,7 @@ export class BirdObserver {
     return devices;
   }
 
-  /** @param fragment whose addresses are looked up in BIRD; without it none are */
+  /** @param fragment its addresses are looked up in BIRD; without it none are */
   async running(signal: AbortSignal, fragment = ''): Promise<Sight | undefined> {
     const ask = async (command: string): Promise<ReplyLine[]> =>
       (await tell(this.#options.controlSocket, [command], { signal }))[0] ?? [];

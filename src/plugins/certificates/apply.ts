@@ -25,7 +25,7 @@ export interface Ca {
     readonly contact: readonly string[];
     readonly termsAgreed: boolean;
   };
-  /** Made with the account's key, so only if there is one; or with its next key. */
+  /** Needs the account's key, or its next key. */
   readonly client: (key?: string) => AcmeClient;
 }
 
@@ -80,7 +80,7 @@ export class Steps {
     }
   }
 
-  /** From now on removed nodes get nothing of this, even from a node that does not know of the removal yet. */
+  /** From now on removed nodes get none of this, even from a node that does not know of the removal yet. */
   async #exclude({ wanted }: Ca): Promise<void> {
     await this.#change((now) => ({
       ...now,
@@ -160,7 +160,7 @@ export class Steps {
     await this.#change((now) => (isSame(now.next, next) ? { ...now, next: { ...next, url } } : now));
   }
 
-  /** It counts from now on, whatever the result: the CA was asked to sign. */
+  /** It counts from now on, whatever the result, as the CA was asked to sign. */
   async #finalize({ client }: Ca, order: AcmeOrder, signal: AbortSignal): Promise<void> {
     const { next } = this.#options.site.get();
     if (next === undefined) return;
@@ -193,7 +193,7 @@ export class Steps {
       endMs: leaf.validToDate.getTime(),
       revoked: false,
     };
-    // A CA without renewal information now is no reason to lose the certificate that it signed.
+    // If the renewal information is missing now, the signed certificate must not be lost.
     const window = await client()
       .renewalInfo(leaf, signal)
       .catch(() => undefined);
@@ -232,7 +232,7 @@ export class Steps {
   }
 }
 
-/** The order under way has ended. */
+/** The open order has ended. */
 export function withOutcome(bundle: SiteBundle, outcome: OrderOutcome['outcome'], atMs: number): SiteBundle {
   const { next } = bundle;
   return next === undefined ? bundle : { ...counted(bundle, outcome, next.names, atMs), next: undefined };

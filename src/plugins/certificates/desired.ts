@@ -1,6 +1,6 @@
 /**
- * The public certificate that all app nodes serve, and all that its next one needs. It has private keys: it goes
- * to app nodes only, and nothing of it into a record, a log or an argument.
+ * The public certificate of all app nodes, and everything for its next one. It has private keys: only app nodes get it,
+ * and no part of it goes into a record, a log or an argument.
  */
 export interface SiteBundle {
   /** Rises with each change by the node that orders. */
@@ -12,7 +12,7 @@ export interface SiteBundle {
    * When the current certificate is renewed. Chosen at random once, and valid only for the certificate that it names.
    */
   readonly renewal?: { readonly fingerprint: string; readonly atMs: number } | undefined;
-  /** The time before which the CA asked us not to call. */
+  /** No call of the CA before this time, as the CA requested. */
   readonly notBeforeMs: number;
   /**
    * An operator requested an order. Valid only for the certificate that it names; without a name, only while there is
@@ -36,7 +36,7 @@ export interface SiteAccount {
   readonly key: string;
   /** PEM: the next key of the account, since a removed app node has the present one. The CA may already know it. */
   readonly nextKey?: string | undefined;
-  /** Undefined until the CA has said it. */
+  /** Undefined until the CA has assigned it. */
   readonly url?: string | undefined;
 }
 
@@ -107,7 +107,7 @@ export interface CertificatesDesired {
   readonly nowMs: number;
 }
 
-/** Before anything was ordered. */
+/** The bundle before the first order. */
 export const EMPTY_BUNDLE: SiteBundle = {
   generation: 0,
   notBeforeMs: 0,

@@ -92,7 +92,7 @@ export function failingSinceMs(desired: CertificatesDesired): number | undefined
   return times.length === 0 ? undefined : Math.min(...times);
 }
 
-/** One that goes well takes a minute. */
+/** A successful order takes a minute. */
 function overdueMs(bundle: SiteBundle, nowMs: number): number[] {
   const atMs = bundle.current === undefined ? nowMs : renewalMs(bundle, bundle.current);
   return nowMs - atMs > LATE_MS ? [atMs] : [];

@@ -46,7 +46,7 @@ function namesOf({ subjectAltName }: Pick<X509Certificate, 'subjectAltName'>): s
     .map((each) => each.replace(/^DNS:/, '').toLowerCase());
 }
 
-/** Whether a leaf may not be shown. */
+/** Why a leaf may not be served. */
 export function isMisfit(judged: X509Certificate | Finding): judged is Finding {
   return 'code' in judged;
 }

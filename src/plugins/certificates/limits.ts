@@ -91,7 +91,7 @@ function pauseEndMs(failedMs: readonly number[], wellMs: number): number {
   return lastMs === undefined || pauseMs === undefined ? 0 : lastMs + pauseMs;
 }
 
-/** When one more fits: the time at which the oldest of the last `most` is forgotten. */
+/** When one more is allowed: the time at which the oldest of the last `most` is forgotten. */
 function freeAgainMs(timesMs: readonly number[], most: number, withinMs: number): number {
   const oldest = timesMs.at(-most);
   return oldest === undefined ? 0 : oldest + withinMs;

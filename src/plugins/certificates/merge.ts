@@ -22,7 +22,7 @@ function isBehind(one: SiteBundle, other: SiteBundle): boolean {
   return order === 0 ? textOf(one) < textOf(other) : order < 0;
 }
 
-/** All that is taken from one bundle whole. */
+/** The fields that come from one bundle as a whole. */
 function textOf({ account, current, next, renewal, asked, exposed, without }: SiteBundle): string {
   return JSON.stringify([
     [account?.key, account?.nextKey, account?.url],

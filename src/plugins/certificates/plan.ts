@@ -7,7 +7,7 @@ import { renewAtMs } from './renewal.ts';
 export interface CertificatesObserved {
   /** Of the bundle's next order; undefined: not asked, or there is none. */
   readonly order: 'pending' | 'ready' | 'processing' | 'valid' | 'invalid' | undefined;
-  /** Whether the edges serve the present certificate, so that a former one is of no use to a visitor. */
+  /** Whether the edges serve the present certificate, so that no visitor needs a former one. */
   readonly replaced?: boolean;
 }
 
@@ -25,7 +25,7 @@ export interface CertificateChange extends PlannedChange {
   readonly step: 'repeats';
 }
 
-/** A CA forgets an order after some days (Let's Encrypt: 7); one that came to no end in one day will not. */
+/** A CA forgets an order after some days (Let's Encrypt: 7); one that did not end in one day never will. */
 const ORDER_LIFE_MS = 24 * 3_600_000;
 
 /**
@@ -104,13 +104,13 @@ function atCa(desired: CertificatesDesired, observed: CertificatesObserved): Cer
   }
 }
 
-/** Of another CA than the one that is configured, it is none. */
+/** An account of another CA than the configured one does not count. */
 function hasAccount({ bundle, directory }: Pick<CertificatesDesired, 'bundle' | 'directory'>): boolean {
   const { account } = bundle;
   return account?.url !== undefined && isOf(account, directory);
 }
 
-/** Whether something is of this CA. */
+/** Whether it belongs to the configured CA. */
 export function isOf(
   of: { readonly directory?: string | undefined },
   directory: string | undefined,
@@ -127,17 +127,17 @@ export function heldNow(desired: CertificatesDesired): Held | undefined {
     : heldOrder({ ...bundle, asked: askedNow(bundle) }, names, reason, nowMs);
 }
 
-/** What an operator asked for, unless it was done since. */
+/** The operator's request, unless it was done since. */
 function askedNow({ asked, current }: SiteBundle): SiteBundle['asked'] {
   return asked?.fingerprint === current?.fingerprint ? asked : undefined;
 }
 
-/** Whether an order is under way, or there is a reason for one. */
+/** Whether there is an open order, or a reason for one. */
 export function wantsOrder(desired: CertificatesDesired): boolean {
   return desired.bundle.next !== undefined || orderReason(desired) !== undefined;
 }
 
-/** Why a certificate is ordered; undefined: the one that is there is right. */
+/** Why a certificate is ordered; undefined: the present one is right. */
 export function orderReason(desired: Omit<CertificatesDesired, 'orders' | 'why'>): OrderReason | undefined {
   const { bundle, names, profile, directory, removed, nowMs } = desired;
   const { current } = bundle;
@@ -161,7 +161,7 @@ export function renewalMs({ renewal }: SiteBundle, current: NonNullable<SiteBund
   return renewal?.fingerprint === current.fingerprint ? renewal.atMs : renewAtMs(current, undefined, 0);
 }
 
-/** Why, for people. */
+/** The reason, for people. */
 export const WORDS: Readonly<Record<OrderReason, string>> = {
   none: 'there is none yet',
   names: 'the names changed',

@@ -43,7 +43,7 @@ export interface CertificatesReport extends PluginReport {
 }
 
 interface RenewRequest {
-  /** Past our own limits for one signature, never past the CA's. */
+  /** Ignores our own limits for one signature, never the CA's. */
   readonly force: boolean;
 }
 
@@ -74,7 +74,7 @@ interface Seen extends CertificatesObserved {
 }
 
 const WATCH_MS = 1000;
-/** A CA needs seconds for its checks; one that takes longer is asked less often. */
+/** A CA needs seconds for its checks; a slower one is asked less often. */
 const ASK_MS = 1000;
 const SLOW_ASK_MS = 15_000;
 const SLOW_AFTER_MS = 60_000;
@@ -86,7 +86,7 @@ const EDGES_WITHIN_MS = 120_000;
 const CHECKS_WITHIN_MS = 30_000;
 /** A former certificate whose key a removed node has is revoked even if an edge cannot replace it. */
 const REVOKED_WITHIN_MS = 600_000;
-/** After a call that failed, where the CA does not say how long to wait. */
+/** After a failed call, if the CA does not say how long to wait. */
 const PAUSE_MS = 60_000;
 /** The CA may be down for hours, and a third of the certificate's life is left. */
 const FAILING_MS = 24 * 3_600_000;
@@ -106,7 +106,7 @@ export class CertificatesPlugin
   #timer: NodeJS.Timeout | undefined;
   /** The bundle seen last, and the monotonic time of its last change. */
   #since: { readonly bundle: SiteBundle | undefined; readonly atMs: number };
-  /** Machine time before which nothing is tried: a disk that is full must not make an order a second. */
+  /** Machine time before which nothing is tried: a full disk must not cause an order each second. */
   #pausedMs = Number.NEGATIVE_INFINITY;
   /** The order whose names the CA was asked to check, and the machine time of that. */
   #answered: { readonly url: string; readonly atMs: number } | undefined;
@@ -194,7 +194,7 @@ export class CertificatesPlugin
     return verb === 'renew' ? this.renew(request as RenewRequest) : this.show(signal);
   }
 
-  /** What an operator asks for: all that `status` says, and what each edge shows now. */
+  /** For an operator: the facts of `status`, and what each edge serves now. */
   async show(signal: AbortSignal): Promise<CertificateShown> {
     const wanted = this.#wanted();
     const desired = { ...wanted, bundle: this.#options.site.get(), nowMs: this.#options.wallMs() };
@@ -222,7 +222,7 @@ export class CertificatesPlugin
 
   #wanted(): CertificatesWanted {
     const wanted = this.#options.desired();
-    if (wanted === undefined) throw new TypeError('asked for before the node knows what it wants');
+    if (wanted === undefined) throw new TypeError('the desired state is not known yet');
     return wanted;
   }
 
@@ -310,7 +310,7 @@ export class CertificatesPlugin
     return this.#options.nowMs() - this.#askedMs >= pauseMs || this.#order === undefined;
   }
 
-  /** A node that takes over must have what the CA knows: keys and URLs go to all before the next step. */
+  /** A node that takes over must have what the CA knows: all nodes get keys and URLs before the next step. */
   #waits(bundle: SiteBundle, wallMs: number): string | undefined {
     const { site, nowMs } = this.#options;
     if (this.#isPaused()) return 'the last step failed';

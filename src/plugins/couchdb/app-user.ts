@@ -21,13 +21,13 @@ interface Party {
   readonly roles?: readonly string[];
 }
 
-/** `_security` of a database, beside what others may have put there. */
+/** `_security` of a database, beside entries of others. */
 interface Security {
   readonly admins?: Party;
   readonly members?: Party;
 }
 
-/** What CouchDB made of the password, beside what others may have put there, such as roles. */
+/** CouchDB's hash of the password, beside fields of others, such as roles. */
 interface UserDocument {
   readonly _id: string;
   readonly _rev: string;
@@ -38,7 +38,7 @@ interface UserDocument {
   readonly pbkdf2_prf?: unknown;
 }
 
-/** Bounds what a hand-written document may cost: CouchDB's own is 600000. */
+/** Bounds the cost of a hand-written document; CouchDB's own value is 600000. */
 const MOST_ROUNDS = 2_000_000;
 
 export class AppUser {
@@ -52,7 +52,7 @@ export class AppUser {
     this.#credentials = credentials;
   }
 
-  /** Compares hashes and tries no password: five wrong ones lock an account. */
+  /** Compares hashes instead of trying a password: five wrong ones lock an account. */
   async state(signal: AbortSignal): Promise<AppUserState> {
     const credentials = this.#credentials();
     if (credentials === undefined) return 'unasked';
@@ -68,9 +68,9 @@ export class AppUser {
   }
 
   /**
-   * Writes the password, its role, and who may use `_users`; what others put there stays.
+   * Writes the password, its role, and the access to `_users`; entries of others stay.
    *
-   * @throws CouchDbAnswer also when the document, read again, does not hold what was written
+   * @throws CouchDbAnswer also if the document, read again, does not have what was written
    */
   async ensure(signal: AbortSignal): Promise<void> {
     const credentials = this.#credentials();
@@ -96,7 +96,7 @@ export class AppUser {
     return JSON.stringify(opened(security)) === JSON.stringify(security);
   }
 
-  /** A CouchDB that was not restarted with our settings yet refuses the change. */
+  /** A CouchDB that does not run with our settings yet refuses the change. */
   async #usersEditable(signal: AbortSignal): Promise<boolean> {
     const path = '_node/_local/_config/couchdb/users_db_security_editable';
     return (await this.#client.find<string>(path, signal)) === 'true';
@@ -125,7 +125,7 @@ export class AppUser {
 
 const USERS_SECURITY = '_users/_security';
 
-/** Equal to what it is given where nothing lacks. */
+/** Equal to the input if nothing is missing. */
 function opened(security: Security): Security {
   return {
     ...security,

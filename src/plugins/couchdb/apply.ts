@@ -1,4 +1,4 @@
-/** Makes the planned steps. Each reads again what it edits, and no answer counts as proof: the next run checks. */
+/** Makes the planned steps. Each reads again what it edits; no answer counts as proof, as the next run checks. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -44,7 +44,7 @@ interface StepsOptions {
   readonly budgetMs: number;
 }
 
-/** How long an edit may take to be seen by every member. Seen: under 1 s. */
+/** How long every member may take to see an edit. Observed: under 1 s. */
 const SPREAD_MS = 5000;
 /** How long the proof before a removal may take inside one step; it continues at the next run. */
 const REMOVAL_PROOF_MS = 3000;
@@ -71,7 +71,7 @@ export class Steps {
     this.#prover = new CopyProver(options.client);
   }
 
-  /** Begins steps in order until the time is over. Steps on different databases run beside one another. */
+  /** Begins steps in order until the time is over. Steps on different databases run in parallel. */
   async run(
     changes: readonly CouchDbChange[],
     signal: AbortSignal,
@@ -192,8 +192,9 @@ export class Steps {
   }
 
   /**
-   * In maintenance a copy gets writes by the internal sync only, which CouchDB begins up to 5 s after a write. So busy
-   * databases are pushed right before and all are right after: what was missing for 5 s is then missing for a moment.
+   * In maintenance a copy gets writes only by the internal sync, which CouchDB begins up to 5 s after a write. So busy
+   * databases are pushed directly before the opening, and all databases directly after it: a gap of 5 s becomes a
+   * moment.
    */
   async #open(change: ChangeOf<'open'>, signal: AbortSignal): Promise<void> {
     const { node, databases } = change;
@@ -208,7 +209,7 @@ export class Steps {
       // A database that was deleted meanwhile needs no push.
       this.#sync(database, signal).catch(ignoreAnswer);
     await bounded(databases.slice(0, change.busy), WIDTH, push);
-    // Thousands of idle ones do not delay the report that the node serves. CouchDB pushes what is left out by itself.
+    // Thousands of idle ones must not delay the report that the node serves. CouchDB pushes the rest by itself.
     void bounded(databases.slice(change.busy), WIDTH, push).catch(() => undefined);
   }
 
@@ -243,9 +244,7 @@ export class Steps {
     await this.#client.put(path, body, signal);
   }
 
-  /**
-   * Asked on the leaver itself where it lives, since a removal elsewhere is undone by it; then read again everywhere.
-   */
+  /** Done on the leaver itself if it is alive, since it would undo a removal elsewhere; then read again everywhere. */
   async #expel(change: ChangeOf<'expel'>, signal: AbortSignal): Promise<void> {
     const path = `_node/${change.through}/_nodes/${change.node}`;
     const document = await this.#client.find<NodeDocument>(path, signal);
@@ -261,7 +260,7 @@ export class Steps {
     });
   }
 
-  /** 412: it exists. A 5xx or a timeout can have made it nevertheless. */
+  /** 412: it exists. It can also have been created despite a 5xx or a timeout. */
   async #create(database: string, signal: AbortSignal): Promise<void> {
     try {
       await this.#client.put(database, undefined, signal);
@@ -283,7 +282,7 @@ export class Steps {
     const { rev } = await this.#client.put<{ rev: string }>(path, after, signal);
     this.#options.observer.doubt(change.database);
     await this.#spread(change.database, rev, change.members, signal);
-    // A source that changes its properties from here on is seen by the proof, without which the node does not open.
+    // The proof sees a source that changes its properties later; the node does not open without the proof.
     await this.#bring(after, change.node, wanted, signal);
     await this.#sync(change.database, signal);
   }
@@ -292,12 +291,12 @@ export class Steps {
     const found = await agreedProperties(this.#client, sources, map, signal);
     if (found === 'none')
       throw new CouchDbAnswer(0, `copies of ${idOf(map)}`, 'no source copy can be read', false);
-    // Being changed just now, or really different: either way not the moment for another copy.
+    // They change just now, or really differ: in both cases no copy is added now.
     if (found === 'differ') throw new Outrun();
     return found;
   }
 
-  /** A new file is made when its node learns of the map; until then its properties cannot be set. */
+  /** A node creates the new file when it learns of the map; until then its properties cannot be set. */
   async #bring(map: ShardMap, node: string, wanted: Properties, signal: AbortSignal): Promise<void> {
     await bounded(rangesOn(map, node), RANGES_AT_ONCE, async (range) => {
       await this.#until(signal, `the copy of ${idOf(map)} on ${node}`, async () => {
@@ -307,7 +306,7 @@ export class Steps {
     });
   }
 
-  /** Idle databases are not copied by a map's edit alone. */
+  /** An edit of the map alone does not copy idle databases. */
   async #sync(database: string, signal: AbortSignal): Promise<void> {
     await this.#client.post(`${encodeURIComponent(database)}/_sync_shards`, signal);
   }
@@ -319,7 +318,7 @@ export class Steps {
     await this.#bring(map, change.node, wanted, signal);
   }
 
-  /** A copy is proved again immediately before another one goes. */
+  /** A copy is proved again directly before another one is removed. */
   async #removeCopies(change: ChangeOf<'remove-copies'>, signal: AbortSignal): Promise<void> {
     const map = await this.#map(change.arbiter, change.database, signal);
     if (map === undefined || rangesOn(map, change.node).length === 0) return;
@@ -380,8 +379,8 @@ export class Steps {
   }
 
   /**
-   * Recipes: (a) one database, two maps: all holders of both, copies merge; (b) two databases of one name of which one
-   * has no documents: that one's map goes. Two with documents: a person decides, see {@link Observer.giveUp}.
+   * Recipes: (a) one database, two maps: all holders of both, copies merge; (b) two databases of one name, one without
+   * documents: its map is deleted. Two with documents: a person decides, see {@link Observer.giveUp}.
    */
   async #repairMap(change: ChangeOf<'repair-map'>, signal: AbortSignal): Promise<void> {
     const path = `_node/${change.arbiter}/_dbs/${encodeURIComponent(change.database)}`;
@@ -421,7 +420,7 @@ export class Steps {
     await this.#sync(change.database, signal);
   }
 
-  /** Documents and deletions in the fullest copy of each range. A copy that was never made has none. */
+  /** Documents and deletions in the fullest copy of each range. A copy that was never created has none. */
   async #documentsIn(map: ShardMap, signal: AbortSignal): Promise<number> {
     let sum = 0;
     for (const range of rangesOf(map)) {

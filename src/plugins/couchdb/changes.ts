@@ -2,12 +2,12 @@ import type { PlannedChange } from '../contract.ts';
 import type { ConfigFile } from './config.ts';
 import type { Identity, Mark } from './observed.ts';
 
-/** What this node's daemon may do to its CouchDB, or, as coordinator, to the cluster. */
+/** The changes of this node's daemon to its CouchDB, or, as coordinator, to the cluster. */
 export type CouchDbChange = PlannedChange &
   (
     | { readonly kind: 'file'; readonly file: ConfigFile }
     | { readonly kind: 'restart' }
-    /** Writes who this node is into the data directory and beside the settings. */
+    /** Writes this node's identity into the data directory and beside the settings. */
     | { readonly kind: 'marker'; readonly identity: Identity }
     | { readonly kind: 'forget-marker' }
     /** Blocked: `validate` throws this, and nothing is changed. */
@@ -41,7 +41,7 @@ export type CouchDbChange = PlannedChange &
         readonly node: string;
         readonly through: string;
         readonly witnesses: readonly string[];
-        /** Leave it alone for a while afterwards. */
+        /** It is ignored for a while afterwards. */
         readonly shun: boolean;
       }
     | { readonly kind: 'create-database'; readonly database: string }
@@ -96,7 +96,7 @@ export interface Alarm {
   readonly next: string;
 }
 
-/** A plan is a next stretch, not the whole way: thousands of databases are worked off by looking again. */
+/** A plan has only the next steps: thousands of databases need many runs. */
 export const CHANGES_AT_ONCE = 64;
 
 /** Maintenance on. It ends by the node's own `open` only. */

@@ -23,8 +23,8 @@ export class CouchDbAnswer extends Error {
 }
 
 /**
- * Nothing was asked, since this password was refused before: five wrong ones lock the account, for the right password
- * too, for up to five minutes ([chttpd_auth_lockout]).
+ * No request was sent, since this password was refused before: five wrong ones lock the account, also for the right
+ * password, for up to five minutes ([chttpd_auth_lockout]).
  */
 export class PasswordRefused extends Error {
   constructor(message = 'CouchDB refused the administrator’s password') {
@@ -33,7 +33,7 @@ export class PasswordRefused extends Error {
   }
 }
 
-/** The password may be right: another client gave five wrong ones. The lock ends by itself. */
+/** The password may be right: another client sent five wrong ones. The lock ends by itself. */
 export class AccountLocked extends PasswordRefused {
   constructor() {
     super('CouchDB locked the administrator’s account after wrong passwords from another client');
@@ -41,7 +41,7 @@ export class AccountLocked extends PasswordRefused {
   }
 }
 
-/** A lock lasts up to five minutes, and asking while it lasts does not prolong it. */
+/** A lock lasts up to five minutes, and requests during it do not prolong it. */
 const LOCK_ASKED_AGAIN_MS = 15_000;
 
 interface ClientOptions {
@@ -78,7 +78,7 @@ export class CouchDbClient {
     this.#options = options;
   }
 
-  /** Ask again with the password that was refused: the server was restarted with other settings. */
+  /** Allows the refused password again: the server was restarted with other settings. */
   forgetRefusal(): void {
     this.#refused = undefined;
     this.#locked = { key: '', untilMs: 0 };
@@ -88,7 +88,7 @@ export class CouchDbClient {
     return (await this.#ask({ path, qs }, signal)) as T;
   }
 
-  /** Undefined where the answer is 404. */
+  /** Undefined if the answer is 404. */
   async find<T>(path: string, signal: AbortSignal, qs: Ask['qs'] = {}): Promise<T | undefined> {
     try {
       return await this.get<T>(path, signal, qs);
@@ -120,7 +120,7 @@ export class CouchDbClient {
       return 'ok';
     } catch (error) {
       if (!(error instanceof CouchDbAnswer)) throw error;
-      // nano hands on the text only.
+      // nano forwards only the text.
       if (error.status === 0) return error.reason.includes('ECONNREFUSED') ? 'down' : 'silent';
       if (error.status === 404) return error.reason.includes('seeding') ? 'seeding' : 'maintenance';
       return 'ok';
@@ -177,7 +177,7 @@ export class CouchDbClient {
     const name = `${key}/${transient}`;
     const known = this.#scopes.get(name);
     if (known !== undefined) return known;
-    // Bounded: passwords change seldom, and only the newest ones are asked with.
+    // Bounded: passwords change seldom, and only the newest ones are used.
     if (this.#scopes.size > 8) this.#scopes.clear();
     const headers: Record<string, string> = {};
     if (credentials !== undefined) {

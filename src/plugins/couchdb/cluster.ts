@@ -1,4 +1,4 @@
-/** Judging the cluster as it was seen: who agrees, who decides, who may hold data. Pure. */
+/** Decisions about the observed cluster: which nodes agree, which one coordinates, which may have data. Pure. */
 import type { CouchDbDesired, DesiredMember, Disagreement } from './desired.ts';
 import type { Mark, NodeDocument, Server } from './observed.ts';
 import { holdersOf, idOf, revOf, type ShardMap } from './shards.ts';
@@ -28,14 +28,14 @@ export function disagreement(desired: CouchDbDesired, server: Server): Disagreem
   return undefined;
 }
 
-/** HOST/ROLE, by which people know a member; a stranger has only Erlang's name. */
+/** HOST/ROLE for people; a stranger has only Erlang's name. */
 export function calledOf(desired: CouchDbDesired, node: string): string {
   return memberNamed(desired, node)?.name ?? node;
 }
 
 /**
- * Members whose agreement counts: all of `cluster_nodes` but those declared gone, and a joiner whose join
- * has never connected (nobody else can be behind its name, and its document has to be taken back).
+ * Members whose agreement counts: all of `cluster_nodes` except those declared gone, and a joiner that never connected
+ * (no other node can have its name, and its document has to be deleted).
  */
 export function boundNodes(desired: CouchDbDesired, server: Server): string[] {
   return server.clusterNodes.filter((node) => !isGone(desired, node) && !isGhost(desired, server, node));
@@ -95,7 +95,7 @@ export function isFilling(document: NodeDocument): boolean {
   return markOf(document) === 'filling' || (isDecom(document) && markOf(document) === undefined);
 }
 
-/** Through whose documents all edits go: the first settled member; the first of all while none is settled. */
+/** The member through whose documents all edits go: the first settled one; the first of all while none is settled. */
 export function arbiterOf(desired: CouchDbDesired, server: Server): string {
   const bound = boundNodes(desired, server);
   const settled = bound.filter((node) => {
@@ -105,7 +105,9 @@ export function arbiterOf(desired: CouchDbDesired, server: Server): string {
   return settled[0] ?? bound[0] ?? server.nodeName;
 }
 
-/** Whose daemon acts for the cluster: the first settled member with a living daemon, stayers before leavers. */
+/**
+ * The member whose daemon coordinates the cluster: the first settled one with a living daemon, stayers before leavers.
+ */
 export function coordinatorOf(desired: CouchDbDesired, server: Server): string | undefined {
   const able = boundNodes(desired, server).filter((node) => {
     const document = documentOf(server, node);
@@ -122,8 +124,8 @@ export function stayersOf(desired: CouchDbDesired, server: Server): string[] {
 }
 
 /**
- * Whether some other node may be serving this range: one that is connected and was too slow to say. Whoever opens with
- * copies that are not proved, because nobody else serves them, must know that nobody does.
+ * Whether another node may serve this range: one that is connected and was too slow to answer. A node that opens with
+ * unproved copies, because no other one serves them, must know that no other one does.
  */
 export function mayBeServedElsewhere(map: ShardMap, range: string, self: string, server: Server): boolean {
   return holdersOf(map, range).some(
@@ -132,7 +134,7 @@ export function mayBeServedElsewhere(map: ShardMap, range: string, self: string,
   );
 }
 
-/** Whether some other connected node surely serves this range: it says so. */
+/** Whether another connected node reports that it serves this range. */
 export function servedElsewhere(map: ShardMap, range: string, self: string, server: Server): boolean {
   return holdersOf(map, range).some(
     (node) => node !== self && server.members.get(node)?.maintenance === false,

@@ -13,8 +13,8 @@ export interface ConfigFile {
 const MODE = 0o640;
 
 /**
- * Digest (16 hexadecimal characters) over what must be the same on every node. A joiner with another one is not taken
- * in: with another cookie its join answers 201 and never connects.
+ * Digest (16 hexadecimal characters) over what must be the same on every node. A joiner with another digest is not
+ * admitted: with another cookie its join answers 201 and never connects.
  */
 export function clusterDigest(settings: CouchDbSettings): string {
   const shared = [
@@ -35,21 +35,19 @@ export function clusterDigest(settings: CouchDbSettings): string {
   return digestOf(shared.map(String));
 }
 
-/**
- * Digest over all that a running CouchDB only takes over by a restart. Certificates are not: Erlang reads them again.
- */
+/** Digest over everything that needs a restart of CouchDB. Certificates do not: Erlang reads them again. */
 export function restartDigest(desired: CouchDbDesired, directory: string): string {
   return digestOf([ini(desired, [], ''), vmArgs(desired, directory), desired.settings.cookie]);
 }
 
-/** Tells one cookie from another and nothing about it. */
+/** Distinguishes cookies and reveals nothing about them. */
 export function cookieDigest({ cookie }: CouchDbSettings): string {
   return digestOf(['cookie', cookie]);
 }
 
 /**
- * All files. `seeds` are node names to ask at start; only for a node that was emptied under a name known to the others,
- * since a node that was never in would join by them alone, without the document that keeps new databases off it.
+ * All files. `seeds` are node names to contact at the start, only for an emptied node whose name the others know: a
+ * node that was never in would join by them alone, without the document that keeps new databases off it.
  */
 export function configFiles(
   desired: CouchDbDesired,

@@ -42,7 +42,7 @@ export function sameProperties(a: Properties, b: Properties): boolean {
   return a.revsLimit === b.revsLimit && stable(a.security) === stable(b.security);
 }
 
-/** JSON with sorted keys: two spellings of the same object are equal. */
+/** JSON with sorted keys, so that equal objects have equal text. */
 function stable(value: unknown): string {
   return JSON.stringify(value, (_key, inner: unknown) =>
     typeof inner === 'object' && inner !== null && !Array.isArray(inner)
@@ -71,7 +71,7 @@ export async function setProperties(
     await client.put(`${path}/_security`, wanted.security, signal);
 }
 
-/** The value that all the given copies have, or undefined where they differ. */
+/** The common value of the copies, or undefined if they differ. */
 export async function agreedProperties(
   client: CouchDbClient,
   nodes: readonly string[],
@@ -84,7 +84,7 @@ export async function agreedProperties(
       .map((node) => ({ node, range })),
   );
   const found: Properties[] = [];
-  // A database may have 64 ranges: a few at once, so that one database does not take all of the server.
+  // A database can have 64 ranges: a few at once, so that one database does not use up the server.
   await bounded(copies, COPIES_AT_ONCE, async ({ node, range }) => {
     found.push(await propertiesOf(client, node, map, range, signal));
   });
@@ -172,7 +172,7 @@ export class CopyProver {
     // Nothing was ever written to the source.
     if (from.update_seq === 0) return 'equal';
     const checkpoint = await this.#client.find<{ seq: number }>(`${sourcePath}/${id}`, signal);
-    // The usual case, for one question less; only where it is behind can it be by a `_security` that made no change.
+    // The usual case, which saves one request; only a copy that is behind can be so by a `_security` without a change.
     if (checkpoint !== undefined && checkpoint.seq >= from.update_seq) return 'equal';
     const next = await this.#client.get<{ results: readonly { seq: number }[] }>(
       `${sourcePath}/_changes`,
@@ -215,7 +215,7 @@ export class CopyProver {
   }
 }
 
-/** Runs `work` over `items`, `width` at a time; stops taking new ones when `more` says no. Errors end it. */
+/** Runs `work` over `items`, `width` at a time; starts no new ones when `more` returns false. Errors end it. */
 export async function bounded<T>(
   items: Iterable<T>,
   width: number,

@@ -1,8 +1,8 @@
 /**
- * What the CouchDB of this db node should be: pure data, made by the role from the membership view and the roster.
+ * The desired state of this db node's CouchDB: pure data, made by the role from the membership view and the roster.
  *
- * One daemon looks after one CouchDB. What concerns the whole cluster (node documents, shard maps, system databases) is
- * done by one daemon at a time, the coordinator (see plan.ts), always through one arbiter's documents.
+ * One daemon manages one CouchDB. One daemon at a time, the coordinator (see plan.ts), edits what concerns the whole
+ * cluster (node documents, shard maps, system databases), always through one arbiter's documents.
  */
 
 /** The phase of a db node in the roster. No node is removed from a CouchDB cluster because its process is silent. */
@@ -14,9 +14,9 @@ export type MemberPhase =
   /** The operator declared it gone for good (`remove`, `remove --dead`, `replace`). Its copies are given up. */
   | 'removed';
 
-/** What a db node says about its own CouchDB, carried in the tag `couchdb` of its record. At most 64 bytes. */
+/** A db node's report about its own CouchDB, in the tag `couchdb` of its record. At most 64 bytes. */
 export type Claim =
-  /** Running, empty, alone, in maintenance: may be taken in. `version` and `digest` must equal the taker's own. */
+  /** Running, empty, alone, in maintenance: may be admitted. `version` and `digest` must equal the taker's own. */
   | { readonly kind: 'fresh'; readonly version: string; readonly digest: string }
   /** In a cluster, not yet (or not again) proved complete: no client reaches it. */
   | { readonly kind: 'proving' }
@@ -42,7 +42,7 @@ export interface DesiredMember {
   readonly claim: Claim | undefined;
 }
 
-/** What this node itself has to do about the cluster. */
+/** What this node itself must do for the cluster. */
 type Duty = 'serve' | 'leave';
 
 /** PEM texts for the Erlang distribution. The certificate needs the private address as a DNS SAN. */
@@ -54,7 +54,7 @@ export interface DistributionTls {
 
 /** The values that end up in the generated files. The same on every node, but for the address and the TLS files. */
 export interface CouchDbSettings {
-  /** Erlang cookie: letters and digits. A secret: it is code execution on every peer. */
+  /** Erlang cookie: letters and digits. A secret: it allows running code on every peer. */
   readonly cookie: string;
   /** `[chttpd_auth] secret`, hexadecimal. The same everywhere, else sessions do not cross nodes. */
   readonly secret: string;
@@ -89,7 +89,7 @@ export interface CouchDbSettings {
   readonly releaseDirectory: string;
 }
 
-/** Why no administrative write may be made now, and the members (HOST/ROLE) that it is about. */
+/** Why no administrative write is allowed now, and the members (HOST/ROLE) concerned. */
 export interface Disagreement {
   readonly message: string;
   readonly subjects: readonly string[];
@@ -107,7 +107,7 @@ export interface CouchDbDesired {
   readonly duty: Duty;
   /** True where this node may make the first cluster, if nobody else claims one: the first admitted db node. */
   readonly mayFound: boolean;
-  /** True while this node may be restarted for new settings: one node at a time is the caller's matter. */
+  /** True while this node may be restarted for new settings; the caller ensures one node at a time. */
   readonly mayRestart: boolean;
   readonly systemDatabases: readonly string[];
   readonly settings: CouchDbSettings;
@@ -115,7 +115,7 @@ export interface CouchDbDesired {
 
 const systemDatabases: readonly string[] = ['_users', '_replicator', '_global_changes'];
 
-/** Why a desired state cannot be. The role shows it to the operator; nothing is changed. */
+/** Why a desired state is impossible. The role shows it to the operator; nothing is changed. */
 export class DesiredError extends Error {
   readonly code = 'couchdb-desired-refused';
 }
@@ -132,7 +132,7 @@ export function addressOf(nodeName: string): string {
   return nodeName.slice(nodeName.indexOf('@') + 1);
 }
 
-/** What the role knows of one db node; tags are the record's, `undefined` if none was received. */
+/** The role's knowledge of one db node; tags of its record, `undefined` if none was received. */
 export interface MemberFacts {
   readonly peerId: string;
   readonly name: string;
@@ -241,7 +241,7 @@ export function formatClaim(claim: Claim): string {
   return claim.kind === 'fresh' ? `fresh:${claim.version}:${claim.digest}` : claim.kind;
 }
 
-/** Reads a tag that a peer wrote; anything not understood counts as `out`. */
+/** Parses a tag of a peer; an unknown form counts as `out`. */
 export function parseClaim(tag: string): Claim {
   const fresh = /^fresh:([0-9A-Za-z.+-]{1,24}):([0-9a-f]{16})$/.exec(tag);
   if (fresh !== null) return { kind: 'fresh', version: fresh[1] as string, digest: fresh[2] as string };

@@ -1,4 +1,4 @@
-/** Reads what is: files, CouchDB itself, and the other members through its proxy. Writes nothing. */
+/** Observes files, CouchDB itself, and the other members through its proxy. Writes nothing. */
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readIfPresent } from '../../host/files.ts';
@@ -83,12 +83,12 @@ export class Observer {
     this.#unheard = unheard;
   }
 
-  /** A map was edited or a copy repaired: observe this database again. */
+  /** A map was edited or a copy repaired: observes this database again. */
   doubt(database: string): void {
     this.#proved.delete(database);
   }
 
-  /** A joiner that never connected is left alone for a while, so that it does not keep the others from their work. */
+  /** A joiner that never connected is ignored for a while, so that it does not block the others. */
   shun(node: string, forMs: number): void {
     this.#shunned.set(node, performance.now() + forMs);
   }
@@ -123,9 +123,9 @@ export class Observer {
     const up = await this.#client.up(signal);
     if (up === 'down' || up === 'silent') {
       this.#reset();
-      // Whoever starts it again may have given it other settings: the password that was refused may be right then.
+      // A restart can bring other settings: the refused password may be right then.
       if (up === 'down') this.#client.forgetRefusal();
-      // One that is slow, or ended a connection, runs: it is not started again for that.
+      // A server that is slow or ended a connection runs: it is not restarted for that.
       if (up === 'down' || stopping) return { kind: 'down' };
       return { kind: 'failed', detail: '/_up was not answered', unheard: this.#unheard() };
     }
@@ -136,14 +136,14 @@ export class Observer {
     } catch (error) {
       if (error instanceof AccountLocked) return { kind: 'locked', open: up === 'ok' };
       if (error instanceof PasswordRefused) return { kind: 'refused' };
-      // Without an answer it may be waiting for a node that is not heard, whoever ended the question first.
+      // Without an answer it may wait for an unreachable node, whatever ended the request.
       if (error instanceof CouchDbAnswer)
         return { kind: 'failed', detail: error.message, unheard: error.status === 0 ? this.#unheard() : [] };
       throw error;
     }
   }
 
-  /** After a stop nothing proved before counts: the node may have missed writes. */
+  /** After a stop earlier proofs do not count: the node may have missed writes. */
   #reset(): void {
     this.#proved.clear();
     this.#hot.clear();
@@ -154,7 +154,8 @@ export class Observer {
 
   /** @returns undefined if it does not answer while another db node is unreachable */
   async #server(signal: AbortSignal): Promise<Server | undefined> {
-    // With two nodes a release answers no administrator during a cut: it reads his name in `_users` first, on both.
+    // With two nodes, CouchDB answers no administrator during a partition: it first reads the name in `_users`, on
+    // both.
     const own = await this.#patiently(
       () => this.#unheard().length > 0,
       signal,
@@ -187,7 +188,7 @@ export class Observer {
       absentMs,
       shunned: this.#shunnedNow(),
       unrepairable: this.#unrepairable,
-      // A document is read from several nodes: with one behind a cut, that never ends either.
+      // A document is read from several nodes: if one is cut off, that never ends either.
       appUser: allSpoke && !maintenance && maps.has('_users') ? await this.#appUser.state(signal) : 'unasked',
       proof: undefined,
     };
@@ -222,10 +223,9 @@ export class Observer {
   }
 
   /**
-   * Behind a silent cut Erlang takes a node for connected up to 18 s, and no request ends; the daemons know
-   * earlier.
+   * After a silent cut Erlang holds a node connected for up to 18 s, and no request ends; the daemons know earlier.
    *
-   * @returns undefined when there was no answer for {@link DOUBTED_MS} of doubt
+   * @returns undefined if there was no answer during {@link DOUBTED_MS} of doubt
    */
   async #patiently<T>(
     doubtful: () => boolean,
@@ -320,7 +320,7 @@ export class Observer {
   }
 
   /**
-   * Counts of a moment: while databases are made all the time, two that were read one after the other may never be
+   * Momentary counts: while databases are created all the time, two counts that are read one after another may never be
    * equal.
    */
   async #compareCounts(
@@ -420,7 +420,7 @@ export class Observer {
       const carry = agreed !== 'none' && !disagree && own.some((each) => !sameProperties(agreed, each));
       return carry || disagree ? { database, incomplete: false, carry, disagree } : undefined;
     } catch (error) {
-      // A copy that is just being made or a database that is just being deleted: not verified, observe again.
+      // A copy or database that is just being created or deleted: not verified, observed again.
       if (error instanceof CouchDbAnswer)
         return { database, incomplete: true, carry: false, disagree: false };
       throw error;
@@ -428,7 +428,7 @@ export class Observer {
   }
 }
 
-/** A database that was deleted and made again under its name is another one. */
+/** A database that was deleted and created again under its name is another one. */
 function madeKey(map: ShardMap): string {
   return `${idOf(map)} ${map.shard_suffix.join(',')}`;
 }
@@ -460,7 +460,7 @@ function parseIdentity(text: string | undefined): Identity | undefined {
     const { nodeName, peerId } = value as Record<string, unknown>;
     return typeof nodeName === 'string' && typeof peerId === 'string' ? { nodeName, peerId } : undefined;
   } catch {
-    // A file cut in half says nothing: it counts as missing, and the copies are proved again.
+    // A damaged file counts as missing, and the copies are proved again.
     return undefined;
   }
 }

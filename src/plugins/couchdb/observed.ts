@@ -1,4 +1,4 @@
-/** What is, as the plan reads it. */
+/** The observed state for the plan. */
 import type { AppUserState } from './app-user.ts';
 import type { Amount } from './progress.ts';
 import type { UnitState } from './restart-units.ts';
@@ -19,19 +19,19 @@ export interface NodeDocument {
 }
 
 /**
- * The mark in a node document, through which the coordinator and the node speak:
- * `filling`: copies are being added, stay in maintenance; `filled`: all are in the maps, prove them and open;
- * `leaving`: the node empties itself and may serve as long as something is only there.
+ * The mark in a node document, for messages between the coordinator and the node: `filling`: copies are being added,
+ * stay in maintenance; `filled`: all are in the maps, prove them and open; `leaving`: the node is being emptied and may
+ * serve while some data is only there.
  */
 export type Mark = 'filling' | 'filled' | 'leaving';
 
-/** What one member of the CouchDB cluster says, asked through the proxy of this node. */
+/** The answers of one member of the CouchDB cluster, through the proxy of this node. */
 export interface MemberWord {
   /** Nodes that it is connected to, itself included. */
   readonly connected: readonly string[];
   readonly documents: readonly NodeDocument[];
   readonly maintenance: boolean;
-  /** How many shard maps it has. */
+  /** The number of its shard maps. */
   readonly databases: number;
 }
 
@@ -46,7 +46,7 @@ export interface CopyLack {
   readonly disagree: boolean;
 }
 
-/** The proof of rule "start and return", as far as it has come. */
+/** The progress of the proof of rule "start and return". */
 export interface Proof {
   /**
    * Databases that have to be proved: all with copies here, but for those that were made since the proof began. These
@@ -90,11 +90,11 @@ export interface Server {
   readonly sameMaps: ReadonlySet<string>;
   /** For how long each node of `clusterNodes` has been absent from `allNodes`, ms. */
   readonly absentMs: ReadonlyMap<string, number>;
-  /** Joiners that did not come when they were let in, left alone for a while. */
+  /** Joiners that did not connect after their admission; ignored for a while. */
   readonly shunned: ReadonlySet<string>;
   /** `DATABASE REVISION` of map conflicts that only a person can resolve. */
   readonly unrepairable: ReadonlySet<string>;
-  /** Of the user as whom app nodes come. */
+  /** The state of the app nodes' user. */
   readonly appUser: AppUserState;
   /** Only while this node is in maintenance and in a cluster. */
   readonly proof: Proof | undefined;
@@ -106,25 +106,25 @@ export type Http =
   | { readonly kind: 'refused' }
   /** Another client's wrong passwords locked the administrator's account; `open`: its `/_up` says that it serves. */
   | { readonly kind: 'locked'; readonly open: boolean }
-  /** It answers badly, or not in time; `unheard` are the nodes that it may be waiting for. */
+  /** It gives wrong or late answers; `unheard` are the nodes that it may wait for. */
   | { readonly kind: 'failed'; readonly detail: string; readonly unheard: readonly string[] }
   | { readonly kind: 'up'; readonly server: Server };
 
 export interface Observed {
-  /** Generated files as they lie there. */
+  /** The generated files on disk. */
   readonly files: ReadonlyMap<string, string | undefined>;
-  /** In the data directory: goes when the data goes. */
+  /** In the data directory: it is lost together with the data. */
   readonly marker: Identity | undefined;
-  /** In the configuration directory: says that this node was in a cluster, whatever became of the data. */
+  /** In the configuration directory: this node was in a cluster, whatever happened to the data. */
   readonly record: Identity | undefined;
   readonly restartPending: boolean;
   /** Milliseconds since this process began or last asked for a restart. */
   readonly restartAskedAgoMs: number;
-  /** What systemd says of the units that should have made it; asked where it is overdue. */
+  /** systemd's state of the units that should have done it; only read if it is overdue. */
   readonly restartUnits?: readonly UnitState[] | undefined;
   /** Milliseconds since this node said first that a restart is due; 0 where none is. */
   readonly restartDueForMs: number;
-  /** What this node last said of its restart. */
+  /** This node's last report of its restart. */
   readonly restartSaid?: 'due' | 'now' | undefined;
   readonly http: Http;
 }

@@ -52,7 +52,7 @@ interface Scene {
 
 type Stage = (scene: Scene) => Pick<ClusterPlan, 'changes' | 'waiting' | 'progress'> | undefined;
 
-/** In this order: the first stage that has something to do or to wait for is the only one. */
+/** In this order: only the first stage that has something to do or to wait for. */
 const stages: readonly Stage[] = [
   repairNodeDocuments,
   repairMaps,
@@ -61,7 +61,7 @@ const stages: readonly Stage[] = [
   markLeavers,
   fillNodes,
   settleJoiners,
-  // Before a leaver is emptied: who replaces a node joins first and takes the copies over.
+  // Before a leaver is emptied: a replacement joins first and gets the copies.
   admitJoiner,
   createSystemDatabases,
   makeAppUser,
@@ -184,7 +184,7 @@ function lastNode(scene: Scene): CouchDbChange {
   );
 }
 
-/** The operator gave the node up. Copies that only it had stay in the maps: its disk may yet come back. */
+/** The operator gave the node up. Copies that only it had stay in the maps, as its disk may return. */
 function expelGone(scene: Scene) {
   const { server, desired, arbiter, bound, stayers } = scene;
   const gone = desired.members
@@ -227,7 +227,7 @@ function fillNodes(scene: Scene) {
   const inHand = scene.stayers.find((node) => isFilling(documentOf(scene.server, node) as NodeDocument));
   if (inHand !== undefined) return fill(scene, inHand, lacks.get(inHand) ?? []);
   for (const target of [...lacks.keys()].sort(byName)) {
-    // What was made meanwhile does not call it back: it opens with what it has, and gets the rest afterwards.
+    // New databases do not stop it: it opens with what it has, and gets the rest afterwards.
     if (provesItself(scene, target)) continue;
     const closed = closedNodes(scene, scene.bound).filter((node) => node !== target);
     if (closed.length > 0)
@@ -243,7 +243,7 @@ function fillNodes(scene: Scene) {
   return undefined;
 }
 
-/** All copies that were wanted are in the maps, and the node proves them before it opens. */
+/** All wanted copies are in the maps; the node proves them before it opens. */
 function provesItself({ server }: Scene, node: string): boolean {
   const document = documentOf(server, node);
   return (
@@ -265,7 +265,7 @@ function fill(scene: Scene, target: string, additions: readonly CouchDbChange[])
   if (server.members.get(target)?.maintenance !== true)
     return work([maintenance(target, 'copies are being added')]);
   const decom = isDecom(documentOf(server, target) as NodeDocument);
-  // While new databases keep off it, each one that is made is one more to be added, and there may be no end to that.
+  // While new databases are kept off it, each new one has to be added later, possibly without end.
   const wanted = decom ? additions.filter((change) => !server.late.has(databaseOf(change))) : additions;
   if (wanted.length > 0) {
     const databases = { done: Math.max(0, server.maps.size - wanted.length), all: server.maps.size };
@@ -284,7 +284,7 @@ function closedNodes(scene: Scene, nodes: readonly string[]): string[] {
   return nodes.filter((node) => scene.server.members.get(node)?.maintenance !== false);
 }
 
-/** A serving node goes into maintenance only where the others can carry all that it holds. */
+/** A serving node goes into maintenance only if the others can serve everything that it has. */
 function servedOnlyBy(scene: Scene, target: string): string[] {
   return [...scene.server.maps.values()]
     .filter((map) =>
@@ -331,7 +331,7 @@ function settleJoiners(scene: Scene) {
   for (const node of stayers) {
     const document = documentOf(server, node) as NodeDocument;
     if (!isDecom(document)) {
-      // A leave that was called off leaves only the mark behind.
+      // A cancelled leave leaves only the mark.
       if (markOf(document) !== undefined) return work([edit(scene, node, false, undefined, 'settled')]);
       continue;
     }
@@ -362,7 +362,7 @@ function emptyLeavers(scene: Scene) {
       ),
     ]);
   }
-  // From here on nothing is written to it alone: what it has is what has to be proved on the others.
+  // From here on nothing is written to it alone: what it has must be proved on the others.
   if (server.members.get(node)?.maintenance !== true)
     return work([maintenance(node, 'its copies will be removed')]);
   if (held.length > 0) return work(held.map((map) => removal(scene, map, node, stayers, false)));
@@ -403,7 +403,7 @@ function removal(
   };
 }
 
-/** After the first join where one is about to happen, so that they get two copies at once. */
+/** After the first join, if one is about to happen, so that they get two copies at once. */
 function createSystemDatabases(scene: Scene) {
   const { desired, server } = scene;
   const missing = desired.systemDatabases.filter((name) => !server.maps.has(name));

@@ -33,8 +33,8 @@ export interface Outlook {
 }
 
 /**
- * What to do where the db nodes do not agree. To give a node up is named last, and only where it is none of this host's
- * own faults, and the daemon of no missing node is reachable: a reachable node is not gone.
+ * The next step if the db nodes do not agree. Giving a node up comes last, and only if this host has no fault of its
+ * own and the daemon of no missing node is reachable: a reachable node is not gone.
  */
 export function disagreementNext(desired: CouchDbDesired, observed: Observed): string {
   if (observed.restartPending)
@@ -56,15 +56,12 @@ export function disagreementNext(desired: CouchDbDesired, observed: Observed): s
 
 /** What a node says to the others of its restart for new settings, so that they take turns. */
 export type RestartWord =
-  /** It serves on, and waits until it may. */
+  /** It continues to serve, and waits for its turn. */
   | 'due'
-  /** It was asked for, and CouchDB does not serve again yet. */
+  /** It was requested, and CouchDB does not serve again yet. */
   | 'now';
 
-/**
- * A node that is silent although its process is said to serve is waited for; others for as long as a link takes to
- * heal.
- */
+/** The plan waits for a silent node whose process reports serving; for others as long as a link takes to recover. */
 const ABSENT_GRACE_MS = 10_000;
 /** A start takes 1 s, on a busy machine with much data many; asking more often would only disturb it. */
 export const START_AGAIN_MS = 30_000;
@@ -83,7 +80,7 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
     return { ...outlook(phaseOffline(observed), files.changes), restart: files.restart };
   if (http.kind === 'up') {
     const going = outlookRunning(desired, observed, http.server, files.waiting);
-    // The files first; what CouchDB reads without a restart, such as a new certificate, takes nobody out.
+    // The files first; what CouchDB reads without a restart, such as a new certificate, takes no node out.
     const { restart } = files;
     return files.changes.length > 0 ? { ...going, restart, changes: files.changes } : { ...going, restart };
   }
@@ -116,7 +113,7 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
   ]);
 }
 
-/** Who opened serves on: every start begins in maintenance, and nobody but this daemon ends it. */
+/** An open CouchDB continues to serve: every start begins in maintenance, and only this daemon ends it. */
 function outlookLocked(desired: CouchDbDesired, { marker, record }: Observed, open: boolean): Outlook {
   const { peerId } = desired.self;
   const serves = open && desired.duty === 'serve' && marker?.peerId === peerId && record?.peerId === peerId;
@@ -151,7 +148,7 @@ function outlookFailed(
   };
 }
 
-/** A member that waits for its turn to restart goes on as before; one that was never in does nothing until then. */
+/** A member that waits for its turn to restart continues as before; one that was never in does nothing until then. */
 function outlookRunning(
   desired: CouchDbDesired,
   observed: Observed,
@@ -166,7 +163,7 @@ function outlookRunning(
   return { ...going, changes: [...going.changes, ...undone], waiting: going.waiting ?? waiting };
 }
 
-/** The path unit takes the request within a second, and removes it; one that has failed takes none for good. */
+/** The path unit handles and removes the request within a second; a failed unit handles none. */
 function restartNotDone(desired: CouchDbDesired, observed: Observed): CouchDbChange[] {
   if (!observed.restartPending || observed.restartAskedAgoMs <= START_AGAIN_MS) return [];
   const self = calledOf(desired, desired.self.nodeName);
@@ -198,7 +195,7 @@ function planFiles(
   const why = restartReason(desired, observed, directory, seeds, changes.length > 0);
   if (observed.restartPending) return { changes, waiting: undefined, restart: 'now' };
   if (why === undefined) return { changes, waiting: undefined, restart: undefined };
-  // Whether a CouchDB that cannot be read runs with other settings is known only when they are written: now or never.
+  // For a CouchDB that cannot be read, different settings are noticed only when they are written, which is now.
   const told = observed.http.kind !== 'up' || observed.restartDueForMs >= RESTART_TOLD_MS;
   if (!(desired.mayRestart && told) && !servesNobody(observed) && !cookieRolled(desired, observed))
     return { changes, waiting: `a restart (${why}), which waits for its turn`, restart: 'due' };
@@ -209,7 +206,7 @@ function planFiles(
   };
 }
 
-/** One node at a time is for those that serve; any other takes nothing from anybody by a start. */
+/** One node at a time applies to serving nodes; the start of any other one harms nobody. */
 function servesNobody({ http }: Observed): boolean {
   return http.kind === 'down' || (http.kind === 'up' && http.server.maintenance);
 }
@@ -240,11 +237,11 @@ function restartReason(
   }
   if (written) return 'its settings are new';
   if (http.kind !== 'down') return undefined;
-  // Its own unit starts it again after a crash. A start that was never asked for, or got lost, is asked for here.
+  // Its own unit starts it again after a crash. A start that was never requested, or got lost, is requested here.
   return observed.restartAskedAgoMs > START_AGAIN_MS ? 'it does not run' : undefined;
 }
 
-/** Only where the data is gone and this node is known to have been in: see config.ts. */
+/** Only if the data is gone and this node is known to have been in: see config.ts. */
 function seedsFor(desired: CouchDbDesired, observed: Observed): string[] {
   if (observed.record === undefined || observed.marker !== undefined) return [];
   return desired.members
@@ -297,7 +294,7 @@ function outlookLeft(observed: Observed, server: Server): Outlook {
   return { ...outlook('left', changes), waiting: 'CouchDB to be stopped and its data to be wiped' };
 }
 
-/** Running, alone, and nothing says that it was ever in a cluster. */
+/** Running, alone, and without any sign that it was ever in a cluster. */
 function outlookFresh(desired: CouchDbDesired, observed: Observed, server: Server): Outlook {
   const { self } = desired;
   if (desired.duty === 'leave') return outlookLeft(observed, server);
@@ -335,7 +332,9 @@ function outlookFresh(desired: CouchDbDesired, observed: Observed, server: Serve
   return { ...outlook('fresh', changes), waiting: 'a member to admit this node' };
 }
 
-/** Data gone, name known to the others: it waits in maintenance until they are back and its copies are full again. */
+/**
+ * Data gone, name known to the others: it waits in maintenance until they are back and its copies are complete again.
+ */
 function outlookEmptied(desired: CouchDbDesired, server: Server): Outlook {
   const changes = server.maintenance ? [] : [maintenance(desired.self.nodeName, 'its data is gone')];
   return {
@@ -355,7 +354,7 @@ function outlookMember(desired: CouchDbDesired, observed: Observed, server: Serv
   const own = planOwn(desired, observed, server);
   const reason = disagreement(desired, server);
   const leads = coordinatorOf(desired, server) === server.nodeName;
-  // To open comes first: with two db nodes only one serves until then.
+  // Opening comes first: with two db nodes only one serves until then.
   const opens = own.changes.some(({ kind }) => kind === 'open');
   const cluster =
     reason === undefined && leads
@@ -388,7 +387,8 @@ interface Own {
 function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): Own {
   const { nodeName, peerId } = desired.self;
   const none = { changes: [], waiting: undefined, alarms: [], closing: false };
-  // Behind a cut even its own documents may not be read in time: not known is not gone, and it serves on.
+  // During a partition even its own documents may not be readable in time: unknown is not gone, and it continues to
+  // serve.
   if (server.clusterNodes.includes(nodeName) && server.members.get(nodeName) === undefined)
     return { ...none, waiting: 'CouchDB to answer about this node' };
   const document = documentOf(server, nodeName);
@@ -436,12 +436,12 @@ function planOwn(desired: CouchDbDesired, observed: Observed, server: Server): O
   return { ...none, changes: verdict.changes, waiting: verdict.why, progress, alarms: verdict.alarms };
 }
 
-/** A leaver that came back in maintenance serves again only where nobody else can. */
+/** A leaver that returned in maintenance serves again only if no other node can. */
 function neededAlone(server: Server): boolean {
   return server.proof?.alone === true;
 }
 
-/** Who else should be asked before this node opens: they may have what it missed. */
+/** The nodes to ask before this node opens: they may have what it missed. */
 function absentServers(desired: CouchDbDesired, server: Server): string | undefined {
   for (const [node, absentMs] of server.absentMs) {
     const member = memberNamed(desired, node);
@@ -501,7 +501,7 @@ function judge(proof: Proof | undefined, server: Server, nodeName: string): Verd
       sources,
       summary: `${lack.database}: _security and _revs_limit as the other copies have them`,
     };
-    // Copying begins by itself at a nodeup and lasts; a nudge helps where an idle database was left behind.
+    // Copying begins by itself when a node connects; an explicit start helps an idle database that was left behind.
     const sync: ChangeOf<'sync'> = {
       kind: 'sync',
       database: lack.database,

@@ -20,7 +20,7 @@ import { restartUnits } from './restart-units.ts';
 import { Steps } from './apply.ts';
 
 export interface CouchDbStatus {
-  /** What this node waits for and how long it has, for `status`. */
+  /** What this node waits for, and for how long, for `status`. */
   readonly seen?: string | undefined;
   readonly phase: Phase;
   /** What this node waits for, one line. */
@@ -39,7 +39,7 @@ export interface CouchDbStatus {
 }
 
 interface CouchDbPluginOptions {
-  /** Asked at each request, so that rolled secrets are used at once. */
+  /** Read for each request, so that new secrets are used at once. */
   credentials(): Credentials;
   /** The user of the app nodes, kept in `_users`; undefined: none. */
   appUser?(): Credentials | undefined;
@@ -60,7 +60,7 @@ interface CouchDbPluginOptions {
   onProgress?(text: string): void;
 }
 
-/** Certain once they are made. Every other step waits for other nodes, or goes on bit by bit. */
+/** These are complete once they are made. Every other step waits for other nodes, or proceeds in parts. */
 const MADE_ONCE: readonly CouchDbChange['kind'][] = ['file', 'marker', 'forget-marker'];
 
 /** While work is not finished, observe again after this time; while settled, check for changes. */
@@ -125,7 +125,7 @@ export class CouchDbPlugin
 
   async observe(signal: AbortSignal): Promise<Observed> {
     const observed = await this.#observer.observe(this.#bounded(signal));
-    // A restart takes other settings over: the password that was refused may be right now.
+    // A restart applies other settings: the refused password may be right now.
     if (this.#restartWasPending && !observed.restartPending) this.#client.forgetRefusal();
     this.#restartWasPending = observed.restartPending;
     const nowMs = performance.now();
@@ -155,7 +155,7 @@ export class CouchDbPlugin
     return { ...statusOf(desired, observed, outlook, this.#places.configDirectory), restart, seen };
   }
 
-  /** Counts in what is waited for change while it goes on; the wait is the same one. */
+  /** Counts in the text change during a wait; it is still the same wait. */
   #waitsFor({ waiting, progress }: Outlook): string | undefined {
     if (waiting === undefined) return undefined;
     const nowMs = performance.now();
@@ -169,7 +169,7 @@ export class CouchDbPlugin
     signal.throwIfAborted();
     const able = changes.some((change) => change.kind !== 'refuse');
     const refusal = changes.find((change) => change.kind === 'refuse');
-    // What can be done is done first; a blocked state shows in the alarms meanwhile.
+    // Possible changes are made first; the alarms show a blocked state meanwhile.
     if (refusal === undefined || able) return;
     throw new PluginError({
       code: refusal.code,
@@ -312,7 +312,7 @@ function disagreementAlarm(
   ];
 }
 
-/** What this node may say of itself. `fresh` only when it could be taken in this moment. */
+/** This node's own report. `fresh` only if it could be admitted at this moment. */
 function claimOf(desired: CouchDbDesired, observed: Observed, outlook: Outlook, directory: string): Claim {
   const was = observed.marker !== undefined || observed.record !== undefined;
   const server = observed.http.kind === 'up' ? observed.http.server : undefined;

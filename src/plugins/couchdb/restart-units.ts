@@ -1,12 +1,12 @@
 import { runCommand } from '../../host/command.ts';
 
-/** root's units that restart CouchDB where a request lies; see systemd/system. */
+/** root's units that restart CouchDB on a request; see systemd/system. */
 export const RESTART_UNITS = [
   'bornemisza-couchdb-restart.path',
   'bornemisza-couchdb-restart.service',
 ] as const;
 
-/** What systemd says of one unit. */
+/** systemd's state of one unit. */
 export interface UnitState {
   readonly unit: string;
   readonly active: string;
@@ -14,7 +14,7 @@ export interface UnitState {
   readonly result: string;
 }
 
-/** @returns none where systemd does not answer this user */
+/** @returns none if systemd does not answer this user */
 export async function restartUnits(signal: AbortSignal, systemctl = 'systemctl'): Promise<UnitState[]> {
   try {
     const asked = ['show', '--property=Id,ActiveState,Result', ...RESTART_UNITS];

@@ -1,7 +1,7 @@
-/** Shard maps as `_dbs` holds them, and the arithmetic of copies. Pure. */
+/** Shard maps as in `_dbs`, and the arithmetic of copies. Pure. */
 import { createHash } from 'node:crypto';
 
-/** A document of `_dbs`. `by_node` and `by_range` say the same thing twice; CouchDB refuses a map where they differ. */
+/** A document of `_dbs`. `by_node` and `by_range` have the same content; CouchDB refuses a map in which they differ. */
 export interface ShardMap {
   readonly _id: string;
   readonly _rev: string;
@@ -60,7 +60,7 @@ export function copyPath(map: ShardMap, range: string): string {
   return encodeURIComponent(`shards/${range}/${idOf(map)}${suffixOf(map)}`);
 }
 
-/** The map with more copies on `node`. Ranges that it holds already stay as they are. */
+/** The map with more copies on `node`. Ranges that it already has are unchanged. */
 export function withHolder(map: ShardMap, node: string, ranges: readonly string[]): ShardMap {
   const added = ranges.filter((range) => !holdersOf(map, range).includes(node));
   const byRange = { ...map.by_range };
@@ -103,7 +103,7 @@ export function unionOf(winner: ShardMap, losers: readonly ShardMap[]): ShardMap
   );
 }
 
-/** What of `node` was the only copy: removing it would lose these ranges for good. */
+/** The ranges whose only copy is on `node`: removing it would lose them for good. */
 export function lastCopies(maps: Iterable<ShardMap>, nodes: readonly string[]): string[] {
   const lost: string[] = [];
   for (const map of maps) {

@@ -13,7 +13,7 @@ export interface CloudflareOptions {
   readonly nowMs?: () => number;
 }
 
-/** One record as the API has it; only what is read here. */
+/** One record of the API, only the fields that are read here. */
 export interface Row {
   readonly id: string;
   readonly name: string;
@@ -48,7 +48,7 @@ const LEAST_PENALTY_MS = 300_000;
 /** 2,000 records; a free zone may end at 200. */
 const MOST_PAGES = 20;
 
-/** What the answers mean, by the API's own code. The record exists or is gone already: a later read shows which. */
+/** The meaning of answers, by the API's own code. The record already exists or is gone: a later read shows which. */
 export const RACED: ReadonlySet<number> = new Set([81057, 81058, 81044]);
 const TOKEN_CODES: ReadonlySet<number> = new Set([6003, 6103, 6111, 9106, 9109, 10000, 10001]);
 const VALUE_CODES: ReadonlySet<number> = new Set([1004, 9005]);
@@ -128,7 +128,7 @@ export class CloudflareApi {
     const text = await readFile(tokenFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
       throw this.#badToken(`${tokenFile} cannot be read: ${error.code}`);
     });
-    // What is allowed in a header; a token has 40 characters.
+    // The characters that a header allows; a token has 40.
     if (!/^[\x21-\x7e]{20,200}$/.test(text.trim()))
       throw this.#badToken(`${tokenFile} does not hold one token`);
     return text.trim();
@@ -151,7 +151,7 @@ export class CloudflareApi {
     return (this.#options.nowMs ?? (() => performance.now()))();
   }
 
-  /** @param afterMs what the provider asked for; never below its own five minutes */
+  /** @param afterMs the provider's requested wait; at least its five minutes */
   #limited(afterMs: number): CloudflareError {
     const now = this.#now();
     if (now >= this.#notBeforeMs)

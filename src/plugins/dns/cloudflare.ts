@@ -10,7 +10,7 @@ import type { MarkChange } from './shown.ts';
  */
 export class CloudflareProvider implements DnsProvider {
   readonly #api: CloudflareApi;
-  /** Sets that the founder has put behind the provider's proxy: what is added to them goes there too. */
+  /** Sets that the founder has put behind the provider's proxy: new values go there too. */
   #proxied: ReadonlySet<string> = new Set();
 
   constructor(options: CloudflareOptions) {
@@ -55,7 +55,7 @@ export class CloudflareProvider implements DnsProvider {
     });
   }
 
-  /** False: another writer was faster, and the zone must be read again. */
+  /** False: another writer was faster, so the zone must be read again. */
   async #batch(body: Parameters<CloudflareApi['batch']>[0], signal: AbortSignal): Promise<boolean> {
     try {
       await this.#api.batch(body, signal);
@@ -81,7 +81,7 @@ export class CloudflareProvider implements DnsProvider {
 const keyOf = ({ name, type }: { readonly name: string; readonly type: string }): string =>
   `${name.toLowerCase()} ${type}`;
 
-/** As a zone file has it. */
+/** In the form of a zone file. */
 function valueOf({ type, content = '', data }: Row): string {
   if (type !== 'SRV') return content.toLowerCase();
   const { priority, weight, port, target = '' } = data ?? {};

@@ -5,7 +5,7 @@ export interface DnsSet {
   /** Fully qualified, lower case, without the last dot. */
   readonly name: string;
   readonly type: RecordType;
-  /** As a zone file has them, e.g. `192.0.2.7` or `1 0 4101 internal.app1.shop.example`. */
+  /** In the form of a zone file, e.g. `192.0.2.7` or `1 0 4101 internal.app1.shop.example`. */
   readonly values: readonly string[];
   readonly ttlS: number;
   /** `serves`: visitors use it, so it never becomes empty. `finds`: members find each other by it. */

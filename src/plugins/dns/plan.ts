@@ -1,7 +1,7 @@
 import type { Finding, PlannedChange } from '../contract.ts';
 import type { DnsDesired, DnsSet, RecordType } from './desired.ts';
 
-/** One record of the zone as the provider has it. */
+/** One record of the zone at the provider. */
 export interface ZoneRecord {
   readonly name: string;
   readonly type: string;
@@ -83,7 +83,7 @@ function planSet(
   const missing = values.filter((value) => !there.includes(value));
   const surplus = found.records.filter(({ value }) => !values.includes(value));
   if (missing.length === 0 && surplus.length === 0) return;
-  // A founder's set with the wanted values ended above: it is right, and stays the founder's.
+  // A founder's set with the wanted values was handled above: it stays the founder's.
   if (found.owner !== owner) return void findings.push(foreign(set, set.type));
   if (missing.length > 0) {
     changes.push({ ...facts(set, 'add', missing), summary: summaryOf(set, `+${missing.join(' +')}`) });

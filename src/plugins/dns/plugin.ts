@@ -23,7 +23,7 @@ interface DnsObserved {
   readonly silent: ReadonlySet<string>;
 }
 
-/** How old a reading of the zone may be, on the writer and on the others: only people and another writer change it. */
+/** The maximum age of a reading of the zone, on the writer and on others: only people and other writers change it. */
 const WRITER_AGE_MS = 60_000;
 const STANDBY_AGE_MS = 600_000;
 const WATCH_MS = 1000;
@@ -69,14 +69,14 @@ export class DnsPlugin implements Plugin<DnsDesired, DnsObserved, DnsChange, und
     return { done: true, message: await this.#zone.mark(verb, set, this.#desired(), signal) };
   }
 
-  /** For an operator: what is wanted, and the zone as it is now. @throws PluginError of the provider */
+  /** For an operator: the wanted records, and the present zone. @throws PluginError of the provider */
   async show(signal: AbortSignal): Promise<DnsShown> {
     return shownRecords(this.#desired(), await this.#zone.read(signal), this.#edges.silent);
   }
 
   #desired(): DnsDesired {
     const desired = this.#options.desired();
-    if (desired === undefined) throw new TypeError('asked for before the node knows what it wants');
+    if (desired === undefined) throw new TypeError('the desired state is not known yet');
     return desired;
   }
 

@@ -1,13 +1,13 @@
 import type { DnsChange, ZoneRecord } from './plan.ts';
 import type { MarkChange } from './shown.ts';
 
-/** Where the zone lies. Each call is bounded in time, and throws {@link PluginError}. */
+/** The host of the zone. Each call is bounded in time, and throws {@link PluginError}. */
 export interface DnsProvider {
-  /** Every record of the zone that can be read, the founder's as well. */
+  /** Every readable record of the zone, also the founder's. */
   list(signal: AbortSignal): Promise<ZoneRecord[]>;
   /**
-   * Makes each change whole or not at all, and reports those that are made. Where a set is not as it was planned for,
-   * it is left alone: a later read shows it.
+   * Makes each change whole or not at all, and reports those that are made. A set that differs from the planned state
+   * is not changed: a later read shows it.
    */
   changeAll(
     changes: readonly DnsChange[],
@@ -15,6 +15,6 @@ export interface DnsProvider {
     signal: AbortSignal,
     made: (change: DnsChange) => void,
   ): Promise<void>;
-  /** Sets or takes off the mark of one set. Throws `dns-changed` where the set is not as it was read. */
+  /** Sets or removes the mark of one set. Throws `dns-changed` if the set differs from what was read. */
   mark(change: MarkChange, signal: AbortSignal): Promise<void>;
 }

@@ -2,7 +2,7 @@ import { CloudflareProvider } from './cloudflare.ts';
 import type { DnsProvider } from './provider.ts';
 import { Rfc2136Provider } from './rfc2136.ts';
 
-/** `[dns]`; the configuration has judged that what a provider needs is there. */
+/** `[dns]`; the configuration has checked that the provider's settings are complete. */
 interface DnsSettings {
   readonly provider: string;
   readonly zone?: string | undefined;

@@ -52,7 +52,7 @@ export class Rfc2136Provider implements DnsProvider {
       missingNext: MISSING,
     });
     const records = parseZone(stdout);
-    // dig ends with 0 and prints a comment where the transfer is refused; a whole zone has its SOA.
+    // If the transfer is refused, dig exits with 0 and prints a comment; a whole zone has its SOA.
     if (code !== 0 || !records.some(({ type }) => type === 'SOA'))
       throw refusal(`${stdout}\n${stderr}`, server, zone);
     return withMarks(records);
@@ -74,7 +74,7 @@ export class Rfc2136Provider implements DnsProvider {
     }
   }
 
-  /** Makes one change whole or not at all. Throws `dns-changed` where the set is not as it was planned for. */
+  /** Makes one change whole or not at all. Throws `dns-changed` if the set differs from the planned state. */
   async change(change: DnsChange, owner: string, signal: AbortSignal): Promise<void> {
     const { name, type, values, ttlS, kind, last } = change;
     const mark = markName(name, type);
@@ -107,7 +107,7 @@ export class Rfc2136Provider implements DnsProvider {
     );
   }
 
-  /** Adds a value beside others to a name's TXT, or takes that value away: for ACME's dns-01. */
+  /** Adds a value to a name's TXT set, or removes it: for ACME's dns-01. */
   async challenge(action: 'add' | 'remove', name: string, value: string, signal: AbortSignal): Promise<void> {
     const line =
       action === 'add'
@@ -144,7 +144,7 @@ function parseZone(text: string): ZoneRecord[] {
   });
 }
 
-/** Gives each record the owner that the TXT beside its set names; two of them are none. */
+/** Gives each record the owner in the TXT beside its set; two different ones count as none. */
 function withMarks(records: readonly ZoneRecord[]): ZoneRecord[] {
   return records.map((record) => {
     const marks = records.filter(

@@ -29,7 +29,7 @@ export async function restoreList(list: string | undefined, { list: path }: Fire
   else await replaceFile(path, list, { mode: LIST_MODE });
 }
 
-/** The helper reads the list by itself: it gets the time to. */
+/** The helper reads the list by itself; this waits for it. */
 async function awaitLoaded(
   { apps, dbs }: FirewallChange & { kind: 'load' },
   paths: FirewallPaths,

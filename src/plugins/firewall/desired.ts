@@ -3,8 +3,8 @@ export interface FirewallDesired {
   /** App nodes, sorted. */
   readonly apps: readonly string[];
   readonly dbs: readonly string[];
-  /** Before the first sync no address is taken out: what is listed already stays. */
+  /** Before the first sync no address is removed: listed addresses stay. */
   readonly keep: boolean;
-  /** Why, for the audit trail. */
+  /** The reason, for the audit trail. */
   readonly why: string;
 }

@@ -4,7 +4,7 @@ import { readIfOurs, readIfPresent } from '../../host/files.ts';
 export interface FirewallPaths {
   /** The daemon's list for the helper, e.g. /run/bornemisza/app/firewall. */
   readonly list: string;
-  /** Root's rules, e.g. /etc/bornemisza/firewall.base: there when the firewall is on. */
+  /** Root's rules, e.g. /etc/bornemisza/firewall.base: present if the firewall is on. */
   readonly base: string;
   /** The helper's sign of life, e.g. /run/bornemisza-firewall/state. */
   readonly state: string;

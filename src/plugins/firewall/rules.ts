@@ -4,8 +4,8 @@ import { PluginError } from '../contract.ts';
 
 /**
  * The rule set of one host, as root's command writes it and bornemisza-firewall.service loads it. The order of the
- * rules is the guard: ssh is judged before anything that the cluster can change, and member ports before `ct state
- * established`, so that taking an address out of a set also cuts what is open.
+ * rules is the guard: ssh comes before anything that the cluster can change, and member ports before `ct state
+ * established`, so that removing an address from a set also cuts open connections.
  */
 export interface FirewallBase {
   readonly roles: readonly ('app' | 'db')[];
@@ -23,7 +23,7 @@ export interface FirewallBase {
 }
 
 interface FirewallPorts {
-  /** HTTP and HTTPS, from anywhere, where role app is. */
+  /** HTTP and HTTPS, from anywhere, if role app is here. */
   readonly public: readonly number[];
   /** Gossip and admission of the roles here, from the whole private network: a joiner is no member yet. */
   readonly gossip: readonly number[];
@@ -34,7 +34,7 @@ interface FirewallPorts {
   readonly dbStats: number;
   /** Between db nodes: their door, epmd, Erlang distribution. */
   readonly dbPeers: readonly number[];
-  /** Where metrics are on: the daemons' and HAProxy's, from the whole private network. Who scrapes is no member. */
+  /** If metrics are on: the daemons' and HAProxy's, from the whole private network, as the scraper is no member. */
   readonly metrics: readonly number[];
 }
 
@@ -53,7 +53,7 @@ const FORMAT = 1;
  * The file that the helper loads: its first line says whose addresses are taken from the daemons, the rest is for
  * nft(8).
  *
- * @throws PluginError `firewall-value-refused` when a value could be read as anything but itself
+ * @throws PluginError `firewall-value-refused` if nft could read a value as something else
  */
 export function renderBase(base: FirewallBase): { readonly text: string; readonly digest: string } {
   mustBePlain(base);
@@ -113,7 +113,7 @@ export function describeBase(base: FirewallBase): string[] {
   ];
 }
 
-/** What the private network may do with the ports that members alone share. Judged before `established`. */
+/** The rules of the private network for ports that only members share. They come before `established`. */
 function memberRules({ roles, ports }: FirewallBase): string[] {
   const opened: (readonly [ports: readonly number[], sets: readonly string[]])[] = [];
   if (roles.includes('app'))
@@ -125,7 +125,7 @@ function memberRules({ roles, ports }: FirewallBase): string[] {
       sets.map((set) => `tcp dport ${setOf(numbers)} ip saddr @${set} accept`),
     ),
     `tcp dport ${setOf(opened.flatMap(([numbers]) => numbers))} reject with tcp reset`,
-    // Links that this host opened itself end as well when the other side is no member any more.
+    // Connections that this host opened also end when the other side is no member any more.
     `tcp sport ${setOf([ports.appDoor, ports.appSharing, ports.appStats])} ip saddr != @apps drop`,
     `tcp sport ${setOf([ports.dbDoor, ports.dbStats, ...ports.dbPeers])} ip saddr != @dbs drop`,
   ];
@@ -134,7 +134,7 @@ function memberRules({ roles, ports }: FirewallBase): string[] {
 function inputRules(base: FirewallBase): string[] {
   const { privateDevice, privateNetwork, ports, roles, neighbours, allow } = base;
   const members = `iifname "${privateDevice}" ip saddr ${privateNetwork} jump members`;
-  // Before the members' ports, of which the statistics are one.
+  // Before the members' ports, which include the statistics.
   const scraped =
     ports.metrics.length === 0
       ? []
@@ -193,7 +193,7 @@ function mustBePlain(base: FirewallBase): void {
   ];
   for (const number of numbers)
     if (!Number.isInteger(number) || number < 1 || number > 65535) throw refused('port', String(number));
-  // Without a port there could be no rule for ssh, and no operator could come back.
+  // Without a port there would be no rule for ssh, and no operator could connect again.
   if (base.sshPorts.length === 0 && !base.beside) throw refused('list of ssh ports', '');
   if (base.roles.length === 0) throw refused('list of roles', '');
   // IFNAMSIZ in linux/if.h is 16 with the closing zero.

@@ -7,15 +7,15 @@ const ID = /^[\w:.-]{1,36}$/;
 const MOST_SAID = 120;
 
 /**
- * A program of the operator's: `PROGRAM show ADDRESS ID` prints the server that has the address, or nothing where none
- * has it; `PROGRAM assign ADDRESS ID` has it assigned to this one. Any status but 0 says that it is not known.
+ * The operator's program: `PROGRAM show ADDRESS ID` prints the server that has the address, or nothing if none has it;
+ * `PROGRAM assign ADDRESS ID` assigns it to this one. Any status but 0 means unknown.
  */
 export class Command implements FloatingProvider {
   readonly label: string;
   readonly #argv: readonly string[];
   readonly #serverId: string;
 
-  /** @param argv the program, and what it is always given first */
+  /** @param argv the program and its first arguments */
   constructor(argv: readonly string[], serverId: string) {
     this.#argv = argv;
     this.#serverId = serverId;

@@ -15,7 +15,7 @@ const DIALECT: Dialect = {
 };
 const METADATA = 'http://169.254.169.254/metadata/v1';
 
-/** Reserved IPs: what is assigned arrives at the droplet's anchor address, so no device carries it. */
+/** Reserved IPs: traffic arrives at the droplet's anchor address, so no device has the address. */
 export class DigitalOcean implements FloatingProvider {
   readonly label = DIALECT.label;
   readonly #api: Api;
@@ -45,7 +45,7 @@ export class DigitalOcean implements FloatingProvider {
     self: string,
     signal: AbortSignal,
   ): Promise<Map<string, Assignment>> {
-    // Without droplet:read an assigned address may look like one that nobody has.
+    // Without droplet:read an assigned address can look unassigned.
     this.#region ??= await this.#regionOf(self, signal);
     const seen = new Map<string, Assignment>();
     for (const address of addresses) {

@@ -11,7 +11,7 @@ const METADATA = 'http://169.254.169.254/hetzner/v1/metadata';
 /** A thousand addresses. */
 const MOST_PAGES = 20;
 
-/** Floating IPs: what is assigned arrives as it is, so the public device carries it. */
+/** Floating IPs: traffic arrives with the assigned address, so the public device has it. */
 export class Hetzner implements FloatingProvider {
   readonly label = DIALECT.label;
   readonly #api: Api;

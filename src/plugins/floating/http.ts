@@ -20,7 +20,7 @@ export interface Dialect {
   readonly baseUrl: string;
   /** The rights that the token needs, as the provider names them. */
   readonly scope: string;
-  /** What an answer other than 2xx means where the status alone does not tell. `said`: the provider's text. */
+  /** The meaning of an answer other than 2xx if the status alone is not enough. `said`: the provider's text. */
   meaning(status: number, said: string): 'busy' | 'elsewhere' | undefined;
 }
 
@@ -33,7 +33,7 @@ const MOST_CALLS = 60;
 const LEAST_PENALTY_MS = 1000;
 const MOST_PENALTY_MS = 3_600_000;
 const DEFAULT_PENALTY_MS = 60_000;
-/** What is shown of a provider's text. */
+/** The limit of a provider's text in messages. */
 const MOST_SAID = 120;
 
 /** Calls of one provider's API, bounded in time, size and number. No redirect is followed, and no token is shown. */
@@ -79,7 +79,7 @@ export class Api {
     const text = await readFile(tokenFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
       throw this.#badToken(`${tokenFile} cannot be read: ${error.code}`);
     });
-    // What is allowed in a header.
+    // The characters that a header allows.
     if (!/^[\x21-\x7e]{20,200}$/.test(text.trim()))
       throw this.#badToken(`${tokenFile} does not hold one token`);
     return text.trim();
@@ -128,7 +128,7 @@ export class Api {
     });
   }
 
-  /** `retry-after` in seconds, or the time of the clock at which the limit is over. */
+  /** `retry-after` in seconds, or the clock time at which the limit ends. */
   #limitedBy(headers: HttpAnswer['headers']): ProviderFault {
     const now = this.#options.nowMs();
     const afterMs = Number(headers['retry-after'] ?? Number.NaN) * 1000;
@@ -167,7 +167,7 @@ function elsewhere(why: string): ProviderFault {
   });
 }
 
-/** The provider does not know the address, or not as this account's. */
+/** The provider does not know the address, or it belongs to another account. */
 export function unknownAddress(label: string, address: string): ProviderFault {
   return new ProviderFault({
     code: 'floating-address',
@@ -177,7 +177,7 @@ export function unknownAddress(label: string, address: string): ProviderFault {
 }
 
 /**
- * What the provider's metadata service says of this server, in one line: only a server of the provider reaches it.
+ * One line of the provider's metadata service about this server: only a server of the provider reaches it.
  *
  * @returns undefined: no answer, or none of this form
  */
@@ -215,7 +215,7 @@ function parsed(text: string): unknown {
   }
 }
 
-/** What the provider says of a refusal, in the form of any of them, without what would rewrite a terminal. */
+/** The text of a refusal, in the form of any provider, without terminal control characters. */
 function wordsOf(json: unknown): string {
   const { message, error } = (json ?? {}) as { message?: unknown; error?: unknown };
   const inner = (error ?? {}) as { message?: unknown; error_message?: unknown };
@@ -223,7 +223,7 @@ function wordsOf(json: unknown): string {
   return said.replaceAll(/[^\x20-\x7e]/g, ' ').slice(0, MOST_SAID);
 }
 
-/** The field of an object whose form nobody has checked. */
+/** A field of an unchecked object. */
 export function field(of: unknown, ...path: readonly string[]): unknown {
   return path.reduce<unknown>(
     (at, key) =>

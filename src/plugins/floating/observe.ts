@@ -6,8 +6,7 @@ import { type HeldAddress, heldIn, isLabel } from './plan.ts';
 import { type Assignment, type FloatingProvider, notAnswering, ProviderFault } from './provider.ts';
 
 /**
- * Addresses on devices of this host that bear our label. Where none is to be on any, a process is started only if one
- * is.
+ * Addresses on devices of this host with our label. If no address should be there, a process is started only if one is.
  *
  * @throws PluginError
  */
@@ -22,7 +21,7 @@ export async function addressesHeld(wanted: boolean, signal: AbortSignal): Promi
 const FIRST_AGAIN_MS = 1000;
 const MOST_AGAIN_MS = 15_000;
 
-/** What the provider says, asked no more often than it is needed. */
+/** The provider's answers, requested only as often as needed. */
 export class Looks {
   readonly #provider: FloatingProvider;
   readonly #nowMs: () => number;
@@ -49,12 +48,12 @@ export class Looks {
     return now >= this.#notBeforeMs && (this.#failures > 0 || now - this.#atMs >= paceMs);
   }
 
-  /** The next observation is made at once: the known state may be over. */
+  /** The next observation is made at once, as the known state may be outdated. */
   forget(): void {
     this.#atMs = Number.NEGATIVE_INFINITY;
   }
 
-  /** @returns whether it worked; never throws but for a stop */
+  /** @returns whether it worked; throws only for a stop */
   async look(addresses: readonly string[], signal: AbortSignal): Promise<boolean> {
     if (this.#nowMs() < this.#notBeforeMs) return false;
     try {
@@ -94,7 +93,7 @@ export function faultOf(error: unknown, label: string): ProviderFault {
   return notAnswering(label, error instanceof Error ? error.message : String(error));
 }
 
-/** How often an address is asked, and how many silences in a row are silence. */
+/** How often an address is checked, and how many failures in a row count as silence. */
 const PACES = {
   doubt: { everyMs: 500, silences: 3 },
   watch: { everyMs: 5000, silences: 4 },
@@ -107,7 +106,7 @@ interface Asked {
   asking: boolean;
 }
 
-/** Asks the floating IPs themselves whether somebody serves visitors there. */
+/** Checks whether the floating IPs serve visitors. */
 export class AddressWatch {
   readonly #ask: (address: string) => Promise<boolean>;
   #mode: ApiDesired['ask'];
@@ -126,7 +125,7 @@ export class AddressWatch {
     return said;
   }
 
-  /** To be called twice a second. Answers to requests for another reason are forgotten. */
+  /** Call it twice a second. Results of checks for another reason are forgotten. */
   look(
     mode: ApiDesired['ask'],
     addresses: readonly string[],

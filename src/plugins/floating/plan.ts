@@ -14,20 +14,20 @@ export interface ApiObserved {
   readonly label: string;
   /** The provider's name of this server; undefined: not known yet. */
   readonly self: string | undefined;
-  /** By the last observation that worked. A missing address was never observed. */
+  /** From the last successful observation. A missing address was never observed. */
   readonly assigned: ReadonlyMap<string, Assignment>;
-  /** Whether the present observation worked: without one nothing is called. */
+  /** Whether the present observation worked: otherwise the provider is not called. */
   readonly fresh: boolean;
-  /** What keeps the provider's answer from us, since when it does (0: nothing does). */
+  /** Why the provider's answer is missing, and since when (0: it is not). */
   readonly fault: Finding | undefined;
   readonly failingForMs: number;
   /** Addresses on devices of this host that bear our label. */
   readonly held: readonly HeldAddress[];
-  /** What the addresses themselves said. One that is missing was not asked often enough. */
+  /** The results of checking the addresses. A missing one was not checked often enough. */
   readonly asked: ReadonlyMap<string, 'answers' | 'silent'>;
-  /** Ordered, and neither done nor given up yet. */
+  /** Requested, and neither done nor given up yet. */
   readonly pending: ReadonlySet<string>;
-  /** Ordered once more, since somebody found them silent. */
+  /** Requested again, since a node found that they do not answer. */
   readonly again: ReadonlySet<string>;
   /** Servers of members, present and former, by their names. */
   readonly ids: ReadonlyMap<string, string>;
@@ -41,12 +41,12 @@ export type FloatingChange = PlannedChange &
     | { readonly kind: 'assign'; readonly address: string; readonly again: boolean }
   );
 
-/** What is to become of one address. */
+/** The decision about one address. */
 type Verdict = 'ours' | 'assign' | 'ask' | 'serves' | 'foreign' | 'busy' | 'elsewhere' | 'stays';
 
 /**
  * Marks our addresses in the kernel, so that one that left the configuration is found after a restart too. 15
- * characters at most; another mark than that of mode `layer2`, whose program takes its own away.
+ * characters at most; another mark than that of mode `layer2`, whose program removes its own.
  */
 export function labelOf(device: string): string {
   return `${device.slice(0, 12)}:bf`;
@@ -56,7 +56,7 @@ export function isLabel(name: string): boolean {
   return name.endsWith(':bf');
 }
 
-/** Reads `ip -j addr show`: what bears our label. */
+/** Parses `ip -j addr show`: the addresses with our label. */
 export function heldIn(json: string): HeldAddress[] {
   return parseLinks(json).flatMap(({ ifname: device = '', addr_info = [] }) =>
     addr_info
@@ -68,7 +68,8 @@ export function heldIn(json: string): HeldAddress[] {
 /**
  * The difference between what should be and what is. Pure.
  *
- * The device follows the assignment, calls follow the decision. Only who takes calls; nobody gives an assignment up.
+ * The device follows the assignment, calls follow the decision. Only the taking node calls; no node gives an assignment
+ * up.
  */
 export function planFloating(desired: ApiDesired, observed: ApiObserved): FloatingChange[] {
   const { addresses, device, why } = desired;
@@ -82,14 +83,14 @@ export function planFloating(desired: ApiDesired, observed: ApiObserved): Floati
 function planAddress(address: string, desired: ApiDesired, observed: ApiObserved): FloatingChange[] {
   const { device } = desired;
   const seen = observed.assigned.get(address);
-  // Not known is not nobody's.
+  // Unknown does not mean unassigned.
   if (seen === undefined || observed.self === undefined) return [];
   const isOn = observed.held.some((each) => each.address === address && each.device === device);
   const on = device === '' || isOn ? [] : [onDevice(device, address, desired.why)];
   const verdict = verdictOf(address, desired, observed);
   if (verdict === 'ours') return [...on, ...onceMore(address, desired, observed)];
   if (verdict === 'assign') return [...on, assigned(address, desired, observed)];
-  // What was ordered may be done in this moment.
+  // A request may be carried out at this moment.
   if (!isOn || observed.pending.has(address)) return [];
   const owner = seen.to === undefined ? 'nobody' : nameOf(seen.to, desired, observed);
   return [off({ device, address }, `${observed.label} assigns it to ${owner}`)];
@@ -133,7 +134,7 @@ export function nameOf(id: string, desired: ApiDesired, observed: ApiObserved): 
   return ownerOf(id, desired, observed)?.name ?? `server ${id}, no member`;
 }
 
-/** Assigned here, and another node finds it silent: the provider may not have done all that it says. */
+/** Assigned here, but another node finds that it does not answer: the provider may have reported more than it did. */
 function onceMore(address: string, desired: ApiDesired, observed: ApiObserved): FloatingChange[] {
   const [by] = desired.silentTo;
   if (by === undefined || !desired.take || !observed.fresh) return [];
@@ -176,7 +177,7 @@ function off({ device, address }: HeldAddress, why: string): FloatingChange {
   };
 }
 
-/** What an operator must know of the addresses. Pure. */
+/** The problems of the addresses, for an operator. Pure. */
 export function findingsOf(desired: ApiDesired, observed: ApiObserved): Finding[] {
   const { fault, label } = observed;
   const found = desired.addresses.flatMap((address) => findingOf(address, desired, observed) ?? []);
@@ -239,16 +240,16 @@ function silent(address: string, owner: string, device: string): Finding {
   };
 }
 
-/** How old the last observation may be. @param calls that one observation takes */
+/** The maximum age of the last observation. @param calls of one observation */
 export function paceMs(
   { take, ask, addresses }: ApiDesired,
   { assigned: known, self, pending }: Pick<ApiObserved, 'assigned' | 'self' | 'pending'>,
   calls: number,
 ): number {
   const ours = addresses.filter((each) => self !== undefined && known.get(each)?.to === self).length;
-  // 1.1 s, so that an order still fits into the sixty calls of a minute.
+  // 1.1 s, so that a request still fits into the sixty calls of a minute.
   if (pending.size > 0) return 1100 * calls;
-  // It waits for somebody: who answers there, an operator, or the node that takes them from here.
+  // It waits for the answering host, an operator, or the node that takes them from here.
   if (take ? ours < addresses.length : ours > 0) return 3300 * calls;
   if (ours > 0) return 10_000;
   return ask === undefined ? 600_000 : 60_000;

@@ -17,7 +17,7 @@ import type { FloatingShown } from './shape.ts';
 
 interface FloatingPluginOptions {
   readonly provider: FloatingProvider;
-  /** What should be now, by the last turn of the node. */
+  /** The desired state of the node's last turn. */
   readonly desired: () => ApiDesired;
   /** Whether the edge at an address answers and finds a database, within half a second; never throws. */
   readonly ask: (address: string) => Promise<boolean>;
@@ -25,26 +25,26 @@ interface FloatingPluginOptions {
   readonly nowMs?: () => number;
 }
 
-/** What the rest of the daemon knows of it. */
+/** The facts for the rest of the daemon. */
 export interface FloatingReport extends PluginReport {
-  /** Whether the provider said that an address is assigned to this server. */
+  /** Whether the provider reported that an address is assigned to this server. */
   readonly holds: boolean;
-  /** For the member's record: the server's name, whether this node may be given the addresses, what is wrong. */
+  /** For the member's record: the server's name, whether this node can get the addresses, and the problem. */
   readonly server: string | undefined;
 }
 
 const TICK_MS = 500;
-/** A process that was not run for this long may have been robbed meanwhile. */
+/** If the process was stopped for this long, another node may have taken the addresses. */
 const STOOD_STILL_MS = 2000;
 const FREE_LOOK_MS = 2000;
-/** An order that was taken is done within this; DigitalOcean's own sample takes 11 s. */
+/** An accepted request is done within this time; DigitalOcean's own example takes 11 s. */
 const PENDING_MS = 20_000;
-/** One whose answer was lost may be done as well. */
+/** A request whose answer was lost may also be done. */
 const UNSURE_MS = 5000;
-/** A refused order is tried again after this, and twice as long each time. */
+/** A refused request is tried again after this time, doubled each time. */
 const REFUSED_FIRST_MS = 1000;
 const REFUSED_MOST_MS = 15_000;
-/** A node whose requests or orders fail for longer is skipped, and may try again after a minute. */
+/** A node whose requests fail for longer is skipped, and may try again after a minute. */
 const READY_FOR_MS = 10_000;
 const PASSED_OVER_MS = 60_000;
 
@@ -58,12 +58,12 @@ export class FloatingPlugin
   readonly #looks: Looks;
   readonly #watch: AddressWatch;
   readonly #pendingMs = new Map<string, number>();
-  /** Orders that failed in a row, over all addresses. */
+  /** Failed requests in a row, over all addresses. */
   #refused: { readonly fault: Finding; readonly sinceMs: number; lastMs: number; count: number } | undefined;
   readonly #again = new Set<string>();
   readonly #ids = new Map<string, string>();
   #observed: ApiObserved | undefined;
-  /** What the last observation was made for: another decision needs another one. */
+  /** The purpose of the last observation: another decision needs a new one. */
   #decided = '';
   #timer: NodeJS.Timeout | undefined;
   #tickMs = Number.POSITIVE_INFINITY;
@@ -106,13 +106,13 @@ export class FloatingPlugin
     return {
       seen: addresses.map((each) => `${each} ${whereIs(each, desired, observed)}`).join(', '),
       alarms,
-      // What is not known any more is not claimed: another one may be the holder.
+      // This node claims only what it knows: another node may be the holder.
       holds: works && addresses.some((each) => verdictOf(each, desired, observed) === 'ours'),
       server: self === undefined ? undefined : words.join(' '),
     };
   }
 
-  /** Looks, decides again, orders. What was planned from an older view is left out. */
+  /** Observes, decides again, requests. A plan from an older view is dropped. */
   async apply(
     changes: readonly FloatingChange[],
     signal: AbortSignal,
@@ -121,7 +121,7 @@ export class FloatingPlugin
     for (const change of changes) {
       if (!this.#stillPlanned(change)) continue;
       if (change.kind === 'assign') {
-        // Once, whatever comes of it: a provider may refuse what is so already.
+        // Only once, whatever the result: a provider may refuse an existing assignment.
         if (change.again) this.#again.add(change.address);
         await this.#assign(change.address, signal);
       } else await changeDevice(change, signal);
@@ -129,7 +129,7 @@ export class FloatingPlugin
     }
   }
 
-  /** `show`, or `take`: has the addresses assigned to this node, whoever has them. */
+  /** `show`, or `take`: has the addresses assigned to this node, whichever node has them. */
   async ask(verb: string, _request: unknown, signal: AbortSignal): Promise<object> {
     if (verb !== 'take') return this.#show(signal);
     const { addresses, barred, device } = this.#options.desired();
@@ -177,7 +177,7 @@ export class FloatingPlugin
       changed('this process was stopped for a while');
     } else if (this.#looks.due(this.#paceMs(desired)))
       changed(`the last answer of ${provider.label} is too old`);
-    // What is ours already, or on a device of ours, would be answered by ourselves.
+    // This host would itself answer for an address that it already has.
     const { assigned, self } = this.#looks;
     const elsewhere = desired.addresses.filter((each) => assigned.get(each)?.to !== self && !isHere(each));
     this.#watch.look(desired.ask, elsewhere, now, (what) => {
@@ -215,7 +215,7 @@ export class FloatingPlugin
     const { provider, nowMs } = this.#options;
     const { self } = this.#looks;
     if (self === undefined) return;
-    // The next observation asks the provider, whatever the result of this.
+    // The next observation asks the provider, whatever the result.
     this.#looks.forget();
     this.#pendingMs.set(address, nowMs() + PENDING_MS);
     try {

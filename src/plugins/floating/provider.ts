@@ -1,32 +1,32 @@
 import { PluginError, type PluginErrorFacts } from '../contract.ts';
 
-/** To which server a floating IP is assigned, by the provider's own answer. */
+/** The server of a floating IP, by the provider's answer. */
 export interface Assignment {
   /** Undefined: to none. */
   readonly to: string | undefined;
-  /** The provider still works on it, and takes no call for it. */
+  /** The provider has an open action on it and accepts no call for it. */
   readonly busy: boolean;
-  /** It is in this place, where a server of this node's place cannot have it. */
+  /** Its location, from which a server at this node's location cannot have it. */
   readonly elsewhere?: string | undefined;
 }
 
-/** Where floating IPs are assigned. Each call is bounded in time and size, and throws {@link ProviderFault}. */
+/** A service that assigns floating IPs. Each call is bounded in time and size, and throws {@link ProviderFault}. */
 export interface FloatingProvider {
   /** In messages, e.g. `DigitalOcean`. */
   readonly label: string;
   /** Calls of the API that one observation of all addresses takes. */
   callsFor(addresses: readonly string[]): number;
-  /** The provider's name of this server. Asked once. */
+  /** The provider's ID of this server. Requested once. */
   self(signal: AbortSignal): Promise<string>;
-  /** Every one of the addresses, or a fault: an answer that cannot be read is not `to: undefined`. */
+  /** All addresses, or a fault: an unreadable answer is not `to: undefined`. */
   look(addresses: readonly string[], self: string, signal: AbortSignal): Promise<Map<string, Assignment>>;
-  /** The provider has accepted the order; a later observation shows whether it is done. */
+  /** Resolves when the provider has accepted the request; a later observation shows whether it is done. */
   assign(address: string, self: string, signal: AbortSignal): Promise<void>;
   /** An observation without a call: whether a floating IP is assigned to this server. Undefined: not known. */
   active?(signal: AbortSignal): Promise<boolean | undefined>;
 }
 
-/** A call that failed. `unsure`: what it ordered may be done nevertheless. */
+/** A failed call. `unsure`: the request may be carried out nevertheless. */
 export class ProviderFault extends PluginError {
   readonly unsure: boolean;
   /** No call before this time (monotonic ms). */
@@ -42,7 +42,7 @@ export class ProviderFault extends PluginError {
   }
 }
 
-/** It did not answer, or with something that says neither yes nor no. */
+/** It did not answer, or not clearly. */
 export function notAnswering(label: string, why: string): ProviderFault {
   return new ProviderFault(
     {

@@ -10,7 +10,7 @@ const DIALECT: Dialect = {
 };
 const MAC = /^([0-9a-f]{2}:){5}[0-9a-f]{2}$/;
 
-/** Floating IPs go to a network interface, by its MAC, which is so this server's name here. */
+/** Floating IPs are assigned to a network interface by its MAC, which is therefore this server's ID here. */
 export class UpCloud implements FloatingProvider {
   readonly label = DIALECT.label;
   readonly #api: Api;
@@ -46,7 +46,7 @@ export class UpCloud implements FloatingProvider {
       const found = field(body, 'ip_address');
       const [mac, server] = [field(found, 'mac'), field(found, 'server')];
       const to = typeof mac === 'string' ? mac.toLowerCase() : '';
-      // Assigned, and not said to what: neither ours nor nobody's.
+      // Assigned to an unknown target: neither ours nor unassigned.
       const unreadable = to === '' ? typeof server === 'string' && server !== '' : !MAC.test(to);
       if (field(found, 'address') !== address || unreadable)
         throw notAnswering(this.label, 'its answer has another form');

@@ -74,7 +74,7 @@ function challengeAnswer(print: string | undefined): string[] {
   ];
 }
 
-/** Whoever is cut off from the databases answers visitors, and does not serve them. A cluster may have none at all. */
+/** An edge without databases answers visitors but cannot serve them. A cluster may have no databases at all. */
 function servesAnswer(databases: AppHaproxy['databases']): string[] {
   const asked = `{ path ${EDGE_SERVES_PATH} }`;
   const ok = `http-request return status 200 content-type text/plain string ok if ${asked}`;
@@ -86,7 +86,7 @@ function servesAnswer(databases: AppHaproxy['databases']): string[] {
   ];
 }
 
-/** Headers that only the edge may set: from outside they are lies. */
+/** Headers that only the edge may set: clients could forge them. */
 const FORWARDED = [
   'X-Forwarded-For',
   'X-Forwarded-Proto',
@@ -153,25 +153,23 @@ function panicRoute(backend: string, variable: string, asked: readonly string[])
 }
 
 /**
- * A service that accepts connections while its check fails is slow for all that HAProxy can tell, and slow is better
- * than refused: peers that have somebody better read it from the door's health path. The daemon knows one that answers
- * wrongly.
+ * If a service accepts connections but fails its check, HAProxy can only assume that it is slow, and slow is better
+ * than refused: peers with a better server see that from the door's health path. The daemon knows an instance that
+ * answers wrongly.
  */
 function slowRoute(backend: string, asked: readonly string[]): string[] {
   const slow = `{ nbsrv(${backend}) eq 0 } { nbsrv(${panicOf(backend)}) gt 0 }`;
   return [`use_backend ${panicOf(backend)} if ${asked.map((each) => `${each} ${slow}`.trim()).join(' or ')}`];
 }
 
-/**
- * What a founder sees in the browser after the first set-up. It is in double quotes in haproxy.cfg, so it has none.
- */
+/** The page in the browser after the first set-up. It is in double quotes in haproxy.cfg, so it has none. */
 const NO_SERVICE_PAGE = [
   '<!doctype html><title>It works</title><h1>The edge works. No service has this address yet.</h1>',
   '<p>On each app node, write a file /etc/bornemisza/services.d/NAME.toml with name and port of your program,',
   'then run: sudo bornemisza config check &amp;&amp; sudo bornemisza reload</p>',
 ].join(' ');
 
-/** What is asked for under no service's prefix. Not 503: waiting won't help. */
+/** For paths without a service. Not 503, as waiting does not help. */
 const NOTHING: Section = {
   head: 'backend nothing',
   lines: [

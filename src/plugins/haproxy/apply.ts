@@ -26,7 +26,7 @@ interface StepsDependencies {
   readonly heartbeat: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
-/** What the running process takes by itself, whatever the file says meanwhile. */
+/** The changes that the running process accepts without a new file. */
 const TOLD: ReadonlySet<HaproxyChange['kind']> = new Set([
   'server-state',
   'server-down',
@@ -51,7 +51,7 @@ function toldFirst(changes: readonly HaproxyChange[]): boolean {
   );
 }
 
-/** Makes the changes, one by one, and takes them back. */
+/** Makes the changes one by one, and undoes them. */
 export class Steps {
   readonly #instance: 'app' | 'db';
   readonly #files: HaproxyFiles;
@@ -121,7 +121,7 @@ export class Steps {
     const lastGood: Rendered = {
       files: [],
       structure: before.structure,
-      // As they were, which may be neither what the file says nor what is wanted.
+      // The former state, which may differ from both the file and the desired state.
       servers: serversIn(config).map((server) => {
         const was = before.servers.find(
           ({ backend, name }) => backend === server.backend && name === server.name,
@@ -151,7 +151,7 @@ export class Steps {
         return undefined;
       }
       case 'start':
-        // What is checked and written waits for the unit.
+        // The checked file waits for the unit.
         if ((await this.#observer.running(signal)) === undefined)
           throw notRunning(this.#sockets.stats, this.#sockets.unit, { keepsChanges: true });
         return undefined;
@@ -238,7 +238,7 @@ export class Steps {
       `add server ${backend}/${name} ${address}:${port} ${options}`,
       signal,
     );
-    // E.g. a certificate that this process has not loaded. The file has the server already.
+    // E.g. a certificate that this process has not loaded. The file already has the server.
     if (!answer.includes('New server registered')) return await this.#reload(change.rendered, signal);
     await this.#sockets.tell(`enable health ${backend}/${name}`, signal);
     if (change.admin !== 'maint')
@@ -258,13 +258,13 @@ export class Steps {
       await this.#askForReload(signal);
       await this.#awaitWorker(rendered.structure, before.pid, reloads, signal);
     } finally {
-      // Stale states must not meet a start of next week.
+      // A later start must not use old states.
       await this.#files.write(STATE_FILE, NO_STATE);
     }
     await this.#heartbeat?.(signal);
     const now = await this.#observer.running(signal);
     if (now === undefined) throw reloadFailed(this.#sockets.unit, 'it went away');
-    // A server that the file has is there; a further reload could only go in circles.
+    // The file has this server, so it exists; another reload would not end.
     for (const change of planRuntime(rendered, now))
       if (change.kind !== 'server-add') await this.#make(change, signal);
   }

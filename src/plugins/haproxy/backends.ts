@@ -17,36 +17,36 @@ import { dnsName, ipv4, port, token, urlPath } from './values.ts';
 const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
 
 /**
- * Nobody else watches: a service that is gone is out after three refusals, 0.9 s. A check waits for its TLS handshake
- * as long as `inter` says, so that one who does not answer fails every 600 ms: by the third, a peer that stood still
- * for a second, which kills nobody in the membership either, answers again.
+ * For servers without another watcher: a service that is gone is out after three refusals, 0.9 s. A check waits `inter`
+ * for its TLS handshake, so a silent server fails every 600 ms: by the third failure, a peer that was stopped for a
+ * second, which membership also tolerates, answers again.
  */
 const UNWATCHED_CHECK = 'check inter 300ms fall 3 rise 2';
 
 /**
- * A connection without TLS: `port` has HAProxy leave TLS out. Who refuses, and whose host is gone, takes no part in a
- * panic. `timeout check` cannot help here: HAProxy bounds the handshake of a check by `inter` and `timeout connect`
- * alone.
+ * A connection without TLS: `port` has HAProxy leave TLS out. Servers that refuse, or whose host is gone, take no part
+ * in a panic. `timeout check` cannot help here: HAProxy bounds the handshake of a check by `inter` and `timeout
+ * connect` alone.
  */
 const panicCheck = (on: number): string =>
   `check port ${on} inter 1s fastinter 300ms downinter 1s fall 2 rise 1`;
 
-/** A busy host takes long for its part of a handshake; a panic is no time to give up sooner. */
+/** A busy host needs long for a handshake, so a panic must not give up early. */
 const PANIC_CONNECT = 'timeout connect 5s';
 
-/** A door without its service answers 503 at once; an edge has other doors to ask. */
+/** A door without its service answers 503 at once; an edge can ask other doors. */
 const RETRY_AT_OTHERS = 'retry-on conn-failure empty-response 503';
 
-/** A door has one server: to wait for it would hold what another door can serve. */
+/** A door has one server: a retry would delay a request that another door can serve. */
 const NO_SECOND_TRY = 'retries 0';
 
 /**
- * A door without its service fails fast, and the fastest gets the most by `leastconn`. Two errors in a row (500, 502,
- * 503, 504) bring the next check forward, and that one alone decides: a service that answers an error by itself stays.
+ * A door without its service fails fast, and `leastconn` prefers the fastest. Two errors in a row (500, 502, 503, 504)
+ * bring the next check forward, and only that check decides: a service that itself answers with errors stays.
  */
 const CHECK_AFTER_ERRORS = 'observe layer7 error-limit 2 on-error sudden-death';
 
-/** On the loopback a connection fails because nobody listens: one is enough to know. Its check brings it back. */
+/** On loopback a connection fails only if nobody listens: one failure is enough. The check brings it back. */
 const OUT_AT_ONCE = 'observe layer4 error-limit 1 on-error mark-down';
 
 export function serviceBackends(service: EdgeService, context: Context): Section[] {
@@ -95,7 +95,7 @@ function checkOf(
   ];
 }
 
-/** The servers of a group once more, for a panic: only those that nothing but their check speaks against. */
+/** The servers of a group again, for a panic: only those with no problem but their check. */
 function panicBackend(
   backend: string,
   lines: readonly string[],

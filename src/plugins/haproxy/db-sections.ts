@@ -14,7 +14,7 @@ import { ipv4, port } from './values.ts';
 
 /** A db node’s two doors to its CouchDB, and who may create and delete databases. */
 
-/** Seconds; a cut that heals is over for CouchDB in about as long. */
+/** Seconds; about as long as CouchDB needs after a partition ends. */
 const ASK_AGAIN_AFTER = 5;
 
 /** As CouchDB puts it. Between single quotes in the file, so it holds none. */
@@ -66,7 +66,7 @@ function databaseSwitch({ databases, couchdbPort }: DbHaproxy, context: Context)
     duty: given ? 'ready' : 'maint',
     why: given ? why : `creating and deleting databases is refused: ${why}`,
     subjects,
-    // What comes and goes at run time, so no part of the structure.
+    // It changes at run time, so it is no part of the structure.
     peer: true,
   };
   context.servers.push(server);
@@ -96,7 +96,7 @@ export function dbSections(desired: DbHaproxy, context: Context): Section[] {
         `timeout client ${FEED_TIMEOUT}`,
         CLIENT_ADDRESS,
         ...refuseDatabaseEdits(desired),
-        // The asker wants to know about this node, not about its peers.
+        // The check is about this node, not about its peers.
         'use_backend couchdb_local if { path /_up }',
         'default_backend couchdb',
       ],
@@ -107,7 +107,7 @@ export function dbSections(desired: DbHaproxy, context: Context): Section[] {
         ...door(desired.privateAddress, desired.peerDoorPort, 'db', context),
         QUIET_CHECKS,
         `timeout client ${FEED_TIMEOUT}`,
-        // What failed over carries the client's address from the other db node's door.
+        // A failed-over request has the client's address from the other db node's door.
         `${CLIENT_ADDRESS} unless { req.hdr(X-Forwarded-For) -m found }`,
         // A failed-over answer is as old as the state of the door that it came by.
         ...refuseDatabaseEdits(desired),

@@ -1,10 +1,10 @@
-/** What an instance of our HAProxy should be, by meaning. Data only; `render.ts` turns it into HAProxy's words. */
+/** The desired state of one of our HAProxys. Data only; `render.ts` turns it into HAProxy's configuration. */
 
 /**
  * What a peer's server is for now.
  *
- * `out-when-down` is for a member that membership holds dead while nobody knows about its service: it goes on
- * serving, a second check with a shorter interval runs beside HAProxy's own, and it leaves only while that one fails.
+ * `out-when-down` is for a member that is dead by membership while the state of its service is unknown: it continues to
+ * serve, a second check with a shorter interval runs beside HAProxy's own, and it is out only while that one fails.
  */
 export type Duty = 'ready' | 'drain' | 'maint' | 'out-when-down';
 
@@ -17,7 +17,7 @@ export interface PeerServer {
   readonly duty: Duty;
   /** Why it has this duty, for the audit trail, e.g. `left the cluster`. */
   readonly why: string;
-  /** Nobody is better: it serves also while no check passes, as long as it accepts connections. */
+  /** There is no better server: it also serves while no check passes, as long as it accepts connections. */
   readonly lastResort?: boolean;
 }
 
@@ -55,7 +55,7 @@ export interface Certificates {
   readonly node: string;
   /** PEM of the cluster's root certificates. */
   readonly ca: string;
-  /** The founder's file for the site, as it is (certificate, chain, key); undefined: the node's own is shown. */
+  /** The founder's unchanged file for the site (certificate, chain, key); undefined: the node's own is served. */
   readonly edge: string | undefined;
   /** Why that file could not be read: the former certificate stays in use. */
   readonly edgeProblem?:
@@ -66,7 +66,7 @@ export interface Certificates {
 interface Revoked {
   /** Serial number of the certificate, hexadecimal. */
   readonly serialHex: string;
-  /** Where its holder lived; sessions from there are cut when the serial is added. */
+  /** The address of its holder; sessions from there are cut when the serial is added. */
   readonly address: string | undefined;
 }
 
@@ -81,7 +81,8 @@ interface Instance {
    */
   readonly revokedAuthorities: readonly string[];
   /**
-   * SHA-256, in hex, of certificates that are let in although a removed authority signed them: they were good before.
+   * SHA-256, in hex, of certificates that are accepted although a removed authority signed them: they were valid
+   * before.
    */
   readonly knownCertificates: readonly string[];
 }
@@ -93,7 +94,7 @@ export interface LimitSharing {
   /** Where each edge listens for the others, on its private address. */
   readonly port: number;
   readonly verifySuffix: string;
-  /** The other app nodes, well or not: a change of this list is a reload. */
+  /** The other app nodes, healthy or not: a change of this list is a reload. */
   readonly edges: readonly { readonly name: string; readonly address: string }[];
 }
 
@@ -118,7 +119,7 @@ export interface AppHaproxy extends Instance {
   /** The door for other app nodes' edges. */
   readonly doorPort: number;
   readonly services: readonly EdgeService[];
-  /** Undefined where no service has a limit. */
+  /** Undefined if no service has a limit. */
   readonly sharing?: LimitSharing | undefined;
   /** Port on 127.0.0.1 where the app finds the databases. */
   readonly databasePort: number;
@@ -157,7 +158,7 @@ export const CHALLENGE_PATH = '/.well-known/acme-challenge/';
 /** `SERVICE_HEALTH_PATH + name` on the door answers 200 while the local service is well, else 503. */
 export const SERVICE_HEALTH_PATH = '/.well-known/bornemisza/service/';
 
-/** What every check puts into `Host`, HAProxy's and the daemon's: two that ask differently get two answers. */
+/** The `Host` of every check, HAProxy's and the daemon's: different requests could get different answers. */
 export const CHECK_HOST = 'localhost';
-/** What a service answers while it is well. A redirect says nothing about what it leads to. */
+/** The statuses of a healthy service. A redirect does not prove that its target works. */
 export const WELL_STATUSES = { least: 200, most: 299 } as const;

@@ -7,7 +7,7 @@ import { dnsName, filePath, ipv4, perMinute, port, token, urlPath } from './valu
 
 /** How many requests that change something a client network sends in a minute, counted by all edges together. */
 
-/** What changes nothing is never counted. */
+/** Requests that change nothing are never counted. */
 const UNSAFE = '!{ method GET HEAD OPTIONS }';
 /** More networks than that in two minutes are a flood: HAProxy forgets the oldest. 120 bytes each. */
 const MOST_NETWORKS = '100k';
@@ -17,8 +17,8 @@ const NETWORK = 'src,ipmask(32,64)';
 const EXPIRE = '2m';
 
 /**
- * Dot segments and backslashes, which services resolve each in its own way, so that the path that is counted would not
- * be the path that is served. No browser sends them.
+ * Dot segments and backslashes: services resolve them differently, so the counted path could differ from the served
+ * one. No browser sends them.
  */
 const ODD_PATH = '[\\\\\\\\]|/([.]|%2[eE]){1,2}(/|$)';
 
@@ -31,12 +31,12 @@ const TOO_MANY = JSON.stringify({
 
 const tableOf = (service: string): string => `limit_${token('service name', service)}`;
 
-/** The first lines of a service's backend: only what is served is counted, and nothing that is refused. */
+/** The first lines of a service's backend: only served requests are counted, not refused ones. */
 export function limitLines({ name, limit }: EdgeService): string[] {
   if (limit === undefined) return [];
   const paths = limit.paths.map((path) => urlPath('limit path', path).replace(/\/+$/, ''));
   const below = paths.map((path) => `${path}/`).join(' ');
-  // What the client has encoded is what the service decodes.
+  // Decoded, as the service decodes it.
   const counted = [`{ path,url_dec -m str ${paths.join(' ')} }`, `{ path,url_dec -m beg ${below} }`];
   const first = paths.includes('') ? UNSAFE : counted.map((each) => `${UNSAFE} ${each}`).join(' or ');
   return [
@@ -64,7 +64,7 @@ export function limitSections(
   return [...tables, edges(sharing, context), ...sharingDoor(privateAddress, sharing, context)];
 }
 
-/** For the user of HAProxy alone: who reaches it writes what is counted. */
+/** Only for HAProxy's user: whoever reaches it can write counts. */
 const socketOf = ({ layout }: Context): string =>
   `unix@${filePath('socket', `${dirname(layout.statsSocket)}/edges.sock`)}`;
 
@@ -97,7 +97,7 @@ function sharingDoor(address: string, { port: on }: LimitSharing, context: Conte
       lines: [
         'mode tcp',
         'option tcplog',
-        // Of HTTP alone: HAProxy would warn at each start.
+        // Only for HTTP: otherwise HAProxy warns at each start.
         ...(context.refused.has(IDLE_CLOSE) ? [] : [`no ${IDLE_CLOSE}`]),
         `bind ${ipv4('private address', address)}:${port('port', on)} ssl crt ${context.node} ca-file ` +
           `${context.ca} verify required`,

@@ -96,8 +96,8 @@ export class Observer {
   }
 
   /**
-   * Whether a process of before the last reload is left. It ends what it has with the certificates that it was started
-   * with, and opens connections to servers for that. Not known counts as yes.
+   * Whether an old process, from before the last reload, is left. It finishes its requests with the certificates of its
+   * start, also on new connections to servers. Unknown counts as yes.
    */
   async hasOldWorkers(): Promise<boolean> {
     const signal = AbortSignal.timeout(OLD_WORKERS_TIMEOUT_MS);
@@ -107,7 +107,7 @@ export class Observer {
     return processes?.some(({ kind }) => kind === 'old-worker') ?? true;
   }
 
-  /** Pids of the processes of before the last reloads; none where the master does not say. */
+  /** Pids of the old processes, from before the last reloads; none if the master does not report them. */
   async oldWorkers(signal: AbortSignal): Promise<number[]> {
     const options = { signal, timeoutMs: OLD_WORKERS_TIMEOUT_MS };
     const processes = await this.#sockets.askMaster('show proc', options).then(parseProcesses, () => []);

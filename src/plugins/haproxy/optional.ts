@@ -10,12 +10,12 @@ export const EXPORTER = 'http-request use-service prometheus-exporter if { path 
 export const IDLE_CLOSE = 'option idle-close-on-response';
 
 /**
- * Lines of the configuration that old releases of HAProxy do not know, and that the configuration works without. What a
- * release knows is a matter of its patches, so `haproxy -c` is asked for each line, and no version is compared.
+ * Optional lines that old releases of HAProxy do not know. What a release knows depends on its patches, so `haproxy -c`
+ * checks each line, and no version is compared.
  */
 export const OPTIONAL_LINES: readonly string[] = [
   IDLE_CLOSE,
-  // A matter of how it was built: Debian's and EL's are, one's own may not be.
+  // Depends on the build: Debian's and EL's have it, another one may not.
   EXPORTER,
 ];
 

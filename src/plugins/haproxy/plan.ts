@@ -9,8 +9,8 @@ export interface Running {
   /** Of the worker. */
   readonly pid: number;
   /**
-   * True when its socket offers `add server`. Where it does not, a reload brings new servers and forgets old ones: what
-   * came with the configuration cannot be deleted either.
+   * True if its socket has `add server`. Otherwise a reload adds new servers and removes old ones, as servers of the
+   * configuration cannot be deleted either.
    */
   readonly addsServers: boolean;
   readonly structure: string;
@@ -30,7 +30,7 @@ export interface HaproxyObserved {
   readonly files: ReadonlyMap<string, string>;
   /** Undefined: nobody answers at the socket. */
   readonly running: Running | undefined;
-  /** Processes of before the last reloads that end what they have, and their connections. */
+  /** Old processes, from before the last reloads, that finish their requests, and their connections. */
   readonly old?: { readonly processes: number; readonly connections: number };
   /** Optional lines that the installed HAProxy refuses. */
   readonly refused: ReadonlySet<string>;
@@ -44,7 +44,7 @@ export interface HaproxyObserved {
 export type HaproxyChange = PlannedChange &
   (
     | { readonly kind: 'file'; readonly name: string; readonly content: string }
-    /** Nobody answers: the file is there for the unit to start with. */
+    /** Nobody answers: the unit starts with the file. */
     | { readonly kind: 'start' }
     | { readonly kind: 'reload'; readonly rendered: Rendered }
     /** `file`: the path under which the process knows the certificate of the site. */
@@ -65,7 +65,7 @@ export type HaproxyChange = PlannedChange &
         readonly name: string;
         readonly admin: Admin;
         readonly fresh: boolean;
-        /** Its host is gone by two accounts: what is under way there would wait for minutes. */
+        /** Membership and the check agree that its host is gone: open requests would wait for minutes. */
         readonly cut: boolean;
       }
     | { readonly kind: 'server-down'; readonly backend: string; readonly name: string }
@@ -84,7 +84,7 @@ export type HaproxyChange = PlannedChange &
 type Admin = 'ready' | 'drain' | 'maint';
 
 /**
- * After a start of the daemon CouchDB has not been observed yet: the present state stays, and nothing is changed twice.
+ * After a start of the daemon CouchDB is not observed yet: the present state stays, so that nothing is changed twice.
  */
 export function decided(desired: HaproxyDesired, { running }: HaproxyObserved): HaproxyDesired {
   if (desired.instance === 'app' || desired.databases !== undefined) return desired;

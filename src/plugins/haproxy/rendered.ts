@@ -1,12 +1,12 @@
 import type { Duty } from './desired.ts';
 
-/** What HAProxy is to be, rendered: its files, and its servers as far as they can be changed at run time. */
+/** The rendered desired state: HAProxy's files, and its servers as far as they can be changed at run time. */
 
 /** Where this instance's files and sockets lie. */
 export interface Layout {
   readonly directory: string;
   readonly statsSocket: string;
-  /** Whether this host has IPv6: where the kernel has none, HAProxy does not start with an address of it. */
+  /** Whether this host has IPv6: without it, HAProxy does not start with an IPv6 address. */
   readonly ipv6?: boolean;
 }
 
@@ -54,7 +54,7 @@ export const CONFIG_FILE = 'haproxy.cfg';
 
 export const REVOKED_FILE = 'revoked.list';
 
-/** Written before a reload so that the new worker starts with the health that the old one knew. */
+/** Written before a reload, so that the new worker starts with the health of the old one. */
 export const STATE_FILE = 'servers.state';
 
 /** A valid, empty `server-state-file`. Without a file HAProxy warns at each start. */
@@ -64,9 +64,9 @@ export const NO_STATE = '1\n';
 export const twinOf = (backend: string): string => `${backend}.unwatched`;
 
 /**
- * The backend that serves for `NAME` while this host is too busy to check: then the checks of most servers end by
- * timeout, and it is this host that is slow, not they. Its own check is a bare connection, which the kernel of a busy
- * peer still accepts.
+ * The backend that serves for `NAME` while this host is too busy to check: if the checks of most servers end by
+ * timeout, this host is slow, not they. Its own check is a bare connection, which the kernel of a busy peer still
+ * accepts.
  */
 export const panicOf = (backend: string): string => `${backend}.panic`;
 
@@ -87,19 +87,19 @@ export const LOCAL = '_local';
  */
 export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as const;
 
-/** Where edges tell one another what they counted: a connection that never ends, and no request of anybody. */
+/** Where edges share their counts: a connection that never ends and is no request. */
 export const SHARING = { frontend: 'edges_door', backend: 'edges_local' } as const;
 
 /**
- * Shows the process that a daemon controls the switch. HAProxy forgets it by itself, since a daemon that does not
- * run notices no cut, and what it said last may be long untrue.
+ * The daemon's sign of life for the switch. HAProxy lets it expire, since a stopped daemon notices no partition, and
+ * its last decision may be outdated.
  */
 export const VOUCH = `set table ${DATABASE_SWITCH.backend} key ${DATABASE_SWITCH.name}`;
 
 /** Longer than systemd needs for a blocked daemon: `WatchdogSec` is 20 s, and a start takes some more under load. */
 export const VOUCHED_SECONDS = 30;
 
-/** The peer and local servers of a configuration that `render` wrote: what a rollback has to bring back. */
+/** The peer and local servers of a configuration that `render` wrote, for a rollback. */
 export function serversIn(config: string): WantedServer[] {
   const servers: WantedServer[] = [];
   let backend: string | undefined;

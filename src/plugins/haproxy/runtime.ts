@@ -2,7 +2,7 @@ import { connect } from 'node:net';
 import { PluginError, type PluginErrorFacts } from '../contract.ts';
 
 export interface AskOptions {
-  /** The unit behind the socket, for whoever reads that it does not answer. */
+  /** The unit behind the socket, for messages. */
   readonly unit: string;
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: number;
@@ -10,7 +10,7 @@ export interface AskOptions {
   readonly payload?: string | undefined;
 }
 
-/** 500 servers are 100 kB; beyond this it isn't HAProxy that answers. */
+/** 500 servers are 100 kB; a longer answer is not from HAProxy. */
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
 
 /**
@@ -97,9 +97,9 @@ export interface ServerState {
   readonly drain: boolean;
   /** srv_op_state other than 0 (stopped). */
   readonly up: boolean;
-  /** True unless the checks were switched off by `disable health`. */
+  /** True unless `disable health` switched the checks off. */
   readonly checked: boolean;
-  /** False when somebody has changed the weight. */
+  /** False if the weight was changed. */
   readonly fullWeight: boolean;
 }
 
@@ -107,8 +107,8 @@ export interface ServerState {
 const INTERNAL_PROXY = 'MASTER';
 
 /**
- * Reads `show servers state`. Columns are found by their names, as later versions add some at the end.
- * Lines that can't be read are left out: a server that isn't there is a difference, and so is planned.
+ * Reads `show servers state`. Columns are found by their names, as later versions add some at the end. Unreadable lines
+ * are left out: a missing server is a difference, which the plan repairs.
  */
 export function parseServersState(text: string): ServerState[] {
   const lines = text.split('\n').map((line) => line.trim());
@@ -142,7 +142,7 @@ export function parseServersState(text: string): ServerState[] {
 
 interface Info {
   readonly pid: number;
-  /** The structure that this process runs, as `render` named it; '' when it runs another's configuration. */
+  /** The structure that this process runs, as named by `render`; '' for a foreign configuration. */
   readonly structure: string;
 }
 
@@ -200,7 +200,7 @@ export function parseFrontends(text: string): Map<string, boolean> {
 }
 
 /**
- * `BACKEND/NAME` of servers that have sessions, kept connections or waiting requests, from `show stat`: none is
+ * `BACKEND/NAME` of servers with sessions, kept connections or waiting requests, from `show stat`: these cannot be
  * deleted.
  */
 export function parseBusyServers(text: string): Set<string> {
@@ -235,7 +235,7 @@ export function parseStat(text: string): {
   };
 }
 
-/** Frontend → requests under way, from `show sess`: a kept connection without a request has no line there. */
+/** Frontend → open requests, from `show sess`: a kept connection without a request has no line there. */
 export function parseStreams(text: string): Map<string, number> {
   const counts = new Map<string, number>();
   for (const line of text.split('\n')) {

@@ -38,7 +38,7 @@ export const bare = (section: Section): string =>
     servers: (section.servers ?? []).filter((each) => !each.peer).map((each) => ({ ...each, duty: 'ready' })),
   });
 
-/** `disabled` also for a server that drains: after a reload there is nothing to drain, and nothing new shall come. */
+/** `disabled` also for a draining server: after a reload there is nothing to drain, and no new requests must come. */
 function serverLine(server: WantedServer): string {
   const out = server.duty === 'maint' || server.duty === 'drain' ? ' disabled' : '';
   return `server ${server.name} ${server.address}:${server.port} ${server.options}${out}`;
@@ -109,7 +109,7 @@ const RETRIES = ['retries 3', 'option redispatch 1', 'retry-on conn-failure empt
 /** An empty answer may come after the work was done, so only what can be done twice is sent again. */
 export const IDEMPOTENT_ONLY = 'http-request disable-l7-retry unless { method GET HEAD OPTIONS }';
 
-/** Mutual TLS, this role only, nobody who was revoked: per request, so that kept-alive connections end as well. */
+/** Mutual TLS, only this role, nobody revoked: checked per request, so that kept-alive connections end as well. */
 export function door(address: string, on: number, role: string, context: Context): string[] {
   return [
     `bind ${ipv4('private address', address)}:${port('port', on)} ssl crt ${context.node} ca-file ` +
@@ -119,7 +119,7 @@ export function door(address: string, on: number, role: string, context: Context
   ];
 }
 
-/** Conditions of certificates that count no more. */
+/** Conditions of certificates that are no longer valid. */
 export const barred = ({ revokedList }: Context): string[] => [
   `{ ssl_c_serial,hex -f ${revokedList} }`,
   // `CLUSTER authority WORD`, which is shorter than a serial: so one list, changed at runtime, holds it all.
@@ -130,7 +130,7 @@ export const ofRole = (role: string): string => `{ ssl_c_s_dn(OU) -m str ${role}
 
 export const FEEDS = `http-request set-timeout server ${FEED_TIMEOUT} if { path_end /_changes }`;
 
-/** Peers ask several times a second; while this node is down, each answer would be a line in the journal. */
+/** Peers check several times a second; while this node is down, each answer would be a line in the journal. */
 export const QUIET_CHECKS = 'http-request set-log-level silent if { path /_up }';
 
 export function statsSection(desired: HaproxyDesired, refused: ReadonlySet<string>): Section {

@@ -2,23 +2,23 @@
 export interface HaproxyTraffic {
   /** False: nobody answers at its socket, so nothing goes through it. */
   readonly running: boolean;
-  /** What other hosts come in by. What services on this host ask of the databases stays when the node goes. */
+  /** The frontends for other hosts. Requests of services on this host to the databases do not count. */
   readonly frontends: readonly {
     readonly name: string;
     readonly connections: number;
     /** Requests under way, web sockets and feeds among them. */
     readonly requests: number;
   }[];
-  /** Processes of before the last reloads, which end what they have. */
+  /** Old processes, from before the last reloads, which finish their requests. */
   readonly old: { readonly processes: number; readonly connections: number; readonly requests: number };
   readonly servers: readonly {
     /** `BACKEND/NAME`. */
     readonly server: string;
-    /** As HAProxy has it, e.g. `UP`, `DOWN`, `MAINT`, `DRAIN`, `no check`. */
+    /** HAProxy's own status, e.g. `UP`, `DOWN`, `MAINT`, `DRAIN`, `no check`. */
     readonly status: string;
     readonly sessions: number;
   }[];
-  /** All requests under way that would be cut if HAProxy ended now. */
+  /** All open requests, which would be cut if HAProxy ended now. */
   readonly requests: number;
   /** One line for people. */
   readonly summary: string;

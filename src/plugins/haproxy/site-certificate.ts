@@ -1,4 +1,4 @@
-/** Judges the founder's own certificate for the site, so that a bad one stops nothing else. Pure. */
+/** Checks the founder's certificate for the site, so that a bad one blocks nothing else. Pure. */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import type { Finding } from '../contract.ts';
 
@@ -6,7 +6,7 @@ import type { Finding } from '../contract.ts';
 const MAX_CHARACTERS = 256 * 1024;
 /** Certificates, keys and parameters; a bundle of all roots in the world is another file. */
 const MAX_BLOCKS = 64;
-/** No issuer has so long a chain. */
+/** No issuer has a longer chain. */
 const MAX_CERTIFICATES = 16;
 
 interface SiteCertificate {
@@ -17,8 +17,8 @@ interface SiteCertificate {
 }
 
 /**
- * Takes the PEM blocks of a file, in any order and with whatever text around them, and finds the certificate that
- * belongs to the key.
+ * Reads the PEM blocks of a file, in any order and with any text around them, and finds the certificate that belongs to
+ * the key.
  */
 export function readSite(text: string): SiteCertificate | Finding {
   if (text.length > MAX_CHARACTERS)
@@ -52,7 +52,7 @@ export function isFinding(site: SiteCertificate | Finding): site is Finding {
   return 'code' in site;
 }
 
-/** What HAProxy is to show, and what an operator must know of it. */
+/** The certificate for HAProxy, and its problem for the operator. */
 interface SiteChoice {
   /** Undefined: the node's own certificate. */
   readonly pem: string | undefined;
@@ -86,7 +86,7 @@ export function chooseSite(
     return instead(finding('site-certificate-refused', `is refused by HAProxy: ${said}`));
   const dated = datesOf(site, nowMs);
   if (dated === undefined) return { pem: site.pem, alarm: undefined };
-  // The right name on an old date is better than another name, and no worse than what is there.
+  // An expired certificate with the right name is better than another name, and no worse than the present one.
   if (usable === undefined || usable === site.pem) return { pem: site.pem, alarm: dated };
   const present = readSite(usable);
   return isFinding(present) || datesOf(present, nowMs) !== undefined
@@ -155,7 +155,7 @@ function siteOf(leaf: X509Certificate, all: readonly X509Certificate[], key: Key
     if (last !== undefined) chain.push(last);
     rest = rest.filter((each) => each !== last);
   }
-  // What leads nowhere may be a cross-signed one: browsers know what to do with it.
+  // A certificate outside the chain can be a cross-signed one: browsers can use it.
   const certificates = [...chain, ...rest].map((each) => each.toString().trimEnd());
   return {
     pem: `${certificates.join('\n')}\n${key.export({ format: 'pem', type: 'pkcs8' }).toString()}`,
@@ -190,7 +190,7 @@ export function siteFileIn(config: string): string | undefined {
   return /\/(edge-[0-9a-f]{16}\.pem)\b/.exec(config)?.[1];
 }
 
-/** The least that has HAProxy load a certificate. */
+/** The smallest configuration with which HAProxy loads a certificate. */
 export function siteProof(file: string): string {
   return (
     `defaults\n  mode http\n  timeout client 1s\n  timeout server 1s\n  timeout connect 1s\nfrontend ` +

@@ -4,7 +4,7 @@ import { parseConnections, parseStat, parseStreams } from './runtime.ts';
 import type { HaproxyTraffic } from './shape.ts';
 import type { Sockets } from './sockets.ts';
 
-/** Of this host's own programs, of readers of the statistics, and of other edges. */
+/** Frontends of this host's own programs, of the statistics, and of other edges. */
 const OWN_FRONTENDS: ReadonlySet<string> = new Set(['databases', 'stats', SHARING.frontend]);
 const OWN_BACKENDS: ReadonlySet<string> = new Set([DATABASE_SWITCH.backend, SHARING.backend]);
 const ANSWER_MS = 2000;
@@ -58,7 +58,7 @@ async function oldTraffic(
   const options = { signal, timeoutMs: ANSWER_MS };
   let [connections, requests] = [0, 0];
   for (const pid of pids.slice(0, MAX_OLD_ASKED)) {
-    // One that ends meanwhile has nothing left.
+    // A process that ends meanwhile has no connections left.
     const info = await sockets.askMaster(`@!${pid} show info`, options).catch(() => '');
     const sessions = await sockets.askMaster(`@!${pid} show sess`, options).catch(() => '');
     connections += parseConnections(info);

@@ -11,7 +11,7 @@ const CHECK_TIMEOUT_MS = 15_000;
 /** Certificates for the site that were refused; a founder tries a few. */
 const MAX_REFUSED = 16;
 
-/** Has HAProxy itself prove a new configuration, and keeps it staged until it is put in its place. */
+/** Lets HAProxy check a new configuration, and keeps it staged until it is put in its place. */
 export class Validator {
   readonly #instance: 'app' | 'db';
   readonly #binary: string;
@@ -32,7 +32,7 @@ export class Validator {
     return this.#refused;
   }
 
-  /** Whether a configuration is proved and not in its place yet. */
+  /** Whether a configuration is checked and not in its place yet. */
   get hasProof(): boolean {
     return this.#staged !== undefined;
   }
@@ -42,7 +42,7 @@ export class Validator {
     return content !== undefined && content === this.#refusedConfig;
   }
 
-  /** Writes what the new configuration names (files that nobody uses yet), then asks HAProxy about it. */
+  /** Writes the files that the new configuration names (nobody uses them yet), then lets HAProxy check it. */
   async validate(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<void> {
     await this.discard();
     const config = configIn(changes);
@@ -67,7 +67,7 @@ export class Validator {
     }
   }
 
-  /** What was proved last; whoever takes it puts it in its place. */
+  /** The last checked configuration; the caller puts it in its place. */
   take(): Staged | undefined {
     const staged = this.#staged;
     this.#staged = undefined;
@@ -78,7 +78,7 @@ export class Validator {
     await this.take()?.discard();
   }
 
-  /** Proves the one optional input alone: if it is the cause, the next run continues without it. */
+  /** Checks the one optional input alone: if it is the cause, the next run continues without it. */
   async #siteRefusal(config: string, signal: AbortSignal): Promise<PluginError | undefined> {
     const name = siteFileIn(config);
     const pem = name === undefined ? undefined : await this.#files.read(name);
@@ -122,7 +122,7 @@ export class Validator {
         'correct the setting or certificate that it names, then `systemctl reload ' +
         `bornemisza@${this.#instance}\`; the last good configuration keeps running, and this one is tried ` +
         'again',
-      // What HAProxy takes is also a matter of its version, of its libraries and of the machine's policies.
+      // The result also depends on HAProxy's version, its libraries and the machine's policies.
       outcome: 'retry',
     });
   }

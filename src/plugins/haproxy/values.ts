@@ -2,9 +2,8 @@ import { isIPv4 } from 'node:net';
 import { PluginError } from '../contract.ts';
 
 /**
- * Every value that reaches haproxy.cfg or HAProxy's socket passes one of these. HAProxy splits on spaces, newlines
- * and semicolons and expands quotes, backslashes and `$`: nothing that holds one of them is let through, so nothing
- * needs quoting.
+ * Every value that reaches haproxy.cfg or HAProxy's socket passes one of these. HAProxy splits on spaces, newlines and
+ * semicolons and expands quotes, backslashes and `$`: values with one of them are refused, so nothing needs quoting.
  */
 function matching(what: string, value: string, pattern: RegExp, allowed: string): string {
   if (!pattern.test(value)) throw refused(what, value, allowed);
@@ -93,7 +92,7 @@ export function pem(what: string, value: string): string {
 }
 
 function refused(what: string, value: string, allowed: string): PluginError {
-  // A refused PEM may be a key with a slip in it.
+  // A refused PEM can be a key with a mistake in it.
   const shown = allowed === 'PEM' ? `${value.length} characters` : JSON.stringify(value.slice(0, 80));
   return new PluginError({
     code: 'haproxy-value-refused',

@@ -4,7 +4,7 @@ import { isTwin } from './rendered.ts';
 import { parseBusyServers, parseFrontends, parseServersState, type ServerState } from './runtime.ts';
 import type { Sockets } from './sockets.ts';
 
-/** While a second check decides about a server, its verdict shall count soon after it falls. */
+/** While a second check decides about a server, its verdict must act soon. */
 const UNWATCHED_INTERVAL_MS = 250;
 
 interface Sight {
@@ -67,7 +67,7 @@ export class Watch {
 
   async #look(signal: AbortSignal, lastMaster: string): Promise<Sight> {
     const files = await this.#files.marks();
-    // The master makes its socket once in its life: systemd may have it back before anybody missed it.
+    // The master creates its socket once in its life: systemd can restart it between two checks.
     const facts = await stat(this.#sockets.master, { bigint: true }).catch(() => undefined);
     const master = facts === undefined ? lastMaster : `${facts.ino}/${facts.ctimeNs}`;
     try {
@@ -88,7 +88,7 @@ export class Watch {
     }
   }
 
-  /** Which of the servers that could not be deleted have no connection any more. */
+  /** The servers waiting for deletion that have no connection any more. */
   async #freed(signal: AbortSignal): Promise<string> {
     if (this.#lingering.size === 0) return '';
     const busy = parseBusyServers(await this.#sockets.ask('show stat -1 4 -1', signal, 1000));

@@ -44,7 +44,7 @@ export async function take(device: string, address: string, signal: AbortSignal)
 
 /** An address stays even if the neighbours could not be notified: they will ask for it themselves. */
 export async function tell(device: string, addresses: readonly string[], signal: AbortSignal): Promise<void> {
-  // Requests and answers: some neighbours heed only one of the two (RFC 5227, 3).
+  // Requests and answers: some neighbours accept only one of the two (RFC 5227, 3).
   const each = addresses.flatMap((address) =>
     ['-U', '-A'].map((form) => arping([form, ...TELL, '-I', device, '-s', address, address], signal)),
   );

@@ -6,7 +6,7 @@ export interface HeldAddress {
   readonly device: string;
   /** With its prefix length, e.g. `192.0.2.7/32`. */
   readonly address: string;
-  /** Put there by us: it bears our label. */
+  /** We put it there: it has our label. */
   readonly ours: boolean;
 }
 

@@ -9,13 +9,13 @@ import { putOut } from '../roster/removal.ts';
 import { MEMBERS, type Roster, type RosterChange } from '../roster/roster.ts';
 import { type Claim, isRevocation, type ProvedToken, type TokenStore } from './token-store.ts';
 
-/** What a joiner says of itself. Nothing of it is believed but what it proves. */
+/** The request of a joiner. Only what it proves is believed. */
 export interface JoinRequest {
   /** PKCS#10 in PEM: proves the TLS key. */
   readonly csr: string;
   /** 32 bytes. */
   readonly publicKey: Uint8Array;
-  /** By the node key, over {@link joinStatement}. */
+  /** Signature by the node key over {@link joinStatement}. */
   readonly signature: Uint8Array;
   readonly host: string;
   readonly role: string;
@@ -25,7 +25,7 @@ export interface JoinRequest {
 
 export const JOIN_DOMAIN = 'admission';
 
-/** What the node key signs: this channel and the whole request, so that no part can be used elsewhere. */
+/** The node key signs this channel and the whole request, so that no part can be used elsewhere. */
 export function joinStatement(
   request: Omit<JoinRequest, 'publicKey' | 'signature'>,
   exporter: Uint8Array,
@@ -37,7 +37,7 @@ export function joinStatement(
   return Buffer.concat([exporter, digest]);
 }
 
-/** Where and how the request came in. */
+/** The connection of the request. */
 interface Arrival {
   readonly token: ProvedToken;
   /** Keying material of the TLS channel. */
@@ -56,8 +56,8 @@ export interface Desk {
   /** Such as `10.0.0.0/16`. */
   readonly privateNetwork: string;
   /**
-   * What this node knows of a member: `unheard` was admitted and has said nothing yet, as before its daemon's first
-   * start, or has been silent for so long that it was forgotten.
+   * What this node knows of a member. `unheard`: it was admitted but has sent nothing yet (before its daemon's first
+   * start), or was silent for so long that it was forgotten.
    */
   standing(peerId: PeerId): Standing;
 }
@@ -69,13 +69,13 @@ export interface Admission {
 }
 
 /**
- * Admits a node or refuses it with the reason. Call it for one joiner after the other. The claim on the token is the
- * point of no return: before it nothing is changed, after it the same joiner gets the same answer while the token is
+ * Admits a node or refuses it with the reason. Call it for one joiner after another. The claim on the token is the
+ * point of no return: nothing is changed before it; after it the same joiner gets the same answer while the token is
  * valid.
  *
  * @throws IdentityError `token-expired`, `token-used`, `token-revoked`, `role-mismatch`, `join-forged`,
- *   `address-outside-network`, `address-not-yours`, `address-taken`, `name-taken`, `peer-revoked`, `peer-known`,
- *   `roster-full`, `request-*`, `disk-full` …
+ * `address-outside-network`, `address-not-yours`, `address-taken`, `name-taken`, `peer-revoked`, `peer-known`,
+ * `roster-full`, `request-*`, `disk-full` …
  */
 export async function admit(desk: Desk, request: JoinRequest, arrival: Arrival): Promise<Admission> {
   const { token, nowMs } = arrival;
@@ -119,7 +119,7 @@ function provedPeer(request: JoinRequest, exporter: Uint8Array): PeerId {
   );
 }
 
-/** The answer was lost, or its receiver died with it: the same joiner gets the same again, everybody else nothing. */
+/** The answer was lost, or its receiver died: the same joiner gets the same answer again, everybody else nothing. */
 async function repeated(desk: Desk, claim: Claim, peerId: PeerId, request: string): Promise<Admission> {
   if (claim.peerId !== peerId || claim.request !== request) throw used();
   const change = desk.roster.present(claim.chainPem, peerId);
@@ -156,7 +156,7 @@ function checkedNames(desk: Desk, request: JoinRequest, { token, remoteAddress }
   return { host, role, address };
 }
 
-/** @returns the holder of the name that no longer lives, if there is one: it is put out when this one comes in */
+/** @returns the dead holder of the name, if there is one: it is removed when this one is admitted */
 function checkedAgainstRoster(
   desk: Desk,
   names: Pick<NodeCertificate, 'peerId' | 'host' | 'role' | 'address'>,
@@ -182,7 +182,7 @@ function checkedAgainstRoster(
   const holder = roster
     .members()
     .findLast((member) => member.name === name && member.peerId !== names.peerId);
-  // A member that was never reachable may be this very machine, set up once more.
+  // A member that was never reachable can be this machine, set up again.
   if (holder !== undefined && desk.standing(holder.peerId) === 'alive') {
     const next = `Pass another --host, or stop that node and run "bornemisza remove ${name}".`;
     throw refused('name-taken', `${name} is a member and alive.`, next);
@@ -194,7 +194,7 @@ function checkedAgainstRoster(
   return holder;
 }
 
-/** Two machines with one address cut each other off, so one that may still start keeps its own. */
+/** Two machines with one address cut each other off, so a member that may still start keeps its address. */
 function addressTaken({ address, name }: NodeCertificate, standing: Standing): IdentityError {
   const own = 'Give each machine an address of its own';
   return standing === 'alive'
@@ -206,7 +206,7 @@ function addressTaken({ address, name }: NodeCertificate, standing: Standing): I
       );
 }
 
-/** Nobody else who was admitted and not removed holds the role: this one makes the role's secrets. */
+/** No other admitted member has the role: this one creates the role's secrets. */
 function isFirst(roster: Roster, { role, peerId }: NodeCertificate): boolean {
   return !roster.members().some((member) => member.role === role && member.peerId !== peerId);
 }
@@ -227,7 +227,7 @@ const REPLACED = 'another machine was admitted under the name';
 const FRESH = 'Create a new one with "bornemisza token create" and join with that.';
 const RESET = 'Run "bornemisza join --reset -", which makes a new key, with a new token.';
 
-/** Somebody was faster: another joiner, or the operator who revoked it. */
+/** The token was used or revoked meanwhile. */
 async function taken({ tokens }: Desk, id: string): Promise<IdentityError> {
   const by = await tokens.claimOf(id);
   return by !== undefined && isRevocation(by) ? revoked() : used();

@@ -1,15 +1,15 @@
 /**
- * Which connections the admission listener keeps: pure bookkeeping; the caller gives the time.
+ * Decides which connections the admission listener keeps. Pure; the caller passes the time.
  *
- * The listener is open to strangers, so a connection is cheap to lose: where there are too many, the one that has
- * waited longest without a proof goes, and the newcomer comes in. A real joiner needs a tenth of a second, so whoever
- * fills the room with silent sockets only pushes out its own.
+ * The listener is open to strangers, so it may drop connections: if there are too many, the one that has waited longest
+ * without a proof is dropped for the new one. A real joiner needs a tenth of a second, so a flood of silent sockets
+ * only pushes out its own.
  */
 export interface DoorLimits {
-  /** Connections at once, of all and of one address. */
+  /** Connections at once, in total and of one address. */
   readonly connections: number;
   readonly connectionsPerAddress: number;
-  /** Connections a second in the long run, and how many may come at once before that counts. */
+  /** Connections a second in the long run, and the burst before that limit applies. */
   readonly perSecond: number;
   readonly burst: number;
   readonly perSecondPerAddress: number;
@@ -26,7 +26,7 @@ export const DOOR_LIMITS: DoorLimits = {
   burstPerAddress: 20,
 };
 
-/** Addresses with a history; a private network rarely has more, and forgetting one costs nothing but a burst. */
+/** Addresses with a history; a private network rarely has more, and forgetting one costs only a burst. */
 const ADDRESSES = 1024;
 
 interface Visitor {
@@ -57,9 +57,9 @@ export class Door {
   }
 
   /**
-   * @param name of the connection, unlike that of any other one that is inside
+   * @param name of the connection, unique among the open ones
    * @param nowMs monotonic
-   * @returns whether the connection may stay, and which other one has to go for it
+   * @returns whether the connection may stay, and which other one must be dropped for it
    */
   enter(
     name: string,
@@ -68,7 +68,7 @@ export class Door {
   ): { readonly enters: boolean; readonly evicted?: string } {
     const { perSecondPerAddress, burstPerAddress, perSecond, burst } = this.#limits;
     const own = this.#bucketOf(address, nowMs);
-    // The address pays first: one that comes too often must not use up what all share.
+    // The limit of the address comes first: one that connects too often must not use up the common limit.
     if (!takes(own, perSecondPerAddress, burstPerAddress, nowMs)) return { enters: false };
     if (!takes(this.#all, perSecond, burst, nowMs)) return { enters: false };
     const room = this.#room(address);
@@ -87,7 +87,7 @@ export class Door {
     return crowd.find((visitor) => !visitor.proved) ?? 'none';
   }
 
-  /** The visitor has shown that it holds a token: it is not pushed out any more. */
+  /** The joiner has proved a token: it is not dropped any more. */
   prove(name: string): void {
     const visitor = this.#visitors.find((candidate) => candidate.name === name);
     if (visitor !== undefined) visitor.proved = true;

@@ -5,18 +5,18 @@ import { ROSTER_BYTES } from '../roster/roster-encoding.ts';
 import { Seeds, type Seed } from '../state.ts';
 
 /**
- * What is said on the admission channel, inside TLS 1.3:
+ * The messages of the admission channel, inside TLS 1.3:
  *
  *     joiner → issuer   1 byte version, 8 bytes token id, 32 bytes proof; 4 bytes length, JSON request
  *     issuer → joiner   4 bytes length, JSON answer
  *
- * The first 41 bytes have no structure that could go wrong; nothing after them is read before they are proved.
- * Unknown fields of a request or an answer are ignored, so that the next minor version may add some.
+ * The first 41 bytes have no structure that could be malformed; nothing after them is read before they are proved.
+ * Unknown fields of a request or an answer are ignored, so that the next minor version can add some.
  */
 export const EXPORTER_LABEL = 'EXPORTER-bornemisza-admission';
 export const EXPORTER_BYTES = 32;
 export const HELLO_BYTES = 41;
-/** A request has about 3 kB; this is all that one connection may ever send. */
+/** A request has about 3 kB; one connection may never send more than this. */
 export const INBOUND_BYTES = 64 * 1024;
 export const REQUEST_BYTES = INBOUND_BYTES - HELLO_BYTES - 4;
 /** The largest roster in base64, and the rest. */
@@ -67,7 +67,7 @@ export function decodeRequest(bytes: Buffer): JoinRequest {
   return { ...request, publicKey, signature: Buffer.from(request.signature, 'base64') };
 }
 
-/** What an admitted node is given. */
+/** The answer to an admitted node. */
 export interface Admitted {
   readonly admitted: true;
   readonly cluster: string;

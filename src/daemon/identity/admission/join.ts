@@ -37,19 +37,19 @@ import {
 import { BoundedReader } from './reader.ts';
 
 export interface JoinOptions {
-  /** As pasted. */
+  /** The pasted token. */
   readonly token: string;
   readonly stateDir: string;
   readonly host: string;
   /** Private IPv4 address of this host; the connection to the issuer leaves from it. */
   readonly address: string;
-  /** The role that the operator means; refused when the token is for another. */
+  /** The role that the operator names; refused if the token is for another. */
   readonly role?: Role;
   /** Of this program. */
   readonly version: string;
   /** Wall time. */
   nowMs(): number;
-  /** For all attempts together. Default 30 s. */
+  /** Limit of all attempts together. Default 30 s. */
   readonly timeoutMs?: number;
 }
 
@@ -72,8 +72,8 @@ const PAUSE_MS = 300;
 const REFUSED_ATTEMPTS = 4;
 
 /**
- * Joins a cluster while the daemon is stopped. A run that did not end is taken up where it stopped, with the same keys,
- * so that an answer that was lost is given again.
+ * Joins a cluster while the daemon is stopped. An interrupted run continues with the same keys, so that a lost answer
+ * is given again.
  *
  * @throws IdentityError `token-*`, `already-member`, `host-invalid`, `address-invalid`, `role-mismatch`,
  * `issuer-unreachable`, `issuer-other-cluster`, `issuer-other-root`, `issuer-other-node`, `address-not-here`, what the
@@ -99,7 +99,7 @@ interface Keys {
   readonly tlsKey: KeyObject;
 }
 
-/** Keys of a run that did not end, where both are whole; fresh ones otherwise. */
+/** The keys of an interrupted run if both are complete; otherwise new ones. */
 async function keysFor(stateDir: string, resume: boolean): Promise<Keys> {
   if (resume) {
     try {
@@ -117,7 +117,7 @@ async function keysFor(stateDir: string, resume: boolean): Promise<Keys> {
 
 type Attempt = (signal: AbortSignal) => Promise<Admitted>;
 
-/** Tries until an answer comes or the time is over. What the issuer says is final; what the network does is not. */
+/** Tries until an answer arrives or the time is over. An answer of the issuer is final; a network error is not. */
 async function persist(options: JoinOptions, token: Token, attempt: Attempt): Promise<Admitted> {
   const endMs = performance.now() + (options.timeoutMs ?? JOIN_MS);
   for (let refusals = 0; ; await sleep(PAUSE_MS)) {
@@ -135,7 +135,7 @@ async function persist(options: JoinOptions, token: Token, attempt: Attempt): Pr
   }
 }
 
-/** The connection failed or ended, or nobody answered: the same again may work. */
+/** The connection failed or ended, or nobody answered: another attempt can succeed. */
 class NetworkTrouble extends Error {
   readonly code: string;
 
@@ -204,7 +204,7 @@ async function answerOf(reader: BoundedReader): Promise<Admitted> {
   throw new IdentityError({ code, message, next, retry });
 }
 
-/** The other side must be the very node that the token names, under the very root. */
+/** The other side must be the node and have the root that the token names. */
 function verifyIssuer(socket: TLSSocket, token: Token, nowMs: number): void {
   const chain = peerChain(socket);
   const root = chain.find((x509) => fingerprintOf(x509.raw) === token.rootFingerprint);
@@ -228,7 +228,7 @@ function peerChain(socket: TLSSocket): X509Certificate[] {
   return chain;
 }
 
-/** Verifies all that was given and writes it; the state is complete when the last file is there. */
+/** Verifies the whole answer and writes it; the state is complete with the last file. */
 async function settle(
   stateDir: string,
   answer: Admitted,

@@ -29,31 +29,31 @@ export interface AdmissionOptions {
   readonly port: number;
   /** Joiners' addresses must lie in it, such as `10.0.0.0/16`. */
   readonly privateNetwork: string;
-  /** Whether the holder of a name or address still lives; answer true when in doubt. */
+  /** Whether the holder of a name or address is still alive; return true if in doubt. */
   standing(peerId: PeerId): Standing;
-  /** Where members listen for libp2p, this one included; the joiner keeps the first 64. */
+  /** The libp2p addresses of members, this one included; the joiner keeps the first 64. */
   seeds(): readonly Seed[];
-  /** Somebody was let in; the roster has it and is saved. Also called for a repeated answer, then with no change. */
+  /** A node was admitted; the roster has it and is saved. Also called for a repeated answer, then without a change. */
   onAdmitted(change: RosterChange): void;
-  /** Something an operator may want to know. `code` is stable. No secrets. */
+  /** A note for operators. `code` is stable. No secrets. */
   onNote(code: string, detail: string): void;
   /** Wall time. */
   nowMs(): number;
   readonly limits?: DoorLimits;
-  /** For a whole conversation, handshake included. */
+  /** Limit of a whole conversation, with the handshake. */
   readonly conversationMs?: number;
 }
 
-/** A joiner's part takes a tenth of a second; a slow network and a busy issuer are given fifty times that. */
+/** A joiner needs a tenth of a second; a slow network and a busy issuer get fifty times that. */
 const CONVERSATION_MS = 5000;
-/** setTimeout's largest delay is 24 days; looking again each hour also survives a clock that jumps. */
+/** setTimeout's longest delay is 24 days; a check each hour also handles a clock that jumps. */
 const LOOK_AGAIN_MS = 3_600_000;
 
 /**
- * Admits strangers with a valid token, and listens only while such a token exists.
+ * Admits nodes with a valid token, and listens only while such a token exists.
  *
- * Nobody who has not proved a token gets more than a TLS handshake out of it, and nobody keeps it busy: connections,
- * bytes, time and rate are bounded, all of them and per address.
+ * Without a proved token nobody gets more than a TLS handshake, and nobody can keep it busy: connections, bytes, time
+ * and rate are bounded, in total and per address.
  */
 export class AdmissionListener {
   readonly #options: AdmissionOptions;
@@ -94,8 +94,8 @@ export class AdmissionListener {
   }
 
   /**
-   * Opens when a token lives, closes when none does, and looks again by itself when the last one ends. To be called at
-   * the start and after a token was created.
+   * Opens if a token is valid, closes if none is, and checks again by itself when the last one ends. Call it at the
+   * start and after a token was created.
    *
    * @throws IdentityError `admission-port-in-use`, `address-not-here`, `admission-listen` (all worth retrying)
    */
@@ -119,7 +119,7 @@ export class AdmissionListener {
     this.#timer.unref();
   }
 
-  /** After another root: shows it to joiners. */
+  /** After a change of the root: shows the new one to joiners. */
   async reopen(): Promise<void> {
     const run = this.#refreshing.then(() => this.#shut()).then(() => this.#refresh());
     this.#refreshing = run.catch(() => undefined);
@@ -145,13 +145,13 @@ export class AdmissionListener {
     const chain = identity.roster.hungOn(identity.chainPem, root) ?? identity.chainPem;
     const tls = createTlsServer({
       key: await identity.tlsKeyPem(),
-      // With the root, which the joiner does not have yet: it compares it with the token's fingerprint.
+      // With the root, which the joiner does not have yet: it compares the root with the token's fingerprint.
       cert: chain + root.pem,
       minVersion: 'TLSv1.3',
       handshakeTimeout: this.#options.conversationMs ?? CONVERSATION_MS,
     });
     tls.on('secureConnection', (socket) => void this.#converse(socket));
-    // A handshake that fails is a stranger's business: the socket is gone, there is nothing to tell.
+    // A failed handshake is not reported: the socket is gone.
     tls.on('tlsClientError', (_error, socket) => socket.destroy());
     const net = createServer({ noDelay: true }, (socket) => this.#enter(socket, tls));
     await listening(net, address, port);
@@ -172,7 +172,7 @@ export class AdmissionListener {
     this.#options.onNote('admission-closed', 'no token is valid: the listener is closed');
   }
 
-  /** Decides before anything is read; a socket that stays has one deadline for everything. */
+  /** Decides before anything is read; an accepted socket has one deadline for everything. */
   #enter(socket: Socket, tls: TlsServer): void {
     const name = nameOf(socket);
     const { enters, evicted } = this.#door.enter(name, socket.remoteAddress ?? '', performance.now());
@@ -214,7 +214,7 @@ export class AdmissionListener {
     const { tokenId, proof } = decodeHello(await reader.read(HELLO_BYTES));
     const token = await this.#tokens.prove(tokenId, proof, exporter, this.#options.nowMs());
     if (token !== undefined) return token;
-    // The same for a token of another cluster, a mistyped one and one that was never there: a stranger learns nothing.
+    // The same answer for a token of another cluster, a mistyped one and an unknown one: a stranger learns nothing.
     throw new IdentityError({
       code: 'token-unknown',
       message: 'The issuer does not know this token.',
@@ -232,7 +232,7 @@ export class AdmissionListener {
     const arrival = { token, exporter, remoteAddress, nowMs: this.#options.nowMs() };
     const admission: Admission = await admit(this.#desk, decodeRequest(body), arrival);
     this.#options.onAdmitted(admission.change);
-    // The token is used up, so the door may close soon.
+    // The token is used, so the listener may close soon.
     this.#again();
     return {
       admitted: true,
@@ -270,7 +270,7 @@ function nameOf(socket: Socket): string {
   return `${socket.remoteAddress ?? ''}:${socket.remotePort ?? 0}`;
 }
 
-/** What went wrong inside is the issuer's journal's business, not the stranger's. */
+/** The reason of an internal error goes to the issuer's journal, not to the stranger. */
 function unexpected(): IdentityError {
   return new IdentityError({
     code: 'admission-failed',

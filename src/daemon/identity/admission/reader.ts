@@ -1,7 +1,7 @@
 import type { TLSSocket } from 'node:tls';
 import { IdentityError } from '../errors.ts';
 
-/** Reads frames from a socket, never holding more than `limit` bytes of all that the other side ever sends. */
+/** Reads frames from a socket, at most `limit` bytes in total. */
 export class BoundedReader {
   readonly #socket: TLSSocket;
   readonly #limit: number;
@@ -27,7 +27,7 @@ export class BoundedReader {
       this.#end();
       return;
     }
-    // Joined only when something is read: a sender of single bytes must not make us copy all of them each time.
+    // Joined only for a read: a sender of single bytes must not cause a copy of everything each time.
     this.#chunks.push(chunk);
     this.#held += chunk.length;
     this.#wake?.();
@@ -44,7 +44,7 @@ export class BoundedReader {
     this.#wake?.();
   }
 
-  /** Waits for exactly so many bytes. @throws IdentityError `admission-closed` */
+  /** Waits for exactly this number of bytes. @throws IdentityError `admission-closed` */
   async read(bytes: number): Promise<Buffer> {
     while (this.#held < bytes) {
       if (this.#ended !== undefined) throw this.#ended;

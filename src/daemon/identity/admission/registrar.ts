@@ -43,14 +43,11 @@ export interface RegistrarDependencies {
   };
 }
 
-/**
- * Who comes in and who is put out: tokens, admission, removal. On a node that is no authority all of it is refused,
- * until it is made one.
- */
+/** Tokens, admission and removal of members. A node that is no authority refuses all of it. */
 export class Registrar {
   readonly #identity: Identity;
   readonly #dependencies: RegistrarDependencies;
-  /** On an authority. Listens while a token lives. */
+  /** On an authority. Listens while a token is valid. */
   #admission: AdmissionListener | undefined;
   #retiring = false;
 
@@ -69,7 +66,7 @@ export class Registrar {
     await this.#admission?.close();
   }
 
-  /** Shows joiners the root of now. */
+  /** Shows the present root to joiners. */
   async reopen(): Promise<void> {
     await this.#admission?.reopen();
   }
@@ -94,7 +91,7 @@ export class Registrar {
     }));
   }
 
-  /** The open ones first, then by their end. @throws OperatorError `not-authority` */
+  /** Open tokens first, then by their end. @throws OperatorError `not-authority` */
   async tokens(): Promise<TokensAnswer> {
     const { clock, names } = this.#dependencies;
     const nowMs = clock.wallMs();
@@ -129,11 +126,11 @@ export class Registrar {
         revoked.push(each);
         node.operatorDid(`the token ${each} for one ${role} node was revoked`);
       } catch (error) {
-        // One that a node used meanwhile keeps none of the others open.
+        // A token that was used meanwhile does not stop the revocation of the others.
         if (all !== true || (error as { code?: unknown }).code !== 'token-not-open') throw error;
       }
     }
-    // What was revoked stays so, whatever keeps the others' port from opening.
+    // Revoked tokens stay revoked, even if the port cannot be opened for the others.
     await admission
       .refresh()
       .catch((error: unknown) => this.#note('admission-refresh-failed', String(error)));
@@ -160,7 +157,7 @@ export class Registrar {
     );
     mustBeOne(found);
     const [row] = found;
-    // First: a flag that a guard asks for would not help here.
+    // This comes first, as no flag overrides it.
     if (this.#identity.authority === undefined && row?.self !== true) throw this.#notAuthority();
     mustBeRemovable(rows, row, request);
     const removed = await this.#putOut(node, 'removed by the operator');
@@ -170,7 +167,7 @@ export class Registrar {
     };
   }
 
-  /** The root itself never comes here: the command opened it, and left the key of this one authority. */
+  /** The root itself never gets here: the command opened it, and left the key of this one authority. */
   async adopt(): Promise<Done> {
     const { driver, node } = this.#dependencies;
     const { name } = this.#identity;

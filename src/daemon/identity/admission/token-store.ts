@@ -11,15 +11,15 @@ import { createToken, formatToken, storedKeyBehind, storedKeyOf } from './tokens
 
 /**
  * The issuer's side of tokens: one file per token (a hash of its secret, no more) and one per token that was used. The
- * second is made with link(2), which succeeds once, whoever else tries: so two joins at once, even in two processes,
- * cannot both have the token. It holds the answer, so that a joiner whose answer was lost gets the same again. A token
- * that is revoked is used up in the same way, so that of a join and a revocation at once exactly one happens.
+ * second is created with link(2), which succeeds only once: so two joins at once, even in two processes, cannot both
+ * use the token. It has the answer, so that a joiner whose answer was lost gets it again. A revocation uses the token
+ * up in the same way, so that of a join and a revocation at once exactly one succeeds.
  */
 
 const MINUTE_MS = 60_000;
-/** For so long after its end a token is answered as expired, not as unknown. */
+/** How long after its end a token is reported as expired, not as unknown. */
 const KEPT_MS = 24 * 60 * MINUTE_MS;
-/** How long the door stays open for a joiner whose answer was lost. */
+/** How long the listener stays open for a joiner whose answer was lost. */
 export const REPEAT_MS = 5 * MINUTE_MS;
 
 const Issued = z.object({
@@ -40,10 +40,10 @@ const Claim = z.object({
   chainPem: z.string().max(16_384),
   firstOfRole: z.boolean(),
 });
-/** What the holder of a token was given for it. */
+/** The answer that the holder of a token got. */
 export type Claim = Readonly<Omit<z.infer<typeof Claim>, 'version'>>;
 
-/** In place of a claim: the operator took the token back before anybody used it. */
+/** Instead of a claim: the operator revoked the unused token. */
 const Revocation = z.object({ version: z.literal(1), revokedAtMs: z.int() });
 type Revocation = Readonly<Omit<z.infer<typeof Revocation>, 'version'>>;
 const Used = z.union([Claim, Revocation]);
@@ -79,7 +79,7 @@ interface MadeToken {
   readonly expiresAtMs: number;
 }
 
-/** What a token says of its issuer, whatever its address. */
+/** The issuer as named in a token, without its address. */
 interface TokenIssuer {
   readonly peerId: PeerId;
   readonly cluster: string;
@@ -90,7 +90,7 @@ interface TokenIssuer {
 export class TokenStore {
   readonly #directory: string;
   readonly #issuer: TokenIssuer;
-  /** One creation after the other: two at once would both find room for as many. */
+  /** One creation after another: two at once would both find free places. */
   #creating: Promise<unknown> = Promise.resolve();
 
   /** @param directory holds the token files and nothing else; it exists */
@@ -101,7 +101,7 @@ export class TokenStore {
 
   /**
    * @param request `address` and `port` are where this issuer's admission listens
-   * @returns the string to paste, shown once and kept nowhere
+   * @returns the string to paste, shown once and stored nowhere
    * @throws IdentityError `token-ttl`, `token-too-many`, `disk-full` and the like
    */
   async create(request: TokensRequest): Promise<MadeToken> {
@@ -110,7 +110,7 @@ export class TokenStore {
     return made;
   }
 
-  /** All of them or none. @throws IdentityError as {@link create} */
+  /** All or none. @throws IdentityError as {@link create} */
   createMany(request: TokensRequest, count: number): Promise<readonly MadeToken[]> {
     const turn = this.#creating.then(() => this.#createMany(request, count));
     this.#creating = turn.catch(() => undefined);
@@ -126,7 +126,7 @@ export class TokenStore {
     try {
       while (made.length < count) made.push(await this.#createOne(request));
     } catch (error) {
-      // Nobody is shown the others, so they must not admit anybody.
+      // The others are shown to nobody, so they must not admit anybody.
       for (const { id } of made) await rm(this.#path(id, 'issued'), { force: true });
       throw error;
     }
@@ -170,8 +170,7 @@ export class TokenStore {
   }
 
   /**
-   * Takes back a token that nobody used. It is used up as by a join, so that a joiner who proved it a moment ago gets
-   * nothing for it.
+   * Revokes an unused token. It is used up as by a join, so that a joiner who proved it a moment ago is refused.
    *
    * @throws IdentityError `token-unknown`, `token-not-open`
    */
@@ -184,7 +183,7 @@ export class TokenStore {
     return known;
   }
 
-  /** Until when the door must be open, in wall time; undefined when no token lives. */
+  /** Until when the listener must be open, in wall time; undefined if no token is valid. */
   async openUntilMs(nowMs: number): Promise<number | undefined> {
     const ends = (await this.list(nowMs))
       .filter(({ state }) => state !== 'revoked')
@@ -198,9 +197,9 @@ export class TokenStore {
   }
 
   /**
-   * Compares in constant time. A wrong proof and an unknown token are the same to the asker.
+   * Compares in constant time. The answer does not distinguish a wrong proof from an unknown token.
    *
-   * @returns undefined when the secret was not proved
+   * @returns undefined if the secret was not proved
    */
   async prove(
     id: string,
@@ -216,7 +215,7 @@ export class TokenStore {
       : undefined;
   }
 
-  /** @returns false when the token was used before: the first one has it, atomically and for good */
+  /** @returns false if the token was used before; the first claim wins, atomically and for good */
   claim(id: string, claim: Claim): Promise<boolean> {
     return writeNewStateFile(this.#path(id, 'used'), JSON.stringify({ version: 1, ...claim }));
   }
@@ -230,7 +229,8 @@ export class TokenStore {
   }
 
   /**
-   * A damaged token file is a token that does not work: another is made in a second. A claim's must not be overlooked.
+   * A damaged token file is a token that does not work: another takes a second to create. A damaged claim must not be
+   * ignored.
    */
   async #read<T>(path: string, decode: (text: string) => T): Promise<T | undefined> {
     try {
@@ -251,7 +251,7 @@ export class TokenStore {
     return names.flatMap((name) => /^([0-9a-f]{16})\.issued\.json$/.exec(name)?.[1] ?? []);
   }
 
-  /** Forgets tokens that ended a day ago. @returns the ids of those that can still be used */
+  /** Deletes tokens that ended a day ago. @returns the ids of usable tokens */
   async #swept(nowMs: number): Promise<string[]> {
     const live: string[] = [];
     for (const id of await this.#ids()) {

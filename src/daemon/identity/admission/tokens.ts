@@ -6,7 +6,7 @@ import { peerIdOf, publicKeyOf } from '../keys/node-key.ts';
 
 /**
  * A token is one string to paste: `bm1.BODY.CHECK`. It names the cluster, the issuer and the cluster's root, and holds
- * a secret that works once. The check tells a paste that lost its end from a token that the issuer does not know.
+ * a secret that works once. The check distinguishes an incomplete paste from a token that the issuer does not know.
  *
  * The issuer keeps only a hash. Proof is as in SCRAM (RFC 5802 section 3), bound to the TLS channel, so that neither
  * the issuer's file nor a listener in the middle is enough to join.
@@ -18,7 +18,7 @@ export interface Token {
   readonly rootFingerprint: string;
   readonly role: Role;
   readonly expiresAtMs: number;
-  /** 16 hex characters made from the secret: names the token without giving it away. */
+  /** 16 hex characters made from the secret: names the token without revealing it. */
   readonly id: string;
   /** 24 random bytes. */
   readonly secret: Buffer;
@@ -39,12 +39,12 @@ function idOf(secret: Buffer): string {
   return createHmac('sha256', secret).update('bornemisza token id').digest('hex').slice(0, 16);
 }
 
-/** What only the holder of the token knows. */
+/** The secret of the token's holder. */
 function clientKeyOf(secret: Buffer): Buffer {
   return createHmac('sha256', secret).update('bornemisza token key').digest();
 }
 
-/** What the issuer keeps: useless to whoever wants to join. 64 hex characters. */
+/** The issuer's part: it does not admit anybody. 64 hex characters. */
 export function storedKeyOf(token: Pick<Token, 'secret'>): string {
   return createHash('sha256').update(clientKeyOf(token.secret)).digest('hex');
 }
@@ -57,7 +57,7 @@ export function proofOf(token: Pick<Token, 'secret'>, exporter: Uint8Array): Buf
   return exclusiveOr(clientKeyOf(token.secret), signature);
 }
 
-/** The stored key that would fit a proof: to be compared in constant time with the one on file. */
+/** The stored key that fits a proof: compare it in constant time with the one on file. */
 export function storedKeyBehind(proof: Uint8Array, storedKey: Uint8Array, exporter: Uint8Array): Buffer {
   const signature = createHmac('sha256', storedKey).update(exporter).digest();
   return createHash('sha256').update(exclusiveOr(proof, signature)).digest();
@@ -96,7 +96,7 @@ function checkOf(body: Buffer): string {
 }
 
 /**
- * Reads a token as it was pasted: white space, also a terminal's line breaks, is ignored.
+ * Parses a pasted token: white space, also line breaks of a terminal, is ignored.
  *
  * @throws IdentityError `token-not-a-token`, `token-version`, `token-truncated`
  */

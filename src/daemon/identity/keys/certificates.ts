@@ -8,22 +8,22 @@ import { privateName } from '../names.ts';
  * Builds the three kinds of certificate: root → one intermediate per authority → node.
  *
  * node-forge writes the structure; node:crypto signs it, as forge's own RSA blocks the loop for 100 ms. All keys are
- * RSA: forge knows no other kind that every supported HAProxy and Erlang knows too.
+ * RSA: forge has no other kind that every supported HAProxy and Erlang accepts.
  */
 
 export const RSA_BITS = 3072;
 const DAY_MS = 86_400_000;
 const NODE_LIFE_MS = 90 * DAY_MS;
-/** A joiner's clock may be behind: two machines of one founder are never further apart than a day. */
+/** A joiner's clock can be behind: two machines of one founder never differ by more than a day. */
 const BACKDATE_MS = DAY_MS;
-/** The root outlives the machines; a shorter one would only be a date on which everything stops. */
+/** The root outlives the machines; an earlier end would only be a date on which everything stops. */
 const ROOT_LIFE_MS = 20 * 365 * DAY_MS;
 const INTERMEDIATE_LIFE_MS = 10 * 365 * DAY_MS;
 
 const generateRsa = promisify(generateKeyPair);
 const signAsync = promisify(sign);
 
-/** An RSA-3072 key, made in the thread pool (0.2 to 0.6 s). */
+/** An RSA-3072 key, created in the thread pool (0.2 to 0.6 s). */
 export async function createTlsKey(): Promise<KeyObject> {
   const pair = await generateRsa('rsa', { modulusLength: RSA_BITS });
   return pair.privateKey;
@@ -55,12 +55,12 @@ export function rootName(cluster: string, mark: string): string {
   return `${cluster} root ${mark}`;
 }
 
-/** Distinct for each authority, so that nobody who builds paths by name can mix them up. */
+/** Different for each authority, so that software that builds paths by name cannot confuse them. */
 export function authorityName(cluster: string, peerId: PeerId): string {
   return `${cluster} authority ${authorityWord(peerId)}`;
 }
 
-/** By which HAProxy knows what an authority signed: 46 bits of its key, and only the root writes such a name. */
+/** HAProxy recognises by it what an authority signed: 46 bits of its key; only the root writes such a name. */
 export function authorityWord(peerId: PeerId): string {
   return peerId.slice(-8);
 }
@@ -75,7 +75,7 @@ interface Issuer {
   readonly key: KeyObject;
 }
 
-/** @returns the self-signed root in PEM. `mark` tells the roots of one cluster apart. */
+/** @returns the self-signed root in PEM. `mark` distinguishes the roots of one cluster. */
 export function buildRoot(cluster: string, mark: string, key: KeyObject, nowMs: number): Promise<string> {
   const certificate = started(publicPem(key), nowMs - BACKDATE_MS, nowMs + ROOT_LIFE_MS);
   const subject = named(rootName(cluster, mark), 'root');
@@ -144,7 +144,7 @@ function started(spkiPem: string, fromMs: number, toMs: number): forge.pki.Certi
   return certificate;
 }
 
-/** 16 bytes whose first lies in 0x40..0x7f: no sign byte and no leading zero, so every program prints the same hex. */
+/** 16 bytes whose first is in 0x40..0x7f: no sign byte and no leading zero, so every program prints the same hex. */
 function newSerial(): string {
   const bytes = randomBytes(16);
   bytes[0] = 0x40 | (bytes.readUInt8(0) & 0x3f);
@@ -170,7 +170,7 @@ function issuedBy(issuer: forge.pki.Certificate): object {
   return { name: 'authorityKeyIdentifier', keyIdentifier: issuer.generateSubjectKeyIdentifier().getBytes() };
 }
 
-/** What forge has and its types leave out. */
+/** Parts of forge that its types leave out. */
 const pki = forge.pki as typeof forge.pki & {
   getTBSCertificate(certificate: forge.pki.Certificate): forge.asn1.Asn1;
 };

@@ -5,7 +5,7 @@ import { IdentityError } from '../errors.ts';
 import { memberName, parseAddress, parseCluster, parseHost, parseRole, privateName } from '../names.ts';
 import { publicKeyOf } from './node-key.ts';
 
-/** What a verified node certificate says. */
+/** The content of a verified node certificate. */
 export interface NodeCertificate {
   readonly peerId: PeerId;
   /** HOST/ROLE. */
@@ -21,7 +21,7 @@ export interface NodeCertificate {
   readonly admittedAtMs: number;
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
-  /** Node certificate, then its authority's, in PEM: what a TLS server presents. */
+  /** Node certificate, then its authority's, in PEM, as a TLS server presents them. */
   readonly chainPem: string;
   /** PeerId of the authority that signed it. */
   readonly issuer: PeerId;
@@ -30,7 +30,7 @@ export interface NodeCertificate {
 export interface RootCertificate {
   readonly pem: string;
   readonly x509: X509Certificate;
-  /** SHA-256 over the DER form, lower-case hex: what a token names. */
+  /** SHA-256 over the DER form, lower-case hex, as in a token. */
   readonly fingerprint: string;
 }
 
@@ -48,7 +48,7 @@ export interface AuthorityCertificate {
   readonly notAfterMs: number;
 }
 
-/** Certificates at a given wall time, or at any: an expired node may still show who it is, to renew. */
+/** The wall time for the check, or any: an expired node may still prove its identity, to renew. */
 type ValidAt = number | 'any-time';
 
 /** Three certificates of RSA-3072 have about 5 kB. */
@@ -71,7 +71,9 @@ function verifiedRoot(cluster: string, x509: X509Certificate): RootCertificate {
   return { pem: x509.toString(), x509, fingerprint: fingerprintOf(x509.raw) };
 }
 
-/** The certificates in a PEM text and nothing else but white space. @throws IdentityError `certificate-malformed` */
+/**
+ * The certificates of a PEM text that has nothing else but white space. @throws IdentityError `certificate-malformed`
+ */
 export function certificatesIn(pem: string): X509Certificate[] {
   if (pem.length > PEM_BYTES) throw refused('certificate-malformed', 'The certificate chain is too long.');
   const blocks = pem.match(BLOCK) ?? [];
@@ -90,11 +92,11 @@ export function parsed(block: string | Uint8Array): X509Certificate {
 }
 
 /**
- * Verifies root → authority → node and reads what the node's certificate says. Everything in it must be exactly what
- * this cluster's authorities write; whatever else a certificate may hold is refused.
+ * Verifies root → authority → node and reads the node's certificate. Everything in it must be exactly what this
+ * cluster's authorities write; anything else is refused.
  *
  * @throws IdentityError `certificate-malformed`, `certificate-foreign`, `certificate-not-node`, `certificate-expired`,
- *   `certificate-not-yet-valid`
+ * `certificate-not-yet-valid`
  */
 export function verifyChain(chainPem: string, trust: Trust, at: ValidAt): NodeCertificate {
   const [leaf, intermediate, root, ...more] = certificatesIn(chainPem);
@@ -136,7 +138,7 @@ export function verifyAuthority(x509: X509Certificate, trust: Trust, at: ValidAt
   return { peerId, x509, pem: x509.toString(), notAfterMs: x509.validToDate.getTime() };
 }
 
-/** The newest of the roots that are believed in. */
+/** The newest of the trusted roots. */
 export function newestRoot({ roots }: Trust): RootCertificate {
   const root = roots.at(-1);
   if (root === undefined) throw new TypeError('a trust has a root');
@@ -181,7 +183,7 @@ const ALT_NAMES = new RegExp(
     .join(', '),
 );
 
-/** Reads the names, writes them again, and compares: so there is no second way to say the same. */
+/** Reads the names, writes them again, and compares: so only one form is valid. */
 function namesIn(x509: X509Certificate, cluster: string) {
   const subject = SUBJECT.exec(x509.subject);
   const alt = ALT_NAMES.exec(x509.subjectAltName ?? '');
@@ -207,7 +209,7 @@ function strong(x509: X509Certificate): boolean {
     const bits = x509.publicKey.asymmetricKeyDetails?.modulusLength ?? 0;
     return x509.publicKey.asymmetricKeyType === 'rsa' && bits >= RSA_BITS && bits <= 4096;
   } catch {
-    // The certificate was parsed, and its key is first looked at here: a kind that OpenSSL does not know.
+    // The certificate was parsed, but its key is first read here: OpenSSL may not know its kind.
     return false;
   }
 }
@@ -242,7 +244,7 @@ function checkValidity(x509: X509Certificate, at: ValidAt, whose: string): void 
   }
 }
 
-/** Time to renew: half of its life is over, or it has not begun, since a clock that was ahead signed it. */
+/** Time to renew: half of its life is over, or it is not valid yet because a clock that was ahead signed it. */
 export function renewalDue(certificate: NodeCertificate, nowMs: number): boolean {
   const { notBeforeMs, notAfterMs } = certificate;
   return nowMs < notBeforeMs || nowMs >= (notBeforeMs + notAfterMs) / 2;

@@ -13,7 +13,7 @@ import type { PeerId } from '../../membership/types.ts';
 import type { Verify } from '../../wire/record.ts';
 import { IdentityError, shown } from '../errors.ts';
 
-/** What a PeerId is proved by. One per role instance; it never leaves the machine. */
+/** The key that proves a PeerId. One per role instance; it never leaves the machine. */
 export interface NodeKey {
   readonly peerId: PeerId;
   /** The 32 bytes of the public key. */
@@ -21,7 +21,7 @@ export interface NodeKey {
   readonly key: KeyObject;
   /** PKCS#8 in PEM, for the state directory only. */
   readonly pem: string;
-  /** The same key as libp2p wants it. */
+  /** The same key in libp2p's form. */
   readonly libp2p: Ed25519PrivateKey;
   /** Ed25519 over the domain and the payload: 64 bytes, the same for the same input. */
   sign(domain: string, payload: Uint8Array): Uint8Array;
@@ -29,9 +29,9 @@ export interface NodeKey {
 
 /** DER up to the key itself: RFC 8410 section 4. */
 const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
-/** An Ed25519 PeerId has 52 characters; more is not worth decoding. */
+/** An Ed25519 PeerId has 52 characters; longer text is not decoded. */
 const PEER_ID_CHARACTERS = 64;
-/** As many as a digest has entries, and some that are gone. A KeyObject is about 1 KB. */
+/** The entries of a digest, and some former members. A KeyObject is about 1 KB. */
 const MAX_CACHED_KEYS = 1024;
 const DOMAIN = /^[a-z][a-z0-9-]{0,31}$/;
 
@@ -99,10 +99,10 @@ export function publicKeyOf(peerId: PeerId): Uint8Array {
   if (peerId.length > PEER_ID_CHARACTERS) throw malformed(shown(peerId));
   try {
     const parsed = peerIdFromString(peerId);
-    // One spelling only: a second one would be a second member with the same key.
+    // Only one spelling: a second one would be a second member with the same key.
     if (parsed.type === 'Ed25519' && parsed.toString() === peerId) return parsed.publicKey.raw;
   } catch {
-    // Falls to the one sentence below.
+    // Handled below.
   }
   throw malformed(shown(peerId));
 }
@@ -120,7 +120,7 @@ function keyObjectOf(peerId: PeerId): KeyObject {
   return createPublicKey({ key: spki, format: 'der', type: 'spki' });
 }
 
-/** Whether `peerId` signed this payload for this purpose. Malformed input is simply not signed. Never throws. */
+/** Whether `peerId` signed this payload for this purpose. Malformed input counts as not signed. Never throws. */
 export function verify(peerId: PeerId, domain: string, payload: Uint8Array, signature: Uint8Array): boolean {
   if (signature.length !== 64) return false;
   try {
@@ -130,12 +130,14 @@ export function verify(peerId: PeerId, domain: string, payload: Uint8Array, sign
   }
 }
 
-/** For what separates its purposes itself. Deterministic (RFC 8032): a pure function of key and bytes. 0.05 ms. */
+/**
+ * For callers that separate purposes themselves. Deterministic (RFC 8032): a pure function of key and bytes. 0.05 ms.
+ */
 export function signWith(key: KeyObject): (bytes: Uint8Array) => Uint8Array {
   return (bytes) => new Uint8Array(signBytes(null, bytes, key));
 }
 
-/** Checks such signatures by the key in the PeerId itself, kept ready. Never throws; 0.1 ms. */
+/** Checks such signatures by the key in the PeerId, which is cached. Never throws; 0.1 ms. */
 export function verifyByPeerId(): Verify {
   const keys = new Map<PeerId, KeyObject>();
   return (author, bytes, signature) => {
@@ -153,7 +155,7 @@ export function verifyByPeerId(): Verify {
   };
 }
 
-/** A signature made for one purpose must mean nothing for another. */
+/** A signature for one purpose must not be valid for another. */
 export function inDomain(domain: string, payload: Uint8Array): Buffer {
   if (!DOMAIN.test(domain)) throw new TypeError(`not a signing domain: ${domain}`);
   return Buffer.concat([Buffer.from(`bornemisza/${domain}\n`), payload]);

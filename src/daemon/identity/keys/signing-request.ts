@@ -4,7 +4,7 @@ import type { Role } from '../../membership/types.ts';
 import { derOf, publicPem, RSA_BITS } from './certificates.ts';
 import { IdentityError, shown } from '../errors.ts';
 
-/** What a signing request proves: somebody holds the private half of this key and asks for this name. */
+/** A verified signing request: its sender has the private key and asks for this name. */
 interface SigningRequest {
   readonly commonName: string;
   readonly unit: string;
@@ -17,7 +17,7 @@ interface SigningRequest {
 /** A request for RSA-3072 has 1.6 kB. */
 const REQUEST_BYTES = 8192;
 
-/** What forge keeps inside a request and its types leave out. */
+/** Parts of forge's request that its types leave out. */
 interface Unsigned extends forge.pki.CertificateSigningRequest {
   certificationRequestInfo: forge.asn1.Asn1;
 }
@@ -87,7 +87,7 @@ function strongKey(spkiPem: string): KeyObject {
     throw malformed('its key cannot be read', cause);
   }
   const { modulusLength = 0, publicExponent = 0n } = key.asymmetricKeyDetails ?? {};
-  // A huge modulus or exponent makes every later check slow; a small one makes it worthless.
+  // A huge modulus or exponent makes every later check slow; a small one makes the key weak.
   if (modulusLength >= RSA_BITS && modulusLength <= 4096 && publicExponent === 65_537n) return key;
   throw new IdentityError({
     code: 'request-key-weak',

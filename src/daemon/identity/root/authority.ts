@@ -28,11 +28,11 @@ export const AUTHORITY_FILES = {
   certificate: 'intermediate.pem',
   bundle: 'recovery.bundle',
   tokens: 'tokens',
-  /** A change of the root that the command signed and the daemon has not taken up yet. */
+  /** A change of the root that the command signed and the daemon has not applied yet. */
   rootChange: 'root-change.json',
 } as const;
 
-/** The node that may sign: certificates for joiners, renewals, revocations. Holds an intermediate, never the root. */
+/** A node that may sign certificates for joiners, renewals and revocations. It has an intermediate, never the root. */
 export class Authority {
   #certificate: AuthorityCertificate;
   readonly #key: KeyObject;
@@ -58,8 +58,8 @@ export class Authority {
   }
 
   /**
-   * Signs a node's first certificate. The caller has proved the PeerId and decided that the node may come in; here the
-   * request must fit what was decided.
+   * Signs a node's first certificate. The caller has proved the PeerId and decided to admit the node; here the request
+   * must match that decision.
    *
    * @throws IdentityError `request-malformed`, `request-key-weak`, `request-other-name`
    */
@@ -84,11 +84,11 @@ export class Authority {
   async #sign(facts: Omit<NodeNames, 'cluster'> & { readonly spkiPem: string }, nowMs: number) {
     const issuer = { certificatePem: this.certificate.pem, key: this.#key };
     const pem = await buildNodeCertificate(issuer, { ...facts, cluster: this.#trust.cluster }, nowMs);
-    // What leaves this house is read as every other node will read it.
+    // Reads the result as every other node will.
     return verifyChain(pem + this.certificate.pem, this.#trust, nowMs);
   }
 
-  /** A certificate for the same member and the same TLS key, in place of one by an authority that was removed. */
+  /** A certificate for the same member and TLS key, to replace one of a removed authority. */
   signAnew(current: NodeCertificate, nowMs: number): Promise<NodeCertificate> {
     const [leaf] = certificatesIn(current.chainPem);
     if (leaf === undefined) throw new TypeError('a verified chain has a leaf');
@@ -132,9 +132,7 @@ export class Authority {
   }
 }
 
-/**
- * A fresh intermediate for a node that holds the opened root in its hands: the first one, a further one, after a loss.
- */
+/** A new intermediate, signed by the opened root: for the first authority, a further one, or one after a loss. */
 export async function createAuthority(
   root: Root,
   peerId: PeerId,
@@ -145,7 +143,7 @@ export async function createAuthority(
   return { keyPem: keyPem(key), certificatePem: await buildIntermediate(root, facts, nowMs) };
 }
 
-/** Writes what makes a node an authority. The certificate comes last: without it there is none. */
+/** Writes the files of an authority. The certificate comes last: without it the node is none. */
 export async function installAuthority(
   stateDir: string,
   files: { readonly keyPem: string; readonly certificatePem: string; readonly bundle?: string },
@@ -159,8 +157,7 @@ export async function installAuthority(
 }
 
 /**
- * @returns undefined when this node is none. @throws IdentityError `authority-damaged`, `state-file-damaged` and the
- *   like
+ * @returns undefined if this node is none. @throws IdentityError `authority-damaged`, `state-file-damaged` and the like
  */
 export async function loadAuthority(
   stateDir: string,
@@ -189,7 +186,8 @@ export async function loadAuthority(
 }
 
 /**
- * That a key fits its certificate is judged by its public half alone: a damaged private half shows in what it signs.
+ * A comparison with the certificate checks only the public half of a key: a test signature shows a damaged private
+ * half.
  */
 function mustSign(key: KeyObject, publicKey: KeyObject): void {
   const probe = Buffer.from('authority');

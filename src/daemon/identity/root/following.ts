@@ -6,18 +6,15 @@ import type { Role } from '../../membership/types.ts';
 /**
  * The progress of a member while the root CA is being replaced, in a tag of its record: it `knows` the new root when
  * all of its programs trust it, and `uses` it when all of them show a chain that ends in it and none shows another one.
- * No member shows such a chain before all reachable members know the root.
+ * No member presents such a chain before all reachable members know the root.
  */
 export const ROOT_TAG = 'root';
 
-/**
- * Erlang reads its files again within two minutes (ssl_pem_cache_clean in ssl(6)), and some seconds for the rest.
- */
+/** Erlang reads its files again within two minutes (ssl_pem_cache_clean in ssl(6)); the rest needs some seconds. */
 const ERLANG_FOLLOWS_MS = 130_000;
 /**
- * A process of HAProxy of before a reload shows and trusts what it was started with. Where one is left this long, it
- * carries feeds only, whose connections stand: a client that was idle has had its last answer (`timeout
- * http-keep-alive` is 60 s).
+ * An old process of HAProxy, after a reload, presents and trusts the certificates of its start. After this time it has
+ * only feeds, whose connections stay open: idle clients have had their last answer (`timeout http-keep-alive` is 60 s).
  */
 const HAPROXY_FOLLOWS_MS = 75_000;
 

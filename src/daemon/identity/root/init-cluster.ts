@@ -22,9 +22,9 @@ export interface InitRequest {
   readonly address: string;
   /** Wall time. */
   readonly nowMs: number;
-  /** For the recovery bundle; a strong one is made when absent. */
+  /** For the recovery bundle; without it a strong one is created. */
   readonly passphrase?: string;
-  /** Creates the cluster again on the root of a lost one, so that its tokens and nodes still know it. */
+  /** Creates the cluster again with the root of a lost one, so that its tokens and nodes still trust it. */
   readonly recovery?: { readonly bundle: string; readonly passphrase: string };
 }
 
@@ -34,17 +34,17 @@ export interface Founded {
   readonly peerId: PeerId;
   /** SHA-256 of the root certificate, lower-case hex. */
   readonly rootFingerprint: string;
-  /** To be printed once and put away; the passphrase apart from the bundle. */
+  /** To be shown once and stored safely; the passphrase apart from the bundle. */
   readonly recoveryBundle: string;
   readonly passphrase: string;
 }
 
 /**
- * Makes a cluster of one: root, authority, first node. Nothing of an earlier run that did not end is kept; nothing of a
- * run that did is touched.
+ * Creates a cluster of one: root, authority, first node. It discards an interrupted earlier run, and changes nothing of
+ * a completed one.
  *
  * @throws IdentityError `already-initialised`, `host-invalid`, `cluster-invalid`, `address-invalid`,
- *   `passphrase-short`, `recovery-*`, `state-*`, `disk-full`
+ * `passphrase-short`, `recovery-*`, `state-*`, `disk-full`
  */
 export async function initCluster(request: InitRequest): Promise<Founded> {
   const { stateDir, role, nowMs } = request;
@@ -115,7 +115,7 @@ export async function writeKeys(stateDir: string, nodeKeyPem: string, tlsKeyPem:
   await writeStateFile(join(stateDir, FILES.tlsKey), tlsKeyPem);
 }
 
-/** Certificate, roots and a roster of one: the founder's, which nobody else can send it. */
+/** Certificate, roots and a roster of one member. */
 async function writeMembership(stateDir: string, certificate: NodeCertificate, trust: Trust): Promise<void> {
   await writeStateFile(join(stateDir, FILES.chain), certificate.chainPem);
   await writeStateFile(join(stateDir, FILES.roots), trust.roots.map((root) => root.pem).join(''));

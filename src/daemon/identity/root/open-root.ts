@@ -9,14 +9,14 @@ export interface Recovery {
   readonly passphrase: string;
 }
 
-/** What says which roots are this cluster's. */
+/** The source of this cluster's roots. */
 interface RootHolder {
   readonly cluster: string;
   readonly trust: Trust;
   readonly roster: Roster;
 }
 
-/** The root that a bundle must hold to sign for the cluster as it is now. @throws IdentityError `recovery-*` */
+/** The root that a bundle must have to sign for the present cluster. @throws IdentityError `recovery-*` */
 export function openNewestRoot(identity: RootHolder, recovery: Recovery): Promise<Root> {
   return openOneOf(identity, newestRoot(identity.trust), recovery);
 }

@@ -13,12 +13,12 @@ import { trustOf } from '../keys/chain.ts';
 import { IdentityError } from '../errors.ts';
 
 /**
- * The root's private key lies nowhere in the clear. `init` hands it out once, encrypted, and keeps the same bundle
+ * The root's private key is stored nowhere unencrypted. `init` hands it out once, encrypted, and keeps the same bundle
  * beside the authority's own key: a stolen disk gives no root without the passphrase, and a further authority needs
  * only the passphrase.
  */
 
-/** The cluster's root, opened: as short-lived in memory as the one call that needs it. */
+/** The opened root of the cluster: in memory only during the call that needs it. */
 export interface Root {
   readonly cluster: string;
   readonly certificatePem: string;
@@ -45,7 +45,7 @@ const Bundle = z.object({
 });
 type Bundle = z.infer<typeof Bundle>;
 
-/** 150 random bits in six groups that can be written down: no letter that looks like another. */
+/** 150 random bits in six groups that can be written down, without letters that look alike. */
 export function createPassphrase(): string {
   const letters = 'abcdefghijkmnpqrstuvwxyz23456789';
   const characters = [...randomBytes(30)].map((byte) => letters.charAt(byte & 31)).join('');
@@ -108,7 +108,7 @@ function opened(bundle: Bundle, pem: string): Root {
       return { cluster: bundle.cluster, certificatePem: root.pem, key };
     }
   } catch {
-    // One sentence for all of it; the cause could quote the key.
+    // One message for all causes, as a cause could quote the key.
   }
   throw malformed();
 }

@@ -20,22 +20,22 @@ interface RootFollowerDependencies {
   readonly audit: Pick<AuditTrail, 'append'>;
   readonly driver: Pick<Driver, 'rosterChanged'>;
   readonly reconciler: Pick<Reconciler, 'converged'>;
-  /** Whether a process of one is left that shows and trusts what it was started with. */
+  /** Whether an old process is left that presents and trusts the certificates of its start. */
   readonly programs: { hasOldWorkers(): Promise<boolean> };
-  /** `changed`: this node shows another chain. `read`: gives the programs the roots of now. */
+  /** `changed`: this node presents another chain. `read`: gives the programs the present roots. */
   readonly certificate: { changed(summary: string, why: string): Promise<void>; read(): Promise<void> };
   readonly registrar: Pick<Registrar, 'reopen'>;
   readonly node: {
     rows(): readonly MemberRow[];
     operatorDid(what: string): void;
-    /** Tells all who are to know on this node that the roster has it. */
+    /** Notifies the parts of this node that the roster has it. */
     rosterChanged(change: RosterChange): void;
   };
 }
 
 /**
- * Switches this node from one root CA to the next: first its programs trust both, then it shows a chain of the newest
- * one, as soon as no reachable member would refuse it. Its {@link tag} has the progress.
+ * Switches this node from one root CA to the next: first its programs trust both, then it presents a chain of the
+ * newest one, as soon as no reachable member would refuse it. Its {@link tag} shows the progress.
  */
 export class RootFollower {
   readonly #identity: Identity;
@@ -43,7 +43,7 @@ export class RootFollower {
   /** When the programs last got other roots or another chain, by the monotonic clock. */
   #programsToldMs = 0;
   #hasOldHaproxies = true;
-  /** Changes of roots and chains, one after the other. */
+  /** Changes of roots and chains, one after another. */
   #hanging: Promise<void> = Promise.resolve();
   #rivalsTold = 0;
 
@@ -52,7 +52,7 @@ export class RootFollower {
     this.#dependencies = dependencies;
   }
 
-  /** As with an authority’s key, the root stays in the command: what it signed is in this node’s directory. */
+  /** As for an authority’s key, the root stays in the command, which left what it signed in this node’s directory. */
   async take(): Promise<Done> {
     const { node, driver } = this.#dependencies;
     const change = await takeRootChange(this.#identity);
@@ -64,7 +64,10 @@ export class RootFollower {
     return { done: true, message };
   }
 
-  /** The programs first, so that they believe in what others show; a root that ended leaves nothing of ours on it. */
+  /**
+   * The programs come first, so that they trust what others present; after the end of a root nothing of this node
+   * depends on it.
+   */
   async changed(): Promise<void> {
     const { audit, certificate, registrar } = this.#dependencies;
     this.#programsTold();
@@ -80,7 +83,7 @@ export class RootFollower {
     if (change === undefined) await this.#hangOn();
     await certificate.read();
     this.#programsTold();
-    // Joiners are shown the root that their tokens name; the tokens of an ended root are void.
+    // Joiners see the root that their tokens name; the tokens of an ended root are invalid.
     if (change === undefined) await registrar.reopen();
   }
 
@@ -91,7 +94,7 @@ export class RootFollower {
   }
 
   /**
-   * For this node's record; undefined while the root is not being replaced. Not to be asked before the programs are
+   * For this node's record; undefined while the root is not being replaced. Do not call it before the programs are
    * known.
    */
   get tag(): string | undefined {
@@ -104,11 +107,11 @@ export class RootFollower {
       reconciler.converged('haproxy') &&
       reconciler.converged('couchdb') &&
       programsFollow(this.#identity.role, toldForMs, this.#hasOldHaproxies);
-    // Who shows the new chain has known the root before, whatever its programs are at.
+    // A member that presents the new chain knows the root, whatever the state of its programs.
     return follow || uses ? rootTag(change.to, follow && uses) : undefined;
   }
 
-  /** Tells once of each two roots that claim to follow one. */
+  /** Reports each pair of roots that claim to follow the same one once. */
   auditRivals(): void {
     const rivals = this.#identity.roster.rivals();
     for (const message of rivals.slice(this.#rivalsTold)) {
@@ -119,7 +122,7 @@ export class RootFollower {
     this.#rivalsTold = rivals.length;
   }
 
-  /** Hangs what this node shows on the newest root, as soon as nobody who is here would refuse it. */
+  /** Switches this node's chain to the newest root, as soon as no reachable member would refuse it. */
   #follow(): void {
     const change = this.#identity.roster.rootChange;
     if (change === undefined || this.#usesNewestRoot()) return;
@@ -160,7 +163,7 @@ export class RootFollower {
       : `the root CA ${newest} follows ${rootWord(roster.rootChange.from)}, and both are valid`;
   }
 
-  /** While nothing changes, as if all had got it just now: at a change no program uses it already. */
+  /** Without a change in progress it counts as received now: when a change begins, no program uses it yet. */
   async #lookAtOldHaproxies(): Promise<void> {
     const { reconciler, programs } = this.#dependencies;
     if (this.#identity.roster.rootChange === undefined) this.#programsTold();
@@ -173,7 +176,7 @@ export class RootFollower {
   }
 }
 
-/** Once at the start: a run of the command that was ended, or that found no daemon, left a change here. */
+/** Once at the start: an interrupted command, or one that found no daemon, may have left a change here. */
 export async function takeLeftRootChange(identity: Identity, log: Pick<Log, 'error'>): Promise<void> {
   try {
     const { roster, trust } = identity;

@@ -14,13 +14,13 @@ import { FILES, readStateFile, writeStateFile } from '../state.ts';
 import { rootWord, type SignedSuccession, signEnding, signSuccession } from './succession.ts';
 
 /**
- * Replacing the root of a cluster, in two steps of its operator:
+ * Replaces the root of a cluster, in two steps of the operator:
  *
- * 1. {@link replaceRoot} makes another root. The old one signs that it follows, and each authority gets a certificate
- *    under the new one, over the key that it has. Both roots count; members change over when all of them know.
- * 2. {@link endRoot} ends the old one, with the new bundle: so nobody can be left with a root of which no key is kept.
+ * 1. {@link replaceRoot} creates another root. The old one signs the succession, and each authority gets a certificate
+ *    under the new one for its present key. Both roots are valid; members switch when all of them know the new one.
+ * 2. {@link endRoot} ends the old one, with the new bundle: so no cluster can be left with a root whose key nobody has.
  *
- * Both run in the command's process, the only one that opens a root. What they sign is public and travels with the
+ * Both run in the command's process, the only one that opens a root. Their signatures are public and travel with the
  * roster.
  */
 
@@ -29,7 +29,7 @@ type Holder = Pick<Identity, 'cluster' | 'stateDir' | 'trust' | 'roster' | 'auth
 export interface RootReplaced {
   /** SHA-256 of the new root's certificate, lower-case hex. */
   readonly rootFingerprint: string;
-  /** To be given to the operator before any notification: without it the new root cannot be used. */
+  /** Hand it to the operator before any notification: without it the new root cannot be used. */
   readonly recoveryBundle: string;
   readonly passphrase: string;
   /** For {@link leaveRootChange}. */
@@ -37,7 +37,7 @@ export interface RootReplaced {
 }
 
 /**
- * @param again replaces the new root of a change that has begun, whose bundle was lost: with the bundle of the old one
+ * @param again with the bundle of the old root: replaces the new root of an open change whose bundle was lost
  * @throws IdentityError `not-authority`, `recovery-*`, `root-change-under-way`
  */
 export async function replaceRoot(
@@ -82,7 +82,7 @@ export async function endRoot(identity: Holder, recovery: Recovery, nowMs: numbe
   return changeOf(identity, root, await signEnding(underWay.signed, root), nowMs);
 }
 
-/** With a certificate under the root for each authority that has none there yet, as one that was added meanwhile. */
+/** With a certificate under the root for each authority without one, such as one that was added meanwhile. */
 async function changeOf(
   { cluster, roster }: Holder,
   root: Root,
@@ -111,24 +111,22 @@ function mustSign({ authority, cluster, name }: Holder): void {
   });
 }
 
-/**
- * Leaves the daemon what was signed; with it the bundle of the root that counts from then on, as beside any authority.
- */
+/** Leaves the signatures for the daemon, with the bundle of the root that is then valid, as beside any authority. */
 export async function leaveRootChange(stateDir: string, change: string, bundle?: string): Promise<void> {
   if (bundle !== undefined)
     await writeStateFile(join(stateDir, FILES.authority, AUTHORITY_FILES.bundle), bundle);
   await writeStateFile(pathIn(stateDir), change);
 }
 
-/** Whether a run of the command wrote a change that the daemon has not taken up yet. */
+/** Whether the command wrote a change that the daemon has not applied yet. */
 export async function isRootChangeLeft(stateDir: string): Promise<boolean> {
   return (await changeIn(stateDir)) !== undefined;
 }
 
 /**
- * Takes up what {@link leaveRootChange} left. It is verified like anything from a stranger.
+ * Applies what {@link leaveRootChange} left. It is verified like anything from a stranger.
  *
- * @returns undefined where nothing lies there
+ * @returns undefined if there is nothing
  * @throws IdentityError `roster-malformed`, `root-change-refused`, `state-*`, `disk-full`
  */
 export async function takeRootChange({ stateDir, roster }: Holder): Promise<RosterChange | undefined> {

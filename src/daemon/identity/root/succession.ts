@@ -17,7 +17,7 @@ export interface Succession {
   readonly to: RootCertificate;
   /**
    * Of two statements of one root that has not ended the higher one is valid: so an operator who lost the new bundle
-   * can make another.
+   * can create another.
    */
   readonly sequence: number;
   readonly madeAtMs: number;
@@ -26,7 +26,7 @@ export interface Succession {
   readonly signed: SignedSuccession;
 }
 
-/** As it travels and lies on disk. `ending` is empty while both roots count. */
+/** The form on the wire and on disk. `ending` is empty while both roots are valid. */
 export interface SignedSuccession {
   readonly payload: Buffer;
   readonly byOld: Buffer;
@@ -70,7 +70,7 @@ export async function signEnding(signed: SignedSuccession, newRoot: Root): Promi
 }
 
 /**
- * Reads one and checks all its signatures; whether its roots are ours is {@link RootLine}'s. @throws IdentityError
+ * Reads one and checks all its signatures; {@link RootLine} checks whether its roots are ours. @throws IdentityError
  * `succession-*`, `root-malformed`, `certificate-malformed`
  */
 export function verifySuccession(signed: SignedSuccession, cluster: string): Succession {
@@ -110,13 +110,10 @@ function rootIn(cluster: string, pem: string): RootCertificate {
   return root;
 }
 
-/** One every half a year for as long as a root lives; all together have 250 kB at most. */
+/** One each half year for the life of a root; all together at most 250 kB. */
 const SUCCESSIONS = 40;
 
-/**
- * The roots of a cluster, one after the other, from the one that this node held first. Sets what `trust` believes in,
- * and is the only one that does.
- */
+/** The roots of a cluster in sequence, from the first one that this node had. It alone sets the roots in `trust`. */
 export class RootLine {
   readonly #trust: { readonly cluster: string; roots: readonly RootCertificate[] };
   readonly #held: RootCertificate;
@@ -129,18 +126,18 @@ export class RootLine {
     this.#held = held;
   }
 
-  /** All that were taken, the oldest first: also those of roots that ended, for whoever was away. */
+  /** All accepted ones, the oldest first: also those of ended roots, for members that were away. */
   get successions(): readonly Succession[] {
     return [...this.#byOld.values()].sort((a, b) => a.madeAtMs - b.madeAtMs);
   }
 
-  /** The change of roots that is under way: both count. */
+  /** The open change of roots: both are valid. */
   get underWay(): Succession | undefined {
     return this.successions.find(({ from, ended }) => !ended && this.#trusts(from));
   }
 
   /**
-   * Takes changes in any order; each has verified signatures.
+   * Accepts changes in any order; their signatures are verified.
    *
    * @returns whether something was new, and what was refused: `succession-foreign`, `succession-rival`
    */
@@ -151,7 +148,7 @@ export class RootLine {
     let changed = false;
     let waiting = [...words];
     const refused: IdentityError[] = [];
-    // One change may make the roots of another one known.
+    // One change can make the roots of another one known.
     for (let before = -1; before !== waiting.length; ) {
       before = waiting.length;
       waiting = waiting.filter((word) => {
@@ -188,8 +185,8 @@ export class RootLine {
   }
 
   /**
-   * Forward from the root that was held first; never backwards: that a root vouches for its predecessor makes that one
-   * known, not believed.
+   * Forward from the first root, never backwards: a root that vouches for its predecessor makes that one known, not
+   * trusted.
    */
   #believed(): readonly RootCertificate[] {
     const roots: RootCertificate[] = [];
@@ -205,19 +202,19 @@ export class RootLine {
 }
 
 /**
- * The same on every node, so that all come to the same. @throws IdentityError `succession-rival` where two exclude each
- * other
+ * The same on every node, so that all reach the same result. @throws IdentityError `succession-rival` if two exclude
+ * each other
  */
 function isStronger(word: Succession, held: Succession): boolean {
   const same = word.to.fingerprint === held.to.fingerprint && word.sequence === held.sequence;
   if (same || (word.ended && !held.ended)) return word.ended && !held.ended;
-  // Members that were away still send one that was replaced before it ended.
+  // Members that were away may still send one that was replaced before it ended.
   if (!word.ended && word.sequence < held.sequence) return false;
   if (held.ended || word.sequence === held.sequence) throw rival(word, held);
   return true;
 }
 
-/** 16 hex characters over all that is signed: an ending makes it another one. */
+/** 16 hex characters over everything that is signed; an ending changes them. */
 export function successionId({ signed }: Succession): string {
   const { payload, ending } = signed;
   const hash = createHash('sha256')
@@ -227,7 +224,7 @@ export function successionId({ signed }: Succession): string {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** How people tell roots apart. */
+/** The short name of a root, for people. */
 export function rootWord({ fingerprint }: RootCertificate): string {
   return fingerprint.slice(0, 8);
 }

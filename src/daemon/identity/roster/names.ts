@@ -1,7 +1,7 @@
 import type { Roster } from './roster.ts';
 import type { MembershipView } from '../../membership/types.ts';
 
-/** The machine speaks of PeerIds, programs speak of hosts; people know names (HOST/ROLE). */
+/** The machine uses PeerIds, programs use hosts; people know names (HOST/ROLE). */
 export class Names {
   readonly #roster: Pick<Roster, 'get' | 'members' | 'revocations'>;
   readonly #view: () => MembershipView;
@@ -11,7 +11,7 @@ export class Names {
     this.#view = view;
   }
 
-  /** Of those who are out as well, as long as anybody remembers them; else the PeerId itself. */
+  /** Also of removed members, as long as they are known; otherwise the PeerId itself. */
   of(peer: string): string {
     return (
       this.#roster.get(peer)?.name ??
@@ -21,10 +21,10 @@ export class Names {
     );
   }
 
-  /** Who signed that a member is out. */
+  /** The authority that signed a removal. */
   removerOf(peer: string): string {
     const revocation = this.#roster.revocations().find((each) => each.peerId === peer);
-    return revocation === undefined ? 'an authority that was removed' : this.of(revocation.by.peerId);
+    return revocation === undefined ? 'a removed authority' : this.of(revocation.by.peerId);
   }
 
   /** The same text with a name for each PeerId. */

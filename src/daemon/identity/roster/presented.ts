@@ -5,12 +5,14 @@ import type { Identity } from '../identity.ts';
 import { encodeRevocation } from './revocation.ts';
 import type { RosterChange } from './roster.ts';
 
-/** What this node shows to peers that do not know it yet: its chain without the root. */
+/** What this node presents to peers that do not know it yet: its chain without the root. */
 export function presentedChain(identity: Identity): Uint8Array {
   return packChain(certificatesIn(identity.chainPem).map((certificate) => certificate.raw));
 }
 
-/** DER certificates, each behind its length in 2 bytes: a chain of RSA-3072 takes 2.7 kB so, 3.7 kB as PEM. */
+/**
+ * DER certificates, each after its length in 2 bytes: a chain of RSA-3072 takes 2.7 kB; as PEM it would take 3.7 kB.
+ */
 function packChain(certificates: readonly Uint8Array[]): Uint8Array {
   return Buffer.concat(
     certificates.flatMap((der) => {
@@ -51,7 +53,7 @@ export function driverRoster(identity: Identity, changed: (change: RosterChange)
       try {
         changed(roster.present(pem, peer));
       } catch {
-        // A peer whose certificate does not verify is a stranger; the transport notes it and disconnects.
+        // A peer whose certificate does not verify is a stranger; the transport notes that and disconnects.
         return undefined;
       }
       return roster.admits(peer) ? roster.get(peer) : undefined;
@@ -64,7 +66,7 @@ export function driverRoster(identity: Identity, changed: (change: RosterChange)
       try {
         changed(roster.addOwnRevocation(bytes, identity.peerId));
       } catch {
-        // What does not verify changes nothing: the dial has failed, and is tried again.
+        // A revocation that does not verify changes nothing: the dial has failed and is tried again.
       }
     },
     digest: () => Buffer.from(roster.digest(), 'hex'),

@@ -4,11 +4,11 @@ import type { NodeCertificate } from '../keys/chain.ts';
 import type { Roster, RosterChange } from './roster.ts';
 
 /**
- * Puts a member out for good: signs, and adds to the roster here. Where the member is an authority, all that it signed
- * is void from now on, so this authority signs again what stays valid: the certificates of the others, with the names
- * and keys that they have, and the revocations. A member that only the removed one knew is out.
+ * Removes a member for good: signs, and adds to this node's roster. If the member is an authority, everything that it
+ * signed becomes void, so this authority signs again what stays valid: the certificates of the others, with their names
+ * and keys, and the revocations. A member that only the removed one knew is out.
  *
- * @returns the revocation, as it travels, and what changed; saving and telling the others are the caller's
+ * @returns the revocation, as it travels, and what changed; the caller saves and notifies the others
  */
 export async function putOut(
   authority: Authority,
@@ -38,6 +38,6 @@ async function signedAgain(authority: Authority, roster: Roster, removed: PeerId
   return { certificates, revocations };
 }
 
-/** Why an authority takes back the certificate of a node that left: its operator trusted it until then. */
+/** The reason of a revocation after a leave: the operator trusted the node until then. */
 export const LEFT = 'left by its own word';
 const ANEW = ' (signed anew)';

@@ -9,9 +9,9 @@ import { inDomain, publicKeyOf } from '../keys/node-key.ts';
 /** The statement of an authority that a PeerId is removed for good. Any node can check it with only the root. */
 export interface Revocation {
   readonly peerId: PeerId;
-  /** HOST/ROLE at the time, for people. */
+  /** HOST/ROLE at that time, for people. */
   readonly name: string;
-  /** Private address at the time: sessions from there are cut, and its data copies are known by it. */
+  /** Private address at that time: sessions from there are cut, and its data copies are found by it. */
   readonly address: string;
   /** Serials, in upper-case hex, of the certificates that may still be valid. */
   readonly serials: readonly string[];
@@ -26,7 +26,7 @@ export interface Revocation {
   readonly signature: Buffer;
 }
 
-/** Serials of one node that can be unexpired at once: renewal is at half-life, so two; more only by hand. */
+/** Serials of one node that can be valid at once: renewal is at half of the life, so two; more only by hand. */
 const SERIALS = 8;
 const PAYLOAD_BYTES = 2048;
 const REVOCATION_BYTES = 16_384;
@@ -58,7 +58,7 @@ export async function signRevocation(
   key: KeyObject,
 ): Promise<Uint8Array> {
   const serials = facts.serials.slice(-SERIALS);
-  // A sentence typed by an operator: what does not fit on one printable line is left out.
+  // Text of an operator: only what fits on one printable line.
   const reason = facts.reason.replaceAll(/[^\x20-\x7e]/g, ' ').slice(0, 200);
   const payload = Buffer.from(JSON.stringify(Payload.parse({ ...facts, version: 1, serials, reason })));
   const signature = await signAsync('sha256', inDomain(DOMAIN, payload), key);
@@ -85,7 +85,7 @@ export function verifyRevocation(bytes: Uint8Array, trust: Trust): Revocation {
   return verifySigned(payload, Buffer.from(envelope.signature, 'base64'), by, trust);
 }
 
-/** The same where the authority's certificate was verified already. */
+/** The same if the authority's certificate is already verified. */
 export function verifySigned(
   payload: Buffer,
   signature: Buffer,
@@ -107,7 +107,7 @@ export function verifySigned(
   return { peerId, name, address, serials, reason, revokedAtMs, by, id, payload, signature };
 }
 
-/** By what is signed alone: a payload that is known here was verified, whatever signature it comes with now. */
+/** Only by the signed bytes: a known payload was verified, whatever signature it has now. */
 export function revocationId(payload: Uint8Array): string {
   return createHash('sha256').update('revocation').update(payload).digest('hex').slice(0, 16);
 }

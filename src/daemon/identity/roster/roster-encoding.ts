@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { IdentityError } from '../errors.ts';
 import type { SignedSuccession } from '../root/succession.ts';
 
-/** The parts of a roster as they travel and lie on disk: DER and signed bytes, nothing verified yet. */
+/** The parts of a roster on the wire and on disk: DER and signed bytes, not verified yet. */
 export interface RosterItems {
   readonly cluster: string;
   readonly authorities: readonly Uint8Array[];
@@ -22,7 +22,7 @@ const der = z.base64().max(4096);
 const issuer = z.int().min(0).max(63);
 const signature = z.base64().max(1024);
 
-/** Issuers are few and repeat, so they are listed once and named by their place. */
+/** Issuers are few and repeat, so they are listed once and referenced by index. */
 const Encoded = z.object({
   version: z.literal(1),
   cluster: z.string().regex(/^[a-z0-9-]{1,32}$/),
@@ -30,7 +30,7 @@ const Encoded = z.object({
   authorities: z.array(issuer).max(64),
   certificates: z.array(z.tuple([der, issuer])).max(1000),
   revocations: z.array(z.tuple([der, signature, issuer])).max(4000),
-  /** Not in rosters of 0.1.0 and before the first change of the root. */
+  /** Missing in rosters of 0.1.0 and before the first change of the root. */
   successions: z
     .array(z.tuple([z.base64().max(8192), signature, signature, signature]))
     .max(64)
@@ -74,7 +74,7 @@ export function decodeRoster(bytes: Uint8Array): RosterItems {
     throw malformed('it cannot be read');
   }
   const issuers = encoded.issuers.map(fromBase64);
-  // A place that is not in the list leads to an empty certificate, which is refused like any other bad one.
+  // An index outside the list gives an empty certificate, which is refused like any other bad one.
   const issuerAt = (place: number) => issuers[place] ?? Buffer.alloc(0);
   return {
     cluster: encoded.cluster,

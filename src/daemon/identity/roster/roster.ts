@@ -29,40 +29,40 @@ import {
 } from '../root/succession.ts';
 
 /**
- * All admitted members, and all removed ones. Each item is proved by its signature, so its source does not matter:
- * file, peer and joiner's answer go through the same checks. Two rosters with the same items are equal, in any order of
+ * All admitted members, and all removed ones. Its signature proves each item, so the source does not matter: file, peer
+ * and the answer to a joiner go through the same checks. Two rosters with the same items are equal, in any order of
  * arrival.
  *
  * Signatures of a removed authority are no longer valid, whatever their date: the holder of its key can write any date.
  * So they are neither accepted nor kept; the remover has signed again what stays valid (removal.ts).
  *
- * Where another root follows (rotation.ts), each authority has a certificate under either, over one key: so what it
- * signed stands under both, and only the certificate of the authority beside it is another one.
+ * If another root follows (rotation.ts), each authority has one certificate under each root, for the same key: so what
+ * it signed is valid under both, and only the authority's certificate beside it differs.
  */
 
-/** The largest cluster that the product is for. */
+/** The largest supported cluster. */
 export const MEMBERS = 500;
 /** Four times over all members replaced. A full roster is then still under 4 MiB. */
 const REVOCATIONS = 2000;
 /** Under one root: one authority for every sixteen members. */
 const AUTHORITIES = 32;
-/** Rival successions that are shown to people: two would do. */
+/** The limit of rival successions that are reported. */
 const RIVALS = 4;
 const ITEM_BYTES = 8;
-/** Verifying takes 0.3 ms each: the loop gets its turn after 5 ms. */
+/** Verifying takes 0.3 ms each: it yields to the loop after 5 ms. */
 const PER_TURN = 16;
-/** Serials of one PeerId that renewal has replaced and that may still be valid. */
+/** Serials of one PeerId that a renewal replaced and that may still be valid. */
 const OLDER_SERIALS = 8;
 
-/** What an addition changed. `changed`: the roster should be saved and sent to others. */
+/** The result of an addition. `changed`: the roster should be saved and sent to others. */
 export interface RosterChange {
   readonly admitted: NodeCertificate[];
   readonly renewed: NodeCertificate[];
   readonly revoked: PeerId[];
-  /** Items that were not taken, one by one; the others were. */
+  /** The refused items; the others were accepted. */
   readonly refused: { readonly code: string; readonly detail: string }[];
   readonly changed: boolean;
-  /** Other roots are believed in than before. */
+  /** The set of trusted roots changed. */
   readonly roots: boolean;
 }
 
@@ -71,7 +71,7 @@ const endOfTime = (): number => Number.POSITIVE_INFINITY;
 interface Entry {
   readonly id: string;
   readonly certificate: NodeCertificate;
-  /** DER, so that an export need not parse anything. */
+  /** DER, so that an export parses nothing. */
   readonly leaf: Buffer;
   readonly issuer: Buffer;
 }
@@ -84,24 +84,22 @@ export class Roster {
   /** Ids of the certificates in `#entries`. */
   readonly #held = new Set<string>();
   readonly #revocations = new Map<string, Revocation>();
-  /** Serials by PeerId, whether revoked or not: grows by one per renewal, bounded per PeerId. */
+  /** Serials by PeerId, revoked or not: one more for each renewal, bounded per PeerId. */
   readonly #serials = new Map<PeerId, readonly string[]>();
   readonly #revoked = new Set<PeerId>();
-  /**
-   * Of members: the certificate by an authority that is out now. Only while this process lives: they change it at once.
-   */
+  /** Of members: the certificate by an authority that is now removed. Only in memory, as members replace it at once. */
   readonly #good = new Map<PeerId, string>();
   readonly #authorities = new Map<string, AuthorityCertificate>();
   readonly #line: RootLine;
   readonly #rivals = new Set<string>();
-  /** What lies in the file of roots. */
+  /** The content of the file of roots. */
   #rootsKept: string;
   #saving: Promise<void> = Promise.resolve();
 
   /**
-   * @param trust changed here, and only here, where another root follows
+   * @param trust changed here, and only here, if another root follows
    * @param path where `save` writes, and the roots beside it; nothing is read here
-   * @param wallMs this machine's clock, ms since the epoch. By default all that is signed has begun.
+   * @param wallMs this machine's clock, ms since the epoch. By default every certificate counts as already valid.
    */
   constructor(trust: Trust, path: string, wallMs = endOfTime) {
     this.#trust = trust;
@@ -111,7 +109,7 @@ export class Roster {
     this.#rootsKept = rootsPem(trust);
   }
 
-  /** The gate. An expired certificate is enough to connect: the node comes to renew it. */
+  /** The gate. An expired certificate is enough to connect, since the node needs that to renew it. */
   admits(peerId: PeerId): boolean {
     return this.#entries.has(peerId);
   }
@@ -124,34 +122,34 @@ export class Roster {
     return this.#entries.get(peerId)?.certificate;
   }
 
-  /** The member with this HOST/ROLE; of two, the one admitted last. */
+  /** The member with this HOST/ROLE; of two, the one that was admitted last. */
   byName(name: string): NodeCertificate | undefined {
     return this.members().findLast((member) => member.name === name);
   }
 
-  /** Everybody not revoked, in order of admission: the place in this list is the rank. */
+  /** All members that are not revoked, in order of admission: the index in this list is the rank. */
   members(): NodeCertificate[] {
     return [...this.#entries.values()].map((entry) => entry.certificate).sort(byAdmission);
   }
 
-  /** Authorities that were put out: nothing that they signed counts. */
+  /** Removed authorities: nothing that they signed is valid. */
   revokedAuthorities(): PeerId[] {
     const peers = [...this.#authorities.values()].map((authority) => authority.peerId);
     return [...new Set(peers)].filter((peerId) => this.#revoked.has(peerId)).sort();
   }
 
-  /** Authorities that are members. Those put out are not among them. */
+  /** Authorities that are members, without the removed ones. */
   authorities(): PeerId[] {
     const peers = [...this.#authorities.values()].map((authority) => authority.peerId);
     return [...new Set(peers)].filter((peerId) => this.admits(peerId)).sort();
   }
 
-  /** Of all authorities, members or not, under each root that is believed in. */
+  /** Of all authorities, members or not, under each trusted root. */
   authorityCertificates(): AuthorityCertificate[] {
     return [...this.#authorities.values()];
   }
 
-  /** All changes of the root that are known, the oldest first. */
+  /** All known changes of the root, the oldest first. */
   successions(): readonly Succession[] {
     return this.#line.successions;
   }
@@ -161,7 +159,7 @@ export class Roster {
     return this.#line.underWay;
   }
 
-  /** What was refused because two roots claim to follow the same one, as text. */
+  /** Refusals because two roots claim to follow the same one, as text. */
   rivals(): readonly string[] {
     return [...this.#rivals];
   }
@@ -173,8 +171,9 @@ export class Roster {
   }
 
   /**
-   * SHA-256, in upper-case hex, of certificates that were good when their authority was put out: of members, who show
-   * them until they have the one that was signed again. No serials: who holds the authority's key writes any serial.
+   * SHA-256, in upper-case hex, of certificates that were valid when their authority was removed: members present them
+   * until they have the one that was signed again. Not serials, as whoever has the authority's key can write any
+   * serial.
    */
   knownCertificates(): string[] {
     return [...this.#good]
@@ -182,13 +181,13 @@ export class Roster {
       .map(([, fingerprint]) => fingerprint);
   }
 
-  /** All serials of a PeerId that this node has seen, the newest last: what a revocation must name. */
+  /** All serials of a PeerId that this node has seen, the newest last, for a revocation. */
   serialsOf(peerId: PeerId): readonly string[] {
     return this.#serials.get(peerId) ?? [];
   }
 
   /**
-   * Takes the certificate that a peer shows for itself.
+   * Accepts the certificate that a peer presents for itself.
    *
    * @throws IdentityError `certificate-other-peer`, `peer-revoked`, `roster-full`, `certificate-*`
    */
@@ -209,8 +208,8 @@ export class Roster {
   }
 
   /**
-   * Takes what this node's own authority has signed at once: revocations, and certificates in place of those that the
-   * revocations make void. @throws IdentityError as {@link present} and {@link addRevocation}
+   * Accepts at once what this node's own authority has signed: revocations, and certificates to replace those that
+   * become void by them. @throws IdentityError as {@link present} and {@link addRevocation}
    */
   take(revocations: readonly Uint8Array[], certificates: readonly NodeCertificate[]): RosterChange {
     const change = newChange();
@@ -223,12 +222,12 @@ export class Roster {
     return change;
   }
 
-  /** Takes a certificate that this node's own authority has signed. @throws as {@link present} */
+  /** Accepts a certificate that this node's own authority has signed. @throws as {@link present} */
   add(certificate: NodeCertificate): RosterChange {
     return this.present(certificate.chainPem, certificate.peerId);
   }
 
-  /** The same chain with the certificate that its authority has under `root`; undefined where it has none. */
+  /** The same chain with its authority's certificate under `root`; undefined if there is none. */
   hungOn(chainPem: string, root: RootCertificate): string | undefined {
     const [leaf, intermediate] = certificatesIn(chainPem);
     if (leaf === undefined || intermediate === undefined) return undefined;
@@ -236,14 +235,14 @@ export class Roster {
     return authority === undefined ? undefined : leaf.toString() + authority.pem;
   }
 
-  /** A chain as it can be verified now, whatever root it had when it was made. */
+  /** A chain in the form that can be verified now, whatever its original root. */
   standing(chainPem: string): string {
     const [, intermediate] = certificatesIn(chainPem);
     const trusted = intermediate === undefined || this.#isTrusted(intermediate);
     return trusted ? chainPem : (this.hungOn(chainPem, newestRoot(this.#trust)) ?? chainPem);
   }
 
-  /** Makes an authority known that has signed nothing yet. @throws IdentityError `certificate-*` */
+  /** Adds an authority that has signed nothing yet. @throws IdentityError `certificate-*` */
   addAuthority(certificatePem: string): RosterChange {
     const [x509] = certificatesIn(certificatePem);
     if (x509 === undefined) return newChange();
@@ -257,10 +256,7 @@ export class Roster {
     return this.take([bytes], []);
   }
 
-  /**
-   * A word that a stranger may send: nothing but a revocation of this node itself is taken. @throws as {@link
-   * addRevocation}
-   */
+  /** For a revocation from a stranger: only one of this node itself is accepted. @throws as {@link addRevocation} */
   addOwnRevocation(bytes: Uint8Array, own: PeerId): RosterChange {
     return verifyRevocation(bytes, this.#trust).peerId === own ? this.take([bytes], []) : newChange();
   }
@@ -281,7 +277,7 @@ export class Roster {
     return this.exportMissing(new Uint8Array());
   }
 
-  /** Everything that the owner of `theirIds` lacks; malformed ids count as none. */
+  /** Everything that the owner of `theirIds` lacks; malformed ids are ignored. */
   exportMissing(theirIds: Uint8Array): Uint8Array {
     const theirs = new Set<string>();
     for (let at = 0; at + ITEM_BYTES <= theirIds.length; at += ITEM_BYTES) {
@@ -303,8 +299,8 @@ export class Roster {
   }
 
   /**
-   * Takes what a peer or a file exports. Each item is verified; those that fail are refused and reported, the others
-   * taken. Gives the loop its turn in between.
+   * Accepts the export of a peer or a file. Each item is verified; bad ones are refused and reported, the others
+   * accepted. Yields to the loop in between.
    *
    * @throws IdentityError `roster-malformed` when the bytes are no roster of this cluster at all; nothing changed then
    */
@@ -322,7 +318,7 @@ export class Roster {
     return change;
   }
 
-  /** Roots before what hangs on them; revocations before members: so none of them that is out shows up for a moment. */
+  /** Roots before what depends on them; revocations before members: so no removed member appears for a moment. */
   *#steps(items: RosterItems, change: Change): Generator<() => void> {
     const { authorities, revocations, certificates, successions } = items;
     yield () => this.#follow(successions, change);
@@ -347,7 +343,7 @@ export class Roster {
     }
   }
 
-  /** Writes the roster, and keeps the generation before it. Calls in quick succession write one after the other. */
+  /** Writes the roster and keeps the previous generation. Calls in quick succession write one after another. */
   save(): Promise<void> {
     const write = async () => {
       const older = Object.fromEntries(this.#serials);
@@ -355,7 +351,7 @@ export class Roster {
       const roots = rootsPem(this.#trust);
       await writeStateFile(this.#path, JSON.stringify({ version: 1, items, serials: older }), true);
       if (roots === this.#rootsKept) return;
-      // After the roster: a run that ends in between finds in it how the one root follows from the other.
+      // After the roster: if the process ends in between, the roster shows how one root follows from the other.
       await writeStateFile(join(dirname(this.#path), FILES.roots), roots);
       this.#rootsKept = roots;
     };
@@ -365,9 +361,9 @@ export class Roster {
   }
 
   /**
-   * Fills an empty roster from its file or, when that is missing or damaged, from the generation before.
+   * Fills an empty roster from its file or, if that is missing or damaged, from the previous generation.
    *
-   * @returns what a person should know about how it went
+   * @returns notes for an operator
    * @throws IdentityError `state-file-damaged` when neither can be read
    */
   async load(): Promise<{ readonly usedPrevious: boolean; readonly refused: RosterChange['refused'] }> {
@@ -391,7 +387,7 @@ export class Roster {
   }
 
   /**
-   * An authority's certificate under a root that is ended stands for the one that it has now.
+   * Replaces an authority's certificate under an ended root by its present one.
    *
    * @throws IdentityError `certificate-*`
    */
@@ -407,7 +403,7 @@ export class Roster {
     return this.#trust.roots.some((root) => issuedBy(authority, root.x509));
   }
 
-  /** What the same authority, with the same key, has under a root. */
+  /** The certificate of the same authority, with the same key, under a root. */
   authorityUnder(root: RootCertificate, authority: X509Certificate): AuthorityCertificate | undefined {
     return [...this.#authorities.values()].find(
       ({ x509 }) =>
@@ -495,7 +491,7 @@ export class Roster {
     change.revoked.push(peerId);
   }
 
-  /** Last of all, when what replaces it is there: so nobody who stays is out for a moment, and nobody out is in. */
+  /** Last, after its replacement is there: so no remaining member is out for a moment, and no removed one is in. */
   #dropVoid(change: Change): void {
     if (change.roots) this.#hangAnew(change);
     for (const [id, { by, peerId }] of this.#revocations) {
@@ -548,7 +544,7 @@ function newChange(): Change {
   return { admitted: [], renewed: [], revoked: [], refused: [], changed: false, roots: false };
 }
 
-/** One bad item must not keep the good ones out, and never throws anything but our own error past here. */
+/** One bad item must not block the good ones. Only our own errors pass from here. */
 function attempt(change: Change, step: () => void): void {
   try {
     step();
@@ -577,8 +573,8 @@ function authorityBeside(chainPem: string, trust: Trust): AuthorityCertificate {
 }
 
 /**
- * The same on every node, so that rosters converge: the longer life, then the higher serial. But what has not begun, as
- * a clock that was ahead signed it, does not take the place of what has: nobody would let its owner in until then.
+ * The same on every node, so that rosters converge: the longer life, then the higher serial. But a certificate that is
+ * not valid yet, because a clock was ahead, does not replace a valid one: everybody would refuse its owner until then.
  */
 function isNewer(candidate: NodeCertificate, held: NodeCertificate, nowMs: number): boolean {
   const [begun, heldBegun] = [candidate.notBeforeMs <= nowMs, held.notBeforeMs <= nowMs];
