@@ -1,4 +1,5 @@
 import t from 'tap';
+import type { PingAnswer } from '../../src/daemon/control/api.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { until } from '../support/until.ts';
 import {
@@ -104,6 +105,44 @@ t.test(
     }
   },
 );
+
+t.test('one node answers for all of them, while all is well', async (t) => {
+  t.match(await operator(app1, 'wait', 'healthy', '--timeout', '2m'), { code: 0, stdout: 'healthy\n' });
+  t.equal((await operator(app1, 'status', '--check')).code, 0);
+  const names = cluster.instances.map(({ name }) => name).toSorted();
+
+  const ping = await operator(app1, 'ping', '--json');
+  const { nodes } = JSON.parse(ping.stdout) as PingAnswer;
+  t.equal(ping.code, 0, ping.stderr);
+  t.same(
+    nodes.map(({ name }) => name).toSorted(),
+    names.filter((name) => name !== 'app1/app'),
+  );
+  for (const { name, problem, roundTripMs, portsThere, portsBack = [] } of nodes) {
+    t.equal(problem, '', name);
+    t.ok((roundTripMs?.median ?? 0) > 0, `${name} answers in ${roundTripMs?.median} ms`);
+    t.ok(portsThere.length > 0 && portsBack.length > 0, `${name}: ports in both directions`);
+  }
+
+  const asked = await operator(app1, 'services', '--json');
+  const { services } = JSON.parse(asked.stdout) as {
+    services: { name: string; up: string[]; down: string[] }[];
+  };
+  t.match(Object.fromEntries(services.map(({ name, up }) => [name, up.toSorted()])), {
+    haproxy: names,
+    couchdb: ['db1/db', 'db2/db'],
+    site: ['app1/app', 'app2/app'],
+  });
+  t.ok(services.every(({ down }) => down.length === 0));
+
+  const merged = await operator(app1, 'events', '--cluster', '--limit', '500', '--json');
+  const told = merged.stdout.trim().split('\n');
+  const from = told.flatMap((line) => {
+    const { node, also } = JSON.parse(line) as { node: string; also: string[] };
+    return [node, ...also];
+  });
+  t.same([...new Set(from)].toSorted(), names, 'the trails of all nodes');
+});
 
 t.test('a dead daemon is not a dead service: only a failed check beside it takes a server out', async (t) => {
   const end = await trailEnd(cluster, app1);
@@ -304,6 +343,9 @@ t.test('when every db node vanishes at once', async (t) => {
       }
       await nextEntry(cluster, app, 0, ({ error }) => error?.code === 'landslide');
     }
+    t.match((await operator(app1, 'guards', 'list')).stdout, /db1\/db, db2\/db .*guards release/);
+    t.match((await operator(app1, 'members')).stdout, /db1\/db +dead .* was up /);
+    t.match(await operator(app1, 'ping', 'db1'), { code: 1, stderr: /db1\/db/ });
   });
 
   await t.test(
@@ -316,6 +358,8 @@ t.test('when every db node vanishes at once', async (t) => {
         const { health, announcing } = await cluster.status(app);
         t.match({ health, announcing }, { health: 'down', announcing: true }, app.name);
       }
+      t.match(await operator(app1, 'status', '--check'), { code: 2, stderr: /app1\/app is down: database/ });
+      t.match(await operator(app1, 'wait', 'serving', '--timeout', '1s'), { code: 1, stderr: /not serving/ });
     },
   );
 
@@ -455,9 +499,13 @@ t.test('the dead-man switch takes the floating IP off where HAProxy and daemon a
 t.test(
   'what would empty a role, or put out who serves, is refused at the asker without --force',
   async (t) => {
-    const first = await operator(app2, 'maintenance', 'on');
+    const first = await operator(app2, 'maintenance', 'on', '--wait');
     t.equal(first.code, 0, first.stderr);
-    await announced('app1');
+    t.match(
+      first.stdout,
+      /^app2\/app gets no traffic[^]*\ndrained: \d+ connections?, 0 requests under way\n$/,
+    );
+    t.strictSame(await cluster.lab.router.announcers(FLOATING), ['app1'], 'withdrawn by then');
     await serverIs(cluster, app1, 'svc_site/app2', 'MAINT');
     for (const args of [['maintenance', 'on'], ['leave']]) {
       const { code, stderr } = await operator(app1, ...args);
@@ -475,7 +523,8 @@ t.test(
     t.equal(forced.code, 0, forced.stderr);
     await announced();
     t.strictSame((await cluster.status(app1)).held, [], 'once announced, it is not held');
-    for (const app of [app1, app2]) t.equal((await operator(app, 'maintenance', 'off')).code, 0);
+    for (const app of [app1, app2])
+      t.match(await operator(app, 'maintenance', 'off', '--wait'), { code: 0, stdout: /gets traffic again/ });
     await announced('app1', 'app2');
     await allUp(cluster);
   },
