@@ -450,7 +450,7 @@ t.test('the dead-man switch takes the floating IP off where HAProxy and daemon a
     await announced('app2');
     t.comment(`frozen: withdrawn after ${((lastChange() - frozenMs) / 1000).toFixed(1)} s`);
     t.equal(await carriesAddress(app1), false);
-    const said = new RegExp(`^${FLOATING}: taken off bm-float, as HAProxy missed .* answers in a row`);
+    const said = new RegExp(`^${FLOATING}: removed from bm-float, as HAProxy missed .* answers in a row`);
     t.match(await switchSaid(app1), said);
     for (const unit of [haproxyOf(app1), daemonOf(app1)]) await app1.host.kill(unit, 'SIGCONT');
     await until(async () => (await silentFor(app2)) > 12, { deadlineMs: PATIENCE_MS, everyMs: 200 });
@@ -470,7 +470,7 @@ t.test('the dead-man switch takes the floating IP off where HAProxy and daemon a
     t.equal(await switchSaid(app1), before, 'it says nothing where the daemon lives');
     t.match(
       await switchSaid(app2),
-      /heartbeat\S* says nothing: it cannot be read; the floating addresses stay.* -- /,
+      /heartbeat\S* cannot be used: it cannot be read; the floating addresses stay.* -- /,
     );
     await app1.host.start(haproxyOf(app1));
     await announced('app1', 'app2');

@@ -268,7 +268,9 @@ t.test('the address of a dead holder is asked first', async (t) => {
   t.equal(await run(), '');
   t.match(report(), { alarms: [{ code: 'floating-serves' }] });
   edge(false);
-  await until(() => heard.some((what) => /no longer answers/.test(what)), { what: 'it was asked three times' });
+  await until(() => heard.some((what) => /no longer answers/.test(what)), {
+    what: 'it was asked three times',
+  });
   await until(async () => (await run()) === 'assign', { what: 'it is taken' });
   t.equal(api.owner(A), '2');
 });
