@@ -191,7 +191,7 @@ export function notAuthorized(name: string, problem: AcmeProblem | undefined): A
   const meaning = problem?.type === 'caa' ? CAA : problem?.type === 'rateLimited' ? LIMITED : REFUSED;
   return new AcmeError({
     ...meaning,
-    message: `the CA could not check ${name}: ${problem?.detail ?? 'it does not say why'}`,
+    message: `the CA could not check ${name}: ${problem?.detail ?? 'it gives no reason'}`,
     problem,
   });
 }

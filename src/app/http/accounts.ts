@@ -16,9 +16,13 @@ export function addAccountRoutes(app: OpenAPIHono, services: Services): void {
     createRoute({
       method: 'post',
       path: '/api/registrations',
-      summary: 'Send a link that makes an account. The answer does not tell whether one exists.',
+      summary: 'Send a link that creates an account. The answer does not show whether one exists.',
       request: json(EmailBody),
-      responses: answers({ 202: 'The mail server took a mail.' }, 'registration-closed', 'mail-unavailable'),
+      responses: answers(
+        { 202: 'The mail server accepted a mail.' },
+        'registration-closed',
+        'mail-unavailable',
+      ),
     }),
     async (c) => {
       if (services.config.registration === 'closed') throw new Problem('registration-closed');
@@ -30,9 +34,9 @@ export function addAccountRoutes(app: OpenAPIHono, services: Services): void {
     createRoute({
       method: 'post',
       path: '/api/password-resets',
-      summary: 'Send a link that sets a new password. The answer does not tell whether an account exists.',
+      summary: 'Send a link that sets a new password. The answer does not show whether an account exists.',
       request: json(EmailBody),
-      responses: answers({ 202: 'The mail server took a mail.' }, 'mail-unavailable'),
+      responses: answers({ 202: 'The mail server accepted a mail.' }, 'mail-unavailable'),
     }),
     async (c) => {
       await mailTo(services, c, addressIn(c.req.valid('json').email), 'reset');
@@ -43,7 +47,7 @@ export function addAccountRoutes(app: OpenAPIHono, services: Services): void {
     createRoute({
       method: 'post',
       path: '/api/accounts',
-      summary: 'Make the account that a mailed link allows, and sign in.',
+      summary: 'Create the account that a mailed link allows, and sign in.',
       request: json(AccountBody),
       responses: answers(
         { 201: Me },

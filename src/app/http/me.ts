@@ -134,7 +134,7 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
       summary: 'Send a link to a new address.',
       request: json(EmailChangeBody),
       responses: answers(
-        { 202: 'The mail server took a mail.' },
+        { 202: 'The mail server accepted a mail.' },
         'not-signed-in',
         'wrong-credentials',
         'mail-unavailable',

@@ -85,7 +85,7 @@ function certificateFacts(answer: CertificateFacts, nowMs: number): (readonly [s
         ] as const)),
     ...(order === undefined
       ? ([['next', nextWords(answer)]] as const)
-      : ([['order', `under way since ${formatInstant(order.since)}${waitWords(order.waits)}`]] as const)),
+      : ([['order', `open since ${formatInstant(order.since)}${waitWords(order.waits)}`]] as const)),
     ['ordered by', `${orderer}${since}`],
   ];
 }

@@ -68,7 +68,7 @@ async function clock(of: Host): Promise<Check> {
     );
   }
   const said = await of.run('timedatectl', ['show', '--property=NTPSynchronized', '--value']);
-  if (said.code !== 0) return host.warn('clock', 'cannot tell whether NTP sets it', 'check with timedatectl');
+  if (said.code !== 0) return host.warn('clock', 'unknown whether NTP sets it', 'check with timedatectl');
   if (said.stdout.trim() === 'yes') return host.ok('clock', 'set by NTP');
   return host.warn('clock', 'not set by NTP', 'timedatectl set-ntp true (needs chrony or systemd-timesyncd)');
 }

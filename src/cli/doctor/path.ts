@@ -101,7 +101,7 @@ function judge(
   return area.warn(
     'packets',
     `${device} sends packets of up to ${mtu} bytes, but packets above ${carried} bytes do not arrive at ` +
-      `${names}: long messages hang`,
+      `${names}: long messages never arrive`,
     `on each node: ip link set dev ${device} mtu ${carried}, and set the same in the configuration of the ` +
       'device, for the next boot',
   );

@@ -127,7 +127,7 @@ function seedSearch(
       find: (where, port) => transport.find(where, port),
       nowMs: () => clock.monotonicMs(),
       found,
-      note: (detail) => log.debug(detail, 'looking for members'),
+      note: (detail) => log.debug(detail, 'searching for members'),
     },
   );
 }

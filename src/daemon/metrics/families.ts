@@ -67,7 +67,7 @@ function nodeFamilies({ status, members }: MetricsFacts): Family[] {
       'Whether this node gets traffic, as it sees itself.',
       flag(self?.rotation === 'in'),
     ),
-    gauge('node_synced', 'Whether this node has heard a peer since its start.', flag(status.synced)),
+    gauge('node_synced', 'Whether this node has reached a peer since its start.', flag(status.synced)),
     gauge(
       'check_up',
       'Whether a check of this node passes.',

@@ -157,7 +157,7 @@ async function bySendmail(message: Message, mailing: Mailing & { readonly progra
   if (code === 0) return;
   throw new OperatorError(
     'notify-sendmail-failed',
-    `${program} ended with ${code}: ${wordsOf(stderr || stdout) || 'it does not say why'}`,
+    `${program} ended with ${code}: ${wordsOf(stderr || stdout) || 'it gives no reason'}`,
     'correct what it names (its files must be readable for user bornemisza), then: bornemisza notify test',
   );
 }
@@ -281,7 +281,7 @@ function commandChannel({ command, timeout_ms: timeoutMs }: NotifySettings): Cha
       if (code === 0) return;
       throw new OperatorError(
         'notify-command-failed',
-        `${program} ended with ${code}: ${wordsOf(stderr || stdout) || 'it does not say why'}`,
+        `${program} ended with ${code}: ${wordsOf(stderr || stdout) || 'it gives no reason'}`,
         `run it by hand as the daemon does: bornemisza notify test, then journalctl -u 'bornemisza@*'`,
       );
     },

@@ -126,7 +126,7 @@ export function asPluginError(error: unknown, plugin: string): PluginError {
         ? error.message
         : String(error),
     next: timedOut
-      ? `check whether the program that ${plugin} manages hangs`
+      ? `check whether the program that ${plugin} manages still answers`
       : 'report this with the journal around it',
     outcome: 'retry',
     cause: error,

@@ -177,7 +177,7 @@ export class CertificatesPlugin
         : `${current.names.join(', ')} until ${dayOf(current.endMs)}, SHA-256 ${current.fingerprint.slice(0, 16)}`;
     const former =
       toRevoke(bundle) === undefined ? '' : '; the former one is revoked when all edges serve this one';
-    const doing = next === undefined ? former : '; an order is under way';
+    const doing = next === undefined ? former : '; an order is open';
     const why = waits === undefined ? '' : `; waits: ${waits}`;
     return {
       facts: this.#facts(desired, wanted.directory, failingMs),
@@ -212,7 +212,7 @@ export class CertificatesPlugin
     const { site, wallMs } = this.#options;
     const wanted = this.#wanted();
     const [bundle, nowMs] = [site.get(), wallMs()];
-    if (bundle.next !== undefined) return done(`an order is already under way; ${wanted.why}`);
+    if (bundle.next !== undefined) return done(`an order is already open; ${wanted.why}`);
     const asked = { fingerprint: bundle.current?.fingerprint, atMs: nowMs, force };
     const held = heldNow({ ...wanted, bundle: { ...bundle, asked }, nowMs });
     if (held !== undefined) throw refused(held, held.untilMs > bundle.notBeforeMs && !force);

@@ -484,7 +484,7 @@ interface Verdict {
 }
 
 function judge(proof: Proof | undefined, server: Server, nodeName: string): Verdict {
-  const verdict = { open: true, why: 'nobody else holds copies', changes: [], alarms: [] };
+  const verdict = { open: true, why: 'no other node has copies', changes: [], alarms: [] };
   if (proof === undefined) return verdict;
   if (proof.proved === proof.total)
     return { ...verdict, why: `all ${proof.total} databases are complete here` };

@@ -162,7 +162,7 @@ function onDevice(device: string, address: string, why: string): FloatingChange 
     kind: 'device-on',
     device,
     address,
-    summary: `${address}/32: put on ${device} (${why})`,
+    summary: `${address}/32: added to ${device} (${why})`,
     step: 'repeats',
   };
 }
@@ -172,7 +172,7 @@ function off({ device, address }: HeldAddress, why: string): FloatingChange {
     kind: 'device-off',
     device,
     address,
-    summary: `${address}/32: taken off ${device} (${why})`,
+    summary: `${address}/32: removed from ${device} (${why})`,
     step: 'repeats',
   };
 }

@@ -76,7 +76,7 @@ t.test('certificate show says what went wrong, and what to do', async (t) => {
   const { root } = await daemon(t, { 'GET /v1/certificate': { json: answer } });
   const { out } = await runCli(['certificate', 'show', '--root', root]);
   t.match(out, /certificate +none yet/);
-  t.match(out, /order +under way since 2026-11-29 .*; waits: the CA checks the names/);
+  t.match(out, /order +open since 2026-11-29 .*; waits: the CA checks the names/);
   t.match(out, /no order has succeeded since 2026-11-29/);
   t.match(out, '! the CA could not check shop.example (certificate-refused)\n  next: open port 80');
 });

@@ -138,7 +138,7 @@ export class Registrar {
     const message =
       revoked.length === 0
         ? 'no token is open: nobody can join'
-        : `revoked ${revoked.join(', ')}: ${what} nobody any more`;
+        : `revoked ${revoked.join(', ')}: ${what} nobody`;
     return { done: true, message, revoked };
   }
 
