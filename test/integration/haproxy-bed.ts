@@ -32,7 +32,7 @@ import { spawnWithUs } from '../support/with-us.ts';
 
 /** LAB_HAPROXY=DIRECTORY runs the same tests on the `haproxy` there, e.g. a version that was built from its source. */
 const LAB_HAPROXY = process.env['LAB_HAPROXY'] ?? '';
-const BINARY = LAB_HAPROXY === '' ? 'haproxy' : join(LAB_HAPROXY, 'haproxy');
+export const BINARY = LAB_HAPROXY === '' ? 'haproxy' : join(LAB_HAPROXY, 'haproxy');
 
 export interface Leaf {
   /** Certificate and key, as HAProxy reads them. */
