@@ -59,6 +59,22 @@ t.test('every row says what is meant and what to do', async (t) => {
   }
 });
 
+t.test('the messages of the dead-man switch are those of its script', async (t) => {
+  const script = readFileSync(join(root, 'systemd/deadman'), 'utf8');
+  const text = readFileSync(join(root, FILE), 'utf8');
+  const table = text.slice(
+    text.indexOf('Messages of the dead-man switch'),
+    text.indexOf('## Floating IPs by API'),
+  );
+  const messages = [...table.matchAll(/^\| ([^|`]+) \| [^-].*\|$/gm)]
+    .map(([, message = '']) => message)
+    .slice(1);
+  t.equal(messages.length, 3);
+  for (const message of messages)
+    for (const part of message.split(/ADDRESS|DEVICE|FILE|\bN\b|…/).map((each) => each.trim()))
+      t.ok(script.includes(part), `${message}: ${part}`);
+});
+
 t.test('the scan sees a code in each of the ways in which the source gives one', async (t) => {
   const source = [
     "throw new OperatorError('by-constructor', message, next);",
