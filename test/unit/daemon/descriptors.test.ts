@@ -67,11 +67,11 @@ t.test('a process without file descriptors reports that, blames no service and s
     before: 'up',
     command: 'command-failed EMFILE',
     told: Array.from({ length: 6 }, () => 'EMFILE'),
-    probe: { passed: false, failure: 'unasked', detail: 'could not be asked: EMFILE' },
+    probe: { passed: false, failure: 'unasked', detail: 'the check could not run: EMFILE' },
     tcp: { passed: false, failure: 'unasked' },
     file: 'no-file-descriptors',
     after: 'up',
-    detail: 'could not be asked: EMFILE',
+    detail: 'the check could not run: EMFILE',
     changes: ['up'],
   });
 });
