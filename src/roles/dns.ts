@@ -57,7 +57,8 @@ export function dnsOf(view: EffectiveView, config: DnsRoleConfig): DnsDesired {
       `_${role}._tcp`,
       'SRV',
       members
-        .filter(({ record }) => record.role === role)
+        // A node that was admitted and has not reported yet has no port.
+        .filter(({ record }) => record.role === role && record.port > 0)
         .map((each) => `1 0 ${each.record.port} internal.${hostOf(each)}.${zone}`),
       'finds',
     ),

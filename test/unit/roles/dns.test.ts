@@ -76,6 +76,16 @@ t.test('the site’s names have the serving nodes; the other names have all memb
   t.end();
 });
 
+t.test('a node that has not reported yet is no member that others can find', (t) => {
+  const { sets } = records([
+    app(1, { self: true }),
+    member('db1/db', { state: 'dead', record: { port: 0 } }),
+  ]);
+  t.equal(valuesOf(sets, '_db._tcp.shop.example', 'SRV'), undefined);
+  t.strictSame(valuesOf(sets, 'internal.db1.shop.example'), ['10.0.0.21']);
+  t.end();
+});
+
 t.test('a name of the site keeps an A record; without one, its AAAA', (t) => {
   const guards = (sets: readonly DnsSet[]) =>
     sets
