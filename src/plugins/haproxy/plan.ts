@@ -255,6 +255,8 @@ function serverChanges(server: WantedServer, rendered: Rendered, running: Runnin
       fresh,
       cut,
       summary: `${label(server)}: ${was} → ${admin} (${reasonOf(server, admin)})`,
+      // Another check may end meanwhile: what follows from that is no sign that this change did not hold.
+      ...(server.duty === 'out-when-down' && { step: 'once' }),
     });
   }
   if (server.failing === true && present.up && was === 'ready')

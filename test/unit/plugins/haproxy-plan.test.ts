@@ -5,7 +5,14 @@ import t from 'tap';
 import type { DbHaproxy, PeerServer } from '../../../src/plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../../src/plugins/haproxy/plugin.ts';
 import { IDLE_CLOSE, OPTIONAL_LINES, refusedLines } from '../../../src/plugins/haproxy/optional.ts';
-import { type HaproxyObserved, planHaproxy, type Running } from '../../../src/plugins/haproxy/plan.ts';
+import { runPlugin } from '../../../src/daemon/reconciler/run.ts';
+import type { Plugin } from '../../../src/plugins/contract.ts';
+import {
+  type HaproxyChange,
+  type HaproxyObserved,
+  planHaproxy,
+  type Running,
+} from '../../../src/plugins/haproxy/plan.ts';
 import type { Rendered } from '../../../src/plugins/haproxy/rendered.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
 import type { ServerState } from '../../../src/plugins/haproxy/runtime.ts';
@@ -317,6 +324,37 @@ t.test('dead by membership alone', async (t) => {
     ],
   ];
   for (const [what, running, expected] of cases) t.same(plan(wanted, running), expected, what);
+});
+
+t.test('a check that ends during a change brings no server back that the change took out', async (t) => {
+  const wanted = rendered(peer('db1', 'out-when-down'), peer('db2', 'out-when-down'), peer('db3'));
+  let running = change(runningAs(wanted), 'db_nodes.unwatched/db1', { up: false });
+  let undone = 0;
+  const program: Plugin<undefined, HaproxyObserved, HaproxyChange, undefined> = {
+    name: 'haproxy',
+    evidence: 'journalctl',
+    observe: async () => observed(wanted, running),
+    plan: (_desired, seen) => planHaproxy(wanted, seen, digest),
+    apply: async (changes, _signal, made) => {
+      for (const each of changes) {
+        if (each.kind === 'server-state')
+          running = change(running, `${each.backend}/${each.name}`, { maint: each.admin === 'maint' });
+        made(each);
+      }
+      running = change(running, 'db_nodes.unwatched/db2', { up: false });
+    },
+    rollback: { checkpoint: async () => undefined, undo: async () => void (undone += 1) },
+    close: async () => undefined,
+  };
+  const options = { signal: AbortSignal.timeout(5000), undoTimeoutMs: 1000 };
+  for (const name of ['db1', 'db2']) {
+    const { made } = await runPlugin(program, undefined, options);
+    t.match(
+      made.map(({ summary }) => summary),
+      [new RegExp(`^db_nodes/${name}: ready → maint`)],
+    );
+  }
+  t.equal(undone, 0);
 });
 
 t.test('additions come before removals: a backend is never empty in between', async (t) => {
