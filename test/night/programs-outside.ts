@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import type { Test } from 'tap';
 import { launch } from '../browser/bed.ts';
 import { freePort } from '../support/free-port.ts';
-import { startPebble } from './acme-bed.ts';
-import { AppBed } from './app-bed.ts';
-import { Cluster } from './couchdb-cluster.ts';
-import { Bed, dbDesired } from './haproxy-bed.ts';
+import { startPebble } from '../integration/acme-bed.ts';
+import { AppBed } from '../integration/app-bed.ts';
+import { Cluster } from '../integration/couchdb-cluster.ts';
+import { Bed, dbDesired } from '../integration/haproxy-bed.ts';
 
 /**
  * A process that starts what tests start outside of a lab, each by its own bed, says so in one line, and then waits to
