@@ -239,7 +239,7 @@ t.test('a cluster lives on the installed package', async (t) => {
       const planted = secrets.at(-1) ?? '';
       await host.must(['logger', `the password is ${planted}`]);
       await host.writeFile('/srv/bornemisza/site/oops.txt', planted);
-      await host.must(['systemd-run', '--unit=lab-leak', `--setenv=PASSWORD=${planted}`, 'sleep', '60']);
+      await host.must(['systemd-run', '--unit=lab-leak', `--setenv=PASSWORD=${planted}`, 'sleep', '3600']);
       const seen = await until(
         async () => {
           const places = await leaksOn(host, secrets);
