@@ -16,6 +16,10 @@ export PATH
 wanted='ip:iproute2:iproute nft:nftables:nftables nsenter:util-linux:util-linux bird:bird2:bird haproxy:haproxy:haproxy
 socat:socat:socat curl:curl:curl systemd-sysusers:systemd:systemd dbus-daemon:dbus:dbus-daemon
 ps:procps:procps-ng openssl:openssl:openssl'
+if [ "$purpose" != selinux ]; then
+  # What the demo shows around the cluster: a name server, a CA, and sshd, which the firewall leaves open.
+  wanted="$wanted named:bind9:bind dig:bind9-dnsutils:bind-utils pebble:pebble: sshd:openssh-server:openssh-server"
+fi
 if [ "$purpose" = night ]; then
   wanted="$wanted promtool:prometheus:"
 fi
@@ -24,8 +28,8 @@ if [ "$purpose" = bench ]; then
 monit:monit:monit wrk:wrk:wrk"
 fi
 if [ "$purpose" = test ] || [ "$purpose" = night ]; then
-  wanted="$wanted serf:serf: pebble:pebble: named:bind9:bind nsupdate:bind9-dnsutils:bind-utils
-setpriv:util-linux:util-linux sshd:openssh-server:openssh-server ssh:openssh-client:openssh-clients
+  wanted="$wanted serf:serf:
+setpriv:util-linux:util-linux ssh:openssh-client:openssh-clients
 dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:iputils-arping:iputils
 man:man-db:man-db groff:groff-base:groff-base
 python3:python3:python3 chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf

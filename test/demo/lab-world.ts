@@ -1,7 +1,11 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { AuditEntry } from '../../src/daemon/control/api.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
+import { aroundOf, configuring, outsideOf, setUpAppTier } from './around.ts';
 import type { Picture, World } from './world.ts';
 
 /** The story’s world on lab hosts: namespaces, a real systemd in each, real HAProxy, BIRD and a provider’s router. */
@@ -10,7 +14,22 @@ export async function labWorld(options: {
   db: number;
   progress: (text: string) => void;
 }): Promise<World> {
-  const cluster = await Cluster.create(options);
+  const directory = await mkdtemp(join(tmpdir(), 'bornemisza-demo-'));
+  const outside = await outsideOf(directory, options.progress);
+  const close = async (): Promise<void> => {
+    outside?.close();
+    await made?.close();
+    await rm(directory, { recursive: true, force: true });
+  };
+  let made: Cluster | undefined;
+  try {
+    made = await Cluster.create({ ...options, ...(outside && { configure: configuring(outside) }) });
+    if (outside !== undefined) await setUpAppTier(made, outside, options.progress);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  const cluster = made;
   const down = new Set<string>();
   const cutOff = new Set<string>();
   const left = new Set<string>();
@@ -84,6 +103,8 @@ export async function labWorld(options: {
 
   return {
     routed: true,
+    around: outside && aroundOf(cluster, outside),
+    service: outside === undefined ? 'site' : 'web',
     title:
       `${hosts('app').length} app and ${hosts('db').length} db nodes, each a machine with its own systemd; ` +
       (process.env['LAB_COUCHDB'] === undefined ? 'stand-in for CouchDB' : 'real CouchDB') +
@@ -147,7 +168,7 @@ export async function labWorld(options: {
       );
       return parts.join('\n');
     },
-    close: () => cluster.close(),
+    close,
   };
 }
 

@@ -40,7 +40,8 @@ export async function missingForLab(): Promise<string[]> {
   return missing;
 }
 
-async function installed(program: string): Promise<boolean> {
+/** Whether a program is found where root finds it. */
+export async function installed(program: string): Promise<boolean> {
   const directories = [
     ...(process.env['PATH'] ?? '').split(delimiter),
     '/usr/sbin',
@@ -172,6 +173,8 @@ export async function loopbackWorld(options: {
 
   return {
     routed: false,
+    around: undefined,
+    service: 'site',
     title: `${options.app} app and ${options.db} db nodes as processes on ${network}.0/24, no BIRD, no systemd`,
     site: first().site,
     look,

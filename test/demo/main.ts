@@ -10,7 +10,7 @@ import { Acts } from './acts.ts';
 import { labWorld } from './lab-world.ts';
 import { loopbackWorld, missingForLab } from './loopback-world.ts';
 import { draw, KEYS } from './screen.ts';
-import { STORY, type StepResult, tell } from './story.ts';
+import { type StepResult, storyOf, tell } from './story.ts';
 import { svgOf } from './svg.ts';
 import type { Picture, World } from './world.ts';
 
@@ -77,7 +77,7 @@ async function main(): Promise<number> {
 
 /** Writes the screen as it is once the cluster has taken a dead node out: the picture of the README. */
 async function picture(world: World, file: string): Promise<number> {
-  for (const step of STORY.filter(({ title }, at) => at === 0 || title === PICTURED)) {
+  for (const step of storyOf(world).filter(({ title }, at) => at === 0 || title === PICTURED)) {
     say(`▶ ${step.title}`);
     const { ok, failure } = await tell(step, world, (text) => say(`  ${text}`));
     if (ok) continue;
@@ -92,7 +92,8 @@ async function picture(world: World, file: string): Promise<number> {
 async function script(world: World): Promise<number> {
   say(world.title);
   const results: StepResult[] = [];
-  for (const step of STORY) {
+  const story = storyOf(world);
+  for (const step of story) {
     say(`▶ ${step.title}`);
     const before = (await world.look().catch(() => undefined))?.events.at(-1)?.id ?? 0;
     const result = await tell(step, world, (text) => say(`  ${text}`));
@@ -108,19 +109,21 @@ async function script(world: World): Promise<number> {
     // What follows would only fail for the same reason.
     break;
   }
-  const ok = results.length === STORY.length && results.every((result) => result.ok);
+  const ok = results.length === story.length && results.every((result) => result.ok);
   if (!values.json) process.stdout.write(table(results));
   say(ok ? 'every step was seen' : 'not every step was seen');
   return ok ? 0 : 1;
 }
 
 function table(results: readonly StepResult[]): string {
-  const columns = ['members', 'haproxy', 'routes', 'couchdb', 'site'] as const;
-  const head = `${'STEP'.padEnd(44)}${columns.map((name) => name.toUpperCase().padStart(9)).join('')}\n`;
+  const columns = [
+    ...(['members', 'haproxy', 'routes', 'couchdb', 'site', 'dns', 'tls', 'user', 'ports'] as const),
+  ];
+  const head = `${'STEP'.padEnd(44)}${columns.map((name) => name.toUpperCase().padStart(8)).join('')}\n`;
   const rows = results.map((result) => {
     const cells = columns.map((name) => {
       const at = result.seen[name];
-      return (at === undefined ? '–' : `${at.toFixed(1)} s`).padStart(9);
+      return (at === undefined ? '–' : `${at.toFixed(1)} s`).padStart(8);
     });
     return `${(result.ok ? '✔ ' : '✘ ') + result.title.padEnd(42)}${cells.join('')}\n`;
   });
@@ -132,14 +135,18 @@ function table(results: readonly StepResult[]): string {
 
 /** What the first step of the story waits for. */
 function isServing(world: World, picture: Picture): boolean {
-  return STORY[0]?.expect(world).every(({ missing }) => missing(picture) === undefined) ?? false;
+  return (
+    storyOf(world)[0]
+      ?.expect(world)
+      .every(({ missing }) => missing(picture) === undefined) ?? false
+  );
 }
 
 /** Redraws twice a second, acts on keys, until q. Without a terminal it prints one picture and ends. */
 async function live(world: World): Promise<void> {
   const { stdin, stdout } = process;
   if (!stdin.isTTY || !stdout.isTTY) {
-    const first = STORY[0];
+    const [first] = storyOf(world);
     if (first !== undefined) await tell(first, world, say);
     stdout.write(`${draw(world, await world.look(), '', { columns: 120, rows: 60 })}\n`);
     return;
@@ -186,7 +193,7 @@ async function live(world: World): Promise<void> {
     r: () => act('all machines reboot', () => world.rebootAll()),
     s: () =>
       act('the story', async () => {
-        for (const step of STORY) {
+        for (const step of storyOf(world)) {
           const result = await tell(step, world, (text) => (acts.note = text));
           if (!result.ok) throw new Error(`${result.title}: ${result.failure}`);
           acts.note = `✔ ${result.title}`;

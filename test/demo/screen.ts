@@ -46,9 +46,9 @@ export function draw(
   return layOut({ body, events: picture.events, foot }, size, paint);
 }
 
-/** The second, unwatched check of a server is a detail of the plugin. */
+/** The second, unwatched check of a server is a detail of the plugin; page and API are one program. */
 function shown({ server }: ServerState): boolean {
-  return /^(db_nodes|svc_\w+|couchdb_\w+)\/\w+$/.test(server);
+  return /^(db_nodes|svc_(?!api)\w+|couchdb_\w+)\/\w+$/.test(server);
 }
 
 function couchWord([host, answer]: [

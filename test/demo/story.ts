@@ -3,7 +3,7 @@ import type { Picture, World } from './world.ts';
 
 /** One thing that must become true, and in whose words. */
 interface Expectation {
-  readonly where: 'members' | 'haproxy' | 'routes' | 'couchdb' | 'site';
+  readonly where: 'members' | 'haproxy' | 'routes' | 'couchdb' | 'site' | 'dns' | 'tls' | 'user' | 'ports';
   /** Undefined: true. Else what is still missing, for people. */
   readonly missing: (picture: Picture) => string | undefined;
 }
@@ -18,6 +18,8 @@ export interface StepResult {
 
 interface Step {
   readonly title: string;
+  /** Only where this is there. */
+  readonly needs?: 'around';
   readonly act: (world: World, say: (text: string) => void) => Promise<void>;
   readonly expect: (world: World) => readonly Expectation[];
   readonly deadlineMs: number;
@@ -28,13 +30,39 @@ const LONG_MS = 150_000;
 /** A look asks fifteen programs; more often it would take from two cores what the cluster is to be seen doing. */
 const LOOK_EVERY_MS = 500;
 const NEW_DB = 'db4';
+const REMOVED = 'app3';
+
+/** The steps that a world can show. */
+export function storyOf({ around }: Pick<World, 'around'>): readonly Step[] {
+  return STORY.filter(({ needs }) => needs === undefined || around !== undefined);
+}
 
 /** The whole life of a small cluster. Each step is judged by the programs themselves, not by the daemon’s word. */
-export const STORY: readonly Step[] = [
+const STORY: readonly Step[] = [
   {
     title: 'three app and three db nodes serve',
     act: async () => undefined,
     expect: (world) => serving(world, world.hosts('app'), world.hosts('db')),
+    deadlineMs: LONG_MS,
+  },
+  {
+    title: 'the site has a certificate from a CA',
+    needs: 'around',
+    act: async (_world, say) =>
+      say(
+        'one node orders it, the CA asks any edge, and every edge shows it; the name server has the records',
+      ),
+    expect: (world) => world.hosts('app').map((edge) => certificate(world, edge)),
+    deadlineMs: LONG_MS,
+  },
+  {
+    title: 'every machine closes its ports',
+    needs: 'around',
+    act: async (world) => world.around?.closePorts(),
+    expect: (world) => [
+      ...world.hosts('app').map((host) => closed(world, host)),
+      ...serving(world, world.hosts('app'), world.hosts('db')),
+    ],
     deadlineMs: LONG_MS,
   },
   {
@@ -47,6 +75,16 @@ export const STORY: readonly Step[] = [
     deadlineMs: LONG_MS,
   },
   {
+    title: 'a person registers at app2',
+    needs: 'around',
+    act: async (world, say) => {
+      say('by the link in the mail; then the person writes a note');
+      await world.around?.register('app2');
+    },
+    expect: (world) => world.hosts('app').map((host) => signedIn(world, host)),
+    deadlineMs: 60_000,
+  },
+  {
     title: 'app2 is killed',
     act: (world, say) => {
       say('the power of app2 fails: the router must drop it, the other edges too');
@@ -54,10 +92,11 @@ export const STORY: readonly Step[] = [
     },
     expect: (world) => [
       members('app2/app', 'dead'),
-      server(['app1', 'app3'], 'svc_site/app2', 'gone'),
+      server(['app1', 'app3'], `svc_${world.service}/app2`, 'gone'),
       announcers(world.hosts('app').filter((host) => host !== 'app2')),
       couch(world.hosts('db'), world.hosts('db')),
       site(world),
+      ...(world.around === undefined ? [] : ['app1', 'app3'].map((host) => signedIn(world, host))),
     ],
     deadlineMs: 60_000,
   },
@@ -101,6 +140,26 @@ export const STORY: readonly Step[] = [
         server(world.hosts('app'), `db_nodes/${NEW_DB}`, 'gone'),
         announcers(world.hosts('app')),
         couch(staying, staying),
+        site(world),
+      ];
+    },
+    deadlineMs: LONG_MS,
+  },
+  {
+    title: `${REMOVED} is removed`,
+    needs: 'around',
+    act: async (world, say) => {
+      say(`${REMOVED} is still connected to another node when it is removed: that connection ends too`);
+      await world.around?.removeTalking(REMOVED);
+    },
+    expect: (world) => {
+      const staying = world.hosts('app').filter((host) => host !== REMOVED);
+      return [
+        absent(`${REMOVED}/app`),
+        server(staying, `svc_${world.service}/${REMOVED}`, 'gone'),
+        announcers(staying),
+        silent(world),
+        records(world),
         site(world),
       ];
     },
@@ -193,10 +252,11 @@ function serving(world: World, apps: readonly string[], dbs: readonly string[]):
     ...apps.map((host) => members(`${host}/app`, 'alive')),
     ...dbs.map((host) => members(`${host}/db`, 'alive')),
     ...dbs.map((host) => server(apps, `db_nodes/${host}`, 'up')),
-    ...apps.map((host) => server(apps, `svc_site/${host}`, 'up')),
+    ...apps.map((host) => server(apps, `svc_${world.service}/${host}`, 'up')),
     announcers(apps),
     couch(dbs, dbs),
     site(world),
+    ...(world.around === undefined ? [] : [records(world)]),
   ];
 }
 
@@ -209,6 +269,14 @@ function members(name: string, state: string): Expectation {
         ? undefined
         : `${picture.askedName} holds ${name} for ${row?.state ?? 'unknown'}, not ${state}`;
     },
+  };
+}
+
+function absent(name: string): Expectation {
+  return {
+    where: 'members',
+    missing: ({ askedName, members: rows }) =>
+      rows.some((each) => each.name === name) ? `${askedName} still lists ${name}` : undefined,
   };
 }
 
@@ -257,13 +325,67 @@ function couch(asked: readonly string[], members: readonly string[], connected =
 }
 
 function site(world: World): Expectation {
-  let answer = 'not asked yet';
-  // A look is synchronous over a picture; the visit of the look before counts, so that looks stay one round.
+  return asked('site', async () => {
+    const text = await world.visit();
+    return text.startsWith('200') ? undefined : `the site answers ${text}`;
+  });
+}
+
+/** The name server names every node that did not leave, and the floating IP for the site. */
+function records(world: World): Expectation {
+  const { around, site: url } = world;
+  const [app, db] = [world.hosts('app'), world.hosts('db')];
+  return asked('dns', async () => {
+    const found = await around?.records();
+    const right =
+      found !== undefined && same(found.app, app) && same(found.db, db) && url.includes(`//${found.site}/`);
+    return right ? undefined : `the name server has ${JSON.stringify(found)}`;
+  });
+}
+
+function certificate({ around }: World, edge: string): Expectation {
+  return asked('tls', async () => {
+    const text = (await around?.visitTrusting(edge)) ?? '';
+    return text.startsWith('200') ? undefined : `${edge} with trust in the CA alone: ${text}`;
+  });
+}
+
+function signedIn({ around }: World, host: string): Expectation {
+  return asked('user', async () => {
+    const text = (await around?.signIn(host)) ?? '';
+    return text.startsWith('200') ? undefined : `signing in at ${host}: ${text}`;
+  });
+}
+
+function closed({ around }: World, host: string): Expectation {
+  return asked('ports', async () =>
+    (await around?.isOpen(host)) === false ? undefined : `${host} lets a stranger in`,
+  );
+}
+
+function silent({ around }: World): Expectation {
+  return asked('ports', async () =>
+    (await around?.talks()) === false ? undefined : `${REMOVED} is still connected`,
+  );
+}
+
+/** A look at a picture does not wait: the answer of the question before counts, one at a time. */
+function asked(where: Expectation['where'], ask: () => Promise<string | undefined>): Expectation {
+  let missing: string | undefined = 'not asked yet';
+  let under = false;
   return {
-    where: 'site',
+    where,
     missing: () => {
-      void world.visit().then((text) => (answer = text));
-      return answer.startsWith('200') ? undefined : `the site answers ${answer}`;
+      if (!under) {
+        under = true;
+        void ask()
+          .catch((error: unknown) => String(error))
+          .then((answer) => {
+            missing = answer;
+            under = false;
+          });
+      }
+      return missing;
     },
   };
 }

@@ -25,11 +25,39 @@ export interface Picture {
   readonly events: readonly AuditEntry[];
 }
 
+/** What a founder has around the cluster. */
+export interface Around {
+  /** What the name server of the zone answers now: addresses of the site, and the hosts that its SRV records name. */
+  records(): Promise<{
+    readonly site: string;
+    readonly app: readonly string[];
+    readonly db: readonly string[];
+  }>;
+  /** One request to an edge, with trust in the CA alone; what came back, or why nothing did. */
+  visitTrusting(edge: string): Promise<string>;
+  /** A person registers at an app node, by the link in the mail, and writes a note. */
+  register(host: string): Promise<void>;
+  /** The same person signs in at an app node and reads the note; what came back, or why nothing did. */
+  signIn(host: string): Promise<string>;
+  /** Closes the ports of every machine. */
+  closePorts(): Promise<void>;
+  /** Whether a machine outside of the cluster gets a connection to a member port of this host. */
+  isOpen(host: string): Promise<boolean>;
+  /** Removes an app node that holds a connection to another one open, past HAProxy. */
+  removeTalking(host: string): Promise<void>;
+  /** Whether that connection still carries data. */
+  talks(): Promise<boolean>;
+}
+
 /** A cluster that the story can be told on. */
 export interface World {
   readonly title: string;
   /** Whether a provider’s router is part of it; where it is not, nothing is said of routes. */
   readonly routed: boolean;
+  /** What is there beside the cluster; undefined: no firewall, name server and CA are in this variant. */
+  readonly around: Around | undefined;
+  /** Name of the service at `/`. */
+  readonly service: string;
   /** How a browser or curl finds the site. */
   readonly site: string;
   look(): Promise<Picture>;

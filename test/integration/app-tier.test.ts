@@ -1,5 +1,6 @@
 import t from 'tap';
 import { Cluster, type Instance } from '../lab/cluster.ts';
+import { secretIn } from '../lab/outside.ts';
 import { until } from '../support/until.ts';
 import { PATIENCE_MS } from './cluster-bed.ts';
 
@@ -75,20 +76,12 @@ async function statusAt({ host }: Instance, path: string): Promise<string> {
   return (await host.exec([...curl, '-H', `cookie: ${jar}`, url])).stdout;
 }
 
-async function tokenFor(address: string): Promise<string> {
-  return until(
-    async () => {
-      const { stdout } = await mailer.exec(['cat', '/var/tmp/mails']);
-      const mails = stdout.split('\n').filter((line) => line !== '');
-      const mail = mails
-        .map((line) => JSON.parse(line) as { to: string; text: string })
-        .findLast(({ to }) => to === address);
-      return /\/[a-z-]+#([\w.-]+)/.exec(
-        (mail?.text ?? '').replaceAll(/=\r?\n/g, '').replaceAll('=3D', '='),
-      )?.[1];
-    },
-    { what: `mail to ${address}`, deadlineMs: PATIENCE_MS, everyMs: 200 },
-  );
+function tokenFor(address: string): Promise<string> {
+  return until(async () => secretIn((await mailer.exec(['cat', '/var/tmp/mails'])).stdout, address), {
+    what: `mail to ${address}`,
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
 }
 
 /** Whether every edge sends requests to these hosts' instances of the app tier, and to no other. */

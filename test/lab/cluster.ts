@@ -15,6 +15,8 @@ export type ClusterOptions = Omit<LabOptions, 'hosts'> & {
    * requirements.
    */
   readonly install?: (host: Host) => Promise<void>;
+  /** Changes what `init` or `join` has written, before the daemon starts for the first time. */
+  readonly configure?: (host: Host, role: Role, lab: Lab) => Promise<void>;
   /** Said as each stage begins, for people who wait. */
   readonly progress?: (text: string) => void;
 };
@@ -251,6 +253,7 @@ export class Cluster {
       await host.writeFile('/srv/bornemisza/site/index.html', PAGE(host.name));
       await host.must(['systemctl', 'enable', '--now', 'bornemisza-site.service']);
     }
+    await this.#options.configure?.(host, role, this.lab);
     const unit = `bornemisza@${role}.service`;
     const started = await host.exec(['systemctl', 'enable', '--now', unit], { timeoutMs: START_TIMEOUT_MS });
     if (started.code !== 0)

@@ -1,11 +1,10 @@
-import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import t from 'tap';
 import type { StatusAnswer } from '../../src/daemon/control/api.ts';
 import { Cluster } from '../lab/cluster.ts';
+import { Outside, ZONE } from '../lab/outside.ts';
 import { until } from '../support/until.ts';
-import { daemonOf, haproxyOf, PATIENCE_MS } from './cluster-bed.ts';
+import { daemonOf, haproxyOf, PATIENCE_MS } from '../integration/cluster-bed.ts';
 
 /**
  * The records of a cluster at a real BIND on the internet's side, as any resolver gets them, and the certificate of its
@@ -13,18 +12,9 @@ import { daemonOf, haproxyOf, PATIENCE_MS } from './cluster-bed.ts';
  */
 t.setTimeout(600_000);
 
-const ZONE = 'shop.example';
-const SERVER = '192.0.2.10';
-const directory = t.testdir();
 let cluster: Cluster;
-/** Ends what serves the zone and signs: a program that outlives its test holds the whole file open. */
-const over = new AbortController();
-
-/** What the zone's server answers, sorted. */
-async function ask(name: string, type = 'A'): Promise<string> {
-  const { stdout } = await cluster.lab.client.exec(['dig', '+short', `@${SERVER}`, name, type]);
-  return stdout.trim().split('\n').sort().join(' ');
-}
+let outside: Outside;
+const ask = (name: string, type = 'A'): Promise<string> => outside.ask(name, type);
 const waitFor = (name: string, type: string, is: string): Promise<boolean> =>
   until(async () => (await ask(name, type)) === is || Promise.reject(new Error(await ask(name, type))), {
     deadlineMs: 2 * PATIENCE_MS,
@@ -33,55 +23,21 @@ const waitFor = (name: string, type: string, is: string): Promise<boolean> =>
   });
 
 t.before(async () => {
-  cluster = await Cluster.create({ app: 2, floating: false });
-  const { client } = cluster.lab;
-  const made = await client.exec(['tsig-keygen', 'bornemisza']);
-  await writeFile(join(directory, 'zone.key'), made.stdout);
-  await writeFile(
-    join(directory, 'db'),
-    `$TTL 300\n@ IN SOA ns root 1 3600 600 86400 60\n@ IN NS ns\nns IN A ${SERVER}\nmail IN A ` +
-      `198.51.100.25\n@ IN MX 10 mail\n`,
-  );
-  await writeFile(
-    join(directory, 'named.conf'),
-    `include "${directory}/zone.key";
-options { directory "${directory}"; pid-file "${directory}/pid"; session-keyfile none;
-  listen-on { ${SERVER}; }; listen-on-v6 { none; };
-  recursion no; dnssec-validation no; allow-transfer { key bornemisza; }; };
-controls { };
-zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };
-`,
-  );
-  serve(['named', '-g', '-c', join(directory, 'named.conf'), '-n', '1']);
-  await waitFor('mail.shop.example', 'A', '198.51.100.25');
-  for (const { host } of cluster.instances) {
-    await host.must(['sh', '-c', 'cat >/etc/bornemisza/dns.key; chmod 640 /etc/bornemisza/dns.key'], {
-      stdin: made.stdout,
-    });
-    await host.must(['chgrp', 'bornemisza', '/etc/bornemisza/dns.key']);
-    const file = '/etc/bornemisza/app.toml';
-    const text = (await host.readFile(file)).replace(
-      '[network]\n',
-      `[network]\npublic_addresses = ["${host.publicAddress}"]\n`,
-    );
-    const dns =
-      `\n[dns]\nprovider = "rfc2136"\nzone = "${ZONE}"\nserver = "${SERVER}"\nkey_file = ` +
-      `"/etc/bornemisza/dns.key"\n`;
-    await host.must(['sh', '-c', `cat >${file}`], { stdin: text + dns });
-    await host.must(['systemctl', 'restart', 'bornemisza@app.service']);
-  }
+  outside = await Outside.prepare(t.testdir());
+  cluster = await Cluster.create({
+    app: 2,
+    floating: false,
+    configure: async (host, _role, lab) => {
+      if (host.name === 'app1') outside.startNames(lab);
+      await outside.useNames(host);
+    },
+  });
   await cluster.settled(PATIENCE_MS);
 });
 t.teardown(async () => {
-  over.abort();
+  outside?.close();
   await cluster?.close();
 });
-
-/** Starts a program on the internet's side that runs until all tests are over. */
-function serve(argv: readonly string[]): void {
-  const running = cluster.lab.client.exec(argv, { timeoutMs: 600_000, signal: over.signal });
-  running.catch(() => undefined);
-}
 
 const written = async (name: string): Promise<string | undefined> => {
   const text = await cluster.instance(name).host.must(['bornemisza', 'status', '--json']);
@@ -121,54 +77,11 @@ async function shown(name: string): Promise<string> {
   return (await cluster.lab.client.exec(['sh', '-c', script])).stdout;
 }
 
-/** Pebble beside the name server. Every name leads to app2, and app1 is the one that orders. */
-async function startCa(): Promise<string> {
-  const { client } = cluster.lab;
-  const [key, cert] = [join(directory, 'ca.key'), join(directory, 'ca.pem')];
-  await client.exec([
-    ...[
-      'openssl',
-      'req',
-      '-x509',
-      '-nodes',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-days',
-      '2',
-    ],
-    ...['-subj', '/CN=pebble', '-addext', `subjectAltName=IP:${SERVER}`, '-keyout', key, '-out', cert],
-  ]);
-  const config = join(directory, 'pebble.json');
-  await writeFile(
-    config,
-    JSON.stringify({
-      pebble: {
-        ...{ listenAddress: `${SERVER}:14000`, managementListenAddress: `${SERVER}:15000` },
-        ...{ certificate: cert, privateKey: key, httpPort: 80, tlsPort: 443 },
-      },
-    }),
-  );
-  const answers = ['-defaultIPv4', cluster.instance('app2').host.publicAddress, '-defaultIPv6', ''];
-  const off = ['-http01', '', '-https01', '', '-tlsalpn01', '', '-management', `${SERVER}:8055`];
-  serve(['pebble-challtestsrv', '-dns01', `${SERVER}:8053`, ...answers, ...off]);
-  const log = join(directory, 'pebble.log');
-  const pebble = `PEBBLE_VA_NOSLEEP=1 exec pebble -config ${config} -dnsserver ${SERVER}:8053 >${log} 2>&1`;
-  serve(['sh', '-c', pebble]);
-  return readFile(cert, 'utf8');
-}
-
 t.test('one app node orders a certificate, one time, and every edge shows it', async (t) => {
-  const ca = await startCa();
-  const section =
-    `\n[certificates]\nnames = ["${ZONE}", "www.${ZONE}"]\nterms = "agreed"\n` +
-    `directory = "https://${SERVER}:14000/dir"\nca_file = "/etc/bornemisza/ca.pem"\n`;
+  // Every name leads to app2, and app1 is the one that orders.
+  await outside.startCa(cluster.lab, cluster.instance('app2').host.publicAddress);
   for (const { host } of cluster.instances) {
-    await host.must(['sh', '-c', 'cat >/etc/bornemisza/ca.pem; chmod 644 /etc/bornemisza/ca.pem'], {
-      stdin: ca,
-    });
-    await host.must(['sh', '-c', 'cat >>/etc/bornemisza/app.toml'], { stdin: section });
+    await outside.useCa(host, [ZONE, `www.${ZONE}`]);
     await host.must(['systemctl', 'restart', 'bornemisza@app.service']);
   }
   const certificate = await until(
@@ -180,7 +93,7 @@ t.test('one app node orders a certificate, one time, and every edge shows it', a
     { deadlineMs: 2 * PATIENCE_MS, everyMs: 500, what: 'both edges show the certificate' },
   );
   t.match(certificate, /sha256 Fingerprint=/i);
-  const log = await readFile(join(directory, 'pebble.log'), 'utf8');
+  const log = await outside.caLog();
   const count = (what: RegExp): number => log.match(what)?.length ?? 0;
   // A POST that is sent again with the same key finds the account that it made.
   const accounts = [...log.matchAll(/There are now (\d+) accounts in memory/g)].map(([, now]) => now);
