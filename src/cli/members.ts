@@ -5,14 +5,16 @@ import { CliFailure, EXIT } from './failure.ts';
 /**
  * The member that an operator means by HOST/ROLE, HOST, PeerId or address.
  *
- * @throws CliFailure `node-unknown` (with the nearest name) or `node-ambiguous`
+ * @throws CliFailure `node-unknown` (with the nearest name), `node-ambiguous`, or `name-shared` if two machines were
+ *   admitted under the name
  */
 export function findMember(members: MembersAnswer['members'], wanted: string): MemberRow {
   const found = matches(members, wanted);
   const [first, second] = found;
   if (first !== undefined && second === undefined) return first;
   if (first !== undefined) {
-    const names = found.map((each) => each.name);
+    const names = [...new Set(found.map((each) => each.name))];
+    if (names.length === 1) throw shared(first.name, found);
     throw new CliFailure(
       EXIT.usage,
       'node-ambiguous',
@@ -40,6 +42,16 @@ function matches(members: MembersAnswer['members'], wanted: string): MemberRow[]
     if (loose.length > 0) return loose;
   }
   return [];
+}
+
+function shared(name: string, machines: readonly MemberRow[]): CliFailure {
+  const each = machines.map(({ peerId, address, reason }) => `${peerId} at ${address} (${reason})`);
+  return new CliFailure(
+    EXIT.usage,
+    'name-shared',
+    `${machines.length} machines were admitted as ${name}: ${each.join('; ')}`,
+    'name the PeerId of the one that you mean',
+  );
 }
 
 /** The nearest known word, if it is near enough to be a typing mistake. */

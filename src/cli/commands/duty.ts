@@ -213,7 +213,8 @@ export function addRemove(program: Command, io: Io): void {
       const daemon = await daemonOf(options);
       const { members } = await daemon.get<MembersAnswer>('/v1/members');
       const row = findMember(members, node);
-      const { name } = row;
+      const { name, peerId } = row;
+      const isShared = members.some((each) => each.name === name && each.peerId !== peerId);
       // A node that is no authority refuses it in any case.
       const able = members.some((each) => each.self && each.authority);
       if (options.dead === true && able) await mayGiveUp(io, members, row);
@@ -221,7 +222,7 @@ export function addRemove(program: Command, io: Io): void {
         io,
         options,
         await daemon.post<Done>('/v1/remove', {
-          node: name,
+          node: isShared ? peerId : name,
           dead: options.dead === true,
           force: options.force === true,
         }),

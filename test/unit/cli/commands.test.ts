@@ -11,6 +11,7 @@ import {
   FakeDaemon,
   HELD,
   MEMBERS,
+  member,
   refusal,
   status,
   STORY,
@@ -603,6 +604,28 @@ t.test('maintenance, guards release and remove post their arguments and print th
   });
   t.equal((await runCli(['remove', 'db3', '--root', root])).code, 1, 'an unknown node is not asked for');
   t.not(fake.asked.at(-1)?.path, '/v1/remove');
+});
+
+t.test('of two machines with one name the PeerId names the one to remove', async (t) => {
+  const [first, second] = ['12D3KooWfirst', '12D3KooWsecond'] as const;
+  const rows = [
+    member({ name: 'app1/app', self: true, authority: true }),
+    member({ name: 'app5/app', peerId: first, address: '10.0.0.15' }),
+    member({ name: 'app5/app', peerId: second, address: '10.0.0.16', rotation: 'out' }),
+  ];
+  const { root, fake } = await daemon(t, {
+    'GET /v1/members': { json: { self: 'app1/app', members: rows } },
+    'POST /v1/remove': { json: { done: true, message: 'removed' } },
+  });
+  for (const wanted of ['app5/app', 'app5']) {
+    const { code, err } = await runCli(['remove', wanted, '--root', root]);
+    t.equal(code, 2);
+    t.match(err, /2 machines were admitted as app5\/app: \S+first at .*; \S+second at .*\n.*name the PeerId/);
+  }
+  for (const wanted of [second, '10.0.0.16']) {
+    t.match(await runCli(['remove', wanted, '--root', root]), { code: 0 }, wanted);
+    t.match(fake.asked.at(-1)?.body, { node: second });
+  }
 });
 
 const through = (requests: number, more = {}) => ({
