@@ -153,13 +153,18 @@ export async function makeKey(
 }
 
 /** What rpm found that the runtime needs of the system's libraries. */
-async function libraryNeeds(file: string): Promise<string[]> {
+export async function libraryNeeds(file: string): Promise<string[]> {
   const needs = (await must('rpm', ['-qp', '--nosignature', '--requires', file])).split('\n');
   return needs.filter((need) => /^(lib.*\.so|ld-linux|rtld)/.test(need));
 }
 
-async function makeStubs(directory: string, packages: string, libraries: readonly string[]): Promise<void> {
-  const all = { ...STUBS, glibc: { version: '2.34', provides: libraries } };
+export async function makeStubs(
+  directory: string,
+  packages: string,
+  libraries: readonly string[],
+  more: typeof STUBS = {},
+): Promise<void> {
+  const all = { ...STUBS, ...more, glibc: { version: '2.34', provides: libraries } };
   const sections = Object.entries(all).map(
     ([name, { version, provides }]) =>
       `%package -n ${name}\nSummary: Stub\nVersion: ` +
