@@ -73,7 +73,7 @@ export async function birdConfigured({ host, role }: Instance): Promise<string> 
  */
 export async function carrying(cluster: Cluster, instance: Instance): Promise<ServerRecord[]> {
   return (await cluster.servers(instance))
-    .filter(({ backend }) => !/\.(unwatched|panic)$/.test(backend))
+    .filter(({ backend }) => !/\.(unwatched|panic|watch)$/.test(backend))
     .toSorted((one, other) => one.server.localeCompare(other.server));
 }
 

@@ -137,7 +137,7 @@ async function meddling(instance: Instance, afterId: number): Promise<string[]> 
     ({ id, kind, changes }) => id > afterId && kind === 'change' && changes !== undefined,
   );
   // The second checks of unwatched members, and the line of the file that says that they are on, carry nothing.
-  const harmless = /^\S+\.(unwatched|panic)\/\S+: |^haproxy\.cfg: rewritten/;
+  const harmless = /^\S+\.(unwatched|panic|watch)\/\S+: |^haproxy\.cfg: rewritten/;
   return entries
     .filter(({ changes = [] }) => changes.some((change) => !harmless.test(change)))
     .map((entry) => `${instance.name}: ${inOneLine(entry)}`);

@@ -1,7 +1,9 @@
 import { Agent, request } from 'node:https';
+import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import t from 'tap';
 import type { EdgeService } from '../../src/plugins/haproxy/desired.ts';
+import { Failures } from '../../src/plugins/haproxy/failures.ts';
 import { freePort } from '../support/free-port.ts';
 import { appDesired, Bed, converge, dbDesired, get, type Instance, peer, type Reply } from './haproxy-bed.ts';
 import { until } from '../support/until.ts';
@@ -214,6 +216,25 @@ t.test('a service that is gone at one node: other nodes answer, at once', async 
   await new Promise<void>((resolve) => gone.listen(gone.port, '127.0.0.1', resolve));
   await allWell();
 });
+
+t.test(
+  'HAProxy says at once that its check misses a local service, before anybody asks for it',
+  async (t) => {
+    await allWell();
+    const missed: string[] = [];
+    const failures = new Failures(join(app3.runDirectory, 'stats.sock'), (each) =>
+      missed.push(each),
+    ).listen();
+    t.teardown(() => failures.close());
+    await new Promise((resolve) => gone.close(resolve).closeAllConnections());
+    const startMs = performance.now();
+    await until(() => missed.length > 0, { what: 'HAProxy’s check says so' });
+    t.comment(`after ${Math.round(performance.now() - startMs)} ms`);
+    t.equal(missed[0], 'api');
+    await new Promise<void>((resolve) => gone.listen(gone.port, '127.0.0.1', resolve));
+    await allWell();
+  },
+);
 
 t.test('what its daemon saw fail is out at its door at once, and its own check brings it back', async (t) => {
   await allWell();

@@ -112,6 +112,18 @@ export class Checks {
     }
   }
 
+  /**
+   * Brings the next question of a check forward: there is a sign that it fails now. Not the second one: a service that
+   * restarts within `fastIntervalMs` stays up, however many signs there are.
+   */
+  askNow(name: string): void {
+    const running = this.#running.get(name);
+    if (running?.timer === undefined) return;
+    if (running.verdict.health === 'down' || running.verdict.lastPassed === false) return;
+    clearTimeout(running.timer);
+    void this.#ask(name);
+  }
+
   get verdicts(): readonly CheckVerdict[] {
     return [...this.#running.values()].map((each) => each.verdict);
   }

@@ -3,27 +3,20 @@ import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/hapro
 import { announces, type Config, type Paths } from '../config/config.ts';
 import type { WatchedDirectory } from '../health/disks.ts';
 import type { Check, HealthOptions } from '../health/health.ts';
+import { COUCHDB_MEANINGS, REDIRECTS } from '../health/meanings.ts';
 import type { LocalState } from '../local-state.ts';
 
 /** Checks whether an app node finds the databases. */
 export const DATABASE_CHECK = 'database';
 /** systemd restarts HAProxy in 0.2 s. A withdrawal and a return would move more connections than that restart cuts. */
 const HAPROXY_PATIENCE = 1;
-const REDIRECT = 'a redirect can hide a failure: set health_path, or list this status in health_status';
-const REDIRECTS = { 301: REDIRECT, 302: REDIRECT, 303: REDIRECT, 307: REDIRECT, 308: REDIRECT };
-
 /** HAProxy sends a service the same request: otherwise the two could disagree. */
 const asHaproxy = { kind: 'http', host: CHECK_HOST, statuses: WELL_STATUSES } as const;
 /** For CouchDB only 200 is healthy, as for HAProxy. */
 const asCouchDb = {
   ...asHaproxy,
   statuses: { least: 200, most: 200 },
-  meanings: {
-    401:
-      'CouchDB requires a login at /_up: in its own ini files set ' +
-      'require_valid_user_except_for_up = true instead of require_valid_user = true, then systemctl ' +
-      'restart couchdb',
-  },
+  meanings: COUCHDB_MEANINGS,
 } as const;
 
 /** How often they run, and how many results make a verdict. */

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { EMPTY_BUNDLE } from '../../plugins/certificates/desired.ts';
+import { Failures } from '../../plugins/haproxy/failures.ts';
 import { AUDIT_FILE } from '../audit/stored.ts';
 import { announceEntry, AuditTrail } from '../audit/trail.ts';
 import { loadConfig } from '../config/config.ts';
@@ -70,6 +71,8 @@ export class Node {
       }),
     );
     checks.set(checksFor(config, identity.roster.members(), local.state));
+    const listened = join(paths.haproxyRun, 'stats.sock');
+    if (role === 'app') this.#opened(new Failures(listened, (service) => checks.askNow(service)).listen());
     await checks.decided(FIRST_VERDICTS_MS);
     const parts = { config, identity, local, site, audit, checks, startedMs };
     this.#running = this.#opened(new RunningNode(parts, this.#options, this.#dependencies));

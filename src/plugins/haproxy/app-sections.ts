@@ -9,7 +9,7 @@ import {
 } from './desired.ts';
 import { limitSections } from './limits.ts';
 import { type Layout, panicOf } from './rendered.ts';
-import { type Context, type Section, FEED_TIMEOUT, door, QUIET_CHECKS } from './sections.ts';
+import { type Context, type Section, FAILURES_RING, FEED_TIMEOUT, door, QUIET_CHECKS } from './sections.ts';
 import { ipv4, port, thumbprint, token, urlPath } from './values.ts';
 
 /** What an app node’s HAProxy listens to: the edge, the door for other edges, the databases on loopback. */
@@ -19,6 +19,7 @@ export function appSections(desired: AppHaproxy, context: Context): Section[] {
     (a, b) => b.prefix.length - a.prefix.length || (a.name < b.name ? -1 : 1),
   );
   return [
+    FAILURES_RING,
     plainFrontend(desired, context.layout),
     edgeFrontend(desired, services, context),
     appDoor(desired, services, context),

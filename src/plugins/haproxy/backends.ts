@@ -7,7 +7,7 @@ import {
   WELL_STATUSES,
 } from './desired.ts';
 import { limitLines } from './limits.ts';
-import { type WantedServer, twinOf, panicOf, LOCAL } from './rendered.ts';
+import { type WantedServer, twinOf, panicOf, watchOf, LOCAL, RING } from './rendered.ts';
 import { type Context, type Section, FEEDS, IDEMPOTENT_ONLY } from './sections.ts';
 import { dnsName, ipv4, port, token, urlPath } from './values.ts';
 
@@ -30,6 +30,12 @@ const UNWATCHED_CHECK = 'check inter 300ms fall 3 rise 2';
  */
 const panicCheck = (on: number): string =>
   `check port ${on} inter 1s fastinter 300ms downinter 1s fall 2 rise 1`;
+
+/** On the loopback a bare connection is cheap: HAProxy misses a service that ended within 200 ms. */
+const WATCH_CHECK = 'check inter 200ms downinter 1s fall 2 rise 1';
+
+/** Writes each failed check, not only the last one, into the ring that the daemon reads. */
+const FAILURES_TOLD = ['option log-health-checks', `log ring@${RING} format raw daemon notice`];
 
 /** A busy host needs long for a handshake, so a panic must not give up early. */
 const PANIC_CONNECT = 'timeout connect 5s';
@@ -60,11 +66,24 @@ export function serviceBackends(service: EdgeService, context: Context): Section
   if (service.localPort === undefined) return peers;
   const local = {
     backend: `local_${name}`,
-    lines: [...checkOf(service.healthPath, service), NO_SECOND_TRY, IDEMPOTENT_ONLY],
+    lines: [...checkOf(service.healthPath, service), ...FAILURES_TOLD, NO_SECOND_TRY, IDEMPOTENT_ONLY],
     port: service.localPort,
     failing: service.answersWrongly === true,
   };
-  return [...peers, localBackend(local, context), slowBackend(service, service.localPort, context)];
+  return [
+    ...peers,
+    localBackend(local, context),
+    watchBackend(local, context),
+    slowBackend(service, service.localPort, context),
+  ];
+}
+
+/** It gets no request and decides nothing: a healthy but busy host can fail a check as short as this one. */
+function watchBackend(local: { backend: string; port: number }, context: Context): Section {
+  const backend = watchOf(local.backend);
+  const server = { ...localServer(backend, local.port), options: WATCH_CHECK };
+  context.servers.push(server);
+  return { head: `backend ${backend}`, lines: ['no log', ...FAILURES_TOLD], servers: [server] };
 }
 
 function slowBackend(service: EdgeService, on: number, context: Context): Section {
@@ -118,7 +137,10 @@ export function localBackend(
   of: { backend: string; lines: readonly string[]; port: number; failing?: boolean },
   context: Context,
 ): Section {
-  const server = { ...localServer(of.backend, of.port), ...(of.failing === true && { failing: true }) };
+  const server = {
+    ...localServer(of.backend, of.port),
+    ...(of.failing === true && { failing: true }),
+  };
   context.servers.push(server);
   return { head: `backend ${of.backend}`, lines: of.lines, servers: [server] };
 }

@@ -70,6 +70,13 @@ export const twinOf = (backend: string): string => `${backend}.unwatched`;
  */
 export const panicOf = (backend: string): string => `${backend}.panic`;
 
+/** The backend of quick, bare connections to `NAME`, which only bring other questions forward; see failures.ts. */
+export const watchOf = (backend: string): string => `${backend}.watch`;
+
+export function isWatch(server: { backend: string }): boolean {
+  return server.backend.endsWith(watchOf(''));
+}
+
 export function isTwin(server: { backend: string }): boolean {
   return server.backend.endsWith(twinOf(''));
 }
@@ -80,6 +87,9 @@ export function isPanic(server: { backend: string }): boolean {
 
 /** HAProxy's name of the server on this host. No host name starts with `_`. */
 export const LOCAL = '_local';
+
+/** Where HAProxy writes what its checks of this node's own services find; see failures.ts. */
+export const RING = 'failures';
 
 /**
  * A server that never gets a request. While it is ready, clients may create and delete databases: the one state that

@@ -1,6 +1,6 @@
 import type { HaproxyDesired } from './desired.ts';
 import { EXPORTER, IDLE_CLOSE } from './optional.ts';
-import { type Layout, type WantedServer, STATE_FILE } from './rendered.ts';
+import { type Layout, type WantedServer, RING, STATE_FILE } from './rendered.ts';
 import { filePath, ipv4, port, token } from './values.ts';
 
 /** The sections of haproxy.cfg that both instances have, and what their sections share. */
@@ -132,6 +132,12 @@ export const FEEDS = `http-request set-timeout server ${FEED_TIMEOUT} if { path_
 
 /** Peers check several times a second; while this node is down, each answer would be a line in the journal. */
 export const QUIET_CHECKS = 'http-request set-log-level silent if { path /_up }';
+
+/** 16 kB are some hundred lines; nobody reads but who waits. */
+export const FAILURES_RING: Section = {
+  head: `ring ${RING}`,
+  lines: ['format raw', 'maxlen 400', 'size 16384'],
+};
 
 export function statsSection(desired: HaproxyDesired, refused: ReadonlySet<string>): Section {
   return {

@@ -234,3 +234,40 @@ t.test(
     await until(() => checks.node === 'down');
   },
 );
+
+t.test(
+  'a check that is brought forward is asked at once, and a running one is not asked twice',
+  async (t) => {
+    let asked = 0;
+    let passed = true;
+    const answers = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const checks = new Checks(
+      { ...options, fall: 2, intervalMs: 3_600_000, fastIntervalMs: 3_600_000 },
+      {
+        clock: systemClock,
+        ask: async () => {
+          await answers[asked++]?.promise;
+          return { passed, detail: '200 in 2 ms' };
+        },
+        changed: () => undefined,
+      },
+    );
+    t.teardown(() => checks.close());
+    checks.set([{ name: 'web', required: true, target: { kind: 'tcp', address: '127.0.0.1', port: 1 } }]);
+    checks.askNow('web');
+    t.equal(asked, 1, 'its first question runs');
+    answers[0]?.resolve();
+    await until(() => checks.node === 'up');
+    await new Promise(setImmediate);
+    checks.askNow('another');
+    t.equal(asked, 1);
+    checks.askNow('web');
+    checks.askNow('web');
+    t.equal(asked, 2, 'an hour before its time');
+    passed = false;
+    answers[1]?.resolve();
+    await until(() => checks.verdicts[0]?.lastPassed === false);
+    checks.askNow('web');
+    t.equal(asked, 2, 'the second failure is not brought forward: it comes after the fast interval');
+  },
+);
