@@ -3,6 +3,7 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { slowness } from '../support/patience.ts';
+import { WITHOUT_TAP } from '../support/with-us.ts';
 import { privateAddress, publicAddress } from './addresses.ts';
 import { networks, portOf, routerPort, type Direction, type Fabric, type Network } from './fabric.ts';
 import type { HostFile, Layers } from './layers.ts';
@@ -179,6 +180,7 @@ export class Host {
         '--foreground',
         '--signal=KILL',
         seconds,
+        ...WITHOUT_TAP,
         ...as,
         ...argv,
       ],
