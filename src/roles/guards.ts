@@ -66,7 +66,8 @@ export function guarded(
   state: GuardState,
   options: GuardOptions = DEFAULT_GUARD_OPTIONS,
 ): { effective: EffectiveView; state: GuardState } {
-  const counted = { ...input, view: viewOfUsed(input) };
+  const admitted = withoutNamesakes(input.roster, input.view.self);
+  const counted = { ...input, view: viewOf(admitted.used, input.view) };
   const living = namesAlive(counted.view);
   const changed = living.join() !== state.living.join();
   const livingSinceMs = changed ? input.wallMs : state.livingSinceMs;
@@ -81,7 +82,7 @@ export function guarded(
   // Additions count at once, so that a young cluster is guarded too; a gone member counts until the set is stable.
   const stable =
     believed && stood ? living : synced ? grown.filter((name) => mayStay(name, counted)) : state.stable;
-  const { members, namesakes } = effectiveMembers(input, state, landslides);
+  const { members, namesakes } = effectiveMembers(admitted, input, state, landslides);
   const rotations = Object.fromEntries(members.map((member) => [member.record.name, member.rotation]));
   return {
     effective: {
@@ -104,9 +105,9 @@ export function released(state: GuardState): GuardState {
 }
 
 /** Who is used under a name is counted: another that is alive under it does not make up for its absence. */
-function viewOfUsed({ roster, view }: GuardInput): MembershipView {
-  const used = new Set(withoutNamesakes(roster, view.self).used.map(({ peerId }) => peerId));
-  return { ...view, members: view.members.filter(({ record }) => used.has(record.peerId)) };
+function viewOf(used: readonly RosterMember[], view: MembershipView): MembershipView {
+  const peers = new Set(used.map(({ peerId }) => peerId));
+  return { ...view, members: view.members.filter(({ record }) => peers.has(record.peerId)) };
 }
 
 function namesAlive(view: MembershipView): string[] {
@@ -134,11 +135,11 @@ function landslidesNow(input: GuardInput, state: GuardState): GuardState['landsl
 }
 
 function effectiveMembers(
+  { used, namesakes, beforeSelf }: ReturnType<typeof withoutNamesakes>,
   input: GuardInput,
   state: GuardState,
   landslides: GuardState['landslides'],
 ): Pick<EffectiveView, 'members' | 'namesakes'> {
-  const { used, namesakes, beforeSelf } = withoutNamesakes(input.roster, input.view.self);
   const ranks: Record<Role, number> = { app: 0, db: 0 };
   const facts = (admitted: RosterMember) => {
     const member = input.view.members.find((each) => each.record.peerId === admitted.peerId);
