@@ -68,11 +68,7 @@ export class Checks {
   reconfigure(options: HealthOptions): void {
     if (JSON.stringify(options) === JSON.stringify(this.#options)) return;
     this.#options = options;
-    for (const [name, { timer }] of this.#running) {
-      if (timer === undefined) continue;
-      clearTimeout(timer);
-      void this.#ask(name);
-    }
+    for (const name of this.#running.keys()) this.#bringForward(name);
   }
 
   /**
@@ -117,11 +113,8 @@ export class Checks {
    * restarts within `fastIntervalMs` stays up, however many signs there are.
    */
   askNow(name: string): void {
-    const running = this.#running.get(name);
-    if (running?.timer === undefined) return;
-    if (running.verdict.health === 'down' || running.verdict.lastPassed === false) return;
-    clearTimeout(running.timer);
-    void this.#ask(name);
+    const verdict = this.#running.get(name)?.verdict;
+    if (verdict?.health === 'up' && verdict.lastPassed !== false) this.#bringForward(name);
   }
 
   get verdicts(): readonly CheckVerdict[] {
@@ -149,6 +142,14 @@ export class Checks {
 
   close(): void {
     this.set([]);
+  }
+
+  /** Asks now instead of later; a question under way is enough. */
+  #bringForward(name: string): void {
+    const timer = this.#running.get(name)?.timer;
+    if (timer === undefined) return;
+    clearTimeout(timer);
+    void this.#ask(name);
   }
 
   async #ask(name: string): Promise<void> {
