@@ -1,5 +1,5 @@
 import { closest, distance } from 'fastest-levenshtein';
-import type { MemberRow, MembersAnswer } from '../daemon/control/api.ts';
+import { type MemberRow, type MembersAnswer, sharedInWords } from '../daemon/control/api.ts';
 import { CliFailure, EXIT } from './failure.ts';
 
 /**
@@ -14,7 +14,13 @@ export function findMember(members: MembersAnswer['members'], wanted: string): M
   if (first !== undefined && second === undefined) return first;
   if (first !== undefined) {
     const names = [...new Set(found.map((each) => each.name))];
-    if (names.length === 1) throw shared(first.name, found);
+    if (names.length === 1)
+      throw new CliFailure(
+        EXIT.usage,
+        'name-shared',
+        sharedInWords(found),
+        'name the PeerId of the one that you mean',
+      );
     throw new CliFailure(
       EXIT.usage,
       'node-ambiguous',
@@ -42,16 +48,6 @@ function matches(members: MembersAnswer['members'], wanted: string): MemberRow[]
     if (loose.length > 0) return loose;
   }
   return [];
-}
-
-function shared(name: string, machines: readonly MemberRow[]): CliFailure {
-  const each = machines.map(({ peerId, address, reason }) => `${peerId} at ${address} (${reason})`);
-  return new CliFailure(
-    EXIT.usage,
-    'name-shared',
-    `${machines.length} machines were admitted as ${name}: ${each.join('; ')}`,
-    'name the PeerId of the one that you mean',
-  );
 }
 
 /** The nearest known word, if it is near enough to be a typing mistake. */

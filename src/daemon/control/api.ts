@@ -155,6 +155,12 @@ export interface MembersAnswer {
   readonly members: readonly MemberRow[];
 }
 
+/** @param rows the machines that were admitted under one name */
+export function sharedInWords(rows: readonly MemberRow[]): string {
+  const each = rows.map(({ peerId, address, reason }) => `${peerId} at ${address} (${reason})`);
+  return `${rows.length} machines were admitted as ${rows[0]?.name}: ${each.join('; ')}`;
+}
+
 export interface PlanAnswer {
   readonly plugins: readonly {
     readonly name: string;

@@ -1,4 +1,4 @@
-import type { MemberRow, RemoveRequest, Rotation } from './api.ts';
+import { type MemberRow, type RemoveRequest, type Rotation, sharedInWords } from './api.ts';
 import type { Role } from '../membership/types.ts';
 import { OperatorError } from '../errors.ts';
 
@@ -49,10 +49,9 @@ export function isLastAuthority(rows: readonly MemberRow[], name: string): boole
 export function mustBeOne(rows: readonly MemberRow[]): void {
   const two = rows.filter(({ name }) => name === rows[0]?.name);
   if (two.length < 2) return;
-  const each = two.map(({ peerId, address, reason }) => `${peerId} at ${address} (${reason})`);
   throw new OperatorError(
     'name-shared',
-    `${two.length} machines were admitted as ${two[0]?.name}: ${each.join('; ')}`,
+    sharedInWords(two),
     'name the PeerId of the one to remove: bornemisza remove PEERID',
   );
 }
