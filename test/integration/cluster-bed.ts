@@ -1,4 +1,5 @@
 import type { AuditEntry } from '../../src/daemon/control/api.ts';
+import { isBeside } from '../../src/plugins/haproxy/rendered.ts';
 import { parseProcesses } from '../../src/plugins/haproxy/runtime.ts';
 import type { Cluster, Instance } from '../lab/cluster.ts';
 import type { Host } from '../lab/index.ts';
@@ -73,7 +74,7 @@ export async function birdConfigured({ host, role }: Instance): Promise<string> 
  */
 export async function carrying(cluster: Cluster, instance: Instance): Promise<ServerRecord[]> {
   return (await cluster.servers(instance))
-    .filter(({ backend }) => !/\.(unwatched|panic|watch)$/.test(backend))
+    .filter((server) => !isBeside(server))
     .toSorted((one, other) => one.server.localeCompare(other.server));
 }
 

@@ -73,8 +73,9 @@ export const panicOf = (backend: string): string => `${backend}.panic`;
 /** The backend of quick, bare connections to `NAME`, which only bring other questions forward; see failures.ts. */
 export const watchOf = (backend: string): string => `${backend}.watch`;
 
-export function isWatch(server: { backend: string }): boolean {
-  return server.backend.endsWith(watchOf(''));
+/** Whether a backend is there for the checks of another one, and never or only in a panic gets requests. */
+export function isBeside({ backend }: { backend: string }): boolean {
+  return [twinOf(''), panicOf(''), watchOf('')].some((end) => backend.endsWith(end));
 }
 
 export function isTwin(server: { backend: string }): boolean {

@@ -1,12 +1,12 @@
 import type { HaproxyObserved, Running } from './plan.ts';
-import { isPanic, isTwin, isWatch, panicOf } from './rendered.ts';
+import { isBeside, isPanic, panicOf } from './rendered.ts';
 
 /** Facts of the running process, one line. */
 export function sightOf(running: Running | undefined, old: HaproxyObserved['old']): string {
   if (running === undefined) return 'HAProxy does not answer';
   if (running.structure === '') return 'HAProxy runs a configuration that is not ours';
-  const inUse = running.servers.filter((server) => !isTwin(server) && !isWatch(server) && !server.maint);
-  const counted = inUse.filter((server) => !isPanic(server));
+  const inUse = running.servers.filter((server) => !server.maint && (isPanic(server) || !isBeside(server)));
+  const counted = inUse.filter((server) => !isBeside(server));
   const up = counted.filter((server) => server.up).length;
   const panics = new Set(inUse.filter(isPanic).map(({ backend }) => backend.slice(0, -panicOf('').length)));
   const busy = [...panics].filter((backend) => {

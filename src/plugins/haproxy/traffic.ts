@@ -1,5 +1,5 @@
 import { PluginError } from '../contract.ts';
-import { DATABASE_SWITCH, isPanic, isTwin, isWatch, SHARING } from './rendered.ts';
+import { DATABASE_SWITCH, isBeside, SHARING } from './rendered.ts';
 import { parseConnections, parseStat, parseStreams } from './runtime.ts';
 import type { HaproxyTraffic } from './shape.ts';
 import type { Sockets } from './sockets.ts';
@@ -25,9 +25,7 @@ export async function trafficOf(
       .map((each) => ({ ...each, requests: streams.get(each.name) ?? 0 }));
     const names = new Set(outer.map(({ name }) => name));
     const old = await oldTraffic(sockets, await oldWorkers(signal), names, signal);
-    const shown = servers.filter(
-      (each) => !isTwin(each) && !isPanic(each) && !isWatch(each) && !OWN_BACKENDS.has(each.backend),
-    );
+    const shown = servers.filter((each) => !isBeside(each) && !OWN_BACKENDS.has(each.backend));
     return told({
       running: true,
       frontends: outer,
