@@ -1,7 +1,6 @@
 /**
  * Debian's Chromium before two nodes of the app tier, through a TLS proxy that goes to the other node when one is gone.
  */
-import { execFileSync } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { createServer, type Server } from 'node:https';
@@ -10,6 +9,7 @@ import { join } from 'node:path';
 import { type Browser, type BrowserContext, chromium } from 'playwright-core';
 import type { AppNode } from '../integration/app-bed.ts';
 import { freePort } from '../support/free-port.ts';
+import { selfSigned } from '../support/self-signed.ts';
 
 const CHROMIUM = process.env['CHROMIUM'] ?? '/usr/bin/chromium';
 
@@ -24,21 +24,7 @@ export interface Front {
 /** What the edge does for a browser: TLS, the client's address, and another node where one does not answer. */
 export async function front(nodes: readonly AppNode[]): Promise<Front> {
   const directory = await mkdtemp(join(tmpdir(), 'bornemisza-front-'));
-  const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
-  const args = [
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:prime256v1',
-    '-nodes',
-    '-days',
-    '2',
-  ];
-  execFileSync('openssl', [...args, '-subj', '/CN=notes.test', '-keyout', key, '-out', cert], {
-    stdio: 'ignore',
-  });
+  const { key, cert } = await selfSigned(directory, 'notes.test');
   const server = createServer(
     { key: await readFile(key), cert: await readFile(cert) },
     (incoming, outgoing) => {

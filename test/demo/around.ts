@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import type { Host, Role } from '../lab/index.ts';
 import { Outside, OUTSIDE_PROGRAMS, ZONE } from '../lab/outside.ts';
+import { askAsPage } from '../lab/page-request.ts';
 import { until } from '../support/until.ts';
 import { installed } from './loopback-world.ts';
 import type { Around } from './world.ts';
@@ -122,20 +123,15 @@ class Person {
     { cookie = '', body, wanted }: { cookie?: string; body?: unknown; wanted: readonly number[] },
   ): Promise<{ readonly status: number; readonly text: string; readonly cookie: string }> {
     const { lab } = this.#cluster;
-    const answer = await lab.client.request({
-      url: `https://${lab.host(host).publicAddress}${path}`,
-      method,
-      headers: {
-        ...{ origin: siteOf(this.#cluster), 'sec-fetch-site': 'same-origin', cookie },
-        'content-type': 'application/json',
-      },
+    const answer = await askAsPage(lab.client, {
+      site: siteOf(this.#cluster),
+      at: `https://${lab.host(host).publicAddress}`,
+      ...{ method, path, cookie, body },
       timeoutMs: 20_000,
-      ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    const { status, headers, body: text } = answer;
+    const { status, text } = answer;
     if (!wanted.includes(status)) throw new Error(`${method} ${path}: ${status} ${text.slice(0, 200)}`);
-    const set = [headers['set-cookie'] ?? []].flat().map((line) => line.split(';')[0] ?? '');
-    return { status, text, cookie: set.join('; ') };
+    return answer;
   }
 }
 

@@ -2,7 +2,7 @@
  * Pebble, the test CA of Let's Encrypt, on loopback with a name server and a front. The front passes everything on,
  * writes down what was answered, and adds what Debian's pebble does not have: renewal information, and a bad day.
  */
-import { type ChildProcess, execFile } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
@@ -10,13 +10,12 @@ import { createServer as createHttpServer, type IncomingMessage, type ServerResp
 import { createServer, request } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import type { Test } from 'tap';
 import { freePort } from '../support/free-port.ts';
+import { selfSigned } from '../support/self-signed.ts';
 import { until } from '../support/until.ts';
 import { spawnWithUs } from '../support/with-us.ts';
 
-const run = promisify(execFile);
 const CHALLENGE = /^\/\.well-known\/acme-challenge\/([A-Za-z0-9_-]{1,128})$/;
 
 export const EXTERNAL = {
@@ -65,11 +64,7 @@ export interface PebbleOptions {
 export async function startPebble(t: Test, options: PebbleOptions = {}): Promise<Pebble> {
   const directory = join(t.testdir(), randomUUID());
   await mkdir(directory);
-  const [key, certificate] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
-  await run('openssl', [
-    ...['req', '-x509', '-nodes', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-days', '2'],
-    ...['-subj', '/CN=pebble', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', certificate],
-  ]);
+  const { key, cert } = await selfSigned(directory, 'pebble', 'IP:127.0.0.1');
   const [api, management, dns, dnsManagement, http] = await freePorts();
   await writeFile(
     join(directory, 'pebble.json'),
@@ -77,7 +72,7 @@ export async function startPebble(t: Test, options: PebbleOptions = {}): Promise
       pebble: {
         listenAddress: `127.0.0.1:${api}`,
         managementListenAddress: `127.0.0.1:${management}`,
-        certificate,
+        certificate: cert,
         privateKey: key,
         httpPort: options.edgeAt?.port ?? http,
         tlsPort: await freePort(),
@@ -110,7 +105,7 @@ export async function startPebble(t: Test, options: PebbleOptions = {}): Promise
       PEBBLE_WFE_NONCEREJECT: String(options.refusedNonces ?? 0),
     },
   );
-  const tls = { key: await readFile(key), cert: await readFile(certificate) };
+  const tls = { key: await readFile(key), cert: await readFile(cert) };
   const front = new Front(tls, api, http);
   const end = async (): Promise<void> => {
     front.close();

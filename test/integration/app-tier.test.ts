@@ -1,6 +1,7 @@
 import t from 'tap';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { secretIn } from '../lab/outside.ts';
+import { askAsPage, pageHeaders } from '../lab/page-request.ts';
 import { until } from '../support/until.ts';
 import { PATIENCE_MS } from './cluster-bed.ts';
 
@@ -48,25 +49,17 @@ interface Asked {
 }
 
 let jar = '';
-const browser = { origin: SITE, 'sec-fetch-site': 'same-origin', 'content-type': 'application/json' };
-
 async function ask(method: string, path: string, body?: unknown): Promise<Asked> {
-  const answer = await cluster.lab.client.request({
-    url: `${SITE}${path}`,
-    method,
-    headers: { ...browser, cookie: jar },
-    timeoutMs: 30_000,
-    ...(body !== undefined && { body: JSON.stringify(body) }),
-  });
-  const set = [answer.headers['set-cookie'] ?? []].flat().map((line) => line.split(';')[0] ?? '');
-  if (set.length > 0) jar = set.join('; ');
-  let parsed: Record<string, unknown> = { text: answer.body };
+  const request = { site: SITE, method, path, body, cookie: jar, timeoutMs: 30_000 };
+  const { status, text, cookie } = await askAsPage(cluster.lab.client, request);
+  if (cookie !== '') jar = cookie;
+  let parsed: Record<string, unknown> = { text };
   try {
-    parsed = JSON.parse(answer.body) as Record<string, unknown>;
+    parsed = JSON.parse(text) as Record<string, unknown>;
   } catch {
     // The page is no JSON.
   }
-  return { status: answer.status, body: parsed, cookie: jar };
+  return { status, body: parsed, cookie: jar };
 }
 
 /** Straight to one node's app tier, as a service beside it asks. */
@@ -178,7 +171,7 @@ t.test('a restart in maintenance, one node after the other, costs no answer', as
   const posts = client.startLoad({
     url: `${SITE}/api/data/_all_docs?limit=1`,
     method: 'POST',
-    headers: { ...browser, cookie: jar },
+    headers: pageHeaders(SITE, jar),
     body: '{}',
     ...load,
   });

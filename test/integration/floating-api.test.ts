@@ -9,12 +9,12 @@ import { KeptPrograms, type KeptProgramsDependencies } from '../../src/daemon/no
 import { look } from '../../src/daemon/node/look.ts';
 import { PROGRAMS } from '../../src/daemon/node/programs.ts';
 import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../src/daemon/reconciler/reconciler.ts';
-import { runCommand } from '../../src/host/command.ts';
 import type { ApiDesired, ApiProvider, Owner } from '../../src/plugins/floating/desired.ts';
 import { FloatingPlugin, type FloatingReport } from '../../src/plugins/floating/plugin.ts';
 import { providerOf } from '../../src/plugins/floating/providers.ts';
 import type { FloatingShown } from '../../src/plugins/floating/shape.ts';
 import { RunFailure, runPlugin } from '../../src/daemon/reconciler/run.ts';
+import { selfSigned } from '../support/self-signed.ts';
 import { until } from '../support/until.ts';
 import { believed as asBelieved, configOf, EMPTY_MEMORY, scene as nodeScene } from '../unit/node/scenes.ts';
 import { type Fault, FloatingStandIn, type StandInOptions } from '../standin/floating/api.ts';
@@ -461,12 +461,7 @@ const believed = (name: string, changes: Partial<Member>, tags: Record<string, s
 
 /** An edge that answers visitors, and which paths it was asked for. */
 async function edgeAt(address: string, directory: string) {
-  const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
-  const ec = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=edge'];
-  const made = await runCommand('openssl', ['req', '-x509', ...ec, '-keyout', key, '-out', cert], {
-    timeoutMs: 20_000,
-  });
-  if (made.code !== 0) throw new Error(made.stderr);
+  const { key, cert } = await selfSigned(directory, 'edge');
   const asked = new Set<string>();
   const files = { key: await readFile(key), cert: await readFile(cert) };
   const server = createServer(files, ({ url = '' }, response) => {

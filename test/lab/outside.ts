@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { selfSigned } from '../support/self-signed.ts';
 import type { Host, Lab, Role } from './index.ts';
 
 /** What {@link Outside} starts, and the sshd that a firewall leaves open. Enterprise Linux has no pebble. */
@@ -23,19 +24,23 @@ const SERVER = '192.0.2.10';
 const LONGEST_MS = 2_400_000;
 const run = promisify(execFile);
 
+type Files = Awaited<ReturnType<typeof selfSigned>>;
+
 /** What a founder rents elsewhere: BIND as the name server of a zone, and pebble as the CA of Let's Encrypt. */
 export class Outside {
   /** PEM of the certificate of pebble's own API. */
   readonly #apiCa: string;
+  readonly #files: Files;
   readonly #tsig: string;
   readonly #directory: string;
   /** A program that outlives its test holds its whole process open. */
   readonly #over = new AbortController();
   #lab: Lab | undefined;
 
-  private constructor(directory: string, apiCa: string, tsig: string) {
+  private constructor(directory: string, apiCa: string, files: Files, tsig: string) {
     this.#directory = directory;
     this.#apiCa = apiCa;
+    this.#files = files;
     this.#tsig = tsig;
   }
 
@@ -43,20 +48,7 @@ export class Outside {
   static async prepare(directory: string): Promise<Outside> {
     await mkdir(directory, { recursive: true });
     const { stdout: tsig } = await run('tsig-keygen', ['bornemisza']);
-    const [key, certificate] = [join(directory, 'ca.key'), join(directory, 'ca.pem')];
-    await run('openssl', [
-      ...['req', '-x509', '-nodes', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-days', '2'],
-      ...[
-        '-subj',
-        '/CN=pebble',
-        '-addext',
-        `subjectAltName=IP:${SERVER}`,
-        '-keyout',
-        key,
-        '-out',
-        certificate,
-      ],
-    ]);
+    const certificate = await selfSigned(directory, 'pebble', `IP:${SERVER}`);
     await writeFile(join(directory, 'zone.key'), tsig);
     await writeFile(
       join(directory, 'db'),
@@ -73,7 +65,7 @@ controls { };
 zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };
 `,
     );
-    return new Outside(directory, await readFile(certificate, 'utf8'), tsig);
+    return new Outside(directory, await readFile(certificate.cert, 'utf8'), certificate, tsig);
   }
 
   /** Starts the name server. */
@@ -89,11 +81,11 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
    */
   async startCa(lab: Lab, site: string): Promise<void> {
     this.#lab = lab;
-    const [key, certificate] = [join(this.#directory, 'ca.key'), join(this.#directory, 'ca.pem')];
+    const { key, cert } = this.#files;
     const config = join(this.#directory, 'pebble.json');
     const pebble = {
       ...{ listenAddress: `${SERVER}:14000`, managementListenAddress: `${SERVER}:15000` },
-      ...{ certificate, privateKey: key, httpPort: 80, tlsPort: 443 },
+      ...{ certificate: cert, privateKey: key, httpPort: 80, tlsPort: 443 },
     };
     await writeFile(config, JSON.stringify({ pebble }));
     const off = ['-http01', '', '-https01', '', '-tlsalpn01', '', '-management', `${SERVER}:8055`];
@@ -155,7 +147,7 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
   /** PEM of what signs the certificates. */
   async rootCa(): Promise<string> {
     const { code, stdout, stderr } = await this.#client.exec([
-      ...['curl', '-sS', '--fail', '--max-time', '5', '--cacert', join(this.#directory, 'ca.pem')],
+      ...['curl', '-sS', '--fail', '--max-time', '5', '--cacert', this.#files.cert],
       `https://${SERVER}:15000/roots/0`,
     ]);
     if (code !== 0) throw new Error(`pebble gives no root: ${stderr}`);

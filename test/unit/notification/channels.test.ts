@@ -9,7 +9,7 @@ import t, { type Test } from 'tap';
 import { parseConfig } from '../../../src/daemon/config/config.ts';
 import { channelsOf } from '../../../src/daemon/notification/channels.ts';
 import { messageAbout, type Payload } from '../../../src/daemon/notification/message.ts';
-import { runCommand } from '../../../src/host/command.ts';
+import { selfSigned } from '../../support/self-signed.ts';
 
 /** The channels against real servers on loopback and real programs. */
 
@@ -85,31 +85,7 @@ async function mailServer(
   options: { secure?: boolean; auth?: boolean; tls?: boolean } = {},
 ): Promise<MailServer> {
   const directory = await place(t);
-  const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
-  const made = await runCommand(
-    'openssl',
-    [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:prime256v1',
-      '-nodes',
-      '-days',
-      '2',
-      '-subj',
-      '/CN=localhost',
-      '-addext',
-      'subjectAltName=DNS:localhost',
-      '-keyout',
-      key,
-      '-out',
-      cert,
-    ],
-    { timeoutMs: 60_000 },
-  );
-  t.equal(made.code, 0, made.stderr);
+  const { key, cert } = await selfSigned(directory, 'localhost', 'DNS:localhost');
   const received: Received[] = [];
   const server = new SMTPServer({
     key: await readFile(key),
