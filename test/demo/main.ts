@@ -12,7 +12,7 @@ import { loopbackWorld, missingForLab } from './loopback-world.ts';
 import { draw, KEYS } from './screen.ts';
 import { type StepResult, storyOf, tell } from './story.ts';
 import { svgOf } from './svg.ts';
-import type { Picture, World } from './world.ts';
+import type { World } from './world.ts';
 
 const HELP = `npm run demo [-- OPTIONS]
 
@@ -133,15 +133,6 @@ function table(results: readonly StepResult[]): string {
   );
 }
 
-/** What the first step of the story waits for. */
-function isServing(world: World, picture: Picture): boolean {
-  return (
-    storyOf(world)[0]
-      ?.expect(world)
-      .every(({ missing }) => missing(picture) === undefined) ?? false
-  );
-}
-
 /** Redraws twice a second, acts on keys, until q. Without a terminal it prints one picture and ends. */
 async function live(world: World): Promise<void> {
   const { stdin, stdout } = process;
@@ -152,6 +143,8 @@ async function live(world: World): Promise<void> {
     return;
   }
   const acts = new Acts(STARTING);
+  // Made once: some of them ask, and the answer counts at a later look.
+  const serving = storyOf(world)[0]?.expect(world) ?? [];
   let quit = false;
   let nextDb = 4;
   const act = (what: string, work: () => Promise<void>): void => acts.begin(what, work);
@@ -210,7 +203,7 @@ async function live(world: World): Promise<void> {
       async () => {
         const picture = await world.look().catch(() => undefined);
         if (picture !== undefined) {
-          if (acts.note === STARTING && isServing(world, picture))
+          if (acts.note === STARTING && serving.every(({ missing }) => missing(picture) === undefined))
             acts.note = 'everything serves: press a key';
           const text = draw(world, picture, acts.shown, { columns: stdout.columns, rows: stdout.rows });
           stdout.write(redrawn(text));
