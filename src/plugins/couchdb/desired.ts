@@ -77,7 +77,10 @@ export interface CouchDbSettings {
   readonly netTicktimeS: number;
   /** Default 5: a healed link is used again after at most so many seconds. */
   readonly reconnectIntervalS: number;
-  /** TCP_USER_TIMEOUT on the distribution. Default 8000 ms; 0 leaves it out. */
+  /**
+   * TCP_USER_TIMEOUT on the distribution. Default 3000 ms: requests that wait for a node that was cut off go on within
+   * 5 s, and membership has held it for dead by then. 0 leaves it out.
+   */
   readonly tcpUserTimeoutMs: number;
   /** Undefined: plain distribution, for a loopback cluster only. */
   readonly tls: DistributionTls | undefined;
@@ -159,7 +162,7 @@ const settingsDefaults: Omit<CouchDbSettings, 'cookie' | 'secret' | 'adminName' 
   distributionPort: 9100,
   netTicktimeS: 15,
   reconnectIntervalS: 5,
-  tcpUserTimeoutMs: 8000,
+  tcpUserTimeoutMs: 3000,
   tls: undefined,
   epmd: true,
   dataDirectory: '/var/lib/couchdb',

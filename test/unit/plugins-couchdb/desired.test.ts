@@ -23,7 +23,6 @@ t.test('the generated files say what the rules ask for', async (t) => {
   t.match(args, '-kernel inet_dist_use_interface {10,0,0,1}\n');
   t.match(args, 'inet_dist_listen_min 9100 inet_dist_listen_max 9100\n');
   t.match(args, '-kernel net_ticktime 15\n');
-  t.match(args, '{raw,6,18,<<64,31,0,0>>}', '8000 ms, little endian');
   t.notMatch(args, 'setcookie', 'ps would show it');
   t.notMatch(args, 'proto_dist');
   t.match(file('couchdb.env'), 'ERL_EPMD_ADDRESS=10.0.0.1\n');
@@ -32,6 +31,12 @@ t.test('the generated files say what the rules ask for', async (t) => {
     'bornemisza.ini /var/lib/couchdb/local.ini"',
     'the server writes the last file, which is not ours',
   );
+});
+
+t.test('a peer that acknowledges nothing is given up after three seconds', async (t) => {
+  const option = '[{raw,6,18,<<184,11,0,0>>}]';
+  t.match(file('vm.args'), `inet_dist_connect_options ${option}`, 'TCP_USER_TIMEOUT, 3000 little endian');
+  t.match(file('vm.args'), `inet_dist_listen_options ${option}`, 'whoever dialled');
 });
 
 t.test('with TLS the distribution is mutual', async (t) => {
