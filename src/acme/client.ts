@@ -318,7 +318,9 @@ function needsExternalAccount(ca: string): AcmeError {
   return new AcmeError({
     code: 'certificate-account',
     message: `the CA at ${ca} creates accounts only for its customers`,
-    next: 'use another CA: certificates.directory (this version has no keys for external account binding)',
+    next:
+      'get a key for external account binding from it, and set certificates.eab_kid and eab_hmac_key_file; ' +
+      'or use another CA: certificates.directory',
     outcome: 'terminal',
   });
 }

@@ -48,6 +48,7 @@ interface CertificateConfig {
   readonly contact: readonly string[];
   readonly termsAgreed: boolean;
   readonly caFile: string | undefined;
+  readonly externalAccount: { readonly kid: string; readonly keyFile: string } | undefined;
   readonly httpPort: number;
   readonly httpsPort: number;
 }

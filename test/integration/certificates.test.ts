@@ -12,7 +12,7 @@ import { CertificatesPlugin, type CertificatesWanted } from '../../src/plugins/c
 import { thumbprint } from '../../src/acme/jws.ts';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
-import { type Pebble, startPebble } from './acme-bed.ts';
+import { EXTERNAL, type Pebble, startPebble } from './acme-bed.ts';
 import { appDesired, Bed, converge, type Instance } from './haproxy-bed.ts';
 
 /** The certificate of a site from nothing to the edge: real pebble, real HAProxy, and app nodes that come and go. */
@@ -98,6 +98,7 @@ async function siteOf(t: Test, count = 3, edges: readonly (typeof EDGE)[] = [EDG
     contact: ['ops@shop.example'],
     termsAgreed: true,
     caFile,
+    externalAccount: undefined,
     edges: edges.map((each) => ({ ...each, address })),
     removed: [],
   };
@@ -146,7 +147,6 @@ async function issue({ nodes, edge }: Site, takeover: (steps: readonly string[])
   await until(async () => {
     for (const each of nodes.filter(({ orders }) => orders)) {
       const made = await each.run();
-      if (process.env['DBG']) console.error(performance.now(), made, JSON.stringify(await each.report()));
       steps.push(...made);
       if (made.length > 0) takeover(steps);
     }
@@ -243,6 +243,54 @@ t.test(
         t.equal(await print(site), second.store.get().current?.fingerprint);
       });
     }
+  },
+);
+
+t.test(
+  'a CA that makes accounts only for its customers is asked with its key, which stays in its file',
+  async (t) => {
+    const pebble = await startPebble(t, { externalAccounts: true });
+    const directory = t.testdir({ 'ca.pem': pebble.ca });
+    const keyFile = join(directory, 'eab.key');
+    const wanted = {
+      ...{ names: NAMES, profile: undefined, directory: pebble.directoryUrl, contact: [], termsAgreed: true },
+      ...{ caFile: join(directory, 'ca.pem'), edges: [], removed: [] },
+    };
+    const nodeWith = async (externalAccount: CertificatesWanted['externalAccount']) => {
+      const node = new AppNode('app1', directory, { ...wanted, externalAccount });
+      node.orders = true;
+      await node.store.load();
+      await node.store.change((now) => ({ ...now, notBeforeMs: 0 }));
+      return node;
+    };
+    const plain = await nodeWith(undefined);
+    t.strictSame(await plain.run(), ['account'], 'the account’s key is made');
+    await t.rejects(plain.run(), { code: 'certificate-account', message: /its customers/, next: /eab_kid/ });
+    const bound = { kid: EXTERNAL.kid, keyFile };
+    const cases: readonly (readonly [what: string, content: string | undefined, message: RegExp])[] = [
+      ['no file', undefined, /eab\.key cannot be read/],
+      ['an empty file', '', /does not hold one key/],
+      ['two words', `${EXTERNAL.kid} ${EXTERNAL.hmacKey}`, /does not hold one key/],
+      ['a file that is no key', 'x'.repeat(2000), /cannot be read/],
+    ];
+    for (const [what, content, message] of cases) {
+      if (content !== undefined) await writeFile(keyFile, content);
+      const node = await nodeWith(bound);
+      await t.rejects(node.run(), { code: 'certificate-account', message, next: /sudo install/ }, what);
+      const text = JSON.stringify([await node.report(), node.store.get()]);
+      t.notOk(text.includes(EXTERNAL.hmacKey), `${what}: no report has the key`);
+    }
+    await writeFile(keyFile, `${Buffer.alloc(48, 7).toString('base64url')}\n`);
+    const other = await nodeWith(bound);
+    await t.rejects(other.run(), { code: 'certificate-account' }, 'the key of somebody else');
+    t.equal(count(pebble, /^POST \/sign-me-up/), 0, 'no account yet');
+    await writeFile(keyFile, `${EXTERNAL.hmacKey}==\n`);
+    const node = await nodeWith(bound);
+    t.strictSame(await node.run(), ['account']);
+    t.ok(node.store.get().account?.url, 'the CA has made it');
+    t.equal(count(pebble, /^POST \/sign-me-up/), 1);
+    const held = JSON.stringify(node.store.get());
+    t.notOk(held.includes(EXTERNAL.hmacKey), 'the key is in no bundle');
   },
 );
 

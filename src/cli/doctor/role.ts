@@ -1,7 +1,14 @@
 import { X509Certificate } from 'node:crypto';
 import { access, constants, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { announces, type Config, loadConfig, type Paths, pathsFor } from '../../daemon/config/config.ts';
+import {
+  announces,
+  type Config,
+  externalAccount,
+  loadConfig,
+  type Paths,
+  pathsFor,
+} from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
@@ -50,6 +57,7 @@ export async function checkRole(of: Host, role: Role, root: string, verdicts: Ve
     ...(await layer2(looking, config)),
     ...(await dns(looking, config)),
     ...(await floatingApi(looking, config)),
+    ...(await customerKey(looking, config)),
   ];
 }
 
@@ -365,6 +373,14 @@ async function secretFile(area: Area, name: string, file: string, lost: string):
   const { mode } = await stat(file);
   if ((mode & 0o007) !== 0) return area.warn(name, `every user of this host can read ${file}`, mend);
   return area.ok(name, `only root and the daemon can read ${file}`);
+}
+
+/** Of a CA that makes accounts only for its customers. */
+async function customerKey({ area }: Looking, config: Config): Promise<Check[]> {
+  const file = externalAccount(config)?.keyFile;
+  return file === undefined
+    ? []
+    : [await secretFile(area, 'certificates', file, 'no account can be created at the CA')];
 }
 
 /** The key of the zone, and the programs that use it. */

@@ -354,6 +354,11 @@ const schema = z.strictObject({
       ca_file: absolutePath.optional(),
       contact: z.array(mailAddress).max(4).default([]),
       terms: z.enum(['agreed']).optional(),
+      eab_kid: z
+        .string()
+        .regex(/^[\x21-\x7e]{1,256}$/, 'must be the key identifier that the CA gave you, without blanks')
+        .optional(),
+      eab_hmac_key_file: absolutePath.optional(),
     })
     .prefault({})
     .refine(({ names }) => names.join(' ').length <= MOST_NAMES_LENGTH, {
@@ -363,6 +368,10 @@ const schema = z.strictObject({
     .refine(({ names, terms }) => names.length === 0 || terms !== undefined, {
       message: 'must be "agreed" if names are set: read the terms of the CA first',
       path: ['terms'],
+    })
+    .refine(({ eab_kid: kid, eab_hmac_key_file: file }) => (kid === undefined) === (file === undefined), {
+      message: 'and eab_hmac_key_file are given together or not at all',
+      path: ['eab_kid'],
     }),
   /** Read by `bornemisza firewall on` alone. */
   firewall: z
@@ -559,6 +568,25 @@ export function apiFloating(config: Config) {
   const { mode, addresses } = floating;
   const own = floating.device === FLOATING_DEVICE ? '' : floating.device;
   return { mode, addresses, device: usesPublicDevice(config) ? (network.public_device ?? '') : own };
+}
+
+/** What the CA gave its customer for an account (external account binding); undefined: the CA asks for none. */
+export function externalAccount({ certificates }: Config) {
+  const { eab_kid: kid, eab_hmac_key_file: keyFile } = certificates;
+  return kid === undefined || keyFile === undefined ? undefined : { kid, keyFile };
+}
+
+/** Of the certificate of the site. */
+export function certificateSettings(config: Config) {
+  const { certificates, edge } = config;
+  const { names, profile, directory, contact, terms, ca_file: caFile } = certificates;
+  return {
+    ...{ names, profile, directory, contact, caFile },
+    externalAccount: externalAccount(config),
+    termsAgreed: terms === 'agreed',
+    httpPort: edge.http_port,
+    httpsPort: edge.https_port,
+  };
 }
 
 /** Whether BIRD announces the floating IPs. */

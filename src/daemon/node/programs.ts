@@ -37,7 +37,14 @@ import { dnsOf } from '../../roles/dns.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
 import { floatingOf } from '../../roles/floating.ts';
 import { firewallOf } from '../../roles/firewall.ts';
-import { announces, apiFloating, type Config, floatingProvider, type Paths } from '../config/config.ts';
+import {
+  announces,
+  apiFloating,
+  certificateSettings,
+  type Config,
+  floatingProvider,
+  type Paths,
+} from '../config/config.ts';
 import { probe } from '../health/probe.ts';
 import type { Secrets } from '../identity/secrets.ts';
 import type { Role } from '../membership/types.ts';
@@ -172,14 +179,7 @@ export const PROGRAMS: readonly Program[] = [
 ];
 
 function siteCertificate({ scene, view }: Look): CertificatesWanted {
-  const { certificates, edge } = scene.config;
-  const { names, profile, directory, contact, terms, ca_file: caFile } = certificates;
-  return certificatesOf(view, scene.roster.removedApps, {
-    ...{ names, profile, directory, contact, caFile },
-    termsAgreed: terms === 'agreed',
-    httpPort: edge.http_port,
-    httpsPort: edge.https_port,
-  });
+  return certificatesOf(view, scene.roster.removedApps, certificateSettings(scene.config));
 }
 
 function makeDns({ config, last }: Surroundings): DnsPlugin {

@@ -3,6 +3,7 @@ import type { AcmeOrder } from '../../acme/answers.ts';
 import { type AcmeClient, REVOKED_FOR } from '../../acme/client.ts';
 import { AcmeError, notAuthorized } from '../../acme/error.ts';
 import { certificatesOf, signingRequest } from '../../acme/certificate.ts';
+import { readIfPresent } from '../../host/files.ts';
 import type { Finding } from '../contract.ts';
 import type {
   CertificatesDesired,
@@ -24,6 +25,7 @@ export interface Ca {
     readonly directory: string;
     readonly contact: readonly string[];
     readonly termsAgreed: boolean;
+    readonly externalAccount: { readonly kid: string; readonly keyFile: string } | undefined;
   };
   /** Needs the account's key, or its next key. */
   readonly client: (key?: string) => AcmeClient;
@@ -130,9 +132,10 @@ export class Steps {
       await this.#change((now) => ({ ...now, account: { directory, key: newKey() } }));
       return;
     }
+    const externalAccount = ca.wanted.externalAccount && (await withKey(ca.wanted.externalAccount));
     const url = await ca
       .client()
-      .account({ contact: contact.map((each) => `mailto:${each}`), termsAgreed }, signal);
+      .account({ contact: contact.map((each) => `mailto:${each}`), termsAgreed, externalAccount }, signal);
     await this.#change((now) =>
       now.account?.key === account.key ? { ...now, account: { ...now.account, url } } : now,
     );
@@ -245,6 +248,24 @@ function counted(
   atMs: number,
 ): SiteBundle {
   return { ...bundle, recent: outcomes([...bundle.recent, { atMs, names: setOf(names), outcome }]) };
+}
+
+/** CAs give keys of 32 to 64 bytes. */
+const MOST_KEY_BYTES = 1024;
+
+/** The key is read when the account is made, and kept nowhere. */
+async function withKey({ kid, keyFile }: { readonly kid: string; readonly keyFile: string }) {
+  const text = await readIfPresent(keyFile, MOST_KEY_BYTES).catch(() => undefined);
+  // Some CAs give base64url, some base64, with or without padding: to Node.js they are the same.
+  const hmacKey = text?.trim() ?? '';
+  if (/^[\w+/-]{22,}={0,2}$/.test(hmacKey)) return { kid, hmacKey };
+  const what = text === undefined ? 'cannot be read' : 'does not hold one key in base64url';
+  throw new AcmeError({
+    code: 'certificate-account',
+    message: `no account can be created at the CA: certificates.eab_hmac_key_file: ${keyFile} ${what}`,
+    next: `paste the HMAC key of the CA into: sudo install -m 640 -g bornemisza /dev/stdin ${keyFile}`,
+    outcome: 'retry',
+  });
 }
 
 /** Tells the CA for one name that it may check; a name that it has already checked needs nothing. */

@@ -27,6 +27,8 @@ export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> &
   readonly termsAgreed: boolean;
   /** PEM of a CA of one's own, trusted besides the public ones. */
   readonly caFile: string | undefined;
+  /** For a CA that makes accounts only for its customers: its key identifier, and the file with the HMAC key. */
+  readonly externalAccount: { readonly kid: string; readonly keyFile: string } | undefined;
   /** Addresses of the reachable app nodes: `port` without TLS, since a CA can ask any of them there. */
   readonly edges: readonly {
     readonly name: string;

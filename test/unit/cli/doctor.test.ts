@@ -123,6 +123,21 @@ t.test('the key of the DNS records must be there for the daemon alone', async (t
   });
 });
 
+t.test('the key of a CA for its customers only must be there for the daemon alone', async (t) => {
+  const key = join(t.testdir(), 'eab.key');
+  const certificates =
+    '[certificates]\nnames = ["shop.example"]\nterms = "agreed"\n' +
+    `eab_kid = "kid-1"\neab_hmac_key_file = "${key}"\n`;
+  const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG + certificates });
+  t.match((await doctor(root)).find('certificates'), {
+    state: 'fail',
+    detail: /cannot be read \(ENOENT\): no account/,
+  });
+  await writeFile(key, '');
+  await chmod(key, 0o640);
+  t.match((await doctor(root)).find('certificates'), { state: 'ok' });
+});
+
 t.test(
   'the token that moves the floating IPs, the operator’s program, and whose machine this is',
   async (t) => {

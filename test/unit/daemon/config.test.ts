@@ -98,6 +98,9 @@ t.test(
       ['challenge = "dns-01"', /certificates\.challenge/],
       ['contact = ["Ops <ops@shop.example>"]', /certificates\.contact\.0/],
       ['profile = "a b"', /certificates\.profile/],
+      ['eab_kid = "k1"', /certificates\.eab_kid: and eab_hmac_key_file are given together/],
+      ['eab_hmac_key_file = "/k"', /certificates\.eab_kid: and eab_hmac_key_file are given together/],
+      ['eab_kid = "k 1"\neab_hmac_key_file = "/k"', /certificates\.eab_kid: must be the key identifier/],
       ['domains = ["shop.example"]', /domains/],
     ];
     for (const [text, message] of refused)

@@ -26,6 +26,8 @@ const WITHOUT_DEFAULT = [
   'certificates.profile',
   'certificates.ca_file',
   'certificates.terms',
+  'certificates.eab_kid',
+  'certificates.eab_hmac_key_file',
   'dns.zone',
   'dns.zone_id',
   'dns.token_file',
@@ -92,7 +94,9 @@ t.test('a key without a default is one that the configuration takes', async (t) 
     `[dns]\nprovider = "cloudflare"\nzone = "shop.example"\nzone_id = "${'0'.repeat(32)}"\ntoken_file = ` +
     `"/m"\n`;
   const bind = '[dns]\nprovider = "rfc2136"\nzone = "shop.example"\nserver = "192.0.2.53"\nkey_file = "/n"\n';
-  const site = '[certificates]\nprofile = "o"\nca_file = "/p"\nterms = "agreed"\n';
+  const site =
+    '[certificates]\nprofile = "o"\nca_file = "/p"\nterms = "agreed"\n' +
+    'eab_kid = "r"\neab_hmac_key_file = "/s"\n';
   const metrics = '[metrics]\nport = 9000\n';
   const floating =
     '[floating]\nmode = "api"\nprovider = "digitalocean"\naddresses = ["192.0.2.7"]\n' +

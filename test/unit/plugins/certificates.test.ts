@@ -483,7 +483,7 @@ t.test('the ordering node publishes in its record that no order succeeded for a 
       waits: undefined,
       order: undefined,
     };
-    return plugin.status({ ...wanted, caFile: undefined, edges: [] }, seen).tag;
+    return plugin.status({ ...wanted, caFile: undefined, externalAccount: undefined, edges: [] }, seen).tag;
   };
   t.equal(tag(true, DAY - 1), undefined);
   t.equal(tag(true, DAY), 'failing');
