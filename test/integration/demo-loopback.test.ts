@@ -1,5 +1,5 @@
 import t from 'tap';
-import { tellsWholeStory } from '../integration/demo-bed.ts';
+import { tellsWholeStory } from './demo-bed.ts';
 
 t.test('the loopback variant shows the same demo without a router', { timeout: 1_100_000 }, async (t) => {
   const steps = await tellsWholeStory(t, ['--loopback'], ['haproxy', 'couchdb'], false);

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { tellsWholeStory } from './demo-bed.ts';
+import { tellsWholeStory } from '../integration/demo-bed.ts';
 
 t.test('the whole story is seen by HAProxy, the router and CouchDB', { timeout: 1_100_000 }, async (t) => {
   const steps = await tellsWholeStory(t, [], ['haproxy', 'routes', 'couchdb'], true);
