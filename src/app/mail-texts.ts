@@ -1,4 +1,5 @@
 import type { MailKind } from './http/services.ts';
+import type { Language } from './languages.ts';
 
 interface MailText {
   readonly subject: string;
@@ -8,7 +9,7 @@ interface MailText {
 }
 
 /** The texts of each mail. `SITE` is the name of the site. One link at most, no picture, no tracking. */
-export const MAIL_TEXTS: Readonly<Record<'en' | 'de', Readonly<Record<MailKind, MailText>>>> = {
+export const MAIL_TEXTS: Readonly<Record<Language, Readonly<Record<MailKind, MailText>>>> = {
   en: {
     confirm: {
       subject: 'Your account at SITE',

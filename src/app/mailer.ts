@@ -4,6 +4,7 @@ import { sendBySmtp, SmtpError, type SmtpServer } from '../mail/smtp.ts';
 import { AppConfigError, type AppConfig } from './config.ts';
 import { Problem } from './http/problems.ts';
 import type { AccountMail, MailKind, Services } from './http/services.ts';
+import type { Language } from './languages.ts';
 import { MAIL_TEXTS } from './mail-texts.ts';
 
 /** Room for a password with its newline, or a chain of certificates. */
@@ -25,10 +26,10 @@ export class Mailer implements AccountMail {
   async send(
     kind: MailKind,
     to: string,
-    { link, language }: { readonly link?: string; readonly language: string },
+    { link, language }: { readonly link?: string; readonly language: Language },
   ): Promise<void> {
     const { site_name: site, mail } = this.#config;
-    const words = MAIL_TEXTS[language === 'de' ? 'de' : 'en'][kind];
+    const words = MAIL_TEXTS[language][kind];
     const fill = (text: string): string => text.replaceAll('SITE', site);
     const paragraphs = words.paragraphs.map(fill);
     const letter = {

@@ -93,7 +93,7 @@ t.test('register, confirm, write notes, lose the node, go offline, come back, si
   await page.getByLabel('Current password').fill('wrong wrong wrong');
   await page.getByLabel('New password').fill(PASSWORD);
   await page.getByRole('button', { name: 'Save' }).click();
-  await page.getByText('password is wrong').waitFor();
+  await page.getByText('The password is wrong.').waitFor();
   await look(t, page, 'account-error');
   await page.getByRole('button', { name: 'Sign out', exact: true }).click();
   await page.getByRole('heading', { name: 'Sign in' }).waitFor();
@@ -118,8 +118,10 @@ t.test('in German and in the dark', async (t) => {
   await page.goto(`${ORIGIN}/new-password#token`);
   await page.getByRole('heading', { name: 'Neues Passwort' }).waitFor();
   await look(t, page, 'new-password-german');
-  await page.keyboard.press('Tab');
-  await page.keyboard.press('Tab');
+  await page.getByLabel('Neues Passwort').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Speichern' }).click();
+  await page.getByText('Dieser Link wurde schon benutzt oder ist zu alt.').waitFor();
+  await look(t, page, 'link-expired-german');
   await page.goto(`${ORIGIN}/nowhere`);
   await page.getByRole('heading', { name: 'Diese Seite gibt es nicht.' }).waitFor();
   await look(t, page, 'not-found');

@@ -5,8 +5,14 @@ interface PasswordContext {
   readonly siteName: string;
 }
 
-const MAX_PASSWORD_LENGTH = 128;
-type PasswordProblem = 'too-short' | 'too-long' | 'contains-address' | 'contains-site' | 'repeats' | 'common';
+export const MAX_PASSWORD_LENGTH = 128;
+export type PasswordProblem =
+  | 'too-short'
+  | 'too-long'
+  | 'contains-address'
+  | 'contains-site'
+  | 'repeats'
+  | 'common';
 
 /** What attackers try first, without case, final digits and usual replacements. */
 const COMMON = new Set(
@@ -60,13 +66,3 @@ function isOneOrTwoWords(letters: string): boolean {
   if (COMMON.has(letters)) return true;
   return [...COMMON].some((one) => letters.startsWith(one) && COMMON.has(letters.slice(one.length)));
 }
-
-/** The text for people, by problem. */
-export const PASSWORD_TEXT: Readonly<Record<PasswordProblem, string>> = {
-  'too-short': 'This password is too short.',
-  'too-long': `A password has at most ${MAX_PASSWORD_LENGTH} characters.`,
-  'contains-address': 'This password contains your e-mail address.',
-  'contains-site': 'This password begins with the name of this site.',
-  repeats: 'This password repeats itself.',
-  common: 'This password is one of the first that attackers try.',
-};

@@ -3,7 +3,9 @@ import type { Context } from 'hono';
 import type { Account } from '../accounts/account.ts';
 import { type MailAddress, parseAddress } from '../accounts/address.ts';
 import { type MailToken, readMailToken, signMailToken } from '../accounts/mail-token.ts';
-import { PASSWORD_TEXT, passwordProblem } from '../accounts/password-rules.ts';
+import { passwordProblem } from '../accounts/password-rules.ts';
+import { type Language, languageOf } from '../languages.ts';
+import { passwordText } from '../password-texts.ts';
 import { answers, json } from './describe.ts';
 import { Problem } from './problems.ts';
 import type { MailKind, Services } from './services.ts';
@@ -84,16 +86,8 @@ export function addAccountRoutes(app: OpenAPIHono, services: Services): void {
 export function addressIn(text: string): MailAddress {
   const address = parseAddress(text);
   if (address !== undefined) return address;
-  const detail = 'This is not an e-mail address.';
+  const detail = { en: 'This is not an e-mail address.', de: 'Das ist keine E-Mail-Adresse.' };
   throw new Problem('invalid-request', { errors: [{ pointer: '/email', detail }] });
-}
-
-/** The first language of the browser that there are texts for. */
-export function languageOf(c: Context): string {
-  const wanted = (c.req.header('accept-language') ?? '')
-    .split(',')
-    .map((each) => each.trim().slice(0, 2).toLowerCase());
-  return wanted.find((each) => each === 'de' || each === 'en') ?? 'en';
 }
 
 /** Does the same work whether there is an account or not, so that the time of the answer shows nothing. */
@@ -189,7 +183,7 @@ async function resetPassword(
   services: Services,
   text: string,
   password: string,
-  language: string,
+  language: Language,
 ): Promise<void> {
   const { accounts, hashes, keys, nowMs, mail } = services;
   const token = readMailToken(keys, text, nowMs());
@@ -228,9 +222,6 @@ export function mustBeFit(
     siteName: config.site_name,
   });
   if (problem === undefined) return;
-  const detail =
-    problem === 'too-short'
-      ? `${PASSWORD_TEXT[problem]} Use at least ${config.password_min_length} characters.`
-      : PASSWORD_TEXT[problem];
+  const detail = passwordText(problem, config.password_min_length);
   throw new Problem('password-unfit', { detail, errors: [{ pointer, detail }] });
 }

@@ -1,4 +1,5 @@
 import { OpenAPIHono } from '@hono/zod-openapi';
+import { languageOf, textIn } from '../languages.ts';
 import { addAccountRoutes } from './accounts.ts';
 import { addDataRoutes } from './data.ts';
 import { MAX_BODY_BYTES, sameOriginOnly } from './guard.ts';
@@ -18,14 +19,14 @@ export function createApi(services: Services): OpenAPIHono {
       throw new Problem('invalid-request', { errors });
     },
   });
-  app.onError((error) => {
+  app.onError((error, c) => {
     const problem = isBadJson(error)
       ? new Problem('invalid-request', { detail: 'The body is not valid JSON.' })
       : problemOf(error);
     if (problem.code === 'internal') services.log(`a request failed: ${error.stack ?? error.message}`);
-    return problemAnswer(problem);
+    return problemAnswer(problem, languageOf(c));
   });
-  app.notFound(() => problemAnswer(new Problem('not-found')));
+  app.notFound((c) => problemAnswer(new Problem('not-found'), languageOf(c)));
   app.use('/api/*', async (c, next) => {
     if (Number(c.req.header('content-length') ?? 0) > MAX_BODY_BYTES) throw new Problem('too-large');
     await next();
@@ -57,7 +58,8 @@ function addHealthRoutes(app: OpenAPIHono, services: Services): void {
   app.get('/problems/:code', (c) => {
     const code = c.req.param('code');
     if (!Object.hasOwn(PROBLEMS, code)) throw new Problem('not-found');
-    return c.text(`${PROBLEMS[code as ProblemCode][1]}\n`);
+    const language = languageOf(c);
+    return c.text(`${textIn(language, PROBLEMS[code as ProblemCode][1])}\n`);
   });
 }
 

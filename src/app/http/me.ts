@@ -3,7 +3,8 @@ import type { Context } from 'hono';
 import { type Account, withSignedOut } from '../accounts/account.ts';
 import { CLEAR_COOKIE, sessionEndMs } from '../accounts/cookie.ts';
 import { readMailToken } from '../accounts/mail-token.ts';
-import { addressIn, languageOf, letterFor, mustBeFit, sendOnce, withPassword } from './accounts.ts';
+import { addressIn, letterFor, mustBeFit, sendOnce, withPassword } from './accounts.ts';
+import { languageOf } from '../languages.ts';
 import { answers, json } from './describe.ts';
 import { networkOf } from './limits.ts';
 import { Problem } from './problems.ts';
@@ -30,7 +31,7 @@ function addSessionRoutes(app: OpenAPIHono, services: Services): void {
     }),
     async (c) => {
       const { email, password } = c.req.valid('json');
-      const account = await authenticate(services, c, email, password);
+      const account = await authenticate(services, c, { email, password, otherwise: 'wrong-credentials' });
       startSession(services, c, account);
       return c.json(await meOf(services, account), 200);
     },
@@ -86,7 +87,7 @@ function addOwnRoutes(app: OpenAPIHono, services: Services): void {
       responses: answers(
         { 204: 'The password is changed.' },
         'not-signed-in',
-        'wrong-credentials',
+        'wrong-password',
         'password-unfit',
       ),
     }),
@@ -113,7 +114,7 @@ function addOwnRoutes(app: OpenAPIHono, services: Services): void {
       responses: answers(
         { 204: 'The account is deleted.' },
         'not-signed-in',
-        'wrong-credentials',
+        'wrong-password',
         'databases-disagree',
       ),
     }),
@@ -136,7 +137,7 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
       responses: answers(
         { 202: 'The mail server accepted a mail.' },
         'not-signed-in',
-        'wrong-credentials',
+        'wrong-password',
         'mail-unavailable',
       ),
     }),
@@ -190,15 +191,18 @@ function addEmailRoutes(app: OpenAPIHono, services: Services): void {
 /** Asks for the person's password again before a change that cannot be undone. */
 async function reauthenticated(services: Services, c: Context, password: string): Promise<Account> {
   const { account } = await signedIn(services, c);
-  return authenticate(services, c, account.email, password);
+  return authenticate(services, c, { email: account.email, password, otherwise: 'wrong-password' });
 }
 
-/** @throws Problem `wrong-credentials`, `too-many-requests` */
+/** @throws Problem `otherwise`, `too-many-requests` */
 async function authenticate(
   services: Services,
   c: Context,
-  email: string,
-  password: string,
+  {
+    email,
+    password,
+    otherwise,
+  }: { email: string; password: string; otherwise: 'wrong-credentials' | 'wrong-password' },
 ): Promise<Account> {
   const { accounts, hashes, limits, nowMs } = services;
   const address = addressIn(email);
@@ -219,5 +223,5 @@ async function authenticate(
   }
   limits.failures.add(key, nowMs());
   limits.strangers.add(address.identity, nowMs());
-  throw new Problem('wrong-credentials');
+  throw new Problem(otherwise);
 }

@@ -1,43 +1,114 @@
+import { english, type Language, type Text, textIn } from '../languages.ts';
 import { BusyError } from '../store/hashing.ts';
 import { CouchError } from '../store/couch.ts';
 
 /** Every problem that the API answers (RFC 9457): status, and a title that says what the person can do. */
 export const PROBLEMS = {
-  'invalid-request': [400, 'The request is not valid.'],
-  'not-signed-in': [401, 'Sign in first.'],
-  'wrong-credentials': [401, 'E-mail address or password is wrong.'],
-  'not-allowed': [403, 'This is not allowed.'],
-  'foreign-origin': [403, 'This request comes from another site.'],
-  'registration-closed': [403, 'Nobody can register at the moment.'],
-  'not-found': [404, 'There is nothing here.'],
-  'already-confirmed': [409, 'This address has an account already. Sign in.'],
-  'address-taken': [409, 'This address belongs to another account.'],
-  'link-expired': [410, 'This link has been used or is too old. Ask for a new one.'],
-  'too-large': [413, 'This is too large.'],
-  'quota-exceeded': [413, 'Your space is full. Delete something first.'],
-  'not-json': [415, 'Send JSON.'],
-  'password-unfit': [422, 'Choose another password.'],
-  'too-many-requests': [429, 'Too many tries. Wait a little.'],
-  'mail-unavailable': [503, 'No mail can be sent at the moment. Try again later.'],
-  'databases-unreachable': [503, 'The database does not answer. Try again in a moment.'],
-  'databases-disagree': [503, 'The databases are not all connected. Try again later.'],
-  'not-durable': [503, 'This was not stored safely. Try again.'],
-  'being-made': [503, 'Your space is being made. Try again in a moment.'],
-  busy: [503, 'Too many people sign in at once. Try again in a moment.'],
-  internal: [500, 'Something went wrong here.'],
-} as const satisfies Record<string, readonly [number, string]>;
+  'invalid-request': [400, { en: 'The request is not valid.', de: 'Die Anfrage ist ungültig.' }],
+  'not-signed-in': [401, { en: 'Sign in first.', de: 'Melden Sie sich erst an.' }],
+  'wrong-credentials': [
+    401,
+    { en: 'E-mail address or password is wrong.', de: 'E-Mail-Adresse oder Passwort ist falsch.' },
+  ],
+  'wrong-password': [401, { en: 'The password is wrong.', de: 'Das Passwort ist falsch.' }],
+  'not-allowed': [403, { en: 'This is not allowed.', de: 'Das ist nicht erlaubt.' }],
+  'foreign-origin': [
+    403,
+    { en: 'This request comes from another site.', de: 'Diese Anfrage kommt von einer anderen Seite.' },
+  ],
+  'registration-closed': [
+    403,
+    { en: 'Nobody can register at the moment.', de: 'Zurzeit kann sich niemand registrieren.' },
+  ],
+  'not-found': [404, { en: 'There is nothing here.', de: 'Hier ist nichts.' }],
+  'already-confirmed': [
+    409,
+    {
+      en: 'This address has an account already. Sign in.',
+      de: 'Diese Adresse hat schon ein Konto. Melden Sie sich an.',
+    },
+  ],
+  'address-taken': [
+    409,
+    { en: 'This address belongs to another account.', de: 'Diese Adresse gehört zu einem anderen Konto.' },
+  ],
+  'link-expired': [
+    410,
+    {
+      en: 'This link has been used or is too old. Ask for a new one.',
+      de: 'Dieser Link wurde schon benutzt oder ist zu alt. Fordern Sie einen neuen an.',
+    },
+  ],
+  'too-large': [413, { en: 'This is too large.', de: 'Das ist zu groß.' }],
+  'quota-exceeded': [
+    413,
+    {
+      en: 'Your space is full. Delete something first.',
+      de: 'Ihr Platz ist voll. Löschen Sie zuerst etwas.',
+    },
+  ],
+  'not-json': [415, { en: 'Send JSON.', de: 'Senden Sie JSON.' }],
+  'password-unfit': [422, { en: 'Choose another password.', de: 'Wählen Sie ein anderes Passwort.' }],
+  'too-many-requests': [
+    429,
+    { en: 'Too many tries. Wait a little.', de: 'Zu viele Versuche. Warten Sie ein wenig.' },
+  ],
+  'mail-unavailable': [
+    503,
+    {
+      en: 'No mail can be sent at the moment. Try again later.',
+      de: 'Zurzeit kann keine Mail gesendet werden. Versuchen Sie es später noch einmal.',
+    },
+  ],
+  'databases-unreachable': [
+    503,
+    {
+      en: 'The database does not answer. Try again in a moment.',
+      de: 'Die Datenbank antwortet nicht. Versuchen Sie es gleich noch einmal.',
+    },
+  ],
+  'databases-disagree': [
+    503,
+    {
+      en: 'The databases are not all connected. Try again later.',
+      de: 'Die Datenbanken sind nicht alle verbunden. Versuchen Sie es später noch einmal.',
+    },
+  ],
+  'not-durable': [
+    503,
+    {
+      en: 'This was not stored safely. Try again.',
+      de: 'Das wurde nicht sicher gespeichert. Versuchen Sie es noch einmal.',
+    },
+  ],
+  'being-made': [
+    503,
+    {
+      en: 'Your space is being made. Try again in a moment.',
+      de: 'Ihr Platz wird gerade angelegt. Versuchen Sie es gleich noch einmal.',
+    },
+  ],
+  busy: [
+    503,
+    {
+      en: 'Too many people sign in at once. Try again in a moment.',
+      de: 'Zu viele Menschen melden sich gleichzeitig an. Versuchen Sie es gleich noch einmal.',
+    },
+  ],
+  internal: [500, { en: 'Something went wrong here.', de: 'Hier ist etwas schiefgegangen.' }],
+} as const satisfies Record<string, readonly [number, Text]>;
 
 export type ProblemCode = keyof typeof PROBLEMS;
 
 interface FieldError {
   /** JSON pointer into the body. */
   readonly pointer: string;
-  readonly detail: string;
+  readonly detail: Text | string;
 }
 
 export class Problem extends Error {
   readonly code: ProblemCode;
-  readonly detail: string | undefined;
+  readonly detail: Text | string | undefined;
   readonly errors: readonly FieldError[];
   readonly retryAfterS: number | undefined;
 
@@ -47,9 +118,9 @@ export class Problem extends Error {
       detail,
       errors = [],
       retryAfterS,
-    }: { detail?: string; errors?: readonly FieldError[]; retryAfterS?: number } = {},
+    }: { detail?: Text | string; errors?: readonly FieldError[]; retryAfterS?: number } = {},
   ) {
-    super(detail ?? PROBLEMS[code][1]);
+    super(english(detail ?? PROBLEMS[code][1]));
     this.name = 'Problem';
     this.code = code;
     this.detail = detail;
@@ -67,16 +138,23 @@ export function problemOf(error: unknown): Problem {
   return new Problem('internal');
 }
 
-export function problemAnswer(problem: Problem): Response {
+/** What is for developers only is a plain string, and English. */
+export function problemAnswer(problem: Problem, language: Language): Response {
   const [status, title] = PROBLEMS[problem.code];
   const body = {
     type: `/problems/${problem.code}`,
     status,
-    title,
-    ...(problem.detail !== undefined && { detail: problem.detail }),
-    ...(problem.errors.length > 0 && { errors: problem.errors }),
+    title: textIn(language, title),
+    ...(problem.detail !== undefined && { detail: textIn(language, problem.detail) }),
+    ...(problem.errors.length > 0 && {
+      errors: problem.errors.map(({ pointer, detail }) => ({ pointer, detail: textIn(language, detail) })),
+    }),
   };
-  const headers = new Headers({ 'content-type': 'application/problem+json', 'cache-control': 'no-store' });
+  const headers = new Headers({
+    'content-type': 'application/problem+json',
+    'content-language': language,
+    'cache-control': 'no-store',
+  });
   if (problem.retryAfterS !== undefined) headers.set('retry-after', String(Math.ceil(problem.retryAfterS)));
   return new Response(JSON.stringify(body), { status, headers });
 }

@@ -1,3 +1,4 @@
+import type { Language } from '../languages.ts';
 import type { KeyRing } from '../accounts/keys.ts';
 import type { AppConfig } from '../config.ts';
 import type { Accounts } from '../store/accounts.ts';
@@ -44,6 +45,6 @@ export interface AccountMail {
   send(
     kind: MailKind,
     to: string,
-    facts: { readonly link?: string; readonly language: string },
+    facts: { readonly link?: string; readonly language: Language },
   ): Promise<void>;
 }
