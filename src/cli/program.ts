@@ -12,6 +12,7 @@ import { addFirewall } from './commands/firewall.ts';
 import { addFloating } from './commands/floating.ts';
 import { addInit } from './commands/init.ts';
 import { addJoin } from './commands/join.ts';
+import { addLog } from './commands/log.ts';
 import { addMembers } from './commands/members.ts';
 import { addNotify } from './commands/notify.ts';
 import { addPing } from './commands/ping.ts';
@@ -67,7 +68,17 @@ export function buildProgram(io: Io): Verb {
     `\nExamples:\n${program.examples.map((line) => `  ${line}\n`).join('')}\n${exitCodes()}`,
   );
   for (const add of [addInit, addToken, addJoin]) add(program, io);
-  for (const add of [addStatus, addTop, addMembers, addServices, addWait, addEvents, addExplain, addPing])
+  for (const add of [
+    addStatus,
+    addTop,
+    addMembers,
+    addServices,
+    addWait,
+    addEvents,
+    addExplain,
+    addPing,
+    addLog,
+  ])
     add(program, io);
   for (const add of [addMaintenance, addUpgrade, addLeave, addRemove, addAuthority]) add(program, io);
   for (const add of [addDoctor, addDebug, addConfig, addReload, addPlan, addGuards, addNotify, addFirewall])

@@ -10,6 +10,8 @@ export interface LocalState {
   readonly left: boolean;
   /** Of an app node: it has found a database before. Until then a missing database is no failure. */
   readonly databaseFound: boolean;
+  /** Until when the edge logs every request, in ms since the epoch; 0: never asked for. */
+  readonly requestLogUntilMs: number;
   /** Opaque to this file: the guards' own memory. */
   readonly guards: unknown;
   /** Opaque to this file: this node's last report about a rollout. */
@@ -22,6 +24,7 @@ const schema = z.object({
   maintenance: z.boolean().default(false),
   left: z.boolean().default(false),
   databaseFound: z.boolean().default(false),
+  requestLogUntilMs: z.number().default(0),
   guards: z.unknown().optional(),
   rollout: z.unknown().optional(),
   notification: z.unknown().optional(),
@@ -30,6 +33,7 @@ export const EMPTY_LOCAL_STATE: LocalState = {
   maintenance: false,
   left: false,
   databaseFound: false,
+  requestLogUntilMs: 0,
   guards: undefined,
   rollout: undefined,
   notification: undefined,

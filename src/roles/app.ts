@@ -56,6 +56,8 @@ export interface AppInput {
    * slow.
    */
   readonly answerWrongly: readonly string[];
+  /** Whether the operator wants every request in the log. */
+  readonly requestsLogged: boolean;
   /** Whether this node announces the floating IPs: decided once, by {@link floatingDecision}. */
   readonly announcement: Holding;
 }
@@ -114,7 +116,8 @@ export function announcementOf({ view, local }: FloatingInput): Announcement {
   return { announce: false, why: `${what}, and ${names} may be up` };
 }
 
-export function appHaproxy({ view, config, certificates, answerWrongly }: AppInput): AppHaproxy {
+export function appHaproxy(input: AppInput): AppHaproxy {
+  const { view, config, certificates, answerWrongly, requestsLogged } = input;
   const apps = view.members.filter((member) => member.record.role === 'app');
   const databases = view.members.filter((member) => member.record.role === 'db');
   const anybodyWell = (service: string): boolean =>
@@ -136,6 +139,7 @@ export function appHaproxy({ view, config, certificates, answerWrongly }: AppInp
       hstsMaxAgeSeconds: undefined,
       challengeThumbprint: config.challengeThumbprint,
     },
+    requestsLogged,
     doorPort: config.doorPort,
     services: config.services.map((service) => ({
       name: service.name,

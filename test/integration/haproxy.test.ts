@@ -1277,6 +1277,59 @@ t.test('a server is out before the file is proved, and back when it is refused',
   t.notOk(await isDisabled());
 });
 
+t.test('while it is wanted every request is a line of JSON in the log, without a reload', async (t) => {
+  const address = bed.address(58);
+  const app = await bed.server((request, response) =>
+    response.writeHead(request.url?.includes('/bad') === true ? 500 : 200).end('x'.repeat(10)),
+  );
+  const peers = { verifySuffix: 'app.shop.internal', servers: [peer('app1', address, 8443)] };
+  const service = { name: 'shop', prefix: '/', healthPath: '/', localPort: app.port, peers };
+  const databasePort = await freePort();
+  const desired = appDesired({ address, node: app1, ca, databasePort, services: [service] });
+  const edge = await launch('log', desired);
+  const ask = (path: string, headers = {}) =>
+    get(`https://${address}`, { path, headers, rejectUnauthorized: false });
+  await until(async () => (await ask('/')).status === 200, { what: 'the service answers' });
+  const lines = (): Record<string, unknown>[] =>
+    edge.log.split('\n').flatMap((line) => {
+      const [, level, json] = /^<(\d)>(\{.*\})$/.exec(line) ?? [];
+      return json === undefined ? [] : [{ level, ...(JSON.parse(json) as object) }];
+    });
+  t.same(lines(), [], 'a request that succeeds is not logged');
+  await ask('/bad?token=secret');
+  await until(() => lines().length > 0, { what: 'the failed request is logged' });
+  t.match(lines(), [{ level: '3', status: 500, host: address, path: '/bad', method: 'GET' }]);
+
+  const { pid } = (await edge.plugin.observe(AbortSignal.timeout(5000))).running ?? {};
+  const wanted = { ...desired, requestsLogged: true };
+  t.same(kinds(await converge(edge.plugin, wanted)), ['file', 'server-state']);
+  t.same(await converge(edge.plugin, wanted), [], 'nothing is left to do');
+  await ask('/a"b\\c%22?token=secret', { 'user-agent': 'say "x" \\' });
+  await ask(EDGE_HEALTH_PATH);
+  await ask('/bad');
+  await until(() => lines().length === 3, { what: 'both requests are logged' });
+  t.match(lines().slice(1), [
+    { n: '1', level: '5', status: 200, path: '/a"b\\c%22', agent: 'say "x" \\', backend: 'svc_shop' },
+    { n: '2', level: '5', status: 500, path: '/bad', server: 'app1', client: /^127\./ },
+  ]);
+  t.notMatch(edge.log, /secret/);
+  await Promise.all(Array.from({ length: 150 }, () => ask(`/${'ü'.repeat(900)}`)));
+  await ask('/last');
+  await until(async () => (await ask('/after'), lines().some(({ path }) => path === '/after')));
+  const counts = lines().flatMap(({ n }) => (n === '-' ? [] : [Number(n)]));
+  t.ok(counts.length < (counts.at(-1) ?? 0) || counts.length < 150, 'at most 100 lines in a second');
+
+  t.same(kinds(await converge(edge.plugin, desired)), ['file', 'server-state']);
+  const before = lines().length;
+  await ask('/silent');
+  t.equal(lines().length, before);
+  t.equal((await edge.plugin.observe(AbortSignal.timeout(5000))).running?.pid, pid, 'there was no reload');
+  t.same(
+    complaints(edge.log).filter((line) => !/request_log\/requests is (UP|going DOWN)/.test(line)),
+    [],
+  );
+});
+
 t.test('the edge speaks HTTP/2 to browsers', async (t) => {
   const desired = appDesired({ address: bed.address(34), node: app1, ca, databasePort: await freePort() });
   await launch('h2', desired);

@@ -3,7 +3,7 @@ import type { StatusAnswer } from '../../daemon/control/api.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { printJson } from '../answer.ts';
 import { ControlClient, notRunning } from '../client.ts';
-import { formatDuration } from '../duration.ts';
+import { formatDuration, formatInstant } from '../duration.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { gradeOf, worst } from '../grade.ts';
 import { daemonOf, type Instance, instances, noMember, whyNone } from '../instances.ts';
@@ -136,6 +136,9 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     ...(status.floating.length > 0
       ? ([['floating', `${status.floating.join(', ')} ${floatingWords(status, paint)}`]] as const)
       : []),
+    ...(status.requestLogUntil === undefined
+      ? []
+      : ([['log', requestLogLine(status.requestLogUntil, paint)]] as const)),
     ...(certificate === undefined
       ? []
       : ([['site', certificateLine(certificate, Date.now(), paint)]] as const)),
@@ -144,6 +147,10 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     ['version', status.version],
   ];
 }
+
+/** People's addresses are in that log, so it must not be forgotten. */
+const requestLogLine = (until: string, paint: Paint): string =>
+  `${paint('yellow', 'every request')} until ${formatInstant(until)} (bornemisza log requests off)`;
 
 /** The observed state of the floating IPs with its age, and what this node wants. */
 function floatingWords({ announcing, announcingWhy, plugins }: StatusAnswer, paint: Paint): string {

@@ -13,6 +13,7 @@
  * | GET /v1/cluster/audit?node=&since_ms=&failed=&limit= | → {@link ClusterAuditAnswer}; of all nodes |
  * | POST /v1/ping | `{ node? }`, HOST/ROLE; without it all others → {@link PingAnswer} |
  * | POST /v1/maintenance | {@link MaintenanceRequest} → {@link Done} |
+ * | POST /v1/log/requests | {@link RequestLogRequest} → {@link Done}; of role app |
  * | POST /v1/leave | {@link LeaveRequest} → one {@link Progress} a line, the last one with `done` |
  * | POST /v1/tokens | {@link TokenRequest} → {@link TokenAnswer}; with `count` → {@link TokensMade} |
  * | GET /v1/tokens | → {@link TokensAnswer}; of this authority, secrets are not kept |
@@ -129,6 +130,8 @@ export interface StatusAnswer {
   readonly address: string;
   readonly health: Health;
   readonly maintenance: boolean;
+  /** ISO 8601, UTC: until then the edge logs every request. Undefined: it does not. */
+  readonly requestLogUntil?: string | undefined;
   readonly synced: boolean;
   readonly phase: 'starting' | 'running' | 'leaving' | 'left' | 'stopping';
   readonly upMs: number;
@@ -257,6 +260,11 @@ export interface UpgradeAnswer {
 export interface MaintenanceRequest {
   readonly on: boolean;
   readonly force?: boolean;
+}
+export interface RequestLogRequest {
+  readonly on: boolean;
+  /** How long, with `on`: 1 minute to 7 days. Default 1 hour. */
+  readonly forMs?: number | undefined;
 }
 export interface LeaveRequest {
   readonly force?: boolean;

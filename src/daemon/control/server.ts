@@ -10,6 +10,7 @@ import * as z from 'zod';
 import { type AuditTrail, isAbout } from '../audit/trail.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
+import { REQUEST_LOG_LEAST_MS, REQUEST_LOG_MOST_MS } from './request-log.ts';
 import { type TrailQuestion, trailQuestion } from '../peers/trail.ts';
 import {
   TOKEN_DEFAULT_MS,
@@ -30,6 +31,7 @@ import type {
   PlanAnswer,
   Progress,
   RemoveRequest,
+  RequestLogRequest,
   ShownAccount,
   StatusAnswer,
   TokenAnswer,
@@ -58,6 +60,7 @@ export interface ControlActions {
   remove(request: RemoveRequest): Promise<Done>;
   adoptAuthority(): Promise<Done>;
   changeRoot(): Promise<Done>;
+  logRequests(request: RequestLogRequest): Promise<Done>;
   releaseGuards(): Promise<Done>;
   testNotification(progress: (step: Progress) => void): Promise<Done>;
   /** Further requests to a managed program; undefined: this node manages none of that name. */
@@ -96,6 +99,10 @@ const MAX_CONNECTIONS = 32;
 const role = z.enum(['app', 'db']);
 const requests = {
   maintenance: z.strictObject({ on: z.boolean(), force: z.boolean().default(false) }),
+  requestLog: z.strictObject({
+    on: z.boolean(),
+    forMs: z.int().min(REQUEST_LOG_LEAST_MS).max(REQUEST_LOG_MOST_MS).optional(),
+  }),
   leave: z.strictObject({
     force: z.boolean().default(false),
     drainMs: z.int().min(0).max(DRAIN_MOST_MS).optional(),
@@ -332,6 +339,9 @@ const PROGRAM_VERBS = {
 } as const;
 
 function programRoutes(app: Hono, actions: ControlDependencies['actions']): void {
+  app.post('/v1/log/requests', async (c) =>
+    c.json(await actions().logRequests(await body(c, requests.requestLog))),
+  );
   app.get('/v1/traffic', async (c) => c.json(await actions().traffic()));
   for (const program of ['certificates', 'dns', 'floating'] as const) {
     const [word, verbs] = PROGRAM_VERBS[program];

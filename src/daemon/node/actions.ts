@@ -7,6 +7,7 @@ import { Answers } from './answers.ts';
 import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
 import { Duty } from './duty.ts';
 import { Leave } from '../control/leave.ts';
+import { logRequests } from '../control/request-log.ts';
 import type { Phase } from './look.ts';
 import { testNotification } from '../notification/test-run.ts';
 import type { Warning } from '../control/api.ts';
@@ -54,6 +55,7 @@ export function actionsOf(
     trails: (question) => peers.trails(question),
     ping: (other) => peers.ping(other),
     maintenance: (request) => duty.maintenance(request),
+    logRequests: (request) => logRequests(request, identity, { local, node, clock }),
     releaseGuards: () => duty.releaseGuards(),
     leave: (request, progress) => leave.run(request, progress),
     tokens: () => registrar.tokens(),

@@ -17,6 +17,7 @@ import { VERSION } from '../version.ts';
 import type { CurrentNode } from './current.ts';
 import type { KeptPrograms } from './kept-programs.ts';
 import { authorityDamage, countsOf, namesakeWarnings, warningsOf } from '../control/warnings.ts';
+import { requestLogEnd } from '../control/request-log.ts';
 import { notYetUsing, rootWarnings } from '../identity/root/following.ts';
 
 export interface AnswersDependencies {
@@ -65,6 +66,7 @@ export class Answers {
       address,
       health: checks.node,
       maintenance: local.state.maintenance,
+      requestLogUntil: requestLogEnd(local.state, clock.wallMs()),
       synced: last.view.synced,
       phase: node.phase,
       upMs: nowMs - startedMs,

@@ -16,6 +16,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
     view,
     certificates: forHaproxy(certificates),
     answerWrongly: scene.answerWrongly,
+    requestsLogged: scene.requestsLogged,
     announcement: floating ?? { announce: false, rivals: [], why: 'floating.mode is "off"' },
     config: {
       cluster: node.cluster,

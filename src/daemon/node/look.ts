@@ -57,6 +57,7 @@ export interface Scene {
   /** Undefined until a db node has given this role's secrets. */
   readonly secrets: Secrets | undefined;
   readonly maintenance: boolean;
+  readonly requestsLogged: boolean;
   /** Verdicts of the checks, and the verdict over all required ones. */
   readonly health: LocalFacts['health'];
   readonly services: LocalFacts['services'];
@@ -141,6 +142,8 @@ export function changedByTime(
 ): { readonly text: string; readonly subjects: readonly string[] } {
   if (before.floating?.announce !== now.floating?.announce)
     return { text: `floating IPs: ${now.floating?.why ?? 'none'}`, subjects: [] };
+  if (before.scene.requestsLogged && !now.scene.requestsLogged)
+    return { text: 'the time of the request log is over', subjects: [] };
   const was = new Map(before.view.members.map(({ record, rotation }) => [record.name, rotation]));
   const subjects = now.view.members
     .filter(({ record, rotation }) => was.get(record.name) !== rotation)

@@ -7,6 +7,7 @@ import type { Clock } from '../clock.ts';
 import { type Config, floatingDevice } from '../config/config.ts';
 import { settingsDigest } from '../config/digest.ts';
 import type { PluginStatus } from '../control/api.ts';
+import { requestLogEnd } from '../control/request-log.ts';
 import type { Checks } from '../health/health.ts';
 import { isOn } from '../health/probe.ts';
 import type { Identity } from '../identity/identity.ts';
@@ -47,6 +48,7 @@ export function sceneOf(sources: SceneSources): Scene {
     ...{ config, phase, view, certificates, secrets, couchdb, couchdbData, couchdbRetired },
     roster: rosterOf(identity),
     maintenance: local.state.maintenance,
+    requestsLogged: requestLogEnd(local.state, clock.wallMs()) !== undefined,
     health: checks.node,
     services: checks.verdicts.map(({ name, health }) => ({ name, health })),
     answerWrongly: checks.verdicts

@@ -9,6 +9,7 @@ import {
 } from './desired.ts';
 import { limitSections } from './limits.ts';
 import { type Layout, panicOf } from './rendered.ts';
+import { REQUEST_LOG_RULES, REQUEST_LOG_TARGET, requestLogSection } from './request-log.ts';
 import { type Context, type Section, FAILURES_RING, FEED_TIMEOUT, door, QUIET_CHECKS } from './sections.ts';
 import { ipv4, port, thumbprint, token, urlPath } from './values.ts';
 
@@ -28,6 +29,7 @@ export function appSections(desired: AppHaproxy, context: Context): Section[] {
     ...services.flatMap((service) => serviceBackends(service, context)),
     ...databaseBackends(desired, context),
     ...limitSections(desired, context),
+    requestLogSection(desired, context),
   ];
 }
 
@@ -106,9 +108,11 @@ function edgeFrontend(
     head: 'frontend edge',
     lines: [
       ...binds(edge.addresses, edge.httpsPort, `ssl crt ${context.edge} alpn h2,http/1.1`, context.layout),
+      ...REQUEST_LOG_TARGET,
       `http-request set-log-level silent if { path ${EDGE_HEALTH_PATH} }`,
       `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
       ...servesAnswer(databases),
+      ...REQUEST_LOG_RULES,
       'http-request return status 404 if { path_beg /.well-known/bornemisza/ }',
       ...FORWARDED.map((header) => `http-request del-header ${header}`),
       'http-request set-header X-Forwarded-For %[src]',

@@ -116,6 +116,8 @@ export interface AppHaproxy extends Instance {
      */
     readonly challengeThumbprint?: string | undefined;
   };
+  /** The edge logs every request, not only those that fail. */
+  readonly requestsLogged?: boolean;
   /** The door for other app nodes' edges. */
   readonly doorPort: number;
   readonly services: readonly EdgeService[];

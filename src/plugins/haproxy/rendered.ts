@@ -73,9 +73,12 @@ export const panicOf = (backend: string): string => `${backend}.panic`;
 /** The backend of quick, bare connections to `NAME`, which only bring other questions forward; see failures.ts. */
 export const watchOf = (backend: string): string => `${backend}.watch`;
 
-/** Whether a backend is there for the checks of another one, and never or only in a panic gets requests. */
+/** Whether a backend is there for checks or as a switch, and never or only in a panic gets requests. */
 export function isBeside({ backend }: { backend: string }): boolean {
-  return [twinOf(''), panicOf(''), watchOf('')].some((end) => backend.endsWith(end));
+  return (
+    backend === REQUEST_LOG.backend ||
+    [twinOf(''), panicOf(''), watchOf('')].some((end) => backend.endsWith(end))
+  );
 }
 
 export function isTwin(server: { backend: string }): boolean {
@@ -97,6 +100,9 @@ export const RING = 'failures';
  * can be sent to the running process, that conditions can ask for (`nbsrv`) and that a reload keeps.
  */
 export const DATABASE_SWITCH = { backend: 'permissions', name: 'databases' } as const;
+
+/** A server that never gets a request. While it is ready, the edge logs every request; see request-log.ts. */
+export const REQUEST_LOG = { backend: 'request_log', name: 'requests' } as const;
 
 /** Where edges share their counts: a connection that never ends and is no request. */
 export const SHARING = { frontend: 'edges_door', backend: 'edges_local' } as const;

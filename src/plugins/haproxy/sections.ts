@@ -67,13 +67,18 @@ export function globalSection(desired: HaproxyDesired, layout: Layout, structure
   });
 }
 
+/** As `option httplog`, without the query, which often has secrets. */
+const LOG_FORMAT =
+  'log-format "%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %CC %CS %tsc %ac/%fc/%bc/%sc/%rc %sq/%bq ' +
+  '%hr %hs \\"%HM %HP %HV\\""';
+
 export function defaultsSection(refused: ReadonlySet<string>): Section {
   return {
     head: 'defaults bornemisza',
     lines: [
       'mode http',
       'log global',
-      'option httplog',
+      LOG_FORMAT,
       'option dontlognull',
       'option dontlog-normal',
       'option log-separate-errors',

@@ -24,6 +24,7 @@ t.test('the operator’s requests survive a restart, in one file with mode 0600'
     maintenance: true,
     left: false,
     databaseFound: false,
+    requestLogUntilMs: 0,
     guards: { held: ['x'] },
     rollout: undefined,
     notification,

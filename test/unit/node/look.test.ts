@@ -99,6 +99,8 @@ t.test('time alone is a reason where it changed who gets traffic', async (t) => 
   const cut = look(scene([app, { ...other, state: 'dead' }]), calm.memory);
   const guard = { text: 'a guard began or ended to hold', subjects: [other.record.name] };
   t.strictSame(changedByTime(calm, cut), guard);
+  const logs = look(scene([app, other], { requestsLogged: true }), EMPTY_MEMORY);
+  t.equal(changedByTime(logs, calm).text, 'the time of the request log is over');
   const silent = look(scene([app, other], noEdge), calm.memory);
   t.equal(changedByTime(calm, silent).text, 'floating IPs: the check of HAProxy is down here');
 });

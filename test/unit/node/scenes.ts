@@ -57,6 +57,7 @@ export function scene(
     certificates: CERTIFICATES,
     secrets: undefined,
     maintenance: false,
+    requestsLogged: false,
     health: 'up',
     services: [{ name: 'haproxy', health: 'up' }],
     answerWrongly: [],

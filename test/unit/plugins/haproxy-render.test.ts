@@ -1,6 +1,6 @@
 import t from 'tap';
 import { EXPORTER } from '../../../src/plugins/haproxy/optional.ts';
-import { DATABASE_SWITCH, serversIn } from '../../../src/plugins/haproxy/rendered.ts';
+import { DATABASE_SWITCH, REQUEST_LOG, serversIn } from '../../../src/plugins/haproxy/rendered.ts';
 import { render } from '../../../src/plugins/haproxy/render.ts';
 import { serial } from '../../../src/plugins/haproxy/values.ts';
 import { app, db, layout, peer } from './haproxy-cases.ts';
@@ -161,8 +161,9 @@ t.test('CouchDB counts wrong passwords by the client, not by the door', async (t
 
 t.test('every peer is reached with mutual TLS and by its own name', async (t) => {
   for (const desired of [app(), db()]) {
+    const switches: readonly string[] = [DATABASE_SWITCH.backend, REQUEST_LOG.backend];
     const peers = render(desired, layout).servers.filter(
-      (each) => each.peer && each.backend !== DATABASE_SWITCH.backend,
+      (each) => each.peer && !switches.includes(each.backend),
     );
     for (const server of peers) {
       const [role, name] = [server.name.replace(/\d/, ''), server.name];

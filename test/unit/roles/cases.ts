@@ -101,6 +101,7 @@ export function appInput(
     config: whole,
     certificates: { node: 'node', ca: 'ca', edge: undefined },
     answerWrongly: [],
+    requestsLogged: false,
     announcement: floatingDecision(whole.floating.mode, { view: seen, local: { ...well, ...local } }),
   };
 }
