@@ -1,4 +1,4 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto';
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
@@ -9,7 +9,7 @@ import { mayHave } from '../../src/daemon/identity/site-keeper.ts';
 import { EMPTY_BUNDLE } from '../../src/plugins/certificates/desired.ts';
 import { mergedBundles } from '../../src/plugins/certificates/merge.ts';
 import { CertificatesPlugin, type CertificatesWanted } from '../../src/plugins/certificates/plugin.ts';
-import { thumbprint } from '../../src/acme/jws.ts';
+import { keyAuthorization, thumbprint } from '../../src/acme/jws.ts';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
 import { EXTERNAL, type Pebble, startPebble } from './acme-bed.ts';
@@ -141,8 +141,37 @@ async function share(nodes: readonly AppNode[]): Promise<void> {
   for (const { store } of nodes) await store.change((now) => mergedBundles(now, all));
 }
 
-/** Runs who orders until all have a certificate; `takeover` may name who orders next, after each step. */
-async function issue({ nodes, edge }: Site, takeover: (steps: readonly string[]) => void = () => undefined) {
+/** Two app nodes at a CA whose checks the front answers: no edge is part of it. */
+async function pairAt(t: Test, pebble: Pebble): Promise<[AppNode, AppNode]> {
+  const root = join(t.testdir(), randomUUID());
+  const wanted = {
+    ...{ names: NAMES, profile: undefined, directory: pebble.directoryUrl, contact: [], termsAgreed: true },
+    ...{ caFile: join(root, 'ca.pem'), externalAccount: undefined, edges: [], removed: [] },
+  };
+  const nodes = ['app1', 'app2'].map((name) => new AppNode(name, join(root, name), wanted));
+  for (const { directory } of nodes) await mkdir(directory, { recursive: true, mode: 0o700 });
+  await writeFile(wanted.caFile, pebble.ca);
+  pebble.edge = (token) => {
+    const ordering = nodes.find(({ orders, store }) => orders && store.get().next !== undefined);
+    const { account } = ordering?.store.get() ?? {};
+    return account && keyAuthorization(token, createPrivateKey(account.key));
+  };
+  pebble.lose = undefined;
+  return nodes as [AppNode, AppNode];
+}
+
+const nothing = async (): Promise<void> => undefined;
+
+/**
+ * Runs who orders until all have a certificate; `takeover` may name who orders next, after each step.
+ *
+ * @param former the certificate that is to be replaced
+ */
+async function issue(
+  { nodes, edge }: Pick<Site, 'nodes' | 'edge'>,
+  takeover: (steps: readonly string[]) => void = () => undefined,
+  former?: string,
+) {
   const steps: string[] = [];
   await until(async () => {
     for (const each of nodes.filter(({ orders }) => orders)) {
@@ -152,16 +181,20 @@ async function issue({ nodes, edge }: Site, takeover: (steps: readonly string[])
     }
     await share(nodes);
     await edge();
-    return nodes.every(({ store }) => store.get().current !== undefined && store.get().next === undefined);
+    return nodes.every(({ store }) => {
+      const { current, next } = store.get();
+      return current !== undefined && current.fingerprint !== former && next === undefined;
+    });
   }, DEADLINE);
   return steps;
 }
 
 const print = async (site: Site): Promise<string> =>
   (await site.served()).fingerprint256.replaceAll(':', '').toLowerCase();
-const count = ({ answered }: Pebble, call: RegExp): number =>
+type Calls = Pick<Pebble, 'answered'>;
+const count = ({ answered }: Calls, call: RegExp): number =>
   answered.filter((each) => call.test(each.call) && each.status < 300).length;
-const orders = (pebble: Pebble): number => count(pebble, /^POST \/order-plz/);
+const orders = (pebble: Calls): number => count(pebble, /^POST \/order-plz/);
 
 t.test(
   'from nothing: one account, one order, one certificate at the edge and on all disks, 0600',
@@ -224,27 +257,119 @@ t.test(
   },
 );
 
+/** Which node dies after how many steps, and what these are. */
+const STEPS = ['account', 'account', 'order', 'order', 'answer', 'finalize', 'download'];
+
 t.test(
   'the node that orders dies after any step, and another continues: still one certificate',
   async (t) => {
-    for (const after of ['account', 'order', 'answer', 'finalize'] as const) {
-      await t.test(`after ${after}`, async (t) => {
-        const site = await siteOf(t, 2);
-        const [first, second] = site.nodes;
-        if (first === undefined || second === undefined) throw new Error('two nodes');
-        first.orders = true;
-        await issue(site, (steps) => {
-          if (!steps.includes(after)) return;
-          [first.orders, second.orders] = [false, true];
-        });
-        t.equal(second.orders, true);
-        t.equal(orders(site.pebble), 1, 'one order');
-        t.equal(count(site.pebble, /^POST \/finalize-order/), 1, 'one signature');
-        t.equal(await print(site), second.store.get().current?.fingerprint);
+    const pebble = await startPebble(t);
+    for (const [at, step] of STEPS.entries()) {
+      const before = pebble.answered.length;
+      const [first, second] = await pairAt(t, pebble);
+      first.orders = true;
+      const made = await issue({ nodes: [first, second], edge: nothing }, (steps) => {
+        if (steps.length > at) [first.orders, second.orders] = [false, true];
       });
+      const what = `after step ${at + 1}, ${step}`;
+      t.strictSame(made, STEPS, what);
+      const calls = { answered: pebble.answered.slice(before) };
+      t.equal(count(calls, /^POST \/sign-me-up/), 1, `${what}: one account`);
+      t.equal(orders(calls), 1, `${what}: one order`);
+      t.equal(count(calls, /^POST \/finalize-order/), 1, `${what}: one signature`);
+      t.strictSame(second.store.get(), first.store.get(), `${what}: both have it`);
+      t.strictSame(await second.run(), [], `${what}: nothing is left to do`);
     }
   },
 );
+
+t.test('it dies while the CA answers: its order is found, and signed once', async (t) => {
+  const pebble = await startPebble(t);
+  const cases: readonly (readonly [call: RegExp, orders: number])[] = [
+    [/sign-me-up/, 1],
+    // Nobody knows the address of the order that the CA has made.
+    [/order-plz/, 2],
+    [/chalZ/, 1],
+    [/finalize-order/, 1],
+    [/certZ/, 1],
+  ];
+  for (const [call, most] of cases) {
+    const before = pebble.answered.length;
+    const nodes = await pairAt(t, pebble);
+    const [first, second] = nodes;
+    first.orders = true;
+    let lost = false;
+    pebble.lose = (each) => !lost && call.test(each) && (lost = true);
+    await until(async () => {
+      const orderer = first.orders ? first : second;
+      await orderer.run().catch((error: unknown) => {
+        if (!lost || !first.orders) throw error;
+        [first.orders, second.orders] = [false, true];
+        for (const each of nodes) each.wallOffsetMs += 61_000;
+      });
+      await share(nodes);
+      return second.store.get().current !== undefined;
+    }, DEADLINE);
+    const calls = { answered: pebble.answered.slice(before) };
+    t.equal(second.orders, true, `${call}: the answer was lost`);
+    t.equal(orders(calls), most, `${call}: orders`);
+    t.equal(count(calls, /^POST \/finalize-order/), 1, `${call}: one signature`);
+  }
+});
+
+t.test('cut in two, both halves order: two certificates, and one of them wins everywhere', async (t) => {
+  const pebble = await startPebble(t);
+  const nodes = await pairAt(t, pebble);
+  for (const node of nodes) {
+    node.orders = true;
+    await issue({ nodes: [node], edge: nothing });
+  }
+  const both = nodes.map(({ store }) => store.get().current?.fingerprint);
+  t.equal(new Set(both).size, 2);
+  await share(nodes);
+  const [one, other] = nodes;
+  t.strictSame(one.store.get(), other.store.get());
+  t.equal(one.store.get().current?.fingerprint, both[1], 'the later one');
+  for (const node of nodes) t.strictSame(await node.run(), [], 'nothing more is ordered');
+  t.equal(orders(pebble), 2);
+});
+
+t.test('a CA that moves its window to now gets one renewal, and no more', async (t) => {
+  const pebble = await startPebble(t);
+  const [node] = await pairAt(t, pebble);
+  node.orders = true;
+  await issue({ nodes: [node], edge: nothing });
+  const former = node.store.get().current?.fingerprint;
+  const directory = pebble.answered.findLast(({ call }) => call === 'GET /dir')?.body ?? '{}';
+  const { origin } = new URL(pebble.directoryUrl);
+  const asked: string[] = [];
+  const over = { start: '2026-01-01T00:00:00Z', end: '2026-01-02T00:00:00Z' };
+  const later = (days: number): string => new Date(Date.now() + days * 86_400_000).toISOString();
+  pebble.inject = (call) => {
+    const json = { status: 200, headers: { 'retry-after': '60', 'content-type': 'application/json' } };
+    if (call === 'GET /dir')
+      return { ...json, body: JSON.stringify({ ...JSON.parse(directory), renewalInfo: `${origin}/ari` }) };
+    if (!call.startsWith('GET /ari/')) return undefined;
+    asked.push(call);
+    const suggestedWindow = asked[0] === call ? over : { start: later(30), end: later(31) };
+    return { ...json, body: JSON.stringify({ suggestedWindow }) };
+  };
+  // No second certificate within a day, whatever the window says.
+  node.wallOffsetMs = 25 * 3_600_000;
+  node.nowMs += 600_000;
+  t.strictSame(await node.run(), ['window']);
+  t.match(node.store.get().renewal, { fingerprint: former });
+  const steps = await issue({ nodes: [node], edge: nothing }, () => undefined, former);
+  t.strictSame(steps, STEPS.slice(2));
+  t.not(node.store.get().current?.fingerprint, former);
+  for (let hours = 1; hours <= 3; hours += 1) {
+    node.nowMs += 3_600_000;
+    t.strictSame(await node.run(), [], 'the next has a window of its own');
+  }
+  t.equal(new Set(asked).size, 2);
+  t.ok(asked.length > 4, `asked ${asked.length} times`);
+  t.equal(orders(pebble), 2);
+});
 
 t.test(
   'a CA that makes accounts only for its customers is asked with its key, which stays in its file',

@@ -17,7 +17,7 @@ import { fittingLeaf, isMisfit } from './fit.ts';
 import { setOf } from './limits.ts';
 import { outcomes } from './merge.ts';
 import { type CertificateChange, isOf, toRevoke } from './plan.ts';
-import { renewAtMs } from './renewal.ts';
+import { renewAtMs, type RenewalWindow } from './renewal.ts';
 
 /** The CA as a step finds it. */
 export interface Ca {
@@ -48,7 +48,7 @@ export class Steps {
 
   /** @returns what an operator must know about an order that failed */
   async make(
-    kind: CertificateChange['kind'],
+    { kind, window }: CertificateChange,
     ca: Ca,
     order: AcmeOrder | undefined,
     signal: AbortSignal,
@@ -79,6 +79,9 @@ export class Steps {
         return order === undefined ? undefined : this.#download(ca, order, signal);
       case 'abandon':
         return this.#abandon(ca, order, signal);
+      case 'window':
+        await this.#change((now) => renewedIn(now, window, this.#options.random()));
+        return undefined;
     }
   }
 
@@ -200,13 +203,9 @@ export class Steps {
     const window = await client()
       .renewalInfo(leaf, signal)
       .catch(() => undefined);
-    const atMs = renewAtMs(current, window, random());
-    await this.#change((now) => ({
-      ...withOutcome(now, 'issued', wallMs()),
-      current,
-      renewal: { fingerprint: current.fingerprint, atMs },
-      asked: undefined,
-    }));
+    await this.#change((now) =>
+      renewedIn({ ...withOutcome(now, 'issued', wallMs()), current, asked: undefined }, window, random()),
+    );
     return undefined;
   }
 
@@ -233,6 +232,14 @@ export class Steps {
       return then === now ? now : { ...then, generation: now.generation + 1 };
     });
   }
+}
+
+/** The present certificate is renewed at a time in this window of the CA. */
+function renewedIn(bundle: SiteBundle, window: RenewalWindow | undefined, draw: number): SiteBundle {
+  const { current } = bundle;
+  if (current === undefined) return bundle;
+  const renewal = { fingerprint: current.fingerprint, atMs: renewAtMs(current, window, draw) };
+  return { ...bundle, renewal };
 }
 
 /** The open order has ended. */

@@ -1,7 +1,7 @@
 import type { PlannedChange } from '../contract.ts';
 import type { CertificatesDesired, ExposedCertificate, SiteBundle } from './desired.ts';
 import { type Held, heldOrder, type OrderReason } from './limits.ts';
-import { renewAtMs } from './renewal.ts';
+import { hasMoved, renewAtMs, type RenewalWindow } from './renewal.ts';
 
 /** The observed state of the CA and of this host. */
 export interface CertificatesObserved {
@@ -9,6 +9,8 @@ export interface CertificatesObserved {
   readonly order: 'pending' | 'ready' | 'processing' | 'valid' | 'invalid' | undefined;
   /** Whether the edges serve the present certificate, so that no visitor needs a former one. */
   readonly replaced?: boolean;
+  /** When the CA wants the present certificate renewed; undefined: not asked, or it does not say. */
+  readonly window?: RenewalWindow | undefined;
 }
 
 export interface CertificateChange extends PlannedChange {
@@ -21,7 +23,10 @@ export interface CertificateChange extends PlannedChange {
     | 'finalize'
     | 'download'
     | 'abandon'
-    | 'revoke';
+    | 'revoke'
+    | 'window';
+  /** Of `window`. */
+  readonly window?: RenewalWindow;
   readonly step: 'repeats';
 }
 
@@ -38,7 +43,10 @@ export function planCertificates(
   observed: CertificatesObserved,
 ): CertificateChange[] {
   const step = desired.orders
-    ? (withoutRemoved(desired) ?? atCa(desired, observed) ?? revocation(desired, observed))
+    ? (withoutRemoved(desired) ??
+      atCa(desired, observed) ??
+      revocation(desired, observed) ??
+      moved(desired, observed))
     : undefined;
   return step === undefined ? [] : [step];
 }
@@ -68,6 +76,18 @@ function revocation(
         'revoke',
         `revoke the former certificate ${former.fingerprint.slice(0, 16)}: a removed app node has its key`,
       )
+    : undefined;
+}
+
+/** E.g. when it must revoke many certificates. */
+function moved(
+  { bundle }: CertificatesDesired,
+  { window }: CertificatesObserved,
+): CertificateChange | undefined {
+  const { current, next } = bundle;
+  if (current === undefined || next !== undefined || window === undefined) return undefined;
+  return hasMoved(current, window, renewalMs(bundle, current))
+    ? { ...change('window', 'choose another time for the renewal: the CA has changed its window'), window }
     : undefined;
 }
 

@@ -1,5 +1,5 @@
-import { createPrivateKey } from 'node:crypto';
-import type { AcmeOrder } from '../../acme/answers.ts';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import type { AcmeOrder, RenewalInfo } from '../../acme/answers.ts';
 import { AcmeClient } from '../../acme/client.ts';
 import { AcmeError } from '../../acme/error.ts';
 import { readIfPresent } from '../../host/files.ts';
@@ -11,10 +11,12 @@ import {
   type CertificateChange,
   type CertificatesObserved,
   heldNow,
+  isOf,
   planCertificates,
   toRevoke,
   wantsOrder,
 } from './plan.ts';
+import { windowPauseMs } from './renewal.ts';
 import { servedAt } from './served.ts';
 import type { CertificateFacts, CertificateShown } from './shape.ts';
 import type { Held } from './limits.ts';
@@ -88,6 +90,8 @@ const EDGES_WITHIN_MS = 120_000;
 const CHECKS_WITHIN_MS = 30_000;
 /** A former certificate whose key a removed node has is revoked even if an edge cannot replace it. */
 const REVOKED_WITHIN_MS = 600_000;
+/** After a start: the CA is asked for its window only by a daemon that stays. */
+const FIRST_WINDOW_MS = 600_000;
 /** After a failed call, if the CA does not say how long to wait. */
 const PAUSE_MS = 60_000;
 /** The CA may be down for hours, and a third of the certificate's life is left. */
@@ -113,6 +117,8 @@ export class CertificatesPlugin
   /** The order whose names the CA was asked to check, and the machine time of that. */
   #answered: { readonly url: string; readonly atMs: number } | undefined;
   #askedMs = Number.NEGATIVE_INFINITY;
+  /** Machine time of the next question for the CA's window. */
+  #windowMs: number;
   #order: AcmeOrder | undefined;
   #problem: Finding | undefined;
   /** Wall time of the first call of the CA that failed since a certificate came. */
@@ -123,6 +129,7 @@ export class CertificatesPlugin
     this.#options = options;
     this.#steps = new Steps(options);
     this.#since = { bundle: undefined, atMs: options.nowMs() };
+    this.#windowMs = this.#since.atMs + FIRST_WINDOW_MS;
   }
 
   async observe(signal: AbortSignal): Promise<Seen> {
@@ -143,6 +150,8 @@ export class CertificatesPlugin
     const { next } = bundle;
     if (next === undefined && toRevoke(bundle) !== undefined)
       return { ...still, waits: undefined, replaced: await this.#isReplaced(wanted, bundle, signal) };
+    if (this.#isWindowDue(wanted, bundle, nowMs))
+      return { ...still, waits: undefined, window: await this.#window(wanted, bundle, signal) };
     if (next?.url === undefined || !this.#mayAsk(next.sinceMs, nowMs)) return { ...still, waits: undefined };
     this.#askedMs = this.#options.nowMs();
     this.#order = await this.#called(async () =>
@@ -250,7 +259,7 @@ export class CertificatesPlugin
     for (const change of changes) {
       const bundle = this.#options.site.get();
       const problem = await this.#called(async () =>
-        this.#steps.make(change.kind, await this.#ca(wanted, bundle), this.#order, signal),
+        this.#steps.make(change, await this.#ca(wanted, bundle), this.#order, signal),
       );
       if (change.kind === 'answer' && this.#order !== undefined)
         this.#answered = { url: this.#order.url, atMs: this.#options.nowMs() };
@@ -280,7 +289,35 @@ export class CertificatesPlugin
     const moved = bundle !== this.#since.bundle;
     if (!wanted.orders || nowMs < bundle.notBeforeMs || this.#isPaused()) return moved;
     if (bundle.next?.url !== undefined) return this.#mayAsk(bundle.next.sinceMs, nowMs);
-    return moved || planCertificates({ ...wanted, bundle, nowMs }, { order: undefined }).length > 0;
+    const due = moved || this.#isWindowDue(wanted, bundle, nowMs);
+    return due || planCertificates({ ...wanted, bundle, nowMs }, { order: undefined }).length > 0;
+  }
+
+  #isWindowDue(wanted: CertificatesWanted, bundle: SiteBundle, nowMs: number): boolean {
+    const { current, account } = bundle;
+    return (
+      current !== undefined &&
+      account !== undefined &&
+      isOf(current, wanted.directory) &&
+      this.#options.nowMs() >= this.#windowMs &&
+      !wantsOrder({ ...wanted, bundle, nowMs })
+    );
+  }
+
+  /** A CA without renewal information, or without an answer, changes nothing: the chosen time stays. */
+  async #window(
+    wanted: CertificatesWanted,
+    bundle: SiteBundle,
+    signal: AbortSignal,
+  ): Promise<RenewalInfo | undefined> {
+    const leaf = new X509Certificate(bundle.current?.chain ?? '');
+    const { client } = await this.#ca(wanted, bundle);
+    const info = await client()
+      .renewalInfo(leaf, signal)
+      .catch(() => undefined);
+    signal.throwIfAborted();
+    this.#windowMs = this.#options.nowMs() + windowPauseMs(info?.retryAfterMs);
+    return info;
   }
 
   /** An edge that does not answer serves no certificate at all. */

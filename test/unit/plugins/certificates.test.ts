@@ -15,7 +15,7 @@ import {
   planCertificates,
 } from '../../../src/plugins/certificates/plan.ts';
 import { CertificatesPlugin } from '../../../src/plugins/certificates/plugin.ts';
-import { renewAtMs } from '../../../src/plugins/certificates/renewal.ts';
+import { renewAtMs, windowPauseMs } from '../../../src/plugins/certificates/renewal.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -186,6 +186,46 @@ t.test('a certificate is renewed in the CA’s window, or else by the life that 
   ];
   for (const [what, days, of, draw, atDay] of cases)
     t.equal(renewAtMs(life(days), of, draw), Math.round(NOW + atDay * DAY), what);
+  t.end();
+});
+
+t.test('a window that the CA moved is taken, for the certificate that is served', (t) => {
+  const renewal = { fingerprint: 'f1', atMs: NOW + 20 * DAY };
+  const window = (from: number, to: number) => ({ startMs: NOW + from * DAY, endMs: NOW + to * DAY });
+  const cases: readonly (readonly [
+    what: string,
+    of: Partial<SiteBundle>,
+    window: ReturnType<typeof window> | undefined,
+    steps: readonly string[],
+  ])[] = [
+    ['the time is in the window', { renewal }, window(19, 21), []],
+    ['the CA does not say', { renewal }, undefined, []],
+    ['earlier', { renewal }, window(-2, -1), ['window']],
+    ['later', { renewal }, window(40, 41), ['window']],
+    ['after the end of the certificate', { renewal }, window(79, 81), []],
+    ['backwards', { renewal }, window(3, 2), []],
+    ['no time was chosen yet', {}, window(1, 2), ['window']],
+    [
+      'the time of another certificate',
+      { renewal: { ...renewal, fingerprint: 'f0' } },
+      window(1, 2),
+      ['window'],
+    ],
+    ['an order is open', { renewal, next }, window(-2, -1), []],
+    ['none is served', { current: undefined, renewal }, window(-2, -1), ['order']],
+  ];
+  for (const [what, of, seen, steps] of cases) {
+    t.strictSame(kinds(desired(of), { window: seen }), steps, what);
+    t.strictSame(kinds(desired(of, { orders: false }), { window: seen }), [], `${what}, at another node`);
+  }
+  t.end();
+});
+
+t.test('the CA is asked for its window as often as it says, within a minute and a day', (t) => {
+  t.equal(windowPauseMs(21_600_000), 21_600_000);
+  t.equal(windowPauseMs(1), MINUTE);
+  t.equal(windowPauseMs(7 * DAY), DAY);
+  t.equal(windowPauseMs(), 6 * HOUR);
   t.end();
 });
 
