@@ -37,6 +37,11 @@ export class KeyRing {
     return (this.#keys.at(-1) as AppKey).id;
   }
 
+  /** The newest key but this one, if there is any. */
+  newestBut(id: string): string | undefined {
+    return this.#keys.findLast((each) => each.id !== id)?.id;
+  }
+
   has(id: string): boolean {
     return this.#keys.some((each) => each.id === id);
   }

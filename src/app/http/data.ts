@@ -98,14 +98,17 @@ async function passOn(services: Services, account: Account, c: Context, passed: 
   const { couch, accounts } = services;
   const gone = new AbortController();
   c.req.raw.signal.addEventListener('abort', () => gone.abort(), { once: true });
-  const answer = await couch.open({
-    method: passed.method,
-    path: `/${databaseOf(account.name)}${passed.path}`,
-    as: accounts.databaseLogin(account),
+  const path = `/${databaseOf(account.name)}${passed.path}`;
+  const more = {
     headers: conditionsOf(c),
     signal: gone.signal,
     ...(passed.body !== undefined && { body: passed.body }),
-  });
+  };
+  const answer = await accounts.asOwner(
+    account,
+    (as) => couch.open({ method: passed.method, path, as, ...more }),
+    isRefused,
+  );
   const status = answer.statusCode ?? 502;
   if (isBeingMade(status, c, passed)) {
     answer.resume();
@@ -127,6 +130,12 @@ async function passOn(services: Services, account: Account, c: Context, passed: 
   const hasBody = c.req.method !== 'HEAD' && status !== 304 && status !== 204;
   if (!hasBody) answer.resume();
   return new Response(hasBody ? await bodyFrom(answer) : null, { status, headers });
+}
+
+function isRefused(answer: IncomingMessage): boolean {
+  if (answer.statusCode !== 401) return false;
+  answer.resume();
+  return true;
 }
 
 /** A document is passed on in one piece: as a stream it takes a fifth more CPU time. */

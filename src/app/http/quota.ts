@@ -9,7 +9,7 @@ const MAX_KNOWN = 10_000;
 
 interface QuotaDependencies {
   readonly couch: Couch;
-  readonly accounts: Pick<Accounts, 'databaseLogin'>;
+  readonly accounts: Pick<Accounts, 'asOwner'>;
   readonly nowMs: () => number;
 }
 
@@ -30,7 +30,11 @@ export class Quota {
     const last = this.#sizes.get(account.name);
     if (last !== undefined && nowMs() - last.readMs < EVERY_MS) return last.bytes;
     const path = `/${databaseOf(account.name)}`;
-    const { status, body } = await couch.ask({ method: 'GET', path, as: accounts.databaseLogin(account) });
+    const { status, body } = await accounts.asOwner(
+      account,
+      (as) => couch.ask({ method: 'GET', path, as }),
+      (answer) => answer.status === 401,
+    );
     if (status !== 200) return undefined;
     const bytes = (body as { sizes?: { file?: number } }).sizes?.file ?? 0;
     if (this.#sizes.size >= MAX_KNOWN) this.#sizes.clear();
