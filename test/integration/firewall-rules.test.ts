@@ -18,6 +18,7 @@ const PATIENCE_MS = 60_000;
 const NOBODY = 65534;
 const helperScript = new URL('../../systemd/firewall', import.meta.url).pathname;
 const [NODE, OUTSIDE] = ['10.77.0.11', '198.51.100.11'];
+const [NODE6, NEAR6, OUTSIDE6, FAR6] = ['fd00:77::11', 'fd00:77::99', '2001:db8:51::11', '2001:db8:51::9'];
 const [APP, DB, STRANGER] = ['10.77.0.12', '10.77.0.21', '10.77.0.99'];
 const BASE: FirewallBase = {
   roles: ['app', 'db'],
@@ -86,6 +87,10 @@ t.before(async () => {
     `-n ${names.node} addr add ${OUTSIDE}/24 dev eth0`,
     `-n ${names.far} addr add 198.51.100.9/24 dev eth0`,
     ...[APP, DB, STRANGER].map((address) => `-n ${names.near} addr add ${address}/24 dev eth1`),
+    `-n ${names.node} addr add ${NODE6}/64 dev eth1 nodad`,
+    `-n ${names.near} addr add ${NEAR6}/64 dev eth1 nodad`,
+    `-n ${names.node} addr add ${OUTSIDE6}/64 dev eth0 nodad`,
+    `-n ${names.far} addr add ${FAR6}/64 dev eth0 nodad`,
     ...['node eth0', 'node eth1', 'near eth1', 'far eth0', 'node lo'].map((each) => {
       const [name = '', device = ''] = each.split(' ');
       return `-n ${names[name as 'node']} link set ${device} up`;
@@ -103,7 +108,7 @@ t.before(async () => {
   for (const directory of ['run/bornemisza-firewall', 'var/lib/bornemisza-firewall'])
     await chown(at(directory), NOBODY, NOBODY);
   for (const port of LISTENING)
-    start(inside('node', ['socat', `TCP-LISTEN:${port},fork,reuseaddr`, 'EXEC:cat']), note);
+    start(inside('node', ['socat', `TCP6-LISTEN:${port},fork,reuseaddr,ipv6only=0`, 'EXEC:cat']), note);
 });
 t.teardown(async () => {
   await place.close();
@@ -158,9 +163,10 @@ async function looked(what: string): Promise<void> {
 
 /** How a new connection to the node ends: open, refused, or silent. */
 async function knock(from: string, port: number): Promise<string> {
-  const far = from === 'far';
-  const bind = far ? '' : `,bind=${from}`;
-  const target = `TCP:${far ? OUTSIDE : NODE}:${port},connect-timeout=1${bind}`;
+  const far = from === 'far' || from === FAR6;
+  const bind = far || from === NEAR6 ? '' : `,bind=${from}`;
+  const to = from === FAR6 ? `[${OUTSIDE6}]` : from === NEAR6 ? `[${NODE6}]` : far ? OUTSIDE : NODE;
+  const target = `TCP:${to}:${port},connect-timeout=1${bind}`;
   const { code, stderr } = await run(inside(far ? 'far' : 'near', ['socat', '-u', '/dev/null', target]));
   if (code === 0) return 'open';
   return /refused/.test(stderr) ? 'refused' : /timed out/i.test(stderr) ? 'silent' : stderr;
@@ -222,6 +228,19 @@ t.test('each sender reaches what it needs, and no more', async (t) => {
     ...[8443, 6984, 9999].map((port) => [DB, port, 'refused'] as const),
     ...[22, 80, 4101].map((port) => [STRANGER, port, 'open'] as const),
     ...[8443, 8404, 6984, 6985, 9999].map((port) => [STRANGER, port, 'refused'] as const),
+  ];
+  const found = await Promise.all(cases.map(([from, port]) => knock(from, port)));
+  for (const [index, [from, port, is]] of cases.entries()) t.equal(found[index], is, `${from} to ${port}`);
+});
+
+t.test('over IPv6 neighbours are found, the site and ssh are open, and nothing else is', async (t) => {
+  for (const name of ['near', 'far', 'node'] as const)
+    await must(inside(name, ['ip', '-6', 'neigh', 'flush', 'all']));
+  const cases: readonly (readonly [from: string, port: number, is: string])[] = [
+    ...[22, 80, 443].map((port) => [FAR6, port, 'open'] as const),
+    ...[4101, 8443, 8404, 6984, 6985, 9000, 9999].map((port) => [FAR6, port, 'silent'] as const),
+    ...[22, 80, 443].map((port) => [NEAR6, port, 'open'] as const),
+    ...[4101, 8443, 8404, 6984, 6985, 9000, 9999].map((port) => [NEAR6, port, 'refused'] as const),
   ];
   const found = await Promise.all(cases.map(([from, port]) => knock(from, port)));
   for (const [index, [from, port, is]] of cases.entries()) t.equal(found[index], is, `${from} to ${port}`);
