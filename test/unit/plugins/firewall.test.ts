@@ -1,6 +1,7 @@
 import * as fc from 'fast-check';
 import t from 'tap';
 import { type FirewallHelper, parseState } from '../../../src/plugins/firewall/observe.ts';
+import { FirewallPlugin } from '../../../src/plugins/firewall/plugin.ts';
 import { planFirewall } from '../../../src/plugins/firewall/plan.ts';
 import { describeBase, type FirewallBase, renderBase } from '../../../src/plugins/firewall/rules.ts';
 
@@ -112,6 +113,24 @@ t.test('what differs is written, and loaded where the firewall is on', async (t)
   t.strictSame(kinds(LIST, true, { ...helper, outcome: 'refused' }), ['load']);
   t.strictSame(kinds(LIST, true, { ...helper, dbs: [] }), ['load']);
   t.strictSame(planFirewall(members, { list: LIST, on: true, helper: undefined }).length, 1);
+});
+
+t.test('status says what is allowed, and a helper that is silent or refused', async (t) => {
+  const plugin = new FirewallPlugin({ list: '/nowhere', base: '/nowhere', state: '/nowhere' });
+  const status = (on: boolean, seen: FirewallHelper | undefined) =>
+    plugin.status(members, { list: LIST, on, helper: seen });
+  t.strictSame(status(false, undefined), { seen: 'off: every port is open', alarms: [] });
+  t.strictSame(status(true, { ...helper, ageS: 29 }), { seen: 'on: 3 members allowed', alarms: [] });
+  t.match(status(true, { ...helper, ageS: 30 }).alarms, [
+    {
+      code: 'firewall-silent',
+      message: /^the helper of the firewall did not report for 30 s: the rules do not follow the members$/,
+      next: /systemctl restart bornemisza-firewall/,
+    },
+  ]);
+  t.match(status(true, { ...helper, outcome: 'refused' }).alarms, [
+    { code: 'firewall-refused', message: /^the kernel refuses the rules .*; the old rules stay$/ },
+  ]);
 });
 
 t.test('before the first sync no member is removed, and new ones are allowed', async (t) => {
