@@ -25,6 +25,8 @@ export interface AppRoleConfig {
   /** Where the edges share their counts, see plugins/haproxy/desired.ts. */
   readonly sharingPort: number;
   readonly databasePort: number;
+  /** Of Strict-Transport-Security; undefined: no such header. */
+  readonly hstsMaxAgeSeconds?: number | undefined;
   /** Of the account at the CA, see plugins/haproxy/desired.ts. */
   readonly challengeThumbprint?: string | undefined;
   /** The db nodes' door for app nodes. */
@@ -136,7 +138,7 @@ export function appHaproxy(input: AppInput): AppHaproxy {
       addresses: ['*'],
       httpsPort: config.httpsPort,
       httpPort: config.httpPort,
-      hstsMaxAgeSeconds: undefined,
+      hstsMaxAgeSeconds: config.hstsMaxAgeSeconds,
       challengeThumbprint: config.challengeThumbprint,
     },
     requestsLogged,

@@ -77,6 +77,8 @@ const label = z
   );
 const address = z.string().refine(isIPv4, 'must be an IPv4 address, e.g. "10.0.0.11"');
 const port = z.int().min(1).max(65535);
+/** Two years: what lists of sites with HTTPS alone ask for. */
+const MOST_HSTS_S = 63_072_000;
 const isSeed = (text: string): boolean => {
   const [host = '', at, ...rest] = text.split(':');
   return rest.length === 0 && isIPv4(host) && (at === undefined || port.safeParse(Number(at)).success);
@@ -275,6 +277,7 @@ const schema = z.strictObject({
       stats_port: port.default(8404),
       sharing_port: port.default(8444),
       database_port: port.default(5984),
+      hsts_max_age_s: z.int().min(0).max(MOST_HSTS_S).optional(),
     })
     .prefault({}),
   floating: z

@@ -27,6 +27,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
       statsPort: edge.stats_port,
       sharingPort: edge.sharing_port,
       databasePort: edge.database_port,
+      hstsMaxAgeSeconds: edge.hsts_max_age_s,
       challengeThumbprint: scene.site?.thumbprint,
       dbDoorPort: couchdb.door_port,
       floating: { ...config.floating, device: floatingDevice(config) },
