@@ -3,7 +3,7 @@ import { cp, mkdir, readdir, rm, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { BuiltPackage } from '../../scripts/rpm.ts';
 import { repository } from '../lab/layers.ts';
-import { addAgent, type Machine } from './machine.ts';
+import { addAgent, type Machine, UML } from './machine.ts';
 import { makeRoot, must, put } from './tree.ts';
 
 /** Debian's packages in the machine. What they depend on comes along. */
@@ -34,8 +34,6 @@ const PACKAGES = [
   ],
   ...['haproxy', 'bird2', 'nftables', 'socat', 'dnf'],
 ];
-
-const UML_MODULES = '/usr/lib/uml/modules';
 
 /** As Apache's package has it. */
 const COUCHDB_UNIT = `[Unit]
@@ -94,12 +92,13 @@ const KERNEL_MODULES = [
 ];
 
 async function copyKernelModules(root: string): Promise<void> {
-  const [version = ''] = await readdir(UML_MODULES);
+  const modules = join(UML, 'lib/uml/modules');
+  const [version = ''] = await readdir(modules);
   const to = join(root, 'usr/lib/modules', version);
   for (const path of KERNEL_MODULES)
-    await cp(join(UML_MODULES, version, 'kernel', path), join(to, 'kernel', path), { recursive: true });
-  for (const name of await readdir(join(UML_MODULES, version)))
-    if (name.startsWith('modules.')) await cp(join(UML_MODULES, version, name), join(to, name));
+    await cp(join(modules, version, 'kernel', path), join(to, 'kernel', path), { recursive: true });
+  for (const name of await readdir(join(modules, version)))
+    if (name.startsWith('modules.')) await cp(join(modules, version, name), join(to, name));
   await must('depmod', ['-b', join(root, 'usr'), version]);
 }
 

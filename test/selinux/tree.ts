@@ -97,7 +97,8 @@ export async function placeGivenPolicy(root: string): Promise<void> {
   if (givenPolicy !== '') return placePolicy(root, { store: givenPolicy, name: 'targeted' });
   await placePolicy(root, { store: '/', name: 'default' });
   await cp(join(import.meta.dirname, 'like-el.cil'), join(root, 'like_el.cil'));
-  await must('chroot', [root, 'semodule', '-n', '-s', 'targeted', '-i', '/like_el.cil']);
+  // EL has no module of BIRD.
+  await must('chroot', [root, 'semodule', '-n', '-s', 'targeted', '-d', 'bird', '-i', '/like_el.cil']);
 }
 
 /** Runs a scriptlet of the package in the tree, as rpm does. */
