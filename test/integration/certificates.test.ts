@@ -61,6 +61,12 @@ class AppNode {
     return (await converge(this.plugin, this.#desired())).map(({ kind }) => kind);
   }
 
+  /** As `bornemisza plan` shows it. */
+  async planned(): Promise<string[]> {
+    const seen = await this.plugin.observe(new AbortController().signal);
+    return this.plugin.plan(this.#desired(), seen).map(({ kind }) => kind);
+  }
+
   #desired(): CertificatesWanted {
     return { ...this.wanted, orders: this.orders, why: 'by the test', removed: [...this.removed] };
   }
@@ -357,6 +363,8 @@ t.test('a CA that moves its window to now gets one renewal, and no more', async 
   // No second certificate within a day, whatever the window says.
   node.wallOffsetMs = 25 * 3_600_000;
   node.nowMs += 600_000;
+  for (let look = 1; look <= 2; look += 1) t.strictSame(await node.planned(), ['window'], 'it is only shown');
+  t.equal(asked.length, 1);
   t.strictSame(await node.run(), ['window']);
   t.match(node.store.get().renewal, { fingerprint: former });
   const steps = await issue({ nodes: [node], edge: nothing }, () => undefined, former);

@@ -119,6 +119,7 @@ export class CertificatesPlugin
   #askedMs = Number.NEGATIVE_INFINITY;
   /** Machine time of the next question for the CA's window. */
   #windowMs: number;
+  #window: { readonly fingerprint: string | undefined; readonly info: RenewalInfo } | undefined;
   #order: AcmeOrder | undefined;
   #problem: Finding | undefined;
   /** Wall time of the first call of the CA that failed since a certificate came. */
@@ -150,9 +151,9 @@ export class CertificatesPlugin
     const { next } = bundle;
     if (next === undefined && toRevoke(bundle) !== undefined)
       return { ...still, waits: undefined, replaced: await this.#isReplaced(wanted, bundle, signal) };
-    if (this.#isWindowDue(wanted, bundle, nowMs))
-      return { ...still, waits: undefined, window: await this.#window(wanted, bundle, signal) };
-    if (next?.url === undefined || !this.#mayAsk(next.sinceMs, nowMs)) return { ...still, waits: undefined };
+    if (this.#isWindowDue(wanted, bundle, nowMs)) await this.#askWindow(wanted, bundle, signal);
+    if (next === undefined) return { ...still, waits: undefined, window: this.#windowOf(bundle) };
+    if (next.url === undefined || !this.#mayAsk(next.sinceMs, nowMs)) return { ...still, waits: undefined };
     this.#askedMs = this.#options.nowMs();
     this.#order = await this.#called(async () =>
       (await this.#ca(wanted, bundle)).client().order(next.url ?? '', signal),
@@ -290,7 +291,8 @@ export class CertificatesPlugin
     if (!wanted.orders || nowMs < bundle.notBeforeMs || this.#isPaused()) return moved;
     if (bundle.next?.url !== undefined) return this.#mayAsk(bundle.next.sinceMs, nowMs);
     const due = moved || this.#isWindowDue(wanted, bundle, nowMs);
-    return due || planCertificates({ ...wanted, bundle, nowMs }, { order: undefined }).length > 0;
+    const seen = { order: undefined, window: this.#windowOf(bundle) };
+    return due || planCertificates({ ...wanted, bundle, nowMs }, seen).length > 0;
   }
 
   #isWindowDue(wanted: CertificatesWanted, bundle: SiteBundle, nowMs: number): boolean {
@@ -305,11 +307,7 @@ export class CertificatesPlugin
   }
 
   /** A CA without renewal information, or without an answer, changes nothing: the chosen time stays. */
-  async #window(
-    wanted: CertificatesWanted,
-    bundle: SiteBundle,
-    signal: AbortSignal,
-  ): Promise<RenewalInfo | undefined> {
+  async #askWindow(wanted: CertificatesWanted, bundle: SiteBundle, signal: AbortSignal): Promise<void> {
     const leaf = new X509Certificate(bundle.current?.chain ?? '');
     const { client } = await this.#ca(wanted, bundle);
     const info = await client()
@@ -317,7 +315,12 @@ export class CertificatesPlugin
       .catch(() => undefined);
     signal.throwIfAborted();
     this.#windowMs = this.#options.nowMs() + windowPauseMs(info?.retryAfterMs);
-    return info;
+    if (info !== undefined) this.#window = { fingerprint: bundle.current?.fingerprint, info };
+  }
+
+  /** It stays until the next answer: an operator's `plan`, or a full disk, must not lose it. */
+  #windowOf({ current }: SiteBundle): RenewalInfo | undefined {
+    return this.#window?.fingerprint === current?.fingerprint ? this.#window?.info : undefined;
   }
 
   /** An edge that does not answer serves no certificate at all. */
