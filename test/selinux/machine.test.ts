@@ -139,6 +139,19 @@ async function seeDomains(t: Test, machine: Machine, role: string, others: reado
     t.same(await domainsOf(machine, `${name}.service`), [UNCONFINED], name);
 }
 
+/** The address stays on the device; its route is taken from BIRD. */
+async function withdraw(t: Test, machine: Machine): Promise<void> {
+  const wanted = async (what: string): Promise<string> =>
+    until(async () => {
+      const said = await machine.must('bornemisza status --role app');
+      return said.includes(what) ? said : undefined;
+    }, slowly(what));
+  await wanted('wanted: announce');
+  await machine.must('bornemisza maintenance on --role app --force', SETTLE_MS);
+  t.match(await wanted('wanted: do not announce (maintenance)'), 'in maintenance');
+  await machine.must('bornemisza maintenance off --role app', SETTLE_MS);
+}
+
 t.test('a node of role app works, and nothing is refused', async (t) => {
   const machine = await bootOf(t, 'with');
   await startNetwork(machine);
@@ -147,6 +160,7 @@ t.test('a node of role app works, and nothing is refused', async (t) => {
     seeDomains(t, machine, 'app', ['bornemisza-deadman', 'bornemisza-site', 'bird']),
   );
   await t.test('a reload of HAProxy', (t) => reloadHaproxy(t, machine, 'app'));
+  await t.test('maintenance withdraws the floating IP', (t) => withdraw(t, machine));
   t.same(await refusals(machine), []);
   await machine.close();
 });
