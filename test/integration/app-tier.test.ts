@@ -95,6 +95,12 @@ t.test('the app tier comes up from its configuration alone, and the edge finds p
   const sink = '/opt/bornemisza-tree/test/integration/smtp-sink.ts';
   const run = ['systemd-run', '--unit=lab-smtp', '/usr/libexec/bornemisza/node', sink];
   await mailer.must([...run, mailer.privateAddress, '2525', '/var/tmp/mails']);
+  const connect = ['bash', '-c', `: </dev/tcp/${mailer.privateAddress}/2525`];
+  await until(async () => (await mailer.exec(connect)).code === 0, {
+    what: 'the mail server listens',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
   for (const instance of [app1, app2]) await beginAppTier(instance);
   await until(bothServe, { what: 'both edges find both', deadlineMs: PATIENCE_MS, everyMs: 200 });
   for (const path of ['/healthz', '/api/health'])
