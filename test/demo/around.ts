@@ -47,7 +47,7 @@ export async function setUpAppTier(
   outside: Outside,
   progress: (text: string) => void,
 ): Promise<void> {
-  const mail = outside.startMail(cluster.lab);
+  const mail = await outside.startMail(cluster.lab);
   const content =
     `public_url = "${siteOf(cluster)}"\nsite_name = "Notes"\n` +
     `[mail]\nfrom = "notes@${ZONE}"\nsmtp_url = "${mail}"\nsmtp_tls = "off"\n`;

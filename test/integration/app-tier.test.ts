@@ -1,6 +1,6 @@
 import t from 'tap';
 import { Cluster, type Instance } from '../lab/cluster.ts';
-import { secretIn } from '../lab/outside.ts';
+import { Outside } from '../lab/outside.ts';
 import { askAsPage, pageHeaders } from '../lab/page-request.ts';
 import { until } from '../support/until.ts';
 import { PATIENCE_MS } from './cluster-bed.ts';
@@ -14,14 +14,16 @@ const cluster = await Cluster.create({ app: 2, db: 1 });
 t.teardown(() => cluster.close());
 const [app1, app2] = cluster.instancesOf('app');
 if (app1 === undefined || app2 === undefined) throw new Error('two app nodes');
-const mailer = app1.host;
 await cluster.settled(PATIENCE_MS);
+const outside = await Outside.prepare(t.testdir());
+t.teardown(() => outside.close());
+const mail = await outside.startMail(cluster.lab);
 
 const ACCOUNTS = `public_url = "${SITE}"
 site_name = "Notes"
 [mail]
 from = "notes@notes.test"
-smtp_url = "smtp://${mailer.privateAddress}:2525"
+smtp_url = "${mail}"
 smtp_tls = "off"
 `;
 const service = (name: string, prefix: string, health: string): string =>
@@ -70,7 +72,7 @@ async function statusAt({ host }: Instance, path: string): Promise<string> {
 }
 
 function tokenFor(address: string): Promise<string> {
-  return until(async () => secretIn((await mailer.exec(['cat', '/var/tmp/mails'])).stdout, address), {
+  return until(() => outside.mailedSecret(address), {
     what: `mail to ${address}`,
     deadlineMs: PATIENCE_MS,
     everyMs: 200,
@@ -92,15 +94,6 @@ async function edgesUse(...hosts: readonly string[]): Promise<boolean> {
 const bothServe = (): Promise<boolean> => edgesUse('app1', 'app2');
 
 t.test('the app tier comes up from its configuration alone, and the edge finds page and API', async (t) => {
-  const sink = '/opt/bornemisza-tree/test/integration/smtp-sink.ts';
-  const run = ['systemd-run', '--unit=lab-smtp', '/usr/libexec/bornemisza/node', sink];
-  await mailer.must([...run, mailer.privateAddress, '2525', '/var/tmp/mails']);
-  const connect = ['bash', '-c', `: </dev/tcp/${mailer.privateAddress}/2525`];
-  await until(async () => (await mailer.exec(connect)).code === 0, {
-    what: 'the mail server listens',
-    deadlineMs: PATIENCE_MS,
-    everyMs: 200,
-  });
   for (const instance of [app1, app2]) await beginAppTier(instance);
   await until(bothServe, { what: 'both edges find both', deadlineMs: PATIENCE_MS, everyMs: 200 });
   for (const path of ['/healthz', '/api/health'])

@@ -104,7 +104,7 @@ t.test('nodes speak TLS to each other, with the user time-out on their links', a
     `( sport = :19100 or dport = :19100 ) and dst ${second.address}`,
   ]);
   t.ok(stdout.length > 0, 'there is a link on the pinned port');
-  t.match(await readFile(join(first.directory, 'config', 'vm.args'), 'utf8'), '{raw,6,18,<<64,31,0,0>>}');
+  t.match(await readFile(join(first.directory, 'config', 'vm.args'), 'utf8'), '{raw,6,18,<<184,11,0,0>>}');
 
   const stranger = await Authority.make('another authority');
   t.teardown(() => rm(stranger.directory, { recursive: true, force: true }));

@@ -3,6 +3,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { selfSigned } from '../support/self-signed.ts';
+import { until } from '../support/until.ts';
 import type { Host, Lab, Role } from './index.ts';
 
 /** What {@link Outside} starts, and the sshd that a firewall leaves open. Enterprise Linux has no pebble. */
@@ -117,11 +118,19 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
     await host.must(['sh', '-c', 'cat >>/etc/bornemisza/app.toml'], { stdin: section });
   }
 
-  /** Starts a mail server that keeps what it takes. Resolves with its URL. */
-  startMail(lab: Lab): string {
+  /** Starts a mail server that keeps what it takes. Resolves with its URL, when it listens. */
+  async startMail(lab: Lab): Promise<string> {
     this.#lab = lab;
     const sink = join(import.meta.dirname, '../integration/smtp-sink.ts');
     this.#serve([process.execPath, sink, SERVER, '2525', join(this.#directory, 'mails')]);
+    await until(
+      async () => (await this.#client.exec(['bash', '-c', `: </dev/tcp/${SERVER}/2525`])).code === 0,
+      {
+        what: 'the mail server listens',
+        deadlineMs: 60_000,
+        everyMs: 200,
+      },
+    );
     return `smtp://${SERVER}:2525`;
   }
 
@@ -174,7 +183,7 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
 }
 
 /** @param mails as smtp-sink.ts writes them */
-export function secretIn(mails: string, address: string): string | undefined {
+function secretIn(mails: string, address: string): string | undefined {
   const mail = mails
     .split('\n')
     .filter((line) => line !== '')

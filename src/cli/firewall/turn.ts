@@ -7,6 +7,8 @@ import { gatherBase, otherFirewalls } from './gather.ts';
 import { ORIGIN, proves, readOrigin, renderOrigin, sshSince, trialOrigin } from './session.ts';
 
 const HELPER = 'bornemisza-firewall.service';
+/** Longer than the unit's TimeoutStartSec: then systemd is the one who says what happened. */
+const START_MS = 45_000;
 /** The timer that ends an unconfirmed trial, and its service. */
 const UNDO = 'bornemisza-firewall-undo';
 const UNDO_PROGRAM = '/usr/libexec/bornemisza/firewall-undo';
@@ -53,7 +55,7 @@ export async function turnOn(
     await staged.discard();
     throw error;
   }
-  await mustRun(host, 'systemctl', ['start', HELPER]);
+  await mustRun(host, 'systemctl', ['start', HELPER], START_MS);
   if (!(await loaded(host, digest))) {
     await host.run(UNDO_PROGRAM, []);
     throw new CliFailure(
@@ -127,8 +129,13 @@ async function loaded(host: Host, digest: string): Promise<boolean> {
   return false;
 }
 
-async function mustRun(host: Host, program: string, args: readonly string[]): Promise<void> {
-  const { code, stderr } = await host.run(program, args);
+async function mustRun(
+  host: Host,
+  program: string,
+  args: readonly string[],
+  timeoutMs?: number,
+): Promise<void> {
+  const { code, stderr } = await host.run(program, args, timeoutMs === undefined ? {} : { timeoutMs });
   if (code === 0) return;
   throw new CliFailure(
     EXIT.failure,
