@@ -28,6 +28,7 @@ const EXPECTED = [
   'events',
   'explain',
   'ping',
+  'log requests',
   'maintenance',
   'upgrade',
   'upgrade status',
