@@ -8,7 +8,7 @@ import { ORIGIN, proves, readOrigin, renderOrigin, sshSince, trialOrigin } from 
 
 const HELPER = 'bornemisza-firewall.service';
 /** Longer than the unit's TimeoutStartSec: then systemd is the one who says what happened. */
-const START_MS = 45_000;
+const START_MS = 100_000;
 /** The timer that ends an unconfirmed trial, and its service. */
 const UNDO = 'bornemisza-firewall-undo';
 const UNDO_PROGRAM = '/usr/libexec/bornemisza/firewall-undo';
