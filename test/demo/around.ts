@@ -107,10 +107,12 @@ class Person {
     );
   }
 
-  /** What the note is answered with. */
   async signIn(host: string): Promise<string> {
     const body = { email: this.#email, password: this.#password };
-    const { cookie } = await this.#ask(host, 'POST', '/api/session', { body, wanted: [200] });
+    return (await this.#ask(host, 'POST', '/api/session', { body, wanted: [200] })).cookie;
+  }
+
+  async readNote(host: string, cookie: string): Promise<string> {
     const { status, text } = await this.#ask(host, 'GET', '/api/data/note', { cookie, wanted: [200] });
     return /"text":"hello"/.test(text) ? String(status) : text;
   }
@@ -170,6 +172,7 @@ export function aroundOf(cluster: Cluster, outside: Outside): Around {
     },
     register: (host) => person.register(host),
     signIn: (host) => person.signIn(host),
+    readNote: (host, cookie) => person.readNote(host, cookie),
     isOpen,
     closePorts: async () => {
       const apps = cluster.instancesOf('app');

@@ -350,9 +350,12 @@ function certificate({ around }: World, edge: string): Expectation {
   });
 }
 
+/** Signs in once, as each try counts at the edge, and then reads with that session. */
 function signedIn({ around }: World, host: string): Expectation {
+  let cookie: string | undefined;
   return asked('user', async () => {
-    const text = (await around?.signIn(host)) ?? '';
+    cookie ??= await around?.signIn(host);
+    const text = (await around?.readNote(host, cookie ?? '')) ?? '';
     return text.startsWith('200') ? undefined : `signing in at ${host}: ${text}`;
   });
 }

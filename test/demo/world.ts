@@ -37,8 +37,10 @@ export interface Around {
   visitTrusting(edge: string): Promise<string>;
   /** A person registers at an app node, by the link in the mail, and writes a note. */
   register(host: string): Promise<void>;
-  /** The same person signs in at an app node and reads the note; what came back, or why nothing did. */
+  /** The same person signs in at an app node. Resolves with the cookie of the session. */
   signIn(host: string): Promise<string>;
+  /** The note as an app node has it for a session; what came back, or why nothing did. */
+  readNote(host: string, cookie: string): Promise<string>;
   /** Closes the ports of every machine. */
   closePorts(): Promise<void>;
   /** Whether a machine outside of the cluster gets a connection to a member port of this host. */
