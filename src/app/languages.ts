@@ -17,5 +17,3 @@ export function languageOf({ req }: Asked): Language {
 /** A plain string has one language only: it is for developers. */
 export const textIn = (language: Language, text: Text | string): string =>
   typeof text === 'string' ? text : text[language];
-
-export const english = (text: Text | string): string => textIn('en', text);

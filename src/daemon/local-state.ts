@@ -112,3 +112,22 @@ export class LocalStateFile {
     }
   }
 }
+
+/**
+ * Makes a change that an operator asked for, or none: one that would not survive a reboot is undone and refused.
+ *
+ * @throws IdentityError as {@link LocalStateFile.update}
+ */
+export async function changeOrUndo(
+  local: Pick<LocalStateFile, 'state' | 'update'>,
+  change: Partial<LocalState>,
+): Promise<void> {
+  const was = local.state;
+  try {
+    await local.update(change);
+  } catch (error) {
+    const keys = Object.keys(change) as (keyof LocalState)[];
+    await local.update(Object.fromEntries(keys.map((key) => [key, was[key]]))).catch(() => undefined);
+    throw error;
+  }
+}

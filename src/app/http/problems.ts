@@ -1,4 +1,4 @@
-import { english, type Language, type Text, textIn } from '../languages.ts';
+import { type Language, type Text, textIn } from '../languages.ts';
 import { BusyError } from '../store/hashing.ts';
 import { CouchError } from '../store/couch.ts';
 
@@ -120,7 +120,7 @@ export class Problem extends Error {
       retryAfterS,
     }: { detail?: Text | string; errors?: readonly FieldError[]; retryAfterS?: number } = {},
   ) {
-    super(english(detail ?? PROBLEMS[code][1]));
+    super(textIn('en', detail ?? PROBLEMS[code][1]));
     this.name = 'Problem';
     this.code = code;
     this.detail = detail;

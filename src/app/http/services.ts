@@ -1,6 +1,6 @@
-import type { Language } from '../languages.ts';
 import type { KeyRing } from '../accounts/keys.ts';
 import type { AppConfig } from '../config.ts';
+import type { Language } from '../languages.ts';
 import type { Accounts } from '../store/accounts.ts';
 import type { Couch, Credentials } from '../store/couch.ts';
 import type { PasswordHashes } from '../store/hashing.ts';

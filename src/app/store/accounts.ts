@@ -221,9 +221,8 @@ export class Accounts {
     const answerWith = (id: string): Promise<T> => ask(this.#databaseLogin(name, id));
     if (other === undefined) return answerWith(keyId);
     const worked = this.#worked.get(name);
-    const order =
-      worked?.keyId === other && this.#nowMs() - worked.atMs < CACHE_MS ? [other, keyId] : [keyId, other];
-    const [first, second] = order as [string, string];
+    const otherWorked = worked?.keyId === other && this.#nowMs() - worked.atMs < CACHE_MS;
+    const [first, second] = otherWorked ? [other, keyId] : [keyId, other];
     const answer = await answerWith(first);
     if (!isRefused(answer)) return answer;
     if (this.#worked.size >= MAX_CACHED) this.#worked.clear();

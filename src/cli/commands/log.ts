@@ -1,5 +1,10 @@
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
-import type { Done, RequestLogRequest } from '../../daemon/control/api.ts';
+import {
+  type Done,
+  REQUEST_LOG_LEAST_MS,
+  REQUEST_LOG_MOST_MS,
+  type RequestLogRequest,
+} from '../../daemon/control/api.ts';
 import { printDone } from '../answer.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { appDaemonOf } from '../instances.ts';
@@ -45,11 +50,9 @@ export function addLog(program: Command, io: Io): void {
     });
 }
 
-const LEAST_MS = 60_000;
-const MOST_MS = 7 * 24 * 3_600_000;
-
 function period(text: string): number {
   const ms = duration(text);
-  if (ms < LEAST_MS || ms > MOST_MS) throw new InvalidArgumentError('1m to 7d');
+  if (ms < REQUEST_LOG_LEAST_MS || ms > REQUEST_LOG_MOST_MS)
+    throw new InvalidArgumentError('It must be a duration from 1m to 7d, e.g. 30m.');
   return ms;
 }

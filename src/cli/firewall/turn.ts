@@ -2,7 +2,7 @@ import { readFile, rm } from 'node:fs/promises';
 import { replaceFile, stageFile } from '../../host/files.ts';
 import { describeBase, renderBase, TABLE } from '../../plugins/firewall/rules.ts';
 import { CliFailure, EXIT } from '../failure.ts';
-import type { Host, Io } from '../io.ts';
+import type { Host, Io, RunLimits } from '../io.ts';
 import { gatherBase, otherFirewalls } from './gather.ts';
 import { ORIGIN, proves, readOrigin, renderOrigin, sshSince, trialOrigin } from './session.ts';
 
@@ -55,7 +55,7 @@ export async function turnOn(
     await staged.discard();
     throw error;
   }
-  await mustRun(host, 'systemctl', ['start', HELPER], START_MS);
+  await mustRun(host, 'systemctl', ['start', HELPER], { timeoutMs: START_MS });
   if (!(await loaded(host, digest))) {
     await host.run(UNDO_PROGRAM, []);
     throw new CliFailure(
@@ -133,9 +133,9 @@ async function mustRun(
   host: Host,
   program: string,
   args: readonly string[],
-  timeoutMs?: number,
+  limits: RunLimits = {},
 ): Promise<void> {
-  const { code, stderr } = await host.run(program, args, timeoutMs === undefined ? {} : { timeoutMs });
+  const { code, stderr } = await host.run(program, args, limits);
   if (code === 0) return;
   throw new CliFailure(
     EXIT.failure,

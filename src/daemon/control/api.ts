@@ -261,9 +261,12 @@ export interface MaintenanceRequest {
   readonly on: boolean;
   readonly force?: boolean;
 }
+/** How long every request may be logged. */
+export const REQUEST_LOG_LEAST_MS = 60_000;
+export const REQUEST_LOG_MOST_MS = 7 * 24 * 3_600_000;
 export interface RequestLogRequest {
   readonly on: boolean;
-  /** How long, with `on`: 1 minute to 7 days. Default 1 hour. */
+  /** How long, with `on`: from {@link REQUEST_LOG_LEAST_MS} to {@link REQUEST_LOG_MOST_MS}. Default 1 hour. */
   readonly forMs?: number | undefined;
 }
 export interface LeaveRequest {

@@ -1,13 +1,10 @@
+/** Every request in the journal, for a while: the log has people's addresses and fills the disk. */
 import type { Clock } from '../clock.ts';
 import { OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
-import type { LocalState, LocalStateFile } from '../local-state.ts';
-import type { Done, RequestLogRequest } from './api.ts';
+import { changeOrUndo, type LocalState, type LocalStateFile } from '../local-state.ts';
+import { type Done, REQUEST_LOG_MOST_MS, type RequestLogRequest } from './api.ts';
 
-/** Every request in the journal, for a while: the log has people's addresses and fills the disk. */
-
-export const REQUEST_LOG_LEAST_MS = 60_000;
-export const REQUEST_LOG_MOST_MS = 7 * 24 * 3_600_000;
 const REQUEST_LOG_DEFAULT_MS = 3_600_000;
 
 interface RequestLogDependencies {
@@ -43,13 +40,7 @@ export async function logRequests(
       'run it on an app node; it applies to that node alone',
     );
   const untilMs = on ? clock.wallMs() + forMs : 0;
-  const was = local.state.requestLogUntilMs;
-  try {
-    await local.update({ requestLogUntilMs: untilMs });
-  } catch (error) {
-    await local.update({ requestLogUntilMs: was }).catch(() => undefined);
-    throw error;
-  }
+  await changeOrUndo(local, { requestLogUntilMs: untilMs });
   const until = new Date(untilMs).toISOString();
   node.operatorDid(on ? `every request is logged until ${until}` : 'requests are no longer logged');
   node.turn(`request log ${on ? 'on' : 'off'} by the operator`);

@@ -10,7 +10,6 @@ import * as z from 'zod';
 import { type AuditTrail, isAbout } from '../audit/trail.ts';
 import { hasNextStep, OperatorError } from '../errors.ts';
 import type { Role } from '../membership/types.ts';
-import { REQUEST_LOG_LEAST_MS, REQUEST_LOG_MOST_MS } from './request-log.ts';
 import { type TrailQuestion, trailQuestion } from '../peers/trail.ts';
 import {
   TOKEN_DEFAULT_MS,
@@ -42,6 +41,7 @@ import type {
   HaproxyTraffic,
   UpgradeAnswer,
 } from './api.ts';
+import { REQUEST_LOG_LEAST_MS, REQUEST_LOG_MOST_MS } from './api.ts';
 
 /** The calls of the socket to a running daemon. Refusals are thrown as {@link OperatorError}. */
 export interface ControlActions {

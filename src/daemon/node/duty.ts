@@ -1,7 +1,7 @@
 import { released } from '../../roles/guards.ts';
 import type { Done } from '../control/api.ts';
 import type { Identity } from '../identity/identity.ts';
-import type { LocalStateFile } from '../local-state.ts';
+import { changeOrUndo, type LocalStateFile } from '../local-state.ts';
 import type { CurrentNode } from './current.ts';
 import { mustNotBeLast } from '../control/operator-guards.ts';
 import { guardMemory } from './scene.ts';
@@ -26,14 +26,7 @@ export class Duty {
   async maintenance({ on, force }: { readonly on: boolean; readonly force?: boolean }): Promise<Done> {
     const { local, node } = this.#dependencies;
     if (on && force !== true) mustNotBeLast(this.#identity, node.last.view, 'maintenance');
-    const was = local.state.maintenance;
-    try {
-      await local.update({ maintenance: on });
-    } catch (error) {
-      // A change that would not survive a reboot is refused: the operator gets the reason, and nothing is changed.
-      await local.update({ maintenance: was }).catch(() => undefined);
-      throw error;
-    }
+    await changeOrUndo(local, { maintenance: on });
     node.operatorDid(`maintenance ${on ? 'on' : 'off'}`);
     node.turn(`maintenance ${on ? 'on' : 'off'} by the operator`);
     return {

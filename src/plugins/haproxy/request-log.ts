@@ -1,8 +1,7 @@
+/** The log of the edge: failed requests always, all requests while the operator wants it. */
 import type { AppHaproxy } from './desired.ts';
 import { LOCAL, REQUEST_LOG, type WantedServer } from './rendered.ts';
 import type { Context, Section } from './sections.ts';
-
-/** The log of the edge: failed requests always, all requests while the operator wants it. */
 
 /** Lines a second at one edge: a third of what journald takes from a unit before it drops lines, errors too. */
 const MOST_A_SECOND = 100;

@@ -1,5 +1,6 @@
 import t from 'tap';
-import { logRequests, requestLogEnd, REQUEST_LOG_MOST_MS } from '../../../src/daemon/control/request-log.ts';
+import { REQUEST_LOG_MOST_MS } from '../../../src/daemon/control/api.ts';
+import { logRequests, requestLogEnd } from '../../../src/daemon/control/request-log.ts';
 import { EMPTY_LOCAL_STATE, type LocalState } from '../../../src/daemon/local-state.ts';
 
 const NOW_MS = Date.parse('2026-11-30T11:00:00Z');
