@@ -127,6 +127,7 @@ function fileSection(): string[] {
       '/etc/bornemisza/services.d/*.toml',
       'services of your own that the edge serves: name, port, path_prefix, health_path',
     ],
+    ['/etc/bornemisza/haproxy.d/*.cfg', 'parts of your own of HAProxy’s configuration on an app node'],
     ['/var/lib/bornemisza/ROLE', 'identity and state of a role instance, only for user bornemisza'],
     ['/run/bornemisza/ROLE/control.sock', 'control socket: HTTP with JSON, for root and group bornemisza'],
     [

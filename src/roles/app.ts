@@ -27,6 +27,8 @@ export interface AppRoleConfig {
   readonly databasePort: number;
   /** Of Strict-Transport-Security; undefined: no such header. */
   readonly hstsMaxAgeSeconds?: number | undefined;
+  /** The founder's own parts of HAProxy's configuration. */
+  readonly snippets?: AppHaproxy['snippets'];
   /** Of the account at the CA, see plugins/haproxy/desired.ts. */
   readonly challengeThumbprint?: string | undefined;
   /** The db nodes' door for app nodes. */
@@ -141,6 +143,7 @@ export function appHaproxy(input: AppInput): AppHaproxy {
       hstsMaxAgeSeconds: config.hstsMaxAgeSeconds,
       challengeThumbprint: config.challengeThumbprint,
     },
+    snippets: config.snippets,
     requestsLogged,
     doorPort: config.doorPort,
     services: config.services.map((service) => ({

@@ -168,6 +168,7 @@ export const ROOMS: readonly Room[] = [
       /^src\/daemon\/identity\//,
       /^src\/plugins\/bird\/base\.ts$/,
       /^src\/plugins\/firewall\/rules\.ts$/,
+      /^src\/plugins\/haproxy\/(snippets|snippet-proof)\.ts$/,
       /^src\/plugins\/contract\.ts$/,
       /^src\/host\//,
     ],

@@ -1,6 +1,17 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFile, cp, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  cp,
+  mkdir,
+  mkdtemp,
+  readFile,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -256,6 +267,29 @@ t.test('while it runs, nothing bad takes the place of what is good', async (t) =
     'what was good goes on',
   );
   await rm(join(services, 'b.toml'));
+
+  // The daemon takes the rest of the configuration, unlike with a bad service.
+  const snippets = join(root, 'etc/bornemisza/haproxy.d');
+  await mkdir(snippets, { recursive: true });
+  await writeFile(join(snippets, 'a.cfg'), 'backend a\n\nglobal\n');
+  await writeFile(join(snippets, 'b.cfg'), 'backend b\n');
+  await chmod(join(snippets, 'b.cfg'), 0o666);
+  await hangUp(/the configuration was read again/);
+  const left = (name: string, why: string) =>
+    new RegExp(`${name.replace('.', '\\.')} is left out of HAProxy’s configuration: ${why}`);
+  t.match((await status()).warnings, [
+    { code: 'haproxy-snippet-refused', message: left('b.cfg', 'another user than root can change it') },
+  ]);
+  const alarms = async () => (await status()).plugins.find(({ name }) => name === 'haproxy')?.alarms ?? [];
+  await until(async () => (await alarms()).length > 0, { deadlineMs: LIMIT_MS, what: 'the alarm' });
+  t.match(await alarms(), [
+    { code: 'haproxy-snippet-refused', message: left('a.cfg:3', 'a section "global" is not possible') },
+  ]);
+  const both = await bornemisza('config', 'check');
+  t.equal(both.code, 1);
+  t.match(both.output, left('a.cfg:3', ''));
+  t.match(both.output, left('b.cfg', ''));
+  await rm(snippets, { recursive: true });
 
   const second = daemon();
   t.equal(await ended(second), 1);

@@ -5,7 +5,7 @@ import type { Role } from '../../daemon/membership/types.ts';
 import { failureJson, printDone, printJson } from '../answer.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import { configuredRoles, daemonOf } from '../instances.ts';
-import type { Io } from '../io.ts';
+import type { Host, Io } from '../io.ts';
 import { configOf, ROLES } from '../places.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 import { addConfigShow } from './config-show.ts';
@@ -16,7 +16,7 @@ interface Checked {
   readonly role: Role;
   readonly valid: boolean;
   readonly services: readonly string[];
-  /** Notes about files in services.d that are ignored. */
+  /** Notes about files in services.d and haproxy.d that are ignored. */
   readonly passedOver: Config['passedOver'];
   readonly error?: { readonly code: string; readonly message: string; readonly next: string };
 }
@@ -26,8 +26,9 @@ export function addConfig(program: Command, io: Io): void {
   addVerb(config, 'check', {
     summary: 'check the configuration files',
     description:
-      'Reads /etc/bornemisza/ROLE.toml and services.d as the daemon would, and names every problem with ' +
-      'the nearest known key. Needs no daemon and changes nothing.',
+      'Reads /etc/bornemisza/ROLE.toml, services.d and haproxy.d as the daemon would, and names every problem ' +
+      'with the nearest known key. HAProxy, if installed, checks the files of haproxy.d. Needs no daemon and ' +
+      'changes nothing.',
     examples: [
       'bornemisza config check',
       'bornemisza config check --role app && sudo systemctl reload bornemisza@app',
@@ -36,7 +37,9 @@ export function addConfig(program: Command, io: Io): void {
     json: true,
   }).action(async (options: CommonOptions) => {
     const roles = await configuredRoles(options);
-    const results = await apart(await Promise.all(roles.map((role) => check(role, options.root ?? ''))));
+    const results = await apart(
+      await Promise.all(roles.map((role) => check(role, options.root ?? '', io.host))),
+    );
     if (options.json === true) printJson(io, { files: results.map(({ config: _config, ...each }) => each) });
     else
       io.stdout.write(
@@ -92,14 +95,25 @@ async function migrate(io: Io, { root = '', json = false }: CommonOptions): Prom
   }
 }
 
-async function check(role: Role, root: string): Promise<Checked> {
+/** A daemon that reads such a file works without it, so the rest is valid. */
+const SNIPPET_REFUSED = 'haproxy-snippet-refused';
+
+async function check(role: Role, root: string, host: Host): Promise<Checked> {
   // Loaded only here: the schema library costs as much time as the rest of a command.
-  const { loadConfig, pathsFor } = await import('../../daemon/config/config.ts');
+  const [{ loadConfig, pathsFor }, { snippetFaults }] = await Promise.all([
+    import('../../daemon/config/config.ts'),
+    import('../snippets.ts'),
+  ]);
   const file = configOf(role, root);
   try {
     const read = await loadConfig(role, pathsFor(role, root));
     const services = read.services.map((each) => each.name);
-    return { config: read, file, role, valid: true, services, passedOver: read.passedOver };
+    const isFault = ({ code }: { code: string }): boolean => code === SNIPPET_REFUSED;
+    const faults = [...read.passedOver.filter(isFault), ...(await snippetFaults(read, host))];
+    const passedOver = read.passedOver.filter((each) => !isFault(each));
+    const [first] = faults;
+    const error = first && { ...first, message: faults.map(({ message }) => message).join('\n') };
+    return { config: read, file, role, valid: true, services, passedOver, ...(error && { error }) };
   } catch (error) {
     return { file, role, valid: false, services: [], passedOver: [], ...failureJson(error) };
   }
@@ -109,9 +123,9 @@ export function addReload(program: Command, io: Io): void {
   addVerb(program, 'reload', {
     summary: 'make the daemon read its configuration again',
     description:
-      'Makes the daemon read its configuration and services.d again, as `systemctl reload bornemisza@ROLE` ' +
-      'does. If the daemon refuses them, this command and `bornemisza status` say why, and the previous ' +
-      'configuration stays in use.',
+      'Makes the daemon read its configuration, services.d and haproxy.d again, as `systemctl reload ' +
+      'bornemisza@ROLE` does. If the daemon refuses them, this command and `bornemisza status` say why, and ' +
+      'the previous configuration stays in use.',
     examples: ['bornemisza config check && bornemisza reload', 'bornemisza reload --role app'],
     role: true,
     json: true,

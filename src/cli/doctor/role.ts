@@ -21,7 +21,7 @@ import { readNetwork } from '../setup/links.ts';
 import { type Area, areaOf, type Check } from './check.ts';
 import { birdConfig, haproxyConfig, type Verdicts } from './programs.ts';
 import { checkSelinux } from './selinux.ts';
-import { inTheWay, listeningSockets } from './sockets.ts';
+import { inTheWay, listeningSockets } from '../../host/listening-sockets.ts';
 import { checkUnits, unitsOf } from './units.ts';
 
 /** Certificates last 90 days and renew at half: less than this means that renewal has failed for weeks. */

@@ -8,12 +8,14 @@ import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
-import { type Entry, readDirectory } from './services-directory.ts';
+import { type Entry, readDirectory, SNIPPETS } from './directory.ts';
 
 /** The paths on a host, in one place, so that lab, package and loopback demo can differ. */
 export interface Paths {
   readonly config: string;
   readonly services: string;
+  /** Of role app: the founder's own parts of HAProxy's configuration. */
+  readonly snippets: string;
   readonly state: string;
   readonly run: string;
   readonly controlSocket: string;
@@ -41,6 +43,7 @@ export function pathsFor(role: Role, root = ''): Paths {
   return {
     config: `${root}/etc/bornemisza/${role}.toml`,
     services: `${root}/etc/bornemisza/services.d`,
+    snippets: `${root}/etc/bornemisza/haproxy.d`,
     state: `${root}/var/lib/bornemisza/${role}`,
     run: `${root}/run/bornemisza/${role}`,
     controlSocket: `${root}/run/bornemisza/${role}/control.sock`,
@@ -494,6 +497,8 @@ function notifyProblems(value: {
 }
 
 export type Service = Readonly<z.output<typeof serviceSchema>>;
+/** Code of a snippet that is left out, wherever that is found. */
+const SNIPPET_REFUSED = 'haproxy-snippet-refused';
 export interface PassedOver {
   readonly code: string;
   readonly message: string;
@@ -505,9 +510,18 @@ export type Config = Readonly<z.output<typeof schema>> & {
   readonly admissionPort: number;
   readonly metricsPort: number;
   readonly services: readonly Service[];
-  /** Files in services.d that are no services, with the next step. Nothing else is affected. */
+  readonly snippets: Snippets;
+  /** Files in services.d and haproxy.d that are ignored, with the next step. Nothing else is affected. */
   readonly passedOver: readonly PassedOver[];
 };
+/** The founder's own parts of HAProxy's configuration, as text. */
+export interface Snippets {
+  /** When they were read, in ms since the epoch: HAProxy tries a refused one again after each reading. */
+  readonly readMs: number;
+  /** In the order of their names. */
+  readonly files: readonly { readonly file: string; readonly text: string }[];
+}
+const NO_SNIPPETS: Snippets = { readMs: 0, files: [] };
 
 /**
  * Turns the text of a role's TOML file into a frozen configuration. Unknown keys are refused and the nearest known
@@ -521,6 +535,7 @@ export function parseConfig(
   file: string,
   services: readonly Service[] = [],
   passedOver: readonly PassedOver[] = [],
+  snippets: Snippets = NO_SNIPPETS,
 ): Config {
   const value = checked(schema, tomlOf(text, file), file);
   const config = deepFreeze({
@@ -530,6 +545,7 @@ export function parseConfig(
     admissionPort: value.network.admission_port ?? PORTS[role].admission,
     metricsPort: value.metrics.port ?? PORTS[role].metrics,
     services: [...services],
+    snippets,
     passedOver: [...passedOver],
   });
   const problems = [...portClashes([config]), ...publicDeviceProblems(config)];
@@ -639,6 +655,11 @@ export function portClashes(configs: readonly Config[]): string[] {
   );
 }
 
+/** All ports of ours on an app node, in both roles: HAProxy itself would share one of its own with a snippet. */
+export function ownPorts(config: Config): number[] {
+  return [...new Set([...appListeners(config), ...dbListeners(config)].map(({ port: each }) => each))];
+}
+
 function appListeners(config: Config): Listener[] {
   const { edge, services } = config;
   return [
@@ -708,8 +729,13 @@ export async function loadConfig(
   if (role !== 'app') return parseConfig(text, role, paths.config);
   const { services, strange, refused } = await readServices(paths.services);
   if (how === 'strict') refuseFirst(refused);
-  const passedOver = [...strange, ...refused.map(({ code, message, next }) => ({ code, message, next }))];
-  return parseConfig(text, role, paths.config, services, passedOver);
+  const read = await readSnippets(paths.snippets);
+  const passedOver = [
+    ...strange,
+    ...refused.map(({ code, message, next }) => ({ code, message, next })),
+    ...read.passedOver,
+  ];
+  return parseConfig(text, role, paths.config, services, passedOver, read.snippets);
 }
 
 /** @throws OperatorError `config-unreadable` or `config-invalid` */
@@ -748,15 +774,48 @@ async function readServices(directory: string): Promise<ServicesRead> {
     }
   }
   const strange = entries.flatMap((entry) =>
-    'strange' in entry
-      ? {
-          code: 'service-passed-over',
-          message: `${entry.file} is ${entry.strange}: it is ignored`,
-          next: 'remove it, if you do not need it',
-        }
-      : [],
+    'strange' in entry ? ignored('service-passed-over', entry.file, entry.strange) : [],
   );
   return { services, strange, refused };
+}
+
+/** A founder has a handful. HAProxy checks each new one, alone and beside the others. */
+const MAX_SNIPPETS = 32;
+
+/** One that cannot be read stops nothing else, at a reload either: the edge works without it. */
+async function readSnippets(
+  directory: string,
+): Promise<{ readonly snippets: Snippets; readonly passedOver: readonly PassedOver[] }> {
+  const refused = (file: string, why: string, next: string): PassedOver => ({
+    code: SNIPPET_REFUSED,
+    message: `${file} is left out of HAProxy’s configuration: ${why}`,
+    next: `${next}, then \`bornemisza config check\` and \`bornemisza reload\``,
+  });
+  const passedOver: PassedOver[] = [];
+  const files: { file: string; text: string }[] = [];
+  const entries = await readDirectory(directory, SNIPPETS).catch((error: NodeJS.ErrnoException) => {
+    passedOver.push(
+      refused(directory, error.code ?? error.message, `check its owner and mode: ls -ld ${directory}`),
+    );
+    return [];
+  });
+  for (const entry of entries) {
+    const { file } = entry;
+    if ('strange' in entry) passedOver.push(ignored('snippet-passed-over', file, entry.strange));
+    else if ('unreadable' in entry) passedOver.push(refused(file, entry.unreadable, entry.next));
+    else if (files.length === MAX_SNIPPETS)
+      passedOver.push(refused(file, `there are more than ${MAX_SNIPPETS}`, 'put two files into one'));
+    else files.push({ file, text: entry.text });
+  }
+  return { snippets: files.length === 0 ? NO_SNIPPETS : { readMs: Date.now(), files }, passedOver };
+}
+
+function ignored(code: string, file: string, strange: string): PassedOver {
+  return {
+    code,
+    message: `${file} is ${strange}: it is ignored`,
+    next: 'remove it, if you do not need it',
+  };
 }
 
 function serviceOf(entry: Exclude<Entry, { strange: string }>, others: readonly Service[]): Service {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { basename } from 'node:path';
 import { type Config, limitOf } from './config.ts';
 
 /**
@@ -26,6 +27,10 @@ export function settingsDigest(config: Config): string {
     edge: { ...edge, ...(sharing_port !== DEFAULT_SHARING_PORT && { sharing_port }) },
     ...(config.certificates.names.length > 0 && { certificates: config.certificates }),
     couchdb: config.couchdb,
+    // Left out where there are none, as members of older versions have none.
+    ...(config.snippets.files.length > 0 && {
+      snippets: config.snippets.files.map(({ file, text }) => [basename(file), text]),
+    }),
     services: config.services.map((service) => ({
       name: service.name,
       port: service.port,

@@ -1,5 +1,5 @@
 import { type Config, configKeys, loadConfig, type Paths, readText, tomlOf } from './config.ts';
-import { readDirectory } from './services-directory.ts';
+import { readDirectory } from './directory.ts';
 import type { Role } from '../membership/types.ts';
 
 /** One key as the daemon would read it now. */

@@ -123,6 +123,7 @@ function edgeFrontend(
         : [
             `http-response set-header Strict-Transport-Security max-age=${Math.trunc(edge.hstsMaxAgeSeconds)}`,
           ]),
+      ...context.snippets.flatMap((snippet) => snippet.edge),
       ...routes(services, 'svc'),
     ],
   };

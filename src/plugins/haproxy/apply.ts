@@ -3,10 +3,19 @@ import { PluginError } from '../contract.ts';
 import { BACKUPS, type HaproxyFiles, isCertificate } from './files.ts';
 import type { Observer } from './observe.ts';
 import { type HaproxyChange, planRuntime, type Running } from './plan.ts';
-import { CONFIG_FILE, NO_STATE, REVOKED_FILE, type Rendered, STATE_FILE, serversIn } from './rendered.ts';
+import {
+  backendsIn,
+  CONFIG_FILE,
+  NO_STATE,
+  REVOKED_FILE,
+  type Rendered,
+  STATE_FILE,
+  serversIn,
+} from './rendered.ts';
 import { notRunning, parseInfo, parseProcesses, sessionsFrom } from './runtime.ts';
 import type { Sockets } from './sockets.ts';
-import type { Validator } from './validate.ts';
+import { alertsIn, blamedFor, statesFor } from './snippets.ts';
+import { configIn, type Validator } from './validate.ts';
 
 /** What `undo` needs: the files and the servers as they were. */
 export interface HaproxyCheckpoint {
@@ -96,17 +105,31 @@ export class Steps {
   ): Promise<void> {
     const isFirst = !this.#validator.hasProof && this.tellsFirst(changes);
     const first = isFirst ? changes.filter(({ kind }) => kind !== 'file') : [];
+    const former = (await this.#files.read(CONFIG_FILE)) ?? '';
     try {
       for (const change of first) if ((await this.#make(change, signal)) !== 'refused') made(change);
       if (first.length > 0) await this.#validator.validate(changes, signal);
       for (const change of changes)
         if (!first.includes(change) && (await this.#make(change, signal)) !== 'refused') made(change);
     } catch (error) {
-      throw error instanceof PluginError ? error : fileError(error, this.#files.directory);
+      throw error instanceof PluginError
+        ? (this.#blamed(changes, former, error) ?? error)
+        : fileError(error, this.#files.directory);
     } finally {
       await this.#validator.discard();
     }
     await this.#files.prune();
+  }
+
+  /** A snippet that passed the check can still keep a process from starting, e.g. as another program has its port. */
+  #blamed(changes: readonly HaproxyChange[], former: string, error: PluginError): PluginError | undefined {
+    const { snippets, content: config = '' } = configIn(changes) ?? {};
+    if (error.code !== RELOAD_FAILED || snippets === undefined) return undefined;
+    const said = alertsIn(error.cause instanceof Error ? error.cause.message : '');
+    const path = this.#files.path(CONFIG_FILE);
+    return this.#validator.refuse(
+      blamedFor(snippets, { former, config, said, path, unit: this.#sockets.unit }),
+    );
   }
 
   async undo(checkpoint: HaproxyCheckpoint, signal: AbortSignal): Promise<void> {
@@ -135,6 +158,8 @@ export class Steps {
         };
       }),
       frontends: [...before.frontends.keys()],
+      backends: backendsIn(config),
+      snippets: [],
       revoked: before.revoked.map((mark) => ({ mark, address: undefined })),
     };
     if (now === undefined) return;
@@ -253,7 +278,8 @@ export class Steps {
     const before = parseInfo(await this.#sockets.ask('show info', signal), this.#instance);
     const reloads = await this.#reloadCount(signal);
     const states = await this.#sockets.ask('show servers state', signal);
-    await this.#files.write(STATE_FILE, `${states}\n`);
+    const config = (await this.#files.read(CONFIG_FILE)) ?? '';
+    await this.#files.write(STATE_FILE, `${statesFor(states, config, rendered.backends)}\n`);
     try {
       await this.#askForReload(signal);
       await this.#awaitWorker(rendered.structure, before.pid, reloads, signal);
@@ -280,7 +306,8 @@ export class Steps {
         if (error instanceof PluginError && error.code === 'haproxy-silent') return '';
         throw error;
       });
-    if (/^Success=0$/m.test(answer)) throw reloadFailed(this.#sockets.unit, 'the new process refused it');
+    if (/^Success=0$/m.test(answer))
+      throw reloadFailed(this.#sockets.unit, 'the new process refused it', new Error(answer.slice(0, 4096)));
   }
 
   /** 2.6's master answers nothing to `reload`: the number of reloads and the new worker's answers tell. */
@@ -340,8 +367,12 @@ function pause(durationMs: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-function reloadFailed(unit: string, why: string): PluginError {
+const RELOAD_FAILED = 'haproxy-reload-failed';
+
+/** @param cause with what HAProxy said */
+function reloadFailed(unit: string, why: string, cause?: Error): PluginError {
   return new PluginError({
+    cause,
     code: 'haproxy-reload-failed',
     message: `HAProxy did not take the new configuration: ${why}; the last good one is restored`,
     next: `see the reason: \`journalctl -u ${unit}\``,

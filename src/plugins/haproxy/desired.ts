@@ -49,6 +49,16 @@ export interface EdgeService {
   readonly peers: PeerGroup;
 }
 
+/** The founder's own parts of the configuration, as text. */
+export interface Snippets {
+  /** Another number: what HAProxy refused is tried again. */
+  readonly readMs: number;
+  /** In the order in which they are embedded. */
+  readonly files: readonly { readonly file: string; readonly text: string }[];
+  /** Ports that they cannot have. */
+  readonly ports: readonly number[];
+}
+
 /** Contents, not paths: files are written by the plugin alone. */
 export interface Certificates {
   /** PEM of the node's certificate, its chain and its key, in this order. */
@@ -116,6 +126,8 @@ export interface AppHaproxy extends Instance {
      */
     readonly challengeThumbprint?: string | undefined;
   };
+  /** Undefined: none. */
+  readonly snippets?: Snippets | undefined;
   /** The edge logs every request, not only those that fail. */
   readonly requestsLogged?: boolean;
   /** The door for other app nodes' edges. */

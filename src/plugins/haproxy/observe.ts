@@ -17,6 +17,7 @@ import {
   parseSiteFile,
 } from './runtime.ts';
 import type { Sockets } from './sockets.ts';
+import type { Refusals } from './validate.ts';
 
 /** The master answers in milliseconds, also while it reloads. */
 const OLD_WORKERS_TIMEOUT_MS = 1000;
@@ -39,7 +40,7 @@ export class Observer {
     this.#sockets = sockets;
   }
 
-  async observe(refusedSites: ReadonlyMap<string, string>, signal: AbortSignal): Promise<HaproxyObserved> {
+  async observe({ sites, snippets }: Refusals, signal: AbortSignal): Promise<HaproxyObserved> {
     const names = await this.#files.names();
     const files = new Map<string, string>();
     for (const name of names) {
@@ -52,7 +53,8 @@ export class Observer {
       running,
       old: await this.#old(signal),
       refused: await this.#refusedBy(running, signal),
-      site: { former: await this.#files.formerSite(), refused: new Map(refusedSites), nowMs: Date.now() },
+      site: { former: await this.#files.formerSite(), refused: new Map(sites), nowMs: Date.now() },
+      refusedSnippets: new Map(snippets),
       // The kernel has this file only where IPv6 is not switched off altogether.
       ipv6: existsSync('/proc/net/if_inet6'),
     };

@@ -1,8 +1,9 @@
 import type { PlannedChange } from '../contract.ts';
 import type { HaproxyDesired } from './desired.ts';
-import { DATABASE_SWITCH, LOCAL, type Rendered, twinOf, type WantedServer } from './rendered.ts';
+import { CONFIG_FILE, DATABASE_SWITCH, LOCAL, type Rendered, twinOf, type WantedServer } from './rendered.ts';
 import type { ServerState } from './runtime.ts';
 import type { SiteSituation } from './site-certificate.ts';
+import type { Complaint, UsedSnippet } from './snippets.ts';
 
 /** What a running HAProxy says about itself. */
 export interface Running {
@@ -34,6 +35,8 @@ export interface HaproxyObserved {
   readonly old?: { readonly processes: number; readonly connections: number };
   /** Optional lines that the installed HAProxy refuses. */
   readonly refused: ReadonlySet<string>;
+  /** Snippets that HAProxy refused, by their keys, and why. */
+  readonly refusedSnippets?: ReadonlyMap<string, Complaint>;
   /** What a certificate for the site is judged by. */
   readonly site: SiteSituation;
   /** Whether this host has IPv6. */
@@ -43,10 +46,21 @@ export interface HaproxyObserved {
 /** In the order in which they are made. */
 export type HaproxyChange = PlannedChange &
   (
-    | { readonly kind: 'file'; readonly name: string; readonly content: string }
+    | {
+        readonly kind: 'file';
+        readonly name: string;
+        readonly content: string;
+        /** The founder's parts that it has. */
+        readonly snippets?: readonly UsedSnippet[];
+      }
     /** Nobody answers: the unit starts with the file. */
     | { readonly kind: 'start' }
-    | { readonly kind: 'reload'; readonly rendered: Rendered }
+    | {
+        readonly kind: 'reload';
+        readonly rendered: Rendered;
+        /** Frontends of the running process. */
+        readonly running?: ReadonlySet<string>;
+      }
     /** `file`: the path under which the process knows the certificate of the site. */
     | { readonly kind: 'site'; readonly file: string; readonly content: string; readonly rendered: Rendered }
     | { readonly kind: 'frontend-open'; readonly frontend: string }
@@ -104,7 +118,9 @@ export function planHaproxy(
     .filter((file) => observed.files.get(file.name) !== digestOf(file.content))
     .map((file): HaproxyChange => {
       const verb = observed.files.has(file.name) ? 'rewritten' : 'written';
-      return { kind: 'file', name: file.name, content: file.content, summary: `${file.name}: ${verb}` };
+      const snippets = file.name === CONFIG_FILE ? rendered.snippets : [];
+      const summary = `${file.name}: ${verb}`;
+      return { kind: 'file', ...file, ...(snippets.length > 0 && { snippets }), summary };
     });
   const { running } = observed;
   if (running === undefined) {
@@ -114,7 +130,10 @@ export function planHaproxy(
     ];
   }
   const reason = reloadReason(rendered, running);
-  if (reason !== undefined) return [...files, { kind: 'reload', rendered, summary: `reload: ${reason}` }];
+  if (reason !== undefined) {
+    const frontends = new Set(running.frontends.keys());
+    return [...files, { kind: 'reload', rendered, running: frontends, summary: `reload: ${reason}` }];
+  }
   const site = siteChange(rendered, running, files);
   return [...files, ...site, ...(site[0]?.kind === 'reload' ? [] : planRuntime(rendered, running))];
 }
@@ -300,12 +319,12 @@ function reasonOf(server: WantedServer, admin: Admin): string {
 
 /**
  * A server that is no longer wanted goes to maintenance and then away. HAProxy refuses to delete it while
- * connections are open; until then it rests in maintenance, which counts as done.
+ * connections are open; until then it rests in maintenance, which counts as done. Servers of a snippet stay.
  */
 function removals(rendered: Rendered, running: Running): HaproxyChange[] {
   const deletes = running.addsServers;
   return running.servers
-    .filter((server) => find(rendered.servers, server) === undefined)
+    .filter((server) => rendered.backends.has(server.backend) && find(rendered.servers, server) === undefined)
     .filter((server) => !server.maint || (deletes && !running.busy.has(label(server))))
     .map(({ backend, name, maint }): HaproxyChange => {
       const server = { backend, name };

@@ -7,6 +7,7 @@ import { decided, type HaproxyChange, type HaproxyObserved, planHaproxy } from '
 import type { Layout } from './rendered.ts';
 import { render } from './render.ts';
 import { chooseSite } from './site-certificate.ts';
+import { chooseSnippets } from './snippets.ts';
 import { Sockets } from './sockets.ts';
 import { sightOf } from './status.ts';
 import type { HaproxyTraffic } from './shape.ts';
@@ -69,20 +70,30 @@ export class HaproxyPlugin
   }
 
   observe(signal: AbortSignal): Promise<HaproxyObserved> {
-    return this.#observer.observe(this.#validator.refusedSites, signal);
+    return this.#observer.observe(this.#validator.refusals, signal);
   }
 
+  /**
+   * While nobody answers, the file has no snippets: one that worked can keep HAProxy from starting, e.g. after a boot
+   * where another program has its port. They come by a reload, which cannot end what runs.
+   */
   plan(desired: HaproxyDesired, observed: HaproxyObserved): readonly HaproxyChange[] {
     const { certificates } = desired;
     const edge = chooseSite(certificates.edge, certificates.edgeProblem, observed.site).pem;
     const wanted = decided({ ...desired, certificates: { ...certificates, edge } }, observed);
     const layout = { ...this.#layout, ipv6: observed.ipv6 };
-    return planHaproxy(render(wanted, layout, observed.refused), observed, sha256);
+    const snippets = observed.running === undefined ? [] : snippetsOf(desired, observed).used;
+    return planHaproxy(render(wanted, layout, observed.refused, snippets), observed, sha256);
   }
 
-  status({ certificates }: HaproxyDesired, { running, site, old }: HaproxyObserved): PluginReport {
-    const { alarm } = chooseSite(certificates.edge, certificates.edgeProblem, site);
-    return { seen: sightOf(running, old), alarms: alarm === undefined ? [] : [alarm] };
+  status(desired: HaproxyDesired, observed: HaproxyObserved): PluginReport {
+    const { running, site, old } = observed;
+    const { edge, edgeProblem } = desired.certificates;
+    const { alarm } = chooseSite(edge, edgeProblem, site);
+    return {
+      seen: sightOf(running, old),
+      alarms: [...[alarm ?? []].flat(), ...snippetsOf(desired, observed).alarms],
+    };
   }
 
   /** What the running process gets first is checked after it, before the file takes its place. */
@@ -117,3 +128,9 @@ export class HaproxyPlugin
     return this.#observer.hasOldWorkers();
   }
 }
+
+const snippetsOf = (desired: HaproxyDesired, { refusedSnippets }: HaproxyObserved) =>
+  chooseSnippets(
+    (desired.instance === 'app' && desired.snippets) || { files: [], readMs: 0, ports: [] },
+    refusedSnippets,
+  );

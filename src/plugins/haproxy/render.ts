@@ -3,12 +3,21 @@ import { appSections } from './app-sections.ts';
 import { dbSections } from './db-sections.ts';
 import type { HaproxyDesired } from './desired.ts';
 import { type Layout, type RenderedFile, type Rendered, CONFIG_FILE, REVOKED_FILE } from './rendered.ts';
-import { type Context, full, bare, globalSection, defaultsSection, statsSection } from './sections.ts';
+import {
+  type Context,
+  type Section,
+  full,
+  bare,
+  globalSection,
+  defaultsSection,
+  statsSection,
+} from './sections.ts';
+import type { UsedSnippet } from './snippets.ts';
 import { filePath, fingerprint, pem, serial, token } from './values.ts';
 
 /**
  * The files of an instance. Pure; the same input gives the same bytes. `refused` has the optional lines that are left
- * out.
+ * out, `snippets` the founder's parts that are embedded.
  *
  * @throws PluginError `haproxy-value-refused` when a value could be read as anything but itself
  */
@@ -16,6 +25,7 @@ export function render(
   desired: HaproxyDesired,
   layout: Layout,
   refused: ReadonlySet<string> = new Set(),
+  snippets: readonly UsedSnippet[] = [],
 ): Rendered {
   const files = certificateFiles(desired, layout);
   const context: Context = {
@@ -24,13 +34,24 @@ export function render(
     revokedList: `${layout.directory}/${REVOKED_FILE}`,
     servers: [],
     refused,
+    snippets,
   };
   const sections = desired.instance === 'app' ? appSections(desired, context) : dbSections(desired, context);
   const all = [defaultsSection(refused), ...sections, statsSection(desired, refused)];
+  const foreign = snippets
+    .filter((snippet) => snippet.sections.length > 0)
+    .map((snippet) => snippet.sections.join('\n').concat('\n'));
   const structure = digest(
-    withoutSite(globalSection(desired, layout, '-') + all.map((section) => bare(section)).join('\n')),
+    essence([
+      globalSection(desired, layout, '-') + all.map((section) => bare(section)).join('\n'),
+      ...foreign,
+    ]),
   );
-  const text = [globalSection(desired, layout, structure), ...all.map((section) => full(section))].join('\n');
+  const text = [
+    globalSection(desired, layout, structure),
+    ...all.map((section) => full(section)),
+    ...foreign,
+  ].join('\n');
   const revoked = [
     ...desired.revoked.map(({ serialHex, address }) => ({ mark: serial(serialHex), address })),
     // Good ones first: sent to the process one by one, the other order would refuse members for a moment.
@@ -52,9 +73,9 @@ export function render(
     structure,
     site: files.site && { ...files.site, sha1: leafDigest(files.site.content) },
     servers: context.servers,
-    frontends: all.flatMap((section) =>
-      section.head.startsWith('frontend ') ? [section.head.slice('frontend '.length)] : [],
-    ),
+    frontends: headed('frontend ', all),
+    backends: new Set(headed('backend ', all)),
+    snippets,
     revoked,
   };
 }
@@ -77,9 +98,18 @@ function certificateFiles(desired: HaproxyDesired, { directory }: Layout) {
   };
 }
 
-/** Another certificate of the site is given to the running process; whether there is one is structure. */
-function withoutSite(text: string): string {
-  return text.replaceAll(/\/edge-[0-9a-f]{16}\.pem\b/g, '/edge.pem');
+const headed = (word: string, sections: readonly Section[]): string[] =>
+  sections.flatMap(({ head }) => (head.startsWith(word) ? [head.slice(word.length)] : []));
+
+/**
+ * What needs a reload. Another certificate of the site is given to the running process; whether there is one is
+ * structure. Comments of a snippet are none.
+ */
+function essence(parts: readonly string[]): string {
+  return parts
+    .join('\n')
+    .replaceAll(/\/edge-[0-9a-f]{16}\.pem\b/g, '/edge.pem')
+    .replaceAll(/^\s*#(?: snippet .*)?\n/gm, '');
 }
 
 /** SHA-1 of the first certificate in hex, as HAProxy gives it out of what it has loaded. */

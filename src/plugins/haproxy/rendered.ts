@@ -1,4 +1,5 @@
 import type { Duty } from './desired.ts';
+import { type UsedSnippet, withSnippets } from './snippets.ts';
 
 /** The rendered desired state: HAProxy's files, and its servers as far as they can be changed at run time. */
 
@@ -43,6 +44,9 @@ export interface Rendered {
   readonly site?: (RenderedFile & { readonly sha1: string }) | undefined;
   readonly servers: readonly WantedServer[];
   readonly frontends: readonly string[];
+  /** Ours. The servers of others belong to the founder. */
+  readonly backends: ReadonlySet<string>;
+  readonly snippets: readonly UsedSnippet[];
   /**
    * The lines of the list: serials, ends of names of authorities, and with a plus the digests of certificates
    * that are valid nevertheless.
@@ -116,11 +120,16 @@ export const VOUCH = `set table ${DATABASE_SWITCH.backend} key ${DATABASE_SWITCH
 /** Longer than systemd needs for a blocked daemon: `WatchdogSec` is 20 s, and a start takes some more under load. */
 export const VOUCHED_SECONDS = 30;
 
+/** Names of the backends of ours in a configuration that `render` wrote. */
+export function backendsIn(config: string): Set<string> {
+  return new Set([...withSnippets(config).matchAll(/^backend (\S+)$/gm)].map(([, name = '']) => name));
+}
+
 /** The peer and local servers of a configuration that `render` wrote, for a rollback. */
 export function serversIn(config: string): WantedServer[] {
   const servers: WantedServer[] = [];
   let backend: string | undefined;
-  for (const line of config.split('\n')) {
+  for (const line of withSnippets(config).split('\n')) {
     const head = /^(\w+)(?: (\S+))?/.exec(line);
     if (head !== null) backend = head[1] === 'backend' ? head[2] : undefined;
     const found = /^\s+server (\S+) (\d+\.\d+\.\d+\.\d+):(\d+) (.*?)( disabled)?$/.exec(line);

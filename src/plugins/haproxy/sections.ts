@@ -1,6 +1,7 @@
 import type { HaproxyDesired } from './desired.ts';
 import { EXPORTER, IDLE_CLOSE } from './optional.ts';
 import { type Layout, type WantedServer, RING, STATE_FILE } from './rendered.ts';
+import type { UsedSnippet } from './snippets.ts';
 import { filePath, ipv4, port, token } from './values.ts';
 
 /** The sections of haproxy.cfg that both instances have, and what their sections share. */
@@ -20,6 +21,7 @@ export interface Context {
   readonly servers: WantedServer[];
   /** Optional lines that are left out. */
   readonly refused: ReadonlySet<string>;
+  readonly snippets: readonly UsedSnippet[];
 }
 
 export interface Section {

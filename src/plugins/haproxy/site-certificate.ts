@@ -1,6 +1,7 @@
 /** Checks the founder's certificate for the site, so that a bad one blocks nothing else. Pure. */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import type { Finding } from '../contract.ts';
+import { withSnippets } from './snippets.ts';
 
 /** A certificate with its chain and a key is 10 kB; beyond this it is another file. */
 const MAX_CHARACTERS = 256 * 1024;
@@ -187,7 +188,7 @@ function finding(
 
 /** The file of the site's certificate that a configuration of ours names. */
 export function siteFileIn(config: string): string | undefined {
-  return /\/(edge-[0-9a-f]{16}\.pem)\b/.exec(config)?.[1];
+  return /\/(edge-[0-9a-f]{16}\.pem)\b/.exec(withSnippets(config))?.[1];
 }
 
 /** The smallest configuration with which HAProxy loads a certificate. */

@@ -1,15 +1,36 @@
+import { networkInterfaces } from 'node:os';
 import { runCommand } from '../../host/command.ts';
 import { type Staged, stageFile } from '../../host/files.ts';
+import { listeningSockets } from '../../host/listening-sockets.ts';
 import { PluginError } from '../contract.ts';
 import { FILE_MODE, type HaproxyFiles } from './files.ts';
 import type { HaproxyChange } from './plan.ts';
 import { CONFIG_FILE, NO_STATE, REVOKED_FILE, STATE_FILE } from './rendered.ts';
+import { unbindable } from './snippet-binds.ts';
 import { siteFileIn, siteProof } from './site-certificate.ts';
+import {
+  alarmOf,
+  alertsIn,
+  type Complaint,
+  complaintIn,
+  refusedOf,
+  spoken,
+  type UsedSnippet,
+  withSnippets,
+} from './snippets.ts';
 
 /** `haproxy -c` takes 20 ms; a loaded machine may take long. */
 const CHECK_TIMEOUT_MS = 15_000;
 /** Certificates for the site that were refused; a founder tries a few. */
 const MAX_REFUSED = 16;
+/** The same of snippets, of which there are more. */
+const MAX_REFUSED_SNIPPETS = 128;
+
+/** What HAProxy refuses of what the founder gives, and why: the certificates of the site, and keys of snippets. */
+export interface Refusals {
+  readonly sites: ReadonlyMap<string, string>;
+  readonly snippets: ReadonlyMap<string, Complaint>;
+}
 
 /** Lets HAProxy check a new configuration, and keeps it staged until it is put in its place. */
 export class Validator {
@@ -17,6 +38,7 @@ export class Validator {
   readonly #binary: string;
   readonly #files: HaproxyFiles;
   readonly #refused = new Map<string, string>();
+  readonly #refusedSnippets = new Map<string, Complaint>();
   #staged: Staged | undefined;
   /** The configuration that was refused last. */
   #refusedConfig: string | undefined;
@@ -27,9 +49,8 @@ export class Validator {
     this.#files = files;
   }
 
-  /** Certificates for the site that HAProxy refuses, and why. */
-  get refusedSites(): ReadonlyMap<string, string> {
-    return this.#refused;
+  get refusals(): Refusals {
+    return { sites: this.#refused, snippets: this.#refusedSnippets };
   }
 
   /** Whether a configuration is checked and not in its place yet. */
@@ -47,6 +68,8 @@ export class Validator {
     await this.discard();
     const config = configIn(changes);
     if (config === undefined) return;
+    const unable = await this.#unbindable(config, changes);
+    if (unable !== undefined) throw unable;
     for (const change of changes) {
       if (change.kind === 'file' && change.name.endsWith('.pem'))
         await this.#files.write(change.name, change.content);
@@ -63,7 +86,11 @@ export class Validator {
     } catch (error) {
       this.#refusedConfig = config.content;
       await this.discard();
-      throw (await this.#siteRefusal(config.content, signal)) ?? error;
+      throw (
+        (await this.#siteRefusal(config.content, signal)) ??
+        (await this.#snippetRefusal(config, signal)) ??
+        error
+      );
     }
   }
 
@@ -107,13 +134,83 @@ export class Validator {
     }
   }
 
-  async #check(path: string, signal: AbortSignal): Promise<void> {
+  /** If it is good without them, each is tried: the next run continues without those that HAProxy refuses. */
+  async #snippetRefusal(
+    { content, snippets = [] }: Extract<HaproxyChange, { kind: 'file' }>,
+    signal: AbortSignal,
+  ): Promise<PluginError | undefined> {
+    if (snippets.length === 0 || (await this.#complaints(withSnippets(content), signal)) !== undefined)
+      return undefined;
+    const refused = await refusedOf(snippets, async ({ name }, beside) => {
+      const config = withSnippets(content, new Set(beside.map((each) => each.name)));
+      const found = await this.#complaints(config, signal);
+      if (found === undefined) return undefined;
+      const { said, path } = found;
+      return complaintIn(said, { config, path, name }) ?? { why: spoken(said[0] ?? 'nothing', path) };
+    });
+    return this.refuse(refused);
+  }
+
+  async #unbindable(
+    { snippets = [] }: Extract<HaproxyChange, { kind: 'file' }>,
+    changes: readonly HaproxyChange[],
+  ): Promise<PluginError | undefined> {
+    const reload = changes.find(({ kind }) => kind === 'reload');
+    if (reload?.kind !== 'reload' || !snippets.some(({ binds }) => binds.length > 0)) return undefined;
+    const { running = new Set() } = reload;
+    const former = (await this.#files.read(CONFIG_FILE)) ?? '';
+    const addresses = Object.values(networkInterfaces()).flatMap((all = []) =>
+      all.map(({ address }) => address),
+    );
+    return this.refuse(
+      unbindable(snippets, { former, running, sockets: await listeningSockets(), addresses }),
+    );
+  }
+
+  /** They are left out until their files are read again. @returns undefined where there are none */
+  refuse(snippets: ReadonlyMap<UsedSnippet, Complaint>): PluginError | undefined {
+    if (snippets.size === 0) return undefined;
+    if (this.#refusedSnippets.size >= MAX_REFUSED_SNIPPETS) this.#refusedSnippets.clear();
+    const alarms = [...snippets].map(([{ file, key }, complaint]) => {
+      this.#refusedSnippets.set(key, complaint);
+      return alarmOf(file, complaint);
+    });
+    return new PluginError({
+      code: 'haproxy-snippet-refused',
+      message: alarms.map(({ message }) => message).join('; '),
+      next: 'correct it, then `bornemisza reload`; everything else is tried again without it',
+      outcome: 'retry',
+    });
+  }
+
+  /** What HAProxy says against a configuration, and the path under which it read it; undefined: nothing. */
+  async #complaints(
+    config: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly said: readonly string[]; readonly path: string } | undefined> {
+    const staged = await stageFile(this.#files.path('snippets'), config, { mode: FILE_MODE, suffix: '.cfg' });
+    const path = staged.stagedPath;
+    try {
+      const { code, said } = await this.#ask(path, signal);
+      return code === 0 ? undefined : { said: said.length > 0 ? said : [`exit status ${code}`], path };
+    } catch (error) {
+      // E.g. the address of a server has a name, and the resolver does not answer.
+      if (!(error instanceof PluginError) || error.code !== 'command-timeout') throw error;
+      return { said: [error.message], path };
+    } finally {
+      await staged.discard();
+    }
+  }
+
+  async #ask(path: string, signal: AbortSignal): Promise<{ code: number; said: string[] }> {
     const options = { timeoutMs: CHECK_TIMEOUT_MS, signal, missingNext: 'install it: `dnf install haproxy`' };
     const { code, stdout, stderr } = await runCommand(this.#binary, ['-c', '-f', path], options);
+    return { code, said: alertsIn(`${stdout}\n${stderr}`) };
+  }
+
+  async #check(path: string, signal: AbortSignal): Promise<void> {
+    const { code, said: complaints } = await this.#ask(path, signal);
     if (code === 0) return;
-    const complaints = `${stdout}\n${stderr}`
-      .split('\n')
-      .flatMap((line) => /^\[ALERT\][^:]*: (?:config : )?(.*)$/.exec(line)?.[1] ?? []);
     const said = complaints.slice(0, 2).join(' / ').replaceAll(path, CONFIG_FILE).slice(0, 400);
     throw new PluginError({
       code: 'haproxy-config-refused',
@@ -128,7 +225,9 @@ export class Validator {
   }
 }
 
-function configIn(changes: readonly HaproxyChange[]): Extract<HaproxyChange, { kind: 'file' }> | undefined {
+export function configIn(
+  changes: readonly HaproxyChange[],
+): Extract<HaproxyChange, { kind: 'file' }> | undefined {
   for (const change of changes) if (change.kind === 'file' && change.name === CONFIG_FILE) return change;
   return undefined;
 }

@@ -1,4 +1,5 @@
-import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
@@ -7,7 +8,7 @@ import t from 'tap';
 import type { Check } from '../../../src/cli/doctor/check.ts';
 import { diskCheck } from '../../../src/cli/doctor/host.ts';
 import { portsOf } from '../../../src/cli/doctor/role.ts';
-import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/cli/doctor/sockets.ts';
+import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/host/listening-sockets.ts';
 import { checkUnits, unitsOf, unitsOfHost } from '../../../src/cli/doctor/units.ts';
 import { DROP_IN, DROP_IN_TEXT } from '../../../src/cli/setup/layer2.ts';
 import { parseConfig, pathsFor } from '../../../src/daemon/config/config.ts';
@@ -452,6 +453,49 @@ t.test('config check names every problem, or says that all is well', async (t) =
   );
   t.equal((await runCli(['config', 'check', '--role', 'db', '--root', both])).code, 0);
   t.match((await runCli(['config', 'check', '--root', await place(t)])).err, 'not part of a cluster yet');
+});
+
+t.test('config check names what is wrong in haproxy.d, by our rules and by HAProxy’s', async (t) => {
+  const root = await place(t, {
+    'etc/bornemisza/app.toml': CONFIG,
+    'etc/bornemisza/services.d/shop.toml': 'name = "shop"\nport = 3000\n',
+    'etc/bornemisza/haproxy.d/a.cfg': 'frontend edge\n  use_backend svc_shop if { path /x }\n',
+    'etc/bornemisza/haproxy.d/b.cfg': 'global\n',
+    'etc/bornemisza/haproxy.d/c.cfg': 'backend c\n  servr one 10.0.0.1:80\n',
+    'etc/bornemisza/haproxy.d/d.cfg': 'frontend d\n  bind :3000\n',
+  });
+  const folder = join(root, 'etc/bornemisza/haproxy.d');
+  // The words of HAProxy 2.6; test/integration/haproxy-snippets.test.ts has them from the program itself.
+  const haproxy = (args: readonly string[]) => {
+    const file = args[2] ?? '';
+    const lines = readFileSync(file, 'utf8').split('\n');
+    const at = lines.findIndex((line) => line.includes('servr'));
+    if (!lines.includes('backend svc_shop')) return { code: 1, stderr: '[ALERT] (1) : config : no svc_shop' };
+    return at === -1
+      ? { code: 0 }
+      : {
+          code: 1,
+          stderr: `[ALERT]    (7) : config : parsing [${file}:${at + 1}] : unknown keyword 'servr'`,
+        };
+  };
+  const given = { host: fakeHost({ programs: { haproxy } }) };
+  const { code, err, out } = await runCli(['config', 'check', '--root', root], given);
+  t.equal(code, 1);
+  t.match(out, 'app.toml is valid, with service shop.', 'a daemon works without them');
+  t.match(err, `${folder}/b.cfg:1 is left out of HAProxy’s configuration: a section "global"`);
+  t.match(err, `${folder}/d.cfg:2 is left out of HAProxy’s configuration: port 3000 is one of ours`);
+  t.match(
+    err,
+    `${folder}/c.cfg:2 is left out of HAProxy’s configuration: HAProxy says: unknown keyword 'servr'`,
+  );
+  t.notMatch(err, 'a.cfg');
+  await Promise.all(['b', 'c', 'd'].map((name) => rm(join(folder, `${name}.cfg`))));
+  t.equal((await runCli(['config', 'check', '--root', root], given)).code, 0);
+  t.equal(
+    (await runCli(['config', 'check', '--root', root], { host: fakeHost({}) })).code,
+    0,
+    'without HAProxy',
+  );
 });
 
 /** What `systemctl show` prints of units that are as they should be, but for those given. */

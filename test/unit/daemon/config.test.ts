@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,6 +15,7 @@ import {
   parseService,
   pathsFor,
   portClashes,
+  type Snippets,
 } from '../../../src/daemon/config/config.ts';
 
 const NODE = '[node]\ncluster = "shop"\nhost = "app1"\n';
@@ -23,6 +24,7 @@ const NETWORK =
 const LEAST = NODE + NETWORK;
 const SERVICE = 'name = "site"\nport = 8080\n';
 
+const parseSnippets = (snippets: Snippets) => parseConfig(LEAST, 'app', '/etc/app.toml', [], [], snippets);
 const parse = (text: string) => parseConfig(text, 'app', '/etc/bornemisza/app.toml');
 
 t.test('the least that a configuration must say, with every default, frozen', async (t) => {
@@ -454,6 +456,71 @@ t.test('what lies on the disk: missing, unreadable, of the other role', async (t
   await t.rejects(loadServices(db.config), { code: 'config-unreadable', message: /ENOTDIR/ });
   await chmod(db.config, 0o600);
   t.equal((await loadConfig('db', db)).node.host, 'app1');
+});
+
+t.test('files of haproxy.d: what is not root’s own text is left out, and stops nothing', async (t) => {
+  const root = t.testdir();
+  const paths = pathsFor('app', root);
+  t.strictSame(paths.snippets, join(root, 'etc/bornemisza/haproxy.d'));
+  await mkdir(paths.snippets, { recursive: true });
+  await writeFile(paths.config, LEAST);
+  const at = (name: string): string => join(paths.snippets, name);
+  const write = (name: string, text: string | Buffer, mode = 0o640) =>
+    writeFile(at(name), text).then(() => chmod(at(name), mode));
+  t.strictSame((await loadConfig('app', paths)).snippets, { readMs: 0, files: [] });
+  const before = Date.now();
+  await write('b.cfg', 'backend b\n');
+  await write('a.cfg', 'backend a\n', 0o644);
+  await write('a.cfg.rpmsave', 'not read');
+  await write('big.cfg', Buffer.alloc(2_000_000, '#'));
+  await write('latin.cfg', Buffer.from('# caf\xe9\n', 'latin1'));
+  await write('open.cfg', 'backend open\n', 0o646);
+  await write('group.cfg', 'backend group\n', 0o660);
+  await write('other.cfg', 'backend other\n');
+  if (process.getuid?.() === 0) await chown(at('other.cfg'), 65_534, 0);
+  await write('.a.cfg', 'half writ');
+  await symlink(at('a.cfg'), at('link.cfg'));
+  await symlink('root@app1.1234:1796000000', at('.#a.cfg'));
+  await mkdir(at('folder.cfg'));
+  await runCommand('mkfifo', [at('fifo.cfg')], { timeoutMs: 5000 });
+  const { snippets, passedOver, services } = await loadConfig('app', paths);
+  const own = process.getuid?.() === 0 ? [] : [{ file: at('other.cfg'), text: 'backend other\n' }];
+  t.strictSame(snippets.files, [
+    { file: at('a.cfg'), text: 'backend a\n' },
+    { file: at('b.cfg'), text: 'backend b\n' },
+    ...own,
+  ]);
+  t.ok(snippets.readMs >= before, 'each reading has another number');
+  const digest = (files: typeof snippets.files) =>
+    settingsDigest(parseSnippets({ readMs: Date.now(), files }));
+  t.equal(digest([]), settingsDigest(parse(LEAST)), 'as members of older versions have it');
+  t.not(digest(snippets.files), digest([]), 'status shows where one is missing');
+  t.equal(digest(snippets.files), digest(snippets.files));
+  t.strictSame(services, []);
+  const said = passedOver.map(({ code, message }) => `${code} ${message}`).join('\n');
+  for (const [name, why] of [
+    ['big.cfg', 'larger than 65536 bytes'],
+    ['latin.cfg', 'not UTF-8 text'],
+    ['open.cfg', 'another user than root can change it'],
+    ['group.cfg', 'another user than root can change it'],
+    ['link.cfg', 'it is a symbolic link'],
+    ...(own.length > 0 ? [] : [['other.cfg', 'another user than root can change it'] as const]),
+  ] as const)
+    t.match(said, `haproxy-snippet-refused ${at(name)} is left out of HAProxy’s configuration: ${why}`, name);
+  for (const [name, what] of [
+    ['.a.cfg', 'an editor’s or a hidden file'],
+    ['.#a.cfg', 'an editor’s or a hidden file'],
+    ['folder.cfg', 'a directory'],
+    ['fifo.cfg', 'no regular file'],
+  ] as const)
+    t.match(said, `snippet-passed-over ${at(name)} is ${what}: it is ignored`, name);
+
+  for (let n = 0; n < 32; n += 1) await write(`m${n}.cfg`, `backend m${n}\n`);
+  const many = await loadConfig('app', paths);
+  t.equal(many.snippets.files.length, 32);
+  t.match(many.passedOver.map(({ message }) => message).join('\n'), /m9\.cfg is left out.*more than 32/);
+  await writeFile(pathsFor('db', root).config, LEAST);
+  t.strictSame((await loadConfig('db', pathsFor('db', root))).snippets.files, [], 'of role app alone');
 });
 
 t.test('what is strange in services.d is passed over, and what is wrong in it is refused', async (t) => {

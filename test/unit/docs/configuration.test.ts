@@ -65,7 +65,9 @@ function keysAndValues(config: object): [string, unknown][] {
 
 t.test('every key of the configuration is documented, with the default that it has', async (t) => {
   const rows = rowsOf('docs/configuration.md');
-  const found = keysAndValues(parseConfig(LEAST, 'app', 'app.toml'));
+  // Snippets are files of their own.
+  const { snippets: _snippets, ...config } = parseConfig(LEAST, 'app', 'app.toml');
+  const found = keysAndValues(config);
   t.ok(found.length > 25, 'the schema was read');
   const required = new Set(['node', 'network']);
   for (const [key, value] of found) {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 
 /** A TCP socket that listens on this host. */
-interface Listening {
+export interface Listening {
   /** `0.0.0.0` (and IPv6's `::`) mean every address. */
   readonly address: string;
   readonly port: number;

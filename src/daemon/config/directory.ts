@@ -2,39 +2,51 @@ import { constants } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** The entries of services.d whose name ends in `.toml`, before they are read as TOML. */
+/** The founder's files beside ROLE.toml, in services.d and haproxy.d, before they are read as TOML or HAProxy's. */
 export type Entry = { readonly file: string } & (
   | { readonly text: string }
-  /** Not a service file: an editor's lock, a directory, a dangling link. It is ignored. */
+  /** Not a file of this kind: an editor's lock, a directory, a dangling link. It is ignored. */
   | { readonly strange: string }
-  /** A service file that cannot be read. */
+  /** A file of this kind that cannot be read. */
   | { readonly unreadable: string; readonly next: string }
 );
+
+interface Kind {
+  /** End of the names of its files. */
+  readonly ending: '.toml' | '.cfg';
+  /** Only root's own files that nobody else can write, and no links. */
+  readonly guarded: boolean;
+}
+
+const SERVICES: Kind = { ending: '.toml', guarded: false };
+export const SNIPPETS: Kind = { ending: '.cfg', guarded: true };
 
 /** A service has a dozen keys. A larger file is something else, and would be read into memory at each reload. */
 const MAX_FILE_BYTES = 65_536;
 
 /**
- * Reads every `*.toml` of the directory, sorted by name. A missing directory is an empty one.
+ * Reads every file of this kind in the directory, sorted by name. A missing directory is an empty one.
  *
  * @throws NodeJS.ErrnoException where the directory cannot be listed
  */
-export async function readDirectory(directory: string): Promise<Entry[]> {
+export async function readDirectory(directory: string, kind: Kind = SERVICES): Promise<Entry[]> {
   const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return [];
     throw error;
   });
-  const wanted = names.filter((name) => name.endsWith('.toml')).sort();
-  return await Promise.all(wanted.map((name) => readEntry(join(directory, name), name)));
+  const wanted = names.filter((name) => name.endsWith(kind.ending)).sort();
+  return await Promise.all(wanted.map((name) => readEntry(join(directory, name), name, kind)));
 }
 
-async function readEntry(file: string, name: string): Promise<Entry> {
+async function readEntry(file: string, name: string, kind: Kind): Promise<Entry> {
   // Emacs locks with `.#shop.toml`, a link to nowhere; other editors and rsync write dot files before they rename.
   if (/^[.#]/.test(name)) return { file, strange: 'an editor’s or a hidden file' };
   try {
-    return { file, ...(await readRegular(file)) };
+    return { file, ...(await readRegular(file, kind)) };
   } catch (error) {
     const { code = 'unknown' } = error as NodeJS.ErrnoException;
+    if (code === 'ELOOP' && kind.guarded)
+      return { file, unreadable: 'it is a symbolic link', next: 'put the file itself there' };
     if (code === 'ENOENT' || code === 'ELOOP') return { file, strange: 'a dangling link' };
     if (code === 'ENXIO') return { file, strange: 'a socket' };
     return { file, unreadable: code, next: `chown root:bornemisza ${file} && chmod 640 ${file}` };
@@ -44,12 +56,18 @@ async function readEntry(file: string, name: string): Promise<Entry> {
 type Content = { text: string } | { strange: string } | { unreadable: string; next: string };
 
 /** Opened without blocking: a FIFO would block the daemon until somebody writes into it. */
-async function readRegular(file: string): Promise<Content> {
-  const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
+async function readRegular(file: string, { guarded }: Kind): Promise<Content> {
+  const flags = constants.O_RDONLY | constants.O_NONBLOCK | (guarded ? constants.O_NOFOLLOW : 0);
+  const handle = await open(file, flags);
   try {
     const facts = await handle.stat();
     if (facts.isDirectory()) return { strange: 'a directory' };
     if (!facts.isFile()) return { strange: 'no regular file' };
+    if (guarded && !isRoots(facts))
+      return {
+        unreadable: 'another user than root can change it',
+        next: `chown root:bornemisza ${file} && chmod 640 ${file}`,
+      };
     const bytes = Buffer.alloc(MAX_FILE_BYTES + 1);
     const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0);
     if (bytesRead > MAX_FILE_BYTES)
@@ -61,4 +79,9 @@ async function readRegular(file: string): Promise<Content> {
   } finally {
     await handle.close();
   }
+}
+
+/** Root's, or of the user of this process, where a cluster on the loopback runs without root. */
+function isRoots({ uid, mode }: { readonly uid: number; readonly mode: number }): boolean {
+  return (uid === 0 || uid === process.geteuid?.()) && (mode & 0o022) === 0;
 }

@@ -1,0 +1,218 @@
+import { readFile } from 'node:fs/promises';
+import { createServer as createTcpServer } from 'node:net';
+import t, { type Test } from 'tap';
+import type { PluginError } from '../../src/plugins/contract.ts';
+import type { AppHaproxy } from '../../src/plugins/haproxy/desired.ts';
+import { freePort } from '../support/free-port.ts';
+import { appDesired, Bed, converge, get } from './haproxy-bed.ts';
+
+/** The founder's own parts of the configuration, on a real HAProxy. */
+
+const bed = await Bed.make();
+t.teardown(() => bed.end());
+const ca = bed.pki.ca;
+const address = bed.address(1);
+const [node, databasePort] = [await bed.pki.leaf('app1', 'app'), await freePort()];
+const [first, second] = [
+  await bed.server((_, response) => response.end('first')),
+  await bed.server((_, response) => response.end('second')),
+];
+const good = (port: number): string => `# Our shop of last year.
+frontend edge
+  http-request redirect location https://new.example/%[path] code 301 if { path_beg /old }
+  use_backend legacy if { path_beg /legacy }
+
+backend legacy
+  server one 127.0.0.1:${port} check inter 100ms
+`;
+const base = appDesired({ address, node, ca, databasePort });
+const desiredOf = (
+  files: Readonly<Record<string, string>>,
+  more: { readonly readMs?: number; readonly hsts?: number } = {},
+): AppHaproxy => ({
+  ...base,
+  edge: { ...base.edge, hstsMaxAgeSeconds: more.hsts },
+  snippets: {
+    readMs: more.readMs ?? 1,
+    ports: [80, 443, 8443, 8404, databasePort],
+    files: Object.entries(files).map(([name, text]) => ({ file: `/etc/bornemisza/haproxy.d/${name}`, text })),
+  },
+});
+const instance = await bed.launch('edge', desiredOf({ 'good.cfg': good(first.port) }));
+const tls = { ca, checkServerIdentity: () => undefined };
+const edge = (path: string) => get(`https://${address}${path}`, tls);
+async function failure(desired: AppHaproxy): Promise<PluginError> {
+  try {
+    await converge(instance.plugin, desired);
+  } catch (error) {
+    return error as PluginError;
+  }
+  throw new Error('was expected to fail');
+}
+const alarmsOf = async (desired: AppHaproxy): Promise<string[]> => {
+  const { alarms } = instance.plugin.status(
+    desired,
+    await instance.plugin.observe(AbortSignal.timeout(5000)),
+  );
+  return alarms.map(({ code, message }) => `${code} ${message}`);
+};
+/** That the good one works, and everything else. */
+async function works(t: Test, hsts?: number): Promise<void> {
+  const legacy = await edge('/legacy');
+  t.strictSame([legacy.status, legacy.body], [200, 'first'], 'a backend of the founder’s');
+  t.equal(legacy.headers['strict-transport-security'], hsts === undefined ? undefined : `max-age=${hsts}`);
+  t.match(await edge('/old/x'), { status: 301, headers: { location: 'https://new.example//old/x' } });
+}
+
+t.test('a good one is embedded, and nothing is left to do', async (t) => {
+  t.notMatch(instance.log, /ALERT/);
+  await works(t);
+  const desired = desiredOf({ 'good.cfg': good(first.port) });
+  t.strictSame(await converge(instance.plugin, desired), []);
+  t.strictSame(await alarmsOf(desired), []);
+  const reading = desiredOf({ 'good.cfg': good(first.port) }, { readMs: 2 });
+  t.strictSame(await converge(instance.plugin, reading), [], 'another reading is no reload');
+  t.equal((await edge('/.well-known/bornemisza/health')).status, 200, 'what is ours comes first');
+});
+
+t.test('its server belongs to the founder: what HAProxy or a person does with it stays', async (t) => {
+  const desired = desiredOf({ 'good.cfg': good(first.port) });
+  for (const command of ['set server legacy/one state drain', 'set server legacy/one weight 50%']) {
+    t.equal(await instance.ask(command), '');
+    t.strictSame(await converge(instance.plugin, desired), [], command);
+  }
+  t.match(await instance.servers('legacy'), { one: /DRAIN/ });
+  await instance.ask('set server legacy/one state ready');
+  await instance.ask('set server legacy/one weight 100%');
+  await converge(instance.plugin, desiredOf({ 'good.cfg': good(second.port) }));
+  t.equal(
+    (await edge('/legacy')).body,
+    'second',
+    'a changed address is used, whatever the former process knew',
+  );
+  await converge(instance.plugin, desired);
+  await works(t);
+});
+
+t.test('what HAProxy refuses is left out with its reason and line; all the rest is done', async (t) => {
+  const files = {
+    'a-unknown.cfg': '# A comment\n\nbackend a\n  # another\n  servr x 127.0.0.1:1\n',
+    'b-syntax.cfg': 'frontend edge\n  http-request deny if { path /x\n',
+    'c-needs-later.cfg': 'frontend edge\n  use_backend later if { path /later }\n',
+    'd-missing.cfg': 'frontend edge\n  use_backend nowhere if { path /n }\n',
+    'e-global.cfg': 'backend e\nglobal\n  daemon\n',
+    'good.cfg': good(first.port),
+    'later.cfg':
+      'backend later\n  http-request return status 503 content-type text/html string "<h1>Closed</h1>"\n',
+    'twice.cfg': '\nbackend legacy\n  server two 127.0.0.1:1\n',
+  };
+  const desired = desiredOf(files, { hsts: 7 });
+  const error = await failure(desired);
+  t.match(error, { code: 'haproxy-snippet-refused', outcome: 'retry', next: /bornemisza reload/ });
+  t.notMatch(error.message, /good\.cfg|later\.cfg|e-global/);
+  await works(t);
+  await converge(instance.plugin, desired);
+  await works(t, 7);
+  t.match(await edge('/later'), { status: 503, body: '<h1>Closed</h1>' }, 'one that needs another file');
+  const alarms = await alarmsOf(desired);
+  for (const [place, says] of [
+    ['a-unknown.cfg:5', /unknown keyword 'servr'/],
+    ['b-syntax.cfg:2', /HAProxy says: .*(closing brace|missing)/],
+    ['d-missing.cfg', /nowhere/],
+    ['e-global.cfg:2', /section "global"/],
+    ['twice.cfg:2', /same name|already declared/],
+  ] as const)
+    t.match(
+      alarms.find((alarm) => alarm.startsWith(`haproxy-snippet-refused /etc/bornemisza/haproxy.d/${place}`)),
+      says,
+      place,
+    );
+  t.equal(alarms.length, 5, alarms.join('\n'));
+  t.notMatch(alarms.join(), /\.cfg\.\w+\.cfg|\/bm-haproxy-/, 'no name of a file of ours');
+  t.strictSame(await converge(instance.plugin, desired), [], 'not tried again by itself');
+  const mended = { ...files, 'a-unknown.cfg': files['a-unknown.cfg'].replace('servr', 'server') };
+  t.match(await failure(desiredOf(mended, { readMs: 2, hsts: 7 })), { message: /b-syntax/ });
+  await converge(instance.plugin, desiredOf(mended, { readMs: 2, hsts: 7 }));
+  t.ok('x' in (await instance.servers('a')), 'a changed file is tried again');
+  await converge(instance.plugin, desiredOf({ 'good.cfg': good(first.port) }));
+});
+
+t.test('one whose port is in use costs nothing but itself, at a reload and at a start', async (t) => {
+  const port = await freePort();
+  const taken = createTcpServer();
+  await new Promise<void>((resolve) => taken.listen(port, address, resolve));
+  t.teardown(() => taken.close());
+  const files = {
+    'good.cfg': good(first.port),
+    'port.cfg': `frontend mine\n  bind ${address}:${port}\n  http-request return status 200\n`,
+  };
+  const [desired, again] = [1, 2].map((readMs) => desiredOf(files, { hsts: 9, readMs })) as [
+    AppHaproxy,
+    AppHaproxy,
+  ];
+  const { pid } = (await instance.plugin.observe(AbortSignal.timeout(5000))).running ?? {};
+  t.match(await failure(desired), {
+    code: 'haproxy-snippet-refused',
+    message: new RegExp(`port\\.cfg:2 .*another program listens on port ${port}`),
+  });
+  await works(t);
+  t.match(
+    await instance.plugin.observe(AbortSignal.timeout(5000)),
+    { running: { pid } },
+    'no reload was tried',
+  );
+  await converge(instance.plugin, desired);
+  await works(t, 9);
+  t.match(await alarmsOf(desired), [/port\.cfg/]);
+  await new Promise((resolve) => taken.close(resolve));
+  t.strictSame(await converge(instance.plugin, desired), [], 'it waits for the next reading');
+  await converge(instance.plugin, again);
+  t.equal((await get(`http://${address}:${port}/`)).status, 200, 'which finds the port free');
+  t.strictSame(await alarmsOf(again), []);
+
+  // After a boot another program has the port: HAProxy could not start from the file that it ran with.
+  await instance.stop();
+  const other = createTcpServer();
+  await new Promise<void>((resolve) => other.listen(port, address, resolve));
+  t.teardown(() => other.close());
+  t.match(await failure(again), { code: 'haproxy-not-running' });
+  t.notMatch(await readFile(instance.config, 'utf8'), /legacy|frontend mine/);
+  await instance.start();
+  t.equal((await edge('/.well-known/bornemisza/health')).status, 200, 'the edge serves');
+  t.match(await failure(again), { code: 'haproxy-snippet-refused' });
+  await converge(instance.plugin, again);
+  await works(t, 9);
+});
+
+t.test('one that keeps a new process from starting for another reason is left out as well', async (t) => {
+  // HAProxy's check makes no socket: it does not see that the directory is missing.
+  const files = {
+    'good.cfg': good(first.port),
+    'socket.cfg': `# A comment\nfrontend mine\n  bind ${bed.root}/missing/x.sock\n  http-request return status 200\n`,
+  };
+  const desired = desiredOf(files, { hsts: 11 });
+  t.match(await failure(desired), {
+    code: 'haproxy-snippet-refused',
+    message: /socket\.cfg(:3)? .*(does not start with it|HAProxy says)/,
+  });
+  await converge(instance.plugin, desired);
+  await works(t, 11);
+});
+
+t.test('the examples of the documentation are accepted', async (t) => {
+  const text = await readFile(new URL('../../docs/haproxy.md', import.meta.url), 'utf8');
+  const examples = [...text.matchAll(/^# \/etc\/bornemisza\/haproxy\.d\/(\S+)\n([^`]*)/gm)];
+  const files = Object.fromEntries(examples.map(([, name = '', lines = '']) => [name, lines]));
+  t.strictSame(Object.keys(files), ['legacy.cfg', 'closed.cfg']);
+  const desired = desiredOf(files);
+  await converge(instance.plugin, desired);
+  t.strictSame(await alarmsOf(desired), []);
+  const old = await get(`https://${address}/x?y=1`, { ...tls, headers: { host: 'OLD.example' } });
+  t.match(old, { status: 301, headers: { location: 'https://shop.example/x?y=1' } });
+  t.match(await edge('/'), {
+    status: 503,
+    headers: { 'retry-after': '600' },
+    body: '<h1>Back at noon.</h1>',
+  });
+  t.equal((await edge('/.well-known/bornemisza/health')).status, 200, 'health is answered before');
+});
