@@ -29,6 +29,8 @@ export interface AppRoleConfig {
   readonly hstsMaxAgeSeconds?: number | undefined;
   /** The founder's own parts of HAProxy's configuration. */
   readonly snippets?: AppHaproxy['snippets'];
+  /** HTML for errors of HAProxy itself. */
+  readonly errorPage?: string | undefined;
   /** Of the account at the CA, see plugins/haproxy/desired.ts. */
   readonly challengeThumbprint?: string | undefined;
   /** The db nodes' door for app nodes. */
@@ -47,6 +49,8 @@ export interface AppRoleConfig {
     readonly healthHost?: string;
     readonly healthStatus?: readonly number[];
     readonly limit?: EdgeService['limit'];
+    readonly timeoutSeconds?: number;
+    readonly maxBodyKb?: number;
     readonly local: boolean;
   }[];
 }
@@ -144,6 +148,7 @@ export function appHaproxy(input: AppInput): AppHaproxy {
       challengeThumbprint: config.challengeThumbprint,
     },
     snippets: config.snippets,
+    errorPage: config.errorPage,
     requestsLogged,
     doorPort: config.doorPort,
     services: config.services.map((service) => ({
@@ -153,6 +158,8 @@ export function appHaproxy(input: AppInput): AppHaproxy {
       ...(service.healthHost !== undefined && { healthHost: service.healthHost }),
       ...(service.healthStatus !== undefined && { healthStatus: service.healthStatus }),
       ...(service.limit !== undefined && { limit: service.limit }),
+      ...(service.timeoutSeconds !== undefined && { timeoutSeconds: service.timeoutSeconds }),
+      ...(service.maxBodyKb !== undefined && { maxBodyKb: service.maxBodyKb }),
       localPort: service.local ? service.port : undefined,
       ...(answerWrongly.includes(service.name) && { answersWrongly: true }),
       peers: {

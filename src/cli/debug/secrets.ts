@@ -155,8 +155,8 @@ function leavesOf(text: string): string[] {
   return found;
 }
 
-/** Public names of the cluster, which appear in status and members. */
-const SHARED = /^(cluster|roster|local|unfinished)\.json$|^audit\.jsonl|\.snapshot$|^haproxy\.cfg/;
+/** Public names of the cluster, which appear in status and members, and a page for everybody. */
+const SHARED = /^(cluster|roster|local|unfinished)\.json$|^audit\.jsonl|\.snapshot$|^haproxy\.cfg|^page-/;
 
 async function filesUnder(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);

@@ -8,7 +8,7 @@ import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
-import { type Entry, readDirectory, SNIPPETS } from './directory.ts';
+import { type Entry, readDirectory, readPage, SNIPPETS } from './directory.ts';
 
 /** The paths on a host, in one place, so that lab, package and loopback demo can differ. */
 export interface Paths {
@@ -166,6 +166,8 @@ const pathText = z
   .regex(/^\/[A-Za-z0-9._~/-]*$/, "must start with '/' and hold only letters, digits and . _ ~ / -");
 
 const DEFAULT_LIMIT = 10;
+/** As in the defaults of haproxy.cfg. */
+const DEFAULT_TIMEOUT_S = 120;
 
 const serviceSchema = z
   .strictObject({
@@ -190,6 +192,10 @@ const serviceSchema = z
     /** Paths, and all below them, where the edge limits the requests of a client network. */
     limit_paths: z.array(pathText).max(20).default([]),
     limit_per_minute: z.int().min(1).max(100_000).default(DEFAULT_LIMIT),
+    /** How long the edge waits for an answer, and for its next part. Old processes end after 15 minutes. */
+    timeout_s: z.int().min(1).max(900).default(DEFAULT_TIMEOUT_S),
+    /** 0: no limit. */
+    max_body_kb: z.int().min(0).max(4_194_304).default(0),
   })
   .superRefine(({ path_prefix, limit_paths, limit_per_minute }, context) => {
     const isOutside = (path: string): boolean => !isBelow(path, path_prefix);
@@ -214,6 +220,17 @@ export function limitOf({ limit_paths: paths, limit_per_minute: perMinute }: Ser
   limit?: { paths: readonly string[]; perMinute: number };
 } {
   return paths.length === 0 ? {} : { limit: { paths, perMinute } };
+}
+
+/** What the edge bounds of a request to a service, in the plugin's terms. */
+export function boundsOf({ timeout_s: timeoutSeconds, max_body_kb: maxBodyKb }: Service): {
+  timeoutSeconds?: number;
+  maxBodyKb?: number;
+} {
+  return {
+    ...(timeoutSeconds !== DEFAULT_TIMEOUT_S && { timeoutSeconds }),
+    ...(maxBodyKb !== 0 && { maxBodyKb }),
+  };
 }
 
 /** Of modes `bgp` and `ranked`. */
@@ -274,6 +291,7 @@ const schema = z.strictObject({
   edge: z
     .strictObject({
       certificate: absolutePath.optional(),
+      error_page: absolutePath.optional(),
       https_port: port.default(443),
       http_port: port.default(80),
       door_port: port.default(8443),
@@ -511,6 +529,8 @@ export type Config = Readonly<z.output<typeof schema>> & {
   readonly metricsPort: number;
   readonly services: readonly Service[];
   readonly snippets: Snippets;
+  /** The HTML of `edge.error_page`; undefined: none, or it cannot be used. */
+  readonly errorPage: string | undefined;
   /** Files in services.d and haproxy.d that are ignored, with the next step. Nothing else is affected. */
   readonly passedOver: readonly PassedOver[];
 };
@@ -520,6 +540,11 @@ export interface Snippets {
   readonly readMs: number;
   /** In the order of their names. */
   readonly files: readonly { readonly file: string; readonly text: string }[];
+}
+/** What is read beside the configuration. */
+interface Beside {
+  readonly snippets?: Snippets;
+  readonly errorPage?: string | undefined;
 }
 const NO_SNIPPETS: Snippets = { readMs: 0, files: [] };
 
@@ -535,7 +560,7 @@ export function parseConfig(
   file: string,
   services: readonly Service[] = [],
   passedOver: readonly PassedOver[] = [],
-  snippets: Snippets = NO_SNIPPETS,
+  { snippets = NO_SNIPPETS, errorPage }: Beside = {},
 ): Config {
   const value = checked(schema, tomlOf(text, file), file);
   const config = deepFreeze({
@@ -546,6 +571,7 @@ export function parseConfig(
     metricsPort: value.metrics.port ?? PORTS[role].metrics,
     services: [...services],
     snippets,
+    errorPage,
     passedOver: [...passedOver],
   });
   const problems = [...portClashes([config]), ...publicDeviceProblems(config)];
@@ -735,7 +761,17 @@ export async function loadConfig(
     ...refused.map(({ code, message, next }) => ({ code, message, next })),
     ...read.passedOver,
   ];
-  return parseConfig(text, role, paths.config, services, passedOver, read.snippets);
+  const { snippets } = read;
+  const config = parseConfig(text, role, paths.config, services, passedOver, { snippets });
+  const page = config.edge.error_page;
+  if (page === undefined) return config;
+  const given = await readPage(page);
+  if ('text' in given)
+    return parseConfig(text, role, paths.config, services, passedOver, { snippets, errorPage: given.text });
+  const { why, next } = given;
+  const message = `edge.error_page: ${page} ${why}; errors have HAProxy’s own page`;
+  passedOver.push({ code: 'error-page-refused', message, next });
+  return parseConfig(text, role, paths.config, services, passedOver, { snippets });
 }
 
 /** @throws OperatorError `config-unreadable` or `config-invalid` */

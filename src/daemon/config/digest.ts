@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { basename } from 'node:path';
-import { type Config, limitOf } from './config.ts';
+import { boundsOf, type Config, limitOf } from './config.ts';
 
 /**
  * A setting of a later version is not in the digest while it has its default, so that members of older versions have
@@ -37,6 +37,7 @@ export function settingsDigest(config: Config): string {
       path_prefix: service.path_prefix,
       health_path: service.health_path,
       ...limitOf(service),
+      ...boundsOf(service),
     })),
   };
   return createHash('sha256').update(JSON.stringify(shared)).digest('hex').slice(0, 16);

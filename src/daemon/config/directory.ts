@@ -11,9 +11,12 @@ export type Entry = { readonly file: string } & (
   | { readonly unreadable: string; readonly next: string }
 );
 
+/** A page of HAProxy's has room for it and its headers in one buffer of 16 KiB. */
+const MAX_PAGE_BYTES = 15_360;
+
 interface Kind {
   /** End of the names of its files. */
-  readonly ending: '.toml' | '.cfg';
+  readonly ending: '.toml' | '.cfg' | '.html';
   /** Only root's own files that nobody else can write, and no links. */
   readonly guarded: boolean;
 }
@@ -38,6 +41,31 @@ export async function readDirectory(directory: string, kind: Kind = SERVICES): P
   return await Promise.all(wanted.map((name) => readEntry(join(directory, name), name, kind)));
 }
 
+/**
+ * The founder's page for errors. Only root's own: who could put a link in its place could publish what the daemon can
+ * read.
+ *
+ * @returns why it cannot be used, with the next step
+ */
+export async function readPage(
+  file: string,
+): Promise<{ readonly text: string } | { readonly why: string; readonly next: string }> {
+  const mended = 'correct it, then `bornemisza reload`';
+  try {
+    const read = await readRegular(file, { ending: '.html', guarded: true }, MAX_PAGE_BYTES);
+    if ('strange' in read) return { why: `is ${read.strange}`, next: mended };
+    if ('unreadable' in read)
+      return { why: read.unreadable, next: `${read.next}, then \`bornemisza reload\`` };
+    if (!/^\uFEFF?\s*</.test(read.text) || read.text.includes('\0'))
+      return { why: 'is no HTML', next: mended };
+    return read;
+  } catch (error) {
+    const { code = 'unknown' } = error as NodeJS.ErrnoException;
+    if (code === 'ELOOP') return { why: 'is a symbolic link', next: 'name the file itself' };
+    return { why: `cannot be read: ${code}`, next: `chown root:bornemisza ${file} && chmod 640 ${file}` };
+  }
+}
+
 async function readEntry(file: string, name: string, kind: Kind): Promise<Entry> {
   // Emacs locks with `.#shop.toml`, a link to nowhere; other editors and rsync write dot files before they rename.
   if (/^[.#]/.test(name)) return { file, strange: 'an editor’s or a hidden file' };
@@ -56,7 +84,7 @@ async function readEntry(file: string, name: string, kind: Kind): Promise<Entry>
 type Content = { text: string } | { strange: string } | { unreadable: string; next: string };
 
 /** Opened without blocking: a FIFO would block the daemon until somebody writes into it. */
-async function readRegular(file: string, { guarded }: Kind): Promise<Content> {
+async function readRegular(file: string, { guarded }: Kind, mostBytes = MAX_FILE_BYTES): Promise<Content> {
   const flags = constants.O_RDONLY | constants.O_NONBLOCK | (guarded ? constants.O_NOFOLLOW : 0);
   const handle = await open(file, flags);
   try {
@@ -68,10 +96,10 @@ async function readRegular(file: string, { guarded }: Kind): Promise<Content> {
         unreadable: 'another user than root can change it',
         next: `chown root:bornemisza ${file} && chmod 640 ${file}`,
       };
-    const bytes = Buffer.alloc(MAX_FILE_BYTES + 1);
+    const bytes = Buffer.alloc(mostBytes + 1);
     const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0);
-    if (bytesRead > MAX_FILE_BYTES)
-      return { unreadable: `larger than ${MAX_FILE_BYTES} bytes`, next: 'move it elsewhere, or correct it' };
+    if (bytesRead > mostBytes)
+      return { unreadable: `larger than ${mostBytes} bytes`, next: 'move it elsewhere, or correct it' };
     return { text: new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, bytesRead)) };
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;

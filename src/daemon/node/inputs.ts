@@ -2,7 +2,7 @@ import type { DesiredFacts } from '../../plugins/couchdb/desired.ts';
 import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import type { AppInput } from '../../roles/app.ts';
 import type { DbInput } from '../../roles/db.ts';
-import { floatingDevice, limitOf, ownPorts } from '../config/config.ts';
+import { boundsOf, floatingDevice, limitOf, ownPorts } from '../config/config.ts';
 import type { Look, Scene, ShownCertificates } from './look.ts';
 
 /** The input of a role's policy, from a look. Pure. */
@@ -29,6 +29,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
       databasePort: edge.database_port,
       hstsMaxAgeSeconds: edge.hsts_max_age_s,
       challengeThumbprint: scene.site?.thumbprint,
+      errorPage: config.errorPage,
       snippets: { ...config.snippets, ports: ownPorts(config) },
       dbDoorPort: couchdb.door_port,
       floating: { ...config.floating, device: floatingDevice(config) },
@@ -40,6 +41,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
         healthHost: service.health_host,
         healthStatus: service.health_status,
         ...limitOf(service),
+        ...boundsOf(service),
         local: service.local,
       })),
     },

@@ -10,7 +10,15 @@ import {
 import { limitSections } from './limits.ts';
 import { type Layout, panicOf } from './rendered.ts';
 import { REQUEST_LOG_RULES, REQUEST_LOG_TARGET, requestLogSection } from './request-log.ts';
-import { type Context, type Section, FAILURES_RING, FEED_TIMEOUT, door, QUIET_CHECKS } from './sections.ts';
+import {
+  type Context,
+  type Section,
+  FAILURES_RING,
+  FEED_TIMEOUT,
+  door,
+  errorLines,
+  QUIET_CHECKS,
+} from './sections.ts';
 import { ipv4, port, thumbprint, token, urlPath } from './values.ts';
 
 /** What an app node’s HAProxy listens to: the edge, the door for other edges, the databases on loopback. */
@@ -109,6 +117,7 @@ function edgeFrontend(
     lines: [
       ...binds(edge.addresses, edge.httpsPort, `ssl crt ${context.edge} alpn h2,http/1.1`, context.layout),
       ...REQUEST_LOG_TARGET,
+      ...errorLines(context),
       `http-request set-log-level silent if { path ${EDGE_HEALTH_PATH} }`,
       `http-request return status 200 content-type text/plain string ok if { path ${EDGE_HEALTH_PATH} }`,
       ...servesAnswer(databases),
@@ -197,6 +206,8 @@ function appDoor(desired: AppHaproxy, services: readonly EdgeService[], context:
     head: 'frontend door',
     lines: [
       ...door(desired.privateAddress, desired.doorPort, 'app', context),
+      // Another edge passes the answer on.
+      ...errorLines(context),
       `http-request set-log-level silent if { path_beg ${SERVICE_HEALTH_PATH} }`,
       ...health,
       `http-request return status 503 if { path_beg ${SERVICE_HEALTH_PATH} }`,

@@ -1,6 +1,6 @@
 import { fileError } from '../../host/files.ts';
 import { PluginError } from '../contract.ts';
-import { BACKUPS, type HaproxyFiles, isCertificate } from './files.ts';
+import { BACKUPS, type HaproxyFiles, isNamed } from './files.ts';
 import type { Observer } from './observe.ts';
 import { type HaproxyChange, planRuntime, type Running } from './plan.ts';
 import {
@@ -92,7 +92,7 @@ export class Steps {
   async checkpoint(changes: readonly HaproxyChange[], signal: AbortSignal): Promise<HaproxyCheckpoint> {
     const files = new Map<string, string | undefined>();
     for (const change of changes) {
-      if (change.kind === 'file' && !isCertificate(change.name))
+      if (change.kind === 'file' && !isNamed(change.name))
         files.set(change.name, await this.#files.read(change.name));
     }
     return { files, running: await this.#observer.running(signal) };

@@ -6,7 +6,7 @@ import {
   SERVICE_HEALTH_PATH,
   WELL_STATUSES,
 } from './desired.ts';
-import { limitLines } from './limits.ts';
+import { boundLines, limitLines, serverTimeout } from './limits.ts';
 import { type WantedServer, twinOf, panicOf, watchOf, LOCAL, RING } from './rendered.ts';
 import { type Context, type Section, FEEDS, IDEMPOTENT_ONLY } from './sections.ts';
 import { dnsName, ipv4, port, token, urlPath } from './values.ts';
@@ -58,7 +58,14 @@ const OUT_AT_ONCE = 'observe layer4 error-limit 1 on-error mark-down';
 export function serviceBackends(service: EdgeService, context: Context): Section[] {
   const name = token('service name', service.name);
   const check = checkOf(`${SERVICE_HEALTH_PATH}${name}`);
-  const lines = [...check, 'balance leastconn', RETRY_AT_OTHERS, IDEMPOTENT_ONLY, ...limitLines(service)];
+  const lines = [
+    ...check,
+    'balance leastconn',
+    RETRY_AT_OTHERS,
+    IDEMPOTENT_ONLY,
+    ...boundLines(service),
+    ...limitLines(service),
+  ];
   const peers = [
     ...peerBackends(`svc_${name}`, lines, service.peers, '', context),
     panicBackend(`svc_${name}`, lines, service.peers, context),
@@ -66,7 +73,13 @@ export function serviceBackends(service: EdgeService, context: Context): Section
   if (service.localPort === undefined) return peers;
   const local = {
     backend: `local_${name}`,
-    lines: [...checkOf(service.healthPath, service), ...FAILURES_TOLD, NO_SECOND_TRY, IDEMPOTENT_ONLY],
+    lines: [
+      ...checkOf(service.healthPath, service),
+      ...FAILURES_TOLD,
+      NO_SECOND_TRY,
+      IDEMPOTENT_ONLY,
+      ...serverTimeout(service.timeoutSeconds),
+    ],
     port: service.localPort,
     failing: service.answersWrongly === true,
   };
@@ -94,7 +107,8 @@ function slowBackend(service: EdgeService, on: number, context: Context): Sectio
     ...(service.answersWrongly === true && { duty: 'maint', why: 'it answers the check wrongly' }),
   };
   context.servers.push(server);
-  return { head: `backend ${backend}`, lines: [NO_SECOND_TRY, IDEMPOTENT_ONLY], servers: [server] };
+  const lines = [NO_SECOND_TRY, IDEMPOTENT_ONLY, ...serverTimeout(service.timeoutSeconds)];
+  return { head: `backend ${backend}`, lines, servers: [server] };
 }
 
 function checkOf(

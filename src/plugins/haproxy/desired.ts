@@ -43,6 +43,10 @@ export interface EdgeService {
   readonly localPort: number | undefined;
   /** How many requests that change something a client network sends to these paths, and below, in a minute. */
   readonly limit?: { readonly paths: readonly string[]; readonly perMinute: number };
+  /** How long an answer, and each pause in it, may take. Default: 2 minutes. */
+  readonly timeoutSeconds?: number;
+  /** KiB. Larger requests get 413, and those that do not declare their length 411. Default: no limit. */
+  readonly maxBodyKb?: number;
   /** This node's own instance answers its check, and wrongly: it is not merely slow. */
   readonly answersWrongly?: boolean;
   /** The app nodes' doors, this node's own included. */
@@ -126,6 +130,8 @@ export interface AppHaproxy extends Instance {
      */
     readonly challengeThumbprint?: string | undefined;
   };
+  /** HTML that replaces HAProxy's own pages for 500, 502, 503 and 504. */
+  readonly errorPage?: string | undefined;
   /** Undefined: none. */
   readonly snippets?: Snippets | undefined;
   /** The edge logs every request, not only those that fail. */

@@ -36,7 +36,7 @@ export class HaproxyFiles {
       throw fileError(error, this.path(CONFIG_FILE));
     });
     return names
-      .filter((name) => name === CONFIG_FILE || name === REVOKED_FILE || isCertificate(name))
+      .filter((name) => name === CONFIG_FILE || name === REVOKED_FILE || isNamed(name))
       .slice(0, MAX_FILES);
   }
 
@@ -51,7 +51,7 @@ export class HaproxyFiles {
     const ages = ['', ...Array.from({ length: BACKUPS }, (_, index) => `.${index + 1}`)];
     const texts = await Promise.all(ages.map((age) => this.read(`${CONFIG_FILE}${age}`)));
     for (const name of await this.names()) {
-      if (isCertificate(name) && !texts.some((text) => text?.includes(name)))
+      if (isNamed(name) && !texts.some((text) => text?.includes(name)))
         await rm(this.path(name), { force: true });
     }
   }
@@ -66,8 +66,9 @@ export class HaproxyFiles {
   }
 }
 
-export function isCertificate(name: string): boolean {
-  return /^(node|ca|edge)-[0-9a-f]{16}\.pem$/.test(name);
+/** Certificates, and the page for errors: they never change, and the configuration names them. */
+export function isNamed(name: string): boolean {
+  return /^((node|ca|edge)-[0-9a-f]{16}\.pem|page-[0-9a-f]{16}\.html)$/.test(name);
 }
 
 export function sha256(text: string): string {

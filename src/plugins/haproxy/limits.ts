@@ -3,7 +3,7 @@ import type { AppHaproxy, EdgeService, LimitSharing } from './desired.ts';
 import { IDLE_CLOSE } from './optional.ts';
 import { SHARING } from './rendered.ts';
 import { barred, type Context, ofRole, type Section } from './sections.ts';
-import { dnsName, filePath, ipv4, perMinute, port, token, urlPath } from './values.ts';
+import { dnsName, filePath, inSeconds, ipv4, kibibytes, perMinute, port, token, urlPath } from './values.ts';
 
 /** How many requests that change something a client network sends in a minute, counted by all edges together. */
 
@@ -30,6 +30,42 @@ const TOO_MANY = JSON.stringify({
 });
 
 const tableOf = (service: string): string => `limit_${token('service name', service)}`;
+
+const TOO_LARGE = JSON.stringify({
+  type: '/problems/content-too-large',
+  status: 413,
+  title: 'This request is too large.',
+});
+const LENGTH_REQUIRED = JSON.stringify({
+  type: '/problems/length-required',
+  status: 411,
+  title: 'This request does not declare its length.',
+});
+
+/** In parts in HTTP/1.1; in later versions, which say it only by the end of the body, where a method has one. */
+const UNDECLARED = [
+  '{ req.hdr(transfer-encoding) -m found }',
+  '{ fc_http_major ge 2 } !{ req.hdr(content-length) -m found } !{ method GET HEAD OPTIONS DELETE CONNECT }',
+];
+
+/** HAProxy sees a body in parts: only what a request declares can be judged before the service gets it. */
+export function boundLines({ timeoutSeconds, maxBodyKb }: EdgeService): string[] {
+  const refuse = (status: number, problem: string, condition: string): string =>
+    `http-request return status ${status} content-type application/problem+json string '${problem}' if ${condition}`;
+  return [
+    ...(maxBodyKb === undefined
+      ? []
+      : [
+          refuse(411, LENGTH_REQUIRED, UNDECLARED.join(' or ')),
+          refuse(413, TOO_LARGE, `{ req.hdr_val(content-length) gt ${kibibytes(maxBodyKb)} }`),
+        ]),
+    ...serverTimeout(timeoutSeconds),
+  ];
+}
+
+export function serverTimeout(seconds: number | undefined): string[] {
+  return seconds === undefined ? [] : [`timeout server ${inSeconds(seconds)}s`];
+}
 
 /** The first lines of a service's backend: only served requests are counted, not refused ones. */
 export function limitLines({ name, limit }: EdgeService): string[] {

@@ -87,19 +87,26 @@ function certificateFiles(desired: HaproxyDesired, { directory }: Layout) {
     content: pem(`${kind} certificate`, content),
   });
   const { certificates } = desired;
+  const page = pageFile(desired);
   const node = named('node', certificates.node);
   const ca = named('ca', certificates.ca);
   const edge = certificates.edge === undefined ? node : named('edge', certificates.edge);
   const path = (file: RenderedFile): string => filePath('certificate file', `${directory}/${file.name}`);
   return {
-    files: edge === node ? [node, ca] : [node, ca, edge],
+    files: [node, ca, ...(edge === node ? [] : [edge]), ...(page === undefined ? [] : [page])],
     site: edge === node ? undefined : edge,
-    paths: { node: path(node), ca: path(ca), edge: path(edge) },
+    paths: { node: path(node), ca: path(ca), edge: path(edge), page: page && path(page) },
   };
 }
 
 const headed = (word: string, sections: readonly Section[]): string[] =>
   sections.flatMap(({ head }) => (head.startsWith(word) ? [head.slice(word.length)] : []));
+
+/** Its content is never a part of haproxy.cfg. HAProxy reads it at its start: other content has another name. */
+function pageFile(desired: HaproxyDesired): RenderedFile | undefined {
+  const content = desired.instance === 'app' ? desired.errorPage : undefined;
+  return content === undefined ? undefined : { name: `page-${digest(content)}.html`, content };
+}
 
 /**
  * What needs a reload. Another certificate of the site is given to the running process; whether there is one is

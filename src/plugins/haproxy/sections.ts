@@ -17,6 +17,8 @@ export interface Context {
   readonly node: string;
   readonly ca: string;
   readonly edge: string;
+  /** The founder's page for errors; undefined: HAProxy's own. */
+  readonly page: string | undefined;
   readonly revokedList: string;
   readonly servers: WantedServer[];
   /** Optional lines that are left out. */
@@ -125,6 +127,15 @@ export function door(address: string, on: number, role: string, context: Context
     `http-request deny deny_status 403 unless ${ofRole(role)}`,
   ];
 }
+
+/** What HAProxy itself answers: what a service answers passes unchanged. */
+export const errorLines = ({ page }: Context): string[] =>
+  page === undefined
+    ? []
+    : [500, 502, 503, 504].map(
+        (status) =>
+          `http-error status ${status} content-type "text/html; charset=utf-8" file ${page} hdr Cache-Control no-store`,
+      );
 
 /** Conditions of certificates that are no longer valid. */
 export const barred = ({ revokedList }: Context): string[] => [

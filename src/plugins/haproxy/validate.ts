@@ -3,7 +3,7 @@ import { runCommand } from '../../host/command.ts';
 import { type Staged, stageFile } from '../../host/files.ts';
 import { listeningSockets } from '../../host/listening-sockets.ts';
 import { PluginError } from '../contract.ts';
-import { FILE_MODE, type HaproxyFiles } from './files.ts';
+import { FILE_MODE, type HaproxyFiles, isNamed } from './files.ts';
 import type { HaproxyChange } from './plan.ts';
 import { CONFIG_FILE, NO_STATE, REVOKED_FILE, STATE_FILE } from './rendered.ts';
 import { unbindable } from './snippet-binds.ts';
@@ -71,7 +71,7 @@ export class Validator {
     const unable = await this.#unbindable(config, changes);
     if (unable !== undefined) throw unable;
     for (const change of changes) {
-      if (change.kind === 'file' && change.name.endsWith('.pem'))
+      if (change.kind === 'file' && isNamed(change.name))
         await this.#files.write(change.name, change.content);
     }
     if ((await this.#files.read(REVOKED_FILE)) === undefined) await this.#files.write(REVOKED_FILE, '');

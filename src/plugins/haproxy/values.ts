@@ -58,6 +58,19 @@ export function perMinute(what: string, value: number): number {
   return value;
 }
 
+/** In bytes. */
+export function kibibytes(value: number): number {
+  if (!Number.isInteger(value) || value < 1 || value > 4_194_304)
+    throw refused('largest body', String(value), 'a number of KiB, 1 to 4194304');
+  return value * 1024;
+}
+
+export function inSeconds(value: number): number {
+  if (!Number.isInteger(value) || value < 1 || value > 900)
+    throw refused('timeout', String(value), 'a number of seconds, 1 to 900');
+  return value;
+}
+
 /** SHA-256 in base64url (RFC 7638). */
 export function thumbprint(value: string): string {
   return matching('thumbprint', value, /^[A-Za-z0-9_-]{43}$/, '43 letters, digits, _ and -');

@@ -8,6 +8,7 @@ import { runCommand } from '../../../src/host/command.ts';
 import { settingsDigest } from '../../../src/daemon/config/digest.ts';
 import {
   apiFloating,
+  boundsOf,
   loadConfig,
   limitOf,
   loadServices,
@@ -24,7 +25,8 @@ const NETWORK =
 const LEAST = NODE + NETWORK;
 const SERVICE = 'name = "site"\nport = 8080\n';
 
-const parseSnippets = (snippets: Snippets) => parseConfig(LEAST, 'app', '/etc/app.toml', [], [], snippets);
+const parseSnippets = (snippets: Snippets) =>
+  parseConfig(LEAST, 'app', '/etc/app.toml', [], [], { snippets });
 const parse = (text: string) => parseConfig(text, 'app', '/etc/bornemisza/app.toml');
 
 t.test('the least that a configuration must say, with every default, frozen', async (t) => {
@@ -521,6 +523,55 @@ t.test('files of haproxy.d: what is not root’s own text is left out, and stops
   t.match(many.passedOver.map(({ message }) => message).join('\n'), /m9\.cfg is left out.*more than 32/);
   await writeFile(pathsFor('db', root).config, LEAST);
   t.strictSame((await loadConfig('db', pathsFor('db', root))).snippets.files, [], 'of role app alone');
+});
+
+t.test('a page for errors is root’s own HTML of 15 KiB at most; a wrong one stops nothing', async (t) => {
+  const root = t.testdir();
+  const [paths, page] = [pathsFor('app', root), join(root, 'page.html')];
+  await mkdir(paths.services, { recursive: true });
+  await writeFile(paths.config, `${LEAST}[edge]\nerror_page = "${page}"\n`);
+  const html = '\n<!doctype html><title>Soon</title>';
+  for (const [content, mode, why] of [
+    [undefined, 0, /page\.html cannot be read: ENOENT/],
+    ['just text', 0o640, /is no HTML/],
+    ['<p>\0', 0o640, /is no HTML/],
+    ['', 0o640, /is no HTML/],
+    [Buffer.from('<p>caf\xe9', 'latin1'), 0o640, /not UTF-8/],
+    [`${html}${' '.repeat(15_360)}`, 0o640, /larger than 15360 bytes/],
+    [html, 0o666, /another user than root can change it/],
+  ] as const) {
+    if (content !== undefined) await writeFile(page, content);
+    if (mode !== 0) await chmod(page, mode);
+    const { errorPage, passedOver } = await loadConfig('app', paths);
+    t.equal(errorPage, undefined, String(why));
+    t.match(passedOver, [{ code: 'error-page-refused', message: why }]);
+  }
+  await chmod(page, 0o644);
+  t.match(await loadConfig('app', paths), { errorPage: html, passedOver: [] });
+  await writeFile(page, html.padEnd(15_360));
+  t.equal((await loadConfig('app', paths)).errorPage?.length, 15_360);
+  await rm(page);
+  await writeFile(join(root, 'key'), html);
+  await symlink(join(root, 'key'), page);
+  t.match(await loadConfig('app', paths), {
+    errorPage: undefined,
+    passedOver: [{ message: /page\.html is a symbolic link; errors have HAProxy’s own page/ }],
+  });
+});
+
+t.test('bounds of a service are the plugin’s only where they differ from its defaults', (t) => {
+  const read = (text: string) => boundsOf(parseService(`${SERVICE}${text}`, 'f.toml'));
+  t.strictSame(read(''), {});
+  t.strictSame(read('timeout_s = 120\nmax_body_kb = 0\n'), {});
+  t.strictSame(read('timeout_s = 900\nmax_body_kb = 1\n'), { timeoutSeconds: 900, maxBodyKb: 1 });
+  for (const bad of ['timeout_s = 0', 'timeout_s = 901', 'max_body_kb = -1', 'max_body_kb = 1.5'])
+    t.throws(() => read(bad), { code: 'config-invalid' }, bad);
+  const digest = (text: string) =>
+    settingsDigest(parseConfig(LEAST, 'app', 'app.toml', [parseService(`${SERVICE}${text}`, 'f.toml')]));
+  t.equal(digest('timeout_s = 120\n'), digest(''), 'as members of older versions have it');
+  t.not(digest('timeout_s = 60\n'), digest(''));
+  t.not(digest('max_body_kb = 60\n'), digest(''));
+  t.end();
 });
 
 t.test('what is strange in services.d is passed over, and what is wrong in it is refused', async (t) => {

@@ -19,6 +19,7 @@ private_device = "eth1"
 `;
 /** Keys that have no default, and so do not show in a configuration that leaves them out. */
 const WITHOUT_DEFAULT = [
+  'edge.error_page',
   'edge.hsts_max_age_s',
   'network.public_device',
   'network.libp2p_port',
@@ -89,7 +90,7 @@ t.test('every key of the configuration is documented, with the default that it h
 t.test('a key without a default is one that the configuration takes', async (t) => {
   const text =
     `${LEAST}public_device = "eth0"\nlibp2p_port = 5101\nadmission_port = 5102\n[edge]\ncertificate = ` +
-    `"/etc/site.pem"\nhsts_max_age_s = 300\n`;
+    `"/etc/site.pem"\nerror_page = "/etc/page.html"\nhsts_max_age_s = 300\n`;
   const mail = '[notify]\nmail_to = ["a@b.c"]\nmail_from = "d@e.f"\n';
   const smtp = `${mail}smtp_url = "smtp://g"\nsmtp_ca_file = "/h"\nsmtp_user = "i"\nsmtp_password_file = "/j"\n`;
   const others = `${mail}sendmail = "/k"\nwebhook_url = "https://l"\n`;

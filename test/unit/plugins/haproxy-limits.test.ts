@@ -14,6 +14,32 @@ function section(config: string, head: string): string[] {
   return lines.slice(start + 1, end).map((line) => line.trim());
 }
 
+t.test('a bound of a service is in every backend that its requests pass, and a reload', (t) => {
+  const { structure: base } = render(app(), layout);
+  const withBounds = (bounds: object) =>
+    app({ services: app().services.map((each) => ({ ...each, ...bounds })) });
+  for (const bounds of [{ timeoutSeconds: 7 }, { maxBodyKb: 7 }])
+    t.not(render(withBounds(bounds), layout).structure, base, JSON.stringify(bounds));
+  const backends = configOf(withBounds({ timeoutSeconds: 7, maxBodyKb: 3 })).split(/\n(?=backend )/);
+  const having = (pattern: RegExp): string[] =>
+    backends.filter((each) => pattern.test(each)).map((each) => /^backend (\S+)/.exec(each)?.[1] ?? '');
+  t.strictSame(having(/^ {2}timeout server 7s$/m), [
+    'svc_api',
+    'svc_api.panic',
+    'local_api',
+    'local_api.panic',
+  ]);
+  t.strictSame(having(/status 413 .* gt 3072 }$/m), ['svc_api', 'svc_api.panic'], 'the edge has all of them');
+  for (const bad of [
+    { timeoutSeconds: 0 },
+    { timeoutSeconds: 901 },
+    { maxBodyKb: 0.5 },
+    { maxBodyKb: Number.NaN },
+  ])
+    t.throws(() => render(withBounds(bad), layout), { code: 'haproxy-value-refused' });
+  t.end();
+});
+
 t.test('what a client network sends is counted where it is served, and edges share it', async (t) => {
   const limit = { paths: ['/api/session', '/api/me'], perMinute: 10 };
   const services = [{ ...app().services[0]!, limit }];
