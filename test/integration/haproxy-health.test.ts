@@ -2,7 +2,7 @@ import { Agent, request } from 'node:https';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import t from 'tap';
-import type { EdgeService } from '../../src/plugins/haproxy/desired.ts';
+import type { AppHaproxy, EdgeService } from '../../src/plugins/haproxy/desired.ts';
 import { Failures } from '../../src/plugins/haproxy/failures.ts';
 import { freePort } from '../support/free-port.ts';
 import { appDesired, Bed, converge, dbDesired, get, type Instance, peer, type Reply } from './haproxy-bed.ts';
@@ -299,6 +299,54 @@ t.test('what waits for a host that is dead by two accounts is ended', async (t) 
   await waiting;
   await converge(edge.plugin, edgeDesired);
 });
+
+t.test(
+  'a peer that joins or comes back gets its full share in steps, and nothing else changes',
+  async (t) => {
+    await allWell();
+    const ramp = async (): Promise<string> => {
+      const [header = '', ...lines] = (await edge.ask('show stat svc_api 4 -1')).split('\n');
+      const line = lines.find((each) => each.includes(',app3,'))?.split(',') ?? [];
+      const column = (name: string): string => line[header.replace(/^# /, '').split(',').indexOf(name)] ?? '';
+      return `${column('status')} ${column('throttle')}`;
+    };
+    const planned = async (desired: AppHaproxy): Promise<string[]> =>
+      edge.plugin
+        .plan(desired, await edge.plugin.observe(AbortSignal.timeout(5000)))
+        .map(({ summary }) => summary);
+    const full = (): Promise<boolean> =>
+      until(async () => (await ramp()) === 'UP ', { what: 'its full share' });
+    const without = { ...edgeDesired, services: routed(two.slice(0, 1)) };
+    await converge(edge.plugin, without);
+    await until(
+      async () => {
+        await converge(edge.plugin, without);
+        return !('app3' in (await edge.servers('svc_api')));
+      },
+      { what: 'app3 is gone' },
+    );
+    const joined = await converge(edge.plugin, edgeDesired);
+    t.match(joined.map(({ summary }) => summary).join(), /svc_api\/app3: added as ready/);
+    t.notOk(joined.some(({ kind }) => kind === 'reload'));
+    t.match(await ramp(), /^UP( 1\/2)? \d\d?$/, 'it joined');
+    t.strictSame(await planned(edgeDesired), [], 'a ramp is no changed weight');
+    t.equal((await ask()).status, 200);
+    // A reload meanwhile.
+    const other = { ...edgeDesired, edge: { ...edgeDesired.edge, hstsMaxAgeSeconds: 2 } };
+    await converge(edge.plugin, other);
+    t.match(await ramp(), /^UP/, 'a reload keeps it up');
+    t.strictSame(await planned(other), []);
+    await full();
+    const [first, second] = two as [(typeof two)[0], (typeof two)[0]];
+    await converge(edge.plugin, { ...other, services: routed([first, { ...second, duty: 'drain' }]) });
+    await converge(edge.plugin, { ...other, services: routed([first, { ...second, duty: 'maint' }]) });
+    await converge(edge.plugin, other);
+    t.match(await ramp(), /^UP( 1\/2)? \d\d?$/, 'it came back');
+    t.strictSame(await planned(other), []);
+    await full();
+    await converge(edge.plugin, edgeDesired);
+  },
+);
 
 t.test('servers that refuse are no reason for a panic', async (t) => {
   await allWell();

@@ -172,6 +172,9 @@ export function localServer(backend: string, on: number): WantedServer {
   };
 }
 
+/** A server that joins or comes back has cold caches: under load it gets its full share only after this time. */
+const RAMP = 'slowstart 5s';
+
 const CHECK_LINE = /^(option httpchk|http-check)/;
 
 /** A group's servers in one backend. @param checkOn their check, given their port */
@@ -213,7 +216,13 @@ export function peerBackends(
   // A dynamic server (`add server`) doesn't infer check-ssl from ssl.
   const servers = [
     ...first,
-    ...peerServers(backend, group, () => `${WATCHED_CHECK} ${CHECK_AFTER_ERRORS} check-ssl`, extra, context),
+    ...peerServers(
+      backend,
+      group,
+      () => `${WATCHED_CHECK} ${CHECK_AFTER_ERRORS} check-ssl${extra === '' ? ` ${RAMP}` : ''}`,
+      extra,
+      context,
+    ),
   ];
   const twins = peerServers(twinOf(backend), group, () => `${UNWATCHED_CHECK} check-ssl`, extra, context).map(
     (server) => ({
