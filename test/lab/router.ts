@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { bgpPassword, customerAs, providerAddress, providerAs, publicAddress } from './addresses.ts';
 import { inNamespace, namespaceOf, spawnInside, type LabPlace } from './namespace.ts';
-import { must, poll, run, type Result } from './process.ts';
+import { must, poll, run, type Result, type RunOptions } from './process.ts';
 
 /** One way to a floating IP, as the provider's kernel uses it. `host` is undefined for an address of no host. */
 export type NextHop = { readonly address: string; readonly host: string | undefined };
@@ -73,8 +73,8 @@ export class Router {
   }
 
   /** Runs a program in the router's network namespace. */
-  exec(argv: readonly string[]): Promise<Result> {
-    return run(inNamespace(this.#namespace, argv));
+  exec(argv: readonly string[], options?: RunOptions): Promise<Result> {
+    return run(inNamespace(this.#namespace, argv), options);
   }
 
   /**

@@ -20,6 +20,15 @@ export type Fault =
   | 'redirect'
   | 'endless';
 
+export interface Call {
+  /** `METHOD PATH BODY`. */
+  readonly what: string;
+  /** The caller’s address. */
+  readonly from: string;
+  /** Unix time. */
+  readonly atMs: number;
+}
+
 export interface StandInOptions {
   readonly token: string;
   /** Floating IPs and the server that each is assigned to. */
@@ -30,6 +39,8 @@ export interface StandInOptions {
   readonly tls?: { readonly key: string; readonly cert: string };
   /** The traffic of an address goes to this server from now on. */
   readonly moved?: (address: string, server: string) => void;
+  /** Runs before a call of the API is answered. */
+  readonly called?: (call: Call) => void;
 }
 
 interface Place {
@@ -39,8 +50,8 @@ interface Place {
 }
 
 export class FloatingStandIn {
-  /** `METHOD PATH BODY`, in order, with the caller's address and the time (Unix ms). */
-  readonly calls: { readonly what: string; readonly from: string; readonly atMs: number }[] = [];
+  /** Of the API, in order. */
+  readonly calls: Call[] = [];
   /** One a call of the API, in order. */
   readonly faults: Fault[] = [];
   /** The same of calls that write. */
@@ -94,7 +105,9 @@ export class FloatingStandIn {
     for await (const part of request) text += String(part);
     const from = request.socket.remoteAddress ?? '';
     if (pathname.includes('/metadata/')) return this.#metadata(pathname, from, response);
-    this.calls.push({ what: `${request.method} ${pathname} ${text}`.trim(), from, atMs: Date.now() });
+    const call = { what: `${request.method} ${pathname} ${text}`.trim(), from, atMs: Date.now() };
+    this.calls.push(call);
+    this.#options.called?.(call);
     const writes = request.method !== 'GET';
     const fault = this.faults.shift() ?? (writes ? this.writeFaults.shift() : undefined);
     if (fault === 'silent') return;
