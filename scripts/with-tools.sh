@@ -21,7 +21,7 @@ if [ "$purpose" != selinux ]; then
   wanted="$wanted named:bind9:bind dig:bind9-dnsutils:bind-utils pebble:pebble: sshd:openssh-server:openssh-server"
 fi
 if [ "$purpose" = night ]; then
-  wanted="$wanted promtool:prometheus:"
+  wanted="$wanted promtool:prometheus: firewalld:firewalld:firewalld"
 fi
 if [ "$purpose" = bench ]; then
   wanted="$wanted setpriv:util-linux:util-linux ping:iputils-ping:iputils keepalived:keepalived:keepalived
