@@ -99,6 +99,27 @@ t.test('over IPv6 neighbours are found, the site and ssh are open, and nothing e
   for (const [index, [from, port, is]] of cases.entries()) t.equal(found[index], is, `${from} to ${port}`);
 });
 
+t.test('ssh and own ports can be opened for IPv6 networks, too', async (t) => {
+  const allow = [...BASE.allow, { protocol: 'tcp', port: 9999, from: '2001:db8:51::/48' } as const];
+  const open = { ...BASE, sshFrom: ['2001:db8:51::/48', '198.51.100.0/24'], allow };
+  await replace(base, renderBase(open).text);
+  await until(async () => (await knock(FAR6, 9999)) === 'open', { deadlineMs: PATIENCE_MS, what: 'open' });
+  const cases: readonly (readonly [from: string, port: number, is: string])[] = [
+    [FAR6, 22, 'open'],
+    ['far', 22, 'open'],
+    [NEAR6, 22, 'refused'],
+    [STRANGER, 22, 'refused'],
+    ['far', 9999, 'silent'],
+    [NEAR6, 9999, 'refused'],
+  ];
+  for (const [from, port, is] of cases) t.equal(await knock(from, port), is, `${from} to ${port}`);
+  await replace(base, renderBase(BASE).text);
+  await until(async () => (await knock(STRANGER, 22)) === 'open', {
+    deadlineMs: PATIENCE_MS,
+    what: 'as before',
+  });
+});
+
 t.test('a removed address loses its open connections, and no other does', async (t) => {
   const [door, other, ssh] = [talk(APP, 8443), talk(APP, 6984), talk(APP, 22)];
   for (const link of [door, other, ssh]) await link.alive();

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { isIP, isIPv4 } from 'node:net';
+import { isIP, isIPv4, isIPv6 } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { closest, distance } from 'fastest-levenshtein';
 import { parse, TomlError } from 'smol-toml';
@@ -90,6 +90,18 @@ const network = z.string().refine((text) => {
   const [base, bits, ...rest] = text.split('/');
   return rest.length === 0 && isIPv4(base ?? '') && /^\d+$/.test(bits ?? '') && Number(bits) <= 32;
 }, 'must be an IPv4 network, e.g. "10.0.0.0/24"');
+const eitherNetwork = z.string().refine((text) => {
+  const [base, bits, ...rest] = text.split('/');
+  if (network.safeParse(text).success) return true;
+  // A zone (`fe80::1%eth0`) is an address for isIPv6.
+  return (
+    rest.length === 0 &&
+    /^[^%]*$/.test(base ?? '') &&
+    isIPv6(base ?? '') &&
+    /^\d{1,3}$/.test(bits ?? '') &&
+    Number(bits) <= 128
+  );
+}, 'must be an IPv4 or IPv6 network, e.g. "192.0.2.0/24" or "2001:db8::/32"');
 /** A further port, e.g. "tcp/9000" or "udp/51820 from 192.0.2.0/24". */
 const allowed = z.string().refine((text) => {
   const [what = '', from, ...rest] = text.split(' from ');
@@ -98,7 +110,7 @@ const allowed = z.string().refine((text) => {
     rest.length === 0 &&
     found !== null &&
     port.safeParse(Number(found[2])).success &&
-    (from === undefined || network.safeParse(from).success)
+    (from === undefined || eitherNetwork.safeParse(from).success)
   );
 }, 'must be like "tcp/9000" or "tcp/9000 from 192.0.2.0/24"');
 /** A name of a service, such as `_bornemisza._tcp.shop.internal` (RFC 2782). */
@@ -400,7 +412,7 @@ const schema = z.strictObject({
   /** Read by `bornemisza firewall on` alone. */
   firewall: z
     .strictObject({
-      ssh_from: z.array(network).max(32).default([]),
+      ssh_from: z.array(eitherNetwork).max(32).default([]),
       allow: z.array(allowed).max(64).default([]),
     })
     .prefault({}),

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { isIPv4 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 import { PluginError } from '../contract.ts';
 
 /**
@@ -10,7 +10,7 @@ import { PluginError } from '../contract.ts';
 export interface FirewallBase {
   readonly roles: readonly ('app' | 'db')[];
   readonly sshPorts: readonly number[];
-  /** IPv4 networks that may reach ssh; empty: anywhere. */
+  /** IPv4 and IPv6 networks that may reach ssh; empty: anywhere. */
   readonly sshFrom: readonly string[];
   readonly privateDevice: string;
   readonly privateNetwork: string;
@@ -140,10 +140,9 @@ function inputRules(base: FirewallBase): string[] {
       ? []
       : [`iifname "${privateDevice}" ip saddr ${privateNetwork} tcp dport ${setOf(ports.metrics)} accept`];
   if (base.beside) return ['iif "lo" accept', ...scraped, members];
-  const source = base.sshFrom.length === 0 ? '' : `ip saddr ${setOf(base.sshFrom)} `;
   return [
     'iif "lo" accept',
-    `${source}tcp dport ${setOf(base.sshPorts)} accept`,
+    ...sourcesOf(base.sshFrom).map((source) => `${source}tcp dport ${setOf(base.sshPorts)} accept`),
     ...scraped,
     members,
     'ct state established,related accept',
@@ -163,7 +162,7 @@ function inputRules(base: FirewallBase): string[] {
     ]),
     ...allow.map(
       ({ protocol, port, from }) =>
-        `${from === undefined ? '' : `ip saddr ${from} `}${protocol} dport ${port} accept`,
+        `${from === undefined ? '' : `${familyOf(from)} saddr ${from} `}${protocol} dport ${port} accept`,
     ),
     // A lost SYN would cost a joiner a second; on the public side nothing is answered.
     `iifname "${privateDevice}" meta l4proto tcp counter reject with tcp reset`,
@@ -171,6 +170,17 @@ function inputRules(base: FirewallBase): string[] {
     'counter drop',
   ];
 }
+
+/** The beginnings of the rules for these networks, one for each kind of address; none: anywhere. */
+function sourcesOf(networks: readonly string[]): string[] {
+  if (networks.length === 0) return [''];
+  return (['ip', 'ip6'] as const).flatMap((family) => {
+    const some = networks.filter((each) => familyOf(each) === family);
+    return some.length === 0 ? [] : [`${family} saddr ${setOf(some)} `];
+  });
+}
+
+const familyOf = (network: string): 'ip' | 'ip6' => (network.includes(':') ? 'ip6' : 'ip');
 
 function setOf(values: readonly (number | string)[]): string {
   return `{ ${[...new Set(values)].join(', ')} }`;
@@ -199,14 +209,23 @@ function mustBePlain(base: FirewallBase): void {
   // IFNAMSIZ in linux/if.h is 16 with the closing zero.
   if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/.test(base.privateDevice))
     throw refused('private device', base.privateDevice);
-  const networks = [base.privateNetwork, ...base.sshFrom, ...base.allow.flatMap(({ from }) => from ?? [])];
-  for (const each of networks) if (!isNetwork(each)) throw refused('network', each);
+  if (!isNetwork(base.privateNetwork)) throw refused('network', base.privateNetwork);
+  for (const each of [...base.sshFrom, ...base.allow.flatMap(({ from }) => from ?? [])])
+    if (!isNetwork(each) && !isNetwork6(each)) throw refused('network', each);
   for (const { address } of base.neighbours) if (!isIPv4(address)) throw refused('BGP neighbour', address);
 }
 
 function isNetwork(text: string): boolean {
   const [base = '', bits = '32', ...rest] = text.split('/');
   return rest.length === 0 && isIPv4(base) && /^\d{1,2}$/.test(bits) && Number(bits) <= 32;
+}
+
+function isNetwork6(text: string): boolean {
+  const [base = '', bits = '128', ...rest] = text.split('/');
+  // A zone (`fe80::1%eth0`) is an address for isIPv6.
+  return (
+    rest.length === 0 && isIPv6(base) && !base.includes('%') && /^\d{1,3}$/.test(bits) && Number(bits) <= 128
+  );
 }
 
 function refused(what: string, value: string): PluginError {

@@ -189,6 +189,14 @@ const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])
     /private_network: must be an IPv4 network, e\.g\. "10\.0\.0\.0\/24"/,
   ],
   ['a network of 33 bits', LEAST.replace('/24', '/33'), /must be an IPv4 network/],
+  ...['2001:db8::/129', '2001:db8::', 'fe80::1%eth0/64', '192.0.2.0/33', 'anywhere'].map(
+    (from) =>
+      [
+        `a source of ssh that is ${from}`,
+        `${LEAST}[firewall]\nssh_from = ["192.0.2.0/24", "2001:db8::/32", "${from}"]\n`,
+        /firewall\.ssh_from[^:]*: must be an IPv4 or IPv6 network/,
+      ] as const,
+  ),
   ['a network of two slashes', LEAST.replace('/24', '/24/8'), /must be an IPv4 network/],
   [
     'a device with a space',

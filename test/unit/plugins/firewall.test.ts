@@ -42,6 +42,19 @@ t.test('ssh is judged before the cluster, and members before what is established
   t.match(renderBase(APP).text, 'policy drop');
 });
 
+t.test('networks of either kind have rules of their own kind', async (t) => {
+  const sshOf = (sshFrom: readonly string[]): string[] =>
+    rulesOf(renderBase({ ...APP, sshFrom }).text).filter((rule) => rule.includes('dport { 922 }'));
+  t.strictSame(sshOf(['192.0.2.0/24']), ['ip saddr { 192.0.2.0/24 } tcp dport { 922 } accept']);
+  t.strictSame(sshOf(['2001:db8::/32']), ['ip6 saddr { 2001:db8::/32 } tcp dport { 922 } accept']);
+  t.strictSame(sshOf(['2001:db8::/32', '192.0.2.0/24', '::1']), [
+    'ip saddr { 192.0.2.0/24 } tcp dport { 922 } accept',
+    'ip6 saddr { 2001:db8::/32, ::1 } tcp dport { 922 } accept',
+  ]);
+  const allow = [{ protocol: 'udp', port: 51820, from: '2001:db8::/32' }] as const;
+  t.match(renderBase({ ...APP, allow }).text, 'ip6 saddr 2001:db8::/32 udp dport 51820 accept');
+});
+
 t.test('a port that a role does not have is not opened', async (t) => {
   t.notMatch(renderBase(APP).text, /dport \{? ?6984.*accept/);
   const db = renderBase({ ...APP, roles: ['db'], ports: { ...APP.ports, public: [], gossip: [4103, 4104] } });
@@ -86,6 +99,11 @@ t.test('no value that could be read as a rule gets into one', async (t) => {
     { privateNetwork: '10.0.0.0/33' },
     { privateNetwork: '0.0.0.0/0 accept' },
     { sshFrom: ['anywhere'] },
+    { sshFrom: ['2001:db8::/129'] },
+    { sshFrom: ['fe80::1%eth0;accept/64'] },
+    { sshFrom: ['fe80::1%eth0'] },
+    { privateNetwork: '2001:db8::/64' },
+    { allow: [{ protocol: 'tcp', port: 70, from: '2001:db8::/32 accept' }] },
     { neighbours: [{ address: '169.254.169.254; accept', multihop: false }] },
     { allow: [{ protocol: 'tcp', port: 70000, from: undefined }] },
     { allow: [{ protocol: 'tcp', port: 70, from: '}' }] },
