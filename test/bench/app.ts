@@ -7,24 +7,28 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
 import { AppBed, type AppNode, type Browser, ORIGIN } from '../integration/app-bed.ts';
 import { cpuMs, rssMb } from './agents.ts';
+import { CoreShares } from './core-shares.ts';
 import { createReport, percentile } from './report.ts';
-import { nodeFlags } from './unit-flags.ts';
+import { nodeFlags, unitEnvironment } from './unit-flags.ts';
 
 /**
  * `bench:app`: what the app tier adds to CouchDB, what a password costs, what it holds in memory, and how much a
  * visitor loads. One node of the app tier, as its unit starts it, and one CouchDB: the release that LAB_COUCHDB names,
  * or the stand-in, whose rate says nothing. Documents are asked for by wrk, alternately through the API and at CouchDB
- * itself, so that both meet the same machine.
+ * itself, so that both meet the same machine. With `--core-share 0.6`, wrk, API and CouchDB get 60 % of a core each: the
+ * rates then say what they would where each has a core of its own. Needs root.
  */
 const { values } = parseArgs({
   options: {
     samples: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '8' },
+    'core-share': { type: 'string', default: '0' },
     json: { type: 'boolean', default: false },
   },
 });
 const samples = Number(values.samples);
 const seconds = Number(values.seconds);
+const coreShare = Number(values['core-share']);
 const report = createReport('app', values.json);
 const run = promisify(execFile);
 
@@ -60,6 +64,8 @@ interface Way {
 }
 
 const bed = await AppBed.start();
+const shares = coreShare > 0 ? await CoreShares.create(coreShare) : undefined;
+const forWrk = await shares?.group('wrk');
 try {
   const node = await bed.addNode('', await asItsUnit());
   const browser = bed.browser(node);
@@ -67,14 +73,19 @@ try {
   await bed.until(async () => (await browser.ask('GET', '/api/data')).status === 200, 'the database');
   await idle(node);
   await signIns(node);
+  await shares?.bound('api', node.pid);
+  await shares?.bound('couchdb', bed.couchPid);
   await documents(node, browser);
   await page();
 } finally {
   await bed.close();
+  await shares?.close();
 }
 report.end();
 
 async function asItsUnit(): Promise<readonly string[]> {
+  // What this process starts has its environment.
+  Object.assign(process.env, await unitEnvironment('bornemisza-app.service'));
   const root = join(import.meta.dirname, '../..');
   return [...(await nodeFlags('bornemisza-app.service')), join(root, 'dist/app.mjs')];
 }
@@ -104,7 +115,8 @@ async function documents(node: AppNode, browser: Browser): Promise<void> {
     headers: bed.administrator,
   };
   await busy(node, api, bare);
-  await alone(api, bare);
+  // What one person waits says nothing where each program stands still for a part of each period.
+  if (shares === undefined) await alone(api, bare);
 }
 
 /** The most that each way gives. */
@@ -121,7 +133,7 @@ async function busy(node: AppNode, api: Way, bare: Way): Promise<void> {
     rates.bare.push(direct.perSecond);
     failed.push(through.failed + direct.failed);
   }
-  const cores = availableParallelism();
+  const cores = coreShare > 0 ? `3 of ${coreShare}` : availableParallelism();
   const [ratio, cost] = [percentile(ratios, 0.5), percentile(costs, 0.5)];
   for (const [subject, all] of [
     ['bornemisza', rates.api],
@@ -160,7 +172,9 @@ async function load({ origin, path, headers }: Way, connections: number): Promis
   const script = join(import.meta.dirname, 'documents.lua');
   const rate = ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, origin, '--'];
   const salt = randomBytes(6).toString('hex');
-  const { stdout } = await run('wrk', [...rate, path, salt, ...Object.entries(headers).flat()]);
+  const enter = forWrk === undefined ? [] : ['sh', '-c', 'echo $$ >"$0" && exec "$@"', forWrk];
+  const [program = '', ...more] = [...enter, 'wrk'];
+  const { stdout } = await run(program, [...more, ...rate, path, salt, ...Object.entries(headers).flat()]);
   const line = stdout.split('\n').find((each) => each.startsWith('{'));
   if (line === undefined) {
     const answer = await fetch(`${origin}${path}/note-1`, { headers });

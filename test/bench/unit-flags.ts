@@ -10,3 +10,10 @@ export async function nodeFlags(name = 'bornemisza@.service'): Promise<readonly 
   if (flags === undefined) throw new Error(`${unit} does not start Node.js with a bundle`);
   return flags.split(' ').filter((flag) => flag !== '');
 }
+
+/** The environment that a unit sets. */
+export async function unitEnvironment(name: string): Promise<Readonly<Record<string, string>>> {
+  const text = await readFile(join(UNITS, name), 'utf8');
+  const words = [...text.matchAll(/^Environment=(.*)$/gm)].flatMap(([, line = '']) => line.split(' '));
+  return Object.fromEntries(words.map((word) => word.split('=', 2) as [string, string]));
+}

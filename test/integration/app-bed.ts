@@ -276,6 +276,12 @@ timeout_ms = 5000
     return { authorization: basic(ADMIN) };
   }
 
+  get couchPid(): number {
+    const pid = this.#couch?.pid;
+    if (pid === undefined) throw new Error('CouchDB does not run');
+    return pid;
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.nodes.map((node) => node.end('SIGKILL')));
     this.#couch?.kill('SIGKILL');

@@ -159,7 +159,8 @@ async function confirm(services: Services, text: string, password: string): Prom
   if (holder.account !== undefined) {
     // If a request was cut off, the same link with the same password completes it, at any node.
     const { epoch, secret, disabled } = holder.account;
-    if (epoch === 0 && !disabled && (await hashes.verify(password, secret))) return holder.account;
+    if (epoch === 0 && !disabled && (await hashes.verify(password, async () => secret)))
+      return holder.account;
     throw new Problem('already-confirmed');
   }
   const account: Account = {
@@ -174,7 +175,7 @@ async function confirm(services: Services, text: string, password: string): Prom
   await accounts.create(address.identity, holder, account);
   // Another confirmation at the same moment may have won.
   const now = await accounts.fresh(account.name);
-  if (now === undefined || now.disabled || !(await hashes.verify(password, now.secret)))
+  if (now === undefined || now.disabled || !(await hashes.verify(password, async () => now.secret)))
     throw new Problem('already-confirmed');
   return now;
 }

@@ -214,8 +214,11 @@ async function authenticate(
     : limits.strangers.waitMs(address.identity, nowMs());
   const waitMs = Math.max(limits.failures.waitMs(key, nowMs()), strangersMs);
   if (waitMs > 0) throw new Problem('too-many-requests', { retryAfterS: waitMs / 1000 });
-  const { account } = await accounts.holderOf(address.identity);
-  const isRight = await hashes.verify(password, account?.secret);
+  let account: Account | undefined;
+  const isRight = await hashes.verify(password, async () => {
+    ({ account } = await accounts.holderOf(address.identity));
+    return account?.secret;
+  });
   if (account !== undefined && isRight && !account.disabled) {
     limits.failures.clear(key);
     rememberDevice(services, c, address.identity);

@@ -19,7 +19,7 @@ import { KeyRing } from '../../../src/app/accounts/keys.ts';
 import { readMailToken, signMailToken, TOKEN_LIFE_MS } from '../../../src/app/accounts/mail-token.ts';
 import { ACCOUNT_NAME, accountName, addressDocumentId, databaseOf } from '../../../src/app/accounts/names.ts';
 import { passwordProblem } from '../../../src/app/accounts/password-rules.ts';
-import { PasswordHashes } from '../../../src/app/store/hashing.ts';
+import { BusyError, PasswordHashes } from '../../../src/app/store/hashing.ts';
 import { ring } from './keys.ts';
 
 const DAY_MS = 24 * 3600_000;
@@ -41,10 +41,10 @@ t.test('an address is one account however it is typed', async (t) => {
 t.test('a password of an account that is not there takes the same work', async (t) => {
   const hashes = new PasswordHashes(ring());
   const stored = await hashes.hash('four green turtles', 'a 0');
-  t.ok(await hashes.verify('four green turtles', stored));
+  t.ok(await hashes.verify('four green turtles', async () => stored));
   const workOf = async (secret: string | undefined): Promise<number> => {
     const before = process.cpuUsage();
-    for (let n = 0; n < 8; n += 1) t.notOk(await hashes.verify(`wrong ${n}`, secret));
+    for (let n = 0; n < 8; n += 1) t.notOk(await hashes.verify(`wrong ${n}`, async () => secret));
     const { user, system } = process.cpuUsage(before);
     return user + system;
   };
@@ -53,6 +53,32 @@ t.test('a password of an account that is not there takes the same work', async (
   for (const each of [unknown, broken])
     t.ok(each > known / 5 && each < known * 5, `${each} µs of CPU time, and ${known} with an account`);
 });
+
+t.test(
+  'a flood of passwords is refused before the databases are asked, and leaves no place taken',
+  async (t) => {
+    const hashes = new PasswordHashes(ring());
+    const asked = Promise.withResolvers<string | undefined>();
+    let lookups = 0;
+    const find = (): Promise<string | undefined> => {
+      lookups += 1;
+      return asked.promise;
+    };
+    const all = Array.from({ length: 120 }, () => hashes.verify('wrong', find));
+    const settled = Promise.allSettled(all);
+    // 98 are refused although no answer has come yet.
+    const refused = await Promise.allSettled(all.slice(22));
+    t.ok(refused.every((each) => each.status === 'rejected' && each.reason instanceof BusyError));
+    t.equal(lookups, 22);
+    asked.reject(new Error('the databases do not answer'));
+    await settled;
+    t.notOk(await hashes.verify('wrong', async () => undefined), 'every place is free again');
+    const next = await Promise.allSettled(
+      Array.from({ length: 23 }, () => hashes.verify('wrong', async () => undefined)),
+    );
+    t.same(next.filter(({ status }) => status === 'rejected').length, 1);
+  },
+);
 
 t.test('what is no address is refused', async (t) => {
   for (const text of [

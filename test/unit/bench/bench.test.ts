@@ -7,7 +7,7 @@ import { percentile } from '../../bench/report.ts';
 import { parseNeighbour, withMonit } from '../../bench/rivals.ts';
 import { trendOf } from '../../bench/trend.ts';
 import { hostFiles } from '../../lab/layers.ts';
-import { nodeFlags } from '../../bench/unit-flags.ts';
+import { nodeFlags, unitEnvironment } from '../../bench/unit-flags.ts';
 
 t.test('what is sent to serf can be read back, in whatever pieces it comes', async (t) => {
   const values = [
@@ -62,6 +62,10 @@ t.test('a trend is found under noise, and its upper bound is above it', async (t
 
 t.test('members are measured with the flags of the unit', async (t) => {
   t.ok((await nodeFlags()).includes('--optimize-for-size'));
+  t.match(await unitEnvironment('bornemisza-app.service'), {
+    NODE_ENV: 'production',
+    UV_THREADPOOL_SIZE: '4',
+  });
 });
 
 t.test('with --json a benchmark prints objects alone, the last of them the summary', async (t) => {
