@@ -2,12 +2,15 @@ import { argon2Sync } from 'node:crypto';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { writeFile } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
 import { AppBed, ORIGIN } from './app-bed.ts';
 
 /** Attacks on the app tier that no other test tries, each with what it must come to. */
 t.setTimeout(1_100_000);
 const PASSWORD = 'four green turtles';
+/** Many times what a body may have, with what the kernel's buffers hold. */
+const MOST_SENT = 32 * 1024 * 1024;
 
 const bed = await AppBed.start();
 t.teardown(() => bed.close());
@@ -51,6 +54,57 @@ t.test('whatever a request says of its host, a mailed link leads to the site', a
     t.match(text, `${ORIGIN}/choose-password#`);
     t.notMatch(text, 'evil.test');
   }
+});
+
+/** A body of unknown length (RFC 9112 section 7.1) that never ends. @returns the status, and how much was sent until it came */
+async function endless(
+  path: string,
+  method: string,
+  cookie: string,
+): Promise<{ status: number; sent: number }> {
+  let sent = 0;
+  let status: number | undefined;
+  const answered = Promise.withResolvers<void>();
+  const headers = { 'content-type': 'application/json', origin: ORIGIN, cookie };
+  const call = request({ host: '127.0.0.1', port: one.port, method, path, headers });
+  call.on('error', () => answered.resolve());
+  call.on('response', (answer) => {
+    answer.resume();
+    status = answer.statusCode;
+    answered.resolve();
+  });
+  call.write('{"text":"');
+  const part = 'x'.repeat(64 * 1024);
+  while (status === undefined && sent < MOST_SENT) {
+    sent += part.length;
+    const drained = new Promise<void>((resolve) => {
+      if (call.write(part)) resolve();
+      else call.once('drain', resolve);
+    });
+    await Promise.race([drained, answered.promise]);
+  }
+  await Promise.race([answered.promise, pause(5000)]);
+  call.destroy();
+  return { status: status ?? 0, sent };
+}
+
+t.test('a body that does not say its length is read to the limit and no further', async (t) => {
+  const browser = bed.browser(one);
+  await bed.register(browser, 'chunks@example.org', PASSWORD);
+  await bed.until(async () => (await browser.ask('GET', '/api/data')).status === 200, 'the database');
+  for (const [path, method] of [
+    ['/api/session', 'POST'],
+    ['/api/registrations', 'POST'],
+    ['/api/me/password', 'PUT'],
+    ['/api/data/note', 'PUT'],
+    ['/api/data/_bulk_docs', 'POST'],
+  ] as const) {
+    const { status, sent } = await endless(path, method, browser.cookie);
+    t.equal(status, 413, `${method} ${path}`);
+    t.ok(sent < MOST_SENT, `${sent} bytes`);
+  }
+  const short = { 'transfer-encoding': 'chunked', 'content-length': [] as never, cookie: browser.cookie };
+  t.equal(await forged('/api/session', { email: 'chunks@example.org', password: PASSWORD }, short), 200);
 });
 
 t.test('an address gets one mail a minute, however many nodes are asked', async (t) => {

@@ -1,4 +1,5 @@
 import { OpenAPIHono } from '@hono/zod-openapi';
+import { bodyLimit } from 'hono/body-limit';
 import { languageOf, textIn } from '../languages.ts';
 import { addAccountRoutes } from './accounts.ts';
 import { addDataRoutes } from './data.ts';
@@ -34,6 +35,16 @@ export function createApi(services: Services): OpenAPIHono {
     if (!c.res.headers.has('cache-control')) c.header('cache-control', 'no-store');
   });
   app.use('/api/*', sameOriginOnly(new URL(services.config.public_url)));
+  const limited = bodyLimit({
+    maxSize: MAX_BODY_BYTES,
+    onError: () => {
+      throw new Problem('too-large');
+    },
+  });
+  // Only a body that does not say its length has to be read first: for any other it would be copied for nothing.
+  app.use('/api/*', async (c, next) =>
+    c.req.header('transfer-encoding') === undefined ? next() : limited(c, next),
+  );
   addHealthRoutes(app, services);
   addAccountRoutes(app, services);
   addMeRoutes(app, services);
