@@ -78,6 +78,8 @@ interface Seen extends CertificatesObserved {
 }
 
 const WATCH_MS = 1000;
+/** While an order is open: a first certificate needs six steps, and visitors wait for it. */
+const OPEN_WATCH_MS = 250;
 /** A CA needs seconds for its checks; a slower one is asked less often. */
 const ASK_MS = 1000;
 const SLOW_ASK_MS = 15_000;
@@ -276,11 +278,15 @@ export class CertificatesPlugin
 
   watch(changed: (what: string) => void): () => void {
     clearInterval(this.#timer);
+    let lookedMs = Number.NEGATIVE_INFINITY;
     this.#timer = setInterval(() => {
-      const wanted = this.#options.desired();
+      const { desired, site, nowMs } = this.#options;
+      if (site.get().next === undefined && nowMs() - lookedMs < WATCH_MS) return;
+      lookedMs = nowMs();
+      const wanted = desired();
       if (wanted === undefined || !this.#isDue(wanted)) return;
       changed('the next step of the certificate is due');
-    }, WATCH_MS);
+    }, OPEN_WATCH_MS);
     return () => clearInterval(this.#timer);
   }
 
