@@ -13,7 +13,11 @@ export type Subject =
   | 'bare'
   | 'keepalived'
   | 'keepalived_fast'
-  | 'monit';
+  | 'monit'
+  | 'certificates'
+  | 'dns'
+  | 'firewall'
+  | 'floating';
 type Row = Readonly<Record<string, string | number | boolean | readonly string[]>>;
 
 export interface Times {
