@@ -1,7 +1,7 @@
 import { hardwareAddress } from '../lab/addresses.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import type { Host } from '../lab/index.ts';
-import { parseServers } from '../support/haproxy-servers.ts';
+import { parseServers, type ServerRecord } from '../support/haproxy-servers.ts';
 import { until } from '../support/until.ts';
 import { installService } from './answering.ts';
 import { installRivals, MONIT_ADDRESS, Neighbours, type Rival, RIVALS, withMonit } from './rivals.ts';
@@ -86,11 +86,21 @@ export class FailoverBed {
     );
   }
 
-  /** Whether an edge's HAProxy may give the victim a request. */
-  async sends(edge: Instance): Promise<boolean> {
-    const servers = parseServers(await this.cluster.haproxy(edge, `show stat ${BACKEND} 4 -1`));
-    const victim = servers.find(({ name }) => name === this.victim.host.name);
-    return victim?.status.startsWith('UP') ?? false;
+  /** Whether an edge's HAProxy may give a node, by default the victim, a request. */
+  async sends(edge: Instance, to: Instance = this.victim): Promise<boolean> {
+    return (await this.#server(edge, to))?.status.startsWith('UP') ?? false;
+  }
+
+  /** How many requests an edge has given a node that are not answered yet. */
+  async current(edge: Instance, of: Instance): Promise<number> {
+    return (await this.#server(edge, of))?.sessions ?? 0;
+  }
+
+  /** One more edge, like the others; it is not among {@link edges}. */
+  async add(name: string): Promise<Instance> {
+    const added = await this.cluster.addHost(name, 'app');
+    await this.#install(added);
+    return added;
   }
 
   /**
@@ -135,6 +145,11 @@ export class FailoverBed {
 
   close(): Promise<void> {
     return this.cluster.close();
+  }
+
+  async #server(edge: Instance, to: Instance): Promise<ServerRecord | undefined> {
+    const servers = parseServers(await this.cluster.haproxy(edge, `show stat ${BACKEND} 4 -1`));
+    return servers.find(({ name }) => name === to.host.name);
   }
 
   async #keepalivedWell(): Promise<void> {

@@ -1,6 +1,8 @@
 /** Runs on the lab's client machine and makes the requests that client.ts asks for over the IPC channel. */
 import http from 'node:http';
+import http2 from 'node:http2';
 import https from 'node:https';
+import { connect as connectTls } from 'node:tls';
 import { clientAddress } from './addresses.ts';
 import type { AgentCall, AgentReply, Answer, LoadOptions, LoadReport, RequestOptions } from './client.ts';
 
@@ -16,9 +18,84 @@ const badBodyBytes = 300;
 /** What a write or a read says on a connection that the other side does not know. */
 const RESET: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE']);
 
-type Carrier = { readonly localAddress: string; readonly agent: http.Agent | undefined };
+type Carrier = {
+  readonly localAddress: string;
+  readonly agent: http.Agent | undefined;
+  readonly multiplexed?: Multiplexed;
+};
+
+/** One HTTP/2 connection at a time: after its end, or the word that it is to end, the next request makes another. */
+class Multiplexed {
+  readonly #localAddress: string;
+  readonly #opened: (session: http2.ClientHttp2Session) => void;
+  #session: http2.ClientHttp2Session | undefined;
+
+  constructor(localAddress: string, opened: (session: http2.ClientHttp2Session) => void) {
+    this.#localAddress = localAddress;
+    this.#opened = opened;
+  }
+
+  perform(options: RequestOptions): Promise<Answer> {
+    const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+    const startedMs = performance.now();
+    const { pathname, search } = new URL(options.url);
+    const stream = this.#open(options).request({
+      ':method': options.method ?? 'GET',
+      ':path': pathname + search,
+      ...options.headers,
+    });
+    let headers: http2.IncomingHttpHeaders & http2.IncomingHttpStatusHeader = {};
+    const parts: Buffer[] = [];
+    const timer = setTimeout(() => {
+      stream.destroy(Object.assign(new Error(`no answer from ${options.url} in time`), { code: 'TIMEOUT' }));
+    }, options.timeoutMs ?? 5_000);
+    stream.on('response', (received) => {
+      headers = received;
+    });
+    stream.on('data', (part: Buffer) => parts.push(part));
+    stream.on('error', reject);
+    stream.on('end', () => {
+      const status = headers[':status'] ?? 0;
+      // A stream that the other side takes back ends without an answer.
+      if (status === 0) return;
+      const body = Buffer.concat(parts).toString();
+      resolve({ status, headers: { ...headers }, body, elapsedMs: performance.now() - startedMs });
+    });
+    stream.on('close', () => {
+      clearTimeout(timer);
+      reject(Object.assign(new Error('no answer'), { code: 'CLOSED' }));
+    });
+    stream.end(options.body);
+    return promise;
+  }
+
+  close(): void {
+    this.#session?.destroy();
+  }
+
+  #open(options: RequestOptions): http2.ClientHttp2Session {
+    const former = this.#session;
+    if (former !== undefined && !former.closed && !former.destroyed) return former;
+    const { origin, hostname: host, port } = new URL(options.url);
+    const tls = {
+      host,
+      port: Number(port === '' ? 443 : port),
+      localAddress: this.#localAddress,
+      ALPNProtocols: ['h2'],
+      rejectUnauthorized: options.ca !== undefined,
+      ...(options.ca !== undefined && { ca: options.ca }),
+    };
+    const session = http2.connect(origin, { createConnection: () => connectTls(tls) });
+    // Each of its requests fails with it; here it only must not end the process.
+    session.on('error', () => undefined);
+    this.#opened(session);
+    this.#session = session;
+    return session;
+  }
+}
 
 function perform(options: RequestOptions, carrier: Carrier): Promise<Answer> {
+  if (carrier.multiplexed !== undefined) return carrier.multiplexed.perform(options);
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const startedMs = performance.now();
   const tls = {
@@ -82,10 +159,18 @@ class Load {
     this.#options = options;
     const secure = options.url.startsWith('https:');
     const keeping = { keepAlive: true, maxSockets: options.connectionsPerSource ?? Number.POSITIVE_INFINITY };
-    this.#carriers = Array.from({ length: options.sources ?? 1 }, (_, index) => ({
-      localAddress: clientAddress(index),
-      agent: secure ? new https.Agent(keeping) : new http.Agent(keeping),
-    }));
+    const opened = (session: http2.ClientHttp2Session): void => {
+      this.#opened((end, failed) => {
+        session.once('close', end);
+        session.once('error', failed);
+      });
+    };
+    this.#carriers = Array.from({ length: options.sources ?? 1 }, (_, index) => {
+      const localAddress = clientAddress(index);
+      if (options.http2 === true)
+        return { localAddress, agent: undefined, multiplexed: new Multiplexed(localAddress, opened) };
+      return { localAddress, agent: secure ? new https.Agent(keeping) : new http.Agent(keeping) };
+    });
     for (const { agent } of this.#carriers) this.#watch(agent);
   }
 
@@ -94,16 +179,25 @@ class Load {
     if (agent === undefined || connect === undefined) return;
     agent.createConnection = (options, done) => {
       const socket = connect(options, done);
-      this.#connections += 1;
-      this.#mostConnections = Math.max(this.#mostConnections, this.#connections);
-      socket?.once('close', () => {
-        this.#connections -= 1;
-      });
-      socket?.once('error', (error: NodeJS.ErrnoException) => {
-        if (RESET.has(error.code ?? '')) this.#resets += 1;
+      this.#opened((end, failed) => {
+        socket?.once('close', end);
+        socket?.once('error', failed);
       });
       return socket;
     };
+  }
+
+  #opened(watch: (end: () => void, failed: (error: NodeJS.ErrnoException) => void) => void): void {
+    this.#connections += 1;
+    this.#mostConnections = Math.max(this.#mostConnections, this.#connections);
+    watch(
+      () => {
+        this.#connections -= 1;
+      },
+      (error) => {
+        if (RESET.has(error.code ?? '')) this.#resets += 1;
+      },
+    );
   }
 
   async run(): Promise<LoadReport> {
@@ -119,7 +213,10 @@ class Load {
     await this.#over.promise;
     clearInterval(timer);
     this.#gap();
-    for (const { agent } of this.#carriers) agent?.destroy();
+    for (const { agent, multiplexed } of this.#carriers) {
+      agent?.destroy();
+      multiplexed?.close();
+    }
     return this.#report();
   }
 

@@ -36,6 +36,8 @@ export type LoadOptions = Omit<RequestOptions, 'source'> & {
    * A request waits for one of these, and the wait counts as its own. Default: as many as there are requests under way.
    */
   readonly connectionsPerSource?: number;
+  /** One HTTP/2 connection for each source, made anew when it is gone, in place of HTTP/1.1. https only. */
+  readonly http2?: boolean;
 };
 
 export type LoadReport = {

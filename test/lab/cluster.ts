@@ -123,6 +123,13 @@ export class Cluster {
     return JSON.parse(await this.#ask(instance, '/v1/status')) as StatusAnswer;
   }
 
+  /** What a command would ask of a daemon, without the start of one. Throws with the daemon's refusal. */
+  async post(instance: Instance, path: string, body: object): Promise<string> {
+    const answer = await this.#ask(instance, path, body);
+    if ('error' in (JSON.parse(answer) as object)) throw new Error(`${instance.name} ${path}: ${answer}`);
+    return answer;
+  }
+
   async members(instance: Instance): Promise<readonly MemberRow[]> {
     return (JSON.parse(await this.#ask(instance, '/v1/members')) as MembersAnswer).members;
   }
@@ -262,8 +269,8 @@ export class Cluster {
     return instance;
   }
 
-  #ask({ host, role }: Instance, path: string): Promise<string> {
-    return host.askHttp(`/run/bornemisza/${role}/control.sock`, path);
+  #ask({ host, role }: Instance, path: string, body?: object): Promise<string> {
+    return host.askHttp(`/run/bornemisza/${role}/control.sock`, path, body);
   }
 }
 

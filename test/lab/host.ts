@@ -199,9 +199,9 @@ export class Host {
     return result.stdout;
   }
 
-  /** GET `path` at a Unix socket of the host; the body, whatever the status. */
-  async askHttp(socket: string, path: string): Promise<string> {
-    return askHttp(this.#inside(socket), path);
+  /** GET `path` at a Unix socket of the host, or POST with a body; the answer's body, whatever the status. */
+  async askHttp(socket: string, path: string, body?: object): Promise<string> {
+    return askHttp(this.#inside(socket), path, body);
   }
 
   /** One command to a Unix socket of the host, and all that is answered. */

@@ -10,6 +10,8 @@ export interface ServerRecord {
   readonly downs: number;
   /** Since its last change of state, by check or by command. */
   readonly changedSecondsAgo: number;
+  /** Requests that it has now. */
+  readonly sessions: number;
 }
 
 /** Reads the CSV of `show stat` (HAProxy, management guide, 9.1) without frontends and backends. */
@@ -29,6 +31,7 @@ export function parseServers(csv: string): ServerRecord[] {
         status: cell('status'),
         downs: Number(cell('chkdown')),
         changedSecondsAgo: Number(cell('lastchg')),
+        sessions: Number(cell('scur')),
       },
     ];
   });

@@ -1,0 +1,252 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { parseProcesses } from '../../src/plugins/haproxy/runtime.ts';
+import { killDaemon, reviveDaemon } from '../integration/cluster-bed.ts';
+import type { Instance } from '../lab/cluster.ts';
+import type { LoadReport } from '../lab/index.ts';
+import { until } from '../support/until.ts';
+import { signal, UNIT } from './answering.ts';
+import { FailoverBed, FLOATING, PATIENCE_MS } from './failover-bed.ts';
+import { createReport } from './report.ts';
+
+/**
+ * `bench:change`: what clients lose while the cluster changes, by new and kept connections, HTTP/1.1 and HTTP/2:
+ * backends that go and come behind an edge that stays, edges that go and come, a service that is killed, all daemons
+ * dead. And how long a change of the membership takes until each HAProxy acts on it, and how many reloads many changes
+ * cost. Needs root.
+ */
+const CASES = ['backend', 'edge', 'crash', 'view', 'burst', 'daemons_masked'] as const;
+const { values } = parseArgs({
+  options: {
+    n: { type: 'string', default: '3' },
+    changes: { type: 'string', default: '100' },
+    rate: { type: 'string', default: '1000' },
+    samples: { type: 'string', default: '10' },
+    cases: { type: 'string', default: CASES.join(',') },
+    json: { type: 'boolean', default: false },
+  },
+});
+const n = Number(values.n);
+const rate = Number(values.rate);
+const samples = Number(values.samples);
+const report = createReport('change', values.json);
+
+const VIEW_LIMIT_MS = 300;
+const BURST_CHANGES = 50;
+const BURST_MS = 5000;
+const BURST_RELOADS = 2;
+const MASKED_MS = 20_000;
+const WARM_UP_MS = 5000;
+/** After the last change, so that what it broke is counted. */
+const AFTERWARDS_MS = 2000;
+
+interface Counts {
+  readonly requests: number;
+  readonly failed: number;
+  /** Connections that the router moved to an edge that did not know them. */
+  readonly moved: number;
+  readonly kinds: readonly string[];
+}
+
+/** A third each by kept connections, new connections (POST, which nobody may repeat), and HTTP/2. */
+function load(bed: FailoverBed, address: string): () => Promise<Counts> {
+  const { client } = bed.cluster.lab;
+  const of = { url: `https://${address}/`, ratePerSecond: rate / 3, timeoutMs: 15_000 };
+  const loads = [
+    client.startLoad({ ...of, connectionsPerSource: 2 }),
+    client.startLoad({ ...of, method: 'POST', body: 'x', headers: { connection: 'close' } }),
+    client.startLoad({ ...of, http2: true }),
+  ];
+  return async () => counted(await Promise.all(loads.map((each) => each.stop())));
+}
+
+function counted(reports: readonly LoadReport[]): Counts {
+  const sum = (of: (each: LoadReport) => number): number => reports.reduce((all, each) => all + of(each), 0);
+  const kinds = reports.flatMap(({ byStatus, byError }, index) =>
+    [...Object.entries(byStatus), ...Object.entries(byError)]
+      .filter(([kind]) => !/^[1-4]\d\d$/.test(kind))
+      .map(([kind, count]) => `${['kept', 'new', 'http2'][index]} ${kind} ${count}`),
+  );
+  return {
+    requests: sum(({ requests }) => requests),
+    failed: sum(({ failed }) => failed),
+    moved: sum(({ resets }) => resets),
+    kinds,
+  };
+}
+
+type More = Readonly<Record<string, string | number>>;
+
+function tell(name: string, { requests, failed, moved, kinds }: Counts, more: More = {}): void {
+  report.value(name, n, 'bornemisza', 'requests', 'count', requests, more);
+  report.value(name, n, 'bornemisza', 'failed', 'count', failed, { ...more, kinds });
+  report.value(name, n, 'bornemisza', 'moved_by_router', 'count', moved, more);
+}
+
+/** By the socket and not by the command, which takes longer to start than the change. @returns Unix time just before */
+async function maintenance(bed: FailoverBed, of: Instance, on: boolean): Promise<number> {
+  const atMs = Date.now();
+  await bed.cluster.post(of, '/v1/maintenance', { on, force: false });
+  return atMs;
+}
+
+/** Waits until these edges send to a node, or do not. @returns Unix time, ms, of the look that showed the last */
+async function applied(bed: FailoverBed, edges: readonly Instance[], of: Instance, sends: boolean) {
+  const waiting = new Set(edges);
+  return until(
+    async () => {
+      for (const edge of waiting) if ((await bed.sends(edge, of)) === sends) waiting.delete(edge);
+      return waiting.size === 0 ? Date.now() : undefined;
+    },
+    { deadlineMs: PATIENCE_MS, everyMs: 5, what: `${of.name} ${sends ? 'gets' : 'gets no'} requests` },
+  );
+}
+
+/** One node after the other leaves the backends and comes back, each change seen by the edge before the next. */
+async function backend(bed: FailoverBed): Promise<void> {
+  const { victim, edges } = bed;
+  const others = edges.filter((edge) => edge !== victim);
+  // What the first hundred connections at once cost is bench:flood's to tell.
+  const warm = load(bed, victim.host.publicAddress);
+  await pause(WARM_UP_MS);
+  await warm();
+  const stop = load(bed, victim.host.publicAddress);
+  const changes = Number(values.changes);
+  for (let change = 0; change < changes; change += 1) {
+    const of = others[Math.floor(change / 2) % others.length] ?? victim;
+    await maintenance(bed, of, change % 2 === 0);
+    await applied(bed, [victim], of, change % 2 === 1);
+  }
+  await pause(AFTERWARDS_MS);
+  const counts = await stop();
+  tell('backend', counts, { changes });
+  report.expect(counts.failed === 0, `backend: ${counts.failed} of ${counts.requests} failed`);
+  await bed.allWell();
+}
+
+/** What happens to an edge behind the provider's router. */
+async function edge(bed: FailoverBed): Promise<void> {
+  const { cluster, edges } = bed;
+  const last = edges.at(-1) ?? bed.victim;
+  const { router } = cluster.lab;
+  const routed = (names: readonly string[]): Promise<void> =>
+    router.waitForAnnouncers(FLOATING, names, PATIENCE_MS);
+  const others = bed.names.filter((name) => name !== last.host.name);
+  const acts: Readonly<Record<string, () => Promise<void>>> = {
+    maintenance: async () => {
+      await maintenance(bed, last, true);
+      await routed(others);
+    },
+    return: async () => {
+      await maintenance(bed, last, false);
+      await routed(bed.names);
+    },
+    join: async () => {
+      await bed.add('app9');
+      await routed([...bed.names, 'app9']);
+    },
+    leave: async () => {
+      await cluster.command(cluster.instance('app9'), ['leave']);
+      await routed(bed.names);
+    },
+  };
+  for (const [act, happen] of Object.entries(acts)) {
+    const stop = load(bed, FLOATING);
+    await pause(AFTERWARDS_MS);
+    await happen();
+    await pause(AFTERWARDS_MS);
+    const counts = await stop();
+    tell('edge', counts, { act });
+    report.expect(
+      counts.failed <= counts.moved,
+      `edge, ${act}: ${counts.failed} failed, ${counts.moved} connections moved`,
+    );
+  }
+  cluster.forget('app9');
+  await bed.allWell();
+}
+
+/** A service is killed behind an edge that stays. What it had been given is lost, and nothing else. */
+async function crash(bed: FailoverBed): Promise<void> {
+  const { victim, edges } = bed;
+  const [of = victim] = edges.filter((each) => each !== victim);
+  for (let sample = 0; sample < samples; sample += 1) {
+    const stop = load(bed, victim.host.publicAddress);
+    await pause(AFTERWARDS_MS + Math.random() * 1000);
+    const delivered = await bed.current(victim, of);
+    await signal(of.host, 'SIGKILL');
+    await pause(AFTERWARDS_MS);
+    const counts = await stop();
+    tell('crash', counts, { delivered });
+    report.expect(counts.failed <= delivered, `crash: ${counts.failed} failed, ${delivered} were delivered`);
+    await of.host.restart(UNIT);
+    await bed.allWell();
+  }
+}
+
+async function view(bed: FailoverBed): Promise<void> {
+  const { edges, victim } = bed;
+  const of = edges.at(-1) ?? victim;
+  const all: number[] = [];
+  for (let change = 0; change < 2 * samples; change += 1) {
+    await pause(500 + Math.random() * 1000);
+    const sinceMs = await maintenance(bed, of, change % 2 === 0);
+    all.push((await applied(bed, edges, of, change % 2 === 1)) - sinceMs);
+  }
+  const { p50 } = report.times('view', n, 'bornemisza', 'applied_everywhere', all);
+  report.expect(p50 <= VIEW_LIMIT_MS, `view: p50 ${p50} ms, at most ${VIEW_LIMIT_MS}`);
+  await bed.allWell();
+}
+
+async function reloads(bed: FailoverBed): Promise<number[]> {
+  const socket = ({ role }: Instance): string => `/run/bornemisza-haproxy/${role}/master.sock`;
+  return Promise.all(
+    bed.edges.map(async (each) => {
+      const processes = parseProcesses(await each.host.askLine(socket(each), 'show proc'));
+      return processes.find(({ kind }) => kind === 'master')?.reloads ?? 0;
+    }),
+  );
+}
+
+async function burst(bed: FailoverBed): Promise<void> {
+  const of = bed.edges.at(-1) ?? bed.victim;
+  const before = await reloads(bed);
+  const beginMs = performance.now();
+  for (let change = 0; change < BURST_CHANGES; change += 1) {
+    await maintenance(bed, of, change % 2 === 0);
+    await pause(Math.max(0, beginMs + ((change + 1) * BURST_MS) / BURST_CHANGES - performance.now()));
+  }
+  const seconds = (performance.now() - beginMs) / 1000;
+  await bed.allWell();
+  const after = await reloads(bed);
+  const most = Math.max(...after.map((count, index) => count - (before[index] ?? 0)));
+  report.value('burst', n, 'bornemisza', 'reloads', 'count', most, { changes: BURST_CHANGES, seconds });
+  report.expect(most <= BURST_RELOADS, `burst: ${most} reloads, at most ${BURST_RELOADS}`);
+}
+
+async function daemonsMasked(bed: FailoverBed): Promise<void> {
+  await Promise.all(bed.edges.map(killDaemon));
+  const stop = load(bed, FLOATING);
+  await pause(MASKED_MS);
+  const { failed, requests, kinds } = await stop();
+  await Promise.all(bed.edges.map(reviveDaemon));
+  report.value('daemons_masked', n, 'bornemisza', 'failed', 'count', failed, { requests, kinds });
+  report.expect(failed === 0, `daemons masked: ${failed} of ${requests} failed`);
+  await bed.allWell();
+}
+
+const RUNS: Readonly<Record<(typeof CASES)[number], (bed: FailoverBed) => Promise<void>>> = {
+  backend,
+  edge,
+  crash,
+  view,
+  burst,
+  daemons_masked: daemonsMasked,
+};
+const bed = await FailoverBed.create(n, []);
+try {
+  for (const name of CASES) if (values.cases.split(',').includes(name)) await RUNS[name](bed);
+} finally {
+  await bed.close();
+}
+report.end();
