@@ -15,8 +15,8 @@ import { nodeFlags, unitEnvironment } from './unit-flags.ts';
  * `bench:app`: what the app tier adds to CouchDB, what a password costs, what it holds in memory, and how much a
  * visitor loads. One node of the app tier, as its unit starts it, and one CouchDB: the release that LAB_COUCHDB names,
  * or the stand-in, whose rate says nothing. Documents are asked for by wrk, alternately through the API and at CouchDB
- * itself, so that both meet the same machine. With `--core-share 0.6`, wrk, API and CouchDB get 60 % of a core each: the
- * rates then say what they would where each has a core of its own. Needs root.
+ * itself, so that both meet the same machine. With `--core-share 0.6`, wrk, API and CouchDB get 60 % of a core each:
+ * the rates then say what they would where each has a core of its own. Needs root.
  */
 const { values } = parseArgs({
   options: {
@@ -173,7 +173,7 @@ async function load({ origin, path, headers }: Way, connections: number): Promis
   const rate = ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, origin, '--'];
   const salt = randomBytes(6).toString('hex');
   const enter = forWrk === undefined ? [] : ['sh', '-c', 'echo $$ >"$0" && exec "$@"', forWrk];
-  const [program = '', ...more] = [...enter, 'wrk'];
+  const [program, ...more] = [...enter, 'wrk'];
   const { stdout } = await run(program, [...more, ...rate, path, salt, ...Object.entries(headers).flat()]);
   const line = stdout.split('\n').find((each) => each.startsWith('{'));
   if (line === undefined) {

@@ -56,26 +56,30 @@ t.test('whatever a request says of its host, a mailed link leads to the site', a
   }
 });
 
-/** A body of unknown length (RFC 9112 section 7.1) that never ends. @returns the status, and how much was sent until it came */
+/**
+ * A body of unknown length (RFC 9112 section 7.1) that never ends.
+ *
+ * @returns the status, and how much was sent until it came
+ */
 async function endless(
   path: string,
   method: string,
   cookie: string,
 ): Promise<{ status: number; sent: number }> {
   let sent = 0;
-  let status: number | undefined;
+  const seen: { status?: number } = {};
   const answered = Promise.withResolvers<void>();
   const headers = { 'content-type': 'application/json', origin: ORIGIN, cookie };
   const call = request({ host: '127.0.0.1', port: one.port, method, path, headers });
   call.on('error', () => answered.resolve());
   call.on('response', (answer) => {
     answer.resume();
-    status = answer.statusCode;
+    seen.status = answer.statusCode ?? 0;
     answered.resolve();
   });
   call.write('{"text":"');
   const part = 'x'.repeat(64 * 1024);
-  while (status === undefined && sent < MOST_SENT) {
+  while (seen.status === undefined && sent < MOST_SENT) {
     sent += part.length;
     const drained = new Promise<void>((resolve) => {
       if (call.write(part)) resolve();
@@ -85,7 +89,7 @@ async function endless(
   }
   await Promise.race([answered.promise, pause(5000)]);
   call.destroy();
-  return { status: status ?? 0, sent };
+  return { status: seen.status ?? 0, sent };
 }
 
 t.test('a body that does not say its length is read to the limit and no further', async (t) => {

@@ -14,8 +14,8 @@ import {
 } from '../integration/cluster-bed.ts';
 
 /**
- * The floating IP where the provider moves it by a call: three hosts that speak as they would with Hetzner Cloud, with a
- * stand-in on the provider’s router. Judged by its calls, the router's route, and a client.
+ * The floating IP where the provider moves it by a call: three hosts that speak as they would with Hetzner Cloud, with
+ * a stand-in on the provider’s router. Judged by its calls, the router's route, and a client.
  */
 t.setTimeout(2_300_000);
 
@@ -167,7 +167,7 @@ t.test('a frozen holder is robbed, and when it wakes it calls nobody', async (t)
   t.equal(await answers(), 200);
 });
 
-t.test('a server of no member is left alone until an operator says so', async (t) => {
+t.test('a server of no member is left alone until an operator takes the address', async (t) => {
   const [app1, app2, app3] = [cluster.instance('app1'), cluster.instance('app2'), cluster.instance('app3')];
   await provider.assign(99);
   const sinceMs = Date.now();

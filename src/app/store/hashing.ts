@@ -41,7 +41,7 @@ export class PasswordHashes {
   /**
    * Takes the same time without a hash, so that the time does not show who has an account.
    *
-   * @param find the stored hash: asked for after the request has its place, so that a flood does not reach the databases
+   * @param find gets the stored hash; called after the request has its place: a flood does not reach the databases
    * @throws BusyError and what `find` throws
    */
   async verify(password: string, find: () => Promise<string | undefined>): Promise<boolean> {
