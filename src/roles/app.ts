@@ -29,6 +29,8 @@ export interface AppRoleConfig {
   readonly hstsMaxAgeSeconds?: number | undefined;
   /** The founder's own parts of HAProxy's configuration. */
   readonly snippets?: AppHaproxy['snippets'];
+  /** See plugins/haproxy/desired.ts. */
+  readonly statisticsPassword?: string | null | undefined;
   /** HTML for errors of HAProxy itself. */
   readonly errorPage?: string | undefined;
   /** Of the account at the CA, see plugins/haproxy/desired.ts. */
@@ -136,6 +138,7 @@ export function appHaproxy(input: AppInput): AppHaproxy {
     instance: 'app',
     privateAddress: config.privateAddress,
     statsPort: config.statsPort,
+    statisticsPassword: config.statisticsPassword,
     certificates,
     revoked: view.revoked.map(({ serialHex, address }) => ({ serialHex, address })),
     revokedAuthorities: view.revokedAuthorities,

@@ -18,6 +18,8 @@ interface DbRoleConfig {
   readonly doorPort: number;
   readonly peerPort: number;
   readonly statsPort: number;
+  /** See plugins/haproxy/desired.ts. */
+  readonly statisticsPassword?: string | null | undefined;
   readonly httpPort: number;
 }
 
@@ -41,6 +43,7 @@ export function dbHaproxy({ view, config, certificates, couchdb }: DbInput): DbH
     instance: 'db',
     privateAddress: config.privateAddress,
     statsPort: config.statsPort,
+    statisticsPassword: config.statisticsPassword,
     certificates,
     revoked: view.revoked.map(({ serialHex, address }) => ({ serialHex, address })),
     revokedAuthorities: view.revokedAuthorities,

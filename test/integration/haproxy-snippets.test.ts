@@ -219,93 +219,102 @@ t.test('the examples of the documentation are accepted', async (t) => {
   t.equal((await edge('/.well-known/bornemisza/health')).status, 200, 'health is answered before');
 });
 
-t.test(
-  'a page of the founder’s replaces HAProxy’s own errors, and a service has bounds of its own',
-  async (t) => {
-    let bytes = 0;
-    const shop = await bed.server((request, response) => {
-      bytes = 0;
-      request.on('data', (chunk: Buffer) => (bytes += chunk.length));
-      if (request.url === '/shop/own') return void response.writeHead(503).end('{"mine":true}');
-      if (request.url === '/shop/hang') return;
-      if (request.url === '/shop/drop') return void request.socket.destroy();
-      request.on('end', () => response.end(String(bytes)));
-    });
-    const at = bed.address(2);
-    const page = `<!doctype html><title>Soon</title>${'<p>Ä</p>'.repeat(1500)}`.padEnd(15_360 - 3000, ' ');
-    t.ok(Buffer.byteLength(page) <= 15_360);
-    const serviceOf = (name: string, port: number) => ({
-      name,
-      prefix: `/${name}`,
-      healthPath: `/${name}`,
-      localPort: port,
-      peers: { verifySuffix: 'app.shop.internal', servers: [peer('app1', at, 8443)] },
-    });
-    const shopService = { ...serviceOf('shop', shop.port), timeoutSeconds: 1, maxBodyKb: 2 };
-    const desired: AppHaproxy = {
-      ...appDesired({ address: at, node, ca, databasePort: await freePort() }),
-      services: [shopService, serviceOf('gone', await freePort())],
-      errorPage: page,
-    };
-    const { plugin, directory, log } = await bed.launch('bounds', desired);
-    t.notMatch(log, /ALERT.*(page|http-error)/);
-    const ask = (path: string, options: Parameters<typeof get>[1] = {}) =>
-      get(`https://${at}${path}`, { ...tls, ...options });
-    await until(async () => (await ask('/shop/x')).status === 200, { what: 'the service is up' });
+t.test('a page for errors, bounds of a service, a password for the statistics', async (t) => {
+  let bytes = 0;
+  const shop = await bed.server((request, response) => {
+    bytes = 0;
+    request.on('data', (chunk: Buffer) => (bytes += chunk.length));
+    if (request.url === '/shop/own') return void response.writeHead(503).end('{"mine":true}');
+    if (request.url === '/shop/hang') return;
+    if (request.url === '/shop/drop') return void request.socket.destroy();
+    request.on('end', () => response.end(String(bytes)));
+  });
+  const at = bed.address(2);
+  const page = `<!doctype html><title>Soon</title>${'<p>Ä</p>'.repeat(1500)}`.padEnd(15_360 - 3000, ' ');
+  t.ok(Buffer.byteLength(page) <= 15_360);
+  const serviceOf = (name: string, port: number) => ({
+    name,
+    prefix: `/${name}`,
+    healthPath: `/${name}`,
+    localPort: port,
+    peers: { verifySuffix: 'app.shop.internal', servers: [peer('app1', at, 8443)] },
+  });
+  const shopService = { ...serviceOf('shop', shop.port), timeoutSeconds: 1, maxBodyKb: 2 };
+  const desired: AppHaproxy = {
+    ...appDesired({ address: at, node, ca, databasePort: await freePort() }),
+    services: [shopService, serviceOf('gone', await freePort())],
+    errorPage: page,
+  };
+  const { plugin, directory, log } = await bed.launch('bounds', desired);
+  t.notMatch(log, /ALERT.*(page|http-error)/);
+  const ask = (path: string, options: Parameters<typeof get>[1] = {}) =>
+    get(`https://${at}${path}`, { ...tls, ...options });
+  await until(async () => (await ask('/shop/x')).status === 200, { what: 'the service is up' });
 
-    for (const [path, status] of [
-      ['/gone', 503],
-      ['/shop/hang', 504],
-    ] as const) {
-      const reply = await ask(path);
-      t.equal(reply.status, status, path);
-      t.equal(reply.body, page, 'whole');
-      t.match(reply.headers, { 'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store' });
-    }
-    t.match(await ask('/shop/drop', { method: 'POST' }), { status: 502, body: page });
-    t.match(
-      await ask('/shop/own', { method: 'POST' }),
-      { status: 503, body: '{"mine":true}' },
-      'a service’s own answer',
-    );
+  for (const [path, status] of [
+    ['/gone', 503],
+    ['/shop/hang', 504],
+  ] as const) {
+    const reply = await ask(path);
+    t.equal(reply.status, status, path);
+    t.equal(reply.body, page, 'whole');
+    t.match(reply.headers, { 'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store' });
+  }
+  t.match(await ask('/shop/drop', { method: 'POST' }), { status: 502, body: page });
+  t.match(
+    await ask('/shop/own', { method: 'POST' }),
+    { status: 503, body: '{"mine":true}' },
+    'a service’s own answer',
+  );
 
-    const post = (size: number, headers: Record<string, string> = {}) =>
-      ask('/shop/x', {
-        method: 'POST',
-        body: 'x'.repeat(size),
-        headers: { 'content-length': `${size}`, ...headers },
-      });
-    t.match(await post(2048), { status: 200, body: '2048' });
-    t.match(await post(2049), { status: 413, headers: { 'content-type': 'application/problem+json' } });
-    t.equal(JSON.parse((await post(2049)).body).type, '/problems/content-too-large');
-    const parts = await ask('/shop/x', {
+  const post = (size: number, headers: Record<string, string> = {}) =>
+    ask('/shop/x', {
       method: 'POST',
-      body: 'x',
-      headers: { 'transfer-encoding': 'chunked' },
+      body: 'x'.repeat(size),
+      headers: { 'content-length': `${size}`, ...headers },
     });
-    t.equal(parts.status, 411);
-    t.equal((await ask('/shop/x', { method: 'DELETE' })).status, 200, 'no body, no length');
-    t.strictSame(await overHttp2(at, { ':method': 'POST', ':path': '/shop/x' }, 'x'.repeat(5000)), 411);
-    t.strictSame(await overHttp2(at, { ':method': 'GET', ':path': '/shop/x' }), 200);
+  t.match(await post(2048), { status: 200, body: '2048' });
+  t.match(await post(2049), { status: 413, headers: { 'content-type': 'application/problem+json' } });
+  t.equal(JSON.parse((await post(2049)).body).type, '/problems/content-too-large');
+  const parts = await ask('/shop/x', {
+    method: 'POST',
+    body: 'x',
+    headers: { 'transfer-encoding': 'chunked' },
+  });
+  t.equal(parts.status, 411);
+  t.equal((await ask('/shop/x', { method: 'DELETE' })).status, 200, 'no body, no length');
+  t.strictSame(await overHttp2(at, { ':method': 'POST', ':path': '/shop/x' }, 'x'.repeat(5000)), 411);
+  t.strictSame(await overHttp2(at, { ':method': 'GET', ':path': '/shop/x' }), 200);
 
-    const { kind } = (await converge(plugin, { ...desired, errorPage: `${page} ` })).at(-1) ?? {};
-    t.equal(kind, 'reload', 'another page');
-    t.equal((await ask('/gone')).body, `${page} `);
-    t.strictSame(await converge(plugin, { ...desired, errorPage: `${page} ` }), []);
-    const services = [
-      { ...shopService, timeoutSeconds: 900, maxBodyKb: 1 },
-      serviceOf('gone', await freePort()),
-    ];
-    await converge(plugin, { ...desired, errorPage: undefined, services });
-    t.equal((await post(2048)).status, 413, 'another bound');
-    t.notMatch((await ask('/gone')).body, /Soon/);
-    t.equal(
-      (await readdir(directory)).filter((name) => name.startsWith('page-')).length,
-      2,
-      'kept for a rollback',
-    );
-  },
-);
+  const statistics = async (path: string, auth?: string): Promise<number> =>
+    (await get(`http://${at}:8404${path}`, { ...(auth !== undefined && { auth }) })).status;
+  t.strictSame([await statistics('/'), await statistics('/metrics')], [200, 200]);
+  await converge(plugin, { ...desired, statisticsPassword: 'twelve-chars' });
+  for (const path of ['/', '/metrics', '/;csv']) {
+    t.equal(await statistics(path), 401, path);
+    t.equal(await statistics(path, 'metrics:twelve-chars.'), 401, path);
+    t.equal(await statistics(path, 'metrics:twelve-chars'), 200, path);
+  }
+  await converge(plugin, { ...desired, statisticsPassword: null });
+  t.strictSame([await statistics('/'), await statistics('/metrics', 'metrics:twelve-chars')], [403, 403]);
+
+  const { kind } = (await converge(plugin, { ...desired, errorPage: `${page} ` })).at(-1) ?? {};
+  t.equal(kind, 'reload', 'another page');
+  t.equal((await ask('/gone')).body, `${page} `);
+  t.strictSame(await converge(plugin, { ...desired, errorPage: `${page} ` }), []);
+  const services = [
+    { ...shopService, timeoutSeconds: 900, maxBodyKb: 1 },
+    serviceOf('gone', await freePort()),
+  ];
+  await converge(plugin, { ...desired, errorPage: undefined, services });
+  t.equal((await post(2048)).status, 413, 'another bound');
+  t.notMatch((await ask('/gone')).body, /Soon/);
+  t.equal(
+    (await readdir(directory)).filter((name) => name.startsWith('page-')).length,
+    2,
+    'kept for a rollback',
+  );
+});
 
 function overHttp2(
   host: string,

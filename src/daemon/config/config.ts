@@ -8,7 +8,7 @@ import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
-import { type Entry, readDirectory, readPage, SNIPPETS } from './directory.ts';
+import { type Entry, readDirectory, readPage, readPassword, SNIPPETS } from './directory.ts';
 
 /** The paths on a host, in one place, so that lab, package and loopback demo can differ. */
 export interface Paths {
@@ -437,7 +437,13 @@ const schema = z.strictObject({
       for (const [path, message] of notifyProblems(value))
         context.addIssue({ code: 'custom', path: [path], message });
     }),
-  metrics: z.strictObject({ enabled: z.boolean().default(false), port: port.optional() }).prefault({}),
+  metrics: z
+    .strictObject({
+      enabled: z.boolean().default(false),
+      port: port.optional(),
+      password_file: absolutePath.optional(),
+    })
+    .prefault({}),
   log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
 });
 
@@ -543,6 +549,8 @@ export type Config = Readonly<z.output<typeof schema>> & {
   readonly snippets: Snippets;
   /** The HTML of `edge.error_page`; undefined: none, or it cannot be used. */
   readonly errorPage: string | undefined;
+  /** Of `metrics.password_file`, for whoever reads statistics. `null`: it cannot be read, so nobody gets any. */
+  readonly statisticsPassword: string | null | undefined;
   /** Files in services.d and haproxy.d that are ignored, with the next step. Nothing else is affected. */
   readonly passedOver: readonly PassedOver[];
 };
@@ -557,6 +565,7 @@ export interface Snippets {
 interface Beside {
   readonly snippets?: Snippets;
   readonly errorPage?: string | undefined;
+  readonly statisticsPassword?: string | null | undefined;
 }
 const NO_SNIPPETS: Snippets = { readMs: 0, files: [] };
 
@@ -572,7 +581,7 @@ export function parseConfig(
   file: string,
   services: readonly Service[] = [],
   passedOver: readonly PassedOver[] = [],
-  { snippets = NO_SNIPPETS, errorPage }: Beside = {},
+  { snippets = NO_SNIPPETS, errorPage, statisticsPassword }: Beside = {},
 ): Config {
   const value = checked(schema, tomlOf(text, file), file);
   const config = deepFreeze({
@@ -584,6 +593,7 @@ export function parseConfig(
     services: [...services],
     snippets,
     errorPage,
+    statisticsPassword,
     passedOver: [...passedOver],
   });
   const problems = [...portClashes([config]), ...publicDeviceProblems(config)];
@@ -764,26 +774,42 @@ export async function loadConfig(
       `run \`bornemisza init --role ${role}\` on the first machine or \`bornemisza join -\` on a further one`,
     );
   }
-  if (role !== 'app') return parseConfig(text, role, paths.config);
+  const named = parseConfig(text, role, paths.config);
+  const passedOver: PassedOver[] = [];
+  const statisticsPassword = await statisticsPasswordOf(named, passedOver);
+  if (role !== 'app') return parseConfig(text, role, paths.config, [], passedOver, { statisticsPassword });
   const { services, strange, refused } = await readServices(paths.services);
   if (how === 'strict') refuseFirst(refused);
   const read = await readSnippets(paths.snippets);
-  const passedOver = [
+  passedOver.unshift(
     ...strange,
     ...refused.map(({ code, message, next }) => ({ code, message, next })),
     ...read.passedOver,
-  ];
-  const { snippets } = read;
-  const config = parseConfig(text, role, paths.config, services, passedOver, { snippets });
-  const page = config.edge.error_page;
-  if (page === undefined) return config;
-  const given = await readPage(page);
-  if ('text' in given)
-    return parseConfig(text, role, paths.config, services, passedOver, { snippets, errorPage: given.text });
-  const { why, next } = given;
-  const message = `edge.error_page: ${page} ${why}; errors have HAProxy’s own page`;
-  passedOver.push({ code: 'error-page-refused', message, next });
-  return parseConfig(text, role, paths.config, services, passedOver, { snippets });
+  );
+  const errorPage = await errorPageOf(named, passedOver);
+  const beside = { snippets: read.snippets, errorPage, statisticsPassword };
+  return parseConfig(text, role, paths.config, services, passedOver, beside);
+}
+
+async function errorPageOf({ edge }: Config, passedOver: PassedOver[]): Promise<string | undefined> {
+  if (edge.error_page === undefined) return undefined;
+  const read = await readPage(edge.error_page);
+  if ('text' in read) return read.text;
+  const message = `edge.error_page: ${edge.error_page} ${read.why}; errors have HAProxy’s own page`;
+  passedOver.push({ code: 'error-page-refused', message, next: read.next });
+  return undefined;
+}
+
+async function statisticsPasswordOf(
+  { metrics }: Config,
+  passedOver: PassedOver[],
+): Promise<string | null | undefined> {
+  if (metrics.password_file === undefined) return undefined;
+  const read = await readPassword(metrics.password_file);
+  if ('text' in read) return read.text;
+  const message = `metrics.password_file: ${metrics.password_file} ${read.why}; nobody can read the statistics`;
+  passedOver.push({ code: 'statistics-password-refused', message, next: read.next });
+  return null;
 }
 
 /** @throws OperatorError `config-unreadable` or `config-invalid` */

@@ -16,7 +16,7 @@ const MAX_PAGE_BYTES = 15_360;
 
 interface Kind {
   /** End of the names of its files. */
-  readonly ending: '.toml' | '.cfg' | '.html';
+  readonly ending: '.toml' | '.cfg' | '.html' | '.password';
   /** Only root's own files that nobody else can write, and no links. */
   readonly guarded: boolean;
 }
@@ -63,6 +63,32 @@ export async function readPage(
     const { code = 'unknown' } = error as NodeJS.ErrnoException;
     if (code === 'ELOOP') return { why: 'is a symbolic link', next: 'name the file itself' };
     return { why: `cannot be read: ${code}`, next: `chown root:bornemisza ${file} && chmod 640 ${file}` };
+  }
+}
+
+/** In HAProxy's file and in a header, both without quotes. Shorter ones can be guessed over the network. */
+const PASSWORD = /^[\w.~+/=-]{12,128}$/;
+
+/** A file with a password and nothing else. @returns why it cannot be used, with the next step */
+export async function readPassword(
+  file: string,
+): Promise<{ readonly text: string } | { readonly why: string; readonly next: string }> {
+  const mend = `chown root:bornemisza ${file} && chmod 640 ${file}`;
+  try {
+    const read = await readRegular(file, { ending: '.password', guarded: true }, 1024);
+    if ('strange' in read)
+      return { why: `is ${read.strange}`, next: 'name another file, then `bornemisza reload`' };
+    if ('unreadable' in read)
+      return { why: read.unreadable, next: `${read.next}, then \`bornemisza reload\`` };
+    const text = read.text.replace(/\r?\n$/, '');
+    return PASSWORD.test(text)
+      ? { text }
+      : {
+          why: 'is not 12 to 128 letters, digits and . _ ~ + / = -',
+          next: `openssl rand -hex 16 >${file}, then \`bornemisza reload\``,
+        };
+  } catch (error) {
+    return { why: `cannot be read: ${(error as NodeJS.ErrnoException).code ?? 'unknown'}`, next: mend };
   }
 }
 

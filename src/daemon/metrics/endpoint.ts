@@ -1,3 +1,4 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { BlockList } from 'node:net';
 import type { Clock } from '../clock.ts';
@@ -34,6 +35,13 @@ interface MetricsDependencies {
       readonly scene: { readonly certificates: Pick<MetricsFacts, 'siteEndMs'> | undefined };
     };
   };
+}
+
+/** RFC 7617. The time of the comparison says nothing about where they differ. */
+function proves(authorization: string | undefined, password: string): boolean {
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+  const wanted = `Basic ${Buffer.from(`metrics:${password}`).toString('base64')}`;
+  return timingSafeEqual(digest(authorization ?? ''), digest(wanted));
 }
 
 /**
@@ -122,11 +130,17 @@ export class MetricsEndpoint {
     if (problem.message !== known) log.warn({ code: problem.code, next: problem.next }, problem.message);
   }
 
-  #answer({ method, url = '' }: IncomingMessage, response: ServerResponse): void {
+  #answer({ method, url = '', headers }: IncomingMessage, response: ServerResponse): void {
     const say = (status: number, text: string, type = 'text/plain; charset=utf-8'): void => {
       response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(text) });
       response.end(method === 'HEAD' ? undefined : text);
     };
+    const { statisticsPassword: password } = this.#dependencies.node.config;
+    if (password === null) return say(403, 'metrics.password_file cannot be read\n');
+    if (password !== undefined && !proves(headers.authorization, password)) {
+      response.setHeader('www-authenticate', 'Basic realm="statistics"');
+      return say(401, 'user metrics, and the password of metrics.password_file\n');
+    }
     if (method !== 'GET' && method !== 'HEAD') return say(405, 'only GET\n');
     if (url.split('?')[0] !== '/metrics') return say(404, 'only /metrics\n');
     const text = this.#exposed();

@@ -30,6 +30,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
       hstsMaxAgeSeconds: edge.hsts_max_age_s,
       challengeThumbprint: scene.site?.thumbprint,
       errorPage: config.errorPage,
+      statisticsPassword: config.statisticsPassword,
       snippets: { ...config.snippets, ports: ownPorts(config) },
       dbDoorPort: couchdb.door_port,
       floating: { ...config.floating, device: floatingDevice(config) },
@@ -67,6 +68,7 @@ export function dbInput({ scene, view }: Look): DbInput | undefined {
       doorPort: couchdb.door_port,
       peerPort: couchdb.peer_port,
       statsPort: couchdb.stats_port,
+      statisticsPassword: config.statisticsPassword,
       httpPort: couchdb.http_port,
     },
   };

@@ -88,6 +88,8 @@ interface Instance {
   /** IPv4 of this node in the private network. */
   readonly privateAddress: string;
   readonly statsPort: number;
+  /** Of user `metrics`, for the statistics and metrics; undefined: none is asked for; null: nobody gets them. */
+  readonly statisticsPassword?: string | null | undefined;
   readonly certificates: Certificates;
   readonly revoked: readonly Revoked[];
   /**

@@ -10,6 +10,7 @@ import {
   bare,
   globalSection,
   defaultsSection,
+  statisticsUsers,
   statsSection,
 } from './sections.ts';
 import type { UsedSnippet } from './snippets.ts';
@@ -37,7 +38,12 @@ export function render(
     snippets,
   };
   const sections = desired.instance === 'app' ? appSections(desired, context) : dbSections(desired, context);
-  const all = [defaultsSection(refused), ...sections, statsSection(desired, refused)];
+  const all = [
+    defaultsSection(refused),
+    ...sections,
+    ...statisticsUsers(desired),
+    statsSection(desired, refused),
+  ];
   const foreign = snippets
     .filter((snippet) => snippet.sections.length > 0)
     .map((snippet) => snippet.sections.join('\n').concat('\n'));

@@ -2,7 +2,7 @@ import type { HaproxyDesired } from './desired.ts';
 import { EXPORTER, IDLE_CLOSE } from './optional.ts';
 import { type Layout, type WantedServer, RING, STATE_FILE } from './rendered.ts';
 import type { UsedSnippet } from './snippets.ts';
-import { filePath, ipv4, port, token } from './values.ts';
+import { filePath, ipv4, password, port, token } from './values.ts';
 
 /** The sections of haproxy.cfg that both instances have, and what their sections share. */
 
@@ -157,11 +157,31 @@ export const FAILURES_RING: Section = {
   lines: ['format raw', 'maxlen 400', 'size 16384'],
 };
 
+const STATISTICS_USERS = 'bornemisza_statistics';
+
+/** In plain text: HAProxy would compute a slow hash for each request. The file is as secret as the keys beside it. */
+export function statisticsUsers({ statisticsPassword }: HaproxyDesired): Section[] {
+  if (typeof statisticsPassword !== 'string') return [];
+  return [
+    {
+      head: `userlist ${STATISTICS_USERS}`,
+      lines: [`user metrics insecure-password ${password(statisticsPassword)}`],
+    },
+  ];
+}
+
+function statisticsRight({ statisticsPassword }: HaproxyDesired): string[] {
+  if (statisticsPassword === undefined) return [];
+  if (statisticsPassword === null) return ['http-request deny deny_status 403'];
+  return [`http-request auth realm statistics unless { http_auth(${STATISTICS_USERS}) }`];
+}
+
 export function statsSection(desired: HaproxyDesired, refused: ReadonlySet<string>): Section {
   return {
     head: 'frontend stats',
     lines: [
       `bind ${ipv4('private address', desired.privateAddress)}:${port('port', desired.statsPort)}`,
+      ...statisticsRight(desired),
       // Before the page of the statistics, which takes every path.
       ...[EXPORTER].filter((line) => !refused.has(line)),
       'stats enable',

@@ -71,6 +71,13 @@ export function inSeconds(value: number): number {
   return value;
 }
 
+/** Never quoted in an error. */
+export function password(value: string): string {
+  if (!/^[\w.~+/=-]{12,128}$/.test(value))
+    throw refused('password', `${value.length} characters`, 'letters, digits and . _ ~ + / = -, 12 to 128');
+  return value;
+}
+
 /** SHA-256 in base64url (RFC 7638). */
 export function thumbprint(value: string): string {
   return matching('thumbprint', value, /^[A-Za-z0-9_-]{43}$/, '43 letters, digits, _ and -');

@@ -567,6 +567,39 @@ t.test('a page for errors is root’s own HTML of 15 KiB at most; a wrong one st
   });
 });
 
+t.test(
+  'a password for the statistics is in a file of root’s; while it cannot be read nobody gets them',
+  async (t) => {
+    const root = t.testdir();
+    const file = join(root, 'password');
+    for (const role of ['app', 'db'] as const) {
+      const paths = pathsFor(role, root);
+      await mkdir(paths.services, { recursive: true });
+      await writeFile(paths.config, `${LEAST}[metrics]\npassword_file = "${file}"\n`);
+      for (const [content, mode, why] of [
+        [undefined, 0o640, /cannot be read: ENOENT/],
+        ['short', 0o640, /is not 12 to 128/],
+        ['with a blank in it', 0o640, /is not 12 to 128/],
+        [`${'x'.repeat(129)}\n`, 0o640, /is not 12 to 128/],
+        ['twelve-chars"', 0o640, /is not 12 to 128/],
+        ['twelve-chars', 0o666, /another user than root can change it/],
+      ] as const) {
+        await rm(file, { force: true });
+        if (content !== undefined) await writeFile(file, content).then(() => chmod(file, mode));
+        const { statisticsPassword, passedOver } = await loadConfig(role, paths);
+        t.equal(statisticsPassword, null, `${role} ${why}`);
+        t.match(passedOver, [{ code: 'statistics-password-refused', message: why }]);
+        if (content !== undefined) t.notMatch(passedOver[0]?.message, content.trim());
+      }
+      await chmod(file, 0o640);
+      await writeFile(file, 'twelve-chars\n');
+      t.match(await loadConfig(role, paths), { statisticsPassword: 'twelve-chars', passedOver: [] });
+      await writeFile(paths.config, LEAST);
+      t.equal((await loadConfig(role, paths)).statisticsPassword, undefined);
+    }
+  },
+);
+
 t.test('bounds of a service are the plugin’s only where they differ from its defaults', (t) => {
   const read = (text: string) => boundsOf(parseService(`${SERVICE}${text}`, 'f.toml'));
   t.strictSame(read(''), {});

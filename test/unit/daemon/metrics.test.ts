@@ -172,9 +172,10 @@ function ask(
   port: number,
   path = '/metrics',
   method = 'GET',
+  auth?: string,
 ): Promise<{ status: number; type: string; body: string }> {
   return new Promise((resolve, reject) => {
-    const request = get({ host: '127.0.0.1', port, path, method, agent: false }, (response) => {
+    const request = get({ host: '127.0.0.1', port, path, method, agent: false, auth }, (response) => {
       let body = '';
       response.setEncoding('utf8').on('data', (part: string) => (body += part));
       response.on('end', () =>
@@ -185,6 +186,27 @@ function ask(
     request.end();
   });
 }
+
+t.test('with a password it answers only to that, and to nobody while it cannot be read', async (t) => {
+  const port = await freePort();
+  const open = configOf(`enabled = true\nport = ${port}`);
+  const { subject, look } = endpoint(open);
+  t.teardown(() => subject.close());
+  look();
+  t.equal((await until(() => ask(port))).status, 200);
+  const secret = 'a-password-of-ours';
+  look({ ...open, statisticsPassword: secret });
+  t.match(await ask(port), { status: 401, body: /user metrics/ });
+  for (const wrong of ['metrics:', `metrics:${secret}x`, `other:${secret}`, `metrics:${secret.slice(1)}`])
+    t.equal((await ask(port, '/metrics', 'GET', wrong)).status, 401, wrong);
+  t.match(await ask(port, '/metrics', 'GET', `metrics:${secret}`), {
+    status: 200,
+    body: /^bornemisza_node_up 1$/m,
+  });
+  t.equal((await ask(port, '/other', 'GET')).status, 401, 'whatever the path');
+  look({ ...open, statisticsPassword: null });
+  t.equal((await ask(port, '/metrics', 'GET', 'metrics:null')).status, 403);
+});
 
 t.test('it is off until it is turned on, and follows the configuration', async (t) => {
   const [port, other] = [await freePort(), await freePort()];

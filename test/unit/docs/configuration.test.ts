@@ -25,6 +25,7 @@ const WITHOUT_DEFAULT = [
   'network.libp2p_port',
   'network.admission_port',
   'metrics.port',
+  'metrics.password_file',
   'certificates.profile',
   'certificates.ca_file',
   'certificates.terms',
@@ -101,7 +102,7 @@ t.test('a key without a default is one that the configuration takes', async (t) 
   const site =
     '[certificates]\nprofile = "o"\nca_file = "/p"\nterms = "agreed"\n' +
     'eab_kid = "r"\neab_hmac_key_file = "/s"\n';
-  const metrics = '[metrics]\nport = 9000\n';
+  const metrics = '[metrics]\nport = 9000\npassword_file = "/t"\n';
   const floating =
     '[floating]\nmode = "api"\nprovider = "digitalocean"\naddresses = ["192.0.2.7"]\n' +
     'token_file = "/q"\nserver_id = "1"\n';

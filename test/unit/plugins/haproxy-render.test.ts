@@ -17,6 +17,34 @@ function section(config: string, head: string): string[] {
   return lines.slice(start + 1, end).map((line) => line.trim());
 }
 
+t.test('the statistics ask for a password where there is one, and answer nobody where it is lost', (t) => {
+  for (const role of [app, db]) {
+    const plain = render(role(), layout);
+    t.equal(render(role({ statisticsPassword: undefined }), layout).structure, plain.structure);
+    const asking = configOf(role({ statisticsPassword: 'twelve-chars' }));
+    t.match(asking, /userlist bornemisza_statistics\n {2}user metrics insecure-password twelve-chars\n/);
+    t.match(
+      asking,
+      /frontend stats\n {2}bind .*\n {2}http-request auth realm statistics unless .*\n.*exporter/,
+    );
+    t.match(
+      configOf(role({ statisticsPassword: null })),
+      /frontend stats\n {2}bind .*\n {2}http-request deny deny_status/,
+    );
+    for (const bad of ['short', 'with a blank in it', 'twelve-chars\n  bind :1', 'twelve-chars"'])
+      t.throws(() => render(role({ statisticsPassword: bad }), layout), {
+        code: 'haproxy-value-refused',
+        message: /password/,
+      });
+    t.throws(
+      () => render(role({ statisticsPassword: 'twelve chars' }), layout),
+      { message: /^((?!twelve).)*$/ },
+      'hidden',
+    );
+  }
+  t.end();
+});
+
 t.test('the same input gives the same bytes', async (t) => {
   t.same(render(app(), layout), render(app(), layout));
 });
