@@ -50,6 +50,7 @@ export interface AppRoleConfig {
     readonly healthPath: string;
     readonly healthHost?: string;
     readonly healthStatus?: readonly number[];
+    readonly health?: EdgeService['health'];
     readonly limit?: EdgeService['limit'];
     readonly timeoutSeconds?: number;
     readonly maxBodyKb?: number;
@@ -160,6 +161,7 @@ export function appHaproxy(input: AppInput): AppHaproxy {
       healthPath: service.healthPath,
       ...(service.healthHost !== undefined && { healthHost: service.healthHost }),
       ...(service.healthStatus !== undefined && { healthStatus: service.healthStatus }),
+      ...(service.health !== undefined && { health: service.health }),
       ...(service.limit !== undefined && { limit: service.limit }),
       ...(service.timeoutSeconds !== undefined && { timeoutSeconds: service.timeoutSeconds }),
       ...(service.maxBodyKb !== undefined && { maxBodyKb: service.maxBodyKb }),

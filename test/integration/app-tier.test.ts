@@ -1,4 +1,5 @@
 import t from 'tap';
+import type { AuditEntry } from '../../src/daemon/control/api.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { Outside } from '../lab/outside.ts';
 import { askAsPage, pageHeaders } from '../lab/page-request.ts';
@@ -37,7 +38,9 @@ async function beginAppTier({ host }: Instance): Promise<void> {
     ['web', '/', '/healthz'],
     ['api', '/api', '/api/health'],
   ] as const) {
-    const content = service(name, prefix, health);
+    // One of the two names the unit: the other one is the same program, found by its check.
+    const unit = name === 'web' ? 'unit = "bornemisza-app.service"\n' : '';
+    const content = service(name, prefix, health) + unit;
     await host.writeFile(`/etc/bornemisza/services.d/${name}.toml`, { content, ...own });
   }
   await host.must(['systemctl', 'enable', '--now', 'bornemisza-app.service']);
@@ -214,6 +217,30 @@ t.test('a restart in maintenance, one node after the other, costs no answer', as
     );
     t.ok(failed <= moves * mostConnections, `${failed} resets in ${moves} moves of ${mostConnections}`);
   }
+});
+
+t.test('a unit that is frozen or has ended is out by what the kernel says of it', async (t) => {
+  await until(bothServe, { what: 'both edges find both', deadlineMs: PATIENCE_MS, everyMs: 200 });
+  const { host } = app2;
+  const reports = (detail: string) =>
+    until(
+      async () => (await cluster.status(app2)).checks.find(({ name }) => name === 'web')?.detail === detail,
+      { what: detail, deadlineMs: PATIENCE_MS, everyMs: 200 },
+    );
+  await host.must(['systemctl', 'freeze', 'bornemisza-app.service']);
+  await reports('bornemisza-app.service is frozen: systemctl status bornemisza-app.service');
+  await until(() => edgesUse('app1'), {
+    what: 'the edges send nothing there',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
+  await host.must(['systemctl', 'thaw', 'bornemisza-app.service']);
+  await host.must(['systemctl', 'stop', 'bornemisza-app.service'], { timeoutMs: PATIENCE_MS });
+  await reports('bornemisza-app.service has no process: systemctl status bornemisza-app.service');
+  const lines = (await host.must(['bornemisza', 'events', '--json'])).trim().split('\n');
+  const entries = lines.map((line) => JSON.parse(line) as AuditEntry);
+  const down = entries.find(({ summary }) => summary.startsWith('web is down: bornemisza-app.service is'));
+  t.equal(down?.trigger, '1 checks in a row, was up', 'no second failure was waited for');
 });
 
 t.test(

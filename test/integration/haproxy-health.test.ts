@@ -2,7 +2,16 @@ import { Agent, request } from 'node:https';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import t from 'tap';
-import type { AppHaproxy, EdgeService } from '../../src/plugins/haproxy/desired.ts';
+import { parseService } from '../../src/daemon/config/config.ts';
+import { healthOf } from '../../src/daemon/config/service-health.ts';
+import { probe } from '../../src/daemon/health/probe.ts';
+import { serviceCheck } from '../../src/daemon/health/service-check.ts';
+import {
+  type AppHaproxy,
+  CHECK_HOST,
+  type EdgeService,
+  WELL_STATUSES,
+} from '../../src/plugins/haproxy/desired.ts';
 import { Failures } from '../../src/plugins/haproxy/failures.ts';
 import { freePort } from '../support/free-port.ts';
 import { appDesired, Bed, converge, dbDesired, get, type Instance, peer, type Reply } from './haproxy-bed.ts';
@@ -278,6 +287,67 @@ t.test('a WebSocket outlives a reload, and status shows the process that it is i
   await until(async () => !/old process/.test((await seen()) ?? ''), {
     what: 'nothing is left behind',
   });
+});
+
+/** As in services.d. */
+const definitions = (port: number) => ({
+  whole: [
+    `name = "whole"\nport = ${port}\npath_prefix = "/whole"\nhealth_path = "/up"\nhealth_host = "shop.example"`,
+    `health_headers = { X-Probe = "a b=c", Authorization = "Bearer x/y+z==" }`,
+    `health_body = '{"status":"ok"'\nhealth_interval_ms = 200\nhealth_fall = 1\nhealth_rise = 1`,
+  ],
+  head: [
+    `name = "head"\nport = ${port}\npath_prefix = "/head"\nhealth_method = "HEAD"\nhealth_interval_ms = 200`,
+  ],
+  tcp: [`name = "tcp"\nport = ${port}\npath_prefix = "/tcp"\ncheck = "tcp"\nhealth_interval_ms = 200`],
+});
+
+t.test('HAProxy and the daemon send a service the same request and judge the answer alike', async (t) => {
+  let state = { status: 200, body: '{"status":"ok","since":1}' };
+  const seen = new Map<string, Set<string>>();
+  const server = await bed.server(({ method = '', url = '', headers }, response) => {
+    const { host, 'x-probe': probed, authorization, 'user-agent': agent } = headers;
+    const from = agent === 'bornemisza-health' ? 'the daemon' : 'HAProxy';
+    const request = JSON.stringify({ method, url, host, probed, authorization });
+    seen.set(from, (seen.get(from) ?? new Set()).add(request));
+    response.writeHead(state.status).end(method === 'HEAD' ? undefined : state.body);
+  });
+  const services = Object.values(definitions(server.port)).map((lines) =>
+    parseService(lines.join('\n'), 'x.toml'),
+  );
+  const peers = { verifySuffix: 'app.shop.internal', servers: [] };
+  const desired = appDesired({
+    ...{ address: bed.address(5), node: await leaf('app5'), ca, databasePort: await freePort() },
+    services: services.map((each) => ({
+      ...{ name: each.name, prefix: each.path_prefix, healthPath: each.health_path, peers },
+      ...{ healthHost: each.health_host, health: healthOf(each), localPort: each.port },
+    })),
+  });
+  const { servers } = await bed.launch('app5', desired).then((app5) => ({
+    servers: (name: string) => app5.servers(`local_${name}`),
+  }));
+  const asHaproxy = { kind: 'http', host: CHECK_HOST, statuses: WELL_STATUSES } as const;
+  const bothSay = async (healthy: Readonly<Record<string, boolean>>, what: string): Promise<void> => {
+    for (const service of services) {
+      const wanted = healthy[service.name] === true;
+      await until(async () => (await servers(service.name))['_local'] === (wanted ? 'UP' : 'DOWN'), {
+        what: `${what}: HAProxy of ${service.name}`,
+      });
+      const { passed } = await probe(serviceCheck(service, asHaproxy).target, 60_000);
+      t.equal(passed, wanted, `${what}: the daemon of ${service.name}`);
+    }
+  };
+  await bothSay({ whole: true, head: true, tcp: true }, 'well');
+  state = { status: 200, body: '{"status":"broken"}' };
+  await bothSay({ whole: false, head: true, tcp: true }, 'another text');
+  state = { status: 500, body: '{"status":"ok"' };
+  await bothSay({ whole: false, head: false, tcp: true }, 'another status');
+  state = { status: 200, body: '{"status":"ok"' };
+  await bothSay({ whole: true, head: true, tcp: true }, 'well again');
+  await new Promise((resolve) => server.close(resolve).closeAllConnections());
+  await bothSay({}, 'nobody listens');
+  t.equal(seen.get('the daemon')?.size, 2);
+  t.strictSame([...(seen.get('HAProxy') ?? [])].sort(), [...(seen.get('the daemon') ?? [])].sort());
 });
 
 t.test('what waits for a host that is dead by two accounts is ended', async (t) => {

@@ -8,6 +8,7 @@ import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
+import { healthKeys, healthProblems } from './service-health.ts';
 import { type Entry, readDirectory, readPage, readPassword, SNIPPETS } from './directory.ts';
 
 /** The paths on a host, in one place, so that lab, package and loopback demo can differ. */
@@ -197,6 +198,7 @@ const serviceSchema = z
       .default('localhost'),
     /** Statuses that are healthy; empty: 200 to 299. */
     health_status: z.array(z.int().min(100).max(599)).max(10).default([]),
+    ...healthKeys,
     /** Whether this node takes itself out of the floating IP when the service is down. */
     required: z.boolean().default(false),
     /** False on nodes that only route to the service of others. */
@@ -220,6 +222,10 @@ const serviceSchema = z
       );
     if (limit_per_minute !== DEFAULT_LIMIT && limit_paths.length === 0)
       problem('limit_per_minute', 'needs limit_paths: the paths that are counted');
+  })
+  .superRefine((service, context) => {
+    for (const [path, message] of healthProblems(service))
+      context.addIssue({ code: 'custom', path: [path], message });
   });
 
 function isBelow(path: string, prefix: string): boolean {

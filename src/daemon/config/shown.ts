@@ -80,12 +80,18 @@ function shownKey(path: readonly string[], value: unknown, written: unknown): Sh
   };
 }
 
-/** The path of a webhook is its password (Slack, Discord), and arguments of a command can be secrets. */
+/**
+ * The path of a webhook is its password (Slack, Discord); arguments of a command and headers of a check can be secrets.
+ */
 function withoutSecrets(key: string, value: unknown): unknown {
   if (value === undefined) return value;
   if (key === 'notify.webhook_url') {
     const url = typeof value === 'string' ? URL.parse(value) : null;
     return url === null ? HIDDEN : `${url.origin}/${HIDDEN}`;
+  }
+  if (key.endsWith('.health_headers')) {
+    const names = Object.keys(value as object);
+    return names.length === 0 ? value : Object.fromEntries(names.map((name) => [name, HIDDEN]));
   }
   if (COMMANDS.has(key) && Array.isArray(value) && value.length > 1) return [value[0], HIDDEN];
   return SECRET.test(key) ? HIDDEN : value;

@@ -8,6 +8,7 @@ import {
   returnDelayMs,
 } from './damping.ts';
 import { probe, type ProbeResult, type ProbeTarget } from './probe.ts';
+import { Units, type UnitState } from './units.ts';
 
 export interface Check {
   readonly name: string;
@@ -16,6 +17,10 @@ export interface Check {
   readonly target: ProbeTarget;
   /** Failures beyond `fall` that are tolerated: a program that restarts at once was not down. Default 0. */
   readonly patience?: number;
+  /** The systemd unit that runs it: while that has no process, or is frozen, the check is down without a question. */
+  readonly unit?: string | undefined;
+  /** In place of the node's. */
+  readonly timing?: { readonly [key in keyof Timing]?: Timing[key] | undefined };
 }
 
 export interface CheckVerdict extends CheckState {
@@ -23,8 +28,10 @@ export interface CheckVerdict extends CheckState {
   readonly required: boolean;
   readonly detail: string;
   /** How the last check failed; undefined: it passed, or none ran yet. */
-  readonly failure?: 'silent' | 'refused' | 'answer' | undefined;
+  readonly failure?: 'silent' | 'refused' | 'ended' | 'answer' | undefined;
 }
+
+type Timing = Pick<HealthOptions, 'rise' | 'fall' | 'intervalMs' | 'fastIntervalMs' | 'timeoutMs'>;
 
 export interface HealthOptions extends DampingOptions {
   /** Time between two checks while the result is stable, ms. */
@@ -37,6 +44,8 @@ export interface HealthOptions extends DampingOptions {
 interface HealthDependencies {
   readonly clock: Clock;
   readonly ask?: (target: ProbeTarget, timeoutMs: number) => Promise<ProbeResult>;
+  /** Where cgroup v2 is mounted. */
+  readonly cgroups?: string;
   /** Called after a verdict changed, with the check that changed. */
   readonly changed: (verdict: CheckVerdict, was: Health) => void;
 }
@@ -48,6 +57,7 @@ interface HealthDependencies {
 export class Checks {
   #options: HealthOptions;
   readonly #dependencies: HealthDependencies;
+  readonly #units: Units;
   readonly #running = new Map<
     string,
     {
@@ -62,6 +72,7 @@ export class Checks {
   constructor(options: HealthOptions, dependencies: HealthDependencies) {
     this.#options = options;
     this.#dependencies = dependencies;
+    this.#units = new Units((unit) => this.#unitChanged(unit), dependencies.cgroups);
   }
 
   /** Verdicts stay; each check runs at once, as the former interval may have been long. */
@@ -72,15 +83,19 @@ export class Checks {
   }
 
   /**
-   * Starts, keeps and ends checks so that exactly these run. A check with the same target keeps its verdict, also if
-   * `required` changes.
+   * Starts, keeps and ends checks so that exactly these run. While the program is the same, by its address and port, a
+   * check keeps its verdict; if it is asked in another way now, it is asked at once.
    */
   set(checks: readonly Check[]): void {
+    this.#units.keep(new Set(checks.map(({ unit }) => unit)));
     for (const [name, running] of this.#running) {
       const wanted = checks.find((check) => check.name === name);
-      if (wanted !== undefined && JSON.stringify(wanted.target) === JSON.stringify(running.check.target)) {
+      if (wanted !== undefined && isSameProgram(wanted.target, running.check.target)) {
+        const same = JSON.stringify({ ...wanted, required: running.check.required });
+        const changed = same !== JSON.stringify(running.check);
         running.check = wanted;
         running.verdict = { ...running.verdict, required: wanted.required };
+        if (changed) this.#bringForward(name);
         continue;
       }
       running.ended = true;
@@ -152,24 +167,50 @@ export class Checks {
     void this.#ask(name);
   }
 
+  #unitChanged(unit: string): void {
+    for (const [name, { check }] of this.#running) if (check.unit === unit) this.#bringForward(name);
+  }
+
+  #optionsOf({ timing = {}, patience = 0 }: Check): HealthOptions {
+    const set = Object.entries(timing).filter(([, value]) => value !== undefined);
+    const options: HealthOptions = { ...this.#options, ...Object.fromEntries(set) };
+    // A service may be checked more often than the node's fast interval says.
+    const fastIntervalMs = Math.min(options.fastIntervalMs, options.intervalMs);
+    return { ...options, fastIntervalMs, fall: options.fall + patience };
+  }
+
+  async #result({ target, unit }: Check, timeoutMs: number): Promise<ProbeResult> {
+    const { ask = probe } = this.#dependencies;
+    if (unit === undefined) return await ask(target, timeoutMs);
+    const before = await this.#units.look(unit);
+    if (isOver(before)) return overResult(unit, before);
+    const result = await ask(target, timeoutMs);
+    // It may have ended meanwhile, which explains the failure, and needs no second one.
+    const after = result.passed ? before : await this.#units.look(unit);
+    if (isOver(after)) return overResult(unit, after);
+    return after === 'unknown' ? { ...result, detail: `${result.detail}; ${unit} cannot be seen` } : result;
+  }
+
   async #ask(name: string): Promise<void> {
     const running = this.#running.get(name);
     if (running === undefined || running.ended) return;
     // While a check runs there is no timer to cancel.
     running.timer = undefined;
-    const { clock, ask = probe } = this.#dependencies;
-    const result = await ask(running.check.target, this.#options.timeoutMs);
+    const { clock } = this.#dependencies;
+    const result = await this.#result(running.check, this.#optionsOf(running.check).timeoutMs);
     if (running.ended) return;
+    // A reload may have changed it meanwhile.
+    const options = this.#optionsOf(running.check);
     if (result.failure === 'unasked') {
-      running.timer = setTimeout(() => void this.#ask(name), this.#options.fastIntervalMs);
+      running.timer = setTimeout(() => void this.#ask(name), options.fastIntervalMs);
       running.verdict = { ...running.verdict, detail: result.detail };
       return;
     }
     const was = running.verdict;
-    const fall = this.#options.fall + (running.check.patience ?? 0);
-    const state = nextCheckState(was, result.passed, clock.monotonicMs(), { ...this.#options, fall });
+    const fall = result.failure === 'ended' ? 1 : options.fall;
+    const state = nextCheckState(was, result.passed, clock.monotonicMs(), { ...options, fall });
     const failure = result.passed ? undefined : (result.failure ?? 'answer');
-    const detail = result.detail + returning(state, clock.monotonicMs(), this.#options);
+    const detail = result.detail + returning(state, clock.monotonicMs(), options);
     running.verdict = { ...state, name, required: running.check.required, detail, failure };
     // A check starts down, which is no result: on a busy machine one check may fail after each restart.
     const decided = state.health === 'up' || (!result.passed && state.streak >= fall);
@@ -177,11 +218,21 @@ export class Checks {
     const deciding = !decided || result.passed !== (state.health === 'up');
     running.timer = setTimeout(
       () => void this.#ask(name),
-      deciding ? this.#options.fastIntervalMs : this.#options.intervalMs,
+      deciding ? options.fastIntervalMs : options.intervalMs,
     );
     if (state.health !== was.health) this.#dependencies.changed(running.verdict, was.health);
   }
 }
+
+const isOver = (state: UnitState): state is 'ended' | 'frozen' => state === 'ended' || state === 'frozen';
+
+function overResult(unit: string, state: 'ended' | 'frozen'): ProbeResult {
+  const detail = state === 'ended' ? `${unit} has no process` : `${unit} is frozen`;
+  return { passed: false, detail: `${detail}: systemctl status ${unit}`, failure: 'ended' };
+}
+
+const isSameProgram = (one: ProbeTarget, other: ProbeTarget): boolean =>
+  one.address === other.address && one.port === other.port;
 
 /** A check that passes again but is still held down reports that: otherwise its answer would contradict the verdict. */
 function returning(state: CheckState, nowMs: number, options: DampingOptions): string {

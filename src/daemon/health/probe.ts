@@ -1,4 +1,4 @@
-import { request as httpRequest } from 'node:http';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
@@ -11,6 +11,11 @@ export type ProbeTarget =
       readonly address: string;
       readonly port: number;
       readonly path: string;
+      /** Default: GET. */
+      readonly method?: 'GET' | 'HEAD' | 'OPTIONS';
+      readonly headers?: Readonly<Record<string, string>>;
+      /** A text that the answer contains, in its first {@link MOST_BODY} bytes. */
+      readonly body?: string | undefined;
       readonly tls?: boolean;
       /** The `Host` header. Default: the address and port. */
       readonly host?: string;
@@ -28,12 +33,15 @@ export interface ProbeResult {
   /** One short line, e.g. `200 in 3 ms` or `connection refused`. */
   readonly detail: string;
   /**
-   * `silent`: no answer in time; there may be a service on a busy host. `refused`: nobody listens. `unasked`: a
-   * resource was missing on our side, which is no result about the service. Undefined: passed, or failed in another
-   * way.
+   * `silent`: no answer in time; there may be a service on a busy host. `refused`: nobody listens. `ended`: its unit
+   * has no process, or is frozen. `unasked`: a resource was missing on our side, which is no result about the service.
+   * Undefined: passed, or failed in another way.
    */
-  readonly failure?: 'silent' | 'refused' | 'unasked';
+  readonly failure?: 'silent' | 'refused' | 'ended' | 'unasked';
 }
+
+/** HAProxy reads an answer of up to 16 kB with its headers. */
+const MOST_BODY = 8192;
 
 /** No descriptor, buffer, memory or local port was left for a request. */
 const OURS: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM', 'EADDRNOTAVAIL']);
@@ -74,11 +82,13 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
       host: target.address,
       port: target.port,
       path: target.path,
+      method: target.method ?? 'GET',
       agent: false,
       headers: {
         'user-agent': 'bornemisza-health',
         connection: 'close',
         ...(target.host !== undefined && { host: target.host }),
+        ...lowerCased(target.headers ?? {}),
       },
       // The certificate names the public site, but this request goes to the node's own address: only the answer
       // matters.
@@ -89,17 +99,45 @@ export function probe(target: ProbeTarget, timeoutMs: number): Promise<ProbeResu
     request.on('error', failed);
     request.once('response', (response) => {
       const status = response.statusCode ?? 0;
-      response.resume();
       const passed = isAmong(status, target.statuses ?? { least: 200, most: 399 });
       const meaning = passed ? undefined : target.meanings?.[status];
-      const tookMs = Math.round(performance.now() - startedMs);
-      end(passed, meaning === undefined ? `${status} in ${tookMs} ms` : `${status}: ${meaning}`);
+      const took = (): string => `${status} in ${Math.round(performance.now() - startedMs)} ms`;
+      if (!passed || target.body === undefined) {
+        response.resume();
+        end(passed, meaning === undefined ? took() : `${status}: ${meaning}`);
+        return;
+      }
+      const { body } = target;
+      void textOf(response).then(
+        (text) => {
+          if (text.includes(body)) end(true, took());
+          else end(false, `${status}, but without the text of health_body in its first ${MOST_BODY} bytes`);
+        },
+        (error: NodeJS.ErrnoException) => failed(error),
+      );
     });
     request.end();
   });
 }
 
 type Http = Extract<ProbeTarget, { kind: 'http' }>;
+
+/** So that one of ours is replaced, not sent beside it. */
+function lowerCased(headers: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
+}
+
+/** The whole answer, or its beginning. @throws if the connection ends before the answer */
+async function textOf(response: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
+  let length = 0;
+  for await (const part of response as AsyncIterable<Buffer>) {
+    parts.push(part);
+    length += part.length;
+    if (length >= MOST_BODY) break;
+  }
+  return Buffer.concat(parts).subarray(0, MOST_BODY).toString('latin1');
+}
 
 function isAmong(status: number, wanted: NonNullable<Http['statuses']>): boolean {
   return 'least' in wanted ? status >= wanted.least && status <= wanted.most : wanted.includes(status);

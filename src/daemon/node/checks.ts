@@ -3,7 +3,8 @@ import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/hapro
 import { announces, type Config, type Paths } from '../config/config.ts';
 import type { WatchedDirectory } from '../health/disks.ts';
 import type { Check, HealthOptions } from '../health/health.ts';
-import { COUCHDB_MEANINGS, REDIRECTS } from '../health/meanings.ts';
+import { COUCHDB_MEANINGS } from '../health/meanings.ts';
+import { serviceCheck } from '../health/service-check.ts';
 import type { LocalState } from '../local-state.ts';
 
 /** Checks whether an app node finds the databases. */
@@ -71,23 +72,7 @@ function appChecks(config: Config, databaseFound: boolean): Check[] {
     required: databaseFound,
     target: { ...asCouchDb, address: '127.0.0.1', port: edge.database_port, path: '/_up' },
   };
-  const own = services
-    .filter((service) => service.local)
-    .map(
-      (service): Check => ({
-        name: service.name,
-        required: service.required,
-        target: {
-          ...asHaproxy,
-          host: service.health_host,
-          meanings: REDIRECTS,
-          ...(service.health_status.length > 0 && { statuses: service.health_status }),
-          address: '127.0.0.1',
-          port: service.port,
-          path: service.health_path,
-        },
-      }),
-    );
+  const own = services.filter(({ local }) => local).map((service) => serviceCheck(service, asHaproxy));
   return [edgeCheck, databaseCheck, ...own];
 }
 

@@ -3,6 +3,7 @@ import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import type { AppInput } from '../../roles/app.ts';
 import type { DbInput } from '../../roles/db.ts';
 import { boundsOf, floatingDevice, limitOf, ownPorts } from '../config/config.ts';
+import { healthOf } from '../config/service-health.ts';
 import type { Look, Scene, ShownCertificates } from './look.ts';
 
 /** The input of a role's policy, from a look. Pure. */
@@ -41,6 +42,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
         healthPath: service.health_path,
         healthHost: service.health_host,
         healthStatus: service.health_status,
+        health: healthOf(service),
         ...limitOf(service),
         ...boundsOf(service),
         local: service.local,

@@ -4,17 +4,14 @@ import {
   type EdgeService,
   type PeerGroup,
   SERVICE_HEALTH_PATH,
-  WELL_STATUSES,
 } from './desired.ts';
 import { boundLines, limitLines, serverTimeout } from './limits.ts';
 import { type WantedServer, twinOf, panicOf, watchOf, LOCAL, RING } from './rendered.ts';
 import { type Context, type Section, FEEDS, IDEMPOTENT_ONLY } from './sections.ts';
-import { dnsName, ipv4, port, token, urlPath } from './values.ts';
+import { checkOf, checkTimes, WATCHED_CHECK } from './service-check.ts';
+import { dnsName, ipv4, port, token } from './values.ts';
 
 /** Backends, their servers and their checks. */
-
-/** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
-const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
 
 /**
  * For servers without another watcher: a service that is gone is out after three refusals, 0.9 s. A check waits `inter`
@@ -81,6 +78,7 @@ export function serviceBackends(service: EdgeService, context: Context): Section
       ...serverTimeout(service.timeoutSeconds),
     ],
     port: service.localPort,
+    times: checkTimes(service.health),
     failing: service.answersWrongly === true,
   };
   return [
@@ -111,23 +109,6 @@ function slowBackend(service: EdgeService, on: number, context: Context): Sectio
   return { head: `backend ${backend}`, lines, servers: [server] };
 }
 
-function checkOf(
-  path: string,
-  { healthHost: host = CHECK_HOST, healthStatus = [] }: Pick<EdgeService, 'healthHost' | 'healthStatus'> = {},
-): string[] {
-  const statuses = healthStatus.map((each) => {
-    if (!Number.isInteger(each) || each < 100 || each > 599) throw new Error(`not a status: ${each}`);
-    return each;
-  });
-  const { least, most } = WELL_STATUSES;
-  return [
-    'option httpchk',
-    `http-check send meth GET uri ${urlPath('health path', path)} ver HTTP/1.1 hdr Host ` +
-      dnsName('health host', host),
-    `http-check expect status ${statuses.length > 0 ? statuses.join(',') : `${least}-${most}`}`,
-  ];
-}
-
 /** The servers of a group again, for a panic: only those with no problem but their check. */
 function panicBackend(
   backend: string,
@@ -148,24 +129,24 @@ function panicBackend(
 }
 
 export function localBackend(
-  of: { backend: string; lines: readonly string[]; port: number; failing?: boolean },
+  of: { backend: string; lines: readonly string[]; port: number; failing?: boolean; times?: string },
   context: Context,
 ): Section {
   const server = {
-    ...localServer(of.backend, of.port),
+    ...localServer(of.backend, of.port, of.times),
     ...(of.failing === true && { failing: true }),
   };
   context.servers.push(server);
   return { head: `backend ${of.backend}`, lines: of.lines, servers: [server] };
 }
 
-export function localServer(backend: string, on: number): WantedServer {
+export function localServer(backend: string, on: number, times = WATCHED_CHECK): WantedServer {
   return {
     backend,
     name: LOCAL,
     address: '127.0.0.1',
     port: port('port', on),
-    options: `${WATCHED_CHECK} ${OUT_AT_ONCE}`,
+    options: `${times} ${OUT_AT_ONCE}`,
     duty: 'ready',
     why: 'runs on this node',
     peer: false,

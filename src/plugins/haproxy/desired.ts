@@ -28,6 +28,26 @@ export interface PeerGroup {
   readonly servers: readonly PeerServer[];
 }
 
+/** How HAProxy checks a service on this node, beside its path, host and statuses. */
+export interface ServiceHealth {
+  /** An accepted connection is enough; nothing is sent. Default: false. */
+  readonly tcp?: boolean;
+  /** Default: GET. */
+  readonly method?: 'GET' | 'HEAD' | 'OPTIONS';
+  /** Further headers of the request, by name. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** A text that the answer contains. */
+  readonly body?: string | undefined;
+  /** Undefined: HAProxy's own defaults, see service-check.ts. */
+  readonly timing?: {
+    readonly intervalMs?: number | undefined;
+    readonly fastIntervalMs?: number | undefined;
+    readonly timeoutMs?: number | undefined;
+    readonly rise?: number | undefined;
+    readonly fall?: number | undefined;
+  };
+}
+
 /** A service behind the edge. */
 export interface EdgeService {
   readonly name: string;
@@ -39,6 +59,7 @@ export interface EdgeService {
   readonly healthHost?: string;
   /** Statuses that are well, in place of {@link WELL_STATUSES}. */
   readonly healthStatus?: readonly number[];
+  readonly health?: ServiceHealth;
   /** Port on 127.0.0.1; undefined on a node that only routes to the service of others. */
   readonly localPort: number | undefined;
   /** How many requests that change something a client network sends to these paths, and below, in a minute. */

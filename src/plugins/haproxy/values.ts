@@ -43,6 +43,27 @@ export function urlPath(what: string, value: string): string {
   );
 }
 
+export function method(value: string): string {
+  return matching('method', value, /^(GET|HEAD|OPTIONS)$/, 'GET, HEAD or OPTIONS');
+}
+
+/** In single quotes HAProxy takes everything as it is, except the quote itself. */
+export function quoted(what: string, value: string): string {
+  const allowed = 'printable ASCII without single quote and backslash, 256 at most';
+  return `'${matching(what, value, /^[\x20-\x26\x28-\x5b\x5d-\x7e]{1,256}$/, allowed)}'`;
+}
+
+/** Of a request; HAProxy reads `%` in it as the start of a variable. */
+export function headerValue(what: string, value: string): string {
+  return quoted(what, matching(what, value, /^[^%]*$/, 'without %'));
+}
+
+export function count(what: string, value: number, most: number): number {
+  if (!Number.isInteger(value) || value < 1 || value > most)
+    throw refused(what, String(value), `a whole number, 1 to ${most}`);
+  return value;
+}
+
 export function filePath(what: string, value: string): string {
   return matching(
     what,

@@ -61,7 +61,11 @@ t.test('no secret is shown, in text or in JSON', async (t) => {
   const notify = `[notify]\nwebhook_url = "${hook}"\ncommand = ["/usr/bin/tell", "--key=s3cr3t", "s3cr3t"]\n`;
   const mail = 'mail_to = ["a@b.example"]\nmail_from = "a@b.example"\nsmtp_url = "smtp://mail.example:587"\n';
   const login = 'smtp_user = "shop"\nsmtp_password_file = "/etc/bornemisza/smtp"\n';
-  const root = await place(t, { 'etc/bornemisza/app.toml': LEAST + notify + mail + login });
+  const service = 'name = "shop"\nport = 3000\nhealth_headers = { Authorization = "Bearer s3cr3t" }\n';
+  const root = await place(t, {
+    'etc/bornemisza/app.toml': LEAST + notify + mail + login,
+    'etc/bornemisza/services.d/shop.toml': service,
+  });
   for (const more of [[], ['--json'], ['--effective'], ['--effective', '--json']]) {
     const { code, out, err } = await runCli(['config', 'show', '--root', root, ...more]);
     t.equal(code, 0, err);
@@ -70,9 +74,10 @@ t.test('no secret is shown, in text or in JSON', async (t) => {
     t.match(out, 'https://hooks.example.com/(hidden)');
     t.match(out, '/usr/bin/tell');
     t.match(out, '/etc/bornemisza/smtp', 'the name of a file is no secret');
+    t.match(out, 'Authorization', 'nor is that of a header');
   }
   const hidden = (await keysOf(root)).filter((each) => each.hidden).map(({ key }) => key);
-  t.same(hidden, ['notify.webhook_url', 'notify.command']);
+  t.same(hidden, ['notify.webhook_url', 'notify.command', 'services.shop.health_headers']);
 });
 
 t.test('config show names what is wrong, and shows the rest of services.d', async (t) => {

@@ -115,7 +115,15 @@ t.test('a key without a default is one that the configuration takes', async (t) 
 t.test('every key of a service is documented, with the default that it has', async (t) => {
   const rows = rowsOf('docs/services.md');
   const service = parseService('name = "shop"\nport = 3000\n', 'shop.toml');
-  t.same([...rows.keys()].sort(), Object.keys(service).sort());
+  const times = ['interval_ms', 'fast_interval_ms', 'timeout_ms', 'rise', 'fall'].map(
+    (key) => `health_${key}`,
+  );
+  const numbers = times.map((key) => `${key} = 100\n`).join('');
+  const all = parseService(
+    `name = "shop"\nport = 3000\nunit = "shop.service"\nhealth_body = "ok"\n${numbers}`,
+    'shop.toml',
+  );
+  t.same([...rows.keys()].sort(), Object.keys(all).sort());
   for (const [key, value] of Object.entries(service)) {
     if (key === 'name' || key === 'port') continue;
     t.ok(rows.get(key)?.includes(`\`${JSON.stringify(value)}\``), key);

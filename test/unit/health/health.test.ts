@@ -271,3 +271,58 @@ t.test(
     t.equal(asked, 2, 'the second failure is not brought forward: it comes after the fast interval');
   },
 );
+
+t.test('a check that a reload changes keeps its verdict, and runs at once and in its own time', async (t) => {
+  const asked: [string, number][] = [];
+  let passed = true;
+  const checks = new Checks(
+    { ...options, intervalMs: 3_600_000, fall: 2 },
+    {
+      clock: systemClock,
+      ask: async (target, timeoutMs) => {
+        asked.push([target.kind === 'http' ? target.path : 'tcp', timeoutMs]);
+        return { passed, detail: '' };
+      },
+      changed: () => undefined,
+    },
+  );
+  t.teardown(() => checks.close());
+  const at = { address: '127.0.0.1', port: 1 };
+  const of = (path: string, timing?: Check['timing'], port = 1): Check => ({
+    ...{ name: 'shop', required: true },
+    target: { kind: 'http', ...at, port, path },
+    ...(timing !== undefined && { timing }),
+  });
+  checks.set([of('/a')]);
+  await until(() => checks.node === 'up');
+  checks.set([of('/b', { timeoutMs: 7, fall: undefined })]);
+  t.equal(checks.node, 'up');
+  await until(() => asked.length === 2);
+  t.same(asked.at(-1), ['/b', 7]);
+  passed = false;
+  checks.set([of('/c', { fall: 1 })]);
+  t.equal(checks.node, 'up', 'until the new question was answered');
+  await until(() => checks.node === 'down', { what: 'one failure is enough' });
+  t.same(asked.length, 3);
+  passed = true;
+  checks.set([of('/c', { intervalMs: 5 })]);
+  await until(() => asked.length > 6, { what: 'no hour between two' });
+  checks.set([{ name: 'shop', required: true, target: { kind: 'tcp', ...at } }]);
+  t.equal(checks.node, 'up', 'asked by connection alone from now on');
+  checks.set([of('/c', {}, 2)]);
+  t.equal(checks.node, 'down', 'another port is another program');
+});
+
+t.test('the fast interval is never longer than the interval of the service', async (t) => {
+  let passed = true;
+  const checks = new Checks(
+    { ...options, fall: 2, intervalMs: 3_600_000, fastIntervalMs: 3_600_000 },
+    { clock: systemClock, ask: async () => ({ passed, detail: '' }), changed: () => undefined },
+  );
+  t.teardown(() => checks.close());
+  const target = { kind: 'tcp', address: '127.0.0.1', port: 1 } as const;
+  checks.set([{ name: 'shop', required: true, target, timing: { intervalMs: 5 } }]);
+  await until(() => checks.node === 'up');
+  passed = false;
+  await until(() => checks.node === 'down', { what: 'the second failure is not an hour later' });
+});

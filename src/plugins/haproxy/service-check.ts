@@ -1,0 +1,51 @@
+import { CHECK_HOST, type EdgeService, type ServiceHealth, WELL_STATUSES } from './desired.ts';
+import { count, dnsName, headerValue, method, quoted, token, urlPath } from './values.ts';
+
+/** HAProxy's check of a service, in the form in which the daemon checks it too. */
+
+/** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
+export const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
+const DEFAULTS = { intervalMs: 1000, fastIntervalMs: 300, fall: 2, rise: 2 } as const;
+/** A minute is the configuration's limit too. */
+const MOST_MS = 60_000;
+
+type Checked = Pick<EdgeService, 'healthHost' | 'healthStatus' | 'health'>;
+
+/** The lines of a backend that say what is sent and what answer is healthy. */
+export function checkOf(path: string, of: Checked = {}): string[] {
+  const { healthHost: host = CHECK_HOST, healthStatus = [], health = {} } = of;
+  const { timeoutMs } = health.timing ?? {};
+  // From the connection on; the connection itself has at most `inter`.
+  const timeout =
+    timeoutMs === undefined ? [] : [`timeout check ${count('health timeout', timeoutMs, MOST_MS)}ms`];
+  if (health.tcp === true) return timeout;
+  const statuses = healthStatus.map((each) => {
+    if (!Number.isInteger(each) || each < 100 || each > 599) throw new Error(`not a status: ${each}`);
+    return each;
+  });
+  const { least, most } = WELL_STATUSES;
+  const headers = Object.entries(health.headers ?? {}).map(
+    ([name, value]) => ` hdr ${token('header', name)} ${headerValue(`header ${name}`, value)}`,
+  );
+  return [
+    'option httpchk',
+    ...timeout,
+    `http-check send meth ${method(health.method ?? 'GET')} uri ${urlPath('health path', path)} ver HTTP/1.1 ` +
+      `hdr Host ${dnsName('health host', host)}${headers.join('')}`,
+    `http-check expect status ${statuses.length > 0 ? statuses.join(',') : `${least}-${most}`}`,
+    // The second rule reads the answer of the first; both must hold.
+    ...(health.body === undefined ? [] : [`http-check expect string ${quoted('health body', health.body)}`]),
+  ];
+}
+
+/** When it is sent, and how many results decide. */
+export function checkTimes({ timing = {} }: ServiceHealth = {}): string {
+  const { intervalMs, fastIntervalMs, rise, fall } = timing;
+  if ([intervalMs, fastIntervalMs, rise, fall].every((each) => each === undefined)) return WATCHED_CHECK;
+  const inter = count('health interval', intervalMs ?? DEFAULTS.intervalMs, MOST_MS);
+  const fast = Math.min(inter, fastIntervalMs ?? DEFAULTS.fastIntervalMs);
+  return (
+    `check inter ${inter}ms fastinter ${count('fast health interval', fast, MOST_MS)}ms downinter ${inter}ms ` +
+    `fall ${count('fall', fall ?? DEFAULTS.fall, 100)} rise ${count('rise', rise ?? DEFAULTS.rise, 100)}`
+  );
+}
