@@ -7,6 +7,9 @@ export interface Grade {
   readonly why: string;
 }
 
+/** Faults of the machine, among the notes. */
+const OF_THE_MACHINE: ReadonlySet<string> = new Set(['disk-full', 'link-down', 'memory-pressure']);
+
 export function gradeOf(status: StatusAnswer): Grade {
   const { checks, counts, held, health, maintenance, name, phase, plugins, synced, warnings } = status;
   if (phase !== 'running') return { level: 'down', why: `${name} is ${phase}` };
@@ -20,7 +23,7 @@ export function gradeOf(status: StatusAnswer): Grade {
       .filter(({ state }) => state === 'failing' || state === 'stopped')
       .map((each) => `${each.name}: ${each.detail}`),
     ...plugins.flatMap(({ alarms }) => alarms.map(({ message }) => message)),
-    ...warnings.filter(({ code }) => code === 'disk-full').map(({ message }) => message),
+    ...warnings.filter(({ code }) => OF_THE_MACHINE.has(code)).map(({ message }) => message),
     lost > 0 ? `${lost} members are not reachable` : '',
     ...held.map(({ message }) => `held: ${message}`),
     maintenance ? 'in maintenance' : '',

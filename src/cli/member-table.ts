@@ -125,12 +125,26 @@ function plural(word: keyof typeof PLURALS, of: readonly unknown[]): string {
   return of.length === 1 ? word : PLURALS[word];
 }
 
+const MACHINE_MARKS: ReadonlyMap<string, string> = new Map([
+  ['private-link', 'no link on its private device'],
+  ['public-link', 'no link on its public device'],
+  ['memory', 'too little memory'],
+]);
+
+function machineMarks({ tags }: MemberRow): string[] {
+  const words = (tags['machine'] ?? '').split(' ');
+  return [
+    tags['disk'] === 'full' ? 'a disk is full' : '',
+    ...words.map((word) => MACHINE_MARKS.get(word) ?? ''),
+  ];
+}
+
 function why(member: MemberRow): string {
   const marks = [
     member.reason,
     member.maintenance && !member.reason.includes('maintenance') ? 'maintenance' : '',
     member.restarting ? 'restarting' : '',
-    member.tags['disk'] === 'full' && isHeard(member) ? 'a disk is full' : '',
+    ...(isHeard(member) ? machineMarks(member) : []),
   ];
   return [...new Set(marks.filter((mark) => mark !== ''))].join('; ');
 }

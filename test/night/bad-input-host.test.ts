@@ -209,6 +209,7 @@ t.test(
     t.teardown(() => app.host.heal('private'));
     await app.host.unplug('private');
     await says(() => status(app), /"dead":1,.*"database","health":"down"/);
+    await says(() => status(app), /"link-down","message":"the private device \S+ has no link/);
     t.ok(await serves(), 'the static site needs no private network');
     await says(heard, /database is down: |db1\/db|held/);
     await app.host.heal('private');

@@ -1,6 +1,7 @@
 import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { readAccounts } from '../../host/account.ts';
 import { diskRoom } from '../../host/disk-room.ts';
+import { memoryStall, STALL_BEGINS } from '../../host/pressure.ts';
 import type { Host } from '../io.ts';
 import { areaOf, type Check } from './check.ts';
 import { checkUnits, unitsOfHost } from './units.ts';
@@ -25,6 +26,7 @@ export async function checkHost(
     await account(root),
     await clock(of),
     ...(await disks(root, roles)),
+    await memory(),
     await haproxy(of),
   ];
   if (roles.includes('app')) checks.push(await bird(of));
@@ -81,6 +83,16 @@ async function disks(root: string, roles: readonly string[]): Promise<Check[]> {
   const own = roles.includes('db') ? await device(data) : undefined;
   const apart = own !== undefined && own !== (await device(ours));
   return Promise.all([disk('disk', ours), ...(apart ? [disk('data disk', data)] : [])]);
+}
+
+/** @param root where cgroup v2 is mounted */
+export async function memory(root?: string): Promise<Check> {
+  const stall = await memoryStall(root).catch(() => undefined);
+  if (stall === undefined)
+    return host.ok('memory', 'this kernel does not measure whether work waits for it (psi=1 turns it on)');
+  const detail = `all work waited for it in ${Math.round(stall)} % of the last minute`;
+  if (stall < STALL_BEGINS) return host.ok('memory', detail);
+  return host.warn('memory', detail, 'ps -eo rss,comm --sort=-rss | head; then give the machine more memory');
 }
 
 async function disk(name: string, path: string): Promise<Check> {

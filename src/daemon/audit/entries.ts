@@ -83,18 +83,18 @@ export function verdictEntry(name: string, verdict: CheckVerdict, was: Health): 
   };
 }
 
-export function diskEntry(
+export function hostEntry(
   name: string,
-  { code, message, next }: NonNullable<NewAuditEntry['error']>,
-  full: boolean,
+  { over, ...error }: NonNullable<NewAuditEntry['error']> & { readonly over: string },
+  began: boolean,
 ): NewAuditEntry {
   return {
     kind: 'health',
-    summary: full ? message : `the disk has room again (${message})`,
+    summary: began ? error.message : `${over} (${error.message})`,
     trigger: '',
     subjects: [name],
-    result: full ? 'failed' : 'ok',
-    ...(full && { error: { code, message, next } }),
+    result: began ? 'failed' : 'ok',
+    ...(began && { error }),
   };
 }
 

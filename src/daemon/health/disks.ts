@@ -1,6 +1,7 @@
 import type { StatsFs } from 'node:fs';
 import { stat, statfs } from 'node:fs/promises';
 import { type DiskRoom, diskRoom } from '../../host/disk-room.ts';
+import type { HostFinding } from './host-finding.ts';
 
 /** A directory in which this node, or a program that it manages, must be able to write. */
 export interface WatchedDirectory {
@@ -8,16 +9,10 @@ export interface WatchedDirectory {
   readonly kind: 'disk' | 'run';
 }
 
-export interface DiskFinding {
-  readonly code: 'disk-full' | 'disk-filling';
-  readonly message: string;
-  readonly next: string;
-}
-
 interface DisksDependencies {
   readonly nowMs: () => number;
   /** Called when a file system has become full, or has room again. */
-  readonly changed: (finding: DiskFinding, full: boolean) => void;
+  readonly changed: (finding: HostFinding, full: boolean) => void;
   /** Default: statfs(2) and the device of stat(2); tests name file systems that do not exist. */
   readonly read?: (path: string) => Promise<{ readonly device: number; readonly facts: StatsFs }>;
 }
@@ -31,7 +26,7 @@ export class Disks {
   readonly #dependencies: DisksDependencies;
   #lastMs = Number.NEGATIVE_INFINITY;
   #looking: Promise<void> | undefined;
-  #findings: readonly DiskFinding[] = [];
+  #findings: readonly HostFinding[] = [];
 
   constructor(directories: readonly WatchedDirectory[], dependencies: DisksDependencies) {
     this.#directories = directories;
@@ -39,7 +34,7 @@ export class Disks {
   }
 
   /** What an operator must know, the worst first. */
-  get findings(): readonly DiskFinding[] {
+  get findings(): readonly HostFinding[] {
     return this.#findings;
   }
 
@@ -69,10 +64,11 @@ export class Disks {
     }
     const bad = [...rooms.values()].filter(({ level }) => level !== 'ok');
     const findings = bad
-      .map(({ level, detail, next }): DiskFinding => {
+      .map(({ level, detail, next }): HostFinding => {
         const full = level === 'full';
         const message = full ? `a disk is full: ${detail}` : `a disk is nearly full: ${detail}`;
-        return { code: full ? 'disk-full' : 'disk-filling', message, next };
+        const over = 'the disk has room again';
+        return { code: full ? 'disk-full' : 'disk-filling', message, next, over };
       })
       .sort((a, b) => Number(isFull(b)) - Number(isFull(a)));
     const [was, now] = [this.#findings.find(isFull), findings.find(isFull)];
@@ -82,7 +78,7 @@ export class Disks {
   }
 }
 
-const isFull = ({ code }: DiskFinding): boolean => code === 'disk-full';
+const isFull = ({ code }: HostFinding): boolean => code === 'disk-full';
 
 async function read(path: string): Promise<{ device: number; facts: StatsFs }> {
   return { device: (await stat(path)).dev, facts: await statfs(path) };

@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import type { MembersAnswer, PlanAnswer, StatusAnswer, Warning } from '../control/api.ts';
 import type { Driver } from '../driver/driver.ts';
 import type { Disks } from '../health/disks.ts';
+import type { Machine } from '../health/machine.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import { rootWord } from '../identity/root/succession.ts';
@@ -36,6 +37,7 @@ export interface AnswersDependencies {
   readonly notifier: Pick<Notifier, 'warnings'>;
   readonly rollout: Pick<RolloutRunner, 'warnings'>;
   readonly disks: Pick<Disks, 'findings'>;
+  readonly machine: Pick<Machine, 'findings'>;
   readonly metrics: Pick<MetricsEndpoint, 'warnings'>;
 }
 
@@ -51,7 +53,7 @@ export class Answers {
 
   status(): StatusAnswer {
     const { clock, startedMs, node, local, checks, driver, transport } = this.#dependencies;
-    const { reconciler, programs, notifier, rollout, disks, metrics } = this.#dependencies;
+    const { reconciler, programs, notifier, rollout, disks, machine, metrics } = this.#dependencies;
     const { config, last } = node;
     const { cluster, name, role, peerId, address, roster } = this.#identity;
     const rows = node.rows();
@@ -81,7 +83,7 @@ export class Answers {
       plugins: reconciler.status(),
       held: last.view.held,
       warnings: [
-        ...disks.findings,
+        ...[...disks.findings, ...machine.findings].map(({ over: _over, ...warning }) => warning),
         ...[node.refusedReload ?? []].flat(),
         ...config.passedOver,
         ...namesakeWarnings(last.view.namesakes),

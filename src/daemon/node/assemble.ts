@@ -14,12 +14,14 @@ import type { Clock } from '../clock.ts';
 import type { Driver } from '../driver/driver.ts';
 import type { SeedSearch } from '../driver/seed-search.ts';
 import { Disks } from '../health/disks.ts';
+import type { HostFinding } from '../health/host-finding.ts';
+import { Machine } from '../health/machine.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 import type { LocalStateFile } from '../local-state.ts';
 import type { LocalFacts, Role } from '../membership/types.ts';
-import { CERTIFICATE_TAG, DISK_TAG } from '../notification/conditions.ts';
+import { CERTIFICATE_TAG, DISK_TAG, MACHINE_TAG } from '../notification/conditions.ts';
 import { Notifier } from '../notification/notifier.ts';
 import { MetricsEndpoint } from '../metrics/endpoint.ts';
 import type { Log } from '../process/log.ts';
@@ -51,7 +53,7 @@ import type { SiteStore } from '../identity/site.ts';
 import { SiteKeeper } from '../identity/site-keeper.ts';
 import { SecretsHandOver } from '../identity/secrets-hand-over.ts';
 import { SignsOfLife } from '../process/signs-of-life.ts';
-import { diskEntry, foundEntry, rolloutEntry, toldEntry } from '../audit/entries.ts';
+import { foundEntry, hostEntry, rolloutEntry, toldEntry } from '../audit/entries.ts';
 
 export interface NodeOptions {
   readonly role: Role;
@@ -107,6 +109,7 @@ export interface Assembly {
   readonly site: SiteKeeper;
   readonly rollout: RolloutRunner;
   readonly disks: Disks;
+  readonly machine: Machine;
   readonly metrics: MetricsEndpoint;
   readonly notifier: Notifier;
   readonly signs: SignsOfLife;
@@ -171,7 +174,7 @@ export function assemble(
   const roots = new RootFollower(identity, { ...common, ...followed });
   return {
     ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
-    ...{ certificate, registrar, roots, rollout, site, disks: disksOf(node, parts, paths, clock) },
+    ...{ certificate, registrar, roots, rollout, site, ...hostOf(node, parts, paths, clock) },
     metrics: new MetricsEndpoint({ clock, log, node }),
     peers: new Peers(identity, { ...common, transport, driver }),
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
@@ -195,7 +198,8 @@ function handOverOf({ role }: Identity, { accountsFiles }: Paths, log: Log): Sec
 }
 
 /** The parts' tags in this node's record; nothing about the roots before the programs are known. */
-export function saidBy({ rollout, roots, notifier, programs, disks }: Assembly, phase: Phase): Words {
+export function saidBy(assembly: Assembly, phase: Phase): Words {
+  const { rollout, roots, notifier, programs, disks, machine } = assembly;
   const couchdb = programs.report('couchdb') as CouchDbStatus | undefined;
   const floating = programs.report('floating') as FloatingReport | undefined;
   return {
@@ -206,19 +210,21 @@ export function saidBy({ rollout, roots, notifier, programs, disks }: Assembly, 
     [HOLDS_TAG]: floating?.holds ? HOLDS : wordOf(programs.report('bird') as BirdReport | undefined),
     [SERVER_TAG]: floating?.server,
     [DISK_TAG]: disks.tag,
+    [MACHINE_TAG]: machine.tag,
     [CERTIFICATE_TAG]: (programs.report('certificates') as CertificatesReport | undefined)?.tag,
     ...notifier.tags,
   };
 }
 
-function disksOf(node: NodeHooks, { identity, audit, config }: NodeParts, paths: Paths, clock: Clock): Disks {
-  return new Disks(writtenTo(paths, config.role), {
-    nowMs: () => clock.monotonicMs(),
-    changed: (finding, full) => {
-      const { summary } = audit.append(diskEntry(identity.name, finding, full));
-      node.turn(summary);
-    },
-  });
+function hostOf(node: NodeHooks, { identity, audit, config }: NodeParts, paths: Paths, clock: Clock) {
+  const changed = (finding: HostFinding, began: boolean): void =>
+    node.turn(audit.append(hostEntry(identity.name, finding, began)).summary);
+  const dependencies = { nowMs: () => clock.monotonicMs(), changed };
+  const { private_device, public_device } = config.network;
+  return {
+    disks: new Disks(writtenTo(paths, config.role), dependencies),
+    machine: new Machine({ devices: { private: private_device, public: public_device } }, dependencies),
+  };
 }
 
 function rolloutOf(

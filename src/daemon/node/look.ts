@@ -13,6 +13,7 @@ import type { LocalFacts, MembershipView } from '../membership/types.ts';
 import {
   CERTIFICATE_ENDING_MS,
   DNS_FAILING_MS,
+  fittingTags,
   NOTICE_TAG,
   type Notices,
   noticeTag,
@@ -128,7 +129,7 @@ export function look(scene: Scene, memory: Memory): Look {
       health: scene.health,
       maintenance: scene.maintenance,
       services: scene.services,
-      tags: { ...tagsOf(scene, noticesOf(scene, guards, floating)), ...dnsTags(scene), ...siteTags(scene) },
+      tags: tagsOf(scene, noticesOf(scene, guards, floating)),
       load,
       settingsDigest: scene.settingsDigest,
     },
@@ -195,15 +196,12 @@ function noticesOf(
 }
 
 /** A tag is present only while it has content. */
-function tagsOf({ tags, holds }: Scene, notices: Notices): LocalFacts['tags'] {
-  const all: Words = {
-    ...tags,
-    [NOTICE_TAG]: noticeTag(notices),
-    [HOLDS_TAG]: holds ? HOLDS : tags[HOLDS_TAG],
-  };
-  return Object.fromEntries(
-    Object.entries(all).flatMap(([name, word]) => (word === undefined || word === '' ? [] : [[name, word]])),
-  );
+function tagsOf(scene: Scene, notices: Notices): LocalFacts['tags'] {
+  const { tags, holds } = scene;
+  const held = holds ? HOLDS : tags[HOLDS_TAG];
+  const all: Words = { ...tags, [NOTICE_TAG]: noticeTag(notices), [HOLDS_TAG]: held };
+  const said = Object.entries(all).filter((each): each is [string, string] => (each[1] ?? '') !== '');
+  return fittingTags({ ...Object.fromEntries(said), ...dnsTags(scene), ...siteTags(scene) });
 }
 
 /** The facts that the writer of the DNS records needs. */

@@ -305,6 +305,7 @@ export class RunningNode implements OrderedNode {
     void this.#assembly.site.look();
     this.#assembly.seeds.look();
     void this.#assembly.disks.look();
+    void this.#assembly.machine.look();
     void this.#assembly.registrar.retireTheLeft();
     this.#assembly.rollout.look().catch((error: unknown) => {
       const next = `check the directory: ls -la ${this.#options.paths.run}`;

@@ -23,7 +23,9 @@ export type ConditionKind =
   | 'certificate-failing'
   | 'rollout-stopped'
   | 'dns-failing'
-  | 'disk-full';
+  | 'disk-full'
+  | 'link-down'
+  | 'memory-pressure';
 
 export interface Condition {
   /** The same on every node that sees it; a new one if the same thing happens again. */
@@ -61,6 +63,20 @@ const LONELY_AFTER_MS = 120_000;
 
 /** Tags of a member's record for conditions that only it can see. */
 export const NOTICE_TAG = 'notice';
+
+/** Of a record, as in membership/limits.ts. */
+const MOST_TAGS = 16;
+
+/**
+ * At most as many tags as a record holds: with more it would keep its former facts. Marks of what was already sent are
+ * left out first; the next in order then sends it again.
+ */
+export function fittingTags(tags: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  const names = Object.keys(tags);
+  const sent = names.filter((name) => /^told\d*$/.test(name)).sort();
+  const out = new Set(sent.slice(Math.max(0, sent.length - Math.max(0, names.length - MOST_TAGS))));
+  return out.size === 0 ? tags : Object.fromEntries(Object.entries(tags).filter(([name]) => !out.has(name)));
+}
 
 /** The content of a node's tag, in at most 64 bytes. */
 export interface Notices {
@@ -100,6 +116,7 @@ export function conditionsOf(input: ConditionInput): Condition[] {
     ...rollouts(input),
     ...records(view),
     ...disks(view),
+    ...machines(view),
   ];
 }
 
@@ -301,6 +318,37 @@ function disks(view: MembershipView): Condition[] {
   }));
 }
 
+/** The tag of a node whose machine has a fault; words of later versions are ignored. */
+export const MACHINE_TAG = 'machine';
+
+const MACHINE_FAULTS: ReadonlyMap<string, readonly [ConditionKind, what: (name: string) => string]> = new Map(
+  [
+    [
+      'private-link',
+      ['link-down', (name) => `the private device of ${name} has no link: other nodes do not reach it`],
+    ],
+    [
+      'public-link',
+      ['link-down', (name) => `the public device of ${name} has no link: visitors do not reach it`],
+    ],
+    [
+      'memory',
+      ['memory-pressure', (name) => `the machine of ${name} has too little memory: its work waits for it`],
+    ],
+  ],
+);
+
+function machines(view: MembershipView): Condition[] {
+  return heard(view).flatMap(({ record: { name, tags } }) =>
+    (tags[MACHINE_TAG] ?? '').split(' ').flatMap((word): Condition[] => {
+      const [kind, what] = MACHINE_FAULTS.get(word) ?? [];
+      if (kind === undefined || what === undefined) return [];
+      const next = `see what to do: bornemisza status on ${name}`;
+      return [{ key: `${word} ${name}`, kind, subject: name, what: what(name), next, announced: false }];
+    }),
+  );
+}
+
 function certificates({ view, certificates: ends, wallMs }: ConditionInput): Condition[] {
   const nodes = heard(view).flatMap(({ record: { name } }): Condition[] => {
     const endMs = ends.get(name);
@@ -388,6 +436,10 @@ export function endOf(
       return `${subject} updates the DNS records again, or no longer has a key for them`;
     case 'disk-full':
       return `the disks of ${subject} have room again, or its node is gone`;
+    case 'link-down':
+      return `the devices of ${subject} have their links again, or its node is gone`;
+    case 'memory-pressure':
+      return `the machine of ${subject} has enough memory again, or its node is gone`;
     case 'rollout-stopped':
       return 'the rollout is no longer stopped';
   }

@@ -68,6 +68,23 @@ t.test('a full disk shows in status, in its exit code, and in the list of member
   t.match((await runCli(['members', '--root', root])).out, /app1\/app \*.*a disk is full/);
 });
 
+t.test('a fault of the machine shows in the exit code of status, and in the list of members', async (t) => {
+  const [first, ...rest] = MEMBERS;
+  const row = { ...first, tags: { machine: 'memory public-link later-word constructor' } };
+  const well = { plugins: [], held: [], counts: { ...status().counts, dead: 0 } };
+  for (const code of ['link-down', 'memory-pressure']) {
+    const warnings = [{ code, message: 'the machine has a fault', next: 'help it' }];
+    const { root } = await daemon(t, {
+      'GET /v1/status': { json: status({ ...well, warnings }) },
+      'GET /v1/members': { json: { self: 'app1/app', members: [row, ...rest] } },
+    });
+    t.match(await runCli(['status', '--check', '--root', root]), { code: 1, err: /the machine has a fault/ });
+    const { out } = await runCli(['members', '--root', root]);
+    t.match(out, /app1\/app \*.*too little memory; no link\s+on its public device/);
+    t.notMatch(out, /later-word|function/);
+  }
+});
+
 t.test('status --json is the daemon’s own answer', async (t) => {
   const { root } = await daemon(t, { 'GET /v1/status': { json: status() } });
   const { code, out } = await runCli(['status', '--json', '--root', root]);

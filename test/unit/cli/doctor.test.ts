@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import type { Check } from '../../../src/cli/doctor/check.ts';
-import { diskCheck } from '../../../src/cli/doctor/host.ts';
+import { diskCheck, memory } from '../../../src/cli/doctor/host.ts';
 import { portsOf } from '../../../src/cli/doctor/role.ts';
 import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/host/listening-sockets.ts';
 import { checkUnits, unitsOf, unitsOfHost } from '../../../src/cli/doctor/units.ts';
@@ -629,6 +629,19 @@ t.test('a unit with a problem is reported with its effect and the next step', as
   }
   const without = await checkUnits(fakeHost({}), all);
   t.match(without, [{ name: 'units', state: 'warn', detail: 'systemd does not answer here' }]);
+});
+
+t.test('doctor says whether work waits for memory, or that the kernel does not measure it', async (t) => {
+  for (const [full, state] of [
+    ['0.00', 'ok'],
+    ['9.99', 'ok'],
+    ['10.00', 'warn'],
+  ] as const) {
+    const line = `full avg10=0.00 avg60=${full} avg300=0.00 total=1\n`;
+    const root = t.testdir({ 'memory.pressure': `some avg10=0.00 avg60=99.00 avg300=0.00 total=1\n${line}` });
+    t.match(await memory(root), { state, detail: /of the last minute/ }, full);
+  }
+  t.match(await memory(t.testdir({})), { state: 'ok', detail: /psi=1 turns it on/ });
 });
 
 t.test('a disk is full when it has no space, and when it takes no more files', async (t) => {

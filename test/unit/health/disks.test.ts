@@ -1,7 +1,8 @@
 import type { StatsFs } from 'node:fs';
 import t from 'tap';
 import { pathsFor } from '../../../src/daemon/config/config.ts';
-import { type DiskFinding, Disks } from '../../../src/daemon/health/disks.ts';
+import { Disks } from '../../../src/daemon/health/disks.ts';
+import type { HostFinding } from '../../../src/daemon/health/host-finding.ts';
 import { writtenTo } from '../../../src/daemon/node/checks.ts';
 
 const ROOMY = { bsize: 4096, blocks: 1_000_000, bavail: 500_000, files: 100_000, ffree: 50_000 } as StatsFs;
@@ -9,7 +10,7 @@ const ROOMY = { bsize: 4096, blocks: 1_000_000, bavail: 500_000, files: 100_000,
 type Machine = Record<string, { device: number } & Partial<StatsFs>>;
 
 function disks(machine: Machine, paths = Object.keys(machine)) {
-  const told: { code: DiskFinding['code']; full: boolean }[] = [];
+  const told: { code: HostFinding['code']; full: boolean }[] = [];
   const clock = { ms: 0 };
   const asked: string[] = [];
   const watched = paths.map((path) => ({ path, kind: path.startsWith('/run') ? 'run' : 'disk' }) as const);

@@ -1,5 +1,6 @@
 import t from 'tap';
 import { changedByTime, look, type Scene, situationOf, steadyLoad } from '../../../src/daemon/node/look.ts';
+import { limits } from '../../../src/daemon/membership/limits.ts';
 import { EMPTY_GUARD_STATE } from '../../../src/roles/guards.ts';
 import { believed, BGP, CERTIFICATES, configOf, EMPTY_MEMORY, scene } from './scenes.ts';
 
@@ -50,6 +51,20 @@ t.test('a record has the present health, services, maintenance, settings and loa
     ...{ health: 'down', maintenance: true, services },
     ...{ settingsDigest: 'a-digest', load: 150 },
   });
+});
+
+t.test('a record takes all tags that it can hold, and leaves out marks of what was sent', async (t) => {
+  const told = ['told', ...[2, 3, 4, 5, 6, 7, 8].map((count) => `told${count}`)];
+  const others = Array.from({ length: 11 }, (_, index) => `fact${index}`);
+  const tagsFor = (names: readonly string[]): string[] =>
+    Object.keys(
+      look(scene([app], { tags: Object.fromEntries(names.map((name) => [name, 'x'])) }), EMPTY_MEMORY).facts
+        .tags,
+    );
+  const all = tagsFor([...told, ...others]);
+  t.equal(all.length, limits.tags);
+  t.same(all.toSorted(), [...told.slice(0, 5), ...others].toSorted());
+  t.equal(tagsFor([...told, ...others.slice(0, 8)]).length, limits.tags, 'sixteen have room');
 });
 
 t.test('a tag exists only while it has a value', async (t) => {

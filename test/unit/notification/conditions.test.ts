@@ -315,3 +315,31 @@ t.test('a full disk is reported for each reachable node that reports one', async
   const [condition] = found([self, member('db2/db', full)]);
   t.match(condition && endOf(condition, viewOf([self])), /disks of db2\/db have room again/);
 });
+
+t.test(
+  'a device without link and too little memory are reported; faults of later versions are not',
+  async (t) => {
+    const self = member('app1/app', { self: true });
+    const of = (machine: string, changes: object = {}) =>
+      member('db2/db', { record: { tags: { machine } }, ...changes });
+    const kinds = (machine: string) =>
+      found([self, of(machine)]).map(({ kind, subject }) => `${kind} ${subject}`);
+    t.same(kinds('public-link'), ['link-down db2/db']);
+    t.same(kinds('private-link memory'), ['link-down db2/db', 'memory-pressure db2/db']);
+    for (const word of ['', 'quantum-link', 'constructor', '__proto__']) t.same(kinds(word), [], word);
+    t.notMatch(found([self, of('memory', { state: 'dead' })]), [{ kind: 'memory-pressure' }]);
+    const both = found([self, of('public-link memory')]);
+    t.match(both, [
+      {
+        what: 'the public device of db2/db has no link: visitors do not reach it',
+        next: /status on db2\/db/,
+      },
+      { what: 'the machine of db2/db has too little memory: its work waits for it' },
+    ]);
+    const ends = both.map((each) => endOf(each, viewOf([self])));
+    t.match(ends, [
+      /devices of db2\/db have their links again/,
+      /machine of db2\/db has enough memory again/,
+    ]);
+  },
+);
