@@ -42,6 +42,8 @@ export interface AppRoleConfig {
     /** The device of the floating IPs: one of their own, or the public one in mode `layer2`. */
     readonly device: string;
     readonly addresses: readonly string[];
+    /** The longest hold time of BGP that is no alarm, seconds. */
+    readonly holdTimeS?: number;
   };
   readonly services: readonly {
     readonly name: string;
@@ -276,10 +278,11 @@ function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][n
 
 export function appBird({ view, config, announcement }: AppInput): BirdDesired | BirdRetired {
   const { announce, why } = announcement;
-  const { mode, device, addresses } = config.floating;
+  const { mode, device, addresses, holdTimeS } = config.floating;
   if (mode !== 'bgp' && mode !== 'ranked') return { retired: true, why: modeWord(mode) };
   const rank = view.members.find((member) => member.self)?.rank ?? 0;
-  return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, announce, why };
+  const times = holdTimeS === undefined ? {} : { holdTimeS };
+  return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, ...times, announce, why };
 }
 
 export function appLayer2({ config, announcement }: AppInput): Layer2Desired {

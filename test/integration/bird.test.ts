@@ -167,7 +167,7 @@ include "${fragments}/*.conf";
     await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'it announces' });
     t.same(await converge(plugin, desired), []);
     const { running, localAs } = await plugin.observe(AbortSignal.timeout(5000));
-    t.match(running?.sessions, [{ name: 'uplink', state: 'Established' }]);
+    t.match(running?.sessions, [{ name: 'uplink', state: 'Established', holdTimeS: 9 }]);
     t.equal(localAs, 64512);
   });
 
@@ -342,6 +342,11 @@ include "${fragments}/*.conf";
       code: undefined,
       alarms: [],
       seen: /^announced: exported to uplink \(uplink Estab/,
+    });
+    t.match(await sight({ ...good, holdTimeS: 9 }), { alarms: [] });
+    t.match(await sight({ ...good, holdTimeS: 8 }), {
+      exported: true,
+      alarms: [{ code: 'bird-hold-time', message: /^the session uplink has a hold time of 9 s: / }],
     });
 
     const cases: [string, string, string, RegExp][] = [

@@ -305,16 +305,28 @@ t.test(
     const fragments = join(root, 'bornemisza.d');
     await mkdir(fragments);
     const upstream = {
-      neighbor: '169.254.169.254',
+      neighbors: ['169.254.169.254'],
       neighborAs: 64515,
       localAs: 4288000123,
       password: "s3cr'et; }",
       multihop: 2,
     };
     const floatingAddresses = ['203.0.113.10', '203.0.113.11'];
-    await writeFile(conf, birdText({ routerId: '203.0.113.7', floatingAddresses, upstream, fragments }));
     const judged = () => runCommand('bird', ['-p', '-c', conf], { timeoutMs: 10_000 });
-    t.match(await judged(), { code: 0, stderr: '' });
+    const write = async (changes: Partial<Parameters<typeof birdText>[0]> = {}): Promise<void> => {
+      const facts = { routerId: '203.0.113.7', floatingAddresses, upstream, fragments };
+      await writeFile(conf, birdText({ ...facts, liveness: { holdTimeS: 9, bfd: false }, ...changes }));
+    };
+    const both = { ...upstream, neighbors: ['100.64.64.64', '100.64.64.65'] };
+    const liveness = { holdTimeS: 3, bfd: true };
+    for (const [what, changes] of [
+      ['BFD over several hops, with two neighbours', { upstream: both, liveness }],
+      ['BFD on the same link', { upstream: { ...upstream, multihop: undefined }, liveness }],
+      ['without BFD', {}],
+    ] as const) {
+      await write(changes);
+      t.match(await judged(), { code: 0, stderr: '' }, what);
+    }
     const fragment = renderFragment(
       { device: 'bm-float', addresses: floatingAddresses, mode: 'ranked', rank: 1, announce: true, why: '' },
       upstream.localAs,

@@ -3,7 +3,8 @@ import { CliFailure, EXIT } from '../failure.ts';
 
 /** The provider's side of BGP, as its documentation gives it. */
 export interface Upstream {
-  readonly neighbor: string;
+  /** One session with each. */
+  readonly neighbors: readonly string[];
   readonly neighborAs: number;
   readonly localAs: number;
   /** TCP MD5 signature (RFC 2385). Read from a file, never from argv. */
@@ -12,10 +13,17 @@ export interface Upstream {
   readonly multihop: number | undefined;
 }
 
+/** How soon the provider notices that this machine is dead: `[floating]`. */
+export interface Liveness {
+  readonly holdTimeS: number;
+  readonly bfd: boolean;
+}
+
 export interface BirdFacts {
   readonly routerId: string;
   readonly floatingAddresses: readonly string[];
   readonly upstream: Upstream;
+  readonly liveness: Liveness;
   /** Directory of the daemon's fragments, e.g. /etc/bird/bornemisza.d */
   readonly fragments: string;
 }
@@ -30,7 +38,7 @@ const MAX_PASSWORD_BYTES = 80;
  * of a dead edge for 120 s.
  */
 export function birdText(facts: BirdFacts): string {
-  const { upstream } = facts;
+  const { neighbors, multihop } = facts.upstream;
   return `${BIRD_MARK} You can edit it: it is written only once.
 # The daemon writes only ${facts.fragments}; the filter below decides what is announced.
 log syslog all;
@@ -38,38 +46,62 @@ router id ${facts.routerId};
 
 protocol device {
 }
-
+${facts.liveness.bfd ? bfdText(multihop) : ''}
 ${birdFilter(facts.floatingAddresses)}
+${neighbors.map((neighbor, index) => sessionText(facts, neighbor, index)).join('')}
+include "${facts.fragments}/*.conf";
+`;
+}
 
-protocol bgp bornemisza_upstream {
-	local as ${upstream.localAs};
-	neighbor ${upstream.neighbor} as ${upstream.neighborAs};
-${upstream.multihop === undefined ? '' : `	multihop ${upstream.multihop};\n`}	hold time 9;
-	keepalive time 3;
-	connect delay time 1;
-	connect retry time 5;
-	error wait time 2, 10;
-	graceful restart off;
-${upstream.password === undefined ? '' : `	password "${upstream.password}";\n`}	ipv4 {
+/** A dead machine is noticed after 0.3 s, unless the provider asks for a longer interval. */
+function bfdText(multihop: number | undefined): string {
+  const times = 'interval 100 ms; multiplier 3;';
+  return `
+protocol bfd {
+	${multihop === undefined ? `interface "*" { ${times} };` : `multihop { ${times} };`}
+}
+`;
+}
+
+function sessionText({ upstream, liveness, routerId }: BirdFacts, neighbor: string, index: number): string {
+  const { localAs, neighborAs, multihop, password } = upstream;
+  const lines = [
+    // BIRD asks for the address where BFD goes over several hops. The router ID is this host's public address.
+    `local ${liveness.bfd && multihop !== undefined ? `${routerId} ` : ''}as ${localAs};`,
+    `neighbor ${neighbor} as ${neighborAs};`,
+    ...(multihop === undefined ? [] : [`multihop ${multihop};`]),
+    `hold time ${liveness.holdTimeS};`,
+    `keepalive time ${Math.floor(liveness.holdTimeS / 3)};`,
+    ...(liveness.bfd ? ['bfd yes;'] : []),
+    'connect delay time 1;',
+    'connect retry time 5;',
+    'error wait time 2, 10;',
+    'graceful restart off;',
+    ...(password === undefined ? [] : [`password "${password}";`]),
+  ];
+  return `
+protocol bgp bornemisza_upstream${index === 0 ? '' : index + 1} {
+${lines.map((line) => `	${line}\n`).join('')}	ipv4 {
 		import none;
 		export filter bornemisza_export;
 		next hop self;
 	};
 }
-
-include "${facts.fragments}/*.conf";
 `;
 }
 
 /** The lines that a founder adds to a bird.conf of their own, which is never changed. */
-export function birdLinesToAdd(facts: Pick<BirdFacts, 'floatingAddresses' | 'fragments'>): string {
+export function birdLinesToAdd(
+  facts: Pick<BirdFacts, 'floatingAddresses' | 'fragments' | 'liveness'>,
+): string {
+  const { holdTimeS, bfd } = facts.liveness;
   return `${birdFilter(facts.floatingAddresses)}
 
 include "${facts.fragments}/*.conf";
 
 # and in the bgp protocol of your provider:
-#	hold time 9;
-#	graceful restart off;
+#	hold time ${holdTimeS};
+${bfd ? '#	bfd yes; (and a protocol bfd)\n' : ''}#	graceful restart off;
 #	ipv4 { import none; export filter bornemisza_export; next hop self; };
 `;
 }
@@ -86,11 +118,12 @@ function birdFilter(addresses: readonly string[]): string {
  * @throws CliFailure for values that BIRD cannot read, or that would end a string in its configuration
  */
 export function checkUpstream(upstream: Upstream): Upstream {
-  if (!isIPv4(upstream.neighbor))
-    throw refused(
-      `--bgp-neighbor ${JSON.stringify(upstream.neighbor)} is not an IPv4 address`,
-      'write it like 169.254.169.254',
-    );
+  for (const neighbor of upstream.neighbors)
+    if (!isIPv4(neighbor))
+      throw refused(
+        `--bgp-neighbor ${JSON.stringify(neighbor)} is not an IPv4 address`,
+        'write it like 169.254.169.254',
+      );
   for (const [flag, number] of [
     ['--bgp-as', upstream.neighborAs],
     ['--bgp-local-as', upstream.localAs],

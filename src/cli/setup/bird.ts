@@ -6,6 +6,7 @@ import { readIfPresent, replaceFile, stageFile } from '../../host/files.ts';
 import { runConfined } from '../confined.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
+import { presetOf } from './bgp-presets.ts';
 import { BIRD_MARK, birdLinesToAdd, birdText, checkUpstream, type Upstream } from './bird-text.ts';
 import { birdPlace } from './bird-place.ts';
 import { isIncluded, isUntouched } from './bird-syntax.ts';
@@ -28,7 +29,9 @@ export async function birdStep(io: Io, options: SetupOptions, place: Place): Pro
   if (present?.startsWith(BIRD_MARK) === true) {
     return { title: `set up ${file}`, already: 'it exists and is kept', run: async () => undefined };
   }
-  const facts = { floatingAddresses: place.config.floating.addresses, fragments: place.paths.birdFragments };
+  const { addresses, hold_time_s: holdTimeS, bfd } = place.config.floating;
+  const liveness = { holdTimeS, bfd };
+  const facts = { floatingAddresses: addresses, fragments: place.paths.birdFragments, liveness };
   if (present !== undefined && !isUntouched(present)) {
     const ready = await isIncluded(file, join(facts.fragments, 'bornemisza.conf'));
     return {
@@ -38,14 +41,15 @@ export async function birdStep(io: Io, options: SetupOptions, place: Place): Pro
   }
   if (upstream === undefined) {
     return {
-      title: `do not change ${file}: no --bgp-neighbor was given`,
+      title: `do not change ${file}: no --bgp-neighbor and no --bgp-provider was given`,
       run: async () =>
         `Nothing is announced until ${file} has the BGP session with your provider and:\n${birdLinesToAdd(facts)}`,
     };
   }
   return {
     title:
-      `write ${file}: BGP with ${upstream.neighbor} (AS ${upstream.neighborAs}), only ` +
+      `write ${file}: BGP with ${upstream.neighbors.join(' and ')} (AS ${upstream.neighborAs}), hold time ` +
+      `${holdTimeS} s${bfd ? ', BFD' : ''}, only ` +
       `${facts.floatingAddresses.join(', ')} may be announced`,
     run: () =>
       write(
@@ -60,21 +64,24 @@ export async function birdStep(io: Io, options: SetupOptions, place: Place): Pro
 
 /** @throws CliFailure for flags that don't fit together, and see {@link checkUpstream} */
 async function upstreamOf(options: SetupOptions): Promise<Upstream | undefined> {
-  const { bgpNeighbor, bgpAs, bgpLocalAs, bgpPasswordFile, bgpMultihop } = options;
-  if (bgpNeighbor === undefined) return undefined;
-  if (bgpAs === undefined || bgpLocalAs === undefined) {
+  const { bgpNeighbor, bgpAs, bgpLocalAs, bgpPasswordFile, bgpMultihop, bgpProvider } = options;
+  const preset = presetOf(bgpProvider);
+  const neighbors = bgpNeighbor === undefined ? preset?.neighbors : [bgpNeighbor];
+  if (neighbors === undefined) return undefined;
+  const [neighborAs, localAs] = [bgpAs ?? preset?.neighborAs, bgpLocalAs ?? preset?.localAs];
+  if (neighborAs === undefined || localAs === undefined) {
     throw new CliFailure(
       EXIT.usage,
       'bgp-incomplete',
-      '--bgp-neighbor needs --bgp-as and --bgp-local-as',
-      'both are on your provider’s page about BGP',
+      preset === undefined
+        ? '--bgp-neighbor needs --bgp-as and --bgp-local-as'
+        : `--bgp-provider ${bgpProvider} needs --bgp-local-as`,
+      'your provider’s page about BGP has them',
     );
   }
   return checkUpstream({
-    neighbor: bgpNeighbor,
-    neighborAs: bgpAs,
-    localAs: bgpLocalAs,
-    multihop: bgpMultihop,
+    ...{ neighbors, neighborAs, localAs },
+    multihop: bgpMultihop ?? preset?.multihop,
     password: bgpPasswordFile === undefined ? undefined : await secretOf(bgpPasswordFile),
   });
 }

@@ -22,6 +22,9 @@ export interface Settings {
   /** Mode `api`: whose API assigns them, and the file of its token. */
   readonly floatingApi?: { readonly provider: string; readonly tokenFile: string } | undefined;
   readonly floatingAddresses: readonly string[];
+  /** Of BGP; undefined: the defaults. */
+  readonly holdTimeS?: number | undefined;
+  readonly bfd?: boolean | undefined;
   readonly couchdbCopies: number | undefined;
   readonly couchdbRanges: number | undefined;
 }
@@ -80,6 +83,7 @@ function appPart(settings: Settings): string[] {
     '# (one node holds them on its public device), or api (the provider assigns them). The same on all app nodes.',
     'mode = ' + quote(settings.floatingMode),
     `addresses = [${settings.floatingAddresses.map(quote).join(', ')}]`,
+    ...bgpPart(settings),
     ...(settings.floatingApi === undefined
       ? []
       : [
@@ -89,6 +93,16 @@ function appPart(settings: Settings): string[] {
         ]),
     '',
     ...(settings.domain === undefined ? [] : domainPart(settings.domain, settings.dns)),
+  ];
+}
+
+/** bird.conf, which root owns, has them too. */
+function bgpPart({ holdTimeS, bfd }: Settings): string[] {
+  if (holdTimeS === undefined && bfd !== true) return [];
+  return [
+    '# How soon the provider notices that this machine is dead. bird.conf has them too: change both.',
+    ...(holdTimeS === undefined ? [] : [`hold_time_s = ${holdTimeS}`]),
+    ...(bfd === true ? ['bfd = true'] : []),
   ];
 }
 

@@ -28,7 +28,9 @@ SystemCallFilter=~capset:0 setuid:0
  */
 export async function layer2Step(io: Io, options: SetupOptions, root: string): Promise<Step> {
   const { bgpNeighbor, bgpAs, bgpLocalAs, bgpPasswordFile, bgpMultihop } = options;
-  const bgp = [bgpNeighbor, bgpAs, bgpLocalAs, bgpPasswordFile, bgpMultihop];
+  const { bgpProvider, bgpHoldTime, bgpBfd } = options;
+  const session = [bgpNeighbor, bgpAs, bgpLocalAs, bgpPasswordFile, bgpMultihop];
+  const bgp = [...session, bgpProvider, bgpHoldTime, bgpBfd];
   if (bgp.some((each) => each !== undefined)) {
     throw new CliFailure(
       EXIT.usage,

@@ -8,6 +8,7 @@ import { CliFailure, EXIT } from '../failure.ts';
 import type { Instance } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { foundOrAsked } from './ask.ts';
+import { presetOf } from './bgp-presets.ts';
 import { birdStep } from './bird.ts';
 import { configText, type Settings } from './config-text.ts';
 import { type DomainSetup, domainOf } from './domain.ts';
@@ -178,6 +179,8 @@ async function configurationText(
     publicAddresses: publicAddressesOf(own, publicDevice, domain.settings.dns),
     floatingMode: options.floatingMode ?? (floating.length > 0 ? 'bgp' : 'off'),
     floatingAddresses: floating,
+    holdTimeS: options.bgpHoldTime,
+    bfd: options.bgpBfd ?? presetOf(options.bgpProvider)?.bfd,
     ...found.floatingApi.settings,
     couchdbCopies: options.couchdbN,
     couchdbRanges: options.couchdbQ,
@@ -211,6 +214,8 @@ function refuseContradiction(config: Config, options: SetupOptions, wanted: Want
     ['floating mode', options.floatingMode, config.floating.mode],
     ['floating provider', options.floatingProvider, config.floating.provider ?? ''],
     ['floating addresses', options.floatingIp?.join(','), config.floating.addresses.join(',')],
+    ['hold time', options.bgpHoldTime?.toString(), config.floating.hold_time_s.toString()],
+    ['BFD', options.bgpBfd?.toString(), config.floating.bfd.toString()],
     ['certificate', options.certificate, config.edge.certificate ?? ''],
     ['domain', options.domain, config.certificates.names[0] ?? ''],
   ];

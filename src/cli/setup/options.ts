@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { isIPv4 } from 'node:net';
 import type { Role } from '../../daemon/membership/types.ts';
 import { wholeNumber } from '../commands/events.ts';
+import { BGP_PROVIDERS, type BgpProvider } from './bgp-presets.ts';
 import type { CommonOptions } from '../verb.ts';
 
 /** Options that `init` and `join` share. Each can be detected or has a default. */
@@ -25,6 +26,9 @@ export interface SetupOptions extends CommonOptions {
   readonly bgpLocalAs?: number;
   readonly bgpPasswordFile?: string;
   readonly bgpMultihop?: number;
+  readonly bgpProvider?: BgpProvider;
+  readonly bgpHoldTime?: number;
+  readonly bgpBfd?: boolean;
   readonly couchdbN?: number;
   readonly couchdbQ?: number;
   readonly reset?: boolean;
@@ -59,6 +63,15 @@ export interface RotateOptions extends AuthorityOptions {
 }
 
 export function addSetupOptions(command: Command): Command {
+  return addBgpOptions(addHostOptions(command))
+    .option('--couchdb-n <copies>', 'role db: copies of each document (default: 3)', wholeNumber)
+    .option('--couchdb-q <ranges>', 'role db: ranges of each new database (default: 2)', wholeNumber)
+    .option('--start', 'start the daemon at the end, now and at each boot')
+    .option('--dry-run', 'show what was detected and what would be done, and write nothing')
+    .option('--reset', 'move an existing identity aside, whole, and start over');
+}
+
+function addHostOptions(command: Command): Command {
   return command
     .option('--host <name>', 'name of this node (default: the host name, lower-cased)')
     .option('--private-address <address>', 'address for the cluster’s own traffic, if there are several')
@@ -97,6 +110,16 @@ export function addSetupOptions(command: Command): Command {
     .option(
       '--floating-token-file <file>',
       'with --floating-mode api: token of the provider that may assign them',
+    );
+}
+
+function addBgpOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option(
+        '--bgp-provider <provider>',
+        'role app: neighbour, AS number and hops as this provider documents them',
+      ).choices(BGP_PROVIDERS),
     )
     .option(
       '--bgp-neighbor <address>',
@@ -110,11 +133,15 @@ export function addSetupOptions(command: Command): Command {
       'role app: hops to the neighbour, if it is not on the same link',
       wholeNumber,
     )
-    .option('--couchdb-n <copies>', 'role db: copies of each document (default: 3)', wholeNumber)
-    .option('--couchdb-q <ranges>', 'role db: ranges of each new database (default: 2)', wholeNumber)
-    .option('--start', 'start the daemon at the end, now and at each boot')
-    .option('--dry-run', 'show what was detected and what would be done, and write nothing')
-    .option('--reset', 'move an existing identity aside, whole, and start over');
+    .option(
+      '--bgp-hold-time <seconds>',
+      'role app: after so much silence the provider removes the route to this node (default: 9)',
+      wholeNumber,
+    )
+    .option(
+      '--bgp-bfd',
+      'role app: with BFD, which notices a dead machine in 0.3 s, if the provider offers it',
+    );
 }
 
 function domainName(text: string): string {

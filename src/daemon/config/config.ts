@@ -324,6 +324,9 @@ const schema = z.strictObject({
       mode: z.enum(['off', 'bgp', 'ranked', 'layer2', 'api']).default('off'),
       addresses: z.array(address).max(16).default([]),
       device: device.default(FLOATING_DEVICE),
+      /** RFC 4271, 4.2: three seconds at least. BIRD's own default is the most. */
+      hold_time_s: z.int().min(3).max(240).default(9),
+      bfd: z.boolean().default(false),
       provider: z.enum(FLOATING_PROVIDERS).optional(),
       token_file: absolutePath.optional(),
       command: z.array(z.string().max(1000)).max(32).default([]),
@@ -670,6 +673,12 @@ export function announces({ floating }: Config): boolean {
 /** The device that carries the floating IPs: one of their own, or the public one where there is no BGP. */
 export function floatingDevice({ floating, network }: Config): string {
   return floating.mode === 'layer2' ? (network.public_device ?? '') : floating.device;
+}
+
+/** What the policy of an app node reads of them. */
+export function floatingSettings(config: Config) {
+  const { floating } = config;
+  return { ...floating, device: floatingDevice(config), holdTimeS: floating.hold_time_s };
 }
 
 /** Mode `api`; the configuration has checked that the provider's settings are complete. */

@@ -2,7 +2,7 @@ import type { DesiredFacts } from '../../plugins/couchdb/desired.ts';
 import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import type { AppInput } from '../../roles/app.ts';
 import type { DbInput } from '../../roles/db.ts';
-import { boundsOf, floatingDevice, limitOf, ownPorts } from '../config/config.ts';
+import { boundsOf, floatingSettings, limitOf, ownPorts } from '../config/config.ts';
 import { healthOf } from '../config/service-health.ts';
 import type { Look, Scene, ShownCertificates } from './look.ts';
 
@@ -34,7 +34,7 @@ export function appInput({ scene, view, floating }: Look): AppInput | undefined 
       statisticsPassword: config.statisticsPassword,
       snippets: { ...config.snippets, ports: ownPorts(config) },
       dbDoorPort: couchdb.door_port,
-      floating: { ...config.floating, device: floatingDevice(config) },
+      floating: floatingSettings(config),
       services: services.map((service) => ({
         name: service.name,
         port: service.port,

@@ -43,6 +43,8 @@ export interface BirdProtocol {
   readonly description: string;
   /** Only for a BGP protocol. */
   readonly localAs: number | undefined;
+  /** Of a BGP session that is up: the lower one of both sides, seconds. */
+  readonly holdTimeS: number | undefined;
 }
 
 /** Reads `show protocols all`: 1002 is a protocol's row, 1006 its details. */
@@ -60,6 +62,7 @@ export function parseProtocols(lines: readonly ReplyLine[]): BirdProtocol[] {
         info: info.trim(),
         description: '',
         localAs: undefined,
+        holdTimeS: undefined,
       });
     }
     const last = protocols.at(-1);
@@ -68,6 +71,9 @@ export function parseProtocols(lines: readonly ReplyLine[]): BirdProtocol[] {
     const localAs = /^\s*Local AS:\s+(\d+)/.exec(text)?.[1];
     if (description !== undefined) protocols[protocols.length - 1] = { ...last, description };
     if (localAs !== undefined) protocols[protocols.length - 1] = { ...last, localAs: Number(localAs) };
+    // What is left of it, and the whole.
+    const hold = /^\s*Hold timer:\s+[\d.]+\/(\d+)/.exec(text)?.[1];
+    if (hold !== undefined) protocols[protocols.length - 1] = { ...last, holdTimeS: Number(hold) };
   }
   return protocols;
 }

@@ -8,6 +8,8 @@ export interface BirdDesired {
   readonly mode: 'equal' | 'ranked';
   /** Order of admission, 0 first. It does not depend on who is alive: a death must not change any path. */
   readonly rank: number;
+  /** The longest hold time of a session that is no alarm, seconds; undefined: any. bird.conf sets it. */
+  readonly holdTimeS?: number;
   readonly announce: boolean;
   /** Why it is announced or not, for the audit trail. */
   readonly why: string;

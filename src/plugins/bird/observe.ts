@@ -41,7 +41,7 @@ export async function lookAt(ask: Ask, networks: readonly string[]): Promise<Sig
   const sessions: BirdSession[] = [];
   let questions = 0;
   for (const protocol of protocols.filter(({ kind }) => CARRIERS.includes(kind))) {
-    const { name, info } = protocol;
+    const { name, info, holdTimeS } = protocol;
     const up = isUp(protocol);
     const routes: BirdSession['routes'][number][] = [];
     for (const network of up ? networks : []) {
@@ -51,7 +51,7 @@ export async function lookAt(ask: Ask, networks: readonly string[]): Promise<Sig
       if (answer === undefined) return undefined;
       routes.push(...parseRoutes(answer, network));
     }
-    sessions.push({ name, state: info, up, routes });
+    sessions.push({ name, state: info, up, routes, holdTimeS });
   }
   return {
     loaded: floating === undefined ? undefined : /^bornemisza (\w+)$/.exec(floating.description)?.[1],

@@ -31,6 +31,8 @@ export interface BirdSession {
   readonly up: boolean;
   /** Our addresses that it exports, each with the protocol that the route comes from. */
   readonly routes: readonly { readonly address: string; readonly by: string }[];
+  /** Of BGP: after so many seconds of silence the neighbour gives up the routes. 0: never. */
+  readonly holdTimeS?: number | undefined;
 }
 
 export interface BirdObserved {

@@ -46,15 +46,34 @@ export function reportOf(desired: BirdDesired | BirdRetired, observed: BirdObser
   const lasting = fault !== undefined && fault.forMs >= FAULT_GRACE_MS;
   return {
     seen: sightOf(desired, running),
-    alarms: lasting ? [findingOf(fault.code, desired, running)] : [],
+    alarms: [...(lasting ? [findingOf(fault.code, desired, running)] : []), ...holdTimes(desired, running)],
     exported: isExported(running, desired.addresses),
   };
 }
 
 /** For this node's record: the code of the problem, or `exported`; undefined: nothing to report. */
 export function wordOf(report: BirdReport | undefined): string | undefined {
-  const [fault] = report?.alarms ?? [];
+  // With a hold time that is too long it still announces.
+  const fault = report?.alarms.find(({ code }) => code !== 'bird-hold-time');
   return fault?.code ?? (report?.exported === true ? 'exported' : undefined);
+}
+
+/** A machine that dies silently keeps its share of the visitors for as long. */
+function holdTimes({ holdTimeS: most }: BirdDesired, { sessions }: RunningBird): PluginReport['alarms'] {
+  if (most === undefined) return [];
+  return sessions
+    .filter(({ holdTimeS }) => holdTimeS !== undefined && (holdTimeS > most || holdTimeS === 0))
+    .map(({ name, holdTimeS }) => ({
+      code: 'bird-hold-time',
+      message:
+        holdTimeS === 0
+          ? `the session ${name} has no hold time: if this machine dies, its visitors get no answer for ever`
+          : `the session ${name} has a hold time of ${holdTimeS} s: if this machine dies, its visitors get no ` +
+            `answer for as long`,
+      next:
+        `in bird.conf set \`hold time ${most};\` in protocol ${name}, then \`birdc configure\`; if the provider ` +
+        'does not allow it, set floating.hold_time_s to what it allows',
+    }));
 }
 
 function sightOf({ addresses }: BirdDesired, { sessions }: RunningBird): string {

@@ -16,18 +16,21 @@ const DISTRIBUTION =
   '{\n\tipv4;\n#\troute 10.0.0.0/8 unreachable;\n}\n# protocol bgp uplink1 {\n# }\n';
 const UPSTREAM = { bgpNeighbor: '169.254.169.254', bgpAs: 64515, bgpLocalAs: 4288000123, bgpMultihop: 2 };
 
-const config: Config = parseConfig(
-  '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = ' +
-    '"10.0.0.0/24"\nprivate_device = "eth1"\n[floating]\nmode = "bgp"\naddresses = ["203.0.113.10", ' +
-    '"203.0.113.11"]\n',
-  'app',
-  'app.toml',
-);
+const configOf = (more = ''): Config =>
+  parseConfig(
+    '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = ' +
+      '"10.0.0.0/24"\nprivate_device = "eth1"\n[floating]\nmode = "bgp"\naddresses = ["203.0.113.10", ' +
+      `"203.0.113.11"]\n${more}`,
+    'app',
+    'app.toml',
+  );
+const config = configOf();
 
 function stepAt(
   root: string,
   options: Parameters<typeof birdStep>[1],
   bird?: (args: readonly string[]) => Partial<Ran>,
+  of = config,
 ) {
   const host = fakeHost(bird === undefined ? {} : { programs: { bird } });
   const quiet = { write: () => {}, colour: false, columns: 100, rows: 24 };
@@ -39,7 +42,7 @@ function stepAt(
     host,
     startDaemon: async () => {},
   };
-  return birdStep(io, options, { paths: pathsFor('app', root), root, config, routerId: '203.0.113.7' });
+  return birdStep(io, options, { paths: pathsFor('app', root), root, config: of, routerId: '203.0.113.7' });
 }
 
 t.test(
@@ -86,6 +89,66 @@ t.test(
   },
 );
 
+t.test('hold time and BFD of the configuration are in bird.conf', async (t) => {
+  for (const [more, options, holds, lacks] of [
+    ['', UPSTREAM, ['hold time 9;', 'keepalive time 3;'], ['bfd']],
+    [
+      'hold_time_s = 31\nbfd = true\n',
+      UPSTREAM,
+      [
+        'hold time 31;',
+        'local 203.0.113.7 as 4288000123;',
+        'keepalive time 10;',
+        'bfd yes;',
+        'protocol bfd {\n\tmultihop { interval 100 ms; multiplier 3; };',
+      ],
+      ['hold time 9'],
+    ],
+    [
+      'bfd = true\n',
+      { bgpNeighbor: '10.9.0.2', bgpAs: 64515, bgpLocalAs: 65001 },
+      ['protocol bfd {\n\tinterface "*" { interval 100 ms; multiplier 3; };'],
+      ['multihop'],
+    ],
+  ] as const) {
+    const root = await place(t);
+    await (await stepAt(root, options, undefined, configOf(more))).run();
+    const conf = await readFile(join(root, 'etc/bird/bird.conf'), 'utf8');
+    for (const line of holds) t.ok(conf.includes(line), line);
+    for (const word of lacks) t.notMatch(conf, word);
+  }
+  const own = `${DISTRIBUTION}protocol bgp mine {\n}\n`;
+  const root = await place(t, { 'etc/bird/bird.conf': own });
+  const note = await (await stepAt(root, {}, undefined, configOf('hold_time_s = 30\nbfd = true\n'))).run();
+  t.match(note, '#\thold time 30;\n#\tbfd yes;', 'and in the lines for a file of the founder');
+});
+
+t.test('a provider’s preset gives its neighbours, and what the operator says wins', async (t) => {
+  const write = async (options: Parameters<typeof birdStep>[1]) => {
+    const root = await place(t);
+    const step = await stepAt(root, options);
+    await step.run();
+    return { title: step.title, conf: await readFile(join(root, 'etc/bird/bird.conf'), 'utf8') };
+  };
+  const vultr = await write({ bgpProvider: 'vultr', bgpLocalAs: 4288000123 });
+  t.match(vultr.title, 'BGP with 169.254.169.254 (AS 64515), hold time 9 s, only');
+  t.match(vultr.conf, /neighbor 169\.254\.169\.254 as 64515;\n\tmultihop 2;\n\thold time 9;/);
+  const metal = await write({ bgpProvider: 'vultr-bare-metal', bgpLocalAs: 4288000123, bgpMultihop: 3 });
+  t.match(metal.conf, /neighbor 169\.254\.1\.1 as 20473;\n\tmultihop 3;/);
+  const pair = await write({ bgpProvider: 'ingenuity' });
+  t.match(pair.title, 'BGP with 100.64.64.64 and 100.64.64.65 (AS 65000)');
+  t.match(pair.conf, /protocol bgp bornemisza_upstream \{\n\tlocal as 65100;\n\tneighbor 100\.64\.64\.64 /);
+  t.match(pair.conf, /protocol bgp bornemisza_upstream2 \{\n\tlocal as 65100;\n\tneighbor 100\.64\.64\.65 /);
+  t.match(
+    (await write({ ...UPSTREAM, bgpProvider: 'ingenuity' })).conf,
+    'neighbor 169.254.169.254 as 64515;',
+  );
+  await t.rejects(stepAt(await place(t), { bgpProvider: 'vultr' }), {
+    code: 'bgp-incomplete',
+    message: '--bgp-provider vultr needs --bgp-local-as',
+  });
+});
+
 t.test('a founder’s own bird.conf is left alone and the lines to add are printed', async (t) => {
   const own = `${DISTRIBUTION}protocol bgp mine {\n}\n`;
   const root = await place(t, { 'etc/bird/bird.conf': own });
@@ -98,7 +161,7 @@ t.test('a founder’s own bird.conf is left alone and the lines to add are print
 t.test('without a neighbour nothing is guessed about BGP', async (t) => {
   const root = await place(t);
   const step = await stepAt(root, {});
-  t.match(step.title, 'no --bgp-neighbor was given');
+  t.match(step.title, 'no --bgp-neighbor and no --bgp-provider was given');
   t.match(await step.run(), 'include');
   t.same(await readdir(root), []);
 });

@@ -169,6 +169,12 @@ t.test('without BGP the daemon gets its right to ARP, once, and BIRD is left alo
   const refused = await init(root, ...layer2, ...bgp);
   t.equal(refused.code, 2);
   t.match(refused.err, /layer2 does not use BGP/);
+  for (const more of [['--bgp-provider', 'vultr'], ['--bgp-hold-time', '9'], ['--bgp-bfd']])
+    t.match(
+      await init(root, ...layer2, ...more),
+      { code: 2, err: /layer2 does not use BGP/ },
+      more.join(' '),
+    );
   t.same(await readdir(root), []);
 
   const { code, out, err } = await init(root, ...layer2);
@@ -187,6 +193,33 @@ t.test('without BGP the daemon gets its right to ARP, once, and BIRD is left alo
     floating: { mode: 'layer2', addresses: ['203.0.113.10'] },
   });
   t.match((await init(root, '--reset', ...layer2)).out, /layer2\.conf.*\(it exists\)/);
+});
+
+t.test('what a node needs for BGP is in app.toml and in bird.conf, and once written it counts', async (t) => {
+  const root = await place(t);
+  const floating = [
+    '--floating-ip',
+    '203.0.113.10',
+    '--bgp-provider',
+    'vultr',
+    '--bgp-local-as',
+    '4288000123',
+  ];
+  const { code, err } = await init(root, ...floating, '--bgp-hold-time', '30', '--bgp-bfd');
+  t.equal(code, 0, err);
+  t.match(parseConfig(await read(root, 'etc/bornemisza/app.toml'), 'app', 'x'), {
+    floating: { mode: 'bgp', hold_time_s: 30, bfd: true },
+  });
+  t.match(await read(root, 'etc/bird/bird.conf'), /as 64515;\n\tmultihop 2;\n\thold time 30;[^]*bfd yes;/);
+  const again = await init(root, '--reset', ...floating, '--bgp-hold-time', '9');
+  t.not(again.code, 0);
+  t.match(again.err, /says hold time "30", this command "9"/);
+  const bad = await place(t);
+  t.match(await init(bad, ...floating, '--bgp-hold-time', '2'), { code: 2, err: /hold_time_s/ });
+  t.match(await init(bad, '--bgp-provider', 'nobody'), {
+    code: 2,
+    err: /vultr, vultr-bare-metal, ingenuity/,
+  });
 });
 
 t.test('setting up for real takes root', async (t) => {

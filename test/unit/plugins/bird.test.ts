@@ -3,6 +3,7 @@ import { parseProtocols, parseReply } from '../../../src/plugins/bird/control.ts
 import type { BirdDesired } from '../../../src/plugins/bird/desired.ts';
 import { parseDevices } from '../../../src/plugins/bird/device.ts';
 import { type BirdObserved, localAsIn, planBird, renderFragment } from '../../../src/plugins/bird/plan.ts';
+import { reportOf, wordOf } from '../../../src/plugins/bird/report.ts';
 
 const desired: BirdDesired = {
   device: 'bm-float',
@@ -212,6 +213,8 @@ t.test('protocols, as BIRD 2.0.12 prints them', async (t) => {
 1006-  BGP state:          Established
      Neighbor AS:      64515
      Local AS:         64512
+     Hold timer:       7.144/9
+     Keepalive timer:  1.207/3
  
 1002-bornemisza_floating Direct     ---        down   18:05:03.133  
 1006-  Description:    bornemisza abc
@@ -220,8 +223,24 @@ t.test('protocols, as BIRD 2.0.12 prints them', async (t) => {
 0000 
 `;
   t.same(parseProtocols(parseReply(text)?.lines ?? []), [
-    { name: 'device1', kind: 'Device', up: true, info: '', description: '', localAs: undefined },
-    { name: 'provider', kind: 'BGP', up: true, info: 'Established', description: '', localAs: 64512 },
+    {
+      name: 'device1',
+      kind: 'Device',
+      up: true,
+      info: '',
+      description: '',
+      localAs: undefined,
+      holdTimeS: undefined,
+    },
+    {
+      name: 'provider',
+      kind: 'BGP',
+      up: true,
+      info: 'Established',
+      description: '',
+      localAs: 64512,
+      holdTimeS: 9,
+    },
     {
       name: 'bornemisza_floating',
       kind: 'Direct',
@@ -229,8 +248,34 @@ t.test('protocols, as BIRD 2.0.12 prints them', async (t) => {
       info: '',
       description: 'bornemisza abc',
       localAs: undefined,
+      holdTimeS: undefined,
     },
   ]);
+});
+
+t.test('a hold time above the configured one is an alarm, and does not end the announcement', async (t) => {
+  const of = (holdTimeS: number | undefined, most: number | undefined) => {
+    const routes = desired.addresses.map((address) => ({ address, by: 'bornemisza_floating' }));
+    const sessions = [{ name: 'uplink', state: 'Established', up: true, routes, holdTimeS }];
+    const running = { loaded: fragment.digest, announcing: true, sessions };
+    return reportOf({ ...desired, ...(most !== undefined && { holdTimeS: most }) }, { ...settled, running });
+  };
+  for (const [hold, most, message] of [
+    [9, 9, undefined],
+    [3, 9, undefined],
+    [undefined, 9, undefined],
+    [240, undefined, undefined],
+    [240, 9, /hold time of 240 s: if this machine dies/],
+    [0, 9, /no hold time: if this machine dies/],
+  ] as const) {
+    const report = of(hold, most);
+    t.match(
+      report.alarms,
+      message === undefined ? [] : [{ code: 'bird-hold-time', message, next: /hold time 9;/ }],
+    );
+    t.equal(report.alarms.length, message === undefined ? 0 : 1, `${hold} of ${most}`);
+    t.equal(wordOf(report), 'exported', 'the others learn that it announces');
+  }
 });
 
 t.test('devices, as ip prints them', async (t) => {
