@@ -1,23 +1,33 @@
 /**
- * The product on a machine that enforces SELinux, by Debian's policy or by the one that LAB_SELINUX=DIRECTORY names.
- * See CONTRIBUTING.md.
+ * bornemisza-selinux and its scriptlets beside Debian's policy, or the one that LAB_SELINUX=DIRECTORY names; then the
+ * product on a machine that enforces that policy. See CONTRIBUTING.md.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { buildPackage } from '../../scripts/rpm.ts';
-import type { StatusAnswer } from '../../src/daemon/control/api.ts';
 import { until } from '../support/until.ts';
 import { Machine, makeImage, POLICY } from './machine.ts';
 import { makeNodeRoot, startNetwork } from './node-bed.ts';
+import { domainsOf, refusals, SETTLE_MS, slowly, startRole, status, workersOf } from './product.ts';
 import { givenPolicy, must, placeGivenPolicy, runScriptlet } from './tree.ts';
 
 t.setTimeout(3_600_000);
-/** A daemon, its programs and the command, on one slow processor. */
-const SETTLE_MS = 120_000;
 const OURS = 'bornemisza_haproxy_t';
 /** Where the policy puts what a unit starts and it has no domain for. */
 const UNCONFINED = 'unconfined_service_t';
+/** What a boot with SELinux enforcing showed to be asked for: source, target, class, permission. */
+const NEEDED = [
+  // At a reload HAProxy executes itself by its path.
+  [OURS, 'bin_t', 'dir', 'search'],
+  [OURS, 'haproxy_exec_t', 'file', 'entrypoint'],
+  // The unit has no new privileges.
+  ['init_t', OURS, 'process2', 'nnp_transition'],
+  // The directories of both roles, at boot.
+  ['systemd_tmpfiles_t', 'bornemisza_haproxy_var_lib_t', 'dir', 'create'],
+  [OURS, 'bornemisza_haproxy_var_run_t', 'sock_file', 'rename'],
+  [OURS, 'http_port_t', 'tcp_socket', 'name_bind'],
+] as const;
 
 const directory = await mkdtemp('/var/tmp/bornemisza-selinux-');
 t.teardown(() => rm(directory, { recursive: true, force: true }));
@@ -25,8 +35,32 @@ const root = join(directory, 'root');
 const built = await buildPackage({ out: join(directory, 'rpm'), bundle: false });
 await makeNodeRoot(root, built);
 await placeGivenPolicy(root);
-await must('cp', ['-a', join(root, POLICY), join(directory, 'without-module')]);
-await runScriptlet(root, built.selinux, 'POSTIN', 1);
+
+const scriptlet = (name: string, remaining: number): Promise<void> =>
+  runScriptlet(root, built.selinux, name, remaining);
+
+async function modules(): Promise<readonly string[]> {
+  return (await must('chroot', [root, 'semodule', '-l'])).trim().split(/\s+/);
+}
+
+async function labelOf(path: string): Promise<string> {
+  const contexts = join(root, POLICY, 'contexts/files/file_contexts');
+  return (await must('matchpathcon', ['-n', '-f', contexts, path])).trim();
+}
+
+/** The rules of the compiled policy that allow it whatever its switches say; '' where none does. */
+async function rules(source: string, target: string, kind: string, permission: string): Promise<string> {
+  const compiled = join(root, POLICY, 'policy');
+  const [file = ''] = await readdir(compiled);
+  const asked = ['-A', '-s', source, '-t', target, '-c', kind, '-p', permission];
+  const found = await must('sesearch', [...asked, join(compiled, file)]);
+  // A rule of a switch: `allow a b:dir create; [ switch ]:True`.
+  return found
+    .split('\n')
+    .filter((line) => !line.includes('; ['))
+    .join('\n')
+    .trim();
+}
 
 async function bootOf(t: Test, name: string): Promise<Machine> {
   const image = join(directory, name);
@@ -35,52 +69,6 @@ async function bootOf(t: Test, name: string): Promise<Machine> {
   t.teardown(() => machine.close());
   t.equal(await machine.must('getenforce'), 'Enforcing\n');
   return machine;
-}
-
-/** What the kernel, systemd and D-Bus refused since the boot, and what had no valid context. */
-async function refusals(machine: Machine): Promise<string[]> {
-  const log = await machine.must('dmesg');
-  // Else the first lines are gone, and refusals with them.
-  if (!log.includes('SELinux:  Initializing')) throw new Error('the log of the kernel is not whole');
-  return log.split('\n').filter((line) => /avc: +denied|type=1401 |seresult=denied/.test(line));
-}
-
-/** Domains of all processes of a unit. */
-async function domainsOf(machine: Machine, unit: string): Promise<string[]> {
-  const lines = (await machine.must('ps -eo label,unit --no-headers'))
-    .split('\n')
-    .map((line) => line.trim().split(/\s+/));
-  const labels = lines.flatMap(([label = '', of]) => (of === unit ? [label.split(':')[2] ?? ''] : []));
-  return [...new Set(labels)];
-}
-
-async function status(machine: Machine, role: string): Promise<StatusAnswer> {
-  const socket = `/run/bornemisza/${role}/control.sock`;
-  return JSON.parse(
-    await machine.must(`curl -sS --unix-socket ${socket} http://daemon/v1/status`),
-  ) as StatusAnswer;
-}
-
-const slowly = (what: string): { deadlineMs: number; everyMs: number; what: string } => ({
-  deadlineMs: SETTLE_MS,
-  everyMs: 2000,
-  what,
-});
-
-/** Starts the daemon of a role, and waits until its HAProxy has its configuration. */
-async function startRole(machine: Machine, role: string): Promise<void> {
-  await machine.must(`systemctl enable --now bornemisza@${role}.service`, SETTLE_MS);
-  await until(
-    async () =>
-      (await status(machine, role)).plugins.some(
-        ({ name, state }) => name === 'haproxy' && state === 'converged',
-      ),
-    slowly(`HAProxy of role ${role} as it is to be`),
-  );
-}
-
-async function workersOf(machine: Machine, role: string): Promise<string> {
-  return machine.must(`pgrep -P $(systemctl show -P MainPID bornemisza-haproxy@${role}.service)`);
 }
 
 /** Runs a script as cloud-init does where the policy has a domain for it, as EL's has; else as a login does. */
@@ -141,16 +129,34 @@ async function seeDomains(t: Test, machine: Machine, role: string, others: reado
 
 /** The address stays on the device; its route is taken from BIRD. */
 async function withdraw(t: Test, machine: Machine): Promise<void> {
-  const wanted = async (what: string): Promise<string> =>
-    until(async () => {
-      const said = await machine.must('bornemisza status --role app');
-      return said.includes(what) ? said : undefined;
-    }, slowly(what));
-  await wanted('wanted: announce');
+  const announces = async (state: 'up' | 'down'): Promise<void> => {
+    await until(
+      async () => {
+        const { output } = await machine.run('birdc show protocols bornemisza_floating');
+        return new RegExp(`^bornemisza_floating .* ${state} `, 'm').test(output);
+      },
+      slowly(`the route of the floating IP ${state}`),
+    );
+  };
+  await announces('up');
   await machine.must('bornemisza maintenance on --role app --force', SETTLE_MS);
-  t.match(await wanted('wanted: do not announce (maintenance)'), 'in maintenance');
+  await announces('down');
+  t.equal((await status(machine, 'app')).announcingWhy, 'maintenance');
   await machine.must('bornemisza maintenance off --role app', SETTLE_MS);
+  await announces('up');
 }
+
+t.test('the scriptlet loads the module', async (t) => {
+  t.notOk((await modules()).includes('bornemisza'));
+  await scriptlet('POSTIN', 1);
+  t.ok((await modules()).includes('bornemisza'), 'installed');
+  t.match(await labelOf('/var/lib/bornemisza/haproxy/app/haproxy.cfg'), 'bornemisza_haproxy_var_lib_t');
+  for (const run of ['/run', '/var/run'])
+    t.match(await labelOf(`${run}/bornemisza-haproxy/app`), 'bornemisza_haproxy_var_run_t', run);
+  for (const [source, target, kind, permission] of NEEDED)
+    t.not(await rules(source, target, kind, permission), '', `${source} may ${permission} ${target}:${kind}`);
+  t.equal(await rules(OURS, OURS, 'process', 'execmem'), '');
+});
 
 t.test('a node of role app works, and nothing is refused', async (t) => {
   const machine = await bootOf(t, 'with');
@@ -165,11 +171,17 @@ t.test('a node of role app works, and nothing is refused', async (t) => {
   await machine.close();
 });
 
+t.test('the scriptlet keeps the module over an upgrade, and takes it away at the end', async (t) => {
+  await scriptlet('POSTUN', 1);
+  t.ok((await modules()).includes('bornemisza'), 'another version is there');
+  await scriptlet('POSTUN', 0);
+  t.notOk((await modules()).includes('bornemisza'), 'removed');
+  t.notMatch(await labelOf('/var/lib/bornemisza/haproxy/app/haproxy.cfg'), 'bornemisza_haproxy_var_lib_t');
+});
+
 t.test(
   'without the module the same unit has no domain of its own, and EL refuses what it does',
   async (t) => {
-    await rm(join(root, POLICY), { recursive: true });
-    await must('cp', ['-a', join(directory, 'without-module'), join(root, POLICY)]);
     const machine = await bootOf(t, 'without');
     const unit = 'bornemisza-haproxy@app.service';
     await machine.must(`systemctl start --no-block ${unit}`);
