@@ -6,12 +6,21 @@ import type { Machine } from './machine.ts';
 /** A daemon, its programs and the command, on one slow processor that others use as well. */
 export const SETTLE_MS = 300_000;
 
+/**
+ * Process 1 asks the kernel once, before any unit, whether it may use its audit; EL's policy has a switch for that,
+ * init_audit_control, which is off.
+ */
+const ASKED_AT_BOOT =
+  /avc: +denied +\{ audit_control \} for +pid=1 comm="systemd" capability=30 +scontext=(\S+:init_t:s0) tcontext=\1 /;
+
 /** What the kernel, systemd and D-Bus refused since the boot, and what had no valid context. */
 export async function refusals(machine: Machine): Promise<string[]> {
   const log = await machine.must('dmesg');
   // Else the first lines are gone, and refusals with them.
   if (!log.includes('SELinux:  Initializing')) throw new Error('the log of the kernel is not whole');
-  return log.split('\n').filter((line) => /avc: +denied|type=1401 |seresult=denied/.test(line));
+  const refused = log.split('\n').filter((line) => /avc: +denied|type=1401 |seresult=denied/.test(line));
+  const asked = refused.findIndex((line) => ASKED_AT_BOOT.test(line));
+  return refused.filter((_, at) => at !== asked);
 }
 
 /** Domains of all processes of a unit. */
