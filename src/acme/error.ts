@@ -104,6 +104,10 @@ const REFUSED: Meaning = {
   outcome: 'retry',
   next: 'point the name to the app nodes, and open port 80 of each to everybody; it is tried again',
 };
+const REFUSED_BY_DNS: Meaning = {
+  ...REFUSED,
+  next: 'compare the name servers that the registrar has with those of the zone: dig NAME NS; it is tried again',
+};
 const CAA: Meaning = {
   code: 'certificate-caa',
   outcome: 'retry',
@@ -186,9 +190,14 @@ function byStatus(status: number, retryAfterMs: number | undefined): Meaning {
   return status >= 500 ? DOWN : OTHER;
 }
 
-/** The CA could not check a name (RFC 8555 section 7.1.6: the authorization is invalid). */
-export function notAuthorized(name: string, problem: AcmeProblem | undefined): AcmeError {
-  const meaning = problem?.type === 'caa' ? CAA : problem?.type === 'rateLimited' ? LIMITED : REFUSED;
+/**
+ * The CA could not check a name (RFC 8555 section 7.1.6: the authorization is invalid).
+ *
+ * @param by the type of the challenge
+ */
+export function notAuthorized(name: string, problem: AcmeProblem | undefined, by = 'http-01'): AcmeError {
+  const refused = by === 'dns-01' ? REFUSED_BY_DNS : REFUSED;
+  const meaning = problem?.type === 'caa' ? CAA : problem?.type === 'rateLimited' ? LIMITED : refused;
   return new AcmeError({
     ...meaning,
     message: `the CA could not check ${name}: ${problem?.detail ?? 'it gives no reason'}`,

@@ -40,6 +40,11 @@ export function keyAuthorization(token: string, accountKey: KeyObject): string {
   return `${token}.${thumbprint(accountKey)}`;
 }
 
+/** The content of a TXT record at `_acme-challenge.NAME` (RFC 8555 section 8.4). */
+export function dnsAuthorization(token: string, accountKey: KeyObject): string {
+  return createHash('sha256').update(keyAuthorization(token, accountKey)).digest('base64url');
+}
+
 /** The form of a nonce or a token (RFC 8555 sections 6.5.1 and 8.3): base64url. */
 export function isBase64url(text: string): boolean {
   return /^[A-Za-z0-9_-]{1,512}$/.test(text);

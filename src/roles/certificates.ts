@@ -1,4 +1,5 @@
 import type { CertificatesDesired } from '../plugins/certificates/desired.ts';
+import { dnsWriter } from './dns.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 
 /** Tag of an app node that can order the site's certificate: its settings for that are complete. */
@@ -44,6 +45,9 @@ function canOrder({ record, state }: EffectiveMember): boolean {
 interface CertificateConfig {
   readonly names: readonly string[];
   readonly profile: string | undefined;
+  readonly challenge: CertificatesDesired['challenge'];
+  /** The zone of `[dns]`, and its server if there is one; undefined: without `[dns]`. */
+  readonly dns: { readonly zone: string; readonly server: string | undefined } | undefined;
   readonly directory: string;
   readonly contact: readonly string[];
   readonly termsAgreed: boolean;
@@ -65,15 +69,15 @@ export function sitePeers({ members }: EffectiveView) {
 
 /** The desired state of the certificates plugin, as far as the members decide it. */
 export function certificatesOf(view: EffectiveView, removed: readonly string[], config: CertificateConfig) {
-  const { httpPort, httpsPort, names, profile, ...settings } = config;
+  const { httpPort, httpsPort, names, profile, challenge, dns, ...settings } = config;
   const edges = view.members
     .filter(({ record, state }) => record.role === 'app' && state === 'alive')
     .map(({ record: { name, address } }) => ({ name, address, port: httpPort, tlsPort: httpsPort }));
   const wanted: Omit<CertificatesDesired, 'bundle' | 'nowMs' | 'directory'> = {
     ...ordererOf(view),
     names: [...new Set(names)].sort(),
-    profile,
+    ...{ profile, challenge },
     removed,
   };
-  return { ...settings, ...wanted, edges };
+  return { ...settings, ...wanted, edges, dns: dns && { ...dns, writer: dnsWriter(view) } };
 }

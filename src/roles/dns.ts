@@ -15,6 +15,10 @@ export interface DnsRoleConfig {
   readonly ttlS: number;
   /** The floating IPs; empty if there are none. */
   readonly floating: readonly string[];
+  /** The TXT records that a CA must find while an order is open, as any app node may have written them. */
+  readonly challenges: DnsDesired['challenges'];
+  /** The names that this node's own configuration has proved by TXT records; others are not written. */
+  readonly provedNames: readonly string[];
   /** Whether an address that a member names can be reached from the internet; others are skipped. */
   readonly isPublic: (address: string) => boolean;
 }
@@ -71,14 +75,16 @@ export function dnsOf(view: EffectiveView, config: DnsRoleConfig): DnsDesired {
     }),
   );
   const first = view.members.find(isWriter);
+  const proved = new Set(config.provedNames.map((name) => `_acme-challenge.${name.replace(/^\*\./, '')}`));
   return {
     zone,
     owner: config.cluster,
     writer: view.synced && first?.self === true,
-    why: whoWrites(view, first),
+    why: dnsWriter(view),
     sets: [...site, ...located, ...services].filter(
       ({ values, guard }) => values.length > 0 || guard === 'serves',
     ),
+    challenges: config.challenges.filter(({ name }) => proved.has(name)),
     doubtful: members.filter(({ rotation }) => rotation === 'unwatched').flatMap(publicOf),
     ...(members.some(({ guard }) => guard === 'landslide') && {
       hold: 'more than half of a role vanished at once',
@@ -105,7 +111,9 @@ function isWriter({ record, state, self }: EffectiveMember): boolean {
   return record.role === 'app' && record.tags[DNS_TAG] === DNS_READY && (self || state === 'alive');
 }
 
-function whoWrites({ synced }: EffectiveView, first: EffectiveMember | undefined): string {
+/** Which node writes the records, for people. */
+export function dnsWriter({ synced, members }: EffectiveView): string {
+  const first = members.find(isWriter);
   if (!synced) return 'waiting for the first peer';
   if (first === undefined) return 'no node could read the zone yet';
   return first.self ? 'this node writes them' : `${first.record.name} writes them`;

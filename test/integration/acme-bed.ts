@@ -58,6 +58,8 @@ export interface PebbleOptions {
   readonly refusedNonces?: number;
   readonly externalAccounts?: boolean;
   /** Where it looks for what it asked for; undefined: at the front, which answers by `edge`. */
+  /** The name server that it asks, with its port; undefined: one that gives every name the edge's address. */
+  readonly namesAt?: string;
   readonly edgeAt?: { readonly address: string; readonly port: number };
 }
 
@@ -98,7 +100,7 @@ export async function startPebble(t: Test, options: PebbleOptions = {}): Promise
   ]);
   const pebble = start(
     'pebble',
-    ['-config', join(directory, 'pebble.json'), '-dnsserver', `127.0.0.1:${dns}`],
+    ['-config', join(directory, 'pebble.json'), '-dnsserver', options.namesAt ?? `127.0.0.1:${dns}`],
     {
       PEBBLE_VA_NOSLEEP: '1',
       PEBBLE_AUTHZREUSE: '0',

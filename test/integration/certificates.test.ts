@@ -10,14 +10,20 @@ import { EMPTY_BUNDLE } from '../../src/plugins/certificates/desired.ts';
 import { mergedBundles } from '../../src/plugins/certificates/merge.ts';
 import { CertificatesPlugin, type CertificatesWanted } from '../../src/plugins/certificates/plugin.ts';
 import { keyAuthorization, thumbprint } from '../../src/acme/jws.ts';
+import type { NameServer } from '../../src/host/txt-records.ts';
+import type { DnsDesired } from '../../src/plugins/dns/desired.ts';
+import { DnsPlugin } from '../../src/plugins/dns/plugin.ts';
+import { Rfc2136Provider } from '../../src/plugins/dns/rfc2136.ts';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
+import { startBind, ZONE } from './bind-bed.ts';
 import { EXTERNAL, type Pebble, startPebble } from './acme-bed.ts';
 import { appDesired, Bed, converge, type Instance } from './haproxy-bed.ts';
 
 /** The certificate of a site from nothing to the edge: real pebble, real HAProxy, and app nodes that come and go. */
 
 const NAMES = ['shop.example', 'www.shop.example'];
+const BY_HTTP = { challenge: 'http-01', dns: undefined } as const;
 const DEADLINE = { deadlineMs: 60_000, everyMs: 20 };
 
 /** An app node as far as its certificate goes: what the daemon gives the plugin, and the bundle on its disk. */
@@ -32,6 +38,7 @@ class AppNode {
   /** Peer ids of app nodes that were removed. */
   readonly removed: string[] = [];
   readonly others: AppNode[] = [];
+  nameServers: readonly NameServer[] = [];
 
   constructor(name: string, directory: string, wanted: Omit<CertificatesWanted, 'orders' | 'why'>) {
     this.name = name;
@@ -50,6 +57,7 @@ class AppNode {
       // Each look is later than any pause of a step that goes well: nothing here waits for the clock.
       nowMs: () => (this.nowMs += 2000),
       random: () => 0.5,
+      nameServers: async () => this.nameServers,
     });
     this.wanted = wanted;
   }
@@ -99,6 +107,7 @@ async function siteOf(t: Test, count = 3, edges: readonly (typeof EDGE)[] = [EDG
   await writeFile(caFile, pebble.ca);
   const wanted = {
     names: NAMES,
+    ...BY_HTTP,
     profile: undefined,
     directory: pebble.directoryUrl,
     contact: ['ops@shop.example'],
@@ -153,6 +162,7 @@ async function pairAt(t: Test, pebble: Pebble): Promise<[AppNode, AppNode]> {
   const wanted = {
     ...{ names: NAMES, profile: undefined, directory: pebble.directoryUrl, contact: [], termsAgreed: true },
     ...{ caFile: join(root, 'ca.pem'), externalAccount: undefined, edges: [], removed: [] },
+    ...BY_HTTP,
   };
   const nodes = ['app1', 'app2'].map((name) => new AppNode(name, join(root, name), wanted));
   for (const { directory } of nodes) await mkdir(directory, { recursive: true, mode: 0o700 });
@@ -387,7 +397,7 @@ t.test(
     const keyFile = join(directory, 'eab.key');
     const wanted = {
       ...{ names: NAMES, profile: undefined, directory: pebble.directoryUrl, contact: [], termsAgreed: true },
-      ...{ caFile: join(directory, 'ca.pem'), edges: [], removed: [] },
+      ...{ caFile: join(directory, 'ca.pem'), edges: [], removed: [], ...BY_HTTP },
     };
     const nodeWith = async (externalAccount: CertificatesWanted['externalAccount']) => {
       const node = new AppNode('app1', directory, { ...wanted, externalAccount });
@@ -581,3 +591,152 @@ t.test('an edge that does not answer yet is waited for before the CA checks', as
   await issue(site);
   t.equal(orders(site.pebble), 1);
 });
+
+const WILD = ['*.shop.example', 'shop.example'];
+
+/**
+ * Two app nodes at a CA that asks a real BIND: the first orders, the second writes the records.
+ *
+ * @param more how the second reaches BIND
+ */
+async function pairByDns(t: Test, more: { readonly port?: number } = {}) {
+  const bind = await startBind(t, '_acme-challenge IN TXT "of-another-program"');
+  const address = `127.0.0.1:${bind.port}`;
+  const pebble = await startPebble(t, { namesAt: address });
+  const root = join(t.testdir(), randomUUID());
+  const wanted = {
+    ...{ names: WILD, profile: undefined, directory: pebble.directoryUrl, contact: [], termsAgreed: true },
+    ...{ caFile: join(root, 'ca.pem'), externalAccount: undefined, edges: [], removed: [] },
+    challenge: 'dns-01' as const,
+    dns: { zone: ZONE, server: undefined, writer: 'app2/app writes them' },
+  };
+  const nodes = ['app1', 'app2'].map((name) => new AppNode(name, join(root, name), wanted));
+  for (const { directory } of nodes) await mkdir(directory, { recursive: true, mode: 0o700 });
+  await writeFile(wanted.caFile, pebble.ca);
+  const [first, second] = nodes as [AppNode, AppNode];
+  for (const node of nodes) node.nameServers = [{ name: 'ns.shop.example', address }];
+  first.orders = true;
+  const { keyFile, provider } = bind;
+  const reached = new Rfc2136Provider({
+    zone: ZONE,
+    server: '127.0.0.1',
+    keyFile,
+    port: more.port ?? bind.port,
+  });
+  const answers = () => second.store.get().next?.answers ?? [];
+  const records = (challenges: DnsDesired['challenges'] = answers()): DnsDesired => ({
+    ...{ zone: ZONE, owner: 'shop', writer: true, why: 'this node writes them', sets: [], doubtful: [] },
+    challenges,
+  });
+  const plugin = new DnsPlugin({
+    provider: reached,
+    desired: records,
+    ask: async () => true,
+    nowMs: () => 0,
+  });
+  t.teardown(() => plugin.close());
+  const { signal } = new AbortController();
+  const texts = async (): Promise<string[]> =>
+    (await provider.list(signal))
+      .filter(({ type, name }) => type === 'TXT' && name.includes('acme-challenge'))
+      .map(({ name, value, ttlS }) => `${name} ${ttlS} ${value}`);
+  return { pebble, nodes, first, second, texts, write: (of = answers()) => converge(plugin, records(of)) };
+}
+
+const FOREIGN = ['_acme-challenge.shop.example 300 "of-another-program"'];
+
+t.test(
+  'a wildcard by dns-01: another node writes, the node that orders dies, and only the founder’s TXT is left',
+  async (t) => {
+    for (const after of ['publish', 'answer']) {
+      const { pebble, nodes, first, second, texts, write } = await pairByDns(t);
+      const edge = async (): Promise<void> => {
+        const there = (await write()).length > 0 || second.store.get().next?.answers !== undefined;
+        if (there) t.ok((await texts()).includes(FOREIGN[0] ?? ''), 'the founder’s value stays');
+      };
+      const steps = await issue({ nodes, edge }, (made) => {
+        if (made.includes(after)) [first.orders, second.orders] = [false, true];
+      });
+      t.equal(second.orders, true, `${after}: another took over`);
+      t.strictSame(
+        [...new Set(steps)],
+        ['account', 'order', 'publish', 'answer', 'finalize', 'download'],
+        `${after}: steps`,
+      );
+      t.equal(orders(pebble), 1, `${after}: one order`);
+      t.equal(count(pebble, /^POST \/finalize-order/), 1, `${after}: one signature`);
+      const leaf = new X509Certificate(second.store.get().current?.chain ?? '');
+      t.equal(leaf.checkHost('any.shop.example'), '*.shop.example', after);
+      await write();
+      t.strictSame(await texts(), FOREIGN, `${after}: nothing of ours is left in the zone`);
+      t.strictSame(second.store.get(), first.store.get(), `${after}: both have it`);
+    }
+  },
+);
+
+t.test('the CA is not asked to check before the name servers have the records', async (t) => {
+  const { pebble, nodes, first, second, texts, write } = await pairByDns(t);
+  const run = async (): Promise<string[]> => {
+    const made = await first.run();
+    await share(nodes);
+    return made;
+  };
+  await until(async () => (await run()).includes('publish'), DEADLINE);
+  for (let look = 1; look <= 3; look += 1) t.strictSame(await run(), [], 'nobody writes the records');
+  const { seen, alarms } = await first.report();
+  t.match(
+    seen,
+    /waits: _acme-challenge\.shop\.example is not at ns\.shop\.example yet; .*app2\/app writes them/,
+  );
+  t.strictSame(alarms, []);
+  first.wallOffsetMs = 121_000;
+  first.nowMs += 15_000;
+  t.match((await first.report()).alarms, [
+    { code: 'certificate-dns-not-seen', message: /is not at ns\.shop\.example yet after two minutes/ },
+  ]);
+  first.nameServers = [{ name: 'deaf.shop.example', address: `127.0.0.1:${await freePort()}` }];
+  first.nowMs += 15_000;
+  t.match((await first.report()).seen, /no name server of shop\.example answers/);
+  first.nameServers = second.nameServers;
+  t.equal(count(pebble, /chalZ/), 0, 'the CA was not asked');
+
+  // A value of a former order, whose end nobody saw.
+  await write([{ name: `_acme-challenge.${ZONE}`, value: 'x'.repeat(43) }]);
+  await write();
+  t.equal((await texts()).length, 7, 'three values, each with its mark, beside the founder’s');
+  await issue({ nodes, edge: async () => void (await write()) });
+  t.strictSame((await first.report()).alarms, []);
+  await write();
+  t.strictSame(await texts(), FOREIGN);
+  t.equal(orders(pebble), 1);
+});
+
+t.test(
+  'a DNS server that takes no updates delays the order, and a refused check says what to compare',
+  async (t) => {
+    const { pebble, nodes, first, write } = await pairByDns(t, { port: await freePort() });
+    const run = async (): Promise<string[]> => {
+      const made = await first.run();
+      await share(nodes);
+      return made;
+    };
+    await until(async () => (await run()).includes('publish'), DEADLINE);
+    await t.rejects(write(), { code: 'dns-unreachable' });
+    t.strictSame(await run(), []);
+    t.equal(count(pebble, /chalZ/), 0);
+    // The name servers that this host finds are not those that the CA finds.
+    const other = await startBind(t, (first.store.get().next?.answers ?? []).map(zoneLine).join('\n'));
+    first.nameServers = [{ name: 'ns.elsewhere.example', address: `127.0.0.1:${other.port}` }];
+    await until(async () => (await run()).includes('abandon'), DEADLINE);
+    t.match((await first.report()).alarms, [
+      {
+        code: 'certificate-refused',
+        message: /could not check shop\.example/,
+        next: /name servers .*dig NAME NS/,
+      },
+    ]);
+  },
+);
+
+const zoneLine = ({ name, value }: { readonly name: string; readonly value: string }): string =>
+  `${name}. IN TXT "${value}"`;

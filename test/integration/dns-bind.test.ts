@@ -1,71 +1,33 @@
 import { execFile } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { type DnsChange, planDns } from '../../src/plugins/dns/plan.ts';
 import { DnsPlugin } from '../../src/plugins/dns/plugin.ts';
 import { Rfc2136Provider } from '../../src/plugins/dns/rfc2136.ts';
+import { lackingAt } from '../../src/host/txt-records.ts';
 import { freePort } from '../support/free-port.ts';
-import { until } from '../support/until.ts';
-import { spawnWithUs } from '../support/with-us.ts';
+import { startBind, ZONE } from './bind-bed.ts';
 
-/** A real BIND on loopback whose zone takes updates by a key. */
 const run = promisify(execFile);
-const ZONE = 'shop.example';
 const signal = new AbortController().signal;
 const FOUNDERS = `
 @ IN MX 10 mail
 @ IN TXT "v=spf1 mx -all"
 @ IN CAA 0 issue "letsencrypt.org"
 mail IN A 198.51.100.25
+_acme-challenge IN TXT "of-another-program"
+_acme-challenge.alias IN CNAME elsewhere
 www IN CNAME shop.example.
 app1 IN A 198.51.100.1
 `;
 
-const directory = t.testdir();
+let directory = '';
 let port = 0;
 let provider: Rfc2136Provider;
 
 t.before(async () => {
-  port = await freePort();
-  for (const name of ['good', 'bad']) {
-    const { stdout } = await run('tsig-keygen', ['bornemisza']);
-    await writeFile(join(directory, `${name}.key`), stdout);
-  }
-  await mkdir(join(directory, 'zone'));
-  await writeFile(
-    join(directory, 'zone', 'db'),
-    `$TTL 300\n@ IN SOA ns root 1 3600 600 86400 60\n@ IN NS ns\nns IN A 127.0.0.1\n${FOUNDERS}`,
-  );
-  await writeFile(
-    join(directory, 'named.conf'),
-    `include "${directory}/good.key";
-options { directory "${directory}"; pid-file none; session-keyfile none;
-  listen-on port ${port} { 127.0.0.1; }; listen-on-v6 { none; };
-  recursion no; dnssec-validation no; allow-transfer { key bornemisza; }; };
-controls { };
-zone "${ZONE}" { type primary; file "zone/db"; update-policy { grant bornemisza subdomain ${ZONE} A AAAA SRV TXT; }; };
-`,
-  );
-  const argv = ['-g', '-c', join(directory, 'named.conf'), '-n', '1'];
-  const named = spawnWithUs('named', argv, { stdio: ['ignore', 'ignore', 'pipe'] });
-  let log = '';
-  named.stderr.on('data', (text: Buffer) => {
-    log = `${log}${text.toString()}`.slice(-20_000);
-  });
-  t.teardown(() => named.kill('SIGKILL'));
-  provider = new Rfc2136Provider({
-    zone: ZONE,
-    server: '127.0.0.1',
-    port,
-    keyFile: join(directory, 'good.key'),
-  });
-  await until(() => provider.list(signal).then(() => true), {
-    deadlineMs: 60_000,
-    everyMs: 100,
-    what: `BIND: ${log}`,
-  });
+  ({ directory, port, provider } = await startBind(t, FOUNDERS));
 });
 
 const founders = async (): Promise<string[]> =>
@@ -96,7 +58,7 @@ async function converge(
   const made: DnsChange[] = [];
   for (let look = 0; look < 5; look += 1) {
     const { changes } = planDns(
-      { owner, sets: sets as typeof SETS, doubtful: [] },
+      { owner, sets: sets as typeof SETS, challenges: [], doubtful: [] },
       await provider.list(signal),
     );
     if (changes.length === 0) return made;
@@ -108,7 +70,7 @@ async function converge(
 
 t.test('records come and go by the plan, and the founder’s stay byte-equal', async (t) => {
   const before = await founders();
-  t.equal(before.length, 8);
+  t.equal(before.length, 10);
   await converge(SETS);
   const { stdout } = await run('dig', [
     '+short',
@@ -120,7 +82,8 @@ t.test('records come and go by the plan, and the founder’s stay byte-equal', a
   ]);
   t.equal(stdout, `1 0 4101 internal.app1.${ZONE}.\n`);
   t.strictSame(
-    planDns({ owner: 'shop', sets: SETS, doubtful: [] }, await provider.list(signal)).findings.length,
+    planDns({ owner: 'shop', sets: SETS, challenges: [], doubtful: [] }, await provider.list(signal)).findings
+      .length,
     1,
     'app1',
   );
@@ -136,7 +99,15 @@ t.test('records come and go by the plan, and the founder’s stay byte-equal', a
 t.test('a set is adopted and released by its mark alone', async (t) => {
   const before = await founders();
   const wanted = [{ ...SETS[1], values: ['198.51.100.2'] }];
-  const desired = { zone: ZONE, owner: 'shop', writer: true, why: 'x', sets: wanted, doubtful: [] };
+  const desired = {
+    zone: ZONE,
+    owner: 'shop',
+    writer: true,
+    why: 'x',
+    sets: wanted,
+    challenges: [],
+    doubtful: [],
+  };
   const plugin = new DnsPlugin({ provider, desired: () => desired, ask: async () => true, nowMs: () => 0 });
   t.teardown(() => plugin.close());
   const set = { name: `app1.${ZONE}`, type: 'A' as const };
@@ -187,14 +158,44 @@ t.test('two writers that planned on the same observation do not undo each other'
   t.equal(there.length, 1);
 });
 
-t.test('a challenge is added beside others and removed alone', async (t) => {
+t.test('answers for a CA are added beside a value of the founder, and removed alone', async (t) => {
   const name = `_acme-challenge.${ZONE}`;
-  for (const value of ['one', 'two']) await provider.challenge('add', name, value, signal);
-  await provider.challenge('remove', name, 'one', signal);
-  t.strictSame(
-    (await provider.list(signal)).filter((each) => each.name === name).map(({ value }) => value),
-    ['"two"'],
-  );
+  const before = await founders();
+  const challenges = ['One_-1', 'two'].map((value) => ({ name, value }));
+  const change = async (of: typeof challenges): Promise<DnsChange[]> => {
+    const desired = { owner: 'shop', sets: [], challenges: of, doubtful: [] };
+    const { changes } = planDns(desired, await provider.list(signal));
+    for (const each of changes) await provider.change(each, 'shop', signal);
+    return [...changes];
+  };
+  const servers = [{ name: 'ns', address: `127.0.0.1:${port}` }];
+  t.strictSame(await lackingAt(servers, challenges), [{ server: 'ns', name }]);
+  t.equal((await change(challenges.slice(0, 1))).length, 1);
+  t.strictSame(await lackingAt(servers, challenges), [{ server: 'ns', name }], 'one of two');
+  t.equal((await change(challenges)).length, 1);
+  t.strictSame(await lackingAt(servers, challenges), []);
+  t.strictSame(await change(challenges), [], 'nothing is left to do');
+  t.strictSame(await founders(), before, 'also the TTL, which all values of a name share');
+  const deaf = { name: 'deaf', address: `127.0.0.1:${await freePort()}` };
+  t.strictSame(await lackingAt([...servers, deaf], challenges), [], 'one that does not answer is left out');
+  t.equal(await lackingAt([deaf], challenges), undefined);
+  t.equal(await lackingAt(servers, [{ name: '_acme-challenge.other.example', value: 'x' }]), undefined);
+  const inZone = await provider.list(signal);
+  t.equal(inZone.filter((each) => each.name === name && each.owner === 'shop').length, 2);
+  t.strictSame(planDns({ owner: 'other', sets: [], challenges: [], doubtful: [] }, inZone).changes, []);
+  t.match(await change([]), [{ kind: 'remove', values: ['One_-1', 'two'] }]);
+  t.strictSame(await founders(), before);
+  const left = (await provider.list(signal)).filter((each) => each.name.startsWith('_bornemisza-txt'));
+  t.strictSame(left, [], 'no mark is left');
+
+  const alias = [{ name: `_acme-challenge.alias.${ZONE}`, value: 'three' }];
+  t.strictSame(await change(alias), []);
+  const stale: DnsChange = {
+    ...{ kind: 'add', type: 'TXT', name: alias[0]?.name ?? '', values: ['three'] },
+    ...{ ttlS: 60, last: false, ids: [], summary: '' },
+  };
+  await t.rejects(provider.change(stale, 'shop', signal), { code: 'dns-changed' }, 'a CNAME came since');
+  t.strictSame(await founders(), before);
 });
 
 t.test('what goes wrong is named', async (t) => {

@@ -45,7 +45,15 @@ const set = (name: string, values: readonly string[], more: Partial<DnsSet> = {}
   ...more,
 });
 const desired = (sets: readonly DnsSet[], more: Partial<DnsDesired> = {}): DnsDesired => ({
-  ...{ zone: ZONE, owner: 'shop', writer: true, why: 'this node writes them', sets, doubtful: [] },
+  ...{
+    zone: ZONE,
+    owner: 'shop',
+    writer: true,
+    why: 'this node writes them',
+    sets,
+    challenges: [],
+    doubtful: [],
+  },
   ...more,
 });
 
@@ -134,6 +142,30 @@ t.test('a new value is posted and read back before an old one is deleted', async
   t.ok(first >= 0 && second > first + 1);
   t.equal(order[first + 1], 'GET dns_records');
 });
+
+t.test(
+  'answers for a CA have a comment each, in the letters as given, beside a value of the founder',
+  async (t) => {
+    const { api, converge, plugin } = await scene(t);
+    const name = `_acme-challenge.${ZONE}`;
+    const own = { name, type: 'TXT', content: '"Of-Another"', ttl: 300, proxied: false, comment: null };
+    api.rows = [...api.rows, { id: 'a'.repeat(32), ...own }];
+    const before = founders(api.rows);
+    const challenges = ['One_-1', 'two'].map((value) => ({ name, value }));
+    t.equal((await converge(desired([], { challenges }))).length, 1);
+    t.strictSame(
+      api.rows.filter(({ comment }) => comment === 'bornemisza:shop').map(({ content }) => content),
+      ['"One_-1"', '"two"'],
+    );
+    t.equal(founders(api.rows), before);
+    const shown = await plugin.show(signal);
+    t.match(shown.sets, [{ name, type: 'TXT', whose: 'ours', present: ['Of-Another', 'One_-1', 'two'] }]);
+    t.strictSame(await converge(desired([], { challenges })), [], 'read back, nothing is left');
+    t.equal((await converge(desired([]))).length, 1);
+    t.equal(founders(api.rows), before);
+    t.notOk(api.rows.some(({ comment }) => comment === 'bornemisza:shop'));
+  },
+);
 
 t.test('a record is adopted and released by its comment, and keeps its proxy', async (t) => {
   const { api, converge, plugin } = await scene(t);

@@ -65,12 +65,15 @@ function renderCertificate(answer: CertificateShown, nowMs: number, paint: Paint
 }
 
 function certificateFacts(answer: CertificateFacts, nowMs: number): (readonly [string, string])[] {
-  const { names, directory, profile, orderer, current, order, failingSince } = answer;
+  const { names, directory, profile, orderer, current, order, failingSince, challenge } = answer;
   const since =
     failingSince === undefined ? '' : `; no order has succeeded since ${formatInstant(failingSince)}`;
   return [
     ['names', names.join(', ')],
-    ['CA', profile === undefined ? directory : `${directory}, profile ${profile}`],
+    [
+      'CA',
+      `${profile === undefined ? directory : `${directory}, profile ${profile}`}; checks by ${challenge}`,
+    ],
     ...(current === undefined
       ? ([['certificate', 'none yet']] as const)
       : ([
@@ -119,13 +122,12 @@ export function certificateIn({ plugins }: Pick<StatusAnswer, 'plugins'>): Certi
 
 /** For `status`: one line. */
 export function certificateLine(
-  { names, current, next, problem }: CertificateFacts,
+  { url: link, current, next, problem }: CertificateFacts,
   nowMs: number,
   paint: Paint,
 ): string {
   const renewed = next === undefined ? '' : `; next order ${formatInstant(next.at)} (${next.why})`;
   const wrong = problem === undefined ? '' : `; ${paint('red', problem.code)}: bornemisza certificate show`;
-  const link = `https://${names[0]}/`;
   if (current === undefined) return `${link} ${paint('yellow', 'no certificate yet')}${renewed}${wrong}`;
   return `${link} certificate ends ${endWords(current, nowMs)}${renewed}${wrong}`;
 }

@@ -244,7 +244,7 @@ function publicAddressesOf(
 function siteOf({ edge, floating, certificates }: Config, own: string): string {
   const port = edge.https_port === 443 ? '' : `:${edge.https_port}`;
   const [address = own] = floating.mode === 'off' ? [] : floating.addresses;
-  const [first = address] = certificates.names;
+  const first = certificates.names.find((name) => !name.startsWith('*.')) ?? address;
   return `https://${first}${port}/`;
 }
 

@@ -119,13 +119,13 @@ const dnsName = z
   .string()
   .max(253)
   .regex(/^[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)+$/i, 'must be a DNS name');
-/** A name that a CA checks at the edge itself, so no wildcard. */
+/** Shorter than DNS allows by `_acme-challenge.`, as a CA may check the name by a TXT record there. */
 const siteName = z
   .string()
-  .max(253)
+  .max(237)
   .regex(
-    /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
-    'must be a DNS name in lower case with a dot in it and without "*", e.g. "shop.example"',
+    /^(\*\.(?=.*\.))?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+    'must be a DNS name in lower case with a dot in it, e.g. "shop.example" or "*.shop.example"',
   );
 /** Limit of names. The state of order limits is kept for each set of names, so their total length is bounded too. */
 const MOST_NAMES = 20;
@@ -388,7 +388,7 @@ const schema = z.strictObject({
   certificates: z
     .strictObject({
       names: z.array(siteName).max(MOST_NAMES).default([]),
-      challenge: z.enum(['http-01']).default('http-01'),
+      challenge: z.enum(['http-01', 'dns-01']).default('http-01'),
       profile: z
         .string()
         .regex(/^[A-Za-z0-9_-]{1,64}$/, 'must be the name of a profile of the CA, e.g. "shortlived"')
@@ -413,6 +413,10 @@ const schema = z.strictObject({
     .refine(({ names, terms }) => names.length === 0 || terms !== undefined, {
       message: 'must be "agreed" if names are set: read the terms of the CA first',
       path: ['terms'],
+    })
+    .superRefine((value, context) => {
+      for (const message of wildcardProblems(value))
+        context.addIssue({ code: 'custom', path: ['names'], message });
     })
     .refine(({ eab_kid: kid, eab_hmac_key_file: file }) => (kid === undefined) === (file === undefined), {
       message: 'and eab_hmac_key_file are given together or not at all',
@@ -495,6 +499,39 @@ function floatingProblems(value: {
   )
     problems.push(['server_id', `must be a number with provider "${provider}"`]);
   return problems;
+}
+
+/** Problems of `certificates.names` with `*`. */
+function wildcardProblems(value: {
+  readonly names: readonly string[];
+  readonly challenge: 'http-01' | 'dns-01';
+}): string[] {
+  const { names, challenge } = value;
+  const wild = names.filter((name) => name.startsWith('*.'));
+  if (challenge === 'http-01' && wild.length > 0)
+    return [`"${wild[0]}" needs challenge = "dns-01": a CA cannot check a wildcard at port 80`];
+  return names
+    .filter((name) => !name.startsWith('*.') && wild.includes(name.replace(/^[^.]+/, '*')))
+    .map(
+      (name) =>
+        `"${name}" is part of "${name.replace(/^[^.]+/, '*')}": remove one, as CAs refuse both together`,
+    );
+}
+
+/** Problems between `[certificates]` and `[dns]`. */
+function dnsChallengeProblems({ certificates: { names, challenge }, dns }: Config): string[] {
+  if (challenge === 'http-01' || names.length === 0) return [];
+  if (dns.zone === undefined)
+    return [
+      'certificates.challenge = "dns-01" needs [dns]: its zone on every app node, its provider and key on two of them',
+    ];
+  const zone = dns.zone.toLowerCase();
+  return names
+    .filter((name) => !`.${name}`.endsWith(`.${zone}`))
+    .map(
+      (name) =>
+        `certificates.names: "${name}" is not in the zone ${zone} of [dns], so "dns-01" cannot prove it`,
+    );
 }
 
 type DnsKey = 'zone' | 'zone_id' | 'token_file' | 'server' | 'key_file';
@@ -614,6 +651,7 @@ export function parseConfig(
     problems.push(
       'edge.certificate and certificates.names are both set: remove one, so that it is clear which is served',
     );
+  problems.push(...dnsChallengeProblems(config));
   if (problems.length > 0) throw invalid(file, problems);
   return config;
 }
@@ -654,10 +692,12 @@ export function externalAccount({ certificates }: Config) {
 
 /** Of the certificate of the site. */
 export function certificateSettings(config: Config) {
-  const { certificates, edge } = config;
-  const { names, profile, directory, contact, terms, ca_file: caFile } = certificates;
+  const { certificates, edge, dns } = config;
+  const { names, challenge, profile, directory, contact, terms, ca_file: caFile } = certificates;
+  const server = dns.server === undefined ? undefined : `${dns.server}:${dns.port}`;
   return {
-    ...{ names, profile, directory, contact, caFile },
+    ...{ names, challenge, profile, directory, contact, caFile },
+    dns: dns.zone === undefined ? undefined : { zone: dns.zone.toLowerCase(), server },
     externalAccount: externalAccount(config),
     termsAgreed: terms === 'agreed',
     httpPort: edge.http_port,

@@ -20,6 +20,15 @@ const ms = z.number().min(0).max(8.64e15);
 const profile = z.string().max(64).optional();
 const fingerprint = z.string().regex(/^[0-9a-f]{64}$/);
 
+/** A TXT record of an open order: a SHA-256 in base64url. */
+const answer = z.object({
+  name: z
+    .string()
+    .max(253)
+    .regex(/^_acme-challenge(\.[a-z0-9-]+)+$/),
+  value: z.string().regex(/^[A-Za-z0-9_-]{43}$/),
+});
+
 const Site = z.object({
   generation: z.int().min(0).max(999_999_999),
   account: z
@@ -39,7 +48,16 @@ const Site = z.object({
       revoked: z.boolean(),
     })
     .optional(),
-  next: z.object({ names, profile, key, url: url.optional(), sinceMs: ms }).optional(),
+  next: z
+    .object({
+      names,
+      profile,
+      key,
+      url: url.optional(),
+      sinceMs: ms,
+      answers: z.array(answer).max(20).readonly().optional(),
+    })
+    .optional(),
   renewal: z.object({ fingerprint, atMs: ms }).optional(),
   notBeforeMs: ms,
   /** A leaf with many names has some 5 kB. */

@@ -1,4 +1,5 @@
 import type { Disagreement } from '../../plugins/couchdb/desired.ts';
+import type { DnsChallenge } from '../../plugins/dns/desired.ts';
 import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import { floatingDecision } from '../../roles/app.ts';
 import { ORDERS_READY, ORDERS_TAG, SITE_TAG } from '../../roles/certificates.ts';
@@ -69,7 +70,13 @@ export interface Scene {
   /** Whether this node could last read the DNS zone, and for how long it could not; undefined without `[dns]`. */
   readonly dns: { readonly works: boolean; readonly failsForMs: number } | undefined;
   /** The public part of the bundle of the site's certificate; undefined without `[certificates]`. */
-  readonly site: { readonly word: string; readonly thumbprint: string | undefined } | undefined;
+  readonly site:
+    | {
+        readonly word: string;
+        readonly thumbprint: string | undefined;
+        readonly answers: readonly DnsChallenge[];
+      }
+    | undefined;
   /** CouchDB's data directory. */
   readonly couchdbData: string;
   /** After a completed leave CouchDB must not be started again here. */

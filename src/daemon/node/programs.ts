@@ -34,7 +34,6 @@ import { appBird, appHaproxy, appLayer2 } from '../../roles/app.ts';
 import { certificatesOf } from '../../roles/certificates.ts';
 import { dbCouchDb, dbHaproxy, unheardNodes } from '../../roles/db.ts';
 import { dnsOf } from '../../roles/dns.ts';
-import type { EffectiveView } from '../../roles/effective.ts';
 import { floatingOf } from '../../roles/floating.ts';
 import { firewallOf } from '../../roles/firewall.ts';
 import {
@@ -152,7 +151,7 @@ export const PROGRAMS: readonly Program[] = [
     roles: ['app'],
     enabled: ({ dns }) => dns.provider !== 'off',
     make: makeDns,
-    desired: ({ scene, view }) => dnsRecords(scene.config, view),
+    desired: dnsRecords,
   }),
   program({
     name: 'certificates',
@@ -185,7 +184,7 @@ function siteCertificate({ scene, view }: Look): CertificatesWanted {
 function makeDns({ config, last }: Surroundings): DnsPlugin {
   return new DnsPlugin({
     provider: dnsProviderOf(config.dns),
-    desired: () => dnsRecords(config, last().view),
+    desired: () => dnsRecords(last()),
     ask: (address) => edgeAnswers(config, address, EDGE_HEALTH_PATH, config.health.timeout_ms),
     nowMs: () => performance.now(),
   });
@@ -201,7 +200,8 @@ function floatingIps({ scene, view, floating }: Look) {
   return floatingOf(view, situationOf(scene), floating, apiFloating(scene.config));
 }
 
-function dnsRecords({ node, dns, floating }: Config, view: EffectiveView): DnsDesired | undefined {
+function dnsRecords({ scene, view }: Look): DnsDesired | undefined {
+  const { node, dns, floating, certificates } = scene.config;
   if (dns.zone === undefined) return undefined;
   return dnsOf(view, {
     cluster: node.cluster,
@@ -209,6 +209,8 @@ function dnsRecords({ node, dns, floating }: Config, view: EffectiveView): DnsDe
     names: dns.names,
     ttlS: dns.ttl_s,
     floating: floating.mode === 'off' ? [] : floating.addresses,
+    challenges: scene.site?.answers ?? [],
+    provedNames: certificates.challenge === 'dns-01' ? certificates.names : [],
     isPublic: isGlobalUnicast,
   });
 }

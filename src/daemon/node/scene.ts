@@ -68,7 +68,7 @@ export function sceneOf(sources: SceneSources): Scene {
 
 function siteOf({ config, site }: SceneSources): Scene['site'] {
   if (config.certificates.names.length === 0) return undefined;
-  return { word: site.word, thumbprint: thumbprintOf(site.get()) };
+  return { word: site.word, thumbprint: thumbprintOf(site.get()), answers: site.get().next?.answers ?? [] };
 }
 
 function rosterOf({ roster }: Pick<Identity, 'roster'>): Scene['roster'] {

@@ -1,12 +1,14 @@
 import { createPrivateKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
-import type { AcmeOrder } from '../../acme/answers.ts';
+import type { AcmeAuthorization, AcmeOrder } from '../../acme/answers.ts';
 import { type AcmeClient, REVOKED_FOR } from '../../acme/client.ts';
 import { AcmeError, notAuthorized } from '../../acme/error.ts';
 import { certificatesOf, signingRequest } from '../../acme/certificate.ts';
+import { dnsAuthorization } from '../../acme/jws.ts';
 import { readIfPresent } from '../../host/files.ts';
 import type { Finding } from '../contract.ts';
 import type {
   CertificatesDesired,
+  DnsAnswer,
   ExposedCertificate,
   OrderOutcome,
   SiteAccount,
@@ -21,7 +23,7 @@ import { renewAtMs, type RenewalWindow } from './renewal.ts';
 
 /** The CA as a step finds it. */
 export interface Ca {
-  readonly wanted: Pick<CertificatesDesired, 'names' | 'profile' | 'removed'> & {
+  readonly wanted: Pick<CertificatesDesired, 'names' | 'profile' | 'removed' | 'challenge'> & {
     readonly directory: string;
     readonly contact: readonly string[];
     readonly termsAgreed: boolean;
@@ -69,8 +71,12 @@ export class Steps {
       case 'order':
         await this.#order(ca, signal);
         return undefined;
+      case 'publish':
+        if (order !== undefined) await this.#publish(ca, order, signal);
+        return undefined;
       case 'answer':
-        for (const url of order?.authorizations ?? []) await answer(ca.client(), url, signal);
+        for (const url of order?.authorizations ?? [])
+          await answer(ca.client(), url, ca.wanted.challenge, signal);
         return undefined;
       case 'finalize':
         if (order !== undefined) await this.#finalize(ca, order, signal);
@@ -166,6 +172,27 @@ export class Steps {
     await this.#change((now) => (isSame(now.next, next) ? { ...now, next: { ...next, url } } : now));
   }
 
+  /** The node that writes the DNS records finds them in its bundle. */
+  async #publish({ client }: Ca, order: AcmeOrder, signal: AbortSignal): Promise<void> {
+    const { next, account } = this.#options.site.get();
+    if (next === undefined || account === undefined) return;
+    const key = createPrivateKey(account.key);
+    const answers: DnsAnswer[] = [];
+    for (const url of order.authorizations) {
+      const authorization = await client().authorization(url, signal);
+      if (authorization.status !== 'pending') continue;
+      if (!next.names.some((name) => name.replace(/^\*\./, '') === authorization.name))
+        throw notAuthorized(
+          authorization.name,
+          { type: '', detail: 'this name was not ordered', names: [] },
+          'dns-01',
+        );
+      const { token } = challengeOf(authorization, 'dns-01');
+      answers.push({ name: `_acme-challenge.${authorization.name}`, value: dnsAuthorization(token, key) });
+    }
+    await this.#change((now) => (isSame(now.next, next) ? { ...now, next: { ...next, answers } } : now));
+  }
+
   /** It counts from now on, whatever the result, as the CA was asked to sign. */
   async #finalize({ client }: Ca, order: AcmeOrder, signal: AbortSignal): Promise<void> {
     const { next } = this.#options.site.get();
@@ -210,7 +237,7 @@ export class Steps {
   }
 
   async #abandon(
-    { client }: Ca,
+    { client, wanted }: Ca,
     order: AcmeOrder | undefined,
     signal: AbortSignal,
   ): Promise<Finding | undefined> {
@@ -220,7 +247,7 @@ export class Steps {
       await this.#change((now) => ({ ...now, next: undefined }));
       return undefined;
     }
-    const why = await whyRefused(client(), order, signal);
+    const why = await whyRefused(client(), order, wanted.challenge, signal);
     const outcome = why.code === 'certificate-refused' ? 'refused' : 'failed';
     await this.#change((now) => withOutcome(now, outcome, this.#options.wallMs()));
     return { code: why.code, message: why.message, next: why.next };
@@ -275,22 +302,39 @@ async function withKey({ kid, keyFile }: { readonly kid: string; readonly keyFil
   });
 }
 
+type ChallengeType = CertificatesDesired['challenge'];
+
 /** Tells the CA for one name that it may check; a name that it has already checked needs nothing. */
-async function answer(client: AcmeClient, url: string, signal: AbortSignal): Promise<void> {
-  const { status, name, challenges } = await client.authorization(url, signal);
-  if (status !== 'pending') return;
-  const challenge = challenges.find(({ type }) => type === 'http-01');
-  if (challenge === undefined) throw notAuthorized(name, undefined);
+async function answer(
+  client: AcmeClient,
+  url: string,
+  by: ChallengeType,
+  signal: AbortSignal,
+): Promise<void> {
+  const authorization = await client.authorization(url, signal);
+  if (authorization.status !== 'pending') return;
+  const challenge = challengeOf(authorization, by);
   if (challenge.status === 'pending') await client.answer(challenge.url, signal);
 }
 
-async function whyRefused(client: AcmeClient, order: AcmeOrder, signal: AbortSignal): Promise<AcmeError> {
+function challengeOf({ name, challenges }: AcmeAuthorization, by: ChallengeType) {
+  const challenge = challenges.find(({ type }) => type === by);
+  if (challenge !== undefined) return challenge;
+  throw notAuthorized(name, { type: '', detail: `it offers no challenge ${by}`, names: [name] }, by);
+}
+
+async function whyRefused(
+  client: AcmeClient,
+  order: AcmeOrder,
+  by: ChallengeType,
+  signal: AbortSignal,
+): Promise<AcmeError> {
   for (const url of order.authorizations) {
     const { status, name, challenges } = await client.authorization(url, signal);
     if (status === 'invalid')
-      return notAuthorized(name, challenges.find(({ problem }) => problem !== undefined)?.problem);
+      return notAuthorized(name, challenges.find(({ problem }) => problem !== undefined)?.problem, by);
   }
-  return notAuthorized(order.names.join(', '), order.problem);
+  return notAuthorized(order.names.join(', '), order.problem, by);
 }
 
 /** A key that the CA does not know yet is made again. */

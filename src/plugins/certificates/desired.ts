@@ -78,6 +78,15 @@ export interface SiteOrder {
   readonly key: string;
   readonly url?: string | undefined;
   readonly sinceMs: number;
+  /** What the CA must find in DNS (challenge dns-01); undefined: not asked of the CA yet. */
+  readonly answers?: readonly DnsAnswer[] | undefined;
+}
+
+/** A TXT record that proves one name of an order. */
+export interface DnsAnswer {
+  /** `_acme-challenge.NAME`; a name and its wildcard share it. */
+  readonly name: string;
+  readonly value: string;
 }
 
 export interface OrderOutcome {
@@ -99,6 +108,8 @@ export interface CertificatesDesired {
   readonly directory?: string | undefined;
   /** Whether this node talks to the CA; all others use its results. */
   readonly orders: boolean;
+  /** How the CA checks the names: it connects to port 80, or asks for TXT records. */
+  readonly challenge: 'http-01' | 'dns-01';
   /** Which node orders, for people. */
   readonly why: string;
   readonly bundle: SiteBundle;

@@ -5,6 +5,7 @@ import { setOf } from './limits.ts';
 import { heldNow, orderReason, renewalMs, WORDS } from './plan.ts';
 import { renewAtMs } from './renewal.ts';
 import type { CertificateFacts, ShownCertificate } from './shape.ts';
+import { visitedName } from './shown.ts';
 
 const LATE_MS = 3_600_000;
 
@@ -24,10 +25,11 @@ export function factsOf({
   problem,
   failingSinceMs,
 }: FactsInput): CertificateFacts {
-  const { names, profile, why, bundle } = desired;
+  const { names, profile, why, bundle, challenge } = desired;
   const { current, next } = bundle;
   return {
-    ...{ names, directory, profile, problem },
+    ...{ names, directory, profile, problem, challenge },
+    url: `https://${visitedName(names)}/`,
     orderer: why,
     current: current && shown(current),
     next: next === undefined ? nextOrder(desired) : undefined,

@@ -40,6 +40,8 @@ function textOf({ account, current, next, renewal, asked, exposed, without }: Si
     [asked?.fingerprint, asked?.atMs, asked?.force],
     exposed?.map(({ fingerprint }) => fingerprint),
     without,
+    // A member of an older version drops them: as a text in a text, a bundle with them is the higher one.
+    next?.answers === undefined ? '' : JSON.stringify(next.answers.map(({ name, value }) => [name, value])),
   ]);
 }
 

@@ -19,6 +19,7 @@ export interface CertificateChange extends PlannedChange {
     | 'account'
     | 'rekey'
     | 'order'
+    | 'publish'
     | 'answer'
     | 'finalize'
     | 'download'
@@ -110,6 +111,8 @@ function atCa(desired: CertificatesDesired, observed: CertificatesObserved): Cer
     return change('order', `order a certificate for ${said}: the URL of the order is unknown`);
   switch (observed.order) {
     case 'pending':
+      if (desired.challenge === 'dns-01' && next.answers === undefined)
+        return change('publish', `have the TXT records for ${said} written`);
       return change('answer', `let the CA check ${said}`);
     case 'ready':
       return change('finalize', `have the certificate for ${said} signed`);

@@ -3,8 +3,9 @@ import type { AcmeOrder, RenewalInfo } from '../../acme/answers.ts';
 import { AcmeClient } from '../../acme/client.ts';
 import { AcmeError } from '../../acme/error.ts';
 import { readIfPresent } from '../../host/files.ts';
+import { lackingAt, type NameServer, nameServersOf } from '../../host/txt-records.ts';
 import { type Finding, type Plugin, PluginError, type PluginReport } from '../contract.ts';
-import type { CertificatesDesired, SiteBundle } from './desired.ts';
+import type { CertificatesDesired, SiteBundle, SiteOrder } from './desired.ts';
 import { silentEdges } from './observe.ts';
 import { factsOf, failingSinceMs } from './facts.ts';
 import {
@@ -19,6 +20,7 @@ import {
 import { windowPauseMs } from './renewal.ts';
 import { servedAt } from './served.ts';
 import type { CertificateFacts, CertificateShown } from './shape.ts';
+import { visitedName } from './shown.ts';
 import type { Held } from './limits.ts';
 import { type Ca, withOutcome, Steps } from './apply.ts';
 
@@ -31,6 +33,8 @@ export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> &
   readonly caFile: string | undefined;
   /** For a CA that makes accounts only for its customers: its key identifier, and the file with the HMAC key. */
   readonly externalAccount: { readonly kid: string; readonly keyFile: string } | undefined;
+  /** The zone with the TXT records of challenge dns-01; undefined: none is configured. */
+  readonly dns: WantedZone | undefined;
   /** Addresses of the reachable app nodes: `port` without TLS, since a CA can ask any of them there. */
   readonly edges: readonly {
     readonly name: string;
@@ -39,6 +43,14 @@ export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> &
     readonly tlsPort: number;
   }[];
 };
+
+interface WantedZone {
+  readonly zone: string;
+  /** Its server, if this host's resolver does not know the zone. */
+  readonly server: string | undefined;
+  /** Which node writes the records, for people. */
+  readonly writer: string;
+}
 
 export interface CertificatesReport extends PluginReport {
   readonly facts: CertificateFacts;
@@ -68,6 +80,8 @@ export interface CertificatesOptions {
   readonly wallMs: () => number;
   readonly nowMs: () => number;
   readonly random: () => number;
+  /** The name servers of a zone; for tests. */
+  readonly nameServers?: (zone: string) => Promise<readonly NameServer[]>;
 }
 
 interface Seen extends CertificatesObserved {
@@ -88,6 +102,10 @@ const SLOW_AFTER_MS = 60_000;
 const SHARED_WITHIN_MS = 10_000;
 /** An edge gets a new thumbprint within seconds. An edge that is silent for longer may get no traffic at all. */
 const EDGES_WITHIN_MS = 120_000;
+/** A DNS provider takes seconds. Later the operator is notified; the CA is not asked before the records are there. */
+const RECORDS_WITHIN_MS = 120_000;
+/** A provider's other places get a record some seconds after the nearest one, and a CA asks from several. */
+const SETTLED_MS = 5000;
 /** After this time the CA is asked to check again: it may have lost the first request. */
 const CHECKS_WITHIN_MS = 30_000;
 /** A former certificate whose key a removed node has is revoked even if an edge cannot replace it. */
@@ -118,6 +136,8 @@ export class CertificatesPlugin
   #pausedMs = Number.NEGATIVE_INFINITY;
   /** The order whose names the CA was asked to check, and the machine time of that. */
   #answered: { readonly url: string; readonly atMs: number } | undefined;
+  /** The order whose TXT records all name servers have, and the machine time of that. */
+  #settled: { readonly url: string | undefined; readonly atMs: number } | undefined;
   #askedMs = Number.NEGATIVE_INFINITY;
   /** Machine time of the next question for the CA's window. */
   #windowMs: number;
@@ -160,12 +180,9 @@ export class CertificatesPlugin
     this.#order = await this.#called(async () =>
       (await this.#ca(wanted, bundle)).client().order(next.url ?? '', signal),
     );
-    const silent =
-      this.#order.status === 'pending' && nowMs - next.sinceMs < EDGES_WITHIN_MS
-        ? await silentEdges(wanted.edges, bundle.account?.key ?? '', signal)
-        : [];
-    if (silent.length > 0)
-      return { ...still, waits: `the edge of ${silent.join(', ')} does not answer the CA's check yet` };
+    const unready =
+      this.#order.status === 'pending' ? await this.#unready(wanted, bundle, next, signal) : undefined;
+    if (unready !== undefined) return { ...still, waits: unready };
     const { url, status } = this.#order;
     if (
       status === 'pending' &&
@@ -174,6 +191,50 @@ export class CertificatesPlugin
     )
       return { ...still, waits: 'the CA checks the names' };
     return { ...still, order: status, waits: undefined };
+  }
+
+  /** Why the CA would not find our answer yet. */
+  async #unready(
+    wanted: CertificatesWanted,
+    { account }: SiteBundle,
+    next: SiteOrder,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    const forMs = this.#options.wallMs() - next.sinceMs;
+    if (wanted.challenge === 'dns-01')
+      return next.answers === undefined
+        ? undefined
+        : this.#unsettled(wanted, next, forMs > RECORDS_WITHIN_MS);
+    if (forMs >= EDGES_WITHIN_MS) return undefined;
+    const silent = await silentEdges(wanted.edges, account?.key ?? '', signal);
+    return silent.length > 0
+      ? `the edge of ${silent.join(', ')} does not answer the CA's check yet`
+      : undefined;
+  }
+
+  /** Why the CA would not find all TXT records yet, at whatever name server it asks. */
+  async #unsettled(
+    { dns }: CertificatesWanted,
+    { url, answers = [] }: SiteOrder,
+    late: boolean,
+  ): Promise<string | undefined> {
+    const { zone = '', server, writer = 'no node' } = dns ?? {};
+    const known = await (this.#options.nameServers ?? nameServersOf)(zone);
+    const servers = known.length > 0 || server === undefined ? known : [{ name: server, address: server }];
+    const lacking = await lackingAt(servers, answers);
+    if (lacking?.length === 0) {
+      if (this.#settled?.url !== url) this.#settled = { url, atMs: this.#options.nowMs() };
+      const settles = this.#options.nowMs() - (this.#settled?.atMs ?? 0) < SETTLED_MS;
+      return settles ? 'the TXT records are there, and reach the other places of the DNS servers' : undefined;
+    }
+    this.#settled = undefined;
+    const [first] = lacking ?? [];
+    const where =
+      first === undefined
+        ? `no name server of ${zone} answers`
+        : `${first.name} is not at ${first.server} yet`;
+    if (late) this.#note(notSeen(where, zone, first?.name ?? answers[0]?.name));
+    return `${where}; TXT records: ${writer}`;
   }
 
   plan(wanted: CertificatesWanted, { bundle, nowMs, waits, ...seen }: Seen): readonly CertificateChange[] {
@@ -213,7 +274,7 @@ export class CertificatesPlugin
     const wanted = this.#wanted();
     const desired = { ...wanted, bundle: this.#options.site.get(), nowMs: this.#options.wallMs() };
     const facts = this.#facts(desired, wanted.directory, this.#failingSince(desired));
-    return { ...facts, edges: await servedAt(wanted.edges, wanted.names[0] ?? '', signal) };
+    return { ...facts, edges: await servedAt(wanted.edges, visitedName(wanted.names), signal) };
   }
 
   /**
@@ -335,7 +396,7 @@ export class CertificatesPlugin
     { current }: SiteBundle,
     signal: AbortSignal,
   ): Promise<boolean> {
-    const served = await servedAt(wanted.edges, wanted.names[0] ?? '', signal);
+    const served = await servedAt(wanted.edges, visitedName(wanted.names), signal);
     const shown = served.flatMap(({ sha256 }) => sha256 ?? []);
     const all = shown.length > 0 && shown.every((each) => each === current?.fingerprint);
     return all || this.#options.nowMs() - this.#since.atMs > REVOKED_WITHIN_MS;
@@ -413,7 +474,18 @@ const PASSING: ReadonlySet<string> = new Set([
   'certificate-limited',
   'certificate-answer',
   'certificate-account',
+  'certificate-dns-not-seen',
 ]);
+
+function notSeen(where: string, zone: string, name: string | undefined): Finding {
+  return {
+    code: 'certificate-dns-not-seen',
+    message: `the CA cannot check the names: ${where} after two minutes; the present certificate stays in use`,
+    next:
+      `run \`bornemisza dns show\` on the node that writes the records, and \`dig ${name ?? zone} TXT\`: is ${zone} ` +
+      'delegated to its servers, and the name neither a CNAME nor delegated elsewhere? It goes on by itself',
+  };
+}
 
 function budget(untilMs: number): Finding {
   return {

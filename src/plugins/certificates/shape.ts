@@ -3,6 +3,9 @@ import type { Finding } from '../contract.ts';
 /** The facts of the site's certificate for people. No key. Times are ISO 8601, UTC. */
 export interface CertificateFacts {
   readonly names: readonly string[];
+  /** Address of the site for visitors. */
+  readonly url: string;
+  readonly challenge: 'http-01' | 'dns-01';
   /** Of the CA. */
   readonly directory: string;
   readonly profile?: string | undefined;

@@ -19,6 +19,11 @@ export function shownOf({ current }: SiteBundle, wallMs: number) {
   };
 }
 
+/** A name of the site that a visitor can type: the first without `*`, else one that the wildcard covers. */
+export function visitedName(names: readonly string[]): string {
+  return names.find((name) => !name.startsWith('*.')) ?? names[0]?.replace('*', 'www') ?? '';
+}
+
 /** Cached by account: each turn needs it, and parsing a key takes longer than most of the turn. */
 const thumbprints = new WeakMap<SiteAccount, string>();
 

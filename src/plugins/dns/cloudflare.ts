@@ -69,6 +69,7 @@ export class CloudflareProvider implements DnsProvider {
   #post({ name, type, ttlS }: DnsChange, value: string, owner: string): object {
     const proxied = this.#proxied.has(keyOf({ name, type }));
     const shared = { name, type, ttl: proxied ? 1 : ttlS, comment: `bornemisza:${owner}` };
+    if (type === 'TXT') return { ...shared, content: `"${value}"` };
     if (type !== 'SRV') return { ...shared, content: value, proxied };
     const [priority, weight, port, target] = value.split(' ');
     return {
@@ -83,6 +84,7 @@ const keyOf = ({ name, type }: { readonly name: string; readonly type: string })
 
 /** In the form of a zone file. */
 function valueOf({ type, content = '', data }: Row): string {
+  if (type === 'TXT') return content;
   if (type !== 'SRV') return content.toLowerCase();
   const { priority, weight, port, target = '' } = data ?? {};
   return `${priority} ${weight} ${port} ${target.replace(/\.$/, '').toLowerCase()}`;

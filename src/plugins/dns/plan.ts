@@ -19,7 +19,8 @@ export interface ZoneRecord {
 export interface DnsChange extends PlannedChange {
   readonly kind: 'create' | 'add' | 'remove';
   readonly name: string;
-  readonly type: RecordType;
+  /** `TXT`: answers for a CA, each value with a mark of its own. `add` and `remove` only. */
+  readonly type: RecordType | 'TXT';
   readonly values: readonly string[];
   readonly ttlS: number;
   /** The last values are removed, and the mark with them. `remove` only. */
@@ -44,12 +45,13 @@ const MOST_CHANGES = 50;
  * @param silent addresses whose edge does not answer
  */
 export function planDns(
-  desired: Pick<DnsDesired, 'owner' | 'sets' | 'hold' | 'doubtful'>,
+  desired: Pick<DnsDesired, 'owner' | 'sets' | 'challenges' | 'hold' | 'doubtful'>,
   zone: readonly ZoneRecord[],
   silent: ReadonlySet<string> = new Set(),
 ): DnsPlan {
   const changes: DnsChange[] = [];
   const findings: Finding[] = [];
+  planChallenges(desired, zone, changes, findings);
   const wanted = new Map(desired.sets.map((set) => [keyOf(set), set]));
   const gone = (value: string): boolean => desired.doubtful.includes(value) && silent.has(value);
   for (const set of desired.sets) {
@@ -61,6 +63,63 @@ export function planDns(
     changes.push(removal(left, left.records, true, 'no member has this name now'));
   }
   return { changes: changes.slice(0, MOST_CHANGES), findings };
+}
+
+/** A resolver stores a value no longer than that; the next order has others. */
+const CHALLENGE_TTL_S = 60;
+/** RFC 8555 section 8.4. */
+const CHALLENGE_NAME = /^_acme-challenge\./;
+
+/** The values at the names that a CA asks for, without quotes. */
+export function challengesIn(zone: readonly ZoneRecord[]): ZoneRecord[] {
+  return zone
+    .filter(({ name, type }) => type === 'TXT' && CHALLENGE_NAME.test(name))
+    .map((each) => ({ ...each, value: each.value.replace(/^"(.*)"$/, '$1') }));
+}
+
+/**
+ * Each value has an owner of its own: others may stand at the same name. None is removed while an order is open, as the
+ * other side of a partition may have one open too; a CA accepts any value that fits.
+ */
+function planChallenges(
+  { owner, challenges }: Pick<DnsDesired, 'owner' | 'challenges'>,
+  zone: readonly ZoneRecord[],
+  changes: DnsChange[],
+  findings: Finding[],
+): void {
+  const there = challengesIn(zone);
+  const shared = { type: 'TXT', last: false, step: 'once' } as const;
+  // All values at a name share a TTL: an addition with another one would change the founder's (RFC 2181 section 5.2).
+  const ttlAt = (name: string): number => there.find((each) => each.name === name)?.ttlS ?? CHALLENGE_TTL_S;
+  for (const [name, wanted] of Map.groupBy(challenges, (each) => each.name)) {
+    const missing = wanted
+      .map(({ value }) => value)
+      .filter((value) => !there.some((each) => each.name === name && each.value === value));
+    if (missing.length === 0) continue;
+    if (zone.some((each) => each.name === name && each.type === 'CNAME')) findings.push(aliased(name));
+    else {
+      const summary = summaryOf({ name, type: 'TXT' }, `+${missing.join(' +')} (for the CA)`);
+      changes.push({ ...shared, kind: 'add', name, values: missing, ttlS: ttlAt(name), ids: [], summary });
+    }
+  }
+  if (challenges.length > 0) return;
+  const left = there.filter((each) => each.owner === owner);
+  for (const [name, records] of Map.groupBy(left, (each) => each.name)) {
+    const values = records.map(({ value }) => value).sort();
+    const summary = summaryOf({ name, type: 'TXT' }, `-${values.join(' -')} (no order is open)`);
+    changes.push({
+      ...{ ...shared, kind: 'remove', name, values, ttlS: ttlAt(name), summary },
+      ids: records.flatMap(({ id }) => id ?? []),
+    });
+  }
+}
+
+function aliased(name: string): Finding {
+  return {
+    code: 'dns-foreign',
+    message: `${name} has a CNAME record, so the answer for the CA cannot be written; no certificate is issued`,
+    next: `delete the CNAME of ${name}; or, without wildcards, set certificates.challenge = "http-01"`,
+  };
 }
 
 function planSet(

@@ -78,6 +78,7 @@ export class Rfc2136Provider implements DnsProvider {
   async change(change: DnsChange, owner: string, signal: AbortSignal): Promise<void> {
     const { name, type, values, ttlS, kind, last } = change;
     const mark = markName(name, type);
+    if (type === 'TXT') return this.#changeTexts(change, mark, owner, signal);
     const prerequisites =
       kind === 'create'
         ? [`prereq nxrrset ${name}. ${type}`, `prereq nxrrset ${name}. CNAME`, `prereq nxrrset ${mark}. TXT`]
@@ -107,13 +108,25 @@ export class Rfc2136Provider implements DnsProvider {
     );
   }
 
-  /** Adds a value to a name's TXT set, or removes it: for ACME's dns-01. */
-  async challenge(action: 'add' | 'remove', name: string, value: string, signal: AbortSignal): Promise<void> {
-    const line =
-      action === 'add'
-        ? `update add ${plainName(name)}. 60 TXT ${quoted(value)}`
-        : `update delete ${plainName(name)}. TXT ${quoted(value)}`;
-    await this.#update([line], signal);
+  /** Each value has a mark of its own, so that others may stand beside it. */
+  async #changeTexts(
+    { kind, name, values, ttlS }: DnsChange,
+    mark: string,
+    owner: string,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const texts = values.flatMap((value) => [
+      { at: plainName(name), text: quoted(value) },
+      { at: mark, text: quoted(`${owner}:${value}`) },
+    ]);
+    const lines = texts.map(({ at, text }) =>
+      kind === 'remove' ? `update delete ${at}. TXT ${text}` : `update add ${at}. ${ttlS} TXT ${text}`,
+    );
+    // BIND takes an addition beside a CNAME and ignores it (RFC 2136 section 3.4.2.2).
+    await this.#update(
+      [...(kind === 'remove' ? [] : [`prereq nxrrset ${plainName(name)}. CNAME`]), ...lines],
+      signal,
+    );
   }
 
   async #update(lines: readonly string[], signal: AbortSignal): Promise<void> {
@@ -144,7 +157,10 @@ function parseZone(text: string): ZoneRecord[] {
   });
 }
 
-/** Gives each record the owner in the TXT beside its set; two different ones count as none. */
+/**
+ * Gives each record the owner in the TXT beside its set; two different ones count as none. The marks of TXT records are
+ * `OWNER:VALUE`, one for each value.
+ */
 function withMarks(records: readonly ZoneRecord[]): ZoneRecord[] {
   return records.map((record) => {
     const marks = records.filter(
@@ -152,11 +168,15 @@ function withMarks(records: readonly ZoneRecord[]): ZoneRecord[] {
         type === 'TXT' && name === `_bornemisza-${record.type.toLowerCase()}.${record.name}`,
     );
     const [mark] = marks;
-    return marks.length === 1 && mark !== undefined
-      ? { ...record, owner: mark.value.replace(/^"(.*)"$/, '$1') }
-      : record;
+    if (record.type === 'TXT') {
+      const [own] = marks.filter((each) => unquoted(each.value).endsWith(`:${unquoted(record.value)}`));
+      return own === undefined ? record : { ...record, owner: unquoted(own.value).replace(/:.*/, '') };
+    }
+    return marks.length === 1 && mark !== undefined ? { ...record, owner: unquoted(mark.value) } : record;
   });
 }
+
+const unquoted = (text: string): string => text.replace(/^"(.*)"$/, '$1');
 
 /** A name that cannot end its line of nsupdate's input. */
 function plainName(name: string): string {

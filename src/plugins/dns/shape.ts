@@ -13,7 +13,8 @@ export interface DnsShown {
 /** One row for each set that is wanted, or has our mark. */
 export interface ShownSet {
   readonly name: string;
-  readonly type: RecordType;
+  /** `TXT`: what a CA must find while an order is open. */
+  readonly type: RecordType | 'TXT';
   readonly wanted: readonly string[];
   readonly present: readonly string[];
   /**

@@ -1,6 +1,6 @@
 import type { Finding } from '../contract.ts';
 import type { DnsDesired, RecordType } from './desired.ts';
-import { type FoundSet, keyOf, planDns, setsOf, type ZoneRecord } from './plan.ts';
+import { challengesIn, type FoundSet, keyOf, planDns, setsOf, type ZoneRecord } from './plan.ts';
 import type { DnsShown, ShownSet } from './shape.ts';
 
 /** Pure. */
@@ -22,7 +22,24 @@ export function shownRecords(
     };
   });
   const { findings } = planDns(desired, zone, silent);
-  return { zone: desired.zone, writer: desired.why, sets: rows, findings };
+  const sets = [...rows, ...challengeRows(desired, zone)];
+  return { zone: desired.zone, writer: desired.why, sets, findings };
+}
+
+/** Names with an answer for a CA, wanted or left. */
+function challengeRows({ challenges, owner }: DnsDesired, zone: readonly ZoneRecord[]): ShownSet[] {
+  const there = challengesIn(zone);
+  const left = there.filter((each) => each.owner === owner);
+  return [...new Set([...challenges, ...left].map(({ name }) => name))].map((name) => {
+    const present = there.filter((each) => each.name === name);
+    const ours = present.some((each) => each.owner === owner);
+    return {
+      ...{ name, type: 'TXT' },
+      wanted: challenges.flatMap((each) => (each.name === name ? [each.value] : [])).sort(),
+      present: present.map(({ value }) => value).sort(),
+      whose: ours ? 'ours' : present.length === 0 ? 'none' : 'yours',
+    };
+  });
 }
 
 function whoseIs({ owner, records }: FoundSet, ours: string): ShownSet['whose'] {

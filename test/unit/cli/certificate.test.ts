@@ -13,6 +13,8 @@ const at = (days: number): string => new Date(Date.now() + days * DAY_MS).toISOS
 const SHA = 'ab'.repeat(32);
 const ANSWER: CertificateShown = {
   names: ['shop.example', 'www.shop.example'],
+  url: 'https://shop.example/',
+  challenge: 'http-01',
   directory: 'https://acme-v02.api.letsencrypt.org/directory',
   orderer: 'app1/app orders',
   current: {

@@ -9,6 +9,7 @@ import { settingsDigest } from '../../../src/daemon/config/digest.ts';
 import {
   apiFloating,
   boundsOf,
+  certificateSettings,
   loadConfig,
   limitOf,
   loadServices,
@@ -89,7 +90,7 @@ t.test(
       ['names = ["shop.example"]\nterms = "yes"', /certificates\.terms/],
       [
         'names = ["*.shop.example"]\nterms = "agreed"',
-        /certificates\.names\.0: must be a DNS name .* without "\*"/,
+        /certificates\.names: "\*\.shop\.example" needs challenge = "dns-01": /,
       ],
       ['names = ["192.0.2.7"]', /certificates\.names\.0/],
       ['names = ["Shop.example"]', /lower case/],
@@ -99,7 +100,10 @@ t.test(
       [`names = [${`"${'a'.repeat(60)}.example",`.repeat(15)}]\nterms = "agreed"`, /1000 characters/],
       ['directory = "http://ca.example/dir"', /certificates\.directory: must be a URL/],
       ['directory = "https://u:p@ca.example/dir"', /certificates\.directory/],
-      ['challenge = "dns-01"', /certificates\.challenge/],
+      ['challenge = "tls-alpn-01"', /certificates\.challenge/],
+      ['names = ["*.example"]', /certificates\.names\.0: must be a DNS name/],
+      ['names = ["www.*.example"]', /certificates\.names\.0: must be a DNS name/],
+      ['names = ["*"]', /certificates\.names\.0: must be a DNS name/],
       ['contact = ["Ops <ops@shop.example>"]', /certificates\.contact\.0/],
       ['profile = "a b"', /certificates\.profile/],
       ['eab_kid = "k1"', /certificates\.eab_kid: and eab_hmac_key_file are given together/],
@@ -112,6 +116,26 @@ t.test(
     t.end();
   },
 );
+
+t.test('names by dns-01 are those of the zone of [dns], also wildcards', (t) => {
+  const byDns = (names: string, dns = '[dns]\nzone = "Shop.example"\n') =>
+    parse(`${LEAST}${dns}[certificates]\nnames = [${names}]\nterms = "agreed"\nchallenge = "dns-01"\n`);
+  const config = byDns('"shop.example", "*.shop.example", "a.b.shop.example"');
+  t.match(certificateSettings(config), {
+    challenge: 'dns-01',
+    dns: { zone: 'shop.example', server: undefined },
+  });
+  const bind = '[dns]\nprovider = "rfc2136"\nzone = "shop.example"\nserver = "192.0.2.53"\nkey_file = "/k"\n';
+  t.match(certificateSettings(byDns('"shop.example"', bind)), { dns: { server: '192.0.2.53:53' } });
+  t.throws(() => byDns('"shop.example"', ''), { message: /challenge = "dns-01" needs \[dns\]: its zone/ });
+  t.throws(() => byDns('"shop.example", "noshop.example"'), {
+    message: /"noshop\.example" is not in the zone shop\.example of \[dns\]/,
+  });
+  t.throws(() => byDns('"*.shop.example", "www.shop.example"'), {
+    message: /"www\.shop\.example" is part of "\*\.shop\.example": remove one/,
+  });
+  t.end();
+});
 
 const DROPLET = 'mode = "api"\nprovider = "digitalocean"\ntoken_file = "/t"\n';
 const API_REFUSED: readonly (readonly [what: string, keys: string, message: RegExp])[] = [

@@ -26,7 +26,12 @@ const site: Site = {
     endMs: 2,
     revoked: false,
   },
-  next: { names: ['shop.example'], key: KEY, sinceMs: 3 },
+  next: {
+    names: ['shop.example'],
+    key: KEY,
+    sinceMs: 3,
+    answers: [{ name: '_acme-challenge.shop.example', value: 'a_-B'.repeat(10) + 'abc' }],
+  },
   recent: [{ atMs: 3, names: 'shop.example', outcome: 'issued' }],
 };
 const isMine = (text: string): boolean => text.includes('kkkk');
@@ -50,6 +55,27 @@ t.test('a bundle is sent and stored unchanged, 0600, and its digest reveals noth
     again.word,
   );
 });
+
+t.test(
+  'an answer for a CA is a digest at its own name, so that no bundle puts another TXT into the zone',
+  (t) => {
+    const of = (more: object): Uint8Array =>
+      encodeSite({
+        ...site,
+        next: { ...site.next, answers: [{ ...site.next?.answers?.[0], ...more }] },
+      } as Site);
+    t.ok(decodeSite(of({})));
+    for (const more of [
+      { name: 'shop.example' },
+      { name: '_acme-challenge.shop.example\nsend' },
+      { name: '_acme-challenge' },
+      { value: 'v=spf1 +all' },
+      { value: `${'a'.repeat(43)}"` },
+    ])
+      t.throws(() => decodeSite(of(more)), { code: 'site-malformed' }, JSON.stringify(more));
+    t.end();
+  },
+);
 
 t.test('changes that come at once are made one after the other, and none is lost', async (t) => {
   const store = new SiteStore(t.testdir(), EMPTY);

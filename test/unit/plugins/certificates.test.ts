@@ -16,6 +16,7 @@ import {
 } from '../../../src/plugins/certificates/plan.ts';
 import { CertificatesPlugin } from '../../../src/plugins/certificates/plugin.ts';
 import { renewAtMs, windowPauseMs } from '../../../src/plugins/certificates/renewal.ts';
+import { visitedName } from '../../../src/plugins/certificates/shown.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -56,6 +57,7 @@ const desired = (
 ): CertificatesDesired => ({
   names: NAMES,
   profile: undefined,
+  challenge: 'http-01',
   orders: true,
   why: 'this node orders',
   bundle: { ...bundle, ...of },
@@ -116,6 +118,43 @@ t.test('each state of an order has one next step', (t) => {
     t.strictSame(kinds(desired(of), seen), steps, what);
     t.strictSame(kinds(desired(of, { orders: false }), seen), [], `${what}, seen by one that does not order`);
   }
+  t.end();
+});
+
+t.test('by dns-01 the TXT records are in the bundle before the CA may check', (t) => {
+  const byDns = { challenge: 'dns-01' } as const;
+  const answers = [{ name: '_acme-challenge.shop.example', value: 'v' }];
+  const pending = { order: 'pending' } as const;
+  t.strictSame(kinds(desired({ next }, byDns), pending), ['publish']);
+  t.strictSame(kinds(desired({ next: { ...next, answers } }, byDns), pending), ['answer']);
+  t.strictSame(
+    kinds(desired({ next: { ...next, answers: [] } }, byDns), pending),
+    ['answer'],
+    'all are proved',
+  );
+  t.strictSame(kinds(desired({ next }, byDns), { order: 'ready' }), ['finalize']);
+  t.strictSame(kinds(desired({ next }, { ...byDns, orders: false }), pending), [], 'another node orders');
+  t.end();
+});
+
+t.test('a bundle whose TXT records an older version has dropped loses to the one that has them', (t) => {
+  const answers = [{ name: '_acme-challenge.shop.example', value: 'v' }];
+  const whole = { ...bundle, next: { ...next, answers } };
+  const cut = { ...bundle, next };
+  t.strictSame(mergedBundles(whole, cut).next?.answers, answers);
+  t.strictSame(mergedBundles(cut, whole).next?.answers, answers);
+  const later = { ...cut, generation: bundle.generation + 1 };
+  t.equal(
+    mergedBundles(whole, later).next?.answers,
+    undefined,
+    'it went on with the order: they are made again',
+  );
+  t.end();
+});
+
+t.test('visitors are led to a name without a wildcard', (t) => {
+  t.equal(visitedName(['*.shop.example', 'shop.example']), 'shop.example');
+  t.equal(visitedName(['*.shop.example']), 'www.shop.example');
   t.end();
 });
 
@@ -443,7 +482,12 @@ t.test('bundles of both sides of a partition merge into one, in any order', (t) 
         .map((each) => ({ ...current, ...each })),
       { nil: undefined },
     ),
-    next: fc.constantFrom(undefined, next),
+    next: fc.constantFrom(
+      undefined,
+      next,
+      { ...next, answers: [] },
+      { ...next, answers: [{ name: 'n', value: 'v' }] },
+    ),
     renewal: fc.constantFrom(undefined, { fingerprint: 'f1', atMs: 1 }),
     notBeforeMs: times,
     recent: fc.array(outcome, { maxLength: 5 }),
@@ -523,7 +567,10 @@ t.test('the ordering node publishes in its record that no order succeeded for a 
       waits: undefined,
       order: undefined,
     };
-    return plugin.status({ ...wanted, caFile: undefined, externalAccount: undefined, edges: [] }, seen).tag;
+    return plugin.status(
+      { ...wanted, caFile: undefined, externalAccount: undefined, dns: undefined, edges: [] },
+      seen,
+    ).tag;
   };
   t.equal(tag(true, DAY - 1), undefined);
   t.equal(tag(true, DAY), 'failing');

@@ -23,7 +23,7 @@ const set = (name: string, values: readonly string[], more: Partial<DnsSet> = {}
   ...more,
 });
 const plan = (sets: readonly DnsSet[], zone: readonly ZoneRecord[], more: Partial<DnsDesired> = {}) =>
-  planDns({ owner: OWNER, sets, doubtful: [], ...more }, zone);
+  planDns({ owner: OWNER, sets, challenges: [], doubtful: [], ...more }, zone);
 const inShort = ({ kind, name, values }: DnsChange): string => `${kind} ${name} ${values.join(' ')}`;
 
 t.test('a record that is as wanted is not changed, whoever made it', async (t) => {
@@ -133,6 +133,54 @@ t.test('through any sequence of wishes the founder’s rows stay, and no name go
   t.pass('held');
 });
 
+t.test(
+  'answers for a CA: each value has an owner of its own, and none is removed while an order is open',
+  async (t) => {
+    const at = '_acme-challenge.';
+    const text = (value: string, more: Partial<ZoneRecord> = {}) =>
+      record(at, `"${value}"`, { type: 'TXT', id: `id ${value}`, ...more });
+    const [foreign, another] = [text('f', { owner: undefined }), text('x', { owner: 'another' })];
+    const ours = [text('A'), text('b')];
+    const spf = record('', '"v=spf1 -all"', { type: 'TXT' });
+    const mark = record('_bornemisza-txt._acme-challenge.', '"shop:A"', { type: 'TXT' });
+    const alias = record(at, 'elsewhere.example', { type: 'CNAME', owner: undefined });
+    const wanted = (values: string) => [...values].map((value) => ({ name: `${at}shop.example`, value }));
+    const add = (values: string) => [`add ${at}shop.example ${values}`];
+    type Case = readonly [
+      what: string,
+      values: string,
+      zone: readonly ZoneRecord[],
+      changes: readonly string[],
+    ];
+    const cases: readonly Case[] = [
+      ['nothing is there', 'Ab', [], add('A b')],
+      ['one is there', 'Ab', [text('A')], add('b')],
+      ['all are there', 'Ab', ours, []],
+      ['in the other case of letters', 'a', [text('A')], add('a')],
+      ['beside a value of the founder', 'Ab', [foreign, another], add('A b')],
+      ['the founder has it already', 'f', [foreign], []],
+      ['one of a former order is left over', 'c', ours, add('c')],
+      ['the other side of a partition has an order too', 'c', [...ours, text('c')], []],
+      ['a CNAME', 'A', [alias], []],
+      ['the order has ended', '', [...ours, foreign, another], [`remove ${at}shop.example A b`]],
+      ['nothing of ours is there', '', [foreign, another], []],
+      ['other names', '', [spf, mark], []],
+    ];
+    for (const [what, values, zone, changes] of cases)
+      t.strictSame(plan([], zone, { challenges: wanted(values) }).changes.map(inShort), changes, what);
+    t.strictSame(plan([], [...ours, foreign]).changes[0]?.ids, ['id A', 'id b']);
+    t.match(plan([], [alias], { challenges: wanted('A') }).findings, [
+      { code: 'dns-foreign', message: /_acme-challenge\.shop\.example has a CNAME record/ },
+    ]);
+    const many = Array.from({ length: 60 }, (_, number) => set(`h${number}.`, ['192.0.2.1']));
+    t.match(
+      plan(many, [], { challenges: wanted('A'), hold: 'a test' }).changes[0],
+      { type: 'TXT' },
+      'comes first',
+    );
+  },
+);
+
 t.test('the address of a dead daemon goes with its edge, never as the last', async (t) => {
   const zone = [record('', '192.0.2.1'), record('', '192.0.2.2')];
   const sets = [set('', ['192.0.2.1', '192.0.2.2'])];
@@ -142,7 +190,7 @@ t.test('the address of a dead daemon goes with its edge, never as the last', asy
     guard: DnsSet['guard'] = 'serves',
   ) =>
     planDns(
-      { owner: OWNER, sets: sets.map((each) => ({ ...each, guard })), doubtful },
+      { owner: OWNER, sets: sets.map((each) => ({ ...each, guard })), challenges: [], doubtful },
       zone,
       new Set(silent),
     );
@@ -254,12 +302,15 @@ t.test('what is shown are the sets that are wanted and those with our mark', asy
     record('app2.', '192.0.2.2', { owner: 'other' }),
   ];
   const sets = [set('', ['192.0.2.1']), set('app1.', ['192.0.2.1']), set('app2.', ['192.0.2.2'])];
+  zone.push(record('_acme-challenge.old.', '"A"', { type: 'TXT' }));
+  zone.push(record('_acme-challenge.old.', '"f"', { type: 'TXT', owner: undefined }));
   const desired = {
     zone: 'shop.example',
     owner: OWNER,
     writer: true,
     why: 'this node writes',
     sets,
+    challenges: [{ name: '_acme-challenge.shop.example', value: 'b' }],
     doubtful: [],
   };
   const shown = shownRecords(desired, zone, new Set());
@@ -270,6 +321,8 @@ t.test('what is shown are the sets that are wanted and those with our mark', asy
       ['app1.shop.example', 'none', '192.0.2.1', ''],
       ['app2.shop.example', 'another', '192.0.2.2', '192.0.2.2'],
       ['old.shop.example', 'ours', '', '192.0.2.8'],
+      ['_acme-challenge.shop.example', 'none', 'b', ''],
+      ['_acme-challenge.old.shop.example', 'ours', '', 'A,f'],
     ],
   );
   t.match(shown.findings, [{ code: 'dns-foreign', next: /dns adopt shop\.example A/ }]);

@@ -11,6 +11,8 @@ const CONFIG: DnsRoleConfig = {
   names: ['@', 'www'],
   ttlS: 60,
   floating: [],
+  challenges: [],
+  provedNames: ['*.shop.example', 'www.eu.shop.example'],
   isPublic: isGlobalUnicast,
 };
 const app = (number: number, more: Parameters<typeof member>[1] = {}, tags: Record<string, string> = {}) =>
@@ -73,6 +75,17 @@ t.test('the site’s names have the serving nodes; the other names have all memb
     t.equal(valuesOf(sets, '_app._tcp.shop.example', 'SRV')?.length, found ? 2 : 1, what);
     t.strictSame(doubtful, app2.state === 'dead' ? ['192.0.2.2', '2001:db8::2'] : [], what);
   }
+  t.end();
+});
+
+t.test('an answer for a CA is written only for a name that this node has configured', (t) => {
+  const at = (name: string) => ({ name: `_acme-challenge.${name}`, value: 'v' });
+  const own = [at('shop.example'), at('www.eu.shop.example')];
+  const others = [at('mail.shop.example'), at('eu.shop.example'), at('shop.example.org')];
+  const challenges = [...others, ...own];
+  const members = [app(1, { self: true })];
+  t.strictSame(records(members, { challenges }).challenges, own);
+  t.strictSame(records(members, { challenges, provedNames: [] }).challenges, []);
   t.end();
 });
 
