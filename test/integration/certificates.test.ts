@@ -592,6 +592,48 @@ t.test('an edge that does not answer yet is waited for before the CA checks', as
   t.equal(orders(site.pebble), 1);
 });
 
+t.test(
+  'an operator revokes: the next certificate and then the revocation, or with --now the other way',
+  async (t) => {
+    const pebble = await startPebble(t);
+    const cases: readonly (readonly [reason: 'keyCompromise' | 'superseded', now: boolean, code: number])[] =
+      [
+        ['keyCompromise', false, 1],
+        ['superseded', true, 4],
+      ];
+    for (const [reason, now, code] of cases) {
+      const [first, second] = await pairAt(t, pebble);
+      first.orders = true;
+      await issue({ nodes: [first, second], edge: nothing });
+      const before = second.store.get();
+      const former = new X509Certificate(before.current?.chain ?? '');
+      const said = await second.plugin.revoke({ reason, now });
+      t.match(said, {
+        message: now ? / is revoked now; / : / is revoked when all edges serve the next one; /,
+      });
+      await share([first, second]);
+      const steps: string[] = [];
+      await until(async () => {
+        steps.push(...(await first.run()));
+        // No edge is part of it: after ten minutes the former one is revoked all the same.
+        if (steps.at(-1) === 'download') first.nowMs += 600_000;
+        await share([first, second]);
+        return steps.includes('revoke') && steps.includes('download');
+      }, DEADLINE);
+      const ordered = ['order', 'order', 'answer', 'finalize', 'download'];
+      t.strictSame(steps, now ? ['rekey', 'revoke', ...ordered] : ['rekey', ...ordered, 'revoke'], reason);
+      t.match(await pebble.statusOf(former.serialNumber), { Status: 'Revoked', Reason: code });
+      const after = second.store.get();
+      t.match(after, { exposed: [], current: { revoked: false }, account: { url: before.account?.url } });
+      t.not(after.current?.key, before.current?.key, `${reason}: another key`);
+      t.not(after.account?.key, before.account?.key, `${reason}: also of the account`);
+      const next = new X509Certificate(after.current?.chain ?? '');
+      t.match(await pebble.statusOf(next.serialNumber), { Status: 'Valid' });
+      t.strictSame(await first.run(), [], `${reason}: nothing is left to do`);
+    }
+  },
+);
+
 const WILD = ['*.shop.example', 'shop.example'];
 
 /**

@@ -1,10 +1,12 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { CertificateShown, Done, CertificateFacts, StatusAnswer } from '../../daemon/control/api.ts';
 import { printDone, printJson } from '../answer.ts';
 import { formatDuration, formatInstant } from '../duration.ts';
+import { CliFailure, EXIT } from '../failure.ts';
 import { appDaemonOf } from '../instances.ts';
 import type { Io } from '../io.ts';
 import { type Paint, paintFor } from '../paint.ts';
+import { ask } from '../setup/ask.ts';
 import { renderFacts, renderTable } from '../table.ts';
 import { addVerb, type CommonOptions } from '../verb.ts';
 
@@ -14,6 +16,15 @@ const TIMEOUT_MS = 20_000;
 interface RenewOptions extends CommonOptions {
   readonly force?: boolean;
 }
+
+interface RevokeOptions extends CommonOptions {
+  readonly reason: string;
+  readonly now?: boolean;
+  readonly yes?: boolean;
+}
+
+/** As RFC 5280 section 5.3.1 names them. */
+const REASONS = ['keyCompromise', 'superseded', 'unspecified'] as const;
 
 export function addCertificate(program: Command, io: Io): void {
   const certificate = addVerb(program, 'certificate', {
@@ -50,6 +61,56 @@ export function addCertificate(program: Command, io: Io): void {
       const force = options.force === true;
       printDone(io, options, await daemon.post<Done>('/v1/certificate/renew', { force }));
     });
+  addRevoke(certificate, io);
+}
+
+function addRevoke(certificate: Command, io: Io): void {
+  addVerb(certificate, 'revoke', {
+    summary: 'replace the certificate and its keys, and have the CA revoke it',
+    description:
+      'For a key that leaked. Makes new keys for the account and the certificate and orders the next one at once; ' +
+      'any app node can be asked. When all edges serve the next one, or ten minutes after it came, the CA revokes ' +
+      'the present one. With --now it is revoked first: browsers may refuse the site until the next one is there. ' +
+      'The limits of orders apply; if they hold the next order, only --now revokes. Find out first how the key ' +
+      'leaked: the next one is in the same files. On a terminal you type the name of the site; a script passes ' +
+      '--yes.',
+    examples: [
+      'bornemisza certificate revoke',
+      'bornemisza certificate revoke --now --yes',
+      'bornemisza certificate revoke --reason superseded',
+    ],
+    json: true,
+  })
+    .addOption(
+      new Option('--reason <reason>', 'the reason that the CA publishes')
+        .choices(REASONS)
+        .default('keyCompromise'),
+    )
+    .option('--now', 'revoke it before there is another one')
+    .option('--yes', 'do not ask')
+    .action(async (options: RevokeOptions) => {
+      const daemon = await appDaemonOf(options);
+      const { reason, now = false } = options;
+      if (options.yes !== true)
+        await mayRevoke(io, await daemon.get<CertificateShown>('/v1/certificate', TIMEOUT_MS));
+      printDone(io, options, await daemon.post<Done>('/v1/certificate/revoke', { reason, now }));
+    });
+}
+
+/** Shows first what will be revoked. A script must pass --yes. */
+async function mayRevoke(io: Io, { names, url, current }: CertificateShown): Promise<void> {
+  const name = new URL(url).hostname;
+  if (io.typed !== undefined) {
+    const which = current === undefined ? 'there is none' : `serial ${current.serial}, until ${current.ends}`;
+    io.stderr.write(`The certificate for ${names.join(', ')} (${which}) will be revoked for good.\n`);
+    if ((await ask(io, `To revoke it, type ${name}: `)) === name) return;
+  }
+  throw new CliFailure(
+    EXIT.usage,
+    'certificate-not-confirmed',
+    'nothing was revoked',
+    io.typed === undefined ? 'without a terminal, pass --yes' : 'run it again and type the name',
+  );
 }
 
 function renderCertificate(answer: CertificateShown, nowMs: number, paint: Paint, columns: number): string {

@@ -25,6 +25,7 @@
  * | POST /v1/notify/test | {} → one {@link Progress} a channel, with `error` where it failed, the last one with `done`
  * |
  * | GET /v1/certificate | → {@link CertificateShown}; of role app |
+ * | POST /v1/certificate/revoke | `{ reason?, now? }`, reason as in RFC 5280 → {@link Done}; of role app |
  * | POST /v1/certificate/renew | `{ force? }`, true ignores our own limits → {@link Done}; of role app |
  * | GET /v1/dns | → {@link DnsShown}; of role app |
  * | POST /v1/dns/adopt, /release | `{ name, type }` → {@link Done}; of role app |

@@ -130,6 +130,10 @@ const requests = {
   accounts: z.strictObject({ after: z.string().max(200).optional() }),
   account: z.strictObject({ email: z.string().min(1).max(1024) }),
   renew: z.strictObject({ force: z.boolean().default(false) }),
+  revoke: z.strictObject({
+    reason: z.enum(['keyCompromise', 'superseded', 'unspecified']).default('keyCompromise'),
+    now: z.boolean().default(false),
+  }),
   dns: z.strictObject({
     name: z
       .string()
@@ -333,7 +337,7 @@ function addAccounts(app: Hono, actions: ControlDependencies['actions']): void {
 
 /** Programs with verbs of their own, by the first word of the path: what each verb takes. */
 const PROGRAM_VERBS = {
-  certificates: ['certificate', { renew: requests.renew }],
+  certificates: ['certificate', { renew: requests.renew, revoke: requests.revoke }],
   dns: ['dns', { adopt: requests.dns, release: requests.dns }],
   floating: ['floating', { take: requests.nothing }],
 } as const;

@@ -62,7 +62,12 @@ const Site = z.object({
   notBeforeMs: ms,
   /** A leaf with many names has some 5 kB. */
   exposed: z
-    .array(z.object({ fingerprint, leaf: z.string().max(16_384), directory: url.optional(), endMs: ms }))
+    .array(
+      z.object({
+        ...{ fingerprint, leaf: z.string().max(16_384), directory: url.optional(), endMs: ms },
+        ...{ reason: z.int().min(0).max(10).optional(), now: z.boolean().optional() },
+      }),
+    )
     .max(4)
     .readonly()
     .optional(),

@@ -126,9 +126,14 @@ export class Steps {
     const former = toRevoke(this.#options.site.get());
     if (former === undefined) return;
     if (isOf(former, wanted.directory) && former.endMs > this.#options.wallMs())
-      await client().revoke(new X509Certificate(former.leaf), REVOKED_FOR.keyCompromise, signal);
+      await client().revoke(
+        new X509Certificate(former.leaf),
+        former.reason ?? REVOKED_FOR.keyCompromise,
+        signal,
+      );
     await this.#change((now) => ({
       ...now,
+      ...(now.current?.fingerprint === former.fingerprint && { current: { ...now.current, revoked: true } }),
       exposed: now.exposed?.filter(({ fingerprint }) => fingerprint !== former.fingerprint),
     }));
   }
@@ -160,7 +165,9 @@ export class Steps {
       return;
     }
     const replaces =
-      current !== undefined && setOf(current.names) === setOf(names) ? leafOf(current.chain) : undefined;
+      current !== undefined && !current.revoked && setOf(current.names) === setOf(names)
+        ? leafOf(current.chain)
+        : undefined;
     const asked = { names: next.names, profile: next.profile };
     const { url } = await ca
       .client()
@@ -335,6 +342,26 @@ async function whyRefused(
       return notAuthorized(name, challenges.find(({ problem }) => problem !== undefined)?.problem, by);
   }
   return notAuthorized(order.names.join(', '), order.problem, by);
+}
+
+/** The names of reasons, as an operator gives them. */
+export type RevocationReason = 'keyCompromise' | 'superseded' | 'unspecified';
+
+/**
+ * The node that orders then makes all keys again, as after a removal. A key of the account that the CA may already know
+ * stays the next one.
+ */
+export function withRevocation(bundle: SiteBundle, reason: RevocationReason, now: boolean): SiteBundle {
+  const { account } = bundle;
+  return {
+    ...bundle,
+    generation: bundle.generation + 1,
+    account: account?.nextKey === undefined ? account && withNextKey(account) : account,
+    next: undefined,
+    exposed: exposedOf(bundle).map((each) =>
+      each.fingerprint === bundle.current?.fingerprint ? { ...each, reason: REVOKED_FOR[reason], now } : each,
+    ),
+  };
 }
 
 /** A key that the CA does not know yet is made again. */

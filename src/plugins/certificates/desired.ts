@@ -19,7 +19,7 @@ export interface SiteBundle {
    * none.
    */
   readonly asked?: OperatorRequest | undefined;
-  /** Certificates whose key a removed app node has: each is replaced, and then revoked at the CA. */
+  /** Certificates whose key others have or may have: each is replaced and revoked at the CA. */
   readonly exposed?: readonly ExposedCertificate[] | undefined;
   /**
    * The results of the last orders. They are part of the bundle, so that no restart and no takeover forgets a limit.
@@ -62,6 +62,10 @@ export interface ExposedCertificate {
   readonly leaf: string;
   readonly directory?: string | undefined;
   readonly endMs: number;
+  /** An operator revokes it, for this reason (RFC 5280 section 5.3.1); undefined: a removed app node has its key. */
+  readonly reason?: number | undefined;
+  /** It is revoked before another one is there. */
+  readonly now?: boolean | undefined;
 }
 
 interface OperatorRequest {

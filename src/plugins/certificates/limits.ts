@@ -27,6 +27,7 @@ export type OrderReason =
   | 'directory'
   | 'revoked'
   | 'removal'
+  | 'revocation'
   | 'asked'
   | 'renewal';
 
@@ -51,7 +52,7 @@ export function heldOrder(
   const set = setOf(names);
   const own = recent.filter((each) => each.names === set);
   const issuedMs = timesOf(own, ['issued'], nowMs).at(-1);
-  const changed = ['names', 'directory', 'revoked', 'removal'].includes(reason);
+  const changed = ['names', 'directory', 'revoked', 'removal', 'revocation'].includes(reason);
   const askedMs = asked?.atMs ?? 0;
   const signed = timesOf(own, ['finalized'], nowMs);
   const forced = asked?.force === true && signed.every((each) => each < askedMs);

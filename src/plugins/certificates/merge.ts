@@ -42,6 +42,9 @@ function textOf({ account, current, next, renewal, asked, exposed, without }: Si
     without,
     // A member of an older version drops them: as a text in a text, a bundle with them is the higher one.
     next?.answers === undefined ? '' : JSON.stringify(next.answers.map(({ name, value }) => [name, value])),
+    exposed === undefined
+      ? ''
+      : JSON.stringify(exposed.map(({ reason = -1, now }) => [reason, now === true ? 1 : 0])),
   ]);
 }
 

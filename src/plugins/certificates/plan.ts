@@ -45,6 +45,7 @@ export function planCertificates(
 ): CertificateChange[] {
   const step = desired.orders
     ? (withoutRemoved(desired) ??
+      urgent(desired) ??
       atCa(desired, observed) ??
       revocation(desired, observed) ??
       moved(desired, observed))
@@ -58,13 +59,23 @@ function withoutRemoved(desired: CertificatesDesired): CertificateChange | undef
   if (removed.some((peer) => !bundle.without.includes(peer)))
     return change('exclude', 'make new keys: a removed app node has the present ones');
   return bundle.account?.nextKey !== undefined && hasAccount(desired)
-    ? change('rekey', 'change the key of the account at the CA: a removed app node has the present one')
+    ? change('rekey', 'change the key of the account at the CA: others have the present one, or may have it')
     : undefined;
 }
 
-/** A replaced certificate whose key a removed node has. */
+/** A replaced certificate whose key others have, or the present one if an operator does not wait for the next. */
 export function toRevoke({ exposed = [], current }: SiteBundle): ExposedCertificate | undefined {
-  return exposed.find(({ fingerprint }) => fingerprint !== current?.fingerprint);
+  return exposed.find(({ fingerprint, now }) => now === true || fingerprint !== current?.fingerprint);
+}
+
+function urgent(desired: CertificatesDesired): CertificateChange | undefined {
+  const former = toRevoke(desired.bundle);
+  return former?.now === true && hasAccount(desired)
+    ? change(
+        'revoke',
+        `revoke the certificate ${former.fingerprint.slice(0, 16)} now: an operator asked for it`,
+      )
+    : undefined;
 }
 
 function revocation(
@@ -75,7 +86,8 @@ function revocation(
   return former !== undefined && replaced === true && bundle.next === undefined
     ? change(
         'revoke',
-        `revoke the former certificate ${former.fingerprint.slice(0, 16)}: a removed app node has its key`,
+        `revoke the former certificate ${former.fingerprint.slice(0, 16)}: ` +
+          (former.reason === undefined ? 'a removed app node has its key' : 'an operator asked for it'),
       )
     : undefined;
 }
@@ -168,8 +180,8 @@ export function orderReason(desired: Omit<CertificatesDesired, 'orders' | 'why'>
   if (current === undefined) return 'none';
   if (current.revoked) return 'revoked';
   if (removed.some((peer) => !bundle.without.includes(peer))) return 'removal';
-  if (bundle.exposed?.some(({ fingerprint }) => fingerprint === current.fingerprint) === true)
-    return 'removal';
+  const exposed = bundle.exposed?.find(({ fingerprint }) => fingerprint === current.fingerprint);
+  if (exposed !== undefined) return exposed.reason === undefined ? 'removal' : 'revocation';
   if (!same(current.names, names)) return 'names';
   if (current.profile !== profile) return 'profile';
   if (!isOf(current, directory)) return 'directory';
@@ -192,6 +204,7 @@ export const WORDS: Readonly<Record<OrderReason, string>> = {
   directory: 'another CA is configured',
   revoked: 'the present one is revoked',
   removal: 'a removed app node has the present key',
+  revocation: 'an operator revokes the present one',
   asked: 'an operator asked for it',
   renewal: 'the time for the next has come',
 };

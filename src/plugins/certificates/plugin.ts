@@ -22,7 +22,7 @@ import { servedAt } from './served.ts';
 import type { CertificateFacts, CertificateShown } from './shape.ts';
 import { visitedName } from './shown.ts';
 import type { Held } from './limits.ts';
-import { type Ca, withOutcome, Steps } from './apply.ts';
+import { type Ca, type RevocationReason, Steps, withOutcome, withRevocation } from './apply.ts';
 
 /** The part of a desired state that does not come from the bundle or the clock. */
 export type CertificatesWanted = Omit<CertificatesDesired, 'bundle' | 'nowMs'> & {
@@ -61,6 +61,12 @@ export interface CertificatesReport extends PluginReport {
 interface RenewRequest {
   /** Ignores our own limits for one signature, never the CA's. */
   readonly force: boolean;
+}
+
+interface RevokeRequest {
+  readonly reason: RevocationReason;
+  /** Before another certificate is there. */
+  readonly now: boolean;
 }
 
 interface Done {
@@ -266,6 +272,7 @@ export class CertificatesPlugin
   }
 
   ask(verb: string, request: unknown, signal: AbortSignal): Promise<object> {
+    if (verb === 'revoke') return this.revoke(request as RevokeRequest);
     return verb === 'renew' ? this.renew(request as RenewRequest) : this.show(signal);
   }
 
@@ -293,6 +300,32 @@ export class CertificatesPlugin
     if (held !== undefined) throw refused(held, held.untilMs > bundle.notBeforeMs && !force);
     await site.change((now) => ({ ...now, asked, generation: now.generation + 1 }));
     return done(`a certificate for ${wanted.names.join(', ')} will be ordered now; ${wanted.why}`);
+  }
+
+  /**
+   * Has new keys made, the next certificate ordered and the present one revoked, by the node that orders: all of that
+   * is in the bundle.
+   *
+   * @returns what follows, for people
+   * @throws PluginError `certificate-not-revocable`; `certificate-limited`, `certificate-budget` without `now`
+   */
+  async revoke({ reason, now }: RevokeRequest): Promise<Done> {
+    const { site, wallMs } = this.#options;
+    const wanted = this.#wanted();
+    const { current } = site.get();
+    if (current === undefined || !isOf(current, wanted.directory) || current.revoked)
+      throw notRevocable(current);
+    const then = withRevocation(site.get(), reason, now);
+    const held = heldNow({ ...wanted, bundle: then, nowMs: wallMs() });
+    if (held !== undefined && !now) throw unreplaced(held);
+    await site.change((bundle) => withRevocation(bundle, reason, now));
+    const until =
+      held === undefined ? 'at once' : `on ${new Date(held.untilMs).toISOString().slice(0, 16)} UTC`;
+    const when = now ? 'now' : 'when all edges serve the next one';
+    return done(
+      `the certificate ${current.fingerprint.slice(0, 16)} is revoked ${when}; ` +
+        `the next one is ordered with new keys ${until}; ${wanted.why}`,
+    );
   }
 
   #wanted(): CertificatesWanted {
@@ -504,6 +537,27 @@ function refused({ code, untilMs }: Held, own: boolean): PluginError {
       ? 'wait, or run `bornemisza certificate renew --force`: it ignores our own limits, never those of the CA'
       : 'wait until then; the present certificate stays in use',
     outcome: 'retry',
+  });
+}
+
+function unreplaced({ code, untilMs }: Held): PluginError {
+  const until = `${new Date(untilMs).toISOString().slice(0, 16)} UTC`;
+  return new PluginError({
+    code,
+    message: `nothing is revoked: no other certificate can be ordered before ${until}`,
+    next: 'to revoke it nevertheless: `bornemisza certificate revoke --now`; browsers may refuse the site until then',
+    outcome: 'retry',
+  });
+}
+
+function notRevocable(current: SiteBundle['current']): PluginError {
+  const state = current?.revoked === true ? 'revoked already' : 'from another CA than the configured one';
+  return new PluginError({
+    code: 'certificate-not-revocable',
+    message:
+      current === undefined ? 'there is no certificate to revoke' : `the present certificate is ${state}`,
+    next: 'see `bornemisza certificate show`',
+    outcome: 'terminal',
   });
 }
 

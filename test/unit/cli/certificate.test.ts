@@ -83,6 +83,39 @@ t.test('certificate show says what went wrong, and what to do', async (t) => {
   t.match(out, '! the CA could not check shop.example (certificate-refused)\n  next: open port 80');
 });
 
+t.test('certificate revoke asks before, for the name of the site; a script says --yes', async (t) => {
+  const done = { done: true, message: 'the certificate abab is revoked when all edges serve the next one' };
+  const answers = { 'POST /v1/certificate/revoke': { json: done }, 'GET /v1/certificate': { json: ANSWER } };
+  const { root, fake } = await daemon(t, answers);
+  const revoke = (args: readonly string[], io = {}) =>
+    runCli(['certificate', 'revoke', ...args, '--root', root], io);
+  t.match(await revoke([]), {
+    code: 2,
+    err: /nothing was revoked\n {2}next: without a terminal, pass --yes/,
+  });
+  t.match(await revoke(['--reason', 'curiosity', '--yes']), { code: 2, err: /keyCompromise, superseded/ });
+  t.match(await revoke([], { answers: ['www'] }), {
+    code: 2,
+    err: /serial 04a1, until .*\n.*\n?.*type the name/s,
+  });
+  t.strictSame(
+    fake.asked.filter(({ path }) => path.endsWith('/revoke')),
+    [],
+  );
+  t.match(await revoke([], { answers: ['shop.example'] }), { code: 0, out: `${done.message}\n` });
+  t.match(await revoke(['--now', '--yes', '--reason', 'superseded', '--json']), {
+    code: 0,
+    out: /"done": ?true/,
+  });
+  t.strictSame(
+    fake.asked.filter(({ path }) => path.endsWith('/revoke')).map(({ body }) => body),
+    [
+      { reason: 'keyCompromise', now: false },
+      { reason: 'superseded', now: true },
+    ],
+  );
+});
+
 t.test('certificate renew asks the daemon, and gives its refusal out', async (t) => {
   const done = { done: true, message: 'a certificate for shop.example will be ordered now; app1/app orders' };
   const { root, fake } = await daemon(t, { 'POST /v1/certificate/renew': { json: done } });

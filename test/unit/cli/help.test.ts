@@ -56,6 +56,7 @@ const EXPECTED = [
   'firewall status',
   'certificate show',
   'certificate renew',
+  'certificate revoke',
   'dns show',
   'dns adopt',
   'dns release',

@@ -1,10 +1,12 @@
+import { readFile } from 'node:fs/promises';
 import * as fc from 'fast-check';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type {
   CertificatesDesired,
   OrderOutcome,
   SiteBundle,
 } from '../../../src/plugins/certificates/desired.ts';
+import { withRevocation } from '../../../src/plugins/certificates/apply.ts';
 import { failingSinceMs } from '../../../src/plugins/certificates/facts.ts';
 import { heldOrder, MOST_OUTCOMES, setOf } from '../../../src/plugins/certificates/limits.ts';
 import { mergedBundles } from '../../../src/plugins/certificates/merge.ts';
@@ -16,7 +18,14 @@ import {
 } from '../../../src/plugins/certificates/plan.ts';
 import { CertificatesPlugin } from '../../../src/plugins/certificates/plugin.ts';
 import { renewAtMs, windowPauseMs } from '../../../src/plugins/certificates/renewal.ts';
+import { selfSigned } from '../../support/self-signed.ts';
 import { visitedName } from '../../../src/plugins/certificates/shown.ts';
+
+/** PEM of any certificate. */
+async function selfSignedPem(t: Test): Promise<string> {
+  const { cert } = await selfSigned(t.testdir(), 'site', 'DNS:shop.example');
+  return readFile(cert, 'utf8');
+}
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -463,6 +472,89 @@ t.test(
     t.end();
   },
 );
+
+t.test(
+  'an operator revokes: new keys and another certificate first, or with `now` the revocation first',
+  (t) => {
+    const own = { fingerprint: 'f1', leaf: 'leaf 1', endMs: NOW + DAY, reason: 1, now: false };
+    const urgent = { ...own, now: true };
+    const other = { ...current, fingerprint: 'f2' };
+    const rekeyed = { key: 'account key', nextKey: 'next key', url: 'https://ca.example/acct/1' };
+    const held = { notBeforeMs: NOW + DAY };
+    type Case = readonly [string, Partial<SiteBundle>, Partial<CertificatesObserved>, readonly string[]];
+    const cases: readonly Case[] = [
+      ['the account changes its key first', { exposed: [own], account: rekeyed }, {}, ['rekey']],
+      ['an hour after the last one', { exposed: [own], recent: [past('issued', HOUR)] }, {}, ['order']],
+      ['no order may be made', { exposed: [own], ...held }, { replaced: true }, []],
+      ['the next is there, and an edge has the former', { exposed: [own], current: other }, {}, []],
+      ['all edges have the next', { exposed: [own], current: other }, { replaced: true }, ['revoke']],
+      ['now', { exposed: [urgent] }, {}, ['revoke']],
+      ['now, whatever the limits', { exposed: [urgent], ...held }, {}, ['revoke']],
+      ['now, in the middle of an order', { exposed: [urgent], next }, { order: 'ready' }, ['revoke']],
+      ['now, after the key of the account', { exposed: [urgent], account: rekeyed }, {}, ['rekey']],
+      ['the present one is revoked', { exposed: [], current: { ...current, revoked: true } }, {}, ['order']],
+    ];
+    for (const [what, of, seen, steps] of cases) t.strictSame(kinds(desired(of), seen), steps, what);
+    t.equal(orderReason(desired({ exposed: [own] })), 'revocation');
+    t.match(
+      planCertificates(desired({ exposed: [own], current: other }), { order: undefined, replaced: true }),
+      [{ summary: /an operator asked for it/ }],
+    );
+    const cut = { ...bundle, exposed: [{ fingerprint: 'f1', leaf: 'leaf 1', endMs: NOW + DAY }] };
+    const whole = { ...bundle, exposed: [urgent] };
+    t.strictSame(mergedBundles(cut, whole), mergedBundles(whole, cut));
+    t.equal(mergedBundles(cut, whole).exposed?.[0]?.now, true, 'an older version drops it');
+    t.end();
+  },
+);
+
+t.test('a request to revoke keeps a key that the CA may know, and says what it cannot do', async (t) => {
+  const account = { key: 'account key', nextKey: 'next key', url: 'https://ca.example/acct/1' };
+  const pem = await selfSignedPem(t);
+  const served = { ...current, chain: pem, directory: 'https://ca.example/dir' };
+  t.equal(withRevocation({ ...bundle, current: served, account }, 'superseded', false).account, account);
+  let held: SiteBundle = { ...bundle, current: served };
+  const site = {
+    get: () => held,
+    change: async (next: (now: SiteBundle) => SiteBundle) => (held = next(held)),
+    differing: () => [],
+  };
+  const times = { wallMs: () => NOW, nowMs: () => 0, random: () => 0.5 };
+  const { bundle: _, nowMs: __, ...plain } = desired();
+  const more = {
+    contact: [],
+    termsAgreed: true,
+    caFile: undefined,
+    externalAccount: undefined,
+    dns: undefined,
+  };
+  const wanted = { ...plain, ...more, directory: 'https://ca.example/dir', edges: [] };
+  const plugin = new CertificatesPlugin({ userAgent: 'x', desired: () => wanted, site, ...times });
+  const revoke = (now = false) => plugin.revoke({ reason: 'keyCompromise', now });
+
+  const three = [past('finalized', 3 * DAY), past('finalized', 2 * DAY), past('finalized', DAY)];
+  held = { ...held, recent: three };
+  await t.rejects(revoke(), {
+    code: 'certificate-budget',
+    message: /nothing is revoked/,
+    next: /revoke --now/,
+  });
+  t.match(await revoke(true), {
+    message: /is revoked now; the next one is ordered with new keys on 2026-12-03T/,
+  });
+  t.match(held, { exposed: [{ fingerprint: 'f1', reason: 1, now: true }], next: undefined });
+  t.match(held.account?.nextKey, /PRIVATE KEY/);
+  held = { ...held, exposed: [], recent: [] };
+  t.match(await revoke(), { message: /when all edges serve the next one; .* at once; this node orders/ });
+  for (const [what, of, message] of [
+    ['none', undefined, /there is no certificate/],
+    ['revoked', { ...served, revoked: true }, /revoked already/],
+    ['of another CA', { ...served, directory: 'https://other.example/dir' }, /from another CA/],
+  ] as const) {
+    held = { ...held, current: of };
+    await t.rejects(revoke(true), { code: 'certificate-not-revocable', message }, what);
+  }
+});
 
 t.test('bundles of both sides of a partition merge into one, in any order', (t) => {
   const times = fc.integer({ min: 0, max: 5 });
