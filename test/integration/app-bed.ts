@@ -97,13 +97,19 @@ export class AppNode {
   readonly port: number;
   readonly #file: string;
   readonly #program: readonly string[];
+  readonly #environment: NodeJS.ProcessEnv;
   #child: ChildProcess | undefined;
   #output = '';
 
-  constructor(port: number, file: string, program: readonly string[]) {
+  constructor(
+    port: number,
+    file: string,
+    { program, environment }: { program: readonly string[]; environment: NodeJS.ProcessEnv },
+  ) {
     this.port = port;
     this.#file = file;
     this.#program = program;
+    this.#environment = environment;
   }
 
   get pid(): number {
@@ -119,6 +125,7 @@ export class AppNode {
   async start(): Promise<void> {
     const child = spawnWithUs(process.execPath, [...this.#program, this.#file], {
       stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, ...this.#environment },
     });
     this.#child = child;
     child.stderr.on('data', (part: Buffer) => {
@@ -165,8 +172,18 @@ export class AppBed {
     return bed;
   }
 
-  /** @param program what Node.js is started with; default: the app tier's source */
-  async addNode(settings = '', program: readonly string[] = [SOURCE]): Promise<AppNode> {
+  /**
+   * @param program what Node.js is started with; default: the app tier's source
+   * @param more.databasePort where it finds the databases; default: CouchDB itself
+   */
+  async addNode(
+    settings = '',
+    program: readonly string[] = [SOURCE],
+    {
+      databasePort = this.couchPort,
+      environment = {},
+    }: { databasePort?: number; environment?: NodeJS.ProcessEnv } = {},
+  ): Promise<AppNode> {
     const port = await freePort();
     const file = join(this.#directory, `accounts-${port}.toml`);
     const secrets = await this.#writeSecrets();
@@ -176,7 +193,7 @@ export class AppBed {
       `public_url = "${ORIGIN}"
 site_name = "Notes"
 port = ${port}
-database_url = "http://127.0.0.1:${this.couchPort}"
+database_url = "http://127.0.0.1:${databasePort}"
 secrets_file = "${secrets}"
 operator_socket = "${this.operatorSocket(port)}"
 ${settings.includes('web_root') ? '' : `web_root = "${join(this.#directory, 'web')}"`}
@@ -188,7 +205,7 @@ smtp_tls = "off"
 timeout_ms = 5000
 `,
     );
-    const node = new AppNode(port, file, program);
+    const node = new AppNode(port, file, { program, environment });
     this.nodes.push(node);
     await node.start();
     return node;

@@ -297,7 +297,7 @@ export class Copy {
     this.#docs.set(doc.id, entry);
     this.#log.push({ seq, id: doc.id });
     this.#trimLog();
-    this.#bytes += doc.id.length + 20;
+    this.#bytes += doc.id.length + 20 + JSON.stringify(doc.body).length;
     const deleted = isDeleted({ rev_tree: entry.tree });
     if (deleted && !wasDeleted) this.#deleted += 1;
     if (!deleted && wasDeleted) this.#deleted -= 1;
