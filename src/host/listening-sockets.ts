@@ -10,10 +10,13 @@ export interface Listening {
 
 const LISTEN = '0A';
 
-/** All listening sockets, from /proc/net/tcp and tcp6 (proc(5)): needs no privilege. */
+/**
+ * All listening sockets, from net/tcp and net/tcp6 of this process (proc(5)): needs no privilege. /proc/net itself is
+ * hidden from the daemon (`ProcSubset=pid`).
+ */
 export async function listeningSockets(): Promise<Listening[]> {
   const texts = await Promise.all(
-    ['/proc/net/tcp', '/proc/net/tcp6'].map((file) => readFile(file, 'utf8').catch(() => '')),
+    ['/proc/self/net/tcp', '/proc/self/net/tcp6'].map((file) => readFile(file, 'utf8').catch(() => '')),
   );
   return texts.flatMap(parseProcNetTcp);
 }

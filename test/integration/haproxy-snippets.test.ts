@@ -2,6 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { connect as connectHttp2 } from 'node:http2';
 import { createServer as createTcpServer } from 'node:net';
 import t, { type Test } from 'tap';
+import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import type { AppHaproxy } from '../../src/plugins/haproxy/desired.ts';
 import { freePort } from '../support/free-port.ts';
@@ -43,6 +44,8 @@ const desiredOf = (
 const instance = await bed.launch('edge', desiredOf({ 'good.cfg': good(first.port) }));
 const tls = { ca, checkServerIdentity: () => undefined };
 const edge = (path: string) => get(`https://${address}${path}`, tls);
+const summaries = (changes: readonly { summary: string }[]): string[] =>
+  changes.map(({ summary }) => summary);
 async function failure(desired: AppHaproxy): Promise<PluginError> {
   try {
     await converge(instance.plugin, desired);
@@ -179,7 +182,20 @@ t.test('one whose port is in use costs nothing but itself, at a reload and at a 
   t.teardown(() => other.close());
   t.match(await failure(again), { code: 'haproxy-not-running' });
   t.notMatch(await readFile(instance.config, 'utf8'), /legacy|frontend mine/);
-  await instance.start();
+  // It starts in the middle of a run.
+  const { plugin } = instance;
+  const late = Object.assign(Object.create(plugin) as typeof plugin, {
+    apply: (...given: Parameters<typeof plugin.apply>) => instance.start().then(() => plugin.apply(...given)),
+    observe: plugin.observe.bind(plugin),
+    plan: plugin.plan.bind(plugin),
+    validate: plugin.validate.bind(plugin),
+    status: plugin.status.bind(plugin),
+  });
+  t.match(
+    summaries(await converge(late, again)),
+    [/^HAProxy is not running/],
+    'what comes later is no fault',
+  );
   t.equal((await edge('/.well-known/bornemisza/health')).status, 200, 'the edge serves');
   t.match(await failure(again), { code: 'haproxy-snippet-refused' });
   await converge(instance.plugin, again);
@@ -199,6 +215,26 @@ t.test('one that keeps a new process from starting for another reason is left ou
   });
   await converge(instance.plugin, desired);
   await works(t, 11);
+});
+
+t.test('sockets are seen where the unit of the daemon hides the rest of /proc', async (t) => {
+  const other = createTcpServer();
+  const port = await freePort();
+  await new Promise<void>((resolve) => other.listen(port, address, resolve));
+  t.teardown(() => other.close());
+  const module = new URL('../../src/host/listening-sockets.ts', import.meta.url).href;
+  const code = `import('${module}').then(async (all) => console.log(JSON.stringify(await all.listeningSockets())))`;
+  const hidden = 'mount -t proc -o subset=pid proc /proc && exec "$0" "$@"';
+  const { stdout, stderr } = await runCommand(
+    'unshare',
+    ['--mount', 'sh', '-c', hidden, process.execPath, '--eval', code],
+    { timeoutMs: 60_000 },
+  );
+  t.match(JSON.parse(stdout || '[]'), { length: Number }, stderr);
+  const found = (JSON.parse(stdout) as { address: string; port: number }[]).some(
+    (each) => each.address === address && each.port === port,
+  );
+  t.ok(found, stdout);
 });
 
 t.test('the examples of the documentation are accepted', async (t) => {

@@ -114,13 +114,17 @@ export function planHaproxy(
   observed: HaproxyObserved,
   digestOf: (text: string) => string,
 ): HaproxyChange[] {
+  // HAProxy may start in a run that found it absent: its snippets come in the next one.
+  const later = rendered.snippets.length > 0 ? ({ step: 'once' } as const) : {};
   const files = rendered.files
     .filter((file) => observed.files.get(file.name) !== digestOf(file.content))
     .map((file): HaproxyChange => {
       const verb = observed.files.has(file.name) ? 'rewritten' : 'written';
-      const snippets = file.name === CONFIG_FILE ? rendered.snippets : [];
-      const summary = `${file.name}: ${verb}`;
-      return { kind: 'file', ...file, ...(snippets.length > 0 && { snippets }), summary };
+      const { snippets } = rendered;
+      if (file.name !== CONFIG_FILE || snippets.length === 0)
+        return { kind: 'file', ...file, summary: `${file.name}: ${verb}` };
+      const summary = `${file.name}: ${verb}, with ${snippets.map(({ name }) => name).join(', ')}`;
+      return { kind: 'file', ...file, snippets, summary, ...later };
     });
   const { running } = observed;
   if (running === undefined) {
@@ -132,7 +136,8 @@ export function planHaproxy(
   const reason = reloadReason(rendered, running);
   if (reason !== undefined) {
     const frontends = new Set(running.frontends.keys());
-    return [...files, { kind: 'reload', rendered, running: frontends, summary: `reload: ${reason}` }];
+    const summary = `reload: ${reason}`;
+    return [...files, { kind: 'reload', rendered, running: frontends, summary, ...later }];
   }
   const site = siteChange(rendered, running, files);
   return [...files, ...site, ...(site[0]?.kind === 'reload' ? [] : planRuntime(rendered, running))];
