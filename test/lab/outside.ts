@@ -82,18 +82,29 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
    */
   async startCa(lab: Lab, site: string): Promise<void> {
     this.#lab = lab;
-    const { key, cert } = this.#files;
-    const config = join(this.#directory, 'pebble.json');
-    const pebble = {
-      ...{ listenAddress: `${SERVER}:14000`, managementListenAddress: `${SERVER}:15000` },
-      ...{ certificate: cert, privateKey: key, httpPort: 80, tlsPort: 443 },
-    };
-    await writeFile(config, JSON.stringify({ pebble }));
     const off = ['-http01', '', '-https01', '', '-tlsalpn01', '', '-management', `${SERVER}:8055`];
     const answers = ['-defaultIPv4', site, '-defaultIPv6', ''];
     this.#serve(['pebble-challtestsrv', '-dns01', `${SERVER}:8053`, ...answers, ...off]);
-    const log = join(this.#directory, 'pebble.log');
-    const line = `PEBBLE_VA_NOSLEEP=1 exec pebble -config ${config} -dnsserver ${SERVER}:8053 >${log} 2>&1`;
+    await this.#startPebble('pebble', 14_000, `${SERVER}:8053`);
+  }
+
+  /** Starts a CA of its own that asks our name server, for challenge dns-01. @returns its directory */
+  async startDnsCa(lab: Lab): Promise<string> {
+    this.#lab = lab;
+    await this.#startPebble('pebble-dns', 14_001, `${SERVER}:53`);
+    return `https://${SERVER}:14001/dir`;
+  }
+
+  async #startPebble(name: string, port: number, names: string): Promise<void> {
+    const { key, cert } = this.#files;
+    const config = join(this.#directory, `${name}.json`);
+    const pebble = {
+      ...{ listenAddress: `${SERVER}:${port}`, managementListenAddress: `${SERVER}:${port + 1000}` },
+      ...{ certificate: cert, privateKey: key, httpPort: 80, tlsPort: 443 },
+    };
+    await writeFile(config, JSON.stringify({ pebble }));
+    const log = join(this.#directory, `${name}.log`);
+    const line = `PEBBLE_VA_NOSLEEP=1 exec pebble -config ${config} -dnsserver ${names} >${log} 2>&1`;
     this.#serve(['sh', '-c', line]);
   }
 

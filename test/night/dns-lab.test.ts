@@ -134,6 +134,47 @@ t.test('one app node orders a certificate, one time, and every edge shows it', a
 const said = (): Promise<string> => cluster.instance('app1').host.must(['bornemisza', 'status', '--json']);
 
 t.test(
+  'a wildcard comes by dns-01 and is replaced when an operator revokes it; no TXT is left',
+  async (t) => {
+    const directory = await outside.startDnsCa(cluster.lab);
+    const names = `names = ["*.${ZONE}", "${ZONE}"]\\nchallenge = "dns-01"`;
+    const edit = `s|^names = .*|${names}|; s|^directory = .*|directory = "${directory}"|`;
+    for (const { host } of cluster.instances) {
+      await host.must(['sed', '-i', edit, '/etc/bornemisza/app.toml']);
+      await host.must(['bornemisza', 'config', 'check']);
+      await host.must(['systemctl', 'restart', 'bornemisza@app.service']);
+    }
+    const both = async (other = ''): Promise<string> =>
+      until(
+        async () => {
+          const [one, two] = [await shown('app1'), await shown('app2')];
+          const good = one === two && one.includes(`DNS:*.${ZONE}`) && one !== other;
+          return good ? one : Promise.reject(new Error(`${one}\n${two}\n${await said()}`));
+        },
+        { deadlineMs: 2 * PATIENCE_MS, everyMs: 500, what: 'both edges show another wildcard' },
+      );
+    const gone = (): Promise<boolean> => waitFor(`_acme-challenge.${ZONE}`, 'TXT', '');
+    const first = await both();
+    await gone();
+    const app2 = cluster.instance('app2').host;
+    t.match(await app2.must(['bornemisza', 'certificate', 'show']), 'checks by dns-01');
+    const answer = await app2.must(['bornemisza', 'certificate', 'revoke', '--yes']);
+    t.match(answer, /is revoked when all edges serve the next one; .* at once; app1\/app orders/);
+    await both(first);
+    await gone();
+    const trail = async (name: string): Promise<string> =>
+      cluster.instance(name).host.must(['bornemisza', 'events', '--json']);
+    t.match(await trail('app2'), 'certificates revoke keyCompromise false', 'the trail says who asked');
+    await until(async () => (await trail('app1')).includes('revoke the former certificate'), {
+      deadlineMs: PATIENCE_MS,
+      everyMs: 1000,
+      what: 'the CA has revoked the former one',
+    });
+    t.equal(await ask(ZONE, 'MX'), '10 mail.shop.example.');
+  },
+);
+
+t.test(
   'a dead daemon keeps its address while its edge answers, and loses it when that is silent too',
   async (t) => {
     const app2 = cluster.instance('app2');
