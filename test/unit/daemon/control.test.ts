@@ -161,6 +161,9 @@ t.test('bodies that are not what a call takes', async (t) => {
     ['/v1/ping', '{"address":"127.0.0.1"}', /address/],
     ['/v1/reload', '3', /not valid/],
     ['/v1/certificate/renew', '{"force":"yes"}', /force/],
+    ['/v1/certificate/revoke', '{"reason":"boredom"}', /reason/],
+    ['/v1/certificate/revoke', '{"now":1}', /now/],
+    ['/v1/certificate/revoke', '{"names":["a.example"]}', /Unrecognized key/],
     ['/v1/dns/adopt', '{"name":"shop.example\\nsend","type":"A"}', /full name/],
     ['/v1/dns/adopt', '{"name":"shop.example","type":"MX"}', /type/],
     ['/v1/dns/release', '{"name":"shop.example"}', /type/],
@@ -182,7 +185,10 @@ t.test('bodies that are not what a call takes', async (t) => {
   t.match(await ask(path, 'POST', '/v1/reload'), { status: 200 }, 'no body is an empty one');
   t.match(await ask(path, 'POST', '/v1/maintenance', '{"on":true}'), { status: 200 });
   t.match(await ask(path, 'POST', '/v1/certificate/renew', '{"force":true}'), { status: 200 });
-  t.match(await ask(path, 'POST', '/v1/certificate/revoke', '{}'), { status: 404 });
+  t.match(await ask(path, 'POST', '/v1/certificate/revoke', '{"reason":"superseded","now":true}'), {
+    status: 200,
+  });
+  t.match(await ask(path, 'POST', '/v1/certificate/order', '{}'), { status: 404 });
   for (const verb of ['start', 'stop', 'resume'])
     t.match(await ask(path, 'POST', `/v1/upgrade/${verb}`), { status: 200 });
   t.match(await ask(path, 'POST', '/v1/upgrade/dnf'), { status: 404 });
@@ -190,6 +196,7 @@ t.test('bodies that are not what a call takes', async (t) => {
     'reload',
     { on: true, force: false },
     ['certificates', 'renew', { force: true }],
+    ['certificates', 'revoke', { reason: 'superseded', now: true }],
     'start',
     'stop',
     'resume',

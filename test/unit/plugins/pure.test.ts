@@ -176,7 +176,10 @@ function dnsCase(): Case {
       ask: nobody,
       nowMs: () => 0,
     }),
-    desired: { zone: 'shop.example', owner: 'shop', writer: true, why: 'x', sets: [set], doubtful: [] },
+    desired: {
+      ...{ zone: 'shop.example', owner: 'shop', writer: true, why: 'x', sets: [set], doubtful: [] },
+      challenges: [{ name: '_acme-challenge.shop.example', value: 'x' }],
+    },
     observed: { zone: [], silent: new Set() },
   };
 }
