@@ -38,9 +38,7 @@ async function beginAppTier({ host }: Instance): Promise<void> {
     ['web', '/', '/healthz'],
     ['api', '/api', '/api/health'],
   ] as const) {
-    // One of the two names the unit: the other one is the same program, found by its check.
-    const unit = name === 'web' ? 'unit = "bornemisza-app.service"\n' : '';
-    const content = service(name, prefix, health) + unit;
+    const content = service(name, prefix, health);
     await host.writeFile(`/etc/bornemisza/services.d/${name}.toml`, { content, ...own });
   }
   await host.must(['systemctl', 'enable', '--now', 'bornemisza-app.service']);
@@ -227,6 +225,12 @@ t.test('a unit that is frozen or has ended is out by what the kernel says of it'
       async () => (await cluster.status(app2)).checks.find(({ name }) => name === 'web')?.detail === detail,
       { what: detail, deadlineMs: PATIENCE_MS, everyMs: 200 },
     );
+  // The other service is the same program, found by its check.
+  await host.writeFile('/etc/bornemisza/services.d/web.toml', {
+    content: `${service('web', '/', '/healthz')}unit = "bornemisza-app.service"\n`,
+    ...{ mode: 0o640, group: 'bornemisza' },
+  });
+  await host.must(['systemctl', 'reload', 'bornemisza@app.service']);
   await host.must(['systemctl', 'freeze', 'bornemisza-app.service']);
   await reports('bornemisza-app.service is frozen: systemctl status bornemisza-app.service');
   await until(() => edgesUse('app1'), {
