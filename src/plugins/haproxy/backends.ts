@@ -158,6 +158,12 @@ const RAMP = 'slowstart 5s';
 
 const CHECK_LINE = /^(option httpchk|http-check)/;
 
+/**
+ * The name that a server's certificate must hold. From 3.3 on HAProxy sends the request's Host as server name if none
+ * is set, and verifies that one in place of `verifyhost`.
+ */
+const named = (name: string): string => `verifyhost ${name} sni str(${name}) check-sni ${name}`;
+
 /** A group's servers in one backend. @param checkOn their check, given their port */
 function peerServers(
   backend: string,
@@ -175,7 +181,7 @@ function peerServers(
       port: port(`port of ${server.name}`, server.port),
       options: [
         `ssl verify required ca-file ${context.ca} crt ${context.node}`,
-        `verifyhost ${dnsName('certificate name', `${server.name}.${group.verifySuffix}`)}`,
+        named(dnsName('certificate name', `${server.name}.${group.verifySuffix}`)),
         `${checkOn(server.port)}${extra}`,
       ].join(' '),
       duty: server.duty,
