@@ -627,9 +627,27 @@ export function parseConfig(
   file: string,
   services: readonly Service[] = [],
   passedOver: readonly PassedOver[] = [],
-  { snippets = NO_SNIPPETS, errorPage, statisticsPassword }: Beside = {},
+  beside: Beside = {},
 ): Config {
-  const value = checked(schema, tomlOf(text, file), file);
+  return configOf(written(text, file), { role, file, services, passedOver, ...beside });
+}
+
+type Written = z.output<typeof schema>;
+
+function written(text: string, file: string): Written {
+  return checked(schema, tomlOf(text, file), file);
+}
+
+interface Around extends Beside {
+  readonly role: Role;
+  readonly file: string;
+  readonly services: readonly Service[];
+  readonly passedOver: readonly PassedOver[];
+}
+
+function configOf(value: Written, around: Around): Config {
+  const { role, file, services, passedOver } = around;
+  const { snippets = NO_SNIPPETS, errorPage, statisticsPassword } = around;
   const config = deepFreeze({
     ...value,
     role,
@@ -829,24 +847,25 @@ export async function loadConfig(
       `run \`bornemisza init --role ${role}\` on the first machine or \`bornemisza join -\` on a further one`,
     );
   }
-  const named = parseConfig(text, role, paths.config);
-  const passedOver: PassedOver[] = [];
-  const statisticsPassword = await statisticsPasswordOf(named, passedOver);
-  if (role !== 'app') return parseConfig(text, role, paths.config, [], passedOver, { statisticsPassword });
+  const value = written(text, paths.config);
+  const notes: PassedOver[] = [];
+  const statisticsPassword = await statisticsPasswordOf(value, notes);
+  const common = { role, file: paths.config, statisticsPassword };
+  if (role !== 'app') return configOf(value, { ...common, services: [], passedOver: notes });
   const { services, strange, refused } = await readServices(paths.services);
   if (how === 'strict') refuseFirst(refused);
-  const read = await readSnippets(paths.snippets);
-  passedOver.unshift(
+  const { snippets, passedOver: leftOut } = await readSnippets(paths.snippets);
+  const errorPage = await errorPageOf(value, notes);
+  const passedOver = [
     ...strange,
     ...refused.map(({ code, message, next }) => ({ code, message, next })),
-    ...read.passedOver,
-  );
-  const errorPage = await errorPageOf(named, passedOver);
-  const beside = { snippets: read.snippets, errorPage, statisticsPassword };
-  return parseConfig(text, role, paths.config, services, passedOver, beside);
+    ...leftOut,
+    ...notes,
+  ];
+  return configOf(value, { ...common, services, passedOver, snippets, errorPage });
 }
 
-async function errorPageOf({ edge }: Config, passedOver: PassedOver[]): Promise<string | undefined> {
+async function errorPageOf({ edge }: Written, passedOver: PassedOver[]): Promise<string | undefined> {
   if (edge.error_page === undefined) return undefined;
   const read = await readPage(edge.error_page);
   if ('text' in read) return read.text;
@@ -856,7 +875,7 @@ async function errorPageOf({ edge }: Config, passedOver: PassedOver[]): Promise<
 }
 
 async function statisticsPasswordOf(
-  { metrics }: Config,
+  { metrics }: Written,
   passedOver: PassedOver[],
 ): Promise<string | null | undefined> {
   if (metrics.password_file === undefined) return undefined;

@@ -16,7 +16,7 @@ const MAX_PAGE_BYTES = 15_360;
 
 interface Kind {
   /** End of the names of its files. */
-  readonly ending: '.toml' | '.cfg' | '.html' | '.password';
+  readonly ending: '.toml' | '.cfg';
   /** Only root's own files that nobody else can write, and no links. */
   readonly guarded: boolean;
 }
@@ -52,7 +52,7 @@ export async function readPage(
 ): Promise<{ readonly text: string } | { readonly why: string; readonly next: string }> {
   const mended = 'correct it, then `bornemisza reload`';
   try {
-    const read = await readRegular(file, { ending: '.html', guarded: true }, MAX_PAGE_BYTES);
+    const read = await readRegular(file, { guarded: true }, MAX_PAGE_BYTES);
     if ('strange' in read) return { why: `is ${read.strange}`, next: mended };
     if ('unreadable' in read)
       return { why: read.unreadable, next: `${read.next}, then \`bornemisza reload\`` };
@@ -75,7 +75,7 @@ export async function readPassword(
 ): Promise<{ readonly text: string } | { readonly why: string; readonly next: string }> {
   const mend = `chown root:bornemisza ${file} && chmod 640 ${file}`;
   try {
-    const read = await readRegular(file, { ending: '.password', guarded: true }, 1024);
+    const read = await readRegular(file, { guarded: true }, 1024);
     if ('strange' in read)
       return { why: `is ${read.strange}`, next: 'name another file, then `bornemisza reload`' };
     if ('unreadable' in read)
@@ -110,7 +110,11 @@ async function readEntry(file: string, name: string, kind: Kind): Promise<Entry>
 type Content = { text: string } | { strange: string } | { unreadable: string; next: string };
 
 /** Opened without blocking: a FIFO would block the daemon until somebody writes into it. */
-async function readRegular(file: string, { guarded }: Kind, mostBytes = MAX_FILE_BYTES): Promise<Content> {
+async function readRegular(
+  file: string,
+  { guarded }: Pick<Kind, 'guarded'>,
+  mostBytes = MAX_FILE_BYTES,
+): Promise<Content> {
   const flags = constants.O_RDONLY | constants.O_NONBLOCK | (guarded ? constants.O_NOFOLLOW : 0);
   const handle = await open(file, flags);
   try {

@@ -105,7 +105,8 @@ export class Steps {
   ): Promise<void> {
     const isFirst = !this.#validator.hasProof && this.tellsFirst(changes);
     const first = isFirst ? changes.filter(({ kind }) => kind !== 'file') : [];
-    const former = (await this.#files.read(CONFIG_FILE)) ?? '';
+    // What is told first needs no reload, and must not wait for a file.
+    const former = isFirst ? '' : ((await this.#files.read(CONFIG_FILE)) ?? '');
     try {
       for (const change of first) if ((await this.#make(change, signal)) !== 'refused') made(change);
       if (first.length > 0) await this.#validator.validate(changes, signal);
