@@ -6,7 +6,7 @@ export interface NameServer {
   readonly address: string;
 }
 
-interface TxtRecord {
+export interface TxtRecord {
   readonly name: string;
   readonly value: string;
 }

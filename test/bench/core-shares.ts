@@ -1,5 +1,6 @@
 import { readFile, mkdir, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { cgroupRoot } from '../lab/place.ts';
 
 /** Short, so that a program that waits for its next period adds little to the time of an answer. */
 const PERIOD_US = 10_000;
@@ -22,19 +23,15 @@ export class CoreShares {
   static async create(share: number): Promise<CoreShares> {
     const quota = String(Math.round(PERIOD_US * share));
     const mounts = (await readFile('/proc/self/mounts', 'utf8')).split('\n').map((line) => line.split(' '));
-    const of = (kind: string, option?: string): string | undefined =>
-      mounts.find(
-        ([, , type, options]) =>
-          type === kind && (option === undefined || options?.split(',').includes(option)),
-      )?.[1];
-    const old = of('cgroup', 'cpu');
+    const isOld = ([, , type, options]: string[]): boolean =>
+      type === 'cgroup' && options?.split(',').includes('cpu') === true;
+    const old = mounts.find(isOld)?.[1];
     if (old !== undefined)
       return new CoreShares(old, [
         ['cpu.cfs_period_us', String(PERIOD_US)],
         ['cpu.cfs_quota_us', quota],
       ]);
-    const root = of('cgroup2');
-    if (root === undefined) throw new Error('no CPU groups are mounted');
+    const root = await cgroupRoot();
     await writeFile(join(root, 'cgroup.subtree_control'), '+cpu');
     return new CoreShares(root, [['cpu.max', `${quota} ${PERIOD_US}`]]);
   }

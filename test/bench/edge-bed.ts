@@ -15,8 +15,6 @@ const FOUNDERS: readonly (readonly [name: string, type: string])[] = [
   [`ns.${ZONE}`, 'A'],
   [ZONE, 'NS'],
 ];
-/** Clock ticks of proc_pid_stat(5). */
-const TICK_MS = 10;
 
 /** App nodes, and what a founder rents around them: a name server, a CA, a provider whose API moves an address. */
 export class EdgeBed {
@@ -119,16 +117,6 @@ export class EdgeBed {
 
   founders(): Promise<string[]> {
     return Promise.all(FOUNDERS.map(([name, type]) => this.outside.ask(name, type)));
-  }
-
-  /** Of a unit's main process: CPU time with that of its ended children, and its memory. */
-  async cost(host: Host, unit: string): Promise<{ readonly cpuMs: number; readonly rssMb: number }> {
-    const { mainPid } = await host.unit(unit);
-    const stat = await host.must(['cat', `/proc/${mainPid}/stat`]);
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    const ticks = [11, 12, 13, 14].reduce((sum, at) => sum + Number(fields[at]), 0);
-    const status = await host.must(['cat', `/proc/${mainPid}/status`]);
-    return { cpuMs: TICK_MS * ticks, rssMb: Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) / 1024 };
   }
 
   async close(): Promise<void> {

@@ -8,6 +8,7 @@ import type { Host } from '../lab/index.ts';
 import { until } from '../support/until.ts';
 import { EdgeBed } from './edge-bed.ts';
 import { createReport } from './report.ts';
+import { unitCost } from './unit-cost.ts';
 
 /**
  * `bench:edge`: the site's certificate, the records, the firewall and the floating IP by a provider's API, on real app
@@ -172,11 +173,11 @@ interface Cost {
   readonly rssMb: number;
 }
 
-async function idleCost(bed: EdgeBed, host: Host, unit: string): Promise<Cost> {
+async function idleCost(host: Host, unit: string): Promise<Cost> {
   await pause(Number(values['warmup-seconds']) * 1000);
-  const [sinceMs, before] = [performance.now(), await bed.cost(host, unit)];
+  const [sinceMs, before] = [performance.now(), await unitCost(host, unit)];
   await pause(Number(values['idle-seconds']) * 1000);
-  const after = await bed.cost(host, unit);
+  const after = await unitCost(host, unit);
   return {
     cpuPercent: (100 * (after.cpuMs - before.cpuMs)) / (performance.now() - sinceMs),
     rssMb: after.rssMb,
@@ -188,7 +189,7 @@ async function idle(bed: EdgeBed): Promise<void> {
   const { host } = first(bed);
   const sections = { certificates: bed.withCertificate, dns: bed.withNames, floating: bed.withProvider };
   await bed.configure(hosts(bed));
-  const bare = await idleCost(bed, host, DAEMON);
+  const bare = await idleCost(host, DAEMON);
   const tell = (subject: 'bare' | 'firewall' | keyof typeof sections, { cpuPercent, rssMb }: Cost): void => {
     report.value('idle', n, subject, 'cpu_percent', '%', cpuPercent);
     report.value('idle', n, subject, 'rss_mb', 'MB', rssMb);
@@ -197,13 +198,13 @@ async function idle(bed: EdgeBed): Promise<void> {
   for (const [subject, section] of Object.entries(sections)) {
     await bed.configure(hosts(bed), section);
     if (subject === 'certificates') await bed.certificateOnAll(new Set());
-    const { cpuPercent, rssMb } = await idleCost(bed, host, DAEMON);
+    const { cpuPercent, rssMb } = await idleCost(host, DAEMON);
     tell(subject as keyof typeof sections, {
       ...{ cpuPercent: cpuPercent - bare.cpuPercent, rssMb: rssMb - bare.rssMb },
     });
   }
   await firewallOn(host);
-  const helper = await idleCost(bed, host, HELPER);
+  const helper = await idleCost(host, HELPER);
   tell('firewall', helper);
   report.expect(
     helper.cpuPercent <= LIMITS.helperCpuPercent && helper.rssMb <= LIMITS.helperMb,

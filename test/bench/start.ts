@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import { poll } from '../lab/process.ts';
 import { createReport } from './report.ts';
+import { unitCost } from './unit-cost.ts';
 
 /**
  * `bench:start`: the daemon under its own unit on a whole host. Ready is systemd's own word: from the start of
@@ -21,8 +22,6 @@ const samples = Number(values.samples);
 const report = createReport('start', values.json);
 const READY_LIMIT_MS = 1500;
 const UNIT = 'bornemisza@app.service';
-/** Clock ticks of proc_pid_stat(5). */
-const TICK_MS = 10;
 
 async function property(of: Instance, name: string): Promise<number> {
   const text = await of.host.must(['systemctl', 'show', '--value', `--property=${name}`, UNIT]);
@@ -40,19 +39,6 @@ async function coldStart(app: Instance): Promise<number> {
   return (readyUs - (await property(app, 'ExecMainStartTimestampMonotonic'))) / 1000;
 }
 
-async function rssMb(app: Instance): Promise<number> {
-  const pid = await property(app, 'MainPID');
-  const status = await app.host.must(['cat', `/proc/${pid}/status`]);
-  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) / 1024;
-}
-
-/** With its children: systemd-notify and HAProxy's check are part of the price. */
-async function cpuMs(app: Instance): Promise<number> {
-  const stat = await app.host.must(['cat', `/proc/${await property(app, 'MainPID')}/stat`]);
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return TICK_MS * [11, 12, 13, 14].reduce((sum, at) => sum + Number(fields[at]), 0);
-}
-
 const cluster = await Cluster.create({ app: 2, db: 1 });
 try {
   await cluster.settled(60_000);
@@ -67,10 +53,11 @@ try {
   report.expect(ready.p50 <= READY_LIMIT_MS, `ready p50 after ${ready.p50} ms, at most ${READY_LIMIT_MS}`);
   await cluster.settled(60_000);
   await pause(Number(values['warmup-seconds']) * 1000);
-  const [beforeMs, cpuBeforeMs] = [performance.now(), await cpuMs(app)];
+  const [beforeMs, before] = [performance.now(), await unitCost(app.host, UNIT)];
   await pause(Number(values['idle-seconds']) * 1000);
-  const cpuPercent = (100 * ((await cpuMs(app)) - cpuBeforeMs)) / (performance.now() - beforeMs);
-  report.value('cold', n, 'bornemisza', 'rss_mb', 'MB', await rssMb(app));
+  const after = await unitCost(app.host, UNIT);
+  const cpuPercent = (100 * (after.cpuMs - before.cpuMs)) / (performance.now() - beforeMs);
+  report.value('cold', n, 'bornemisza', 'rss_mb', 'MB', after.rssMb);
   report.value('idle', n, 'bornemisza', 'cpu_percent', '%', cpuPercent);
   report.expect(cpuPercent <= 2, `the whole app daemon: ${cpuPercent.toFixed(2)} % of a core, at most 2`);
 } finally {

@@ -30,7 +30,11 @@ async function forged(
       port: one.port,
       method: 'POST',
       path,
-      headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text), ...headers },
+      headers: {
+        'content-type': 'application/json',
+        ...(headers['transfer-encoding'] === undefined && { 'content-length': Buffer.byteLength(text) }),
+        ...headers,
+      },
     });
     call.once('error', reject);
     call.once('response', (answer) => {
@@ -107,7 +111,7 @@ t.test('a body that does not say its length is read to the limit and no further'
     t.equal(status, 413, `${method} ${path}`);
     t.ok(sent < MOST_SENT, `${sent} bytes`);
   }
-  const short = { 'transfer-encoding': 'chunked', 'content-length': [] as never, cookie: browser.cookie };
+  const short = { 'transfer-encoding': 'chunked', cookie: browser.cookie };
   t.equal(await forged('/api/session', { email: 'chunks@example.org', password: PASSWORD }, short), 200);
 });
 

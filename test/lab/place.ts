@@ -89,7 +89,7 @@ export async function listPlaces(): Promise<
 }
 
 /** Where the version 2 tree is mounted: alone, or beside version 1 hierarchies. */
-async function cgroupRoot(): Promise<string> {
+export async function cgroupRoot(): Promise<string> {
   const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
   const mount = mounts.find((line) => / - cgroup2 /.test(line))?.split(' ')[4];
   if (mount === undefined) throw new Error('a lab needs a mounted cgroup version 2 tree');

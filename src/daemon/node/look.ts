@@ -1,5 +1,5 @@
 import type { Disagreement } from '../../plugins/couchdb/desired.ts';
-import type { DnsChallenge } from '../../plugins/dns/desired.ts';
+import type { DnsDesired } from '../../plugins/dns/desired.ts';
 import type { Certificates } from '../../plugins/haproxy/desired.ts';
 import { floatingDecision } from '../../roles/app.ts';
 import { ORDERS_READY, ORDERS_TAG, SITE_TAG } from '../../roles/certificates.ts';
@@ -74,7 +74,7 @@ export interface Scene {
     | {
         readonly word: string;
         readonly thumbprint: string | undefined;
-        readonly answers: readonly DnsChallenge[];
+        readonly answers: DnsDesired['challenges'];
       }
     | undefined;
   /** CouchDB's data directory. */

@@ -5,10 +5,10 @@ import { AcmeError, notAuthorized } from '../../acme/error.ts';
 import { certificatesOf, signingRequest } from '../../acme/certificate.ts';
 import { dnsAuthorization } from '../../acme/jws.ts';
 import { readIfPresent } from '../../host/files.ts';
+import type { TxtRecord } from '../../host/txt-records.ts';
 import type { Finding } from '../contract.ts';
 import type {
   CertificatesDesired,
-  DnsAnswer,
   ExposedCertificate,
   OrderOutcome,
   SiteAccount,
@@ -184,7 +184,7 @@ export class Steps {
     const { next, account } = this.#options.site.get();
     if (next === undefined || account === undefined) return;
     const key = createPrivateKey(account.key);
-    const answers: DnsAnswer[] = [];
+    const answers: TxtRecord[] = [];
     for (const url of order.authorizations) {
       const authorization = await client().authorization(url, signal);
       if (authorization.status !== 'pending') continue;

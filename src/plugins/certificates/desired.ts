@@ -1,3 +1,5 @@
+import type { TxtRecord } from '../../host/txt-records.ts';
+
 /**
  * The public certificate of all app nodes, and everything for its next one. It has private keys: only app nodes get it,
  * and no part of it goes into a record, a log or an argument.
@@ -82,15 +84,11 @@ export interface SiteOrder {
   readonly key: string;
   readonly url?: string | undefined;
   readonly sinceMs: number;
-  /** What the CA must find in DNS (challenge dns-01); undefined: not asked of the CA yet. */
-  readonly answers?: readonly DnsAnswer[] | undefined;
-}
-
-/** A TXT record that proves one name of an order. */
-export interface DnsAnswer {
-  /** `_acme-challenge.NAME`; a name and its wildcard share it. */
-  readonly name: string;
-  readonly value: string;
+  /**
+   * What the CA must find in DNS (challenge dns-01), at `_acme-challenge.NAME`, which a name and its wildcard share;
+   * undefined: not asked of the CA yet.
+   */
+  readonly answers?: readonly TxtRecord[] | undefined;
 }
 
 export interface OrderOutcome {

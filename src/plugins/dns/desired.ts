@@ -1,3 +1,5 @@
+import type { TxtRecord } from '../../host/txt-records.ts';
+
 export type RecordType = 'A' | 'AAAA' | 'SRV';
 
 /** All values of one type at one name. */
@@ -12,13 +14,6 @@ export interface DnsSet {
   readonly guard: 'serves' | 'finds';
 }
 
-/** A TXT record by which a CA checks a name. */
-export interface DnsChallenge {
-  /** Begins with `_acme-challenge.` */
-  readonly name: string;
-  readonly value: string;
-}
-
 export interface DnsDesired {
   /** E.g. `shop.example`. */
   readonly zone: string;
@@ -29,8 +24,8 @@ export interface DnsDesired {
   /** Which node writes, for people. */
   readonly why: string;
   readonly sets: readonly DnsSet[];
-  /** Those of the open order of a certificate. Other values at these names are not changed. */
-  readonly challenges: readonly DnsChallenge[];
+  /** For the CA that checks the open order, at `_acme-challenge.NAME`. Other values there are not changed. */
+  readonly challenges: readonly TxtRecord[];
   /** Addresses of members whose daemon is dead: they stay in a set that serves while their edge answers. */
   readonly doubtful: readonly string[];
   /** Why no value is removed now; additions continue. */

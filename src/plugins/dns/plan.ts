@@ -70,11 +70,14 @@ const CHALLENGE_TTL_S = 60;
 /** RFC 8555 section 8.4. */
 const CHALLENGE_NAME = /^_acme-challenge\./;
 
+/** The text of a TXT record, which a provider may give in quotes. */
+export const unquoted = (text: string): string => text.replace(/^"(.*)"$/, '$1');
+
 /** The values at the names that a CA asks for, without quotes. */
 export function challengesIn(zone: readonly ZoneRecord[]): ZoneRecord[] {
   return zone
     .filter(({ name, type }) => type === 'TXT' && CHALLENGE_NAME.test(name))
-    .map((each) => ({ ...each, value: each.value.replace(/^"(.*)"$/, '$1') }));
+    .map((each) => ({ ...each, value: unquoted(each.value) }));
 }
 
 /**

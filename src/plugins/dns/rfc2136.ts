@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { runCommand } from '../../host/command.ts';
 import { PluginError } from '../contract.ts';
-import type { DnsChange, ZoneRecord } from './plan.ts';
+import { type DnsChange, unquoted, type ZoneRecord } from './plan.ts';
 import type { DnsProvider } from './provider.ts';
 import type { MarkChange } from './shown.ts';
 
@@ -175,8 +175,6 @@ function withMarks(records: readonly ZoneRecord[]): ZoneRecord[] {
     return marks.length === 1 && mark !== undefined ? { ...record, owner: unquoted(mark.value) } : record;
   });
 }
-
-const unquoted = (text: string): string => text.replace(/^"(.*)"$/, '$1');
 
 /** A name that cannot end its line of nsupdate's input. */
 function plainName(name: string): string {

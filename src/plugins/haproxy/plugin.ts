@@ -92,7 +92,7 @@ export class HaproxyPlugin
     const { alarm } = chooseSite(edge, edgeProblem, site);
     return {
       seen: sightOf(running, old),
-      alarms: [...[alarm ?? []].flat(), ...snippetsOf(desired, observed).alarms],
+      alarms: [...(alarm === undefined ? [] : [alarm]), ...snippetsOf(desired, observed).alarms],
     };
   }
 

@@ -58,9 +58,9 @@ export function headerValue(what: string, value: string): string {
   return quoted(what, matching(what, value, /^[^%]*$/, 'without %'));
 }
 
-export function count(what: string, value: number, most: number): number {
+export function count(what: string, value: number, most: number, unit = 'a whole number'): number {
   if (!Number.isInteger(value) || value < 1 || value > most)
-    throw refused(what, String(value), `a whole number, 1 to ${most}`);
+    throw refused(what, String(value), `${unit}, 1 to ${most}`);
   return value;
 }
 
@@ -74,22 +74,16 @@ export function filePath(what: string, value: string): string {
 }
 
 export function perMinute(what: string, value: number): number {
-  if (!Number.isInteger(value) || value < 1 || value > 100_000)
-    throw refused(what, String(value), 'a number, 1 to 100000');
-  return value;
+  return count(what, value, 100_000, 'a number');
 }
 
 /** In bytes. */
 export function kibibytes(value: number): number {
-  if (!Number.isInteger(value) || value < 1 || value > 4_194_304)
-    throw refused('largest body', String(value), 'a number of KiB, 1 to 4194304');
-  return value * 1024;
+  return 1024 * count('largest body', value, 4_194_304, 'a number of KiB');
 }
 
 export function inSeconds(value: number): number {
-  if (!Number.isInteger(value) || value < 1 || value > 900)
-    throw refused('timeout', String(value), 'a number of seconds, 1 to 900');
-  return value;
+  return count('timeout', value, 900, 'a number of seconds');
 }
 
 /** Never quoted in an error. */
