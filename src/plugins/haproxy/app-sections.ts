@@ -8,7 +8,7 @@ import {
   SERVICE_HEALTH_PATH,
 } from './desired.ts';
 import { limitSections } from './limits.ts';
-import { type Layout, panicOf } from './rendered.ts';
+import { type Layout, LOCAL, panicOf, PASSED_ON } from './rendered.ts';
 import { REQUEST_LOG_RULES, REQUEST_LOG_TARGET, requestLogSection } from './request-log.ts';
 import {
   type Context,
@@ -105,6 +105,7 @@ const FORWARDED = [
   'X-Forwarded-Port',
   'X-Real-IP',
   'Forwarded',
+  PASSED_ON,
 ];
 
 function edgeFrontend(
@@ -173,9 +174,16 @@ function panicRoute(backend: string, variable: string, asked: readonly string[])
  * answers wrongly.
  */
 function slowRoute(backend: string, asked: readonly string[]): string[] {
-  const slow = `{ nbsrv(${backend}) eq 0 } { nbsrv(${panicOf(backend)}) gt 0 }`;
-  return [`use_backend ${panicOf(backend)} if ${asked.map((each) => `${each} ${slow}`.trim()).join(' or ')}`];
+  const slow = `!${isUp(backend)} { nbsrv(${panicOf(backend)}) gt 0 }`;
+  const either = asked.flatMap((each) => [`${each} ${CAME_BY_A_DOOR}`, `${each} ${slow}`]);
+  return [`use_backend ${panicOf(backend)} if ${either.map((each) => each.trim()).join(' or ')}`];
 }
+
+/** Its backend without other nodes: what one door passes on, the next one does not. */
+const CAME_BY_A_DOOR = `{ req.hdr(${PASSED_ON}) -m found }`;
+
+/** This node's own instance: the backend also has the doors of other nodes. */
+const isUp = (backend: string): string => `{ srv_is_up(${backend}/${LOCAL}) }`;
 
 /** The page in the browser after the first set-up. It is in double quotes in haproxy.cfg, so it has none. */
 const NO_SERVICE_PAGE = [
@@ -197,10 +205,7 @@ function appDoor(desired: AppHaproxy, services: readonly EdgeService[], context:
   const local = services.filter((service) => service.localPort !== undefined);
   const health = local.map(({ name }) => {
     const [path, backend] = [`${SERVICE_HEALTH_PATH}${token('service name', name)}`, `local_${name}`];
-    return (
-      `http-request return status 200 content-type text/plain string ok if { path ${path} } { ` +
-      `nbsrv(${backend}) gt 0 }`
-    );
+    return `http-request return status 200 content-type text/plain string ok if { path ${path} } ${isUp(backend)}`;
   });
   return {
     head: 'frontend door',

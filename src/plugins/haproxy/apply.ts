@@ -266,7 +266,7 @@ export class Steps {
     );
     // E.g. a certificate that this process has not loaded. The file already has the server.
     if (!answer.includes('New server registered')) return await this.#reload(change.rendered, signal);
-    await this.#sockets.tell(`enable health ${backend}/${name}`, signal);
+    if (/(^| )check( |$)/.test(options)) await this.#sockets.tell(`enable health ${backend}/${name}`, signal);
     if (change.admin !== 'maint')
       await this.#sockets.tell(`set server ${backend}/${name} state ${change.admin}`, signal);
   }

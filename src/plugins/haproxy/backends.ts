@@ -6,7 +6,7 @@ import {
   SERVICE_HEALTH_PATH,
 } from './desired.ts';
 import { boundLines, limitLines, serverTimeout } from './limits.ts';
-import { type WantedServer, twinOf, panicOf, watchOf, LOCAL, RING } from './rendered.ts';
+import { type WantedServer, twinOf, panicOf, watchOf, LOCAL, PASSED_ON, RING } from './rendered.ts';
 import { type Context, type Section, FEEDS, IDEMPOTENT_ONLY } from './sections.ts';
 import { checkOf, checkTimes, WATCHED_CHECK } from './service-check.ts';
 import { dnsName, ipv4, port, token } from './values.ts';
@@ -40,8 +40,17 @@ const PANIC_CONNECT = 'timeout connect 5s';
 /** A door without its service answers 503 at once; an edge can ask other doors. */
 const RETRY_AT_OTHERS = 'retry-on conn-failure empty-response 503';
 
-/** A door has one server: a retry would delay a request that another door can serve. */
+/** Nobody else can answer here, and waiting does not help. */
 const NO_SECOND_TRY = 'retries 0';
+
+/**
+ * A request that found nobody at this node's own instance was not delivered, so another node can have it, whatever its
+ * method. The edge cannot know that: by then it has sent the request. One refusal here, and one at a peer.
+ */
+const PASS_ON = ['retries 2', 'option allbackups'];
+
+/** No check: each door would check all others for a case that is over when the edges know. */
+const UNCHECKED = 'backup';
 
 /**
  * A door without its service fails fast, and `leastconn` prefers the fastest. Two errors in a row (500, 502, 503, 504)
@@ -73,10 +82,12 @@ export function serviceBackends(service: EdgeService, context: Context): Section
     lines: [
       ...checkOf(service.healthPath, service),
       ...FAILURES_TOLD,
-      NO_SECOND_TRY,
+      ...PASS_ON,
       IDEMPOTENT_ONLY,
+      `http-request set-header ${PASSED_ON} 1`,
       ...serverTimeout(service.timeoutSeconds),
     ],
+    others: otherDoors(`local_${name}`, service.peers, context),
     port: service.localPort,
     times: checkTimes(service.health),
     failing: service.answersWrongly === true,
@@ -109,6 +120,15 @@ function slowBackend(service: EdgeService, on: number, context: Context): Sectio
   return { head: `backend ${backend}`, lines, servers: [server] };
 }
 
+/** The other nodes' doors, for what this node's own instance did not get. Silence is one attempt of a second. */
+function otherDoors(backend: string, group: PeerGroup, context: Context): WantedServer[] {
+  const servers = group.servers.filter(({ address }) => address !== context.privateAddress);
+  return peerServers(backend, { ...group, servers }, () => UNCHECKED, '', context).map((server) => ({
+    ...server,
+    duty: server.duty === 'ready' ? ('ready' as const) : ('maint' as const),
+  }));
+}
+
 /** The servers of a group again, for a panic: only those with no problem but their check. */
 function panicBackend(
   backend: string,
@@ -129,15 +149,23 @@ function panicBackend(
 }
 
 export function localBackend(
-  of: { backend: string; lines: readonly string[]; port: number; failing?: boolean; times?: string },
+  of: {
+    backend: string;
+    lines: readonly string[];
+    port: number;
+    failing?: boolean;
+    times?: string;
+    others?: readonly WantedServer[];
+  },
   context: Context,
 ): Section {
   const server = {
     ...localServer(of.backend, of.port, of.times),
     ...(of.failing === true && { failing: true }),
   };
-  context.servers.push(server);
-  return { head: `backend ${of.backend}`, lines: of.lines, servers: [server] };
+  const servers = [server, ...(of.others ?? [])];
+  context.servers.push(...servers);
+  return { head: `backend ${of.backend}`, lines: of.lines, servers };
 }
 
 export function localServer(backend: string, on: number, times = WATCHED_CHECK): WantedServer {

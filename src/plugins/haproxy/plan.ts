@@ -207,7 +207,7 @@ export function planRuntime(rendered: Rendered, running: Running): HaproxyChange
 
 /** A peer's server has the name of its host, and its backend tells the role. */
 function memberOf({ backend, name }: { readonly backend: string; readonly name: string }): string[] {
-  if (backend.startsWith('svc_')) return [`${name}/app`];
+  if (/^(svc|local)_/.test(backend) && name !== LOCAL) return [`${name}/app`];
   return /^(db_nodes|couchdb)(\.|$)/.test(backend) && name !== LOCAL ? [`${name}/db`] : [];
 }
 

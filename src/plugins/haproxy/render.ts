@@ -32,6 +32,7 @@ export function render(
   const context: Context = {
     ...files.paths,
     layout,
+    privateAddress: desired.privateAddress,
     revokedList: `${layout.directory}/${REVOKED_FILE}`,
     servers: [],
     refused,

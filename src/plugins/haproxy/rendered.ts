@@ -77,10 +77,12 @@ export const panicOf = (backend: string): string => `${backend}.panic`;
 /** The backend of quick, bare connections to `NAME`, which only bring other questions forward; see failures.ts. */
 export const watchOf = (backend: string): string => `${backend}.watch`;
 
-/** Whether a backend is there for checks or as a switch, and never or only in a panic gets requests. */
-export function isBeside({ backend }: { backend: string }): boolean {
+/** Whether a server is there for checks or as a switch, and never or only in trouble gets requests. */
+export function isBeside({ backend, name }: { backend: string; name: string }): boolean {
   return (
     backend === REQUEST_LOG.backend ||
+    // Another node, for requests that this node's own instance did not get.
+    (backend.startsWith('local_') && name !== LOCAL) ||
     [twinOf(''), panicOf(''), watchOf('')].some((end) => backend.endsWith(end))
   );
 }
@@ -95,6 +97,9 @@ export function isPanic(server: { backend: string }): boolean {
 
 /** HAProxy's name of the server on this host. No host name starts with `_`. */
 export const LOCAL = '_local';
+
+/** Marks a request that a door passes on: the next door gives it to its own instance or to nobody, so none loops. */
+export const PASSED_ON = 'X-Bornemisza-Passed-On';
 
 /** Where HAProxy writes what its checks of this node's own services find; see failures.ts. */
 export const RING = 'failures';

@@ -14,6 +14,7 @@ export const FEED_TIMEOUT = '15m';
 
 export interface Context {
   readonly layout: Layout;
+  readonly privateAddress: string;
   readonly node: string;
   readonly ca: string;
   readonly edge: string;

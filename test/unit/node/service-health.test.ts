@@ -108,8 +108,10 @@ t.test('a definition has the same form at both', async (t) => {
       '  http-check expect string \'"status":"ok"\'',
       '  option log-health-checks',
       '  log ring@failures format raw daemon notice',
-      '  retries 0',
+      '  retries 2',
+      '  option allbackups',
       '  http-request disable-l7-retry unless { method GET HEAD OPTIONS }',
+      '  http-request set-header X-Bornemisza-Passed-On 1',
       '  server _local 127.0.0.1:3000 check inter 5000ms fastinter 300ms downinter 5000ms fall 1 rise 3 ' +
         'observe layer4 error-limit 1 on-error mark-down',
     ].join('\n'),

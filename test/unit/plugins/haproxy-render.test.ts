@@ -148,7 +148,8 @@ t.test(
 t.test('a door asks a service that is merely slow, and none that answers wrongly', async (t) => {
   const service = app().services[0]!;
   const route =
-    'use_backend local_api.panic if { path /api } { nbsrv(local_api) eq 0 } { nbsrv(local_api.panic) gt 0 } or';
+    'use_backend local_api.panic if { path /api } { req.hdr(X-Bornemisza-Passed-On) -m found } or ' +
+    '{ path /api } !{ srv_is_up(local_api/_local) } { nbsrv(local_api.panic) gt 0 } or';
   for (const answersWrongly of [false, true]) {
     const config = configOf(app({ services: [{ ...service, answersWrongly }] }));
     t.ok(section(config, 'frontend door').some((line) => line.startsWith(route)));
@@ -159,6 +160,41 @@ t.test('a door asks a service that is merely slow, and none that answers wrongly
     render(app({ services: [{ ...service, answersWrongly }] }), layout),
   );
   t.equal(slow?.structure, wrong?.structure, 'told at run time');
+});
+
+t.test('a door gives what its own instance did not get to the other doors, never to itself', async (t) => {
+  const service = app().services[0]!;
+  const server = (name: string, n: number, duty: 'ready' | 'drain' | 'maint' | 'out-when-down') => ({
+    ...{ name, address: `10.0.0.${n}`, port: 8443, duty, why: '' },
+  });
+  const servers = [
+    server('app1', 11, 'ready'),
+    server('app2', 12, 'ready'),
+    server('app3', 13, 'drain'),
+    server('app4', 14, 'out-when-down'),
+  ];
+  const config = configOf(app({ services: [{ ...service, peers: { ...service.peers, servers } }] }));
+  const lines = section(config, 'backend local_api').filter((line) => line.startsWith('server '));
+  t.same(
+    lines.map((line) => [
+      line.split(' ')[1],
+      / backup/.test(line),
+      / check /.test(line),
+      line.endsWith(' disabled'),
+    ]),
+    [
+      ['_local', false, true, false],
+      ['app2', true, false, false],
+      ['app3', true, false, true],
+      ['app4', true, false, true],
+    ],
+  );
+  t.match(
+    section(config, 'frontend edge').join('\n'),
+    /del-header X-Bornemisza-Passed-On/,
+    'no client sets it',
+  );
+  t.match(section(config, 'backend local_api.panic').join('\n'), /retries 0/);
 });
 
 t.test('a floating address is bound before it is there', async (t) => {
