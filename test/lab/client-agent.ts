@@ -18,6 +18,10 @@ const badBodyBytes = 300;
 /** What a write or a read says on a connection that the other side does not know. */
 const RESET: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE']);
 
+function late(url: string): Error {
+  return Object.assign(new Error(`no answer from ${url} in time`), { code: 'TIMEOUT' });
+}
+
 type Carrier = {
   readonly localAddress: string;
   readonly agent: http.Agent | undefined;
@@ -47,7 +51,7 @@ class Multiplexed {
     let headers: http2.IncomingHttpHeaders & http2.IncomingHttpStatusHeader = {};
     const parts: Buffer[] = [];
     const timer = setTimeout(() => {
-      stream.destroy(Object.assign(new Error(`no answer from ${options.url} in time`), { code: 'TIMEOUT' }));
+      stream.destroy(late(options.url));
     }, options.timeoutMs ?? 5_000);
     stream.on('response', (received) => {
       headers = received;
@@ -111,7 +115,7 @@ function perform(options: RequestOptions, carrier: Carrier): Promise<Answer> {
     ...(options.url.startsWith('https:') ? tls : {}),
   });
   const timer = setTimeout(() => {
-    request.destroy(Object.assign(new Error(`no answer from ${options.url} in time`), { code: 'TIMEOUT' }));
+    request.destroy(late(options.url));
   }, options.timeoutMs ?? 5_000);
   const fail = (error: Error): void => {
     clearTimeout(timer);
