@@ -211,7 +211,7 @@ include "${fragments}/*.conf";
     await until(async () => (await path()) === '64512 64512 64512', { what: 'the provider sees it' });
     await converge(plugin, desired);
     await until(async () => (await path()) === '64512', { what: 'and sees it go' });
-    t.ok(await announced('192.0.2.7', '192.0.2.8'));
+    await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'both announced' });
   });
 
   await t.test('a change by hand is noticed and undone', async (t) => {
@@ -400,7 +400,7 @@ include "${fragments}/*.conf";
       seen: /^announced: exported to uplink by protocol direct1/,
       alarms: [{ message: /should be withdrawn \(maintenance\), but protocol direct1/, next: /if proto = / }],
     });
-    t.ok(await announced('192.0.2.7', '192.0.2.8'), 'as the provider sees it');
+    await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'announced at the provider' });
     await use(direct.replace('if net', 'if proto = "bornemisza_floating" && net'));
     await until(() => announced(), { what: 'gone at the provider' });
     t.match(await sight(off), { code: undefined, exported: false, seen: /^not announced/ });

@@ -67,6 +67,7 @@ t.before(async () => {
   app1 = cluster.instance('app1');
   all = cluster.instances;
   await allUp(cluster);
+  await warm();
   await cluster.lab.router.waitForAnnouncers(FLOATING, ['app1', 'app2'], PATIENCE_MS);
   const { host } = cluster.instance('db1');
   await cluster.couch(host, '/deaths', 'PUT');
@@ -77,6 +78,17 @@ t.before(async () => {
   authorization = `Basic ${Buffer.from(`${admin.user}:${admin.password}`).toString('base64')}`;
 });
 t.teardown(() => cluster?.close());
+
+/** Waits until HAProxy has raised each server's load to the full (`slowstart 5s`), which it counts as a change. */
+async function warm(): Promise<void> {
+  await until(
+    async () => {
+      const servers = await Promise.all(all.map((instance) => carrying(cluster, instance)));
+      return servers.flat().every(({ changedSecondsAgo }) => changedSecondsAgo >= 7);
+    },
+    { deadlineMs: PATIENCE_MS, what: 'every server at its full load' },
+  );
+}
 
 /** Why HAProxy took servers out, of all its life: `SERVER` and the reason, e.g. `Layer7 timeout`. */
 async function takenOut({ host, role }: Instance): Promise<{ server: string; reason: string }[]> {
