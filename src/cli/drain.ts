@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { StatusAnswer, HaproxyTraffic } from '../daemon/control/api.ts';
+import type { EndRequest, StatusAnswer, HaproxyTraffic } from '../daemon/control/api.ts';
 import type { ControlClient } from './client.ts';
 import { formatDuration } from './duration.ts';
 import { CliFailure, EXIT } from './failure.ts';
@@ -18,7 +18,7 @@ interface DrainOptions {
 
 /**
  * Waits until no request is under way at this node's HAProxy, and says what remains as it changes. With `json` one
- * object a line.
+ * object a line. What lasts (web sockets, event streams) is ended in the second half of the time, one after another.
  *
  * @throws CliFailure `drain-timeout` with what remains
  */
@@ -44,9 +44,15 @@ export async function waitDrained(io: Io, daemon: ControlClient, options: DrainO
         'wait longer: bornemisza maintenance on --wait --timeout 15m; or go on, and what is left is cut when ' +
           'HAProxy ends',
       );
+    const leftMs = timeoutMs - (performance.now() - startMs);
+    if (waits === '' && leftMs < timeoutMs / 2)
+      await daemon.post('/v1/traffic/end', { share: shareNow(leftMs, EVERY_MS) } satisfies EndRequest);
     await sleep(EVERY_MS);
   }
 }
+
+/** Of what is still open, so that the last one ends shortly before the time does. */
+const shareNow = (leftMs: number, stepMs: number): number => 1 / Math.max(1, Math.floor(leftMs / stepMs) - 2);
 
 /**
  * @returns what goes through HAProxy now, and why more may come; '' where nothing new is sent here. A busy HAProxy that

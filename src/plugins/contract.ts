@@ -53,7 +53,8 @@ export interface Plugin<
   /** Optional: whether an old process of the program still uses the certificates that it was started with. */
   hasOldWorkers?(): Promise<boolean>;
   /**
-   * Optional: a sign of life that the program forgets unless it is repeated each second. It changes nothing else.
+   * Optional, once a second: a sign of life that the program would forget, and the next step of what takes minutes. It
+   * changes no configuration.
    */
   readonly heartbeat?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }

@@ -13,8 +13,19 @@ import {
   WELL_STATUSES,
 } from '../../src/plugins/haproxy/desired.ts';
 import { Failures } from '../../src/plugins/haproxy/failures.ts';
+import { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
 import { freePort } from '../support/free-port.ts';
-import { appDesired, Bed, converge, dbDesired, get, type Instance, peer, type Reply } from './haproxy-bed.ts';
+import {
+  appDesired,
+  Bed,
+  BINARY,
+  converge,
+  dbDesired,
+  get,
+  type Instance,
+  peer,
+  type Reply,
+} from './haproxy-bed.ts';
 import { until } from '../support/until.ts';
 
 /** What an edge does while services and hosts fail, on real HAProxies. */
@@ -314,13 +325,70 @@ t.test('a WebSocket outlives a reload, and status shows the process that it is i
   t.equal(await echo(socket, 'one'), 'one');
   await converge(edge.plugin, { ...edgeDesired, edge: { ...edgeDesired.edge, hstsMaxAgeSeconds: 1 } });
   t.equal(await echo(socket, 'two'), 'two', 'what is open goes on');
-  t.match(await seen(), /; 1 old process \(1 connection\) ends within 15 minutes$/);
+  t.match(
+    await seen(),
+    /; 1 old process \(1 connection\) ends within 15 minutes, one connection after another$/,
+  );
   await converge(edge.plugin, edgeDesired);
   t.equal(await echo(socket, 'three'), 'three');
   socket.destroy();
   await until(async () => !/old process/.test((await seen()) ?? ''), {
     what: 'nothing is left behind',
   });
+});
+
+t.test('the streams of an old process end one after another, and not before their time', async (t) => {
+  await allWell();
+  const { directory, runDirectory } = edge;
+  const spread = { fromMs: 3000, toMs: 9000, stepMs: 300 };
+  const plugin = new HaproxyPlugin({ instance: 'app', directory, runDirectory, binary: BINARY, spread });
+  t.teardown(() => plugin.close());
+  const sockets = await Promise.all(Array.from({ length: 20 }, () => webSocket()));
+  t.teardown(() => sockets.forEach((each) => each.destroy()));
+  await converge(plugin, { ...edgeDesired, edge: { ...edgeDesired.edge, hstsMaxAgeSeconds: 2 } });
+  const replacedMs = performance.now();
+  let step = 0;
+  const ended: { readonly step: number; readonly afterMs: number }[] = [];
+  for (const socket of sockets)
+    socket
+      .on('error', () => undefined)
+      .once('close', () => {
+        ended.push({ step, afterMs: performance.now() - replacedMs });
+      });
+  await until(
+    async () => {
+      step += 1;
+      await plugin.heartbeat(AbortSignal.timeout(5000));
+      return ended.length === sockets.length;
+    },
+    { everyMs: 50, deadlineMs: 30_000, what: 'all have ended' },
+  );
+  t.comment(ended.map(({ afterMs }) => Math.round(afterMs)).join(' '));
+  // The reload itself counts, and `show proc` says whole seconds.
+  t.ok((ended[0]?.afterMs ?? 0) > spread.fromMs - 2000, 'they have their time');
+  const most = Math.max(...ended.map((one) => ended.filter((each) => each.step === one.step).length));
+  t.ok(most <= 10, `${most} of 20 at once`);
+  await converge(edge.plugin, edgeDesired);
+});
+
+t.test('a node that gets nothing new ends what lasts, and no request that is about to end', async (t) => {
+  await allWell();
+  const startMs = performance.now();
+  const sockets = await Promise.all(Array.from({ length: 6 }, () => webSocket()));
+  t.teardown(() => sockets.forEach((each) => each.destroy()));
+  let closed = 0;
+  for (const socket of sockets) socket.on('error', () => undefined).once('close', () => (closed += 1));
+  const end = async (share: number): Promise<unknown> =>
+    edge.plugin.ask('end', { share }, AbortSignal.timeout(10_000));
+  const first = await end(1);
+  if (performance.now() - startMs < 10_000) t.same(first, { ended: 0 }, 'they have only begun');
+  await until(async () => closed > 0 || ((await end(0.5)) as { ended: number }).ended > 0, {
+    what: 'they last',
+    everyMs: 300,
+  });
+  await until(() => closed === 3, { what: 'half of them' });
+  await end(1);
+  await until(() => closed === 6, { what: 'the rest' });
 });
 
 /** As in services.d. */

@@ -15,6 +15,7 @@ import {
   EDGE_SERVES_PATH,
   type EdgeService,
 } from '../../src/plugins/haproxy/desired.ts';
+import type { HaproxyTraffic } from '../../src/plugins/haproxy/shape.ts';
 import {
   appDesired,
   Bed,
@@ -1080,7 +1081,7 @@ t.test('its traffic is reported: kept connections, open requests, and those of o
   });
   const { plugin } = await launch('traffic', desired);
   const { signal } = new AbortController();
-  const traffic = () => plugin.ask('show', {}, signal);
+  const traffic = () => plugin.ask('show', {}, signal) as Promise<HaproxyTraffic>;
   const edge = async () => (await traffic()).frontends.find(({ name }) => name === 'edge');
   const url = (path: string): string => `https://${address}${path}`;
   await until(async () => (await get(url('/'), { rejectUnauthorized: false })).status === 200);

@@ -39,8 +39,9 @@ export function addMaintenance(program: Command, io: Io): void {
     description:
       'Takes this node out of traffic (on) or puts it back (off). The node stays a member and keeps its data. ' +
       'Maintenance survives a reboot. Run it on the node itself; for another NODE it prints the command to ' +
-      'run there. --wait returns when no request is open here; if --timeout ends first, the exit code is 1 and ' +
-      'the open requests are listed. After off, --wait returns when the node gets traffic. With --wait and --json it ' +
+      'run there. --wait returns when no request is open here; in the second half of --timeout it ends web ' +
+      'sockets and event streams, one after another. If --timeout ends first, the exit code is 1 and the open ' +
+      'requests are listed. After off, --wait returns when the node gets traffic. With --wait and --json it ' +
       'prints one object a line.',
     examples: [
       'bornemisza maintenance on --wait',
@@ -108,7 +109,8 @@ export function addLeave(program: Command, io: Io): void {
   addVerb(program, 'leave', {
     summary: 'leave the cluster for good, in the right order',
     description:
-      'Drains traffic, withdraws the announcement, moves the data to other nodes, and leaves the cluster. ' +
+      'Drains traffic, withdraws the announcement, moves the data to other nodes, and leaves the cluster. Web ' +
+      'sockets and event streams end one after another in the second half of --timeout. ' +
       'Prints each step as it ends, and says when you can delete the machine. With --json it prints one ' +
       'object a line (ndjson).',
     examples: ['bornemisza leave', 'bornemisza leave --role db --json', 'sudo bornemisza leave --wipe'],

@@ -8,6 +8,7 @@
  * | GET /v1/members | → {@link MembersAnswer} |
  * | GET /v1/plan | → {@link PlanAnswer} |
  * | GET /v1/traffic | → {@link HaproxyTraffic}; asked of HAProxy now |
+ * | POST /v1/traffic/end | {@link EndRequest} → {@link StreamsEnded}; of a node in maintenance |
  * | GET /v1/audit?node=&limit= | → {@link AuditAnswer}; newest last |
  * | GET /v1/events?follow=1&since= | → one {@link AuditEntry} a line (application/x-ndjson) |
  * | GET /v1/cluster/audit?node=&since_ms=&failed=&limit= | → {@link ClusterAuditAnswer}; of all nodes |
@@ -46,7 +47,7 @@ import type { Health, MemberState, Role } from '../membership/types.ts';
 export type { CertificateFacts, CertificateShown } from '../../plugins/certificates/shape.ts';
 export type { DnsShown } from '../../plugins/dns/shape.ts';
 export type { FloatingShown } from '../../plugins/floating/shape.ts';
-export type { HaproxyTraffic } from '../../plugins/haproxy/shape.ts';
+export type { HaproxyFacts, HaproxyTraffic } from '../../plugins/haproxy/shape.ts';
 
 export interface Refusal {
   readonly error: { readonly code: string; readonly message: string; readonly next: string };
@@ -258,6 +259,13 @@ export interface UpgradeAnswer {
   }[];
 }
 
+/** Web sockets and event streams of a node that gets nothing new: a share of those that are open, above 0 to 1. */
+export interface EndRequest {
+  readonly share: number;
+}
+export interface StreamsEnded {
+  readonly ended: number;
+}
 export interface MaintenanceRequest {
   readonly on: boolean;
   readonly force?: boolean;

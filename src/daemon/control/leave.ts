@@ -3,6 +3,7 @@ import { announces, type Config, floatingDevice } from '../config/config.ts';
 import type { Done, LeaveRequest, MemberRow, Progress, StatusAnswer, HaproxyTraffic } from './api.ts';
 import type { Driver } from '../driver/driver.ts';
 import { OperatorError } from '../errors.ts';
+import type { Flow } from './flow.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { LocalStateFile } from '../local-state.ts';
@@ -45,8 +46,10 @@ export interface LeaveDependencies {
   readonly reconciler: Pick<Reconciler, 'converged' | 'status'>;
   /** The last observation of CouchDB's plugin; undefined without one. */
   readonly couchdb: () => { readonly phase: string; readonly waiting: string | undefined } | undefined;
-  /** What goes through HAProxy here. */
-  readonly traffic: () => Promise<Pick<HaproxyTraffic, 'requests' | 'summary'>>;
+  readonly flow: { traffic(): Promise<Pick<HaproxyTraffic, 'requests' | 'summary'>> } & Pick<
+    Flow,
+    'endStreams'
+  >;
   /** Stores that this identity is no longer valid. */
   readonly local: Pick<LocalStateFile, 'update'>;
   readonly end: (code: number, why: string) => void;
@@ -112,20 +115,26 @@ export class Leave {
     progress({ message: 'no new traffic; draining connections' });
   }
 
-  /** Ends when no request is open, or reports the open ones after the time limit: they do not block a leave. */
+  /**
+   * Ends when no request is open, or reports the open ones after the time limit: they do not block a leave. What lasts
+   * is ended in the second half, one after another, so that its clients do not all come back in one moment.
+   */
   async #drain(progress: (step: Progress) => void, drainMs: number): Promise<void> {
-    const { clock, traffic } = this.#dependencies;
+    const { clock, flow } = this.#dependencies;
     const untilMs = clock.monotonicMs() + drainMs;
     let told = '';
     for (let quiet = 0; ; ) {
       // There is nothing to wait for if HAProxy does not answer.
-      const { requests, summary } = await traffic().catch(() => ({ requests: 0, summary: 'not known' }));
+      const { requests, summary } = await flow.traffic().catch(() => ({ requests: 0, summary: 'not known' }));
       quiet = requests === 0 ? quiet + 1 : 0;
       if (quiet >= QUIET_LOOKS) return progress({ message: `drained: ${summary}` });
       if (clock.monotonicMs() >= untilMs)
         return progress({ message: `not drained: ${summary}, which are cut when HAProxy ends` });
       if (summary !== told && requests > 0) progress({ message: `draining: ${summary}` });
       told = summary;
+      const leftMs = untilMs - clock.monotonicMs();
+      if (requests > 0 && leftMs < drainMs / 2)
+        await flow.endStreams(shareNow(leftMs, DRAIN_LOOK_MS)).catch(() => undefined);
       await pause(DRAIN_LOOK_MS);
     }
   }
@@ -192,6 +201,9 @@ export class Leave {
     return new OperatorError('leave-refused', message, `${next} (the daemon restarts and stays a member)`);
   }
 }
+
+/** Of what is still open, so that the last one ends shortly before the time does. */
+const shareNow = (leftMs: number, stepMs: number): number => 1 / Math.max(1, Math.floor(leftMs / stepMs) - 2);
 
 /** Whether there are others, and none of them is reachable. */
 function isUnheard(rows: readonly MemberRow[]): boolean {

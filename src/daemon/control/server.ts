@@ -24,6 +24,7 @@ import type {
   ClusterAuditAnswer,
   Done,
   LeaveRequest,
+  EndRequest,
   MaintenanceRequest,
   MembersAnswer,
   PingAnswer,
@@ -33,6 +34,7 @@ import type {
   RequestLogRequest,
   ShownAccount,
   StatusAnswer,
+  StreamsEnded,
   TokenAnswer,
   TokenRequest,
   TokenRevocation,
@@ -49,6 +51,8 @@ export interface ControlActions {
   members(): MembersAnswer;
   plan(): Promise<PlanAnswer>;
   traffic(): Promise<HaproxyTraffic>;
+  /** @throws OperatorError `in-traffic` */
+  endStreams(request: EndRequest): Promise<StreamsEnded>;
   trails(question: TrailQuestion): Promise<ClusterAuditAnswer>;
   ping(node: string | undefined): Promise<PingAnswer>;
   maintenance(request: MaintenanceRequest): Promise<Done>;
@@ -103,6 +107,7 @@ const requests = {
     on: z.boolean(),
     forMs: z.int().min(REQUEST_LOG_LEAST_MS).max(REQUEST_LOG_MOST_MS).optional(),
   }),
+  end: z.strictObject({ share: z.number().gt(0).max(1) }),
   leave: z.strictObject({
     force: z.boolean().default(false),
     drainMs: z.int().min(0).max(DRAIN_MOST_MS).optional(),
@@ -347,6 +352,7 @@ function programRoutes(app: Hono, actions: ControlDependencies['actions']): void
     c.json(await actions().logRequests(await body(c, requests.requestLog))),
   );
   app.get('/v1/traffic', async (c) => c.json(await actions().traffic()));
+  app.post('/v1/traffic/end', async (c) => c.json(await actions().endStreams(await body(c, requests.end))));
   for (const program of ['certificates', 'dns', 'floating'] as const) {
     const [word, verbs] = PROGRAM_VERBS[program];
     const answer = async (c: Context, verb: string, request: object): Promise<Response> => {

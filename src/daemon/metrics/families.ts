@@ -1,4 +1,10 @@
-import type { MemberRow, CertificateFacts, StatusAnswer, UpgradeAnswer } from '../control/api.ts';
+import type {
+  CertificateFacts,
+  HaproxyFacts,
+  MemberRow,
+  StatusAnswer,
+  UpgradeAnswer,
+} from '../control/api.ts';
 import type { Role } from '../membership/types.ts';
 import type { Family, Sample } from './exposition.ts';
 import type { ProcessFacts } from './process-facts.ts';
@@ -21,6 +27,7 @@ export function familiesOf(facts: MetricsFacts): Family[] {
     ...memberFamilies(facts),
     ...trafficFamilies(facts.status),
     ...programFamilies(facts),
+    ...haproxyFamilies(facts.status),
     ...floatingFamilies(facts),
     ...rolloutFamilies(facts.upgrade),
     ...certificateFamilies(facts),
@@ -214,6 +221,19 @@ function programFamilies({ status, wallMs }: MetricsFacts): Family[] {
       'Alarms of a program, by code: an operator must act.',
       ...of(({ alarms }) => alarms.length),
     ),
+  ];
+}
+
+/** What HAProxy's own exporter does not show: it knows one process. */
+function haproxyFamilies({ plugins }: StatusAnswer): Family[] {
+  const facts = plugins.find(({ name }) => name === 'haproxy')?.facts as HaproxyFacts | undefined;
+  if (facts === undefined) return [];
+  const { processes, connections } = facts.old;
+  return [
+    gauge('haproxy_old_processes', 'Processes of before the last reloads that still run.', {
+      value: processes,
+    }),
+    gauge('haproxy_old_connections', 'Connections in these processes.', { value: connections }),
   ];
 }
 

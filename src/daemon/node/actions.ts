@@ -1,11 +1,12 @@
 import type { CouchDbStatus } from '../../plugins/couchdb/plugin.ts';
 import { AccountOrders } from '../accounts/orders.ts';
 import type { ControlActions } from '../control/server.ts';
-import type { Done, HaproxyTraffic } from '../control/api.ts';
+import type { Done } from '../control/api.ts';
 import { hasNextStep } from '../errors.ts';
 import { Answers } from './answers.ts';
 import type { Assembly, NodeDependencies, NodeHooks, NodeOptions, NodeParts } from './assemble.ts';
 import { Duty } from './duty.ts';
+import { endStreams, flowOf } from '../control/flow.ts';
 import { Leave } from '../control/leave.ts';
 import { logRequests } from '../control/request-log.ts';
 import type { Phase } from './look.ts';
@@ -34,24 +35,15 @@ export function actionsOf(
   const answers = new Answers(identity, { ...assembly, clock, startedMs, node, local, checks });
   const duty = new Duty(identity, { local, node, retryNow: (reason) => reconciler.retryNow(reason) });
   const couchdb = () => assembly.programs.report('couchdb') as CouchDbStatus | undefined;
-  const traffic = () => reconciler.ask('haproxy', 'show', {}) as Promise<HaproxyTraffic>;
-  const leave = new Leave(identity, {
-    reconciler,
-    driver,
-    clock,
-    node,
-    local,
-    checks,
-    couchdb,
-    traffic,
-    end,
-  });
+  const flow = flowOf(reconciler);
+  const leave = new Leave(identity, { reconciler, driver, clock, node, local, checks, couchdb, flow, end });
   const orders = new AccountOrders(identity, { socket: paths.accountsSocket, audit });
   return {
     status: () => answers.status(),
     members: () => answers.members(),
     plan: () => answers.plan(),
-    traffic,
+    traffic: flow.traffic,
+    endStreams: (request) => endStreams(request, local, flow),
     trails: (question) => peers.trails(question),
     ping: (other) => peers.ping(other),
     maintenance: (request) => duty.maintenance(request),

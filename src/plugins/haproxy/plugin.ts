@@ -1,6 +1,7 @@
 import type { Plugin, PluginReport } from '../contract.ts';
 import { type HaproxyCheckpoint, Steps } from './apply.ts';
 import type { HaproxyDesired } from './desired.ts';
+import { Endings, type Spread } from './endings.ts';
 import { HaproxyFiles, sha256 } from './files.ts';
 import { Observer } from './observe.ts';
 import { decided, type HaproxyChange, type HaproxyObserved, planHaproxy } from './plan.ts';
@@ -10,8 +11,8 @@ import { chooseSite } from './site-certificate.ts';
 import { chooseSnippets } from './snippets.ts';
 import { Sockets } from './sockets.ts';
 import { sightOf } from './status.ts';
-import type { HaproxyTraffic } from './shape.ts';
-import { trafficOf } from './traffic.ts';
+import type { HaproxyFacts, HaproxyTraffic } from './shape.ts';
+import { isOuter, trafficOf } from './traffic.ts';
 import { Validator } from './validate.ts';
 import { Watch } from './watch.ts';
 
@@ -24,6 +25,8 @@ interface HaproxyOptions {
   readonly binary?: string;
   /** How often the running HAProxy and the files are checked. Default 1000. */
   readonly watchIntervalMs?: number;
+  /** When the streams of an old process end. Default: between 10 and 14.5 minutes after the reload. */
+  readonly spread?: Spread & { readonly stepMs: number };
 }
 
 /** The one writer of our own HAProxy instance: its files, and over its sockets its running state. */
@@ -38,9 +41,9 @@ export class HaproxyPlugin
   readonly #steps: Steps;
   readonly #sockets: Sockets;
   readonly #watch: Watch;
+  readonly #endings: Endings;
+  readonly #vouch: ((signal: AbortSignal) => Promise<void>) | undefined;
   readonly rollback: Steps;
-  /** On a db node. */
-  readonly heartbeat: ((signal: AbortSignal) => Promise<void>) | undefined;
 
   constructor({
     instance,
@@ -48,10 +51,12 @@ export class HaproxyPlugin
     runDirectory,
     binary = 'haproxy',
     watchIntervalMs = 1000,
+    spread,
   }: HaproxyOptions) {
     const files = new HaproxyFiles(directory);
     const sockets = new Sockets(instance, runDirectory);
-    this.heartbeat = instance === 'db' ? (signal) => sockets.vouch(signal) : undefined;
+    this.#vouch = instance === 'db' ? (signal) => sockets.vouch(signal) : undefined;
+    this.#endings = new Endings(sockets, spread, spread?.stepMs);
     this.evidence = `journalctl -u ${sockets.unit}`;
     this.#sockets = sockets;
     this.#layout = { directory, statsSocket: sockets.stats };
@@ -63,7 +68,7 @@ export class HaproxyPlugin
       sockets,
       observer: this.#observer,
       validator: this.#validator,
-      heartbeat: this.heartbeat,
+      heartbeat: this.#vouch,
     });
     this.rollback = this.#steps;
     this.#watch = new Watch(files, sockets, this.#steps.lingering, watchIntervalMs);
@@ -92,6 +97,7 @@ export class HaproxyPlugin
     const { alarm } = chooseSite(edge, edgeProblem, site);
     return {
       seen: sightOf(running, old),
+      facts: { old: old ?? { processes: 0, connections: 0 } } satisfies HaproxyFacts,
       alarms: [...(alarm === undefined ? [] : [alarm]), ...snippetsOf(desired, observed).alarms],
     };
   }
@@ -119,9 +125,19 @@ export class HaproxyPlugin
     return this.#watch.begin(changed);
   }
 
-  /** `show`: what goes through it now. */
-  ask(_verb: string, _request: unknown, signal: AbortSignal): Promise<HaproxyTraffic> {
-    return trafficOf(this.#sockets, (until) => this.#observer.oldWorkers(until), signal);
+  async heartbeat(signal: AbortSignal): Promise<void> {
+    await this.#vouch?.(signal);
+    await this.#endings.step(signal);
+  }
+
+  /** `show`: what goes through it now. `end`: ends a share of what lasts, for a node that gets nothing new. */
+  async ask(
+    verb: string,
+    request: { readonly share?: number },
+    signal: AbortSignal,
+  ): Promise<HaproxyTraffic | { readonly ended: number }> {
+    if (verb === 'end') return { ended: await this.#endings.drain(request.share ?? 1, isOuter, signal) };
+    return await trafficOf(this.#sockets, (until) => this.#observer.oldWorkers(until), signal);
   }
 
   hasOldWorkers(): Promise<boolean> {

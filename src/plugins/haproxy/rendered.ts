@@ -116,6 +116,10 @@ export const REQUEST_LOG = { backend: 'request_log', name: 'requests' } as const
 /** Where edges share their counts: a connection that never ends and is no request. */
 export const SHARING = { frontend: 'edges_door', backend: 'edges_local' } as const;
 
+/** HAProxy's own sockets, and what edges share: no client waits there. */
+export const isOwn = (frontend: string): boolean =>
+  /^(GLOBAL|MASTER|<.*>)$/.test(frontend) || frontend === SHARING.frontend;
+
 /**
  * The daemon's sign of life for the switch. HAProxy lets it expire, since a stopped daemon notices no partition, and
  * its last decision may be outdated.

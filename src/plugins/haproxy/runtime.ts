@@ -245,6 +245,27 @@ export function parseStreams(text: string): Map<string, number> {
   return counts;
 }
 
+/** Requests under way from `show sess`, the oldest first as HAProxy lists them. */
+export function parseLong(
+  text: string,
+): { readonly id: string; readonly frontend: string; readonly ageSeconds: number }[] {
+  return text.split('\n').flatMap((line) => {
+    const [, id, frontend, age] = /^(0x[0-9a-f]+): .* fe=(\S+) .* age=(\w+) /.exec(line) ?? [];
+    if (id === undefined || frontend === undefined || age === undefined) return [];
+    return [{ id, frontend, ageSeconds: secondsOf(age) }];
+  });
+}
+
+const UNITS: Readonly<Record<string, number>> = { d: 86_400, h: 3600, m: 60, s: 1 };
+
+/** `4s`, `1m05s`, `2h03m`, `1d02h`, and `0d00h05m12s`. */
+function secondsOf(text: string): number {
+  return [...text.matchAll(/(\d+)([dhms])/g)].reduce(
+    (sum, [, count, unit = '']) => sum + Number(count) * (UNITS[unit] ?? 0),
+    0,
+  );
+}
+
 /** Values of a pattern file from `show acl FILE`: one `0xADDRESS VALUE` a line. */
 export function parseAcl(text: string): string[] {
   return text.split('\n').flatMap((line) => /^0x[0-9a-f]+ (\S+)$/.exec(line.trim())?.[1] ?? []);
@@ -253,8 +274,9 @@ export function parseAcl(text: string): string[] {
 interface Process {
   readonly pid: number;
   readonly kind: 'master' | 'worker' | 'old-worker';
-  /** Of the master: its number of reloads. */
+  /** Of the master: its number of reloads. Of a worker: how many it has outlived. */
   readonly reloads: number;
+  readonly upSeconds: number;
   /** Of the master: how many of the latest reloads failed in a row; undefined where this version doesn't say. */
   readonly failed: number | undefined;
 }
@@ -275,10 +297,27 @@ export function parseProcesses(text: string): Process[] {
       pid: Number(cells[0]),
       kind: kind === 'worker' && old ? 'old-worker' : kind,
       reloads: Number(cells[reloadsAt]),
+      upSeconds: secondsOf(/ (\d+d\d+h\d+m\d+s)/.exec(line)?.[1] ?? ''),
       failed: failed === undefined ? undefined : Number(failed),
     });
   }
   return processes;
+}
+
+/**
+ * By pid of each old worker, for how long it has been old: since the next one began. If that one has ended already, it
+ * is a time that is too short.
+ */
+export function oldSinceSeconds(processes: readonly Process[]): Map<number, number> {
+  const workers = processes.filter(({ kind }) => kind !== 'master');
+  return new Map(
+    workers
+      .filter(({ kind }) => kind === 'old-worker')
+      .map(({ pid, reloads }) => {
+        const later = workers.filter((each) => each.reloads < reloads).map(({ upSeconds }) => upSeconds);
+        return [pid, Math.max(0, ...later)] as const;
+      }),
+  );
 }
 
 /** Ids of the sessions in `show sess` that came from an address through one of the frontends. */

@@ -1,3 +1,9 @@
+/** In `status`, for programs. */
+export interface HaproxyFacts {
+  /** Old processes, from before the last reloads, and their connections. */
+  readonly old: { readonly processes: number; readonly connections: number };
+}
+
 /** The present traffic of one HAProxy, as it reports it. */
 export interface HaproxyTraffic {
   /** False: nobody answers at its socket, so nothing goes through it. */

@@ -20,13 +20,13 @@ export function sightOf(running: Running | undefined, old: HaproxyObserved['old'
   return `HAProxy answers; ${up} of ${counted.length} servers in use are up${panic}${leftBehind(old)}`;
 }
 
-/** A reload ends no connection, but the old process does 15 minutes later. */
+/** A reload ends no connection, but the old process does within 15 minutes; see endings.ts. */
 function leftBehind(old: HaproxyObserved['old']): string {
   if (old === undefined || old.processes === 0) return '';
   const [processes, connections] = [old.processes, old.connections];
   return (
     `; ${processes} old process${processes === 1 ? '' : 'es'} ` +
     `(${connections} connection${connections === 1 ? '' : 's'}) ` +
-    `end${processes === 1 ? 's' : ''} within 15 minutes`
+    `end${processes === 1 ? 's' : ''} within 15 minutes, one connection after another`
   );
 }

@@ -1,11 +1,13 @@
 import { PluginError } from '../contract.ts';
-import { DATABASE_SWITCH, isBeside, SHARING } from './rendered.ts';
+import { DATABASE_SWITCH, isBeside, isOwn, SHARING } from './rendered.ts';
 import { parseConnections, parseStat, parseStreams } from './runtime.ts';
 import type { HaproxyTraffic } from './shape.ts';
 import type { Sockets } from './sockets.ts';
 
-/** Frontends of this host's own programs, of the statistics, and of other edges. */
-const OWN_FRONTENDS: ReadonlySet<string> = new Set(['databases', 'stats', SHARING.frontend]);
+/** Frontends of this host's own programs, and of the statistics. */
+const OWN_FRONTENDS: ReadonlySet<string> = new Set(['databases', 'stats']);
+/** Whether requests of other hosts come in there. */
+export const isOuter = (frontend: string): boolean => !isOwn(frontend) && !OWN_FRONTENDS.has(frontend);
 const OWN_BACKENDS: ReadonlySet<string> = new Set([DATABASE_SWITCH.backend, SHARING.backend]);
 const ANSWER_MS = 2000;
 /** More than some reloads in 15 minutes are a fault of their own. */
@@ -21,7 +23,7 @@ export async function trafficOf(
     const { frontends, servers } = parseStat(await sockets.ask('show stat -1 5 -1', signal, ANSWER_MS));
     const streams = parseStreams(await sockets.ask('show sess', signal, ANSWER_MS));
     const outer = frontends
-      .filter(({ name }) => !OWN_FRONTENDS.has(name))
+      .filter(({ name }) => isOuter(name))
       .map((each) => ({ ...each, requests: streams.get(each.name) ?? 0 }));
     const names = new Set(outer.map(({ name }) => name));
     const old = await oldTraffic(sockets, await oldWorkers(signal), names, signal);

@@ -687,12 +687,43 @@ t.test('maintenance on --wait shows the open requests, and ends with the last of
 });
 
 t.test(
+  'what lasts is ended in the second half of the wait, and nothing while the node may get more',
+  async (t) => {
+    const answers: Answers = {
+      'POST /v1/maintenance': { json: { done: true, message: 'out of rotation' } },
+      'GET /v1/status': { json: settled },
+      'GET /v1/traffic': { json: through(2) },
+      'POST /v1/traffic/end': { json: { ended: 1 } },
+    };
+    const argv = ['maintenance', 'on', '--wait', '--timeout', '4s', '--root'];
+    const { root, fake } = await daemon(t, answers);
+    await runCli([...argv, root]);
+    const paths = fake.asked.map(({ path }) => path);
+    const looks = paths
+      .slice(0, paths.indexOf('/v1/traffic/end'))
+      .filter((path) => path === '/v1/traffic').length;
+    t.ok(looks >= 2, `not before half of the time: ${looks} looks`);
+    const shares = fake.asked.flatMap(({ path, body }) =>
+      path === '/v1/traffic/end' ? [(body as { share: number }).share] : [],
+    );
+    t.ok(shares.length > 0 && shares.at(-1) === 1, `the last one asks for all: ${shares.join(' ')}`);
+    const { root: other, fake: announced } = await daemon(t, {
+      ...answers,
+      'GET /v1/status': { json: { ...settled, announcing: true } },
+    });
+    await runCli([...argv.with(4, '2s'), other]);
+    t.notOk(announced.asked.some(({ path }) => path === '/v1/traffic/end'));
+  },
+);
+
+t.test(
   'what is not drained in time ends with 1 and what is left; a HAProxy that works is not done',
   async (t) => {
     const { root } = await daemon(t, {
       'POST /v1/maintenance': { json: { done: true, message: 'out of rotation' } },
       'GET /v1/status': { json: settled },
       'GET /v1/traffic': { json: through(2) },
+      'POST /v1/traffic/end': { json: { ended: 1 } },
     });
     const late = await runCli(['maintenance', 'on', '--wait', '--timeout', '1s', '--root', root]);
     t.equal(late.code, 1);

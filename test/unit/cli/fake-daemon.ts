@@ -215,6 +215,7 @@ export function status(facts: Partial<StatusAnswer> = {}): StatusAnswer {
         busyMs: 120,
         seen: undefined,
         seenAgoMs: undefined,
+        facts: { old: { processes: 1, connections: 40 } },
         alarms: [],
       },
       {

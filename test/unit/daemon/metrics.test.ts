@@ -62,6 +62,8 @@ t.test('a scrape agrees with status, members and upgrade status', async (t) => {
     'bornemisza_reconcile_seconds_total{program="haproxy"} 0.12',
     'bornemisza_program_converged{program="bird"} 0',
     'bornemisza_program_last_converged_timestamp_seconds{program="haproxy"} 1795996798.8',
+    'bornemisza_haproxy_old_processes 1',
+    'bornemisza_haproxy_old_connections 40',
     'bornemisza_floating_ip_wanted 1',
     'bornemisza_floating_ip_held 1',
     'bornemisza_rollout_state{state="running"} 1',

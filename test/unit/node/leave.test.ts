@@ -67,7 +67,10 @@ function leaving(
       checks: { verdicts: [] },
       reconciler: { converged: () => true, status: () => [] },
       couchdb: reporting(() => undefined),
-      traffic: async () => ({ requests: 0, summary: '1 connection, 0 open requests' }),
+      flow: {
+        traffic: async () => ({ requests: 0, summary: '1 connection, 0 open requests' }),
+        endStreams: async () => ({ ended: 0 }),
+      },
       local: { update: async ({ left }) => void did.push(left === true ? 'kept' : 'lost') },
       end: (code) => did.push(`ended with ${code}`),
       ...changes,
@@ -164,6 +167,40 @@ t.test('where the provider moves the floating IPs, an app node serves until anot
   t.strictSame(await leaveWith(() => true), [waits, 'told: no other node has them yet: going on']);
   t.strictSame(await leaveWith(() => false), []);
 });
+
+t.test(
+  'what lasts is ended in the second half of the drain, a larger share of the rest each time',
+  async (t) => {
+    const shares: number[] = [];
+    let open = 3;
+    let looks = 0;
+    const looksBefore: number[] = [];
+    const { leave, did, told } = leaving('app1/app', {
+      flow: {
+        traffic: async () => {
+          looks += 1;
+          return { requests: open, summary: `${open} open requests` };
+        },
+        endStreams: async (share) => {
+          looksBefore.push(looks);
+          shares.push(share);
+          open -= Math.ceil(open * share);
+          return { ended: 1 };
+        },
+      },
+    });
+    await leave.run({ drainMs: 60_000 }, told);
+    t.equal(shares.length, 3, 'one at a time');
+    t.ok((looksBefore[0] ?? 0) >= 4, 'requests that end by themselves have half of the time');
+    t.ok(did.includes('told: draining: 3 open requests'));
+    t.same(
+      shares,
+      shares.toSorted((a, b) => a - b),
+      'the rest gets smaller',
+    );
+    t.equal(did.filter((each) => each === 'told: drained: 0 open requests').length, 1);
+  },
+);
 
 t.test('a db node that no peer reaches does not wait for ever, and reports the cause', async (t) => {
   const filling = {

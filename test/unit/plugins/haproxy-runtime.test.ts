@@ -1,10 +1,13 @@
 import t from 'tap';
+import { shareOf } from '../../../src/plugins/haproxy/endings.ts';
 import {
   offersAddServer,
+  oldSinceSeconds,
   parseAcl,
   parseConnections,
   parseFrontends,
   parseInfo,
+  parseLong,
   parseProcesses,
   parseServersState,
   parseStat,
@@ -139,9 +142,9 @@ t.test('processes of a master, 2.6', async (t) => {
 # programs
 `;
   t.same(parseProcesses(text), [
-    { pid: 13220, kind: 'master', reloads: 3, failed: 1 },
-    { pid: 13252, kind: 'worker', reloads: 0, failed: undefined },
-    { pid: 13223, kind: 'old-worker', reloads: 2, failed: undefined },
+    { pid: 13220, kind: 'master', reloads: 3, upSeconds: 3, failed: 1 },
+    { pid: 13252, kind: 'worker', reloads: 0, upSeconds: 1, failed: undefined },
+    { pid: 13223, kind: 'old-worker', reloads: 2, upSeconds: 2, failed: undefined },
   ]);
 });
 
@@ -154,8 +157,8 @@ t.test(
 1271            worker          1               0               0d00h00m00s     2.4.0
 `;
     t.same(parseProcesses(text), [
-      { pid: 1162, kind: 'master', reloads: 5, failed: undefined },
-      { pid: 1271, kind: 'worker', reloads: 0, failed: undefined },
+      { pid: 1162, kind: 'master', reloads: 5, upSeconds: 127, failed: undefined },
+      { pid: 1271, kind: 'worker', reloads: 0, upSeconds: 0, failed: undefined },
     ]);
   },
 );
@@ -166,4 +169,54 @@ t.test('sessions of an address in the doors, and no others', async (t) => {
 0x7f3: proto=tcpv4 src=10.0.0.9:40001 fe=stats be=<NONE> srv=<none> ts=00
 0x7f4: proto=unix_stream src=unix:1 fe=GLOBAL be=<NONE> srv=<none> ts=00`;
   t.same(sessionsFrom(text, '10.0.0.9', ['app_door', 'peer_door']), ['0x7f1']);
+});
+
+t.test('what lasts, with its age, as 2.6 lists it', async (t) => {
+  const text = [
+    '0x555eb80f60e0: proto=unix_stream src=unix:1 fe=GLOBAL be=<NONE> srv=<none> ts=00 epoch=0 age=0s calls=1 rate=0',
+    '0x7f357c042150: proto=tcpv4 src=127.0.0.1:60488 fe=edge be=b srv=s ts=00 epoch=0 age=1m05s calls=4 rate=1 cpu=0',
+    'no session',
+  ].join('\n');
+  t.same(parseLong(text), [
+    { id: '0x555eb80f60e0', frontend: 'GLOBAL', ageSeconds: 0 },
+    { id: '0x7f357c042150', frontend: 'edge', ageSeconds: 65 },
+  ]);
+});
+
+t.test('a process is old since the next one began', async (t) => {
+  const rows = [
+    '#<PID>          <type>          <reloads>       <uptime>        <version>',
+    '3090            master          2 [failed: 0]   1d02h00m05s     2.6.12-1+deb12u4',
+    '# workers',
+    '3141            worker          0               0d00h01m02s     2.6.12-1+deb12u4',
+    '# old workers',
+    '3120            worker          1               0d00h10m00s     2.6.12-1+deb12u4',
+    '3095            worker          2               1d02h00m05s     2.6.12-1+deb12u4',
+    '# programs',
+  ];
+  t.same(
+    [...oldSinceSeconds(parseProcesses(rows.join('\n')))],
+    [
+      [3120, 62],
+      [3095, 600],
+    ],
+  );
+  // The one in between has ended.
+  t.same(
+    [...oldSinceSeconds(parseProcesses(rows.filter((row) => !row.startsWith('3120')).join('\n')))],
+    [[3095, 62]],
+  );
+});
+
+t.test('ends are spread over the time that is left, and the last step takes all', async (t) => {
+  let open = 100;
+  const steps: number[] = [];
+  for (let leftMs = 50_000; open > 0; leftMs -= 5000) {
+    steps.push(shareOf(open, leftMs, 5000));
+    open -= steps.at(-1) ?? 0;
+  }
+  t.same(steps, Array(10).fill(10));
+  t.equal(shareOf(7, 4000, 5000), 7);
+  t.equal(shareOf(7, -1000, 5000), 7, 'late');
+  t.equal(shareOf(0, 50_000, 5000), 0);
 });
