@@ -277,12 +277,21 @@ function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][n
 }
 
 export function appBird({ view, config, announcement }: AppInput): BirdDesired | BirdRetired {
-  const { announce, why } = announcement;
+  const { announce, why, wait } = announcement;
   const { mode, device, addresses, holdTimeS } = config.floating;
   if (mode !== 'bgp' && mode !== 'ranked') return { retired: true, why: modeWord(mode) };
   const rank = view.members.find((member) => member.self)?.rank ?? 0;
   const times = holdTimeS === undefined ? {} : { holdTimeS };
-  return { device, addresses, mode: mode === 'ranked' ? 'ranked' : 'equal', rank, ...times, announce, why };
+  return {
+    device,
+    addresses,
+    mode: mode === 'ranked' ? 'ranked' : 'equal',
+    rank,
+    ...times,
+    announce,
+    why,
+    wait,
+  };
 }
 
 export function appLayer2({ config, announcement }: AppInput): Layer2Desired {

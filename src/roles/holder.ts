@@ -31,6 +31,8 @@ export interface Holding extends Announcement {
   /** Names of others that say they hold. */
   readonly rivals: readonly string[];
   readonly why: string;
+  /** Why an announcement that is not made yet waits, see returns.ts; undefined: it is made at once. */
+  readonly wait?: string | undefined;
 }
 
 /**

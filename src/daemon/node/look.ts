@@ -7,6 +7,8 @@ import { DNS_READY, DNS_TAG, PUBLIC_TAG } from '../../roles/dns.ts';
 import type { EffectiveView } from '../../roles/effective.ts';
 import { guarded, type GuardInput, type GuardState } from '../../roles/guards.ts';
 import { type Holding, HOLDS, HOLDS_TAG } from '../../roles/holder.ts';
+import { steadyLoad } from '../../roles/load.ts';
+import { inTurn, type Returns } from '../../roles/returns.ts';
 import type { AppSituation } from '../../roles/situation.ts';
 import type { Config } from '../config/config.ts';
 import type { Secrets } from '../identity/secrets.ts';
@@ -97,6 +99,7 @@ export interface Scene {
 /** The state that one look passes to the next. */
 export interface Memory {
   readonly guards: GuardState;
+  readonly returns: Returns;
   /** The last published load, × 100. */
   readonly load: number;
 }
@@ -112,9 +115,6 @@ export interface Look {
   readonly facts: LocalFacts;
 }
 
-/** The load average travels only when it moved by this much (× 100), so that a quiet cluster stays quiet. */
-const LOAD_STEP = 100;
-
 export function look(scene: Scene, memory: Memory): Look {
   const { roster, view: believed, nowMs, wallMs } = scene;
   const { effective: view, state: guards } = guarded(
@@ -122,14 +122,15 @@ export function look(scene: Scene, memory: Memory): Look {
     memory.guards,
   );
   const { role, floating: settings } = scene.config;
-  const floating =
+  const decided =
     role === 'app' && settings.mode !== 'off'
       ? floatingDecision(settings.mode, { view, local: situationOf(scene) })
       : undefined;
+  const { floating, returns } = inTurn(settings.mode, { view, decided, nowMs }, memory.returns);
   const load = steadyLoad(memory.load, scene.load);
   return {
     scene,
-    memory: { guards, load },
+    memory: { guards, returns, load },
     view,
     floating,
     facts: {
@@ -148,15 +149,16 @@ export function changedByTime(
   before: Look,
   now: Look,
 ): { readonly text: string; readonly subjects: readonly string[] } {
-  if (before.floating?.announce !== now.floating?.announce)
-    return { text: `floating IPs: ${now.floating?.why ?? 'none'}`, subjects: [] };
+  const [was, is] = [before.floating, now.floating];
+  if (was?.announce !== is?.announce || was?.wait !== is?.wait)
+    return { text: `floating IPs: ${is?.wait ?? is?.why ?? 'none'}`, subjects: [] };
   if (before.scene.requestsLogged && !now.scene.requestsLogged)
     return { text: 'the time of the request log is over', subjects: [] };
-  const was = new Map(before.view.members.map(({ record, rotation }) => [record.name, rotation]));
+  const rotations = new Map(before.view.members.map(({ record, rotation }) => [record.name, rotation]));
   const subjects = now.view.members
-    .filter(({ record, rotation }) => was.get(record.name) !== rotation)
+    .filter(({ record, rotation }) => rotations.get(record.name) !== rotation)
     .map(({ record }) => record.name);
-  const same = subjects.length === 0 && was.size === now.view.members.length;
+  const same = subjects.length === 0 && rotations.size === now.view.members.length;
   return { text: same ? '' : 'a guard began or ended to hold', subjects };
 }
 
@@ -224,14 +226,4 @@ function dnsTags({ config, dns }: Scene): LocalFacts['tags'] {
 function siteTags({ site }: Scene): LocalFacts['tags'] {
   if (site === undefined) return {};
   return { [ORDERS_TAG]: ORDERS_READY, ...(site.word !== '' && { [SITE_TAG]: site.word }) };
-}
-
-/**
- * @param said the last published load, × 100
- * @param load average of the last minute
- * @returns the load to publish now, × 100
- */
-export function steadyLoad(said: number, load: number): number {
-  const now = Math.round(load * 100);
-  return Math.abs(now - said) >= LOAD_STEP ? now : said;
 }

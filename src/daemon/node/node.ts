@@ -25,6 +25,7 @@ import { listenRefused } from '../process/start-checks.ts';
 import { guardEntries, memberNews, operatorEntry, rosterEntries, startedEntry } from '../audit/entries.ts';
 import type { Reason } from '../reconciler/reconciler.ts';
 import { storageNext } from '../identity/storage.ts';
+import { NO_RETURNS } from '../../roles/returns.ts';
 
 /** How often time-dependent decisions (guards, load, secrets, certificates) are made again. */
 const TICK_MS = 1000;
@@ -61,7 +62,7 @@ export class RunningNode implements OrderedNode {
     const { peerId } = parts.identity;
     const nobody = { version: 0, self: peerId, synced: false, members: [] };
     const guards = guardMemory(parts.local.state);
-    this.#last = look(this.#scene(nobody, {}, undefined), { guards, load: 0 });
+    this.#last = look(this.#scene(nobody, {}, undefined), { guards, returns: NO_RETURNS, load: 0 });
     this.#assembly = assemble(this, parts, options, dependencies);
     const { log, serviceManager } = dependencies;
     const reloaded = () => this.#assembly.signs.reloaded();
@@ -214,7 +215,7 @@ export class RunningNode implements OrderedNode {
   }
 
   get #memory(): Memory {
-    return { guards: guardMemory(this.#parts.local.state), load: this.#last.memory.load };
+    return { ...this.#last.memory, guards: guardMemory(this.#parts.local.state) };
   }
 
   /** @param assembly undefined before it exists */

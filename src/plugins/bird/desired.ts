@@ -13,6 +13,8 @@ export interface BirdDesired {
   readonly announce: boolean;
   /** Why it is announced or not, for the audit trail. */
   readonly why: string;
+  /** Why an announcement that is not made yet waits; what is announced stays. Undefined: nothing waits. */
+  readonly wait?: string | undefined;
 }
 
 /** We announce nothing here: our fragment, the device that it names and their addresses are removed. */

@@ -134,8 +134,9 @@ export function localAsIn(fragment: string): number | undefined {
  * The difference between the desired and the observed state. Pure. A withdrawal comes first, as each millisecond costs
  * requests; an announcement comes last, when everything behind it is ready.
  */
-export function planBird(desired: BirdDesired | BirdRetired, observed: BirdObserved): BirdChange[] {
-  if ('retired' in desired) return planRetirement(desired, observed);
+export function planBird(wanted: BirdDesired | BirdRetired, observed: BirdObserved): BirdChange[] {
+  if ('retired' in wanted) return planRetirement(wanted, observed);
+  const desired = waits(wanted, observed) ? { ...wanted, announce: false } : wanted;
   const fragment = renderFragment(desired, observed.localAs);
   const { running } = observed;
   const changes: BirdChange[] = [];
@@ -165,6 +166,11 @@ export function planBird(desired: BirdDesired | BirdRetired, observed: BirdObser
     changes.push({ kind: 'announce', summary: `floating IPs: announced ${why}` });
   }
   return changes;
+}
+
+/** Whether an announcement is to be made, but not yet. A BIRD that does not run announced before, and does so again. */
+export function waits({ announce, wait }: BirdDesired, { running }: Pick<BirdObserved, 'running'>): boolean {
+  return announce && wait !== undefined && running?.announcing === false;
 }
 
 function deviceChanges(desired: BirdDesired, { devices, fragment }: BirdObserved): BirdChange[] {

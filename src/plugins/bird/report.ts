@@ -1,6 +1,6 @@
 import type { PluginReport } from '../contract.ts';
 import type { BirdDesired, BirdRetired } from './desired.ts';
-import { type BirdFault, type BirdObserved, PROTOCOL, type RunningBird } from './plan.ts';
+import { type BirdFault, type BirdObserved, PROTOCOL, type RunningBird, waits } from './plan.ts';
 
 /**
  * A change reaches the sessions within milliseconds; a session of a BIRD that starts comes up within its hold time of
@@ -45,7 +45,7 @@ export function reportOf(desired: BirdDesired | BirdRetired, observed: BirdObser
     return { seen: 'not announced: BIRD is not running', alarms: [], exported: false };
   const lasting = fault !== undefined && fault.forMs >= FAULT_GRACE_MS;
   return {
-    seen: sightOf(desired, running),
+    seen: waits(desired, observed) ? `not announced yet: ${desired.wait}` : sightOf(desired, running),
     alarms: [...(lasting ? [findingOf(fault.code, desired, running)] : []), ...holdTimes(desired, running)],
     exported: isExported(running, desired.addresses),
   };

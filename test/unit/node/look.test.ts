@@ -1,7 +1,9 @@
 import t from 'tap';
-import { changedByTime, look, type Scene, situationOf, steadyLoad } from '../../../src/daemon/node/look.ts';
+import { steadyLoad } from '../../../src/roles/load.ts';
+import { changedByTime, look, type Scene, situationOf } from '../../../src/daemon/node/look.ts';
 import { limits } from '../../../src/daemon/membership/limits.ts';
 import { EMPTY_GUARD_STATE } from '../../../src/roles/guards.ts';
+import { NO_RETURNS } from '../../../src/roles/returns.ts';
 import { believed, BGP, CERTIFICATES, configOf, EMPTY_MEMORY, scene } from './scenes.ts';
 
 const DAY_MS = 86_400_000;
@@ -35,7 +37,7 @@ t.test('the floating IPs are decided once, from what the node knows in this mome
 
 t.test('the same scene and memory give the same decision, and neither is changed', async (t) => {
   const given = Object.freeze(scene([app, other], { health: 'down', load: 3 }));
-  const memory = Object.freeze({ guards: Object.freeze(EMPTY_GUARD_STATE), load: 0 });
+  const memory = Object.freeze({ guards: Object.freeze(EMPTY_GUARD_STATE), returns: NO_RETURNS, load: 0 });
   const before = structuredClone({ given, memory });
   t.strictSame(look(given, memory), look(given, memory));
   t.strictSame({ given, memory }, before);

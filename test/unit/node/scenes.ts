@@ -3,6 +3,7 @@ import type { Member, Role } from '../../../src/daemon/membership/types.ts';
 import { type Look, look, type Memory, type Scene } from '../../../src/daemon/node/look.ts';
 import type { EffectiveView } from '../../../src/roles/effective.ts';
 import { EMPTY_GUARD_STATE } from '../../../src/roles/guards.ts';
+import { NO_RETURNS } from '../../../src/roles/returns.ts';
 import { member } from '../roles/cases.ts';
 
 /** What a node knows in one moment, by what differs from an app node that is alone, up and runs. */
@@ -17,7 +18,7 @@ export const configOf = (role: Role, more = '') =>
 
 export const BGP = '[floating]\nmode = "bgp"\naddresses = ["203.0.113.10"]\n';
 
-export const EMPTY_MEMORY: Memory = { guards: EMPTY_GUARD_STATE, load: 0 };
+export const EMPTY_MEMORY: Memory = { guards: EMPTY_GUARD_STATE, returns: NO_RETURNS, load: 0 };
 
 export const CERTIFICATES: NonNullable<Scene['certificates']> = {
   chain: 'the chain',

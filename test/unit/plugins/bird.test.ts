@@ -94,6 +94,28 @@ t.test('a change of the announcement alone is no change of what BIRD must read',
   t.not(renderFragment({ ...desired, addresses: ['192.0.2.7'] }, 64512).digest, fragment.digest);
 });
 
+t.test('an announcement that waits is not made, and one that is made is not withdrawn', async (t) => {
+  const wait = 'app1 begins first';
+  const withdrawn = renderFragment({ ...desired, announce: false }, 64512).content;
+  const running = { ...settled.running!, announcing: false };
+  const away = { fragment: withdrawn, running };
+  t.same(plan(away, { wait }), [], 'not made');
+  t.match(plan(away), [/rewritten/, /^floating IPs: announced/], 'made when nothing waits');
+  t.same(plan({}, { wait }), [], 'not withdrawn');
+  t.match(plan({ running }, { wait }), [/rewritten/], 'BIRD that starts again begins after the others, too');
+  t.match(
+    plan({ running: undefined }, { wait }),
+    [/BIRD is not running/],
+    'BIRD that is down for a moment is not held',
+  );
+  t.match(plan({}, { wait, announce: false }), [/withdrawn/], 'what must not be announced is withdrawn');
+  t.match(reportOf({ ...desired, wait }, { ...settled, ...away }), {
+    seen: 'not announced yet: app1 begins first',
+    alarms: [],
+    exported: false,
+  });
+});
+
 t.test('the former device’s addresses are taken off when the configuration names another', async (t) => {
   const devices = new Map([
     ['bm-float', { up: true, kind: 'dummy', addresses: ['192.0.2.7/32', '192.0.2.8/32', '10.0.0.1/24'] }],
