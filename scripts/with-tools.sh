@@ -1,6 +1,7 @@
 #!/bin/sh
 # with-tools.sh PURPOSE COMMAND…: installs what COMMAND needs (system programs where it may, node modules, the bundle),
-# then runs it with the pinned Node.js. PURPOSE is `demo`, `test`, `night`, `bench` or `selinux`. Needs git, Node.js 20
+# then runs it with the pinned Node.js. PURPOSE is `demo`, `test`, `night`, `bench`, `package` or
+# `selinux`. Needs git, Node.js 20
 # or later and npm.
 set -eu
 purpose=$1
@@ -34,6 +35,13 @@ dnsmasq:dnsmasq-base:dnsmasq ping:iputils-ping:iputils msmtp:msmtp:msmtp arping:
 man:man-db:man-db groff:groff-base:groff-base
 python3:python3:python3 chromium:chromium:chromium faketime:faketime:libfaketime rpmbuild:rpm:rpm-build dnf:dnf:dnf
 createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint"
+fi
+if [ "$purpose" = package ]; then
+  # The aarch64 package runs in qemu's user mode, with Debian's libraries of that architecture.
+  wanted="$wanted setpriv:util-linux:util-linux ssh:openssh-client:openssh-clients ping:iputils-ping:iputils
+rpmbuild:rpm:rpm-build dnf:dnf:dnf createrepo_c:createrepo-c:createrepo_c rpmlint:rpmlint:rpmlint
+rpm2cpio:rpm2cpio:rpm cpio:cpio:cpio gpg:gnupg:gnupg2 qemu-aarch64-static:qemu-user-static:
+/usr/aarch64-linux-gnu/lib/libstdc++.so.6:libstdc++6-arm64-cross:"
 fi
 if [ "$purpose" = selinux ]; then
   # Debian compiles its policy when it is installed, and does not load it on this machine.

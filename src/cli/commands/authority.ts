@@ -43,8 +43,8 @@ export function addAuthority(program: Command, io: Io): void {
   addVerb(authority, 'list', {
     summary: 'list the authorities',
     description:
-      'Lists the nodes that may admit, remove and renew, as this node sees them. A cluster of three or more ' +
-      'nodes should have two. The node that answers is marked with *.',
+      'Lists the nodes that may admit, remove and renew, as this node sees them. With three or more nodes, ' +
+      'two let you lose one. The node that answers is marked with *.',
     examples: ['bornemisza authority list', 'bornemisza authority list --json'],
     role: true,
     json: true,
