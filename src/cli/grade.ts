@@ -8,7 +8,12 @@ export interface Grade {
 }
 
 /** Faults of the machine, among the notes. */
-const OF_THE_MACHINE: ReadonlySet<string> = new Set(['disk-full', 'link-down', 'memory-pressure']);
+const OF_THE_MACHINE: ReadonlySet<string> = new Set([
+  'disk-full',
+  'link-down',
+  'memory-pressure',
+  'unit-restarts',
+]);
 
 export function gradeOf(status: StatusAnswer): Grade {
   const { checks, counts, held, health, maintenance, name, phase, plugins, synced, warnings } = status;

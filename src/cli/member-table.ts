@@ -129,6 +129,7 @@ const MACHINE_MARKS: ReadonlyMap<string, string> = new Map([
   ['private-link', 'no link on its private device'],
   ['public-link', 'no link on its public device'],
   ['memory', 'too little memory'],
+  ['restarts', 'a unit ends again and again'],
 ]);
 
 function machineMarks({ tags }: MemberRow): string[] {

@@ -142,10 +142,26 @@ function facts(status: StatusAnswer, paint: Paint): (readonly [string, string])[
     ...(certificate === undefined
       ? []
       : ([['site', certificateLine(certificate, Date.now(), paint)]] as const)),
+    ...restartsFact(status),
     ['address', status.address],
     ['peer id', status.peerId],
     ['version', status.version],
   ];
+}
+
+/** A daemon of before an upgrade does not report them. */
+function restartsFact({
+  restarts = [],
+}: Partial<Pick<StatusAnswer, 'restarts'>>): (readonly [string, string])[] {
+  const some = restarts.filter((each) => each.restarts > 0);
+  return some.length === 0
+    ? []
+    : [
+        [
+          'restarts',
+          `${some.map(({ unit, restarts: count }) => `${unit} ${count}`).join(', ')} (by systemd)`,
+        ],
+      ];
 }
 
 /** People's addresses are in that log, so it must not be forgotten. */

@@ -45,7 +45,7 @@ export function unitsOfHost(): readonly Wanted[] {
 /** What systemd says of them, asked once. */
 export async function checkUnits(host: Host, wanted: readonly Wanted[]): Promise<Check[]> {
   const names = wanted.map(({ unit }) => fileOf(unit));
-  const asked = '--property=LoadState,ActiveState,SubState,UnitFileState';
+  const asked = '--property=LoadState,ActiveState,SubState,UnitFileState,NRestarts';
   const said = await host.run('systemctl', ['show', asked, ...names]);
   const blocks = said.stdout.trim().split('\n\n');
   if (said.code !== 0 || blocks.length !== wanted.length) {
@@ -79,7 +79,8 @@ function judge(
     return wrong(active, `systemctl ${boot === undefined ? 'start' : 'enable --now'} ${unit}`);
   if (boot !== undefined && enabled !== 'enabled')
     return area.warn(unit, `active, but ${enabled}: it will not start at boot`, `systemctl enable ${unit}`);
-  return area.ok(unit, 'active');
+  const restarts = Number(state.get('NRestarts') ?? 0);
+  return area.ok(unit, restarts > 0 ? `active; systemd has restarted it ${restarts} times` : 'active');
 }
 
 /** As systemctl does: a service, if it names no type. */

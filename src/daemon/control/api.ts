@@ -140,6 +140,8 @@ export interface StatusAnswer {
   readonly counts: Readonly<Record<MemberState | 'absent', number>>;
   readonly checks: readonly CheckStatus[];
   readonly plugins: readonly PluginStatus[];
+  /** Units of this node, and how often systemd has restarted each by itself since somebody started it last. */
+  readonly restarts: readonly { readonly unit: string; readonly restarts: number }[];
   readonly held: readonly Held[];
   /** Things that an operator should know although nothing fails: only one authority, different settings, … */
   readonly warnings: readonly Warning[];

@@ -1,6 +1,6 @@
 /** A fault of this machine that an operator must know of. It decides nothing about traffic. */
 export interface HostFinding {
-  readonly code: 'disk-full' | 'disk-filling' | 'link-down' | 'memory-pressure';
+  readonly code: 'disk-full' | 'disk-filling' | 'link-down' | 'memory-pressure' | 'unit-restarts';
   readonly message: string;
   readonly next: string;
   /** How its end is reported. */

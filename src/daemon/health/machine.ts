@@ -2,13 +2,16 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { memoryStall, STALL_BEGINS } from '../../host/pressure.ts';
 import type { HostFinding } from './host-finding.ts';
+import type { Restarts, UnitRestarts } from './restarts.ts';
 
 /** What this machine's record says of itself, for `members` and notifications; words of later versions are ignored. */
-type MachineWord = 'private-link' | 'public-link' | 'memory';
+type MachineWord = 'private-link' | 'public-link' | 'memory' | 'restarts';
 
 interface Watched {
   /** Undefined where the configuration names none. */
   readonly devices: Readonly<Record<'private' | 'public', string | undefined>>;
+  /** Undefined where there is no systemd. */
+  readonly restarts?: Pick<Restarts, 'look' | 'finding' | 'counts'>;
   /** Where sysfs is mounted. */
   readonly sys?: string;
 }
@@ -26,7 +29,7 @@ const LINK_DOWN_MS = 3000;
 /** So that it is not reported again and again. */
 const STALL_ENDS = STALL_BEGINS / 2;
 
-/** The links of both devices, and whether work waits for memory. */
+/** The links of both devices, whether work waits for memory, and which units are restarted again and again. */
 export class Machine {
   readonly #watched: Watched;
   readonly #dependencies: MachineDependencies;
@@ -42,6 +45,11 @@ export class Machine {
 
   get findings(): readonly HostFinding[] {
     return [...this.#found.values()];
+  }
+
+  /** Of the units of this node. */
+  get restarts(): readonly UnitRestarts[] {
+    return this.#watched.restarts?.counts ?? [];
   }
 
   /** For this node's record. */
@@ -60,7 +68,7 @@ export class Machine {
   }
 
   async #look(nowMs: number): Promise<void> {
-    const { devices, sys = '/sys' } = this.#watched;
+    const { devices, restarts, sys = '/sys' } = this.#watched;
     for (const which of ['private', 'public'] as const) {
       const device = devices[which];
       if (device !== undefined && device !== (which === 'public' ? devices.private : undefined))
@@ -68,6 +76,8 @@ export class Machine {
     }
     const stall = await memoryStall(join(sys, 'fs/cgroup')).catch(() => undefined);
     this.#memory(stall);
+    await restarts?.look(nowMs);
+    this.#set('restarts', restarts?.finding);
   }
 
   #link(which: 'private' | 'public', device: string, fault: string | undefined, nowMs: number): void {

@@ -28,6 +28,11 @@ export function familiesOf(facts: MetricsFacts): Family[] {
     ...trafficFamilies(facts.status),
     ...programFamilies(facts),
     ...haproxyFamilies(facts.status),
+    counter(
+      'unit_restarts',
+      'Restarts of a unit of this node by systemd, since somebody started it last.',
+      ...facts.status.restarts.map(({ unit, restarts }) => ({ labels: { unit }, value: restarts })),
+    ),
     ...floatingFamilies(facts),
     ...rolloutFamilies(facts.upgrade),
     ...certificateFamilies(facts),

@@ -37,7 +37,7 @@ export interface AnswersDependencies {
   readonly notifier: Pick<Notifier, 'warnings'>;
   readonly rollout: Pick<RolloutRunner, 'warnings'>;
   readonly disks: Pick<Disks, 'findings'>;
-  readonly machine: Pick<Machine, 'findings'>;
+  readonly machine: Pick<Machine, 'findings' | 'restarts'>;
   readonly metrics: Pick<MetricsEndpoint, 'warnings'>;
 }
 
@@ -81,6 +81,7 @@ export class Answers {
         sinceMs: nowMs - each.sinceMs,
       })),
       plugins: reconciler.status(),
+      restarts: machine.restarts,
       held: last.view.held,
       warnings: [
         ...[...disks.findings, ...machine.findings].map(({ over: _over, ...warning }) => warning),

@@ -16,6 +16,7 @@ import type { SeedSearch } from '../driver/seed-search.ts';
 import { Disks } from '../health/disks.ts';
 import type { HostFinding } from '../health/host-finding.ts';
 import { Machine } from '../health/machine.ts';
+import { countedUnits, Restarts } from '../health/restarts.ts';
 import type { Checks } from '../health/health.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
@@ -221,9 +222,12 @@ function hostOf(node: NodeHooks, { identity, audit, config }: NodeParts, paths: 
     node.turn(audit.append(hostEntry(identity.name, finding, began)).summary);
   const dependencies = { nowMs: () => clock.monotonicMs(), changed };
   const { private_device, public_device } = config.network;
+  const devices = { private: private_device, public: public_device };
+  const units = () => countedUnits(node.config);
+  const restarts = new Restarts({ units, file: `${paths.run}/restarts.json` });
   return {
     disks: new Disks(writtenTo(paths, config.role), dependencies),
-    machine: new Machine({ devices: { private: private_device, public: public_device } }, dependencies),
+    machine: new Machine({ devices, restarts }, dependencies),
   };
 }
 

@@ -25,7 +25,8 @@ export type ConditionKind =
   | 'dns-failing'
   | 'disk-full'
   | 'link-down'
-  | 'memory-pressure';
+  | 'memory-pressure'
+  | 'unit-restarts';
 
 export interface Condition {
   /** The same on every node that sees it; a new one if the same thing happens again. */
@@ -335,6 +336,10 @@ const MACHINE_FAULTS: ReadonlyMap<string, readonly [ConditionKind, what: (name: 
       'memory',
       ['memory-pressure', (name) => `the machine of ${name} has too little memory: its work waits for it`],
     ],
+    [
+      'restarts',
+      ['unit-restarts', (name) => `a unit of ${name} ends again and again, and systemd restarts it`],
+    ],
   ],
 );
 
@@ -440,6 +445,8 @@ export function endOf(
       return `the devices of ${subject} have their links again, or its node is gone`;
     case 'memory-pressure':
       return `the machine of ${subject} has enough memory again, or its node is gone`;
+    case 'unit-restarts':
+      return `the units of ${subject} keep running again, or its node is gone`;
     case 'rollout-stopped':
       return 'the rollout is no longer stopped';
   }

@@ -68,11 +68,24 @@ t.test('a full disk shows in status, in its exit code, and in the list of member
   t.match((await runCli(['members', '--root', root])).out, /app1\/app \*.*a disk is full/);
 });
 
+t.test('status shows what systemd has restarted', async (t) => {
+  const restarts = [
+    { unit: 'shop.service', restarts: 4 },
+    { unit: 'bird.service', restarts: 0 },
+  ];
+  const { root } = await daemon(t, { 'GET /v1/status': { json: status({ restarts }) } });
+  t.match((await runCli(['status', '--root', root])).out, /^ *restarts +shop\.service 4 \(by systemd\)$/m);
+  const json = JSON.parse((await runCli(['status', '--json', '--root', root])).out) as object;
+  t.match(json, { restarts });
+  const { root: none } = await daemon(t, { 'GET /v1/status': { json: status({ restarts: undefined! }) } });
+  t.notMatch((await runCli(['status', '--root', none])).out, /restarts/, 'a daemon of before');
+});
+
 t.test('a fault of the machine shows in the exit code of status, and in the list of members', async (t) => {
   const [first, ...rest] = MEMBERS;
   const row = { ...first, tags: { machine: 'memory public-link later-word constructor' } };
   const well = { plugins: [], held: [], counts: { ...status().counts, dead: 0 } };
-  for (const code of ['link-down', 'memory-pressure']) {
+  for (const code of ['link-down', 'memory-pressure', 'unit-restarts']) {
     const warnings = [{ code, message: 'the machine has a fault', next: 'help it' }];
     const { root } = await daemon(t, {
       'GET /v1/status': { json: status({ ...well, warnings }) },

@@ -627,6 +627,11 @@ t.test('a unit with a problem is reported with its effect and the next step', as
     t.match(wrong, [{ name: unit.replace('.service', ''), ...expected }], `${unit} ${JSON.stringify(state)}`);
     t.equal(wrong.length, 1);
   }
+  const restarted = await checkUnits(systemd({ 'bird.service': { NRestarts: '4' } }), all);
+  t.match(
+    restarted.find(({ name }) => name === 'bird'),
+    { state: 'ok', detail: 'active; systemd has restarted it 4 times' },
+  );
   const without = await checkUnits(fakeHost({}), all);
   t.match(without, [{ name: 'units', state: 'warn', detail: 'systemd does not answer here' }]);
 });

@@ -201,6 +201,7 @@ export function status(facts: Partial<StatusAnswer> = {}): StatusAnswer {
     phase: 'running',
     upMs: 3_600_000,
     counts: { alive: 4, suspect: 0, dead: 1, leaving: 0, left: 0, absent: 0 },
+    restarts: [],
     checks: [{ name: 'haproxy', health: 'up', required: true, detail: '200 in 2 ms', sinceMs: 60_000 }],
     plugins: [
       {

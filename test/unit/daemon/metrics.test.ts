@@ -26,7 +26,7 @@ const counters = {
   suspicions: 2,
 };
 const facts = (changes: Partial<MetricsFacts> = {}): MetricsFacts => ({
-  status: status({ counters }),
+  status: status({ counters, restarts: [{ unit: 'shop.service', restarts: 4 }] }),
   members: MEMBERS.map((each) => (each.self ? { ...each, tags: { floating: 'exported' } } : each)),
   upgrade: {
     state: 'running',
@@ -63,6 +63,7 @@ t.test('a scrape agrees with status, members and upgrade status', async (t) => {
     'bornemisza_program_converged{program="bird"} 0',
     'bornemisza_program_last_converged_timestamp_seconds{program="haproxy"} 1795996798.8',
     'bornemisza_haproxy_old_processes 1',
+    'bornemisza_unit_restarts_total{unit="shop.service"} 4',
     'bornemisza_haproxy_old_connections 40',
     'bornemisza_floating_ip_wanted 1',
     'bornemisza_floating_ip_held 1',

@@ -75,7 +75,7 @@ async function nodeWith(root: string, programs: readonly ReturnType<typeof progr
     },
     local: { state: EMPTY_LOCAL_STATE },
     checks: { node: 'up', verdicts: [] },
-    ...{ disks: { findings: [] }, machine: { findings: [] } },
+    ...{ disks: { findings: [] }, machine: { findings: [], restarts: [] } },
     ...{ metrics: NO_WARNINGS, notifier: NO_WARNINGS, rollout: NO_WARNINGS },
     ...({ driver: {}, transport: {} } as unknown as Pick<AnswersDependencies, 'driver' | 'transport'>),
   });

@@ -326,6 +326,7 @@ t.test(
       found([self, of(machine)]).map(({ kind, subject }) => `${kind} ${subject}`);
     t.same(kinds('public-link'), ['link-down db2/db']);
     t.same(kinds('private-link memory'), ['link-down db2/db', 'memory-pressure db2/db']);
+    t.same(kinds('restarts'), ['unit-restarts db2/db']);
     for (const word of ['', 'quantum-link', 'constructor', '__proto__']) t.same(kinds(word), [], word);
     t.notMatch(found([self, of('memory', { state: 'dead' })]), [{ kind: 'memory-pressure' }]);
     const both = found([self, of('public-link memory')]);
