@@ -217,6 +217,28 @@ t.test(
   },
 );
 
+t.test('a unit of a service that ends again and again is counted, and reported with its name', async (t) => {
+  const { host } = app;
+  const unit =
+    '[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1\n';
+  await host.must(['sh', '-c', 'cat >/etc/systemd/system/crash.service'], { stdin: unit });
+  await host.must(['sh', '-c', `cat >${SERVICE}`], { stdin: `${extra(3001)}unit = "crash.service"\n` });
+  await host.must(['systemctl', 'daemon-reload']);
+  await reload();
+  await host.must(['systemctl', 'start', '--no-block', 'crash.service']);
+  await says(() => status(app), /"unit-restarts","message":"systemd restarted crash\.service \d+ times/);
+  t.match(await status(app), /"unit":"crash\.service","restarts":[1-9]/);
+  t.match(await status(app), /"unit":"bornemisza@app\.service","restarts":\d/);
+  await host.must(['systemctl', 'stop', 'crash.service']);
+  await host.must(['rm', SERVICE, '/etc/systemd/system/crash.service']);
+  await host.must(['systemctl', 'daemon-reload']);
+  await reload();
+  await until(async () => !(await status(app)).includes('unit-restarts'), {
+    what: 'it is no unit of ours now',
+  });
+  await cluster.settled(PATIENCE_MS);
+});
+
 t.test(
   'HAProxy masked, then 443 in use when it starts: all is reported, and it recovers by itself',
   async () => {
