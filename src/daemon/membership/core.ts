@@ -161,7 +161,7 @@ export interface Core {
   facts: LocalFacts;
   factsSignedMs: number;
   /** Set while a change of the own record waits to be sent. */
-  ownWaits: boolean;
+  ownWaits: 'traffic' | 'other' | undefined;
   syncPartner: PeerId | undefined;
   syncStartedMs: number;
   syncRound: number;
@@ -202,12 +202,12 @@ export function createCore(options: MembershipOptions): Core {
     accuserBuckets: new Map(),
     syncBuckets: new Map(),
     noteBucket: { tokens: limits.notesBurst, filledMs: 0 },
-    ownBucket: { tokens: preset.ownBurst, filledMs: 0 },
+    ownBucket: { tokens: preset.ownBurst + preset.ownReserve, filledMs: 0 },
     gossipHeard: [],
     otherStarts: new Map(),
     facts: factsOf(self),
     factsSignedMs: 0,
-    ownWaits: false,
+    ownWaits: undefined,
     syncPartner: undefined,
     syncStartedMs: 0,
     syncRound: 0,

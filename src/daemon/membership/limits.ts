@@ -54,11 +54,18 @@ export interface Bucket {
   filledMs: number;
 }
 
-export function takeToken(bucket: Bucket, burst: number, perSecond: number, nowMs: number): boolean {
+/** @param reserve tokens that stay for what is more urgent */
+export function takeToken(
+  bucket: Bucket,
+  burst: number,
+  perSecond: number,
+  nowMs: number,
+  reserve = 0,
+): boolean {
   const earned = (Math.max(0, nowMs - bucket.filledMs) / 1000) * perSecond;
   bucket.tokens = Math.min(burst, bucket.tokens + earned);
   bucket.filledMs = nowMs;
-  if (bucket.tokens < 1) return false;
+  if (bucket.tokens < 1 + reserve) return false;
   bucket.tokens -= 1;
   return true;
 }

@@ -29,18 +29,22 @@ function renew(core: Core, change: OwnChange, why: string): void {
   if (was !== record.status) entry.sinceMs = core.nowMs;
   entry.state = record.status;
   core.factsSignedMs = core.nowMs;
-  core.ownWaits = false;
+  core.ownWaits = undefined;
   changed(core, entry, was, why);
 }
 
-/** Combined: a burst of two, then one a second with all changes so far. A change of the load alone sends no message. */
+/**
+ * Combined: a burst of two, then one a second with all changes so far; one more at once for what decides about traffic.
+ * A change of the load alone sends no message.
+ */
 export function takeFacts(core: Core, facts: LocalFacts): void {
   const cleaned = boundFacts(core, facts);
   if (cleaned === undefined) return;
-  const urgent = differs(cleaned, core.facts);
-  if (!urgent && cleaned.load === core.facts.load) return;
+  const differ = differs(cleaned, core.facts);
+  if (!differ && cleaned.load === core.facts.load) return;
+  if (decides(cleaned, core.facts)) core.ownWaits = 'traffic';
+  else if (differ) core.ownWaits ??= 'other';
   core.facts = cleaned;
-  if (urgent) core.ownWaits = true;
   publishFacts(core);
 }
 
@@ -49,16 +53,19 @@ export function publishFacts(core: Core): void {
   const { preset } = core;
   const entry = selfEntry(core);
   if (entry.state === 'left') return;
-  if (!core.ownWaits) {
+  if (core.ownWaits === undefined) {
     const loadIsOld = core.nowMs - core.factsSignedMs >= preset.loadIntervalMs;
     if (loadIsOld && entry.signed.record.load !== core.facts.load) renew(core, keeping(core), 'load changed');
     return;
   }
-  if (takeToken(core.ownBucket, preset.ownBurst, 1000 / preset.ownIntervalMs, core.nowMs)) {
+  const urgent = core.ownWaits === 'traffic';
+  const { ownBurst, ownReserve, ownIntervalMs } = preset;
+  const reserve = urgent ? 0 : ownReserve;
+  if (takeToken(core.ownBucket, ownBurst + ownReserve, 1000 / ownIntervalMs, core.nowMs, reserve)) {
     renew(core, keeping(core), 'own facts changed');
-    tellRecord(core, core.selfId, preset.flushMs);
+    tellRecord(core, core.selfId, urgent ? 0 : preset.flushMs);
   } else if (core.dueMs.flush <= core.nowMs) {
-    schedulePeriodic(core, 'flush', preset.ownIntervalMs / 4);
+    schedulePeriodic(core, 'flush', ownIntervalMs / 4);
   }
 }
 
@@ -70,6 +77,13 @@ function keeping(core: Core): OwnChange {
 
 function differs(one: LocalFacts, other: LocalFacts): boolean {
   return JSON.stringify({ ...one, load: 0 }) !== JSON.stringify({ ...other, load: 0 });
+}
+
+/** What other nodes send requests by; tags inform. */
+function decides(one: LocalFacts, other: LocalFacts): boolean {
+  const parts = ({ health, maintenance, services }: LocalFacts): string =>
+    JSON.stringify([health, maintenance, services]);
+  return parts(one) !== parts(other);
 }
 
 /** The daemon is trusted, but a record that others would refuse must not be signed. */

@@ -221,6 +221,15 @@ export const presetFields = {
     unit: 'count',
     reason: 'A change and its correction go out at once, then a node is heard once a second.',
   },
+  ownReserve: {
+    lan: 1,
+    wan: 1,
+    test: 1,
+    unit: 'count',
+    reason:
+      'One more for what decides about traffic (health, maintenance, services): a tag that changes just ' +
+      'before must not delay it.',
+  },
   ownIntervalMs: {
     lan: 1000,
     wan: 1000,

@@ -411,6 +411,40 @@ t.test('own changes go out in a burst of two, then once a second with the newest
   t.equal(stage.published().at(-1)?.records[0]?.record.tags['change'], '40');
 });
 
+t.test('what decides about traffic is not delayed by tags that changed before', async (t) => {
+  const stage = new Stage();
+  const waits: number[] = [];
+  // An order of maintenance, and soon after it a tag that says what came of it; again and again.
+  for (let change = 1; change <= 20; change += 1) {
+    const maintenance = change % 2 === 1;
+    stage.step({ kind: 'local', facts: facts({ maintenance, tags: { change: String(change - 1) } }) });
+    const atMs = stage.nowMs;
+    const told = (): boolean =>
+      stage
+        .published()
+        .at(-1)
+        ?.records.some(({ record }) => record.maintenance === maintenance) ?? false;
+    while (!told()) stage.run(1);
+    waits.push(stage.nowMs - atMs);
+    stage.run(100);
+    stage.step({ kind: 'local', facts: facts({ maintenance, tags: { change: String(change) } }) });
+    stage.run(1100);
+  }
+  t.ok(Math.max(...waits) < lan.flushMs, `waited ${waits.join(', ')} ms`);
+});
+
+t.test('a storm of what decides about traffic is folded as well', async (t) => {
+  const stage = new Stage();
+  for (let change = 1; change <= 40; change += 1) {
+    stage.step({ kind: 'local', facts: facts({ maintenance: change % 2 === 0 }) });
+    stage.run(50);
+  }
+  const told = stage.published().flatMap((message) => message.records).length;
+  t.ok(told >= 2 && told <= 6, `${told} in two seconds`);
+  stage.run(2000);
+  t.equal(stage.self.maintenance, true);
+});
+
 t.test('load alone is worth no message', async (t) => {
   const stage = new Stage();
   for (let load = 1; load < 100; load += 1) {
