@@ -8,7 +8,10 @@ import { asPluginError, RunFailure, type RunOptions, type RunOutcome, runPlugin 
 
 /** Times in ms. */
 interface ReconcilerOptions {
-  /** A run waits until no trigger has come for this time … */
+  /**
+   * The first trigger after this time without one starts a run at once; else a run waits until no trigger has come for
+   * this time …
+   */
   readonly quietMs: number;
   /** … but at most this long after the first one, as steady changes would delay it for ever. */
   readonly maxQuietMs: number;
@@ -23,8 +26,9 @@ interface ReconcilerOptions {
 }
 
 /**
- * quiet: a burst of view changes is one run; 30 ms is below what a client notices. resync: architecture. backoff: a
- * broken program is asked twice a minute. run: CouchDB's steps end within 20 s, anything longer hangs.
+ * quiet: a burst of view changes is two runs, one for the first and one for the rest; a single change waits for
+ * nothing. resync: architecture. backoff: a broken program is asked twice a minute. run: CouchDB's steps end within
+ * 20 s, anything longer hangs.
  */
 export const DEFAULT_RECONCILER_OPTIONS: ReconcilerOptions = {
   quietMs: 30,
@@ -64,6 +68,9 @@ interface Slot {
   /** Machine time at which `timer` fires. */
   dueMs: number;
   firstTriggerMs: number | undefined;
+  lastTriggerMs: number;
+  /** The next run waits for no further trigger. */
+  atOnce: boolean;
   reasons: Reason[];
   running: Promise<void> | undefined;
   failures: number;
@@ -136,6 +143,8 @@ export class Reconciler {
       timer: undefined,
       dueMs: Number.POSITIVE_INFINITY,
       firstTriggerMs: undefined,
+      lastTriggerMs: this.#dependencies.clock.monotonicMs(),
+      atOnce: false,
       reasons: [],
       running: undefined,
       failures: 0,
@@ -164,6 +173,8 @@ export class Reconciler {
       const isKnown = slot.reasons.some((each) => each.text === text);
       if (slot.reasons.length < MAX_REASONS && !isKnown) slot.reasons.push({ text, subjects });
       slot.firstTriggerMs ??= nowMs;
+      slot.atOnce ||= nowMs - slot.lastTriggerMs >= this.#options.quietMs;
+      slot.lastTriggerMs = nowMs;
       if (slot.running === undefined) this.#schedule(slot, this.#quietDueMs(slot, nowMs), slot.failures > 0);
     }
   }
@@ -251,10 +262,9 @@ export class Reconciler {
   }
 
   #quietDueMs(slot: Slot, nowMs: number): number {
-    const quiet = Math.min(
-      nowMs + this.#options.quietMs,
-      (slot.firstTriggerMs ?? nowMs) + this.#options.maxQuietMs,
-    );
+    const firstMs = slot.firstTriggerMs ?? nowMs;
+    const { quietMs, maxQuietMs } = this.#options;
+    const quiet = slot.atOnce ? firstMs : Math.min(nowMs + quietMs, firstMs + maxQuietMs);
     // A trigger can bring a failing program's next attempt forward (it may be the repair), but not before the first
     // backoff.
     const { minIntervalMs, backoffMinMs } = this.#options;
@@ -298,6 +308,7 @@ export class Reconciler {
     const reasons = slot.reasons.length > 0 ? slot.reasons : [{ text: 'resync', subjects: [] }];
     slot.reasons = [];
     slot.firstTriggerMs = undefined;
+    slot.atOnce = false;
     slot.lastRunMs = clock.monotonicMs();
     slot.runs += 1;
     const startedMs = clock.monotonicMs();
@@ -377,9 +388,11 @@ export class Reconciler {
     slot.changing = '';
     slot.lastConvergedMs = this.#dependencies.clock.monotonicMs();
     slot.changes += made.length;
-    // A plugin that works in steps (CouchDB) runs again until nothing is left to do.
-    if (made.length > 0 || planned.some(({ step }) => step !== 'repeats'))
+    // A plugin that works in steps (CouchDB) runs again until nothing is left to do; news that comes now joins it.
+    if (made.length > 0 || planned.some(({ step }) => step !== 'repeats')) {
+      slot.lastTriggerMs = this.#dependencies.clock.monotonicMs();
       this.trigger('after a change', slot.plugin.name);
+    }
     if (made.length === 0 && !recovered) return;
     const summary =
       made.length === 0

@@ -150,6 +150,37 @@ t.test('a storm of triggers is few runs, and steady churn does not starve them',
   t.equal(program.mostAtOnce, 1);
 });
 
+t.test('a single trigger waits for nothing, and what follows it soon is one more run', async (t) => {
+  let nowMs = 0;
+  mock.timers.enable({ apis: ['setTimeout'] });
+  t.teardown(() => mock.timers.reset());
+  let wanted = 1;
+  const { program, reconciler } = start(t, () => wanted, {}, { ...systemClock, monotonicMs: () => nowMs });
+  const pass = async (ms: number): Promise<void> => {
+    nowMs += ms;
+    mock.timers.tick(ms);
+    for (let turns = 0; turns < 3; turns += 1) await new Promise((resolve) => setImmediate(resolve));
+  };
+  await pass(100);
+  await pass(100);
+  t.same(program.applied, [1]);
+  wanted = 2;
+  reconciler.trigger('news');
+  // The same turn can have two reasons: the second must not put the run off.
+  reconciler.trigger('more of the same');
+  await pass(1);
+  t.same(program.applied, [1, 2], 'at once');
+  for (wanted = 3; wanted < 7; wanted += 1) {
+    await pass(2);
+    reconciler.trigger(`change ${wanted}`);
+  }
+  wanted = 7;
+  await pass(options.quietMs - 1);
+  t.same(program.applied, [1, 2], 'a burst waits for its end');
+  await pass(1);
+  t.same(program.applied, [1, 2, 7]);
+});
+
 t.test('a change whose verification fails is rolled back, audited once, and tried again', async (t) => {
   let broken = true;
   const { program, entries, reconciler } = start(t, () => 7);
