@@ -95,7 +95,9 @@ export class Steps {
       if (change.kind === 'file' && !isNamed(change.name))
         files.set(change.name, await this.#files.read(change.name));
     }
-    return { files, running: await this.#observer.running(signal) };
+    // A command that is sent first follows the observation at once.
+    const running = this.tellsFirst(changes) ? this.#observer.seen : await this.#observer.running(signal);
+    return { files, running };
   }
 
   async apply(

@@ -10,6 +10,8 @@ export const BACKUPS = 5;
 export const FILE_MODE = 0o640;
 /** Enough for certificates of many renewals; more are somebody else's files. */
 const MAX_FILES = 1000;
+/** Files that are read at the same time: each is a descriptor. */
+const AT_ONCE = 16;
 
 /** The directory of one instance. */
 export class HaproxyFiles {
@@ -38,6 +40,21 @@ export class HaproxyFiles {
     return names
       .filter((name) => name === CONFIG_FILE || name === REVOKED_FILE || isNamed(name))
       .slice(0, MAX_FILES);
+  }
+
+  /** Name → SHA-256 (hex). */
+  async digests(): Promise<Map<string, string>> {
+    const names = await this.names();
+    const digests = new Map<string, string>();
+    for (let at = 0; at < names.length; at += AT_ONCE) {
+      const some = names.slice(at, at + AT_ONCE);
+      const texts = await Promise.all(some.map((name) => this.read(name)));
+      for (const [index, name] of some.entries()) {
+        const text = texts[index];
+        if (text !== undefined) digests.set(name, sha256(text));
+      }
+    }
+    return digests;
   }
 
   /** The certificate for the site that the present configuration names. */

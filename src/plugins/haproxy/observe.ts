@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { PluginError } from '../contract.ts';
-import { type HaproxyFiles, sha256 } from './files.ts';
+import type { HaproxyFiles } from './files.ts';
 import { refusedLines } from './optional.ts';
 import type { HaproxyObserved, Running } from './plan.ts';
 import { REVOKED_FILE } from './rendered.ts';
@@ -30,6 +30,7 @@ export class Observer {
   readonly #binary: string;
   readonly #files: HaproxyFiles;
   readonly #sockets: Sockets;
+  #seen: Running | undefined;
   /** What the HAProxy of this process refuses. */
   #probed: { readonly pid: number; readonly refused: ReadonlySet<string> } | undefined;
 
@@ -41,40 +42,56 @@ export class Observer {
   }
 
   async observe({ sites, snippets }: Refusals, signal: AbortSignal): Promise<HaproxyObserved> {
-    const names = await this.#files.names();
-    const files = new Map<string, string>();
-    for (const name of names) {
-      const text = await this.#files.read(name);
-      if (text !== undefined) files.set(name, sha256(text));
-    }
-    const running = await this.running(signal);
+    const [files, running, old, former] = await Promise.all([
+      this.#files.digests(),
+      this.running(signal),
+      this.#old(signal),
+      this.#files.formerSite(),
+    ]);
+    this.#seen = running;
     return {
       files,
       running,
-      old: await this.#old(signal),
+      old,
       refused: await this.#refusedBy(running, signal),
-      site: { former: await this.#files.formerSite(), refused: new Map(sites), nowMs: Date.now() },
+      site: { former, refused: new Map(sites), nowMs: Date.now() },
       refusedSnippets: new Map(snippets),
       // The kernel has this file only where IPv6 is not switched off altogether.
       ipv6: existsSync('/proc/net/if_inet6'),
     };
   }
 
+  /** What the last observation saw. */
+  get seen(): Running | undefined {
+    return this.#seen;
+  }
+
   async running(signal: AbortSignal): Promise<Running | undefined> {
     try {
-      const info = parseInfo(await this.#sockets.ask('show info', signal), this.#instance);
-      const ours = info.structure !== '';
+      const [info = '', help = '', servers = '', stat = '', revoked = '', certificates = ''] =
+        await this.#sockets.askAll(
+          [
+            'show info',
+            'help add server',
+            'show servers state',
+            // Frontends and servers.
+            'show stat -1 5 -1',
+            `show acl ${this.#files.path(REVOKED_FILE)}`,
+            ...(this.#instance === 'app' ? ['show ssl cert'] : []),
+          ],
+          signal,
+        );
+      const { pid, structure } = parseInfo(info, this.#instance);
+      const ours = structure !== '';
       return {
-        pid: info.pid,
-        addsServers: offersAddServer(await this.#sockets.ask('help add server', signal)),
-        structure: info.structure,
-        servers: parseServersState(await this.#sockets.ask('show servers state', signal)),
-        frontends: parseFrontends(await this.#sockets.ask('show stat -1 1 -1', signal)),
-        busy: parseBusyServers(await this.#sockets.ask('show stat -1 4 -1', signal)),
-        site: ours && this.#instance === 'app' ? await this.#site(signal) : undefined,
-        revoked: ours
-          ? parseAcl(await this.#sockets.ask(`show acl ${this.#files.path(REVOKED_FILE)}`, signal))
-          : [],
+        pid,
+        addsServers: offersAddServer(help),
+        structure,
+        servers: parseServersState(servers),
+        frontends: parseFrontends(stat),
+        busy: parseBusyServers(stat),
+        site: ours ? await this.#site(parseSiteFile(certificates), signal) : undefined,
+        revoked: ours ? parseAcl(revoked) : [],
       };
     } catch (error) {
       if (error instanceof PluginError && error.code === 'haproxy-not-running') return undefined;
@@ -82,8 +99,7 @@ export class Observer {
     }
   }
 
-  async #site(signal: AbortSignal): Promise<Running['site']> {
-    const file = parseSiteFile(await this.#sockets.ask('show ssl cert', signal));
+  async #site(file: string | undefined, signal: AbortSignal): Promise<Running['site']> {
     if (file === undefined) return undefined;
     const sha1 = parseSiteDigest(await this.#sockets.ask(`show ssl cert ${file}`, signal));
     return sha1 === undefined ? undefined : { file, sha1 };

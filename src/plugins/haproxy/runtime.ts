@@ -18,13 +18,55 @@ const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
  *
  * @throws PluginError `haproxy-not-running` when nobody listens, `haproxy-silent` when no answer ends in time
  */
-export function ask(
+export async function ask(socketPath: string, command: string, options: AskOptions): Promise<string> {
+  return (await exchange(socketPath, single(command), options)).trim();
+}
+
+/**
+ * Several commands on one connection: on a busy host each connection waits for its turn, on both sides.
+ *
+ * @returns the answers, each trimmed
+ * @throws PluginError as {@link ask}
+ */
+export async function askAll(
+  socketPath: string,
+  commands: readonly string[],
+  options: AskOptions,
+): Promise<string[]> {
+  const answers = answersIn(await exchange(socketPath, commands.map(single).join(';'), options));
+  if (answers.length === commands.length) return answers;
+  // One of the answers has an empty line itself.
+  const each: string[] = [];
+  for (const command of commands) each.push(await ask(socketPath, command, options));
+  return each;
+}
+
+/** An empty line ends each answer (management guide, 9.3). */
+export function answersIn(text: string): string[] {
+  const answers: string[] = [];
+  let lines: string[] = [];
+  for (const line of text.split('\n').slice(0, -1)) {
+    if (line !== '') {
+      lines.push(line);
+      continue;
+    }
+    answers.push(lines.join('\n').trim());
+    lines = [];
+  }
+  return answers;
+}
+
+/** One line, one command: values were checked when they were rendered, so this is a bug, not an input. */
+function single(command: string): string {
+  if (/[\n\r;]/.test(command)) throw new Error(`not a single command: ${JSON.stringify(command)}`);
+  return command;
+}
+
+function exchange(
   socketPath: string,
   command: string,
   { unit, signal, timeoutMs = 2000, payload }: AskOptions,
 ): Promise<string> {
-  // One line, one command: values were checked when they were rendered, so this is a bug, not an input.
-  if (/[\n\r;]/.test(command)) throw new Error(`not a single command: ${JSON.stringify(command)}`);
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
@@ -48,7 +90,7 @@ export function ask(
     socket.on('close', () => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
-      resolve(Buffer.concat(chunks).toString('utf8').trim());
+      resolve(Buffer.concat(chunks).toString('utf8'));
     });
     // The client side is half-closed at once: the master answers a reload only then.
     socket.end(payload === undefined ? `${command}\n` : `${command} <<\n${payload}\n\n`);
@@ -207,7 +249,7 @@ export function parseBusyServers(text: string): Set<string> {
   const columns = ['pxname', 'svname', 'scur', 'qcur', 'idle_conn_cur', 'used_conn_cur'];
   return new Set(
     rowsOf(text, columns).flatMap(([backend = '', name = '', ...counts]) =>
-      counts.some((count) => Number(count) > 0) ? [`${backend}/${name}`] : [],
+      name !== 'FRONTEND' && counts.some((count) => Number(count) > 0) ? [`${backend}/${name}`] : [],
     ),
   );
 }

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { PluginError } from '../contract.ts';
-import { ask, type AskOptions } from './runtime.ts';
+import { ask, askAll, type AskOptions } from './runtime.ts';
 import { VOUCH } from './rendered.ts';
 
 /** The two sockets of one instance: its master's, and the statistics' of its worker. */
@@ -17,6 +17,14 @@ export class Sockets {
 
   ask(command: string, signal: AbortSignal, timeoutMs?: number): Promise<string> {
     return ask(this.stats, command, {
+      unit: this.unit,
+      signal,
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    });
+  }
+
+  askAll(commands: readonly string[], signal: AbortSignal, timeoutMs?: number): Promise<string[]> {
+    return askAll(this.stats, commands, {
       unit: this.unit,
       signal,
       ...(timeoutMs === undefined ? {} : { timeoutMs }),

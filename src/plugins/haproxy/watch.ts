@@ -71,8 +71,9 @@ export class Watch {
     const facts = await stat(this.#sockets.master, { bigint: true }).catch(() => undefined);
     const master = facts === undefined ? lastMaster : `${facts.ino}/${facts.ctimeNs}`;
     try {
-      const servers = parseServersState(await this.#sockets.ask('show servers state', signal, 1000));
-      const frontends = parseFrontends(await this.#sockets.ask('show stat -1 1 -1', signal, 1000));
+      const commands = ['show servers state', 'show stat -1 1 -1'];
+      const [state = '', stat = ''] = await this.#sockets.askAll(commands, signal, 1000);
+      const [servers, frontends] = [parseServersState(state), parseFrontends(stat)];
       const free = await this.#freed(signal);
       return {
         answers: true,

@@ -1,6 +1,7 @@
 import t from 'tap';
 import { shareOf } from '../../../src/plugins/haproxy/endings.ts';
 import {
+  answersIn,
   offersAddServer,
   oldSinceSeconds,
   parseAcl,
@@ -21,6 +22,12 @@ const HEADER =
   'srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state ' +
   'srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port ' +
   'srv_check_addr srv_agent_addr srv_agent_port';
+
+t.test('the answers to several commands on one connection', async (t) => {
+  t.same(answersIn('Name: HAProxy\nPid: 7\n\n\n1\n# be_id\n\n'), ['Name: HAProxy\nPid: 7', '', '1\n# be_id']);
+  t.same(answersIn(''), []);
+  t.same(answersIn('Pid: 7\n'), [], 'an answer without its end is none');
+});
 
 t.test('the connections of a process', async (t) => {
   t.equal(parseConnections('Name: HAProxy\nCurrConns: 13\nCumConns: 99\n'), 13);
