@@ -299,7 +299,7 @@ const schema = z.strictObject({
   health: z
     .strictObject({
       interval_ms: z.int().min(100).max(60_000).default(1000),
-      fast_interval_ms: z.int().min(50).max(60_000).default(200),
+      fast_interval_ms: z.int().min(50).max(60_000).default(100),
       timeout_ms: z.int().min(50).max(60_000).default(2000),
       rise: z.int().min(1).max(100).default(2),
       fall: z.int().min(1).max(100).default(2),

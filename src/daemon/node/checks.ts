@@ -9,8 +9,11 @@ import type { LocalState } from '../local-state.ts';
 
 /** Checks whether an app node finds the databases. */
 export const DATABASE_CHECK = 'database';
-/** systemd restarts HAProxy in 0.2 s. A withdrawal and a return would move more connections than that restart cuts. */
-const HAPROXY_PATIENCE = 1;
+/**
+ * systemd restarts HAProxy in 0.2 s; with the default times this tolerates 0.4 s. A withdrawal and a return would move
+ * more connections than that restart cuts.
+ */
+const HAPROXY_PATIENCE = 3;
 /** HAProxy sends a service the same request: otherwise the two could disagree. */
 const asHaproxy = { kind: 'http', host: CHECK_HOST, statuses: WELL_STATUSES } as const;
 /** For CouchDB only 200 is healthy, as for HAProxy. */

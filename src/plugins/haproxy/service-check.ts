@@ -5,7 +5,11 @@ import { count, dnsName, headerValue, method, quoted, token, urlPath } from './v
 
 /** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
 export const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
-const DEFAULTS = { intervalMs: 1000, fastIntervalMs: 300, fall: 2, rise: 2 } as const;
+/**
+ * Of a service on this node. Each failed check brings the daemon's own forward (failures.ts), so the interval decides
+ * how soon an error is found; a service that is down returns by the daemon's interval.
+ */
+const DEFAULTS = { intervalMs: 400, fastIntervalMs: 300, downIntervalMs: 1000, fall: 2, rise: 2 } as const;
 /** A minute is the configuration's limit too. */
 const MOST_MS = 60_000;
 
@@ -41,11 +45,11 @@ export function checkOf(path: string, of: Checked = {}): string[] {
 /** When it is sent, and how many results decide. */
 export function checkTimes({ timing = {} }: ServiceHealth = {}): string {
   const { intervalMs, fastIntervalMs, rise, fall } = timing;
-  if ([intervalMs, fastIntervalMs, rise, fall].every((each) => each === undefined)) return WATCHED_CHECK;
   const inter = count('health interval', intervalMs ?? DEFAULTS.intervalMs, MOST_MS);
   const fast = Math.min(inter, fastIntervalMs ?? DEFAULTS.fastIntervalMs);
   return (
-    `check inter ${inter}ms fastinter ${count('fast health interval', fast, MOST_MS)}ms downinter ${inter}ms ` +
+    `check inter ${inter}ms fastinter ${count('fast health interval', fast, MOST_MS)}ms ` +
+    `downinter ${intervalMs ?? DEFAULTS.downIntervalMs}ms ` +
     `fall ${count('fall', fall ?? DEFAULTS.fall, 100)} rise ${count('rise', rise ?? DEFAULTS.rise, 100)}`
   );
 }
