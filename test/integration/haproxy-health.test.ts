@@ -145,6 +145,41 @@ const allWell = async (): Promise<void> => {
   for (const backend of ['svc_api', 'svc_api.panic', 'db_nodes', 'db_nodes.panic']) await all(backend, 'UP');
 };
 
+t.test('requests of new clients use connections to the doors that are open', async (t) => {
+  await allWell();
+  const counted = async (column: string): Promise<number> => {
+    const [header = '', ...rows] = (await edge.ask('show stat svc_api 4 -1')).split('\n');
+    const at = header.replace(/^# /, '').split(',').indexOf(column);
+    return rows.reduce((sum, row) => sum + Number(row.split(',')[at] ?? 0), 0);
+  };
+  const [connected, reused] = [await counted('connect'), await counted('reuse')];
+  for (let asked = 0; asked < 30; asked += 1) t.equal((await ask()).status, 200);
+  // HAProxy closes some of them when few are in use.
+  const made = (await counted('connect')) - connected;
+  t.ok(made <= 10, `${made} new connections for 30 clients`);
+  t.equal((await counted('reuse')) - reused, 30 - made);
+});
+
+t.test('a service that closes idle connections loses no request', async (t) => {
+  const known = new Set<Duplex>();
+  // Closes a connection under its second request, as if it had been idle for too long.
+  const closing = await bed.server(({ socket }, response) => {
+    if (known.has(socket)) socket.destroy();
+    else response.end('once');
+    known.add(socket);
+  });
+  await appNode('app4', 5, closing);
+  const client = { key: edgeLeaf.key, cert: edgeLeaf.certificate };
+  const agent = new Agent({ keepAlive: true, maxSockets: 1, ...tls, ...client });
+  t.teardown(() => agent.destroy());
+  const door = `https://${bed.address(5)}:8443/`;
+  await until(async () => (await get(door, { agent })).status === 200, { what: 'its door serves' });
+  for (let order = 0; order < 20; order += 1) {
+    const answer = get(door, { agent, method: 'POST', body: `order ${order}` });
+    t.equal(await answer.then(({ status }) => status, String), 200, `order ${order}`);
+  }
+});
+
 t.test('when most checks get no answer in time, the servers that accept connections serve', async (t) => {
   await allWell();
   const backends: [string, readonly Instance[], () => Promise<Reply>][] = [

@@ -90,7 +90,7 @@ export function defaultsSection(refused: ReadonlySet<string>): Section {
       'load-server-state-from-file global',
       // An old worker closes a kept-alive connection after one more answer, not under the client's next request.
       IDLE_CLOSE,
-      'timeout connect 1s',
+      CONNECT,
       // Against slow senders of requests; the other timeouts start when the request is complete.
       'timeout http-request 10s',
       'timeout http-keep-alive 60s',
@@ -113,8 +113,17 @@ export function defaultsSection(refused: ReadonlySet<string>): Section {
   };
 }
 
-/** A request goes to another server only when it was not delivered: a replayed PUT would be a false conflict. */
-const RETRIES = ['retries 3', 'option redispatch 1', 'retry-on conn-failure empty-response'];
+/**
+ * With the TLS handshake. Less than a busy host needs for that makes it busier: each attempt that is given up is one
+ * more handshake. TCP repeats a lost SYN after 1 s and after 3 s.
+ */
+const CONNECT = 'timeout connect 4s';
+
+/**
+ * A request goes to another server only when it was not delivered: a replayed PUT would be a false conflict. At most
+ * three servers are tried; refusals cost no time.
+ */
+const RETRIES = ['retries 2', 'option redispatch 1', 'retry-on conn-failure empty-response'];
 
 /** An empty answer may come after the work was done, so only what can be done twice is sent again. */
 export const IDEMPOTENT_ONLY = 'http-request disable-l7-retry unless { method GET HEAD OPTIONS }';

@@ -110,6 +110,7 @@ t.test('a definition has the same form at both', async (t) => {
       '  log ring@failures format raw daemon notice',
       '  retries 2',
       '  option allbackups',
+      '  option http-server-close',
       '  http-request disable-l7-retry unless { method GET HEAD OPTIONS }',
       '  http-request set-header X-Bornemisza-Passed-On 1',
       '  server _local 127.0.0.1:3000 check inter 5000ms fastinter 300ms downinter 5000ms fall 1 rise 3 ' +
