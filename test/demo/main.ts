@@ -12,6 +12,7 @@ import { loopbackWorld, missingForLab } from './loopback-world.ts';
 import { draw, KEYS } from './screen.ts';
 import { type StepResult, storyOf, tell } from './story.ts';
 import { svgOf } from './svg.ts';
+import { type Visited, Visitor } from './visitor.ts';
 import type { World } from './world.ts';
 
 const HELP = `npm run demo [-- OPTIONS]
@@ -91,12 +92,14 @@ async function picture(world: World, file: string): Promise<number> {
 
 async function script(world: World): Promise<number> {
   say(world.title);
-  const results: StepResult[] = [];
+  const results: VisitedStep[] = [];
   const story = storyOf(world);
   for (const step of story) {
     say(`▶ ${step.title}`);
     const before = (await world.look().catch(() => undefined))?.events.at(-1)?.id ?? 0;
-    const result = await tell(step, world, (text) => say(`  ${text}`));
+    const visitor = new Visitor(() => world.visit());
+    const told = await tell(step, world, (text) => say(`  ${text}`));
+    const result = { ...told, client: await visitor.end() };
     results.push(result);
     const picture = await world.look().catch(() => undefined);
     for (const entry of (picture?.events ?? []).filter((each) => each.id > before).slice(-12)) {
@@ -115,21 +118,26 @@ async function script(world: World): Promise<number> {
   return ok ? 0 : 1;
 }
 
-function table(results: readonly StepResult[]): string {
+type VisitedStep = StepResult & { readonly client: Visited };
+
+function table(results: readonly VisitedStep[]): string {
   const columns = [
     ...(['members', 'haproxy', 'routes', 'couchdb', 'site', 'dns', 'tls', 'user', 'ports'] as const),
   ];
-  const head = `${'STEP'.padEnd(44)}${columns.map((name) => name.toUpperCase().padStart(8)).join('')}\n`;
+  const head = `${'STEP'.padEnd(44)}${[...columns, 'gap', 'failed'].map((name) => name.toUpperCase().padStart(8)).join('')}\n`;
   const rows = results.map((result) => {
     const cells = columns.map((name) => {
       const at = result.seen[name];
       return (at === undefined ? '–' : `${at.toFixed(1)} s`).padStart(8);
     });
+    const { longestGap, failed, requests } = result.client;
+    cells.push(`${longestGap.toFixed(1)} s`.padStart(8), `${failed}/${requests}`.padStart(8));
     return `${(result.ok ? '✔ ' : '✘ ') + result.title.padEnd(42)}${cells.join('')}\n`;
   });
   return (
     `\n${head}${rows.join('')}\nSeconds from the act until the program itself showed it. –: not part of ` +
-    `the step.\n`
+    `the step.\nGAP: longest time without a good answer for a visitor of the site, who asks five times a second on ` +
+    `new connections. FAILED: of his requests.\n`
   );
 }
 

@@ -10,6 +10,7 @@ interface Step {
   readonly title: string;
   readonly ok: boolean;
   readonly seen: Readonly<Record<string, number>>;
+  readonly client: { readonly requests: number; readonly failed: number; readonly longestGap: number };
 }
 
 /**
@@ -34,6 +35,9 @@ export async function tellsWholeStory(
   );
   for (const [at, step] of steps.entries()) {
     t.ok(step.ok, step.title);
+    const { requests, failed, longestGap } = step.client;
+    t.ok(requests > 0 && failed <= requests, `${step.title}: ${failed} of ${requests} requests failed`);
+    t.type(longestGap, 'number', `${step.title}: the longest gap`);
     if (story[at]?.needs !== undefined) continue;
     for (const where of programs) t.type(step.seen[where], 'number', `${step.title}: seen in ${where}`);
   }
