@@ -7,7 +7,8 @@ import type { LoadReport } from '../lab/index.ts';
 import { until } from '../support/until.ts';
 import { signal, UNIT } from './answering.ts';
 import { FailoverBed, FLOATING, PATIENCE_MS } from './failover-bed.ts';
-import { createReport } from './report.ts';
+import { installPlain, PLAIN_PORT, removePlain, setPlain } from './plain-haproxy.ts';
+import { createReport, type Subject } from './report.ts';
 
 /**
  * `bench:change`: what clients lose while the cluster changes, by new and kept connections, HTTP/1.1 and HTTP/2:
@@ -36,7 +37,10 @@ const BURST_CHANGES = 50;
 const BURST_MS = 5000;
 const BURST_RELOADS = 2;
 const MASKED_MS = 20_000;
-const WARM_UP_MS = 5000;
+/** Before the first change; what fails then counts as well. */
+const WARM_UP_MS = 3000;
+/** Then it is the other one's turn, so that both meet the same machine. Even: nobody is left in maintenance. */
+const CHANGES_IN_TURN = 50;
 /** After the last change, so that what it broke is counted. */
 const AFTERWARDS_MS = 2000;
 
@@ -46,6 +50,10 @@ interface Counts {
   /** Connections that the router moved to an edge that did not know them. */
   readonly moved: number;
   readonly kinds: readonly string[];
+  /** The longest time, ms, that one of a hundred answers took, of the three loads. */
+  readonly p99: number;
+  /** Of one processor; at 100 the load was less than it should be. */
+  readonly client_cpu: number;
 }
 
 /** A third each by kept connections, new connections (POST, which nobody may repeat), and HTTP/2. */
@@ -72,15 +80,18 @@ function counted(reports: readonly LoadReport[]): Counts {
     failed: sum(({ failed }) => failed),
     moved: sum(({ resets }) => resets),
     kinds,
+    p99: Math.round(Math.max(...reports.map(({ p99Ms }) => p99Ms ?? 0))),
+    client_cpu: Math.round(Math.max(...reports.map(({ clientCpuPercent }) => clientCpuPercent))),
   };
 }
 
 type More = Readonly<Record<string, string | number>>;
 
-function tell(name: string, { requests, failed, moved, kinds }: Counts, more: More = {}): void {
-  report.value(name, n, 'bornemisza', 'requests', 'count', requests, more);
-  report.value(name, n, 'bornemisza', 'failed', 'count', failed, { ...more, kinds });
-  report.value(name, n, 'bornemisza', 'moved_by_router', 'count', moved, more);
+function tell(name: string, counts: Counts, more: More = {}, subject: Subject = 'bornemisza'): void {
+  const { requests, failed, moved, kinds, p99, client_cpu } = counts;
+  report.value(name, n, subject, 'requests', 'count', requests, { ...more, p99, client_cpu });
+  report.value(name, n, subject, 'failed', 'count', failed, { ...more, kinds });
+  report.value(name, n, subject, 'moved_by_router', 'count', moved, more);
 }
 
 /** By the socket and not by the command, which takes longer to start than the change. @returns Unix time just before */
@@ -102,26 +113,62 @@ async function applied(bed: FailoverBed, edges: readonly Instance[], of: Instanc
   );
 }
 
-/** One node after the other leaves the backends and comes back, each change seen by the edge before the next. */
+/**
+ * One node after the other leaves the backends and comes back, each change seen by the edge before the next. The same
+ * in turn at a plain HAProxy on the same host: what fails there as well, the load does.
+ */
 async function backend(bed: FailoverBed): Promise<void> {
   const { victim, edges } = bed;
   const others = edges.filter((edge) => edge !== victim);
-  // What the first hundred connections at once cost is bench:flood's to tell.
-  const warm = load(bed, victim.host.publicAddress);
-  await pause(WARM_UP_MS);
-  await warm();
-  const stop = load(bed, victim.host.publicAddress);
   const changes = Number(values.changes);
-  for (let change = 0; change < changes; change += 1) {
-    const of = others[Math.floor(change / 2) % others.length] ?? victim;
-    await maintenance(bed, of, change % 2 === 0);
-    await applied(bed, [victim], of, change % 2 === 1);
+  const { publicAddress } = victim.host;
+  const subjects = {
+    bornemisza: {
+      address: publicAddress,
+      change: async (of: Instance, sends: boolean) => {
+        await maintenance(bed, of, !sends);
+        await applied(bed, [victim], of, sends);
+      },
+    },
+    haproxy: {
+      address: `${publicAddress}:${PLAIN_PORT}`,
+      change: (of: Instance, sends: boolean) => setPlain(victim, of, sends),
+    },
+  } as const;
+  await installPlain(edges);
+  const all: Record<keyof typeof subjects, Counts[]> = { bornemisza: [], haproxy: [] };
+  for (let change = 0; change < changes; ) {
+    const until = Math.min(changes, change + CHANGES_IN_TURN);
+    for (const subject of ['bornemisza', 'haproxy'] as const) {
+      const { address, change: make } = subjects[subject];
+      const stop = load(bed, address);
+      await pause(WARM_UP_MS);
+      for (let at = change; at < until; at += 1)
+        await make(others[Math.floor(at / 2) % others.length] ?? victim, at % 2 === 1);
+      await pause(AFTERWARDS_MS);
+      all[subject].push(await stop());
+    }
+    change = until;
   }
-  await pause(AFTERWARDS_MS);
-  const counts = await stop();
-  tell('backend', counts, { changes });
-  report.expect(counts.failed === 0, `backend: ${counts.failed} of ${counts.requests} failed`);
+  await removePlain(edges);
+  const [ours, plain] = [whole(all.bornemisza), whole(all.haproxy)];
+  tell('backend', ours, { changes });
+  tell('backend', plain, { changes }, 'haproxy');
+  const beside = `plain HAProxy: ${plain.failed} of ${plain.requests}`;
+  report.expect(ours.failed === 0, `backend: ${ours.failed} of ${ours.requests} failed (${beside})`);
   await bed.allWell();
+}
+
+function whole(parts: readonly Counts[]): Counts {
+  const sum = (of: (each: Counts) => number): number => parts.reduce((total, each) => total + of(each), 0);
+  return {
+    requests: sum(({ requests }) => requests),
+    failed: sum(({ failed }) => failed),
+    moved: sum(({ moved }) => moved),
+    kinds: parts.flatMap(({ kinds }) => kinds),
+    p99: Math.max(...parts.map(({ p99 }) => p99)),
+    client_cpu: Math.max(...parts.map(({ client_cpu }) => client_cpu)),
+  };
 }
 
 /** What happens to an edge behind the provider's router. */

@@ -11,6 +11,7 @@ export type Subject =
   | 'serf'
   | 'simulator'
   | 'bare'
+  | 'haproxy'
   | 'keepalived'
   | 'keepalived_fast'
   | 'monit'

@@ -205,7 +205,7 @@ class Load {
   }
 
   async run(): Promise<LoadReport> {
-    const startedMs = performance.now();
+    const [startedMs, usedBefore] = [performance.now(), process.cpuUsage()];
     const endMs = startedMs + Math.min(this.#options.seconds ?? loadLimitSeconds, loadLimitSeconds) * 1000;
     const tick = (): void => {
       const nowMs = Math.min(performance.now(), endMs);
@@ -221,7 +221,8 @@ class Load {
       agent?.destroy();
       multiplexed?.close();
     }
-    return this.#report();
+    const used = process.cpuUsage(usedBefore);
+    return this.#report((used.user + used.system) / 10 / (performance.now() - startedMs));
   }
 
   stop(): void {
@@ -266,7 +267,7 @@ class Load {
     this.#lastGoodMs = nowMs;
   }
 
-  #report(): LoadReport {
+  #report(clientCpuPercent: number): LoadReport {
     const sorted = Float64Array.from(this.#elapsedMs).sort();
     const quantile = (share: number): number | null =>
       sorted[Math.floor((sorted.length - 1) * share)] ?? null;
@@ -278,6 +279,7 @@ class Load {
       badAnswers: this.#badAnswers,
       mostConnections: this.#mostConnections,
       resets: this.#resets,
+      clientCpuPercent,
       longestGapMs: this.#longestGapMs,
       p50Ms: quantile(0.5),
       p99Ms: quantile(0.99),

@@ -57,6 +57,8 @@ export type LoadReport = {
    * the router moves: a connection's next packet reaches an edge that does not know it.
    */
   readonly resets: number;
+  /** Of a processor, by the client machine with all its loads: at 100 it cannot send more. */
+  readonly clientCpuPercent: number;
   /** Longest time without a good answer, from the first request to the end. */
   readonly longestGapMs: number;
   /** Of the answers, whatever their status; null when there was none. */
