@@ -12,6 +12,8 @@ export const PATIENCE_MS = 120_000;
 const BIRD_CONF = '/etc/bird/bird.conf';
 /** The service's servers at an edge; those of the second checks carry nothing while these do. */
 const BACKEND = 'svc_site';
+/** The service's own instance at a door. */
+const INSTANCE = 'local_site';
 /** Between two questions to an edge's HAProxy: what `last_edge_stops` may be too long by. */
 const LOOK_MS = 20;
 
@@ -91,9 +93,10 @@ export class FailoverBed {
     return (await this.#server(edge, to))?.status.startsWith('UP') ?? false;
   }
 
-  /** How many requests an edge has given a node that are not answered yet. */
-  async current(edge: Instance, of: Instance): Promise<number> {
-    return (await this.#server(edge, of))?.sessions ?? 0;
+  /** How many requests a node's own instance got and did not answer, by the door before it. */
+  async unanswered(of: Instance): Promise<number> {
+    const servers = parseServers(await this.cluster.haproxy(of, `show stat ${INSTANCE} 4 -1`));
+    return servers.find(({ name }) => name === '_local')?.unanswered ?? 0;
   }
 
   /** One more edge, like the others; it is not among {@link edges}. */

@@ -12,6 +12,8 @@ export interface ServerRecord {
   readonly changedSecondsAgo: number;
   /** Requests that it has now. */
   readonly sessions: number;
+  /** Requests that it got and did not answer, since HAProxy started. */
+  readonly unanswered: number;
 }
 
 /** Reads the CSV of `show stat` (HAProxy, management guide, 9.1) without frontends and backends. */
@@ -32,6 +34,7 @@ export function parseServers(csv: string): ServerRecord[] {
         downs: Number(cell('chkdown')),
         changedSecondsAgo: Number(cell('lastchg')),
         sessions: Number(cell('scur')),
+        unanswered: Number(cell('eresp')),
       },
     ];
   });
