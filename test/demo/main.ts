@@ -124,7 +124,8 @@ function table(results: readonly VisitedStep[]): string {
   const columns = [
     ...(['members', 'haproxy', 'routes', 'couchdb', 'site', 'dns', 'tls', 'user', 'ports'] as const),
   ];
-  const head = `${'STEP'.padEnd(44)}${[...columns, 'gap', 'failed'].map((name) => name.toUpperCase().padStart(8)).join('')}\n`;
+  const names = [...columns, 'gap', 'failed'].map((name) => name.toUpperCase().padStart(8));
+  const head = `${'STEP'.padEnd(44)}${names.join('')}\n`;
   const rows = results.map((result) => {
     const cells = columns.map((name) => {
       const at = result.seen[name];

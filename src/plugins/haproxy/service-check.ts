@@ -9,7 +9,7 @@ export const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2
  * Of a service on this node. Each failed check brings the daemon's own forward (failures.ts), so the interval decides
  * how soon an error is found; a service that is down returns by the daemon's interval.
  */
-const DEFAULTS = { intervalMs: 400, fastIntervalMs: 300, downIntervalMs: 1000, fall: 2, rise: 2 } as const;
+const DEFAULTS = { intervalMs: 300, fastIntervalMs: 300, downIntervalMs: 1000, fall: 2, rise: 2 } as const;
 /** A minute is the configuration's limit too. */
 const MOST_MS = 60_000;
 
@@ -45,7 +45,8 @@ export function checkOf(path: string, of: Checked = {}): string[] {
 /** When it is sent, and how many results decide. */
 export function checkTimes({ timing = {} }: ServiceHealth = {}): string {
   const { intervalMs, fastIntervalMs, rise, fall } = timing;
-  const inter = count('health interval', intervalMs ?? DEFAULTS.intervalMs, MOST_MS);
+  const least = Math.max(DEFAULTS.intervalMs, fastIntervalMs ?? 0);
+  const inter = count('health interval', intervalMs ?? least, MOST_MS);
   const fast = Math.min(inter, fastIntervalMs ?? DEFAULTS.fastIntervalMs);
   return (
     `check inter ${inter}ms fastinter ${count('fast health interval', fast, MOST_MS)}ms ` +

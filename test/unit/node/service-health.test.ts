@@ -121,7 +121,7 @@ t.test('a definition has the same form at both', async (t) => {
   t.match(checkOf(tcp), { target: { kind: 'tcp', address: '127.0.0.1', port: 3000 } });
   t.notMatch(localOf(tcp), /httpchk|http-check/, 'only a connection');
   t.match(localOf(serviceOf({ health_interval_ms: '200' })), /inter 200ms fastinter 200ms/);
-  t.match(localOf(serviceOf({})), /check inter 400ms fastinter 300ms downinter 1000ms fall 2 rise 2/);
+  t.match(localOf(serviceOf({})), /check inter 300ms fastinter 300ms downinter 1000ms fall 2 rise 2/);
 });
 
 t.test('a definition that cannot work, or that HAProxy would read otherwise, is refused', async (t) => {
