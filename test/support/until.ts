@@ -8,9 +8,20 @@ import { isOver, pauseMs } from './patience.ts';
  */
 export async function until<T>(
   condition: () => T | Promise<T>,
-  options: { readonly deadlineMs?: number; readonly everyMs?: number; readonly what?: string } = {},
+  options: {
+    readonly deadlineMs?: number;
+    readonly everyMs?: number;
+    readonly what?: string;
+    /** Each call brings the condition about by a step: its time is no cost of asking, after which one pauses longer. */
+    readonly works?: boolean;
+  } = {},
 ): Promise<NonNullable<T>> {
-  const { deadlineMs = 20_000, everyMs = 10, what = condition.toString().slice(0, 200) } = options;
+  const {
+    deadlineMs = 20_000,
+    everyMs = 10,
+    what = condition.toString().slice(0, 200),
+    works = false,
+  } = options;
   const startMs = performance.now();
   let last: unknown;
   while (!isOver(startMs, deadlineMs)) {
@@ -22,7 +33,8 @@ export async function until<T>(
     } catch (error) {
       last = error;
     }
-    await new Promise((resolve) => setTimeout(resolve, pauseMs(everyMs, askedAtMs)));
+    const forMs = works ? everyMs : pauseMs(everyMs, askedAtMs);
+    await new Promise((resolve) => setTimeout(resolve, forMs));
   }
   const shown = last instanceof Error ? (last.stack ?? last.message) : JSON.stringify(last);
   throw new Error(`not within ${deadlineMs} ms: ${what}; last: ${shown}`);
