@@ -117,6 +117,8 @@ function notUndone({ code, message, next, outcome, cause }: PluginError, second:
 
 export function asPluginError(error: unknown, plugin: string): PluginError {
   if (error instanceof PluginError) return error;
+  const named = namedElsewhere(error);
+  if (named !== undefined) return named;
   const timedOut = error instanceof Error && (error.name === 'TimeoutError' || error.name === 'AbortError');
   return new PluginError({
     code: timedOut ? 'plugin-timeout' : 'plugin-unexpected',
@@ -131,4 +133,13 @@ export function asPluginError(error: unknown, plugin: string): PluginError {
     outcome: 'retry',
     cause: error,
   });
+}
+
+/** E.g. of the room that stores what a plugin keeps: it names its own code and next step. */
+function namedElsewhere(error: unknown): PluginError | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { message, code, next } = error as Error & { readonly code?: unknown; readonly next?: unknown };
+  return typeof code === 'string' && typeof next === 'string'
+    ? new PluginError({ code, message, next, outcome: 'retry', cause: error })
+    : undefined;
 }

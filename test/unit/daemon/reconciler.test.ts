@@ -341,6 +341,21 @@ t.test('undo: what apply did not finish is undone, what waits for its program is
   t.match(both, /could not be restored: disk-full/);
 });
 
+t.test('an error of another room keeps its own code and next step', async (t) => {
+  const cases: readonly (readonly [object, string, string])[] = [
+    [{ code: 'disk-full', next: 'Free some space (df -h).' }, 'disk-full', 'Free some space (df -h).'],
+    [{ code: 'ENOSPC' }, 'plugin-unexpected', 'report this with the journal around it'],
+  ];
+  for (const [more, code, next] of cases) {
+    const program = new Program();
+    program.beforeApply = () => {
+      throw Object.assign(new Error('it could not be written'), more);
+    };
+    const { failure } = await ran(program);
+    t.match(failure?.reason, { code, message: 'it could not be written', next, outcome: 'retry' });
+  }
+});
+
 t.test('plan publishes no status, makes no change and ends no retry', async (t) => {
   const { program, reconciler, entries } = start(t, () => 7, { quietMs: 100_000, maxQuietMs: 100_000 });
   let looks = 0;
