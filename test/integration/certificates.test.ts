@@ -1,5 +1,5 @@
 import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto';
-import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import t, { type Test } from 'tap';
@@ -10,6 +10,7 @@ import { EMPTY_BUNDLE } from '../../src/plugins/certificates/desired.ts';
 import { mergedBundles } from '../../src/plugins/certificates/merge.ts';
 import { CertificatesPlugin, type CertificatesWanted } from '../../src/plugins/certificates/plugin.ts';
 import { keyAuthorization, thumbprint } from '../../src/acme/jws.ts';
+import { runCommand } from '../../src/host/command.ts';
 import type { NameServer } from '../../src/host/txt-records.ts';
 import type { DnsDesired } from '../../src/plugins/dns/desired.ts';
 import { DnsPlugin } from '../../src/plugins/dns/plugin.ts';
@@ -24,7 +25,7 @@ import { appDesired, Bed, converge, type Instance } from './haproxy-bed.ts';
 
 const NAMES = ['shop.example', 'www.shop.example'];
 const BY_HTTP = { challenge: 'http-01', dns: undefined } as const;
-const DEADLINE = { deadlineMs: 60_000, everyMs: 20 };
+const DEADLINE = { deadlineMs: 60_000, everyMs: 20, works: true };
 
 /** An app node as far as its certificate goes: what the daemon gives the plugin, and the bundle on its disk. */
 class AppNode {
@@ -34,6 +35,8 @@ class AppNode {
   readonly directory: string;
   orders = false;
   nowMs = 0;
+  /** Each look is later than any pause of a step that goes well: nothing here waits for the clock. */
+  stepMs = 2000;
   wallOffsetMs = 0;
   /** Peer ids of app nodes that were removed. */
   readonly removed: string[] = [];
@@ -54,8 +57,7 @@ class AppNode {
           this.others.filter((each) => each.store.word !== this.store.word).map(({ name }) => name),
       },
       wallMs: () => Date.now() + this.wallOffsetMs,
-      // Each look is later than any pause of a step that goes well: nothing here waits for the clock.
-      nowMs: () => (this.nowMs += 2000),
+      nowMs: () => (this.nowMs += this.stepMs),
       random: () => 0.5,
       nameServers: async () => this.nameServers,
     });
@@ -176,6 +178,16 @@ async function pairAt(t: Test, pebble: Pebble): Promise<[AppNode, AppNode]> {
   return nodes as [AppNode, AppNode];
 }
 
+/** The open order of a node, as the CA has it. */
+function orderAt({ directoryUrl, ca }: Pebble, { store }: AppNode) {
+  const { account, next } = store.get();
+  const client = new AcmeClient({
+    ...{ directoryUrl, ca, userAgent: 'bornemisza/test' },
+    ...{ accountKey: createPrivateKey(account?.key ?? ''), accountUrl: account?.url },
+  });
+  return client.order(next?.url ?? '', new AbortController().signal);
+}
+
 const nothing = async (): Promise<void> => undefined;
 
 /**
@@ -274,7 +286,9 @@ t.test(
 );
 
 /** Which node dies after how many steps, and what these are. */
-const STEPS = ['account', 'account', 'order', 'order', 'answer', 'finalize', 'download'];
+const STEPS = ['account', 'account', 'order', 'answer', 'finalize', 'download'];
+/** The account is there. */
+const RENEWAL = ['order', 'order', 'answer', 'finalize', 'download'];
 
 t.test(
   'the node that orders dies after any step, and another continues: still one certificate',
@@ -298,6 +312,44 @@ t.test(
     }
   },
 );
+
+t.test('the CA receives no key, and checks nothing, that another node could not continue with', async (t) => {
+  const pebble = await startPebble(t);
+  const [first, second] = await pairAt(t, pebble);
+  first.others.push(second);
+  [first.orders, first.stepMs] = [true, 0];
+  const stays = async (what: string): Promise<void> => {
+    for (let look = 1; look <= 3; look += 1) {
+      first.nowMs += 500;
+      t.strictSame(await first.run(), [], what);
+    }
+    first.nowMs += 500;
+    t.match((await first.report()).seen, /waits: app2 must get the keys first/, what);
+  };
+  t.strictSame(await first.run(), ['account']);
+  await stays('both keys are on one disk alone');
+  t.equal(pebble.answered.length, 0);
+  await share([first, second]);
+  for (const step of ['account', 'order']) t.strictSame(await first.run(), [step]);
+  t.equal(second.store.get().next?.url, undefined, 'the other does not know the order yet');
+  await stays('the address of the order is on one disk alone');
+  t.equal(count(pebble, /^POST \/chalZ/), 0);
+  await share([first, second]);
+  first.nowMs += 500;
+  t.strictSame(await first.run(), ['answer']);
+  await until(async () => (await orderAt(pebble, first)).status === 'ready', DEADLINE);
+  first.nowMs += 500;
+  t.strictSame(await first.run(), ['finalize']);
+
+  // A node that stays behind is not waited for: it asks when it is back.
+  const [third, fourth] = await pairAt(t, pebble);
+  third.others.push(fourth);
+  [third.orders, third.stepMs] = [true, 0];
+  t.strictSame(await third.run(), ['account']);
+  t.strictSame(await third.run(), []);
+  third.nowMs += 10_000;
+  t.strictSame(await third.run(), ['account']);
+});
 
 t.test('it dies while the CA answers: its order is found, and signed once', async (t) => {
   const pebble = await startPebble(t);
@@ -332,6 +384,47 @@ t.test('it dies while the CA answers: its order is found, and signed once', asyn
     t.equal(count(calls, /^POST \/finalize-order/), 1, `${call}: one signature`);
   }
 });
+
+t.test(
+  'a full disk while the keys or the order are written is named, and costs no second certificate',
+  async (t) => {
+    const pebble = await startPebble(t);
+    const nodes = await pairAt(t, pebble);
+    const [first] = nodes;
+    first.orders = true;
+    await runCommand('mount', ['-t', 'tmpfs', '-o', 'size=32k,mode=0700', 'tmpfs', first.directory], {
+      timeoutMs: 60_000,
+    });
+    const filler = join(first.directory, 'filler');
+    const isFull = async (): Promise<void> => {
+      await writeFile(filler, Buffer.alloc(64 * 1024)).catch(() => undefined);
+      const error = {
+        ...{ code: 'disk-full', outcome: 'retry', next: /df -h/ },
+        message: /^The disk is full: .*\/site\.json could not be written\.$/,
+      };
+      await t.rejects(first.run(), error);
+      const { length } = pebble.answered;
+      for (let look = 1; look <= 3; look += 1) t.strictSame(await first.run(), [], 'not again at once');
+      t.equal(pebble.answered.length, length);
+      await rm(filler);
+      first.nowMs += 60_000;
+    };
+    try {
+      await isFull();
+      t.equal(pebble.answered.length, 0, 'no key is used that is on no disk');
+      for (const step of ['account', 'account']) t.strictSame(await first.run(), [step]);
+      await isFull();
+      t.equal(first.store.get().next?.url, undefined, 'the address of the order is lost');
+      await issue({ nodes, edge: nothing });
+    } finally {
+      // The end of the test removes the directory.
+      await runCommand('umount', ['-l', first.directory], { timeoutMs: 60_000 });
+    }
+    t.equal(count(pebble, /^POST \/sign-me-up/), 1);
+    t.equal(orders(pebble), 2);
+    t.equal(count(pebble, /^POST \/finalize-order/), 1, 'one signature');
+  },
+);
 
 t.test('cut in two, both halves order: two certificates, and one of them wins everywhere', async (t) => {
   const pebble = await startPebble(t);
@@ -378,7 +471,7 @@ t.test('a CA that moves its window to now gets one renewal, and no more', async 
   t.strictSame(await node.run(), ['window']);
   t.match(node.store.get().renewal, { fingerprint: former });
   const steps = await issue({ nodes: [node], edge: nothing }, () => undefined, former);
-  t.strictSame(steps, STEPS.slice(2));
+  t.strictSame(steps, RENEWAL);
   t.not(node.store.get().current?.fingerprint, former);
   for (let hours = 1; hours <= 3; hours += 1) {
     node.nowMs += 3_600_000;
@@ -620,8 +713,7 @@ t.test(
         await share([first, second]);
         return steps.includes('revoke') && steps.includes('download');
       }, DEADLINE);
-      const ordered = ['order', 'order', 'answer', 'finalize', 'download'];
-      t.strictSame(steps, now ? ['rekey', 'revoke', ...ordered] : ['rekey', ...ordered, 'revoke'], reason);
+      t.strictSame(steps, now ? ['rekey', 'revoke', ...RENEWAL] : ['rekey', ...RENEWAL, 'revoke'], reason);
       t.match(await pebble.statusOf(former.serialNumber), { Status: 'Revoked', Reason: code });
       const after = second.store.get();
       t.match(after, { exposed: [], current: { revoked: false }, account: { url: before.account?.url } });

@@ -22,6 +22,8 @@ interface SiteKeeperDependencies extends ExchangeDependencies {
   /** Undefined: this node has no bundle. */
   readonly peers: () => readonly SitePeer[] | undefined;
   readonly changed: (what: string) => void;
+  /** All reachable app nodes have the same bundle now. */
+  readonly shared: () => void;
   readonly nowMs: () => number;
 }
 
@@ -30,6 +32,9 @@ export class SiteKeeper {
   readonly #dependencies: SiteKeeperDependencies;
   readonly #asked = new Map<PeerId, { readonly words: string; readonly atMs: number }>();
   #looking = false;
+  /** The members changed during a look. */
+  #again = false;
+  #differed = false;
 
   constructor(dependencies: SiteKeeperDependencies) {
     this.#dependencies = dependencies;
@@ -61,13 +66,21 @@ export class SiteKeeper {
       .map(({ name }) => name);
   }
 
-  /** Once a second. Does nothing while another check runs. Never throws. */
+  /** When the members or the bundle changed, and once a second. Never throws. */
   async look(): Promise<void> {
-    const { log, peers } = this.#dependencies;
+    const { log, peers, shared } = this.#dependencies;
+    const differs = this.differing().length > 0;
+    if (this.#differed && !differs) shared();
+    this.#differed = differs;
+    this.#again = true;
     if (this.#looking) return;
     this.#looking = true;
     try {
-      for (const { peerId, word } of peers() ?? []) await this.#ask(peerId, word ?? '');
+      while (this.#again) {
+        this.#again = false;
+        // Side by side: one that does not answer must not delay the bundle of another.
+        await Promise.all((peers() ?? []).map(({ peerId, word }) => this.#ask(peerId, word ?? '')));
+      }
     } catch (error) {
       const next = `${storageNext(error)}; it is tried again by itself`;
       log.warn({ err: error, next }, 'the keys of the site’s certificate cannot be kept');

@@ -147,7 +147,7 @@ export function assemble(
   );
   const names = new Names(identity.roster, () => driver.view);
   const exchange: ExchangeDependencies = { identity, transport, log, wallMs: () => clock.wallMs() };
-  const site = siteOf(node, parts, exchange, clock);
+  const site = siteOf(node, parts, exchange, { clock, reconciler });
   const programs = new KeptPrograms(PROGRAMS, {
     config,
     paths,
@@ -184,12 +184,18 @@ export function assemble(
   };
 }
 
-function siteOf(node: NodeHooks, { site: store }: NodeParts, exchange: ExchangeDependencies, clock: Clock) {
+function siteOf(
+  node: NodeHooks,
+  { site: store }: NodeParts,
+  exchange: ExchangeDependencies,
+  { clock, reconciler }: { readonly clock: Clock; readonly reconciler: Reconciler },
+) {
   return new SiteKeeper({
     ...{ ...exchange, store },
     merged: mergedBundles,
     peers: () => (node.last.scene.site === undefined ? undefined : sitePeers(node.last.view)),
     changed: (what) => node.turn(what),
+    shared: () => reconciler.trigger('all app nodes have the keys of the site', 'certificates'),
     nowMs: () => clock.monotonicMs(),
   });
 }

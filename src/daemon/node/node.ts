@@ -189,6 +189,7 @@ export class RunningNode implements OrderedNode {
     } finally {
       this.#reasons = undefined;
     }
+    void this.#assembly.site.look();
   }
 
   #follow(now: Look, reasons: readonly Reason[]): void {
@@ -303,7 +304,6 @@ export class RunningNode implements OrderedNode {
     this.turn('');
     void this.#assembly.signs.tellStatus();
     void this.#assembly.secrets.look();
-    void this.#assembly.site.look();
     this.#assembly.seeds.look();
     void this.#assembly.disks.look();
     void this.#assembly.machine.look();

@@ -138,12 +138,13 @@ export class Steps {
     }));
   }
 
-  /** The key first: all app nodes have it before the CA sees it. */
+  /** Its key and that of the first order: all app nodes have both before the CA sees one. */
   async #account(ca: Ca, signal: AbortSignal): Promise<void> {
     const { directory, contact, termsAgreed } = ca.wanted;
     const { account } = this.#options.site.get();
     if (account === undefined || !isOf(account, directory)) {
-      await this.#change((now) => ({ ...now, account: { directory, key: newKey() } }));
+      const next = this.#firstOf(ca);
+      await this.#change((now) => ({ ...now, account: { directory, key: newKey() }, next }));
       return;
     }
     const externalAccount = ca.wanted.externalAccount && (await withKey(ca.wanted.externalAccount));
@@ -155,13 +156,17 @@ export class Steps {
     );
   }
 
+  /** An order that the CA does not know yet. */
+  #firstOf({ wanted: { names, profile } }: Ca): SiteOrder {
+    return { names, profile, key: newKey(), sinceMs: this.#options.wallMs() };
+  }
+
   /** The certificate's key first, as above. */
   async #order(ca: Ca, signal: AbortSignal): Promise<void> {
-    const { names, profile } = ca.wanted;
+    const { names } = ca.wanted;
     const { next, current } = this.#options.site.get();
     if (next === undefined) {
-      const sinceMs = this.#options.wallMs();
-      await this.#change((now) => ({ ...now, next: { names, profile, key: newKey(), sinceMs } }));
+      await this.#change((now) => ({ ...now, next: this.#firstOf(ca) }));
       return;
     }
     const replaces =

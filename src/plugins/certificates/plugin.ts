@@ -101,7 +101,7 @@ const WATCH_MS = 1000;
 /** While an order is open: a first certificate needs six steps, and visitors wait for it. */
 const OPEN_WATCH_MS = 250;
 /** A CA needs seconds for its checks; a slower one is asked less often. */
-const ASK_MS = 1000;
+const ASK_MS = 500;
 const SLOW_ASK_MS = 15_000;
 const SLOW_AFTER_MS = 60_000;
 /** An app node gets a new bundle within two seconds. A slower node is not waited for: it asks when it is back. */
@@ -118,6 +118,8 @@ const CHECKS_WITHIN_MS = 30_000;
 const REVOKED_WITHIN_MS = 600_000;
 /** After a start: the CA is asked for its window only by a daemon that stays. */
 const FIRST_WINDOW_MS = 600_000;
+/** A CA may change its directory at any time. */
+const CLIENT_MS = 60_000;
 /** After a failed call, if the CA does not say how long to wait. */
 const PAUSE_MS = 60_000;
 /** The CA may be down for hours, and a third of the certificate's life is left. */
@@ -138,6 +140,8 @@ export class CertificatesPlugin
   #timer: NodeJS.Timeout | undefined;
   /** The bundle seen last, and the monotonic time of its last change. */
   #since: { readonly bundle: SiteBundle | undefined; readonly atMs: number };
+  /** The last bundle that all app nodes had. */
+  #shared: SiteBundle | undefined;
   /** Machine time before which nothing is tried: a full disk must not cause an order each second. */
   #pausedMs = Number.NEGATIVE_INFINITY;
   /** The order whose names the CA was asked to check, and the machine time of that. */
@@ -148,6 +152,8 @@ export class CertificatesPlugin
   /** Machine time of the next question for the CA's window. */
   #windowMs: number;
   #window: { readonly fingerprint: string | undefined; readonly info: RenewalInfo } | undefined;
+  /** The CA's directory and its last nonce serve all calls of a minute. */
+  #client: { readonly of: string; readonly untilMs: number; readonly client: AcmeClient } | undefined;
   #order: AcmeOrder | undefined;
   #problem: Finding | undefined;
   /** Wall time of the first call of the CA that failed since a certificate came. */
@@ -174,7 +180,7 @@ export class CertificatesPlugin
     const still = { bundle, nowMs, order: undefined };
     if (wanted !== undefined && !wantsOrder({ ...wanted, bundle, nowMs })) this.#note(undefined);
     if (wanted?.orders !== true) return { ...still, waits: undefined };
-    const waits = this.#waits(bundle, nowMs);
+    const waits = this.#waits(bundle, nowMs) ?? this.#unshared(bundle);
     if (waits !== undefined) return { ...still, waits };
     const { next } = bundle;
     if (next === undefined && toRevoke(bundle) !== undefined)
@@ -452,29 +458,40 @@ export class CertificatesPlugin
     return this.#options.nowMs() - this.#askedMs >= pauseMs || this.#order === undefined;
   }
 
-  /** A node that takes over must have what the CA knows: all nodes get keys and URLs before the next step. */
   #waits(bundle: SiteBundle, wallMs: number): string | undefined {
-    const { site, nowMs } = this.#options;
     if (this.#isPaused()) return 'the last step failed';
-    if (wallMs < bundle.notBeforeMs)
-      return `no call of the CA before ${new Date(bundle.notBeforeMs).toISOString()}`;
+    return wallMs < bundle.notBeforeMs
+      ? `no call of the CA before ${new Date(bundle.notBeforeMs).toISOString()}`
+      : undefined;
+  }
+
+  /** A node that takes over must have what it continues with. */
+  #unshared(bundle: SiteBundle): string | undefined {
+    const { site, nowMs } = this.#options;
     const differing = nowMs() - this.#since.atMs < SHARED_WITHIN_MS ? site.differing() : [];
-    return differing.length > 0 ? `${differing.join(', ')} must get the keys first` : undefined;
+    if (differing.length === 0) this.#shared = bundle;
+    return this.#shared === undefined || neededOf(this.#shared) !== neededOf(bundle)
+      ? `${differing.join(', ')} must get the keys first`
+      : undefined;
   }
 
   async #ca(wanted: CertificatesWanted, { account }: SiteBundle): Promise<Ca> {
     const ca = wanted.caFile === undefined ? undefined : await readIfPresent(wanted.caFile, MOST_CA_BYTES);
-    const { userAgent } = this.#options;
-    const { directory: directoryUrl } = wanted;
     return {
       wanted,
-      client: (key = account?.key ?? '') =>
-        new AcmeClient({
-          ...{ directoryUrl, userAgent, ca },
-          accountKey: createPrivateKey(key),
-          accountUrl: account?.url,
-        }),
+      client: (key = account?.key ?? '') => this.#clientOf(wanted.directory, ca, key, account?.url),
     };
+  }
+
+  #clientOf(directoryUrl: string, ca: string | undefined, key: string, accountUrl: string | undefined) {
+    const { userAgent, nowMs } = this.#options;
+    const [of, atMs] = [JSON.stringify([directoryUrl, ca, key, accountUrl]), nowMs()];
+    if (this.#client?.of !== of || atMs >= this.#client.untilMs) {
+      const accountKey = createPrivateKey(key);
+      const client = new AcmeClient({ directoryUrl, userAgent, ca, accountKey, accountUrl });
+      this.#client = { of, untilMs: atMs + CLIENT_MS, client };
+    }
+    return this.#client.client;
   }
 
   /** A refusal of the CA and the time of the next try are kept in the bundle, for restarts and takeovers. */
@@ -492,7 +509,10 @@ export class CertificatesPlugin
       this.#note({ code, message, next });
       const untilMs = wallMs() + (retryAfterMs ?? PAUSE_MS);
       await site.change((now) => ({
-        ...(outcome === 'terminal' && now.next !== undefined ? withOutcome(now, 'failed', wallMs()) : now),
+        // An order that could not be made counts; an account that could not be made is no order.
+        ...(outcome === 'terminal' && now.account?.url !== undefined
+          ? withOutcome(now, 'failed', wallMs())
+          : now),
         generation: now.generation + 1,
         notBeforeMs: Math.max(now.notBeforeMs, untilMs),
       }));
@@ -500,6 +520,10 @@ export class CertificatesPlugin
     }
   }
 }
+
+/** What another node needs to continue, and cannot find at the CA: an account is found by its key. */
+const neededOf = ({ account, next, without }: SiteBundle): string =>
+  JSON.stringify([account?.key, account?.nextKey, next?.key, next?.url, without]);
 
 /** They end with the next successful call; the result of a check of a name stays until there is a certificate. */
 const PASSING: ReadonlySet<string> = new Set([
