@@ -1,5 +1,7 @@
 import { execFile } from 'node:child_process';
+import { Resolver } from 'node:dns/promises';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { type DnsChange, planDns } from '../../src/plugins/dns/plan.ts';
@@ -8,6 +10,7 @@ import { Rfc2136Provider } from '../../src/plugins/dns/rfc2136.ts';
 import { lackingAt } from '../../src/host/txt-records.ts';
 import { freePort } from '../support/free-port.ts';
 import { startBind, ZONE } from './bind-bed.ts';
+import { wishes } from './dns-wishes.ts';
 
 const run = promisify(execFile);
 const signal = new AbortController().signal;
@@ -30,8 +33,8 @@ t.before(async () => {
   ({ directory, port, provider } = await startBind(t, FOUNDERS));
 });
 
-const founders = async (): Promise<string[]> =>
-  (await provider.list(signal))
+const founders = async (at = provider): Promise<string[]> =>
+  (await at.list(signal))
     .filter(
       ({ owner, type, name }) => owner === undefined && type !== 'SOA' && !name.startsWith('_bornemisza'),
     )
@@ -54,15 +57,16 @@ const SETS = [
 async function converge(
   sets: (typeof SETS)[number][] | readonly object[],
   owner = 'shop',
+  at = provider,
 ): Promise<DnsChange[]> {
   const made: DnsChange[] = [];
   for (let look = 0; look < 5; look += 1) {
     const { changes } = planDns(
       { owner, sets: sets as typeof SETS, challenges: [], doubtful: [] },
-      await provider.list(signal),
+      await at.list(signal),
     );
     if (changes.length === 0) return made;
-    for (const change of changes) await provider.change(change, owner, signal);
+    for (const change of changes) await at.change(change, owner, signal);
     made.push(...changes);
   }
   throw new Error('it does not converge');
@@ -95,6 +99,52 @@ t.test('records come and go by the plan, and the founder’s stay byte-equal', a
   );
   t.strictSame(await founders(), before);
 });
+
+/** Asks for the site's addresses every 50 ms, as a resolver would. */
+function resolver(ofPort: number) {
+  const asker = new Resolver({ timeout: 2000, tries: 1 });
+  asker.setServers([`127.0.0.1:${ofPort}`]);
+  const over = new AbortController();
+  let [asked, empty] = [0, 0];
+  const asking = (async () => {
+    while (!over.signal.aborted) {
+      const code = await asker.resolve4(ZONE).then(
+        () => 'found',
+        (error: NodeJS.ErrnoException) => error.code,
+      );
+      asked += 1;
+      if (code === 'ENODATA' || code === 'ENOTFOUND') empty += 1;
+      await pause(50);
+    }
+  })();
+  return async () => {
+    over.abort();
+    await asking;
+    return { asked, empty };
+  };
+}
+
+t.test(
+  'through 500 random changes the founder’s rows stay, and no resolver finds the site’s name empty',
+  async (t) => {
+    const own = Array.from({ length: 20 }, (_, at) => `n${at} IN A 198.51.100.${at + 1}\n`).join('');
+    const bind = await startBind(t, `${FOUNDERS.replace('www IN CNAME shop.example.\napp1', 'www')}${own}`);
+    const before = await founders(bind.provider);
+    t.equal(before.length, 29);
+    await converge([SETS[0]], 'shop', bind.provider);
+    const end = resolver(bind.port);
+    let made = 0;
+    for (const sets of wishes(ZONE, 7)) {
+      made += (await converge(sets, 'shop', bind.provider)).length;
+      if (made >= 500) break;
+    }
+    const { asked, empty } = await end();
+    t.comment(`asked ${asked} times`);
+    t.ok(asked > 20);
+    t.equal(empty, 0);
+    t.strictSame(await founders(bind.provider), before);
+  },
+);
 
 t.test('a set is adopted and released by its mark alone', async (t) => {
   const before = await founders();

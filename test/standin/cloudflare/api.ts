@@ -48,6 +48,8 @@ export class CloudflareStandIn {
   readonly writeFaults: Fault[] = [];
   /** A token may read and not write. */
   readOnly = false;
+  /** Called after each change, with what a resolver gets from now on. */
+  changed: ((rows: readonly StoredRow[]) => void) | undefined;
   readonly #zoneId: string;
   readonly #token: string;
   readonly #server = createServer((request, response) => void this.#answer(request, response));
@@ -124,6 +126,7 @@ export class CloudflareStandIn {
       rows = [...rows, row];
     }
     this.rows = rows;
+    this.changed?.(rows);
     return { result: { posts: body.posts ?? [], deletes: body.deletes ?? [] } };
   }
 
