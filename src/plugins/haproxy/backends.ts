@@ -131,12 +131,15 @@ function slowBackend(service: EdgeService, on: number, context: Context): Sectio
   return { head: `backend ${backend}`, lines, servers: [server] };
 }
 
-/** The other nodes' doors, for what this node's own instance did not get. A silent one is one attempt that waits. */
+/**
+ * The other nodes' doors, for what this node's own instance did not get. A silent one is one attempt that waits; a
+ * dead daemon alone changes nothing here.
+ */
 function otherDoors(backend: string, group: PeerGroup, context: Context): WantedServer[] {
   const servers = group.servers.filter(({ address }) => address !== context.privateAddress);
   return peerServers(backend, { ...group, servers }, () => UNCHECKED, '', context).map((server) => ({
     ...server,
-    duty: server.duty === 'ready' ? ('ready' as const) : ('maint' as const),
+    duty: server.duty === 'drain' || server.duty === 'maint' ? ('maint' as const) : ('ready' as const),
   }));
 }
 

@@ -186,8 +186,9 @@ t.test('a door gives what its own instance did not get to the other doors, never
       ['_local', false, true, false],
       ['app2', true, false, false],
       ['app3', true, false, true],
-      ['app4', true, false, true],
+      ['app4', true, false, false],
     ],
+    'a dead daemon changes nothing',
   );
   t.match(
     section(config, 'frontend edge').join('\n'),
