@@ -38,6 +38,7 @@ export interface IpLink {
     readonly family?: string;
     readonly local?: string;
     readonly prefixlen?: number;
+    readonly scope?: string;
     readonly label?: string;
     /** The kernel's flag of a further address of the same network on the same device. */
     readonly secondary?: boolean;
@@ -53,7 +54,8 @@ export function parseLinks(json: string): readonly IpLink[] {
 export function addressesNow(): string {
   return Object.entries(networkInterfaces())
     .flatMap(([device, all = []]) =>
-      all.filter(({ family }) => family === 'IPv4').map(({ address }) => `${device} ${address}`),
+      // A link-local one only says that its device is up.
+      all.filter(({ address }) => !address.startsWith('fe80:')).map(({ address }) => `${device} ${address}`),
     )
     .sort()
     .join(', ');

@@ -83,10 +83,12 @@ async function inside(t: Test): Promise<void> {
   await run('ip', 'link', 'add', 'pub', 'type', 'veth', 'peer', 'name', 'cust');
   await run('ip', 'link', 'set', 'cust', 'netns', String(holder.pid));
   await run('ip', 'addr', 'add', '10.9.0.1/24', 'dev', 'pub');
+  await run('ip', 'addr', 'add', '2001:db8:9::1/64', 'dev', 'pub', 'nodad');
   await run('ip', 'link', 'set', 'pub', 'up');
   for (const args of [
     ['link', 'set', 'lo', 'up'],
     ['addr', 'add', '10.9.0.2/24', 'dev', 'cust'],
+    ['addr', 'add', '2001:db8:9::2/64', 'dev', 'cust', 'nodad'],
     ['link', 'set', 'cust', 'up'],
   ]) {
     await run('nsenter', ...provider, 'ip', ...args);
@@ -98,10 +100,18 @@ async function inside(t: Test): Promise<void> {
 protocol device {}
 protocol direct { ipv4; interface "cust"; }
 protocol kernel { ipv4 { export where source = RTS_BGP; }; }
-protocol bgp node {
-  local 10.9.0.2 as 64515; neighbor 10.9.0.1 as 64512;
+protocol kernel { ipv6 { export where source = RTS_BGP; }; }
+template bgp peer {
   hold time 9; connect delay time 1; connect retry time 1; error wait time 1, 2;
+}
+protocol bgp node from peer {
+  local 10.9.0.2 as 64515; neighbor 10.9.0.1 as 64512;
   ipv4 { import all; export none; };
+  ipv6 { import all; export none; };
+}
+protocol bgp node6 from peer {
+  local 2001:db8:9::2 as 64515; neighbor 2001:db8:9::1 as 64512;
+  ipv6 { import all; export none; };
 }
 `,
   );
@@ -419,6 +429,157 @@ include "${fragments}/*.conf";
     bird = startBird();
     await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'announced again' });
     t.equal(faultOf({ sessions: [] }, [], true), undefined, 'without an address nothing is wrong');
+  });
+
+  await t.test('IPv6 beside IPv4: announced, withdrawn and reported with it', async (t) => {
+    // Zeros in two places, and in one only: BIRD and the kernel must write them as the configuration does.
+    const six = ['2001:db8:0:1::8', '2001:db8::1:0:0:7'];
+    const both = { ...desired, device: 'bm-other', addresses: [...desired.addresses, ...six] };
+    const session = `protocol bgp uplink6 {
+  local 2001:db8:9::1 as 64512; neighbor 2001:db8:9::2 as 64515;
+  hold time 9; graceful restart off; connect delay time 1; connect retry time 1; error wait time 1, 2;
+  ipv6 { import none; export filter floating; };
+}
+`;
+    const with6 = nodeText
+      .replace(
+        'reject; }',
+        `if net ~ [ ${six.map((each) => `${each}/128`).join(', ')} ] then accept; reject; }`,
+      )
+      .replace('include', `${session}include`);
+    const use = async (text: string): Promise<void> => {
+      await writeFile(nodeConf, text);
+      await tell(control, ['configure']);
+    };
+    const upstream = async (): Promise<string[]> => {
+      const text = await run('nsenter', ...provider, 'ip', '-6', 'route', 'show', 'proto', 'bird');
+      return text
+        .split('\n')
+        .flatMap((line) => line.split(' ')[0] || [])
+        .toSorted();
+    };
+    const all = async (): Promise<boolean> =>
+      (await announced('192.0.2.7', '192.0.2.8')) && (await upstream()).join() === six.join();
+    const report = async (of: BirdDesired = both) => {
+      const observed = await plugin.observe(AbortSignal.timeout(5000));
+      const lasting = observed.fault === undefined ? undefined : { ...observed.fault, forMs: 60_000 };
+      return { code: observed.fault?.code, ...reportOf(of, { ...observed, fault: lasting }) };
+    };
+    await use(with6);
+    t.same(summaries(await converge(plugin, both)), [
+      '2001:db8:0:1::8/128: added to bm-other',
+      '2001:db8::1:0:0:7/128: added to bm-other',
+      'bornemisza.conf: rewritten',
+      'BIRD reads its configuration: the fragment changed',
+    ]);
+    await until(all, { what: 'the provider has all four', deadlineMs: 30_000 });
+    t.same(await converge(plugin, both), [], 'nothing is left to do, and the link-local address stays');
+    await until(async () => (await report()).exported, { what: 'all are exported' });
+    t.match(await report(), { alarms: [], seen: /^announced: exported to uplink, uplink6 \(/ });
+    for (const address of six)
+      t.match(await run('nsenter', ...provider, 'ping', '-6', '-c', '1', '-W', '3', address), '1 received');
+
+    const times: number[] = [];
+    for (let round = 0; round < 5; round += 1) {
+      const begin = performance.now();
+      t.same(summaries(await converge(plugin, { ...both, announce: false, why: 'maintenance' })), [
+        'floating IPs: withdrawn (maintenance)',
+        'bornemisza.conf: rewritten',
+      ]);
+      await until(async () => (await announced()) && (await upstream()).length === 0, {
+        what: 'both families are gone upstream',
+      });
+      times.push(performance.now() - begin);
+      await converge(plugin, both);
+      await until(all, { what: 'both are back upstream' });
+    }
+    t.comment(`plan to gone upstream, both: ${times.map((ms) => ms.toFixed(0)).join(', ')} ms`);
+
+    const told: string[] = [];
+    const endWatch = plugin.watch((what) => told.push(what));
+    await looking(join(fragments, 'bornemisza.conf'), told);
+    await run('ip', 'addr', 'del', `${six[0]}/128`, 'dev', 'bm-other');
+    await until(() => told.includes('an address of this host changed'), { what: 'it is noticed' });
+    endWatch();
+    t.same(summaries(await converge(plugin, both)), ['2001:db8:0:1::8/128: added to bm-other']);
+    await run('ip', 'addr', 'add', '2001:db8::99/128', 'dev', 'bm-other');
+    t.same(summaries(await converge(plugin, both)), ['2001:db8::99/128: removed from bm-other']);
+    t.notMatch(await upstream(), ['2001:db8::99']);
+    await until(all, { what: 'all four again' });
+
+    const ranked: BirdDesired = { ...both, mode: 'ranked', rank: 1 };
+    await converge(plugin, ranked);
+    await until(
+      async () => {
+        const [lines = []] = await tell(join(root, 'provider.ctl'), [`show route ${six[0]}/128 all`]);
+        return lines.some(({ text }) => text.endsWith('path: 64512 64512'));
+      },
+      { what: 'the longer path is there too' },
+    );
+    await converge(plugin, both);
+
+    for (const [what, text, code, message, seen] of [
+      [
+        'a session that is down',
+        with6.replace('uplink6 {', 'uplink6 { password "wrong";'),
+        'bird-session-down',
+        /the provider has no route to 2001:db8:0:1::8, 2001:db8::1:0:0:7 through this node$/,
+        /^announced \(192\.0\.2\.7, 192\.0\.2\.8 only\): exported to uplink \(/,
+      ],
+      [
+        'no session for IPv6',
+        with6.replace(session, ''),
+        'bird-route-not-exported',
+        /^uplink does not export 2001:db8:0:1::8, 2001:db8::1:0:0:7: /,
+        /^announced \(192\.0\.2\.7, 192\.0\.2\.8 only\): exported to uplink \(/,
+      ],
+      [
+        'no session for IPv4',
+        with6.replace(/protocol bgp uplink \{[^]*?\n}\n/, ''),
+        'bird-route-not-exported',
+        /^uplink6 does not export 192\.0\.2\.7, 192\.0\.2\.8: /,
+        /^announced \(2001:db8:0:1::8, 2001:db8::1:0:0:7 only\): exported to uplink6 \(/,
+      ],
+    ] as const) {
+      await use(text);
+      await until(async () => (await report()).code === code, { what: `${what}: seen`, deadlineMs: 30_000 });
+      t.match(await report(), { exported: false, alarms: [{ code, message }], seen }, what);
+    }
+    // RFC 4760: one session for both. The next hop must be named, as the neighbour's address is no IPv6 one.
+    await use(
+      with6
+        .replace(session, '')
+        .replace(
+          /(ipv4 (\{ import none; export filter floating); };)/,
+          '$1\n  ipv6 $2; next hop address 2001:db8:9::1; };',
+        ),
+    );
+    await until(all, { what: 'one session has both', deadlineMs: 30_000 });
+    await until(async () => (await report()).exported, { what: 'and reports both' });
+    t.match(await report(), { alarms: [], seen: /^announced: exported to uplink \(/ });
+
+    // A founder's own protocol has the same route.
+    await use(`${with6}\nprotocol direct { ipv6; }\n`);
+    const off = { ...both, announce: false, why: 'maintenance' };
+    await converge(plugin, off);
+    await until(async () => (await report(off)).code === 'bird-route-by-another', {
+      what: 'announced by the other',
+      deadlineMs: 30_000,
+    });
+    t.match(await report(off), { seen: /only\): exported to uplink6 by protocol direct/ });
+
+    const alone = { ...both, addresses: six };
+    await use(with6);
+    await converge(plugin, alone);
+    await until(async () => (await announced()) && (await upstream()).join() === six.join(), {
+      what: 'IPv6 alone',
+      deadlineMs: 30_000,
+    });
+    t.match(await report(alone), { seen: /^announced: exported to uplink6 \(/ });
+    await use(nodeText);
+    await converge(plugin, { ...desired, device: 'bm-other' });
+    await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'IPv4 alone again' });
+    t.same(await upstream(), []);
   });
 
   await t.test('another mode: nothing of it stays, at the provider, in BIRD, on this host', async (t) => {

@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { access, constants, readdir, readFile, stat } from 'node:fs/promises';
+import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import {
   announces,
@@ -54,6 +55,7 @@ export async function checkRole(of: Host, role: Role, root: string, verdicts: Ve
     ...(announces(config) && role === 'app'
       ? [await birdConfig(paths, area, verdicts, await birdPlace(of, root))]
       : []),
+    ...(await ipv6(looking, config)),
     ...(await layer2(looking, config)),
     ...(await dns(looking, config)),
     ...(await floatingApi(looking, config)),
@@ -288,6 +290,28 @@ async function unneededRight(root: string, area: Area): Promise<Check[]> {
       'arping',
       `${file} allows the daemon to send ARP (CAP_NET_RAW), which only floating.mode "layer2" needs`,
       `rm ${file}; systemctl daemon-reload; systemctl restart bornemisza@app`,
+    ),
+  ];
+}
+
+/** The kernel refuses an IPv6 address where IPv6 is off. */
+async function ipv6({ root, area }: Looking, { role, floating }: Config): Promise<Check[]> {
+  const address = role === 'app' ? floating.addresses.find(isIPv6) : undefined;
+  if (floating.mode === 'off' || address === undefined) return [];
+  const settings = `${root}/proc/sys/net/ipv6/conf`;
+  const read = (of: string): Promise<string | undefined> =>
+    readFile(`${settings}/${of}/disable_ipv6`, 'utf8').catch(() => undefined);
+  const state = (await read(floating.device)) ?? (await read('default'));
+  if (state === undefined && root !== '') return [];
+  if (state?.trim() === '0') return [area.ok('IPv6', `is on, for ${address}`)];
+  return [
+    area.fail(
+      'IPv6',
+      `is off on this host, so ${address} cannot be put on ${floating.device}: it is not announced here`,
+      state === undefined
+        ? 'boot the kernel without ipv6.disable=1, or remove the address from floating.addresses'
+        : `sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0, and the same in ` +
+            '/etc/sysctl.d',
     ),
   ];
 }

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import type { Config } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import type { FirewallAllow, FirewallBase } from '../../plugins/firewall/rules.ts';
@@ -78,10 +79,9 @@ async function neighbours(host: Host, root: string): Promise<{ address: string; 
   const { config } = await birdPlace(host, root);
   const text = await readFile(config, 'utf8').catch(() => '');
   const multihop = /^\s*multihop\b/m.test(text);
-  return [...text.matchAll(/^\s*neighbor\s+(\d+\.\d+\.\d+\.\d+)\b/gm)].map(([, address = '']) => ({
-    address,
-    multihop,
-  }));
+  return [...text.matchAll(/^\s*neighbor\s+([\da-f.:]+)(?:\s*%\s*\S+)?\s/gim)]
+    .filter(([, address = '']) => isIP(address) > 0)
+    .map(([, address = '']) => ({ address, multihop }));
 }
 
 /** `tcp/9000` or `udp/53 from 192.0.2.0/24`; the configuration has validated its form. */

@@ -12,8 +12,14 @@ interface BgpPreset extends Pick<Upstream, 'neighbors' | 'neighborAs' | 'multiho
 const BGP_PRESETS = {
   // https://docs.vultr.com/high-availability-on-vultr-with-floating-ip-and-bgp, "Vultr's Side of the BGP Session";
   // multihop from its bird.conf. Says nothing of hold time and BFD. It also asks for `graceful restart on`, which
-  // would keep the routes of a dead edge: each side decides for itself (RFC 4724).
-  vultr: { neighbors: ['169.254.169.254'], neighborAs: 64515, multihop: 2, bfd: false },
+  // would keep the routes of a dead edge: each side decides for itself (RFC 4724). IPv6 has a session of its own; its
+  // neighbour is from public bird.conf of customers, with the same AS number and hops. None of bare metal was found.
+  vultr: {
+    neighbors: ['169.254.169.254', '2001:19f0:ffff::1'],
+    neighborAs: 64515,
+    multihop: 2,
+    bfd: false,
+  },
   'vultr-bare-metal': { neighbors: ['169.254.1.1'], neighborAs: 20473, multihop: 2, bfd: false },
   // https://docs.ingenuitycloudservices.com/metal/advanced/bgp, "BGP Peers": a pair of route servers, multihop, one AS
   // number for all customers with secondary addresses. It does not number the hops: BIRD's own default is 64. Says

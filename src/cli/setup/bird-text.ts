@@ -1,9 +1,10 @@
-import { isIPv4 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
+import { hostRoute, isRoutable } from '../../host/floating-address.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 
 /** The provider's side of BGP, as its documentation gives it. */
 export interface Upstream {
-  /** One session with each. */
+  /** One session with each, for the addresses of its own family. */
   readonly neighbors: readonly string[];
   readonly neighborAs: number;
   readonly localAs: number;
@@ -21,6 +22,8 @@ export interface Liveness {
 
 export interface BirdFacts {
   readonly routerId: string;
+  /** This host's public IPv6 address; needed for BFD over several hops of IPv6. */
+  readonly localIpv6?: string | undefined;
   readonly floatingAddresses: readonly string[];
   readonly upstream: Upstream;
   readonly liveness: Liveness;
@@ -63,11 +66,13 @@ protocol bfd {
 `;
 }
 
-function sessionText({ upstream, liveness, routerId }: BirdFacts, neighbor: string, index: number): string {
+function sessionText(facts: BirdFacts, neighbor: string, index: number): string {
+  const { upstream, liveness, routerId, localIpv6 } = facts;
   const { localAs, neighborAs, multihop, password } = upstream;
+  const local = isIPv6(neighbor) ? localIpv6 : routerId;
   const lines = [
-    // BIRD asks for the address where BFD goes over several hops. The router ID is this host's public address.
-    `local ${liveness.bfd && multihop !== undefined ? `${routerId} ` : ''}as ${localAs};`,
+    // The router ID is this host's public IPv4 address.
+    `local ${needsLocal(facts) ? `${local} ` : ''}as ${localAs};`,
     `neighbor ${neighbor} as ${neighborAs};`,
     ...(multihop === undefined ? [] : [`multihop ${multihop};`]),
     `hold time ${liveness.holdTimeS};`,
@@ -81,7 +86,7 @@ function sessionText({ upstream, liveness, routerId }: BirdFacts, neighbor: stri
   ];
   return `
 protocol bgp bornemisza_upstream${index === 0 ? '' : index + 1} {
-${lines.map((line) => `	${line}\n`).join('')}	ipv4 {
+${lines.map((line) => `	${line}\n`).join('')}	${familyOf(neighbor)} {
 		import none;
 		export filter bornemisza_export;
 		next hop self;
@@ -90,11 +95,21 @@ ${lines.map((line) => `	${line}\n`).join('')}	ipv4 {
 `;
 }
 
+/** Whether the sessions name this host's address: BIRD asks for it where BFD goes over several hops. */
+export function needsLocal({ liveness, upstream }: Pick<BirdFacts, 'liveness' | 'upstream'>): boolean {
+  return liveness.bfd && upstream.multihop !== undefined;
+}
+
+export const familyOf = (address: string): 'ipv4' | 'ipv6' => (isIPv6(address) ? 'ipv6' : 'ipv4');
+
 /** The lines that a founder adds to a bird.conf of their own, which is never changed. */
 export function birdLinesToAdd(
   facts: Pick<BirdFacts, 'floatingAddresses' | 'fragments' | 'liveness'>,
 ): string {
   const { holdTimeS, bfd } = facts.liveness;
+  const channels = [...new Set(facts.floatingAddresses.map(familyOf))]
+    .sort()
+    .map((family) => `#	${family} { import none; export filter bornemisza_export; next hop self; };\n`);
   return `${birdFilter(facts.floatingAddresses)}
 
 include "${facts.fragments}/*.conf";
@@ -102,15 +117,20 @@ include "${facts.fragments}/*.conf";
 # and in the bgp protocol of your provider:
 #	hold time ${holdTimeS};
 ${bfd ? '#	bfd yes; (and a protocol bfd)\n' : ''}#	graceful restart off;
-#	ipv4 { import none; export filter bornemisza_export; next hop self; };
-`;
+${channels.join('')}`;
 }
 
-/** The filter names our protocol: a `protocol direct` of the founder would keep the route when ours withdraws it. */
+/**
+ * The filter names our protocol: a `protocol direct` of the founder would keep the route when ours withdraws it. BIRD
+ * has no set of prefixes with both families.
+ */
 function birdFilter(addresses: readonly string[]): string {
+  const networks = [addresses.filter(isIPv4), addresses.filter(isIPv6)].filter((each) => each.length > 0);
+  const accepted = networks
+    .map((each) => each.map(hostRoute).join(', '))
+    .map((set) => `	if proto = "bornemisza_floating" && net ~ [ ${set} ] then accept;\n`);
   return `filter bornemisza_export {
-	if proto = "bornemisza_floating" && net ~ [ ${addresses.map((each) => `${each}/32`).join(', ')} ] then accept;
-	reject;
+${accepted.join('')}	reject;
 }`;
 }
 
@@ -119,10 +139,10 @@ function birdFilter(addresses: readonly string[]): string {
  */
 export function checkUpstream(upstream: Upstream): Upstream {
   for (const neighbor of upstream.neighbors)
-    if (!isIPv4(neighbor))
+    if (!isRoutable(neighbor))
       throw refused(
-        `--bgp-neighbor ${JSON.stringify(neighbor)} is not an IPv4 address`,
-        'write it like 169.254.169.254',
+        `--bgp-neighbor ${JSON.stringify(neighbor)} is not an IPv4 address and not a routed IPv6 address`,
+        'write it like 169.254.169.254 or 2001:db8::1',
       );
   for (const [flag, number] of [
     ['--bgp-as', upstream.neighborAs],

@@ -1,13 +1,24 @@
 import { chown, readFile, stat } from 'node:fs/promises';
+import { isIPv6 } from 'node:net';
 import { dirname, join } from 'node:path';
 import type { Config, Paths } from '../../daemon/config/config.ts';
 import { readAccounts } from '../../host/account.ts';
 import { readIfPresent, replaceFile, stageFile } from '../../host/files.ts';
+import { isGlobalUnicast } from '../../host/public-address.ts';
 import { runConfined } from '../confined.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
 import { presetOf } from './bgp-presets.ts';
-import { BIRD_MARK, birdLinesToAdd, birdText, checkUpstream, type Upstream } from './bird-text.ts';
+import {
+  BIRD_MARK,
+  type BirdFacts,
+  birdLinesToAdd,
+  birdText,
+  checkUpstream,
+  familyOf,
+  needsLocal,
+  type Upstream,
+} from './bird-text.ts';
 import { birdPlace } from './bird-place.ts';
 import { isIncluded, isUntouched } from './bird-syntax.ts';
 import type { SetupOptions } from './options.ts';
@@ -24,7 +35,7 @@ interface Place {
 /** The first set-up of BIRD. A bird.conf that a person wrote is not changed: then the lines to add are printed. */
 export async function birdStep(io: Io, options: SetupOptions, place: Place): Promise<Step> {
   const { config: file } = await birdPlace(io.host, place.root);
-  const upstream = await upstreamOf(options);
+  const upstream = await upstreamOf(options, place.config.floating.addresses);
   const present = await readIfPresent(file);
   if (present?.startsWith(BIRD_MARK) === true) {
     return { title: `set up ${file}`, already: 'it exists and is kept', run: async () => undefined };
@@ -46,27 +57,37 @@ export async function birdStep(io: Io, options: SetupOptions, place: Place): Pro
         `Nothing is announced until ${file} has the BGP session with your provider and:\n${birdLinesToAdd(facts)}`,
     };
   }
+  const text = birdText(completed(io, place, { ...facts, routerId: place.routerId, upstream }));
   return {
     title:
       `write ${file}: BGP with ${upstream.neighbors.join(' and ')} (AS ${upstream.neighborAs}), hold time ` +
       `${holdTimeS} s${bfd ? ', BFD' : ''}, only ` +
       `${facts.floatingAddresses.join(', ')} may be announced`,
-    run: () =>
-      write(
-        io,
-        place,
-        file,
-        birdText({ ...facts, routerId: place.routerId, upstream }),
-        present !== undefined,
-      ),
+    run: () => write(io, place, file, text, present !== undefined),
   };
 }
 
+/** With this host's own IPv6 address, if a session must name it. */
+function completed(io: Io, { config }: Place, facts: BirdFacts): BirdFacts {
+  if (!needsLocal(facts) || !facts.upstream.neighbors.some(isIPv6)) return facts;
+  const device = config.network.public_device ?? '';
+  const here = io.host.interfaces()[device] ?? [];
+  const own = here.find(({ address }) => isGlobalUnicast(address) && isIPv6(address))?.address;
+  if (own !== undefined) return { ...facts, localIpv6: own };
+  throw new CliFailure(
+    EXIT.failure,
+    'bgp-incomplete',
+    `BFD over several hops needs this host's public IPv6 address, and ${device || 'no public device'} has none`,
+    'put it on the device (`ip -6 addr`), or leave --bgp-bfd out',
+  );
+}
+
 /** @throws CliFailure for flags that don't fit together, and see {@link checkUpstream} */
-async function upstreamOf(options: SetupOptions): Promise<Upstream | undefined> {
+async function upstreamOf(options: SetupOptions, floating: readonly string[]): Promise<Upstream | undefined> {
   const { bgpNeighbor, bgpAs, bgpLocalAs, bgpPasswordFile, bgpMultihop, bgpProvider } = options;
   const preset = presetOf(bgpProvider);
-  const neighbors = bgpNeighbor === undefined ? preset?.neighbors : [bgpNeighbor];
+  const wanted = floating.map(familyOf);
+  const neighbors = bgpNeighbor ?? preset?.neighbors.filter((each) => wanted.includes(familyOf(each)));
   if (neighbors === undefined) return undefined;
   const [neighborAs, localAs] = [bgpAs ?? preset?.neighborAs, bgpLocalAs ?? preset?.localAs];
   if (neighborAs === undefined || localAs === undefined) {
@@ -79,11 +100,35 @@ async function upstreamOf(options: SetupOptions): Promise<Upstream | undefined> 
       'your provider’s page about BGP has them',
     );
   }
-  return checkUpstream({
+  const upstream = checkUpstream({
     ...{ neighbors, neighborAs, localAs },
     multihop: bgpMultihop ?? preset?.multihop,
     password: bgpPasswordFile === undefined ? undefined : await secretOf(bgpPasswordFile),
   });
+  refuseOneSided(neighbors, floating);
+  return upstream;
+}
+
+/** Each session has the addresses of its neighbour's family: each address needs one, each session some address. */
+function refuseOneSided(neighbors: readonly string[], floating: readonly string[]): void {
+  const without = (some: readonly string[], others: readonly string[]): string | undefined =>
+    some.find((each) => !others.map(familyOf).includes(familyOf(each)));
+  const [address, neighbor] = [without(floating, neighbors), without(neighbors, floating)];
+  const family = isIPv6(address ?? neighbor ?? '') ? 'IPv6' : 'IPv4';
+  if (address !== undefined)
+    throw new CliFailure(
+      EXIT.usage,
+      'bgp-incomplete',
+      `the floating IP ${address} has no session: no ${family} neighbour is known`,
+      `name it too (--bgp-neighbor ADDRESS,ADDRESS); your provider’s page about BGP has it`,
+    );
+  if (neighbor !== undefined)
+    throw new CliFailure(
+      EXIT.usage,
+      'bgp-incomplete',
+      `the session with ${neighbor} would announce nothing: no floating IP is ${family}`,
+      `add one to --floating-ip, or leave this neighbour out`,
+    );
 }
 
 async function secretOf(file: string): Promise<string> {

@@ -1,3 +1,4 @@
+import { isIPv4, isIPv6 } from 'node:net';
 import { dirname } from 'node:path';
 import type { Config, Paths } from '../../daemon/config/config.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';
@@ -243,7 +244,8 @@ function publicAddressesOf(
 /** The URL of the site: by its name, else by the floating IP, if there is one. */
 function siteOf({ edge, floating, certificates }: Config, own: string): string {
   const port = edge.https_port === 443 ? '' : `:${edge.https_port}`;
-  const [address = own] = floating.mode === 'off' ? [] : floating.addresses;
+  const all = floating.mode === 'off' ? [] : floating.addresses;
+  const [address = own] = [...all.filter(isIPv4), ...all.filter(isIPv6).map((each) => `[${each}]`)];
   const first = certificates.names.find((name) => !name.startsWith('*.')) ?? address;
   return `https://${first}${port}/`;
 }

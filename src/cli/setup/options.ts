@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { isIPv4 } from 'node:net';
+import { canonicalAddress, isRoutable } from '../../host/floating-address.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import { wholeNumber } from '../commands/events.ts';
 import { BGP_PROVIDERS, type BgpProvider } from './bgp-presets.ts';
@@ -21,7 +21,7 @@ export interface SetupOptions extends CommonOptions {
   readonly floatingMode?: 'off' | 'bgp' | 'ranked' | 'layer2' | 'api';
   readonly floatingProvider?: 'digitalocean' | 'hetzner' | 'upcloud';
   readonly floatingTokenFile?: string;
-  readonly bgpNeighbor?: string;
+  readonly bgpNeighbor?: readonly string[];
   readonly bgpAs?: number;
   readonly bgpLocalAs?: number;
   readonly bgpPasswordFile?: string;
@@ -93,7 +93,11 @@ function addHostOptions(command: Command): Command {
       'with --domain: token of Cloudflare that may edit its zone; the records then follow the cluster',
     )
     .option('--dns-zone-id <id>', 'with --dns-token-file: ID of the zone, from its page at Cloudflare')
-    .option('--floating-ip <addresses>', 'role app: floating IPs, separated by commas', addressList)
+    .option(
+      '--floating-ip <addresses>',
+      'role app: floating IPs, IPv4 and IPv6, separated by commas',
+      addressList,
+    )
     .addOption(
       new Option(
         '--floating-mode <mode>',
@@ -122,8 +126,10 @@ function addBgpOptions(command: Command): Command {
       ).choices(BGP_PROVIDERS),
     )
     .option(
-      '--bgp-neighbor <address>',
-      'role app: the provider’s BGP neighbour, for the first set-up of BIRD',
+      '--bgp-neighbor <addresses>',
+      'role app: the provider’s BGP neighbours, separated by commas, for the first set-up of BIRD; an IPv6 one ' +
+        'gets the IPv6 floating IPs',
+      neighborList,
     )
     .option('--bgp-as <number>', 'role app: the provider’s AS number', wholeNumber)
     .option('--bgp-local-as <number>', 'role app: your AS number', wholeNumber)
@@ -152,7 +158,12 @@ function domainName(text: string): string {
 
 function addressList(text: string): string[] {
   const addresses = text.split(',').map((each) => each.trim());
-  const wrong = addresses.find((each) => !isIPv4(each));
-  if (wrong !== undefined) throw new InvalidArgumentError(`${JSON.stringify(wrong)} is not an IPv4 address.`);
-  return addresses;
+  const wrong = addresses.find((each) => !isRoutable(each));
+  if (wrong !== undefined)
+    throw new InvalidArgumentError(
+      `${JSON.stringify(wrong)} is not an IPv4 or IPv6 address that a provider can route.`,
+    );
+  return addresses.map(canonicalAddress);
 }
+
+const neighborList = (text: string): string[] => text.split(',').map((each) => each.trim());

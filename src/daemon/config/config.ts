@@ -6,6 +6,7 @@ import { parse, TomlError } from 'smol-toml';
 import * as z from 'zod';
 import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
+import { canonicalAddress, isRoutable } from '../../host/floating-address.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
 import { healthKeys, healthProblems } from './service-health.ts';
@@ -80,6 +81,13 @@ const label = z
     'must be letters a-z, digits and hyphens, 63 at most (RFC 1123)',
   );
 const address = z.string().refine(isIPv4, 'must be an IPv4 address, e.g. "10.0.0.11"');
+const floatingAddress = z
+  .string()
+  .refine(
+    isRoutable,
+    'must be an IPv4 or IPv6 address that a provider can route, e.g. "203.0.113.10" or "2001:db8::10"',
+  )
+  .transform(canonicalAddress);
 const port = z.int().min(1).max(65535);
 /** Two years: what lists of sites with HTTPS alone ask for. */
 const MOST_HSTS_S = 63_072_000;
@@ -322,7 +330,7 @@ const schema = z.strictObject({
   floating: z
     .strictObject({
       mode: z.enum(['off', 'bgp', 'ranked', 'layer2', 'api']).default('off'),
-      addresses: z.array(address).max(16).default([]),
+      addresses: z.array(floatingAddress).max(16).default([]),
       device: device.default(FLOATING_DEVICE),
       /** RFC 4271, 4.2: three seconds at least. BIRD's own default is the most. */
       hold_time_s: z.int().min(3).max(240).default(9),
@@ -460,7 +468,7 @@ const schema = z.strictObject({
   log: z.strictObject({ level: z.enum(['error', 'warn', 'info', 'debug']).default('info') }).prefault({}),
 });
 
-/** Problems between keys of `[floating]` that are valid alone, for mode `api`. */
+/** Problems between keys of `[floating]` that are valid alone. */
 function floatingProblems(value: {
   readonly mode: string;
   readonly addresses: readonly string[];
@@ -471,6 +479,8 @@ function floatingProblems(value: {
 }): (readonly [key: string, problem: string])[] {
   const { mode, addresses, provider, token_file, command, server_id } = value;
   const others = [provider, token_file, server_id, command[0]].some((each) => each !== undefined);
+  if ((mode === 'layer2' || mode === 'api') && addresses.some(isIPv6))
+    return [['addresses', `must be IPv4 with mode "${mode}": only BGP (mode "bgp" or "ranked") moves IPv6`]];
   if (mode !== 'api')
     return others ? [['mode', 'must be "api" where provider, token_file, command or server_id is set']] : [];
   if (provider === undefined)

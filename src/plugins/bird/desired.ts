@@ -2,7 +2,7 @@
 export interface BirdDesired {
   /** The device of the floating IPs; the plugin creates it (`dummy`, or `ifb` if the kernel has no dummy). */
   readonly device: string;
-  /** IPv4 addresses. All others on the device are removed. */
+  /** IPv4 and IPv6 addresses in canonical form. All others on the device are removed. */
   readonly addresses: readonly string[];
   /** `ranked`: a node that was admitted later has a longer path, so that the first one gets all traffic. */
   readonly mode: 'equal' | 'ranked';

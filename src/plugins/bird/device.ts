@@ -1,7 +1,7 @@
 import { ip, ipFailed, parseLinks } from '../../host/ip.ts';
 import type { ObservedDevice } from './plan.ts';
 
-/** Reads all devices of this host and their IPv4 addresses. */
+/** Reads all devices of this host and their addresses. */
 export async function readDevices(signal: AbortSignal): Promise<Map<string, ObservedDevice>> {
   const { stdout, complaint } = await ip(['-j', '-d', 'addr', 'show'], signal);
   if (complaint !== undefined) throw ipFailed('list the devices', complaint);
@@ -13,12 +13,17 @@ export function parseDevices(json: string): Map<string, ObservedDevice> {
   return new Map(
     parseLinks(json).flatMap(({ ifname, flags = [], addr_info = [], linkinfo }) => {
       const addresses = addr_info
-        .filter(({ family, local }) => family === 'inet' && local !== undefined)
+        .filter(({ family, local, scope }) => local !== undefined && isCarried(family, scope))
         .map(({ local, prefixlen }) => `${local}/${prefixlen}`);
       const facts = { up: flags.includes('UP'), kind: linkinfo?.info_kind, addresses };
       return ifname === undefined ? [] : [[ifname, facts] as const];
     }),
   );
+}
+
+/** The kernel puts a link-local IPv6 address on each device that is up. */
+function isCarried(family: string | undefined, scope: string | undefined): boolean {
+  return family === 'inet' || (family === 'inet6' && scope === 'global');
 }
 
 /** `dummy`, or `ifb` on kernels without it; both can carry addresses. */
@@ -43,6 +48,8 @@ export async function raiseDevice(device: string, signal: AbortSignal): Promise<
 }
 
 export async function addAddress(device: string, address: string, signal: AbortSignal): Promise<void> {
-  const { complaint } = await ip(['addr', 'replace', address, 'dev', device], signal);
+  // Nobody else is on the device, so there is nobody to ask whether the address is in use (RFC 4862, 5.4).
+  const untested = address.includes(':') ? ['nodad'] : [];
+  const { complaint } = await ip(['addr', 'replace', address, 'dev', device, ...untested], signal);
   if (complaint !== undefined) throw ipFailed(`put ${address} on ${device}`, complaint);
 }

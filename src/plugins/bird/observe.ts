@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { readIfOurs } from '../../host/files.ts';
+import { addressOf } from '../../host/floating-address.ts';
 import { addressesNow } from '../../host/ip.ts';
 import { PluginError } from '../contract.ts';
 import { type BirdProtocol, parseProtocols, type ReplyLine, tell } from './control.ts';
@@ -70,7 +71,7 @@ function parseRoutes(lines: readonly ReplyLine[], network: string): BirdSession[
   return lines.flatMap(({ code, text }) => {
     const row = /^(\S+)\s+\S+ \[(\S+) /.exec(text);
     if (code !== 1007 || row?.[1] !== network) return [];
-    return [{ address: network.replace(/\/32$/, ''), by: row[2] ?? '' }];
+    return [{ address: addressOf(network), by: row[2] ?? '' }];
   });
 }
 
@@ -149,7 +150,7 @@ export class BirdObserver {
 
   /** For how long the announcement has differed from our fragment. */
   judge(running: Sight | undefined, fragment = ''): BirdObserved['fault'] {
-    const addresses = addressesIn(fragment).map((network) => network.replace(/\/32$/, ''));
+    const addresses = addressesIn(fragment).map(addressOf);
     const code = running === undefined ? undefined : faultOf(running, addresses, announcedIn(fragment));
     const nowMs = performance.now();
     if (code !== this.#fault?.code) this.#fault = code === undefined ? undefined : { code, sinceMs: nowMs };

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { isIPv4 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
+import { canonicalAddress, hostRoute, isRoutable } from '../../host/floating-address.ts';
 import { type PlannedChange, PluginError } from '../contract.ts';
 import type { BirdDesired, BirdRetired } from './desired.ts';
 
@@ -11,7 +12,7 @@ export interface ObservedDevice {
   readonly up: boolean;
   /** E.g. `dummy`; undefined: the kernel does not say. */
   readonly kind: string | undefined;
-  /** IPv4 addresses with their prefix length, e.g. `192.0.2.7/32`. */
+  /** Addresses with their prefix length, e.g. `192.0.2.7/32` or `2001:db8::7/128`. */
   readonly addresses: readonly string[];
 }
 
@@ -91,21 +92,18 @@ export function renderFragment(desired: BirdDesired, localAs: number | undefined
   // IFNAMSIZ is 16 with the closing zero.
   if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/.test(desired.device))
     throw refused('floating device', desired.device);
-  for (const address of desired.addresses) if (!isIPv4(address)) throw refused('floating address', address);
+  for (const address of desired.addresses)
+    if (!isRoutable(address) || canonicalAddress(address) !== address)
+      throw refused('floating address', address);
   if (!Number.isInteger(desired.rank) || desired.rank < 0) throw refused('rank', String(desired.rank));
-  const networks = [...new Set(desired.addresses)].sort().map((address) => `${address}/32`);
   const prepends =
     desired.mode === 'ranked' && localAs !== undefined ? Math.min(desired.rank, MAX_PREPENDS) : 0;
-  const filter =
-    networks.length === 0
-      ? ['    reject;']
-      : [
-          `    if net !~ [ ${networks.join(', ')} ] then reject;`,
-          // A founder's own `protocol direct` has the same route: ours is the one that is exported.
-          `    preference = ${PREFERENCE};`,
-          ...Array.from({ length: prepends }, () => `    bgp_path.prepend(${localAs});`),
-          '    accept;',
-        ];
+  const path = Array.from({ length: prepends }, () => `    bgp_path.prepend(${localAs});`);
+  const [ipv4, ipv6] = [desired.addresses.filter(isIPv4), desired.addresses.filter(isIPv6)];
+  const channels = [
+    ...(ipv4.length > 0 || ipv6.length === 0 ? channel('ipv4', ipv4, path) : []),
+    ...(ipv6.length > 0 ? channel('ipv6', ipv6, path) : []),
+  ];
   const build = (digest: string, disabled: boolean): string =>
     [
       '# Written by bornemisza, which restores it after an edit.',
@@ -113,15 +111,33 @@ export function renderFragment(desired: BirdDesired, localAs: number | undefined
       `protocol direct ${PROTOCOL} {`,
       `  description "bornemisza ${digest}";`,
       `  disabled ${disabled ? 'yes' : 'no'};`,
-      '  ipv4 { import filter {',
-      ...filter,
-      '  }; };',
+      ...channels,
       `  interface "${desired.device}";`,
       '}',
       '',
     ].join('\n');
   const digest = createHash('sha256').update(build('', false)).digest('hex').slice(0, 16);
   return { content: build(digest, !desired.announce), digest };
+}
+
+/** BIRD has a channel for each of both, and no set of prefixes with both. */
+function channel(family: 'ipv4' | 'ipv6', addresses: readonly string[], path: readonly string[]): string[] {
+  const networks = routesOf(addresses);
+  const filter =
+    networks.length === 0
+      ? ['    reject;']
+      : [
+          `    if net !~ [ ${networks.join(', ')} ] then reject;`,
+          // A founder's own `protocol direct` has the same route: ours is the one that is exported.
+          `    preference = ${PREFERENCE};`,
+          ...path,
+          '    accept;',
+        ];
+  return [`  ${family} { import filter {`, ...filter, '  }; };'];
+}
+
+function routesOf(addresses: readonly string[]): string[] {
+  return [...new Set(addresses)].sort().map(hostRoute);
 }
 
 /** The AS number in a fragment of ours: known even while BIRD is down. */
@@ -176,7 +192,7 @@ export function waits({ announce, wait }: BirdDesired, { running }: Pick<BirdObs
 function deviceChanges(desired: BirdDesired, { devices, fragment }: BirdObserved): BirdChange[] {
   const { device } = desired;
   const present = devices.get(device);
-  const wanted = [...new Set(desired.addresses)].sort().map((address) => `${address}/32`);
+  const wanted = routesOf(desired.addresses);
   const there = present?.addresses ?? [];
   // The configuration named another device before: this host would still answer for an address there.
   const former = deviceIn(fragment ?? '') ?? device;
@@ -246,7 +262,8 @@ function deviceIn(fragment: string): string | undefined {
 
 /** The addresses that a fragment of ours imports, with their length, e.g. `192.0.2.7/32`. */
 export function addressesIn(fragment: string): readonly string[] {
-  return /^ {4}if net !~ \[ (.+) \] then reject;$/m.exec(fragment)?.[1]?.split(', ') ?? [];
+  const sets = fragment.matchAll(/^ {4}if net !~ \[ (.+) \] then reject;$/gm);
+  return [...sets].flatMap(([, set = '']) => set.split(', '));
 }
 
 function refused(what: string, value: string): PluginError {

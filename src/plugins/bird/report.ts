@@ -1,3 +1,5 @@
+import { isIPv4, isIPv6 } from 'node:net';
+import { hostRoute } from '../../host/floating-address.ts';
 import type { PluginReport } from '../contract.ts';
 import type { BirdDesired, BirdRetired } from './desired.ts';
 import { type BirdFault, type BirdObserved, PROTOCOL, type RunningBird, waits } from './plan.ts';
@@ -24,17 +26,28 @@ export function faultOf(
   if (!announced) return routes.length > 0 ? 'bird-route-by-another' : undefined;
   if (sessions.length === 0) return 'bird-no-session';
   if (sessions.some((each) => !each.up)) return 'bird-session-down';
-  const whole = sessions.some(({ routes: own }) =>
-    addresses.every((address) => own.some((each) => each.address === address)),
-  );
-  return whole ? undefined : 'bird-route-not-exported';
+  return lackingIn(sessions, addresses).length === 0 ? undefined : 'bird-route-not-exported';
+}
+
+/**
+ * What the best session of each family lacks of that family's addresses. Most providers have a session for IPv4 and
+ * another one for IPv6.
+ */
+function lackingIn(sessions: RunningBird['sessions'], addresses: readonly string[]): string[] {
+  return [isIPv4, isIPv6].flatMap((isOfFamily) => {
+    const own = addresses.filter((each) => isOfFamily(each));
+    const lacks = sessions.map(({ routes }) => own.filter((each) => !isIn(routes, each)));
+    return lacks.toSorted((one, other) => one.length - other.length)[0] ?? own;
+  });
+}
+
+function isIn(routes: RunningBird['sessions'][number]['routes'], address: string): boolean {
+  return routes.some((each) => each.address === address);
 }
 
 function isExported({ sessions }: RunningBird, addresses: readonly string[]): boolean {
   const routes = sessions.flatMap((each) => each.routes);
-  return (
-    addresses.length > 0 && addresses.every((address) => routes.some((each) => each.address === address))
-  );
+  return addresses.length > 0 && addresses.every((address) => isIn(routes, address));
 }
 
 /** The state observed in BIRD, not the desired one. */
@@ -81,7 +94,7 @@ function sightOf({ addresses }: BirdDesired, { sessions }: RunningBird): string 
   const [given, rest] = [sessions.filter(({ routes }) => routes.length > 0), stateWords(sessions)];
   if (given.length === 0) return `not announced: exported to no session (${rest})`;
   const routes = given.flatMap((each) => each.routes);
-  const there = addresses.filter((address) => routes.some((each) => each.address === address));
+  const there = addresses.filter((address) => isIn(routes, address));
   const foreign = [...new Set(routes.map(({ by }) => by))].filter((by) => by !== PROTOCOL);
   const by = foreign.length === 0 ? '' : ` by protocol ${foreign.join(', ')} of bird.conf`;
   const part = there.length === addresses.length ? '' : ` (${there.join(', ')} only)`;
@@ -99,6 +112,7 @@ function findingOf(
 ): PluginReport['alarms'][number] {
   const [list, first = ''] = [addresses.join(', '), addresses[0]];
   const down = running.sessions.filter(({ up }) => !up);
+  const routes = running.sessions.flatMap((each) => each.routes);
   const names = running.sessions.map(({ name }) => name).join(', ');
   switch (code) {
     case 'bird-no-session':
@@ -108,10 +122,11 @@ function findingOf(
         next: 'add your provider’s session to bird.conf (`bornemisza doctor` names the file), then `birdc configure`',
       };
     case 'bird-session-down': {
-      const all = down.length === running.sessions.length;
-      const effect = all
-        ? `the provider has no route to ${list} through this node`
-        : `only the others announce ${list}`;
+      const lost = addresses.filter((address) => !isIn(routes, address));
+      const effect =
+        lost.length > 0
+          ? `the provider has no route to ${lost.join(', ')} through this node`
+          : `only the others announce ${list}`;
       return {
         code: 'bird-session-down',
         message: `the session with the provider is not up (${stateWords(down)}): ${effect}`,
@@ -120,14 +135,17 @@ function findingOf(
           `${down[0]?.name}\``,
       };
     }
-    case 'bird-route-not-exported':
+    case 'bird-route-not-exported': {
+      const lacking = lackingIn(running.sessions, addresses);
+      const route = hostRoute(lacking[0] ?? first);
       return {
         code: 'bird-route-not-exported',
-        message: `${names} does not export ${list}: no neighbour has a route to it through this node`,
+        message: `${names} does not export ${lacking.join(', ')}: no neighbour has a route to it through this node`,
         next:
-          `its table must be that of ${PROTOCOL}, and its export filter must accept ${first}/32: ` +
-          `\`birdc show route ${first}/32 all\``,
+          `the session needs an ${route.includes(':') ? 'ipv6' : 'ipv4'} channel with the table of ${PROTOCOL} and ` +
+          `an export filter that accepts ${route}: \`birdc show route ${route} all\``,
       };
+    }
     case 'bird-route-by-another':
       return {
         code: 'bird-route-by-another',
@@ -135,7 +153,7 @@ function findingOf(
           `${list} should be withdrawn (${why}), but ${othersOf(running)} of bird.conf still announces it: ` +
           'requests come here and fail',
         next:
-          `accept only our protocol in the export filter: if proto = "${PROTOCOL}" && net ~ [ ${first}/32 ] ` +
+          `accept only our protocol in the export filter: if proto = "${PROTOCOL}" && net ~ [ ${hostRoute(first)} ] ` +
           'then accept; reject; then `birdc configure`',
       };
   }

@@ -157,8 +157,8 @@ function inputRules(base: FirewallBase): string[] {
     `iifname "${privateDevice}" ip saddr ${privateNetwork} tcp dport ${setOf(ports.gossip)} accept`,
     ...(roles.includes('app') ? [`tcp dport ${setOf(ports.public)} accept`] : []),
     ...neighbours.flatMap(({ address, multihop }) => [
-      `ip saddr ${address} tcp dport 179 accept`,
-      `ip saddr ${address} udp dport ${multihop ? 4784 : 3784} accept`,
+      `${familyOf(address)} saddr ${address} tcp dport 179 accept`,
+      `${familyOf(address)} saddr ${address} udp dport ${multihop ? 4784 : 3784} accept`,
     ]),
     ...allow.map(
       ({ protocol, port, from }) =>
@@ -212,7 +212,9 @@ function mustBePlain(base: FirewallBase): void {
   if (!isNetwork(base.privateNetwork)) throw refused('network', base.privateNetwork);
   for (const each of [...base.sshFrom, ...base.allow.flatMap(({ from }) => from ?? [])])
     if (!isNetwork(each) && !isNetwork6(each)) throw refused('network', each);
-  for (const { address } of base.neighbours) if (!isIPv4(address)) throw refused('BGP neighbour', address);
+  for (const { address } of base.neighbours)
+    if (!isIPv4(address) && (!isIPv6(address) || address.includes('%')))
+      throw refused('BGP neighbour', address);
 }
 
 function isNetwork(text: string): boolean {

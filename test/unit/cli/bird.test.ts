@@ -14,13 +14,13 @@ const DISTRIBUTION =
   'log syslog all;\n# router id 198.51.100.1;\nprotocol device {\n}\nprotocol direct ' +
   '{\n\tdisabled;\n\tipv4;\n}\nprotocol kernel {\n\tipv4 { export all; };\n}\nprotocol static ' +
   '{\n\tipv4;\n#\troute 10.0.0.0/8 unreachable;\n}\n# protocol bgp uplink1 {\n# }\n';
-const UPSTREAM = { bgpNeighbor: '169.254.169.254', bgpAs: 64515, bgpLocalAs: 4288000123, bgpMultihop: 2 };
+const UPSTREAM = { bgpNeighbor: ['169.254.169.254'], bgpAs: 64515, bgpLocalAs: 4288000123, bgpMultihop: 2 };
 
-const configOf = (more = ''): Config =>
+const configOf = (more = '', addresses: readonly string[] = ['203.0.113.10', '203.0.113.11']): Config =>
   parseConfig(
     '[node]\ncluster = "shop"\nhost = "app1"\n[network]\nprivate_address = "10.0.0.11"\nprivate_network = ' +
-      '"10.0.0.0/24"\nprivate_device = "eth1"\n[floating]\nmode = "bgp"\naddresses = ["203.0.113.10", ' +
-      `"203.0.113.11"]\n${more}`,
+      '"10.0.0.0/24"\nprivate_device = "eth1"\npublic_device = "eth0"\n[floating]\nmode = "bgp"\n' +
+      `addresses = ${JSON.stringify(addresses)}\n${more}`,
     'app',
     'app.toml',
   );
@@ -31,8 +31,9 @@ function stepAt(
   options: Parameters<typeof birdStep>[1],
   bird?: (args: readonly string[]) => Partial<Ran>,
   of = config,
+  devices: Readonly<Record<string, readonly string[]>> = {},
 ) {
-  const host = fakeHost(bird === undefined ? {} : { programs: { bird } });
+  const host = fakeHost({ devices, ...(bird !== undefined && { programs: { bird } }) });
   const quiet = { write: () => {}, colour: false, columns: 100, rows: 24 };
   const io: Io = {
     stdout: quiet,
@@ -106,7 +107,7 @@ t.test('hold time and BFD of the configuration are in bird.conf', async (t) => {
     ],
     [
       'bfd = true\n',
-      { bgpNeighbor: '10.9.0.2', bgpAs: 64515, bgpLocalAs: 65001 },
+      { bgpNeighbor: ['10.9.0.2'], bgpAs: 64515, bgpLocalAs: 65001 },
       ['protocol bfd {\n\tinterface "*" { interval 100 ms; multiplier 3; };'],
       ['multihop'],
     ],
@@ -149,6 +150,61 @@ t.test('a provider’s preset gives its neighbours, and what the operator says w
   });
 });
 
+t.test('each session has the floating IPs of its neighbour’s family, and the filter has both', async (t) => {
+  const both = configOf('', ['203.0.113.10', '2001:DB8::0010']);
+  const write = async (options: Parameters<typeof birdStep>[1], of: Config, ...devices: [string[]?]) => {
+    const root = await place(t);
+    const step = await stepAt(root, options, undefined, of, { eth0: ['203.0.113.7', ...(devices[0] ?? [])] });
+    await step.run();
+    return { title: step.title, conf: await readFile(join(root, 'etc/bird/bird.conf'), 'utf8') };
+  };
+  const vultr = await write({ bgpProvider: 'vultr', bgpLocalAs: 65001 }, both);
+  t.match(vultr.title, 'BGP with 169.254.169.254 and 2001:19f0:ffff::1 (AS 64515)');
+  t.match(vultr.title, 'only 203.0.113.10, 2001:db8::10 may be announced');
+  t.match(
+    vultr.conf,
+    `filter bornemisza_export {
+	if proto = "bornemisza_floating" && net ~ [ 203.0.113.10/32 ] then accept;
+	if proto = "bornemisza_floating" && net ~ [ 2001:db8::10/128 ] then accept;
+	reject;
+}`,
+  );
+  t.match(vultr.conf, /neighbor 169\.254\.169\.254 as 64515;[^}]*\n\tipv4 \{\n\t\timport none;/);
+  t.match(vultr.conf, /neighbor 2001:19f0:ffff::1 as 64515;[^}]*\n\tipv6 \{\n\t\timport none;/);
+  const alone = configOf('', ['2001:db8::10']);
+  const six = await write({ bgpProvider: 'vultr', bgpLocalAs: 65001 }, alone);
+  t.match(six.title, 'BGP with 2001:19f0:ffff::1 (AS 64515)');
+  t.notMatch(six.conf, /169\.254|ipv4|203\.0\.113\.10/);
+  t.notMatch((await write({ bgpProvider: 'vultr', bgpLocalAs: 65001 }, config)).conf, 'ipv6');
+
+  const own = { bgpNeighbor: ['10.9.0.2', '2001:db8:9::2'], bgpAs: 64515, bgpLocalAs: 65001, bgpMultihop: 2 };
+  const bfd = configOf('bfd = true\n', ['203.0.113.10', '2001:db8::10']);
+  const { conf } = await write(own, bfd, ['fe80::1', '2001:db8:7::7']);
+  t.match(conf, /local 203\.0\.113\.7 as 65001;\n\tneighbor 10\.9\.0\.2 /);
+  t.match(conf, /local 2001:db8:7::7 as 65001;\n\tneighbor 2001:db8:9::2 /);
+  for (const [options, of, message] of [
+    [own, bfd, "BFD over several hops needs this host's public IPv6 address, and eth0 has none"],
+    [UPSTREAM, both, 'the floating IP 2001:db8::10 has no session: no IPv6 neighbour is known'],
+    [
+      { bgpProvider: 'vultr-bare-metal', bgpLocalAs: 65001 },
+      both,
+      'the floating IP 2001:db8::10 has no session: no IPv6 neighbour is known',
+    ],
+    [UPSTREAM, alone, 'the floating IP 2001:db8::10 has no session: no IPv6 neighbour is known'],
+    [own, config, 'the session with 2001:db8:9::2 would announce nothing: no floating IP is IPv6'],
+  ] as const)
+    await t.rejects(write(options, of), { code: 'bgp-incomplete', message });
+  for (const bgpNeighbor of [['fe80::1'], ['2001:db8::1%eth0'], ['10.9.0.2', '']])
+    await t.rejects(write({ ...own, bgpNeighbor }, config), { code: 'bgp-invalid' }, bgpNeighbor.join());
+
+  const root = await place(t, { 'etc/bird/bird.conf': `${DISTRIBUTION}protocol bgp mine {\n}\n` });
+  const lines = await (await stepAt(root, {}, undefined, both)).run();
+  t.match(
+    lines,
+    '#\tipv4 { import none; export filter bornemisza_export; next hop self; };\n#\tipv6 { import none;',
+  );
+});
+
 t.test('a founder’s own bird.conf is left alone and the lines to add are printed', async (t) => {
   const own = `${DISTRIBUTION}protocol bgp mine {\n}\n`;
   const root = await place(t, { 'etc/bird/bird.conf': own });
@@ -184,8 +240,8 @@ t.test('what BIRD cannot take is refused before anything is written', async (t) 
     );
   }
   const root = await place(t);
-  await t.rejects(stepAt(root, { bgpNeighbor: '169.254.169.254' }), { code: 'bgp-incomplete' });
-  await t.rejects(stepAt(root, { ...UPSTREAM, bgpNeighbor: 'router; }' }), { code: 'bgp-invalid' });
+  await t.rejects(stepAt(root, { bgpNeighbor: ['169.254.169.254'] }), { code: 'bgp-incomplete' });
+  await t.rejects(stepAt(root, { ...UPSTREAM, bgpNeighbor: ['router; }'] }), { code: 'bgp-invalid' });
   await t.rejects(stepAt(root, { ...UPSTREAM, bgpAs: 0 }), { code: 'bgp-invalid', message: /--bgp-as/ });
   await t.rejects(stepAt(root, { ...UPSTREAM, bgpLocalAs: 4_294_967_295 }), {
     code: 'bgp-invalid',

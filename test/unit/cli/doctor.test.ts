@@ -367,6 +367,23 @@ t.test(
   },
 );
 
+t.test('an IPv6 floating IP needs a host where IPv6 is on', async (t) => {
+  const config = `${CONFIG}[floating]\nmode = "bgp"\naddresses = ["203.0.113.7", "2001:db8::7"]\n`;
+  const root = await place(t, { 'etc/bornemisza/app.toml': config });
+  t.equal((await doctor(root)).find('IPv6'), undefined, 'an image says nothing');
+  const conf = 'proc/sys/net/ipv6/conf';
+  for (const [files, state] of [
+    [{ default: '0\n' }, 'ok'],
+    [{ default: '1\n' }, 'fail'],
+    [{ default: '1\n', 'bm-float': '0\n' }, 'ok'],
+    [{ default: '0\n', 'bm-float': '1\n' }, 'fail'],
+  ] as const) {
+    const there = Object.entries(files).map(([of, value]) => [`${conf}/${of}/disable_ipv6`, value]);
+    const host = await place(t, { 'etc/bornemisza/app.toml': config, ...Object.fromEntries(there) });
+    t.match((await doctor(host)).find('IPv6'), { state, detail: '2001:db8::7' }, JSON.stringify(files));
+  }
+});
+
 t.test('a capability that only a former mode of the floating IPs needed is reported', async (t) => {
   const root = await place(t, { 'etc/bornemisza/app.toml': CONFIG });
   t.equal((await doctor(root)).find('arping'), undefined);

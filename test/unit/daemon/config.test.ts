@@ -52,6 +52,17 @@ t.test('the least that a configuration must say, with every default, frozen', as
   t.throws(() => (config.services as unknown[]).push({}), TypeError);
 });
 
+t.test('a floating IPv6 address is compared in the form of the kernel and of BIRD', async (t) => {
+  const of = (...addresses: string[]) =>
+    parse(`${LEAST}[floating]\nmode = "bgp"\naddresses = ${JSON.stringify(addresses)}\n`);
+  t.strictSame(of('203.0.113.10', '2001:DB8:0:0::0010', 'fd00::1').floating.addresses, [
+    '203.0.113.10',
+    '2001:db8::10',
+    'fd00::1',
+  ]);
+  t.equal(settingsDigest(of('2001:db8::10')), settingsDigest(of('2001:DB8:0::10')));
+});
+
 t.test('a floating IP by API: one key for each provider, and the device that carries it', async (t) => {
   const floating = (keys: string, network = '') =>
     parse(`${LEAST}${network}[floating]\nmode = "api"\naddresses = ["203.0.113.10"]\n${keys}`);
@@ -260,6 +271,20 @@ const REFUSED: readonly (readonly [what: string, text: string, message: RegExp])
     `${LEAST}[floating]\nmode = "bgp"\n`,
     /floating\.addresses: addresses must name at least one/,
   ],
+  ...['fe80::1', '::1', 'ff02::1', '::ffff:192.0.2.7', '2001:db8::7%eth0', '2001:db8::/64', 'app'].map(
+    (address): [string, string, RegExp] => [
+      `the floating IP ${address}`,
+      `${LEAST}[floating]\nmode = "bgp"\naddresses = ["${address}"]\n`,
+      /floating\.addresses\.0: must be an IPv4 or IPv6 address that a provider can route/,
+    ],
+  ),
+  ...['layer2"\n', `api"\nprovider = "hetzner"\ntoken_file = "/t"\n`].map(
+    (mode): [string, string, RegExp] => [
+      `IPv6 by ${mode}`,
+      `${LEAST}public_device = "eth0"\n[floating]\naddresses = ["203.0.113.10", "2001:db8::7"]\nmode = "${mode}`,
+      /floating\.addresses: must be IPv4 with mode "(layer2|api)": only BGP .* moves IPv6/,
+    ],
+  ),
   [
     'layer 2 without a public device',
     `${LEAST}[floating]\nmode = "layer2"\naddresses = ["203.0.113.10"]\n`,

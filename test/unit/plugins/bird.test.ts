@@ -2,7 +2,13 @@ import t from 'tap';
 import { parseProtocols, parseReply } from '../../../src/plugins/bird/control.ts';
 import type { BirdDesired } from '../../../src/plugins/bird/desired.ts';
 import { parseDevices } from '../../../src/plugins/bird/device.ts';
-import { type BirdObserved, localAsIn, planBird, renderFragment } from '../../../src/plugins/bird/plan.ts';
+import {
+  addressesIn,
+  type BirdObserved,
+  localAsIn,
+  planBird,
+  renderFragment,
+} from '../../../src/plugins/bird/plan.ts';
 import { reportOf, wordOf } from '../../../src/plugins/bird/report.ts';
 
 const desired: BirdDesired = {
@@ -172,6 +178,42 @@ t.test('the fragment lets nothing in but the configured addresses', async (t) =>
     /if net !~ \[ 192\.0\.2\.7\/32, 192\.0\.2\.8\/32 \] then reject;\n {4}preference = 1000;\n {4}accept;/,
   );
   t.notMatch(renderFragment({ ...desired, addresses: [] }, 1).content, /accept/);
+});
+
+t.test('IPv6 has a channel of its own, with the same rules', async (t) => {
+  const six = ['2001:db8::8', '2001:db8::7'];
+  const both = renderFragment({ ...desired, addresses: [...six, ...desired.addresses] }, 64512).content;
+  t.match(
+    both,
+    /ipv4 \{ import filter \{\n {4}if net !~ \[ 192\.0\.2\.7\/32, 192\.0\.2\.8\/32 \] then reject;/,
+  );
+  t.match(
+    both,
+    /ipv6 \{ import filter \{\n {4}if net !~ \[ 2001:db8::7\/128, 2001:db8::8\/128 \] then reject;/,
+  );
+  t.same(addressesIn(both), ['192.0.2.7/32', '192.0.2.8/32', '2001:db8::7/128', '2001:db8::8/128']);
+  const ranked = renderFragment({ ...desired, addresses: [...six, '192.0.2.7'], mode: 'ranked', rank: 1 }, 7);
+  t.equal(ranked.content.match(/bgp_path\.prepend\(7\);/g)?.length, 2);
+  t.notMatch(fragment.content, 'ipv6', 'without such an address BIRD need not read its file again');
+  t.notMatch(renderFragment({ ...desired, addresses: six }, 1).content, 'ipv4');
+  for (const address of [
+    '2001:DB8::7',
+    '2001:db8:0::7',
+    '2001:db8::7/128',
+    'fe80::1',
+    'ff02::1',
+    '::ffff:192.0.2.7',
+  ])
+    t.throws(
+      () => renderFragment({ ...desired, addresses: [address] }, 1),
+      { code: 'bird-value-refused' },
+      address,
+    );
+  t.same(plan({}, { addresses: [...desired.addresses, '2001:db8::7'] }), [
+    '2001:db8::7/128: added to bm-float',
+    'bornemisza.conf: rewritten',
+    'BIRD reads its configuration: the fragment changed',
+  ]);
 });
 
 t.test('ranked: the path is longer by the rank, bounded, and by the roster alone', async (t) => {

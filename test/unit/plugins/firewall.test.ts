@@ -42,6 +42,25 @@ t.test('ssh is judged before the cluster, and members before what is established
   t.match(renderBase(APP).text, 'policy drop');
 });
 
+t.test('a BGP neighbour of either kind has rules of its own kind', async (t) => {
+  const neighbours = [
+    { address: '169.254.169.254', multihop: true },
+    { address: '2001:db8:9::2', multihop: false },
+  ];
+  const rules = rulesOf(renderBase({ ...APP, neighbours }).text);
+  for (const rule of [
+    'ip saddr 169.254.169.254 tcp dport 179 accept',
+    'ip saddr 169.254.169.254 udp dport 4784 accept',
+    'ip6 saddr 2001:db8:9::2 tcp dport 179 accept',
+    'ip6 saddr 2001:db8:9::2 udp dport 3784 accept',
+  ])
+    t.ok(rules.includes(rule), rule);
+  for (const address of ['2001:db8::1%eth0', '2001:db8::/32', 'provider'])
+    t.throws(() => renderBase({ ...APP, neighbours: [{ address, multihop: false }] }), {
+      code: 'firewall-value-refused',
+    });
+});
+
 t.test('networks of either kind have rules of their own kind', async (t) => {
   const sshOf = (sshFrom: readonly string[]): string[] =>
     rulesOf(renderBase({ ...APP, sshFrom }).text).filter((rule) => rule.includes('dport { 922 }'));

@@ -53,6 +53,9 @@ t.test('names, hosts and members have their records', (t) => {
   const floating = records(members, { floating: ['203.0.113.7'] }).sets;
   t.strictSame(valuesOf(floating, 'shop.example'), ['203.0.113.7']);
   t.strictSame(valuesOf(floating, 'shop.example', 'AAAA'), undefined);
+  const both = records(members, { floating: ['203.0.113.7', '2001:db8::7'] }).sets;
+  t.strictSame(valuesOf(both, 'shop.example'), ['203.0.113.7']);
+  t.strictSame(valuesOf(both, 'shop.example', 'AAAA'), ['2001:db8::7']);
   t.end();
 });
 
