@@ -270,16 +270,30 @@ t.test('what goes wrong is named', async (t) => {
       ...more,
     });
   const wrongKey = at({ keyFile: join(directory, 'bad.key') });
-  await t.rejects(wrongKey.change(change, 'shop', signal), { code: 'dns-key' });
-  await t.rejects(wrongKey.list(signal), { code: 'dns-key' });
-  await t.rejects(at({ zone: 'other.example' }).list(signal), { code: 'dns-refused' });
+  const key = {
+    code: 'dns-key',
+    message: /^127\.0\.0\.1 refuses the key of shop\.example: .+; the records are not updated$/,
+    next: /TSIG allows 300 s/,
+  };
+  await t.rejects(wrongKey.change(change, 'shop', signal), key);
+  await t.rejects(wrongKey.list(signal), key);
+  await t.rejects(at({ zone: 'other.example' }).list(signal), {
+    code: 'dns-refused',
+    message: /^127\.0\.0\.1 does not allow this key to transfer and update other\.example: ./,
+    next: /allow-transfer/,
+  });
   const deaf = at({ port: await freePort() });
-  await t.rejects(deaf.list(signal), { code: 'dns-unreachable' });
-  await t.rejects(deaf.change(change, 'shop', signal), { code: 'dns-unreachable' });
+  const unreachable = {
+    code: 'dns-unreachable',
+    message: /^127\.0\.0\.1 does not answer about shop\.example: .+; the records are not updated$/,
+    next: 'ask it by hand: dig @127.0.0.1 shop.example SOA',
+  };
+  await t.rejects(deaf.list(signal), unreachable);
+  await t.rejects(deaf.change(change, 'shop', signal), unreachable);
   for (const value of ['192.0.2.7\nupdate delete shop.example.', '2001:db8::1', ''])
     await t.rejects(
       provider.change({ ...change, values: [value] }, 'shop', signal),
-      { code: 'dns-value-refused' },
+      { code: 'dns-value-refused', message: /is not valid in a DNS record; nothing is changed$/ },
       value,
     );
   await t.rejects(provider.change({ ...change, name: `x\nsend` }, 'shop', signal), {

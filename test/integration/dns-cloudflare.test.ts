@@ -221,6 +221,15 @@ t.test('what is not ours is left alone, and the proxy stays the founder’s', as
   );
 });
 
+/** What an operator reads. */
+const SENTENCES: Readonly<Record<string, RegExp>> = {
+  'dns-token': /^the token may not edit shop\.example: ./,
+  'dns-zone': /^the provider knows no zone 0123456789abcdef0123456789abcdef with this token$/,
+  'dns-foreign': /^a record of shop\.example conflicts with another one: ./,
+  'dns-value-refused': /^the provider refuses a value for shop\.example: .*; nothing is changed$/,
+  'dns-unreachable': /^the provider does not answer about shop\.example: .+; the records are not updated$/,
+};
+
 t.test('each answer has its meaning, and changes nothing', async (t) => {
   const cases: readonly (readonly [code: string, fault: CloudflareStandIn['faults'][number]])[] = [
     ['dns-token', { status: 400, code: 6003 }],
@@ -239,7 +248,11 @@ t.test('each answer has its meaning, and changes nothing', async (t) => {
   const before = JSON.stringify(api.rows);
   for (const [code, fault] of cases) {
     api.faults.push(fault);
-    await t.rejects(make().list(signal), { code, next: /./ }, JSON.stringify(fault));
+    await t.rejects(
+      make().list(signal),
+      { code, message: SENTENCES[code], next: /.{20}/ },
+      JSON.stringify(fault),
+    );
   }
   api.faults.push('silent');
   await t.rejects(make().list(AbortSignal.timeout(300)), { code: 'dns-unreachable' }, 'silent');
@@ -265,7 +278,7 @@ t.test('a read-only token is reported, and no message holds it', async (t) => {
   const { api, converge, make, tokenFile } = await scene(t);
   api.readOnly = true;
   const failure = await converge(desired([set('', ['192.0.2.1'])])).catch((error: unknown) => error);
-  t.match(failure, { reason: { code: 'dns-token' } });
+  t.match(failure, { reason: { code: 'dns-token', message: SENTENCES['dns-token'], next: /DNS \/ Edit/ } });
   const { reason } = failure as { reason: { message: string; next: string } };
   t.notOk(`${reason.message}${reason.next}`.includes(TOKEN));
   for (const bad of ['', 'short', `${TOKEN}\nx: y`, 'ä'.repeat(40)]) {
@@ -285,7 +298,10 @@ t.test('after a 429 nothing is called before the time, and never within five min
     time.ms = 1_000_000;
     const provider = make();
     api.faults.push({ status: 429, code: 971, retryAfter });
-    await t.rejects(provider.list(signal), { code: 'dns-limited' });
+    await t.rejects(provider.list(signal), {
+      code: 'dns-limited',
+      message: `the provider accepts no calls for ${seconds / 60} min; the records of ${ZONE} are not updated`,
+    });
     const calls = api.calls.length;
     time.ms += seconds * 1000 - 1;
     await t.rejects(provider.list(signal), { code: 'dns-limited' });

@@ -118,6 +118,18 @@ t.test('nothing is loaded where something is missing', async (t) => {
   for (const verb of ['on', 'confirm', 'off', 'status']) t.equal((await run(verb)).code, 4, verb);
 });
 
+t.test('without a role there is nothing to open', async (t) => {
+  const { run, root, calls } = await scene(t);
+  await rm(join(root, 'etc/bornemisza/app.toml'));
+  const { code, err } = await run('on');
+  t.equal(code, 1);
+  t.match(
+    err,
+    /no role is set up on this host, so there are no ports to open\n {2}next: run `sudo bornemisza init`/,
+  );
+  t.notOk(calls.some((each) => each.startsWith('nft')));
+});
+
 t.test('--beside works next to another firewall', async (t) => {
   const { run, trial } = await scene(t, { systemctl: () => ({ code: 0 }) });
   t.equal((await run('on', '--beside')).code, 0);

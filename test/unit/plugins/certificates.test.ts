@@ -650,8 +650,8 @@ t.test('the ordering node publishes in its record that no order succeeded for a 
   const times = { wallMs: () => NOW, nowMs: () => 0, random: () => 0.5 };
   const plugin = new CertificatesPlugin({ userAgent: 'x', desired: () => undefined, site, ...times });
   const { bundle: _, nowMs: __, ...plain } = desired();
-  const tag = (orders: boolean, failedAgoMs: number) => {
-    const recent = [past('failed', failedAgoMs)];
+  const tag = (orders: boolean, failedAgoMs: number) => report(orders, [past('failed', failedAgoMs)]).tag;
+  const report = (orders: boolean, recent: readonly OrderOutcome[]) => {
     const wanted = { ...plain, orders, directory: 'https://ca.example/dir', contact: [], termsAgreed: true };
     const seen = {
       bundle: { ...bundle, current: undefined, recent },
@@ -662,10 +662,21 @@ t.test('the ordering node publishes in its record that no order succeeded for a 
     return plugin.status(
       { ...wanted, caFile: undefined, externalAccount: undefined, dns: undefined, edges: [] },
       seen,
-    ).tag;
+    );
   };
   t.equal(tag(true, DAY - 1), undefined);
   t.equal(tag(true, DAY), 'failing');
   t.equal(tag(false, DAY), undefined, 'another says nothing');
+
+  const three = [past('finalized', 6 * DAY), past('finalized', 4 * DAY), past('finalized', 2 * DAY)];
+  t.match(report(true, three).alarms, [
+    {
+      code: 'certificate-budget',
+      message: '3 certificates for these names were signed in 7 days: the next order is on 2026-11-30',
+      next: /the present certificate stays in use/,
+    },
+  ]);
+  t.strictSame(report(true, three.slice(1)).alarms, []);
+  t.strictSame(report(false, three).alarms, [], 'another does not order');
   t.end();
 });
