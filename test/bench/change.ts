@@ -37,6 +37,8 @@ const BURST_CHANGES = 50;
 const BURST_MS = 5000;
 const BURST_RELOADS = 2;
 const MASKED_MS = 20_000;
+/** Percent; the client is one thread. Above it, requests are late before anything else has them. */
+const CLIENT_CPU_LIMIT = 90;
 /** Before the first change; what fails then counts as well. */
 const WARM_UP_MS = 3000;
 /** Then it is the other one's turn, so that both meet the same machine. */
@@ -94,6 +96,8 @@ function tell(name: string, counts: Counts, more: More = {}, subject: Subject = 
   report.value(name, n, subject, 'requests', 'count', requests, { ...more, p99, client_cpu });
   report.value(name, n, subject, 'failed', 'count', failed, { ...more, kinds });
   report.value(name, n, subject, 'moved_by_router', 'count', moved, more);
+  const busy = `${name}, ${subject}: the client used ${client_cpu} % of a processor, so the load was not as wanted`;
+  report.expect(client_cpu < CLIENT_CPU_LIMIT, busy);
 }
 
 /** By the socket and not by the command, which takes longer to start than the change. @returns Unix time just before */
