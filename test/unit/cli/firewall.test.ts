@@ -271,6 +271,26 @@ t.test('status shows what the kernel has', async (t) => {
   await rm(gone.base);
 });
 
+t.test('the neighbours of both families are read from bird.conf, and nothing else', async (t) => {
+  const text = `${BIRD}protocol bgp up6 {
+	neighbor 2001:19f0:ffff::1 as 64515;
+	# neighbor 2001:db8::9 as 1;
+}
+protocol bgp link { neighbor fe80::1 % 'eth0' as 64515; }
+protocol bgp link2 {
+	neighbor fe80::2 % 'eth0' as 64515;
+	neighbor range 10.0.0.0/8 as 1;
+}
+`;
+  const root = await place(t, { 'etc/bornemisza/app.toml': APP, 'etc/bird/bird.conf': text });
+  const host = fakeHost({ programs: { sshd: () => ({ stdout: 'port 22\n' }) } });
+  const { neighbours } = await gatherBase(host, root, false);
+  t.strictSame(
+    neighbours.map(({ address }) => address),
+    ['169.254.169.254', '2001:19f0:ffff::1', 'fe80::2'],
+  );
+});
+
 t.test('doctor checks that the rules are loaded, confirmed and current', async (t) => {
   const listing = 'table inet bornemisza {\n\tset apps {\n\t\telements = { 10.0.0.11 }\n\t}\n}';
   const base = 'etc/bornemisza/firewall.base';

@@ -222,6 +222,34 @@ t.test('what a node needs for BGP is in app.toml and in bird.conf, and once writ
   });
 });
 
+t.test('IPv6 floating IPs: the site is reached by them, and they are written in one form', async (t) => {
+  const bgp = ['--bgp-provider', 'vultr', '--bgp-local-as', '65001'];
+  for (const [given, addresses, site] of [
+    ['2001:DB8:0::10', ['2001:db8::10'], /site +https:\/\/\[2001:db8::10\]\//],
+    ['2001:db8::10,203.0.113.10', ['2001:db8::10', '203.0.113.10'], /site +https:\/\/203\.0\.113\.10\//],
+  ] as const) {
+    const root = await place(t);
+    const { code, out, err } = await init(root, '--floating-ip', given, ...bgp);
+    t.equal(code, 0, err);
+    t.match(out, site);
+    t.match(parseConfig(await read(root, 'etc/bornemisza/app.toml'), 'app', 'x'), {
+      floating: { addresses },
+    });
+    t.notMatch((await init(root, '--reset', '--floating-ip', given, ...bgp)).err, 'config-differs');
+  }
+  const bad = await place(t);
+  for (const [address, more, said] of [
+    ['fe80::1', bgp, /"fe80::1" is not an IPv4 or IPv6 address that a provider can route/],
+    ['2001:db8::10', ['--floating-mode', 'layer2'], /must be IPv4 with mode "layer2"/],
+    [
+      '2001:db8::10',
+      ['--bgp-provider', 'vultr-bare-metal', '--bgp-local-as', '1'],
+      /no IPv6 neighbour is known/,
+    ],
+  ] as const)
+    t.match(await init(bad, '--floating-ip', address, ...more), { code: 2, err: said }, said.source);
+});
+
 t.test('setting up for real takes root', async (t) => {
   for (const argv of [
     ['init', '--role', 'app'],
