@@ -8,7 +8,7 @@ import {
   SERVICE_HEALTH_PATH,
 } from './desired.ts';
 import { limitSections } from './limits.ts';
-import { type Layout, LOCAL, panicOf, PASSED_ON } from './rendered.ts';
+import { type Layout, LOCAL, ownOf, panicOf, PASSED_ON } from './rendered.ts';
 import { REQUEST_LOG_RULES, REQUEST_LOG_TARGET, requestLogSection } from './request-log.ts';
 import {
   type Context,
@@ -174,9 +174,13 @@ function panicRoute(backend: string, variable: string, asked: readonly string[])
  * answers wrongly.
  */
 function slowRoute(backend: string, asked: readonly string[]): string[] {
-  const slow = `!${isUp(backend)} { nbsrv(${panicOf(backend)}) gt 0 }`;
-  const either = asked.flatMap((each) => [`${each} ${CAME_BY_A_DOOR}`, `${each} ${slow}`]);
-  return [`use_backend ${panicOf(backend)} if ${either.map((each) => each.trim()).join(' or ')}`];
+  const slow = `!${isUp(backend)} ${isUp(panicOf(backend))}`;
+  const where = (condition: string): string =>
+    asked.map((each) => `${each} ${condition}`.trim()).join(' or ');
+  return [
+    `use_backend ${ownOf(backend)} if ${where(CAME_BY_A_DOOR)}`,
+    `use_backend ${panicOf(backend)} if ${where(slow)}`,
+  ];
 }
 
 /** Its backend without other nodes: what one door passes on, the next one does not. */

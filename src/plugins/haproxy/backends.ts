@@ -6,7 +6,7 @@ import {
   SERVICE_HEALTH_PATH,
 } from './desired.ts';
 import { boundLines, limitLines, serverTimeout } from './limits.ts';
-import { type WantedServer, twinOf, panicOf, watchOf, LOCAL, PASSED_ON, RING } from './rendered.ts';
+import { type WantedServer, twinOf, ownOf, panicOf, watchOf, LOCAL, PASSED_ON, RING } from './rendered.ts';
 import { type Context, type Section, FEEDS, IDEMPOTENT_ONLY } from './sections.ts';
 import { checkOf, checkTimes, WATCHED_CHECK } from './service-check.ts';
 import { dnsName, ipv4, port, token } from './values.ts';
@@ -58,6 +58,8 @@ const NO_SECOND_TRY = 'retries 0';
  */
 const PASS_ON = ['retries 2', 'option allbackups'];
 
+const MARK = `http-request set-header ${PASSED_ON} 1`;
+
 /** No check: each door would check all others for a case that is over when the edges know. */
 const UNCHECKED = 'backup';
 
@@ -95,7 +97,7 @@ export function serviceBackends(service: EdgeService, context: Context): Section
       ...PASS_ON,
       NEW_CONNECTION,
       IDEMPOTENT_ONLY,
-      `http-request set-header ${PASSED_ON} 1`,
+      MARK,
       ...serverTimeout(service.timeoutSeconds),
     ],
     others: otherDoors(`local_${name}`, service.peers, context),
@@ -108,6 +110,7 @@ export function serviceBackends(service: EdgeService, context: Context): Section
     localBackend(local, context),
     watchBackend(local, context),
     slowBackend(service, service.localPort, context),
+    ownBackend(service, service.localPort, context),
   ];
 }
 
@@ -123,13 +126,27 @@ function slowBackend(service: EdgeService, on: number, context: Context): Sectio
   const backend = panicOf(`local_${service.name}`);
   const server: WantedServer = {
     ...localServer(backend, on),
-    options: panicCheck(on),
-    ...(service.answersWrongly === true && { duty: 'maint', why: 'it answers the check wrongly' }),
+    options: `${panicCheck(on)} ${OUT_AT_ONCE}`,
+    ...WRONGLY(service),
   };
+  // Right after its end it still counts as slow: what it does not get goes to others here as well.
+  const servers = [server, ...otherDoors(backend, service.peers, context)];
+  context.servers.push(...servers);
+  const lines = [...PASS_ON, NEW_CONNECTION, IDEMPOTENT_ONLY, MARK, ...serverTimeout(service.timeoutSeconds)];
+  return { head: `backend ${backend}`, lines, servers };
+}
+
+/** For what another door has passed on: this node's own instance or nobody. The connection itself is the check. */
+function ownBackend(service: EdgeService, on: number, context: Context): Section {
+  const backend = ownOf(`local_${service.name}`);
+  const server: WantedServer = { ...localServer(backend, on), options: 'no-check', ...WRONGLY(service) };
   context.servers.push(server);
   const lines = [NO_SECOND_TRY, NEW_CONNECTION, IDEMPOTENT_ONLY, ...serverTimeout(service.timeoutSeconds)];
   return { head: `backend ${backend}`, lines, servers: [server] };
 }
+
+const WRONGLY = ({ answersWrongly }: EdgeService) =>
+  answersWrongly === true ? ({ duty: 'maint', why: 'it answers the check wrongly' } as const) : {};
 
 /**
  * The other nodes' doors, for what this node's own instance did not get. A silent one is one attempt that waits; a

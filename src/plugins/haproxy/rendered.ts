@@ -77,13 +77,20 @@ export const panicOf = (backend: string): string => `${backend}.panic`;
 /** The backend of quick, bare connections to `NAME`, which only bring other questions forward; see failures.ts. */
 export const watchOf = (backend: string): string => `${backend}.watch`;
 
+/** The backend of this node's own instance alone, for what another door has passed on. */
+export const ownOf = (backend: string): string => `${backend}.own`;
+
+/** Another node, for requests that this node's own instance did not get. */
+const isOther = ({ backend, name }: { backend: string; name: string }): boolean =>
+  backend.startsWith('local_') && name !== LOCAL;
+
 /** Whether a server is there for checks or as a switch, and never or only in trouble gets requests. */
-export function isBeside({ backend, name }: { backend: string; name: string }): boolean {
+export function isBeside(server: { backend: string; name: string }): boolean {
+  const { backend } = server;
   return (
     backend === REQUEST_LOG.backend ||
-    // Another node, for requests that this node's own instance did not get.
-    (backend.startsWith('local_') && name !== LOCAL) ||
-    [twinOf(''), panicOf(''), watchOf('')].some((end) => backend.endsWith(end))
+    isOther(server) ||
+    [twinOf(''), panicOf(''), ownOf(''), watchOf('')].some((end) => backend.endsWith(end))
   );
 }
 
@@ -91,8 +98,8 @@ export function isTwin(server: { backend: string }): boolean {
   return server.backend.endsWith(twinOf(''));
 }
 
-export function isPanic(server: { backend: string }): boolean {
-  return server.backend.endsWith(panicOf(''));
+export function isPanic(server: { backend: string; name: string }): boolean {
+  return server.backend.endsWith(panicOf('')) && !isOther(server);
 }
 
 /** HAProxy's name of the server on this host. No host name starts with `_`. */

@@ -71,7 +71,7 @@ const OURS: ReadonlySet<string> = new Set([
 ]);
 
 export function isOurs(name: string): boolean {
-  return OURS.has(name) || /^(bornemisza|limit_|local_|svc_)|\.(panic|unwatched|watch)$/.test(name);
+  return OURS.has(name) || /^(bornemisza|limit_|local_|svc_)|\.(own|panic|unwatched|watch)$/.test(name);
 }
 
 const WORDS: readonly (readonly [pattern: RegExp, why: string])[] = [

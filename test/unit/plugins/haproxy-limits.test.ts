@@ -28,6 +28,7 @@ t.test('a bound of a service is in every backend that its requests pass, and a r
     'svc_api.panic',
     'local_api',
     'local_api.panic',
+    'local_api.own',
   ]);
   t.strictSame(having(/status 413 .* gt 3072 }$/m), ['svc_api', 'svc_api.panic'], 'the edge has all of them');
   for (const bad of [

@@ -148,8 +148,8 @@ t.test(
 t.test('a door asks a service that is merely slow, and none that answers wrongly', async (t) => {
   const service = app().services[0]!;
   const route =
-    'use_backend local_api.panic if { path /api } { req.hdr(X-Bornemisza-Passed-On) -m found } or ' +
-    '{ path /api } !{ srv_is_up(local_api/_local) } { nbsrv(local_api.panic) gt 0 } or';
+    'use_backend local_api.panic if { path /api } !{ srv_is_up(local_api/_local) } ' +
+    '{ srv_is_up(local_api.panic/_local) } or';
   for (const answersWrongly of [false, true]) {
     const config = configOf(app({ services: [{ ...service, answersWrongly }] }));
     t.ok(section(config, 'frontend door').some((line) => line.startsWith(route)));
@@ -195,7 +195,18 @@ t.test('a door gives what its own instance did not get to the other doors, never
     /del-header X-Bornemisza-Passed-On/,
     'no client sets it',
   );
-  t.match(section(config, 'backend local_api.panic').join('\n'), /retries 0/);
+  const own = section(config, 'backend local_api.own');
+  t.same(
+    own.filter((line) => line.startsWith('server ')).length,
+    1,
+    'what one door passes on, the next one does not',
+  );
+  t.match(own.join('\n'), /retries 0/);
+  const slow = section(config, 'backend local_api.panic').filter((line) => line.startsWith('server '));
+  t.same(
+    slow.map((line) => line.split(' ')[1]),
+    ['_local', 'app2', 'app3', 'app4'],
+  );
 });
 
 t.test('a floating address is bound before it is there', async (t) => {
