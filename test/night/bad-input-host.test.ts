@@ -248,8 +248,9 @@ t.test(
     await host.stop('bornemisza-haproxy@app.service');
     const said = new RegExp(
       /HAProxy is not running: no process listens at \S+ *(--|",.*"next":").*/.source +
-        /`systemctl start bornemisza-haproxy@app\.service`, then see `journalctl -u bornemisza-haproxy@app\.service`/
-          .source,
+        /`systemctl start bornemisza-haproxy@app\.service` \(its configuration is written\), then see /
+          .source +
+        /`journalctl -u bornemisza-haproxy@app\.service`/.source,
     );
     await says(() => status(app), said);
     await says(heard, said);
