@@ -97,10 +97,10 @@ async function database(
 }
 
 /** A daemon's sign of life, as the reconciler gives it. Returns what ends it. */
-function beat({ heartbeat }: Pick<HaproxyPlugin, 'heartbeat'>): () => void {
+function beat(plugin: Pick<HaproxyPlugin, 'heartbeat'>): () => void {
   const once = (): void => {
     // A HAProxy that was stopped misses it.
-    heartbeat?.(AbortSignal.timeout(1000)).catch(() => undefined);
+    plugin.heartbeat(AbortSignal.timeout(1000)).catch(() => undefined);
   };
   once();
   const timer = setInterval(once, 1000).unref();
