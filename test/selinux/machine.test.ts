@@ -16,6 +16,8 @@ t.setTimeout(3_600_000);
 const OURS = 'bornemisza_haproxy_t';
 /** Where the policy puts what a unit starts and it has no domain for. */
 const UNCONFINED = 'unconfined_service_t';
+/** The kernel needs one second; without a look at what it prints, one waits for the whole time of a boot. */
+const PANIC_SEEN_MS = 120_000;
 /** What a boot with SELinux enforcing showed to be asked for: source, target, class, permission. */
 const NEEDED = [
   // At a reload HAProxy executes itself by its path.
@@ -145,6 +147,14 @@ async function withdraw(t: Test, machine: Machine): Promise<void> {
   await machine.must('bornemisza maintenance off --role app', SETTLE_MS);
   await announces('up');
 }
+
+t.test('a machine whose kernel panics is given up at once', async (t) => {
+  const image = join(directory, 'empty');
+  await must('truncate', ['--size=1M', image]);
+  const sinceMs = performance.now();
+  await t.rejects(Machine.boot(image), /Kernel panic/);
+  t.ok(performance.now() - sinceMs < PANIC_SEEN_MS);
+});
 
 t.test('the scriptlet loads the module', async (t) => {
   t.notOk((await modules()).includes('bornemisza'));

@@ -20,6 +20,9 @@ const IMAGE_MEGABYTES = 900;
 /** A boot takes 15 s on a free machine, and many times that beside others. */
 const BOOT_MS = 300_000;
 const COMMAND_MS = 120_000;
+const LOOK_EVERY_MS = 20;
+/** About a second. */
+const TURNS_TO_CONSOLE = 50;
 /** Characters: the last lines. */
 const CONSOLE_SHOWN = 4000;
 
@@ -200,18 +203,24 @@ export class Machine {
 
   async #line(start: string, timeoutMs: number): Promise<string> {
     const since = performance.now();
-    for (;;) {
+    for (let turn = 1; ; turn++) {
       const lines = this.#text.split('\n');
       const at = lines.findIndex((line) => line.startsWith(start));
       if (at >= 0 && at < lines.length - 1) {
         this.#text = lines.slice(at + 1).join('\n');
         return (lines[at] ?? '').trim();
       }
-      if (this.#ended || isOver(since, timeoutMs)) {
-        const last = (await readFile(this.#console, 'utf8')).slice(-CONSOLE_SHOWN);
+      // A kernel that panics does not end: it is process 1 of its namespace, which ignores its own signals.
+      const panicked = turn % TURNS_TO_CONSOLE === 0 && (await this.#printed()).includes('Kernel panic');
+      if (this.#ended || panicked || isOver(since, timeoutMs)) {
+        const last = (await this.#printed()).slice(-CONSOLE_SHOWN);
         throw new Error(`the machine did not say ${start}; it said ${this.#text}; its kernel:\n${last}`);
       }
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
     }
+  }
+
+  #printed(): Promise<string> {
+    return readFile(this.#console, 'utf8');
   }
 }
