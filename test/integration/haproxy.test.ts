@@ -9,6 +9,7 @@ import t from 'tap';
 import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
+import { ask, parseSiteFile } from '../../src/plugins/haproxy/runtime.ts';
 import {
   type AppHaproxy,
   EDGE_HEALTH_PATH,
@@ -23,6 +24,7 @@ import {
   converge,
   dbDesired,
   get,
+  type Instance,
   type Leaf,
   looking,
   peer,
@@ -62,11 +64,31 @@ const launch = bed.launch.bind(bed);
 const addsServers = async ({ plugin }: { readonly plugin: HaproxyPlugin }): Promise<boolean> =>
   (await plugin.observe(AbortSignal.timeout(5000))).running?.addsServers === true;
 
-/** HAProxy's warnings and alerts, without results of health checks, which it writes as warnings too. */
+/** Whether the socket of this process takes a certificate of that length for the site. Changes nothing. */
+async function takesSite(instance: Instance, pem: string): Promise<boolean> {
+  const file = parseSiteFile(await instance.ask('show ssl cert')) ?? '';
+  const payload = pem.replaceAll(/\n+/g, '\n').trim();
+  const said = await ask(join(instance.runDirectory, 'stats.sock'), `set ssl cert ${file}`, {
+    unit: 'this one',
+    payload,
+  });
+  await instance.ask(`abort ssl cert ${file}`);
+  return said.includes('Transaction created');
+}
+
+/**
+ * HAProxy's warnings and alerts, without results of health checks, which it writes as warnings too, and without 3.4's
+ * advice against root: the unit has a user of its own.
+ */
 const complaints = (log: string): readonly string[] =>
   log
     .split('\n')
-    .filter((line) => /WARNING|ALERT/.test(line) && !/ Health check for server \S+ succeeded/.test(line));
+    .filter(
+      (line) =>
+        /WARNING|ALERT/.test(line) &&
+        !/ Health check for server \S+ succeeded/.test(line) &&
+        !/ HAProxy was started as (?:the )?root\b/.test(line),
+    );
 
 /** A db node: a stand-in for CouchDB's HTTP, and its door. */
 async function database(
@@ -822,11 +844,12 @@ t.test('a bad certificate for the site stops no revocation and no other change',
   t.match(await readFile(instance.config, 'utf8'), /edge-[0-9a-f]{16}\.pem/);
   t.same(await converge(instance.plugin, showing(text)), [], 'and nothing is left to do');
 
-  // Its socket takes no more than 16 kB: then it is a reload after all.
+  // Its socket takes no more than 16 kB, from 3.4 on 128 kB: then it is a reload after all.
   const long = third.certificate + third.key + ca.repeat(Math.ceil(16_384 / ca.length) + 1);
+  const fits = await takesSite(instance, long);
   await converge(instance.plugin, showing(long));
   t.equal(await shown(), third.serialHex, 'a chain that is too long for the socket is shown as well');
-  t.not(await pidOf(), pid, 'by a reload');
+  t.equal((await pidOf()) === pid, fits, 'by a reload where the socket refuses it');
   await converge(instance.plugin, showing(text));
 
   const bad: [string, string][] = [

@@ -69,6 +69,8 @@ export class Steps {
   readonly #validator: Validator;
   readonly #heartbeat: StepsDependencies['heartbeat'];
   readonly #lingering = new Set<string>();
+  /** What the last process that was to be replaced knew of its servers. */
+  #states = '';
 
   constructor({ instance, files, sockets, observer, validator, heartbeat }: StepsDependencies) {
     this.#instance = instance;
@@ -165,8 +167,8 @@ export class Steps {
       snippets: [],
       revoked: before.revoked.map((mark) => ({ mark, address: undefined })),
     };
-    if (now === undefined) return;
-    if (now.structure !== before.structure) await this.#reload(lastGood, signal);
+    if (now === undefined) await this.#revive(lastGood, before.pid, signal);
+    else if (now.structure !== before.structure) await this.#reload(lastGood, signal);
     else for (const change of planRuntime(lastGood, now)) await this.#make(change, signal);
   }
 
@@ -234,7 +236,7 @@ export class Steps {
 
   /**
    * The process keeps the path that it was started with; the file that the configuration names now is there for the
-   * next one. A chain that is longer than its buffer (16 kB) is refused, as is what it cannot load.
+   * next one. A chain that is longer than its buffer (16 kB; 128 kB from 3.4 on) is refused, as is what it cannot load.
    */
   async #swapSite(
     { file, content }: Extract<HaproxyChange, { kind: 'site' }>,
@@ -278,14 +280,30 @@ export class Steps {
    * brings it to the wanted states.
    */
   async #reload(rendered: Rendered, signal: AbortSignal): Promise<void> {
-    const before = parseInfo(await this.#sockets.ask('show info', signal), this.#instance);
+    const { pid } = parseInfo(await this.#sockets.ask('show info', signal), this.#instance);
+    this.#states = await this.#sockets.ask('show servers state', signal);
+    await this.#replace(pid, rendered, signal);
+  }
+
+  /**
+   * After a failed reload of 2.4 the old process serves on, but its socket's path is the failed one's: nobody answers
+   * there. The master still does, and its next process makes the socket again.
+   */
+  async #revive(rendered: Rendered, oldPid: number, signal: AbortSignal): Promise<void> {
+    const isThere = await this.#sockets.askMaster('show proc', { signal }).then(
+      () => true,
+      () => false,
+    );
+    if (isThere) await this.#replace(oldPid, rendered, signal);
+  }
+
+  async #replace(oldPid: number, rendered: Rendered, signal: AbortSignal): Promise<void> {
     const reloads = await this.#reloadCount(signal);
-    const states = await this.#sockets.ask('show servers state', signal);
     const config = (await this.#files.read(CONFIG_FILE)) ?? '';
-    await this.#files.write(STATE_FILE, `${statesFor(states, config, rendered.backends)}\n`);
+    await this.#files.write(STATE_FILE, `${statesFor(this.#states, config, rendered.backends)}\n`);
     try {
       await this.#askForReload(signal);
-      await this.#awaitWorker(rendered.structure, before.pid, reloads, signal);
+      await this.#awaitWorker(rendered.structure, oldPid, reloads, signal);
     } finally {
       // A later start must not use old states.
       await this.#files.write(STATE_FILE, NO_STATE);

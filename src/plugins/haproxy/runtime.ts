@@ -323,7 +323,10 @@ interface Process {
   readonly failed: number | undefined;
 }
 
-/** Reads the master's `show proc`. Version 2.4 has one more column (the relative pid) than 2.5 and later. */
+/**
+ * Reads the master's `show proc`. Version 2.4 has one more column (the relative pid) than 2.5 and later, and counts no
+ * failures. Its master answers after a reload only when the new process runs or has failed: then it lists none.
+ */
 export function parseProcesses(text: string): Process[] {
   const processes: Process[] = [];
   let old = false;
@@ -343,7 +346,10 @@ export function parseProcesses(text: string): Process[] {
       failed: failed === undefined ? undefined : Number(failed),
     });
   }
-  return processes;
+  const hasNone = reloadsAt === 3 && !processes.some(({ kind }) => kind === 'worker');
+  return hasNone
+    ? processes.map((each) => (each.kind === 'master' ? { ...each, failed: 1 } : each))
+    : processes;
 }
 
 /**

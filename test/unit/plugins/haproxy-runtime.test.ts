@@ -155,20 +155,29 @@ t.test('processes of a master, 2.6', async (t) => {
   ]);
 });
 
-t.test(
-  'processes of a master, 2.4 as its manual prints them: one more column, nothing about failures',
-  async (t) => {
-    const text = `#<PID>          <type>          <relative PID>  <reloads>       <uptime>        <version>
+t.test('processes of a master, 2.4: one more column, and a failed reload leaves no worker', async (t) => {
+  const text = `#<PID>          <type>          <relative PID>  <reloads>       <uptime>        <version>
 1162            master          0               5               0d00h02m07s     2.4.0
 # workers
 1271            worker          1               0               0d00h00m00s     2.4.0
 `;
-    t.same(parseProcesses(text), [
-      { pid: 1162, kind: 'master', reloads: 5, upSeconds: 127, failed: undefined },
-      { pid: 1271, kind: 'worker', reloads: 0, upSeconds: 0, failed: undefined },
-    ]);
-  },
-);
+  t.same(parseProcesses(text), [
+    { pid: 1162, kind: 'master', reloads: 5, upSeconds: 127, failed: undefined },
+    { pid: 1271, kind: 'worker', reloads: 0, upSeconds: 0, failed: undefined },
+  ]);
+  // 2.4.22 after a reload that could not bind a port.
+  const afterFailure = `#<PID>          <type>          <relative PID>  <reloads>       <uptime>        <version>
+32605           master          0               2               0d00h00m07s     2.4.22-f8e3218e2
+# workers
+# old workers
+32608           worker          [was: 1]        2               0d00h00m07s     2.4.22-f8e3218e2
+# programs
+`;
+  t.same(parseProcesses(afterFailure), [
+    { pid: 32605, kind: 'master', reloads: 2, upSeconds: 7, failed: 1 },
+    { pid: 32608, kind: 'old-worker', reloads: NaN, upSeconds: 7, failed: undefined },
+  ]);
+});
 
 t.test('sessions of an address in the doors, and no others', async (t) => {
   const text = `0x7f1: proto=tcpv4 src=10.0.0.9:40000 fe=app_door be=couchdb srv=_local ts=00 age=1s
