@@ -9,7 +9,7 @@ import {
   planBird,
   renderFragment,
 } from '../../../src/plugins/bird/plan.ts';
-import { reportOf, wordOf } from '../../../src/plugins/bird/report.ts';
+import { faultOf, reportOf, wordOf } from '../../../src/plugins/bird/report.ts';
 
 const desired: BirdDesired = {
   device: 'bm-float',
@@ -315,6 +315,66 @@ t.test('protocols, as BIRD 2.0.12 prints them', async (t) => {
       holdTimeS: undefined,
     },
   ]);
+});
+
+t.test('each family is judged by itself: a provider has a session for each, or one for both', async (t) => {
+  const [four, six] = [['192.0.2.7', '192.0.2.8'], ['2001:db8::7']];
+  const session = (name: string, ...addresses: string[]) => ({
+    name,
+    state: 'Established',
+    up: true,
+    routes: addresses.map((address) => ({ address, by: 'bornemisza_floating' })),
+  });
+  const down = (name: string) => ({ ...session(name), up: false, state: 'Active' });
+  const lacks = 'bird-route-not-exported';
+  const cases = [
+    ['one session each', [session('up4', ...four), session('up6', ...six)], undefined],
+    ['one for both', [session('up', ...four, ...six)], undefined],
+    [
+      'none for IPv6',
+      [session('up4', ...four)],
+      lacks,
+      /^up4 does not export 2001:db8::7: /,
+      /an ipv6 channel/,
+    ],
+    [
+      'none for IPv4',
+      [session('up6', ...six)],
+      lacks,
+      /^up6 does not export 192\.0\.2\.7, 192\.0\.2\.8: /,
+      /an ipv4/,
+    ],
+    [
+      'half of IPv4',
+      [session('up4', '192.0.2.7'), session('up6', ...six)],
+      lacks,
+      /not export 192\.0\.2\.8: /,
+      /./,
+    ],
+    [
+      'IPv6 down',
+      [session('up4', ...four), down('up6')],
+      'bird-session-down',
+      /has no route to 2001:db8::7 through this node$/,
+      /protocols all up6`$/,
+    ],
+    [
+      'the second of two is down',
+      [session('up4', ...four), session('up6', ...six), down('second')],
+      'bird-session-down',
+      /only the others announce 192\.0\.2\.7, 192\.0\.2\.8, 2001:db8::7$/,
+      /protocols all second`$/,
+    ],
+  ] as const;
+  for (const [what, sessions, code, message, next] of cases) {
+    const of = { ...desired, addresses: [...four, ...six] };
+    t.equal(faultOf({ sessions }, of.addresses, true), code, what);
+    const running = { ...settled.running!, sessions };
+    const fault = code === undefined ? undefined : { code, forMs: 60_000 };
+    const { alarms } = reportOf(of, { ...settled, running, fault });
+    t.match(alarms, code === undefined ? [] : [{ code, message, next }], what);
+    t.equal(alarms.length, code === undefined ? 0 : 1, what);
+  }
 });
 
 t.test('a hold time above the configured one is an alarm, and does not end the announcement', async (t) => {
