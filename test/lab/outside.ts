@@ -69,6 +69,13 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
     return new Outside(directory, await readFile(certificate.cert, 'utf8'), certificate, tsig);
   }
 
+  /** What must stand in no log, argument or answer. */
+  get keySecret(): string {
+    const secret = /secret "([^"]{20,})"/.exec(this.#tsig)?.[1];
+    if (secret === undefined) throw new Error('the key has no secret');
+    return secret;
+  }
+
   /** Starts the name server. */
   startNames(lab: Lab): void {
     this.#lab = lab;
