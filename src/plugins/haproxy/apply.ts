@@ -144,7 +144,10 @@ export class Steps {
     }
     const before = checkpoint.running;
     if (before === undefined || before.structure === '') return;
-    const now = await this.#observer.running(signal);
+    const now = await this.#observer.running(signal).catch((error: unknown) => {
+      if (error instanceof PluginError && error.code === 'haproxy-silent') return error;
+      throw error;
+    });
     const config = (await this.#files.read(CONFIG_FILE)) ?? '';
     const lastGood: Rendered = {
       files: [],
@@ -167,8 +170,10 @@ export class Steps {
       snippets: [],
       revoked: before.revoked.map((mark) => ({ mark, address: undefined })),
     };
-    if (now === undefined) await this.#revive(lastGood, before.pid, signal);
-    else if (now.structure !== before.structure) await this.#reload(lastGood, signal);
+    if (now === undefined || now instanceof PluginError) {
+      if (await this.#hasNoWorker(signal)) await this.#replace(before.pid, lastGood, signal);
+      else if (now !== undefined) throw now;
+    } else if (now.structure !== before.structure) await this.#reload(lastGood, signal);
     else for (const change of planRuntime(lastGood, now)) await this.#make(change, signal);
   }
 
@@ -287,14 +292,11 @@ export class Steps {
 
   /**
    * After a failed reload of 2.4 the old process serves on, but its socket's path is the failed one's: nobody answers
-   * there. The master still does, and its next process makes the socket again.
+   * there. The master still does and lists no present process; its next one makes the socket again.
    */
-  async #revive(rendered: Rendered, oldPid: number, signal: AbortSignal): Promise<void> {
-    const isThere = await this.#sockets.askMaster('show proc', { signal }).then(
-      () => true,
-      () => false,
-    );
-    if (isThere) await this.#replace(oldPid, rendered, signal);
+  async #hasNoWorker(signal: AbortSignal): Promise<boolean> {
+    const processes = await this.#sockets.askMaster('show proc', { signal }).then(parseProcesses, () => []);
+    return processes.length > 0 && !processes.some(({ kind }) => kind === 'worker');
   }
 
   async #replace(oldPid: number, rendered: Rendered, signal: AbortSignal): Promise<void> {
