@@ -8,7 +8,7 @@ import {
 import { boundLines, limitLines, serverTimeout } from './limits.ts';
 import { type WantedServer, twinOf, ownOf, panicOf, watchOf, LOCAL, PASSED_ON, RING } from './rendered.ts';
 import { type Context, type Section, FEEDS, IDEMPOTENT_ONLY } from './sections.ts';
-import { checkOf, checkTimes, WATCHED_CHECK } from './service-check.ts';
+import { checkOf, checkTimes, PEER_CHECK, WATCHED_CHECK } from './service-check.ts';
 import { dnsName, ipv4, port, token } from './values.ts';
 
 /** Backends, their servers and their checks. */
@@ -259,13 +259,15 @@ export function peerBackends(
   context: Context,
   first: readonly WantedServer[] = [],
 ): Section[] {
+  // CouchDB's check also reports its maintenance.
+  const watched = backend.startsWith('svc_') ? PEER_CHECK : WATCHED_CHECK;
   // A dynamic server (`add server`) doesn't infer check-ssl from ssl.
   const servers = [
     ...first,
     ...peerServers(
       backend,
       group,
-      () => `${WATCHED_CHECK} ${CHECK_AFTER_ERRORS} check-ssl${extra === '' ? ` ${RAMP}` : ''}`,
+      () => `${watched} ${CHECK_AFTER_ERRORS} check-ssl${extra === '' ? ` ${RAMP}` : ''}`,
       extra,
       context,
     ),

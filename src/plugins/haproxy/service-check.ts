@@ -6,6 +6,11 @@ import { count, dnsName, headerValue, method, quoted, token, urlPath } from './v
 /** A server that fails is out after 1.3 s: one failed check, then one more at the fast interval. */
 export const WATCHED_CHECK = 'check inter 1s fastinter 300ms downinter 1s fall 2 rise 2';
 /**
+ * Of a service at another node: `inter` also bounds the TLS handshake, and within 1 s a busy edge misses all of them.
+ * Records, errors and the second check take a server out sooner.
+ */
+export const PEER_CHECK = WATCHED_CHECK.replace('inter 1s fast', 'inter 2s fast');
+/**
  * Of a service on this node. Each failed check brings the daemon's own forward (failures.ts), so the interval decides
  * how soon an error is found; a service that is down returns by the daemon's interval.
  */
