@@ -40,7 +40,9 @@ export class Visitor {
   /** A slow answer delays no later request. */
   #ask(): void {
     this.#requests += 1;
-    const asked = this.#visit()
+    // A world without a running node throws before it makes a promise.
+    const asked = Promise.resolve()
+      .then(this.#visit)
       .catch((error: unknown) => String(error))
       .then((answer) => {
         if (/^[1-4]\d\d\b/.test(answer)) this.#gap();

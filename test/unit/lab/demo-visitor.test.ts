@@ -33,6 +33,16 @@ t.test('a request that gets no answer delays no other, and its failure counts', 
   t.equal(failed, 1);
 });
 
+t.test('a visit that throws at once is a failed one', async (t) => {
+  const visitor = new Visitor(() => {
+    throw new Error('no node runs');
+  }, 5);
+  await pause(50);
+  const { requests, failed } = await visitor.end();
+  t.ok(requests > 0);
+  t.equal(failed, requests);
+});
+
 t.test('a site that never answers is one gap', async (t) => {
   const visitor = new Visitor(async () => 'ECONNREFUSED', 5);
   await pause(200);
