@@ -96,7 +96,10 @@ const STORY: readonly Step[] = [
       announcers(world.hosts('app').filter((host) => host !== 'app2')),
       couch(world.hosts('db'), world.hosts('db')),
       site(world),
-      ...(world.around === undefined ? [] : ['app1', 'app3'].map((host) => signedIn(world, host))),
+      // The floating IP is the site's record, and by its SRV record a dead node is found when it is back.
+      ...(world.around === undefined
+        ? []
+        : [records(world), ...['app1', 'app3'].map((host) => signedIn(world, host))]),
     ],
     deadlineMs: 60_000,
   },

@@ -10,6 +10,7 @@ t.test('the whole story is seen by HAProxy, the router and CouchDB', { timeout: 
     ['db4 joins with a token', 'dns'],
     ['a person registers at app2', 'user'],
     ['app2 is killed', 'user'],
+    ['app2 is killed', 'dns'],
     ['app3 is removed', 'dns'],
     ['app3 is removed', 'ports'],
   ] as const)
