@@ -30,13 +30,14 @@ t.before(async () => {
   const directory = join(t.testdir(), 'provider');
   cluster = await Cluster.create({
     ...{ app: 3, floating: false },
-    configure: async (host, _role, lab) => {
+    configure: async (host, role, lab) => {
+      if (role === 'db') return;
       provider ??= await ProviderApi.start(lab, directory);
       await provider.use(host);
       await host.must(['sh', '-c', `printf '\\n[health]\\ndamping_ms = 500\\n' >>/etc/bornemisza/app.toml`]);
     },
   });
-  apps = cluster.instances;
+  apps = cluster.instancesOf('app');
   await allUp(cluster);
 });
 t.teardown(async () => {
@@ -199,6 +200,30 @@ t.test('maintenance hands it over by one call, and the former holder serves unti
   await operator(cluster.instance('app2'), 'maintenance', 'off');
   await allUp(cluster);
 });
+
+t.test(
+  'a holder that is cut off from all databases loses the address, although its HAProxy runs',
+  async (t) => {
+    const holder = cluster.instance(await routed());
+    await cluster.addHost('db1', 'db');
+    await allUp(cluster);
+    const sinceMs = Date.now();
+    await holder.host.cut({ device: 'private' });
+    const first = await until(async () => (await provider.orders(sinceMs))[0], {
+      ...{ deadlineMs: PATIENCE_MS, everyMs: 50, what: 'an order' },
+    });
+    t.comment(`cut to order: ${first.atMs - sinceMs} ms`);
+    await routedTo(first.host);
+    t.not(first.host, holder.host.name);
+    t.equal(await answers(), 200);
+    const { publicAddress } = holder.host;
+    const own = await cluster.lab.client.request({ url: `https://${publicAddress}/`, timeoutMs: 5000 });
+    t.equal(own.status, 200, 'the former holder answers at its own address');
+    await holder.host.heal();
+    await allUp(cluster);
+    t.strictSame(await callers(sinceMs), [first.host], 'one order');
+  },
+);
 
 t.test('the token is in no log, argument, environment, answer or trail', async (t) => {
   for (const instance of apps) {
