@@ -3,6 +3,7 @@ import type { Host } from '../lab/index.ts';
 import { Outside, ZONE } from '../lab/outside.ts';
 import { ProviderApi } from '../lab/provider-api.ts';
 import { allUp, PATIENCE_MS } from '../integration/cluster-bed.ts';
+import { EDGE_HEALTH_PATH } from '../../src/plugins/haproxy/desired.ts';
 import { until } from '../support/until.ts';
 
 const CONFIG = '/etc/bornemisza/app.toml';
@@ -112,6 +113,24 @@ export class EdgeBed {
         return true as const;
       },
       { deadlineMs: 3 * PATIENCE_MS, everyMs: 100, what: `${host.name} ${there ? 'in' : 'out of'} the zone` },
+    );
+  }
+
+  /** Waits until an edge answers visitors at its own address, and the first node holds it for ready to serve. */
+  isWell({ host, name }: Instance): Promise<true> {
+    const [first] = this.edges;
+    return until(
+      async () => {
+        const members = first === undefined ? [] : await this.cluster.members(first);
+        const row = members.find((each) => each.name === name);
+        if (row?.state !== 'alive' || row.rotation !== 'in')
+          throw new Error(`${row?.state} ${row?.rotation}`);
+        const url = `https://${host.publicAddress}${EDGE_HEALTH_PATH}`;
+        const { status } = await this.cluster.lab.client.request({ url, timeoutMs: 2000 });
+        if (status !== 200) throw new Error(`it answers ${status}`);
+        return true as const;
+      },
+      { deadlineMs: 3 * PATIENCE_MS, everyMs: 50, what: `${name} is well` },
     );
   }
 
