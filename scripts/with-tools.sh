@@ -47,7 +47,8 @@ if [ "$purpose" = selinux ]; then
   # Debian compiles its policy when it is installed, and does not load it on this machine.
   wanted="$wanted semodule:policycoreutils: matchpathcon:selinux-utils: sesearch:setools: rpmbuild:rpm:
 rpm2cpio:rpm2cpio: cpio:cpio: linux.uml:user-mode-linux:
-mke2fs:e2fsprogs: depmod:kmod: /usr/share/selinux/default/base.pp.bz2:selinux-policy-default:"
+mke2fs:e2fsprogs: depmod:kmod: createrepo_c:createrepo-c:
+/usr/share/selinux/default/base.pp.bz2:selinux-policy-default:"
 fi
 deb='' el='' names=''
 for each in $wanted; do

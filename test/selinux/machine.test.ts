@@ -1,21 +1,30 @@
 /**
  * bornemisza-selinux and its scriptlets beside Debian's policy, or the one that LAB_SELINUX=DIRECTORY names; then the
- * product on a machine that enforces that policy. See CONTRIBUTING.md.
+ * product on a machine that enforces that policy, and its end without the module. See CONTRIBUTING.md.
  */
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { buildPackage } from '../../scripts/rpm.ts';
 import { until } from '../support/until.ts';
+import {
+  beginCluster,
+  joinDatabase,
+  leave,
+  OURS,
+  reloadHaproxy,
+  requestUpgrade,
+  seeDomains,
+  setUpAppTier,
+  useDeadman,
+  withdraw,
+} from './life.ts';
 import { Machine, makeImage, POLICY } from './machine.ts';
 import { makeNodeRoot, startNetwork } from './node-bed.ts';
-import { domainsOf, refusals, SETTLE_MS, slowly, startRole, status, workersOf } from './product.ts';
+import { domainsOf, refusals, SETTLE_MS } from './product.ts';
 import { givenPolicy, must, placeGivenPolicy, runScriptlet } from './tree.ts';
 
 t.setTimeout(3_600_000);
-const OURS = 'bornemisza_haproxy_t';
-/** Where the policy puts what a unit starts and it has no domain for. */
-const UNCONFINED = 'unconfined_service_t';
 /** The kernel needs one second; without a look at what it prints, one waits for the whole time of a boot. */
 const PANIC_SEEN_MS = 120_000;
 /** What a boot with SELinux enforcing showed to be asked for: source, target, class, permission. */
@@ -64,88 +73,28 @@ async function rules(source: string, target: string, kind: string, permission: s
     .trim();
 }
 
-async function bootOf(t: Test, name: string): Promise<Machine> {
-  const image = join(directory, name);
-  await makeImage(root, image);
-  const machine = await Machine.boot(image);
-  t.teardown(() => machine.close());
-  t.equal(await machine.must('getenforce'), 'Enforcing\n');
-  return machine;
-}
-
-/** Runs a script as cloud-init does where the policy has a domain for it, as EL's has; else as a login does. */
-async function setUp(t: Test, machine: Machine, script: string): Promise<void> {
+/** HAProxy's unit, on the machine from which the module was removed. */
+async function startWithout(t: Test, machine: Machine): Promise<void> {
+  const unit = 'bornemisza-haproxy@db.service';
+  await machine.must(`systemctl start --no-block ${unit}`);
   if (givenPolicy === '') {
-    await machine.must(script, SETTLE_MS);
+    // Debian's policy leaves process 1, and what stays in its domain, unconfined.
+    const seen = await until(
+      async () => {
+        const domains = await domainsOf(machine, unit);
+        return domains.length > 0 ? domains : undefined;
+      },
+      { deadlineMs: SETTLE_MS, everyMs: 1000, what: 'HAProxy' },
+    );
+    t.same(seen, ['init_t']);
     return;
   }
-  const program = Buffer.from(`#!/bin/sh\nset -e\nid -Z\n${script}\n`).toString('base64');
-  const printed = ['StandardOutput', 'StandardError']
-    .map((each) => `-p ${each}=append:/run/set-up.log`)
-    .join(' ');
-  const said = await machine.must(
-    `echo ${program} | base64 -d >/usr/bin/cloud-init
-      chmod 0755 /usr/bin/cloud-init
-      restorecon /usr/bin/cloud-init
-      rm -f /run/set-up.log
-      systemd-run --quiet --wait --collect ${printed} /usr/bin/cloud-init
-      code=$?; cat /run/set-up.log; exit $code`,
-    SETTLE_MS,
-  );
-  t.match(said, ':cloud_init_t:');
-}
-
-async function beginCluster(t: Test, machine: Machine): Promise<void> {
-  await setUp(
-    t,
-    machine,
-    'bornemisza init --role app --cluster lab --host both1 --private-address 10.77.0.11 ' +
-      '--floating-ip 203.0.113.10 --floating-mode bgp --bgp-neighbor 169.254.169.254 --bgp-as 64515 ' +
-      '--bgp-local-as 65001 --recovery-file /root/recovery.txt',
-  );
-  await machine.must(`mkdir -p /srv/bornemisza/site && echo 'It works' >/srv/bornemisza/site/index.html
-      cd /etc/bornemisza/services.d
-      printf 'name = "site"\\nport = 8080\\npath_prefix = "/"\\nhealth_path = "/"\\n' >site.toml
-      chgrp bornemisza site.toml; chmod 0640 site.toml
-      systemctl enable --now bornemisza-site.service`);
-  await startRole(machine, 'app');
-  const answer = await until(async () => {
-    const { output } = await machine.run(`curl -sSk --max-time 10 https://198.51.100.11/`);
-    return output.includes('It works') ? output : undefined;
-  }, slowly('the site behind HAProxy'));
-  t.equal(answer, 'It works\n');
-}
-
-async function reloadHaproxy(t: Test, machine: Machine, role: string): Promise<void> {
-  const before = await workersOf(machine, role);
-  await machine.must(`systemctl reload bornemisza-haproxy@${role}.service`);
-  await until(async () => (await workersOf(machine, role)) !== before, slowly('a new worker'));
-  t.same(await domainsOf(machine, `bornemisza-haproxy@${role}.service`), [OURS]);
-}
-
-async function seeDomains(t: Test, machine: Machine, role: string, others: readonly string[]): Promise<void> {
-  t.same(await domainsOf(machine, `bornemisza-haproxy@${role}.service`), [OURS]);
-  for (const name of [`bornemisza@${role}`, ...others])
-    t.same(await domainsOf(machine, `${name}.service`), [UNCONFINED], name);
-}
-
-/** The address stays on the device; its route is taken from BIRD. */
-async function withdraw(t: Test, machine: Machine): Promise<void> {
-  const announces = async (state: 'up' | 'down'): Promise<void> => {
-    await until(
-      async () => {
-        const { output } = await machine.run('birdc show protocols bornemisza_floating');
-        return new RegExp(`^bornemisza_floating .* ${state} `, 'm').test(output);
-      },
-      slowly(`the route of the floating IP ${state}`),
-    );
-  };
-  await announces('up');
-  await machine.must('bornemisza maintenance on --role app --force', SETTLE_MS);
-  await announces('down');
-  t.equal((await status(machine, 'app')).announcingWhy, 'maintenance');
-  await machine.must('bornemisza maintenance off --role app', SETTLE_MS);
-  await announces('up');
+  await until(async () => Number(await machine.must(`systemctl show -P NRestarts ${unit}`)) >= 2, {
+    deadlineMs: SETTLE_MS,
+    everyMs: 1000,
+    what: 'two restarts',
+  });
+  t.match((await refusals(machine)).join('\n'), /haproxy/);
 }
 
 t.test('a machine whose kernel panics is given up at once', async (t) => {
@@ -156,7 +105,7 @@ t.test('a machine whose kernel panics is given up at once', async (t) => {
   t.ok(performance.now() - sinceMs < PANIC_SEEN_MS);
 });
 
-t.test('the scriptlet loads the module', async (t) => {
+t.test('the scriptlet loads the module, and keeps it over an upgrade', async (t) => {
   t.notOk((await modules()).includes('bornemisza'));
   await scriptlet('POSTIN', 1);
   t.ok((await modules()).includes('bornemisza'), 'installed');
@@ -166,53 +115,42 @@ t.test('the scriptlet loads the module', async (t) => {
   for (const [source, target, kind, permission] of NEEDED)
     t.not(await rules(source, target, kind, permission), '', `${source} may ${permission} ${target}:${kind}`);
   t.equal(await rules(OURS, OURS, 'process', 'execmem'), '');
-});
-
-t.test('a node of role app works, and nothing is refused', async (t) => {
-  const machine = await bootOf(t, 'with');
-  await startNetwork(machine);
-  await t.test('init with BGP, and the start of role app', (t) => beginCluster(t, machine));
-  await t.test('each process of role app is where it belongs', (t) =>
-    seeDomains(t, machine, 'app', ['bornemisza-deadman', 'bornemisza-site', 'bird']),
-  );
-  await t.test('a reload of HAProxy', (t) => reloadHaproxy(t, machine, 'app'));
-  await t.test('maintenance withdraws the floating IP', (t) => withdraw(t, machine));
-  t.same(await refusals(machine), []);
-  await machine.close();
-});
-
-t.test('the scriptlet keeps the module over an upgrade, and takes it away at the end', async (t) => {
   await scriptlet('POSTUN', 1);
   t.ok((await modules()).includes('bornemisza'), 'another version is there');
-  await scriptlet('POSTUN', 0);
-  t.notOk((await modules()).includes('bornemisza'), 'removed');
-  t.notMatch(await labelOf('/var/lib/bornemisza/haproxy/app/haproxy.cfg'), 'bornemisza_haproxy_var_lib_t');
 });
 
-t.test(
-  'without the module the same unit has no domain of its own, and EL refuses what it does',
-  async (t) => {
-    const machine = await bootOf(t, 'without');
-    const unit = 'bornemisza-haproxy@app.service';
-    await machine.must(`systemctl start --no-block ${unit}`);
-    if (givenPolicy === '') {
-      // Debian's policy leaves process 1, and what stays in its domain, unconfined.
-      const seen = await until(
-        async () => {
-          const domains = await domainsOf(machine, unit);
-          return domains.length > 0 ? domains : undefined;
-        },
-        { deadlineMs: SETTLE_MS, everyMs: 1000, what: 'HAProxy' },
-      );
-      t.same(seen, ['init_t']);
-    } else {
-      await until(async () => Number(await machine.must(`systemctl show -P NRestarts ${unit}`)) >= 2, {
-        deadlineMs: SETTLE_MS,
-        everyMs: 1000,
-        what: 'two restarts',
-      });
-      t.match((await refusals(machine)).join('\n'), /haproxy/);
-    }
-    await machine.close();
-  },
-);
+t.test('a node of both roles does its work, and nothing is refused', async (t) => {
+  const image = join(directory, 'image');
+  await makeImage(root, image);
+  const machine = await Machine.boot(image);
+  t.teardown(() => machine.close());
+  t.equal(await machine.must('getenforce'), 'Enforcing\n');
+  await startNetwork(machine);
+  const step = async (name: string, run: (t: Test, machine: Machine) => Promise<void>): Promise<void> => {
+    await t.test(name, async (t) => {
+      await run(t, machine);
+      t.same(await refusals(machine), []);
+    });
+  };
+  await step('init with BGP, and the start of role app', beginCluster);
+  await step('role db joins, and CouchDB restarts on request', joinDatabase);
+  await step('each process is where it belongs', seeDomains);
+  await step('a reload of each HAProxy', async (t) => {
+    for (const role of ['app', 'db']) await reloadHaproxy(t, machine, role);
+  });
+  await step('the app tier, with its test mail', setUpAppTier);
+  await step('maintenance withdraws the floating IP', withdraw);
+  await step('the dead-man switch takes the floating IP off', useDeadman);
+  await step('a request to upgrade', requestUpgrade);
+  await step('role app leaves for good', leave);
+  await t.test('the last erasure of the package takes the module away', async (t) => {
+    await machine.must('systemctl stop bornemisza.target bornemisza@db bornemisza-haproxy@db', SETTLE_MS);
+    await machine.must('rpm --erase --nodeps bornemisza-selinux', SETTLE_MS);
+    t.same(await refusals(machine), []);
+    t.notMatch(await machine.must('semodule -l'), /^bornemisza$/m);
+    t.notMatch(await machine.must('stat -c %C /var/lib/bornemisza/haproxy'), 'bornemisza');
+  });
+  await t.test('without the module HAProxy has no domain of its own, and EL refuses what it does', (t) =>
+    startWithout(t, machine),
+  );
+});

@@ -14,8 +14,8 @@ export const POLICY = 'etc/selinux/targeted';
 /** Directory of `bin/linux.uml` and `lib/uml/modules`: Debian's, or that of a newer one. */
 export const UML = process.env['LAB_UML'] ?? '/usr';
 
-/** Of which about half is free: Node, its cache and what a daemon writes. */
-const MEMORY_MEGABYTES = 1024;
+/** Both daemons, the app tier and CouchDB's stand-in are Node.js; and a policy is compiled beside them. */
+const MEMORY_MEGABYTES = 1536;
 const IMAGE_MEGABYTES = 900;
 /** A boot takes 15 s on a free machine, and many times that beside others. */
 const BOOT_MS = 300_000;
@@ -92,6 +92,8 @@ export async function addAgent(root: string): Promise<void> {
   const wants = join(units, 'multi-user.target.wants/lab-agent.service');
   await must('ln', ['-sf', '/usr/lib/systemd/system/lab-agent.service', wants]);
   for (const name of TMPFILES_LEFT_OUT) await rm(join(root, 'usr/lib/tmpfiles.d', name), { force: true });
+  // A process each, at every boot and reload of systemd, for what is not on this machine.
+  await rm(join(root, 'usr/lib/systemd/system-generators'), { recursive: true, force: true });
   for (const unit of MASKED) await must('ln', ['-sf', '/dev/null', join(units, unit)]);
 }
 

@@ -1,5 +1,5 @@
 /** A machine of Debian's packages with our package installed by rpm: both roles, BIRD, and CouchDB's stand-in. */
-import { cp, mkdir, readdir, rm, symlink } from 'node:fs/promises';
+import { cp, mkdir, readdir, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { BuiltPackage } from '../../scripts/rpm.ts';
 import { repository } from '../lab/layers.ts';
@@ -31,6 +31,7 @@ const PACKAGES = [
     'rpm',
     'curl',
     'openssl',
+    'bsdutils',
   ],
   ...['haproxy', 'bird2', 'nftables', 'socat', 'dnf'],
 ];
@@ -50,6 +51,17 @@ Restart=always
 WantedBy=multi-user.target
 `;
 
+const COUCHDB_START = `#!/bin/sh
+exec /usr/libexec/bornemisza/node --max-semi-space-size=4 /opt/couchdb/lib/standin.mjs "$@"
+`;
+/** Nothing is installed from it, but dnf wants the key named. */
+const REPOSITORY = `[lab]
+name=lab
+baseurl=file:///srv/repository
+gpgkey=file:///srv/repository/key
+gpgcheck=1
+`;
+
 /** A router with nobody to speak to. */
 const BIRD = 'router id 198.51.100.11;\nprotocol device {}\n';
 const PATIENT = '[Service]\nTimeoutStartSec=infinity\nWatchdogSec=0\n';
@@ -63,6 +75,7 @@ export async function makeNodeRoot(root: string, built: BuiltPackage): Promise<v
   await put(root, '/etc/machine-id', '5e11a0c5e11a0c5e11a0c5e11a0c5e11\n');
   await put(root, '/etc/rpm/macros', '%_dbpath /var/lib/rpm\n');
   await addCouchdb(root);
+  await addRepository(root);
   await addAgent(root);
   // Neighbours on this machine make the other one slow, which is no fault of what runs there.
   for (const unit of ['bornemisza@.service', 'bornemisza-haproxy@.service'])
@@ -102,18 +115,25 @@ async function copyKernelModules(root: string): Promise<void> {
   await must('depmod', ['-b', join(root, 'usr'), version]);
 }
 
+/** Apache's package has all of a release in /opt/couchdb, and its data in /var/lib/couchdb. */
 async function addCouchdb(root: string): Promise<void> {
   await put(root, '/usr/lib/systemd/system/couchdb.service', COUCHDB_UNIT);
   await put(root, '/usr/lib/sysusers.d/couchdb.conf', 'u couchdb - "CouchDB" /opt/couchdb -\n');
   await must('systemd-sysusers', [`--root=${root}`]);
-  // The stand-in looks for its bundle where the tree has it.
-  const tree = join(root, 'opt/tree');
-  for (const path of ['test/standin/couchdb/bin', 'dist/standin.mjs'])
-    await cp(join(repository, path), join(tree, path), { recursive: true });
-  await symlink('/opt/tree/test/standin/couchdb', join(root, 'opt/couchdb'));
+  await put(root, '/opt/couchdb/bin/couchdb', COUCHDB_START);
+  await must('chmod', ['0755', join(root, 'opt/couchdb/bin/couchdb')]);
+  await mkdir(join(root, 'opt/couchdb/lib'), { recursive: true });
+  await cp(join(repository, 'dist/standin.mjs'), join(root, 'opt/couchdb/lib/standin.mjs'));
   await mkdir(join(root, 'var/lib/couchdb'), { recursive: true });
   await must('chroot', [root, 'chown', 'couchdb:couchdb', '/var/lib/couchdb']);
-  await must('chroot', [root, 'chmod', '0750', '/var/lib/couchdb']);
+}
+
+/** Nothing newer than what is installed, for a dnf that is asked to upgrade it. */
+async function addRepository(root: string): Promise<void> {
+  await mkdir(join(root, 'srv/repository'), { recursive: true });
+  await must('createrepo_c', ['--quiet', join(root, 'srv/repository')]);
+  await put(root, '/etc/yum.repos.d/lab.repo', REPOSITORY);
+  await put(root, '/etc/dnf/dnf.conf', '[main]\nplugins=0\n');
 }
 
 /** A public device with a default route and a private one; nothing is at their other ends. */
