@@ -8,7 +8,7 @@ import { until } from '../support/until.ts';
 import { signal, UNIT } from './answering.ts';
 import { FailoverBed, FLOATING, PATIENCE_MS } from './failover-bed.ts';
 import { installPlain, PLAIN_PORT, removePlain, setPlain } from './plain-haproxy.ts';
-import { createReport, type Subject } from './report.ts';
+import { chosen, createReport, type Subject } from './report.ts';
 
 /**
  * `bench:change`: what clients lose while the cluster changes, by new and kept connections, HTTP/1.1 and HTTP/2:
@@ -30,6 +30,7 @@ const { values } = parseArgs({
 const n = Number(values.n);
 const rate = Number(values.rate);
 const samples = Number(values.samples);
+const wanted = chosen(CASES, values.cases);
 const report = createReport('change', values.json);
 
 const VIEW_LIMIT_MS = 300;
@@ -306,7 +307,7 @@ const RUNS: Readonly<Record<(typeof CASES)[number], (bed: FailoverBed) => Promis
 };
 const bed = await FailoverBed.create(n, []);
 try {
-  for (const name of CASES) if (values.cases.split(',').includes(name)) await RUNS[name](bed);
+  for (const name of wanted) await RUNS[name](bed);
 } finally {
   await bed.close();
 }

@@ -7,7 +7,7 @@ import { allUp, PATIENCE_MS } from '../integration/cluster-bed.ts';
 import type { Host } from '../lab/index.ts';
 import { until } from '../support/until.ts';
 import { EdgeBed } from './edge-bed.ts';
-import { createReport } from './report.ts';
+import { chosen, createReport } from './report.ts';
 import { unitCost } from './unit-cost.ts';
 
 /**
@@ -30,7 +30,7 @@ const { values } = parseArgs({
 });
 const n = Number(values.n);
 const samples = Number(values.samples);
-const wanted = values.cases.split(',');
+const wanted = chosen(CASES, values.cases);
 const report = createReport('edge', values.json);
 
 const LIMITS = {
@@ -265,15 +265,15 @@ function first({ edges: [edge] }: EdgeBed) {
 const directory = await mkdtemp(join(tmpdir(), 'bm-edge-'));
 const bed = await EdgeBed.create(n, directory);
 try {
-  const needsBoth = ['renewal', 'record'].some((each) => wanted.includes(each));
-  if (wanted.includes('certificate')) await certificate(bed);
+  const needsBoth = (['renewal', 'record'] as const).some((each) => wanted.has(each));
+  if (wanted.has('certificate')) await certificate(bed);
   else if (needsBoth) await bed.configure(hosts(bed), bed.withNames, bed.withCertificate);
-  if (wanted.includes('renewal')) await renewal(bed);
-  if (wanted.includes('record')) await record(bed);
-  if (wanted.includes('firewall')) await firewall(bed);
-  if (wanted.includes('idle')) await idle(bed);
-  if (wanted.includes('floating_api')) await floatingApi(bed);
-  if (wanted.includes('firewall')) await removal(bed);
+  if (wanted.has('renewal')) await renewal(bed);
+  if (wanted.has('record')) await record(bed);
+  if (wanted.has('firewall')) await firewall(bed);
+  if (wanted.has('idle')) await idle(bed);
+  if (wanted.has('floating_api')) await floatingApi(bed);
+  if (wanted.has('firewall')) await removal(bed);
 } finally {
   await bed.close();
   await rm(directory, { recursive: true, force: true });

@@ -5,7 +5,7 @@ import { carrying } from '../integration/cluster-bed.ts';
 import { spawnWithUs } from '../support/with-us.ts';
 import { setMode, signal, UNIT } from './answering.ts';
 import { FailoverBed, FLOATING, PATIENCE_MS, type Watched } from './failover-bed.ts';
-import { createReport, percentile } from './report.ts';
+import { chosen, createReport, percentile } from './report.ts';
 import { type Rival, RIVALS } from './rivals.ts';
 
 /**
@@ -41,8 +41,8 @@ const { values } = parseArgs({
 const n = Number(values.n);
 const samples = Number(values.samples);
 const rate = Number(values.rate);
-const wanted = values.cases.split(',');
-const rivals = RIVALS.filter((rival) => values.rivals.split(',').includes(rival));
+const wanted = chosen(CASES, values.cases);
+const rivals = values.rivals === '' ? [] : [...chosen(RIVALS, values.rivals)];
 const report = createReport('failover', values.json);
 
 const KEPT_TIMEOUT_MS = 2000;
@@ -280,16 +280,16 @@ async function flood(bed: FailoverBed): Promise<void> {
 const bed = await FailoverBed.create(n, rivals);
 try {
   report.say(`${n} edges are up; rivals: ${rivals.join(', ') || 'none'}`);
-  for (const [name, fault] of Object.entries(FAULTS)) {
-    if (!wanted.includes(name)) continue;
+  for (const name of wanted) {
+    const fault = FAULTS[name];
+    if (fault === undefined) continue;
     if (name === 'host_no_bfd') await bed.setBfd(false);
     await measure(bed, name, fault);
     if (name === 'host_no_bfd') await bed.setBfd(true);
   }
-  if (wanted.includes('client'))
-    for (const name of ['service_kill', 'host'] as const) await client(bed, name);
-  if (wanted.includes('calm')) await calm(bed);
-  if (wanted.includes('flood')) await flood(bed);
+  if (wanted.has('client')) for (const name of ['service_kill', 'host'] as const) await client(bed, name);
+  if (wanted.has('calm')) await calm(bed);
+  if (wanted.has('flood')) await flood(bed);
 } finally {
   await bed.close();
 }

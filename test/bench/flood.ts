@@ -11,7 +11,7 @@ import { cpuMs } from './agents.ts';
 import { startAll } from './cases.ts';
 import { ATTACKS, type Attack } from './member-words.ts';
 import { ourFleet, type OurFleet } from './ours.ts';
-import { createReport, percentile } from './report.ts';
+import { chosen, createReport, percentile } from './report.ts';
 import { type Segment, withSegment } from './segment.ts';
 
 /**
@@ -19,6 +19,7 @@ import { type Segment, withSegment } from './segment.ts';
  * host as soon as before; and how long a member needs to link with one that thousands of sockets of strangers hold
  * busy. Members are processes in network namespaces as in bench:membership. Needs root.
  */
+const CASES = ['flood', 'strangers'] as const;
 const { values } = parseArgs({
   options: {
     n: { type: 'string', default: '10' },
@@ -26,15 +27,14 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '15' },
     attacks: { type: 'string', default: ATTACKS.join(',') },
     sockets: { type: 'string', default: '2500' },
-    cases: { type: 'string', default: 'flood,strangers' },
+    cases: { type: 'string', default: CASES.join(',') },
     json: { type: 'boolean', default: false },
   },
 });
 const samples = Number(values.samples);
 const seconds = Number(values.seconds);
-const attacks = values.attacks
-  .split(',')
-  .filter((name): name is Attack => (ATTACKS as readonly string[]).includes(name));
+const attacks = chosen(ATTACKS, values.attacks);
+const wanted = chosen(CASES, values.cases);
 const report = createReport('flood', values.json);
 
 const CPU_LIMIT_PERCENT = 10;
@@ -233,8 +233,8 @@ for (const n of values.n.split(',').map(Number))
     const bed: Bed = { segment, ours, attacker: n - 1, honest: hosts.slice(0, -1) };
     // It has a machine of its own: here it takes only the CPU time that the members leave.
     setPriority(ours.agents.get(bed.attacker)?.pid ?? 0, constants.priority.PRIORITY_LOW);
-    if (values.cases.includes('strangers')) await strangers(bed);
+    if (wanted.has('strangers')) await strangers(bed);
     await settled(bed);
-    if (values.cases.includes('flood')) for (const attack of attacks) await flood(bed, attack);
+    if (wanted.has('flood')) for (const attack of attacks) await flood(bed, attack);
   });
 report.end();

@@ -14,7 +14,7 @@ import {
 } from './cases.ts';
 import { measureDeaths, measureIdleBytes } from '../sim/measure.ts';
 import { ourFleet } from './ours.ts';
-import { createReport, type Times } from './report.ts';
+import { chosen, createReport, type Times } from './report.ts';
 import { withSegment } from './segment.ts';
 import { serfFleet } from './serf.ts';
 
@@ -24,7 +24,6 @@ import { serfFleet } from './serf.ts';
  * `--compare-sim` puts what the simulator says of as many nodes beside it.
  */
 const CASES = ['idle', 'tag', 'crash', 'silent', 'leave', 'storm', 'hogged'] as const;
-type Case = (typeof CASES)[number];
 
 const { values } = parseArgs({
   options: {
@@ -39,7 +38,7 @@ const { values } = parseArgs({
   },
 });
 const samples = Number(values.samples);
-const chosen = new Set(values.cases.split(',') as Case[]);
+const wanted = chosen(CASES, values.cases);
 const report = createReport('membership', values.json);
 const SUBJECTS = ['bornemisza', 'serf'] as const;
 
@@ -131,13 +130,13 @@ async function measure(beds: Beds): Promise<void> {
       all.map(({ known }) => known),
     );
   };
-  if (chosen.has('idle')) await reportIdle(beds);
-  if (chosen.has('tag')) reportTimes('tag', n, await repeat('tag', () => tag(beds)));
-  if (chosen.has('storm')) await reportStorm(beds);
-  if (chosen.has('hogged')) await reportHogged(beds);
-  if (chosen.has('crash')) await faults('crash', crash);
-  if (chosen.has('silent')) await faults('silent', silent);
-  if (chosen.has('leave')) await faults('leave', leave);
+  if (wanted.has('idle')) await reportIdle(beds);
+  if (wanted.has('tag')) reportTimes('tag', n, await repeat('tag', () => tag(beds)));
+  if (wanted.has('storm')) await reportStorm(beds);
+  if (wanted.has('hogged')) await reportHogged(beds);
+  if (wanted.has('crash')) await faults('crash', crash);
+  if (wanted.has('silent')) await faults('silent', silent);
+  if (wanted.has('leave')) await faults('leave', leave);
   if (joins.length > 0) reportTimes('join', n, joins);
 }
 

@@ -46,6 +46,17 @@ export interface Report {
 }
 
 /**
+ * @param text names, with a comma between them
+ * @throws Error on a name that is not in `all`: a run that measures nothing would reach every number
+ */
+export function chosen<T extends string>(all: readonly T[], text: string): ReadonlySet<T> {
+  const names = text.split(',');
+  const unknown = names.find((name) => !all.some((known) => known === name));
+  if (unknown !== undefined) throw new Error(`"${unknown}" is not known; choose from ${all.join(', ')}`);
+  return new Set(all.filter((name) => names.includes(name)));
+}
+
+/**
  * @param real the figures are of real processes: each row tells how busy the machine was, by its load average over a
  *   minute
  */

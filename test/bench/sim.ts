@@ -11,7 +11,7 @@ import {
   TROUBLES,
   type Trouble,
 } from '../sim/measure.ts';
-import { createReport, type Times } from './report.ts';
+import { chosen, createReport, type Times } from './report.ts';
 
 /**
  * `bench:sim`: the membership machine in virtual time. Each seed is a run of its own; figures are over all of them.
@@ -39,10 +39,7 @@ const seeds = Array.from({ length: Number(values.seeds) }, (_, index) => firstSe
 const samples = Number(values.samples);
 const hours = Number(values.hours);
 const pieceHours = Math.min(hours, Number(values['piece-hours']));
-const cases = new Set(values.cases.split(','));
-for (const name of cases)
-  if (!CASES.some((known) => known === name))
-    throw new Error(`no case ${name}; name one of ${CASES.join(', ')}`);
+const cases = chosen(CASES, values.cases);
 const report = createReport('sim', values.json, false);
 
 function benchTimes(n: number): void {

@@ -3,11 +3,19 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { Decoder, encode } from '../../bench/msgpack.ts';
-import { percentile } from '../../bench/report.ts';
+import { chosen, percentile } from '../../bench/report.ts';
 import { parseNeighbour, withMonit } from '../../bench/rivals.ts';
 import { trendOf } from '../../bench/trend.ts';
 import { hostFiles } from '../../lab/layers.ts';
 import { nodeFlags, unitEnvironment } from '../../bench/unit-flags.ts';
+
+t.test('a benchmark refuses the name of a case that it does not have', async (t) => {
+  const all = ['backend', 'edge'] as const;
+  t.same([...chosen(all, 'edge')], ['edge']);
+  t.same([...chosen(all, 'edge,backend')], ['backend', 'edge'], 'in the order of the benchmark');
+  for (const text of ['', 'killed', 'edge,', 'edge, backend', 'EDGE'])
+    t.throws(() => chosen(all, text), /is not known; choose from backend, edge/, JSON.stringify(text));
+});
 
 t.test('what is sent to serf can be read back, in whatever pieces it comes', async (t) => {
   const values = [
