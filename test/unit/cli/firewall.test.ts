@@ -130,6 +130,29 @@ t.test('without a role there is nothing to open', async (t) => {
   t.notOk(calls.some((each) => each.startsWith('nft')));
 });
 
+t.test('without the ports of sshd, or when the unit does not start, no rule changes', async (t) => {
+  const silent = await scene(t, {
+    sshd: () => ({ code: 1, stderr: 'sshd: no hostkeys available\nexiting' }),
+  });
+  const { code, err } = await silent.run('on');
+  t.equal(code, 1);
+  t.match(
+    err,
+    /does not report its ports \(sshd: no hostkeys available\); rules without them could lock you out\n/,
+  );
+  t.match(err, / {2}next: run `sudo sshd -T .*; no rule has changed\n/);
+  t.notOk(silent.calls.some((each) => each.startsWith('nft')));
+  const systemctl: Program = ([verb]) =>
+    verb === 'start'
+      ? { code: 1, stderr: 'Job failed.\nSee the journal.' }
+      : { code: verb === 'is-active' ? 3 : 0 };
+  const failed = await scene(t, { systemctl });
+  t.match(
+    (await failed.run('on')).err,
+    /systemctl start failed: Job failed\.\n {2}next: run `systemctl start bornemisza-firewall\S*` by hand/,
+  );
+});
+
 t.test('--beside works next to another firewall', async (t) => {
   const { run, trial } = await scene(t, { systemctl: () => ({ code: 0 }) });
   t.equal((await run('on', '--beside')).code, 0);

@@ -26,6 +26,7 @@ const entry = (id: number, subjects: readonly string[] = []): AuditEntry => ({
 
 /** Answers of the far end; records what was asked of it. */
 class Actions {
+  off: readonly string[] = ['dns'];
   readonly asked: unknown[] = [];
   readonly followers = new Set<(entry: AuditEntry) => void>();
   past: AuditEntry[] = [];
@@ -71,7 +72,7 @@ class Actions {
       reload: () => this.#done('reload'),
       ask: async (program: string, verb: string, request: object) => {
         this.asked.push([program, verb, request]);
-        return program === 'dns' ? undefined : { done: true };
+        return this.off.includes(program) ? undefined : { done: true };
       },
       testNotification: async (progress: (step: object) => void) => {
         progress({ message: 'mail failed', error: { code: 'x', message: 'mail failed', next: 'mend it' } });
@@ -201,6 +202,20 @@ t.test('bodies that are not what a call takes', async (t) => {
     'stop',
     'resume',
   ]);
+});
+
+t.test('a program that this node does not run is named, with what to do', async (t) => {
+  const actions = new Actions();
+  actions.off = ['certificates', 'dns', 'floating'];
+  const { path } = await listening(t, actions);
+  for (const [to, code, message, next] of [
+    ['/v1/certificate', 'certificates-off', /orders no certificate of the site/, /certificates\.md/],
+    ['/v1/dns', 'dns-off', /manages no DNS records: it has no \[dns\]/, /dns\.md/],
+    ['/v1/floating', 'floating-off', /no floating IP assigned by an API/, /floating\.md/],
+  ] as const) {
+    const { text } = await ask(path, 'GET', to);
+    t.match(JSON.parse(text), { error: { code, message, next } }, to);
+  }
 });
 
 t.test('tokens: one is an object, a count makes a list of them, and one or all are revoked', async (t) => {

@@ -106,6 +106,11 @@ t.test('a report in one node’s record is one condition for all, whichever node
       'dns app1/app',
     ],
   );
+  t.match(one.at(-1), {
+    kind: 'dns-failing',
+    what: 'app1/app could not update the DNS records for ten minutes; they are unchanged',
+    next: /bornemisza status on app1\/app/,
+  });
   const two = found([member('app1/app', { record: { tags } }), member('app2/app', { record: { tags } })]);
   t.same(
     two.map(({ key }) => key),

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { ipFailed } from '../../../src/host/ip.ts';
 import type { Layer2Desired } from '../../../src/plugins/layer2/desired.ts';
 import {
   type HeldAddress,
@@ -114,4 +115,18 @@ t.test('our label marks our addresses, and is never longer than the kernel allow
   ]);
   t.same(parseAddresses(json), [own, held(10)]);
   t.same(parseAddresses(''), []);
+});
+
+t.test('what ip refuses is a missing right, or a fault of the device', async (t) => {
+  t.match(ipFailed('add 192.0.2.7/32 to eth0', 'RTNETLINK answers: Operation not permitted\n'), {
+    code: 'floating-device-not-permitted',
+    message: 'cannot add 192.0.2.7/32 to eth0: RTNETLINK answers: Operation not permitted',
+    next: /CAP_NET_ADMIN/,
+    outcome: 'retry',
+  });
+  t.match(ipFailed('add 192.0.2.7/32 to eth0', 'Cannot find device "eth0"'), {
+    code: 'floating-device-failed',
+    message: 'cannot add 192.0.2.7/32 to eth0: Cannot find device "eth0"',
+    next: /`ip link` and `bornemisza doctor`/,
+  });
 });
