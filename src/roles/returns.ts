@@ -1,3 +1,4 @@
+import { EXPORTED } from '../plugins/bird/desired.ts';
 import type { FloatingMode } from './app.ts';
 import type { EffectiveMember, EffectiveView } from './effective.ts';
 import { type Holding, HOLDS_TAG } from './holder.ts';
@@ -7,9 +8,6 @@ import { type Holding, HOLDS_TAG } from './holder.ts';
  * connections at the provider's router and so ends them; two at once end twice as many, and if what they came back with
  * is bad, nothing has shown it. Each node decides from its own view. Nothing waits while no other edge announces.
  */
-
-/** In a record: a neighbour gets the addresses from this node. */
-const EXPORTED = 'exported';
 
 /** Between the returns of two edges. */
 const SPACING_MS = 5_000;

@@ -1,3 +1,6 @@
+/** Tag of a node: a neighbour gets all floating IPs from it. */
+export const EXPORTED = 'exported';
+
 /** What BIRD should announce from this node. Data only. */
 export interface BirdDesired {
   /** The device of the floating IPs; the plugin creates it (`dummy`, or `ifb` if the kernel has no dummy). */

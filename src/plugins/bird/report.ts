@@ -1,7 +1,7 @@
 import { isIPv4, isIPv6 } from 'node:net';
 import { hostRoute } from '../../host/floating-address.ts';
 import type { PluginReport } from '../contract.ts';
-import type { BirdDesired, BirdRetired } from './desired.ts';
+import { type BirdDesired, type BirdRetired, EXPORTED } from './desired.ts';
 import { type BirdFault, type BirdObserved, PROTOCOL, type RunningBird, waits } from './plan.ts';
 
 /**
@@ -68,7 +68,7 @@ export function reportOf(desired: BirdDesired | BirdRetired, observed: BirdObser
 export function wordOf(report: BirdReport | undefined): string | undefined {
   // With a hold time that is too long it still announces.
   const fault = report?.alarms.find(({ code }) => code !== 'bird-hold-time');
-  return fault?.code ?? (report?.exported === true ? 'exported' : undefined);
+  return fault?.code ?? (report?.exported === true ? EXPORTED : undefined);
 }
 
 /** A machine that dies silently keeps its share of the visitors for as long. */
