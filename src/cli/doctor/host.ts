@@ -3,6 +3,7 @@ import { readAccounts } from '../../host/account.ts';
 import { diskRoom } from '../../host/disk-room.ts';
 import { memoryStall, STALL_BEGINS } from '../../host/pressure.ts';
 import type { Host } from '../io.ts';
+import { couchdbPlace, USUAL_DIRECTORY } from '../setup/couchdb-place.ts';
 import { areaOf, type Check } from './check.ts';
 import { checkUnits, unitsOfHost } from './units.ts';
 
@@ -30,7 +31,7 @@ export async function checkHost(
     await haproxy(of),
   ];
   if (roles.includes('app')) checks.push(await bird(of));
-  if (roles.includes('db')) checks.push(await couchdb(root));
+  if (roles.includes('db')) checks.push(await couchdb(of, root));
   if (configured && root === '') checks.push(...(await checkUnits(of, unitsOfHost())));
   return checks;
 }
@@ -127,23 +128,62 @@ async function bird(of: Host): Promise<Check> {
   );
 }
 
-/** Apache's package puts a release into /opt/couchdb; its start file names the version of the release. */
-async function couchdb(root: string): Promise<Check> {
-  const release = `${root}/opt/couchdb`;
-  const started = await readFile(`${release}/releases/start_erl.data`, 'utf8').catch(() => undefined);
-  if (started !== undefined)
-    return host.ok(
-      'couchdb',
-      `CouchDB ${started.trim().split(/\s+/)[1] ?? 'of unknown version'} in ${release}`,
+/** In a release the first word is the version of its Erlang, the second its own. */
+const VERSIONS = 'releases/start_erl.data';
+
+/**
+ * Whether CouchDB is where the configuration says, whole, and starts as the user for whom the daemon writes its files.
+ * An Erlang of its own is in each release.
+ */
+async function couchdb(of: Host, root: string): Promise<Check> {
+  const directory = root + (await configuredDirectory(root));
+  const lacks = async (file: string): Promise<boolean> =>
+    access(`${directory}/${file}`).then(
+      () => false,
+      (error: NodeJS.ErrnoException) => error.code === 'ENOENT' || error.code === 'ENOTDIR',
     );
-  const present = await access(`${release}/bin/couchdb`).then(
-    () => true,
-    () => false,
-  );
-  if (present) return host.ok('couchdb', `CouchDB in ${release}`);
-  return host.fail(
-    'couchdb',
-    `CouchDB is not in ${release}`,
-    'install it from Apache’s repository: https://docs.couchdb.org/en/stable/install/unix.html',
-  );
+  if (await lacks('bin/couchdb')) {
+    const place = await couchdbPlace(of, root);
+    return host.fail(
+      'couchdb',
+      `CouchDB is not in ${directory}${place === undefined ? '' : `, but in ${place}`}`,
+      place === undefined
+        ? 'install it from Apache’s repository (https://docs.couchdb.org/en/stable/install/unix.html), or set ' +
+            'couchdb.directory in /etc/bornemisza/db.toml to its place'
+        : `set couchdb.directory = "${place}" in /etc/bornemisza/db.toml, then systemctl reload bornemisza@db`,
+    );
+  }
+  const versions = await readFile(`${directory}/${VERSIONS}`, 'utf8').catch(() => undefined);
+  const [erlang, version] = versions?.trim().split(/\s+/) ?? [];
+  if (erlang !== undefined)
+    for (const file of ['etc/default.ini', `erts-${erlang}/bin/erlexec`])
+      if (await lacks(file))
+        return host.fail(
+          'couchdb',
+          `${directory} has no ${file}: CouchDB cannot start`,
+          'install CouchDB again, with the Erlang that it brings',
+        );
+  const user = root === '' ? await userOfUnit(of) : undefined;
+  if (user !== undefined && user !== 'couchdb')
+    return host.fail(
+      'couchdb',
+      `couchdb.service runs as ${user === '' ? 'root' : `user ${user}`}; the daemon writes its files for user couchdb`,
+      'systemctl edit couchdb: below [Service] write User=couchdb and Group=couchdb; then systemctl restart couchdb',
+    );
+  if (version !== undefined) return host.ok('couchdb', `CouchDB ${version} in ${directory}`);
+  return host.ok('couchdb', `CouchDB${versions === undefined ? '' : ' of unknown version'} in ${directory}`);
+}
+
+/** A configuration that cannot be read is reported with the role. */
+async function configuredDirectory(root: string): Promise<string> {
+  const { loadConfig, pathsFor } = await import('../../daemon/config/config.ts');
+  const config = await loadConfig('db', pathsFor('db', root)).catch(() => undefined);
+  return config?.couchdb.directory ?? USUAL_DIRECTORY;
+}
+
+/** Undefined: there is no such unit, or systemd does not say. */
+async function userOfUnit(of: Host): Promise<string | undefined> {
+  const asked = ['show', '--property=LoadState,User', 'couchdb.service'];
+  const { code, stdout } = await of.run('systemctl', asked);
+  return code === 0 && /^LoadState=loaded$/m.test(stdout) ? /^User=(.*)$/m.exec(stdout)?.[1] : undefined;
 }

@@ -27,6 +27,8 @@ export interface Settings {
   readonly bfd?: boolean | undefined;
   readonly couchdbCopies: number | undefined;
   readonly couchdbRanges: number | undefined;
+  /** Undefined: the usual place, or it is not installed yet. */
+  readonly couchdbDirectory?: string | undefined;
 }
 
 /**
@@ -140,6 +142,9 @@ function databasePart(settings: Settings): string[] {
     '# Copies of each document, and ranges of each new database. The same on all db nodes.',
     line('n', settings.couchdbCopies, 3),
     line('q', settings.couchdbRanges, 2),
+    ...(settings.couchdbDirectory === undefined
+      ? []
+      : ['# Where CouchDB is installed.', `directory = ${quote(settings.couchdbDirectory)}`]),
     '',
   ];
 }

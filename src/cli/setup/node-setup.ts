@@ -12,6 +12,7 @@ import { foundOrAsked } from './ask.ts';
 import { presetOf } from './bgp-presets.ts';
 import { birdStep } from './bird.ts';
 import { configText, type Settings } from './config-text.ts';
+import { couchdbPlace, USUAL_DIRECTORY } from './couchdb-place.ts';
 import { type DomainSetup, domainOf } from './domain.ts';
 import { type Address, choosePrivate, choosePrivateNetwork, choosePublic, nameNode } from './discover.ts';
 import { type FloatingApiSetup, floatingApiOf } from './floating-api.ts';
@@ -65,7 +66,8 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
   const { addresses } = network;
   const domain = await domainOf(options, { role, root, paths });
   const floatingApi = await floatingApiOf(options, { role, root, paths });
-  const found = { paths, network, domain, floatingApi };
+  const couchdb = role === 'db' ? await couchdbPlace(io.host, root) : undefined;
+  const found = { paths, network, domain, floatingApi, couchdb };
   const { text, present } = await configurationText(io, options, wanted, found);
   const config = await parsed(text, role, paths, present);
   if (present) {
@@ -90,7 +92,7 @@ export async function prepare(io: Io, options: SetupOptions, wanted: Wanted): Pr
         `${config.network.private_address} on ${config.network.private_device} (${config.network.private_network})`,
       ],
       ['public', config.network.public_device ?? 'no device that faces the internet'],
-      ...(role === 'app' ? [['site', siteOf(config, reachedAt)] as const] : []),
+      role === 'app' ? ['site', siteOf(config, reachedAt)] : ['CouchDB', couchdbFact(config, couchdb)],
       ...(config.floating.mode === 'off'
         ? []
         : ([['floating', `${config.floating.addresses.join(', ')} by ${config.floating.mode}`]] as const)),
@@ -131,9 +133,10 @@ async function configurationText(
     readonly network: HostNetwork;
     readonly domain: DomainSetup;
     readonly floatingApi: FloatingApiSetup;
+    readonly couchdb: string | undefined;
   },
 ): Promise<{ text: string; present: boolean }> {
-  const { paths, domain } = found;
+  const { paths, domain, couchdb } = found;
   const { addresses, defaultRoutes } = found.network;
   const kept = await readIfPresent(paths.config);
   if (kept !== undefined) return { text: kept, present: true };
@@ -185,6 +188,7 @@ async function configurationText(
     ...found.floatingApi.settings,
     couchdbCopies: options.couchdbN,
     couchdbRanges: options.couchdbQ,
+    couchdbDirectory: couchdb === USUAL_DIRECTORY ? undefined : couchdb,
   });
   return { text, present: false };
 }
@@ -248,6 +252,14 @@ function siteOf({ edge, floating, certificates }: Config, own: string): string {
   const [address = own] = [...all.filter(isIPv4), ...all.filter(isIPv6).map((each) => `[${each}]`)];
   const first = certificates.names.find((name) => !name.startsWith('*.')) ?? address;
   return `https://${first}${port}/`;
+}
+
+/** An existing configuration may name another place than the one that was found. */
+function couchdbFact({ couchdb: { directory } }: Config, found: string | undefined): string {
+  if (found === directory) return `in ${directory}`;
+  if (found === undefined)
+    return `not found: install it in ${directory}, or set couchdb.directory in db.toml to its place`;
+  return `in ${found}, but couchdb.directory in db.toml says ${directory}: correct that file`;
 }
 
 function publicAddress(addresses: readonly Address[], config: Config): string | undefined {

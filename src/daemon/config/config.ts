@@ -152,6 +152,15 @@ const absolutePath = z
   .string()
   .regex(/^\/[^\0\n\r"']*$/, 'must be an absolute path without quotes or newlines');
 
+/** CouchDB's list of ini files is split at blanks, and Erlang's boot script expands some other characters. */
+const releaseDirectory = z
+  .string()
+  .max(200)
+  .regex(
+    /^(\/[A-Za-z0-9_][A-Za-z0-9._-]*)+$/,
+    'must be an absolute path of letters, digits and . _ -, without ".." and without a slash at its end',
+  );
+
 /**
  * One address in the form of an envelope, without a display name (RFC 5321 in its plain form). It can start neither an
  * option of a program nor a header.
@@ -358,6 +367,7 @@ const schema = z.strictObject({
     }),
   couchdb: z
     .strictObject({
+      directory: releaseDirectory.default('/opt/couchdb'),
       http_port: port
         .default(15984)
         .refine((value) => value !== 5984, 'must not be 5984: that is the app role’s listener'),

@@ -14,6 +14,8 @@ const DEFAULT_SHARING_PORT = 8444;
  */
 export function settingsDigest(config: Config): string {
   const { sharing_port, ...edge } = config.edge;
+  // Where it is installed is each machine's own.
+  const { directory: _directory, ...couchdb } = config.couchdb;
   const shared = {
     role: config.role,
     cluster: config.node.cluster,
@@ -26,7 +28,7 @@ export function settingsDigest(config: Config): string {
     },
     edge: { ...edge, ...(sharing_port !== DEFAULT_SHARING_PORT && { sharing_port }) },
     ...(config.certificates.names.length > 0 && { certificates: config.certificates }),
-    couchdb: config.couchdb,
+    couchdb,
     // Left out where there are none, as members of older versions have none.
     ...(config.snippets.files.length > 0 && {
       snippets: config.snippets.files.map(({ file, text }) => [basename(file), text]),

@@ -99,5 +99,6 @@ function couchDbSettings(
     n: couchdb.n,
     q: couchdb.q,
     dataDirectory: couchdbData,
+    releaseDirectory: couchdb.directory,
   };
 }

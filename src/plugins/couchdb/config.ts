@@ -1,6 +1,6 @@
 /** The generated files, from the desired state alone: equal desired state, equal bytes. */
 import { createHash } from 'node:crypto';
-import { addressOf, type CouchDbDesired, type CouchDbSettings } from './desired.ts';
+import { addressOf, type CouchDbDesired, type CouchDbSettings, USUAL_DIRECTORY } from './desired.ts';
 
 export interface ConfigFile {
   /** Name inside the configuration directory. */
@@ -37,7 +37,9 @@ export function clusterDigest(settings: CouchDbSettings): string {
 
 /** Digest over everything that needs a restart of CouchDB. Certificates do not: Erlang reads them again. */
 export function restartDigest(desired: CouchDbDesired, directory: string): string {
-  return digestOf([ini(desired, [], ''), vmArgs(desired, directory), desired.settings.cookie]);
+  const { cookie, releaseDirectory } = desired.settings;
+  const moved = releaseDirectory === USUAL_DIRECTORY ? [] : [releaseDirectory];
+  return digestOf([ini(desired, [], ''), vmArgs(desired, directory), cookie, ...moved]);
 }
 
 /** Distinguishes cookies and reveals nothing about them. */
@@ -171,6 +173,10 @@ function environment(desired: CouchDbDesired, directory: string): string {
     `COUCHDB_ARGS_FILE=${directory}/vm.args`,
     `COUCHDB_INI_FILES="${inis.join(' ')}"`,
     `ERL_EPMD_ADDRESS=${addressOf(self.nodeName)}`,
+    // Read by systemd/couchdb, which knows the usual place.
+    ...(settings.releaseDirectory === USUAL_DIRECTORY
+      ? []
+      : [`COUCHDB_DIRECTORY=${settings.releaseDirectory}`]),
   );
 }
 

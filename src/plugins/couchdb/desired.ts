@@ -88,7 +88,7 @@ export interface CouchDbSettings {
   readonly epmd: boolean;
   /** Where data and local.ini lie, the ini file that the server itself writes. Default /var/lib/couchdb. */
   readonly dataDirectory: string;
-  /** Where Apache's package puts the release. Default /opt/couchdb. */
+  /** Where the release is. Default /opt/couchdb, where Apache's package puts it. */
   readonly releaseDirectory: string;
 }
 
@@ -115,6 +115,9 @@ export interface CouchDbDesired {
   readonly systemDatabases: readonly string[];
   readonly settings: CouchDbSettings;
 }
+
+/** Where Apache's package puts a release. */
+export const USUAL_DIRECTORY = '/opt/couchdb';
 
 const systemDatabases: readonly string[] = ['_users', '_replicator', '_global_changes'];
 
@@ -166,7 +169,7 @@ const settingsDefaults: Omit<CouchDbSettings, 'cookie' | 'secret' | 'adminName' 
   tls: undefined,
   epmd: true,
   dataDirectory: '/var/lib/couchdb',
-  releaseDirectory: '/opt/couchdb',
+  releaseDirectory: USUAL_DIRECTORY,
 };
 
 /** The desired state from what the role knows. Throws {@link DesiredError} when a value is not allowed in a file. */

@@ -9,6 +9,7 @@ import type { Check } from '../../../src/cli/doctor/check.ts';
 import { diskCheck, memory } from '../../../src/cli/doctor/host.ts';
 import { portsOf } from '../../../src/cli/doctor/role.ts';
 import { inTheWay, listeningSockets, parseProcNetTcp } from '../../../src/host/listening-sockets.ts';
+import { placeOfUnit } from '../../../src/cli/setup/couchdb-place.ts';
 import { checkUnits, unitsOf, unitsOfHost } from '../../../src/cli/doctor/units.ts';
 import { DROP_IN, DROP_IN_TEXT } from '../../../src/cli/setup/layer2.ts';
 import { parseConfig, pathsFor } from '../../../src/daemon/config/config.ts';
@@ -72,13 +73,60 @@ t.test('missing programs are named with the package to install', async (t) => {
   t.match(find('clock'), { state: 'warn' });
   t.match(JSON.parse(err), { error: { code: 'doctor-found' } });
   const release = await place(t, {
-    'opt/couchdb/releases/start_erl.data': '13.2.2.4 3.3.3\n',
+    ...releaseIn('opt/couchdb'),
     'var/lib/x': '',
   });
   t.match((await doctor(release, { host: fakeHost({}) }, '--role', 'db')).find('couchdb'), {
     state: 'ok',
     detail: /CouchDB 3\.3\.3/,
   });
+});
+
+/** As Apache's package has it. */
+const releaseIn = (directory: string): Record<string, string> => ({
+  [`${directory}/bin/couchdb`]: '',
+  [`${directory}/etc/default.ini`]: '',
+  [`${directory}/erts-13.2.2.4/bin/erlexec`]: '',
+  [`${directory}/releases/start_erl.data`]: '13.2.2.4 3.3.3\n',
+});
+
+t.test('CouchDB must be whole, where the configuration says, under its own user', async (t) => {
+  const config = CONFIG.replaceAll('app1', 'db1');
+  const moved = `${config}[couchdb]\ndirectory = "/usr/lib/couchdb"\n`;
+  const found = async (files: Record<string, string>) =>
+    (await doctor(await place(t, files), { host: fakeHost({}) }, '--role', 'db')).find('couchdb');
+  const elsewhere = releaseIn('usr/lib/couchdb');
+  t.match(await found({ ...elsewhere, 'etc/bornemisza/db.toml': moved }), {
+    state: 'ok',
+    detail: /^CouchDB 3\.3\.3 in .*\/usr\/lib\/couchdb$/,
+  });
+  t.match(await found({ ...elsewhere, 'etc/bornemisza/db.toml': config }), {
+    state: 'fail',
+    detail: /^CouchDB is not in .*\/opt\/couchdb$/,
+    next: /set couchdb\.directory in \/etc\/bornemisza\/db\.toml/,
+  });
+  for (const lost of ['etc/default.ini', 'erts-13.2.2.4/bin/erlexec']) {
+    const { [`usr/lib/couchdb/${lost}`]: _gone, ...rest } = elsewhere;
+    t.match(await found({ ...rest, 'etc/bornemisza/db.toml': moved }), {
+      state: 'fail',
+      detail: new RegExp(`has no ${lost}: CouchDB cannot start`),
+    });
+  }
+});
+
+t.test('the unit of CouchDB says where it is', async (t) => {
+  const cat = (start: string): string =>
+    `# /usr/lib/systemd/system/couchdb.service\n[Service]\nUser=couchdb\nExecStart=${start}\n\n` +
+    '# /usr/lib/systemd/system/couchdb.service.d/bornemisza.conf\n[Service]\nExecStart=\n' +
+    'ExecStart=/usr/libexec/bornemisza/couchdb\n';
+  for (const [start, expected] of [
+    ['/usr/lib/couchdb/bin/couchdb', '/usr/lib/couchdb'],
+    ['-"/srv/couchdb-3.5/bin/couchdb" -n', '/srv/couchdb-3.5'],
+    ['/opt/../tmp/bin/couchdb', undefined],
+    ['/usr/lib/couchdb/bin/couchdb2', undefined],
+    ['/bin/sh -c /usr/lib/couchdb/bin/couchdb', undefined],
+  ] as const)
+    t.equal(placeOfUnit(cat(start)), expected, start);
 });
 
 t.test('between set-up and start doctor says that the daemon is down', async (t) => {

@@ -719,3 +719,32 @@ t.test('what is strange in services.d is passed over, and what is wrong in it is
     t.match(lenient.passedOver.map(({ message }) => message).join('\n'), says);
   }
 });
+
+t.test('the directory of CouchDB is a plain absolute path, and each machine has its own', async (t) => {
+  const of = (directory: string) =>
+    parseConfig(`${LEAST}[couchdb]\ndirectory = ${JSON.stringify(directory)}\n`, 'db', 'db.toml');
+  const usual = parseConfig(LEAST, 'db', 'db.toml');
+  t.equal(usual.couchdb.directory, '/opt/couchdb');
+  for (const good of ['/usr/lib/couchdb', '/srv/couchdb-3.5.2', '/opt/apache/couch_db'])
+    t.equal(of(good).couchdb.directory, good);
+  t.equal(settingsDigest(of('/usr/lib/couchdb')), settingsDigest(usual));
+  for (const wrong of [
+    'opt/couchdb',
+    '/',
+    '/opt/couchdb/',
+    '/opt//couchdb',
+    '/opt/../etc',
+    '/opt/./couchdb',
+    '/opt/my couchdb',
+    '/opt/couchdb\n',
+    '/opt/couchdb"',
+    '/opt/$HOME',
+    '/opt/%h',
+    `/${'a'.repeat(200)}`,
+  ])
+    t.throws(
+      () => of(wrong),
+      { code: 'config-invalid', message: /couchdb\.directory/ },
+      JSON.stringify(wrong),
+    );
+});

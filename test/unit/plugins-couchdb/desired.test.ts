@@ -33,6 +33,23 @@ t.test('the generated files say what the rules ask for', async (t) => {
   );
 });
 
+t.test('a release elsewhere is named to the start program, and a move asks for a restart', async (t) => {
+  const moved = { releaseDirectory: '/usr/lib/couchdb' };
+  t.match(file('couchdb.env'), 'COUCHDB_INI_FILES="/opt/couchdb/etc/default.ini ');
+  t.notMatch(file('couchdb.env'), 'COUCHDB_DIRECTORY', 'as the start program of an older version has it');
+  t.match(file('couchdb.env', moved), 'COUCHDB_INI_FILES="/usr/lib/couchdb/etc/default.ini ');
+  t.match(file('couchdb.env', moved), '\nCOUCHDB_DIRECTORY=/usr/lib/couchdb\n');
+  const of = (more: Partial<ReturnType<typeof settings>>): string =>
+    restartDigest(desired(1, [member(1)], { settings: { ...settings(), ...more } }), directory);
+  t.equal(of({}), of({ releaseDirectory: '/opt/couchdb' }));
+  t.not(of({}), of(moved));
+  t.equal(
+    clusterDigest(desired(1, [member(1)]).settings),
+    clusterDigest({ ...desired(1, [member(1)]).settings, ...moved }),
+    'each machine has its own',
+  );
+});
+
 t.test('a peer that acknowledges nothing is given up after three seconds', async (t) => {
   const option = '[{raw,6,18,<<184,11,0,0>>}]';
   t.match(file('vm.args'), `inet_dist_connect_options ${option}`, 'TCP_USER_TIMEOUT, 3000 little endian');
