@@ -248,6 +248,10 @@ export class Instance {
   }
 }
 
+/** Whether this HAProxy adds and deletes servers at run time; 2.4 learns of them by a reload. */
+export const addsServers = async ({ plugin }: { readonly plugin: HaproxyPlugin }): Promise<boolean> =>
+  (await plugin.observe(AbortSignal.timeout(5000))).running?.addsServers === true;
+
 /** Everything that a test made, and its end. */
 export class Bed {
   readonly root: string;

@@ -1,10 +1,12 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { connect as connectHttp2 } from 'node:http2';
 import { createServer as createTcpServer } from 'node:net';
+import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import type { AppHaproxy } from '../../src/plugins/haproxy/desired.ts';
+import { ask, parseProcesses } from '../../src/plugins/haproxy/runtime.ts';
 import { freePort } from '../support/free-port.ts';
 import { appDesired, Bed, converge, get, peer } from './haproxy-bed.ts';
 import { until } from '../support/until.ts';
@@ -202,6 +204,12 @@ t.test('one whose port is in use costs nothing but itself, at a reload and at a 
   await works(t, 9);
 });
 
+/** Whether the master keeps the sockets of a process that failed to start, as 2.4's does: it lists no present one. */
+async function keepsSockets(): Promise<boolean> {
+  const answer = await ask(join(instance.runDirectory, 'master.sock'), 'show proc', { unit: 'this one' });
+  return !parseProcesses(answer).some(({ kind }) => kind === 'worker');
+}
+
 t.test('one that keeps a new process from starting for another reason is left out as well', async (t) => {
   // HAProxy's check makes no socket: it does not see that the directory is missing.
   const files = {
@@ -209,12 +217,23 @@ t.test('one that keeps a new process from starting for another reason is left ou
     'socket.cfg': `# A comment\nfrontend mine\n  bind ${bed.root}/missing/x.sock\n  http-request return status 200\n`,
   };
   const desired = desiredOf(files, { hsts: 11 });
-  t.match(await failure(desired), {
+  const refused = {
     code: 'haproxy-snippet-refused',
     message: /socket\.cfg(:3)? .*(does not start with it|HAProxy says)/,
-  });
+  };
+  t.match(await failure(desired), refused);
+  if (await keepsSockets()) {
+    t.match(await failure(desired), {
+      code: 'haproxy-needs-restart',
+      next: /systemctl restart bornemisza-haproxy@app\.service/,
+    });
+    for (let request = 0; request < 20; request += 1) await works(t, 9);
+    await instance.stop();
+    await instance.start();
+  }
   await converge(instance.plugin, desired);
   await works(t, 11);
+  t.match(await alarmsOf(desired), [refused.message]);
 });
 
 t.test('sockets are seen where the unit of the daemon hides the rest of /proc', async (t) => {

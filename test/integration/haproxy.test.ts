@@ -18,6 +18,7 @@ import {
 } from '../../src/plugins/haproxy/desired.ts';
 import type { HaproxyTraffic } from '../../src/plugins/haproxy/shape.ts';
 import {
+  addsServers,
   appDesired,
   Bed,
   BINARY,
@@ -59,10 +60,6 @@ async function failure(run: Promise<unknown>): Promise<PluginError> {
 }
 
 const launch = bed.launch.bind(bed);
-
-/** Whether this HAProxy adds and deletes servers at run time; 2.4 learns of them by a reload. */
-const addsServers = async ({ plugin }: { readonly plugin: HaproxyPlugin }): Promise<boolean> =>
-  (await plugin.observe(AbortSignal.timeout(5000))).running?.addsServers === true;
 
 /** Whether the socket of this process takes a certificate of that length for the site. Changes nothing. */
 async function takesSite(instance: Instance, pem: string): Promise<boolean> {

@@ -144,10 +144,7 @@ export class Steps {
     }
     const before = checkpoint.running;
     if (before === undefined || before.structure === '') return;
-    const now = await this.#observer.running(signal).catch((error: unknown) => {
-      if (error instanceof PluginError && error.code === 'haproxy-silent') return error;
-      throw error;
-    });
+    const now = await this.#observer.running(signal);
     const config = (await this.#files.read(CONFIG_FILE)) ?? '';
     const lastGood: Rendered = {
       files: [],
@@ -170,9 +167,9 @@ export class Steps {
       snippets: [],
       revoked: before.revoked.map((mark) => ({ mark, address: undefined })),
     };
-    if (now === undefined || now instanceof PluginError) {
-      if (await this.#hasNoWorker(signal)) await this.#replace(before.pid, lastGood, signal);
-      else if (now !== undefined) throw now;
+    // After a failed reload of 2.4 nobody answers at the socket; the master's next process makes it again.
+    if (now === undefined) {
+      if (await this.#observer.hasNoWorker(signal)) await this.#replace(before.pid, lastGood, signal);
     } else if (now.structure !== before.structure) await this.#reload(lastGood, signal);
     else for (const change of planRuntime(lastGood, now)) await this.#make(change, signal);
   }
@@ -288,15 +285,6 @@ export class Steps {
     const { pid } = parseInfo(await this.#sockets.ask('show info', signal), this.#instance);
     this.#states = await this.#sockets.ask('show servers state', signal);
     await this.#replace(pid, rendered, signal);
-  }
-
-  /**
-   * After a failed reload of 2.4 the old process serves on, but its socket's path is the failed one's: nobody answers
-   * there. The master still does and lists no present process; its next one makes the socket again.
-   */
-  async #hasNoWorker(signal: AbortSignal): Promise<boolean> {
-    const processes = await this.#sockets.askMaster('show proc', { signal }).then(parseProcesses, () => []);
-    return processes.length > 0 && !processes.some(({ kind }) => kind === 'worker');
   }
 
   async #replace(oldPid: number, rendered: Rendered, signal: AbortSignal): Promise<void> {

@@ -94,9 +94,22 @@ export class Observer {
         revoked: ours ? parseAcl(revoked) : [],
       };
     } catch (error) {
-      if (error instanceof PluginError && error.code === 'haproxy-not-running') return undefined;
-      throw error;
+      if (!(error instanceof PluginError)) throw error;
+      if (error.code === 'haproxy-not-running') return undefined;
+      throw error.code === 'haproxy-silent' && (await this.hasNoWorker(signal))
+        ? needsRestart(this.#sockets.unit, error)
+        : error;
     }
+  }
+
+  /**
+   * After a failed reload of 2.4 the old process serves on, but the failed one has replaced its socket. The master
+   * lists no present process then.
+   */
+  async hasNoWorker(signal: AbortSignal): Promise<boolean> {
+    const options = { signal, timeoutMs: OLD_WORKERS_TIMEOUT_MS };
+    const processes = await this.#sockets.askMaster('show proc', options).then(parseProcesses, () => []);
+    return processes.length > 0 && !processes.some(({ kind }) => kind === 'worker');
   }
 
   async #site(file: string | undefined, signal: AbortSignal): Promise<Running['site']> {
@@ -142,4 +155,21 @@ export class Observer {
     );
     return { processes: old.length, connections: counts.reduce((sum, each) => sum + each, 0) };
   }
+}
+
+/**
+ * The master of 2.4 has kept the sockets of a process that failed to start: connections to them hang. Those of clients
+ * are safe as long as the old process has the same ones. Another reload would make new ones beside them, and about half
+ * of the clients would get no answer.
+ */
+function needsRestart(unit: string, cause: PluginError): PluginError {
+  return new PluginError({
+    cause,
+    code: 'haproxy-needs-restart',
+    message:
+      'HAProxy serves with its former configuration and takes no change: a reload failed, and its master keeps ' +
+      'the sockets of the failed process',
+    next: `restart it: \`systemctl restart ${unit}\`; then see the reason: \`journalctl -u ${unit}\``,
+    outcome: 'retry',
+  });
 }
