@@ -59,8 +59,8 @@ export class Pki {
     this.#key = key;
   }
 
-  static async make(): Promise<Pki> {
-    const { key, publicKey } = await rsaPair();
+  static async make(bits = 2048): Promise<Pki> {
+    const { key, publicKey } = await rsaPair(bits);
     const draft = new Pki('', key);
     const root = draft.#certificate(publicKey, draft.#subject, '01', [
       { name: 'basicConstraints', cA: true },
@@ -266,8 +266,9 @@ export class Bed {
     this.#prefix = `127.${100 + ((process.pid >> 8) & 0x3f)}.${process.pid & 0xff}`;
   }
 
-  static async make(): Promise<Bed> {
-    return new Bed(await mkdtemp(join(tmpdir(), 'bm-haproxy-')), await Pki.make());
+  /** @param bits of the key of the certificates' signer */
+  static async make(bits?: number): Promise<Bed> {
+    return new Bed(await mkdtemp(join(tmpdir(), 'bm-haproxy-')), await Pki.make(bits));
   }
 
   address(n: number): string {
