@@ -119,6 +119,26 @@ t.test('a partition of hours heals within two minutes of its end', async (t) => 
   t.ok(cluster.queue.nowMs - healedMs < 120_000, `${cluster.queue.nowMs - healedMs} ms`);
 });
 
+t.test('a member that was cut off for minutes is seen again within seconds, without a storm', async (t) => {
+  for (const seed of [1, 2, 3, 4, 5, 6]) {
+    const cluster = settled(2, seed);
+    const [host] = cluster.hosts;
+    const blocks = (from: string, to: string): boolean => (from === host?.id) !== (to === host?.id);
+    cluster.blocks.add(blocks);
+    cluster.run(120_000);
+    let dials = 0;
+    cluster.watchers.push((_process, _event, effects) => {
+      dials += effects.filter(({ kind }) => kind === 'connect').length;
+    });
+    cluster.run(60_000);
+    t.ok(dials <= 2 * 24, `${dials} dials of two members in a minute`);
+    cluster.blocks.delete(blocks);
+    const healedMs = cluster.queue.nowMs;
+    settle(cluster);
+    t.ok(cluster.queue.nowMs - healedMs <= 10_000, `${cluster.queue.nowMs - healedMs} ms`);
+  }
+});
+
 t.test(
   'after all were off they find each other in any order, also when some have lost their disk',
   async (t) => {

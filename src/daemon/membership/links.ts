@@ -74,11 +74,11 @@ function dialsUnderWay(core: Core): number {
 }
 
 /** Records the attempt and the time of the next one; `impatient` for a member that announced its return. */
-function dial(core: Core, peer: PeerId, impatient: boolean): void {
-  const { redialMinMs, redialMaxMs } = core.preset;
+function dial(core: Core, peer: PeerId, impatient: boolean, maxMs = core.preset.redialMaxMs): void {
+  const { redialMinMs } = core.preset;
   const before: Dial = core.dials.get(peer) ?? { failures: 0, nextMs: 0 };
   const exponent = impatient ? 0 : Math.min(before.failures, 20);
-  const backoffMs = Math.min(redialMaxMs, redialMinMs * 2 ** exponent);
+  const backoffMs = Math.min(maxMs, redialMinMs * 2 ** exponent);
   core.dials.set(peer, {
     failures: before.failures + 1,
     nextMs: core.nowMs + backoffMs * core.random.between(0.5, 1.5),
@@ -88,17 +88,20 @@ function dial(core: Core, peer: PeerId, impatient: boolean): void {
 
 /**
  * Dead members, and members that are admitted but were never seen (or were forgotten): any one of them can end a
- * partition.
+ * partition. The fewer they are, the more often each is dialled.
  */
 function dialLost(core: Core): void {
+  const { redialSpacingMs, redialMaxMs, redialsPerRound } = core.preset;
   const lost: PeerId[] = [];
   for (const peer of core.roster.keys()) {
     const entry = core.entries.get(peer);
     const isLost = entry === undefined ? core.tombstones.get(peer)?.left !== true : entry.state === 'dead';
-    if (isLost && peer !== core.selfId && mayDial(core, peer)) lost.push(peer);
+    if (isLost && peer !== core.selfId) lost.push(peer);
   }
-  for (const peer of core.random.sample(lost, core.preset.redialsPerRound)) {
-    dial(core, peer, false);
+  const maxMs = Math.min(redialMaxMs, lost.length * redialSpacingMs);
+  const due = lost.filter((peer) => mayDial(core, peer));
+  for (const peer of core.random.sample(due, redialsPerRound)) {
+    dial(core, peer, false, maxMs);
     connect(core, peer);
   }
 }

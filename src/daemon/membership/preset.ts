@@ -191,7 +191,15 @@ export const presetFields = {
     wan: 120_000,
     test: 1000,
     unit: 'ms',
-    reason: 'For ever, but seldom: a partition of days heals within a minute, since any one pair is enough.',
+    reason: 'For ever, but seldom, where many are lost: any one pair is enough to end a partition.',
+  },
+  redialSpacingMs: {
+    lan: 5000,
+    wan: 10_000,
+    test: 500,
+    unit: 'ms',
+    reason:
+      'Between two dials to lost members, whichever: one lost member is found again in this time, not in 60 s.',
   },
   redialsPerRound: {
     lan: 2,

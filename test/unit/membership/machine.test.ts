@@ -605,7 +605,8 @@ t.test('redials never end, and become less and less frequent', async (t) => {
   stage.run(3_600_000);
   const later = dials() - first;
   t.ok(first >= 5, `${first} in the first minute`);
-  t.ok(later > 30 && later < 120, `${later} in the next hour`);
+  // Three are lost, and one of them is dialled each five seconds.
+  t.ok(later > 180 && later < 300, `${later} in the next hour`);
 });
 
 t.test('synced: a founder and a lone node at once, others after their first sync', async (t) => {
