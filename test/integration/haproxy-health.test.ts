@@ -534,6 +534,11 @@ t.test(
       until(async () => (await ramp()) === 'UP ', { what: 'its full share' });
     const without = { ...edgeDesired, services: routed(two.slice(0, 1)) };
     const adds = await addsServers(edge);
+    const { seen = '' } = edge.plugin.status(
+      edgeDesired,
+      await edge.plugin.observe(AbortSignal.timeout(5000)),
+    );
+    t.equal(/each new member is a reload/.test(seen), !adds, seen);
     await converge(edge.plugin, without);
     await until(
       async () => {

@@ -17,8 +17,12 @@ export function sightOf(running: Running | undefined, old: HaproxyObserved['old'
     busy.length === 0
       ? ''
       : `; most checks of ${busy.join(', ')} get no answer in time, so every server that accepts connections serves`;
-  return `HAProxy answers; ${up} of ${counted.length} servers in use are up${panic}${leftBehind(old)}`;
+  return `HAProxy answers; ${up} of ${counted.length} servers in use are up${panic}${joins(running)}${leftBehind(old)}`;
 }
+
+/** What an operator of HAProxy 2.4 needs to know before a reload surprises him. */
+const joins = ({ addsServers }: Running): string =>
+  addsServers ? '' : '; it cannot add servers while it runs, so each new member is a reload';
 
 /** A reload ends no connection, but the old process does within 15 minutes; see endings.ts. */
 function leftBehind(old: HaproxyObserved['old']): string {

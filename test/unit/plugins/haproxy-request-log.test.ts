@@ -39,6 +39,11 @@ t.test('the switch is no server in use, for the line in status', async (t) => {
   t.equal(sightOf(runningAs(on), undefined), sightOf(runningAs(off), undefined));
 });
 
+t.test('the line in status names the reload that a new member needs', async (t) => {
+  t.match(sightOf({ ...runningAs(on), addsServers: false }, undefined), /; .*each new member is a reload$/);
+  t.notMatch(sightOf(runningAs(on), undefined), /reload/);
+});
+
 t.test('a line of the log is JSON, has no query, and its texts are cut', async (t) => {
   const format = /^ {2}log-format "(\{.*\})"$/m.exec(configOf(off))?.[1]?.replaceAll('\\"', '"') ?? '';
   const line = format
