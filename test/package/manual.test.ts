@@ -20,7 +20,8 @@ const ELSEWHERE: ReadonlyMap<string, string> = new Map([
   ['Firewall', 'firewalld is no program of these machines: test/unit/docs/commands.test.ts'],
   ['SELinux', 'SELinux is off here: test/selinux/'],
   ['Without BGP', 'the text of a drop-in, which test/integration/units.test.ts holds'],
-  ['A repository of your own', 'no web server hands it out: test/package/repository.test.ts'],
+  ['BIRD', 'options of `init` and `join`: test/unit/docs/commands.test.ts and test/unit/cli/setup.test.ts'],
+  ['A repository of your own', 'on a web server of its own: test/package/repository.test.ts'],
   ['npm install', 'the tree that runs this test is installed'],
 ]);
 

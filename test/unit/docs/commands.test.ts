@@ -21,7 +21,11 @@ const MOST_COMMANDS = 14;
 function commandsIn(document: string): string[] {
   const text = readFileSync(join(root, document), 'utf8').replaceAll(/^```[^]*?^```$/gm, '');
   const spans = [...text.matchAll(/`([^`]+)`/g)].map(([, span = '']) => span.replaceAll(/\s+/g, ' '));
-  return [...typedIn(document).map(({ command }) => command), ...spans]
+  // A line of options alone belongs to `init` and `join`.
+  const typed = typedIn(document).map(({ command }) =>
+    command.startsWith('--') ? `bornemisza init ${command}` : command,
+  );
+  return [...typed, ...spans]
     .flatMap((line) => line.split(/ && | \| |;/))
     .map((line) => line.trim().replace(/^sudo /, ''))
     .filter((line) => line.startsWith('bornemisza ') && !line.startsWith('bornemisza COMMAND'));
