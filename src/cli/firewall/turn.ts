@@ -12,7 +12,7 @@ const START_MS = 100_000;
 /** The timer that ends an unconfirmed trial, and its service. */
 const UNDO = 'bornemisza-firewall-undo';
 const UNDO_PROGRAM = '/usr/libexec/bornemisza/firewall-undo';
-/** The helper checks every 0.5 s; a unit that starts on a busy machine takes seconds. */
+/** The helper checks every 0.7 s; a unit that starts on a busy machine takes seconds. */
 const LOAD_WITHIN_MS = 10_000;
 const LOOK_EVERY_MS = 100;
 
