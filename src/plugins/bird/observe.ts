@@ -22,8 +22,11 @@ type Ask = (command: string) => Promise<ReplyLine[] | undefined>;
 
 /** Protocols that give routes to a neighbour. */
 const CARRIERS: readonly string[] = ['BGP', 'OSPF', 'RIP', 'Babel'];
-/** A node has one or two sessions and a few addresses; each pair is one short question. */
-const MAX_QUESTIONS = 64;
+/**
+ * A node has one or two sessions. Each is asked about each address, at most 16; the report names how many were not
+ * asked.
+ */
+const MAX_SESSIONS = 16;
 
 export interface Sight extends RunningBird {
   /** Of the first BGP session. */
@@ -40,19 +43,19 @@ export async function lookAt(ask: Ask, networks: readonly string[]): Promise<Sig
   const protocols = parseProtocols(lines);
   const floating = protocols.find((protocol) => protocol.name === PROTOCOL);
   const sessions: BirdSession[] = [];
-  let questions = 0;
-  for (const protocol of protocols.filter(({ kind }) => CARRIERS.includes(kind))) {
+  let asked = 0;
+  for (const protocol of protocols.filter(({ kind }) => CARRIERS.includes(kind)).toSorted(bgpFirst)) {
     const { name, info, holdTimeS } = protocol;
     const up = isUp(protocol);
     const routes: BirdSession['routes'][number][] = [];
-    for (const network of up ? networks : []) {
-      questions += 1;
-      if (questions > MAX_QUESTIONS) break;
+    const unasked = up && asked >= MAX_SESSIONS;
+    if (up && !unasked) asked += 1;
+    for (const network of up && !unasked ? networks : []) {
       const answer = await ask(`show route ${network} export ${symbolOf(name)}`);
       if (answer === undefined) return undefined;
       routes.push(...parseRoutes(answer, network));
     }
-    sessions.push({ name, state: info, up, routes, holdTimeS });
+    sessions.push({ name, state: info, up, routes, holdTimeS, ...(unasked && { unasked }) });
   }
   return {
     loaded: floating === undefined ? undefined : /^bornemisza (\w+)$/.exec(floating.description)?.[1],
@@ -60,6 +63,11 @@ export async function lookAt(ask: Ask, networks: readonly string[]): Promise<Sig
     sessions,
     localAs: protocols.find((each) => each.localAs !== undefined)?.localAs,
   };
+}
+
+/** The provider's sessions are BGP; others keep their order. */
+function bgpFirst(one: BirdProtocol, other: BirdProtocol): number {
+  return Number(other.kind === 'BGP') - Number(one.kind === 'BGP');
 }
 
 function isUp({ kind, info, up }: BirdProtocol): boolean {

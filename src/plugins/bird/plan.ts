@@ -34,6 +34,8 @@ export interface BirdSession {
   readonly routes: readonly { readonly address: string; readonly by: string }[];
   /** Of BGP: after so many seconds of silence the neighbour gives up the routes. 0: never. */
   readonly holdTimeS?: number | undefined;
+  /** There are too many sessions: whether this one exports our addresses is not known. */
+  readonly unasked?: true;
 }
 
 export interface BirdObserved {

@@ -26,6 +26,8 @@ export function faultOf(
   if (!announced) return routes.length > 0 ? 'bird-route-by-another' : undefined;
   if (sessions.length === 0) return 'bird-no-session';
   if (sessions.some((each) => !each.up)) return 'bird-session-down';
+  // One that was not asked may export them.
+  if (sessions.some(({ unasked }) => unasked)) return undefined;
   return lackingIn(sessions, addresses).length === 0 ? undefined : 'bird-route-not-exported';
 }
 
@@ -89,7 +91,14 @@ function holdTimes({ holdTimeS: most }: BirdDesired, { sessions }: RunningBird):
     }));
 }
 
-function sightOf({ addresses }: BirdDesired, { sessions }: RunningBird): string {
+function sightOf(desired: BirdDesired, running: RunningBird): string {
+  const unasked = running.sessions.filter((each) => each.unasked).length;
+  const seen = sightOfAsked(desired, running);
+  if (unasked === 0) return seen;
+  return `${seen}; ${unasked} more sessions were not asked what they export`;
+}
+
+function sightOfAsked({ addresses }: BirdDesired, { sessions }: RunningBird): string {
   if (sessions.length === 0) return 'not announced: BIRD has no session with the provider';
   const [given, rest] = [sessions.filter(({ routes }) => routes.length > 0), stateWords(sessions)];
   if (given.length === 0) return `not announced: exported to no session (${rest})`;

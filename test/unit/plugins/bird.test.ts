@@ -9,6 +9,7 @@ import {
   planBird,
   renderFragment,
 } from '../../../src/plugins/bird/plan.ts';
+import { lookAt } from '../../../src/plugins/bird/observe.ts';
 import { faultOf, reportOf, wordOf } from '../../../src/plugins/bird/report.ts';
 
 const desired: BirdDesired = {
@@ -423,4 +424,40 @@ t.test('devices, as ip prints them', async (t) => {
     ],
   );
   t.same([...parseDevices('')], []);
+});
+
+t.test('each session is asked about each address, and the report says how many were not', async (t) => {
+  const addresses = Array.from({ length: 16 }, (_, index) => `192.0.2.${index + 1}`);
+  const row = (name: string, kind: string): string => `${name} ${kind} --- up 08:56:20.126 Established`;
+  /** BIRD with sessions of which the last BGP one alone exports. */
+  const seen = async (bgp: number, others = 0) => {
+    const names = Array.from({ length: bgp }, (_, index) => `up${index + 1}`);
+    const rows = [
+      ...Array.from({ length: others }, (_, index) => row(`ospf${index + 1}`, 'OSPF')),
+      ...names.map((name) => row(name, 'BGP')),
+    ];
+    const sight = await lookAt(
+      async (command) => {
+        if (command === 'show protocols all') return rows.map((text) => ({ code: 1002, text }));
+        const [, network, name] = /^show route (\S+) export (\S+)$/.exec(command) ?? [];
+        if (name !== names.at(-1)) return [];
+        return [{ code: 1007, text: `${network}  unicast [bornemisza_floating 08:56:20.126] * (240)` }];
+      },
+      addresses.map((address) => `${address}/32`),
+    );
+    const running = { ...settled.running!, ...sight };
+    const of = { ...desired, addresses };
+    return { ...reportOf(of, { ...settled, running }), fault: faultOf(running, addresses, true) };
+  };
+  t.match(await seen(6), { exported: true, fault: undefined, seen: /^announced: exported to up6 \(/ });
+  t.match(await seen(16, 20), {
+    exported: true,
+    fault: undefined,
+    seen: /; 20 more sessions were not asked/,
+  });
+  t.match(await seen(20), {
+    exported: false,
+    fault: undefined,
+    seen: /^not announced: exported to no session .*; 4 more sessions were not asked what they export$/,
+  });
 });
