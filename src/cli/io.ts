@@ -11,11 +11,13 @@ export interface Output {
   readonly rows: number;
 }
 
-/** Result of a program. `code` is -1 if it could not be started or was killed. */
+/** Result of a program. `code` is -1 if it gave no answer: it is not installed, or {@link Ran.silence} says why. */
 export interface Ran {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
+  /** It is there and did not come to its own end: it took too long, was killed or could not be started. */
+  readonly silence?: { readonly message: string; readonly next: string };
 }
 
 export interface RunLimits {
@@ -34,8 +36,8 @@ export interface Host {
   /** Who became root by sudo(8). */
   readonly sudoUser?: string | undefined;
   /**
-   * Runs a program without a shell, bounded in time (default 20 s) and output. Never throws: a missing program has code
-   * -1.
+   * Runs a program without a shell, bounded in time (default 20 s) and output. Never throws: a program that is not
+   * installed has code -1, and one that gives no answer also a `silence`, which must not be taken for an empty answer.
    */
   run(program: string, args: readonly string[], limits?: RunLimits): Promise<Ran>;
   /** Calls this command again with other arguments, on the same terminal. Gives its exit code. */

@@ -2,6 +2,7 @@ import { hostname, networkInterfaces } from 'node:os';
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
+import { hasNextStep } from '../daemon/errors.ts';
 import type { Host, Io, Output, Ran, RunLimits } from './io.ts';
 import { withPipe } from './own-domain.ts';
 
@@ -129,10 +130,33 @@ async function runProgram(
   { timeoutMs = PROGRAM_TIMEOUT_MS, input }: RunLimits = {},
 ): Promise<Ran> {
   const { runCommand } = await import('../host/command.ts');
+  const [file, given] = withPipe(program, args);
   try {
-    const [file, given] = withPipe(program, args);
-    return await runCommand(file, given, { timeoutMs, ...(input === undefined ? {} : { input }) });
+    const ran = await runCommand(file, given, { timeoutMs, ...(input === undefined ? {} : { input }) });
+    // What sh(1) says of a program that it does not find.
+    if (file !== program && ran.code === NOT_FOUND) return notInstalled(program);
+    return ran.code === -1 ? silent(`${program} was killed`, SEE_KERNEL) : ran;
   } catch (error) {
-    return { code: -1, stdout: '', stderr: error instanceof Error ? error.message : String(error) };
+    if (!hasNextStep(error)) return silent(String(error), `run ${program} by hand`);
+    if (error.code === 'command-missing') return notInstalled(program);
+    // The shell between is not what the operator asked for.
+    const of = (text: string): string => (file === program ? text : text.replace(/\bsh\b/g, program));
+    return silent(of(error.message), of(error.next));
   }
 }
+
+const NOT_FOUND = 127;
+const SEE_KERNEL = 'see who killed it: journalctl -k -n 50 (the kernel does so if no memory is left)';
+
+const notInstalled = (program: string): Ran => ({
+  code: -1,
+  stdout: '',
+  stderr: `${program} is not installed`,
+});
+
+const silent = (message: string, next: string): Ran => ({
+  code: -1,
+  stdout: '',
+  stderr: message,
+  silence: { message, next },
+});

@@ -12,6 +12,7 @@ import {
   refusedOf,
   spoken,
 } from '../plugins/haproxy/snippets.ts';
+import { answered } from './answered.ts';
 import type { Host } from './io.ts';
 
 /** What is wrong with the files of haproxy.d: by our rules, and by HAProxy's own where it is installed. */
@@ -25,7 +26,7 @@ export async function snippetFaults(config: Config, host: Host): Promise<Finding
     const refused = await refusedOf(used, async ({ name }, beside) => {
       const text = proofOf(services, beside);
       await writeFile(path, text);
-      const { code, stdout, stderr } = await host.run('haproxy', ['-c', '-f', path]);
+      const { code, stdout, stderr } = answered(await host.run('haproxy', ['-c', '-f', path]));
       if (code === 0 || code === -1) return undefined;
       const said = alertsIn(`${stdout}\n${stderr}`);
       return (

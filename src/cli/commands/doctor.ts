@@ -63,7 +63,7 @@ export async function examine(io: Io, options: DoctorOptions): Promise<Check[]> 
     { checkHost },
     { checkRole },
     { checkCluster },
-    { areaOf },
+    { areaOf, unlessSilent },
     { askPrograms },
     { askFirewall, checkFirewall },
   ] = await Promise.all([
@@ -75,7 +75,9 @@ export async function examine(io: Io, options: DoctorOptions): Promise<Check[]> 
     import('../doctor/firewall.ts'),
   ]);
   const verdicts = await askPrograms(io.host, root, role);
-  const firewall = await askFirewall(io, root);
+  const firewall = await unlessSilent(areaOf('host'), 'firewall', async () =>
+    checkFirewall(await askFirewall(io, root)),
+  );
   if (root === '') await io.host.becomeDaemon();
   if (options.wait !== undefined) await waitFor('serving', options, options.wait);
   const all = await instances(root);
@@ -84,7 +86,7 @@ export async function examine(io: Io, options: DoctorOptions): Promise<Check[]> 
   const roles = chosen.map((each) => each.role);
   // Before the first set-up: what either role would need.
   const checks = await checkHost(io.host, root, roles.length === 0 ? ['app'] : roles, roles.length > 0);
-  if (chosen.length > 0) checks.push(...checkFirewall(firewall));
+  if (chosen.length > 0) checks.push(...firewall);
   if (chosen.length === 0) {
     checks.push(
       areaOf('node').warn(

@@ -1,3 +1,5 @@
+import { CliFailure } from '../failure.ts';
+
 /** One check. `fail`: this node cannot do its work; `warn`: that will or can happen later. */
 export interface Check {
   readonly area: string;
@@ -22,3 +24,19 @@ export function areaOf(area: string): Area {
     fail: (name, detail, next) => ({ area, name, state: 'fail', detail, next }),
   };
 }
+
+/** A check that needs another program's answer. Without one it says so, and the other checks go on. */
+export async function unlessSilent(
+  area: Area,
+  name: string,
+  check: () => Promise<readonly Check[]>,
+): Promise<readonly Check[]> {
+  try {
+    return await check();
+  } catch (error) {
+    if (!(error instanceof CliFailure) || !NO_ANSWER.has(error.code)) throw error;
+    return [area.warn(name, `not checked: ${error.message}`, error.next)];
+  }
+}
+
+const NO_ANSWER: ReadonlySet<string> = new Set(['program-no-answer', 'program-failed']);

@@ -6,7 +6,7 @@ import { tell } from '../failure.ts';
 import { type Instance, noMember } from '../instances.ts';
 import type { Host } from '../io.ts';
 import { controlSocketOf } from '../places.ts';
-import { type Area, areaOf, type Check } from './check.ts';
+import { type Area, areaOf, type Check, unlessSilent } from './check.ts';
 import { certificateIn } from '../commands/certificate.ts';
 import { checkCertificate } from './certificate.ts';
 import { fullPackets } from './path.ts';
@@ -34,7 +34,7 @@ export async function checkCluster(of: Host, instance: Instance, root: string): 
       area.ok('control socket', `answers: ${status.name} of cluster ${status.cluster}, ${status.phase}`),
       health(status, area),
       peers(members, area, instance.role),
-      ...(await fullPackets(of, members, area)),
+      ...(await unlessSilent(area, 'packets', () => fullPackets(of, members, area))),
       settings(members, area),
       guards(status, area),
       ...plugins(status, area),

@@ -2,9 +2,10 @@ import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { readAccounts } from '../../host/account.ts';
 import { diskRoom } from '../../host/disk-room.ts';
 import { memoryStall, STALL_BEGINS } from '../../host/pressure.ts';
+import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
 import { couchdbPlace, USUAL_DIRECTORY } from '../setup/couchdb-place.ts';
-import { areaOf, type Check } from './check.ts';
+import { areaOf, type Check, unlessSilent } from './check.ts';
 import { checkUnits, unitsOfHost } from './units.ts';
 
 const host = areaOf('host');
@@ -25,13 +26,14 @@ export async function checkHost(
   const checks = [
     runtime(),
     await account(root),
-    await clock(of),
+    ...(await unlessSilent(host, 'clock', async () => [await clock(of)])),
     ...(await disks(root, roles)),
     await memory(),
-    await haproxy(of),
+    ...(await unlessSilent(host, 'haproxy', async () => [await haproxy(of)])),
   ];
-  if (roles.includes('app')) checks.push(await bird(of));
-  if (roles.includes('db')) checks.push(await couchdb(of, root));
+  if (roles.includes('app')) checks.push(...(await unlessSilent(host, 'bird', async () => [await bird(of)])));
+  if (roles.includes('db'))
+    checks.push(...(await unlessSilent(host, 'couchdb', async () => [await couchdb(of, root)])));
   if (configured && root === '') checks.push(...(await checkUnits(of, unitsOfHost())));
   return checks;
 }
@@ -70,7 +72,7 @@ async function clock(of: Host): Promise<Check> {
       'set it: timedatectl set-ntp true',
     );
   }
-  const said = await of.run('timedatectl', ['show', '--property=NTPSynchronized', '--value']);
+  const said = answered(await of.run('timedatectl', ['show', '--property=NTPSynchronized', '--value']));
   if (said.code !== 0) return host.warn('clock', 'unknown whether NTP sets it', 'check with timedatectl');
   if (said.stdout.trim() === 'yes') return host.ok('clock', 'set by NTP');
   return host.warn('clock', 'not set by NTP', 'timedatectl set-ntp true (needs chrony or systemd-timesyncd)');
@@ -111,14 +113,14 @@ export function diskCheck(name: string, path: string, facts: Parameters<typeof d
 }
 
 async function haproxy(of: Host): Promise<Check> {
-  const said = await of.run('haproxy', ['-v']);
+  const said = answered(await of.run('haproxy', ['-v']));
   const version = /version (\S+)/.exec(said.stdout)?.[1];
   if (said.code === 0 && version !== undefined) return host.ok('haproxy', `HAProxy ${version}`);
   return host.fail('haproxy', 'HAProxy is not installed', 'dnf install haproxy (or apt-get install haproxy)');
 }
 
 async function bird(of: Host): Promise<Check> {
-  const said = await of.run('bird', ['--version']);
+  const said = answered(await of.run('bird', ['--version']));
   const version = /version (\S+)/.exec(said.stderr + said.stdout)?.[1];
   if (said.code === 0 && version !== undefined) return host.ok('bird', `BIRD ${version}`);
   return host.warn(
@@ -184,6 +186,6 @@ async function configuredDirectory(root: string): Promise<string> {
 /** Undefined: there is no such unit, or systemd does not say. */
 async function userOfUnit(of: Host): Promise<string | undefined> {
   const asked = ['show', '--property=LoadState,User', 'couchdb.service'];
-  const { code, stdout } = await of.run('systemctl', asked);
+  const { code, stdout } = answered(await of.run('systemctl', asked));
   return code === 0 && /^LoadState=loaded$/m.test(stdout) ? /^User=(.*)$/m.exec(stdout)?.[1] : undefined;
 }

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { MemberRow } from '../../daemon/control/api.ts';
+import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
 import { readNetwork } from '../setup/links.ts';
 import type { Area, Check } from './check.ts';
@@ -81,7 +82,7 @@ async function largestTo(host: Host, address: string, mtu: number): Promise<numb
 async function arrives(host: Host, address: string, bytes: number): Promise<boolean> {
   const size = String(bytes - HEADERS_BYTES);
   const args = ['-n', '-c', '2', '-i', '0.2', '-W', '1', '-M', 'do', '-s', size, address];
-  const { code, stdout, stderr } = await host.run('ping', args);
+  const { code, stdout, stderr } = answered(await host.run('ping', args));
   return code === 0 || /\bmtu ?= ?\d+/.test(stdout + stderr);
 }
 

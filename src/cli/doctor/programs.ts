@@ -2,6 +2,7 @@ import { access, lstat, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Paths, pathsFor } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
+import { answered } from '../answered.ts';
 import { runConfined } from '../confined.ts';
 import type { Host, Ran } from '../io.ts';
 import { type BirdPlace, birdPlace } from '../setup/bird-place.ts';
@@ -31,8 +32,10 @@ export async function askPrograms(host: Host, root: string, only: Role | undefin
       await runConfined(host, root, 'haproxy', ['-c', '-f', join(haproxyFiles, 'haproxy.cfg')]),
     );
     if (role !== 'app') continue;
-    const { config } = await birdPlace(host, root);
-    if (await isThere(config)) bird = await runConfined(host, root, 'bird', ['-p', '-c', config]);
+    // Whether it does not say where its file is, is reported with bird.conf.
+    const place = await birdPlace(host, root).catch(() => undefined);
+    if (place !== undefined && (await isThere(place.config)))
+      bird = await runConfined(host, root, 'bird', ['-p', '-c', place.config]);
   }
   return { haproxy, bird };
 }
@@ -62,6 +65,7 @@ export async function haproxyConfig(
     return area.warn('haproxy.cfg', `${file} cannot be read: ${readable}`, 'run doctor as root');
   const said = haproxy.get(role);
   if (said === undefined) return area.warn('haproxy.cfg', NOT_ASKED, 'run doctor as root');
+  answered(said);
   if (said.code === 0) return area.ok('haproxy.cfg', 'accepted by haproxy -c');
   return area.fail(
     'haproxy.cfg',
@@ -108,6 +112,7 @@ export async function birdConfig(
     );
   }
   if (said === undefined) return area.warn('bird.conf', NOT_ASKED, 'run doctor as root');
+  answered(said);
   if (said.code === 0) return area.ok('bird.conf', 'accepted by bird -p');
   return area.fail(
     'bird.conf',

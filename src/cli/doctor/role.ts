@@ -14,12 +14,13 @@ import type { Role } from '../../daemon/membership/types.ts';
 import { formatDuration } from '../duration.ts';
 import { tell } from '../failure.ts';
 import { readAccounts } from '../../host/account.ts';
+import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
 import { choosePrivateNetwork, inside } from '../setup/discover.ts';
 import { birdPlace } from '../setup/bird-place.ts';
 import { DROP_IN } from '../setup/layer2.ts';
 import { readNetwork } from '../setup/links.ts';
-import { type Area, areaOf, type Check } from './check.ts';
+import { type Area, areaOf, type Check, unlessSilent } from './check.ts';
 import { birdConfig, haproxyConfig, type Verdicts } from './programs.ts';
 import { checkSelinux } from './selinux.ts';
 import { inTheWay, listeningSockets } from '../../host/listening-sockets.ts';
@@ -47,17 +48,21 @@ export async function checkRole(of: Host, role: Role, root: string, verdicts: Ve
   if (config === undefined) return checks;
   return [
     ...checks,
-    await privateAddress(looking, config),
+    ...(await unlessSilent(area, 'address', async () => [await privateAddress(looking, config)])),
     await device(looking, config),
     await ports(looking, config),
-    ...(root === '' ? await selinux(looking, config) : []),
-    await haproxyConfig(paths, area, role, verdicts),
+    ...(root === '' ? await unlessSilent(area, 'selinux', () => selinux(looking, config)) : []),
+    ...(await unlessSilent(area, 'haproxy.cfg', async () => [
+      await haproxyConfig(paths, area, role, verdicts),
+    ])),
     ...(announces(config) && role === 'app'
-      ? [await birdConfig(paths, area, verdicts, await birdPlace(of, root))]
+      ? await unlessSilent(area, 'bird.conf', async () => [
+          await birdConfig(paths, area, verdicts, await birdPlace(of, root)),
+        ])
       : []),
     ...(await ipv6(looking, config)),
-    ...(await layer2(looking, config)),
-    ...(await dns(looking, config)),
+    ...(await unlessSilent(area, 'arping', () => layer2(looking, config))),
+    ...(await unlessSilent(area, 'dns', () => dns(looking, config))),
     ...(await floatingApi(looking, config)),
     ...(await customerKey(looking, config)),
   ];
@@ -320,7 +325,7 @@ async function ipv6({ root, area }: Looking, { role, floating }: Config): Promis
 async function layer2({ host, root, area }: Looking, config: Config): Promise<Check[]> {
   if (config.role !== 'app') return [];
   if (config.floating.mode !== 'layer2') return await unneededRight(root, area);
-  const { code } = await host.run('arping', ['-V']);
+  const { code } = answered(await host.run('arping', ['-V']));
   if (code === -1)
     return [
       area.fail(
@@ -330,11 +335,8 @@ async function layer2({ host, root, area }: Looking, config: Config): Promise<Ch
       ),
     ];
   if (root !== '') return [area.ok('arping', 'installed')];
-  const unit = await host.run('systemctl', [
-    'show',
-    '--property=AmbientCapabilities',
-    'bornemisza@app.service',
-  ]);
+  const asked = ['show', '--property=AmbientCapabilities', 'bornemisza@app.service'];
+  const unit = answered(await host.run('systemctl', asked));
   if (unit.stdout.includes('cap_net_raw')) return [area.ok('arping', 'installed, and the daemon may use it')];
   return [
     area.fail(
@@ -413,7 +415,7 @@ async function dns({ host, area }: Looking, { dns: config }: Config): Promise<Ch
   const file = (config.provider === 'cloudflare' ? config.token_file : config.key_file) ?? '';
   const check = await secretFile(area, 'dns', file, 'no record is kept');
   if (check.state !== 'ok') return [check];
-  if (config.provider === 'rfc2136' && (await host.run('nsupdate', ['-V'])).code === -1)
+  if (config.provider === 'rfc2136' && answered(await host.run('nsupdate', ['-V'])).code === -1)
     return [area.fail('dns', 'nsupdate is not installed: no record is updated', 'dnf install bind-utils')];
   return [check];
 }

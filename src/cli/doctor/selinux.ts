@@ -1,3 +1,4 @@
+import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
 import type { Area, Check } from './check.ts';
 
@@ -6,8 +7,8 @@ const ALLOWED_TYPES = new Set(['http_port_t', 'http_cache_port_t', 'couchdb_port
 
 /** With SELinux: whether our HAProxy has its domain, and may bind the ports of this configuration. */
 export async function checkSelinux(of: Host, area: Area, ports: readonly number[]): Promise<Check[]> {
-  if ((await of.run('selinuxenabled', [])).code !== 0) return [];
-  const modules = await of.run('semodule', ['-l']);
+  if (answered(await of.run('selinuxenabled', [])).code !== 0) return [];
+  const modules = answered(await of.run('semodule', ['-l']));
   if (modules.code !== 0) return [area.warn('selinux', 'its modules cannot be listed', 'run doctor as root')];
   if (!modules.stdout.split('\n').some((line) => line.trim().split(/\s/)[0] === 'bornemisza'))
     return [
@@ -17,7 +18,7 @@ export async function checkSelinux(of: Host, area: Area, ports: readonly number[
         'dnf install bornemisza-selinux',
       ),
     ];
-  const listed = await of.run('semanage', ['port', '-l']);
+  const listed = answered(await of.run('semanage', ['port', '-l']));
   if (listed.code !== 0)
     return [
       area.warn(

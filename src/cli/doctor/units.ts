@@ -47,6 +47,10 @@ export async function checkUnits(host: Host, wanted: readonly Wanted[]): Promise
   const names = wanted.map(({ unit }) => fileOf(unit));
   const asked = '--property=LoadState,ActiveState,SubState,UnitFileState,NRestarts';
   const said = await host.run('systemctl', ['show', asked, ...names]);
+  if (said.silence !== undefined) {
+    const { message, next } = said.silence;
+    return [(wanted[0]?.area ?? areaOf('host')).warn('units', `not checked: ${message}`, next)];
+  }
   const blocks = said.stdout.trim().split('\n\n');
   if (said.code !== 0 || blocks.length !== wanted.length) {
     const next = 'the daemon can run without it: bornemisza daemon --role …';

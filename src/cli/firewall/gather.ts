@@ -4,6 +4,7 @@ import type { Config } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import type { FirewallAllow, FirewallBase } from '../../plugins/firewall/rules.ts';
 import { CliFailure, EXIT } from '../failure.ts';
+import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
 import { birdPlace } from '../setup/bird-place.ts';
 import { configOf, ROLES } from '../places.ts';
@@ -95,6 +96,6 @@ function parseAllow(text: string): FirewallAllow {
 export async function otherFirewalls(host: Host): Promise<string[]> {
   const active: string[] = [];
   for (const unit of OTHER_FIREWALLS)
-    if ((await host.run('systemctl', ['is-active', '--quiet', unit])).code === 0) active.push(unit);
+    if (answered(await host.run('systemctl', ['is-active', '--quiet', unit])).code === 0) active.push(unit);
   return active;
 }

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { TABLE } from '../../plugins/firewall/rules.ts';
+import { answered } from '../answered.ts';
 import type { Io } from '../io.ts';
 import { basePath, mustBeRoot, trialPath } from './turn.ts';
 
@@ -15,7 +16,7 @@ export interface FirewallStatus {
 /** Read from the kernel. */
 export async function status(io: Io, root: string): Promise<FirewallStatus> {
   mustBeRoot(io);
-  const { code, stdout } = await io.host.run('nft', ['list', 'table', 'inet', TABLE]);
+  const { code, stdout } = answered(await io.host.run('nft', ['list', 'table', 'inet', TABLE]));
   const there = async (path: string): Promise<boolean> =>
     (await readFile(path).catch(() => undefined)) !== undefined;
   const trial = await there(trialPath(root));

@@ -2,6 +2,7 @@ import { readFile, rm } from 'node:fs/promises';
 import { replaceFile, stageFile } from '../../host/files.ts';
 import { describeBase, renderBase, TABLE } from '../../plugins/firewall/rules.ts';
 import { CliFailure, EXIT } from '../failure.ts';
+import { answered } from '../answered.ts';
 import type { Host, Io, RunLimits } from '../io.ts';
 import { gatherBase, otherFirewalls } from './gather.ts';
 import { ORIGIN, proves, readOrigin, renderOrigin, sshSince, trialOrigin } from './session.ts';
@@ -48,7 +49,7 @@ export async function turnOn(
   const staged = await stageFile(trialPath(root), trial, { mode: FILE_MODE });
   try {
     const check = await host.run('nft', ['-c', '-f', staged.stagedPath]);
-    if (check.code !== 0) throw refused(check.stderr);
+    if (answered(check).code !== 0) throw refused(check.stderr);
     await startTimer(host, withinS);
     await staged.commit();
   } catch (error) {
@@ -84,7 +85,7 @@ export async function confirm(io: Io, root: string): Promise<void> {
       'open a new ssh connection (ssh -o ControlPath=none HOST; no tmux, no screen) and type `sudo ' +
         'bornemisza firewall confirm` there',
     );
-  await host.run('systemctl', ['stop', `${UNDO}.timer`]);
+  answered(await host.run('systemctl', ['stop', `${UNDO}.timer`]));
   // The timer may have been first.
   if ((await readFile(trialPath(root), 'utf8').catch(() => undefined)) !== trial) throw nothingToConfirm();
   const rules = trial.slice(0, trial.lastIndexOf(ORIGIN));
@@ -100,8 +101,8 @@ export async function turnOff(io: Io, root: string): Promise<void> {
   await host.run('systemctl', ['stop', `${UNDO}.timer`]);
   await rm(trialPath(root), { force: true });
   await rm(basePath(root), { force: true });
-  await host.run('systemctl', ['disable', '--now', HELPER]);
-  const there = (await host.run('nft', ['list', 'table', 'inet', TABLE])).code === 0;
+  answered(await host.run('systemctl', ['disable', '--now', HELPER]));
+  const there = answered(await host.run('nft', ['list', 'table', 'inet', TABLE])).code === 0;
   if (there) await mustRun(host, 'nft', ['delete', 'table', 'inet', TABLE]);
   io.stdout.write(there ? 'The rules are removed: every port is open again.\n' : 'The firewall was off.\n');
 }
@@ -135,7 +136,7 @@ async function mustRun(
   args: readonly string[],
   limits: RunLimits = {},
 ): Promise<void> {
-  const { code, stderr } = await host.run(program, args, limits);
+  const { code, stderr } = answered(await host.run(program, args, limits));
   if (code === 0) return;
   throw new CliFailure(
     EXIT.failure,

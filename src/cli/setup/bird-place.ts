@@ -1,4 +1,5 @@
 import { lstat } from 'node:fs/promises';
+import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
 
 /** Debian's package reads the first, the rpms of Fedora, EPEL and BIRD's own authors the second. */
@@ -22,10 +23,10 @@ export async function birdPlace(host: Host, root: string): Promise<BirdPlace> {
     const rpm = !(await isThere(root + OF_DEBIAN)) && (await isThere(root + OF_RPM));
     return { config: root + (rpm ? OF_RPM : OF_DEBIAN), socket: undefined };
   }
-  const shown = await host.run('systemctl', ['show', '--property=ExecStart', 'bird.service']);
+  const shown = answered(await host.run('systemctl', ['show', '--property=ExecStart', 'bird.service']));
   const { config, socket } = optionsOfUnit(shown.stdout);
   if (config !== undefined) return { config, socket };
-  const help = await host.run('bird', ['--help']);
+  const help = answered(await host.run('bird', ['--help']));
   const built = builtWith(help.stdout + help.stderr);
   if (built !== undefined) return { config: built, socket };
   return { config: (await isThere('/etc/redhat-release')) ? OF_RPM : OF_DEBIAN, socket };

@@ -5,6 +5,7 @@ import type { Config, Paths } from '../../daemon/config/config.ts';
 import { readAccounts } from '../../host/account.ts';
 import { readIfPresent, replaceFile, stageFile } from '../../host/files.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';
+import { answered } from '../answered.ts';
 import { runConfined } from '../confined.ts';
 import { CliFailure, EXIT } from '../failure.ts';
 import type { Io } from '../io.ts';
@@ -160,6 +161,8 @@ async function write(
   if (group !== undefined) await chown(staged.stagedPath, 0, group);
   // It includes what the daemon writes.
   const judged = await runConfined(io.host, place.root, 'bird', ['-p', '-c', staged.stagedPath]);
+  if (judged.silence !== undefined) await staged.discard();
+  answered(judged);
   if (judged.code > 0) {
     await staged.discard();
     throw new CliFailure(
@@ -183,6 +186,8 @@ async function write(
 
 async function reload(io: Io, root: string): Promise<string[]> {
   const active = await io.host.run('systemctl', ['is-active', '--quiet', 'bird.service']);
+  if (active.silence !== undefined)
+    return [`BIRD may not have loaded it: ${active.silence.message} -- birdc configure`];
   if (active.code !== 0) return [];
   const configured = await runConfined(io.host, root, 'birdc', ['configure']);
   return configured.code === 0

@@ -1,4 +1,5 @@
 import { lstat } from 'node:fs/promises';
+import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
 
 /** Where Apache's package puts CouchDB: the default of couchdb.directory. */
@@ -11,7 +12,7 @@ export const USUAL_DIRECTORY = '/opt/couchdb';
 export async function couchdbPlace(host: Host, root: string): Promise<string | undefined> {
   if (await holdsCouchdb(root + USUAL_DIRECTORY)) return USUAL_DIRECTORY;
   if (root !== '') return undefined;
-  const place = placeOfUnit((await host.run('systemctl', ['cat', 'couchdb.service'])).stdout);
+  const place = placeOfUnit(answered(await host.run('systemctl', ['cat', 'couchdb.service'])).stdout);
   return place !== undefined && (await holdsCouchdb(place)) ? place : undefined;
 }
 

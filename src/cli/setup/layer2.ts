@@ -48,8 +48,10 @@ export async function layer2Step(io: Io, options: SetupOptions, root: string): P
       await ensureDirectory(dirname(file), 0o755);
       await replaceFile(file, DROP_IN_TEXT, { mode: 0o644 });
       if (root !== '') return undefined;
-      const { code, stderr } = await io.host.run('systemctl', ['daemon-reload']);
-      return code > 0 ? `systemctl daemon-reload failed: ${stderr.trim()}` : undefined;
+      const { code, stderr, silence } = await io.host.run('systemctl', ['daemon-reload']);
+      return code > 0 || silence !== undefined
+        ? `systemctl daemon-reload failed: ${stderr.trim()}`
+        : undefined;
     },
   };
 }

@@ -1,5 +1,6 @@
 import { type IpLink, parseLinks } from '../../host/ip.ts';
 import type { Host } from '../io.ts';
+import { succeeded } from '../answered.ts';
 import { type Address, addressesOf, inside, kindOf, networkOf } from './discover.ts';
 
 /** The networks of this host, before any decision. */
@@ -31,15 +32,37 @@ const NO_NETWORK_KINDS = new Set(['dummy', 'ifb', 'ipip', 'sit', 'gre', 'vxlan',
  */
 const GUEST_KINDS = new Set(['veth', 'tun', 'vxlan']);
 
-/** Asks ip(8). Without it only the addresses that the kernel lists are known, and no routes. */
+const QUESTIONS = ['-d -j addr show up', '-j -4 route show', '-j -6 route show default'] as const;
+
+/**
+ * Asks ip(8). Where it is not installed, only the addresses that the kernel lists are known, and no routes.
+ *
+ * @throws CliFailure `program-no-answer`, `program-failed`: without one of the answers a device of ours or of a
+ * container looks like one that faces the internet
+ */
 export async function readNetwork(host: Host): Promise<HostNetwork> {
-  const [links, routes, routes6] = await Promise.all([
-    host.run('ip', ['-d', '-j', 'addr', 'show', 'up']),
-    host.run('ip', ['-j', '-4', 'route', 'show']),
-    host.run('ip', ['-j', '-6', 'route', 'show', 'default']),
-  ]);
-  if (links.code !== 0) return { addresses: addressesOf(host.interfaces()), defaultRoutes: [] };
-  return networkFrom(links.stdout, routes.stdout, routes6.stdout);
+  const answers = await Promise.all(
+    QUESTIONS.map(async (question) => ({ question, ran: await host.run('ip', question.split(' ')) })),
+  );
+  if (answers.every(({ ran }) => ran.code === -1 && ran.silence === undefined))
+    return { addresses: addressesOf(host.interfaces()), defaultRoutes: [] };
+  const [links = '', routes, routes6] = answers.map(({ question, ran }) => {
+    const text = succeeded(`ip ${question}`, ran);
+    if (isWhole(text)) return text;
+    const half = { code: 1, stdout: '', stderr: 'its answer is not whole' };
+    return succeeded(`ip ${question}`, half);
+  });
+  return networkFrom(links, routes ?? '', routes6);
+}
+
+/** It prints nothing if there is nothing. */
+function isWhole(text: string): boolean {
+  if (text.trim() === '') return true;
+  try {
+    return Array.isArray(JSON.parse(text));
+  } catch {
+    return false;
+  }
 }
 
 /**

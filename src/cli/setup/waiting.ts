@@ -13,6 +13,8 @@ const COMES_LATE = new Set([
   'address-not-here',
   'device-not-here',
   'issuer-unreachable',
+  // A machine that boots is busy.
+  'program-no-answer',
 ]);
 
 /**
