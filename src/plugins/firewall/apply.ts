@@ -6,7 +6,7 @@ import { type FirewallChange, inForce } from './plan.ts';
 
 /** The helper is in group bornemisza. */
 const LIST_MODE = 0o640;
-/** The helper checks every 0.5 s and loads within 0.2 s more; a machine under load needs longer. */
+/** The helper checks every 0.7 s and loads within 0.2 s more; a machine under load needs longer. */
 const LOAD_WITHIN_MS = 5000;
 const LOOK_EVERY_MS = 50;
 

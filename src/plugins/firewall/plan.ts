@@ -9,7 +9,7 @@ export type FirewallChange = PlannedChange &
     | { readonly kind: 'load'; readonly apps: readonly string[]; readonly dbs: readonly string[] }
   );
 
-/** The helper checks every 0.5 s and reports every 9 s: three reports in a row are missing. */
+/** The helper checks every 0.7 s and reports every 7 s: four reports in a row are missing. */
 export const SILENT_AFTER_S = 30;
 
 /** The difference between the members and the addresses that the firewall allows. Pure. */
