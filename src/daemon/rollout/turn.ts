@@ -37,8 +37,11 @@ export class UpgradeTurn {
   /** Root writes its answer before it removes the request, so there is no moment without either. */
   async state(): Promise<TurnState> {
     if ((await textOf(this.#paths.request)) !== undefined) return 'asked';
-    const said = (await textOf(this.#paths.result))?.trim();
-    if (said === undefined) return 'none';
+    const text = await textOf(this.#paths.result);
+    if (text === undefined) return 'none';
+    // The unit's shell empties the file, then writes its word: a line that has no end yet is no answer.
+    if (!text.endsWith('\n')) return 'working';
+    const said = text.trim();
     if (said === 'working' || said === 'success') return said;
     return 'failed';
   }

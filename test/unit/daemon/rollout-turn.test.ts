@@ -28,6 +28,11 @@ t.test('a turn goes from asked over working to its end, by the files that both s
     await writeFile(paths.result, `${said}\n`);
     t.equal(await turn.state(), state, said);
   }
+  for (const begun of ['', 'succ', 'success']) {
+    await writeFile(paths.result, begun);
+    t.equal(await turn.state(), 'working', `the shell has written only '${begun}'`);
+  }
+  await writeFile(paths.result, 'success\n');
   await turn.ask();
   t.equal(await turn.state(), 'asked', 'the end of the turn before says nothing about this one');
   await turn.withdraw();
