@@ -1,8 +1,7 @@
 #!/bin/sh
 # with-tools.sh PURPOSE COMMAND…: installs what COMMAND needs (system programs where it may, node modules, the bundle),
 # then runs it with the pinned Node.js. PURPOSE is `demo`, `test`, `night`, `bench`, `package` or
-# `selinux`. Needs git, Node.js 20
-# or later and npm.
+# `selinux`. Needs git, Node.js 20 or later and npm.
 set -eu
 purpose=$1
 shift
@@ -43,10 +42,10 @@ rpmbuild:rpm:rpm-build dnf:dnf:dnf createrepo_c:createrepo-c:createrepo_c rpmlin
 rpm2cpio:rpm2cpio:rpm cpio:cpio:cpio gpg:gnupg:gnupg2 qemu-aarch64-static:qemu-user-static:
 /usr/aarch64-linux-gnu/lib/libstdc++.so.6:libstdc++6-arm64-cross:"
 fi
-if [ "$purpose" = selinux ]; then
+if [ "$purpose" = selinux ] || [ "$purpose" = test ]; then
   # Debian compiles its policy when it is installed, and does not load it on this machine.
   wanted="$wanted semodule:policycoreutils: matchpathcon:selinux-utils: sesearch:setools: rpmbuild:rpm:
-rpm2cpio:rpm2cpio: cpio:cpio: linux.uml:user-mode-linux:
+rpm2cpio:rpm2cpio: cpio:cpio: patchelf:patchelf: sshd:openssh-server:
 mke2fs:e2fsprogs: depmod:kmod: createrepo_c:createrepo-c:
 /usr/share/selinux/default/base.pp.bz2:selinux-policy-default:"
 fi
@@ -94,6 +93,10 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
   # take the whole download.
   npm install --no-save --no-audit --no-fund --loglevel=error >&2
   touch node_modules/.package-lock.json
+fi
+if [ -z "${LAB_UML:-}" ] && { [ "$purpose" = selinux ] || [ "$purpose" = test ]; }; then
+  # Without it, only the test that needs it fails.
+  sh scripts/user-mode-linux.sh node_modules/.cache/user-mode-linux || true
 fi
 newer() { find src package.json scripts/*.ts -newer dist/bornemisza.mjs -print 2>/dev/null | head -n 1; }
 stale() { [ ! -e dist/daemon.mjs ] || [ ! -e dist/app.mjs ] || [ -n "$(newer)" ]; }

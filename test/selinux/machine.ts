@@ -3,7 +3,7 @@
  * and without a network. It boots an image of files, systemd in it loads the policy, and an agent in it runs commands.
  */
 import type { ChildProcess } from 'node:child_process';
-import { mkdir, open, readFile, rm, statfs } from 'node:fs/promises';
+import { access, mkdir, open, readFile, rm, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { isOver } from '../support/patience.ts';
@@ -11,8 +11,9 @@ import { spawnWithUs } from '../support/with-us.ts';
 import { must, put } from './tree.ts';
 
 export const POLICY = 'etc/selinux/targeted';
-/** Directory of `bin/linux.uml` and `lib/uml/modules`: Debian's, or that of a newer one. */
-export const UML = process.env['LAB_UML'] ?? '/usr';
+/** Directory of `bin/linux.uml` and `lib/uml/modules`: what scripts/user-mode-linux.sh found, or another. */
+export const UML =
+  process.env['LAB_UML'] ?? join(import.meta.dirname, '../../node_modules/.cache/user-mode-linux/usr');
 
 /** Both daemons, the app tier and CouchDB's stand-in are Node.js; and a policy is compiled beside them. */
 const MEMORY_MEGABYTES = 1536;
@@ -32,6 +33,8 @@ const CONSOLE_SHOWN = 4000;
  */
 const AGENT = `#!/bin/bash
 exec <>/dev/ttyS0 >&0
+# The command compiles half a second at each start.
+export NODE_COMPILE_CACHE=/run/lab-compiled
 stty raw -echo
 echo "@ready"
 while read -r number command; do
@@ -129,6 +132,11 @@ export class Machine {
 
   /** Boots an image, which the machine writes to, and waits for its agent. */
   static async boot(image: string): Promise<Machine> {
+    await access(join(UML, 'bin/linux.uml')).catch(() => {
+      throw new Error(
+        `no User-Mode Linux in ${UML}: \`sh scripts/with-tools.sh selinux true\` gets it on Debian`,
+      );
+    });
     const file = `${image}.console`;
     const log = await open(file, 'w');
     // In a namespace of its own: all of its processes end when the test does.

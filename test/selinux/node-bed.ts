@@ -33,7 +33,7 @@ const PACKAGES = [
     'openssl',
     'bsdutils',
   ],
-  ...['haproxy', 'bird2', 'nftables', 'socat', 'dnf'],
+  ...['haproxy', 'bird2', 'nftables', 'socat', 'dnf', 'openssh-server'],
 ];
 
 /** As Apache's package has it. */
@@ -67,7 +67,7 @@ const BIRD = 'router id 198.51.100.11;\nprotocol device {}\n';
 const PATIENT = '[Service]\nTimeoutStartSec=infinity\nWatchdogSec=0\n';
 
 /** Makes at `root` the files of the machine, without a policy. */
-export async function makeNodeRoot(root: string, built: BuiltPackage): Promise<void> {
+export async function makeNodeRoot(root: string, building: Promise<BuiltPackage>): Promise<void> {
   await makeRoot(root, PACKAGES);
   await copyKernelModules(root);
   await put(root, '/etc/hostname', 'both1\n');
@@ -83,6 +83,7 @@ export async function makeNodeRoot(root: string, built: BuiltPackage): Promise<v
   // Newer than /usr: nothing is brought up to date at boot.
   await put(root, '/etc/.updated', '');
   await put(root, '/var/.updated', '');
+  const built = await building;
   for (const file of [built.file, built.selinux]) {
     await cp(file, join(root, basename(file)));
     // What it requires is Debian's, of which the database of the tree knows nothing.
@@ -91,6 +92,8 @@ export async function makeNodeRoot(root: string, built: BuiltPackage): Promise<v
     await rm(join(root, basename(file)));
   }
   await put(root, '/etc/bird/bird.conf', BIRD);
+  // It makes the firewall open its port.
+  await put(root, '/etc/ssh/sshd_config', 'Port 22\n');
   await must('chroot', [root, 'chgrp', 'bird', '/etc/bird/bird.conf']);
 }
 

@@ -15,12 +15,31 @@ const ASKED_AT_BOOT =
 
 /** What the kernel, systemd and D-Bus refused since the boot, and what had no valid context. */
 export async function refusals(machine: Machine): Promise<string[]> {
-  const log = await machine.must('dmesg');
+  const lines = await kernelSaid(machine, 'SELinux:  Initializing|avc: +denied|type=1401 |seresult=denied');
   // Else the first lines are gone, and refusals with them.
-  if (!log.includes('SELinux:  Initializing')) throw new Error('the log of the kernel is not whole');
-  const refused = log.split('\n').filter((line) => /avc: +denied|type=1401 |seresult=denied/.test(line));
+  if (!lines.some((line) => line.includes('SELinux:  Initializing')))
+    throw new Error('the log of the kernel is not whole');
+  const refused = lines.filter((line) => !line.includes('SELinux:  Initializing'));
   const asked = refused.findIndex((line) => ASKED_AT_BOOT.test(line));
   return refused.filter((_, at) => at !== asked);
+}
+
+async function kernelSaid(machine: Machine, pattern: string): Promise<string[]> {
+  const said = await machine.must(`dmesg | grep -E '${pattern}' || true`);
+  return said.split('\n').filter((line) => line !== '');
+}
+
+/**
+ * Domains in which a program was started since the boot by systemd, or by a service that has no domain of its own; see
+ * seen-starting.cil.
+ */
+export async function startedIn(machine: Machine, path: string): Promise<string[]> {
+  const lines = await kernelSaid(machine, `avc: +granted .* path="${path}"`);
+  const seen = lines.flatMap((line) => {
+    const target = line.includes('{ transition }') ? 'tcontext' : 'scontext';
+    return new RegExp(` ${target}=[^:]+:[^:]+:([^:]+):`).exec(line)?.[1] ?? [];
+  });
+  return [...new Set(seen)].toSorted();
 }
 
 /** Domains of all processes of a unit. */
@@ -41,7 +60,7 @@ export async function status(machine: Machine, role: string): Promise<StatusAnsw
 
 export const slowly = (what: string): { deadlineMs: number; everyMs: number; what: string } => ({
   deadlineMs: SETTLE_MS,
-  everyMs: 2000,
+  everyMs: 500,
   what,
 });
 

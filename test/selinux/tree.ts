@@ -67,7 +67,12 @@ async function copyPackages(root: string, packages: readonly string[]): Promise<
   await rm(list);
 }
 
-const DPKG_ARCH = (await must('dpkg', ['--print-architecture'])).trim();
+const DPKG_ARCH = await must('dpkg', ['--print-architecture']).then(
+  (printed) => printed.trim(),
+  () => {
+    throw new Error('the SELinux machine is made of the packages of a Debian, and dpkg is not here');
+  },
+);
 
 /** Names of installed packages, with all that they need. */
 async function withDependencies(names: readonly string[]): Promise<ReadonlySet<string>> {
@@ -92,13 +97,25 @@ async function withDependencies(names: readonly string[]): Promise<ReadonlySet<s
 /** A directory with the policy `targeted`, made elsewhere; '' for Debian's own. */
 export const givenPolicy = process.env['LAB_SELINUX'] ?? '';
 
-/** Gives the tree the given policy, or Debian's with what EL's has and Debian's lacks. */
+/**
+ * Gives the tree the given policy, or Debian's with what EL's has and Debian's lacks; and the rules that log what
+ * starts in which domain. What is compiled is still the former policy: the package's scriptlet compiles it.
+ */
 export async function placeGivenPolicy(root: string): Promise<void> {
-  if (givenPolicy !== '') return placePolicy(root, { store: givenPolicy, name: 'targeted' });
-  await placePolicy(root, { store: '/', name: 'default' });
-  await cp(join(import.meta.dirname, 'like-el.cil'), join(root, 'like_el.cil'));
-  // EL has no module of BIRD.
-  await must('chroot', [root, 'semodule', '-n', '-s', 'targeted', '-d', 'bird', '-i', '/like_el.cil']);
+  const store = join(root, 'var/lib/selinux/targeted/active/modules');
+  if (givenPolicy === '') {
+    await placePolicy(root, { store: '/', name: 'default' });
+    await addModule(store, 'like_el', 'like-el.cil');
+    // EL has no module of BIRD.
+    await put(store, 'disabled/bird', '');
+  } else await placePolicy(root, { store: givenPolicy, name: 'targeted' });
+  await addModule(store, 'seen_starting', 'seen-starting.cil');
+}
+
+/** As `semodule -i` writes it, which would compile the policy each time. */
+async function addModule(store: string, name: string, file: string): Promise<void> {
+  await put(store, `400/${name}/lang_ext`, 'cil');
+  await put(store, `400/${name}/cil`, await readFile(join(import.meta.dirname, file), 'utf8'));
 }
 
 /** Runs a scriptlet of the package in the tree, as rpm does. */
