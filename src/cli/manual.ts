@@ -134,6 +134,10 @@ function fileSection(): string[] {
       '/run/bornemisza/deadman/heartbeat',
       'sign of life of role app, which bornemisza-deadman.service reads; see operations.md',
     ],
+    [
+      '/run/bornemisza/unit-watch/watched',
+      'units of services, which bornemisza-unit-watch.service watches for a stop',
+    ],
     ['/etc/bird/bornemisza.d', 'what the daemon announces, included by BIRD’s own bird.conf'],
   ];
   return [

@@ -24,11 +24,13 @@ export async function installService(host: Host): Promise<void> {
   await host.disable('bornemisza-site.service');
   await host.must(['systemctl', 'daemon-reload']);
   await host.start(UNIT);
-  await host.writeFile('/etc/bornemisza/services.d/site.toml', {
-    content: SERVICE,
-    group: 'bornemisza',
-    mode: 0o640,
-  });
+  await describe(host);
+}
+
+/** The service's file. Without the unit's name checks find each fault. The daemon is told by the caller. */
+export async function describe(host: Host, unit = false): Promise<void> {
+  const content = unit ? `${SERVICE}unit = "${UNIT}"\n` : SERVICE;
+  await host.writeFile('/etc/bornemisza/services.d/site.toml', { content, group: 'bornemisza', mode: 0o640 });
 }
 
 /** @returns Unix time, ms, just before */

@@ -3,7 +3,7 @@ import { Cluster, type Instance } from '../lab/cluster.ts';
 import type { Host } from '../lab/index.ts';
 import { parseServers, type ServerRecord } from '../support/haproxy-servers.ts';
 import { until } from '../support/until.ts';
-import { installService } from './answering.ts';
+import { describe, installService } from './answering.ts';
 import { installRivals, MONIT_ADDRESS, Neighbours, type Rival, RIVALS, withMonit } from './rivals.ts';
 
 /** Lab, cluster and rivals of `bench:failover`: the first app node is where faults happen. */
@@ -138,6 +138,15 @@ export class FailoverBed {
     const changes = router.history(FLOATING).length;
     await host.must(['birdc', 'restart', 'provider']);
     await until(() => router.history(FLOATING).length > changes, { deadlineMs: PATIENCE_MS });
+    await this.allWell();
+  }
+
+  /** Whether the service's file names its unit. */
+  async nameUnit(named: boolean): Promise<void> {
+    for (const { host, role } of this.edges) {
+      await describe(host, named);
+      await host.reload(`bornemisza@${role}.service`);
+    }
     await this.allWell();
   }
 

@@ -284,7 +284,9 @@ try {
     const fault = FAULTS[name];
     if (fault === undefined) continue;
     if (name === 'host_no_bfd') await bed.setBfd(false);
+    if (name === 'unit_stop') await bed.nameUnit(true);
     await measure(bed, name, fault);
+    if (name === 'unit_stop') await bed.nameUnit(false);
     if (name === 'host_no_bfd') await bed.setBfd(true);
   }
   if (wanted.has('client')) for (const name of ['service_kill', 'host'] as const) await client(bed, name);

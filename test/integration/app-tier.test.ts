@@ -217,7 +217,7 @@ t.test('a restart in maintenance, one node after the other, costs no answer', as
   }
 });
 
-t.test('a unit that is frozen or has ended is out by what the kernel says of it', async (t) => {
+t.test('a unit that is stopped, is frozen or has ended is out by what the kernel says of it', async (t) => {
   await until(bothServe, { what: 'both edges find both', deadlineMs: PATIENCE_MS, everyMs: 200 });
   const { host } = app2;
   const reports = (detail: string) =>
@@ -231,6 +231,16 @@ t.test('a unit that is frozen or has ended is out by what the kernel says of it'
     ...{ mode: 0o640, group: 'bornemisza' },
   });
   await host.must(['systemctl', 'reload', 'bornemisza@app.service']);
+  await host.must(['systemctl', 'kill', '--signal=STOP', 'bornemisza-app.service']);
+  const again = 'systemctl kill --signal=SIGCONT bornemisza-app.service';
+  await reports(`bornemisza-app.service is stopped by a signal: ${again}`);
+  await until(() => edgesUse('app1'), {
+    what: 'the edges send nothing there',
+    deadlineMs: PATIENCE_MS,
+    everyMs: 200,
+  });
+  await host.must(['sh', '-c', again]);
+  await until(bothServe, { what: 'it continues', deadlineMs: PATIENCE_MS, everyMs: 200 });
   await host.must(['systemctl', 'freeze', 'bornemisza-app.service']);
   await reports('bornemisza-app.service is frozen: systemctl status bornemisza-app.service');
   await until(() => edgesUse('app1'), {

@@ -18,6 +18,7 @@ const exposures = [
   ['bornemisza-site.service', 1.2],
   ['bornemisza-app.service', 1.5],
   ['bornemisza-deadman.service', 1.5],
+  ['bornemisza-unit-watch.service', 1.2],
   ['bornemisza-firewall.service', 1.6],
   ['bornemisza-couchdb-restart.service', 1.5],
   ['bornemisza-path-retry@bornemisza-upgrade.service', 1.5],

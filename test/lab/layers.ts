@@ -225,7 +225,7 @@ export class Layers {
     await this.#copy(join(systemd, 'haproxy-first.cfg'), '/usr/share/bornemisza/haproxy-first.cfg');
     await this.#put('/usr/bin/bornemisza', { content: wrapper, mode: 0o755 });
     const libexec = '/usr/libexec/bornemisza';
-    for (const name of ['deadman', 'couchdb', 'take-request', 'firewall', 'firewall-undo'])
+    for (const name of ['deadman', 'unit-watch', 'couchdb', 'take-request', 'firewall', 'firewall-undo'])
       await this.#copy(join(systemd, name), `${libexec}/${name}`);
     this.binds.push(
       { source: join(repository, 'node_modules/node/bin/node'), target: `${libexec}/node` },

@@ -280,10 +280,11 @@ const haproxy: Attacker = { user: 'bornemisza-haproxy', unit: 'bornemisza-haprox
 const bird: Attacker = { user: 'bird', unit: 'bird.service' };
 const couchdb: Attacker = { user: 'couchdb', unit: 'couchdb.service' };
 const deadman: Attacker = { user: 'bornemisza-deadman', unit: 'bornemisza-deadman.service' };
+const unitWatch: Attacker = { user: 'bornemisza-unit-watch', unit: 'bornemisza-unit-watch.service' };
 const firewall: Attacker = { user: 'bornemisza-firewall', unit: 'bornemisza-firewall.service' };
 const site: Attacker = { user: 'bornemisza-site', unit: 'bornemisza-site.service' };
 /** Those that are in no group of the daemon's. */
-const LESSER = [ofUser('nobody'), couchdb, bird, haproxy, appTier, site, deadman];
+const LESSER = [ofUser('nobody'), couchdb, bird, haproxy, appTier, site, deadman, unitWatch];
 const SYSTEMD =
   'busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager';
 const CONTROL = ['curl', '-sS', '--max-time', '5', '--unix-socket', '/run/bornemisza/app/control.sock'];
@@ -589,6 +590,7 @@ const THEIRS: readonly (readonly [who: Attacker, writes: readonly string[], read
   ],
   [site, [], []],
   [deadman, [], []],
+  [unitWatch, ['/run/bornemisza-unit-watch'], []],
 ];
 const EVERYBODYS = /^\/(tmp|var\/tmp|dev)(\/|$)/;
 
@@ -637,7 +639,7 @@ t.test('a compromised daemon cannot give process 1 a process of another user as 
 t.test(
   'no service of ours leaves a core, shares a key ring or listens on a socket without a path',
   async (t) => {
-    const ours = [app, db, haproxy, appTier, site, deadman, firewall];
+    const ours = [app, db, haproxy, appTier, site, deadman, unitWatch, firewall];
     for (const { unit = '' } of [...ours, couchdb]) {
       const limits = await host.readFile(`/proc/${(await host.unit(unit)).mainPid}/limits`);
       t.match(limits, /^Max core file size +0 +0 /m, unit);
@@ -678,6 +680,7 @@ t.test('the existing edges are the ones that SECURITY.md names, and so is the at
   t.match(await attack(host, firewall, 'head -1 /etc/bornemisza/app.toml; nft list tables'), /bornemisza/);
   for (const who of [app, db, firewall])
     t.equal(await attack(host, who, 'cat /etc/bornemisza/dns.token'), 'secret\n');
+  await attack(host, unitWatch, 'head -c 1 /proc/1/stat && touch /run/bornemisza-unit-watch/x');
   await attack(host, deadman, 'ip link set lo up && head -c 1 /run/bornemisza/deadman/heartbeat');
   t.match(await attack(host, bird, 'id -un; head -1 /etc/bird/bird.conf'), /^bird\n./);
   t.match(await attack(host, couchdb, 'id -un; head -1 /var/lib/bornemisza/couchdb/vm.args'), /^couchdb\n./);

@@ -184,7 +184,8 @@ t.test('a cluster lives on the installed package', async (t) => {
       const said = await words('SYSLOG_IDENTIFIER=bornemisza');
       t.ok(said.length <= host.roles.length, `${host.name} at rest: ${said.join(' | ')}`);
       // With what it keeps, and the helpers: not a line.
-      const kept = ['haproxy', 'bird', 'bornemisza-deadman', 'bornemisza-site', 'bornemisza-upgrade'];
+      const kept = ['haproxy', 'bird', 'bornemisza-deadman', 'bornemisza-unit-watch', 'bornemisza-site'];
+      kept.push('bornemisza-upgrade');
       t.same(await words(...kept.map((name) => `SYSLOG_IDENTIFIER=${name}`)), [], host.name);
       t.same(await words('--unit=bornemisza*', '--priority=warning'), [], host.name);
     }

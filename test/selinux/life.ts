@@ -163,6 +163,7 @@ export async function seeDomains(t: Test, machine: Machine): Promise<void> {
     'bornemisza@app',
     'bornemisza@db',
     'bornemisza-deadman',
+    'bornemisza-unit-watch',
     'bornemisza-site',
     'bird',
     'couchdb',

@@ -25,6 +25,7 @@ const UNITS = [
   'bornemisza-deadman.service',
   'bornemisza-firewall.service',
   'bornemisza-site.service',
+  'bornemisza-unit-watch.service',
   'bornemisza-upgrade.path',
   'bornemisza-upgrade.service',
   'bird.service',

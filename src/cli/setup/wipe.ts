@@ -42,7 +42,9 @@ export async function wipe(
   if (root === '') {
     const units = [`bornemisza@${role}.service`, `bornemisza-haproxy@${role}.service`];
     units.push(
-      ...(role === 'db' ? ['couchdb.service'] : ['bornemisza-deadman.service', 'bornemisza-app.service']),
+      ...(role === 'db'
+        ? ['couchdb.service']
+        : ['bornemisza-deadman.service', 'bornemisza-unit-watch.service', 'bornemisza-app.service']),
     );
     const { code, stderr } = await io.host.run('systemctl', ['disable', '--now', ...units], {
       timeoutMs: STOP_TIMEOUT_MS,

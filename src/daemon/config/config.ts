@@ -26,6 +26,8 @@ export interface Paths {
   readonly upgradeResult: string;
   /** Of role app, see process/heartbeat.ts. */
   readonly heartbeat: string;
+  /** Of role app, see health/unit-watch.ts. */
+  readonly unitWatch: { readonly watched: string; readonly stopped: string };
   readonly haproxyFiles: string;
   readonly haproxyRun: string;
   readonly birdFragments: string;
@@ -52,6 +54,10 @@ export function pathsFor(role: Role, root = ''): Paths {
     upgradeRequest: `${root}/run/bornemisza/${role}/upgrade`,
     upgradeResult: `${root}/run/bornemisza/upgraded`,
     heartbeat: `${root}/run/bornemisza/deadman/heartbeat`,
+    unitWatch: {
+      watched: `${root}/run/bornemisza/unit-watch/watched`,
+      stopped: `${root}/run/bornemisza-unit-watch/stopped`,
+    },
     haproxyFiles: `${root}/var/lib/bornemisza/haproxy/${role}`,
     haproxyRun: `${root}/run/bornemisza-haproxy/${role}`,
     birdFragments: `${root}/etc/bird/bornemisza.d`,

@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Clock } from '../clock.ts';
 import type { Health } from '../membership/types.ts';
 import {
@@ -8,6 +9,7 @@ import {
   returnDelayMs,
 } from './damping.ts';
 import { probe, type ProbeResult, type ProbeTarget } from './probe.ts';
+import { UnitWatch, type UnitWatchPaths } from './unit-watch.ts';
 import { Units, type UnitState } from './units.ts';
 
 export interface Check {
@@ -17,7 +19,12 @@ export interface Check {
   readonly target: ProbeTarget;
   /** Failures beyond `fall` that are tolerated: a program that restarts at once was not down. Default 0. */
   readonly patience?: number;
-  /** The systemd unit that runs it: while that has no process, or is frozen, the check is down without a question. */
+  /**
+   * As many questions as `fall` says are sent within one timeout, so that a program which hangs is down at its end.
+   * Otherwise a silent program is asked again, and has a timeout each time. Default false.
+   */
+  readonly spread?: boolean;
+  /** The systemd unit that runs it: while that has no process, is frozen or stopped, no question is needed. */
   readonly unit?: string | undefined;
   /** In place of the node's. */
   readonly timing?: { readonly [key in keyof Timing]?: Timing[key] | undefined };
@@ -41,11 +48,19 @@ export interface HealthOptions extends DampingOptions {
   readonly timeoutMs: number;
 }
 
+/** `conclusive`: it stands for as many failures as are needed. */
+type Result = ProbeResult & { readonly conclusive?: boolean };
+
+/** Of a timeout. The other one's began at another moment, at most an interval of its own later. */
+const ENOUGH_OF_TIMEOUT = 0.4;
+
 interface HealthDependencies {
   readonly clock: Clock;
   readonly ask?: (target: ProbeTarget, timeoutMs: number) => Promise<ProbeResult>;
   /** Where cgroup v2 is mounted. */
   readonly cgroups?: string;
+  /** Files that are shared with who sees the processes of other users. Undefined: nobody does. */
+  readonly unitWatch?: UnitWatchPaths;
   /** Called after a verdict changed, with the check that changed. */
   readonly changed: (verdict: CheckVerdict, was: Health) => void;
 }
@@ -64,6 +79,10 @@ export class Checks {
       check: Check;
       verdict: CheckVerdict;
       timer: NodeJS.Timeout | undefined;
+      /** While a question has no answer yet. */
+      question: { readonly sinceMs: number; readonly end: (result: Result) => void } | undefined;
+      /** Something changed during the question: another one follows. */
+      again: boolean;
       ended: boolean;
       decided: PromiseWithResolvers<void>;
     }
@@ -72,7 +91,11 @@ export class Checks {
   constructor(options: HealthOptions, dependencies: HealthDependencies) {
     this.#options = options;
     this.#dependencies = dependencies;
-    this.#units = new Units((unit) => this.#unitChanged(unit), dependencies.cgroups);
+    this.#units = new Units(
+      (unit) => this.#unitChanged(unit),
+      dependencies.cgroups,
+      dependencies.unitWatch && new UnitWatch(dependencies.unitWatch),
+    );
   }
 
   /** Verdicts stay; each check runs at once, as the former interval may have been long. */
@@ -116,6 +139,8 @@ export class Checks {
         check,
         verdict,
         timer: undefined,
+        question: undefined,
+        again: false,
         ended: false,
         decided: Promise.withResolvers<void>(),
       });
@@ -124,12 +149,24 @@ export class Checks {
   }
 
   /**
-   * Brings the next question of a check forward: there is a sign that it fails now. Not the second one: a service that
-   * restarts within `fastIntervalMs` stays up, however many signs there are.
+   * HAProxy's check of a service failed. That decides nothing, but brings the next question forward. Not the second
+   * one: a service that restarts within `fastIntervalMs` stays up, however many signs there are.
+   *
+   * @param how `silent`: HAProxy had no answer in its whole timeout. If a question of this side has waited for a good
+   *   part of it too, it ends: two programs asked in vain
    */
-  askNow(name: string): void {
-    const verdict = this.#running.get(name)?.verdict;
-    if (verdict?.health === 'up' && verdict.lastPassed !== false) this.#bringForward(name);
+  failedElsewhere(name: string, how: 'silent' | 'failed'): void {
+    const running = this.#running.get(name);
+    if (running === undefined) return;
+    const { check, question, verdict } = running;
+    if (question === undefined) {
+      if (verdict.health === 'up' && verdict.lastPassed !== false) this.#bringForward(name, false);
+    } else if (how === 'silent' && check.spread === true) {
+      const waitedMs = this.#dependencies.clock.monotonicMs() - question.sinceMs;
+      if (waitedMs < this.#optionsOf(check).timeoutMs * ENOUGH_OF_TIMEOUT) return;
+      const detail = `no answer within ${Math.round(waitedMs)} ms, and none to HAProxy`;
+      question.end({ passed: false, detail, failure: 'silent', conclusive: true });
+    }
   }
 
   get verdicts(): readonly CheckVerdict[] {
@@ -159,16 +196,31 @@ export class Checks {
     this.set([]);
   }
 
-  /** Asks now instead of later; a question under way is enough. */
-  #bringForward(name: string): void {
-    const timer = this.#running.get(name)?.timer;
-    if (timer === undefined) return;
-    clearTimeout(timer);
+  /** @param again ask again after a question that is under way; otherwise that one is enough */
+  #bringForward(name: string, again = true): void {
+    const running = this.#running.get(name);
+    if (running?.timer === undefined) {
+      if (running !== undefined) running.again ||= again;
+      return;
+    }
+    clearTimeout(running.timer);
     void this.#ask(name);
   }
 
   #unitChanged(unit: string): void {
-    for (const [name, { check }] of this.#running) if (check.unit === unit) this.#bringForward(name);
+    for (const [name, { check }] of this.#running) {
+      if (check.unit !== unit) continue;
+      this.#bringForward(name);
+      void this.#lookDuringQuestion(name, unit);
+    }
+  }
+
+  /** A process that is stopped lets a question wait for its whole timeout. */
+  async #lookDuringQuestion(name: string, unit: string): Promise<void> {
+    const question = this.#running.get(name)?.question;
+    if (question === undefined) return;
+    const state = await this.#units.look(unit);
+    if (isOver(state)) question.end(overResult(unit, state));
   }
 
   #optionsOf({ timing = {}, patience = 0 }: Check): HealthOptions {
@@ -179,12 +231,15 @@ export class Checks {
     return { ...options, fastIntervalMs, fall: options.fall + patience };
   }
 
-  async #result({ target, unit }: Check, timeoutMs: number): Promise<ProbeResult> {
+  async #result({ target, unit, spread = false }: Check, options: HealthOptions): Promise<Result> {
     const { ask = probe } = this.#dependencies;
-    if (unit === undefined) return await ask(target, timeoutMs);
+    const { timeoutMs, fall } = options;
+    const asked = (): Promise<Result> =>
+      spread && fall > 1 ? askSpread(ask, target, timeoutMs, fall) : ask(target, timeoutMs);
+    if (unit === undefined) return await asked();
     const before = await this.#units.look(unit);
     if (isOver(before)) return overResult(unit, before);
-    const result = await ask(target, timeoutMs);
+    const result = await asked();
     // It may have ended meanwhile, which explains the failure, and needs no second one.
     const after = result.passed ? before : await this.#units.look(unit);
     if (isOver(after)) return overResult(unit, after);
@@ -196,8 +251,12 @@ export class Checks {
     if (running === undefined || running.ended) return;
     // While a check runs there is no timer to cancel.
     running.timer = undefined;
+    running.again = false;
     const { clock } = this.#dependencies;
-    const result = await this.#result(running.check, this.#optionsOf(running.check).timeoutMs);
+    const { promise: cut, resolve: end } = Promise.withResolvers<Result>();
+    running.question = { sinceMs: clock.monotonicMs(), end };
+    const result = await Promise.race([cut, this.#result(running.check, this.#optionsOf(running.check))]);
+    running.question = undefined;
     if (running.ended) return;
     // A reload may have changed it meanwhile.
     const options = this.#optionsOf(running.check);
@@ -207,7 +266,7 @@ export class Checks {
       return;
     }
     const was = running.verdict;
-    const fall = result.failure === 'ended' ? 1 : options.fall;
+    const fall = result.failure === 'ended' || result.conclusive === true ? 1 : options.fall;
     const state = nextCheckState(was, result.passed, clock.monotonicMs(), { ...options, fall });
     const failure = result.passed ? undefined : (result.failure ?? 'answer');
     const detail = result.detail + returning(state, clock.monotonicMs(), options);
@@ -216,20 +275,50 @@ export class Checks {
     const decided = state.health === 'up' || (!result.passed && state.streak >= fall);
     if (decided) running.decided.resolve();
     const deciding = !decided || result.passed !== (state.health === 'up');
-    running.timer = setTimeout(
-      () => void this.#ask(name),
-      deciding ? options.fastIntervalMs : options.intervalMs,
-    );
+    const waitMs = deciding ? options.fastIntervalMs : options.intervalMs;
+    running.timer = setTimeout(() => void this.#ask(name), running.again ? 0 : waitMs);
     if (state.health !== was.health) this.#dependencies.changed(running.verdict, was.health);
   }
 }
 
-const isOver = (state: UnitState): state is 'ended' | 'frozen' => state === 'ended' || state === 'frozen';
-
-function overResult(unit: string, state: 'ended' | 'frozen'): ProbeResult {
-  const detail = state === 'ended' ? `${unit} has no process` : `${unit} is frozen`;
-  return { passed: false, detail: `${detail}: systemctl status ${unit}`, failure: 'ended' };
+/** The first answer of `fall` questions that begin within one timeout, or their silence at its end. */
+async function askSpread(
+  ask: NonNullable<HealthDependencies['ask']>,
+  target: ProbeTarget,
+  timeoutMs: number,
+  fall: number,
+): Promise<Result> {
+  const answered = new AbortController();
+  const questions = Array.from({ length: fall }, async (_, nth) => {
+    const afterMs = Math.floor((nth * timeoutMs) / fall);
+    if (nth > 0) await pause(afterMs, undefined, { signal: answered.signal, ref: false });
+    const result = await ask(target, timeoutMs - afterMs);
+    if (result.failure !== 'silent') return result;
+    throw new Error(result.detail);
+  });
+  try {
+    return await Promise.any(questions);
+  } catch {
+    const detail = `no answer to ${fall} questions within ${timeoutMs} ms`;
+    return { passed: false, detail, failure: 'silent', conclusive: true };
+  } finally {
+    answered.abort();
+  }
 }
+
+const NOT_AT_WORK = {
+  ended: (unit) => `${unit} has no process: systemctl status ${unit}`,
+  frozen: (unit) => `${unit} is frozen: systemctl status ${unit}`,
+  stopped: (unit) => `${unit} is stopped by a signal: systemctl kill --signal=SIGCONT ${unit}`,
+} as const satisfies Partial<Record<UnitState, (unit: string) => string>>;
+
+const isOver = (state: UnitState): state is keyof typeof NOT_AT_WORK => Object.hasOwn(NOT_AT_WORK, state);
+
+const overResult = (unit: string, state: keyof typeof NOT_AT_WORK): Result => ({
+  passed: false,
+  detail: NOT_AT_WORK[state](unit),
+  failure: 'ended',
+});
 
 const isSameProgram = (one: ProbeTarget, other: ProbeTarget): boolean =>
   one.address === other.address && one.port === other.port;

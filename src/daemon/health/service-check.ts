@@ -14,6 +14,7 @@ export function serviceCheck(service: Service, asHaproxy: AsHaproxy): Check {
   return {
     name: service.name,
     required: service.required,
+    spread: true,
     unit: service.unit,
     timing,
     target: tcp

@@ -63,7 +63,7 @@ export class Node {
     // This comes first: a restarted daemon must not report its node as down to the others, BIRD and HAProxy.
     const checks = this.#opened(
       new Checks(healthOptions(config), {
-        clock,
+        ...{ clock, unitWatch: paths.unitWatch },
         changed: (verdict, was) => {
           const { summary } = audit.append(verdictEntry(identity.name, verdict, was));
           this.#running?.verdict(verdict.name, summary);
@@ -72,7 +72,8 @@ export class Node {
     );
     checks.set(checksFor(config, identity.roster.members(), local.state));
     const listened = join(paths.haproxyRun, 'stats.sock');
-    if (role === 'app') this.#opened(new Failures(listened, (service) => checks.askNow(service)).listen());
+    if (role === 'app')
+      this.#opened(new Failures(listened, (...at) => checks.failedElsewhere(...at)).listen());
     await checks.decided(FIRST_VERDICTS_MS);
     const parts = { config, identity, local, site, audit, checks, startedMs };
     this.#running = this.#opened(new RunningNode(parts, this.#options, this.#dependencies));

@@ -8,30 +8,36 @@ const AGAIN_MS = 1000;
 /** Of one line that does not end; HAProxy's are cut at 400. */
 const MOST_PENDING = 4096;
 
+const OF = /^(?:Health check for server|Server) local_([A-Za-z][\w-]*)(?:\.watch)?\/(\w+) /;
+const FAILED = new RegExp(`${OF.source}(?:failed, reason: (Layer\\d timeout)?|is DOWN)`);
+
+/** `silent`: no answer in HAProxy's whole timeout. */
+type Failure = 'silent' | 'failed';
+
 /**
- * The service whose check at this node's own HAProxy failed, by one line of the ring: `Health check for server
+ * The service whose check at this node's own HAProxy failed, and how, by one line of the ring: `Health check for server
  * local_NAME/_local failed, reason: …`, or `Server local_NAME.watch/_local is DOWN, …`.
  */
-export function failedService(line: string): string | undefined {
-  const said =
-    /^(?:Health check for server|Server) local_([A-Za-z][\w-]*)(?:\.watch)?\/(\w+) (?:failed,|is DOWN)/;
-  const [, service, server] = said.exec(line) ?? [];
-  return server === LOCAL ? service : undefined;
+export function failedService(line: string): { service: string; how: Failure } | undefined {
+  const [, service, server, timeout] = FAILED.exec(line) ?? [];
+  if (service === undefined || server !== LOCAL) return undefined;
+  return { service, how: timeout === undefined ? 'failed' : 'silent' };
 }
 
 /**
  * Says at once which local service HAProxy's own check misses. HAProxy asks several times a second, at a cost that a
- * check in Node.js would not have; what it finds decides nothing, it only brings the daemon's own question forward.
+ * check in Node.js would not have; what it finds decides nothing, it only brings the daemon's own question forward,
+ * or to its end if that one has no answer either.
  */
 export class Failures {
   readonly #path: string;
-  readonly #failed: (service: string) => void;
+  readonly #failed: (service: string, how: Failure) => void;
   #socket: Socket | undefined;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
   /** @param path HAProxy's stats socket */
-  constructor(path: string, failed: (service: string) => void) {
+  constructor(path: string, failed: (service: string, how: Failure) => void) {
     this.#path = path;
     this.#failed = failed;
   }
@@ -53,8 +59,9 @@ export class Failures {
     socket.on('data', (text: string) => {
       const lines = (pending + text).split('\n');
       pending = (lines.pop() ?? '').slice(0, MOST_PENDING);
-      const services = lines.map(failedService).filter((service) => service !== undefined);
-      for (const service of new Set(services)) this.#failed(service);
+      const failed = lines.map(failedService).filter((each) => each !== undefined);
+      const services = new Map(failed.map(({ service, how }) => [service, how]));
+      for (const [service, how] of services) this.#failed(service, how);
     });
     socket.write(`show events ${RING} -w -n\n`);
     return this;

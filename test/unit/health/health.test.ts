@@ -1,7 +1,8 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
-import { Checks, type Check } from '../../../src/daemon/health/health.ts';
+import { Checks, type Check, type CheckVerdict } from '../../../src/daemon/health/health.ts';
 import { isLocal, isOn, probe } from '../../../src/daemon/health/probe.ts';
 import { systemClock } from '../../../src/daemon/clock.ts';
 import { until } from '../../support/until.ts';
@@ -254,20 +255,20 @@ t.test(
     );
     t.teardown(() => checks.close());
     checks.set([{ name: 'web', required: true, target: { kind: 'tcp', address: '127.0.0.1', port: 1 } }]);
-    checks.askNow('web');
+    checks.failedElsewhere('web', 'failed');
     t.equal(asked, 1, 'its first question runs');
     answers[0]?.resolve();
     await until(() => checks.node === 'up');
     await new Promise(setImmediate);
-    checks.askNow('another');
+    checks.failedElsewhere('another', 'failed');
     t.equal(asked, 1);
-    checks.askNow('web');
-    checks.askNow('web');
+    checks.failedElsewhere('web', 'failed');
+    checks.failedElsewhere('web', 'failed');
     t.equal(asked, 2, 'an hour before its time');
     passed = false;
     answers[1]?.resolve();
     await until(() => checks.verdicts[0]?.lastPassed === false);
-    checks.askNow('web');
+    checks.failedElsewhere('web', 'failed');
     t.equal(asked, 2, 'the second failure is not brought forward: it comes after the fast interval');
   },
 );
@@ -325,4 +326,130 @@ t.test('the fast interval is never longer than the interval of the service', asy
   await until(() => checks.node === 'up');
   passed = false;
   await until(() => checks.node === 'down', { what: 'the second failure is not an hour later' });
+});
+
+t.test('a program that never answers is down after one timeout, whatever `fall` is', async (t) => {
+  for (const fall of [1, 2, 5]) {
+    const began: number[] = [];
+    const target = { kind: 'tcp', address: '127.0.0.1', port: 1 } as const;
+    let hangs = false;
+    const told: CheckVerdict[] = [];
+    const checks = new Checks(
+      { ...options, fall, intervalMs: 3_600_000, fastIntervalMs: 3_600_000, timeoutMs: 400 },
+      {
+        clock: systemClock,
+        ask: async (_target, timeoutMs) => {
+          if (!hangs) return { passed: true, detail: '' };
+          began.push(timeoutMs);
+          await pause(timeoutMs);
+          return { passed: false, detail: '', failure: 'silent' };
+        },
+        changed: (verdict) => told.push(verdict),
+      },
+    );
+    t.teardown(() => checks.close());
+    checks.set([{ name: 'shop', required: true, spread: true, target }]);
+    await until(() => checks.node === 'up');
+    hangs = true;
+    await until(() => {
+      checks.failedElsewhere('shop', 'failed');
+      return began.length > 0;
+    });
+    await until(() => checks.node === 'down', { what: 'an hour before a second turn' });
+    const left = Array.from({ length: fall }, (_, nth) => 400 - (nth * 400) / fall);
+    t.same(began, left, 'each failure is a question of its own, and all end together');
+    t.match(told.at(-1), { failure: 'silent', health: 'down' });
+  }
+});
+
+t.test('one answer among the questions of a slow program is enough', async (t) => {
+  let asked = 0;
+  let slow = false;
+  const checks = new Checks(
+    { ...options, fall: 4, intervalMs: 3_600_000, fastIntervalMs: 3_600_000, timeoutMs: 400 },
+    {
+      clock: systemClock,
+      ask: async (_target, timeoutMs) => {
+        asked += 1;
+        if (!slow) return { passed: true, detail: '200 in 1 ms' };
+        const mine = asked;
+        await pause(mine === 3 ? 10 : timeoutMs);
+        return mine === 3
+          ? { passed: true, detail: '200 in 10 ms' }
+          : { passed: false, detail: '', failure: 'silent' };
+      },
+      changed: () => undefined,
+    },
+  );
+  t.teardown(() => checks.close());
+  const target = { kind: 'tcp', address: '127.0.0.1', port: 1 } as const;
+  checks.set([{ name: 'shop', required: true, spread: true, target }]);
+  await until(() => checks.node === 'up');
+  slow = true;
+  await until(() => {
+    checks.failedElsewhere('shop', 'failed');
+    return asked > 1;
+  });
+  await until(() => checks.verdicts[0]?.detail === '200 in 10 ms');
+  t.equal(checks.node, 'up');
+  await pause(500);
+  t.equal(asked, 3, 'the fourth was not needed');
+});
+
+t.test(
+  'what HAProxy asked in vain as well is not waited for, but not before a good part of the time',
+  async (t) => {
+    let nowMs = 0;
+    let asked = 0;
+    const checks = new Checks(
+      { ...options, fall: 2, intervalMs: 3_600_000, fastIntervalMs: 3_600_000, timeoutMs: 3_600_000 },
+      {
+        clock: { ...systemClock, monotonicMs: () => nowMs },
+        ask: async () => {
+          asked += 1;
+          return asked === 1 ? { passed: true, detail: '' } : new Promise<never>(() => undefined);
+        },
+        changed: () => undefined,
+      },
+    );
+    t.teardown(() => checks.close());
+    const target = { kind: 'tcp', address: '127.0.0.1', port: 1 } as const;
+    checks.set([{ name: 'shop', required: true, spread: true, target }]);
+    await until(() => checks.node === 'up');
+    checks.failedElsewhere('another', 'silent');
+    await until(
+      () => {
+        checks.failedElsewhere('shop', 'silent');
+        return asked === 2;
+      },
+      { what: 'it is asked an hour before its time' },
+    );
+    nowMs = 3_600_000 * 0.3;
+    checks.failedElsewhere('shop', 'silent');
+    await new Promise(setImmediate);
+    t.equal(checks.node, 'up');
+    nowMs = 3_600_000 * 0.4;
+    checks.failedElsewhere('shop', 'silent');
+    await until(() => checks.node === 'down');
+    t.equal(checks.verdicts[0]?.detail, 'no answer within 1440000 ms, and none to HAProxy');
+  },
+);
+
+t.test('what changes during a question is asked for after it', async (t) => {
+  const asked: ((passed: boolean) => void)[] = [];
+  const checks = new Checks(
+    { ...options, intervalMs: 3_600_000, fastIntervalMs: 3_600_000 },
+    {
+      clock: systemClock,
+      ask: () => new Promise((resolve) => asked.push((passed) => resolve({ passed, detail: '' }))),
+      changed: () => undefined,
+    },
+  );
+  t.teardown(() => checks.close());
+  const target = { kind: 'tcp', address: '127.0.0.1', port: 1 } as const;
+  checks.set([{ name: 'shop', required: true, target }]);
+  await until(() => asked.length === 1);
+  checks.reconfigure({ ...options, rise: 2, intervalMs: 3_600_000, fastIntervalMs: 3_600_000 });
+  asked[0]?.(true);
+  await until(() => asked.length === 2, { what: 'an hour before its time' });
 });

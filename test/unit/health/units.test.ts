@@ -1,9 +1,10 @@
 import { constants } from 'node:fs';
-import { mkdir, open, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { systemClock } from '../../../src/daemon/clock.ts';
 import { Checks, type CheckVerdict } from '../../../src/daemon/health/health.ts';
+import { UnitWatch } from '../../../src/daemon/health/unit-watch.ts';
 import { Units } from '../../../src/daemon/health/units.ts';
 import { findUnit } from '../../../src/host/unit-cgroup.ts';
 import { until } from '../../support/until.ts';
@@ -126,3 +127,59 @@ t.test(
     await until(() => checks.node === 'down', { what: 'an hour before its time' });
   },
 );
+
+t.test('a unit that is stopped while a question waits for its answer is down at once', async (t) => {
+  const tree = Tree.of(t);
+  const cgroup = 'system.slice/shop.service';
+  await tree.put(cgroup, 1);
+  const told: CheckVerdict[] = [];
+  let asked = 0;
+  const directory = tree.root;
+  const stopped = join(directory, 'theirs/stopped');
+  await mkdir(join(directory, 'theirs'));
+  const checks = new Checks(options, {
+    clock: systemClock,
+    cgroups: tree.root,
+    unitWatch: { watched: join(directory, 'ours/watched'), stopped },
+    ask: async () => {
+      asked += 1;
+      return asked === 1 ? { passed: true, detail: '200 in 2 ms' } : new Promise<never>(() => undefined);
+    },
+    changed: (verdict) => told.push(verdict),
+  });
+  t.teardown(() => checks.close());
+  checks.set([check]);
+  await until(() => checks.node === 'up');
+  await until(async () => (await readFile(join(directory, 'ours/watched'), 'utf8')) === `${cgroup}\n`);
+  await until(() => {
+    checks.failedElsewhere('shop', 'failed');
+    return asked === 2;
+  });
+  await writeFile(stopped, `${cgroup}\n`);
+  await until(() => checks.node === 'down', { what: 'long before the question ends' });
+  const next = 'systemctl kill --signal=SIGCONT shop.service';
+  t.match(told.at(-1), { detail: `shop.service is stopped by a signal: ${next}`, failure: 'ended' });
+});
+
+t.test('a report that is old, long, or about another unit stops nothing', async (t) => {
+  const directory = t.testdir({ theirs: {} });
+  const stopped = join(directory, 'theirs/stopped');
+  const watch = new UnitWatch({ watched: join(directory, 'ours/watched'), stopped });
+  t.teardown(() => watch.close());
+  const cgroup = 'system.slice/shop.service';
+  t.equal(await watch.isStopped(cgroup), false, 'without the program');
+  await writeFile(stopped, `${cgroup}\n`);
+  t.equal(await watch.isStopped(cgroup), true);
+  t.equal(await watch.isStopped('system.slice/shop.servic'), false);
+  for (const text of ['', `${cgroup}.x\n`, ` ${cgroup}\n`, `${cgroup}\n${'x'.repeat(64 * 1024)}`]) {
+    await writeFile(stopped, text);
+    t.equal(await watch.isStopped(cgroup), false, text.slice(0, 40));
+  }
+  await writeFile(stopped, `${cgroup}\n`);
+  const old = Date.now() / 1000 - 6;
+  await utimes(stopped, old, old);
+  t.equal(await watch.isStopped(cgroup), false, 'it repeats itself each second');
+  await rm(stopped);
+  await mkdir(stopped);
+  t.equal(await watch.isStopped(cgroup), false, 'no file');
+});

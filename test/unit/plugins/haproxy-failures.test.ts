@@ -12,9 +12,13 @@ const FAILED =
   'check duration: 0ms, status: 1/2 UP.';
 
 t.test('a line of HAProxy names the local service that fails its check', async (t) => {
-  for (const [line, service] of [
+  const silent = FAILED.replace('Layer4 connection problem, info: "Connection refused"', 'Layer7 timeout');
+  for (const [line, service, how = 'failed'] of [
     [FAILED, 'site'],
     [FAILED.replace('local_site/', 'local_site.watch/'), 'site'],
+    [silent, 'site', 'silent'],
+    [silent.replace('Layer7', 'Layer4'), 'site', 'silent'],
+    [FAILED.replace('"Connection refused"', '", reason: Layer7 timeout"'), 'site'],
     ['Server local_my-shop/_local is DOWN. 0 active and 0 backup servers left.', 'my-shop'],
     ['Server local_site/_local is UP. 1 active and 0 backup servers online.', undefined],
     [FAILED.replace('failed,', 'succeeded,'), undefined],
@@ -24,7 +28,7 @@ t.test('a line of HAProxy names the local service that fails its check', async (
     [`<3>${FAILED}`, undefined],
     ['', undefined],
   ] as const)
-    t.equal(failedService(line), service, line);
+    t.same(failedService(line), service === undefined ? undefined : { service, how }, line);
 });
 
 t.test('it reports each service of a burst one time, and connects again', async (t) => {
