@@ -164,6 +164,8 @@ t.test('a list that holds anything but members changes nothing', async (t) => {
 /** As SECURITY.md says; a busy machine gets longer. */
 const BACK_WITHIN_MS = 10_000;
 const QUIET_MS = 2000;
+/** How often the helper found other rules in the kernel. It may do so in the moment after the change. */
+const restored = (): number => said.split('was changed by another program: restored').length - 1;
 
 t.test('a table that another program removes is back within ten seconds, and no file changes', async (t) => {
   await replace(list, LIST);
@@ -174,11 +176,12 @@ t.test('a table that another program removes is back within ten seconds, and no 
   ]) {
     // After a change the helper reads the files once more.
     await until(async () => Date.now() - (await stat(mark)).mtimeMs > QUIET_MS, { deadlineMs: PATIENCE_MS });
+    const before = restored();
     await must(inside('node', ['nft', ...command]));
     const began = performance.now();
-    t.not(await letIn(), MEMBERS, command.join(' '));
-    await waitFor(MEMBERS);
+    await until(() => restored() > before, { deadlineMs: PATIENCE_MS, what: command.join(' ') });
     const tookMs = performance.now() - began;
+    await waitFor(MEMBERS);
     t.comment(`${command.join(' ')}: back after ${Math.round(tookMs)} ms`);
     t.ok(tookMs <= BACK_WITHIN_MS * slowness());
   }
