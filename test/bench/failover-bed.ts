@@ -1,7 +1,11 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { hardwareAddress } from '../lab/addresses.ts';
 import { Cluster, type Instance } from '../lab/cluster.ts';
 import type { Host } from '../lab/index.ts';
 import { parseServers, type ServerRecord } from '../support/haproxy-servers.ts';
+import { selfSigned } from '../support/self-signed.ts';
 import { until } from '../support/until.ts';
 import { describe, installService } from './answering.ts';
 import { installRivals, MONIT_ADDRESS, Neighbours, type Rival, RIVALS, withMonit } from './rivals.ts';
@@ -9,6 +13,8 @@ import { installRivals, MONIT_ADDRESS, Neighbours, type Rival, RIVALS, withMonit
 /** Lab, cluster and rivals of `bench:failover`: the first app node is where faults happen. */
 export const FLOATING = '203.0.113.10';
 export const PATIENCE_MS = 120_000;
+/** A site's own, of P-256, as a CA gives it to the product: an RSA signature would be thirty times as expensive. */
+export const SITE_CERTIFICATE = '/etc/bornemisza/site.pem';
 const BIRD_CONF = '/etc/bird/bird.conf';
 /** The service's servers at an edge; those of the second checks carry nothing while these do. */
 const BACKEND = 'svc_site';
@@ -25,9 +31,11 @@ export class FailoverBed {
   readonly edges: readonly Instance[];
   readonly neighbours: Neighbours;
   readonly rivals: readonly Rival[];
+  readonly #certificate: string;
 
-  private constructor(cluster: Cluster, rivals: readonly Rival[]) {
+  private constructor(cluster: Cluster, rivals: readonly Rival[], certificate: string) {
     this.cluster = cluster;
+    this.#certificate = certificate;
     this.edges = cluster.instancesOf('app');
     this.victim = cluster.instance('app1');
     this.neighbours = new Neighbours(cluster.lab);
@@ -35,8 +43,9 @@ export class FailoverBed {
   }
 
   static async create(hosts: number, rivals: readonly Rival[]): Promise<FailoverBed> {
+    const certificate = await siteCertificate();
     const cluster = await Cluster.create({ app: hosts, bfd: true });
-    const bed = new FailoverBed(cluster, rivals);
+    const bed = new FailoverBed(cluster, rivals, certificate);
     try {
       for (const edge of bed.edges) await bed.#install(edge);
       await cluster.settled(PATIENCE_MS);
@@ -178,7 +187,10 @@ export class FailoverBed {
     await installService(host);
     // A return is not what is measured; by default each would be held back for longer than the one before.
     const config = `/etc/bornemisza/${role}.toml`;
-    await host.must(['sh', '-c', `cat >>${config}`], { stdin: '\n[health]\ndamping_ms = 0\n' });
+    const content = this.#certificate;
+    await host.writeFile(SITE_CERTIFICATE, { content, group: 'bornemisza', mode: 0o640 });
+    const more = `\n[edge]\ncertificate = "${SITE_CERTIFICATE}"\n[health]\ndamping_ms = 0\n`;
+    await host.must(['sh', '-c', `cat >>${config}`], { stdin: more });
     await host.reload(`bornemisza@${role}.service`);
     if (this.rivals.includes('monit'))
       await this.#configureBird(host, withMonit(await host.readFile(BIRD_CONF)));
@@ -188,5 +200,15 @@ export class FailoverBed {
   async #configureBird(host: Host, text: string): Promise<void> {
     await host.writeFile(BIRD_CONF, { content: text, mode: 0o640, group: 'bird' });
     await host.must(['birdc', 'configure']);
+  }
+}
+
+async function siteCertificate(): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'bornemisza-bench-'));
+  try {
+    const { key, cert } = await selfSigned(directory, 'site.example', 'DNS:site.example');
+    return `${await readFile(cert, 'utf8')}${await readFile(key, 'utf8')}`;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
   }
 }

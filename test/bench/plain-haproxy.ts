@@ -2,6 +2,7 @@ import type { Instance } from '../lab/cluster.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
 import { until } from '../support/until.ts';
 import { SERVICE_PORT } from './answering.ts';
+import { SITE_CERTIFICATE } from './failover-bed.ts';
 
 /**
  * A plain HAProxy on each edge beside ours, without a daemon: edge and door as ours, with the same certificates, the
@@ -65,7 +66,7 @@ defaults
   timeout server 2m
   option redispatch
 frontend edge
-  bind *:${PLAIN_PORT} ssl crt ${node} alpn h2,http/1.1
+  bind *:${PLAIN_PORT} ssl crt ${SITE_CERTIFICATE} alpn h2,http/1.1
   default_backend site
 backend site
   balance leastconn

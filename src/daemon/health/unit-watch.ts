@@ -28,6 +28,7 @@ export class UnitWatch {
   #listening: FSWatcher | undefined;
   #written: string | undefined;
   #writing: Promise<void> = Promise.resolve();
+  #reading: Promise<void> = Promise.resolve();
 
   constructor(paths: UnitWatchPaths) {
     this.#paths = paths;
@@ -88,7 +89,13 @@ export class UnitWatch {
     }
   }
 
-  async #read(): Promise<void> {
+  /** One after the other, so that the newest content is what counts. */
+  #read(): Promise<void> {
+    this.#reading = this.#reading.then(() => this.#readOnce());
+    return this.#reading;
+  }
+
+  async #readOnce(): Promise<void> {
     const said = await linesOf(this.#paths.stopped);
     const before = this.#said;
     this.#said = said;
