@@ -217,6 +217,38 @@ t.test('a restart in maintenance, one node after the other, costs no answer', as
   }
 });
 
+t.test(
+  'a founder’s own part of HAProxy’s configuration serves, also after restarts of its units',
+  async (t) => {
+    const { host } = app1;
+    const own = '/etc/bornemisza/haproxy.d/own.cfg';
+    const url = `https://${host.publicAddress}/own`;
+    const serves = (wanted: boolean, what: string) =>
+      until(
+        async () => {
+          const { status, body } = await cluster.lab.client.request({ url });
+          if ((body === 'of the founder') !== wanted) throw new Error(`${status} ${body.slice(0, 80)}`);
+          return true;
+        },
+        { what, deadlineMs: PATIENCE_MS, everyMs: 200 },
+      );
+    const line =
+      'http-request return status 200 content-type text/plain string "of the founder" if { path /own }';
+    await host.writeFile(own, { content: `frontend edge\n  ${line}\n`, mode: 0o644 });
+    await host.must(['bornemisza', 'config', 'check', '--role', 'app']);
+    await host.must(['systemctl', 'reload', 'bornemisza@app.service']);
+    t.ok(await serves(true, 'after a reload of the daemon'));
+    await host.restart('bornemisza-haproxy@app.service');
+    t.ok(await serves(true, 'after a restart of HAProxy'));
+    await host.restart('bornemisza@app.service');
+    await host.restart('bornemisza-haproxy@app.service');
+    t.ok(await serves(true, 'after a restart of both'));
+    await host.must(['rm', own]);
+    await host.must(['systemctl', 'reload', 'bornemisza@app.service']);
+    t.ok(await serves(false, 'and no more without the file'));
+  },
+);
+
 t.test('a unit that is stopped, is frozen or has ended is out by what the kernel says of it', async (t) => {
   await until(bothServe, { what: 'both edges find both', deadlineMs: PATIENCE_MS, everyMs: 200 });
   const { host } = app2;

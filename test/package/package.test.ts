@@ -20,6 +20,8 @@ const APP_HOSTS = ['app1', 'app2', 'both1'];
 const EXPOSURE_LIMIT = 2.0;
 /** Longest rest that the journal is watched for. The promise is one line a minute from each daemon. */
 const REST_MS = 30_000;
+/** Longer than HAProxy needs for its checks, and for a process without connections to end. */
+const OVER_MS = 15_000;
 /** The shipped timer, but every few seconds in place of once a night. */
 const OFTEN = '[Timer]\nOnCalendar=\nOnCalendar=*:*:0/5\nRandomizedDelaySec=0\nAccuracySec=1s\n';
 /** Three hosts, each with dnf's work on a busy machine. */
@@ -166,8 +168,16 @@ t.test('a cluster lives on the installed package', async (t) => {
       );
     }
     for (const host of hosts) {
-      const ours = await entriesOf(host, 'SYSLOG_IDENTIFIER=bornemisza');
-      cursors.set(host.name, ours.at(-1)?.['__CURSOR'] ?? '');
+      // What a start entails has to be over: a server comes up, the process of before a reload ends.
+      await until(
+        async () => {
+          const [entry] = await entriesOf(host, '--lines=1', 'SYSLOG_IDENTIFIER=haproxy');
+          return Date.now() - Number(entry?.['__REALTIME_TIMESTAMP']) / 1000 > OVER_MS;
+        },
+        { what: 'HAProxy has nothing more to say', deadlineMs: SETTLE_MS, everyMs: 500 },
+      );
+      const [newest] = await entriesOf(host, '--lines=1');
+      cursors.set(host.name, newest?.['__CURSOR'] ?? '');
     }
     const since = performance.now();
     const load = cluster.lab.client.startLoad({ url: SITE, ratePerSecond: 20 });
