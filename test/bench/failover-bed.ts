@@ -189,8 +189,8 @@ export class FailoverBed {
     const config = `/etc/bornemisza/${role}.toml`;
     const content = this.#certificate;
     await host.writeFile(SITE_CERTIFICATE, { content, group: 'bornemisza', mode: 0o640 });
-    const more = `\n[edge]\ncertificate = "${SITE_CERTIFICATE}"\n[health]\ndamping_ms = 0\n`;
-    await host.must(['sh', '-c', `cat >>${config}`], { stdin: more });
+    await host.must(['sed', '-i', `/^\\[edge\\]$/a certificate = "${SITE_CERTIFICATE}"`, config]);
+    await host.must(['sh', '-c', `cat >>${config}`], { stdin: '\n[health]\ndamping_ms = 0\n' });
     await host.reload(`bornemisza@${role}.service`);
     if (this.rivals.includes('monit'))
       await this.#configureBird(host, withMonit(await host.readFile(BIRD_CONF)));
