@@ -28,6 +28,9 @@ type Carrier = {
   readonly multiplexed?: Multiplexed;
 };
 
+/** Takes the connection on which a request is sent. */
+type OnConnection = (connection: object) => void;
+
 /** One HTTP/2 connection at a time: after its end, or the word that it is to end, the next request makes another. */
 class Multiplexed {
   readonly #localAddress: string;
@@ -39,11 +42,13 @@ class Multiplexed {
     this.#opened = opened;
   }
 
-  perform(options: RequestOptions): Promise<Answer> {
+  perform(options: RequestOptions, on: OnConnection): Promise<Answer> {
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
     const startedMs = performance.now();
     const { pathname, search } = new URL(options.url);
-    const stream = this.#open(options).request({
+    const session = this.#open(options);
+    on(session);
+    const stream = session.request({
       ':method': options.method ?? 'GET',
       ':path': pathname + search,
       ...options.headers,
@@ -98,8 +103,8 @@ class Multiplexed {
   }
 }
 
-function perform(options: RequestOptions, carrier: Carrier): Promise<Answer> {
-  if (carrier.multiplexed !== undefined) return carrier.multiplexed.perform(options);
+function perform(options: RequestOptions, carrier: Carrier, on: OnConnection = () => undefined) {
+  if (carrier.multiplexed !== undefined) return carrier.multiplexed.perform(options, on);
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const startedMs = performance.now();
   const tls = {
@@ -121,6 +126,7 @@ function perform(options: RequestOptions, carrier: Carrier): Promise<Answer> {
     clearTimeout(timer);
     reject(error);
   };
+  request.on('socket', on);
   request.on('error', fail);
   request.on('response', (response) => {
     const parts: Buffer[] = [];
@@ -157,14 +163,16 @@ class Load {
   #longestGapMs = 0;
   #connections = 0;
   #mostConnections = 0;
-  #resets = 0;
+  readonly #reset = new Set<object>();
+  /** The connections of requests that got no answer. */
+  readonly #failedOn: (object | undefined)[] = [];
 
   constructor(options: LoadOptions) {
     this.#options = options;
     const secure = options.url.startsWith('https:');
     const keeping = { keepAlive: true, maxSockets: options.connectionsPerSource ?? Number.POSITIVE_INFINITY };
     const opened = (session: http2.ClientHttp2Session): void => {
-      this.#opened((end, failed) => {
+      this.#opened(session, (end, failed) => {
         session.once('close', end);
         session.once('error', failed);
       });
@@ -183,15 +191,19 @@ class Load {
     if (agent === undefined || connect === undefined) return;
     agent.createConnection = (options, done) => {
       const socket = connect(options, done);
-      this.#opened((end, failed) => {
-        socket?.once('close', end);
-        socket?.once('error', failed);
-      });
+      if (socket !== null && socket !== undefined)
+        this.#opened(socket, (end, failed) => {
+          socket.once('close', end);
+          socket.once('error', failed);
+        });
       return socket;
     };
   }
 
-  #opened(watch: (end: () => void, failed: (error: NodeJS.ErrnoException) => void) => void): void {
+  #opened(
+    connection: object,
+    watch: (end: () => void, failed: (error: NodeJS.ErrnoException) => void) => void,
+  ): void {
     this.#connections += 1;
     this.#mostConnections = Math.max(this.#mostConnections, this.#connections);
     watch(
@@ -199,7 +211,7 @@ class Load {
         this.#connections -= 1;
       },
       (error) => {
-        if (RESET.has(error.code ?? '')) this.#resets += 1;
+        if (RESET.has(error.code ?? '')) this.#reset.add(connection);
       },
     );
   }
@@ -238,7 +250,10 @@ class Load {
       return;
     }
     this.#inFlight += 1;
-    void perform(this.#options, carrier)
+    let on: object | undefined;
+    void perform(this.#options, carrier, (connection) => {
+      on = connection;
+    })
       .then(
         (answer) => {
           this.#elapsedMs.push(answer.elapsedMs);
@@ -247,7 +262,10 @@ class Load {
             this.#badAnswers.push(`${answer.status} ${answer.body.slice(0, badBodyBytes)}`);
           this.#count(this.#byStatus, String(answer.status), bad);
         },
-        (error: NodeJS.ErrnoException) => this.#count(this.#byError, error.code ?? error.message, true),
+        (error: NodeJS.ErrnoException) => {
+          this.#failedOn.push(on);
+          this.#count(this.#byError, error.code ?? error.message, true);
+        },
       )
       .finally(() => {
         this.#inFlight -= 1;
@@ -278,7 +296,8 @@ class Load {
       byError: this.#byError,
       badAnswers: this.#badAnswers,
       mostConnections: this.#mostConnections,
-      resets: this.#resets,
+      resets: this.#reset.size,
+      lostInResets: this.#failedOn.filter((each) => each !== undefined && this.#reset.has(each)).length,
       clientCpuPercent,
       longestGapMs: this.#longestGapMs,
       p50Ms: quantile(0.5),

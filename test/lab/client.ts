@@ -57,6 +57,8 @@ export type LoadReport = {
    * the router moves: a connection's next packet reaches an edge that does not know it.
    */
   readonly resets: number;
+  /** Failed requests that were under way on these connections. */
+  readonly lostInResets: number;
   /** Of a processor, by the client machine with all its loads: at 100 it cannot send more. */
   readonly clientCpuPercent: number;
   /** Longest time without a good answer, from the first request to the end. */

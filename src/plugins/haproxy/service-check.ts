@@ -14,7 +14,7 @@ export const PEER_CHECK = WATCHED_CHECK.replace('inter 1s fast', 'inter 2s fast'
  * Of a service on this node. Each failed check brings the daemon's own forward (failures.ts), so the interval decides
  * how soon an error is found; a service that is down returns by the daemon's interval.
  */
-const DEFAULTS = { intervalMs: 300, fastIntervalMs: 300, downIntervalMs: 1000, fall: 2, rise: 2 } as const;
+const DEFAULTS = { intervalMs: 200, fastIntervalMs: 200, downIntervalMs: 1000, fall: 2, rise: 2 } as const;
 /** A minute is the configuration's limit too. */
 const MOST_MS = 60_000;
 

@@ -113,7 +113,7 @@ t.test('a definition has the same form at both', async (t) => {
       '  option http-server-close',
       '  http-request disable-l7-retry unless { method GET HEAD OPTIONS }',
       '  http-request set-header X-Bornemisza-Passed-On 1',
-      '  server _local 127.0.0.1:3000 check inter 5000ms fastinter 300ms downinter 5000ms fall 1 rise 3 ' +
+      '  server _local 127.0.0.1:3000 check inter 5000ms fastinter 200ms downinter 5000ms fall 1 rise 3 ' +
         'observe layer4 error-limit 1 on-error mark-down',
     ].join('\n'),
   );
@@ -121,7 +121,7 @@ t.test('a definition has the same form at both', async (t) => {
   t.match(checkOf(tcp), { target: { kind: 'tcp', address: '127.0.0.1', port: 3000 } });
   t.notMatch(localOf(tcp), /httpchk|http-check/, 'only a connection');
   t.match(localOf(serviceOf({ health_interval_ms: '200' })), /inter 200ms fastinter 200ms/);
-  t.match(localOf(serviceOf({})), /check inter 300ms fastinter 300ms downinter 1000ms fall 2 rise 2/);
+  t.match(localOf(serviceOf({})), /check inter 200ms fastinter 200ms downinter 1000ms fall 2 rise 2/);
 });
 
 t.test('a definition that cannot work, or that HAProxy would read otherwise, is refused', async (t) => {
