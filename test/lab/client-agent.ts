@@ -174,7 +174,7 @@ class Load {
     const opened = (session: http2.ClientHttp2Session): void => {
       this.#opened(session, (end, failed) => {
         session.once('close', end);
-        session.once('error', failed);
+        session.on('error', failed);
       });
     };
     this.#carriers = Array.from({ length: options.sources ?? 1 }, (_, index) => {
@@ -194,7 +194,7 @@ class Load {
       if (socket !== null && socket !== undefined)
         this.#opened(socket, (end, failed) => {
           socket.once('close', end);
-          socket.once('error', failed);
+          socket.on('error', failed);
         });
       return socket;
     };
