@@ -26,10 +26,14 @@ export function unitsOf(role: Role, floating: Config['floating']['mode']): reado
     const lost = 'CouchDB is not restarted when a setting of it changes';
     own.push({ unit: 'couchdb', area, package: 'couchdb' });
     own.push({ unit: 'bornemisza-couchdb-restart.path', area, lost });
-  } else if (floating !== 'off' && floating !== 'api') {
+    return own;
+  }
+  if (floating !== 'off' && floating !== 'api') {
     if (floating !== 'layer2') own.push({ unit: 'bird', area, package: 'bird' });
     own.push({ unit: 'bornemisza-deadman', area });
   }
+  const lost = 'a service that is stopped by SIGSTOP is noticed only after its health_timeout_ms';
+  own.push({ unit: 'bornemisza-unit-watch', area, lost });
   return own;
 }
 

@@ -604,6 +604,7 @@ t.test('every unit that a node needs is asked for, in one question', async (t) =
     'bornemisza-haproxy@app.service',
     'bird.service',
     'bornemisza-deadman.service',
+    'bornemisza-unit-watch.service',
     'bornemisza@db.service',
     'bornemisza-haproxy@db.service',
     'couchdb.service',
@@ -613,12 +614,12 @@ t.test('every unit that a node needs is asked for, in one question', async (t) =
   ]);
   t.same(
     unitsOf('app', 'off').map(({ unit }) => unit),
-    ['bornemisza@app', 'bornemisza-haproxy@app'],
+    ['bornemisza@app', 'bornemisza-haproxy@app', 'bornemisza-unit-watch'],
     'without floating addresses nothing of BIRD',
   );
   t.same(
     unitsOf('app', 'layer2').map(({ unit }) => unit),
-    ['bornemisza@app', 'bornemisza-haproxy@app', 'bornemisza-deadman'],
+    ['bornemisza@app', 'bornemisza-haproxy@app', 'bornemisza-deadman', 'bornemisza-unit-watch'],
     'without BGP the switch alone',
   );
 });
