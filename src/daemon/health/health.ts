@@ -53,6 +53,34 @@ type Result = ProbeResult & { readonly conclusive?: boolean };
 
 /** Of a timeout. The other one's began at another moment, at most an interval of its own later. */
 const ENOUGH_OF_TIMEOUT = 0.4;
+/** A timer that is later than this was held up by this process itself, and so was the answer: nobody was silent. */
+const LATE_MS = 200;
+
+/** One without an answer yet. */
+class Question {
+  readonly end: (result: Result) => void;
+  readonly #timer: NodeJS.Timeout;
+  #waitedMs: number | undefined;
+
+  /** @param enoughMs a good part of its timeout */
+  constructor(clock: Clock, enoughMs: number, end: (result: Result) => void) {
+    const sinceMs = clock.monotonicMs();
+    this.end = end;
+    this.#timer = setTimeout(() => {
+      const waitedMs = clock.monotonicMs() - sinceMs;
+      if (waitedMs <= enoughMs + LATE_MS) this.#waitedMs = waitedMs;
+    }, enoughMs).unref();
+  }
+
+  /** How long it has waited, ms, at least; undefined: not for long, or nobody could have heard the answer. */
+  get waitedMs(): number | undefined {
+    return this.#waitedMs;
+  }
+
+  over(): void {
+    clearTimeout(this.#timer);
+  }
+}
 
 interface HealthDependencies {
   readonly clock: Clock;
@@ -80,7 +108,7 @@ export class Checks {
       verdict: CheckVerdict;
       timer: NodeJS.Timeout | undefined;
       /** While a question has no answer yet. */
-      question: { readonly sinceMs: number; readonly end: (result: Result) => void } | undefined;
+      question: Question | undefined;
       /** Something changed during the question: another one follows. */
       again: boolean;
       ended: boolean;
@@ -162,9 +190,8 @@ export class Checks {
     if (question === undefined) {
       if (verdict.health === 'up' && verdict.lastPassed !== false) this.#bringForward(name, false);
     } else if (how === 'silent' && check.spread === true) {
-      const waitedMs = this.#dependencies.clock.monotonicMs() - question.sinceMs;
-      if (waitedMs < this.#optionsOf(check).timeoutMs * ENOUGH_OF_TIMEOUT) return;
-      const detail = `no answer within ${Math.round(waitedMs)} ms, and none to HAProxy`;
+      if (question.waitedMs === undefined) return;
+      const detail = `no answer within ${Math.round(question.waitedMs)} ms, and none to HAProxy`;
       question.end({ passed: false, detail, failure: 'silent', conclusive: true });
     }
   }
@@ -254,8 +281,11 @@ export class Checks {
     running.again = false;
     const { clock } = this.#dependencies;
     const { promise: cut, resolve: end } = Promise.withResolvers<Result>();
-    running.question = { sinceMs: clock.monotonicMs(), end };
-    const result = await Promise.race([cut, this.#result(running.check, this.#optionsOf(running.check))]);
+    const asked = this.#optionsOf(running.check);
+    const question = new Question(clock, asked.timeoutMs * ENOUGH_OF_TIMEOUT, end);
+    running.question = question;
+    const result = await Promise.race([cut, this.#result(running.check, asked)]);
+    question.over();
     running.question = undefined;
     if (running.ended) return;
     // A reload may have changed it meanwhile.
@@ -289,18 +319,22 @@ async function askSpread(
   fall: number,
 ): Promise<Result> {
   const answered = new AbortController();
+  const sinceMs = performance.now();
+  let late = false;
   const questions = Array.from({ length: fall }, async (_, nth) => {
     const afterMs = Math.floor((nth * timeoutMs) / fall);
     if (nth > 0) await pause(afterMs, undefined, { signal: answered.signal, ref: false });
+    late ||= performance.now() - sinceMs > afterMs + LATE_MS;
     const result = await ask(target, timeoutMs - afterMs);
     if (result.failure !== 'silent') return result;
+    late ||= performance.now() - sinceMs > timeoutMs + LATE_MS;
     throw new Error(result.detail);
   });
   try {
     return await Promise.any(questions);
   } catch {
     const detail = `no answer to ${fall} questions within ${timeoutMs} ms`;
-    return { passed: false, detail, failure: 'silent', conclusive: true };
+    return { passed: false, detail, failure: 'silent', conclusive: !late };
   } finally {
     answered.abort();
   }

@@ -8,7 +8,7 @@ const AGAIN_MS = 1000;
 /** Of one line that does not end; HAProxy's are cut at 400. */
 const MOST_PENDING = 4096;
 
-const OF = /^(?:Health check for server|Server) local_([A-Za-z][\w-]*)(?:\.watch)?\/(\w+) /;
+const OF = /^(?:Health check for server|Server) local_([A-Za-z][\w-]*)(\.watch)?\/(\w+) /;
 const FAILED = new RegExp(`${OF.source}(?:failed, reason: (Layer\\d timeout)?|is DOWN)`);
 
 /** `silent`: no answer in HAProxy's whole timeout. */
@@ -19,9 +19,10 @@ type Failure = 'silent' | 'failed';
  * local_NAME/_local failed, reason: …`, or `Server local_NAME.watch/_local is DOWN, …`.
  */
 export function failedService(line: string): { service: string; how: Failure } | undefined {
-  const [, service, server, timeout] = FAILED.exec(line) ?? [];
+  const [, service, watch, server, timeout] = FAILED.exec(line) ?? [];
   if (service === undefined || server !== LOCAL) return undefined;
-  return { service, how: timeout === undefined ? 'failed' : 'silent' };
+  // The quick check of `.watch` waits for a connection only, and for 200 ms.
+  return { service, how: timeout === undefined || watch !== undefined ? 'failed' : 'silent' };
 }
 
 /**

@@ -18,6 +18,7 @@ t.test('a line of HAProxy names the local service that fails its check', async (
     [FAILED.replace('local_site/', 'local_site.watch/'), 'site'],
     [silent, 'site', 'silent'],
     [silent.replace('Layer7', 'Layer4'), 'site', 'silent'],
+    [silent.replace('local_site/', 'local_site.watch/'), 'site'],
     [FAILED.replace('"Connection refused"', '", reason: Layer7 timeout"'), 'site'],
     ['Server local_my-shop/_local is DOWN. 0 active and 0 backup servers left.', 'my-shop'],
     ['Server local_site/_local is UP. 1 active and 0 backup servers online.', undefined],
