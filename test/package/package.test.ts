@@ -320,11 +320,12 @@ t.test('a cluster lives on the installed package', async (t) => {
     t.ok(report.requests > 100);
     const moves = cluster.lab.router.history(FLOATING).slice(movesBefore);
     const trails = await Promise.all(cluster.instances.map((each) => cluster.audit(each)));
-    const verdicts = trails
+    const trail = trails
       .flat()
-      .filter(({ kind }) => kind === 'health')
-      .map(({ at, summary }) => `${at} ${summary}`);
-    t.equal(report.failed, 0, JSON.stringify({ ...report, moves, verdicts: verdicts.slice(-20) }));
+      .filter(({ kind, plugin }) => kind === 'health' || plugin === 'bird')
+      .map(({ at, summary, trigger }) => `${at} ${summary} [${trigger}]`)
+      .toSorted();
+    t.equal(report.failed, 0, JSON.stringify({ ...report, moves, trail: trail.slice(-40) }));
 
     const after = await pidsOf(cluster);
     for (const [name, was] of before) {
