@@ -462,8 +462,8 @@ t.test('a process that was busy itself takes nobody for silent', async (t) => {
       clock: systemClock,
       ask: async (_target, timeoutMs) => {
         if (!blocks) return { passed: true, detail: '' };
-        const until = performance.now() + 500;
-        while (performance.now() < until);
+        const freeAtMs = performance.now() + 500;
+        while (performance.now() < freeAtMs);
         await pause(timeoutMs);
         return { passed: false, detail: '', failure: 'silent' };
       },
