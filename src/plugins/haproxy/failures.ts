@@ -61,8 +61,9 @@ export class Failures {
       const lines = (pending + text).split('\n');
       pending = (lines.pop() ?? '').slice(0, MOST_PENDING);
       const failed = lines.map(failedService).filter((each) => each !== undefined);
-      const services = new Map(failed.map(({ service, how }) => [service, how]));
-      for (const [service, how] of services) this.#failed(service, how);
+      const silent = new Set(failed.filter(({ how }) => how === 'silent').map(({ service }) => service));
+      for (const service of new Set(failed.map(({ service }) => service)))
+        this.#failed(service, silent.has(service) ? 'silent' : 'failed');
     });
     socket.write(`show events ${RING} -w -n\n`);
     return this;

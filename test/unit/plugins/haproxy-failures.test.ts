@@ -43,8 +43,12 @@ t.test('it reports each service of a burst one time, and connects again', async 
     socket.on('error', () => undefined).on('data', (text) => asked.push(text.toString()));
   });
   const heard: string[] = [];
+  const how: string[] = [];
   // Nobody is there at first, as when both start.
-  const failures = new Failures(path, (service) => heard.push(service)).listen();
+  const failures = new Failures(path, (service, kind) => {
+    heard.push(service);
+    how.push(kind);
+  }).listen();
   t.teardown(() => failures.close());
   await new Promise<void>((resolve) => server.listen(path, resolve));
   t.teardown(() => server.close());
@@ -55,6 +59,11 @@ t.test('it reports each service of a burst one time, and connects again', async 
   sockets[0]?.write('op/_local is DOWN. 0 active\n');
   await until(() => heard.length === 2);
   t.same(heard, ['site', 'shop'], 'a line may come in pieces');
+  t.same(how, ['failed', 'failed']);
+  const silent = FAILED.replace('Layer4 connection problem, info: "Connection refused"', 'Layer7 timeout');
+  sockets[0]?.write(`${silent}\n${FAILED.replace('local_site/', 'local_site.watch/')}\n`);
+  await until(() => heard.length === 3);
+  t.equal(how[2], 'silent', 'the quick check beside it hides nothing');
   sockets[0]?.destroy();
   await until(() => asked.length === 2, { what: 'it comes back after HAProxy went away' });
   failures.close();
