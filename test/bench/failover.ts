@@ -56,6 +56,8 @@ interface Fault {
   /** @returns Unix time, ms, just before it */
   inject(bed: FailoverBed): Promise<number>;
   repair(bed: FailoverBed): Promise<void>;
+  /** Set while the fault is measured, and taken back afterwards. */
+  readonly setting?: (bed: FailoverBed, on: boolean) => Promise<void>;
   /** The whole machine is silent: its own edge is asked nothing, and Monit has no part in it. */
   readonly wholeHost?: boolean;
   readonly goneMs: { readonly p50: number; readonly p99: number } | undefined;
@@ -86,6 +88,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     stopsMs: 500,
   },
   unit_stop: {
+    setting: (bed, on) => bed.nameUnit(on),
     inject: ({ victim }) => signal(victim.host, 'SIGSTOP'),
     repair: async ({ victim }) => void (await signal(victim.host, 'SIGCONT')),
     goneMs: { p50: 600, p99: 600 },
@@ -98,7 +101,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     stopsMs: undefined,
   },
   host: { ...silence, goneMs: { p50: 500, p99: 500 }, stopsMs: 1000 },
-  host_no_bfd: { ...silence, goneMs: undefined, stopsMs: undefined },
+  host_no_bfd: { ...silence, setting: (bed, on) => bed.setBfd(!on), goneMs: undefined, stopsMs: undefined },
 };
 
 /** The hops of one event at the node where it began, by its own trail. */
@@ -283,11 +286,9 @@ try {
   for (const name of wanted) {
     const fault = FAULTS[name];
     if (fault === undefined) continue;
-    if (name === 'host_no_bfd') await bed.setBfd(false);
-    if (name === 'unit_stop') await bed.nameUnit(true);
+    await fault.setting?.(bed, true);
     await measure(bed, name, fault);
-    if (name === 'unit_stop') await bed.nameUnit(false);
-    if (name === 'host_no_bfd') await bed.setBfd(true);
+    await fault.setting?.(bed, false);
   }
   if (wanted.has('client')) for (const name of ['service_kill', 'host'] as const) await client(bed, name);
   if (wanted.has('calm')) await calm(bed);

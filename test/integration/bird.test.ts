@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import { readDevices } from '../../src/plugins/bird/device.ts';
 import { BirdPlugin } from '../../src/plugins/bird/plugin.ts';
 import type { BirdDesired } from '../../src/plugins/bird/desired.ts';
@@ -11,26 +11,15 @@ import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import { faultOf, reportOf } from '../../src/plugins/bird/report.ts';
 import { converge, looking } from './haproxy-bed.ts';
+import { testInNamespace } from '../support/namespace.ts';
 import { until } from '../support/until.ts';
-import { ENDS_WITH_US, spawnWithUs } from '../support/with-us.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** A node with a real BIRD and a provider with another, each in a network namespace of its own. */
-const INSIDE = 'BORNEMISZA_TEST_NAMESPACE';
 /** LAB_BIRD=DIRECTORY runs the same tests on the `bird` there, e.g. a version that was built from its source. */
 const LAB_BIRD = process.env['LAB_BIRD'] ?? '';
 const BIRD = LAB_BIRD === '' ? 'bird' : join(LAB_BIRD, 'bird');
-if (process.env[INSIDE] === undefined) {
-  const self = [process.execPath, ...process.execArgv, import.meta.filename];
-  const [setpriv, ...flags] = ENDS_WITH_US;
-  t.spawn(
-    setpriv,
-    [...flags, 'unshare', '--net', '--kill-child', ...self],
-    { env: { ...process.env, [INSIDE]: '1' } },
-    'in a namespace of its own',
-  );
-} else {
-  t.test('a node and its provider', inside);
-}
+testInNamespace(import.meta.filename, ['--net'], 'a node and its provider', inside);
 
 async function inside(t: Test): Promise<void> {
   const root = await mkdtemp(join(tmpdir(), 'bm-bird-'));

@@ -1,29 +1,23 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import { runCommand } from '../../src/host/command.ts';
+import { testInNamespace } from '../support/namespace.ts';
 import { until } from '../support/until.ts';
-import { ENDS_WITH_US, spawnWithUs } from '../support/with-us.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** The switch itself, without a daemon, in a namespace with a /run of its own. */
-const INSIDE = 'BORNEMISZA_TEST_NAMESPACE';
 const SWITCH = join(import.meta.dirname, '../../systemd/deadman');
 const DIRECTORY = '/run/bornemisza/deadman';
 const PORT = 8080;
 
-if (process.env[INSIDE] === undefined) {
-  const self = [process.execPath, ...process.execArgv, import.meta.filename];
-  const [setpriv, ...flags] = ENDS_WITH_US;
-  t.spawn(
-    setpriv,
-    [...flags, 'unshare', '--net', '--mount', '--kill-child', ...self],
-    { env: { ...process.env, [INSIDE]: '1' } },
-    'in a namespace of its own',
-  );
-} else {
-  t.test('the dead-man switch and both families of addresses', inside);
-}
+testInNamespace(
+  import.meta.filename,
+  ['--net', '--mount'],
+  'the dead-man switch and both families of addresses',
+  inside,
+);
 
 async function inside(t: Test): Promise<void> {
   const run = async (program: string, ...args: string[]): Promise<string> => {

@@ -2,14 +2,14 @@ import { type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import { UnitWatch } from '../../src/daemon/health/unit-watch.ts';
 import { runCommand } from '../../src/host/command.ts';
+import { testInNamespace } from '../support/namespace.ts';
 import { until } from '../support/until.ts';
-import { ENDS_WITH_US, spawnWithUs } from '../support/with-us.ts';
+import { spawnWithUs } from '../support/with-us.ts';
 
 /** The watch itself, without systemd, in a namespace with a /run of its own: real processes, and files for cgroups. */
-const INSIDE = 'BORNEMISZA_TEST_NAMESPACE';
 const PROGRAM = join(import.meta.dirname, '../../systemd/unit-watch');
 const WATCHED = '/run/bornemisza/unit-watch/watched';
 const STOPPED = '/run/bornemisza-unit-watch/stopped';
@@ -17,18 +17,7 @@ const CGROUPS = '/sys/fs/cgroup';
 const SHOP = 'system.slice/shop.service';
 const MAIL = 'system.slice/system-my\\x2dmail.slice/my-mail@1.service';
 
-if (process.env[INSIDE] === undefined) {
-  const self = [process.execPath, ...process.execArgv, import.meta.filename];
-  const [setpriv, ...flags] = ENDS_WITH_US;
-  t.spawn(
-    setpriv,
-    [...flags, 'unshare', '--net', '--mount', '--kill-child', ...self],
-    { env: { ...process.env, [INSIDE]: '1' } },
-    'in a namespace of its own',
-  );
-} else {
-  t.test('the watch over stopped units', inside);
-}
+testInNamespace(import.meta.filename, ['--net', '--mount'], 'the watch over stopped units', inside);
 
 async function inside(t: Test): Promise<void> {
   const mount = async (directory: string): Promise<void> => {

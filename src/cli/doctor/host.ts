@@ -1,10 +1,11 @@
 import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { readAccounts } from '../../host/account.ts';
+import { USUAL_DIRECTORY } from '../../host/couchdb-directory.ts';
 import { diskRoom } from '../../host/disk-room.ts';
 import { memoryStall, STALL_BEGINS } from '../../host/pressure.ts';
 import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
-import { couchdbPlace, USUAL_DIRECTORY } from '../setup/couchdb-place.ts';
+import { couchdbPlace } from '../setup/couchdb-place.ts';
 import { areaOf, type Check, unlessSilent } from './check.ts';
 import { checkUnits, unitsOfHost } from './units.ts';
 

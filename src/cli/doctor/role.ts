@@ -163,7 +163,10 @@ async function certificate(file: string, area: Area, role: Role): Promise<Check>
   }
 }
 
-async function units({ role, host, root, area }: Looking, config: Config | undefined): Promise<Check[]> {
+async function units(
+  { role, host, root, area }: Looking,
+  config: Config | undefined,
+): Promise<readonly Check[]> {
   if (root !== '') return [area.ok('units', 'not checked, since --root is given')];
   const mode = role === 'app' ? config?.floating.mode : undefined;
   return checkUnits(host, unitsOf(role, mode ?? 'off'));

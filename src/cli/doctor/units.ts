@@ -1,7 +1,8 @@
 import type { Config } from '../../daemon/config/config.ts';
 import type { Role } from '../../daemon/membership/types.ts';
 import type { Host } from '../io.ts';
-import { type Area, areaOf, type Check } from './check.ts';
+import { answered } from '../answered.ts';
+import { type Area, areaOf, type Check, unlessSilent } from './check.ts';
 
 /** One unit of this host, and what is lost without it. */
 interface Wanted {
@@ -47,20 +48,19 @@ export function unitsOfHost(): readonly Wanted[] {
 }
 
 /** What systemd says of them, asked once. */
-export async function checkUnits(host: Host, wanted: readonly Wanted[]): Promise<Check[]> {
+export async function checkUnits(host: Host, wanted: readonly Wanted[]): Promise<readonly Check[]> {
   const names = wanted.map(({ unit }) => fileOf(unit));
   const asked = '--property=LoadState,ActiveState,SubState,UnitFileState,NRestarts';
-  const said = await host.run('systemctl', ['show', asked, ...names]);
-  if (said.silence !== undefined) {
-    const { message, next } = said.silence;
-    return [(wanted[0]?.area ?? areaOf('host')).warn('units', `not checked: ${message}`, next)];
-  }
-  const blocks = said.stdout.trim().split('\n\n');
-  if (said.code !== 0 || blocks.length !== wanted.length) {
-    const next = 'the daemon can run without it: bornemisza daemon --role …';
-    return [(wanted[0]?.area ?? areaOf('host')).warn('units', 'systemd does not answer here', next)];
-  }
-  return wanted.map((each, at) => judge(each, propertiesOf(blocks[at] ?? '')));
+  const area = wanted[0]?.area ?? areaOf('host');
+  return unlessSilent(area, 'units', async () => {
+    const said = answered(await host.run('systemctl', ['show', asked, ...names]));
+    const blocks = said.stdout.trim().split('\n\n');
+    if (said.code !== 0 || blocks.length !== wanted.length) {
+      const next = 'the daemon can run without it: bornemisza daemon --role …';
+      return [area.warn('units', 'systemd does not answer here', next)];
+    }
+    return wanted.map((each, at) => judge(each, propertiesOf(blocks[at] ?? '')));
+  });
 }
 
 function judge(

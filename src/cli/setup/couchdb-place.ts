@@ -1,9 +1,7 @@
 import { lstat } from 'node:fs/promises';
+import { USUAL_DIRECTORY } from '../../host/couchdb-directory.ts';
 import { answered } from '../answered.ts';
 import type { Host } from '../io.ts';
-
-/** Where Apache's package puts CouchDB: the default of couchdb.directory. */
-export const USUAL_DIRECTORY = '/opt/couchdb';
 
 /**
  * Where CouchDB is on this host: in the usual place, else where its unit says. Undefined: it is not installed, or its

@@ -6,6 +6,7 @@ import { parse, TomlError } from 'smol-toml';
 import * as z from 'zod';
 import { CONFIG_FORMAT } from './format.ts';
 import { OperatorError } from '../errors.ts';
+import { USUAL_DIRECTORY } from '../../host/couchdb-directory.ts';
 import { canonicalAddress, isRoutable } from '../../host/floating-address.ts';
 import { isGlobalUnicast } from '../../host/public-address.ts';
 import type { Role } from '../membership/types.ts';
@@ -373,7 +374,7 @@ const schema = z.strictObject({
     }),
   couchdb: z
     .strictObject({
-      directory: releaseDirectory.default('/opt/couchdb'),
+      directory: releaseDirectory.default(USUAL_DIRECTORY),
       http_port: port
         .default(15984)
         .refine((value) => value !== 5984, 'must not be 5984: that is the app role’s listener'),

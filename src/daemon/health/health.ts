@@ -56,25 +56,30 @@ const ENOUGH_OF_TIMEOUT = 0.4;
 /** A timer that is later than this was held up by this process itself, and so was the answer: nobody was silent. */
 const LATE_MS = 200;
 
+const isLate = (clock: Clock, sinceMs: number, dueMs: number): boolean =>
+  clock.monotonicMs() - sinceMs > dueMs + LATE_MS;
+
 /** One without an answer yet. */
 class Question {
   readonly end: (result: Result) => void;
+  readonly #clock: Clock;
+  readonly #sinceMs: number;
   readonly #timer: NodeJS.Timeout;
-  #waitedMs: number | undefined;
+  #inVain = false;
 
   /** @param enoughMs a good part of its timeout */
   constructor(clock: Clock, enoughMs: number, end: (result: Result) => void) {
-    const sinceMs = clock.monotonicMs();
     this.end = end;
+    this.#clock = clock;
+    this.#sinceMs = clock.monotonicMs();
     this.#timer = setTimeout(() => {
-      const waitedMs = clock.monotonicMs() - sinceMs;
-      if (waitedMs <= enoughMs + LATE_MS) this.#waitedMs = waitedMs;
+      this.#inVain = !isLate(clock, this.#sinceMs, enoughMs);
     }, enoughMs).unref();
   }
 
-  /** How long it has waited, ms, at least; undefined: not for long, or nobody could have heard the answer. */
+  /** How long it has waited, ms; undefined: not for long, or nobody could have heard the answer. */
   get waitedMs(): number | undefined {
-    return this.#waitedMs;
+    return this.#inVain ? this.#clock.monotonicMs() - this.#sinceMs : undefined;
   }
 
   over(): void {
@@ -189,11 +194,12 @@ export class Checks {
     const { check, question, verdict } = running;
     if (question === undefined) {
       if (verdict.health === 'up' && verdict.lastPassed !== false) this.#bringForward(name, false);
-    } else if (how === 'silent' && check.spread === true) {
-      if (question.waitedMs === undefined) return;
-      const detail = `no answer within ${Math.round(question.waitedMs)} ms, and none to HAProxy`;
-      question.end({ passed: false, detail, failure: 'silent', conclusive: true });
+      return;
     }
+    const { waitedMs } = question;
+    if (how !== 'silent' || check.spread !== true || waitedMs === undefined) return;
+    const detail = `no answer within ${Math.round(waitedMs)} ms, and none to HAProxy`;
+    question.end({ passed: false, detail, failure: 'silent', conclusive: true });
   }
 
   get verdicts(): readonly CheckVerdict[] {
@@ -226,8 +232,9 @@ export class Checks {
   /** @param again ask again after a question that is under way; otherwise that one is enough */
   #bringForward(name: string, again = true): void {
     const running = this.#running.get(name);
-    if (running?.timer === undefined) {
-      if (running !== undefined) running.again ||= again;
+    if (running === undefined) return;
+    if (running.timer === undefined) {
+      running.again ||= again;
       return;
     }
     clearTimeout(running.timer);
@@ -260,9 +267,10 @@ export class Checks {
 
   async #result({ target, unit, spread = false }: Check, options: HealthOptions): Promise<Result> {
     const { ask = probe } = this.#dependencies;
-    const { timeoutMs, fall } = options;
     const asked = (): Promise<Result> =>
-      spread && fall > 1 ? askSpread(ask, target, timeoutMs, fall) : ask(target, timeoutMs);
+      spread && options.fall > 1
+        ? askSpread(this.#dependencies, target, options)
+        : ask(target, options.timeoutMs);
     if (unit === undefined) return await asked();
     const before = await this.#units.look(unit);
     if (isOver(before)) return overResult(unit, before);
@@ -313,21 +321,20 @@ export class Checks {
 
 /** The first answer of `fall` questions that begin within one timeout, or their silence at its end. */
 async function askSpread(
-  ask: NonNullable<HealthDependencies['ask']>,
+  { clock, ask = probe }: Pick<HealthDependencies, 'clock' | 'ask'>,
   target: ProbeTarget,
-  timeoutMs: number,
-  fall: number,
+  { timeoutMs, fall }: HealthOptions,
 ): Promise<Result> {
   const answered = new AbortController();
-  const sinceMs = performance.now();
+  const sinceMs = clock.monotonicMs();
   let late = false;
   const questions = Array.from({ length: fall }, async (_, nth) => {
     const afterMs = Math.floor((nth * timeoutMs) / fall);
     if (nth > 0) await pause(afterMs, undefined, { signal: answered.signal, ref: false });
-    late ||= performance.now() - sinceMs > afterMs + LATE_MS;
+    late ||= isLate(clock, sinceMs, afterMs);
     const result = await ask(target, timeoutMs - afterMs);
     if (result.failure !== 'silent') return result;
-    late ||= performance.now() - sinceMs > timeoutMs + LATE_MS;
+    late ||= isLate(clock, sinceMs, timeoutMs);
     throw new Error(result.detail);
   });
   try {

@@ -1,6 +1,7 @@
 /** The generated files, from the desired state alone: equal desired state, equal bytes. */
 import { createHash } from 'node:crypto';
-import { addressOf, type CouchDbDesired, type CouchDbSettings, USUAL_DIRECTORY } from './desired.ts';
+import { USUAL_DIRECTORY } from '../../host/couchdb-directory.ts';
+import { addressOf, type CouchDbDesired, type CouchDbSettings } from './desired.ts';
 
 export interface ConfigFile {
   /** Name inside the configuration directory. */

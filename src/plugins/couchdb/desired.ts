@@ -1,3 +1,5 @@
+import { USUAL_DIRECTORY } from '../../host/couchdb-directory.ts';
+
 /**
  * The desired state of this db node's CouchDB: pure data, made by the role from the membership view and the roster.
  *
@@ -115,9 +117,6 @@ export interface CouchDbDesired {
   readonly systemDatabases: readonly string[];
   readonly settings: CouchDbSettings;
 }
-
-/** Where Apache's package puts a release. */
-export const USUAL_DIRECTORY = '/opt/couchdb';
 
 const systemDatabases: readonly string[] = ['_users', '_replicator', '_global_changes'];
 
