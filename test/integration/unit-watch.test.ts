@@ -96,16 +96,19 @@ async function inside(t: Test): Promise<void> {
     await says(t, `${MAIL}\n`, 'one of two processes of the shop is at work, so only the control');
     two.kill('SIGSTOP');
     await says(t, `${SHOP}\n${MAIL}\n`, 'both are stopped');
-    // Nobody asks for its end, so it stays as a zombie.
-    const parent = start('bash', '-c', 'sleep 0 & exec sleep 3600');
+    // sleep(1) asks for no end of a child, so that one stays as a zombie. The shell before would.
+    const parent = start('bash', '-c', 'sleep 3600 & exec sleep 3600');
     const zombie = await until(
       async () => {
         const { stdout } = await runCommand('pgrep', ['-P', String(parent.pid)], { timeoutMs: 5000 });
         const pid = Number(stdout);
-        return pid > 0 && (await stateOf(pid)) === 'Z' ? pid : undefined;
+        const isExecuted = (await readFile(`/proc/${parent.pid}/comm`, 'utf8').catch(() => '')) === 'sleep\n';
+        return pid > 0 && isExecuted ? pid : undefined;
       },
-      { what: 'a zombie' },
+      { what: 'a child of sleep' },
     );
+    process.kill(zombie, 'SIGKILL');
+    await until(async () => (await stateOf(zombie)) === 'Z', { what: 'a zombie' });
     await writeFile(join(CGROUPS, SHOP, 'cgroup.procs'), `${one.pid}\n${zombie}\n`);
     await writeFile(join(CGROUPS, MAIL, 'cgroup.procs'), `${zombie}\n`);
     await says(
