@@ -224,6 +224,40 @@ t.test('one of two without an answer is half, and no panic: the other one serves
   t.ok(well, 'and nobody waits for the one that is silent');
 });
 
+t.test('members whose daemons are dead are no panic: their servers get their requests', async (t) => {
+  const unwatched = (...names: string[]): AppHaproxy => ({
+    ...edgeDesired,
+    services: routed(
+      two.map((each) => (names.includes(each.name) ? { ...each, duty: 'out-when-down' as const } : each)),
+    ),
+    databases: {
+      ...edgeDesired.databases,
+      servers: names.includes('db1') ? [dead] : [peer('db1', bed.address(4), 6984)],
+    },
+  });
+  const chosen = async (backend: string): Promise<number> => {
+    const rows = (await edge.ask(`show stat ${backend} 2 -1`)).split('\n').slice(1);
+    return rows.reduce((sum, row) => sum + Number(row.split(',')[7] ?? 0), 0);
+  };
+  for (const names of [['app2'], ['app2', 'app3'], ['app2', 'app3', 'db1'], ['db1']]) {
+    await converge(edge.plugin, edgeDesired);
+    await allWell();
+    await converge(edge.plugin, unwatched(...names));
+    const before = await Promise.all(['svc_api.panic', 'db_nodes.panic'].map(chosen));
+    const replies = await Promise.all(
+      Array.from({ length: 20 }, (_, at) => (at % 2 ? ask() : askDatabases())),
+    );
+    t.same(
+      replies.filter(({ status }) => status !== 200),
+      [],
+      `no request to ${names.join()} is refused`,
+    );
+    const after = await Promise.all(['svc_api.panic', 'db_nodes.panic'].map(chosen));
+    t.same(after, before, `${names.join()}: none by the way of a panic`);
+  }
+  await converge(edge.plugin, edgeDesired);
+});
+
 const MORE_FLOODS = 4;
 
 /**

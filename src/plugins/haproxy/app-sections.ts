@@ -157,13 +157,14 @@ function routes(services: readonly EdgeService[], to: 'svc' | 'local'): string[]
 
 /**
  * More than half of the servers that accept connections fail their check: from then on all of them serve. Those that
- * the members' records take out are in neither count.
+ * the members' records take out are in neither count. Subtracted once: before 2.8 the sum of two negative numbers is
+ * HAProxy's greatest one (its issue 2216).
  */
 function panicRoute(backend: string, variable: string, asked: readonly string[]): string[] {
   const panic = panicOf(backend);
-  const most = `{ nbsrv(${panic}),sub(${variable}),sub(${variable}) gt 0 }`;
+  const most = `{ nbsrv(${panic}),sub(${variable}) gt 0 }`;
   return [
-    `http-request set-var(${variable}) nbsrv(${backend})`,
+    `http-request set-var(${variable}) nbsrv(${backend}),mul(2)`,
     `use_backend ${panic} if ${asked.map((each) => `${each} ${most}`.trim()).join(' or ')}`,
   ];
 }

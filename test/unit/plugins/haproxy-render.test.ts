@@ -113,10 +113,9 @@ t.test(
       ],
     };
     const config = configOf(app({ services: [site, { ...service, peers }] }));
-    const most = (name: string, well: string) =>
-      `{ nbsrv(${name}.panic),sub(txn.${well}),sub(txn.${well}) gt 0 }`;
+    const most = (name: string, well: string) => `{ nbsrv(${name}.panic),sub(txn.${well}) gt 0 }`;
     for (const line of [
-      'http-request set-var(txn.well0) nbsrv(svc_api)',
+      'http-request set-var(txn.well0) nbsrv(svc_api),mul(2)',
       `use_backend svc_api.panic if { path /api } ${most('svc_api', 'well0')} or { path_beg /api/ } ` +
         most('svc_api', 'well0'),
       `use_backend svc_site.panic if ${most('svc_site', 'well1')}`,
