@@ -294,6 +294,57 @@ t.test('another key ends sessions and links everywhere, and costs nobody account
     t.match((await browser.at(node.port).ask('GET', '/api/data/kept')).body, { n: 1 }, 'and its data');
 });
 
+t.test('while the own database is being made or closed, requests get 503 and may try again', async (t) => {
+  const own = '/userdb-617070';
+  const browser = bed.browser(two);
+  await bed.register(browser, 'olga@example.org', PASSWORD);
+  const { body: security } = await bed.couch('GET', `${own}/_security`);
+  const closed = { members: { names: ['nobody'] }, admins: { names: ['nobody'] } };
+  const faults: [string, () => Promise<unknown>, () => Promise<unknown>][] = [
+    [
+      'closed',
+      () => bed.couch('PUT', `${own}/_security`, closed),
+      () => bed.couch('PUT', `${own}/_security`, security),
+    ],
+    [
+      'missing',
+      () => bed.couch('DELETE', own),
+      async () => {
+        await bed.couch('PUT', own);
+        await bed.couch('PUT', `${own}/_security`, security);
+      },
+    ],
+  ];
+  for (const [what, begin, end] of faults) {
+    await begin();
+    await bed.until(
+      async () => (await browser.ask('GET', '/api/health')).status === 503,
+      `${what}: it is seen`,
+    );
+    for (const [path, body] of [
+      ['/api/registrations', { email: 'new@example.org' }],
+      ['/api/password-resets', { email: 'olga@example.org' }],
+      ['/api/session', { email: 'olga@example.org', password: PASSWORD }],
+    ] as const) {
+      const answer = await browser.ask('POST', path, body);
+      t.equal(answer.status, 503, `${what}: ${path}`);
+      t.match(answer.body, { type: '/problems/databases-unreachable' }, `${what}: ${path}`);
+      t.match(answer.headers.get('retry-after'), /^[1-9]/, `${what}: ${path}`);
+    }
+    t.match(
+      two.output,
+      /a request failed: (reading|writing) is refused by CouchDB: 40[34]/,
+      'the log has the cause',
+    );
+    await end();
+    await bed.until(
+      async () => (await browser.ask('GET', '/api/health')).status === 200,
+      `${what}: it is over`,
+    );
+  }
+  t.equal((await browser.ask('POST', '/api/registrations', { email: 'new@example.org' })).status, 202);
+});
+
 t.test('without a mail server no mail is promised, and a missing database is reported', async (t) => {
   const browser = bed.browser(two);
   bed.refuseMail = true;

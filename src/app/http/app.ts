@@ -1,6 +1,8 @@
 import { OpenAPIHono } from '@hono/zod-openapi';
 import { bodyLimit } from 'hono/body-limit';
+import { databaseOf } from '../accounts/names.ts';
 import { languageOf, textIn } from '../languages.ts';
+import { CouchError } from '../store/couch.ts';
 import { addAccountRoutes } from './accounts.ts';
 import { addDataRoutes } from './data.ts';
 import { MAX_BODY_BYTES, sameOriginOnly } from './guard.ts';
@@ -25,6 +27,8 @@ export function createApi(services: Services): OpenAPIHono {
       ? new Problem('invalid-request', { detail: 'The body is not valid JSON.' })
       : problemOf(error);
     if (problem.code === 'internal') services.log(`a request failed: ${error.stack ?? error.message}`);
+    else if (error instanceof CouchError && error.code === 'databases-refuse')
+      services.log(`a request failed: ${error.message}`);
     return problemAnswer(problem, languageOf(c));
   });
   app.notFound((c) => problemAnswer(new Problem('not-found'), languageOf(c)));
@@ -62,7 +66,9 @@ function addHealthRoutes(app: OpenAPIHono, services: Services): void {
   app.get('/healthz', (c) => (services.ending() ? c.json({ status: 'ending' }, 503) : c.json(well)));
   app.get('/api/health', async (c) => {
     if (services.ending()) return c.json({ status: 'ending' }, 503);
-    const { status } = await services.couch.ask({ method: 'GET', path: '/_session', as: services.app });
+    // Its own database, which couch_peruser makes some time after the account: `/_session` answers before.
+    const path = `/${databaseOf(services.app.name)}`;
+    const { status } = await services.couch.ask({ method: 'GET', path, as: services.app });
     if (status !== 200) throw new Problem('databases-unreachable');
     return c.json(well);
   });

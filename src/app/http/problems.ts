@@ -133,8 +133,9 @@ export class Problem extends Error {
 export function problemOf(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof BusyError) return new Problem('busy', { retryAfterS: 1 });
+  // A refusal has a cause that passes: the database, its rights or the password are being made.
   if (error instanceof CouchError)
-    return new Problem(error.code === 'databases-refuse' ? 'internal' : error.code);
+    return new Problem(error.code === 'databases-refuse' ? 'databases-unreachable' : error.code);
   return new Problem('internal');
 }
 

@@ -29,7 +29,9 @@ export class Documents {
       path: `${path}?conflicts=true`,
       as: this.#as,
     });
-    if (status === 404) return { found: undefined, deleted: body['reason'] === 'deleted' };
+    // The other reason is that the database is missing: then nothing is known of the document.
+    if (status === 404 && (body['reason'] === 'missing' || body['reason'] === 'deleted'))
+      return { found: undefined, deleted: body['reason'] === 'deleted' };
     if (status !== 200) throw refused('reading', status, body);
     const others = (body['_conflicts'] ?? []) as string[];
     const versions = [{ rev: body['_rev'] as string, body }];
