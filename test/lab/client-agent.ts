@@ -15,6 +15,9 @@ const ROUNDING = 1e-6;
 const badAnswersKept = 5;
 const badBodyBytes = 300;
 
+/** Where one server ends and another begins, the second one may end as well. */
+const STREAM_TRIES = 3;
+
 /** What a write or a read says on a connection that the other side does not know. */
 const RESET: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE']);
 
@@ -42,7 +45,18 @@ class Multiplexed {
     this.#opened = opened;
   }
 
-  perform(options: RequestOptions, on: OnConnection): Promise<Answer> {
+  /** A stream that was refused was not worked on: as browsers do, it is sent again (RFC 9113 section 8.7). */
+  async perform(options: RequestOptions, on: OnConnection): Promise<Answer> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.#once(options, on);
+      } catch (error) {
+        if (tries === STREAM_TRIES || (error as NodeJS.ErrnoException).code !== 'REFUSED') throw error;
+      }
+    }
+  }
+
+  #once(options: RequestOptions, on: OnConnection): Promise<Answer> {
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
     const startedMs = performance.now();
     const { pathname, search } = new URL(options.url);
@@ -62,7 +76,11 @@ class Multiplexed {
       headers = received;
     });
     stream.on('data', (part: Buffer) => parts.push(part));
-    stream.on('error', reject);
+    const failed = (error: Error): void => {
+      const refused = stream.rstCode === http2.constants.NGHTTP2_REFUSED_STREAM;
+      reject(refused ? Object.assign(new Error('a refused stream'), { code: 'REFUSED' }) : error);
+    };
+    stream.on('error', failed);
     stream.on('end', () => {
       const status = headers[':status'] ?? 0;
       // A stream that the other side takes back ends without an answer.
@@ -72,7 +90,7 @@ class Multiplexed {
     });
     stream.on('close', () => {
       clearTimeout(timer);
-      reject(Object.assign(new Error('no answer'), { code: 'CLOSED' }));
+      failed(Object.assign(new Error('no answer'), { code: 'CLOSED' }));
     });
     stream.end(options.body);
     return promise;
