@@ -122,6 +122,11 @@ const FIRST_WINDOW_MS = 600_000;
 const CLIENT_MS = 60_000;
 /** After a failed call, if the CA does not say how long to wait. */
 const PAUSE_MS = 60_000;
+/**
+ * After the first call in a row that finds no CA; then twice as long each time, up to {@link PAUSE_MS}. At the start of
+ * a machine its network or name server may come up after the daemon, and visitors wait for the first certificate.
+ */
+const FIRST_PAUSE_MS = 2000;
 /** The CA may be down for hours, and a third of the certificate's life is left. */
 const FAILING_MS = 24 * 3_600_000;
 const MOST_CA_BYTES = 256 * 1024;
@@ -144,6 +149,8 @@ export class CertificatesPlugin
   #shared: SiteBundle | undefined;
   /** Machine time before which nothing is tried: a full disk must not cause an order each second. */
   #pausedMs = Number.NEGATIVE_INFINITY;
+  /** Calls in a row that found no CA. */
+  #unreachable = 0;
   /** The order whose names the CA was asked to check, and the machine time of that. */
   #answered: { readonly url: string; readonly atMs: number } | undefined;
   /** The order whose TXT records all name servers have, and the machine time of that. */
@@ -494,20 +501,28 @@ export class CertificatesPlugin
     return this.#client.client;
   }
 
+  #pauseAfter(error: unknown): number {
+    const isUnreachable = error instanceof AcmeError && error.code === 'certificate-unreachable';
+    this.#unreachable = isUnreachable ? this.#unreachable + 1 : 0;
+    return isUnreachable ? Math.min(FIRST_PAUSE_MS * 2 ** (this.#unreachable - 1), PAUSE_MS) : PAUSE_MS;
+  }
+
   /** A refusal of the CA and the time of the next try are kept in the bundle, for restarts and takeovers. */
   async #called<T>(call: () => Promise<T>): Promise<T> {
     const { site, wallMs } = this.#options;
     try {
       const answer = await call();
+      this.#unreachable = 0;
       if (this.#problem !== undefined && PASSING.has(this.#problem.code)) this.#problem = undefined;
       return answer;
     } catch (error) {
       this.#order = undefined;
-      this.#pausedMs = this.#options.nowMs() + PAUSE_MS;
+      const pauseMs = this.#pauseAfter(error);
+      this.#pausedMs = this.#options.nowMs() + pauseMs;
       if (!(error instanceof AcmeError)) throw error;
       const { code, message, next, outcome, retryAfterMs } = error;
       this.#note({ code, message, next });
-      const untilMs = wallMs() + (retryAfterMs ?? PAUSE_MS);
+      const untilMs = wallMs() + (retryAfterMs ?? pauseMs);
       await site.change((now) => ({
         // An order that could not be made counts; an account that could not be made is no order.
         ...(outcome === 'terminal' && now.account?.url !== undefined

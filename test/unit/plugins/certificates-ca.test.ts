@@ -135,3 +135,31 @@ t.test('a CA that fails for an hour is asked once a minute, and then the same or
   t.strictSame(await run(), ['publish']);
   t.match((await status()).alarms, [{ code: 'certificate-dns-not-seen' }], 'nobody writes the records here');
 });
+
+t.test('a CA that is not reached is asked again after seconds, and later once a minute', async (t) => {
+  let isReached = false;
+  const askedMs: number[] = [];
+  const { time, run } = await nodeAt(t, (base) => ({
+    'POST /order/1': (response, post) => {
+      if (isReached) return order(base)(response, post);
+      askedMs.push(time.ms);
+      response.destroy();
+    },
+    'POST /authz/0': authorization(base, 'shop.example'),
+    'POST /authz/1': authorization(base, 'www.shop.example'),
+  }));
+  /** Of the calls until then, in ms. */
+  const pausesUntil = async (endMs: number): Promise<number[]> => {
+    askedMs.length = 0;
+    for (; time.ms < endMs; time.ms += 500) await run();
+    return askedMs.slice(1).map((ms, at) => ms - (askedMs[at] ?? 0));
+  };
+  const pauses = await pausesUntil(5 * MINUTE);
+  t.strictSame(pauses.slice(0, 7), [2000, 4000, 8000, 16_000, 32_000, MINUTE, MINUTE]);
+  isReached = true;
+  time.ms += MINUTE;
+  t.strictSame(await run(), ['publish']);
+  isReached = false;
+  const later = await pausesUntil(time.ms + MINUTE);
+  t.strictSame(later.slice(0, 2), [2000, 4000], 'an answer in between ends the long pauses');
+});
