@@ -179,6 +179,12 @@ export function appHaproxy(input: AppInput): AppHaproxy {
     sharing: sharingOf(apps, config),
     databasePort: config.databasePort,
     databases: databaseGroup(databases, config),
+    doors: peerGroup(
+      apps.filter(({ self }) => !self),
+      'app',
+      config.cluster,
+      config.doorPort,
+    ),
   };
 }
 
@@ -273,6 +279,7 @@ function serverOf(member: EffectiveMember, port: number): PeerGroup['servers'][n
     port,
     duty: DUTIES[rotation],
     why: reason,
+    ...(member.silent === true && { silent: true }),
   };
 }
 

@@ -22,6 +22,8 @@ export interface EffectiveMember {
   /** Order of admission within its role, 0 first. Never changes while others come and go. */
   readonly rank: number;
   readonly self: boolean;
+  /** Its host answers nothing: no new requests, whatever its rotation; see silence.ts. */
+  readonly silent?: boolean;
 }
 
 /** What a guard holds now, and what an operator can do about it. */

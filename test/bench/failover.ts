@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import type { Instance } from '../lab/cluster.ts';
 import type { LoadReport } from '../lab/index.ts';
 import { carrying } from '../integration/cluster-bed.ts';
 import { spawnWithUs } from '../support/with-us.ts';
@@ -33,7 +34,7 @@ const { values } = parseArgs({
     rivals: { type: 'string', default: RIVALS.join(',') },
     rate: { type: 'string', default: '200' },
     'calm-minutes': { type: 'string', default: '30' },
-    /** Prints what the victim's daemon did after each fault, and when. */
+    /** Prints what the victim's daemon did after each fault, and when; of a whole host, what the others did. */
     trace: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
@@ -104,13 +105,16 @@ const FAULTS: Readonly<Record<string, Fault>> = {
   host_no_bfd: { ...silence, setting: (bed, on) => bed.setBfd(!on), goneMs: undefined, stopsMs: undefined },
 };
 
-/** The hops of one event at the node where it began, by its own trail. */
-async function trace({ cluster, victim }: FailoverBed, sinceMs: number): Promise<void> {
-  for (const { at, kind, plugin = '', summary, trigger, durationMs = 0 } of await cluster.audit(victim)) {
-    const afterMs = Date.parse(at) - sinceMs;
-    if (afterMs >= 0)
-      report.say(`    ${afterMs} ms (${durationMs} ms) ${kind} ${plugin} ${summary} [${trigger}]`);
-  }
+/** The hops of one event at these nodes, by their own trails. */
+async function trace({ cluster }: FailoverBed, nodes: readonly Instance[], sinceMs: number): Promise<void> {
+  for (const node of nodes)
+    for (const { at, kind, plugin = '', summary, trigger, durationMs = 0 } of await cluster.audit(node)) {
+      const afterMs = Date.parse(at) - sinceMs;
+      if (afterMs >= 0)
+        report.say(
+          `    ${node.name} ${afterMs} ms (${durationMs} ms) ${kind} ${plugin} ${summary} [${trigger}]`,
+        );
+    }
 }
 
 /**
@@ -136,8 +140,9 @@ async function sample(bed: FailoverBed, fault: Fault): Promise<Map<Watched | 'ed
   }
   // Not gone in all that time counts as all that time, so that the run goes on to its end.
   for (const subject of subjects) if (!found.has(subject)) found.set(subject, PATIENCE_MS);
-  if (values.trace) await trace(bed, sinceMs);
-  found.set('edges', ((await stops) ?? sinceMs + PATIENCE_MS) - sinceMs);
+  const stoppedMs = await stops;
+  if (values.trace) await trace(bed, fault.wholeHost === true ? edges : [bed.victim], sinceMs);
+  found.set('edges', (stoppedMs ?? sinceMs + PATIENCE_MS) - sinceMs);
   await fault.repair(bed);
   await bed.allWell();
   return found;

@@ -334,6 +334,7 @@ export function appDesired(of: {
   databasePort: number;
   services?: AppHaproxy['services'];
   databases?: readonly PeerServer[];
+  doors?: readonly PeerServer[];
   revoked?: AppHaproxy['revoked'];
 }): AppHaproxy {
   return {
@@ -349,6 +350,7 @@ export function appDesired(of: {
     services: of.services ?? [],
     databasePort: of.databasePort,
     databases: { verifySuffix: 'db.shop.internal', servers: of.databases ?? [] },
+    doors: { verifySuffix: 'app.shop.internal', servers: of.doors ?? [] },
   };
 }
 

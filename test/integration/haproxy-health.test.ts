@@ -353,8 +353,12 @@ t.test(
   async (t) => {
     await allWell();
     const missed: string[] = [];
-    const failures = new Failures(join(app3.runDirectory, 'stats.sock'), (each) =>
-      missed.push(each),
+    const failures = new Failures(
+      join(app3.runDirectory, 'stats.sock'),
+      {
+        failedElsewhere: (each) => missed.push(each),
+      },
+      { unanswered: () => undefined },
     ).listen();
     t.teardown(() => failures.close());
     await new Promise((resolve) => gone.close(resolve).closeAllConnections());

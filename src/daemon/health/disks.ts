@@ -1,10 +1,12 @@
 import type { StatsFs } from 'node:fs';
 import { stat, statfs } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { type DiskRoom, diskRoom } from '../../host/disk-room.ts';
+import type { Config, Paths } from '../config/config.ts';
 import type { HostFinding } from './host-finding.ts';
 
 /** A directory in which this node, or a program that it manages, must be able to write. */
-export interface WatchedDirectory {
+interface WatchedDirectory {
   readonly path: string;
   readonly kind: 'disk' | 'run';
 }
@@ -82,4 +84,15 @@ const isFull = ({ code }: HostFinding): boolean => code === 'disk-full';
 
 async function read(path: string): Promise<{ device: number; facts: StatsFs }> {
   return { device: (await stat(path)).dev, facts: await statfs(path) };
+}
+
+/** The directories in which this node and its programs have to write. */
+export function writtenTo(paths: Paths, role: Config['role']): WatchedDirectory[] {
+  const data = role === 'db' ? [paths.couchdbFiles, paths.couchdbData, join(paths.couchdbData, 'data')] : [];
+  const disks = [paths.state, paths.haproxyFiles, dirname(paths.config), ...data];
+  return [
+    ...disks.map((path): WatchedDirectory => ({ path, kind: 'disk' })),
+    // Sockets, and requests to root's units.
+    { path: paths.run, kind: 'run' },
+  ];
 }

@@ -13,11 +13,12 @@ import type { Config, Paths } from '../config/config.ts';
 import type { Clock } from '../clock.ts';
 import type { Driver } from '../driver/driver.ts';
 import type { SeedSearch } from '../driver/seed-search.ts';
-import { Disks } from '../health/disks.ts';
+import { Disks, writtenTo } from '../health/disks.ts';
 import type { HostFinding } from '../health/host-finding.ts';
 import { Machine } from '../health/machine.ts';
 import { countedUnits, Restarts } from '../health/restarts.ts';
 import type { Checks } from '../health/health.ts';
+import type { Silence } from '../health/silence.ts';
 import type { Identity } from '../identity/identity.ts';
 import type { RosterChange } from '../identity/roster/roster.ts';
 import type { LocalStateFile } from '../local-state.ts';
@@ -33,7 +34,6 @@ import { ROLLOUT_TAG } from '../rollout/policy.ts';
 import { DEFAULT_ROLLOUT_OPTIONS, RolloutRunner } from '../rollout/runner.ts';
 import { UpgradeTurn } from '../rollout/turn.ts';
 import type { Transport } from '../transport/transport.ts';
-import { writtenTo } from './checks.ts';
 import type { ControlActions } from '../control/server.ts';
 import type { CurrentNode } from './current.ts';
 import type { ExchangeDependencies } from '../identity/exchange.ts';
@@ -77,6 +77,7 @@ export interface NodeParts {
   readonly site: SiteStore;
   readonly audit: AuditTrail;
   readonly checks: Checks;
+  readonly silence: Silence;
   readonly startedMs: number;
 }
 

@@ -1,7 +1,5 @@
-import { dirname, join } from 'node:path';
 import { CHECK_HOST, EDGE_HEALTH_PATH, WELL_STATUSES } from '../../plugins/haproxy/desired.ts';
-import { announces, type Config, type Paths } from '../config/config.ts';
-import type { WatchedDirectory } from '../health/disks.ts';
+import { announces, type Config } from '../config/config.ts';
 import type { Check, HealthOptions } from '../health/health.ts';
 import { COUCHDB_MEANINGS } from '../health/meanings.ts';
 import { serviceCheck } from '../health/service-check.ts';
@@ -91,16 +89,5 @@ function dbChecks({ couchdb, network }: Config): Check[] {
       required: true,
       target: { kind: 'tcp', address: network.private_address, port: couchdb.door_port },
     },
-  ];
-}
-
-/** The directories in which this node and its programs have to write. */
-export function writtenTo(paths: Paths, role: Config['role']): WatchedDirectory[] {
-  const data = role === 'db' ? [paths.couchdbFiles, paths.couchdbData, join(paths.couchdbData, 'data')] : [];
-  const disks = [paths.state, paths.haproxyFiles, dirname(paths.config), ...data];
-  return [
-    ...disks.map((path): WatchedDirectory => ({ path, kind: 'disk' })),
-    // Sockets, and requests to root's units.
-    { path: paths.run, kind: 'run' },
   ];
 }

@@ -9,6 +9,7 @@ import { guarded, type GuardInput, type GuardState } from '../../roles/guards.ts
 import { type Holding, HOLDS, HOLDS_TAG } from '../../roles/holder.ts';
 import { steadyLoad } from '../../roles/load.ts';
 import { inTurn, type Returns } from '../../roles/returns.ts';
+import { type Silent, type WatchedHost, withSilence } from '../../roles/silence.ts';
 import type { AppSituation } from '../../roles/situation.ts';
 import type { Config } from '../config/config.ts';
 import type { Secrets } from '../identity/secrets.ts';
@@ -88,6 +89,8 @@ export interface Scene {
   /** Tags of other parts in this node's record: rollout, root, secrets, notification, CouchDB. */
   readonly tags: Words;
   readonly settingsDigest: string;
+  /** What was found when hosts were last asked. */
+  readonly silence: Silent;
   /** Average of the last minute. */
   readonly load: number;
   /** Machine time, wall clock, and since the daemon's start. */
@@ -109,6 +112,8 @@ export interface Look {
   readonly memory: Memory;
   /** All admitted members, after the guards: the view of the programs and the operator. */
   readonly view: EffectiveView;
+  /** The hosts that are asked when HAProxy finds one of them silent. */
+  readonly watched: readonly WatchedHost[];
   /** Whether this node has the floating IPs, and why; undefined if there are none. */
   readonly floating: Holding | undefined;
   /** The facts in this node's own record. */
@@ -117,11 +122,13 @@ export interface Look {
 
 export function look(scene: Scene, memory: Memory): Look {
   const { roster, view: believed, nowMs, wallMs } = scene;
-  const { effective: view, state: guards } = guarded(
+  const { effective, state: guards } = guarded(
     { ...roster, roster: roster.members, view: believed, nowMs, wallMs },
     memory.guards,
   );
-  const { role, floating: settings } = scene.config;
+  const { role, floating: settings, edge, couchdb } = scene.config;
+  const doors = { app: edge.door_port, db: couchdb.door_port };
+  const { view, watched } = withSilence({ effective, view: believed, found: scene.silence, doors, nowMs });
   const decided =
     role === 'app' && settings.mode !== 'off'
       ? floatingDecision(settings.mode, { view, local: situationOf(scene) })
@@ -131,8 +138,7 @@ export function look(scene: Scene, memory: Memory): Look {
   return {
     scene,
     memory: { guards, returns, load },
-    view,
-    floating,
+    ...{ view, watched, floating },
     facts: {
       health: scene.health,
       maintenance: scene.maintenance,

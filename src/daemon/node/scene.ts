@@ -26,6 +26,7 @@ interface SceneSources
   readonly config: Config;
   readonly local: Pick<LocalStateFile, 'state'>;
   readonly checks: Pick<Checks, 'node' | 'verdicts'>;
+  readonly silence: { readonly found: Scene['silence'] };
   readonly clock: Clock;
   readonly startedMs: number;
   readonly site: Pick<SiteStore, 'get' | 'word'>;
@@ -59,6 +60,7 @@ export function sceneOf(sources: SceneSources): Scene {
     site: siteOf(sources),
     tags: { ...said, [SECRETS_TAG]: secrets?.kind === 'db' ? rankOf(secrets) : undefined },
     settingsDigest: settingsDigest(config),
+    silence: sources.silence.found,
     load: loadavg()[0] ?? 0,
     nowMs,
     wallMs: clock.wallMs(),

@@ -8,6 +8,7 @@ import type { Done } from '../control/api.ts';
 import { type ControlActions, ControlServer } from '../control/server.ts';
 import { OperatorError } from '../errors.ts';
 import { Checks } from '../health/health.ts';
+import { Silence } from '../health/silence.ts';
 import { type Identity, loadIdentity } from '../identity/identity.ts';
 import { openedSite } from '../identity/site.ts';
 import { LocalStateFile } from '../local-state.ts';
@@ -71,11 +72,12 @@ export class Node {
       }),
     );
     checks.set(checksFor(config, identity.roster.members(), local.state));
+    const { preset } = config.membership;
+    const silence = this.#opened(new Silence(preset, { clock, node: () => this.#running }));
     const listened = join(paths.haproxyRun, 'stats.sock');
-    if (role === 'app')
-      this.#opened(new Failures(listened, (...at) => checks.failedElsewhere(...at)).listen());
+    if (role === 'app') this.#opened(new Failures(listened, checks, silence).listen());
     await checks.decided(FIRST_VERDICTS_MS);
-    const parts = { config, identity, local, site, audit, checks, startedMs };
+    const parts = { config, identity, local, site, audit, checks, silence, startedMs };
     this.#running = this.#opened(new RunningNode(parts, this.#options, this.#dependencies));
     await this.#running.start();
   }

@@ -1,4 +1,4 @@
-import { serviceBackends, databaseBackends } from './backends.ts';
+import { databaseBackends, hostWatch, serviceBackends } from './backends.ts';
 import {
   type AppHaproxy,
   CHALLENGE_PATH,
@@ -36,6 +36,7 @@ export function appSections(desired: AppHaproxy, context: Context): Section[] {
     NOTHING,
     ...services.flatMap((service) => serviceBackends(service, context)),
     ...databaseBackends(desired, context),
+    hostWatch('door', desired.doors, context),
     ...limitSections(desired, context),
     requestLogSection(desired, context),
   ];

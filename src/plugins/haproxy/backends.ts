@@ -31,6 +31,12 @@ const panicCheck = (on: number): string =>
 /** On the loopback a bare connection is cheap: HAProxy misses a service that ended within 200 ms. */
 const WATCH_CHECK = 'check inter 200ms downinter 1s fall 2 rise 1';
 
+/**
+ * HAProxy gives a connection `inter` to open. Each failed check before the last one is reported, so three give the
+ * daemon three occasions.
+ */
+const HOST_CHECK = 'check inter 200ms fastinter 200ms downinter 1s fall 3 rise 1';
+
 /** Writes each failed check, not only the last one, into the ring that the daemon reads. */
 const FAILURES_TOLD = ['option log-health-checks', `log ring@${RING} format raw daemon notice`];
 
@@ -212,6 +218,31 @@ export function localServer(backend: string, on: number, times = WATCHED_CHECK):
   };
 }
 
+/**
+ * Whether hosts answer at all, which their kernels do even while their HAProxy is busy or stopped. It decides nothing:
+ * the daemon asks too.
+ */
+export function hostWatch(backend: string, group: PeerGroup, context: Context): Section {
+  const of = watchOf(backend);
+  const servers = [...group.servers]
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .map(
+      (server): WantedServer => ({
+        backend: of,
+        name: token('server name', server.name),
+        address: ipv4(`address of ${server.name}`, server.address),
+        port: port(`port of ${server.name}`, server.port),
+        options: HOST_CHECK,
+        // Whatever it serves: it can fall silent while it is down, and be up again soon.
+        duty: 'ready',
+        why: 'whether its host answers',
+        peer: true,
+      }),
+    );
+  context.servers.push(...servers);
+  return { head: `backend ${of}`, lines: ['no log', ...FAILURES_TOLD], servers };
+}
+
 /** A server that joins or comes back has cold caches: under load it gets its full share only after this time. */
 const RAMP = 'slowstart 5s';
 
@@ -246,6 +277,7 @@ function peerServers(
       duty: server.duty,
       why: server.why,
       ...(server.lastResort === true && { lastResort: true }),
+      ...(server.silent === true && { silent: true }),
       peer: true,
     }));
 }
@@ -275,6 +307,7 @@ export function peerBackends(
   const twins = peerServers(twinOf(backend), group, () => `${UNWATCHED_CHECK} check-ssl`, extra, context).map(
     (server) => ({
       ...server,
+      ...(server.silent === true && { silent: false }),
       duty: server.duty === 'out-when-down' ? ('ready' as const) : ('maint' as const),
     }),
   );
@@ -306,5 +339,6 @@ export function databaseBackends({ databases }: AppHaproxy, context: Context): S
   return [
     ...peerBackends('db_nodes', lines, databases, '', context),
     panicBackend('db_nodes', lines, databases, context),
+    hostWatch('db_nodes', databases, context),
   ];
 }

@@ -19,6 +19,8 @@ export interface PeerServer {
   readonly why: string;
   /** There is no better server: it also serves while no check passes, as long as it accepts connections. */
   readonly lastResort?: boolean;
+  /** Its host answers nothing: no new requests, and none at all when its daemon is dead too. */
+  readonly silent?: boolean;
 }
 
 /** Servers of one kind that are reached by mutual TLS. */
@@ -167,6 +169,8 @@ export interface AppHaproxy extends Instance {
   /** Port on 127.0.0.1 where the app finds the databases. */
   readonly databasePort: number;
   readonly databases: PeerGroup;
+  /** The other app nodes, whatever they serve: whether their hosts answer. */
+  readonly doors: PeerGroup;
 }
 
 export interface Permission {

@@ -207,7 +207,7 @@ export function planRuntime(rendered: Rendered, running: Running): HaproxyChange
 
 /** A peer's server has the name of its host, and its backend tells the role. */
 function memberOf({ backend, name }: { readonly backend: string; readonly name: string }): string[] {
-  if (/^(svc|local)_/.test(backend) && name !== LOCAL) return [`${name}/app`];
+  if (/^(svc_|local_|door\.)/.test(backend) && name !== LOCAL) return [`${name}/app`];
   return /^(db_nodes|couchdb)(\.|$)/.test(backend) && name !== LOCAL ? [`${name}/db`] : [];
 }
 
@@ -309,15 +309,19 @@ function serverChanges(server: WantedServer, rendered: Rendered, running: Runnin
 
 /**
  * A dead daemon is not a dead service: a member that is dead by membership alone serves on, until the second check
- * fails as well, and comes back when that passes.
+ * fails as well, and comes back when that passes. A host that answers nothing may have paused for a second: what it has
+ * may still be answered, until membership agrees.
  */
 function adminOf(server: WantedServer, present: readonly ServerState[]): Admin {
+  if (server.silent === true && server.duty === 'ready') return 'drain';
   if (server.duty !== 'out-when-down') return server.duty;
+  if (server.silent === true) return 'maint';
   const twin = find(present, { backend: twinOf(server.backend), name: server.name });
   return twin !== undefined && !twin.maint && !twin.up ? 'maint' : 'ready';
 }
 
 function reasonOf(server: WantedServer, admin: Admin): string {
+  if (server.silent === true && admin !== server.duty) return 'its host does not answer';
   if (server.duty !== 'out-when-down') return server.why;
   return admin === 'maint' ? `${server.why}, and its check fails` : `${server.why}, but its check passes`;
 }

@@ -27,6 +27,8 @@ export interface WantedServer {
   readonly failing?: boolean;
   /** See {@link PeerServer}. */
   readonly lastResort?: boolean;
+  /** See {@link PeerServer}. Not in the file: it lasts for seconds. */
+  readonly silent?: boolean;
   /** True for servers that come and go with the members; the others are part of the structure. */
   readonly peer: boolean;
 }

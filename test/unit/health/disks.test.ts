@@ -1,9 +1,8 @@
 import type { StatsFs } from 'node:fs';
 import t from 'tap';
 import { pathsFor } from '../../../src/daemon/config/config.ts';
-import { Disks } from '../../../src/daemon/health/disks.ts';
+import { Disks, writtenTo } from '../../../src/daemon/health/disks.ts';
 import type { HostFinding } from '../../../src/daemon/health/host-finding.ts';
-import { writtenTo } from '../../../src/daemon/node/checks.ts';
 
 const ROOMY = { bsize: 4096, blocks: 1_000_000, bavail: 500_000, files: 100_000, ffree: 50_000 } as StatsFs;
 /** What statfs(2) says of each path, by its device. */

@@ -70,6 +70,7 @@ export function scene(
     holds: false,
     tags: {},
     settingsDigest: 'a-digest',
+    silence: { asked: [], silent: [] },
     load: 0,
     nowMs: 5000,
     wallMs: Date.parse('2026-06-01T00:00:00Z'),

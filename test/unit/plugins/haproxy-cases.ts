@@ -36,6 +36,7 @@ export const app = (changes: Partial<AppHaproxy> = {}): AppHaproxy => ({
   ],
   databasePort: 5984,
   databases: { verifySuffix: 'db.shop.internal', servers: [peer('db1'), peer('db2')] },
+  doors: { verifySuffix: 'app.shop.internal', servers: [] },
   ...changes,
 });
 

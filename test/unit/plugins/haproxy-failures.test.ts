@@ -3,7 +3,7 @@ import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { failedService, Failures } from '../../../src/plugins/haproxy/failures.ts';
+import { failedService, Failures, unansweredBy } from '../../../src/plugins/haproxy/failures.ts';
 import { until } from '../../support/until.ts';
 
 /** As HAProxy 2.6 writes them; the whole way is run in test/integration/haproxy-health.test.ts. */
@@ -32,6 +32,26 @@ t.test('a line of HAProxy names the local service that fails its check', async (
     t.same(failedService(line), service === undefined ? undefined : { service, how }, line);
 });
 
+const UNANSWERED =
+  'Health check for server door.watch/app2 failed, reason: Layer4 timeout, check duration: 200ms, status: 2/3 UP.';
+
+t.test('a line of HAProxy names the member whose host gave no answer', async (t) => {
+  for (const [line, name] of [
+    [UNANSWERED, 'app2/app'],
+    [UNANSWERED.replace('door.watch/app2', 'db_nodes.watch/db-1'), 'db-1/db'],
+    [
+      UNANSWERED.replace('Layer4 timeout', 'Layer4 connection problem, info: "Connection refused"'),
+      undefined,
+    ],
+    [UNANSWERED.replace('Layer4', 'Layer6'), undefined],
+    [UNANSWERED.replace('door.watch/app2', 'svc_site.panic/app2'), undefined],
+    [UNANSWERED.replace('door.watch/app2', 'local_site.watch/_local'), undefined],
+    [UNANSWERED.replace('failed,', 'succeeded,'), undefined],
+    ['Server door.watch/app2 is DOWN, reason: Layer4 timeout', undefined],
+  ] as const)
+    t.equal(unansweredBy(line), name, line);
+});
+
 t.test('it reports each service of a burst one time, and connects again', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'bornemisza-failures-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
@@ -45,10 +65,17 @@ t.test('it reports each service of a burst one time, and connects again', async 
   const heard: string[] = [];
   const how: string[] = [];
   // Nobody is there at first, as when both start.
-  const failures = new Failures(path, (service, kind) => {
-    heard.push(service);
-    how.push(kind);
-  }).listen();
+  const hosts: string[] = [];
+  const failures = new Failures(
+    path,
+    {
+      failedElsewhere: (service, kind) => {
+        heard.push(service);
+        how.push(kind);
+      },
+    },
+    { unanswered: (name) => hosts.push(name) },
+  ).listen();
   t.teardown(() => failures.close());
   await new Promise<void>((resolve) => server.listen(path, resolve));
   t.teardown(() => server.close());
@@ -64,6 +91,9 @@ t.test('it reports each service of a burst one time, and connects again', async 
   sockets[0]?.write(`${silent}\n${FAILED.replace('local_site/', 'local_site.watch/')}\n`);
   await until(() => heard.length === 3);
   t.equal(how[2], 'silent', 'the quick check beside it hides nothing');
+  sockets[0]?.write(`${UNANSWERED}\n${UNANSWERED}\n${UNANSWERED.replace('door.watch', 'db_nodes.watch')}\n`);
+  await until(() => hosts.length === 2);
+  t.same(hosts, ['app2/app', 'app2/db']);
   sockets[0]?.destroy();
   await until(() => asked.length === 2, { what: 'it comes back after HAProxy went away' });
   failures.close();

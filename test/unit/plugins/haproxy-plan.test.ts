@@ -156,6 +156,7 @@ t.test('what differs, and what is done about it', async (t) => {
         'db_nodes/db1: added as ready (alive and up)',
         'db_nodes.unwatched/db1: added as maint (alive and up)',
         'db_nodes.panic/db1: added as ready (alive and up)',
+        'db_nodes.watch/db1: added as ready (whether its host answers)',
       ],
     ],
     [
@@ -205,13 +206,54 @@ t.test('what differs, and what is done about it', async (t) => {
   for (const [what, running, expected] of cases) t.same(plan(wanted, running), expected, what);
 });
 
+t.test('a silent host gets nothing new, and loses what it has when its daemon is dead too', async (t) => {
+  const wanted = (duty: PeerServer['duty'], silent = true) =>
+    rendered({ ...peer('db1', duty, 'site is up there'), silent }, peer('db2'));
+  const right = runningAs(rendered(peer('db1'), peer('db2')));
+  const of = (to: Rendered, from: Running) =>
+    planHaproxy(to, observed(to, from), digest).filter(({ kind }) => kind !== 'file');
+  const silent = of(wanted('ready'), right);
+  t.same(
+    silent.map(({ summary }) => summary),
+    [
+      'db_nodes/db1: ready → drain (its host does not answer)',
+      'db_nodes.panic/db1: ready → drain (its host does not answer)',
+    ],
+    'it may have paused: open requests stay, and its checks go on',
+  );
+  t.match(silent, [{ cut: false }, { cut: false }]);
+  t.equal(
+    wanted('ready').files.find(({ name }) => name === 'haproxy.cfg')?.content,
+    wanted('ready', false).files.find(({ name }) => name === 'haproxy.cfg')?.content,
+    'a reload begins without it, and no file is checked for it',
+  );
+  const drained = right.servers.map((each) =>
+    each.name === 'db1' && /^db_nodes(\.panic)?$/.test(each.backend) ? { ...each, drain: true } : each,
+  );
+  const dead = of(wanted('out-when-down'), { ...right, servers: drained });
+  t.match(
+    dead.find(({ summary }) => summary.startsWith('db_nodes/db1')),
+    {
+      summary: 'db_nodes/db1: drain → maint (its host does not answer)',
+      cut: true,
+    },
+  );
+  t.match(
+    dead.map(({ summary }) => summary),
+    [/^db_nodes\.unwatched\/db1: maint → ready/, /^db_nodes\/db1/, /^db_nodes\.panic\/db1/],
+    'the second check decides when the silence is over',
+  );
+  for (const duty of ['drain', 'maint'] as const)
+    t.same(of(wanted(duty), right).length, of(wanted(duty, false), right).length, `${duty} stays`);
+});
+
 t.test('a HAProxy that does not offer `add server` learns of a new server by a reload', async (t) => {
   const wanted = rendered(peer('db1'), peer('db2'));
   const before = runningAs(rendered(peer('db1')));
   const changes = (addsServers: boolean) =>
     planHaproxy(wanted, observed(wanted, { ...before, addsServers }), digest).map(({ kind }) => kind);
   t.same(changes(false), ['reload']);
-  t.same(changes(true), ['server-add', 'server-add', 'server-add']);
+  t.same(changes(true), ['server-add', 'server-add', 'server-add', 'server-add']);
 });
 
 t.test('and deletes none: a former member rests in maintenance until a reload forgets it', async (t) => {

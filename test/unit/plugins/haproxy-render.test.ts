@@ -234,11 +234,31 @@ t.test('CouchDB counts wrong passwords by the client, not by the door', async (t
   t.ok(section(configOf(db()), 'frontend peer_door').includes(fromPeer), 'a peer door hands it on');
 });
 
+t.test('whether hosts answer is asked with bare connections, which carry nothing', async (t) => {
+  const desired = app({
+    doors: { verifySuffix: 'app.shop.internal', servers: [peer('app2'), peer('app3', 'maint')] },
+  });
+  const config = configOf(desired);
+  for (const [backend, names] of [
+    ['door.watch', ['app2', 'app3']],
+    ['db_nodes.watch', ['db1', 'db2']],
+  ] as const) {
+    const lines = section(config, `backend ${backend}`);
+    t.match(lines, ['no log', 'option log-health-checks', /^log ring@failures /]);
+    t.match(
+      lines.slice(3),
+      names.map((name) => new RegExp(`^server ${name} \\S+ check inter 200ms (?!.*(ssl|port))`)),
+    );
+    t.notMatch(config, new RegExp(`_backend ${backend.replace('.', '[.]')}`));
+  }
+  t.notMatch(section(config, 'backend door.watch').at(-1), / disabled/, 'also one in maintenance');
+});
+
 t.test('every peer is reached with mutual TLS and by its own name', async (t) => {
   for (const desired of [app(), db()]) {
     const switches: readonly string[] = [DATABASE_SWITCH.backend, REQUEST_LOG.backend];
     const peers = render(desired, layout).servers.filter(
-      (each) => each.peer && !switches.includes(each.backend),
+      (each) => each.peer && !switches.includes(each.backend) && !each.backend.endsWith('.watch'),
     );
     for (const server of peers) {
       const [role, name] = [server.name.replace(/\d/, ''), server.name];
