@@ -46,6 +46,8 @@ export interface Plugin<
    * request. Throws {@link PluginError}.
    */
   ask?(verb: string, request: unknown, signal: AbortSignal): Promise<object>;
+  /** Optional: an operator asks for another try: what the program refused may be asked for once more. */
+  retry?(): void;
   /** Optional: keeps the last observed state of a run, for the next one. */
   note?(report: Report): void;
   /** Optional: whether a mode that is no longer configured left something of ours on this host. Changes nothing. */

@@ -184,6 +184,7 @@ export class Reconciler {
     for (const slot of this.#slots.values()) {
       slot.refusedDesired = undefined;
       slot.failures = 0;
+      slot.plugin.retry?.();
     }
     this.trigger(reason);
   }

@@ -90,7 +90,7 @@ export function outlookOf(desired: CouchDbDesired, observed: Observed, directory
         'couchdb-password-refused',
         'CouchDB refuses the administrator’s password; it is not asked again, since five wrong ones lock the account',
         'restart CouchDB so that it takes its settings from /var/lib/bornemisza/couchdb, or remove ' +
-          '[admins] from its local.ini',
+          '[admins] from its local.ini and restart it; then `systemctl reload bornemisza@db`',
         'terminal',
       ),
     ]);

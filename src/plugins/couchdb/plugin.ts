@@ -140,6 +140,11 @@ export class CouchDbPlugin
     };
   }
 
+  /** A CouchDB that restarts between two looks was never seen down, and takes the password now. */
+  retry(): void {
+    this.#client.forgetRefusal();
+  }
+
   plan(desired: CouchDbDesired, observed: Observed): readonly CouchDbChange[] {
     const { changes } = outlookOf(desired, observed, this.#places.configDirectory);
     return changes.map((change) => {
@@ -349,7 +354,9 @@ function pluginError(error: unknown): Error {
     return new PluginError({
       code: 'couchdb-password-refused',
       message: error.message,
-      next: 'restart CouchDB so that it takes its settings from /var/lib/bornemisza/couchdb',
+      next:
+        'restart CouchDB so that it takes its settings from /var/lib/bornemisza/couchdb; ' +
+        'then `systemctl reload bornemisza@db`',
       outcome: 'terminal',
     });
   }

@@ -101,3 +101,37 @@ t.test('a CouchDB of two that answers no administrator is reported to wait for t
   for (const endedBy of ['doubt', 'own time'] as const)
     t.match(await lookIntoCut(t, 'hanging', endedBy), { kind: 'failed', unheard: [node(2)] }, endedBy);
 });
+
+t.test(
+  'a refused password is sent once more when an operator asks, though CouchDB was not seen down',
+  async (t) => {
+    const { signal } = new AbortController();
+    let [accepts, asked] = [false, 0];
+    const server = createServer(({ url = '', headers }, response) => {
+      if (headers.authorization !== undefined) asked += 1;
+      const status = url.startsWith('/_up') || accepts ? 200 : 401;
+      response.writeHead(status, { 'content-type': 'application/json' }).end('{"error":"x","reason":"y"}');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    t.teardown(() => server.close().closeAllConnections());
+    const directory = await mkdtemp(join(tmpdir(), 'couchdb-observe-'));
+    t.teardown(() => rm(directory, { recursive: true, force: true }));
+    const plugin = new CouchDbPlugin({
+      credentials: () => ({ name: 'admin', password: 'right-password' }),
+      baseUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      configDirectory: directory,
+      markerFile: join(directory, 'marker'),
+      restartFile: join(directory, 'restart'),
+    });
+    t.teardown(() => plugin.close());
+    const kind = async () => (await plugin.observe(signal)).http.kind;
+    t.equal(await kind(), 'refused');
+    const before = asked;
+    accepts = true;
+    t.equal(await kind(), 'refused');
+    t.equal(asked, before, 'five wrong ones lock the account');
+    plugin.retry();
+    t.not(await kind().catch(() => 'answered'), 'refused');
+    t.ok(asked > before);
+  },
+);
