@@ -12,6 +12,7 @@ import { SMTPServer } from 'smtp-server';
 import { KeyRing } from '../../src/app/accounts/keys.ts';
 import { mailDocumentId } from '../../src/app/accounts/names.ts';
 import type { AppSecrets } from '../../src/app/config.ts';
+import { endChild } from '../support/end-child.ts';
 import { freePort } from '../support/free-port.ts';
 import { until } from '../support/until.ts';
 import { spawnWithUs } from '../support/with-us.ts';
@@ -140,9 +141,7 @@ export class AppNode {
   async end(signal: NodeJS.Signals): Promise<void> {
     const child = this.#child;
     this.#child = undefined;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    child.kill(signal);
-    await once(child, 'exit');
+    if (child !== undefined) await endChild(child, signal);
   }
 }
 

@@ -11,6 +11,7 @@ import { runCommand } from '../../src/host/command.ts';
 import type { PluginError } from '../../src/plugins/contract.ts';
 import { faultOf, reportOf } from '../../src/plugins/bird/report.ts';
 import { converge, looking } from './haproxy-bed.ts';
+import { endChild } from '../support/end-child.ts';
 import { testInNamespace } from '../support/namespace.ts';
 import { until } from '../support/until.ts';
 import { spawnWithUs } from '../support/with-us.ts';
@@ -38,7 +39,7 @@ async function inside(t: Test): Promise<void> {
   });
   t.teardown(async () => {
     await plugin.close();
-    for (const child of children.toReversed()) await end(child, 'SIGKILL');
+    for (const child of children.toReversed()) await endChild(child, 'SIGKILL');
     await rm(root, { recursive: true, force: true });
   });
   await mkdir(fragments);
@@ -251,7 +252,7 @@ include "${fragments}/*.conf";
     t.teardown(plugin.watch((what) => told.push(what)));
     await looking(join(fragments, 'bornemisza.conf'), told);
     const start = performance.now();
-    await end(bird, 'SIGKILL');
+    await endChild(bird, 'SIGKILL');
     await until(() => told.includes('BIRD is not running'), {
       what: 'its end is noticed',
       deadlineMs: 20_000,
@@ -413,7 +414,7 @@ include "${fragments}/*.conf";
       'the fragment is not included',
     );
     await use(nodeText);
-    await end(bird, 'SIGKILL');
+    await endChild(bird, 'SIGKILL');
     t.match(await sight(), { seen: 'not announced: BIRD is not running', exported: false });
     bird = startBird();
     await until(() => announced('192.0.2.7', '192.0.2.8'), { what: 'announced again' });
@@ -586,11 +587,4 @@ include "${fragments}/*.conf";
     t.notMatch(protocols.map(({ text }) => text).join('\n'), /bornemisza_floating/);
     t.same(await converge(plugin, retired), []);
   });
-}
-
-function end(child: ChildProcess, signal: NodeJS.Signals): Promise<unknown> {
-  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
-  const ended = new Promise((resolve) => child.once('exit', resolve));
-  child.kill(signal);
-  return ended;
 }

@@ -24,6 +24,7 @@ import {
 import type { AppHaproxy, DbHaproxy, PeerServer } from '../../src/plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
+import { endChild } from '../support/end-child.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
 import { until } from '../support/until.ts';
 import { spawnWithUs } from '../support/with-us.ts';
@@ -228,10 +229,7 @@ export class Instance {
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     const child = this.#process;
     this.#process = undefined;
-    if (child === undefined || child.exitCode !== null) return;
-    const ended = new Promise((resolve) => child.once('exit', resolve));
-    child.kill(signal);
-    await ended;
+    if (child !== undefined) await endChild(child, signal);
   }
 
   /** As when its machine stands still until the promise is settled: connections come in, and nothing in it moves. */

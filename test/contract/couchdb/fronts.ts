@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Apart } from './apart.ts';
 import type { CertificateKind, DistCertificates } from './certificates.ts';
+import { endChild } from '../../support/end-child.ts';
 import { isOver } from '../../support/patience.ts';
 import { spawnWithUs } from '../../support/with-us.ts';
 
@@ -223,11 +224,8 @@ export class Fronts {
     const child = this.#running.get(node);
     if (child === undefined) return;
     this.#running.delete(node);
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, 'exit');
     child.kill('SIGCONT');
-    child.kill(signal);
-    await ended;
+    await endChild(child, signal);
   }
 
   /** Silent to all others, as behind a cut cable; its kernel still acknowledges. */
