@@ -205,6 +205,25 @@ for (const act of ACTS) {
   });
 }
 
+t.test('who asks for a link gets 503 or the mail, and after 503 another try sends it at once', async (t) => {
+  for (const path of ['/api/registrations', '/api/password-resets'])
+    for (const verdict of [202, 500, 503, 'cut'] as const) {
+      const email = nextPerson();
+      const from = bed.mails.length;
+      between.judge = (write) => (write === 1 ? verdict : 'pass');
+      between.writes = 0;
+      const first = await bed.browser(hit).ask('POST', path, { email });
+      between.judge = () => 'pass';
+      t.equal(first.status, 503, `${path} ${verdict}`);
+      t.equal((await bed.browser(well).ask('POST', path, { email })).status, 202);
+      await bed.mailTo(email, from);
+      const again = await bed.browser(hit).ask('POST', path, { email });
+      t.equal(again.status, 202);
+      const mails = bed.mails.slice(from).filter(({ to }) => to === email);
+      t.equal(mails.length, 1, `${path} ${verdict}: one mail a minute still`);
+    }
+});
+
 t.test('what a person writes has the status that CouchDB gave: 202 is no 201', async (t) => {
   const email = nextPerson();
   await bed.register(bed.browser(well), email, PASSWORD);

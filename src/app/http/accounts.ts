@@ -114,12 +114,13 @@ export async function sendOnce(
   [kind, token, to]: AccountLetter,
 ): Promise<void> {
   const { accounts, mail } = services;
-  if ((await accounts.noteMail(identity)) > 0) return;
+  const notedMs = await accounts.noteMail(identity);
+  if (notedMs === undefined) return;
   const link = token === undefined ? undefined : linkFor(services, token);
   try {
     await mail.send(kind, to, { language: languageOf(c), ...(link !== undefined && { link }) });
   } catch (error) {
-    await accounts.forgetMail(identity).catch(() => undefined);
+    await accounts.forgetMail(identity, notedMs);
     throw error;
   }
 }

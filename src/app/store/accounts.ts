@@ -241,8 +241,13 @@ export class Accounts {
     return this.change(account.name, (now) => ({ ...now, keyId: this.#keys.newestId }));
   }
 
-  /** Records a mail before it is sent. @returns in how many ms one may be sent; 0: now, and it is recorded */
-  async noteMail(identity: string): Promise<number> {
+  /**
+   * Records a mail before it is sent.
+   *
+   * @returns the time that it is recorded with; undefined if none may be sent now
+   * @throws CouchError after which nothing is recorded, as far as CouchDB can still be asked
+   */
+  async noteMail(identity: string): Promise<number | undefined> {
     const id = mailDocumentId(this.#keys, identity);
     const lookup = await this.#own.read(id);
     const nowMs = this.#nowMs();
@@ -252,18 +257,29 @@ export class Accounts {
       .filter((each) => nowMs - each < DAY_MS && each <= nowMs)
       .toSorted((a, b) => a - b);
     const last = sent.at(-1);
-    if (last !== undefined && nowMs - last < MAIL_GAP_MS) return last + MAIL_GAP_MS - nowMs;
-    if (sent.length >= MAILS_A_DAY) return (sent.at(-MAILS_A_DAY) as number) + DAY_MS - nowMs;
-    // Another request recorded one at this moment: that mail was just sent.
-    return (await this.#own.write(id, { sent: [...sent, nowMs] }, winner?.rev)) ? 0 : MAIL_GAP_MS;
+    if (last !== undefined && nowMs - last < MAIL_GAP_MS) return undefined;
+    if (sent.length >= MAILS_A_DAY) return undefined;
+    try {
+      // Another request recorded one at this moment: that mail was just sent.
+      return (await this.#own.write(id, { sent: [...sent, nowMs] }, winner?.rev)) ? nowMs : undefined;
+    } catch (error) {
+      // It may be there in spite of that: the person would try again, and be promised a mail that nobody sends.
+      await this.forgetMail(identity, nowMs);
+      throw error;
+    }
   }
 
-  /** The mail server refused the recorded mail: another attempt is no second mail. */
-  async forgetMail(identity: string): Promise<void> {
+  /** The mail recorded at that time was not sent: another attempt is no second mail. Never throws. */
+  async forgetMail(identity: string, atMs: number): Promise<void> {
     const id = mailDocumentId(this.#keys, identity);
-    const winner = (await this.#own.read(id)).found?.[0];
-    if (winner === undefined || !Array.isArray(winner.body['sent'])) return;
-    await this.#own.write(id, { sent: winner.body['sent'].slice(0, -1) as number[] }, winner.rev);
+    try {
+      const winner = (await this.#own.read(id)).found?.[0];
+      const sent = winner?.body['sent'];
+      if (winner === undefined || !Array.isArray(sent) || !sent.includes(atMs)) return;
+      await this.#own.write(id, { sent: (sent as number[]).filter((each) => each !== atMs) }, winner.rev);
+    } catch {
+      // The minute of the record ends by itself.
+    }
   }
 
   /** Checks whether databases can be created and deleted now, by a request that only the db nodes' door refuses. */
