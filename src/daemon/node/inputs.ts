@@ -96,7 +96,8 @@ function couchDbSettings(
     tls: { caPem: ca, certPem: `${chain}\n`, keyPem: key },
     httpPort: couchdb.http_port,
     distributionPort: couchdb.distribution_port,
-    ...{ n: couchdb.n, q: couchdb.q },
+    n: couchdb.n,
+    q: couchdb.q,
     dataDirectory: couchdbData,
     releaseDirectory: couchdb.directory,
   };

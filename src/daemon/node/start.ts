@@ -64,7 +64,8 @@ export class Node {
     // This comes first: a restarted daemon must not report its node as down to the others, BIRD and HAProxy.
     const checks = this.#opened(
       new Checks(healthOptions(config), {
-        ...{ clock, unitWatch: paths.unitWatch },
+        clock,
+        unitWatch: paths.unitWatch,
         changed: (verdict, was) => {
           const { summary } = audit.append(verdictEntry(identity.name, verdict, was));
           this.#running?.verdict(verdict.name, summary);

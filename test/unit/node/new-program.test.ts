@@ -10,7 +10,7 @@ import { Answers, type AnswersDependencies } from '../../../src/daemon/node/answ
 import { KeptPrograms, type KeptProgramsDependencies } from '../../../src/daemon/node/kept-programs.ts';
 import { look } from '../../../src/daemon/node/look.ts';
 import { program } from '../../../src/daemon/node/programs.ts';
-import { memberRows } from '../../../src/daemon/node/report.ts';
+import { memberRows } from '../../../src/daemon/control/member-rows.ts';
 import { AuditTrail } from '../../../src/daemon/audit/trail.ts';
 import { DEFAULT_RECONCILER_OPTIONS, Reconciler } from '../../../src/daemon/reconciler/reconciler.ts';
 import { until } from '../../support/until.ts';

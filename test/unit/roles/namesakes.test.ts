@@ -2,7 +2,7 @@ import t from 'tap';
 import { mustBeOne } from '../../../src/daemon/control/operator-guards.ts';
 import { namesakeWarnings } from '../../../src/daemon/control/warnings.ts';
 import type { Member, NodeRecord } from '../../../src/daemon/membership/types.ts';
-import { memberRows } from '../../../src/daemon/node/report.ts';
+import { memberRows } from '../../../src/daemon/control/member-rows.ts';
 import { floatingDecision } from '../../../src/roles/app.ts';
 import { dbCouchDb, dbHaproxy } from '../../../src/roles/db.ts';
 import { firewallOf } from '../../../src/roles/firewall.ts';

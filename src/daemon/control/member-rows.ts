@@ -1,11 +1,15 @@
-import type { EffectiveMember, EffectiveView } from '../../roles/effective.ts';
-import type { MemberRow } from '../control/api.ts';
 import type { NodeCertificate } from '../identity/keys/chain.ts';
-import type { Member, MembershipView } from '../membership/types.ts';
+import type { Member, MembershipView, NodeRecord } from '../membership/types.ts';
+import type { MemberRow } from './api.ts';
+
+/** A member as this node uses it. */
+interface UsedMember extends Pick<MemberRow, 'rotation' | 'reason' | 'self'> {
+  readonly record: NodeRecord;
+}
 
 interface ReportInput {
   readonly view: MembershipView;
-  readonly effective: EffectiveView;
+  readonly effective: { readonly members: readonly UsedMember[]; readonly namesakes: readonly UsedMember[] };
   readonly certificates: readonly NodeCertificate[];
   readonly authorities: readonly string[];
   readonly nowMs: number;
@@ -22,7 +26,7 @@ export function memberRows({ view, effective, certificates, authorities, nowMs }
     )
     .sort((a, b) => a.name.localeCompare(b.name));
 
-  function row(member: EffectiveMember, known: Member | undefined): MemberRow {
+  function row(member: UsedMember, known: Member | undefined): MemberRow {
     const { record, rotation, reason, self } = member;
     const certificate = certificates.find((each) => each.peerId === record.peerId);
     return {
