@@ -148,7 +148,7 @@ export class EdgeBed {
     const [first] = this.edges;
     if (first === undefined) throw new Error('a cluster has an edge');
     for (const { host } of this.edges) this.#plain.set(host, await host.readFile(CONFIG));
-    this.outside.startNames(this.cluster.lab);
+    await this.outside.startNames(this.cluster.lab);
     // Every name leads to one edge; all of them give the CA the same answer.
     await this.outside.startCa(this.cluster.lab, first.host.publicAddress);
     await allUp(this.cluster);

@@ -28,14 +28,14 @@ export async function outsideOf(
 
 /** The name server and the CA run before the first daemon does. */
 export function configuring(outside: Outside) {
-  let started = false;
+  let started: Promise<void> | undefined;
+  const start = async (lab: Cluster['lab']): Promise<void> => {
+    await outside.startNames(lab);
+    await outside.startCa(lab, lab.floatingAddresses[0] ?? '');
+  };
   return async (host: Host, role: Role, lab: Cluster['lab']): Promise<void> => {
     if (role !== 'app') return;
-    if (!started) {
-      outside.startNames(lab);
-      await outside.startCa(lab, lab.floatingAddresses[0] ?? '');
-    }
-    started = true;
+    await (started ??= start(lab));
     await outside.useNames(host);
     await outside.useCa(host, [ZONE]);
   };

@@ -76,14 +76,15 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
     return secret;
   }
 
-  /** Starts the name server. */
-  startNames(lab: Lab): void {
+  /** Starts the name server. Resolves when it listens. */
+  async startNames(lab: Lab): Promise<void> {
     this.#lab = lab;
     this.#serve(['named', '-g', '-c', join(this.#directory, 'named.conf'), '-n', '1']);
+    await this.#listens('the name server', 53);
   }
 
   /**
-   * Starts the CA.
+   * Starts the CA. Resolves when it listens.
    *
    * @param site the address at which it finds every name
    */
@@ -113,6 +114,7 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
     const log = join(this.#directory, `${name}.log`);
     const line = `PEBBLE_VA_NOSLEEP=1 exec pebble -config ${config} -dnsserver ${names} >${log} 2>&1`;
     this.#serve(['sh', '-c', line]);
+    await this.#listens(name, port);
   }
 
   /** Has an app node keep its records here; its daemon takes it at its next start. */
@@ -141,14 +143,7 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
     this.#lab = lab;
     const sink = join(import.meta.dirname, '../integration/smtp-sink.ts');
     this.#serve([process.execPath, sink, SERVER, '2525', join(this.#directory, 'mails')]);
-    await until(
-      async () => (await this.#client.exec(['bash', '-c', `: </dev/tcp/${SERVER}/2525`])).code === 0,
-      {
-        what: 'the mail server listens',
-        deadlineMs: 60_000,
-        everyMs: 200,
-      },
-    );
+    await this.#listens('the mail server', 2525);
     return `smtp://${SERVER}:2525`;
   }
 
@@ -192,6 +187,16 @@ zone "${ZONE}" { type primary; file "db"; update-policy { grant bornemisza subdo
   get #client(): Lab['client'] {
     if (this.#lab === undefined) throw new Error('nothing was started outside');
     return this.#lab.client;
+  }
+
+  /** A daemon that finds nobody there pauses before it asks again. */
+  async #listens(what: string, port: number): Promise<void> {
+    const connect = ['bash', '-c', `: </dev/tcp/${SERVER}/${port}`];
+    await until(async () => (await this.#client.exec(connect)).code === 0, {
+      what: `${what} listens`,
+      deadlineMs: 60_000,
+      everyMs: 200,
+    });
   }
 
   #serve(argv: readonly string[]): void {

@@ -28,7 +28,7 @@ t.before(async () => {
     app: 2,
     floating: false,
     configure: async (host, _role, lab) => {
-      if (host.name === 'app1') outside.startNames(lab);
+      if (host.name === 'app1') await outside.startNames(lab);
       await outside.useNames(host);
     },
   });
