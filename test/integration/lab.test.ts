@@ -250,13 +250,11 @@ t.test('unplug: the device loses its carrier', async (t) => {
   t.ok(await ping(app1, db1.privateAddress));
 });
 
-/** A timer may fire up to a millisecond early, once on each way. */
-const EARLY_MS = 2;
-
 t.test('delay: a round trip takes twice as much longer', async (t) => {
   await app1.delay(40, 'private');
-  const delayed = (await ping(app1, db1.privateAddress, 5)) ?? 0;
-  t.ok(delayed >= 2 * 40 - EARLY_MS, `${delayed} ms`);
+  // Of so many, some meet a timer that fires before its time.
+  const delayed = (await ping(app1, db1.privateAddress, 100)) ?? 0;
+  t.ok(delayed >= 2 * 40, `no frame is early: ${delayed} ms`);
   await app1.cut({ device: 'private', peer: 'app2' });
   t.equal(await ping(app1, app2.privateAddress), undefined, 'a cut holds on a delayed wire');
   await app1.heal();
@@ -386,8 +384,8 @@ t.test('power cut: no node receives a goodbye', async (t) => {
   await app2.delay(20, 'public');
   await app2.boot();
   t.equal((await app2.readFile('/sys/class/net/eth1/carrier')).trim(), '0', 'faults wait for the next boot');
-  const delayed = (await ping(app2, '198.51.100.1', 3)) ?? 0;
-  t.ok(delayed >= 2 * 20 - EARLY_MS, `delay as well: ${delayed} ms`);
+  const delayed = await poll('an answer of the router', () => ping(app2, '198.51.100.1', 3));
+  t.ok(delayed >= 2 * 20, `delay as well: ${delayed} ms`);
   await app2.heal();
   await serve(app2);
   await lab.router.waitForAnnouncers(floating, both, 30_000);

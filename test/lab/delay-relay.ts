@@ -40,8 +40,9 @@ function carry(from: Side, to: Side, delayMs: number, jitterMs: number): void {
   const deliver = (): void => {
     for (let next = queue[head]; next !== undefined; next = queue[head]) {
       const waitMs = next.dueMs - performance.now();
-      if (waitMs > 0.5) {
-        setTimeout(deliver, waitMs);
+      // A timer may fire up to a millisecond early, and no frame may.
+      if (waitMs > 0) {
+        setTimeout(deliver, Math.ceil(waitMs));
         return;
       }
       to.socket.send(next.frame, to.port, '127.0.0.1');
