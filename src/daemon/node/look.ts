@@ -138,7 +138,9 @@ export function look(scene: Scene, memory: Memory): Look {
   return {
     scene,
     memory: { guards, returns, load },
-    ...{ view, watched, floating },
+    view,
+    watched,
+    floating,
     facts: {
       health: scene.health,
       maintenance: scene.maintenance,

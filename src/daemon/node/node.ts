@@ -203,12 +203,9 @@ export class RunningNode implements OrderedNode {
 
   /** The present state, without consequences. */
   look(): Look {
-    const scene = this.#scene(
-      this.#assembly.driver.view,
-      saidBy(this.#assembly, this.#phase),
-      this.#assembly,
-    );
-    return look(scene, this.#memory);
+    const assembly = this.#assembly;
+    const said = saidBy(assembly, this.#phase);
+    return look(this.#scene(assembly.driver.view, said, assembly), this.#memory);
   }
 
   firstFacts(said: Words): LocalFacts {
@@ -223,7 +220,8 @@ export class RunningNode implements OrderedNode {
   #scene(view: MembershipView, said: Words, assembly: Assembly | undefined): Scene {
     return sceneOf({
       ...this.#parts,
-      ...{ view, said },
+      view,
+      said,
       certificates: assembly?.certificate.shown,
       couchdb: assembly?.programs.report('couchdb') as CouchDbStatus | undefined,
       dnsProgram: assembly?.reconciler.status().find(({ name }) => name === 'dns'),

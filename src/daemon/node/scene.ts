@@ -46,7 +46,14 @@ export function sceneOf(sources: SceneSources): Scene {
   const shown = own ? undefined : shownOf(sources.site.get(), clock.wallMs());
   const certificates = sources.certificates && { ...sources.certificates, ...shown };
   return Object.freeze({
-    ...{ config, phase, view, certificates, secrets, couchdb, couchdbData, couchdbRetired },
+    config,
+    phase,
+    view,
+    certificates,
+    secrets,
+    couchdb,
+    couchdbData,
+    couchdbRetired,
     roster: rosterOf(identity),
     maintenance: local.state.maintenance,
     requestsLogged: requestLogEnd(local.state, clock.wallMs()) !== undefined,
