@@ -37,7 +37,7 @@ t.test('no file of src imports another in a circle', async (t) => {
 });
 
 /** What joins the rooms; each further program adds about forty lines to its list. */
-const MOST_IN_ROOT = { file: 350, all: 2070 };
+const MOST_IN_ROOT = { file: 350, all: 2040 };
 
 t.test('what joins the rooms stays smaller than what it joins', async (t) => {
   const sizes = files

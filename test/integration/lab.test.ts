@@ -1,4 +1,4 @@
-import { chmod, readFile } from 'node:fs/promises';
+import { chmod, readdir, readFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { poll, type Host } from '../lab/index.ts';
 import { selfSigned } from '../support/self-signed.ts';
@@ -308,6 +308,38 @@ t.test('load: every request is counted, and a killed edge shows', async (t) => {
   t.ok(hurt.failed > 0, `${hurt.failed} of ${hurt.requests} failed: ${JSON.stringify(hurt.byError)}`);
   await app1.start('bornemisza-haproxy@app.service');
 });
+
+t.test(
+  'load: when the client machine is gone, its requests say so, and the next one has another',
+  async (t) => {
+    await lab.client.request({ url: page, timeoutMs: 1000 });
+    const agents = await childrenWith('client-agent.ts');
+    t.equal(agents.length, 1);
+    for (const pid of agents) process.kill(pid, 'SIGKILL');
+    // It ends, and this process has no time to hear of it.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300);
+    await t.rejects(lab.client.request({ url: page, timeoutMs: 1000 }), /the client machine is gone/);
+    await poll('another client machine', () =>
+      lab.client.request({ url: page, timeoutMs: 1000 }).then(
+        ({ status }) => status === 200,
+        () => undefined,
+      ),
+    );
+  },
+);
+
+/** This process’s own, by a word of their command lines. */
+async function childrenWith(word: string): Promise<number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
+      const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      return status.includes(`\nPPid:\t${process.pid}\n`) && line.includes(word) ? [Number(pid)] : [];
+    }),
+  );
+  return found.flat();
+}
 
 /** Refuses its first streams, `argv[1]` of them; then answers. Ends when the file at `argv[2]` is there. */
 const REFUSING = `

@@ -158,7 +158,14 @@ export class Client {
     this.#agent ??= this.#start();
     // An idle agent must not keep the owner alive; a call under way must.
     this.#agent.channel?.ref();
-    this.#agent.send(call);
+    // One that has just ended may not have said so yet.
+    this.#agent.send(call, (error) => {
+      if (error === null) return;
+      this.#waiting
+        .get(call.id)
+        ?.reject(new RequestError(`the client machine is gone: ${error.message}`, undefined));
+      this.#waiting.delete(call.id);
+    });
   }
 
   #start(): ChildProcess {
