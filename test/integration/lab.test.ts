@@ -310,7 +310,7 @@ t.test('load: every request is counted, and a killed edge shows', async (t) => {
 });
 
 t.test(
-  'load: when the client machine is gone, its requests say so, and the next one has another',
+  'load: requests of a client machine that is gone are refused, and the next one has another',
   async (t) => {
     await lab.client.request({ url: page, timeoutMs: 1000 });
     const agents = await childrenWith('client-agent.ts');

@@ -175,20 +175,8 @@ export function assemble(
   const followed = { driver, reconciler, programs, certificate, registrar };
   const roots = new RootFollower(identity, { ...common, ...followed });
   return {
-    driver,
-    transport,
-    seeds,
-    names,
-    exchange,
-    removal,
-    reconciler,
-    programs,
-    certificate,
-    registrar,
-    roots,
-    rollout,
-    site,
-    ...hostOf(node, parts, paths, clock),
+    ...{ driver, transport, seeds, names, exchange, removal, reconciler, programs },
+    ...{ certificate, registrar, roots, rollout, site, ...hostOf(node, parts, paths, clock) },
     metrics: new MetricsEndpoint({ clock, log, node }),
     peers: new Peers(identity, { ...common, transport, driver }),
     secrets: new SecretsKeeper({ ...common, exchange, handOver: handOverOf(identity, paths, log) }),
@@ -204,8 +192,7 @@ function siteOf(
   { clock, reconciler }: { readonly clock: Clock; readonly reconciler: Reconciler },
 ) {
   return new SiteKeeper({
-    ...exchange,
-    store,
+    ...{ ...exchange, store },
     merged: mergedBundles,
     peers: () => (node.last.scene.site === undefined ? undefined : sitePeers(node.last.view)),
     changed: (what) => node.turn(what),
