@@ -76,6 +76,8 @@ interface Slot {
   failures: number;
   /** The program restarted by itself, and the trail has no entry yet that it is in its desired state again. */
   restarted: string | undefined;
+  /** The code of the last failure, if the program's report has it still: a plugin that waits plans nothing. */
+  unresolved: string | undefined;
   lastRunMs: number;
   lastConvergedMs: number | undefined;
   /**
@@ -149,6 +151,7 @@ export class Reconciler {
       running: undefined,
       failures: 0,
       restarted: undefined,
+      unresolved: undefined,
       lastRunMs: Number.NEGATIVE_INFINITY,
       lastConvergedMs: undefined,
       refusedDesired: undefined,
@@ -381,7 +384,10 @@ export class Reconciler {
     durationMs: number,
   ): void {
     const { restarted } = slot;
-    const recovered = slot.failures > 0 || restarted !== undefined;
+    const failure = slot.error?.code ?? slot.unresolved;
+    const stays = made.length === 0 && slot.seen?.report.alarms.some(({ code }) => code === failure) === true;
+    slot.unresolved = stays ? failure : undefined;
+    const recovered = !stays && (failure !== undefined || restarted !== undefined);
     slot.failures = 0;
     slot.restarted = undefined;
     slot.error = undefined;

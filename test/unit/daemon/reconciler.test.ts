@@ -405,6 +405,32 @@ t.test('an alarm is one entry with its next step, however often it is seen', asy
   t.equal(announced.length, 2);
 });
 
+t.test('what a plugin waits for after a failure is not correct again before it is', async (t) => {
+  const { program, entries, reconciler } = start(t, () => 1);
+  const alarm = { code: 'far', message: 'no answer', next: 'wait' };
+  let [waits, answers] = [false, false];
+  const plan = program.plan.bind(program);
+  program.plan = (desired, observed) => (waits ? [] : plan(desired, observed));
+  program.status = () => ({ alarms: waits && !answers ? [alarm] : [] });
+  program.beforeApply = () => {
+    waits = true;
+    throw refused('far', 'retry');
+  };
+  await until(() => entries.some(({ error }) => error?.code === 'far'));
+  for (let run = 0; run < 3; run += 1) {
+    const before = program.observations;
+    reconciler.trigger('look');
+    await until(() => program.observations > before && reconciler.converged());
+  }
+  t.same(
+    entries.filter(({ summary }) => /correct again/.test(summary)),
+    [],
+  );
+  answers = true;
+  reconciler.trigger('look');
+  await until(() => entries.some(({ summary }) => summary === 'program is correct again'));
+});
+
 t.test('a sign of life is given until the end, also while nothing is known to be wanted', async (t) => {
   const program = new Program();
   let beats = 0;
