@@ -28,8 +28,8 @@ const UNWATCHED_CHECK = 'check inter 300ms fall 3 rise 2';
 const panicCheck = (on: number): string =>
   `check port ${on} inter 1s fastinter 300ms downinter 1s fall 2 rise 1`;
 
-/** On the loopback a bare connection is cheap: HAProxy misses a service that ended within 200 ms. */
-const WATCH_CHECK = 'check inter 200ms downinter 1s fall 2 rise 1';
+/** On the loopback a bare connection is cheap: HAProxy misses a service that ended within 100 ms. */
+const WATCH_CHECK = 'check inter 100ms downinter 1s fall 2 rise 1';
 
 /**
  * HAProxy gives a connection `inter` to open. Each failed check before the last one is reported, so three give the
