@@ -44,8 +44,9 @@ export class Node implements Asked {
   /** Summaries of all changes that were applied, newest last. */
   readonly applied: string[] = [];
   lastError: PluginError | undefined;
-  /** How often its reconciler has looked. */
+  /** How often its reconciler has looked, and had when CouchDB was started last. */
   turns = 0;
+  #turnsAtStart = 0;
   phase: MemberPhase = 'in';
   alive = true;
   password = admin.password;
@@ -90,6 +91,12 @@ export class Node implements Asked {
     return this.#child !== undefined;
   }
 
+  /** A door sends nobody to a CouchDB that has just started, until it is out of maintenance. */
+  get known(): boolean {
+    // The first look may have begun before the start.
+    return this.running && this.turns >= this.#turnsAtStart + 2;
+  }
+
   /** The test and the path unit may both start it at once: only one process comes of it. */
   async start(): Promise<void> {
     this.#off = false;
@@ -123,6 +130,7 @@ export class Node implements Asked {
     }
     const child = spawnWithUs(join(release, 'bin', 'couchdb'), [], { env, stdio: 'ignore' });
     this.#child = child;
+    this.#turnsAtStart = this.turns;
     this.#ended = new Promise((resolve) => {
       child.once('error', () => resolve());
       child.once('exit', () => resolve());
@@ -268,7 +276,7 @@ export class Cluster {
   rotation(): Node[] {
     return this.nodes.filter((node) => {
       const member = this.desired(node).members.find((one) => one.nodeName === node.nodeName);
-      return member?.phase === 'in' && member.claim?.kind === 'serving' && node.running;
+      return member?.phase === 'in' && member.claim?.kind === 'serving' && node.known;
     });
   }
 
