@@ -1330,7 +1330,10 @@ t.test('while it is wanted every request is a line of JSON in the log, without a
   await ask('/a"b\\c%22?token=secret', { 'user-agent': 'say "x" \\' });
   await ask(EDGE_HEALTH_PATH);
   await ask('/bad');
-  await until(() => lines().length === 3, { what: 'both requests are logged' });
+  await until(() => {
+    if (lines().length !== 3) throw new Error(JSON.stringify(lines()));
+    return true;
+  });
   t.match(lines().slice(1), [
     { n: '1', level: '5', status: 200, path: '/a"b\\c%22', agent: 'say "x" \\', backend: 'svc_shop' },
     { n: '2', level: '5', status: 500, path: '/bad', server: 'app1', client: /^127\./ },
