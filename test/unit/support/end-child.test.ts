@@ -15,7 +15,8 @@ const isAlive = (pid: number): boolean => {
 t.test('a program that ignores the signal is killed after the deadline, with what it started', async (t) => {
   // As a HAProxy whose master and worker both hang.
   const hangs = 'trap "" INT; while :; do sleep 0.1; done';
-  const script = `bash -c '${hangs}' & echo $!; ${hangs}`;
+  // Both ignore it before the first word.
+  const script = `trap "" INT; bash -c '${hangs}' & echo $!; ${hangs}`;
   const child = spawnWithUs('bash', ['-c', script], { stdio: ['ignore', 'pipe', 'ignore'] });
   t.teardown(() => child.kill('SIGKILL'));
   const [line] = (await once(child.stdout, 'data')) as [Buffer];
