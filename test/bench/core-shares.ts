@@ -1,6 +1,7 @@
 import { readFile, mkdir, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cgroupRoot } from '../lab/place.ts';
+import { childrenOf } from '../support/children.ts';
 
 /** Short, so that a program that waits for its next period adds little to the time of an answer. */
 const PERIOD_US = 10_000;
@@ -58,7 +59,5 @@ export class CoreShares {
 }
 
 async function tree(pid: number): Promise<number[]> {
-  const below = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  const pids = below.split(' ').filter(Boolean).map(Number);
-  return [pid, ...(await Promise.all(pids.map(tree))).flat()];
+  return [pid, ...(await Promise.all((await childrenOf(pid)).map(tree))).flat()];
 }

@@ -19,6 +19,7 @@ import {
 } from '../../src/plugins/couchdb/desired.ts';
 import { CouchDbPlugin } from '../../src/plugins/couchdb/plugin.ts';
 import { mayRestart, RESTART_TAG } from '../../src/roles/db.ts';
+import { endChild } from '../support/end-child.ts';
 import { spawnWithUs } from '../support/with-us.ts';
 import type { Answer, Asked } from './couchdb-checker.ts';
 
@@ -27,6 +28,9 @@ export const real = process.env['LAB_COUCHDB'] !== undefined;
 
 /** A release waits for its own rounds of 5 s, and there are more databases to fill with each person who registers. */
 const PATIENCE_MS = real ? 300_000 : 100_000;
+
+/** A release that serves takes its time to end. */
+const ORDERLY_MS = 8000;
 
 const admin = { name: 'admin', password: 'right-password' };
 const secrets = {
@@ -56,7 +60,6 @@ export class Node implements Asked {
   #starting: Promise<void> | undefined;
   /** Stopped on purpose, as a machine that is off: no request starts it. */
   #off = false;
-  #ended: Promise<void> = Promise.resolve();
 
   constructor(address: string, directory: string) {
     this.address = address;
@@ -131,13 +134,10 @@ export class Node implements Asked {
     const child = spawnWithUs(join(release, 'bin', 'couchdb'), [], { env, stdio: 'ignore' });
     this.#child = child;
     this.#turnsAtStart = this.turns;
-    this.#ended = new Promise((resolve) => {
-      child.once('error', () => resolve());
-      child.once('exit', () => resolve());
-    });
-    void this.#ended.then(() => {
+    const ended = (): void => {
       if (this.#child === child) this.#child = undefined;
-    });
+    };
+    child.once('error', ended).once('exit', ended);
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
@@ -145,10 +145,7 @@ export class Node implements Asked {
     await this.#starting;
     const child = this.#child;
     if (child === undefined) return;
-    child.kill(signal);
-    const hard = setTimeout(() => child.kill('SIGKILL'), 8000);
-    await this.#ended;
-    clearTimeout(hard);
+    await endChild(child, signal, ORDERLY_MS);
     this.#child = undefined;
   }
 

@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { generateKeyPair } from 'node:crypto';
-import { mkdir, mkdtemp, readFile, rm, utimes } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, utimes } from 'node:fs/promises';
 import {
   createServer,
   type IncomingMessage,
@@ -24,6 +24,7 @@ import {
 import type { AppHaproxy, DbHaproxy, PeerServer } from '../../src/plugins/haproxy/desired.ts';
 import { HaproxyPlugin } from '../../src/plugins/haproxy/plugin.ts';
 import { ask } from '../../src/plugins/haproxy/runtime.ts';
+import { childrenOf } from '../support/children.ts';
 import { endChild } from '../support/end-child.ts';
 import { parseServers } from '../support/haproxy-servers.ts';
 import { until } from '../support/until.ts';
@@ -234,8 +235,7 @@ export class Instance {
 
   /** As when its machine stands still until the promise is settled: connections come in, and nothing in it moves. */
   async standStill(until: Promise<unknown>): Promise<void> {
-    const children = await readFile(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8');
-    const workers = children.trim().split(' ').map(Number);
+    const workers = await childrenOf(this.pid);
     for (const pid of workers) process.kill(pid, 'SIGSTOP');
     await until.finally(() => workers.forEach((pid) => process.kill(pid, 'SIGCONT')));
   }

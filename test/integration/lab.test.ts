@@ -1,6 +1,7 @@
-import { chmod, readdir, readFile } from 'node:fs/promises';
+import { chmod, readFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { poll, type Host } from '../lab/index.ts';
+import { childrenOf } from '../support/children.ts';
 import { selfSigned } from '../support/self-signed.ts';
 import { floating, hears, ping, placeholderLab } from './lab-bed.ts';
 
@@ -330,15 +331,11 @@ t.test(
 
 /** This process’s own, by a word of their command lines. */
 async function childrenWith(word: string): Promise<number[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
-  const found = await Promise.all(
-    pids.map(async (pid) => {
-      const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
-      const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-      return status.includes(`\nPPid:\t${process.pid}\n`) && line.includes(word) ? [Number(pid)] : [];
-    }),
+  const pids = await childrenOf(process.pid);
+  const lines = await Promise.all(
+    pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')),
   );
-  return found.flat();
+  return pids.filter((_, at) => lines[at]?.includes(word));
 }
 
 /** Refuses its first streams, `argv[1]` of them; then answers. Ends when the file at `argv[2]` is there. */

@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
+import { childrenOf } from '../support/children.ts';
 import { slowness } from '../support/patience.ts';
 import { WITHOUT_TAP } from '../support/with-us.ts';
 import { privateAddress, publicAddress } from './addresses.ts';
@@ -513,11 +514,11 @@ const fillerIn = (directory: string): string => `${directory}/.lab-filler`;
 /** The child of `unshare --fork`, once it has become systemd and answers systemctl. */
 async function systemdUnder(unshare: number): Promise<number | undefined> {
   try {
-    const child = (await readFile(`/proc/${unshare}/task/${unshare}/children`, 'utf8')).trim();
-    if (!/^\d+$/.test(child)) return undefined;
+    const [child, ...others] = await childrenOf(unshare);
+    if (child === undefined || others.length > 0) return undefined;
     if ((await readFile(`/proc/${child}/comm`, 'utf8')).trim() !== 'systemd') return undefined;
     const sockets = await readFile(`/proc/${child}/net/unix`, 'utf8');
-    return sockets.includes('/run/systemd/private') ? Number(child) : undefined;
+    return sockets.includes('/run/systemd/private') ? child : undefined;
   } catch {
     return undefined;
   }

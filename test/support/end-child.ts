@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
+import { childrenOf } from './children.ts';
 import { slowness } from './patience.ts';
 
 /** A HAProxy without traffic and a CouchDB end in less than a second on a free machine. */
@@ -33,8 +33,7 @@ export async function endChild(
 
 /** From the leaves on, so that nobody loses a parent before it was seen. */
 async function killAll(pid: number): Promise<void> {
-  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '');
-  for (const below of text.split(' ').filter(Boolean)) await killAll(Number(below));
+  for (const below of await childrenOf(pid).catch(() => [])) await killAll(below);
   try {
     process.kill(pid, 'SIGKILL');
   } catch {

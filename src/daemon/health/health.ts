@@ -8,6 +8,7 @@ import {
   nextCheckState,
   returnDelayMs,
 } from './damping.ts';
+import { isLate } from './late.ts';
 import { probe, type ProbeResult, type ProbeTarget } from './probe.ts';
 import { UnitWatch, type UnitWatchPaths } from './unit-watch.ts';
 import { Units, type UnitState } from './units.ts';
@@ -53,11 +54,6 @@ type Result = ProbeResult & { readonly conclusive?: boolean };
 
 /** Of a timeout. The other one's began at another moment, at most an interval of its own later. */
 const ENOUGH_OF_TIMEOUT = 0.4;
-/** A timer that is later than this was held up by this process itself, and so was the answer: nobody was silent. */
-const LATE_MS = 200;
-
-const isLate = (clock: Clock, sinceMs: number, dueMs: number): boolean =>
-  clock.monotonicMs() - sinceMs > dueMs + LATE_MS;
 
 /** One without an answer yet. */
 class Question {

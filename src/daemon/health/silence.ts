@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Clock } from '../clock.ts';
+import { isLate } from './late.ts';
 import { probe, type ProbeResult, type ProbeTarget } from './probe.ts';
 
 interface Host {
@@ -25,8 +26,6 @@ const STEP_MS = { lan: 100, test: 100, wan: 400 } as const;
 const AGAIN_MS = 500;
 /** Where packets are lost, HAProxy reports often. */
 const LEAST_GAP_MS = 250;
-/** This process or this host was held up: nobody was silent. */
-const LATE_MS = 200;
 /** Such rounds are repeated at once, but a host that is too busy to judge must not ask for ever. */
 const MOST_VOID = 5;
 
@@ -140,7 +139,7 @@ export class Silence {
           void one(host, port, (ATTEMPTS - nth) * this.#stepMs);
       await Promise.race([all.promise, pause(this.#stepMs)]);
     }
-    const late = clock.monotonicMs() - sinceMs > ATTEMPTS * this.#stepMs + LATE_MS;
+    const late = isLate(clock, sinceMs, ATTEMPTS * this.#stepMs);
     return { unheard: [...waiting], isVoid: waiting.size > 0 && (late || unasked) };
   }
 }

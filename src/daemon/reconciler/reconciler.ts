@@ -389,7 +389,7 @@ export class Reconciler {
     slot.unresolved = stays ? failure : undefined;
     const recovered = !stays && (failure !== undefined || restarted !== undefined);
     slot.failures = 0;
-    slot.restarted = undefined;
+    if (!stays) slot.restarted = undefined;
     slot.error = undefined;
     slot.refusedDesired = undefined;
     slot.changing = '';

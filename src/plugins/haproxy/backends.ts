@@ -35,7 +35,7 @@ const WATCH_CHECK = 'check inter 100ms downinter 1s fall 2 rise 1';
  * HAProxy gives a connection `inter` to open. Each failed check before the last one is reported, so three give the
  * daemon three occasions.
  */
-const HOST_CHECK = 'check inter 200ms fastinter 200ms downinter 1s fall 3 rise 1';
+const HOST_CHECK = 'check inter 200ms downinter 1s fall 3 rise 1';
 
 /** Writes each failed check, not only the last one, into the ring that the daemon reads. */
 const FAILURES_TOLD = ['option log-health-checks', `log ring@${RING} format raw daemon notice`];
@@ -224,21 +224,16 @@ export function localServer(backend: string, on: number, times = WATCHED_CHECK):
  */
 export function hostWatch(backend: string, group: PeerGroup, context: Context): Section {
   const of = watchOf(backend);
-  const servers = [...group.servers]
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
-    .map(
-      (server): WantedServer => ({
-        backend: of,
-        name: token('server name', server.name),
-        address: ipv4(`address of ${server.name}`, server.address),
-        port: port(`port of ${server.name}`, server.port),
-        options: HOST_CHECK,
-        // Whatever it serves: it can fall silent while it is down, and be up again soon.
-        duty: 'ready',
-        why: 'whether its host answers',
-        peer: true,
-      }),
-    );
+  const servers = byName(group).map(
+    (server): WantedServer => ({
+      ...placeOf(of, server),
+      options: HOST_CHECK,
+      // Whatever it serves: it can fall silent while it is down, and be up again soon.
+      duty: 'ready',
+      why: 'whether its host answers',
+      peer: true,
+    }),
+  );
   context.servers.push(...servers);
   return { head: `backend ${of}`, lines: ['no log', ...FAILURES_TOLD], servers };
 }
@@ -254,6 +249,15 @@ const CHECK_LINE = /^(option httpchk|http-check)/;
  */
 const named = (name: string): string => `verifyhost ${name} sni str(${name}) check-sni ${name}`;
 
+const byName = ({ servers }: PeerGroup) => [...servers].sort((a, b) => (a.name < b.name ? -1 : 1));
+
+const placeOf = (backend: string, server: PeerGroup['servers'][number]) => ({
+  backend,
+  name: token('server name', server.name),
+  address: ipv4(`address of ${server.name}`, server.address),
+  port: port(`port of ${server.name}`, server.port),
+});
+
 /** A group's servers in one backend. @param checkOn their check, given their port */
 function peerServers(
   backend: string,
@@ -262,24 +266,19 @@ function peerServers(
   extra: string,
   context: Context,
 ): WantedServer[] {
-  return [...group.servers]
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
-    .map((server) => ({
-      backend,
-      name: token('server name', server.name),
-      address: ipv4(`address of ${server.name}`, server.address),
-      port: port(`port of ${server.name}`, server.port),
-      options: [
-        `ssl verify required ca-file ${context.ca} crt ${context.node}`,
-        named(dnsName('certificate name', `${server.name}.${group.verifySuffix}`)),
-        `${checkOn(server.port)}${extra}`,
-      ].join(' '),
-      duty: server.duty,
-      why: server.why,
-      ...(server.lastResort === true && { lastResort: true }),
-      ...(server.silent === true && { silent: true }),
-      peer: true,
-    }));
+  return byName(group).map((server) => ({
+    ...placeOf(backend, server),
+    options: [
+      `ssl verify required ca-file ${context.ca} crt ${context.node}`,
+      named(dnsName('certificate name', `${server.name}.${group.verifySuffix}`)),
+      `${checkOn(server.port)}${extra}`,
+    ].join(' '),
+    duty: server.duty,
+    why: server.why,
+    ...(server.lastResort === true && { lastResort: true }),
+    ...(server.silent === true && { silent: true }),
+    peer: true,
+  }));
 }
 
 /** A backend of peers and its twin with the faster checks. The twin's servers are enabled while they are needed. */
